@@ -1,0 +1,237 @@
+//! What crosses from the kernel side to the loader: records, counters, settings.
+//!
+//! A record in the ring buffer is a [`Header`], the payload of its [`kind`], and the sections that
+//! the payload's `sections` byte announces, in the order of the [`section`] bits. Everything is an
+//! integer in host byte order (addresses are bytes in network order); every part is a multiple of
+//! eight bytes long, so a record has its natural size and no padding.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Bumped whenever the meaning or the layout of anything in this file changes.
+pub const VERSION: u8 = 1;
+
+/// What [`Header::kind`] can be.
+pub mod kind {
+    pub const SET_STATE: u8 = 1;
+    pub const ACCEPT: u8 = 2;
+}
+
+/// Bits of a payload's `sections`: what follows the payload, in this order.
+pub mod section {
+    /// [`Addrs4`](super::Addrs4) instead of [`Addrs6`](super::Addrs6).
+    pub const V4: u8 = 1 << 0;
+    /// [`Task`](super::Task): the record was written in that task's own context.
+    pub const TASK: u8 = 1 << 1;
+}
+
+/// Starts every record.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Header {
+    /// `bpf_ktime_get_ns()`, CLOCK_MONOTONIC in nanoseconds, taken in the hook.
+    pub mono_ns: u64,
+    /// Records lost by all hooks together up to this one, modulo 2^32. When it rises, everything
+    /// that was open may have missed an event.
+    pub lost: u32,
+    /// The CPU that the hook ran on.
+    pub cpu: u16,
+    pub kind: u8,
+    pub version: u8,
+}
+
+/// `sock:inet_sock_set_state`: a full socket is about to enter `newstate`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct SetState {
+    /// Address of the `struct sock`. The kernel reuses it at once (SLAB_TYPESAFE_BY_RCU).
+    pub sk: u64,
+    /// `bpf_get_socket_cookie()`, or 0 where the kernel does not give it truthfully.
+    pub cookie: u64,
+    /// Inode of the network namespace.
+    pub netns: u32,
+    /// `sk_ack_backlog`. The clone of a listener keeps the listener's value of the moment at which
+    /// it was made, which is the number of sockets queued ahead of it.
+    pub backlog_len: u32,
+    /// `sk_max_ack_backlog`, inherited in the same way.
+    pub backlog_max: u32,
+    /// `sk_err`, an errno or 0.
+    pub err: u32,
+    /// Host order; 0 when the kernel has not chosen it yet.
+    pub lport: u16,
+    /// Host order; 0 when not known yet (on Linux 6.14 and before, LISTEN to SYN_RECV).
+    pub rport: u16,
+    /// `TCP_*` of include/net/tcp_states.h.
+    pub oldstate: u8,
+    pub newstate: u8,
+    /// `sk_lock.owned`: 1 when a process holds the socket, which proves process context.
+    pub owned: u8,
+    pub sections: u8,
+}
+
+/// How an accept was seen: [`Accept::witness`].
+pub mod witness {
+    /// Raw `sys_exit`, with the walk from the returned descriptor to its socket.
+    pub const SYS_EXIT: u8 = 1;
+}
+
+/// Bits of [`Accept::flags`].
+pub mod accept_flag {
+    /// `tcp_sock.fastopen_rsk` was set: taken before the final ACK, as TCP Fast Open allows.
+    pub const FASTOPEN: u8 = 1 << 0;
+    /// `called_ns` is 0 because the call began before the hooks were attached: every later call
+    /// is on record.
+    pub const BLOCKED_AT_ATTACH: u8 = 1 << 1;
+}
+
+/// `inet_csk_accept`, or the system call around it, returned. Always followed by [`Task`], the
+/// child's addresses (the listener's when the call failed) and the listener's addresses.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Accept {
+    /// The accepted `struct sock`, 0 when the call failed.
+    pub sk: u64,
+    /// The listening `struct sock`, 0 when unknown.
+    pub listener: u64,
+    /// The child's `bpf_get_socket_cookie()`, or 0.
+    pub cookie: u64,
+    /// When the call was entered, as [`Header::mono_ns`]; 0 when that was not seen.
+    pub called_ns: u64,
+    pub netns: u32,
+    /// The listener's `sk_ack_backlog` at the return: sockets still queued.
+    pub backlog_len: u32,
+    /// The listener's `sk_max_ack_backlog`.
+    pub backlog_max: u32,
+    /// The system call's result: a descriptor, or a negated errno.
+    pub result: i32,
+    pub lport: u16,
+    pub rport: u16,
+    /// The child's `skc_state` at the return, 0 when the call failed.
+    pub state: u8,
+    pub witness: u8,
+    pub flags: u8,
+    pub sections: u8,
+}
+
+/// Section: who was running. Present only where that is the socket's own user.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Task {
+    /// The process: the kernel's tgid.
+    pub pid: u32,
+    /// The thread: the kernel's pid.
+    pub tid: u32,
+    /// The thread's name, NUL padded, in its owner's hands: any bytes.
+    pub comm: [u8; 16],
+}
+
+/// Section: the addresses of an AF_INET socket, network order.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Addrs4 {
+    pub laddr: [u8; 4],
+    pub raddr: [u8; 4],
+}
+
+/// Section: the addresses of an AF_INET6 socket, network order; may hold IPv4-mapped ones.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Addrs6 {
+    pub laddr: [u8; 16],
+    pub raddr: [u8; 16],
+}
+
+/// Index of a hook's row in the `COUNTERS` map.
+pub mod hook {
+    pub const SET_STATE: u32 = 0;
+    pub const ACCEPT: u32 = 1;
+    pub const COUNT: u32 = 2;
+}
+
+/// One hook's counters on one CPU: `seen` = records submitted + `filtered` + `lost`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Counters {
+    /// TCP events that reached the hook.
+    pub seen: u64,
+    /// Dropped because the filter says so.
+    pub filtered: u64,
+    /// Dropped because the ring buffer was full.
+    pub lost: u64,
+}
+
+/// Row of the `TALLY` map.
+pub mod tally {
+    /// Records lost by all hooks, the source of [`Header::lost`](super::Header::lost).
+    pub const LOST: u32 = 0;
+    /// accept() calls whose entry could not be remembered: `CALLS` was full.
+    pub const UNTRACKED_CALLS: u32 = 1;
+    pub const COUNT: u32 = 2;
+}
+
+/// Bits of the `FILTER` global. A socket passes when every set condition holds.
+pub mod filter {
+    /// The local or the remote port is in the set [`ports::EITHER`](super::ports::EITHER).
+    pub const PORT: u32 = 1 << 0;
+    /// The local port is in the set [`ports::LOCAL`](super::ports::LOCAL).
+    pub const LOCAL_PORT: u32 = 1 << 1;
+    /// The remote port is in the set [`ports::REMOTE`](super::ports::REMOTE).
+    pub const REMOTE_PORT: u32 = 1 << 2;
+    /// IPv4, IPv4-mapped addresses included.
+    pub const V4: u32 = 1 << 3;
+    /// IPv6 proper.
+    pub const V6: u32 = 1 << 4;
+}
+
+/// The `PORTS` map: bit n of word `SET + (port >> 6)` says that `port` is in the set.
+pub mod ports {
+    pub const WORDS_PER_SET: u32 = 65536 / 64;
+    pub const EITHER: u32 = 0;
+    pub const LOCAL: u32 = WORDS_PER_SET;
+    pub const REMOTE: u32 = 2 * WORDS_PER_SET;
+    pub const WORDS: u32 = 3 * WORDS_PER_SET;
+}
+
+/// Calls `$then!` with every structure offset that the programs read: the name of the frozen
+/// global that holds it, and the member's path in kernel BTF. The loader resolves each one on the
+/// running kernel; none is taken from a header.
+#[macro_export]
+macro_rules! for_each_offset {
+    ($then:ident) => {
+        $then! {
+            SK_FAMILY = "sock.__sk_common.skc_family";
+            SK_STATE = "sock.__sk_common.skc_state";
+            SK_DADDR = "sock.__sk_common.skc_daddr";
+            SK_RCV_SADDR = "sock.__sk_common.skc_rcv_saddr";
+            SK_V6_DADDR = "sock.__sk_common.skc_v6_daddr";
+            SK_V6_RCV_SADDR = "sock.__sk_common.skc_v6_rcv_saddr";
+            SK_DPORT = "sock.__sk_common.skc_dport";
+            SK_NET = "sock.__sk_common.skc_net.net";
+            SK_LOCK_OWNED = "sock.sk_lock.owned";
+            SK_PROTOCOL = "sock.sk_protocol";
+            SK_ERR = "sock.sk_err";
+            SK_ACK_BACKLOG = "sock.sk_ack_backlog";
+            SK_MAX_ACK_BACKLOG = "sock.sk_max_ack_backlog";
+            INET_SPORT = "inet_sock.inet_sport";
+            TCP_FASTOPEN_RSK = "tcp_sock.fastopen_rsk";
+            NET_INUM = "net.ns.inum";
+            TASK_FILES = "task_struct.files";
+            TASK_STATUS = "task_struct.thread_info.status";
+            FILES_FDT = "files_struct.fdt";
+            FDT_FD = "fdtable.fd";
+            FDT_MAX_FDS = "fdtable.max_fds";
+            FILE_PRIVATE_DATA = "file.private_data";
+            SOCKET_FILE = "socket.file";
+            SOCKET_SK = "socket.sk";
+            REGS_ORIG_AX = "pt_regs.orig_ax";
+            REGS_DI = "pt_regs.di";
+        }
+    };
+}
+
+macro_rules! offset_table {
+    ($($global:ident = $path:literal;)*) => {
+        /// Name of the global and path in kernel BTF of every structure offset.
+        pub const OFFSETS: &[(&str, &str)] = &[$((stringify!($global), $path)),*];
+    };
+}
+for_each_offset!(offset_table);

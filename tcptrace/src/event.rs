@@ -1,0 +1,322 @@
+//! What happened in the kernel: the decoded form of a record, free of its wire layout.
+//!
+//! Everything downstream (order, correlate, sinks) speaks these types. Times are nanoseconds of
+//! CLOCK_MONOTONIC, addresses and ports are in host form, and what the kernel did not know yet is
+//! `None`.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A TCP state under its kernel name without `TCP_` (include/net/tcp_states.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[repr(u8)]
+pub enum State {
+    Established = 1,
+    SynSent = 2,
+    SynRecv = 3,
+    #[serde(rename = "FIN_WAIT1")]
+    FinWait1 = 4,
+    #[serde(rename = "FIN_WAIT2")]
+    FinWait2 = 5,
+    TimeWait = 6,
+    Close = 7,
+    CloseWait = 8,
+    LastAck = 9,
+    Listen = 10,
+    Closing = 11,
+    NewSynRecv = 12,
+    BoundInactive = 13,
+}
+
+impl State {
+    /// Every state, by kernel number.
+    pub const ALL: [State; 13] = {
+        use State::*;
+        [
+            Established,
+            SynSent,
+            SynRecv,
+            FinWait1,
+            FinWait2,
+            TimeWait,
+            Close,
+            CloseWait,
+            LastAck,
+            Listen,
+            Closing,
+            NewSynRecv,
+            BoundInactive,
+        ]
+    };
+
+    /// The state with this kernel number.
+    pub fn from_kernel(number: u8) -> Option<State> {
+        State::ALL.get(usize::from(number).checked_sub(1)?).copied()
+    }
+
+    /// The kernel's name without `TCP_`.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Established => "ESTABLISHED",
+            State::SynSent => "SYN_SENT",
+            State::SynRecv => "SYN_RECV",
+            State::FinWait1 => "FIN_WAIT1",
+            State::FinWait2 => "FIN_WAIT2",
+            State::TimeWait => "TIME_WAIT",
+            State::Close => "CLOSE",
+            State::CloseWait => "CLOSE_WAIT",
+            State::LastAck => "LAST_ACK",
+            State::Listen => "LISTEN",
+            State::Closing => "CLOSING",
+            State::NewSynRecv => "NEW_SYN_RECV",
+            State::BoundInactive => "BOUND_INACTIVE",
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Address of a `struct sock`. Not an identity by itself: the kernel reuses it at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Sk(pub u64);
+
+/// A socket's two ends, its own first. IPv4-mapped IPv6 addresses are shown as IPv4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tuple {
+    pub laddr: IpAddr,
+    /// `None` until the kernel has chosen it (a connecting socket that was not bound).
+    pub lport: Option<u16>,
+    /// `None` for a listener, and on Linux 6.14 and before at LISTEN to SYN_RECV.
+    pub raddr: Option<IpAddr>,
+    pub rport: Option<u16>,
+}
+
+impl Tuple {
+    /// 4 or 6, as the addresses are shown.
+    pub fn family(&self) -> u8 {
+        match self.raddr.unwrap_or(self.laddr) {
+            IpAddr::V4(_) => 4,
+            IpAddr::V6(_) => 6,
+        }
+    }
+}
+
+/// A thread's name: at most 15 bytes, chosen by its owner, so possibly hostile.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Comm([u8; 16]);
+
+impl Comm {
+    pub fn new(bytes: [u8; 16]) -> Comm {
+        Comm(bytes)
+    }
+
+    /// The bytes before the first NUL.
+    pub fn bytes(&self) -> &[u8] {
+        let end = self.0.iter().position(|&b| b == 0).unwrap_or(self.0.len());
+        &self.0[..end]
+    }
+}
+
+impl From<&str> for Comm {
+    /// Cuts off after 15 bytes, as the kernel does.
+    fn from(name: &str) -> Comm {
+        let mut bytes = [0; 16];
+        let n = name.len().min(15);
+        bytes[..n].copy_from_slice(&name.as_bytes()[..n]);
+        Comm(bytes)
+    }
+}
+
+/// Safe for a terminal: whatever is not printable comes out escaped.
+impl fmt::Display for Comm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use fmt::Write;
+        for c in String::from_utf8_lossy(self.bytes()).chars() {
+            match c {
+                '\'' | '"' => f.write_char(c)?,
+                _ => write!(f, "{}", c.escape_debug())?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Comm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Comm({self})")
+    }
+}
+
+/// The name itself, with invalid UTF-8 replaced; JSON does its own escaping.
+impl Serialize for Comm {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&String::from_utf8_lossy(self.bytes()))
+    }
+}
+
+impl JsonSchema for Comm {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Comm".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        String::json_schema(generator)
+    }
+}
+
+/// The thread that was running.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// The process (the kernel's tgid).
+    pub pid: u32,
+    /// The thread (the kernel's pid).
+    pub tid: u32,
+    pub comm: Comm,
+}
+
+/// Where the kernel was running when it changed a socket's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Context {
+    /// In a system call, or on its way out of one, of the process that held the socket.
+    Process,
+    /// In a network or timer interrupt's bottom half, on whichever task it hit.
+    Softirq,
+}
+
+/// How an accept was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Witness {
+    /// The accept system call's exit; the returned descriptor led to the socket.
+    SysExit,
+}
+
+impl Witness {
+    /// Whether this witness speaks after the whole system call has finished its work, and so
+    /// after `lock_sock(child)` (net/ipv4/af_inet.c, `inet_accept`), which waits for the softirq
+    /// that makes the child ESTABLISHED.
+    pub fn follows_child_lock(self) -> bool {
+        match self {
+            Witness::SysExit => true,
+        }
+    }
+}
+
+/// A hook of the kernel, as named in the `hooks`, `lost` and `summary` lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Hook {
+    /// The tracepoint `sock:inet_sock_set_state`.
+    InetSockSetState,
+    /// Calls and returns of `inet_csk_accept`, or of the system call around it.
+    InetCskAccept,
+}
+
+impl Hook {
+    pub const ALL: [Hook; 2] = [Hook::InetSockSetState, Hook::InetCskAccept];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Hook::InetSockSetState => "inet_sock_set_state",
+            Hook::InetCskAccept => "inet_csk_accept",
+        }
+    }
+}
+
+/// One thing that happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// CLOCK_MONOTONIC, nanoseconds, taken in the hook.
+    pub mono_ns: u64,
+    pub cpu: u16,
+    /// Records that the kernel side had lost, all hooks together, when it wrote this one
+    /// (modulo 2^32).
+    pub lost: u32,
+    pub kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    SetState(SetState),
+    Accept(Accept),
+}
+
+/// `sock:inet_sock_set_state` fired: the socket is about to enter `newstate`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SetState {
+    pub sk: Sk,
+    /// The id that `ss -e` prints as `sk:`, in hexadecimal there.
+    pub cookie: Option<u64>,
+    /// Inode of the network namespace.
+    pub netns: u32,
+    pub tuple: Tuple,
+    pub oldstate: State,
+    pub newstate: State,
+    /// `None` where the evidence does not decide.
+    pub context: Option<Context>,
+    /// Who changed it; only where `context` is `Process`.
+    pub task: Option<Task>,
+    /// `sk_ack_backlog`: on a fresh child, the sockets queued ahead of it.
+    pub backlog_len: u32,
+    /// `sk_max_ack_backlog`: above 0 proves that the socket is, or was cloned from, a listener.
+    pub backlog_max: u32,
+    /// `sk_err` (an errno), if any.
+    pub err: Option<u32>,
+}
+
+/// An accept returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accept {
+    pub outcome: Outcome,
+    /// `None` when it could not be found.
+    pub listener: Option<Sk>,
+    /// The listener's own address.
+    pub listener_addr: IpAddr,
+    pub listener_port: Option<u16>,
+    pub netns: u32,
+    pub called: Called,
+    pub witness: Witness,
+    pub task: Task,
+    /// The listener's accept queue at the return, and its limit.
+    pub backlog_len: u32,
+    pub backlog_max: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The accepted socket.
+    Accepted {
+        sk: Sk,
+        cookie: Option<u64>,
+        tuple: Tuple,
+        /// Its state at the return.
+        state: Option<State>,
+        /// The final ACK had not come: the socket was there by TCP Fast Open.
+        fastopen: bool,
+    },
+    /// The errno, positive.
+    Failed(u32),
+}
+
+/// When accept() was entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Called {
+    /// CLOCK_MONOTONIC, nanoseconds.
+    At(u64),
+    /// Before the hooks were attached, and so before any event of this trace.
+    BeforeTrace,
+    Unknown,
+}

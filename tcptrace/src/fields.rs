@@ -1,0 +1,339 @@
+//! The lines that tcptrace puts out: names, units and meaning. Schema 1, a contract.
+//!
+//! One struct a line; the JSON Lines sink writes them with serde, and the JSON Schema
+//! (`docs/schema/tcptrace-1.json`) and the README's field table are made from them. Fields may be
+//! added; none may change its name or its meaning. Unknown is null, never 0 or "".
+//!
+//! A line in memory carries monotonic time only; the wall clock time `ts` is added where it is
+//! written ([`Stamped`]).
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::event::{Comm, Context, Hook, State, Witness};
+
+/// The version of this contract, `schema` in the session line.
+pub const SCHEMA: u32 = 1;
+
+/// Which end of a connection a socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    /// It called connect().
+    Client,
+    /// It was cloned from a listener.
+    Server,
+    /// It called listen().
+    Listener,
+}
+
+/// Where `pid`, `tid` and `comm` come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PidSource {
+    /// It called connect().
+    Connect,
+    /// It called listen().
+    Listen,
+    /// It called accept().
+    Accept,
+    /// It closed the socket, or shut it down.
+    Close,
+    /// Not accepted yet: the process that listens, which will probably accept.
+    Presumed,
+}
+
+/// What the evidence shows about handshake and accept(): one per server-side connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// ESTABLISHED before accept() was even called.
+    Queued,
+    /// accept() was already blocked; ESTABLISHED, then accept() returned.
+    Awaited,
+    /// accept() returned before the final ACK, as TCP Fast Open allows.
+    FastOpen,
+    /// The final ACK had created and queued the child, and inet_csk_accept on another CPU took it
+    /// before the ESTABLISHED event.
+    Overlapped,
+    /// ESTABLISHED and never accepted: still queued at the end of the trace, or closed there.
+    NeverAccepted,
+    /// Evidence is missing.
+    Unknown,
+    /// accept() before the final ACK without Fast Open: must never appear.
+    Violated,
+}
+
+impl Verdict {
+    pub const ALL: [Verdict; 7] = [
+        Verdict::Queued,
+        Verdict::Awaited,
+        Verdict::FastOpen,
+        Verdict::Overlapped,
+        Verdict::NeverAccepted,
+        Verdict::Unknown,
+        Verdict::Violated,
+    ];
+
+    /// As in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Verdict::Queued => "queued",
+            Verdict::Awaited => "awaited",
+            Verdict::FastOpen => "fast_open",
+            Verdict::Overlapped => "overlapped",
+            Verdict::NeverAccepted => "never_accepted",
+            Verdict::Unknown => "unknown",
+            Verdict::Violated => "violated",
+        }
+    }
+}
+
+/// Common to `transition`, `accept` and `connection`: which socket, and whose.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Subject {
+    /// Number of the connection or listener, unique in the trace; null for an accept that failed.
+    pub conn: Option<u64>,
+    /// client, server or listener; null when the trace began too late to know.
+    pub side: Option<Side>,
+    /// 4 or 6, as the addresses are shown: an IPv4-mapped connection is 4.
+    pub family: u8,
+    /// The own address.
+    pub laddr: IpAddr,
+    /// The own port; null until the kernel has chosen it.
+    pub lport: Option<u16>,
+    /// The peer's address; null for a listener.
+    pub raddr: Option<IpAddr>,
+    /// The peer's port; null for a listener.
+    pub rport: Option<u16>,
+    /// Inode of the network namespace.
+    pub netns: u32,
+    /// The kernel's socket cookie, which `ss -e` prints in hexadecimal; null where not known.
+    pub cookie: Option<u64>,
+    /// Process id; null when unknown.
+    pub pid: Option<u32>,
+    /// Thread id; null when unknown.
+    pub tid: Option<u32>,
+    /// The thread's name; null when unknown.
+    pub comm: Option<Comm>,
+    /// Where pid, tid and comm come from; null when they are.
+    pub pid_source: Option<PidSource>,
+}
+
+/// A socket changed its state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Transition {
+    /// When, in CLOCK_MONOTONIC nanoseconds (bpf_ktime_get_ns).
+    pub mono_ns: u64,
+    #[serde(flatten)]
+    pub subject: Subject,
+    /// The state it leaves.
+    pub oldstate: State,
+    /// The state it enters.
+    pub newstate: State,
+    /// How long it was in oldstate, in nanoseconds; null when the entry was not seen.
+    pub in_state_ns: Option<u64>,
+    /// Where the kernel ran: in a process that held the socket, or in a softirq; null when the
+    /// evidence does not decide.
+    pub context: Option<Context>,
+    /// The CPU it happened on.
+    pub cpu: u16,
+    /// True when the tracepoint itself did not print this transition.
+    pub synthetic: bool,
+    /// The socket's pending error (an errno name such as ECONNRESET); null when there is none.
+    pub error: Option<&'static str>,
+}
+
+/// An accept() returned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Accept {
+    /// When it returned, in CLOCK_MONOTONIC nanoseconds.
+    pub mono_ns: u64,
+    #[serde(flatten)]
+    pub subject: Subject,
+    /// The listener's `conn`; null when the listener could not be found.
+    pub listener: Option<u64>,
+    /// When accept() was called, in CLOCK_MONOTONIC nanoseconds; null when that was not seen.
+    pub called_mono_ns: Option<u64>,
+    /// From the call to the return, in nanoseconds; null when the call was not seen.
+    pub blocked_ns: Option<u64>,
+    /// How long the connection waited in the accept queue: from ESTABLISHED to the return, at
+    /// least 0, in nanoseconds; null when ESTABLISHED was not seen, and for a call that failed.
+    pub accept_queue_ns: Option<u64>,
+    /// Connections still in the listener's accept queue at the return.
+    pub backlog_len: u32,
+    /// The limit of that queue, which holds one more than this.
+    pub backlog_max: u32,
+    /// Which hook saw the return.
+    pub witness: Witness,
+    /// The errno's name when the call failed, else null.
+    pub error: Option<String>,
+}
+
+/// All that is known of a connection, once, at its end or at the end of the trace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Connection {
+    /// When it ended; the end of the trace for one that was still open.
+    pub mono_ns: u64,
+    #[serde(flatten)]
+    pub subject: Subject,
+    /// When the SYN was sent (client); null when not seen, as on the server side, where no
+    /// tracepoint shows the SYN.
+    pub syn_mono_ns: Option<u64>,
+    /// When it became ESTABLISHED: for a server, when the kernel finished the handshake.
+    pub established_mono_ns: Option<u64>,
+    /// When the accept() that took it was called.
+    pub accept_called_mono_ns: Option<u64>,
+    /// When the accept() that took it returned.
+    pub accepted_mono_ns: Option<u64>,
+    /// When it entered CLOSE.
+    pub closed_mono_ns: Option<u64>,
+    /// From the SYN to ESTABLISHED, in nanoseconds.
+    pub handshake_ns: Option<u64>,
+    /// How long it waited in the accept queue: max(0, accepted - established), in nanoseconds.
+    pub accept_queue_ns: Option<u64>,
+    /// Connections that were queued ahead of it in the accept queue when it was put there.
+    pub backlog_ahead: Option<u32>,
+    /// The limit of that queue, which holds one more than this.
+    pub backlog_max: Option<u32>,
+    /// What the evidence shows about handshake and accept(); null for a client.
+    pub verdict: Option<Verdict>,
+    /// The verdict in a sentence; null for a client.
+    pub reason: Option<String>,
+    /// The events the verdict rests on, joined with ", "; null for a client.
+    pub evidence: Option<String>,
+    /// The last state seen.
+    pub state: State,
+    /// The error it ended with (an errno name such as ECONNRESET), else null.
+    pub error: Option<&'static str>,
+    /// False when the trace began after the connection did, or lost events while it was open.
+    pub complete: bool,
+}
+
+/// The first line: what this trace is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Session {
+    /// Version of this schema.
+    pub schema: u32,
+    /// Version of tcptrace.
+    pub version: &'static str,
+    /// Kernel release, as `uname -r`.
+    pub kernel: String,
+    /// Hook to the program type that carries it, null when it is not attached.
+    pub hooks: BTreeMap<Hook, Option<String>>,
+    /// The filters in force, as given; empty when everything is traced.
+    pub filters: BTreeMap<&'static str, String>,
+    /// What this trace cannot see, in sentences.
+    pub unseen: Vec<String>,
+    /// When all hooks were attached, in CLOCK_MONOTONIC nanoseconds.
+    pub mono_ns: u64,
+}
+
+/// Events were lost: the ring buffer was full.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Lost {
+    /// When tcptrace noticed, in CLOCK_MONOTONIC nanoseconds.
+    pub mono_ns: u64,
+    /// The hook whose events were lost.
+    pub hook: Hook,
+    /// How many since the last such line.
+    pub count: u64,
+}
+
+/// A hook's balance: seen = filtered + emitted + lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct HookCount {
+    /// TCP events that reached the hook.
+    pub seen: u64,
+    /// Left out by the filter, in the kernel.
+    pub filtered: u64,
+    /// Received by tcptrace.
+    pub emitted: u64,
+    /// Lost because the ring buffer was full.
+    pub lost: u64,
+    /// Runs of the program that the kernel skipped because another one was running on the CPU;
+    /// not in `seen`. Null when the kernel does not say.
+    pub recursion_misses: Option<u64>,
+}
+
+/// What happened at one listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct ListenerSummary {
+    /// The listener's `conn`; null when several share the address, or none was seen.
+    pub conn: Option<u64>,
+    pub laddr: IpAddr,
+    pub lport: Option<u16>,
+    pub netns: u32,
+    /// Connections whose handshake finished here.
+    pub connections: u64,
+    pub accepted: u64,
+    pub never_accepted: u64,
+    /// accept() calls that failed, EAGAIN among them.
+    pub failed_accepts: u64,
+    /// Median wait in the accept queue, in nanoseconds (to 0.1 %); null when nothing was accepted.
+    pub accept_queue_p50_ns: Option<u64>,
+    /// 99th percentile of the same.
+    pub accept_queue_p99_ns: Option<u64>,
+    /// The longest wait, exact.
+    pub accept_queue_max_ns: Option<u64>,
+}
+
+/// The last line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Summary {
+    /// When the trace ended, in CLOCK_MONOTONIC nanoseconds.
+    pub mono_ns: u64,
+    /// From the first to the last moment of the trace, in nanoseconds.
+    pub duration_ns: u64,
+    pub hooks: BTreeMap<Hook, HookCount>,
+    /// Connections by verdict.
+    pub verdicts: BTreeMap<Verdict, u64>,
+    /// Server-side connections, and client-side ones.
+    pub servers: u64,
+    pub clients: u64,
+    /// Connections that are not `complete`.
+    pub incomplete: u64,
+    /// Records that could not be decoded; 0 unless loader and object disagree.
+    pub undecodable: u64,
+    pub listeners: Vec<ListenerSummary>,
+}
+
+/// Any line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Line {
+    Session(Session),
+    Transition(Transition),
+    Accept(Accept),
+    Connection(Connection),
+    Lost(Lost),
+    Summary(Summary),
+}
+
+impl Line {
+    /// CLOCK_MONOTONIC, nanoseconds.
+    pub fn mono_ns(&self) -> u64 {
+        match self {
+            Line::Session(x) => x.mono_ns,
+            Line::Transition(x) => x.mono_ns,
+            Line::Accept(x) => x.mono_ns,
+            Line::Connection(x) => x.mono_ns,
+            Line::Lost(x) => x.mono_ns,
+            Line::Summary(x) => x.mono_ns,
+        }
+    }
+}
+
+/// A line as it is written: its name and its wall clock time in front.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Stamped<'a, T> {
+    /// Which kind of line this is.
+    pub event: &'a str,
+    /// Wall clock time, RFC 3339 in UTC with nanoseconds: mono_ns plus the offset that was
+    /// measured when the trace began.
+    pub ts: String,
+    #[serde(flatten)]
+    pub line: T,
+}
