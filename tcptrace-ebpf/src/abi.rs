@@ -149,7 +149,9 @@ pub mod hook {
 
 /// One hook's counters on one CPU: `seen` = records submitted + `filtered` + `lost`.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 pub struct Counters {
     /// TCP events that reached the hook.
     pub seen: u64,

@@ -7,6 +7,7 @@
 //! A line in memory carries monotonic time only; the wall clock time `ts` is added where it is
 //! written ([`Stamped`]).
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -144,7 +145,7 @@ pub struct Transition {
     /// True when the tracepoint itself did not print this transition.
     pub synthetic: bool,
     /// The socket's pending error (an errno name such as ECONNRESET); null when there is none.
-    pub error: Option<&'static str>,
+    pub error: Option<Cow<'static, str>>,
 }
 
 /// An accept() returned.
@@ -170,7 +171,7 @@ pub struct Accept {
     /// Which hook saw the return.
     pub witness: Witness,
     /// The errno's name when the call failed, else null.
-    pub error: Option<String>,
+    pub error: Option<Cow<'static, str>>,
 }
 
 /// All that is known of a connection, once, at its end or at the end of the trace.
@@ -208,7 +209,7 @@ pub struct Connection {
     /// The last state seen.
     pub state: State,
     /// The error it ended with (an errno name such as ECONNRESET), else null.
-    pub error: Option<&'static str>,
+    pub error: Option<Cow<'static, str>>,
     /// False when the trace began after the connection did, or lost events while it was open.
     pub complete: bool,
 }

@@ -1,0 +1,14 @@
+//! Where lines go: one small file a format, behind one trait.
+
+use std::io;
+
+use crate::fields::Line;
+
+/// Writes lines in one format.
+pub trait Sink: Send {
+    /// Writes one line. An error is the writer's own (EPIPE, ENOSPC, …).
+    fn line(&mut self, line: &Line) -> io::Result<()>;
+
+    /// Hands everything written so far to the operating system.
+    fn flush(&mut self) -> io::Result<()>;
+}
