@@ -18,7 +18,8 @@ pub mod kind {
 
 /// Bits of a payload's `sections`: what follows the payload, in this order.
 pub mod section {
-    /// [`Addrs4`](super::Addrs4) instead of [`Addrs6`](super::Addrs6).
+    /// [`Addrs4`](super::Addrs4) instead of [`Addrs6`](super::Addrs6): an AF_INET socket, or an
+    /// AF_INET6 one with IPv4-mapped addresses.
     pub const V4: u8 = 1 << 0;
     /// [`Task`](super::Task): the record was written in that task's own context.
     pub const TASK: u8 = 1 << 1;
@@ -83,8 +84,8 @@ pub mod accept_flag {
     pub const BLOCKED_AT_ATTACH: u8 = 1 << 1;
 }
 
-/// `inet_csk_accept`, or the system call around it, returned. Always followed by [`Task`], the
-/// child's addresses (the listener's when the call failed) and the listener's addresses.
+/// `inet_csk_accept`, or the system call around it, returned. Always followed by [`AcceptEnds`]
+/// and [`Task`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Accept {
@@ -109,7 +110,18 @@ pub struct Accept {
     pub state: u8,
     pub witness: u8,
     pub flags: u8,
-    pub sections: u8,
+    pub reserved: u8,
+}
+
+/// The addresses that go with [`Accept`]; IPv4 ones are IPv4-mapped, because a dual-stack listener
+/// has an address of the other family than its child.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct AcceptEnds {
+    /// All zero when the call failed.
+    pub child: Addrs6,
+    /// All zero when the listener is unknown.
+    pub listener: [u8; 16],
 }
 
 /// Section: who was running. Present only where that is the socket's own user.
@@ -124,7 +136,7 @@ pub struct Task {
     pub comm: [u8; 16],
 }
 
-/// Section: the addresses of an AF_INET socket, network order.
+/// Section: the addresses of an IPv4 connection, network order.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Addrs4 {
@@ -132,7 +144,7 @@ pub struct Addrs4 {
     pub raddr: [u8; 4],
 }
 
-/// Section: the addresses of an AF_INET6 socket, network order; may hold IPv4-mapped ones.
+/// Section: the addresses of an IPv6 connection, network order.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Addrs6 {
@@ -208,6 +220,7 @@ macro_rules! for_each_offset {
             SK_V6_RCV_SADDR = "sock.__sk_common.skc_v6_rcv_saddr";
             SK_DPORT = "sock.__sk_common.skc_dport";
             SK_NET = "sock.__sk_common.skc_net.net";
+            SK_COOKIE = "sock.__sk_common.skc_cookie";
             SK_LOCK_OWNED = "sock.sk_lock.owned";
             SK_PROTOCOL = "sock.sk_protocol";
             SK_ERR = "sock.sk_err";
@@ -215,6 +228,7 @@ macro_rules! for_each_offset {
             SK_MAX_ACK_BACKLOG = "sock.sk_max_ack_backlog";
             INET_SPORT = "inet_sock.inet_sport";
             TCP_FASTOPEN_RSK = "tcp_sock.fastopen_rsk";
+            MPTCP_FIRST = "mptcp_sock.first";
             NET_INUM = "net.ns.inum";
             TASK_FILES = "task_struct.files";
             TASK_STATUS = "task_struct.thread_info.status";
@@ -237,3 +251,20 @@ macro_rules! offset_table {
     };
 }
 for_each_offset!(offset_table);
+
+/// Offsets that a kernel may lack because it was built without the feature; they are 0 then.
+pub const OPTIONAL_OFFSETS: &[&str] = &["MPTCP_FIRST"];
+
+/// Names of the frozen globals that are settings, not offsets; all are `u32`.
+pub mod setting {
+    /// [`filter`](super::filter) bits.
+    pub const FILTER: &str = "FILTER";
+    /// 1 when `bpf_get_socket_cookie` may be called from BTF tracepoints (Linux 5.12).
+    pub const COOKIE_HELPER: &str = "COOKIE_HELPER";
+    /// Bytes waiting in the ring buffer at which the reader is woken before its timer.
+    pub const WAKE_AT: &str = "WAKE_AT";
+    /// Offsets of the classic tracepoint's fields, from its `format` file.
+    pub const TP_SKADDR: &str = "TP_SKADDR";
+    pub const TP_OLDSTATE: &str = "TP_OLDSTATE";
+    pub const TP_NEWSTATE: &str = "TP_NEWSTATE";
+}

@@ -6,6 +6,8 @@
 
 pub mod clock;
 pub mod correlate;
+pub mod decode;
 pub mod event;
 pub mod fields;
+pub mod order;
 pub mod sink;

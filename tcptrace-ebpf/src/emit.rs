@@ -1,0 +1,76 @@
+//! Writes one record into the ring buffer, or counts it as lost.
+
+use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
+use aya_ebpf::helpers::{
+    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns,
+};
+use tcptrace_ebpf::abi::{Header, Task, VERSION, tally};
+
+use crate::maps::{self, EVENTS};
+use crate::settings::WAKE_AT;
+
+/// A record: header, payload, and the sections that the payload announces.
+#[repr(C)]
+struct Record<P, S> {
+    header: Header,
+    payload: P,
+    sections: S,
+}
+
+/// The current task, for a hook that runs in its context.
+#[inline(always)]
+pub fn current_task() -> Task {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    Task {
+        pid: (pid_tgid >> 32) as u32,
+        tid: pid_tgid as u32,
+        comm: bpf_get_current_comm().unwrap_or_default(),
+    }
+}
+
+/// Writes a record of `kind`. `S` is a section, or a tuple struct of sections without padding.
+#[inline(always)]
+pub fn emit<P: Copy + 'static, S: Copy + 'static>(hook: u32, kind: u8, payload: &P, sections: S) {
+    const {
+        assert!(
+            size_of::<Record<P, S>>() == size_of::<Header>() + size_of::<P>() + size_of::<S>(),
+            "padding would carry kernel memory out"
+        );
+    }
+    // Before the reservation: ordering by time tolerates the gap, and waiting for the ring
+    // buffer's lock is not part of what happened.
+    let mono_ns = unsafe { bpf_ktime_get_ns() };
+    let Some(mut slot) = EVENTS.reserve::<Record<P, S>>(0) else {
+        maps::add_to_tally(tally::LOST);
+        maps::count(hook, |counters| counters.lost += 1);
+        return;
+    };
+    let record = slot.as_mut_ptr();
+    // SAFETY: `record` is the reserved slot, big enough and aligned to eight bytes.
+    unsafe {
+        (&raw mut (*record).header).write(Header {
+            mono_ns,
+            lost: maps::tally(tally::LOST) as u32,
+            cpu: bpf_get_smp_processor_id() as u16,
+            kind,
+            version: VERSION,
+        });
+        (&raw mut (*record).payload).write(*payload);
+        (&raw mut (*record).sections).write(sections);
+    }
+    slot.submit(wakeup(size_of::<Record<P, S>>() as u64));
+}
+
+/// The reader drains by a timer, because a wake-up costs several times the record itself. It is
+/// woken early once, when the ring buffer fills past `WAKE_AT`: the window above that mark is
+/// four records wide so that writers on several CPUs cannot all step over it.
+#[inline(always)]
+fn wakeup(record: u64) -> u64 {
+    let waiting = EVENTS.query(BPF_RB_AVAIL_DATA.into());
+    let mark = u64::from(WAKE_AT.load());
+    if waiting >= mark && waiting < mark + 4 * record {
+        BPF_RB_FORCE_WAKEUP.into()
+    } else {
+        BPF_RB_NO_WAKEUP.into()
+    }
+}

@@ -1,0 +1,137 @@
+//! `sock:inet_sock_set_state`: every change of state of a full TCP socket.
+//!
+//! ```text
+//! TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)
+//! ```
+//! include/trace/events/sock.h, the same from Linux 4.16 to 6.18:
+//! <https://elixir.bootlin.com/linux/v6.12/source/include/trace/events/sock.h#L138>
+//!
+//! It fires before `sk_state` is stored, shows neither NEW_SYN_RECV nor TIME_WAIT (those live in
+//! other structures), and fires for MPTCP and SCTP sockets too.
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
+use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint, tracepoint};
+use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext, TracePointContext};
+use tcptrace_ebpf::abi::{SetState, hook, kind, section};
+
+use crate::emit::{current_task, emit};
+use crate::filter;
+use crate::maps::count;
+use crate::memory::{Direct, Memory, Probed};
+use crate::settings::{COOKIE_HELPER, TP_NEWSTATE, TP_OLDSTATE, TP_SKADDR};
+use crate::sock::{Addrs, Sock};
+
+const TCP_SYN_RECV: u8 = 3;
+const TCP_LISTEN: u8 = 10;
+
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn state_btf(ctx: BtfTracePointContext) -> i32 {
+    let sk: *mut core::ffi::c_void = ctx.arg(0);
+    let (oldstate, newstate) = (ctx.arg::<i32>(1) as u8, ctx.arg::<i32>(2) as u8);
+    // The verifier lets a `sock` pointer reach inet_sock and tcp_sock members only after this
+    // cast, which also refuses sockets of another protocol.
+    let tcp = unsafe { bpf_skc_to_tcp_sock(sk) }.cast::<u8>().cast_const();
+    if tcp.is_null() {
+        return 0;
+    }
+    let cookie = if COOKIE_HELPER.load() != 0 && !carries_listeners_cookie(oldstate, newstate) {
+        unsafe { bpf_get_socket_cookie(sk) }
+    } else {
+        0
+    };
+    set_state(Sock::<Direct>::new(tcp), oldstate, newstate, cookie);
+    #[cfg(feature = "log")]
+    aya_log_ebpf::info!(&ctx, "inet_sock_set_state {} -> {}", oldstate, newstate);
+    0
+}
+
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+pub fn state_raw(ctx: RawTracePointContext) -> i32 {
+    let (oldstate, newstate) = (ctx.arg::<i32>(1) as u8, ctx.arg::<i32>(2) as u8);
+    set_state_probed(ctx.arg(0), oldstate, newstate);
+    0
+}
+
+#[tracepoint]
+pub fn state_tp(ctx: TracePointContext) -> u32 {
+    let field = |offset: u32| ctx.as_ptr().cast::<u8>().wrapping_add(offset as usize);
+    // SAFETY: the offsets come from the tracepoint's format file; the helper checks addresses.
+    let fields = unsafe {
+        use aya_ebpf::helpers::bpf_probe_read_kernel as read;
+        (
+            read(field(TP_SKADDR.load()).cast::<*const u8>()),
+            read(field(TP_OLDSTATE.load()).cast::<i32>()),
+            read(field(TP_NEWSTATE.load()).cast::<i32>()),
+        )
+    };
+    if let (Ok(sk), Ok(oldstate), Ok(newstate)) = fields {
+        set_state_probed(sk, oldstate as u8, newstate as u8);
+    }
+    0
+}
+
+#[inline(always)]
+fn set_state_probed(sk: *const u8, oldstate: u8, newstate: u8) {
+    let sk = Sock::<Probed>::new(sk);
+    if sk.is_tcp() {
+        let cookie = if carries_listeners_cookie(oldstate, newstate) {
+            0
+        } else {
+            sk.cookie()
+        };
+        set_state(sk, oldstate, newstate, cookie);
+    }
+}
+
+/// Until Linux 6.14 `inet_csk_clone_lock` sets the child's state before its cookie.
+#[inline(always)]
+fn carries_listeners_cookie(oldstate: u8, newstate: u8) -> bool {
+    oldstate == TCP_LISTEN && newstate == TCP_SYN_RECV
+}
+
+#[inline(always)]
+fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: u64) {
+    count(hook::SET_STATE, |counters| counters.seen += 1);
+    let ends = sk.ends();
+    if !filter::passes(&ends) {
+        count(hook::SET_STATE, |counters| counters.filtered += 1);
+        return;
+    }
+    let owned = sk.owned();
+    let mut payload = SetState {
+        sk: sk.id(),
+        cookie,
+        netns: sk.netns(),
+        backlog_len: sk.backlog_len(),
+        backlog_max: sk.backlog_max(),
+        err: sk.err(),
+        lport: ends.lport,
+        rport: ends.rport,
+        oldstate,
+        newstate,
+        owned: owned.into(),
+        sections: if owned { section::TASK } else { 0 },
+    };
+    match ends.addrs {
+        Addrs::V4(addrs) => {
+            payload.sections |= section::V4;
+            with_task(&payload, addrs, owned);
+        }
+        Addrs::V6(addrs) => with_task(&payload, addrs, owned),
+    }
+}
+
+#[inline(always)]
+fn with_task<A: Copy + 'static>(payload: &SetState, addrs: A, owned: bool) {
+    #[repr(C)]
+    #[derive(Clone, Copy)]
+    struct Sections<A>(A, tcptrace_ebpf::abi::Task);
+
+    if owned {
+        let sections = Sections(addrs, current_task());
+        emit(hook::SET_STATE, kind::SET_STATE, payload, sections);
+    } else {
+        emit(hook::SET_STATE, kind::SET_STATE, payload, addrs);
+    }
+}

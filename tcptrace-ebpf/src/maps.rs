@@ -1,0 +1,65 @@
+//! The maps, and the counters in them.
+
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
+use tcptrace_ebpf::abi::{Counters, hook, ports, tally};
+
+/// Records on their way to the loader, which sets the size.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
+
+/// Per hook: seen, filtered, lost.
+#[map]
+pub static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(hook::COUNT, 0);
+
+/// Totals over all CPUs of what should not happen, see `abi::tally`.
+#[map]
+static TALLY: Array<u64> = Array::with_max_entries(tally::COUNT, 0);
+
+/// Three bit sets of ports, see `abi::ports`.
+#[map]
+pub static PORTS: Array<u64> = Array::with_max_entries(ports::WORDS, 0);
+
+/// An accept() that has been entered and has not returned.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Call {
+    pub called_ns: u64,
+    pub listener: u64,
+}
+
+/// The accept() calls in flight, by `bpf_get_current_pid_tgid()`. A task that is killed in
+/// accept() still passes sys_exit, so entries do not leak.
+#[map]
+pub static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(16384, 0);
+
+/// Changes this CPU's counters of a hook.
+#[inline(always)]
+pub fn count(hook: u32, change: impl FnOnce(&mut Counters)) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(hook) {
+        // SAFETY: a per-CPU slot, and a tracing program does not nest on its own CPU.
+        change(unsafe { &mut *counters });
+    }
+}
+
+/// Adds one to a row of `TALLY`.
+#[inline(always)]
+pub fn add_to_tally(row: u32) {
+    if let Some(total) = TALLY.get_ptr_mut(row) {
+        // The target has no compare-and-swap, so core gives AtomicU64 no fetch_add; the
+        // intrinsic is the BPF instruction itself.
+        // SAFETY: the map's value is an aligned u64 that is only ever written here.
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(total, 1) };
+    }
+}
+
+/// Reads a row of `TALLY`.
+#[inline(always)]
+pub fn tally(row: u32) -> u64 {
+    TALLY.get_ptr(row).map_or(0, |total| {
+        // SAFETY: as above; a torn read cannot happen on a 64-bit machine.
+        unsafe { core::ptr::read_volatile(total) }
+    })
+}

@@ -1,0 +1,30 @@
+//! Frozen globals. The loader sets them before the programs are verified, so the verifier sees
+//! constants: it type-checks a load at a structure offset and drops branches that are off.
+
+use aya_ebpf::Global;
+use tcptrace_ebpf::for_each_offset;
+
+macro_rules! offset_globals {
+    ($($global:ident = $path:literal;)*) => {
+        $(
+            #[doc = concat!("Offset of `", $path, "` in bytes.")]
+            #[unsafe(no_mangle)]
+            pub static $global: Global<u32> = Global::new(0);
+        )*
+    };
+}
+for_each_offset!(offset_globals);
+
+// See `abi::setting` for their meaning.
+#[unsafe(no_mangle)]
+pub static FILTER: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+pub static COOKIE_HELPER: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+pub static WAKE_AT: Global<u32> = Global::new(u32::MAX);
+#[unsafe(no_mangle)]
+pub static TP_SKADDR: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+pub static TP_OLDSTATE: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+pub static TP_NEWSTATE: Global<u32> = Global::new(0);

@@ -1,0 +1,225 @@
+//! `struct sock` as the hooks need it.
+
+use core::marker::PhantomData;
+
+use aya_ebpf::Global;
+use tcptrace_ebpf::abi::{Addrs4, Addrs6};
+
+use crate::memory::Memory;
+use crate::settings::*;
+
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+const IPPROTO_TCP: u16 = 6;
+const IPPROTO_MPTCP: u16 = 262;
+
+/// A `struct sock` (or a `struct tcp_sock`, which begins with one), read by `M`.
+pub struct Sock<M> {
+    ptr: *const u8,
+    memory: PhantomData<M>,
+}
+
+impl<M> Clone for Sock<M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<M> Copy for Sock<M> {}
+
+/// Both ends' addresses, IPv4-mapped ones as IPv4.
+#[derive(Clone, Copy)]
+pub enum Addrs {
+    V4(Addrs4),
+    V6(Addrs6),
+}
+
+impl Addrs {
+    /// IPv4 ones IPv4-mapped (RFC 4291 section 2.5.5.2).
+    #[inline(always)]
+    pub fn as_v6(self) -> Addrs6 {
+        match self {
+            Addrs::V4(addrs) => Addrs6 {
+                laddr: In6Addr::mapping(addrs.laddr).bytes(),
+                raddr: In6Addr::mapping(addrs.raddr).bytes(),
+            },
+            Addrs::V6(addrs) => addrs,
+        }
+    }
+}
+
+/// What the filter looks at. Ports in host order, 0 while the kernel has not set them.
+#[derive(Clone, Copy)]
+pub struct Ends {
+    pub addrs: Addrs,
+    pub lport: u16,
+    pub rport: u16,
+}
+
+impl<M: Memory> Sock<M> {
+    #[inline(always)]
+    pub fn new(ptr: *const u8) -> Self {
+        Sock {
+            ptr,
+            memory: PhantomData,
+        }
+    }
+
+    /// The address, which is the socket's identity until it is reused.
+    #[inline(always)]
+    pub fn id(self) -> u64 {
+        self.ptr as u64
+    }
+
+    #[inline(always)]
+    fn get<T: Copy>(self, offset: &Global<u32>) -> Option<T> {
+        // SAFETY: `ptr` is a sock, and every caller names an offset into one.
+        unsafe { M::read(self.ptr, offset) }
+    }
+
+    /// An AF_INET or AF_INET6 socket of protocol IPPROTO_TCP.
+    #[inline(always)]
+    pub fn is_tcp(self) -> bool {
+        self.is_inet() && self.get::<u16>(&SK_PROTOCOL) == Some(IPPROTO_TCP)
+    }
+
+    #[inline(always)]
+    fn is_inet(self) -> bool {
+        matches!(self.get::<u16>(&SK_FAMILY), Some(AF_INET | AF_INET6))
+    }
+
+    /// The TCP socket behind this one: itself, or the first subflow of an MPTCP wrapper
+    /// (`mptcp_sock.first`), which is what the TCP code and its tracepoint know.
+    #[inline(always)]
+    pub fn tcp(self) -> Option<Self> {
+        if !self.is_inet() {
+            return None;
+        }
+        match self.get::<u16>(&SK_PROTOCOL)? {
+            IPPROTO_TCP => Some(self),
+            IPPROTO_MPTCP if MPTCP_FIRST.load() != 0 => {
+                let first = Sock::new(self.get::<*const u8>(&MPTCP_FIRST)?);
+                first.is_tcp().then_some(first)
+            }
+            _ => None,
+        }
+    }
+
+    /// `skc_state`; at the tracepoint still the old one.
+    #[inline(always)]
+    pub fn state(self) -> u8 {
+        self.get(&SK_STATE).unwrap_or(0)
+    }
+
+    /// `sk_lock.owned`: 1 while a process has the socket by lock_sock().
+    ///
+    /// A softirq never works on an owned socket (it queues the segment on the backlog), so 1
+    /// proves that the current task is the one that holds it.
+    #[inline(always)]
+    pub fn owned(self) -> bool {
+        self.get::<u32>(&SK_LOCK_OWNED).unwrap_or(0) != 0
+    }
+
+    #[inline(always)]
+    pub fn err(self) -> u32 {
+        self.get(&SK_ERR).unwrap_or(0)
+    }
+
+    #[inline(always)]
+    pub fn backlog_len(self) -> u32 {
+        self.get(&SK_ACK_BACKLOG).unwrap_or(0)
+    }
+
+    #[inline(always)]
+    pub fn backlog_max(self) -> u32 {
+        self.get(&SK_MAX_ACK_BACKLOG).unwrap_or(0)
+    }
+
+    /// `skc_cookie` as it stands: 0 while nobody has asked for one.
+    #[inline(always)]
+    pub fn cookie(self) -> u64 {
+        self.get(&SK_COOKIE).unwrap_or(0)
+    }
+
+    /// The TCP Fast Open request that still waits for the final ACK.
+    #[inline(always)]
+    pub fn has_fastopen_request(self) -> bool {
+        self.get::<u64>(&TCP_FASTOPEN_RSK).unwrap_or(0) != 0
+    }
+
+    /// Inode of the network namespace.
+    #[inline(always)]
+    pub fn netns(self) -> u32 {
+        match self.get::<*const u8>(&SK_NET) {
+            // SAFETY: skc_net points to the socket's `struct net`, which outlives it.
+            Some(net) if !net.is_null() => unsafe { M::read(net, &NET_INUM) }.unwrap_or(0),
+            _ => 0,
+        }
+    }
+
+    /// The local port is `inet_sport`, not `skc_num`: that is 0 again by the time a socket
+    /// enters CLOSE (`tcp_set_state` unhashes it first, net/ipv4/tcp.c).
+    #[inline(always)]
+    pub fn ends(self) -> Ends {
+        Ends {
+            addrs: self.addrs(),
+            lport: u16::from_be(self.get(&INET_SPORT).unwrap_or(0)),
+            rport: u16::from_be(self.get(&SK_DPORT).unwrap_or(0)),
+        }
+    }
+
+    #[inline(always)]
+    fn addrs(self) -> Addrs {
+        if self.get::<u16>(&SK_FAMILY) == Some(AF_INET6) {
+            let laddr = In6Addr(self.get(&SK_V6_RCV_SADDR).unwrap_or_default());
+            let raddr = In6Addr(self.get(&SK_V6_DADDR).unwrap_or_default());
+            if laddr.is_v4_mapped() || raddr.is_v4_mapped() {
+                Addrs::V4(Addrs4 {
+                    laddr: laddr.last_four(),
+                    raddr: raddr.last_four(),
+                })
+            } else {
+                Addrs::V6(Addrs6 {
+                    laddr: laddr.bytes(),
+                    raddr: raddr.bytes(),
+                })
+            }
+        } else {
+            let laddr: u32 = self.get(&SK_RCV_SADDR).unwrap_or(0);
+            let raddr: u32 = self.get(&SK_DADDR).unwrap_or(0);
+            Addrs::V4(Addrs4 {
+                laddr: laddr.to_ne_bytes(),
+                raddr: raddr.to_ne_bytes(),
+            })
+        }
+    }
+}
+
+/// `struct in6_addr` in two loads.
+struct In6Addr([u64; 2]);
+
+impl In6Addr {
+    #[inline(always)]
+    fn mapping(v4: [u8; 4]) -> In6Addr {
+        In6Addr([
+            0,
+            (0xffff << 32 | u64::from(u32::from_be_bytes(v4))).to_be(),
+        ])
+    }
+
+    /// ::ffff:0:0/96, RFC 4291 section 2.5.5.2.
+    #[inline(always)]
+    fn is_v4_mapped(&self) -> bool {
+        self.0[0] == 0 && (u64::from_be(self.0[1]) >> 32) == 0xffff
+    }
+
+    #[inline(always)]
+    fn last_four(&self) -> [u8; 4] {
+        (u64::from_be(self.0[1]) as u32).to_be_bytes()
+    }
+
+    #[inline(always)]
+    fn bytes(&self) -> [u8; 16] {
+        // SAFETY: two u64 are sixteen bytes.
+        unsafe { core::mem::transmute(self.0) }
+    }
+}
