@@ -16,7 +16,7 @@ use crate::event::{
 pub enum Undecodable {
     #[error("a record of {0} bytes is too short for what it announces")]
     Short(usize),
-    #[error("a record of ABI version {0}, not {}", abi::VERSION)]
+    #[error("a record of ABI version {0}, not {expected}", expected = abi::VERSION)]
     Version(u8),
     #[error("a record of unknown kind {0}")]
     Kind(u8),

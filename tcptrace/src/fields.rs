@@ -299,6 +299,9 @@ pub struct Summary {
     pub incomplete: u64,
     /// Records that could not be decoded; 0 unless loader and object disagree.
     pub undecodable: u64,
+    /// Events that came too late to be put in order; 0 unless the machine stalls for milliseconds
+    /// inside the kernel.
+    pub late: u64,
     pub listeners: Vec<ListenerSummary>,
 }
 

@@ -4,10 +4,19 @@
 //! `decode` turns its bytes into [`event::Event`]s, `order` puts them in order of time,
 //! [`correlate`] makes connections and verdicts of them, [`sink`] writes the lines.
 
+pub mod capture;
+pub mod cli;
 pub mod clock;
+pub mod command;
 pub mod correlate;
 pub mod decode;
+pub mod demo;
+pub mod doctor;
 pub mod event;
+pub mod exit;
 pub mod fields;
+pub mod filter;
 pub mod order;
+pub mod pipeline;
+pub mod run;
 pub mod sink;

@@ -1,0 +1,184 @@
+//! The hook table: what each hook shows, what can carry it, and what is unknown without it.
+//!
+//! A plan is not computed from kernel versions: carriers are tried in order, and the first whose
+//! programs load and attach is taken (feature probes lie, loading does not).
+
+use aya::Ebpf;
+use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint, TracePoint};
+
+use crate::event::Hook;
+
+/// One hook.
+pub struct HookRow {
+    pub hook: Hook,
+    /// What it shows, for `doctor`.
+    pub shows: &'static str,
+    /// In order of preference.
+    pub carriers: &'static [Carrier],
+}
+
+/// A way to run programs at a hook.
+pub struct Carrier {
+    /// As named by `--attach`, in `doctor` and in the session line.
+    pub name: &'static str,
+    /// How it attaches, where one name has several ways; else empty.
+    pub via: &'static str,
+    /// Attached in this order.
+    pub programs: &'static [Program],
+    /// What it cannot see, in sentences for `doctor` and the session line.
+    pub unseen: &'static [&'static str],
+}
+
+/// A program of the eBPF object and where it goes.
+pub struct Program {
+    /// Its symbol in the object.
+    pub name: &'static str,
+    pub point: Point,
+}
+
+pub enum Point {
+    BtfTracepoint(&'static str),
+    RawTracepoint(&'static str),
+    Tracepoint(&'static str, &'static str),
+}
+
+const SYSCALL_UNSEEN: &[&str] = &[
+    "accepts by io_uring, by 32-bit programs and inside the kernel are not seen",
+    "a failed accept() that was already blocked when tracing began is seen only if its descriptor \
+     still is the listener's",
+];
+
+/// Accept comes first: every accept() that has begun when the last hook is attached is then known
+/// to be older than any transition of the trace.
+pub const HOOKS: &[HookRow] = &[
+    HookRow {
+        hook: Hook::InetCskAccept,
+        shows: "accept() called and returned, by which thread, on which listener",
+        carriers: &[
+            Carrier {
+                name: "syscall",
+                via: "BTF tracepoints sys_enter and sys_exit",
+                // sys_enter first: a call that sys_exit finds no entry of began before.
+                programs: &[
+                    Program {
+                        name: "sys_enter_btf",
+                        point: Point::BtfTracepoint("sys_enter"),
+                    },
+                    Program {
+                        name: "sys_exit_btf",
+                        point: Point::BtfTracepoint("sys_exit"),
+                    },
+                ],
+                unseen: SYSCALL_UNSEEN,
+            },
+            Carrier {
+                name: "syscall",
+                via: "raw tracepoints sys_enter and sys_exit",
+                programs: &[
+                    Program {
+                        name: "sys_enter_raw",
+                        point: Point::RawTracepoint("sys_enter"),
+                    },
+                    Program {
+                        name: "sys_exit_raw",
+                        point: Point::RawTracepoint("sys_exit"),
+                    },
+                ],
+                unseen: SYSCALL_UNSEEN,
+            },
+        ],
+    },
+    HookRow {
+        hook: Hook::InetSockSetState,
+        shows: "every change of state of a full TCP socket",
+        carriers: &[
+            Carrier {
+                name: "tp_btf",
+                via: "",
+                programs: &[Program {
+                    name: "state_btf",
+                    point: Point::BtfTracepoint("inet_sock_set_state"),
+                }],
+                unseen: STATE_UNSEEN,
+            },
+            Carrier {
+                name: "raw_tp",
+                via: "",
+                programs: &[Program {
+                    name: "state_raw",
+                    point: Point::RawTracepoint("inet_sock_set_state"),
+                }],
+                unseen: STATE_UNSEEN,
+            },
+            Carrier {
+                name: "tracepoint",
+                via: "",
+                programs: &[Program {
+                    name: "state_tp",
+                    point: Point::Tracepoint("sock", "inet_sock_set_state"),
+                }],
+                unseen: STATE_UNSEEN,
+            },
+        ],
+    },
+];
+
+const STATE_UNSEEN: &[&str] = &[
+    "the half-open state NEW_SYN_RECV and TIME_WAIT are not seen: the tracepoint does not print \
+     them",
+];
+
+impl Carrier {
+    /// Loads and attaches all programs, or none.
+    pub fn attach(&self, ebpf: &mut Ebpf, btf: &aya::Btf) -> Result<(), ProgramError> {
+        let attached = self
+            .programs
+            .iter()
+            .try_for_each(|program| program.attach(ebpf, btf));
+        if attached.is_err() {
+            self.detach(ebpf);
+        }
+        attached
+    }
+
+    /// Detaches what is attached and unloads what is loaded.
+    pub fn detach(&self, ebpf: &mut Ebpf) {
+        for program in self.programs {
+            // The only error is "not loaded".
+            let _ = match ebpf.program_mut(program.name) {
+                Some(aya::programs::Program::BtfTracePoint(program)) => program.unload(),
+                Some(aya::programs::Program::RawTracePoint(program)) => program.unload(),
+                Some(aya::programs::Program::TracePoint(program)) => program.unload(),
+                _ => Ok(()),
+            };
+        }
+    }
+}
+
+impl Program {
+    fn attach(&self, ebpf: &mut Ebpf, btf: &aya::Btf) -> Result<(), ProgramError> {
+        let program = ebpf
+            .program_mut(self.name)
+            .ok_or(ProgramError::InvalidName {
+                name: self.name.into(),
+            })?;
+        match self.point {
+            Point::BtfTracepoint(name) => {
+                let program: &mut BtfTracePoint = program.try_into()?;
+                program.load(name, btf)?;
+                program.attach()?;
+            }
+            Point::RawTracepoint(name) => {
+                let program: &mut RawTracePoint = program.try_into()?;
+                program.load()?;
+                program.attach(name)?;
+            }
+            Point::Tracepoint(category, name) => {
+                let program: &mut TracePoint = program.try_into()?;
+                program.load()?;
+                program.attach(category, name)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,369 @@
+//! Everything that touches the kernel: loads the programs, attaches them, drains their records.
+
+pub mod btf;
+pub mod hooks;
+pub mod privilege;
+pub mod ring;
+mod tracefs;
+
+use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
+use aya::util::KernelVersion;
+use aya::{Ebpf, EbpfLoader, VerifierLogLevel, include_bytes_aligned};
+use aya_log::EbpfLogger;
+use tcptrace_ebpf::abi;
+use thiserror::Error;
+
+use crate::clock::mono_now_ns;
+use crate::event::Hook;
+use crate::fields::HookCount;
+use crate::filter::{Family, Filter, PortRange};
+
+use btf::{Btf, BtfError};
+use hooks::{Carrier, HOOKS, HookRow};
+use ring::Ring;
+
+/// The eBPF programs, built from tcptrace-ebpf by `cargo xtask ebpf build`.
+static OBJECT: &[u8] = include_bytes_aligned!("../../ebpf/tcptrace.bpf.o");
+
+/// Names a file to load instead of the embedded object: the diagnostics build.
+pub const OBJECT_VARIABLE: &str = "TCPTRACE_BPF_OBJECT";
+
+/// Size of the ring buffer unless asked otherwise: half a second of the heaviest storm measured.
+pub const RING_BYTES: u32 = 8 << 20;
+
+/// What to capture, and how.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    pub filter: Filter,
+    /// Size of the ring buffer in bytes, rounded up to a power of two; 0 for [`RING_BYTES`].
+    pub ring_bytes: u32,
+    /// Carrier to take for a hook, by [`Carrier::name`]; the first that loads when absent.
+    pub accept_carrier: Option<String>,
+    pub state_carrier: Option<String>,
+}
+
+/// Why capturing cannot begin.
+#[derive(Debug, Error)]
+pub enum CaptureError {
+    /// The cure is in the text.
+    #[error("not permitted: {0}")]
+    NotPermitted(String),
+    #[error("this kernel cannot: {0}")]
+    Unsupported(String),
+    #[error(transparent)]
+    Failed(#[from] anyhow::Error),
+}
+
+/// A hook and what became of it.
+pub struct Attached {
+    pub row: &'static HookRow,
+    pub carrier: &'static Carrier,
+    /// The carriers that were tried before, and why each was refused.
+    pub refused: Vec<(&'static Carrier, String)>,
+}
+
+/// The programs at their hooks. Dropping it detaches them all.
+pub struct Capture {
+    ebpf: Ebpf,
+    /// The log of the diagnostics object; the ordinary object has none.
+    log: Option<EbpfLogger<ToStderr>>,
+    pub ring: Ring,
+    pub hooks: Vec<Attached>,
+    /// When the last hook was attached, CLOCK_MONOTONIC in nanoseconds.
+    pub attached_ns: u64,
+}
+
+impl Capture {
+    /// Loads the programs and attaches every hook of the table. Needs a tokio runtime.
+    pub fn start(request: &Request) -> Result<Capture, CaptureError> {
+        privilege::check()?;
+        let (mut ebpf, kernel_btf) = load(request)?;
+        let log = EbpfLogger::init_with_logger(&mut ebpf, ToStderr).ok();
+        let ring = take_ring(&mut ebpf)?;
+        fill_ports(&mut ebpf, &request.filter)?;
+
+        let mut attached = vec![];
+        for row in HOOKS {
+            let wanted = match row.hook {
+                Hook::InetCskAccept => request.accept_carrier.as_deref(),
+                Hook::InetSockSetState => request.state_carrier.as_deref(),
+            };
+            attached.push(attach(row, wanted, &mut ebpf, &kernel_btf)?);
+        }
+        Ok(Capture {
+            ebpf,
+            log,
+            ring,
+            hooks: attached,
+            attached_ns: mono_now_ns(),
+        })
+    }
+
+    /// Prints what the diagnostics object has logged.
+    pub fn print_log(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.flush();
+        }
+    }
+
+    /// What this capture cannot see, in sentences.
+    pub fn unseen(&self) -> Vec<String> {
+        let sentences = self.hooks.iter().flat_map(|hook| hook.carrier.unseen);
+        sentences.map(|&sentence| sentence.to_owned()).collect()
+    }
+
+    /// The kernel side's counters, summed over CPUs. `emitted` is left to the one who receives,
+    /// `recursion_misses` to [`Capture::detach`].
+    pub fn counters(&self) -> anyhow::Result<Vec<(Hook, HookCount)>> {
+        let map = self.ebpf.map("COUNTERS").ok_or_else(no_map)?;
+        let rows: PerCpuArray<&MapData, [u64; 3]> = PerCpuArray::try_from(map)?;
+        let mut counts = vec![];
+        for attached in &self.hooks {
+            let mut count = HookCount::default();
+            for cpu in rows.get(&index_of(attached.row.hook), 0)?.iter() {
+                let counters: abi::Counters = zerocopy::transmute!(*cpu);
+                count.seen += counters.seen;
+                count.filtered += counters.filtered;
+                count.lost += counters.lost;
+            }
+            counts.push((attached.row.hook, count));
+        }
+        Ok(counts)
+    }
+
+    /// Runs that the kernel skipped because a program was already running on that CPU. Only the
+    /// program's fdinfo tells, and only since Linux 5.12.
+    fn recursion_misses(&self, carrier: &Carrier) -> Option<u64> {
+        let mut total = None;
+        for program in carrier.programs {
+            use std::os::fd::{AsFd, AsRawFd};
+            let fd = self.ebpf.program(program.name)?.fd().ok()?;
+            let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
+            let info = std::fs::read_to_string(path).ok()?;
+            let misses = info
+                .lines()
+                .find_map(|line| line.strip_prefix("recursion_misses:"))?;
+            total = Some(total.unwrap_or(0) + misses.trim().parse::<u64>().ok()?);
+        }
+        total
+    }
+
+    /// Average run time of each attached program by the kernel's own statistics, which
+    /// [`aya::sys::enable_stats`] turns on: name, runs, nanoseconds a run, instructions.
+    pub fn run_statistics(&self) -> anyhow::Result<Vec<ProgramStatistics>> {
+        let programs = self.hooks.iter().flat_map(|hook| hook.carrier.programs);
+        programs
+            .map(|program| {
+                let loaded = self.ebpf.program(program.name).ok_or_else(no_map)?;
+                let info = loaded.info()?;
+                Ok(ProgramStatistics {
+                    program: program.name,
+                    runs: info.run_count(),
+                    run_time: info.run_time(),
+                    verified_instructions: info.verified_instruction_count(),
+                    jitted_bytes: info.size_jitted(),
+                })
+            })
+            .collect()
+    }
+
+    /// Detaches every program, so that nothing more is written, and gives the final counters.
+    pub fn detach(&mut self) -> anyhow::Result<Vec<(Hook, HookCount)>> {
+        // The miss counts go away with the programs; the seen counts must be read after the last
+        // run.
+        let misses: Vec<_> = self
+            .hooks
+            .iter()
+            .map(|hook| self.recursion_misses(hook.carrier))
+            .collect();
+        for hook in &self.hooks {
+            hook.carrier.detach(&mut self.ebpf);
+        }
+        let mut counts = self.counters()?;
+        for ((_, count), misses) in counts.iter_mut().zip(misses) {
+            count.recursion_misses = misses;
+        }
+        Ok(counts)
+    }
+}
+
+/// Prints the diagnostics object's log records.
+struct ToStderr;
+
+impl log::Log for ToStderr {
+    fn enabled(&self, _: &log::Metadata) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record) {
+        eprintln!("tcptrace: eBPF: {}", record.args());
+    }
+
+    fn flush(&self) {}
+}
+
+/// What the kernel measured of one program.
+pub struct ProgramStatistics {
+    pub program: &'static str,
+    pub runs: u64,
+    pub run_time: std::time::Duration,
+    pub verified_instructions: Option<u32>,
+    pub jitted_bytes: u32,
+}
+
+fn index_of(hook: Hook) -> u32 {
+    match hook {
+        Hook::InetSockSetState => abi::hook::SET_STATE,
+        Hook::InetCskAccept => abi::hook::ACCEPT,
+    }
+}
+
+fn no_map() -> anyhow::Error {
+    anyhow::anyhow!("the eBPF object does not belong to this tcptrace")
+}
+
+/// Resolves the offsets on this kernel and creates the maps; verifies nothing yet.
+fn load(request: &Request) -> Result<(Ebpf, aya::Btf), CaptureError> {
+    let own_btf = Btf::from_file(btf::VMLINUX).map_err(|error| match error {
+        BtfError::Read(..) => CaptureError::Unsupported(format!(
+            "no BTF ({error}); boot a kernel built with CONFIG_DEBUG_INFO_BTF=y, as the \
+             distributions' are"
+        )),
+        error => CaptureError::Unsupported(format!("{}: {error}", btf::VMLINUX)),
+    })?;
+    let kernel_btf = aya::Btf::from_sys_fs()
+        .map_err(|error| CaptureError::Unsupported(format!("{}: {error}", btf::VMLINUX)))?;
+
+    let mut globals = vec![];
+    for &(global, path) in abi::OFFSETS {
+        let offset = match own_btf.offset(path) {
+            Ok(offset) => offset,
+            Err(_) if abi::OPTIONAL_OFFSETS.contains(&global) => 0,
+            Err(error) => return Err(CaptureError::Unsupported(error.to_string())),
+        };
+        globals.push((global, offset));
+    }
+    let ring_bytes = match request.ring_bytes {
+        0 => RING_BYTES,
+        bytes => bytes,
+    };
+    globals.push((abi::setting::FILTER, filter_bits(&request.filter)));
+    globals.push((abi::setting::WAKE_AT, ring_bytes / 4));
+    // commit c9a0f3b85e09 "bpf: Expose bpf_get_socket_cookie to tracing programs", Linux 5.12
+    let cookies = KernelVersion::current().is_ok_and(|it| it >= KernelVersion::new(5, 12, 0));
+    globals.push((abi::setting::COOKIE_HELPER, cookies.into()));
+    // Without tracefs the classic tracepoint cannot be attached either, so these may stay 0.
+    if let Some(format) = tracefs::Format::read("sock", "inet_sock_set_state") {
+        for (global, field) in [
+            (abi::setting::TP_SKADDR, "skaddr"),
+            (abi::setting::TP_OLDSTATE, "oldstate"),
+            (abi::setting::TP_NEWSTATE, "newstate"),
+        ] {
+            globals.push((global, format.offset(field).unwrap_or(0)));
+        }
+    }
+
+    privilege::raise_memlock_limit();
+    let mut loader = EbpfLoader::new();
+    loader
+        .btf(Some(&kernel_btf))
+        .verifier_log_level(VerifierLogLevel::DISABLE)
+        .map_max_entries("EVENTS", ring_bytes);
+    for (global, value) in &globals {
+        loader.override_global(global, value, true);
+    }
+    let loaded = match std::env::var_os(OBJECT_VARIABLE) {
+        Some(path) => loader.load_file(path),
+        None => loader.load(OBJECT),
+    };
+    let ebpf = loaded.map_err(|error| {
+        let error = anyhow::Error::new(error);
+        match is_not_permitted(&error) {
+            true => privilege::refused("to create eBPF maps"),
+            false => CaptureError::Failed(error.context("loading the eBPF object")),
+        }
+    })?;
+    Ok((ebpf, kernel_btf))
+}
+
+fn take_ring(ebpf: &mut Ebpf) -> anyhow::Result<Ring> {
+    let map = ebpf.take_map("EVENTS").ok_or_else(no_map)?;
+    Ok(Ring::new(RingBuf::try_from(map)?)?)
+}
+
+fn filter_bits(filter: &Filter) -> u32 {
+    let when = |condition: bool, bit: u32| if condition { bit } else { 0 };
+    when(!filter.ports.is_empty(), abi::filter::PORT)
+        | when(!filter.local_ports.is_empty(), abi::filter::LOCAL_PORT)
+        | when(!filter.remote_ports.is_empty(), abi::filter::REMOTE_PORT)
+        | when(filter.family == Some(Family::V4), abi::filter::V4)
+        | when(filter.family == Some(Family::V6), abi::filter::V6)
+}
+
+fn fill_ports(ebpf: &mut Ebpf, filter: &Filter) -> anyhow::Result<()> {
+    let mut words = vec![0u64; abi::ports::WORDS as usize];
+    for (set, ranges) in [
+        (abi::ports::EITHER, &filter.ports),
+        (abi::ports::LOCAL, &filter.local_ports),
+        (abi::ports::REMOTE, &filter.remote_ports),
+    ] {
+        for &PortRange { first, last } in ranges {
+            for port in first..=last {
+                words[set as usize + usize::from(port >> 6)] |= 1 << (port & 63);
+            }
+        }
+    }
+    let mut map: Array<_, u64> = Array::try_from(ebpf.map_mut("PORTS").ok_or_else(no_map)?)?;
+    for (index, word) in words.into_iter().enumerate().filter(|&(_, word)| word != 0) {
+        map.set(index as u32, word, 0)?;
+    }
+    Ok(())
+}
+
+/// Takes the first carrier that loads and attaches.
+fn attach(
+    row: &'static HookRow,
+    wanted: Option<&str>,
+    ebpf: &mut Ebpf,
+    kernel_btf: &aya::Btf,
+) -> Result<Attached, CaptureError> {
+    let mut refused = vec![];
+    let mut not_permitted = false;
+    let carriers = row.carriers.iter();
+    for carrier in carriers.filter(|carrier| wanted.is_none_or(|wanted| wanted == carrier.name)) {
+        match carrier.attach(ebpf, kernel_btf) {
+            Ok(()) => {
+                return Ok(Attached {
+                    row,
+                    carrier,
+                    refused,
+                });
+            }
+            Err(error) => {
+                let error = anyhow::Error::new(error);
+                not_permitted |= is_not_permitted(&error);
+                refused.push((carrier, format!("{error:#}")));
+            }
+        }
+    }
+    let hook = row.hook.name();
+    if not_permitted {
+        return Err(privilege::refused(&format!("to attach to {hook}")));
+    }
+    let reasons: Vec<String> = refused
+        .iter()
+        .map(|(carrier, reason)| format!("{}: {reason}", carrier.name))
+        .collect();
+    Err(CaptureError::Unsupported(format!(
+        "attach to {hook} ({})",
+        reasons.join("; ")
+    )))
+}
+
+fn is_not_permitted(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+    })
+}

@@ -1,0 +1,111 @@
+//! Drains the ring buffer in batches.
+
+use std::time::Duration;
+
+use aya::maps::{MapData, RingBuf};
+use bytes::{BufMut, Bytes, BytesMut};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// How often the ring buffer is drained when it does not fill up sooner.
+const DRAIN_EVERY: Duration = Duration::from_millis(10);
+
+/// A batch is closed when it is this long, so that the reader can start on it.
+const BATCH_BYTES: usize = 256 << 10;
+
+/// The reading end of the ring buffer.
+pub struct Ring {
+    fd: AsyncFd<RingBuf<MapData>>,
+    timer: tokio::time::Interval,
+}
+
+/// Records as they were in the ring buffer, each behind its length.
+///
+/// They are copied once, out of the ring buffer, whose space is then free again; from here to the
+/// decoder the batch travels by reference.
+#[derive(Clone, Debug, Default)]
+pub struct Batch(Bytes);
+
+impl Batch {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The records, in the order in which they were written.
+    pub fn records(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = &self.0[..];
+        std::iter::from_fn(move || {
+            let (len, tail) = rest.split_first_chunk()?;
+            let (record, tail) = tail.split_at_checked(u32::from_ne_bytes(*len) as usize)?;
+            rest = tail;
+            Some(record)
+        })
+    }
+}
+
+impl<'a> FromIterator<&'a [u8]> for Batch {
+    fn from_iter<I: IntoIterator<Item = &'a [u8]>>(records: I) -> Batch {
+        let mut bytes = BytesMut::new();
+        records.into_iter().for_each(|record| append(&mut bytes, record));
+        Batch(bytes.freeze())
+    }
+}
+
+fn append(bytes: &mut BytesMut, record: &[u8]) {
+    bytes.put_u32_ne(record.len() as u32);
+    bytes.put_slice(record);
+}
+
+impl Ring {
+    /// # Errors
+    /// When the descriptor cannot be registered with the reactor.
+    pub fn new(ring: RingBuf<MapData>) -> std::io::Result<Ring> {
+        let mut timer = tokio::time::interval(DRAIN_EVERY);
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // SAFETY: the ring buffer owns its descriptor and keeps it open as long as it lives,
+        // which is longer than its registration.
+        let fd = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
+            .map_err(|error| std::io::Error::other(error.to_string()))?;
+        Ok(Ring { fd, timer })
+    }
+
+    /// Waits until it is time to drain: the timer, or the kernel side's wake-up at a quarter full.
+    /// Cancel safe.
+    pub async fn due(&mut self) {
+        tokio::select! {
+            _ = self.timer.tick() => {}
+            ready = self.fd.readable() => {
+                if let Ok(mut ready) = ready {
+                    // Everything is drained after this, so the next edge is news.
+                    ready.clear_ready();
+                }
+            }
+        }
+    }
+
+    /// Takes what is there, up to one batch; an empty batch when the ring buffer is empty.
+    pub fn drain(&mut self) -> Batch {
+        let ring = self.fd.get_mut();
+        let mut bytes = BytesMut::new();
+        while bytes.len() < BATCH_BYTES {
+            match ring.next() {
+                Some(record) => append(&mut bytes, &record),
+                None => break,
+            }
+        }
+        Batch(bytes.freeze())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_gives_back_its_records() {
+        let records: [&[u8]; 4] = [b"one", b"", b"three", &[0; 300]];
+        let batch: Batch = records.into_iter().collect();
+        assert_eq!(batch.records().collect::<Vec<_>>(), records);
+        assert_eq!(Batch::default().records().count(), 0);
+    }
+}

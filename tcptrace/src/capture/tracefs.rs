@@ -1,0 +1,56 @@
+//! Field offsets of a classic tracepoint, from its `format` file.
+
+use std::path::Path;
+
+/// Where tracefs is mounted, and where debugfs shows it on older systems.
+const MOUNTS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+
+/// A tracepoint's `format` file.
+pub struct Format(String);
+
+impl Format {
+    /// `None` when tracefs is not mounted, may not be read, or has no such tracepoint.
+    pub fn read(category: &str, name: &str) -> Option<Format> {
+        MOUNTS.iter().find_map(|mount| {
+            let file = Path::new(mount).join(format!("events/{category}/{name}/format"));
+            std::fs::read_to_string(file).ok().map(Format)
+        })
+    }
+
+    /// Offset of a field in bytes, from a line such as
+    /// `field:const void * skaddr;	offset:8;	size:8;	signed:0;`.
+    pub fn offset(&self, field: &str) -> Option<u32> {
+        self.0.lines().find_map(|line| {
+            let mut parts = line.trim().split(';').map(str::trim);
+            let declared = parts.next()?.strip_prefix("field:")?;
+            // The name is the last word; an array's length may follow it.
+            let name = declared.split_whitespace().next_back()?.split('[').next()?;
+            if name != field {
+                return None;
+            }
+            parts.find_map(|part| part.strip_prefix("offset:")?.parse().ok())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_are_found_by_name_wherever_they_have_moved() {
+        let format = Format(
+            "name: inet_sock_set_state\nID: 2287\nformat:\n\
+             \tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n\n\
+             \tfield:const void * skaddr;\toffset:16;\tsize:8;\tsigned:0;\n\
+             \tfield:int oldstate;\toffset:24;\tsize:4;\tsigned:1;\n\
+             \tfield:__u8 saddr[4];\toffset:40;\tsize:4;\tsigned:0;\n\n\
+             print fmt: \"oldstate=%s\", REC->oldstate\n"
+                .into(),
+        );
+        assert_eq!(format.offset("skaddr"), Some(16));
+        assert_eq!(format.offset("oldstate"), Some(24));
+        assert_eq!(format.offset("saddr"), Some(40));
+        assert_eq!(format.offset("addr"), None);
+    }
+}

@@ -1,0 +1,303 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::capture::Request;
+use crate::filter::{Family, Filter, PortRange};
+
+const EXAMPLES: &str = "\
+Examples:
+  tcptrace demo                        watch the handshake finish before accept()
+  tcptrace -p 7878                     every connection to or from port 7878
+  tcptrace -L 80,443 --duration 1m     a server's own ports, for a minute
+  tcptrace -p 80 -o json --count 10    JSON Lines, until ten connections have ended
+  tcptrace --write trace.jsonl         a log on the screen, JSON Lines in a file
+  tcptrace -- true                     everything, for as long as a command runs
+  tcptrace doctor                      what this kernel offers, and at what cost";
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0 done (a closed pipe is done)     3 not permitted
+  1 failed at run time               4 the kernel lacks what is required
+  2 wrong usage                      with COMMAND: its own";
+
+/// Traces the life of TCP connections in the kernel, and tells for each one whether it waited for
+/// the network, for the handshake, or for a server that was late to call accept().
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    before_help = EXAMPLES,
+    after_help = EXIT_CODES,
+    args_conflicts_with_subcommands = true,
+    override_usage = "tcptrace [OPTIONS] [-- COMMAND...]\n       tcptrace demo|doctor [OPTIONS]"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub task: Option<Task>,
+
+    #[command(flatten)]
+    pub trace: Trace,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Task {
+    /// Play three experiments on a loopback port, trace them, and print the proof
+    Demo(Demo),
+    /// Show what this kernel offers, which carrier each hook gets, what cannot be said, and what
+    /// it costs
+    Doctor,
+}
+
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// How to see accept()
+    #[arg(long, value_name = "CARRIER", default_value = "auto")]
+    pub attach: Attach,
+
+    /// Use colours
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub color: Color,
+}
+
+/// The options of a trace.
+#[derive(Debug, Args)]
+pub struct Trace {
+    /// Only connections with this local or remote port; lists, ranges and repeats add up
+    #[arg(short, long = "port", value_name = "PORTS", value_delimiter = ',')]
+    pub ports: Vec<PortRange>,
+
+    /// Only sockets with this local port
+    #[arg(short = 'L', long = "local-port", value_name = "PORTS", value_delimiter = ',')]
+    pub local_ports: Vec<PortRange>,
+
+    /// Only sockets with this remote port
+    #[arg(short = 'D', long = "remote-port", value_name = "PORTS", value_delimiter = ',')]
+    pub remote_ports: Vec<PortRange>,
+
+    /// Only IPv4 (IPv4-mapped connections included)
+    #[arg(short = '4', long = "ipv4", conflicts_with = "ipv6")]
+    pub ipv4: bool,
+
+    /// Only IPv6
+    #[arg(short = '6', long = "ipv6")]
+    pub ipv6: bool,
+
+    /// Form of the output
+    #[arg(short, long, value_name = "FORM", default_value = "text")]
+    pub output: Output,
+
+    /// Also write JSON Lines to FILE
+    #[arg(long, value_name = "FILE")]
+    pub write: Option<PathBuf>,
+
+    /// End after this time, such as 500ms, 5s or 1m30s
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub duration: Option<Duration>,
+
+    /// End when this many connections have ended
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+
+    /// How to see accept(): auto takes the best that this kernel can carry
+    #[arg(long, value_name = "CARRIER", default_value = "auto")]
+    pub attach: Attach,
+
+    /// Use colours; auto: on a terminal, unless NO_COLOR is set
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub color: Color,
+
+    /// Show more: process or softirq, failed accept() calls such as EAGAIN
+    #[arg(short, long)]
+    pub verbose: bool,
+
+    /// Size of the kernel's event buffer, such as 512K or 8M
+    #[arg(long, value_name = "BYTES", default_value = "8M", value_parser = parse_bytes)]
+    pub ring_size: u32,
+
+    /// Force the carrier of the state hook, for tests: tp_btf, raw_tp or tracepoint
+    #[arg(long, value_name = "CARRIER", hide = true)]
+    pub state_carrier: Option<String>,
+
+    /// Trace while this command runs, and end with its exit code; its output goes to stderr
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// A log for people
+    Text,
+    /// JSON Lines
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Attach {
+    /// The best that loads
+    Auto,
+    /// Raw sys_enter and sys_exit
+    Syscall,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+impl Cli {
+    /// Parses the process's arguments. An error is one line on stderr; the value is the exit code.
+    pub fn from_args() -> Result<Cli, u8> {
+        Cli::try_parse().map_err(|error| {
+            if !error.use_stderr() {
+                // --help and --version are answers; a closed pipe is no failure.
+                let _ = error.print();
+                return crate::exit::DONE;
+            }
+            eprintln!("tcptrace: {}; see tcptrace --help", one_line(&error));
+            crate::exit::USAGE
+        })
+    }
+}
+
+/// The first paragraph of clap's message: what was wrong, without tips and usage.
+fn one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let paragraph = text.lines().take_while(|line| !line.trim().is_empty());
+    let words: Vec<&str> = paragraph.map(str::trim).collect();
+    words.join(" ").trim_start_matches("error: ").to_owned()
+}
+
+impl Trace {
+    pub fn request(&self) -> Request {
+        let family = match (self.ipv4, self.ipv6) {
+            (true, _) => Some(Family::V4),
+            (_, true) => Some(Family::V6),
+            _ => None,
+        };
+        Request {
+            filter: Filter {
+                ports: self.ports.clone(),
+                local_ports: self.local_ports.clone(),
+                remote_ports: self.remote_ports.clone(),
+                family,
+            },
+            ring_bytes: self.ring_size,
+            accept_carrier: self.attach.carrier(),
+            state_carrier: self.state_carrier.clone(),
+        }
+    }
+}
+
+impl Attach {
+    /// The carrier to force, if any.
+    pub fn carrier(self) -> Option<String> {
+        match self {
+            Attach::Auto => None,
+            Attach::Syscall => Some("syscall".into()),
+        }
+    }
+}
+
+impl Color {
+    /// Whether to colour what goes to stdout.
+    pub fn on_stdout(self) -> bool {
+        match self {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => {
+                // <https://no-color.org>: set, and not empty.
+                std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+                    && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+                    && std::io::stdout().is_terminal()
+            }
+        }
+    }
+}
+
+/// Reads a size such as `4096`, `512K` or `8M`: at least a page, at most 1 GiB.
+fn parse_bytes(text: &str) -> Result<u32, String> {
+    let (digits, unit) = match text.as_bytes().last() {
+        Some(b'K' | b'k') => (&text[..text.len() - 1], 1 << 10),
+        Some(b'M' | b'm') => (&text[..text.len() - 1], 1 << 20),
+        _ => (text, 1u32),
+    };
+    let bytes = digits.parse::<u32>().ok().and_then(|n| n.checked_mul(unit));
+    match bytes {
+        Some(bytes @ 4096..=0x4000_0000) => Ok(bytes.next_power_of_two()),
+        _ => Err("a size is a number of bytes from 4096 to 1024M, such as 512K or 8M".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &str) -> Result<Cli, String> {
+        let args = ["tcptrace"].into_iter().chain(args.split_whitespace());
+        Cli::try_parse_from(args).map_err(|error| one_line(&error))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_example_in_the_help_parses() {
+        for line in EXAMPLES.lines().skip(1) {
+            let command = line.trim().split("   ").next().unwrap();
+            let args = command.strip_prefix("tcptrace").unwrap();
+            assert!(parse(args).is_ok(), "{command}");
+        }
+    }
+
+    #[test]
+    fn ports_come_in_lists_ranges_and_repeats() {
+        let cli = parse("-p 80,443 -p 8000-8010").unwrap();
+        let ports: Vec<String> = cli.trace.ports.iter().map(|it| it.to_string()).collect();
+        assert_eq!(ports, ["80", "443", "8000-8010"]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_in_one_line() {
+        for (args, told) in [
+            ("-p http", "'http'"),
+            ("-p 70000", "1 to 65535"),
+            ("--prot 80", "--prot"),
+            ("--duration 5", "--duration"),
+            ("--count 0", "--count"),
+            ("--ring-size 12", "4096"),
+            ("--attach kprobes", "kprobes"),
+            ("-4 -6", "-6"),
+            ("frobnicate", "frobnicate"),
+        ] {
+            let line = parse(args).unwrap_err();
+            assert!(line.contains(told), "{args}: {line}");
+            assert!(!line.contains('\n'), "{line}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_units_and_limits() {
+        assert_eq!(parse_bytes("4096"), Ok(4096));
+        assert_eq!(parse_bytes("512K"), Ok(512 << 10));
+        assert_eq!(parse_bytes("5M"), Ok(8 << 20));
+        for text in ["", "K", "-1", "4095", "2000M", "99999999999"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_command_keeps_its_own_options() {
+        let cli = parse("-p 80 -- curl -v -p x").unwrap();
+        assert_eq!(cli.trace.command, ["curl", "-v", "-p", "x"]);
+    }
+}

@@ -1,0 +1,28 @@
+//! Exit codes, and which error ends in which.
+
+use std::process::ExitCode;
+
+use crate::capture::CaptureError;
+
+/// Done; a reader that closed the pipe is no failure.
+pub const DONE: u8 = 0;
+/// Something failed at run time.
+pub const FAILURE: u8 = 1;
+/// The command line is wrong.
+pub const USAGE: u8 = 2;
+/// The privileges for tracing are missing.
+pub const NOT_PERMITTED: u8 = 3;
+/// The kernel lacks what is required.
+pub const UNSUPPORTED: u8 = 4;
+/// Ended at once by a second Ctrl-C: 128 + SIGINT, as shells have it.
+pub const INTERRUPTED: u8 = 130;
+
+/// The exit code that an error ends in.
+pub fn code_of(error: &anyhow::Error) -> ExitCode {
+    let code = match error.downcast_ref::<CaptureError>() {
+        Some(CaptureError::NotPermitted(_)) => NOT_PERMITTED,
+        Some(CaptureError::Unsupported(_)) => UNSUPPORTED,
+        Some(CaptureError::Failed(_)) | None => FAILURE,
+    };
+    ExitCode::from(code)
+}

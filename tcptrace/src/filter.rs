@@ -1,0 +1,119 @@
+//! What to trace: ports and address family. Decided in the kernel (tcptrace-ebpf/src/filter.rs);
+//! this is the form in which it is asked for.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+/// A socket is traced when every condition that is given holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// The local or the remote port is one of these; empty: any.
+    pub ports: Vec<PortRange>,
+    /// The local port is one of these; empty: any.
+    pub local_ports: Vec<PortRange>,
+    /// The remote port is one of these; empty: any.
+    pub remote_ports: Vec<PortRange>,
+    /// Only this family; IPv4-mapped addresses are IPv4.
+    pub family: Option<Family>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+/// One port, or `first-last`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortRange {
+    pub first: u16,
+    pub last: u16,
+}
+
+impl FromStr for PortRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<PortRange, String> {
+        let port = |text: &str| match text.parse::<u16>() {
+            Ok(port) if port > 0 => Ok(port),
+            _ => Err("a port is a number from 1 to 65535, or a range such as 8000-8010"),
+        };
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let (first, last) = (port(first)?, port(last)?);
+        if first > last {
+            return Err("a range of ports begins with the smaller one".into());
+        }
+        Ok(PortRange { first, last })
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last {
+            write!(f, "{}", self.first)
+        } else {
+            write!(f, "{}-{}", self.first, self.last)
+        }
+    }
+}
+
+impl Filter {
+    /// The conditions by name, as they were given; empty when everything is traced.
+    pub fn describe(&self) -> BTreeMap<&'static str, String> {
+        let mut conditions = BTreeMap::new();
+        for (name, ports) in [
+            ("port", &self.ports),
+            ("local_port", &self.local_ports),
+            ("remote_port", &self.remote_ports),
+        ] {
+            if !ports.is_empty() {
+                let ports: Vec<String> = ports.iter().map(PortRange::to_string).collect();
+                conditions.insert(name, ports.join(","));
+            }
+        }
+        if let Some(family) = self.family {
+            let family = match family {
+                Family::V4 => "4",
+                Family::V6 => "6",
+            };
+            conditions.insert("family", family.to_owned());
+        }
+        conditions
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_or_a_range_is_read_and_shown_alike() {
+        for text in ["1", "80", "65535", "8000-8010"] {
+            assert_eq!(text.parse::<PortRange>().unwrap().to_string(), text);
+        }
+        assert_eq!("80-80".parse::<PortRange>().unwrap().to_string(), "80");
+    }
+
+    #[test]
+    fn what_is_no_port_is_refused() {
+        for text in ["", "0", "65536", "-1", "http", "80-", "-80", "90-80", "8 0", "0-10"] {
+            assert!(text.parse::<PortRange>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn conditions_are_described_as_given() {
+        let filter = Filter {
+            ports: vec!["80".parse().unwrap(), "443-445".parse().unwrap()],
+            family: Some(Family::V6),
+            ..Filter::default()
+        };
+        let described: Vec<_> = filter.describe().into_iter().collect();
+        assert_eq!(
+            described,
+            [("family", "6".to_owned()), ("port", "80,443-445".to_owned())]
+        );
+        assert!(Filter::default().describe().is_empty());
+    }
+}

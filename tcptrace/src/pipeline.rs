@@ -1,0 +1,242 @@
+//! Batches to lines: decode → order → correlate → sinks, on one thread.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::capture::ring::Batch;
+use crate::correlate::Correlator;
+use crate::decode::decode;
+use crate::event::{Hook, Kind, State};
+use crate::fields::{HookCount, Line, Lost, Session, Summary};
+use crate::order::{HOLD_BACK_NS, Order};
+use crate::sink::Sink;
+
+/// What the capturing side hands over.
+pub enum Message {
+    /// Records from the ring buffer.
+    Drained {
+        batch: Batch,
+        /// Everything that was written before this time (CLOCK_MONOTONIC, nanoseconds) has now
+        /// been handed over; 0 when that is not known.
+        complete_until_ns: u64,
+    },
+    /// Records were lost since the last such message.
+    Lost(Lost),
+    /// Nothing more will come.
+    End {
+        counts: Vec<(Hook, HookCount)>,
+        ended_ns: u64,
+    },
+}
+
+/// A sink and what to call it when it fails.
+pub struct Output {
+    pub name: String,
+    pub sink: Box<dyn Sink>,
+}
+
+/// A sink that failed and was given up.
+#[derive(Debug)]
+pub struct Failed {
+    pub name: String,
+    pub error: io::Error,
+}
+
+/// How a pipeline ended.
+pub struct Outcome {
+    pub failed: Vec<Failed>,
+    pub summary: Summary,
+}
+
+/// The signals from the pipeline to whoever feeds it.
+#[derive(Clone, Default)]
+pub struct Feedback {
+    /// The trace should end: enough connections, or an output that failed.
+    pub stop: Arc<Notify>,
+    /// Something has been traced.
+    pub busy: Arc<AtomicBool>,
+}
+
+/// Starts the thread. Feed it through the sender, which pushes back when the thread is slow; the
+/// kernel's ring buffer then fills up and counts what it loses. The last message is
+/// [`Message::End`].
+pub fn spawn(
+    session: Session,
+    outputs: Vec<Output>,
+    count: Option<u64>,
+    feedback: Feedback,
+) -> io::Result<(mpsc::Sender<Message>, oneshot::Receiver<Outcome>)> {
+    let (sender, mut receiver) = mpsc::channel(16);
+    let (done, outcome) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("pipeline".into())
+        .spawn(move || {
+            let mut pipeline = Pipeline::new(session, outputs, count, feedback);
+            while let Some(message) = receiver.blocking_recv() {
+                match message {
+                    Message::Drained {
+                        batch,
+                        complete_until_ns,
+                    } => pipeline.drained(&batch, complete_until_ns),
+                    Message::Lost(lost) => pipeline.put(Line::Lost(lost)),
+                    Message::End { counts, ended_ns } => {
+                        // The receiver is gone only when the process is being torn down.
+                        let _ = done.send(pipeline.end(counts, ended_ns));
+                        return;
+                    }
+                }
+            }
+        })?;
+    Ok((sender, outcome))
+}
+
+struct Pipeline {
+    order: Order,
+    correlator: Correlator,
+    outputs: Vec<Output>,
+    failed: Vec<Failed>,
+    feedback: Feedback,
+    /// Connections that may still end before the trace does.
+    remaining: Option<u64>,
+    began_ns: u64,
+    emitted: BTreeMap<Hook, u64>,
+    undecodable: u64,
+    /// Reused from event to event.
+    lines: Vec<Line>,
+}
+
+impl Pipeline {
+    fn new(
+        session: Session,
+        outputs: Vec<Output>,
+        count: Option<u64>,
+        feedback: Feedback,
+    ) -> Pipeline {
+        let mut pipeline = Pipeline {
+            order: Order::default(),
+            correlator: Correlator::new(session.mono_ns),
+            outputs,
+            failed: vec![],
+            feedback,
+            remaining: count,
+            began_ns: session.mono_ns,
+            emitted: BTreeMap::new(),
+            undecodable: 0,
+            lines: vec![],
+        };
+        // Written at once: it tells a reader that everything from here on is traced.
+        pipeline.put(Line::Session(session));
+        pipeline.flush();
+        pipeline
+    }
+
+    fn drained(&mut self, batch: &Batch, complete_until_ns: u64) {
+        for record in batch.records() {
+            match decode(record) {
+                Ok(event) => {
+                    let hook = match event.kind {
+                        Kind::SetState(_) => Hook::InetSockSetState,
+                        Kind::Accept(_) => Hook::InetCskAccept,
+                    };
+                    *self.emitted.entry(hook).or_default() += 1;
+                    self.order.push(event);
+                }
+                Err(_) => self.undecodable += 1,
+            }
+        }
+        if let Some(until_ns) = complete_until_ns.checked_sub(HOLD_BACK_NS) {
+            self.release(until_ns);
+        }
+    }
+
+    fn release(&mut self, until_ns: u64) {
+        let mut lines = std::mem::take(&mut self.lines);
+        let mut order = std::mem::take(&mut self.order);
+        order.release(until_ns, |event| {
+            if self.remaining == Some(0) {
+                return;
+            }
+            self.correlator.event(event, &mut lines);
+            for line in lines.drain(..) {
+                if let (Some(remaining), Line::Connection(connection)) =
+                    (&mut self.remaining, &line)
+                    && connection.state == State::Close
+                {
+                    *remaining = remaining.saturating_sub(1);
+                    if *remaining == 0 {
+                        self.feedback.stop.notify_one();
+                    }
+                }
+                self.put(line);
+            }
+        });
+        self.order = order;
+        self.lines = lines;
+        self.flush();
+    }
+
+    fn end(mut self, counts: Vec<(Hook, HookCount)>, ended_ns: u64) -> Outcome {
+        self.release(u64::MAX);
+        let lost: u64 = counts.iter().map(|(_, count)| count.lost).sum();
+        let mut lines = std::mem::take(&mut self.lines);
+        // The header's running count is 32 bits wide as well.
+        let totals = self.correlator.finish(ended_ns, lost as u32, &mut lines);
+        lines.into_iter().for_each(|line| self.put(line));
+
+        let hooks = counts
+            .into_iter()
+            .map(|(hook, count)| {
+                let emitted = self.emitted.get(&hook).copied().unwrap_or(0);
+                (hook, HookCount { emitted, ..count })
+            })
+            .collect();
+        let summary = Summary {
+            mono_ns: ended_ns,
+            duration_ns: ended_ns.saturating_sub(self.began_ns),
+            hooks,
+            verdicts: totals.verdicts,
+            servers: totals.servers,
+            clients: totals.clients,
+            incomplete: totals.incomplete,
+            undecodable: self.undecodable,
+            late: self.order.late(),
+            listeners: totals.listeners,
+        };
+        self.put(Line::Summary(summary.clone()));
+        self.flush();
+        Outcome {
+            failed: self.failed,
+            summary,
+        }
+    }
+
+    fn put(&mut self, line: Line) {
+        if !matches!(line, Line::Session(_)) {
+            self.feedback.busy.store(true, Ordering::Relaxed);
+        }
+        self.each_output(|sink| sink.line(&line));
+    }
+
+    fn flush(&mut self) {
+        self.each_output(|sink| sink.flush());
+    }
+
+    /// An output that fails is given up and ends the trace; the others get their summary.
+    fn each_output(&mut self, mut act: impl FnMut(&mut dyn Sink) -> io::Result<()>) {
+        let mut index = 0;
+        while let Some(output) = self.outputs.get_mut(index) {
+            match act(output.sink.as_mut()) {
+                Ok(()) => index += 1,
+                Err(error) => {
+                    let Output { name, .. } = self.outputs.remove(index);
+                    self.failed.push(Failed { name, error });
+                    self.feedback.stop.notify_one();
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! A trace from its start to its end.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Write};
+use std::process::ExitStatus;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::capture::{Capture, Request};
+use crate::cli::{Output as Form, Trace};
+use crate::clock::{Clock, mono_now_ns};
+use crate::command::{self, Command, Running};
+use crate::event::Hook;
+use crate::exit;
+use crate::fields::{Lost, SCHEMA, Session};
+use crate::filter::Filter;
+use crate::pipeline::{self, Feedback, Message, Outcome, Output};
+use crate::sink::text::Style;
+use crate::sink::{Json, Text};
+
+/// How often the loss counters are looked at.
+const LOSS_EVERY: Duration = Duration::from_millis(250);
+
+/// How long one drain may go on while records keep coming.
+const DRAIN_AT_MOST_NS: u64 = 100_000_000;
+
+/// When to say that nothing has happened.
+const HINT_AFTER: Duration = Duration::from_secs(3);
+
+/// Runs `tcptrace [OPTIONS] [-- COMMAND…]`; the value is the exit code.
+pub async fn run(trace: &Trace) -> anyhow::Result<u8> {
+    // All that can be wrong with the command line is found before anything is attached.
+    let command = Command::find(&trace.command)?;
+    let clock = Clock::measure();
+    let outputs = outputs(trace, clock)?;
+
+    let request = trace.request();
+    let mut tracing = Tracing::start(&request, outputs, trace.count)?;
+    let mut running = command.map(Command::start).transpose()?;
+    let until = Until {
+        duration: trace.duration,
+        hint: trace
+            .command
+            .is_empty()
+            .then(|| waiting_for(&request.filter)),
+    };
+    let mut status = tracing.trace(until, running.as_mut()).await?;
+    if let (Some(running), None) = (&mut running, status) {
+        status = Some(running.end().await?);
+    }
+    let outcome = tracing.end().await?;
+
+    let mut code = status.map_or(exit::DONE, command::exit_code);
+    for failed in outcome.failed {
+        // Whoever reads has seen enough: that is success.
+        if failed.error.kind() != io::ErrorKind::BrokenPipe {
+            eprintln!(
+                "tcptrace: cannot write {}: {}; the trace ends here",
+                failed.name, failed.error
+            );
+            code = exit::FAILURE;
+        }
+    }
+    Ok(code)
+}
+
+fn outputs(trace: &Trace, clock: Clock) -> anyhow::Result<Vec<Output>> {
+    let stdout = Box::new(io::stdout());
+    let mut outputs = vec![Output {
+        name: "standard output".into(),
+        sink: match trace.output {
+            Form::Json => Box::new(Json::new(stdout, clock)),
+            Form::Text => {
+                let style = Style {
+                    color: trace.color.on_stdout(),
+                    verbose: trace.verbose,
+                };
+                Box::new(Text::new(stdout, clock, style))
+            }
+        },
+    }];
+    if let Some(path) = &trace.write {
+        let file = File::create(path)
+            .with_context(|| format!("cannot write {}; choose another --write", path.display()))?;
+        outputs.push(Output {
+            name: path.display().to_string(),
+            sink: Box::new(Json::new(Box::new(file), clock)),
+        });
+    }
+    Ok(outputs)
+}
+
+/// What to say when nothing happens.
+fn waiting_for(filter: &Filter) -> String {
+    let conditions: Vec<String> = filter
+        .describe()
+        .iter()
+        .map(|(name, value)| format!("{} {value}", name.replace('_', " ")))
+        .collect();
+    let what = match conditions.is_empty() {
+        true => "any TCP connection".to_owned(),
+        false => format!("TCP connections with {}", conditions.join(", ")),
+    };
+    format!("nothing yet; waiting for {what} (Ctrl-C ends; `tcptrace demo` needs no server)")
+}
+
+/// When a trace ends by itself.
+#[derive(Default)]
+pub struct Until {
+    pub duration: Option<Duration>,
+    /// Printed once if nothing happens for a while.
+    pub hint: Option<String>,
+}
+
+/// The programs at their hooks and the pipeline that takes their records.
+pub struct Tracing {
+    capture: Capture,
+    sender: mpsc::Sender<Message>,
+    outcome: tokio::sync::oneshot::Receiver<Outcome>,
+    feedback: Feedback,
+    signals: Signals,
+    /// Losses already told, by hook.
+    told: BTreeMap<Hook, u64>,
+}
+
+impl Tracing {
+    /// Attaches the hooks and starts the pipeline.
+    pub fn start(
+        request: &Request,
+        outputs: Vec<Output>,
+        count: Option<u64>,
+    ) -> anyhow::Result<Tracing> {
+        // Before attaching: a signal from now on ends the trace in good order.
+        let signals = Signals::new()?;
+        let capture = Capture::start(request)?;
+        let session = Session {
+            schema: SCHEMA,
+            version: env!("CARGO_PKG_VERSION"),
+            kernel: kernel_release(),
+            hooks: capture
+                .hooks
+                .iter()
+                .map(|hook| (hook.row.hook, Some(hook.carrier.name.to_owned())))
+                .collect(),
+            filters: request.filter.describe(),
+            unseen: capture.unseen(),
+            mono_ns: capture.attached_ns,
+        };
+        let feedback = Feedback::default();
+        let (sender, outcome) = pipeline::spawn(session, outputs, count, feedback.clone())?;
+        Ok(Tracing {
+            capture,
+            sender,
+            outcome,
+            feedback,
+            signals,
+            told: BTreeMap::new(),
+        })
+    }
+
+    /// Traces until a signal, the end of the time, of the command, or what the pipeline was asked
+    /// for. Gives the command's status if that was it.
+    pub async fn trace(
+        &mut self,
+        until: Until,
+        command: Option<&mut Running>,
+    ) -> anyhow::Result<Option<ExitStatus>> {
+        let deadline = until.duration.map(|duration| Instant::now() + duration);
+        let mut hint = until.hint.map(|hint| (Instant::now() + HINT_AFTER, hint));
+        let mut losses = tokio::time::interval(LOSS_EVERY);
+        losses.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let ended = ended(command);
+        tokio::pin!(ended);
+        let stop = self.feedback.stop.clone();
+
+        loop {
+            tokio::select! {
+                () = self.capture.ring.due() => { self.drain().await; }
+                _ = losses.tick() => self.tell_losses().await?,
+                () = at(hint.as_ref().map(|(at, _)| *at)) => {
+                    if let Some((_, hint)) = hint.take()
+                        && !self.feedback.busy.load(Ordering::Relaxed)
+                    {
+                        say(&hint);
+                    }
+                }
+                () = at(deadline) => return Ok(None),
+                () = stop.notified() => return Ok(None),
+                () = self.signals.first() => return Ok(None),
+                status = &mut ended => return Ok(Some(status?)),
+            }
+        }
+    }
+
+    /// Detaches, takes what is left, and waits for the summary to be written.
+    pub async fn end(mut self) -> anyhow::Result<Outcome> {
+        let counts = self.capture.detach()?;
+        let ended_ns = mono_now_ns();
+        // Nothing is attached any more, so this comes to an end.
+        while !self.drain().await {}
+        self.tell_losses().await?;
+        let end = Message::End { counts, ended_ns };
+        // The pipeline outlives every message but this one.
+        let _ = self.sender.send(end).await;
+        self.outcome.await.context("the pipeline has failed")
+    }
+
+    /// Hands over what is in the ring buffer; true when that emptied it.
+    async fn drain(&mut self) -> bool {
+        // Taken before draining: what was written earlier is in the batches up to the one that
+        // finds the ring buffer empty.
+        let drained_ns = mono_now_ns();
+        loop {
+            let batch = self.capture.ring.drain();
+            let emptied = batch.is_empty();
+            let message = Message::Drained {
+                batch,
+                complete_until_ns: if emptied { drained_ns } else { 0 },
+            };
+            // A pipeline that is gone is noticed where its outcome is awaited.
+            let _ = self.sender.send(message).await;
+            // Writers that are faster than this reader must not keep it here for ever.
+            if emptied || mono_now_ns() - drained_ns > DRAIN_AT_MOST_NS {
+                self.capture.print_log();
+                return emptied;
+            }
+        }
+    }
+
+    async fn tell_losses(&mut self) -> anyhow::Result<()> {
+        for (hook, count) in self.capture.counters()? {
+            let told = self.told.entry(hook).or_default();
+            let count = count.lost.saturating_sub(*told);
+            if count > 0 {
+                *told += count;
+                let lost = Lost {
+                    mono_ns: mono_now_ns(),
+                    hook,
+                    count,
+                };
+                let _ = self.sender.send(Message::Lost(lost)).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A message for the person at the terminal. Whether it can be written does not matter.
+fn say(message: &str) {
+    let _ = writeln!(io::stderr(), "tcptrace: {message}");
+}
+
+/// `uname -r`.
+pub fn kernel_release() -> String {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    release.trim().to_owned()
+}
+
+async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn ended(command: Option<&mut Running>) -> io::Result<ExitStatus> {
+    match command {
+        Some(command) => command.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// SIGINT and SIGTERM: the first ends the trace in good order, the second ends the process.
+struct Signals {
+    first: std::sync::Arc<tokio::sync::Notify>,
+}
+
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let first = std::sync::Arc::new(tokio::sync::Notify::new());
+        let notify = first.clone();
+        // A task of its own, because the trace may be waiting for a reader that does not read.
+        tokio::spawn(async move {
+            either(&mut interrupt, &mut terminate).await;
+            notify.notify_one();
+            either(&mut interrupt, &mut terminate).await;
+            // The kernel detaches the programs when their descriptors are closed.
+            std::process::exit(exit::INTERRUPTED.into());
+        });
+        Ok(Signals { first })
+    }
+
+    async fn first(&self) {
+        self.first.notified().await;
+    }
+}
+
+async fn either(one: &mut Signal, other: &mut Signal) {
+    tokio::select! {
+        _ = one.recv() => {}
+        _ = other.recv() => {}
+    }
+}
