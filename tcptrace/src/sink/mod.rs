@@ -1,8 +1,16 @@
 //! Where lines go: one small file a format, behind one trait.
 
+pub mod json;
+pub mod schema;
+
+#[cfg(test)]
+mod samples;
+
 use std::io;
 
 use crate::fields::Line;
+
+pub use json::Json;
 
 /// Writes lines in one format.
 pub trait Sink: Send {
