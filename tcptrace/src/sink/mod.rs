@@ -2,6 +2,7 @@
 
 pub mod json;
 pub mod schema;
+pub mod text;
 
 #[cfg(test)]
 mod samples;
@@ -11,6 +12,7 @@ use std::io;
 use crate::fields::Line;
 
 pub use json::Json;
+pub use text::Text;
 
 /// Writes lines in one format.
 pub trait Sink: Send {
