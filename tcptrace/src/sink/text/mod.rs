@@ -6,6 +6,8 @@
 //! ```
 
 mod duration;
+mod header;
+mod paint;
 mod row;
 mod summary;
 mod time;
@@ -14,17 +16,17 @@ mod words;
 use std::fmt::Display;
 use std::io::{self, BufWriter, Write};
 
-use anstyle::{AnsiColor, Style as Paint};
 use rustc_hash::FxHashMap;
 
 use self::duration::Human;
+use self::paint::{ALARM, DIM, PLAIN, STRONG};
 use self::row::Row;
 pub use self::time::Zone;
-use self::words::{Count, Tuple, Who};
+use self::words::{Count, Tuple, Who, ending, verdict_words};
 use super::Sink;
 use crate::clock::Clock;
-use crate::event::{Context, State};
-use crate::fields::{Accept, Connection, Line, Lost, Session, Side, Subject, Transition, Verdict};
+use crate::event::Context;
+use crate::fields::{Accept, Connection, Line, Lost, Subject, Transition, Verdict};
 
 /// Where the columns start. A connection on 127.0.0.1 fits into 110 characters, at both its ends.
 const CONN: usize = 17;
@@ -35,10 +37,6 @@ const PROCESS: usize = 93;
 
 /// Room for a duration such as `999.9 ms`.
 const DURATION: usize = PROCESS - IN_STATE - 2;
-
-const DIM: Paint = Paint::new().dimmed();
-const STRONG: Paint = Paint::new().bold();
-const ALARM: Paint = AnsiColor::Red.on_default().bold();
 
 /// How the log looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,51 +70,14 @@ impl Text {
         }
     }
 
-    fn session(&mut self, x: &Session) -> io::Result<()> {
-        let filters: Vec<String> = x.filters.iter().map(|(k, v)| format!("{k} {v}")).collect();
-        let what = match filters.is_empty() {
-            true => "all TCP".to_owned(),
-            false => format!("TCP, {}", filters.join(", ")),
-        };
-        self.row
-            .put(STRONG, format_args!("tcptrace {}", x.version))
-            .plain(format_args!(" on Linux {}: {what}", x.kernel));
-        self.end()?;
-        let hooks: Vec<String> = x
-            .hooks
-            .iter()
-            .map(|(hook, carrier)| match carrier {
-                Some(carrier) => format!("{} by {carrier}", hook.name()),
-                None => format!("{} not attached", hook.name()),
-            })
-            .collect();
-        self.row
-            .put(DIM, format_args!("hooks: {}", hooks.join(", ")));
-        self.end()?;
-        for sentence in &x.unseen {
-            self.row.put(DIM, format_args!("not seen: {sentence}"));
-            self.end()?;
-        }
-        self.row
-            .put(STRONG, format_args!("TIME ({})", self.style.zone.name()));
-        for (at, heading) in [(CONN, "CONN"), (TUPLE, "FROM → TO"), (WHAT, "STATE")] {
-            self.row.column(at).put(STRONG, heading);
-        }
-        self.row
-            .column(IN_STATE)
-            .right(STRONG, DURATION, "IN STATE");
-        self.row.column(PROCESS).put(STRONG, "PROCESS");
-        self.end()
-    }
-
     fn transition(&mut self, x: &Transition) -> io::Result<()> {
         self.begin(x.mono_ns, &x.subject, x.subject.conn);
         self.row
             .plain(format_args!("{} → ", x.oldstate))
-            .put(state_style(x.newstate), x.newstate);
+            .put(paint::state(x.newstate), x.newstate);
         self.row.column(IN_STATE);
         match x.in_state_ns {
-            Some(ns) => self.row.right(Paint::new(), DURATION, Human(ns)),
+            Some(ns) => self.row.right(PLAIN, DURATION, Human(ns)),
             None => self.row.right(DIM, DURATION, "-"),
         };
         self.row.column(PROCESS).plain(Who(&x.subject));
@@ -217,7 +178,7 @@ impl Text {
     fn verdict(&mut self, mono_ns: u64, subject: &Subject, verdict: Verdict, reason: &str) {
         self.begin(mono_ns, subject, subject.conn);
         self.row
-            .put(verdict_style(verdict), verdict_words(verdict))
+            .put(paint::verdict(verdict), verdict_words(verdict))
             .plain(format_args!(": {reason}"));
     }
 
@@ -279,7 +240,7 @@ impl Text {
 impl Sink for Text {
     fn line(&mut self, line: &Line) -> io::Result<()> {
         match line {
-            Line::Session(x) => self.session(x),
+            Line::Session(x) => header::write(&mut self.row, &mut self.out, x, self.style.zone),
             Line::Transition(x) => self.transition(x),
             Line::Accept(x) => self.accept(x),
             Line::Connection(x) => self.connection(x),
@@ -296,60 +257,6 @@ impl Sink for Text {
 /// How accept() fails all the time in a server that polls, or that a signal interrupts.
 fn is_routine(errno: &str) -> bool {
     matches!(errno, "EAGAIN" | "EWOULDBLOCK" | "ERESTARTSYS")
-}
-
-/// `ended: connected in 45.2 µs, open for 5.103 s`
-fn ending(x: &Connection) -> String {
-    let mut parts = Vec::new();
-    match (x.handshake_ns, x.established_mono_ns) {
-        (Some(ns), _) => parts.push(format!("connected in {}", Human(ns))),
-        (None, None) if x.subject.side == Some(Side::Client) => {
-            // Equal times are possible, earlier ones are not; a wrong clock must not panic.
-            let tried = x.syn_mono_ns.map(|syn| x.mono_ns.saturating_sub(syn));
-            parts.push(match tried {
-                Some(ns) => format!("not connected after {}", Human(ns)),
-                None => "not connected".to_owned(),
-            });
-        }
-        (None, _) => {}
-    }
-    if let Some(established) = x.established_mono_ns {
-        let open = x.mono_ns.saturating_sub(established);
-        parts.push(format!("open for {}", Human(open)));
-    }
-    let mut text = match x.state {
-        State::Close => "ended".to_owned(),
-        state => format!("still {state} at the end of the trace"),
-    };
-    if !parts.is_empty() {
-        text.push_str(": ");
-        text.push_str(&parts.join(", "));
-    }
-    text
-}
-
-/// As in JSON, for people.
-fn verdict_words(verdict: Verdict) -> String {
-    verdict.name().replace('_', " ")
-}
-
-fn verdict_style(verdict: Verdict) -> Paint {
-    match verdict {
-        Verdict::Queued => AnsiColor::Yellow.on_default(),
-        Verdict::Awaited => AnsiColor::Green.on_default(),
-        Verdict::FastOpen | Verdict::Overlapped => AnsiColor::Cyan.on_default(),
-        Verdict::NeverAccepted => AnsiColor::Red.on_default(),
-        Verdict::Unknown => DIM,
-        Verdict::Violated => ALARM,
-    }
-}
-
-fn state_style(state: State) -> Paint {
-    match state {
-        State::Established => AnsiColor::Green.on_default(),
-        State::Close => DIM,
-        _ => Paint::new(),
-    }
 }
 
 #[cfg(test)]

@@ -2,16 +2,12 @@
 
 use std::io::{self, Write};
 
-use anstyle::Style;
-
 use super::duration::Human;
+use super::paint::{self, ALARM, PLAIN, STRONG};
 use super::row::Row;
-use super::words::{Count, End};
-use super::{ALARM, STRONG, verdict_style, verdict_words};
+use super::words::{Count, End, verdict_words};
 use crate::event::Hook;
 use crate::fields::{HookCount, ListenerSummary, Summary};
-
-const PLAIN: Style = Style::new();
 
 pub fn write(row: &mut Row, out: &mut dyn Write, summary: &Summary) -> io::Result<()> {
     row.end(out)?;
@@ -95,7 +91,7 @@ fn connections(row: &mut Row, out: &mut dyn Write, summary: &Summary) -> io::Res
     let mut before = " (";
     for (&verdict, &n) in summary.verdicts.iter().filter(|(_, n)| **n > 0) {
         row.plain(before).put(
-            verdict_style(verdict),
+            paint::verdict(verdict),
             format_args!("{n} {}", verdict_words(verdict)),
         );
         before = ", ";

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::event::Comm;
+use crate::event::State;
 use crate::sink::samples;
 
 const PLAIN: Style = Style {
