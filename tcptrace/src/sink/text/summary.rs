@@ -83,7 +83,7 @@ fn name(listener: &ListenerSummary) -> String {
     }
 }
 
-/// `12.877 s: 4 server-side connections (3 queued, 1 never accepted), 1 client-side, 1 incomplete`
+/// `12.88 s traced: 4 server-side connections (3 queued, 1 never accepted), 1 client-side, 1 incomplete`
 fn connections(row: &mut Row, out: &mut dyn Write, summary: &Summary) -> io::Result<()> {
     let servers = Count(summary.servers, "server-side connection");
     row.put(STRONG, Human(summary.duration_ns))

@@ -47,7 +47,7 @@ fn transition() {
     check(
         &[Line::Transition(seen.clone())],
         &[
-            "14:03:07.123456  #3    127.0.0.1:39709 → :7878           SYN_RECV → ESTABLISHED     23.1 µs  server[4711]?",
+            "14:03:07.123456  #3    127.0.0.1:39709 → :7878           SYN_RECV → ESTABLISHED    23.10 µs  server[4711]?",
         ],
     );
     let entered_unseen = Transition {
@@ -72,7 +72,7 @@ fn transition() {
     check(
         &[Line::Transition(hostile)],
         &[
-            "14:03:07.123456  #3    127.0.0.1:39709 → :7878           SYN_RECV → ESTABLISHED     23.1 µs  \\u{1b}[31m\\u{9b}1m\\n[4711]?",
+            "14:03:07.123456  #3    127.0.0.1:39709 → :7878           SYN_RECV → ESTABLISHED    23.10 µs  \\u{1b}[31m\\u{9b}1m\\n[4711]?",
         ],
     );
 }
@@ -114,7 +114,7 @@ fn a_long_tuple_shifts_only_what_it_must() {
     check(
         &[Line::Transition(connected)],
         &[
-            "14:03:07.123456  #2    [2001:db8::1]:39709 → [2001:db8:1234:5678::2]:7878  SYN_SENT → ESTABLISHED   23.1 µs  nc[4712]",
+            "14:03:07.123456  #2    [2001:db8::1]:39709 → [2001:db8:1234:5678::2]:7878  SYN_SENT → ESTABLISHED  23.10 µs  nc[4712]",
         ],
     );
 }
@@ -128,7 +128,7 @@ fn verdict_is_told_once() {
     check(
         &at_accept,
         &[
-            "14:03:07.123456  #3    127.0.0.1:39709 → :7878           accept() returned to server[4711] after 5.0 ms, 2 still queued",
+            "14:03:07.123456  #3    127.0.0.1:39709 → :7878           accept() returned to server[4711] after 5.000 ms, 2 still queued",
             "14:03:07.123456  #3    127.0.0.1:39709 → :7878           queued: the kernel finished the handshake 5.003 s before accept() returned to server[4711]",
             "14:03:07.123456  #3    127.0.0.1:39709 → :7878           ended: open for 5.103 s",
         ],
@@ -140,7 +140,7 @@ fn verdict_is_told_once() {
     check(
         &at_the_end,
         &[
-            "14:03:07.123456  #3    127.0.0.1:39709 → :7878           accept() returned to server[4711] after 5.0 ms, 2 still queued",
+            "14:03:07.123456  #3    127.0.0.1:39709 → :7878           accept() returned to server[4711] after 5.000 ms, 2 still queued",
             "14:03:07.123456  #3    127.0.0.1:39709 → :7878           queued: the kernel finished the handshake 5.003 s before accept() returned to server[4711]",
         ],
     );
@@ -176,7 +176,7 @@ fn failed_accept() {
     check(
         &[Line::Accept(samples::failed_accept("EMFILE"))],
         &[
-            "14:03:07.123456  #1    127.0.0.1:7878                    accept() failed for server[4711]: EMFILE after 3.1 µs",
+            "14:03:07.123456  #1    127.0.0.1:7878                    accept() failed for server[4711]: EMFILE after 3.100 µs",
         ],
     );
     let routine = ["EAGAIN", "EWOULDBLOCK", "ERESTARTSYS"];
@@ -191,7 +191,7 @@ fn client() {
     check(
         &[Line::Connection(client.clone())],
         &[
-            "14:03:07.123456  #2    127.0.0.1:39709 → 127.0.0.1:7878  ended: connected in 45.2 µs, open for 5.103 s",
+            "14:03:07.123456  #2    127.0.0.1:39709 → 127.0.0.1:7878  ended: connected in 45.20 µs, open for 5.103 s",
         ],
     );
     let open = Connection {
@@ -202,7 +202,7 @@ fn client() {
     check(
         &[Line::Connection(open)],
         &[
-            "14:03:07.123456  #2    127.0.0.1:39709 → 127.0.0.1:7878  still FIN_WAIT2 at the end of the trace: connected in 45.2 µs, open for 5.103 s",
+            "14:03:07.123456  #2    127.0.0.1:39709 → 127.0.0.1:7878  still FIN_WAIT2 at the end of the trace: connected in 45.20 µs, open for 5.103 s",
         ],
     );
     let refused = Connection {
@@ -215,7 +215,7 @@ fn client() {
     check(
         &[Line::Connection(refused)],
         &[
-            "14:03:07.123456  #2    127.0.0.1:39709 → 127.0.0.1:7878  ended: not connected after 45.2 µs  ECONNREFUSED",
+            "14:03:07.123456  #2    127.0.0.1:39709 → 127.0.0.1:7878  ended: not connected after 45.20 µs  ECONNREFUSED",
         ],
     );
 }
@@ -237,10 +237,10 @@ fn summary() {
         &[
             "",
             "LISTENER           CONNECTIONS  ACCEPTED  NEVER ACCEPTED  FAILED CALLS   WAIT P50   WAIT P99   WAIT MAX",
-            "#1 127.0.0.1:7878            4         3               1             2    23.1 µs    5.003 s    5.003 s",
+            "#1 127.0.0.1:7878            4         3               1             2   23.10 µs    5.003 s    5.003 s",
             "127.0.0.1:80                 0         0               0             0          -          -          -",
             "",
-            "12.877 s traced: 4 server-side connections (3 queued, 1 never accepted), 1 client-side, 1 incomplete",
+            "12.88 s traced: 4 server-side connections (3 queued, 1 never accepted), 1 client-side, 1 incomplete",
             "inet_sock_set_state: 44 events seen, 20 filtered out, 24 traced, 0 lost",
             "inet_csk_accept: 5 events seen, 0 filtered out, 4 traced, 1 lost",
         ],
