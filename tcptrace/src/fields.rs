@@ -10,9 +10,10 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::SystemTime;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::event::{Comm, Context, Hook, State, Witness};
 
@@ -101,6 +102,7 @@ pub struct Subject {
     /// client, server or listener; null when the trace began too late to know.
     pub side: Option<Side>,
     /// 4 or 6, as the addresses are shown: an IPv4-mapped connection is 4.
+    #[schemars(extend("enum" = [4, 6]))]
     pub family: u8,
     /// The own address.
     pub laddr: IpAddr,
@@ -172,6 +174,11 @@ pub struct Accept {
     pub witness: Witness,
     /// The errno's name when the call failed, else null.
     pub error: Option<Cow<'static, str>>,
+    /// What the evidence shows so far; null for a call that failed, and while the evidence is
+    /// not complete. The `connection` line has the last word.
+    pub verdict: Option<Verdict>,
+    /// That verdict in a sentence; null when the verdict is.
+    pub reason: Option<String>,
 }
 
 /// All that is known of a connection, once, at its end or at the end of the trace.
@@ -217,7 +224,10 @@ pub struct Connection {
 /// The first line: what this trace is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Session {
+    /// When all hooks were attached, in CLOCK_MONOTONIC nanoseconds.
+    pub mono_ns: u64,
     /// Version of this schema.
+    #[schemars(extend("const" = SCHEMA))]
     pub schema: u32,
     /// Version of tcptrace.
     pub version: &'static str,
@@ -229,8 +239,6 @@ pub struct Session {
     pub filters: BTreeMap<&'static str, String>,
     /// What this trace cannot see, in sentences.
     pub unseen: Vec<String>,
-    /// When all hooks were attached, in CLOCK_MONOTONIC nanoseconds.
-    pub mono_ns: u64,
 }
 
 /// Events were lost: the ring buffer was full.
@@ -265,20 +273,25 @@ pub struct HookCount {
 pub struct ListenerSummary {
     /// The listener's `conn`; null when several share the address, or none was seen.
     pub conn: Option<u64>,
+    /// Its address.
     pub laddr: IpAddr,
+    /// Its port; null when unknown.
     pub lport: Option<u16>,
+    /// Inode of its network namespace.
     pub netns: u32,
     /// Connections whose handshake finished here.
     pub connections: u64,
+    /// Those that an accept() returned.
     pub accepted: u64,
+    /// Those that no accept() returned.
     pub never_accepted: u64,
     /// accept() calls that failed, EAGAIN among them.
     pub failed_accepts: u64,
     /// Median wait in the accept queue, in nanoseconds (to 0.1 %); null when nothing was accepted.
     pub accept_queue_p50_ns: Option<u64>,
-    /// 99th percentile of the same.
+    /// 99th percentile of the same, in nanoseconds (to 0.1 %).
     pub accept_queue_p99_ns: Option<u64>,
-    /// The longest wait, exact.
+    /// The longest wait, in nanoseconds, exact.
     pub accept_queue_max_ns: Option<u64>,
 }
 
@@ -289,11 +302,13 @@ pub struct Summary {
     pub mono_ns: u64,
     /// From the first to the last moment of the trace, in nanoseconds.
     pub duration_ns: u64,
+    /// Hook to its balance.
     pub hooks: BTreeMap<Hook, HookCount>,
-    /// Connections by verdict.
+    /// Verdict to the number of connections.
     pub verdicts: BTreeMap<Verdict, u64>,
-    /// Server-side connections, and client-side ones.
+    /// Server-side connections.
     pub servers: u64,
+    /// Client-side connections.
     pub clients: u64,
     /// Connections that are not `complete`.
     pub incomplete: u64,
@@ -302,6 +317,7 @@ pub struct Summary {
     /// Events that came too late to be put in order; 0 unless the machine stalls for milliseconds
     /// inside the kernel.
     pub late: u64,
+    /// What happened at each listener.
     pub listeners: Vec<ListenerSummary>,
 }
 
@@ -337,7 +353,14 @@ pub struct Stamped<'a, T> {
     pub event: &'a str,
     /// Wall clock time, RFC 3339 in UTC with nanoseconds: mono_ns plus the offset that was
     /// measured when the trace began.
-    pub ts: String,
+    #[serde(serialize_with = "rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub ts: SystemTime,
     #[serde(flatten)]
     pub line: T,
+}
+
+/// Writes the digits straight into the serializer, without a String a line.
+fn rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&humantime::format_rfc3339_nanos(*time))
 }

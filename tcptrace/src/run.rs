@@ -21,7 +21,7 @@ use crate::exit;
 use crate::fields::{Lost, SCHEMA, Session};
 use crate::filter::Filter;
 use crate::pipeline::{self, Feedback, Message, Outcome, Output};
-use crate::sink::text::Style;
+use crate::sink::text::{Style, Zone};
 use crate::sink::{Json, Text};
 
 /// How often the loss counters are looked at.
@@ -80,6 +80,7 @@ fn outputs(trace: &Trace, clock: Clock) -> anyhow::Result<Vec<Output>> {
                 let style = Style {
                     color: trace.color.on_stdout(),
                     verbose: trace.verbose,
+                    zone: Zone::Local,
                 };
                 Box::new(Text::new(stdout, clock, style))
             }

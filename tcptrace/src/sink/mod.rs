@@ -1,8 +1,18 @@
 //! Where lines go: one small file a format, behind one trait.
 
+pub mod json;
+pub mod schema;
+pub mod text;
+
+#[cfg(test)]
+mod samples;
+
 use std::io;
 
 use crate::fields::Line;
+
+pub use json::Json;
+pub use text::Text;
 
 /// Writes lines in one format.
 pub trait Sink: Send {

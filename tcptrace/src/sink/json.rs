@@ -1,0 +1,162 @@
+//! JSON Lines: one flat object a line. The names are a contract, see [`crate::fields`].
+
+use std::io::{self, BufWriter, Write};
+use std::time::SystemTime;
+
+use serde::Serialize;
+use serde_json::Serializer;
+use serde_json::ser::Formatter;
+
+use super::Sink;
+use crate::clock::Clock;
+use crate::fields::{Line, Stamped};
+
+/// Bytes gathered before a write; the pipeline flushes after each batch of events anyway.
+const BUFFER: usize = 64 * 1024;
+
+/// Writes JSON Lines.
+pub struct Json {
+    out: BufWriter<Box<dyn Write + Send>>,
+    clock: Clock,
+}
+
+impl Json {
+    pub fn new(out: Box<dyn Write + Send>, clock: Clock) -> Json {
+        Json {
+            out: BufWriter::with_capacity(BUFFER, out),
+            clock,
+        }
+    }
+
+    fn write(&mut self, event: &str, ts: SystemTime, line: &impl Serialize) -> io::Result<()> {
+        Stamped { event, ts, line }
+            .serialize(&mut Serializer::with_formatter(&mut self.out, Printable))?;
+        self.out.write_all(b"\n")
+    }
+}
+
+impl Sink for Json {
+    fn line(&mut self, line: &Line) -> io::Result<()> {
+        let ts = self.clock.wall(line.mono_ns());
+        match line {
+            Line::Session(x) => self.write("session", ts, x),
+            Line::Transition(x) => self.write("transition", ts, x),
+            Line::Accept(x) => self.write("accept", ts, x),
+            Line::Connection(x) => self.write("connection", ts, x),
+            Line::Lost(x) => self.write("lost", ts, x),
+            Line::Summary(x) => self.write("summary", ts, x),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// Compact JSON that is safe to look at in a terminal.
+///
+/// JSON itself only demands that characters below U+0020 are escaped. A thread may have named
+/// itself with U+009B, which some terminals take for ESC [, so whatever is not printable is
+/// escaped too. A parser reads the same string either way.
+struct Printable;
+
+impl Formatter for Printable {
+    fn write_string_fragment<W>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()>
+    where
+        W: ?Sized + Write,
+    {
+        let mut rest = fragment;
+        while let Some(at) = rest.find(unprintable) {
+            writer.write_all(&rest.as_bytes()[..at])?;
+            let mut chars = rest[at..].chars();
+            for unit in chars.next().into_iter().flat_map(utf16) {
+                write!(writer, "\\u{unit:04x}")?;
+            }
+            rest = chars.as_str();
+        }
+        writer.write_all(rest.as_bytes())
+    }
+}
+
+/// Whether the standard library would escape this character in a Debug string. Quotes and
+/// backslashes never come here: serde_json has escaped them.
+fn unprintable(c: char) -> bool {
+    c > '~' && c.escape_debug().len() > 1
+}
+
+/// JSON escapes UTF-16 code units.
+fn utf16(c: char) -> impl Iterator<Item = u16> {
+    let mut units = [0; 2];
+    let n = c.encode_utf16(&mut units).len();
+    units.into_iter().take(n)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Comm;
+    use crate::sink::samples;
+
+    fn json(line: Line) -> String {
+        samples::written(&line, |out| Box::new(Json::new(out, samples::clock())))
+    }
+
+    #[test]
+    fn transition() {
+        let line = json(Line::Transition(samples::transition()));
+        assert_eq!(
+            line,
+            concat!(
+                r#"{"event":"transition","ts":"2026-03-01T14:03:07.123456789Z","#,
+                r#""mono_ns":5123456789,"conn":3,"side":"server","family":4,"#,
+                r#""laddr":"127.0.0.1","lport":7878,"raddr":"127.0.0.1","rport":39709,"#,
+                r#""netns":4026531840,"cookie":17,"pid":4711,"tid":4711,"comm":"server","#,
+                r#""pid_source":"presumed","oldstate":"SYN_RECV","newstate":"ESTABLISHED","#,
+                r#""in_state_ns":23100,"context":"softirq","cpu":1,"synthetic":false,"#,
+                r#""error":null}"#,
+                "\n"
+            )
+        );
+    }
+
+    #[test]
+    fn unknown_is_null() {
+        let mut accept = samples::accept();
+        accept.subject = samples::nobody(accept.subject);
+        accept.called_mono_ns = None;
+        accept.accept_queue_ns = None;
+        let line = json(Line::Accept(accept));
+        for name in ["pid", "tid", "comm", "called_mono_ns", "accept_queue_ns"] {
+            assert!(line.contains(&format!("\"{name}\":null")), "{name}: {line}");
+        }
+    }
+
+    #[test]
+    fn hostile_name_is_escaped_and_reads_back() {
+        for name in [
+            "\x1b[31m",
+            "\u{9b}31m",
+            "\u{202e}moc",
+            "a\"\\\n",
+            "\u{e0001}",
+        ] {
+            let mut transition = samples::transition();
+            transition.subject.comm = Some(Comm::from(name));
+            let line = json(Line::Transition(transition));
+            let printed = line.trim_end_matches('\n');
+            assert!(!printed.contains(char::is_control), "{printed:?}");
+            assert!(!printed.contains(unprintable), "{printed:?}");
+            let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+            assert_eq!(value["comm"], name);
+        }
+    }
+
+    #[test]
+    fn one_line_each() {
+        for line in samples::all() {
+            let text = json(line);
+            assert_eq!(text.matches('\n').count(), 1);
+            assert!(text.starts_with(r#"{"event":""#) && text.ends_with("}\n"));
+        }
+    }
+}

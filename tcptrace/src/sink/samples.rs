@@ -1,0 +1,307 @@
+//! Lines for the tests of every sink: one late accept on 127.0.0.1:7878, and what surrounds it.
+
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex};
+
+use super::Sink;
+use crate::clock::Clock;
+use crate::event::{Comm, Context, Hook, State, Witness};
+use crate::fields::*;
+
+/// The moment of every sample: 2026-03-01 14:03:07.123456789 UTC on [`clock`].
+pub const NOW: u64 = 5_123_456_789;
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const MS: u64 = 1_000_000;
+
+pub fn clock() -> Clock {
+    Clock::with_offset(1_772_373_782_000_000_000)
+}
+
+/// What a sink writes for one line.
+pub fn written(line: &Line, sink: impl FnOnce(Box<dyn Write + Send>) -> Box<dyn Sink>) -> String {
+    all_written(std::slice::from_ref(line), sink)
+}
+
+/// What a sink writes for some lines.
+pub fn all_written(
+    lines: &[Line],
+    sink: impl FnOnce(Box<dyn Write + Send>) -> Box<dyn Sink>,
+) -> String {
+    let shared = Shared::default();
+    let mut sink = sink(Box::new(shared.clone()));
+    for line in lines {
+        sink.line(line).unwrap();
+    }
+    sink.flush().unwrap();
+    let bytes = shared.0.lock().unwrap().clone();
+    String::from_utf8(bytes).unwrap()
+}
+
+/// A writer that can be read after it was given away.
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// One line of every kind.
+pub fn all() -> Vec<Line> {
+    vec![
+        Line::Session(session()),
+        Line::Transition(transition()),
+        Line::Accept(accept()),
+        Line::Accept(failed_accept("EMFILE")),
+        Line::Connection(connection()),
+        Line::Connection(client()),
+        Line::Lost(lost()),
+        Line::Summary(summary()),
+    ]
+}
+
+/// Connection 3, not accepted yet.
+pub fn server() -> Subject {
+    Subject {
+        conn: Some(3),
+        side: Some(Side::Server),
+        family: 4,
+        laddr: LOOPBACK,
+        lport: Some(7878),
+        raddr: Some(LOOPBACK),
+        rport: Some(39709),
+        netns: 4_026_531_840,
+        cookie: Some(17),
+        pid: Some(4711),
+        tid: Some(4711),
+        comm: Some(Comm::from("server")),
+        pid_source: Some(PidSource::Presumed),
+    }
+}
+
+/// The same subject, but nobody knows whose it is.
+pub fn nobody(subject: Subject) -> Subject {
+    Subject {
+        pid: None,
+        tid: None,
+        comm: None,
+        pid_source: None,
+        ..subject
+    }
+}
+
+pub fn listener() -> Subject {
+    Subject {
+        conn: Some(1),
+        side: Some(Side::Listener),
+        raddr: None,
+        rport: None,
+        pid_source: Some(PidSource::Listen),
+        ..server()
+    }
+}
+
+pub fn transition() -> Transition {
+    Transition {
+        mono_ns: NOW,
+        subject: server(),
+        oldstate: State::SynRecv,
+        newstate: State::Established,
+        in_state_ns: Some(23_100),
+        context: Some(Context::Softirq),
+        cpu: 1,
+        synthetic: false,
+        error: None,
+    }
+}
+
+pub fn accept() -> Accept {
+    Accept {
+        mono_ns: NOW,
+        subject: Subject {
+            pid_source: Some(PidSource::Accept),
+            ..server()
+        },
+        listener: Some(1),
+        called_mono_ns: Some(NOW - 5 * MS),
+        blocked_ns: Some(5 * MS),
+        accept_queue_ns: Some(5003 * MS),
+        backlog_len: 2,
+        backlog_max: 128,
+        witness: Witness::SysExit,
+        error: None,
+        verdict: None,
+        reason: None,
+    }
+}
+
+/// An accept that says what it shows.
+pub fn accept_with_verdict() -> Accept {
+    Accept {
+        verdict: Some(Verdict::Queued),
+        reason: Some(REASON.to_owned()),
+        ..accept()
+    }
+}
+
+pub fn failed_accept(errno: &'static str) -> Accept {
+    Accept {
+        subject: Subject {
+            conn: None,
+            side: None,
+            cookie: None,
+            pid_source: Some(PidSource::Accept),
+            ..listener()
+        },
+        called_mono_ns: Some(NOW - 3100),
+        blocked_ns: Some(3100),
+        accept_queue_ns: None,
+        backlog_len: 0,
+        error: Some(errno.into()),
+        ..accept()
+    }
+}
+
+const REASON: &str =
+    "the kernel finished the handshake 5.003 s before accept() returned to server[4711]";
+
+pub fn connection() -> Connection {
+    Connection {
+        mono_ns: NOW,
+        subject: accept().subject,
+        syn_mono_ns: None,
+        established_mono_ns: Some(NOW - 5103 * MS),
+        accept_called_mono_ns: Some(NOW - 105 * MS),
+        accepted_mono_ns: Some(NOW - 100 * MS),
+        closed_mono_ns: Some(NOW),
+        handshake_ns: None,
+        accept_queue_ns: Some(5003 * MS),
+        backlog_ahead: Some(0),
+        backlog_max: Some(128),
+        verdict: Some(Verdict::Queued),
+        reason: Some(REASON.to_owned()),
+        evidence: Some("SYN_RECV → ESTABLISHED, accept() called, accept() returned".to_owned()),
+        state: State::Close,
+        error: None,
+        complete: true,
+    }
+}
+
+pub fn client() -> Connection {
+    Connection {
+        subject: Subject {
+            conn: Some(2),
+            side: Some(Side::Client),
+            lport: Some(39709),
+            rport: Some(7878),
+            pid: Some(4712),
+            tid: Some(4712),
+            comm: Some(Comm::from("nc")),
+            pid_source: Some(PidSource::Connect),
+            ..server()
+        },
+        syn_mono_ns: Some(NOW - 5103 * MS - 45_200),
+        accept_called_mono_ns: None,
+        accepted_mono_ns: None,
+        handshake_ns: Some(45_200),
+        accept_queue_ns: None,
+        backlog_ahead: None,
+        backlog_max: None,
+        verdict: None,
+        reason: None,
+        evidence: None,
+        ..connection()
+    }
+}
+
+pub fn session() -> Session {
+    Session {
+        mono_ns: NOW,
+        schema: SCHEMA,
+        version: "0.1.0",
+        kernel: "6.18.5".to_owned(),
+        hooks: [
+            (Hook::InetSockSetState, Some("tp_btf".to_owned())),
+            (Hook::InetCskAccept, None),
+        ]
+        .into(),
+        filters: [("port", "7878".to_owned())].into(),
+        unseen: vec!["accept(): no hook could be attached, so there are no verdicts".to_owned()],
+    }
+}
+
+pub fn lost() -> Lost {
+    Lost {
+        mono_ns: NOW,
+        hook: Hook::InetSockSetState,
+        count: 1234,
+    }
+}
+
+pub fn summary() -> Summary {
+    let listener = ListenerSummary {
+        conn: Some(1),
+        laddr: LOOPBACK,
+        lport: Some(7878),
+        netns: 4_026_531_840,
+        connections: 4,
+        accepted: 3,
+        never_accepted: 1,
+        failed_accepts: 2,
+        accept_queue_p50_ns: Some(23_100),
+        accept_queue_p99_ns: Some(5003 * MS),
+        accept_queue_max_ns: Some(5003 * MS),
+    };
+    let idle = ListenerSummary {
+        conn: None,
+        lport: Some(80),
+        connections: 0,
+        accepted: 0,
+        never_accepted: 0,
+        failed_accepts: 0,
+        accept_queue_p50_ns: None,
+        accept_queue_p99_ns: None,
+        accept_queue_max_ns: None,
+        ..listener.clone()
+    };
+    Summary {
+        mono_ns: NOW,
+        duration_ns: 12_877 * MS,
+        hooks: [
+            (
+                Hook::InetSockSetState,
+                HookCount {
+                    seen: 44,
+                    filtered: 20,
+                    emitted: 24,
+                    lost: 0,
+                    recursion_misses: Some(0),
+                },
+            ),
+            (
+                Hook::InetCskAccept,
+                HookCount {
+                    seen: 5,
+                    filtered: 0,
+                    emitted: 4,
+                    lost: 1,
+                    recursion_misses: None,
+                },
+            ),
+        ]
+        .into(),
+        verdicts: [(Verdict::Queued, 3), (Verdict::NeverAccepted, 1)].into(),
+        servers: 4,
+        clients: 1,
+        incomplete: 1,
+        undecodable: 0,
+        listeners: vec![listener, idle],
+    }
+}

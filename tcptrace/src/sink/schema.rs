@@ -1,0 +1,150 @@
+//! The JSON Schema of the lines, made from [`crate::fields`].
+//!
+//! `docs/schema/tcptrace-1.json` is its committed copy, for programs that read the lines. Every
+//! field is required, because unknown is written as null; further fields are allowed, because
+//! schema 1 may grow.
+
+use schemars::generate::{SchemaGenerator, SchemaSettings};
+use schemars::{JsonSchema, Schema};
+use serde_json::{Value, json};
+
+use crate::fields::{Accept, Connection, Lost, SCHEMA, Session, Stamped, Summary, Transition};
+
+/// The schema of any line: exactly one of the kinds, told apart by `event`.
+pub fn schema() -> Value {
+    let mut generator = SchemaSettings::draft2020_12()
+        .for_serialize()
+        .into_generator();
+    let kinds = [
+        kind::<Session>("session", &mut generator),
+        kind::<Transition>("transition", &mut generator),
+        kind::<Accept>("accept", &mut generator),
+        kind::<Connection>("connection", &mut generator),
+        kind::<Lost>("lost", &mut generator),
+        kind::<Summary>("summary", &mut generator),
+    ];
+    let mut schema = json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": format!("A line of tcptrace, schema {SCHEMA}"),
+        "oneOf": kinds,
+        "$defs": generator.take_definitions(true),
+    });
+    join_lines(&mut schema);
+    schema
+}
+
+/// Undoes the line breaks that doc comments bring into descriptions.
+fn join_lines(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                match value {
+                    Value::String(text) if name == "description" => *text = text.replace('\n', " "),
+                    _ => join_lines(value),
+                }
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(join_lines),
+        _ => {}
+    }
+}
+
+/// The schema of one kind of line, whose `event` is always the same.
+fn kind<T: JsonSchema>(event: &'static str, generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = Stamped::<'static, T>::json_schema(generator);
+    schema.insert("title".to_owned(), event.into());
+    if let Some(description) = T::json_schema(generator).get("description") {
+        schema.insert("description".to_owned(), description.clone());
+    }
+    if let Some(field) = schema.pointer_mut("/properties/event") {
+        field["const"] = event.into();
+    }
+    schema
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::{Json, samples};
+
+    const FILE: &str = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../docs/schema/tcptrace-1.json"
+    );
+
+    #[test]
+    fn committed_schema_is_current() {
+        let generated = format!("{:#}\n", schema());
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(FILE, &generated).unwrap();
+        }
+        assert!(
+            std::fs::read_to_string(FILE).unwrap_or_default() == generated,
+            "docs/schema/tcptrace-1.json is not what fields.rs says; to renew it: \
+             UPDATE=1 cargo test -p tcptrace schema"
+        );
+    }
+
+    fn lines() -> Vec<Value> {
+        samples::all()
+            .iter()
+            .map(|line| {
+                let json = samples::written(line, |out| Box::new(Json::new(out, samples::clock())));
+                serde_json::from_str(&json).unwrap()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_line_validates() {
+        let validator = jsonschema::draft202012::new(&schema()).unwrap();
+        for line in lines() {
+            if let Err(error) = validator.validate(&line) {
+                panic!("{error}\n{line:#}");
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_lines_do_not_validate() {
+        let validator = jsonschema::draft202012::new(&schema()).unwrap();
+        for good in lines() {
+            assert!(validator.is_valid(&good));
+
+            let mut renamed = good.clone();
+            let fields = renamed.as_object_mut().unwrap();
+            let mono_ns = fields.remove("mono_ns").unwrap();
+            fields.insert("monoNs".to_owned(), mono_ns);
+            assert!(!validator.is_valid(&renamed), "{renamed:#}");
+
+            let mut quoted = good.clone();
+            quoted["mono_ns"] = "0".into();
+            assert!(!validator.is_valid(&quoted), "{quoted:#}");
+
+            let mut other = good.clone();
+            other["event"] = "else".into();
+            assert!(!validator.is_valid(&other), "{other:#}");
+
+            let mut grown = good;
+            grown["a_field_of_tomorrow"] = 1.into();
+            assert!(validator.is_valid(&grown), "{grown:#}");
+        }
+    }
+
+    #[test]
+    fn readme_names_every_field() {
+        let readme = include_str!("../../../README.md");
+        let schema = schema();
+        let kinds = schema["oneOf"].as_array().unwrap();
+        let parts = schema["$defs"].as_object().unwrap().values();
+        for object in kinds.iter().chain(parts) {
+            for field in object["properties"].as_object().into_iter().flatten() {
+                let name = field.0;
+                assert!(
+                    readme.contains(&format!("`{name}`")),
+                    "README.md does not explain the field {name}"
+                );
+            }
+        }
+    }
+}

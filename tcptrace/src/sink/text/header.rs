@@ -1,0 +1,44 @@
+//! The first lines: what is traced, by which hooks, what cannot be seen.
+
+use std::io::{self, Write};
+
+use super::paint::{DIM, STRONG};
+use super::row::Row;
+use super::{CONN, DURATION, IN_STATE, PROCESS, TUPLE, WHAT, Zone};
+use crate::fields::Session;
+
+pub fn write(row: &mut Row, out: &mut dyn Write, x: &Session, zone: Zone) -> io::Result<()> {
+    row.put(STRONG, format_args!("tcptrace {}", x.version))
+        .plain(format_args!(" on Linux {}: {}", x.kernel, filters(x)))
+        .end(out)?;
+    row.put(DIM, format_args!("hooks: {}", hooks(x))).end(out)?;
+    for sentence in &x.unseen {
+        row.put(DIM, format_args!("not seen: {sentence}"))
+            .end(out)?;
+    }
+    row.put(STRONG, format_args!("TIME ({})", zone.name()));
+    for (at, heading) in [(CONN, "CONN"), (TUPLE, "FROM → TO"), (WHAT, "STATE")] {
+        row.column(at).put(STRONG, heading);
+    }
+    row.column(IN_STATE).right(STRONG, DURATION, "IN STATE");
+    row.column(PROCESS).put(STRONG, "PROCESS").end(out)
+}
+
+/// `TCP, port 7878`
+fn filters(x: &Session) -> String {
+    if x.filters.is_empty() {
+        return "all TCP".to_owned();
+    }
+    x.filters
+        .iter()
+        .fold("TCP".to_owned(), |all, (k, v)| format!("{all}, {k} {v}"))
+}
+
+/// `inet_sock_set_state by tp_btf, inet_csk_accept not attached`
+fn hooks(x: &Session) -> String {
+    let hooks = x.hooks.iter().map(|(hook, carrier)| match carrier {
+        Some(carrier) => format!("{} by {carrier}", hook.name()),
+        None => format!("{} not attached", hook.name()),
+    });
+    hooks.collect::<Vec<_>>().join(", ")
+}

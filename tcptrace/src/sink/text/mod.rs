@@ -1,0 +1,263 @@
+//! The terminal log: one line an event, in columns, and a sentence for each verdict.
+//!
+//! ```text
+//! TIME (UTC)       CONN  FROM → TO                STATE                   IN STATE  PROCESS
+//! 14:03:07.123456  #3    127.0.0.1:39709 → :7878  SYN_RECV → ESTABLISHED   23.1 µs  server[4711]?
+//! ```
+
+mod duration;
+mod header;
+mod paint;
+mod row;
+mod summary;
+mod time;
+mod words;
+
+use std::fmt::Display;
+use std::io::{self, BufWriter, Write};
+
+use rustc_hash::FxHashMap;
+
+use self::duration::Human;
+use self::paint::{ALARM, DIM, PLAIN, STRONG};
+use self::row::Row;
+pub use self::time::Zone;
+use self::words::{Count, Tuple, Who, ending, verdict_words};
+use super::Sink;
+use crate::clock::Clock;
+use crate::event::Context;
+use crate::fields::{Accept, Connection, Line, Lost, Subject, Transition, Verdict};
+
+/// Where the columns start. A connection on 127.0.0.1 fits into 110 characters, at both its ends.
+const CONN: usize = 17;
+const TUPLE: usize = 23;
+const WHAT: usize = 57;
+const IN_STATE: usize = 83;
+const PROCESS: usize = 93;
+
+/// Room for a duration such as `999.9 ms`.
+const DURATION: usize = PROCESS - IN_STATE - 2;
+
+/// How the log looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Style {
+    /// Colour codes, for a terminal.
+    pub color: bool,
+    /// All that is known, and every accept() that failed.
+    pub verbose: bool,
+    pub zone: Zone,
+}
+
+/// Writes the terminal log.
+pub struct Text {
+    out: BufWriter<Box<dyn Write + Send>>,
+    clock: Clock,
+    style: Style,
+    row: Row,
+    /// The verdicts told at accept() for connections that have not ended, which are told only
+    /// once. `conn` to verdict.
+    told: FxHashMap<u64, Verdict>,
+}
+
+impl Text {
+    pub fn new(out: Box<dyn Write + Send>, clock: Clock, style: Style) -> Text {
+        Text {
+            out: BufWriter::new(out),
+            clock,
+            style,
+            row: Row::new(style.color),
+            told: FxHashMap::default(),
+        }
+    }
+
+    fn transition(&mut self, x: &Transition) -> io::Result<()> {
+        self.begin(x.mono_ns, &x.subject, x.subject.conn);
+        self.row
+            .plain(format_args!("{} → ", x.oldstate))
+            .put(paint::state(x.newstate), x.newstate);
+        self.row.column(IN_STATE);
+        match x.in_state_ns {
+            Some(ns) => self.row.right(PLAIN, DURATION, Human(ns)),
+            None => self.row.right(DIM, DURATION, "-"),
+        };
+        self.row.column(PROCESS).plain(Who(&x.subject));
+        self.error(x.error.as_deref());
+        if self.style.verbose {
+            let context = match x.context {
+                Some(Context::Process) => "process",
+                Some(Context::Softirq) => "softirq",
+                None => "context unknown",
+            };
+            self.detail(format_args!("{context} on cpu {}", x.cpu));
+            if x.synthetic {
+                self.detail("synthetic");
+            }
+            self.identity(&x.subject);
+        }
+        self.end()
+    }
+
+    fn accept(&mut self, x: &Accept) -> io::Result<()> {
+        match &x.error {
+            None => {
+                self.accepted(x)?;
+                if let (Some(verdict), Some(reason)) = (x.verdict, &x.reason) {
+                    self.verdict(x.mono_ns, &x.subject, verdict, reason);
+                    self.end()?;
+                    self.told.extend(x.subject.conn.map(|conn| (conn, verdict)));
+                }
+                Ok(())
+            }
+            Some(errno) if is_routine(errno) && !self.style.verbose => Ok(()),
+            Some(errno) => self.accept_failed(x, errno),
+        }
+    }
+
+    fn accepted(&mut self, x: &Accept) -> io::Result<()> {
+        self.begin(x.mono_ns, &x.subject, x.subject.conn);
+        self.row
+            .plain(format_args!("accept() returned to {}", Who(&x.subject)));
+        if let Some(ns) = x.blocked_ns {
+            self.row.plain(format_args!(" after {}", Human(ns)));
+        }
+        if x.backlog_len > 0 {
+            self.row
+                .plain(format_args!(", {} still queued", x.backlog_len));
+        }
+        if self.style.verbose {
+            self.detail(format_args!("queue limit {}", x.backlog_max));
+            self.identity(&x.subject);
+        }
+        self.end()
+    }
+
+    /// Shown under the listener's number: there is no connection.
+    fn accept_failed(&mut self, x: &Accept, errno: &str) -> io::Result<()> {
+        self.begin(x.mono_ns, &x.subject, x.listener);
+        self.row
+            .plain(format_args!("accept() failed for {}: ", Who(&x.subject)))
+            .put(ALARM, errno);
+        if let Some(ns) = x.blocked_ns {
+            self.row.plain(format_args!(" after {}", Human(ns)));
+        }
+        if self.style.verbose {
+            self.identity(&x.subject);
+        }
+        self.end()
+    }
+
+    /// The verdict, or, where it was told at accept(), how it ended.
+    fn connection(&mut self, x: &Connection) -> io::Result<()> {
+        let told = x.subject.conn.and_then(|conn| self.told.remove(&conn));
+        match (x.verdict, &x.reason) {
+            (Some(verdict), Some(reason)) if told != Some(verdict) => {
+                self.verdict(x.mono_ns, &x.subject, verdict, reason);
+            }
+            _ => {
+                self.begin(x.mono_ns, &x.subject, x.subject.conn);
+                self.row.plain(ending(x));
+            }
+        }
+        self.error(x.error.as_deref());
+        if !x.complete {
+            let why = "incomplete: the trace began later, or lost events";
+            self.row.plain("  ").put(ALARM, why);
+        }
+        if self.style.verbose {
+            if let Some(evidence) = &x.evidence {
+                self.detail(format_args!("evidence: {evidence}"));
+            }
+            if let Some(ahead) = x.backlog_ahead {
+                self.detail(format_args!("{ahead} ahead in the queue"));
+            }
+        }
+        self.end()
+    }
+
+    /// `queued: the kernel finished the handshake 5.003 s before accept() returned to …`
+    fn verdict(&mut self, mono_ns: u64, subject: &Subject, verdict: Verdict, reason: &str) {
+        self.begin(mono_ns, subject, subject.conn);
+        self.row
+            .put(paint::verdict(verdict), verdict_words(verdict))
+            .plain(format_args!(": {reason}"));
+    }
+
+    fn lost(&mut self, x: &Lost) -> io::Result<()> {
+        self.time(x.mono_ns);
+        let events = Count(x.count, "event");
+        self.row.column(CONN).put(
+            ALARM,
+            format_args!(
+                "LOST {events} of {}: the ring buffer was full, what is open now is incomplete",
+                x.hook.name()
+            ),
+        );
+        self.end()
+    }
+
+    /// The columns that every event has.
+    fn begin(&mut self, mono_ns: u64, subject: &Subject, conn: Option<u64>) {
+        self.time(mono_ns);
+        self.row.column(CONN);
+        match conn {
+            Some(conn) => self.row.put(STRONG, format_args!("#{conn}")),
+            None => self.row.plain("-"),
+        };
+        self.row.column(TUPLE).plain(Tuple(subject)).column(WHAT);
+    }
+
+    fn time(&mut self, mono_ns: u64) {
+        let time = self.style.zone.time_of_day(self.clock.wall(mono_ns));
+        self.row.put(DIM, time);
+    }
+
+    fn error(&mut self, errno: Option<&str>) {
+        if let Some(errno) = errno {
+            self.row.plain("  ").put(ALARM, errno);
+        }
+    }
+
+    fn detail(&mut self, what: impl Display) {
+        self.row.plain("  ").put(DIM, format_args!("({what})"));
+    }
+
+    /// What `ss -e` and /proc/PID/ns/net call this socket's own.
+    fn identity(&mut self, subject: &Subject) {
+        if let (Some(tid), true) = (subject.tid, subject.tid != subject.pid) {
+            self.detail(format_args!("tid {tid}"));
+        }
+        if let Some(cookie) = subject.cookie {
+            self.detail(format_args!("sk:{cookie:x}"));
+        }
+        self.detail(format_args!("net:[{}]", subject.netns));
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        self.row.end(&mut self.out)
+    }
+}
+
+impl Sink for Text {
+    fn line(&mut self, line: &Line) -> io::Result<()> {
+        match line {
+            Line::Session(x) => header::write(&mut self.row, &mut self.out, x, self.style.zone),
+            Line::Transition(x) => self.transition(x),
+            Line::Accept(x) => self.accept(x),
+            Line::Connection(x) => self.connection(x),
+            Line::Lost(x) => self.lost(x),
+            Line::Summary(x) => summary::write(&mut self.row, &mut self.out, x),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// How accept() fails all the time in a server that polls, or that a signal interrupts.
+fn is_routine(errno: &str) -> bool {
+    matches!(errno, "EAGAIN" | "EWOULDBLOCK" | "ERESTARTSYS")
+}
+
+#[cfg(test)]
+mod tests;

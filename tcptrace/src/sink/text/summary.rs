@@ -1,0 +1,126 @@
+//! The summary: a table of the listeners, then what was counted.
+
+use std::io::{self, Write};
+
+use super::duration::Human;
+use super::paint::{self, ALARM, PLAIN, STRONG};
+use super::row::Row;
+use super::words::{Count, End, verdict_words};
+use crate::event::Hook;
+use crate::fields::{HookCount, ListenerSummary, Summary};
+
+pub fn write(row: &mut Row, out: &mut dyn Write, summary: &Summary) -> io::Result<()> {
+    row.end(out)?;
+    listeners(row, out, &summary.listeners)?;
+    connections(row, out, summary)?;
+    for (&hook, count) in &summary.hooks {
+        balance(row, out, hook, count)?;
+    }
+    if summary.undecodable > 0 {
+        let records = Count(summary.undecodable, "record");
+        row.put(ALARM, format_args!("{records} could not be decoded"))
+            .end(out)?;
+    }
+    Ok(())
+}
+
+/// Headings of the numbers; as wide as the column, which a duration of 9 characters fits.
+const HEADINGS: [&str; 7] = [
+    "CONNECTIONS",
+    "ACCEPTED",
+    "NEVER ACCEPTED",
+    "FAILED CALLS",
+    " WAIT P50",
+    " WAIT P99",
+    " WAIT MAX",
+];
+
+fn listeners(row: &mut Row, out: &mut dyn Write, listeners: &[ListenerSummary]) -> io::Result<()> {
+    if listeners.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = listeners.iter().map(name).collect();
+    let longest = names.iter().map(|name| name.chars().count()).max();
+    let mut cells = |name: &str, style, cells: [String; 7]| {
+        row.put(style, name);
+        let mut at = longest.unwrap_or(0).max("LISTENER".len());
+        for (heading, cell) in HEADINGS.iter().zip(cells) {
+            row.column(at + 2).right(style, heading.len(), cell);
+            at += 2 + heading.len();
+        }
+        row.end(out)
+    };
+
+    cells("LISTENER", STRONG, HEADINGS.map(str::to_owned))?;
+    for (name, x) in names.iter().zip(listeners) {
+        let [p50, p99, max] = [
+            x.accept_queue_p50_ns,
+            x.accept_queue_p99_ns,
+            x.accept_queue_max_ns,
+        ]
+        .map(|ns| ns.map_or("-".to_owned(), |ns| Human(ns).to_string()));
+        let [connections, accepted, never, failed] = [
+            x.connections,
+            x.accepted,
+            x.never_accepted,
+            x.failed_accepts,
+        ]
+        .map(|n| n.to_string());
+        cells(
+            name,
+            PLAIN,
+            [connections, accepted, never, failed, p50, p99, max],
+        )?;
+    }
+    row.end(out)
+}
+
+fn name(listener: &ListenerSummary) -> String {
+    let end = End(Some(listener.laddr), listener.lport);
+    match listener.conn {
+        Some(conn) => format!("#{conn} {end}"),
+        None => end.to_string(),
+    }
+}
+
+/// `12.88 s traced: 4 server-side connections (3 queued, 1 never accepted), 1 client-side, 1 incomplete`
+fn connections(row: &mut Row, out: &mut dyn Write, summary: &Summary) -> io::Result<()> {
+    let servers = Count(summary.servers, "server-side connection");
+    row.put(STRONG, Human(summary.duration_ns))
+        .plain(format_args!(" traced: {servers}"));
+    let mut before = " (";
+    for (&verdict, &n) in summary.verdicts.iter().filter(|(_, n)| **n > 0) {
+        row.plain(before).put(
+            paint::verdict(verdict),
+            format_args!("{n} {}", verdict_words(verdict)),
+        );
+        before = ", ";
+    }
+    if before == ", " {
+        row.plain(")");
+    }
+    row.plain(format_args!(", {} client-side", summary.clients));
+    if summary.incomplete > 0 {
+        row.plain(", ")
+            .put(ALARM, format_args!("{} incomplete", summary.incomplete));
+    }
+    row.end(out)
+}
+
+/// `inet_csk_accept: 5 events seen, 0 filtered out, 4 traced, 1 lost`
+fn balance(row: &mut Row, out: &mut dyn Write, hook: Hook, count: &HookCount) -> io::Result<()> {
+    let alarm = |n| if n > 0 { ALARM } else { PLAIN };
+    row.plain(format_args!(
+        "{}: {} seen, {} filtered out, {} traced, ",
+        hook.name(),
+        Count(count.seen, "event"),
+        count.filtered,
+        count.emitted
+    ))
+    .put(alarm(count.lost), format_args!("{} lost", count.lost));
+    if let Some(misses @ 1..) = count.recursion_misses {
+        row.plain(", ")
+            .put(ALARM, format_args!("{misses} skipped by the kernel"));
+    }
+    row.end(out)
+}

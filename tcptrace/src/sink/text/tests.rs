@@ -1,0 +1,275 @@
+//! What each kind of line looks like.
+
+use super::*;
+use crate::event::Comm;
+use crate::event::State;
+use crate::sink::samples;
+
+const PLAIN: Style = Style {
+    color: false,
+    verbose: false,
+    zone: Zone::Utc,
+};
+const VERBOSE: Style = Style {
+    verbose: true,
+    ..PLAIN
+};
+
+fn written(style: Style, lines: &[Line]) -> String {
+    samples::all_written(lines, |out| {
+        Box::new(Text::new(out, samples::clock(), style))
+    })
+}
+
+#[track_caller]
+fn check(lines: &[Line], expect: &[&str]) {
+    let text = written(PLAIN, lines);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines, expect, "\n{text}");
+}
+
+#[test]
+fn session() {
+    check(
+        &[Line::Session(samples::session())],
+        &[
+            "tcptrace 0.1.0 on Linux 6.18.5: TCP, port 7878",
+            "hooks: inet_sock_set_state by tp_btf, inet_csk_accept not attached",
+            "not seen: accept(): no hook could be attached, so there are no verdicts",
+            "TIME (UTC)       CONN  FROM → TO                         STATE                     IN STATE  PROCESS",
+        ],
+    );
+}
+
+#[test]
+fn transition() {
+    let seen = samples::transition();
+    check(
+        &[Line::Transition(seen.clone())],
+        &[
+            "14:03:07.123456  #3    127.0.0.1:39709 → :7878           SYN_RECV → ESTABLISHED    23.10 µs  server[4711]?",
+        ],
+    );
+    let entered_unseen = Transition {
+        subject: samples::nobody(seen.subject.clone()),
+        in_state_ns: None,
+        error: Some("ECONNRESET".into()),
+        ..seen.clone()
+    };
+    check(
+        &[Line::Transition(entered_unseen)],
+        &[
+            "14:03:07.123456  #3    127.0.0.1:39709 → :7878           SYN_RECV → ESTABLISHED           -  -  ECONNRESET",
+        ],
+    );
+    let hostile = Transition {
+        subject: Subject {
+            comm: Some(Comm::from("\x1b[31m\u{9b}1m\n")),
+            ..seen.subject.clone()
+        },
+        ..seen
+    };
+    check(
+        &[Line::Transition(hostile)],
+        &[
+            "14:03:07.123456  #3    127.0.0.1:39709 → :7878           SYN_RECV → ESTABLISHED    23.10 µs  \\u{1b}[31m\\u{9b}1m\\n[4711]?",
+        ],
+    );
+}
+
+#[test]
+fn listener_on_ipv6() {
+    let listen = Transition {
+        subject: Subject {
+            family: 6,
+            laddr: "::".parse().unwrap(),
+            ..samples::listener()
+        },
+        oldstate: State::Close,
+        newstate: State::Listen,
+        in_state_ns: None,
+        ..samples::transition()
+    };
+    check(
+        &[Line::Transition(listen)],
+        &[
+            "14:03:07.123456  #1    [::]:7878                         CLOSE → LISTEN                   -  server[4711]",
+        ],
+    );
+}
+
+#[test]
+fn a_long_tuple_shifts_only_what_it_must() {
+    let subject = Subject {
+        family: 6,
+        laddr: "2001:db8::1".parse().unwrap(),
+        raddr: Some("2001:db8:1234:5678::2".parse().unwrap()),
+        ..samples::client().subject
+    };
+    let connected = Transition {
+        subject,
+        oldstate: State::SynSent,
+        ..samples::transition()
+    };
+    check(
+        &[Line::Transition(connected)],
+        &[
+            "14:03:07.123456  #2    [2001:db8::1]:39709 → [2001:db8:1234:5678::2]:7878  SYN_SENT → ESTABLISHED  23.10 µs  nc[4712]",
+        ],
+    );
+}
+
+#[test]
+fn verdict_is_told_once() {
+    let at_accept = [
+        Line::Accept(samples::accept_with_verdict()),
+        Line::Connection(samples::connection()),
+    ];
+    check(
+        &at_accept,
+        &[
+            "14:03:07.123456  #3    127.0.0.1:39709 → :7878           accept() returned to server[4711] after 5.000 ms, 2 still queued",
+            "14:03:07.123456  #3    127.0.0.1:39709 → :7878           queued: the kernel finished the handshake 5.003 s before accept() returned to server[4711]",
+            "14:03:07.123456  #3    127.0.0.1:39709 → :7878           ended: open for 5.103 s",
+        ],
+    );
+    let at_the_end = [
+        Line::Accept(samples::accept()),
+        Line::Connection(samples::connection()),
+    ];
+    check(
+        &at_the_end,
+        &[
+            "14:03:07.123456  #3    127.0.0.1:39709 → :7878           accept() returned to server[4711] after 5.000 ms, 2 still queued",
+            "14:03:07.123456  #3    127.0.0.1:39709 → :7878           queued: the kernel finished the handshake 5.003 s before accept() returned to server[4711]",
+        ],
+    );
+}
+
+#[test]
+fn verdict_that_changed_is_told_again() {
+    let changed = Connection {
+        verdict: Some(Verdict::Unknown),
+        reason: Some("events were lost".to_owned()),
+        error: Some("ECONNRESET".into()),
+        complete: false,
+        ..samples::connection()
+    };
+    let text = written(
+        PLAIN,
+        &[
+            Line::Accept(samples::accept_with_verdict()),
+            Line::Connection(changed),
+        ],
+    );
+    assert!(
+        text.ends_with(
+            "unknown: events were lost  ECONNRESET  \
+             incomplete: the trace began later, or lost events\n"
+        ),
+        "{text}"
+    );
+}
+
+#[test]
+fn failed_accept() {
+    check(
+        &[Line::Accept(samples::failed_accept("EMFILE"))],
+        &[
+            "14:03:07.123456  #1    127.0.0.1:7878                    accept() failed for server[4711]: EMFILE after 3.100 µs",
+        ],
+    );
+    let routine = ["EAGAIN", "EWOULDBLOCK", "ERESTARTSYS"];
+    let routine = routine.map(|errno| Line::Accept(samples::failed_accept(errno)));
+    check(&routine, &[]);
+    assert_eq!(written(VERBOSE, &routine).lines().count(), 3);
+}
+
+#[test]
+fn client() {
+    let client = samples::client();
+    check(
+        &[Line::Connection(client.clone())],
+        &[
+            "14:03:07.123456  #2    127.0.0.1:39709 → 127.0.0.1:7878  ended: connected in 45.20 µs, open for 5.103 s",
+        ],
+    );
+    let open = Connection {
+        closed_mono_ns: None,
+        state: State::FinWait2,
+        ..client.clone()
+    };
+    check(
+        &[Line::Connection(open)],
+        &[
+            "14:03:07.123456  #2    127.0.0.1:39709 → 127.0.0.1:7878  still FIN_WAIT2 at the end of the trace: connected in 45.20 µs, open for 5.103 s",
+        ],
+    );
+    let refused = Connection {
+        syn_mono_ns: Some(client.mono_ns - 45_200),
+        established_mono_ns: None,
+        handshake_ns: None,
+        error: Some("ECONNREFUSED".into()),
+        ..client
+    };
+    check(
+        &[Line::Connection(refused)],
+        &[
+            "14:03:07.123456  #2    127.0.0.1:39709 → 127.0.0.1:7878  ended: not connected after 45.20 µs  ECONNREFUSED",
+        ],
+    );
+}
+
+#[test]
+fn lost() {
+    check(
+        &[Line::Lost(samples::lost())],
+        &[
+            "14:03:07.123456  LOST 1234 events of inet_sock_set_state: the ring buffer was full, what is open now is incomplete",
+        ],
+    );
+}
+
+#[test]
+fn summary() {
+    check(
+        &[Line::Summary(samples::summary())],
+        &[
+            "",
+            "LISTENER           CONNECTIONS  ACCEPTED  NEVER ACCEPTED  FAILED CALLS   WAIT P50   WAIT P99   WAIT MAX",
+            "#1 127.0.0.1:7878            4         3               1             2   23.10 µs    5.003 s    5.003 s",
+            "127.0.0.1:80                 0         0               0             0          -          -          -",
+            "",
+            "12.88 s traced: 4 server-side connections (3 queued, 1 never accepted), 1 client-side, 1 incomplete",
+            "inet_sock_set_state: 44 events seen, 20 filtered out, 24 traced, 0 lost",
+            "inet_csk_accept: 5 events seen, 0 filtered out, 4 traced, 1 lost",
+        ],
+    );
+}
+
+#[test]
+fn verbose_tells_the_rest() {
+    let transition = written(VERBOSE, &[Line::Transition(samples::transition())]);
+    assert!(
+        transition.ends_with("  (softirq on cpu 1)  (sk:11)  (net:[4026531840])\n"),
+        "{transition}"
+    );
+    let connection = written(VERBOSE, &[Line::Connection(samples::connection())]);
+    assert!(connection.contains("(evidence: "), "{connection}");
+}
+
+/// Colour adds codes and changes no character.
+#[test]
+fn color() {
+    let style = Style {
+        color: true,
+        ..PLAIN
+    };
+    let mut colored = written(style, &samples::all());
+    assert!(colored.contains("\x1b[33mqueued\x1b[0m"));
+    while let Some(from) = colored.find('\x1b') {
+        let to = from + colored[from..].find('m').unwrap();
+        colored.replace_range(from..=to, "");
+    }
+    assert_eq!(colored, written(PLAIN, &samples::all()));
+}

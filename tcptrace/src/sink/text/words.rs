@@ -1,0 +1,164 @@
+//! Parts of a line: who, between whom, what came of it.
+
+use std::fmt::{self, Display};
+use std::net::IpAddr;
+
+use super::duration::Human;
+use crate::event::State;
+use crate::fields::{Connection, PidSource, Side, Subject, Verdict};
+
+/// `server[4711]`, `server[4711]?` when that is presumed, `-` when unknown.
+pub struct Who<'a>(pub &'a Subject);
+
+impl Display for Who<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(pid) = self.0.pid else {
+            return f.write_str("-");
+        };
+        match self.0.comm {
+            Some(comm) => write!(f, "{comm}[{pid}]")?,
+            None => write!(f, "[{pid}]")?,
+        }
+        if self.0.pid_source == Some(PidSource::Presumed) {
+            f.write_str("?")?;
+        }
+        Ok(())
+    }
+}
+
+/// From the caller to the called: `10.0.0.9:39709 → :7878` where we are the server, and
+/// `10.0.0.1:39709 → 10.0.0.9:443` where we called. A listener is its own address.
+pub struct Tuple<'a>(pub &'a Subject);
+
+impl Display for Tuple<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let s = self.0;
+        let own = End(Some(s.laddr), s.lport);
+        let peer = End(s.raddr, s.rport);
+        match s.side {
+            Some(Side::Server) => write!(f, "{peer} → {}", End(None, s.lport)),
+            Some(Side::Listener) => own.fmt(f),
+            None if s.raddr.is_none() => own.fmt(f),
+            Some(Side::Client) | None => write!(f, "{own} → {peer}"),
+        }
+    }
+}
+
+/// An address and a port; IPv6 in brackets, an unknown port as `?`.
+pub struct End(pub Option<IpAddr>, pub Option<u16>);
+
+impl Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(IpAddr::V4(addr)) => write!(f, "{addr}")?,
+            Some(IpAddr::V6(addr)) => write!(f, "[{addr}]")?,
+            None if self.1.is_none() => return f.write_str("?"),
+            None => {}
+        }
+        match self.1 {
+            Some(port) => write!(f, ":{port}"),
+            None => f.write_str(":?"),
+        }
+    }
+}
+
+/// `1 connection`, `2 connections`.
+pub struct Count<'a>(pub u64, pub &'a str);
+
+impl Display for Count<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.0 == 1 { "" } else { "s" };
+        write!(f, "{} {}{plural}", self.0, self.1)
+    }
+}
+
+/// `ended: connected in 45.2 µs, open for 5.103 s`
+pub fn ending(x: &Connection) -> String {
+    let mut parts = Vec::new();
+    match (x.handshake_ns, x.established_mono_ns) {
+        (Some(ns), _) => parts.push(format!("connected in {}", Human(ns))),
+        (None, None) if x.subject.side == Some(Side::Client) => {
+            // Equal times are possible, earlier ones are not; a wrong clock must not panic.
+            let tried = x.syn_mono_ns.map(|syn| x.mono_ns.saturating_sub(syn));
+            parts.push(match tried {
+                Some(ns) => format!("not connected after {}", Human(ns)),
+                None => "not connected".to_owned(),
+            });
+        }
+        (None, _) => {}
+    }
+    if let Some(established) = x.established_mono_ns {
+        let open = x.mono_ns.saturating_sub(established);
+        parts.push(format!("open for {}", Human(open)));
+    }
+    let mut text = match x.state {
+        State::Close => "ended".to_owned(),
+        state => format!("still {state} at the end of the trace"),
+    };
+    if !parts.is_empty() {
+        text.push_str(": ");
+        text.push_str(&parts.join(", "));
+    }
+    text
+}
+
+/// As in JSON, for people.
+pub fn verdict_words(verdict: Verdict) -> String {
+    verdict.name().replace('_', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Comm;
+    use crate::sink::samples;
+
+    #[test]
+    fn who() {
+        let presumed = samples::server();
+        assert_eq!(Who(&presumed).to_string(), "server[4711]?");
+        let sure = samples::accept().subject;
+        assert_eq!(Who(&sure).to_string(), "server[4711]");
+        assert_eq!(Who(&samples::nobody(sure)).to_string(), "-");
+        let hostile = Subject {
+            comm: Some(Comm::from("\x1b[31m")),
+            ..samples::listener()
+        };
+        assert_eq!(Who(&hostile).to_string(), "\\u{1b}[31m[4711]");
+    }
+
+    #[test]
+    fn tuple() {
+        let check = |subject: &Subject, expect| assert_eq!(Tuple(subject).to_string(), expect);
+        let v4 = samples::server();
+        check(&v4, "127.0.0.1:39709 → :7878");
+        check(&samples::listener(), "127.0.0.1:7878");
+        check(
+            &samples::client().subject,
+            "127.0.0.1:39709 → 127.0.0.1:7878",
+        );
+
+        let v6 = Subject {
+            family: 6,
+            laddr: "::1".parse().unwrap(),
+            raddr: Some("fe80::1".parse().unwrap()),
+            ..v4.clone()
+        };
+        check(&v6, "[fe80::1]:39709 → :7878");
+
+        // Linux before 6.15 does not say who the peer is when the child is born.
+        let newborn = Subject {
+            raddr: None,
+            rport: None,
+            ..v4.clone()
+        };
+        check(&newborn, "? → :7878");
+
+        // The port of a client is chosen after SYN_SENT.
+        let portless = Subject {
+            lport: None,
+            ..samples::client().subject
+        };
+        check(&portless, "127.0.0.1:? → 127.0.0.1:7878");
+    }
+}
