@@ -4,7 +4,7 @@ use tcptrace_ebpf::abi::{filter, ports};
 
 use crate::maps::PORTS;
 use crate::settings::FILTER;
-use crate::sock::{Addrs, Ends};
+use crate::sock::Ends;
 
 /// Whether a socket passes. A port that the kernel has not set yet is 0, which no filter can
 /// name: what cannot be shown to match is left out.
@@ -14,10 +14,7 @@ pub fn passes(ends: &Ends) -> bool {
     if wanted == 0 {
         return true;
     }
-    let family = match ends.addrs {
-        Addrs::V4(_) => filter::V4,
-        Addrs::V6(_) => filter::V6,
-    };
+    let family = if ends.addrs.is_v4 { filter::V4 } else { filter::V6 };
     let families = wanted & (filter::V4 | filter::V6);
     (families == 0 || families & family != 0)
         && (wanted & filter::PORT == 0

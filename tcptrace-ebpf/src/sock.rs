@@ -26,23 +26,31 @@ impl<M> Clone for Sock<M> {
 }
 impl<M> Copy for Sock<M> {}
 
-/// Both ends' addresses, IPv4-mapped ones as IPv4.
+/// Both ends' addresses, IPv4 ones IPv4-mapped (RFC 4291 section 2.5.5.2).
+///
+/// One form for both families, not an enum: the unused half of one would reach the verifier as
+/// an uninitialised register.
 #[derive(Clone, Copy)]
-pub enum Addrs {
-    V4(Addrs4),
-    V6(Addrs6),
+pub struct Addrs {
+    pub is_v4: bool,
+    laddr: In6Addr,
+    raddr: In6Addr,
 }
 
 impl Addrs {
-    /// IPv4 ones IPv4-mapped (RFC 4291 section 2.5.5.2).
+    #[inline(always)]
+    pub fn as_v4(self) -> Addrs4 {
+        Addrs4 {
+            laddr: self.laddr.last_four(),
+            raddr: self.raddr.last_four(),
+        }
+    }
+
     #[inline(always)]
     pub fn as_v6(self) -> Addrs6 {
-        match self {
-            Addrs::V4(addrs) => Addrs6 {
-                laddr: In6Addr::mapping(addrs.laddr).bytes(),
-                raddr: In6Addr::mapping(addrs.raddr).bytes(),
-            },
-            Addrs::V6(addrs) => addrs,
+        Addrs6 {
+            laddr: self.laddr.bytes(),
+            raddr: self.raddr.bytes(),
         }
     }
 }
@@ -172,38 +180,30 @@ impl<M: Memory> Sock<M> {
         if self.get::<u16>(&SK_FAMILY) == Some(AF_INET6) {
             let laddr = In6Addr(self.get(&SK_V6_RCV_SADDR).unwrap_or_default());
             let raddr = In6Addr(self.get(&SK_V6_DADDR).unwrap_or_default());
-            if laddr.is_v4_mapped() || raddr.is_v4_mapped() {
-                Addrs::V4(Addrs4 {
-                    laddr: laddr.last_four(),
-                    raddr: raddr.last_four(),
-                })
-            } else {
-                Addrs::V6(Addrs6 {
-                    laddr: laddr.bytes(),
-                    raddr: raddr.bytes(),
-                })
+            Addrs {
+                is_v4: laddr.is_v4_mapped() || raddr.is_v4_mapped(),
+                laddr,
+                raddr,
             }
         } else {
-            let laddr: u32 = self.get(&SK_RCV_SADDR).unwrap_or(0);
-            let raddr: u32 = self.get(&SK_DADDR).unwrap_or(0);
-            Addrs::V4(Addrs4 {
-                laddr: laddr.to_ne_bytes(),
-                raddr: raddr.to_ne_bytes(),
-            })
+            Addrs {
+                is_v4: true,
+                laddr: In6Addr::mapping(self.get(&SK_RCV_SADDR).unwrap_or(0)),
+                raddr: In6Addr::mapping(self.get(&SK_DADDR).unwrap_or(0)),
+            }
         }
     }
 }
 
 /// `struct in6_addr` in two loads.
+#[derive(Clone, Copy)]
 struct In6Addr([u64; 2]);
 
 impl In6Addr {
+    /// `v4` is in network order, as the kernel keeps it.
     #[inline(always)]
-    fn mapping(v4: [u8; 4]) -> In6Addr {
-        In6Addr([
-            0,
-            (0xffff << 32 | u64::from(u32::from_be_bytes(v4))).to_be(),
-        ])
+    fn mapping(v4: u32) -> In6Addr {
+        In6Addr([0, (0xffff << 32 | u64::from(u32::from_be(v4))).to_be()])
     }
 
     /// ::ffff:0:0/96, RFC 4291 section 2.5.5.2.

@@ -1,1 +1,110 @@
-pub async fn run() -> anyhow::Result<u8> { todo!() }
+//! `tcptrace doctor`: what this kernel offers, what it costs, and what stays unseen.
+
+use std::io::{self, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use aya::sys::Stats;
+
+use crate::capture::hooks::HOOKS;
+use crate::capture::{Capture, ProgramStatistics, Request, privilege, survey};
+use crate::exit;
+use crate::run::kernel_release;
+
+/// Loopback connections made to measure the programs.
+const CONNECTIONS: u32 = 300;
+/// System calls made to measure what bystanders pay.
+const SYSCALLS: u32 = 100_000;
+
+/// Prints the report; fails as a trace would fail, with the same exit codes.
+pub async fn run() -> anyhow::Result<u8> {
+    let mut report = String::new();
+    report += &format!("tcptrace {} on Linux {}\n", env!("CARGO_PKG_VERSION"), kernel_release());
+    privilege::check()?;
+    report += "\nHooks\n";
+    for finding in survey()? {
+        let refusal = finding.refusal.as_deref().and_then(|text| text.lines().next());
+        report += &format!(
+            "  {:<20} {:<11} {} {}\n",
+            finding.row.hook.name(),
+            finding.carrier.name,
+            match (refusal, finding.taken) {
+                (None, true) => "taken    ",
+                (None, false) => "works    ",
+                (Some(_), _) => "refused: ",
+            },
+            refusal.unwrap_or(finding.carrier.via),
+        );
+    }
+    for row in HOOKS {
+        report += &format!("  {} shows {}\n", row.hook.name(), row.shows);
+    }
+
+    let mut capture = Capture::start(&Request::default())?;
+    report += "\nNot seen on this kernel\n";
+    for sentence in capture.unseen() {
+        report += &format!("  - {sentence}\n");
+    }
+    report += "\nCost, by the kernel's own run-time statistics (which add about 50 ns a run)\n";
+    match measure(&mut capture).await {
+        Ok(costs) => {
+            for cost in costs {
+                report += &cost_row(&cost);
+            }
+            report += "  sys_enter and sys_exit run at every system call of the machine, \
+                       the others only for TCP.\n";
+        }
+        Err(error) => report += &format!("  not measured: {error:#}\n"),
+    }
+    match io::stdout().write_all(report.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(exit::DONE),
+    }
+}
+
+fn cost_row(cost: &ProgramStatistics) -> String {
+    let average = cost.run_time.as_nanos() as u64 / cost.runs.max(1);
+    let instructions = match cost.verified_instructions {
+        Some(count) => format!("{count} instructions verified, "),
+        None => String::new(),
+    };
+    format!(
+        "  {:<14} {:>7} runs, {:>5} ns each; {instructions}{} bytes of machine code\n",
+        cost.program, cost.runs, average, cost.jitted_bytes
+    )
+}
+
+/// Runs connections and unrelated system calls under the kernel's statistics.
+async fn measure(capture: &mut Capture) -> anyhow::Result<Vec<ProgramStatistics>> {
+    let _on = aya::sys::enable_stats(Stats::RunTime)
+        .context("the kernel's run-time statistics cannot be turned on")?;
+    let load = tokio::task::spawn_blocking(load);
+    tokio::pin!(load);
+    loop {
+        tokio::select! {
+            done = &mut load => break done??,
+            () = capture.ring.due() => while !capture.ring.drain().is_empty() {},
+        }
+    }
+    capture.run_statistics()
+}
+
+fn load() -> io::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let addr = listener.local_addr()?;
+    for _ in 0..CONNECTIONS {
+        let client = TcpStream::connect(addr)?;
+        let (server, _) = listener.accept()?;
+        drop((client, server));
+    }
+    let deadline = Instant::now() + Duration::from_secs(2);
+    for _ in 0..SYSCALLS {
+        // SAFETY: takes nothing and cannot fail.
+        unsafe { libc::getppid() };
+        if Instant::now() > deadline {
+            break;
+        }
+    }
+    Ok(())
+}

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::capture::{Capture, Request};
@@ -123,7 +124,7 @@ pub struct Until {
 pub struct Tracing {
     capture: Capture,
     sender: mpsc::Sender<Message>,
-    outcome: tokio::sync::oneshot::Receiver<Outcome>,
+    outcome: oneshot::Receiver<Outcome>,
     feedback: Feedback,
     signals: Signals,
     /// Losses already told, by hook.
@@ -197,6 +198,11 @@ impl Tracing {
                 status = &mut ended => return Ok(Some(status?)),
             }
         }
+    }
+
+    /// Notified, it ends [`Tracing::trace`].
+    pub fn stop(&self) -> Arc<Notify> {
+        self.feedback.stop.clone()
     }
 
     /// Detaches, takes what is left, and waits for the summary to be written.
@@ -279,14 +285,14 @@ async fn ended(command: Option<&mut Running>) -> io::Result<ExitStatus> {
 
 /// SIGINT and SIGTERM: the first ends the trace in good order, the second ends the process.
 struct Signals {
-    first: std::sync::Arc<tokio::sync::Notify>,
+    first: Arc<Notify>,
 }
 
 impl Signals {
     fn new() -> io::Result<Signals> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
-        let first = std::sync::Arc::new(tokio::sync::Notify::new());
+        let first = Arc::new(Notify::new());
         let notify = first.clone();
         // A task of its own, because the trace may be waiting for a reader that does not read.
         tokio::spawn(async move {

@@ -20,7 +20,7 @@ use crate::filter;
 use crate::maps::count;
 use crate::memory::{Direct, Memory, Probed};
 use crate::settings::{COOKIE_HELPER, TP_NEWSTATE, TP_OLDSTATE, TP_SKADDR};
-use crate::sock::{Addrs, Sock};
+use crate::sock::Sock;
 
 const TCP_SYN_RECV: u8 = 3;
 const TCP_LISTEN: u8 = 10;
@@ -113,12 +113,11 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: u64) {
         owned: owned.into(),
         sections: if owned { section::TASK } else { 0 },
     };
-    match ends.addrs {
-        Addrs::V4(addrs) => {
-            payload.sections |= section::V4;
-            with_task(&payload, addrs, owned);
-        }
-        Addrs::V6(addrs) => with_task(&payload, addrs, owned),
+    if ends.addrs.is_v4 {
+        payload.sections |= section::V4;
+        with_task(&payload, ends.addrs.as_v4(), owned);
+    } else {
+        with_task(&payload, ends.addrs.as_v6(), owned);
     }
 }
 

@@ -267,7 +267,7 @@ fn load(request: &Request) -> Result<(Ebpf, aya::Btf), CaptureError> {
     let mut loader = EbpfLoader::new();
     loader
         .btf(Some(&kernel_btf))
-        .verifier_log_level(VerifierLogLevel::DISABLE)
+        .verifier_log_level(VerifierLogLevel::default())
         .map_max_entries("EVENTS", ring_bytes);
     for (global, value) in &globals {
         loader.override_global(global, value, true);
@@ -320,6 +320,39 @@ fn fill_ports(ebpf: &mut Ebpf, filter: &Filter) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A carrier that was tried.
+pub struct Finding {
+    pub row: &'static HookRow,
+    pub carrier: &'static Carrier,
+    /// Why it cannot be used; `None` when it can.
+    pub refusal: Option<String>,
+    /// The one that a trace takes by itself.
+    pub taken: bool,
+}
+
+/// Tries every carrier of every hook, one after the other, and leaves nothing attached.
+pub fn survey() -> Result<Vec<Finding>, CaptureError> {
+    let (mut ebpf, kernel_btf) = load(&Request::default())?;
+    let mut findings = vec![];
+    for row in HOOKS {
+        let mut taken = false;
+        for carrier in row.carriers {
+            let tried = carrier.attach(&mut ebpf, &kernel_btf);
+            carrier.detach(&mut ebpf);
+            let refusal = tried.err().map(|error| format!("{:#}", anyhow::Error::new(error)));
+            let works = refusal.is_none();
+            findings.push(Finding {
+                row,
+                carrier,
+                refusal,
+                taken: works && !taken,
+            });
+            taken |= works;
+        }
+    }
+    Ok(findings)
+}
+
 /// Takes the first carrier that loads and attaches.
 fn attach(
     row: &'static HookRow,
@@ -360,10 +393,11 @@ fn attach(
     )))
 }
 
+/// EPERM only: the verifier's refusals are EACCES.
 fn is_not_permitted(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause
             .downcast_ref::<std::io::Error>()
-            .is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+            .is_some_and(|error| error.raw_os_error() == Some(libc::EPERM))
     })
 }

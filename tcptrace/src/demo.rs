@@ -1,2 +1,0 @@
-use crate::cli::Demo;
-pub async fn run(_: &Demo) -> anyhow::Result<u8> { todo!() }

@@ -1,0 +1,92 @@
+//! The lines of the trace, kept for the proof.
+
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+
+use crate::event::State;
+use crate::fields::{Connection, Line, Side, Transition};
+use crate::sink::Sink;
+
+/// How long the trace may take to show something that has happened.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A sink that remembers.
+#[derive(Clone, Default)]
+pub struct Evidence(Arc<(Mutex<Vec<Line>>, Condvar)>);
+
+impl Sink for Evidence {
+    fn line(&mut self, line: &Line) -> io::Result<()> {
+        let (lines, arrived) = &*self.0;
+        let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.push(line.clone());
+        arrived.notify_all();
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Evidence {
+    /// Waits until `find` finds something in the trace so far.
+    fn wait<T>(&self, what: &str, find: impl Fn(&Line) -> Option<T>) -> anyhow::Result<T> {
+        let (lines, arrived) = &*self.0;
+        let deadline = Instant::now() + PATIENCE;
+        let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(found) = lines.iter().find_map(&find) {
+                return Ok(found);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                bail!("the trace does not show {what}");
+            }
+            (lines, _) = arrived
+                .wait_timeout(lines, left)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Waits for the end of the connection that was made to `port`, as its server end saw it.
+    pub fn server_connection(&self, port: u16) -> anyhow::Result<Connection> {
+        self.wait("the end of the connection", |line| match line {
+            Line::Connection(connection)
+                if connection.subject.side == Some(Side::Server)
+                    && connection.subject.lport == Some(port) =>
+            {
+                Some(connection.clone())
+            }
+            _ => None,
+        })
+    }
+
+    /// Waits until one end of the connection to `port` has become ESTABLISHED.
+    pub fn established(&self, side: Side, port: u16) -> anyhow::Result<Transition> {
+        self.wait("ESTABLISHED on both sides", |line| match line {
+            Line::Transition(transition) => {
+                let subject = &transition.subject;
+                let servers_port = match side {
+                    Side::Client => subject.rport,
+                    _ => subject.lport,
+                };
+                (subject.side == Some(side)
+                    && servers_port == Some(port)
+                    && transition.newstate == State::Established)
+                    .then(|| transition.clone())
+            }
+            _ => None,
+        })
+    }
+
+    /// Whether any accept() has returned for `port` so far, successful or not.
+    pub fn any_accept(&self, port: u16) -> bool {
+        let lines = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().any(
+            |line| matches!(line, Line::Accept(accept) if accept.subject.lport == Some(port)),
+        )
+    }
+}

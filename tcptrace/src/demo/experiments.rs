@@ -1,0 +1,218 @@
+//! The three experiments: each plays a server and a client, and states what the trace shows.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::mpsc::channel;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+
+use super::evidence::Evidence;
+use crate::duration::Human;
+use crate::fields::{Side, Verdict};
+
+/// What the client says, eighteen bytes.
+const GREETING: &[u8] = b"This is tcp client";
+
+/// How late the late server is, and how long the blocked one waits.
+const PAUSE: Duration = Duration::from_millis(500);
+
+pub struct Experiment {
+    pub title: &'static str,
+    pub plot: &'static str,
+    /// Gives the conclusion, or says what was not shown.
+    pub play: fn(Stage, &Evidence) -> anyhow::Result<String>,
+}
+
+pub const EXPERIMENTS: [Experiment; 3] = [
+    Experiment {
+        title: "A server that listens, and calls accept() half a second late",
+        plot: "The client connects and sends its 18 bytes \"This is tcp client\" at once.",
+        play: late_accept,
+    },
+    Experiment {
+        title: "A server that is already blocked in accept() when the client comes",
+        plot: "The usual picture, in which accept() seems to do the handshake.",
+        play: early_accept,
+    },
+    Experiment {
+        title: "A server that listens and never calls accept()",
+        plot: "The client connects and sends its 18 bytes to nobody.",
+        play: no_accept,
+    },
+];
+
+/// A port for one experiment: bound, so that it stays ours, and not listening yet.
+pub struct Stage {
+    socket: OwnedFd,
+    addr: SocketAddr,
+}
+
+impl Stage {
+    /// Binds a loopback port that the kernel picks.
+    pub fn new() -> io::Result<Stage> {
+        // std can only bind and listen in one step, and the trace should show the listen().
+        // SAFETY: plain system calls on a descriptor that is ours from the start.
+        let socket = unsafe {
+            let fd = libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0);
+            if fd < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            OwnedFd::from_raw_fd(fd)
+        };
+        // SAFETY: all zero is a valid sockaddr_in.
+        let mut addr: libc::sockaddr_in = unsafe { std::mem::zeroed() };
+        addr.sin_family = libc::AF_INET as libc::sa_family_t;
+        addr.sin_addr.s_addr = u32::from(Ipv4Addr::LOCALHOST).to_be();
+        let len = size_of_val(&addr) as libc::socklen_t;
+        // SAFETY: `addr` is a sockaddr_in of `len` bytes.
+        if unsafe { libc::bind(socket.as_raw_fd(), (&raw const addr).cast(), len) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // A TcpListener that does not listen still knows its address.
+        let named = TcpListener::from(socket);
+        let addr = named.local_addr()?;
+        Ok(Stage {
+            socket: named.into(),
+            addr,
+        })
+    }
+
+    pub fn port(&self) -> u16 {
+        self.addr.port()
+    }
+
+    fn listen(self) -> io::Result<TcpListener> {
+        // SAFETY: plain system call on our own descriptor.
+        if unsafe { libc::listen(self.socket.as_raw_fd(), 8) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(TcpListener::from(self.socket))
+    }
+}
+
+/// Runs a role on a thread of that name, which is what the trace shows as comm.
+fn role<T: Send + 'static>(
+    name: &str,
+    play: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<JoinHandle<anyhow::Result<T>>> {
+    Ok(thread::Builder::new().name(name.into()).spawn(play)?)
+}
+
+fn join<T>(role: JoinHandle<anyhow::Result<T>>) -> anyhow::Result<T> {
+    role.join()
+        .unwrap_or_else(|_| Err(anyhow::anyhow!("a role of the experiment has panicked")))
+}
+
+/// A client that connects, sends its greeting, and holds the connection until it is told to close.
+fn client(addr: SocketAddr) -> anyhow::Result<TcpStream> {
+    join(role("client", move || {
+        let mut stream = TcpStream::connect(addr)?;
+        stream.write_all(GREETING)?;
+        Ok(stream)
+    })?)
+}
+
+fn late_accept(stage: Stage, evidence: &Evidence) -> anyhow::Result<String> {
+    let (addr, port) = (stage.addr, stage.port());
+    let (connected, wait) = channel();
+    let (listening, ready) = channel();
+    let server = role("server", move || {
+        let listener = stage.listen()?;
+        listening.send(())?;
+        wait.recv()?;
+        thread::sleep(PAUSE);
+        let (mut stream, peer) = listener.accept()?;
+        let mut greeting = [0; GREETING.len()];
+        stream.read_exact(&mut greeting)?;
+        ensure!(greeting == GREETING, "the server read something else");
+        let own = stream.local_addr()?;
+        // Closed by the client first: the server's end goes through CLOSE_WAIT.
+        stream.read_to_end(&mut vec![])?;
+        Ok((own, peer))
+    })?;
+    ready.recv().context("the server could not listen")?;
+    let stream = client(addr)?;
+    let clients_addr = stream.local_addr()?;
+    connected.send(())?;
+    thread::sleep(PAUSE + PAUSE / 5);
+    drop(stream);
+    let (own, peer) = join(server)?;
+
+    let traced = evidence.server_connection(port)?;
+    ensure!(
+        traced.verdict == Some(Verdict::Queued),
+        "the verdict was {:?}, not queued",
+        traced.verdict
+    );
+    let waited = traced.accept_queue_ns.context("no accept-queue wait")?;
+    ensure!(
+        waited >= PAUSE.as_nanos() as u64,
+        "the wait was only {}",
+        Human(waited)
+    );
+    ensure!(own.port() == port, "accept() made a new port, {own}");
+    ensure!(peer == clients_addr, "the peer is {peer}, not {clients_addr}");
+    ensure!(traced.subject.rport == Some(peer.port()), "another connection was traced");
+    Ok(format!(
+        "So: ESTABLISHED {} before accept() returned; the 18 bytes were waiting there.\n\
+         What accept() returned is {own} with peer {peer}: the server's own port and the \
+         client's.\nNo new port is made.",
+        Human(waited)
+    ))
+}
+
+fn early_accept(stage: Stage, evidence: &Evidence) -> anyhow::Result<String> {
+    let (addr, port) = (stage.addr, stage.port());
+    let (listening, ready) = channel();
+    let server = role("server", move || {
+        let listener = stage.listen()?;
+        listening.send(())?;
+        let (mut stream, _) = listener.accept()?;
+        stream.read_to_end(&mut vec![])?;
+        Ok(())
+    })?;
+    ready.recv().context("the server could not listen")?;
+    // Time for the server to block in accept().
+    thread::sleep(PAUSE);
+    drop(client(addr)?);
+    join(server)?;
+
+    let traced = evidence.server_connection(port)?;
+    ensure!(
+        traced.verdict == Some(Verdict::Awaited),
+        "the verdict was {:?}, not awaited",
+        traced.verdict
+    );
+    let waited = traced.accept_queue_ns.context("no accept-queue wait")?;
+    Ok(format!(
+        "So: even then ESTABLISHED came first, and {} later accept() returned.",
+        Human(waited)
+    ))
+}
+
+fn no_accept(stage: Stage, evidence: &Evidence) -> anyhow::Result<String> {
+    let (addr, port) = (stage.addr, stage.port());
+    let listener = join(role("server", move || Ok(stage.listen()?))?)?;
+    let stream = client(addr)?;
+    evidence.established(Side::Client, port)?;
+    evidence.established(Side::Server, port)?;
+    thread::sleep(PAUSE);
+    ensure!(!evidence.any_accept(port), "somebody called accept()");
+    drop(stream);
+    join(role("server", move || {
+        drop(listener);
+        Ok(())
+    })?)?;
+
+    let traced = evidence.server_connection(port)?;
+    ensure!(
+        traced.verdict == Some(Verdict::NeverAccepted),
+        "the verdict was {:?}, not never_accepted",
+        traced.verdict
+    );
+    Ok("So: both ends were ESTABLISHED, and the client could send; accept() was never called."
+        .into())
+}

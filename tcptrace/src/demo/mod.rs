@@ -1,0 +1,131 @@
+//! `tcptrace demo`: three experiments on loopback, traced, and what they prove.
+
+mod experiments;
+mod evidence;
+
+use std::io;
+use std::sync::mpsc::{Receiver, channel};
+
+use crate::capture::Request;
+use crate::cli::Demo;
+use crate::clock::Clock;
+use crate::exit;
+use crate::fields::Line;
+use crate::filter::{Filter, PortRange};
+use crate::pipeline::Output;
+use crate::run::{Tracing, Until};
+use crate::sink::text::{Style, Zone};
+use crate::sink::{Sink, Text};
+
+use evidence::Evidence;
+use experiments::{EXPERIMENTS, Stage};
+
+/// Runs the demo; the value is the exit code: 0 only if everything was shown.
+pub async fn run(options: &Demo) -> anyhow::Result<u8> {
+    let stages = EXPERIMENTS
+        .iter()
+        .map(|_| Stage::new())
+        .collect::<io::Result<Vec<_>>>()?;
+    let ports = stages.iter().map(|stage| {
+        let port = stage.port();
+        PortRange {
+            first: port,
+            last: port,
+        }
+    });
+    let request = Request {
+        filter: Filter {
+            ports: ports.collect(),
+            ..Filter::default()
+        },
+        accept_carrier: options.attach.carrier(),
+        ..Request::default()
+    };
+    let evidence = Evidence::default();
+    let style = Style {
+        color: options.color.on_stdout(),
+        verbose: false,
+        zone: Zone::Local,
+    };
+    let log = Text::new(Box::new(io::stdout()), Clock::measure(), style);
+    let outputs = vec![
+        Output {
+            name: "standard output".into(),
+            sink: Box::new(Body(log)),
+        },
+        Output {
+            name: "the demo's evidence".into(),
+            sink: Box::new(evidence.clone()),
+        },
+    ];
+    let mut tracing = Tracing::start(&request, outputs, None)?;
+
+    println!("Does accept() do the three-way handshake? Three experiments on this machine's kernel.");
+    let played = play(stages, evidence, &tracing)?;
+    tracing.trace(Until::default(), None).await?;
+    let outcome = tracing.end().await?;
+    if outcome
+        .failed
+        .iter()
+        .any(|failed| failed.error.kind() == io::ErrorKind::BrokenPipe)
+    {
+        return Ok(exit::DONE);
+    }
+    match played.try_recv() {
+        Ok(Ok(())) => {
+            println!(
+                "\nShown: the kernel finishes the three-way handshake by itself. accept() only \
+                 takes a finished connection\nout of the listener's queue, makes no new port, and \
+                 need not be called at all for both ends to be ESTABLISHED."
+            );
+            Ok(exit::DONE)
+        }
+        Ok(Err(error)) => Err(error.context("not shown")),
+        Err(_) => {
+            eprintln!("tcptrace: the demo was interrupted");
+            Ok(exit::INTERRUPTED)
+        }
+    }
+}
+
+/// Plays the experiments on a thread of their own and ends the trace after the last.
+fn play(
+    stages: Vec<Stage>,
+    evidence: Evidence,
+    tracing: &Tracing,
+) -> io::Result<Receiver<anyhow::Result<()>>> {
+    let (sender, receiver) = channel();
+    let stop = tracing.stop();
+    std::thread::Builder::new()
+        .name("demo".into())
+        .spawn(move || {
+            let shown = EXPERIMENTS.iter().zip(stages).enumerate().try_for_each(
+                |(index, (experiment, stage))| {
+                    println!("\n{}. {}\n   {}\n", index + 1, experiment.title, experiment.plot);
+                    let conclusion = (experiment.play)(stage, &evidence)?;
+                    println!("\n   {}", conclusion.replace('\n', "\n   "));
+                    Ok(())
+                },
+            );
+            // The receiver is gone only when the process ends.
+            let _ = sender.send(shown);
+            stop.notify_one();
+        })?;
+    Ok(receiver)
+}
+
+/// The log without its header and its summary.
+struct Body(Text);
+
+impl Sink for Body {
+    fn line(&mut self, line: &Line) -> io::Result<()> {
+        match line {
+            Line::Session(_) | Line::Summary(_) => Ok(()),
+            line => self.0.line(line),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
