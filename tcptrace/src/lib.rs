@@ -12,6 +12,8 @@ pub mod correlate;
 pub mod decode;
 pub mod demo;
 pub mod doctor;
+pub mod duration;
+pub mod errno;
 pub mod event;
 pub mod exit;
 pub mod fields;

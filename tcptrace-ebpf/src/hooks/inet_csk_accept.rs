@@ -13,7 +13,9 @@
 //! Both fire for every system call of the machine, so the first thing they do is to compare a
 //! number. What they cannot see: io_uring, 32-bit programs, accepts inside the kernel.
 
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_task, bpf_ktime_get_ns};
+use aya_ebpf::helpers::{
+    bpf_get_current_pid_tgid, bpf_get_current_task, bpf_ktime_get_ns, bpf_probe_read_kernel,
+};
 use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
 use tcptrace_ebpf::abi::{
@@ -190,13 +192,25 @@ fn is_compat(task: *const u8) -> bool {
     unsafe { Probed::read::<u32>(task, &TASK_STATUS) }.unwrap_or(0) & TS_COMPAT != 0
 }
 
-/// From a descriptor to the TCP socket behind it, as `sockfd_lookup` goes, without its locks:
-/// tracing programs run with preemption off inside an RCU read section, so the table and the
-/// file stay; a fault reads as nothing.
+/// From a descriptor to the TCP socket behind it.
 #[inline(always)]
 fn tcp_sock_of_fd(task: *const u8, fd: i32) -> Option<Sock<Probed>> {
+    let sk = sock_of_fd(task, fd);
+    if sk.is_null() {
+        return None;
+    }
+    Sock::<Probed>::new(sk).tcp()
+}
+
+/// From a descriptor to its `struct sock`, null when it is not a socket's: the way of
+/// `sockfd_lookup` without its locks. Tracing programs run with preemption off inside an RCU read
+/// section, so the table and the file stay; a fault reads as nothing.
+///
+/// A subprogram of its own: inlined three times it would fill most of the object.
+#[inline(never)]
+fn sock_of_fd(task: *const u8, fd: i32) -> *const u8 {
     // SAFETY: each pointer is read from the structure before it; the helper checks addresses.
-    unsafe {
+    let sk = || unsafe {
         let files = Probed::read::<*const u8>(task, &TASK_FILES)?;
         let table = Probed::read::<*const u8>(files, &FILES_FDT)?;
         if fd < 0 || fd as u32 >= Probed::read::<u32>(table, &FDT_MAX_FDS)? {
@@ -204,12 +218,13 @@ fn tcp_sock_of_fd(task: *const u8, fd: i32) -> Option<Sock<Probed>> {
         }
         let entries = Probed::read::<*const u8>(table, &FDT_FD)?;
         let entry = entries.wrapping_add(fd as usize * size_of::<usize>());
-        let file = aya_ebpf::helpers::bpf_probe_read_kernel(entry.cast::<*const u8>()).ok()?;
+        let file = bpf_probe_read_kernel(entry.cast::<*const u8>()).ok()?;
         let socket = Probed::read::<*const u8>(file, &FILE_PRIVATE_DATA)?;
         // Any kind of file has private data; only a socket's points back to the file.
         if Probed::read::<*const u8>(socket, &SOCKET_FILE)? != file {
             return None;
         }
-        Sock::<Probed>::new(Probed::read(socket, &SOCKET_SK)?).tcp()
-    }
+        Probed::read::<*const u8>(socket, &SOCKET_SK)
+    };
+    sk().unwrap_or(core::ptr::null())
 }

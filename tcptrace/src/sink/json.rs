@@ -120,6 +120,16 @@ mod tests {
     }
 
     #[test]
+    fn listener_on_ipv6() {
+        let line = json(Line::Transition(samples::listen()));
+        let expect = concat!(
+            r#""conn":1,"side":"listener","family":6,"laddr":"::","lport":7878,"#,
+            r#""raddr":null,"rport":null"#
+        );
+        assert!(line.contains(expect), "{line}");
+    }
+
+    #[test]
     fn unknown_is_null() {
         let mut accept = samples::accept();
         accept.subject = samples::nobody(accept.subject);

@@ -1,7 +1,7 @@
 //! Lines for the tests of every sink: one late accept on 127.0.0.1:7878, and what surrounds it.
 
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex};
 
 use super::Sink;
@@ -57,11 +57,14 @@ impl Write for Shared {
 pub fn all() -> Vec<Line> {
     vec![
         Line::Session(session()),
+        Line::Transition(listen()),
         Line::Transition(transition()),
         Line::Accept(accept()),
+        Line::Accept(accept_with_verdict()),
         Line::Accept(failed_accept("EMFILE")),
         Line::Connection(connection()),
         Line::Connection(client()),
+        Line::Connection(unknown()),
         Line::Lost(lost()),
         Line::Summary(summary()),
     ]
@@ -105,6 +108,23 @@ pub fn listener() -> Subject {
         rport: None,
         pid_source: Some(PidSource::Listen),
         ..server()
+    }
+}
+
+/// A listener on [::], whose owner nobody knows.
+pub fn listen() -> Transition {
+    Transition {
+        subject: Subject {
+            family: 6,
+            laddr: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            cookie: None,
+            ..nobody(listener())
+        },
+        oldstate: State::Close,
+        newstate: State::Listen,
+        in_state_ns: None,
+        context: None,
+        ..transition()
     }
 }
 
@@ -191,6 +211,27 @@ pub fn connection() -> Connection {
         state: State::Close,
         error: None,
         complete: true,
+    }
+}
+
+/// A connection of which only the end was seen.
+pub fn unknown() -> Connection {
+    Connection {
+        subject: Subject {
+            side: None,
+            ..nobody(server())
+        },
+        established_mono_ns: None,
+        accept_called_mono_ns: None,
+        accepted_mono_ns: None,
+        accept_queue_ns: None,
+        backlog_ahead: None,
+        backlog_max: None,
+        verdict: Some(Verdict::Unknown),
+        reason: Some("the trace began after the connection did".to_owned()),
+        error: Some("ECONNRESET".into()),
+        complete: false,
+        ..connection()
     }
 }
 
@@ -302,6 +343,7 @@ pub fn summary() -> Summary {
         clients: 1,
         incomplete: 1,
         undecodable: 0,
+        late: 0,
         listeners: vec![listener, idle],
     }
 }

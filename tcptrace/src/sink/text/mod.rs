@@ -5,7 +5,6 @@
 //! 14:03:07.123456  #3    127.0.0.1:39709 → :7878  SYN_RECV → ESTABLISHED   23.1 µs  server[4711]?
 //! ```
 
-mod duration;
 mod header;
 mod paint;
 mod row;
@@ -18,13 +17,13 @@ use std::io::{self, BufWriter, Write};
 
 use rustc_hash::FxHashMap;
 
-use self::duration::Human;
 use self::paint::{ALARM, DIM, PLAIN, STRONG};
 use self::row::Row;
 pub use self::time::Zone;
 use self::words::{Count, Tuple, Who, ending, verdict_words};
 use super::Sink;
 use crate::clock::Clock;
+use crate::duration::Human;
 use crate::event::Context;
 use crate::fields::{Accept, Connection, Line, Lost, Subject, Transition, Verdict};
 

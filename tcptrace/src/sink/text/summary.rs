@@ -2,10 +2,10 @@
 
 use std::io::{self, Write};
 
-use super::duration::Human;
 use super::paint::{self, ALARM, PLAIN, STRONG};
 use super::row::Row;
 use super::words::{Count, End, verdict_words};
+use crate::duration::Human;
 use crate::event::Hook;
 use crate::fields::{HookCount, ListenerSummary, Summary};
 

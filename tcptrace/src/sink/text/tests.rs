@@ -79,21 +79,10 @@ fn transition() {
 
 #[test]
 fn listener_on_ipv6() {
-    let listen = Transition {
-        subject: Subject {
-            family: 6,
-            laddr: "::".parse().unwrap(),
-            ..samples::listener()
-        },
-        oldstate: State::Close,
-        newstate: State::Listen,
-        in_state_ns: None,
-        ..samples::transition()
-    };
     check(
-        &[Line::Transition(listen)],
+        &[Line::Transition(samples::listen())],
         &[
-            "14:03:07.123456  #1    [::]:7878                         CLOSE → LISTEN                   -  server[4711]",
+            "14:03:07.123456  #1    [::]:7878                         CLOSE → LISTEN                   -  -",
         ],
     );
 }
@@ -149,11 +138,8 @@ fn verdict_is_told_once() {
 #[test]
 fn verdict_that_changed_is_told_again() {
     let changed = Connection {
-        verdict: Some(Verdict::Unknown),
-        reason: Some("events were lost".to_owned()),
-        error: Some("ECONNRESET".into()),
-        complete: false,
-        ..samples::connection()
+        subject: samples::server(),
+        ..samples::unknown()
     };
     let text = written(
         PLAIN,
@@ -164,10 +150,21 @@ fn verdict_that_changed_is_told_again() {
     );
     assert!(
         text.ends_with(
-            "unknown: events were lost  ECONNRESET  \
+            "unknown: the trace began after the connection did  ECONNRESET  \
              incomplete: the trace began later, or lost events\n"
         ),
         "{text}"
+    );
+}
+
+/// Nobody knows which end called, so the own one is first.
+#[test]
+fn incomplete() {
+    check(
+        &[Line::Connection(samples::unknown())],
+        &[
+            "14:03:07.123456  #3    127.0.0.1:7878 → 127.0.0.1:39709  unknown: the trace began after the connection did  ECONNRESET  incomplete: the trace began later, or lost events",
+        ],
     );
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::{self, Display};
 use std::net::IpAddr;
 
-use super::duration::Human;
+use crate::duration::Human;
 use crate::event::State;
 use crate::fields::{Connection, PidSource, Side, Subject, Verdict};
 
