@@ -14,7 +14,11 @@ pub fn passes(ends: &Ends) -> bool {
     if wanted == 0 {
         return true;
     }
-    let family = if ends.addrs.is_v4 { filter::V4 } else { filter::V6 };
+    let family = if ends.addrs.is_v4 {
+        filter::V4
+    } else {
+        filter::V6
+    };
     let families = wanted & (filter::V4 | filter::V6);
     (families == 0 || families & family != 0)
         && (wanted & filter::PORT == 0

@@ -15,6 +15,7 @@ mod maps;
 mod memory;
 mod settings;
 mod sock;
+mod task;
 
 /// The helpers that read kernel memory are GPL-only.
 #[unsafe(link_section = "license")]

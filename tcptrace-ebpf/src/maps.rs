@@ -28,6 +28,10 @@ pub static PORTS: Array<u64> = Array::with_max_entries(ports::WORDS, 0);
 pub struct Call {
     pub called_ns: u64,
     pub listener: u64,
+    /// Where the kernel will store the error, 0 when the result tells it.
+    pub error: u64,
+    /// The accepted sock whose record has been written, 0 before.
+    pub told: u64,
 }
 
 /// The accept() calls in flight, by `bpf_get_current_pid_tgid()`. A task that is killed in

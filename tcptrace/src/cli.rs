@@ -276,7 +276,7 @@ mod tests {
             ("--count 0", "--count"),
             ("--ring-size 12", "4096"),
             ("--attach kprobes", "kprobes"),
-            ("-4 -6", "-6"),
+            ("-4 -6", "--ipv6"),
             ("frobnicate", "frobnicate"),
         ] {
             let line = parse(args).unwrap_err();

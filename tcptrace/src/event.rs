@@ -116,7 +116,10 @@ impl Tuple {
 pub struct Comm([u8; 16]);
 
 impl Comm {
-    pub fn new(bytes: [u8; 16]) -> Comm {
+    /// What follows the first NUL is left out.
+    pub fn new(mut bytes: [u8; 16]) -> Comm {
+        let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
+        bytes[end..].fill(0);
         Comm(bytes)
     }
 

@@ -1,0 +1,124 @@
+//! accept(): when it was called, and what `inet_csk_accept` gave it.
+//!
+//! ```text
+//! struct sock *inet_csk_accept(struct sock *sk, int flags, int *err, bool kern)    5.10 to 6.9
+//! struct sock *inet_csk_accept(struct sock *sk, struct proto_accept_arg *arg)      from 6.10
+//! ```
+//! <https://elixir.bootlin.com/linux/v6.9/source/net/ipv4/inet_connection_sock.c#L650>
+//! <https://elixir.bootlin.com/linux/v6.10/source/net/ipv4/inet_connection_sock.c#L657>
+//!
+//! Carried by `fentry` or `kprobe` programs at the function itself, or by `syscall` programs
+//! around it where the kernel has neither. They share what is here: the calls in flight, and the
+//! one record that an accept becomes.
+
+mod syscall;
+
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
+use tcptrace_ebpf::abi::{Accept, AcceptEnds, Addrs6, Task, accept_flag, hook, kind, tally};
+
+use crate::emit::{current_task, emit};
+use crate::filter;
+use crate::maps::{self, CALLS, Call, count};
+use crate::memory::Probed;
+use crate::sock::Sock;
+
+/// Remembers that the current task has called accept().
+#[inline(always)]
+fn called(listener: Sock<Probed>, error: u64) {
+    let call = Call {
+        called_ns: unsafe { bpf_ktime_get_ns() },
+        listener: listener.id(),
+        error,
+        told: 0,
+    };
+    if CALLS.insert(bpf_get_current_pid_tgid(), call, 0).is_err() {
+        maps::add_to_tally(tally::UNTRACKED_CALLS);
+    }
+}
+
+/// Takes out what is remembered of the current task's call; `None` when it was not seen.
+#[inline(always)]
+fn take_call() -> Option<Call> {
+    let id = bpf_get_current_pid_tgid();
+    // SAFETY: only this task touches its own entry.
+    let call = unsafe { CALLS.get(id) }.copied();
+    let _ = CALLS.remove(id);
+    call
+}
+
+/// A call that has returned.
+struct Returned {
+    listener: Option<Sock<Probed>>,
+    call: Option<Call>,
+    /// A negated errno, or what does not matter.
+    result: i32,
+    /// `abi::witness`
+    witness: u8,
+}
+
+impl Returned {
+    /// Writes the record of a call that failed.
+    #[inline(always)]
+    fn failed(self) {
+        if let Some(listener) = self.listener {
+            self.write(listener, None);
+        }
+    }
+
+    /// Writes the record of a call that gave `child`.
+    #[inline(always)]
+    fn with(self, child: Sock<Probed>) {
+        self.write(child, Some(child));
+    }
+
+    #[inline(always)]
+    fn write(self, subject: Sock<Probed>, child: Option<Sock<Probed>>) {
+        count(hook::ACCEPT, |counters| counters.seen += 1);
+        let ends = subject.ends();
+        if !filter::passes(&ends) {
+            count(hook::ACCEPT, |counters| counters.filtered += 1);
+            return;
+        }
+
+        let mut flags = 0;
+        if child.is_some_and(Sock::has_fastopen_request) {
+            flags |= accept_flag::FASTOPEN;
+        }
+        if self.call.is_none() && maps::tally(tally::UNTRACKED_CALLS) == 0 {
+            flags |= accept_flag::BLOCKED_AT_ATTACH;
+        }
+        let payload = Accept {
+            sk: child.map_or(0, Sock::id),
+            listener: self.listener.map_or(0, Sock::id),
+            cookie: child.map_or(0, Sock::cookie),
+            called_ns: self.call.map_or(0, |call| call.called_ns),
+            netns: subject.netns(),
+            backlog_len: self.listener.map_or(0, Sock::backlog_len),
+            backlog_max: self.listener.map_or(0, Sock::backlog_max),
+            result: self.result,
+            lport: ends.lport,
+            rport: ends.rport,
+            state: child.map_or(0, Sock::state),
+            witness: self.witness,
+            flags,
+            reserved: 0,
+        };
+        let nowhere = Addrs6 {
+            laddr: [0; 16],
+            raddr: [0; 16],
+        };
+        let accept_ends = AcceptEnds {
+            child: child.map_or(nowhere, |_| ends.addrs.as_v6()),
+            listener: self
+                .listener
+                .map_or(nowhere, |sk| sk.ends().addrs.as_v6())
+                .laddr,
+        };
+        let sections = Sections(accept_ends, current_task());
+        emit(hook::ACCEPT, kind::ACCEPT, &payload, sections);
+    }
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Sections(AcceptEnds, Task);
