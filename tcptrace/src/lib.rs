@@ -6,6 +6,8 @@
 
 pub mod clock;
 pub mod correlate;
+pub mod duration;
+pub mod errno;
 pub mod event;
 pub mod fields;
 pub mod sink;
