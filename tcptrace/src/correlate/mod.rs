@@ -1,35 +1,265 @@
 //! Events to connections: pure, without I/O, clock or aya type.
+//!
+//! A socket's identity is its pointer and its birth. Each life of a pointer gets a number; what
+//! lived there before has ended by then, whether its end was seen or not. Within one life,
+//! ESTABLISHED and accept() are two facts that may come in either order, so the verdict is made at
+//! the end, from everything that was seen ([`verdict`]).
+
+mod accept;
+mod connection;
+mod listener;
+mod socket;
+mod stats;
+#[cfg(test)]
+mod tests;
+mod verdict;
 
 use std::collections::BTreeMap;
 
-use crate::event::Event;
-use crate::fields::{Line, ListenerSummary, Verdict};
+use rustc_hash::FxHashMap;
+
+use crate::event::{Event, Kind, SetState, Sk, State};
+use crate::fields::{Line, ListenerSummary, PidSource, Side, Verdict};
+use connection::{Connection, End, birth};
+use listener::Listeners;
+use socket::{Owner, Socket};
 
 /// The per-connection state machines of one trace.
-pub struct Correlator {}
+pub struct Correlator {
+    /// When all hooks were attached, CLOCK_MONOTONIC in nanoseconds.
+    attached_ns: u64,
+    /// The last number given to a connection or listener.
+    conns: u64,
+    /// The kernel side's count of lost records, modulo 2^32.
+    lost: u32,
+    /// How often that count was seen to have risen. A connection that was met at another value
+    /// than it ends at has had losses in its life; so none needs to be told of a loss.
+    losses: u64,
+    open: FxHashMap<Sk, Connection>,
+    /// Server connections in CLOSE that accept() may still return.
+    queued_closed: FxHashMap<Sk, Connection>,
+    listeners: Listeners,
+    totals: Totals,
+}
 
 /// What the correlator counted, for the summary line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
+    /// Server-side connections by verdict.
     pub verdicts: BTreeMap<Verdict, u64>,
     pub servers: u64,
     pub clients: u64,
+    /// Connections of any side that are not `complete`.
     pub incomplete: u64,
+    /// By port, address and number.
     pub listeners: Vec<ListenerSummary>,
 }
 
 impl Correlator {
     /// `attached_ns`: when all hooks were attached (CLOCK_MONOTONIC).
-    pub fn new(_attached_ns: u64) -> Correlator {
-        Correlator {}
+    pub fn new(attached_ns: u64) -> Correlator {
+        Correlator {
+            attached_ns,
+            conns: 0,
+            lost: 0,
+            losses: 0,
+            open: FxHashMap::default(),
+            queued_closed: FxHashMap::default(),
+            listeners: Listeners::default(),
+            totals: Totals::default(),
+        }
     }
 
     /// Takes the next event, in order of time, and appends the lines that follow from it.
-    pub fn event(&mut self, _event: &Event, _out: &mut Vec<Line>) {}
+    pub fn event(&mut self, event: &Event, out: &mut Vec<Line>) {
+        let losses_before = self.losses;
+        self.note_lost(event.lost);
+        match &event.kind {
+            Kind::SetState(change) if change.newstate == State::Listen => {
+                self.listen(event, change, out);
+            }
+            Kind::SetState(change)
+                if change.oldstate == State::Listen && birth(change).is_none() =>
+            {
+                self.unlisten(event, change, out);
+            }
+            Kind::SetState(change) => self.transition(event, change, losses_before, out),
+            Kind::Accept(accept) => self.accept(event, accept, losses_before, out),
+        }
+    }
 
     /// Ends the trace: appends the `connection` lines of everything still open, in order of `conn`.
     /// `lost` is the kernel side's final count of lost records.
-    pub fn finish(&mut self, _mono_ns: u64, _lost: u32, _out: &mut Vec<Line>) -> Totals {
-        Totals::default()
+    pub fn finish(&mut self, mono_ns: u64, lost: u32, out: &mut Vec<Line>) -> Totals {
+        self.note_lost(lost);
+        let mut rest: Vec<Connection> = self.open.drain().map(|(_, c)| c).collect();
+        rest.extend(self.queued_closed.drain().map(|(_, c)| c));
+        self.end_all(rest, mono_ns, out);
+        Totals {
+            listeners: std::mem::take(&mut self.listeners).summarize(),
+            ..std::mem::take(&mut self.totals)
+        }
+    }
+
+    /// Records of two CPUs may come with their counts swapped; only a rise is news.
+    fn note_lost(&mut self, lost: u32) {
+        let rise = lost.wrapping_sub(self.lost);
+        if rise != 0 && rise <= u32::MAX / 2 {
+            self.lost = lost;
+            self.losses += 1;
+        }
+    }
+
+    fn next_conn(&mut self) -> u64 {
+        self.conns += 1;
+        self.conns
+    }
+
+    // Listeners
+
+    /// CLOSE→LISTEN.
+    fn listen(&mut self, event: &Event, change: &SetState, out: &mut Vec<Line>) {
+        self.vacate(change.sk, event.mono_ns, out);
+        let mut socket = Socket::new(self.next_conn(), Some(Side::Listener), change);
+        socket.owner = change.task.map(|task| Owner {
+            task,
+            source: PidSource::Listen,
+        });
+        out.push(Line::Transition(socket.transition(event, change)));
+        self.listeners.open(change.sk, socket, Some(event.mono_ns));
+    }
+
+    /// LISTEN→CLOSE. What sits reset in the accept queue ends with it; the kernel makes a
+    /// transition for each of the others afterwards (`inet_csk_listen_stop`).
+    fn unlisten(&mut self, event: &Event, change: &SetState, out: &mut Vec<Line>) {
+        let known = self.listeners.at_sk(change.sk).filter(|&id| {
+            !self.listeners.is_closed(id) && self.listeners.get(id).socket.may_be(&change.tuple)
+        });
+        let id = known.unwrap_or_else(|| {
+            self.vacate(change.sk, event.mono_ns, out);
+            let socket = Socket::new(self.next_conn(), Some(Side::Listener), change);
+            self.listeners.open(change.sk, socket, None)
+        });
+        self.listeners.learn(id, &change.tuple);
+        let socket = &mut self.listeners.get_mut(id).socket;
+        out.push(Line::Transition(socket.transition(event, change)));
+        self.listeners.close(id, event.mono_ns);
+
+        let listeners = &self.listeners;
+        let purged = self
+            .queued_closed
+            .extract_if(|_, c| listener_closed(listeners, c))
+            .map(|(_, c)| c)
+            .collect();
+        self.end_all(purged, event.mono_ns, out);
+    }
+
+    // Connections
+
+    /// Any transition but a listener's.
+    fn transition(
+        &mut self,
+        event: &Event,
+        change: &SetState,
+        losses_before: u64,
+        out: &mut Vec<Line>,
+    ) {
+        let known = self.take(change.sk, |c| birth(change).is_none() && c.may_make(change));
+        let mut connection = known.unwrap_or_else(|| {
+            self.vacate(change.sk, event.mono_ns, out);
+            // A loss that comes to light with an event after the birth may have been the birth.
+            let losses = match birth(change) {
+                Some(_) => self.losses,
+                None => losses_before,
+            };
+            let mut met = Connection::met(self.next_conn(), event, change, losses);
+            self.attribute(&mut met);
+            met
+        });
+        out.push(Line::Transition(connection.transition(event, change)));
+        if connection.socket.state != State::Close {
+            self.open.insert(change.sk, connection);
+        } else if connection.may_be_queued_closed()
+            && !listener_closed(&self.listeners, &connection)
+        {
+            self.queued_closed.insert(change.sk, connection);
+        } else {
+            self.end(connection, event.mono_ns, out);
+        }
+    }
+
+    /// Takes the connection at a pointer out of the maps, if it is the one that is meant.
+    fn take(&mut self, sk: Sk, is_meant: impl Fn(&Connection) -> bool) -> Option<Connection> {
+        [&mut self.open, &mut self.queued_closed]
+            .into_iter()
+            .find_map(|map| is_meant(map.get(&sk)?).then(|| map.remove(&sk))?)
+    }
+
+    /// Finds the listener of a child whose listener is not known.
+    fn attribute(&self, child: &mut Connection) {
+        if child.is_server()
+            && child.listener.is_none()
+            && let Some(id) = self.listeners.of_child(&child.socket, child.met_ns)
+        {
+            child.cloned_from(id, self.listeners.get(id).socket.owner);
+        }
+    }
+
+    // Ends
+
+    /// Ends whatever lived at a pointer: another socket lives there now.
+    fn vacate(&mut self, sk: Sk, mono_ns: u64, out: &mut Vec<Line>) {
+        self.listeners.vacate(sk, mono_ns);
+        let old = [self.open.remove(&sk), self.queued_closed.remove(&sk)];
+        for mut connection in old.into_iter().flatten() {
+            connection.vanish();
+            self.end(connection, mono_ns, out);
+        }
+    }
+
+    /// Ends connections in the order of their numbers, which a map does not keep.
+    fn end_all(&mut self, mut all: Vec<Connection>, mono_ns: u64, out: &mut Vec<Line>) {
+        all.sort_unstable_by_key(|c| c.socket.conn);
+        for connection in all {
+            self.end(connection, mono_ns, out);
+        }
+    }
+
+    fn end_at(&self, mono_ns: u64, listener_closed: bool) -> End {
+        End {
+            mono_ns,
+            attached_ns: self.attached_ns,
+            losses: self.losses,
+            listener_closed,
+        }
+    }
+
+    /// Judges a connection, counts it and writes its line.
+    fn end(&mut self, mut connection: Connection, mono_ns: u64, out: &mut Vec<Line>) {
+        self.attribute(&mut connection);
+        let listener_closed = listener_closed(&self.listeners, &connection);
+        let line = connection.line(&self.end_at(mono_ns, listener_closed));
+        self.totals.incomplete += u64::from(!line.complete);
+        match line.subject.side {
+            Some(Side::Client) => self.totals.clients += 1,
+            Some(Side::Server) => self.totals.servers += 1,
+            _ => {}
+        }
+        if let Some(verdict) = line.verdict {
+            *self.totals.verdicts.entry(verdict).or_default() += 1;
+            let socket = &connection.socket;
+            self.listeners
+                .stats(connection.listener, socket.netns, &socket.tuple)
+                .count(&line, connection.handshake_finished());
+        }
+        out.push(Line::Connection(line));
+    }
+}
+
+/// Whether the accept queue that a child can be in is gone.
+fn listener_closed(listeners: &Listeners, child: &Connection) -> bool {
+    match child.listener {
+        Some(id) => listeners.is_closed(id),
+        None => listeners.all_closed(&child.socket, child.met_ns),
     }
 }

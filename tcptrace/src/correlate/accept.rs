@@ -1,0 +1,201 @@
+//! Returns of accept(): the listener, the connection that it took, the line.
+
+use super::Correlator;
+use super::connection::Connection;
+use super::listener::ListenerId;
+use super::socket::{Owner, Socket};
+use crate::errno;
+use crate::event::{self, Called, Event, Outcome, Sk, State, Tuple};
+use crate::fields::{self, Line, PidSource, Side, Subject};
+
+/// accept() on a socket that does not listen.
+const EINVAL: u32 = 22;
+
+/// The socket that an accept() returned.
+pub(super) struct Child {
+    pub sk: Sk,
+    pub cookie: Option<u64>,
+    pub tuple: event::Tuple,
+    pub state: Option<State>,
+    pub fastopen: bool,
+}
+
+/// When accept() was called, if that was seen.
+pub(super) fn called_ns(called: Called) -> Option<u64> {
+    match called {
+        Called::At(ns) => Some(ns),
+        Called::BeforeTrace | Called::Unknown => None,
+    }
+}
+
+impl Correlator {
+    /// An accept() returned.
+    pub(super) fn accept(
+        &mut self,
+        event: &Event,
+        accept: &event::Accept,
+        losses_before: u64,
+        out: &mut Vec<Line>,
+    ) {
+        let listener = self.listener_of_accept(event, accept, out);
+        match accept.outcome {
+            Outcome::Failed(errno) => self.accept_failed(event, accept, listener, errno, out),
+            Outcome::Accepted {
+                sk,
+                cookie,
+                tuple,
+                state,
+                fastopen,
+            } => {
+                let child = Child {
+                    sk,
+                    cookie,
+                    tuple,
+                    state,
+                    fastopen,
+                };
+                self.accepted(event, accept, listener, &child, losses_before, out);
+            }
+        }
+    }
+
+    fn accepted(
+        &mut self,
+        event: &Event,
+        accept: &event::Accept,
+        listener: Option<ListenerId>,
+        child: &Child,
+        losses_before: u64,
+        out: &mut Vec<Line>,
+    ) {
+        let known = self.take(child.sk, |c| c.may_be_accepted_as(child));
+        let mut connection = known.unwrap_or_else(|| {
+            self.vacate(child.sk, event.mono_ns, out);
+            Connection::found(self.next_conn(), event, accept, child, losses_before)
+        });
+        if listener.is_none() {
+            self.attribute(&mut connection);
+        }
+        connection.accept(event, accept, child, listener);
+        if let Some(id) = connection.listener {
+            // Of a listener that began before the trace this is the first that is known.
+            let owner = &mut self.listeners.get_mut(id).socket.owner;
+            *owner = owner.or(connection.socket.owner);
+        }
+
+        let subject = connection.socket.subject(connection.socket.owner);
+        let queue_ns = connection.accept_queue_ns();
+        let line = accept_line(event, accept, subject, self.conn_of(connection.listener));
+        let (verdict, reason) = connection
+            .judge_at_accept(&self.end_at(event.mono_ns, false))
+            .map(|judgement| (judgement.verdict, judgement.reason))
+            .unzip();
+        out.push(Line::Accept(fields::Accept {
+            accept_queue_ns: queue_ns,
+            verdict,
+            reason,
+            ..line
+        }));
+        if connection.socket.state == State::Close {
+            self.end(connection, event.mono_ns, out);
+        } else {
+            self.open.insert(child.sk, connection);
+        }
+    }
+
+    fn accept_failed(
+        &mut self,
+        event: &Event,
+        accept: &event::Accept,
+        listener: Option<ListenerId>,
+        errno: u32,
+        out: &mut Vec<Line>,
+    ) {
+        let own = listener_end(accept);
+        let caller = Owner {
+            task: accept.task,
+            source: PidSource::Accept,
+        };
+        let socket = Socket::found(0, Some(Side::Listener), accept.netns, own, State::Listen);
+        let subject = Subject {
+            conn: None,
+            ..socket.subject(Some(caller))
+        };
+        let stats = self.listeners.stats(listener, accept.netns, &own);
+        stats.failed_accepts += 1;
+        let line = accept_line(event, accept, subject, self.conn_of(listener));
+        out.push(Line::Accept(fields::Accept {
+            error: Some(errno::name(errno)),
+            ..line
+        }));
+    }
+
+    /// The listener of an accept(); one that the trace has not met began before it.
+    fn listener_of_accept(
+        &mut self,
+        event: &Event,
+        accept: &event::Accept,
+        out: &mut Vec<Line>,
+    ) -> Option<ListenerId> {
+        let sk = accept.listener?;
+        let own = listener_end(accept);
+        let known = self
+            .listeners
+            .at_sk(sk)
+            .filter(|&id| self.listeners.get(id).socket.may_be(&own));
+        if let Some(id) = known {
+            self.listeners.learn(id, &own);
+            return Some(id);
+        }
+        if matches!(accept.outcome, Outcome::Failed(EINVAL)) {
+            return None;
+        }
+        self.vacate(sk, event.mono_ns, out);
+        let socket = Socket::found(
+            self.next_conn(),
+            Some(Side::Listener),
+            accept.netns,
+            own,
+            State::Listen,
+        );
+        Some(self.listeners.open(sk, socket, None))
+    }
+
+    fn conn_of(&self, listener: Option<ListenerId>) -> Option<u64> {
+        listener.map(|id| self.listeners.get(id).socket.conn)
+    }
+}
+
+/// The listener's own end.
+fn listener_end(accept: &event::Accept) -> Tuple {
+    Tuple {
+        laddr: accept.listener_addr,
+        lport: accept.listener_port,
+        raddr: None,
+        rport: None,
+    }
+}
+
+/// What the lines of all accept() calls have in common.
+fn accept_line(
+    event: &Event,
+    accept: &event::Accept,
+    subject: Subject,
+    listener: Option<u64>,
+) -> fields::Accept {
+    let called_mono_ns = called_ns(accept.called);
+    fields::Accept {
+        mono_ns: event.mono_ns,
+        subject,
+        listener,
+        called_mono_ns,
+        blocked_ns: called_mono_ns.and_then(|called| event.mono_ns.checked_sub(called)),
+        accept_queue_ns: None,
+        backlog_len: accept.backlog_len,
+        backlog_max: accept.backlog_max,
+        witness: accept.witness,
+        error: None,
+        verdict: None,
+        reason: None,
+    }
+}

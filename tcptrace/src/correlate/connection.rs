@@ -1,0 +1,309 @@
+//! One connection's life: it takes the events of its socket and becomes a `connection` line.
+
+use super::accept::{Child, called_ns};
+use super::listener::ListenerId;
+use super::socket::{Owner, Socket};
+use super::verdict::{self, Accepted, Facts, Fate, Gap, Judgement};
+use crate::errno;
+use crate::event::{self, Context, Event, SetState, State};
+use crate::fields::{self, PidSource, Side, Transition};
+
+pub(super) struct Connection {
+    pub socket: Socket,
+    /// When the trace first met it.
+    pub met_ns: u64,
+    /// The listener it was cloned from; `None` while that is not known.
+    pub listener: Option<ListenerId>,
+    /// How often loss had been noticed when the trace met it.
+    losses: u64,
+    /// It began before the trace, or its birth was lost.
+    birth_unseen: bool,
+    syn_ns: Option<u64>,
+    established_ns: Option<u64>,
+    accepted: Option<Accepted>,
+    closed_ns: Option<u64>,
+    backlog: Option<Backlog>,
+    err: Option<u32>,
+    /// A process closed it or shut it down.
+    held: bool,
+}
+
+/// The accept queue as the child found it.
+struct Backlog {
+    ahead: u32,
+    max: u32,
+}
+
+/// What a connection's end depends on besides itself.
+pub(super) struct End {
+    pub mono_ns: u64,
+    /// When all hooks were attached.
+    pub attached_ns: u64,
+    /// How often loss has been noticed.
+    pub losses: u64,
+    /// The accept queue that it can have been in does not exist any more.
+    pub listener_closed: bool,
+}
+
+/// The side that a socket takes by being born in this transition; `None` when it is no birth.
+pub(super) fn birth(change: &SetState) -> Option<Side> {
+    match (change.oldstate, change.newstate) {
+        (State::Close, State::SynSent) => Some(Side::Client),
+        (State::Listen, State::SynRecv) => Some(Side::Server),
+        _ => None,
+    }
+}
+
+/// The side of a socket whose birth was not seen, as far as one transition shows it.
+fn side_of_unknown(change: &SetState) -> Option<Side> {
+    if change.oldstate == State::SynSent {
+        Some(Side::Client)
+    } else if change.backlog_max > 0 {
+        // Only listen() sets sk_max_ack_backlog, and only clones of a listener inherit it.
+        Some(Side::Server)
+    } else {
+        None
+    }
+}
+
+impl Connection {
+    /// A socket about to make its first transition of this trace: one that is just born, or one
+    /// that began before.
+    pub fn met(conn: u64, event: &Event, change: &SetState, losses: u64) -> Connection {
+        let side = birth(change).or_else(|| side_of_unknown(change));
+        let socket = Socket::new(conn, side, change);
+        // A port or family filter in the kernel cannot pass LISTEN→SYN_RECV on Linux 6.14 and
+        // before, where the peer is not in it; ESTABLISHED comes with the same segment and has
+        // all that matters.
+        let as_good_as_born = side == Some(Side::Server)
+            && (change.oldstate, change.newstate) == (State::SynRecv, State::Established);
+        let birth_unseen = birth(change).is_none() && !as_good_as_born;
+        Connection::new(socket, event.mono_ns, birth_unseen, losses)
+    }
+
+    /// A socket that accept() returned and that no event had shown.
+    pub fn found(
+        conn: u64,
+        event: &Event,
+        accept: &event::Accept,
+        child: &Child,
+        losses: u64,
+    ) -> Connection {
+        // Nearly always ESTABLISHED, should the kernel not have let us read it.
+        let state = child.state.unwrap_or(State::Established);
+        let socket = Socket::found(conn, Some(Side::Server), accept.netns, child.tuple, state);
+        Connection::new(socket, event.mono_ns, true, losses)
+    }
+
+    fn new(socket: Socket, met_ns: u64, birth_unseen: bool, losses: u64) -> Connection {
+        Connection {
+            socket,
+            met_ns,
+            listener: None,
+            losses,
+            birth_unseen,
+            syn_ns: None,
+            established_ns: None,
+            accepted: None,
+            closed_ns: None,
+            backlog: None,
+            err: None,
+            held: false,
+        }
+    }
+
+    /// Whether this transition, which is no birth, can be this connection's. If not, the birth of
+    /// another one at the same pointer was lost.
+    pub fn may_make(&self, change: &SetState) -> bool {
+        let closed = self.socket.state == State::Close && change.oldstate != State::Close;
+        let again = self.established_ns.is_some() && change.newstate == State::Established;
+        !closed && !again && self.socket.may_be(&change.tuple)
+    }
+
+    /// Whether an accept() can have returned this connection.
+    pub fn may_be_accepted_as(&self, child: &Child) -> bool {
+        self.accepted.is_none()
+            && self.socket.side != Some(Side::Client)
+            && self.socket.may_be(&child.tuple)
+    }
+
+    pub fn transition(&mut self, event: &Event, change: &SetState) -> Transition {
+        use State::*;
+        let backlog = || Backlog {
+            ahead: change.backlog_len,
+            max: change.backlog_max,
+        };
+        match (change.oldstate, change.newstate) {
+            (Close, SynSent) => {
+                self.syn_ns = Some(event.mono_ns);
+                self.socket.owner = change.task.map(|task| Owner {
+                    task,
+                    source: PidSource::Connect,
+                });
+            }
+            (Listen, SynRecv) => self.backlog = Some(backlog()),
+            (_, Established) => {
+                self.established_ns = self.established_ns.or(Some(event.mono_ns));
+                if self.is_server() {
+                    self.backlog = Some(backlog());
+                }
+            }
+            // tcp_close_state: only close() and shutdown() lead here.
+            (_, FinWait1 | LastAck) => self.held = true,
+            (_, Close) => {
+                self.closed_ns = self.closed_ns.or(Some(event.mono_ns));
+                // Without an error a process can only have closed it itself. With one, the
+                // process may be in accept(), which locks the child, or in read().
+                let aborted = change.err.is_none() && change.context == Some(Context::Process);
+                self.held |= aborted;
+            }
+            _ => {}
+        }
+        self.err = change.err;
+        self.socket.transition(event, change)
+    }
+
+    /// accept() returned it: from here on it is the acceptor's.
+    pub fn accept(
+        &mut self,
+        event: &Event,
+        accept: &event::Accept,
+        child: &Child,
+        listener: Option<ListenerId>,
+    ) {
+        // The accept proves that its socket was cloned from a listener.
+        self.socket.side = Some(Side::Server);
+        self.socket.learn(&child.tuple, child.cookie);
+        self.socket.owner = Some(Owner {
+            task: accept.task,
+            source: PidSource::Accept,
+        });
+        self.listener = listener.or(self.listener);
+        self.accepted = Some(Accepted {
+            mono_ns: event.mono_ns,
+            called: accept.called,
+            witness: accept.witness,
+            state: child.state,
+            fastopen: child.fastopen,
+            task: accept.task,
+        });
+    }
+
+    /// Its listener is found. Whoever listens will probably accept it, if that is to come yet.
+    pub fn cloned_from(&mut self, listener: ListenerId, owner: Option<Owner>) {
+        self.listener = Some(listener);
+        if self.socket.owner.is_none() && !self.birth_unseen {
+            self.socket.owner = owner.map(|owner| Owner {
+                source: PidSource::Presumed,
+                ..owner
+            });
+        }
+    }
+
+    pub fn is_server(&self) -> bool {
+        self.socket.side == Some(Side::Server)
+    }
+
+    /// Whether it is CLOSE but may still be in the accept queue: one that is reset there stays,
+    /// and accept() returns it later.
+    pub fn may_be_queued_closed(&self) -> bool {
+        let was_queued = self.established_ns.is_some() || self.birth_unseen || self.err.is_some();
+        self.socket.state == State::Close
+            && self.is_server()
+            && self.accepted.is_none()
+            && !self.held
+            && was_queued
+    }
+
+    /// The pointer's next life has begun, or another socket's event came from it: this one is
+    /// over, and unless it had reached CLOSE, that was not seen. A child in SYN_RECV may end so:
+    /// of two that the same ACK made on two CPUs the kernel drops one in silence.
+    pub fn vanish(&mut self) {
+        if !matches!(self.socket.state, State::Close | State::SynRecv) {
+            self.socket.missed = true;
+        }
+    }
+
+    /// ESTABLISHED to the return of accept(), in nanoseconds; 0 when accept() came first.
+    pub fn accept_queue_ns(&self) -> Option<u64> {
+        let accepted = self.accepted?;
+        Some(accepted.mono_ns.saturating_sub(self.established_ns?))
+    }
+
+    /// Whether the trace shows that the handshake finished: accept() proves it too, but for Fast
+    /// Open.
+    pub fn handshake_finished(&self) -> bool {
+        self.established_ns.is_some() || self.accepted.is_some_and(|a| !a.fastopen)
+    }
+
+    /// Its line, at its end.
+    pub fn line(&self, end: &End) -> fields::Connection {
+        let (verdict, reason, evidence) = match self.is_server().then(|| self.judge(end)) {
+            Some(j) => (Some(j.verdict), Some(j.reason), j.evidence),
+            None => (None, None, None),
+        };
+        fields::Connection {
+            mono_ns: end.mono_ns,
+            subject: self.socket.subject(self.socket.owner),
+            syn_mono_ns: self.syn_ns,
+            established_mono_ns: self.established_ns,
+            accept_called_mono_ns: self.accepted.and_then(|a| called_ns(a.called)),
+            accepted_mono_ns: self.accepted.map(|a| a.mono_ns),
+            closed_mono_ns: self.closed_ns,
+            handshake_ns: self.handshake_ns(),
+            accept_queue_ns: self.accept_queue_ns(),
+            backlog_ahead: self.backlog.as_ref().map(|b| b.ahead),
+            backlog_max: self.backlog.as_ref().map(|b| b.max),
+            verdict,
+            reason,
+            evidence,
+            state: self.socket.state,
+            error: self.err.map(errno::name),
+            complete: self.gap(end).is_none(),
+        }
+    }
+
+    /// What is known so far, taking `end` for the end.
+    fn judge(&self, end: &End) -> Judgement {
+        verdict::judge(&Facts {
+            attached_ns: end.attached_ns,
+            established_ns: self.established_ns,
+            accepted: self.accepted,
+            gap: self.gap(end),
+            fate: self.fate(end),
+        })
+    }
+
+    /// The verdict at the return of accept(); `None` while ESTABLISHED may still come and decide.
+    pub fn judge_at_accept(&self, now: &End) -> Option<Judgement> {
+        let undecided = self.established_ns.is_none() && self.gap(now).is_none();
+        (!undecided).then(|| self.judge(now))
+    }
+
+    fn handshake_ns(&self) -> Option<u64> {
+        self.established_ns?.checked_sub(self.syn_ns?)
+    }
+
+    fn gap(&self, end: &End) -> Option<Gap> {
+        if self.met_ns < end.attached_ns || (self.birth_unseen && end.losses == 0) {
+            Some(Gap::BeforeTrace)
+        } else if self.birth_unseen {
+            Some(Gap::Beginning)
+        } else if self.socket.missed || self.losses != end.losses {
+            Some(Gap::Lost)
+        } else {
+            None
+        }
+    }
+
+    fn fate(&self, end: &End) -> Fate {
+        match (self.socket.state, self.err) {
+            _ if self.held => Fate::Held,
+            (State::Close, Some(errno)) => Fate::Failed(errno),
+            (State::Close, None) if end.listener_closed => Fate::ListenerClosed,
+            (State::Close, None) => Fate::Dropped,
+            (State::CloseWait, _) => Fate::PeerClosed,
+            _ => Fate::Open,
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Listeners: who they are, which of them a child belongs to, and what happened at each.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use rustc_hash::FxHashMap;
+
+use super::socket::Socket;
+use super::stats::Stats;
+use crate::event::{Sk, Tuple};
+use crate::fields::ListenerSummary;
+
+/// Every listener of the trace; one that has closed stays for the summary.
+#[derive(Default)]
+pub(super) struct Listeners {
+    all: Vec<Listener>,
+    /// The last listener at each pointer. It stays after its end, as an accept() that was under
+    /// way returns after it, until the pointer is born again.
+    at_sk: FxHashMap<Sk, ListenerId>,
+    /// By network namespace and port.
+    at_port: FxHashMap<(u32, u16), Vec<ListenerId>>,
+    /// What cannot be laid at one listener's door, by network namespace and own end.
+    unattributed: FxHashMap<(u32, IpAddr, Option<u16>), Stats>,
+}
+
+/// Index of a listener in [`Listeners`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct ListenerId(usize);
+
+pub(super) struct Listener {
+    pub socket: Socket,
+    /// `None`: before the trace.
+    opened_ns: Option<u64>,
+    closed_ns: Option<u64>,
+    stats: Stats,
+}
+
+impl Listener {
+    fn listened_at(&self, ns: u64) -> bool {
+        self.opened_ns.is_none_or(|opened| opened <= ns)
+            && self.closed_ns.is_none_or(|closed| ns <= closed)
+    }
+}
+
+impl Listeners {
+    /// Adds a listener. `opened_ns` is `None` for one that began before the trace.
+    pub fn open(&mut self, sk: Sk, socket: Socket, opened_ns: Option<u64>) -> ListenerId {
+        let id = ListenerId(self.all.len());
+        self.at_sk.insert(sk, id);
+        self.all.push(Listener {
+            socket,
+            opened_ns,
+            closed_ns: None,
+            stats: Stats::default(),
+        });
+        self.index(id);
+        id
+    }
+
+    /// Makes a listener findable by its port, if that is known by now.
+    fn index(&mut self, id: ListenerId) {
+        let socket = &self.all[id.0].socket;
+        let Some(port) = socket.tuple.lport else {
+            return;
+        };
+        let ids = self.at_port.entry((socket.netns, port)).or_default();
+        // A port that is opened again and again would grow this list, and the search in it.
+        ids.retain(|&other| other != id && self.all[other.0].closed_ns.is_none());
+        ids.push(id);
+    }
+
+    pub fn at_sk(&self, sk: Sk) -> Option<ListenerId> {
+        self.at_sk.get(&sk).copied()
+    }
+
+    pub fn get(&self, id: ListenerId) -> &Listener {
+        &self.all[id.0]
+    }
+
+    pub fn get_mut(&mut self, id: ListenerId) -> &mut Listener {
+        &mut self.all[id.0]
+    }
+
+    pub fn is_closed(&self, id: ListenerId) -> bool {
+        self.get(id).closed_ns.is_some()
+    }
+
+    /// A listener's own end, as an event shows it. The kernel chooses the port of an unbound
+    /// socket only after CLOSE→LISTEN.
+    pub fn learn(&mut self, id: ListenerId, tuple: &Tuple) {
+        let socket = &mut self.all[id.0].socket;
+        let port_was_known = socket.tuple.lport.is_some();
+        socket.learn(tuple, None);
+        if !port_was_known {
+            self.index(id);
+        }
+    }
+
+    pub fn close(&mut self, id: ListenerId, mono_ns: u64) {
+        self.all[id.0].closed_ns.get_or_insert(mono_ns);
+    }
+
+    /// The pointer's next life has begun; the listener that lived there is over.
+    pub fn vacate(&mut self, sk: Sk, mono_ns: u64) {
+        if let Some(id) = self.at_sk.remove(&sk) {
+            self.close(id, mono_ns);
+        }
+    }
+
+    /// The listener that a child born at `born_ns` was cloned from, if only one can be: listeners
+    /// may share an address (SO_REUSEPORT), and the child does not name its own.
+    pub fn of_child(&self, child: &Socket, born_ns: u64) -> Option<ListenerId> {
+        let mut candidates = self.candidates(child, born_ns);
+        let first = candidates.next()?;
+        candidates.next().is_none().then_some(first)
+    }
+
+    /// Whether every listener that the child can come from has closed, and there is one.
+    pub fn all_closed(&self, child: &Socket, born_ns: u64) -> bool {
+        let mut candidates = self.candidates(child, born_ns).peekable();
+        candidates.peek().is_some() && candidates.all(|id| self.is_closed(id))
+    }
+
+    /// The listeners at the child's birth that match its own end best.
+    fn candidates(&self, child: &Socket, born_ns: u64) -> impl Iterator<Item = ListenerId> {
+        let laddr = child.tuple.laddr;
+        let at_port = child
+            .tuple
+            .lport
+            .and_then(|port| self.at_port.get(&(child.netns, port)));
+        let matches = move || {
+            at_port.into_iter().flatten().filter_map(move |&id| {
+                let listener = self.get(id);
+                let rank = match_rank(listener.socket.tuple.laddr, laddr)?;
+                listener.listened_at(born_ns).then_some((rank, id))
+            })
+        };
+        let best = matches().map(|(rank, _)| rank).min();
+        matches().filter_map(move |(rank, id)| (Some(rank) == best).then_some(id))
+    }
+
+    /// The counts that belong to a connection or a failed accept at this end.
+    pub fn stats(&mut self, listener: Option<ListenerId>, netns: u32, own: &Tuple) -> &mut Stats {
+        match listener {
+            Some(id) => &mut self.all[id.0].stats,
+            None => self
+                .unattributed
+                .entry((netns, own.laddr, own.lport))
+                .or_default(),
+        }
+    }
+
+    /// What happened at each listener, by port, address and number.
+    pub fn summarize(self) -> Vec<ListenerSummary> {
+        let listeners = self.all.into_iter().map(|listener| {
+            let Socket {
+                conn, netns, tuple, ..
+            } = listener.socket;
+            let of = summary(Some(conn), netns, tuple.laddr, tuple.lport);
+            listener.stats.summarize(of)
+        });
+        let others = self
+            .unattributed
+            .into_iter()
+            .map(|((netns, laddr, lport), stats)| {
+                stats.summarize(summary(None, netns, laddr, lport))
+            });
+        let mut all: Vec<ListenerSummary> = listeners.chain(others).collect();
+        all.sort_by_key(|l| (l.lport, l.laddr, l.conn, l.netns));
+        all
+    }
+}
+
+fn summary(conn: Option<u64>, netns: u32, laddr: IpAddr, lport: Option<u16>) -> ListenerSummary {
+    ListenerSummary {
+        conn,
+        laddr,
+        lport,
+        netns,
+        connections: 0,
+        accepted: 0,
+        never_accepted: 0,
+        failed_accepts: 0,
+        accept_queue_p50_ns: None,
+        accept_queue_p99_ns: None,
+        accept_queue_max_ns: None,
+    }
+}
+
+/// How well a listener's address fits a child's, best first; `None` if not at all. The kernel asks
+/// in this order (`inet_lookup_listener`, net/ipv4/inet_hashtables.c): the address itself, the
+/// wildcard of its family, then for IPv4 the wildcard of a dual-stack IPv6 socket.
+fn match_rank(listener: IpAddr, child: IpAddr) -> Option<u8> {
+    let any4 = listener == IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let any6 = listener == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    match child {
+        _ if listener == child => Some(0),
+        IpAddr::V4(_) if any4 => Some(1),
+        IpAddr::V4(_) if any6 => Some(2),
+        IpAddr::V6(_) if any6 => Some(1),
+        _ => None,
+    }
+}

@@ -1,0 +1,139 @@
+//! What connections and listeners have in common: which socket, whose, and in which state.
+
+use std::net::IpAddr;
+
+use crate::errno;
+use crate::event::{Context, Event, SetState, State, Task, Tuple};
+use crate::fields::{PidSource, Side, Subject, Transition};
+
+/// Whose socket it is, and how that is known.
+#[derive(Clone, Copy)]
+pub(super) struct Owner {
+    pub task: Task,
+    pub source: PidSource,
+}
+
+/// One life of a socket, from its birth to its end.
+pub(super) struct Socket {
+    /// Its number in the trace.
+    pub conn: u64,
+    pub side: Option<Side>,
+    pub netns: u32,
+    /// The best known ends: the kernel tells them piece by piece.
+    pub tuple: Tuple,
+    pub cookie: Option<u64>,
+    pub owner: Option<Owner>,
+    pub state: State,
+    /// When it entered `state`; `None` when that was not seen.
+    since_ns: Option<u64>,
+    /// One of its transitions was missed.
+    pub missed: bool,
+}
+
+impl Socket {
+    /// A socket about to make its first transition of this trace.
+    pub fn new(conn: u64, side: Option<Side>, first: &SetState) -> Socket {
+        Socket::found(conn, side, first.netns, first.tuple, first.oldstate)
+    }
+
+    /// A socket that something else than a transition showed.
+    pub fn found(conn: u64, side: Option<Side>, netns: u32, tuple: Tuple, state: State) -> Socket {
+        Socket {
+            conn,
+            side,
+            netns,
+            tuple,
+            cookie: None,
+            owner: None,
+            state,
+            since_ns: None,
+            missed: false,
+        }
+    }
+
+    /// Adds what an event knows; what it does not know stays as it was.
+    pub fn learn(&mut self, tuple: &Tuple, cookie: Option<u64>) {
+        let known = &mut self.tuple;
+        if !tuple.laddr.is_unspecified() {
+            known.laddr = tuple.laddr;
+        }
+        known.lport = tuple.lport.or(known.lport);
+        known.raddr = tuple.raddr.or(known.raddr);
+        known.rport = tuple.rport.or(known.rport);
+        self.cookie = cookie.or(self.cookie);
+    }
+
+    /// Whether these ends can be this socket's: no part that both know differs.
+    pub fn may_be(&self, tuple: &Tuple) -> bool {
+        fn agree<T: PartialEq>(a: Option<T>, b: Option<T>) -> bool {
+            a.is_none() || b.is_none() || a == b
+        }
+        let specified = |addr: IpAddr| (!addr.is_unspecified()).then_some(addr);
+        agree(specified(self.tuple.laddr), specified(tuple.laddr))
+            && agree(self.tuple.lport, tuple.lport)
+            && agree(self.tuple.raddr, tuple.raddr)
+            && agree(self.tuple.rport, tuple.rport)
+    }
+
+    /// Enters `change.newstate`, and tells so in a line.
+    pub fn transition(&mut self, event: &Event, change: &SetState) -> Transition {
+        self.learn(&change.tuple, change.cookie);
+        let closer = closer(change);
+        self.owner = self.owner.or(closer);
+
+        if self.state != change.oldstate {
+            self.missed = true;
+            self.since_ns = None;
+        }
+        let in_state_ns = self
+            .since_ns
+            .and_then(|since| event.mono_ns.checked_sub(since));
+        self.state = change.newstate;
+        self.since_ns = Some(event.mono_ns);
+
+        Transition {
+            mono_ns: event.mono_ns,
+            subject: self.subject(closer.or(self.owner)),
+            oldstate: change.oldstate,
+            newstate: change.newstate,
+            in_state_ns,
+            context: change.context,
+            cpu: event.cpu,
+            synthetic: false,
+            error: change.err.map(errno::name),
+        }
+    }
+
+    /// The head of a line, naming `owner`.
+    pub fn subject(&self, owner: Option<Owner>) -> Subject {
+        Subject {
+            conn: Some(self.conn),
+            side: self.side,
+            family: self.tuple.family(),
+            laddr: self.tuple.laddr,
+            lport: self.tuple.lport,
+            raddr: self.tuple.raddr,
+            rport: self.tuple.rport,
+            netns: self.netns,
+            cookie: self.cookie,
+            pid: owner.map(|o| o.task.pid),
+            tid: owner.map(|o| o.task.tid),
+            comm: owner.map(|o| o.task.comm),
+            pid_source: owner.map(|o| o.source),
+        }
+    }
+}
+
+/// Whoever closes the socket, or shuts it down, by this transition: the ones that close(),
+/// shutdown() and exit make. A closer need not be the owner.
+fn closer(change: &SetState) -> Option<Owner> {
+    let closing = matches!(
+        change.newstate,
+        State::FinWait1 | State::LastAck | State::Close
+    );
+    let task = change.task?;
+    (closing && change.context == Some(Context::Process)).then_some(Owner {
+        task,
+        source: PidSource::Close,
+    })
+}

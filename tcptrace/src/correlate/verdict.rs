@@ -1,0 +1,295 @@
+//! What the evidence shows about handshake and accept(): facts in, a verdict and its reason out.
+//!
+//! ESTABLISHED and accept() are two facts that no one orders for us: with TCP Fast Open the
+//! kernel itself lets accept() come first. Everything here compares times of the same clock.
+
+use std::fmt;
+
+use crate::duration::Human;
+use crate::errno;
+use crate::event::{Called, State, Task, Witness};
+use crate::fields::Verdict;
+
+/// What is known of a server-side connection at its end. Times are CLOCK_MONOTONIC nanoseconds.
+#[derive(Clone, Debug)]
+pub(super) struct Facts {
+    /// When all hooks were attached: accept() calls that returned earlier may not have been seen.
+    pub attached_ns: u64,
+    pub established_ns: Option<u64>,
+    pub accepted: Option<Accepted>,
+    pub gap: Option<Gap>,
+    pub fate: Fate,
+}
+
+/// The accept() that took the connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Accepted {
+    /// When it returned.
+    pub mono_ns: u64,
+    pub called: Called,
+    pub witness: Witness,
+    /// The connection's state at the return.
+    pub state: Option<State>,
+    /// The final ACK had not come.
+    pub fastopen: bool,
+    pub task: Task,
+}
+
+/// Why something may have happened to the connection that the trace does not show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gap {
+    /// It began before the trace.
+    BeforeTrace,
+    /// Its beginning was not seen, and the trace has lost events, so either may be why.
+    Beginning,
+    /// Events were lost while it lived.
+    Lost,
+}
+
+impl Gap {
+    fn why(self) -> &'static str {
+        match self {
+            Gap::BeforeTrace => "the connection began before the trace",
+            Gap::Beginning => "the connection began before the trace, or events were lost",
+            Gap::Lost => "events were lost",
+        }
+    }
+}
+
+/// What became of a connection, as far as its last events show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// Open at the end of the trace, or gone without a trace.
+    Open,
+    /// The same; the peer has closed its side.
+    PeerClosed,
+    /// Ended by an error (an errno), as by the peer's RST.
+    Failed(u32),
+    /// Dropped from the accept queue as its listener closed.
+    ListenerClosed,
+    /// Ended without an error, and by no process that held it.
+    Dropped,
+    /// A process closed it or shut it down, so accept() had handed it out.
+    Held,
+}
+
+/// A verdict, why, and the names of the events that it rests on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Judgement {
+    pub verdict: Verdict,
+    pub reason: String,
+    pub evidence: Option<String>,
+}
+
+const ESTABLISHED: &str = "inet_sock_set_state SYN_RECV→ESTABLISHED";
+const TO_CLOSE_WAIT: &str = "inet_sock_set_state ESTABLISHED→CLOSE_WAIT";
+const TO_CLOSE: &str = "inet_sock_set_state →CLOSE";
+const LISTEN_TO_CLOSE: &str = "inet_sock_set_state LISTEN→CLOSE";
+const ACCEPT_ENTRY: &str = "accept() entry";
+const FAST_OPEN: &str = "tcp_sock.fastopen_rsk";
+
+/// The name of the event that showed accept()'s return.
+fn accept_exit(witness: Witness) -> &'static str {
+    match witness {
+        Witness::SysExit => "accept() exit (sys_exit)",
+    }
+}
+
+/// Weighs the facts of one server-side connection.
+pub(super) fn judge(facts: &Facts) -> Judgement {
+    match (&facts.accepted, facts.established_ns) {
+        (Some(accepted), Some(established_ns)) if accepted.mono_ns < established_ns => {
+            let follows_child_lock = accepted.witness.follows_child_lock();
+            accepted_first(accepted, established_ns, follows_child_lock)
+        }
+        (Some(accepted), Some(established_ns)) => {
+            established_first(accepted, established_ns, facts.attached_ns)
+        }
+        (Some(accepted), None) => established_unseen(accepted, facts.gap),
+        (None, Some(_)) => accept_unseen(facts),
+        (None, None) => nothing_seen(facts),
+    }
+}
+
+/// ESTABLISHED, then accept() returned. When it was called tells who waited for whom.
+fn established_first(accepted: &Accepted, established_ns: u64, attached_ns: u64) -> Judgement {
+    let wait = Human(accepted.mono_ns - established_ns);
+    let who = Who(accepted.task);
+    let exit = accept_exit(accepted.witness);
+    match accepted.called {
+        Called::At(called_ns) if established_ns <= called_ns => Judgement::new(
+            Verdict::Queued,
+            format!("the kernel finished the handshake {wait} before accept() returned to {who}"),
+            &[ESTABLISHED, ACCEPT_ENTRY, exit],
+        ),
+        Called::At(called_ns) => Judgement::new(
+            Verdict::Awaited,
+            format!(
+                "accept() had been waiting for {}; it returned to {who} {wait} after the kernel \
+                 finished the handshake",
+                Human(established_ns - called_ns),
+            ),
+            &[ACCEPT_ENTRY, ESTABLISHED, exit],
+        ),
+        Called::BeforeTrace if attached_ns <= established_ns => Judgement::new(
+            Verdict::Awaited,
+            format!(
+                "accept() was blocked since before the trace began; it returned to {who} {wait} \
+                 after the kernel finished the handshake"
+            ),
+            &[ESTABLISHED, exit],
+        ),
+        Called::BeforeTrace | Called::Unknown => Judgement::new(
+            Verdict::Unknown,
+            format!(
+                "the kernel finished the handshake {wait} before accept() returned to {who}; \
+                 when it was called was not seen"
+            ),
+            &[ESTABLISHED, exit],
+        ),
+    }
+}
+
+/// accept() returned, then ESTABLISHED.
+///
+/// A witness inside `inet_csk_accept` can see that without Fast Open: the softirq puts the child
+/// into the accept queue (`inet_csk_complete_hashdance`) just before it makes it ESTABLISHED
+/// (`tcp_child_process`), and an accept() on another CPU can take it in between. A witness that
+/// `follows_child_lock` cannot: it has waited for that softirq.
+fn accepted_first(accepted: &Accepted, established_ns: u64, follows_child_lock: bool) -> Judgement {
+    let lead = Human(established_ns - accepted.mono_ns);
+    let who = Who(accepted.task);
+    let exit = accept_exit(accepted.witness);
+    if accepted.fastopen {
+        Judgement::new(
+            Verdict::FastOpen,
+            format!(
+                "accept() returned to {who} {lead} before the kernel finished the handshake, as \
+                 TCP Fast Open allows"
+            ),
+            &[exit, FAST_OPEN, ESTABLISHED],
+        )
+    } else if !follows_child_lock && accepted.state == Some(State::SynRecv) {
+        Judgement::new(
+            Verdict::Overlapped,
+            format!(
+                "the final ACK had queued the connection; {who} took it on another CPU {lead} \
+                 before the kernel, handling the same ACK, made it ESTABLISHED"
+            ),
+            &[exit, ESTABLISHED],
+        )
+    } else {
+        Judgement::new(
+            Verdict::Violated,
+            format!(
+                "accept() returned to {who} {lead} before the kernel finished the handshake, \
+                 without TCP Fast Open"
+            ),
+            &[exit, ESTABLISHED],
+        )
+    }
+}
+
+/// accept() returned; no ESTABLISHED.
+fn established_unseen(accepted: &Accepted, gap: Option<Gap>) -> Judgement {
+    let who = Who(accepted.task);
+    let exit = accept_exit(accepted.witness);
+    if accepted.fastopen {
+        return Judgement::new(
+            Verdict::FastOpen,
+            format!(
+                "accept() returned to {who} before the kernel finished the handshake, as TCP \
+                 Fast Open allows"
+            ),
+            &[exit, FAST_OPEN],
+        );
+    }
+    let why = gap.map_or("it was not seen", Gap::why);
+    Judgement::new(
+        Verdict::Unknown,
+        format!("when the kernel finished the handshake is not known: {why}"),
+        &[exit],
+    )
+}
+
+/// ESTABLISHED; no accept(). Only a trace without a gap can say that there was none.
+fn accept_unseen(facts: &Facts) -> Judgement {
+    let unknown = |reason: String| Judgement::new(Verdict::Unknown, reason, &[ESTABLISHED]);
+    if let Some(gap) = facts.gap {
+        let why = gap.why();
+        return unknown(format!("whether accept() took it is not known: {why}"));
+    }
+    let never = |fate: fmt::Arguments<'_>, evidence: &[&str]| {
+        let reason = format!("the kernel finished the handshake; accept() never took it: {fate}");
+        Judgement::new(Verdict::NeverAccepted, reason, evidence)
+    };
+    match facts.fate {
+        Fate::Open => never(
+            format_args!("it was still in the accept queue when the trace ended"),
+            &[ESTABLISHED],
+        ),
+        Fate::PeerClosed => never(
+            format_args!(
+                "the peer has closed, and it was still in the accept queue when the trace ended"
+            ),
+            &[ESTABLISHED, TO_CLOSE_WAIT],
+        ),
+        Fate::Failed(errno) => {
+            let error = errno::name(errno);
+            match &*error {
+                // tcp_reset (net/ipv4/tcp_input.c): the second one in CLOSE_WAIT.
+                "ECONNRESET" | "EPIPE" => never(
+                    format_args!("the peer reset it while it was queued ({error})"),
+                    &[ESTABLISHED, TO_CLOSE],
+                ),
+                _ => never(
+                    format_args!("it failed while it was queued ({error})"),
+                    &[ESTABLISHED, TO_CLOSE],
+                ),
+            }
+        }
+        Fate::ListenerClosed => never(
+            format_args!("the listener closed"),
+            &[ESTABLISHED, LISTEN_TO_CLOSE, TO_CLOSE],
+        ),
+        Fate::Dropped => never(
+            format_args!("the kernel dropped it from the accept queue"),
+            &[ESTABLISHED, TO_CLOSE],
+        ),
+        Fate::Held => unknown("a process closed it, but no accept() of it was seen".into()),
+    }
+}
+
+/// Neither ESTABLISHED nor accept().
+fn nothing_seen(facts: &Facts) -> Judgement {
+    let reason = match (facts.gap, facts.fate) {
+        (Some(gap), _) => format!(
+            "whether accept() came after the handshake is not known: {}",
+            gap.why()
+        ),
+        (None, Fate::Failed(errno)) => {
+            format!("the handshake did not finish ({})", errno::name(errno))
+        }
+        (None, _) => "the handshake did not finish".into(),
+    };
+    Judgement::new(Verdict::Unknown, reason, &[])
+}
+
+impl Judgement {
+    fn new(verdict: Verdict, reason: String, evidence: &[&str]) -> Judgement {
+        Judgement {
+            verdict,
+            reason,
+            evidence: (!evidence.is_empty()).then(|| evidence.join(", ")),
+        }
+    }
+}
+
+/// A process in a sentence: `server[4711]`.
+struct Who(Task);
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[{}]", self.0.comm, self.0.pid)
+    }
+}
