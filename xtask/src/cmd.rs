@@ -1,0 +1,63 @@
+//! Running other programs: every error names the command line that failed.
+
+use std::{
+    env,
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+/// The project's top folder.
+///
+/// Asked of cargo at run time: a path compiled in would go stale when the folder is moved.
+pub fn root() -> Result<PathBuf> {
+    let xtask = env::var_os("CARGO_MANIFEST_DIR")
+        .context("CARGO_MANIFEST_DIR is not set: start this program as `cargo xtask`")?;
+    let root = Path::new(&xtask)
+        .parent()
+        .context("xtask lies in no folder")?;
+    Ok(root.to_path_buf())
+}
+
+/// `cargo` of the toolchain that runs this program, started in the project's top folder.
+pub fn cargo(root: &Path) -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(root);
+    cargo
+}
+
+/// Runs a command that speaks for itself on the terminal.
+pub fn run(command: &mut Command) -> Result<()> {
+    let status = command
+        .status()
+        .with_context(|| format!("cannot start `{}`", line(command)))?;
+    ensure!(status.success(), "`{}` failed: {status}", line(command));
+    Ok(())
+}
+
+/// Runs a command for what it prints; its stderr stays on the terminal.
+pub fn output(command: &mut Command) -> Result<String> {
+    let output = command
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot start `{}`", line(command)))?;
+    ensure!(
+        output.status.success(),
+        "`{}` failed: {}",
+        line(command),
+        output.status
+    );
+    String::from_utf8(output.stdout)
+        .with_context(|| format!("`{}` printed no UTF-8", line(command)))
+}
+
+/// The command as one would type it.
+pub fn line(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words
+        .map(OsStr::to_string_lossy)
+        .collect::<Vec<_>>()
+        .join(" ")
+}

@@ -1,0 +1,35 @@
+//! The eBPF object: users embed the committed one, so they build with stable Rust alone. These
+//! commands make it from source and prove that it is what the source says.
+
+mod build;
+mod buildinfo;
+mod strip;
+mod toolchain;
+
+use std::path::Path;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Rebuild the object and its BUILDINFO under tcptrace/ebpf/, to be committed
+    Build {
+        /// Build the diagnostics object, which also logs, to target/ebpf/tcptrace-log.bpf.o
+        #[arg(long)]
+        log: bool,
+    },
+}
+
+pub fn run(root: &Path, args: &Args) -> Result<()> {
+    match args.task {
+        Task::Build { log: true } => build::diagnostics(root),
+        Task::Build { log: false } => build::committed(root),
+    }
+}

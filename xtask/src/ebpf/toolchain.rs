@@ -1,0 +1,99 @@
+//! The eBPF toolchain: a rustc with the source of its own `core`, and a bpf-linker that reads
+//! the bitcode of that rustc.
+//!
+//! `core` is built from source for the eBPF target, and only with the compiler that it belongs to.
+
+use std::{
+    env,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::cmd;
+
+/// Names a compiler to use instead of the one that `setup` makes; bpf-linker is then found on PATH.
+const RUSTC_VARIABLE: &str = "TCPTRACE_EBPF_RUSTC";
+
+/// Where `setup` puts its toolchain.
+pub fn folder(root: &Path) -> PathBuf {
+    root.join("target/ebpf-toolchain")
+}
+
+/// A toolchain that was tried and answers.
+pub struct Toolchain {
+    pub rustc: PathBuf,
+    /// PATH on which rustc finds bpf-linker.
+    pub path: OsString,
+    /// The first line of `rustc -vV`.
+    pub rustc_version: String,
+    /// The version of the LLVM that rustc was built with.
+    pub llvm_version: String,
+    pub linker_version: String,
+}
+
+impl Toolchain {
+    /// The compiler that the environment names, else the one that `setup` made.
+    pub fn find(root: &Path) -> Result<Toolchain> {
+        let path = env::var_os("PATH").unwrap_or_default();
+        match env::var_os(RUSTC_VARIABLE) {
+            Some(rustc) => Toolchain::try_out(rustc.into(), path)
+                .with_context(|| format!("{RUSTC_VARIABLE} names no usable eBPF toolchain")),
+            None => {
+                let folder = folder(root);
+                let rustc = folder.join("rustc");
+                ensure!(
+                    rustc.exists(),
+                    "no eBPF toolchain here: run `cargo xtask ebpf setup`"
+                );
+                let ours = [folder.join("bin")].into_iter();
+                let path = env::join_paths(ours.chain(env::split_paths(&path)))?;
+                Toolchain::try_out(rustc, path)
+                    .context("the eBPF toolchain is broken: run `cargo xtask ebpf setup`")
+            }
+        }
+    }
+
+    fn try_out(rustc: PathBuf, path: OsString) -> Result<Toolchain> {
+        let versions = cmd::output(Command::new(&rustc).arg("-vV"))?;
+        let linker = cmd::output(
+            Command::new("bpf-linker")
+                .arg("--version")
+                .env("PATH", &path),
+        )?;
+        let toolchain = Toolchain {
+            rustc_version: versions.lines().next().unwrap_or_default().to_owned(),
+            llvm_version: llvm_version(&versions)?,
+            linker_version: linker.trim().to_owned(),
+            rustc,
+            path,
+        };
+        let core = toolchain.library_source()?.join("library/core");
+        ensure!(
+            core.exists(),
+            "{} comes without the source of core, {}",
+            toolchain.rustc.display(),
+            core.display()
+        );
+        Ok(toolchain)
+    }
+
+    /// Where the compiler looks for the source of `core`.
+    pub fn library_source(&self) -> Result<PathBuf> {
+        let sysroot = cmd::output(Command::new(&self.rustc).args(["--print", "sysroot"]))?;
+        Ok(Path::new(sysroot.trim()).join("lib/rustlib/src/rust"))
+    }
+}
+
+/// The LLVM version in what `rustc -vV` prints.
+fn llvm_version(versions: &str) -> Result<String> {
+    let line = versions
+        .lines()
+        .find_map(|l| l.strip_prefix("LLVM version: "));
+    match line {
+        Some(version) => Ok(version.to_owned()),
+        None => bail!("`rustc -vV` names no LLVM version"),
+    }
+}
