@@ -72,11 +72,21 @@ pub struct Trace {
     pub ports: Vec<PortRange>,
 
     /// Only sockets with this local port
-    #[arg(short = 'L', long = "local-port", value_name = "PORTS", value_delimiter = ',')]
+    #[arg(
+        short = 'L',
+        long = "local-port",
+        value_name = "PORTS",
+        value_delimiter = ','
+    )]
     pub local_ports: Vec<PortRange>,
 
     /// Only sockets with this remote port
-    #[arg(short = 'D', long = "remote-port", value_name = "PORTS", value_delimiter = ',')]
+    #[arg(
+        short = 'D',
+        long = "remote-port",
+        value_name = "PORTS",
+        value_delimiter = ','
+    )]
     pub remote_ports: Vec<PortRange>,
 
     /// Only IPv4 (IPv4-mapped connections included)

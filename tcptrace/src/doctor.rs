@@ -20,11 +20,18 @@ const SYSCALLS: u32 = 100_000;
 /// Prints the report; fails as a trace would fail, with the same exit codes.
 pub async fn run() -> anyhow::Result<u8> {
     let mut report = String::new();
-    report += &format!("tcptrace {} on Linux {}\n", env!("CARGO_PKG_VERSION"), kernel_release());
+    report += &format!(
+        "tcptrace {} on Linux {}\n",
+        env!("CARGO_PKG_VERSION"),
+        kernel_release()
+    );
     privilege::check()?;
     report += "\nHooks\n";
     for finding in survey()? {
-        let refusal = finding.refusal.as_deref().and_then(|text| text.lines().next());
+        let refusal = finding
+            .refusal
+            .as_deref()
+            .and_then(|text| text.lines().next());
         report += &format!(
             "  {:<20} {:<11} {} {}\n",
             finding.row.hook.name(),

@@ -97,7 +97,9 @@ mod tests {
 
     #[test]
     fn what_is_no_port_is_refused() {
-        for text in ["", "0", "65536", "-1", "http", "80-", "-80", "90-80", "8 0", "0-10"] {
+        for text in [
+            "", "0", "65536", "-1", "http", "80-", "-80", "90-80", "8 0", "0-10",
+        ] {
             assert!(text.parse::<PortRange>().is_err(), "{text:?}");
         }
     }
@@ -112,7 +114,10 @@ mod tests {
         let described: Vec<_> = filter.describe().into_iter().collect();
         assert_eq!(
             described,
-            [("family", "6".to_owned()), ("port", "80,443-445".to_owned())]
+            [
+                ("family", "6".to_owned()),
+                ("port", "80,443-445".to_owned())
+            ]
         );
         assert!(Filter::default().describe().is_empty());
     }

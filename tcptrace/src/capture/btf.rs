@@ -85,7 +85,9 @@ impl Btf {
         let header = |at| word(&data, at).map(|word| word as usize);
         let body = header(4)?;
         let section = |offset, len| -> Result<_, BtfError> {
-            let start = body.checked_add(header(offset)?).ok_or(BtfError::Malformed)?;
+            let start = body
+                .checked_add(header(offset)?)
+                .ok_or(BtfError::Malformed)?;
             let end = start.checked_add(header(len)?).ok_or(BtfError::Malformed)?;
             if end > data.len() {
                 return Err(BtfError::Malformed);
@@ -153,7 +155,9 @@ impl Btf {
         (1..self.types.len() as u32).find(|&id| {
             let at = self.types[id as usize];
             self.word(at + 4).is_ok_and(|info| kind_of(info) == wanted)
-                && self.word(at).is_ok_and(|offset| self.name(offset) == name.as_bytes())
+                && self
+                    .word(at)
+                    .is_ok_and(|offset| self.name(offset) == name.as_bytes())
         })
     }
 
@@ -162,11 +166,9 @@ impl Btf {
         // A chain in real BTF is a handful long; the bound keeps a damaged one from looping.
         for _ in 0..64 {
             match self.kind(id)? {
-                kind::TYPEDEF
-                | kind::VOLATILE
-                | kind::CONST
-                | kind::RESTRICT
-                | kind::TYPE_TAG => id = self.word(self.type_at(id)? + 8)?,
+                kind::TYPEDEF | kind::VOLATILE | kind::CONST | kind::RESTRICT | kind::TYPE_TAG => {
+                    id = self.word(self.type_at(id)? + 8)?
+                }
                 _ => return Ok(id),
             }
         }
@@ -299,7 +301,10 @@ mod tests {
         let btf = Btf::parse(blob()).unwrap();
         let error = |path| btf.offset(path).unwrap_err().to_string();
         assert_eq!(error("nosuch.a"), "this kernel has no struct nosuch");
-        assert_eq!(error("outer.z"), "this kernel's struct outer has no member z");
+        assert_eq!(
+            error("outer.z"),
+            "this kernel's struct outer has no member z"
+        );
         assert_eq!(error("outer.bits"), "outer.bits is a bit field");
     }
 

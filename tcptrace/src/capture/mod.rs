@@ -339,7 +339,9 @@ pub fn survey() -> Result<Vec<Finding>, CaptureError> {
         for carrier in row.carriers {
             let tried = carrier.attach(&mut ebpf, &kernel_btf);
             carrier.detach(&mut ebpf);
-            let refusal = tried.err().map(|error| format!("{:#}", anyhow::Error::new(error)));
+            let refusal = tried
+                .err()
+                .map(|error| format!("{:#}", anyhow::Error::new(error)));
             let works = refusal.is_none();
             findings.push(Finding {
                 row,

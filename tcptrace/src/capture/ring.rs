@@ -46,7 +46,9 @@ impl Batch {
 impl<'a> FromIterator<&'a [u8]> for Batch {
     fn from_iter<I: IntoIterator<Item = &'a [u8]>>(records: I) -> Batch {
         let mut bytes = BytesMut::new();
-        records.into_iter().for_each(|record| append(&mut bytes, record));
+        records
+            .into_iter()
+            .for_each(|record| append(&mut bytes, record));
         Batch(bytes.freeze())
     }
 }

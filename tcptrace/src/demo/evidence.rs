@@ -13,25 +13,40 @@ use crate::sink::Sink;
 /// How long the trace may take to show something that has happened.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A sink that remembers.
+/// What a trace has shown so far, for whoever waits for it.
 #[derive(Clone, Default)]
 pub struct Evidence(Arc<(Mutex<Vec<Line>>, Condvar)>);
 
-impl Sink for Evidence {
+/// A sink that collects evidence. It shows its lines when it is flushed, so that a log flushed
+/// before it is on the screen by then.
+pub struct Collector {
+    fresh: Vec<Line>,
+    evidence: Evidence,
+}
+
+impl Sink for Collector {
     fn line(&mut self, line: &Line) -> io::Result<()> {
-        let (lines, arrived) = &*self.0;
-        let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.push(line.clone());
-        arrived.notify_all();
+        self.fresh.push(line.clone());
         Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        let (lines, arrived) = &*self.evidence.0;
+        let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.append(&mut self.fresh);
+        arrived.notify_all();
         Ok(())
     }
 }
 
 impl Evidence {
+    pub fn collector(&self) -> Collector {
+        Collector {
+            fresh: vec![],
+            evidence: self.clone(),
+        }
+    }
+
     /// Waits until `find` finds something in the trace so far.
     fn wait<T>(&self, what: &str, find: impl Fn(&Line) -> Option<T>) -> anyhow::Result<T> {
         let (lines, arrived) = &*self.0;
@@ -51,8 +66,19 @@ impl Evidence {
         }
     }
 
-    /// Waits for the end of the connection that was made to `port`, as its server end saw it.
+    /// Waits for the end of the connection that was made to `port`, as its server end saw it, and
+    /// of its listener.
     pub fn server_connection(&self, port: u16) -> anyhow::Result<Connection> {
+        self.wait("the end of the listener", |line| match line {
+            Line::Transition(transition)
+                if transition.subject.side == Some(Side::Listener)
+                    && transition.subject.lport == Some(port)
+                    && transition.newstate == State::Close =>
+            {
+                Some(())
+            }
+            _ => None,
+        })?;
         self.wait("the end of the connection", |line| match line {
             Line::Connection(connection)
                 if connection.subject.side == Some(Side::Server)
@@ -85,8 +111,8 @@ impl Evidence {
     /// Whether any accept() has returned for `port` so far, successful or not.
     pub fn any_accept(&self, port: u16) -> bool {
         let lines = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.iter().any(
-            |line| matches!(line, Line::Accept(accept) if accept.subject.lport == Some(port)),
-        )
+        lines
+            .iter()
+            .any(|line| matches!(line, Line::Accept(accept) if accept.subject.lport == Some(port)))
     }
 }

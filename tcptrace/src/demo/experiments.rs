@@ -3,11 +3,11 @@
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 
 use super::evidence::Evidence;
 use crate::duration::Human;
@@ -106,13 +106,36 @@ fn join<T>(role: JoinHandle<anyhow::Result<T>>) -> anyhow::Result<T> {
         .unwrap_or_else(|_| Err(anyhow::anyhow!("a role of the experiment has panicked")))
 }
 
-/// A client that connects, sends its greeting, and holds the connection until it is told to close.
-fn client(addr: SocketAddr) -> anyhow::Result<TcpStream> {
-    join(role("client", move || {
-        let mut stream = TcpStream::connect(addr)?;
-        stream.write_all(GREETING)?;
-        Ok(stream)
-    })?)
+/// A client that has connected and sent its greeting.
+struct Client {
+    addr: SocketAddr,
+    close: Sender<()>,
+    role: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Client {
+    fn connect(to: SocketAddr) -> anyhow::Result<Client> {
+        let (connected, addr) = channel();
+        let (close, closing) = channel();
+        let role = role("client", move || {
+            let mut stream = TcpStream::connect(to)?;
+            stream.write_all(GREETING)?;
+            connected.send(stream.local_addr()?)?;
+            closing.recv()?;
+            Ok(())
+        })?;
+        let Ok(addr) = addr.recv() else {
+            join(role)?;
+            bail!("the client gave up");
+        };
+        Ok(Client { addr, close, role })
+    }
+
+    fn close(self) -> anyhow::Result<()> {
+        // A client that is gone has its own error to tell.
+        let _ = self.close.send(());
+        join(self.role)
+    }
 }
 
 fn late_accept(stage: Stage, evidence: &Evidence) -> anyhow::Result<String> {
@@ -134,11 +157,11 @@ fn late_accept(stage: Stage, evidence: &Evidence) -> anyhow::Result<String> {
         Ok((own, peer))
     })?;
     ready.recv().context("the server could not listen")?;
-    let stream = client(addr)?;
-    let clients_addr = stream.local_addr()?;
+    let client = Client::connect(addr)?;
+    let clients_addr = client.addr;
     connected.send(())?;
     thread::sleep(PAUSE + PAUSE / 5);
-    drop(stream);
+    client.close()?;
     let (own, peer) = join(server)?;
 
     let traced = evidence.server_connection(port)?;
@@ -154,8 +177,14 @@ fn late_accept(stage: Stage, evidence: &Evidence) -> anyhow::Result<String> {
         Human(waited)
     );
     ensure!(own.port() == port, "accept() made a new port, {own}");
-    ensure!(peer == clients_addr, "the peer is {peer}, not {clients_addr}");
-    ensure!(traced.subject.rport == Some(peer.port()), "another connection was traced");
+    ensure!(
+        peer == clients_addr,
+        "the peer is {peer}, not {clients_addr}"
+    );
+    ensure!(
+        traced.subject.rport == Some(peer.port()),
+        "another connection was traced"
+    );
     Ok(format!(
         "So: ESTABLISHED {} before accept() returned; the 18 bytes were waiting there.\n\
          What accept() returned is {own} with peer {peer}: the server's own port and the \
@@ -177,7 +206,7 @@ fn early_accept(stage: Stage, evidence: &Evidence) -> anyhow::Result<String> {
     ready.recv().context("the server could not listen")?;
     // Time for the server to block in accept().
     thread::sleep(PAUSE);
-    drop(client(addr)?);
+    Client::connect(addr)?.close()?;
     join(server)?;
 
     let traced = evidence.server_connection(port)?;
@@ -196,12 +225,12 @@ fn early_accept(stage: Stage, evidence: &Evidence) -> anyhow::Result<String> {
 fn no_accept(stage: Stage, evidence: &Evidence) -> anyhow::Result<String> {
     let (addr, port) = (stage.addr, stage.port());
     let listener = join(role("server", move || Ok(stage.listen()?))?)?;
-    let stream = client(addr)?;
+    let client = Client::connect(addr)?;
     evidence.established(Side::Client, port)?;
     evidence.established(Side::Server, port)?;
     thread::sleep(PAUSE);
     ensure!(!evidence.any_accept(port), "somebody called accept()");
-    drop(stream);
+    client.close()?;
     join(role("server", move || {
         drop(listener);
         Ok(())
@@ -213,6 +242,8 @@ fn no_accept(stage: Stage, evidence: &Evidence) -> anyhow::Result<String> {
         "the verdict was {:?}, not never_accepted",
         traced.verdict
     );
-    Ok("So: both ends were ESTABLISHED, and the client could send; accept() was never called."
-        .into())
+    Ok(
+        "So: both ends were ESTABLISHED, and the client could send; accept() was never called."
+            .into(),
+    )
 }

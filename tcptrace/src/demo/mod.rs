@@ -1,7 +1,7 @@
 //! `tcptrace demo`: three experiments on loopback, traced, and what they prove.
 
-mod experiments;
 mod evidence;
+mod experiments;
 
 use std::io;
 use std::sync::mpsc::{Receiver, channel};
@@ -55,12 +55,14 @@ pub async fn run(options: &Demo) -> anyhow::Result<u8> {
         },
         Output {
             name: "the demo's evidence".into(),
-            sink: Box::new(evidence.clone()),
+            sink: Box::new(evidence.collector()),
         },
     ];
     let mut tracing = Tracing::start(&request, outputs, None)?;
 
-    println!("Does accept() do the three-way handshake? Three experiments on this machine's kernel.");
+    println!(
+        "Does accept() do the three-way handshake? Three experiments on this machine's kernel."
+    );
     let played = play(stages, evidence, &tracing)?;
     tracing.trace(Until::default(), None).await?;
     let outcome = tracing.end().await?;
@@ -101,7 +103,12 @@ fn play(
         .spawn(move || {
             let shown = EXPERIMENTS.iter().zip(stages).enumerate().try_for_each(
                 |(index, (experiment, stage))| {
-                    println!("\n{}. {}\n   {}\n", index + 1, experiment.title, experiment.plot);
+                    println!(
+                        "\n{}. {}\n   {}\n",
+                        index + 1,
+                        experiment.title,
+                        experiment.plot
+                    );
                     let conclusion = (experiment.play)(stage, &evidence)?;
                     println!("\n   {}", conclusion.replace('\n', "\n   "));
                     Ok(())

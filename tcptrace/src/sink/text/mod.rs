@@ -30,9 +30,9 @@ use crate::fields::{Accept, Connection, Line, Lost, Subject, Transition, Verdict
 /// Where the columns start. A connection on 127.0.0.1 fits into 110 characters, at both its ends.
 const CONN: usize = 17;
 const TUPLE: usize = 23;
-const WHAT: usize = 57;
-const IN_STATE: usize = 83;
-const PROCESS: usize = 93;
+const WHAT: usize = 58;
+const IN_STATE: usize = 84;
+const PROCESS: usize = 94;
 
 /// Room for a duration such as `999.9 ms`.
 const DURATION: usize = PROCESS - IN_STATE - 2;
