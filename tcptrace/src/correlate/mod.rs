@@ -3,7 +3,7 @@
 //! A socket's identity is its pointer and its birth. Each life of a pointer gets a number; what
 //! lived there before has ended by then, whether its end was seen or not. Within one life,
 //! ESTABLISHED and accept() are two facts that may come in either order, so the verdict is made at
-//! the end, from everything that was seen ([`verdict`]).
+//! the end, from everything that was seen (`verdict.rs`).
 
 mod accept;
 mod connection;

@@ -156,7 +156,11 @@ fn established_first(accepted: &Accepted, established_ns: u64, attached_ns: u64)
 /// into the accept queue (`inet_csk_complete_hashdance`) just before it makes it ESTABLISHED
 /// (`tcp_child_process`), and an accept() on another CPU can take it in between. A witness that
 /// `follows_child_lock` cannot: it has waited for that softirq.
-fn accepted_first(accepted: &Accepted, established_ns: u64, follows_child_lock: bool) -> Judgement {
+pub(super) fn accepted_first(
+    accepted: &Accepted,
+    established_ns: u64,
+    follows_child_lock: bool,
+) -> Judgement {
     let lead = Human(established_ns - accepted.mono_ns);
     let who = Who(accepted.task);
     let exit = accept_exit(accepted.witness);

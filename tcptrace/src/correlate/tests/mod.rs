@@ -1,1 +1,313 @@
+//! Scripted traces: each test says what the kernel did and reads the lines that follow.
 
+mod diagram;
+mod identity;
+mod listeners;
+mod loss;
+mod random;
+mod verdicts;
+
+use std::net::IpAddr;
+
+use super::{Correlator, Totals};
+use crate::event::State::*;
+use crate::event::{
+    Accept, Called, Comm, Context, Event, Kind, Outcome, SetState, Sk, State, Task, Tuple, Witness,
+};
+use crate::fields::{self, Line, Side, Verdict};
+
+pub const US: u64 = 1_000;
+pub const MS: u64 = 1_000 * US;
+/// All hooks are attached here.
+pub const START: u64 = 1_000 * MS;
+pub const NETNS: u32 = 4026531840;
+pub const PORT: u16 = 7878;
+pub const ECONNRESET: u32 = 104;
+
+/// A socket on loopback, as the kernel would show it when it knows everything.
+#[derive(Clone, Copy)]
+pub struct Sock {
+    pub sk: Sk,
+    pub tuple: Tuple,
+    pub backlog_max: u32,
+}
+
+pub fn tuple(laddr: &str, lport: u16, peer: Option<(&str, u16)>) -> Tuple {
+    Tuple {
+        laddr: laddr.parse().unwrap(),
+        lport: Some(lport),
+        raddr: peer.map(|(addr, _)| addr.parse().unwrap()),
+        rport: peer.map(|(_, port)| port),
+    }
+}
+
+/// The listener at 127.0.0.1:7878.
+pub fn listener() -> Sock {
+    listener_at(1, "127.0.0.1")
+}
+
+pub fn listener_at(sk: u64, laddr: &str) -> Sock {
+    Sock {
+        sk: Sk(sk),
+        tuple: tuple(laddr, PORT, None),
+        backlog_max: 128,
+    }
+}
+
+/// A child of that listener; its peer's port is `40000 + sk`.
+pub fn child(sk: u64) -> Sock {
+    Sock {
+        sk: Sk(sk),
+        tuple: tuple("127.0.0.1", PORT, Some(("127.0.0.1", 40_000 + sk as u16))),
+        backlog_max: 128,
+    }
+}
+
+/// A client of that listener from port `40000 + sk`.
+pub fn client(sk: u64) -> Sock {
+    Sock {
+        sk: Sk(sk),
+        tuple: tuple("127.0.0.1", 40_000 + sk as u16, Some(("127.0.0.1", PORT))),
+        backlog_max: 0,
+    }
+}
+
+impl Sock {
+    /// In a softirq, without error, nothing else known.
+    pub fn enters(&self, oldstate: State, newstate: State) -> SetState {
+        SetState {
+            sk: self.sk,
+            cookie: None,
+            netns: NETNS,
+            tuple: self.tuple,
+            oldstate,
+            newstate,
+            context: Some(Context::Softirq),
+            task: None,
+            backlog_len: 0,
+            backlog_max: self.backlog_max,
+            err: None,
+        }
+    }
+
+    /// The same in a process.
+    pub fn enters_by(&self, task: Task, oldstate: State, newstate: State) -> SetState {
+        SetState {
+            context: Some(Context::Process),
+            task: Some(task),
+            ..self.enters(oldstate, newstate)
+        }
+    }
+
+    /// accept() on this listener returns with `outcome`.
+    fn accept_returns(&self, called: Called, outcome: Outcome) -> Accept {
+        Accept {
+            outcome,
+            listener: Some(self.sk),
+            listener_addr: self.tuple.laddr,
+            listener_port: self.tuple.lport,
+            netns: NETNS,
+            called,
+            witness: Witness::SysExit,
+            task: server(),
+            backlog_len: 0,
+            backlog_max: self.backlog_max,
+        }
+    }
+
+    pub fn accepts(&self, child: &Sock, called: Called) -> Accept {
+        self.accept_returns(
+            called,
+            Outcome::Accepted {
+                sk: child.sk,
+                cookie: None,
+                tuple: child.tuple,
+                state: Some(Established),
+                fastopen: false,
+            },
+        )
+    }
+
+    pub fn accepts_fast(&self, child: &Sock, called: Called) -> Accept {
+        self.accept_returns(
+            called,
+            Outcome::Accepted {
+                sk: child.sk,
+                cookie: None,
+                tuple: child.tuple,
+                state: Some(SynRecv),
+                fastopen: true,
+            },
+        )
+    }
+
+    pub fn fails_to_accept(&self, errno: u32) -> Accept {
+        self.accept_returns(Called::Unknown, Outcome::Failed(errno))
+    }
+}
+
+pub fn task(pid: u32, name: &str) -> Task {
+    Task {
+        pid,
+        tid: pid,
+        comm: Comm::from(name),
+    }
+}
+
+pub fn server() -> Task {
+    task(4711, "server")
+}
+
+pub fn visitor() -> Task {
+    task(815, "visitor")
+}
+
+/// A trace in the making: a clock, a loss count, and the lines so far.
+pub struct Trace {
+    correlator: Correlator,
+    pub now: u64,
+    pub lost: u32,
+    pub lines: Vec<Line>,
+}
+
+/// A trace in which nothing has happened yet.
+pub fn trace() -> Trace {
+    Trace {
+        correlator: Correlator::new(START),
+        now: START,
+        lost: 0,
+        lines: Vec::new(),
+    }
+}
+
+/// A trace with `listener()` listening, as conn 1.
+pub fn listening() -> Trace {
+    let mut t = trace();
+    t.set(listener().enters_by(server(), Close, Listen));
+    t
+}
+
+/// A trace with `child(2)` of that listener in SYN_RECV, as conn 2.
+pub fn syn_recv() -> Trace {
+    let mut t = listening();
+    t.set(child(2).enters(Listen, SynRecv));
+    t
+}
+
+/// A trace with `child(2)` ESTABLISHED, at `t.now`.
+pub fn established() -> Trace {
+    let mut t = syn_recv();
+    t.set(child(2).enters(SynRecv, Established));
+    t
+}
+
+/// A trace with `child(2)` accepted.
+pub fn accepted() -> Trace {
+    let mut t = established();
+    t.wait(MS);
+    t.accept(listener().accepts(&child(2), Called::At(t.now)));
+    t
+}
+
+/// A trace with `client(2)` in SYN_SENT, as conn 1.
+pub fn syn_sent() -> Trace {
+    let mut t = trace();
+    t.set(client(2).enters_by(visitor(), Close, SynSent));
+    t
+}
+
+impl Trace {
+    pub fn wait(&mut self, ns: u64) {
+        self.now += ns;
+    }
+
+    fn event(&mut self, kind: Kind) {
+        let event = Event {
+            mono_ns: self.now,
+            cpu: 0,
+            lost: self.lost,
+            kind,
+        };
+        self.correlator.event(&event, &mut self.lines);
+    }
+
+    /// A microsecond later, a socket enters a state.
+    pub fn set(&mut self, change: SetState) {
+        self.wait(US);
+        self.event(Kind::SetState(change));
+    }
+
+    /// A microsecond later, an accept() returns.
+    pub fn accept(&mut self, accept: Accept) {
+        self.wait(US);
+        self.event(Kind::Accept(accept));
+    }
+
+    /// `child` is born and becomes ESTABLISHED.
+    pub fn establish(&mut self, child: &Sock) {
+        self.set(child.enters(Listen, SynRecv));
+        self.set(child.enters(SynRecv, Established));
+    }
+
+    /// `sock` goes from state to state, a millisecond in each.
+    pub fn walk(&mut self, sock: &Sock, path: &[State]) {
+        for step in path.windows(2) {
+            self.wait(MS - US);
+            self.set(sock.enters(step[0], step[1]));
+        }
+    }
+
+    pub fn finish(&mut self) -> Totals {
+        self.wait(US);
+        self.correlator.finish(self.now, self.lost, &mut self.lines)
+    }
+
+    pub fn transitions(&self) -> Vec<&fields::Transition> {
+        let only = self.lines.iter().filter_map(|line| match line {
+            Line::Transition(x) => Some(x),
+            _ => None,
+        });
+        only.collect()
+    }
+
+    pub fn accepts(&self) -> Vec<&fields::Accept> {
+        let only = self.lines.iter().filter_map(|line| match line {
+            Line::Accept(x) => Some(x),
+            _ => None,
+        });
+        only.collect()
+    }
+
+    pub fn connections(&self) -> Vec<&fields::Connection> {
+        let only = self.lines.iter().filter_map(|line| match line {
+            Line::Connection(x) => Some(x),
+            _ => None,
+        });
+        only.collect()
+    }
+
+    /// The last transition, which should be the one that the script has just made.
+    pub fn last_transition(&self) -> &fields::Transition {
+        self.transitions().last().expect("a transition")
+    }
+
+    pub fn last_accept(&self) -> &fields::Accept {
+        self.accepts().last().expect("an accept")
+    }
+
+    /// The line of a connection that must have ended, once.
+    pub fn connection(&self, conn: u64) -> &fields::Connection {
+        let mut all = self.connections();
+        all.retain(|c| c.subject.conn == Some(conn));
+        assert_eq!(all.len(), 1, "connection lines of {conn}");
+        all[0]
+    }
+
+    pub fn verdict(&self, conn: u64) -> Verdict {
+        self.connection(conn).verdict.expect("a verdict")
+    }
+
+    pub fn reason(&self, conn: u64) -> &str {
+        self.connection(conn).reason.as_deref().expect("a reason")
+    }
+}

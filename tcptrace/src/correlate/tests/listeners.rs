@@ -1,0 +1,259 @@
+//! Listeners: which of them a child is laid to, failed accepts, and the summary.
+
+use super::*;
+use crate::fields::PidSource;
+
+/// Which of these listeners (conn 1, 2, …) a child at `laddr` is laid to: by its presumed owner,
+/// who is process 10 + conn.
+fn presumed(listeners: &[&str], laddr: &str) -> Option<u32> {
+    let mut t = trace();
+    for (n, addr) in listeners.iter().enumerate() {
+        let sk = n as u64 + 1;
+        let owner = task(10 + sk as u32, "owner");
+        t.set(listener_at(sk, addr).enters_by(owner, Close, Listen));
+    }
+    let child = Sock {
+        tuple: tuple(laddr, PORT, Some(("192.0.2.1", 40_000))),
+        ..child(100)
+    };
+    t.establish(&child);
+    t.last_transition().subject.pid
+}
+
+#[test]
+fn child_is_laid_to_the_best_match() {
+    for (listeners, laddr, expected) in [
+        (&["127.0.0.1"][..], "127.0.0.1", Some(11)),
+        (&["127.0.0.2"], "127.0.0.1", None),
+        (&["0.0.0.0"], "127.0.0.1", Some(11)),
+        (&["::"], "127.0.0.1", Some(11)),
+        (&["::"], "::1", Some(11)),
+        (&["0.0.0.0"], "::1", None),
+        (&["::1"], "127.0.0.1", None),
+        (&["0.0.0.0", "127.0.0.1"], "127.0.0.1", Some(12)),
+        (&["127.0.0.1", "0.0.0.0"], "127.0.0.2", Some(12)),
+        (&["::", "0.0.0.0"], "127.0.0.1", Some(12)),
+        (&["::", "0.0.0.0"], "::1", Some(11)),
+        (&["0.0.0.0", "0.0.0.0"], "127.0.0.1", None),
+        // Linux 6.14 and before: the child's first event has the listener's address.
+        (&["0.0.0.0", "127.0.0.1"], "0.0.0.0", Some(11)),
+    ] {
+        assert_eq!(
+            presumed(listeners, laddr),
+            expected,
+            "{listeners:?} {laddr}"
+        );
+    }
+}
+
+#[test]
+fn other_namespace_or_port_is_another_listener() {
+    let mut t = listening();
+    t.set(SetState {
+        netns: NETNS + 1,
+        ..child(2).enters(Listen, SynRecv)
+    });
+    assert_eq!(t.last_transition().subject.pid, None);
+    let elsewhere = Tuple {
+        lport: Some(PORT + 1),
+        ..child(3).tuple
+    };
+    t.set(SetState {
+        tuple: elsewhere,
+        ..child(3).enters(Listen, SynRecv)
+    });
+    assert_eq!(t.last_transition().subject.pid, None);
+}
+
+#[test]
+fn reuseport_is_open_until_accept_tells() {
+    let (a, b) = (listener_at(1, "0.0.0.0"), listener_at(2, "0.0.0.0"));
+    let mut t = trace();
+    t.set(a.enters_by(task(11, "a"), Close, Listen));
+    t.set(b.enters_by(task(12, "b"), Close, Listen));
+    t.establish(&child(10));
+    t.accept(b.accepts(&child(10), Called::At(t.now)));
+    assert_eq!(t.last_accept().listener, Some(2));
+    t.establish(&child(11));
+    let totals = t.finish();
+    let counts: Vec<_> = totals
+        .listeners
+        .iter()
+        .map(|l| (l.conn, l.laddr.to_string(), l.connections, l.never_accepted))
+        .collect();
+    assert_eq!(
+        counts,
+        [
+            (Some(1), "0.0.0.0".into(), 0, 0),
+            (Some(2), "0.0.0.0".into(), 1, 0),
+            (None, "127.0.0.1".into(), 1, 1),
+        ]
+    );
+}
+
+#[test]
+fn reuseport_queues_are_gone_when_all_have_closed() {
+    let (a, b) = (listener_at(1, "0.0.0.0"), listener_at(2, "0.0.0.0"));
+    let mut t = trace();
+    t.set(a.enters_by(server(), Close, Listen));
+    t.set(b.enters_by(server(), Close, Listen));
+    t.establish(&child(10));
+    t.set(SetState {
+        err: Some(ECONNRESET),
+        ..child(10).enters(Established, Close)
+    });
+    t.set(a.enters_by(server(), Listen, Close));
+    assert!(t.connections().is_empty());
+    t.set(b.enters_by(server(), Listen, Close));
+    assert_eq!(t.verdict(3), Verdict::NeverAccepted);
+}
+
+#[test]
+fn sibling_that_closed_leaves_one() {
+    let (a, b) = (listener_at(1, "0.0.0.0"), listener_at(2, "0.0.0.0"));
+    let mut t = trace();
+    t.set(a.enters_by(server(), Close, Listen));
+    t.set(b.enters_by(server(), Close, Listen));
+    t.set(a.enters_by(server(), Listen, Close));
+    t.establish(&child(10));
+    assert_eq!(
+        t.last_transition().subject.pid_source,
+        Some(PidSource::Presumed)
+    );
+    assert_eq!(t.finish().listeners[1].connections, 1);
+}
+
+#[test]
+fn port_chosen_by_listen_is_learnt_from_accept() {
+    let mut t = trace();
+    let unbound = Tuple {
+        lport: None,
+        ..listener().tuple
+    };
+    t.set(SetState {
+        tuple: unbound,
+        ..listener().enters_by(server(), Close, Listen)
+    });
+    t.establish(&child(2));
+    t.accept(listener().accepts(&child(2), Called::At(t.now)));
+    t.establish(&child(3));
+    assert_eq!(t.last_transition().subject.pid, Some(4711));
+    let totals = t.finish();
+    assert_eq!(totals.listeners.len(), 1);
+    assert_eq!(totals.listeners[0].lport, Some(PORT));
+    assert_eq!(totals.listeners[0].connections, 2);
+}
+
+#[test]
+fn listener_from_before_the_trace() {
+    let mut t = trace();
+    t.establish(&child(2));
+    t.set(listener().enters_by(server(), Listen, Close));
+    assert_eq!(t.last_transition().in_state_ns, None);
+    assert_eq!(t.last_transition().subject.side, Some(Side::Listener));
+    assert_eq!(
+        t.last_transition().subject.pid_source,
+        Some(PidSource::Close)
+    );
+    t.set(child(2).enters(Established, Close));
+    assert!(t.reason(1).ends_with("the listener closed"));
+    let totals = t.finish();
+    assert_eq!(totals.listeners.len(), 1);
+    assert_eq!(totals.listeners[0].never_accepted, 1);
+}
+
+#[test]
+fn failed_accepts_name_the_listener_and_the_caller() {
+    let mut t = listening();
+    t.accept(listener().fails_to_accept(11));
+    let line = t.last_accept();
+    assert_eq!(line.error.as_deref(), Some("EAGAIN"));
+    assert_eq!(line.listener, Some(1));
+    assert_eq!(line.subject.conn, None);
+    assert_eq!(line.subject.side, Some(Side::Listener));
+    assert_eq!(line.subject.lport, Some(PORT));
+    assert_eq!(line.subject.pid_source, Some(PidSource::Accept));
+    assert_eq!(line.accept_queue_ns, None);
+    t.accept(listener_at(9, "127.0.0.9").fails_to_accept(11));
+    assert_eq!(t.last_accept().listener, Some(2));
+    let totals = t.finish();
+    assert!(t.connections().is_empty());
+    assert_eq!(totals.listeners[0].failed_accepts, 1);
+    assert_eq!(totals.listeners[1].failed_accepts, 1);
+}
+
+#[test]
+fn accept_under_way_when_the_listener_closes_is_still_its() {
+    let mut t = established();
+    let called = Called::At(t.now);
+    t.set(listener().enters_by(server(), Listen, Close));
+    t.accept(listener().accepts(&child(2), called));
+    assert_eq!(t.last_accept().listener, Some(1));
+    t.accept(listener().fails_to_accept(22));
+    assert_eq!(t.last_accept().listener, Some(1));
+    assert_eq!(t.finish().listeners.len(), 1);
+}
+
+#[test]
+fn accept_on_a_socket_that_does_not_listen_makes_no_listener() {
+    let mut t = trace();
+    t.accept(listener().fails_to_accept(22));
+    assert_eq!(t.last_accept().listener, None);
+    t.accept(Accept {
+        listener: None,
+        ..listener().fails_to_accept(11)
+    });
+    assert_eq!(t.last_accept().listener, None);
+    let totals = t.finish();
+    assert_eq!(totals.listeners.len(), 1);
+    assert_eq!(totals.listeners[0].conn, None);
+    assert_eq!(totals.listeners[0].failed_accepts, 2);
+}
+
+#[test]
+fn accept_without_its_listener_takes_the_childs() {
+    let mut t = established();
+    t.accept(Accept {
+        listener: None,
+        ..listener().accepts(&child(2), Called::At(t.now))
+    });
+    assert_eq!(t.last_accept().listener, Some(1));
+}
+
+#[test]
+fn backlog_is_the_queue_as_the_child_found_it() {
+    let mut t = listening();
+    t.set(SetState {
+        backlog_len: 1,
+        ..child(2).enters(Listen, SynRecv)
+    });
+    t.set(SetState {
+        backlog_len: 3,
+        ..child(2).enters(SynRecv, Established)
+    });
+    t.set(SetState {
+        backlog_len: 2,
+        ..child(3).enters(Listen, SynRecv)
+    });
+    t.finish();
+    let backlog = |conn| {
+        let c = t.connection(conn);
+        (c.backlog_ahead, c.backlog_max)
+    };
+    assert_eq!(backlog(2), (Some(3), Some(128)));
+    assert_eq!(backlog(3), (Some(2), Some(128)));
+}
+
+#[test]
+fn port_opened_again_and_again_is_several_listeners() {
+    let mut t = trace();
+    for n in 0..100 {
+        t.set(listener().enters_by(server(), Close, Listen));
+        t.establish(&child(2 + n));
+        t.accept(listener().accepts(&child(2 + n), Called::At(t.now)));
+        t.set(listener().enters_by(server(), Listen, Close));
+    }
+    let totals = t.finish();
+    assert_eq!(totals.listeners.len(), 100);
+    assert!(totals.listeners.iter().all(|l| l.accepted == 1));
+}

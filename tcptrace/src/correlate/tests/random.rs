@@ -1,0 +1,171 @@
+//! Whatever comes, in whatever order: no panic, one line a connection, and sums that agree.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+/// A small generator (xorshift64), so that a failing seed fails again.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % n
+    }
+
+    fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    fn maybe<T>(&mut self, value: T) -> Option<T> {
+        (!self.one_in(4)).then_some(value)
+    }
+
+    fn state(&mut self) -> State {
+        State::ALL[self.below(State::ALL.len() as u64) as usize]
+    }
+
+    /// Few pointers, addresses and ports, so that lives collide.
+    fn sock(&mut self) -> Sock {
+        let addrs = ["127.0.0.1", "0.0.0.0", "::", "::1"];
+        let laddr = addrs[self.below(4) as usize].parse().unwrap();
+        let peer = addrs[self.below(4) as usize].parse().unwrap();
+        let (lport, rport) = (self.below(3) as u16, self.below(3) as u16);
+        Sock {
+            sk: Sk(self.below(6)),
+            tuple: Tuple {
+                laddr,
+                lport: self.maybe(lport),
+                raddr: self.maybe(peer),
+                rport: self.maybe(rport),
+            },
+            backlog_max: self.below(3) as u32,
+        }
+    }
+
+    fn change(&mut self) -> SetState {
+        let births = [(Close, SynSent), (Listen, SynRecv), (Close, Listen)];
+        let steps = [
+            (SynRecv, Established),
+            (Established, Close),
+            (Listen, Close),
+        ];
+        let (oldstate, newstate) = match self.below(3) {
+            0 => births[self.below(3) as usize],
+            1 => steps[self.below(3) as usize],
+            _ => (self.state(), self.state()),
+        };
+        let sock = self.sock();
+        let change = match self.one_in(2) {
+            true => sock.enters_by(visitor(), oldstate, newstate),
+            false => sock.enters(oldstate, newstate),
+        };
+        SetState {
+            err: self.one_in(3).then_some(ECONNRESET),
+            ..change
+        }
+    }
+
+    fn accept(&mut self, now: u64) -> Accept {
+        let listener = self.sock();
+        let called = match self.below(3) {
+            0 => Called::BeforeTrace,
+            1 => Called::Unknown,
+            _ => Called::At((now + 50 * US).saturating_sub(self.below(100) * US)),
+        };
+        let child = self.sock();
+        let accept = match self.below(4) {
+            0 => listener.fails_to_accept([11, 22][self.below(2) as usize]),
+            1 => listener.accepts_fast(&child, called),
+            _ => listener.accepts(&child, called),
+        };
+        Accept {
+            listener: self.maybe(listener.sk),
+            ..accept
+        }
+    }
+}
+
+fn run(seed: u64, events: usize) -> (Vec<Line>, Totals) {
+    let mut random = Random(seed);
+    let mut t = trace();
+    for _ in 0..events {
+        t.wait(random.below(20) * US);
+        if random.one_in(5) {
+            t.now -= random.below(30) * US;
+        }
+        if random.one_in(50) {
+            t.lost = t.lost.wrapping_add(random.below(3) as u32);
+        }
+        if random.one_in(3) {
+            t.accept(random.accept(t.now));
+        } else {
+            t.set(random.change());
+        }
+    }
+    let totals = t.finish();
+    (t.lines, totals)
+}
+
+/// What every trace must satisfy, whatever happened in it.
+fn check(seed: u64, lines: &[Line], totals: &Totals) {
+    let mut lives: BTreeMap<u64, (bool, u32)> = BTreeMap::new();
+    let mut verdicts: BTreeMap<Verdict, u64> = BTreeMap::new();
+    let mut incomplete = 0;
+    for line in lines {
+        let (subject, ends) = match line {
+            Line::Transition(x) => (&x.subject, 0),
+            Line::Accept(x) => (&x.subject, 0),
+            Line::Connection(x) => {
+                assert_eq!(x.verdict.is_some(), x.subject.side == Some(Side::Server));
+                assert_eq!(x.reason.is_some(), x.verdict.is_some());
+                incomplete += u64::from(!x.complete);
+                if let Some(verdict) = x.verdict {
+                    *verdicts.entry(verdict).or_default() += 1;
+                }
+                (&x.subject, 1)
+            }
+            other => panic!("seed {seed}: {other:?}"),
+        };
+        assert_eq!(subject.pid.is_some(), subject.pid_source.is_some());
+        let Some(conn) = subject.conn else { continue };
+        let listens = subject.side == Some(Side::Listener);
+        let life = lives.entry(conn).or_insert((listens, 0));
+        assert_eq!(life.0, listens, "seed {seed}: {conn} changed its nature");
+        assert_eq!(life.1, 0, "seed {seed}: a line of {conn} after its end");
+        life.1 += ends;
+    }
+    for (conn, (listens, ends)) in lives {
+        assert_eq!(ends, u32::from(!listens), "seed {seed}: ends of {conn}");
+    }
+    assert_eq!(totals.verdicts, verdicts, "seed {seed}");
+    assert_eq!(
+        totals.servers,
+        verdicts.values().sum::<u64>(),
+        "seed {seed}"
+    );
+    assert_eq!(totals.incomplete, incomplete, "seed {seed}");
+
+    let accepted: u64 = totals.listeners.iter().map(|l| l.accepted).sum();
+    let failed: u64 = totals.listeners.iter().map(|l| l.failed_accepts).sum();
+    let accepts = lines
+        .iter()
+        .filter(|l| matches!(l, Line::Accept(_)))
+        .count();
+    assert_eq!(accepted + failed, accepts as u64, "seed {seed}");
+}
+
+#[test]
+fn any_events_keep_the_books() {
+    for seed in 1..=300 {
+        let (lines, totals) = run(seed * 0x9e37_79b9, 400);
+        check(seed, &lines, &totals);
+    }
+}
+
+#[test]
+fn same_events_same_lines() {
+    assert_eq!(run(42, 2_000), run(42, 2_000));
+}
