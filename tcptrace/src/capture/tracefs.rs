@@ -17,8 +17,8 @@ impl Format {
         })
     }
 
-    /// Offset of a field in bytes, from a line such as
-    /// `field:const void * skaddr;	offset:8;	size:8;	signed:0;`.
+    /// Offset of a field in bytes, from a line such as (with tabs between the parts)
+    /// `field:const void * skaddr; offset:8; size:8; signed:0;`.
     pub fn offset(&self, field: &str) -> Option<u32> {
         self.0.lines().find_map(|line| {
             let mut parts = line.trim().split(';').map(str::trim);

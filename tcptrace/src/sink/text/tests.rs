@@ -36,7 +36,7 @@ fn session() {
             "tcptrace 0.1.0 on Linux 6.18.5: TCP, port 7878",
             "hooks: inet_sock_set_state by tp_btf, inet_csk_accept not attached",
             "not seen: accept(): no hook could be attached, so there are no verdicts",
-            "TIME (UTC)       CONN  FROM → TO                         STATE                     IN STATE  PROCESS",
+            "TIME (UTC)       CONN  FROM → TO                          STATE                     IN STATE  PROCESS",
         ],
     );
 }
@@ -47,7 +47,7 @@ fn transition() {
     check(
         &[Line::Transition(seen.clone())],
         &[
-            "14:03:07.123456  #3    127.0.0.1:39709 → :7878           SYN_RECV → ESTABLISHED    23.10 µs  server[4711]?",
+            "14:03:07.123456  #3    127.0.0.1:39709 → :7878            SYN_RECV → ESTABLISHED    23.10 µs  server[4711]?",
         ],
     );
     let entered_unseen = Transition {
@@ -59,7 +59,7 @@ fn transition() {
     check(
         &[Line::Transition(entered_unseen)],
         &[
-            "14:03:07.123456  #3    127.0.0.1:39709 → :7878           SYN_RECV → ESTABLISHED           -  -  ECONNRESET",
+            "14:03:07.123456  #3    127.0.0.1:39709 → :7878            SYN_RECV → ESTABLISHED           -  -  ECONNRESET",
         ],
     );
     let hostile = Transition {
@@ -72,7 +72,7 @@ fn transition() {
     check(
         &[Line::Transition(hostile)],
         &[
-            "14:03:07.123456  #3    127.0.0.1:39709 → :7878           SYN_RECV → ESTABLISHED    23.10 µs  \\u{1b}[31m\\u{9b}1m\\n[4711]?",
+            "14:03:07.123456  #3    127.0.0.1:39709 → :7878            SYN_RECV → ESTABLISHED    23.10 µs  \\u{1b}[31m\\u{9b}1m\\n[4711]?",
         ],
     );
 }
@@ -82,7 +82,7 @@ fn listener_on_ipv6() {
     check(
         &[Line::Transition(samples::listen())],
         &[
-            "14:03:07.123456  #1    [::]:7878                         CLOSE → LISTEN                   -  -",
+            "14:03:07.123456  #1    [::]:7878                          CLOSE → LISTEN                   -  -",
         ],
     );
 }
@@ -117,9 +117,9 @@ fn verdict_is_told_once() {
     check(
         &at_accept,
         &[
-            "14:03:07.123456  #3    127.0.0.1:39709 → :7878           accept() returned to server[4711] after 5.000 ms, 2 still queued",
-            "14:03:07.123456  #3    127.0.0.1:39709 → :7878           queued: the kernel finished the handshake 5.003 s before accept() returned to server[4711]",
-            "14:03:07.123456  #3    127.0.0.1:39709 → :7878           ended: open for 5.103 s",
+            "14:03:07.123456  #3    127.0.0.1:39709 → :7878            accept() returned to server[4711] after 5.000 ms, 2 still queued",
+            "14:03:07.123456  #3    127.0.0.1:39709 → :7878            queued: the kernel finished the handshake 5.003 s before accept() returned to server[4711]",
+            "14:03:07.123456  #3    127.0.0.1:39709 → :7878            ended: open for 5.103 s",
         ],
     );
     let at_the_end = [
@@ -129,8 +129,8 @@ fn verdict_is_told_once() {
     check(
         &at_the_end,
         &[
-            "14:03:07.123456  #3    127.0.0.1:39709 → :7878           accept() returned to server[4711] after 5.000 ms, 2 still queued",
-            "14:03:07.123456  #3    127.0.0.1:39709 → :7878           queued: the kernel finished the handshake 5.003 s before accept() returned to server[4711]",
+            "14:03:07.123456  #3    127.0.0.1:39709 → :7878            accept() returned to server[4711] after 5.000 ms, 2 still queued",
+            "14:03:07.123456  #3    127.0.0.1:39709 → :7878            queued: the kernel finished the handshake 5.003 s before accept() returned to server[4711]",
         ],
     );
 }
@@ -163,7 +163,7 @@ fn incomplete() {
     check(
         &[Line::Connection(samples::unknown())],
         &[
-            "14:03:07.123456  #3    127.0.0.1:7878 → 127.0.0.1:39709  unknown: the trace began after the connection did  ECONNRESET  incomplete: the trace began later, or lost events",
+            "14:03:07.123456  #3    127.0.0.1:7878 → 127.0.0.1:39709   unknown: the trace began after the connection did  ECONNRESET  incomplete: the trace began later, or lost events",
         ],
     );
 }
@@ -173,7 +173,7 @@ fn failed_accept() {
     check(
         &[Line::Accept(samples::failed_accept("EMFILE"))],
         &[
-            "14:03:07.123456  #1    127.0.0.1:7878                    accept() failed for server[4711]: EMFILE after 3.100 µs",
+            "14:03:07.123456  #1    127.0.0.1:7878                     accept() failed for server[4711]: EMFILE after 3.100 µs",
         ],
     );
     let routine = ["EAGAIN", "EWOULDBLOCK", "ERESTARTSYS"];
@@ -188,7 +188,7 @@ fn client() {
     check(
         &[Line::Connection(client.clone())],
         &[
-            "14:03:07.123456  #2    127.0.0.1:39709 → 127.0.0.1:7878  ended: connected in 45.20 µs, open for 5.103 s",
+            "14:03:07.123456  #2    127.0.0.1:39709 → 127.0.0.1:7878   ended: connected in 45.20 µs, open for 5.103 s",
         ],
     );
     let open = Connection {
@@ -199,7 +199,7 @@ fn client() {
     check(
         &[Line::Connection(open)],
         &[
-            "14:03:07.123456  #2    127.0.0.1:39709 → 127.0.0.1:7878  still FIN_WAIT2 at the end of the trace: connected in 45.20 µs, open for 5.103 s",
+            "14:03:07.123456  #2    127.0.0.1:39709 → 127.0.0.1:7878   still FIN_WAIT2 at the end of the trace: connected in 45.20 µs, open for 5.103 s",
         ],
     );
     let refused = Connection {
@@ -212,7 +212,7 @@ fn client() {
     check(
         &[Line::Connection(refused)],
         &[
-            "14:03:07.123456  #2    127.0.0.1:39709 → 127.0.0.1:7878  ended: not connected after 45.20 µs  ECONNREFUSED",
+            "14:03:07.123456  #2    127.0.0.1:39709 → 127.0.0.1:7878   ended: not connected after 45.20 µs  ECONNREFUSED",
         ],
     );
 }
