@@ -73,6 +73,12 @@ pub struct SetState {
 pub mod witness {
     /// Raw `sys_exit`, with the walk from the returned descriptor to its socket.
     pub const SYS_EXIT: u8 = 1;
+    /// fexit of `inet_csk_accept`.
+    pub const FEXIT: u8 = 2;
+    /// kretprobe of `inet_csk_accept`.
+    pub const KRETPROBE: u8 = 3;
+    /// Entry of `security_sock_graft`.
+    pub const SECURITY_SOCK_GRAFT: u8 = 4;
 }
 
 /// Bits of [`Accept::flags`].
@@ -238,6 +244,7 @@ macro_rules! for_each_offset {
             FILE_PRIVATE_DATA = "file.private_data";
             SOCKET_FILE = "socket.file";
             SOCKET_SK = "socket.sk";
+            PROTO_ACCEPT_ARG_ERR = "proto_accept_arg.err";
             REGS_ORIG_AX = "pt_regs.orig_ax";
             REGS_DI = "pt_regs.di";
         }
@@ -252,8 +259,9 @@ macro_rules! offset_table {
 }
 for_each_offset!(offset_table);
 
-/// Offsets that a kernel may lack because it was built without the feature; they are 0 then.
-pub const OPTIONAL_OFFSETS: &[&str] = &["MPTCP_FIRST"];
+/// Offsets that a kernel may lack, because it was built without the feature or is older than the
+/// structure; they are 0 then.
+pub const OPTIONAL_OFFSETS: &[&str] = &["MPTCP_FIRST", "PROTO_ACCEPT_ARG_ERR"];
 
 /// Names of the frozen globals that are settings, not offsets; all are `u32`.
 pub mod setting {
@@ -261,6 +269,10 @@ pub mod setting {
     pub const FILTER: &str = "FILTER";
     /// 1 when `bpf_get_socket_cookie` may be called from BTF tracepoints (Linux 5.12).
     pub const COOKIE_HELPER: &str = "COOKIE_HELPER";
+    /// Number of parameters of `inet_csk_accept`: 4 until Linux 6.9, 2 from 6.10.
+    pub const ACCEPT_ARGS: &str = "ACCEPT_ARGS";
+    /// 1 when `bpf_task_pt_regs` may be called (Linux 5.15).
+    pub const REGS_HELPER: &str = "REGS_HELPER";
     /// Bytes waiting in the ring buffer at which the reader is woken before its timer.
     pub const WAKE_AT: &str = "WAKE_AT";
     /// Offsets of the classic tracepoint's fields, from its `format` file.

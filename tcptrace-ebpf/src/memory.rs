@@ -31,8 +31,19 @@ pub struct Probed;
 impl Memory for Probed {
     #[inline(always)]
     unsafe fn read<T: Copy>(base: *const u8, offset: &Global<u32>) -> Option<T> {
-        let at = base.wrapping_add(offset.load() as usize).cast::<T>();
+        // SAFETY: the caller's promise.
+        unsafe { Probed::read_at(base.wrapping_add(offset.load() as usize)) }
+    }
+}
+
+impl Probed {
+    /// Reads a `T` at an address.
+    ///
+    /// # Safety
+    /// The kernel must keep a `T` there; the helper checks that the address can be read.
+    #[inline(always)]
+    pub unsafe fn read_at<T: Copy>(at: *const u8) -> Option<T> {
         // SAFETY: the helper checks the address.
-        unsafe { bpf_probe_read_kernel(at) }.ok()
+        unsafe { bpf_probe_read_kernel(at.cast::<T>()) }.ok()
     }
 }

@@ -13,6 +13,10 @@ const AF_INET6: u16 = 10;
 const IPPROTO_TCP: u16 = 6;
 const IPPROTO_MPTCP: u16 = 262;
 
+/// include/net/tcp_states.h
+pub const TCP_SYN_RECV: u8 = 3;
+pub const TCP_LISTEN: u8 = 10;
+
 /// A `struct sock` (or a `struct tcp_sock`, which begins with one), read by `M`.
 pub struct Sock<M> {
     ptr: *const u8,

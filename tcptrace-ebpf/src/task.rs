@@ -1,13 +1,14 @@
 //! The current task: the system call it is in, and its descriptors.
 
+use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
 use aya_ebpf::helpers::{bpf_get_current_task, bpf_probe_read_kernel};
 
 use crate::memory::{Memory, Probed};
 use crate::settings::{
-    FDT_FD, FDT_MAX_FDS, FILE_PRIVATE_DATA, FILES_FDT, SOCKET_FILE, SOCKET_SK, TASK_FILES,
-    TASK_STATUS,
+    FDT_FD, FDT_MAX_FDS, FILE_PRIVATE_DATA, FILES_FDT, REGS_DI, REGS_HELPER, REGS_ORIG_AX,
+    SOCKET_FILE, SOCKET_SK, TASK_FILES, TASK_STATUS,
 };
-use crate::sock::Sock;
+use crate::sock::{Sock, TCP_LISTEN};
 
 /// arch/x86/entry/syscalls/syscall_64.tbl
 const NR_ACCEPT: u64 = 43;
@@ -48,6 +49,28 @@ impl Task {
             return None;
         }
         Sock::<Probed>::new(sk).tcp()
+    }
+
+    /// The listener of the accept system call that this task is in, when the call's entry was not
+    /// seen: its descriptor is still in the saved registers.
+    #[inline(always)]
+    pub fn listener_of_accept(self, child: Sock<Probed>) -> Option<Sock<Probed>> {
+        if REGS_HELPER.load() == 0 || self.is_compat() {
+            return None;
+        }
+        // SAFETY: the current task's own registers.
+        let regs = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as *const u8;
+        // SAFETY: a struct pt_regs.
+        let number: u64 = unsafe { Probed::read(regs, &REGS_ORIG_AX) }?;
+        if !is_accept(number) {
+            return None;
+        }
+        // SAFETY: as above.
+        let fd: u64 = unsafe { Probed::read(regs, &REGS_DI) }?;
+        let listener = self.tcp_sock(fd as i32)?;
+        // Another thread may have put another socket there meanwhile.
+        let fits = listener.state() == TCP_LISTEN && listener.ends().lport == child.ends().lport;
+        fits.then_some(listener)
     }
 }
 

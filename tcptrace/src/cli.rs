@@ -150,6 +150,10 @@ pub enum Output {
 pub enum Attach {
     /// The best that loads
     Auto,
+    /// fentry and fexit of inet_csk_accept
+    Fentry,
+    /// kprobe and kretprobe of inet_csk_accept
+    Kprobe,
     /// Raw sys_enter and sys_exit
     Syscall,
 }
@@ -210,6 +214,8 @@ impl Attach {
     pub fn carrier(self) -> Option<String> {
         match self {
             Attach::Auto => None,
+            Attach::Fentry => Some("fentry".into()),
+            Attach::Kprobe => Some("kprobe".into()),
             Attach::Syscall => Some("syscall".into()),
         }
     }

@@ -184,6 +184,9 @@ fn state(field: &'static str, value: u8) -> Result<State, Undecodable> {
 fn witness(value: u8) -> Result<Witness, Undecodable> {
     match value {
         abi::witness::SYS_EXIT => Ok(Witness::SysExit),
+        abi::witness::FEXIT => Ok(Witness::Fexit),
+        abi::witness::KRETPROBE => Ok(Witness::Kretprobe),
+        abi::witness::SECURITY_SOCK_GRAFT => Ok(Witness::SecuritySockGraft),
         value => Err(Undecodable::Value {
             field: "witness",
             value,

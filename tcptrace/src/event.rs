@@ -205,15 +205,32 @@ pub enum Context {
 pub enum Witness {
     /// The accept system call's exit; the returned descriptor led to the socket.
     SysExit,
+    /// fexit of `inet_csk_accept`.
+    Fexit,
+    /// kretprobe of `inet_csk_accept`.
+    Kretprobe,
+    /// The entry of `security_sock_graft`, which a successful accept passes a moment later; it
+    /// speaks where the return of `inet_csk_accept` was missed.
+    SecuritySockGraft,
 }
 
 impl Witness {
-    /// Whether this witness speaks after the whole system call has finished its work, and so
-    /// after `lock_sock(child)` (net/ipv4/af_inet.c, `inet_accept`), which waits for the softirq
-    /// that makes the child ESTABLISHED.
+    /// As in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Witness::SysExit => "sys_exit",
+            Witness::Fexit => "fexit",
+            Witness::Kretprobe => "kretprobe",
+            Witness::SecuritySockGraft => "security_sock_graft",
+        }
+    }
+
+    /// Whether this witness speaks after `lock_sock(child)` (net/ipv4/af_inet.c, `inet_accept`),
+    /// which waits for the softirq that makes the child ESTABLISHED.
     pub fn follows_child_lock(self) -> bool {
         match self {
-            Witness::SysExit => true,
+            Witness::SysExit | Witness::SecuritySockGraft => true,
+            Witness::Fexit | Witness::Kretprobe => false,
         }
     }
 }

@@ -20,10 +20,7 @@ use crate::filter;
 use crate::maps::count;
 use crate::memory::{Direct, Memory, Probed};
 use crate::settings::{COOKIE_HELPER, TP_NEWSTATE, TP_OLDSTATE, TP_SKADDR};
-use crate::sock::Sock;
-
-const TCP_SYN_RECV: u8 = 3;
-const TCP_LISTEN: u8 = 10;
+use crate::sock::{Sock, TCP_LISTEN, TCP_SYN_RECV};
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn state_btf(ctx: BtfTracePointContext) -> i32 {

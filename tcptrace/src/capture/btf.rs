@@ -130,6 +130,13 @@ impl Btf {
         Ok(bits / 8)
     }
 
+    /// Number of parameters of a function; `None` when the kernel has none of that name.
+    pub fn parameters(&self, function: &str) -> Option<usize> {
+        let function = self.type_at(self.find(function, kind::FUNC)?).ok()?;
+        let prototype = self.type_at(self.word(function + 8).ok()?).ok()?;
+        Some(vlen(self.word(prototype + 4).ok()?))
+    }
+
     fn word(&self, at: usize) -> Result<u32, BtfError> {
         word(&self.data, at)
     }

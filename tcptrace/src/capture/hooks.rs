@@ -4,7 +4,9 @@
 //! programs load and attach is taken (feature probes lie, loading does not).
 
 use aya::Ebpf;
-use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint, TracePoint};
+use aya::programs::{
+    BtfTracePoint, FEntry, FExit, KProbe, ProgramError, RawTracePoint, TracePoint,
+};
 
 use crate::event::Hook;
 
@@ -40,6 +42,10 @@ pub enum Point {
     BtfTracepoint(&'static str),
     RawTracepoint(&'static str),
     Tracepoint(&'static str, &'static str),
+    Fentry(&'static str),
+    Fexit(&'static str),
+    /// Entry or return, as the program was built.
+    Kprobe(&'static str),
 }
 
 const SYSCALL_UNSEEN: &[&str] = &[
@@ -55,6 +61,51 @@ pub const HOOKS: &[HookRow] = &[
         hook: Hook::InetCskAccept,
         shows: "accept() called and returned, by which thread, on which listener",
         carriers: &[
+            Carrier {
+                name: "fentry",
+                via: "BTF trampolines at inet_csk_accept and security_sock_graft",
+                // The graft first: what it sees without an entry began before.
+                programs: &[
+                    Program {
+                        name: "graft_fentry",
+                        point: Point::Fentry("security_sock_graft"),
+                    },
+                    Program {
+                        name: "accept_fentry",
+                        point: Point::Fentry("inet_csk_accept"),
+                    },
+                    Program {
+                        name: "accept_fexit",
+                        point: Point::Fexit("inet_csk_accept"),
+                    },
+                ],
+                unseen: &[
+                    "a failed accept() that was already blocked when tracing began is not seen",
+                ],
+            },
+            Carrier {
+                name: "kprobe",
+                via: "kprobes at inet_csk_accept and security_sock_graft",
+                programs: &[
+                    Program {
+                        name: "graft_kprobe",
+                        point: Point::Kprobe("security_sock_graft"),
+                    },
+                    Program {
+                        name: "accept_kprobe",
+                        point: Point::Kprobe("inet_csk_accept"),
+                    },
+                    Program {
+                        name: "accept_kretprobe",
+                        point: Point::Kprobe("inet_csk_accept"),
+                    },
+                ],
+                unseen: &[
+                    "a failed accept() is not seen when more than a handful of threads are \
+                     blocked in accept() (kretprobes run out), or when it was already blocked \
+                     when tracing began",
+                ],
+            },
             Carrier {
                 name: "syscall",
                 via: "BTF tracepoints sys_enter and sys_exit",
@@ -149,6 +200,9 @@ impl Carrier {
                 Some(aya::programs::Program::BtfTracePoint(program)) => program.unload(),
                 Some(aya::programs::Program::RawTracePoint(program)) => program.unload(),
                 Some(aya::programs::Program::TracePoint(program)) => program.unload(),
+                Some(aya::programs::Program::FEntry(program)) => program.unload(),
+                Some(aya::programs::Program::FExit(program)) => program.unload(),
+                Some(aya::programs::Program::KProbe(program)) => program.unload(),
                 _ => Ok(()),
             };
         }
@@ -177,6 +231,21 @@ impl Program {
                 let program: &mut TracePoint = program.try_into()?;
                 program.load()?;
                 program.attach(category, name)?;
+            }
+            Point::Fentry(function) => {
+                let program: &mut FEntry = program.try_into()?;
+                program.load(function, btf)?;
+                program.attach()?;
+            }
+            Point::Fexit(function) => {
+                let program: &mut FExit = program.try_into()?;
+                program.load(function, btf)?;
+                program.attach()?;
+            }
+            Point::Kprobe(function) => {
+                let program: &mut KProbe = program.try_into()?;
+                program.load()?;
+                program.attach(function, 0)?;
             }
         }
         Ok(())

@@ -249,9 +249,14 @@ fn load(request: &Request) -> Result<(Ebpf, aya::Btf), CaptureError> {
     };
     globals.push((abi::setting::FILTER, filter_bits(&request.filter)));
     globals.push((abi::setting::WAKE_AT, ring_bytes / 4));
-    // commit c9a0f3b85e09 "bpf: Expose bpf_get_socket_cookie to tracing programs", Linux 5.12
-    let cookies = KernelVersion::current().is_ok_and(|it| it >= KernelVersion::new(5, 12, 0));
-    globals.push((abi::setting::COOKIE_HELPER, cookies.into()));
+    let running = KernelVersion::current().ok();
+    let from = |(major, minor)| running >= Some(KernelVersion::new(major, minor, 0));
+    // commit c5dbb89fc2ac "bpf: Expose bpf_get_socket_cookie to tracing programs", Linux 5.12
+    globals.push((abi::setting::COOKIE_HELPER, from((5, 12)).into()));
+    // commit dd6e10fbd9fb "bpf: Add bpf_task_pt_regs() helper", Linux 5.15
+    globals.push((abi::setting::REGS_HELPER, from((5, 15)).into()));
+    let parameters = own_btf.parameters("inet_csk_accept").unwrap_or(0);
+    globals.push((abi::setting::ACCEPT_ARGS, parameters as u32));
     // Without tracefs the classic tracepoint cannot be attached either, so these may stay 0.
     if let Some(format) = tracefs::Format::read("sock", "inet_sock_set_state") {
         for (global, field) in [

@@ -92,6 +92,9 @@ const FAST_OPEN: &str = "tcp_sock.fastopen_rsk";
 fn accept_exit(witness: Witness) -> &'static str {
     match witness {
         Witness::SysExit => "accept() exit (sys_exit)",
+        Witness::Fexit => "inet_csk_accept return (fexit)",
+        Witness::Kretprobe => "inet_csk_accept return (kretprobe)",
+        Witness::SecuritySockGraft => "accept() in security_sock_graft",
     }
 }
 

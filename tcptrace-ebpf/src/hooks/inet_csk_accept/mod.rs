@@ -11,6 +11,7 @@
 //! around it where the kernel has neither. They share what is here: the calls in flight, and the
 //! one record that an accept becomes.
 
+mod function;
 mod syscall;
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};

@@ -1,0 +1,156 @@
+//! accept(), seen in the kernel's own functions, by fentry and fexit or by kprobe and kretprobe.
+//!
+//! Three witnesses, because none sees everything:
+//!
+//! - the entry of `inet_csk_accept` has the listener and the time of the call;
+//! - its return has the child, or the error. fexit sees every return but the first of an acceptor
+//!   that was blocked at attach; a kretprobe has room for a handful of blocked callers only
+//!   (`maxactive`) and loses the others in silence;
+//! - the entry of `security_sock_graft`, which every successful accept passes right after, misses
+//!   neither. It writes the record that the return has not written.
+//!
+//! ```text
+//! void security_sock_graft(struct sock *sk, struct socket *parent)    5.10 to 6.18
+//! ```
+//! called by `sock_graft`, <https://elixir.bootlin.com/linux/v6.12/source/include/net/sock.h#L1999>
+
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::macros::{fentry, fexit, kprobe, kretprobe};
+use aya_ebpf::programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext};
+use tcptrace_ebpf::abi::witness;
+
+use super::{Returned, called, take_call};
+use crate::maps::{CALLS, Call};
+use crate::memory::Probed;
+use crate::settings::{ACCEPT_ARGS, PROTO_ACCEPT_ARG_ERR};
+use crate::sock::Sock;
+use crate::task::Task;
+
+#[fentry(function = "inet_csk_accept")]
+pub fn accept_fentry(ctx: FEntryContext) -> i32 {
+    // The verifier knows the prototype and refuses to look past it, so only the branch for this
+    // kernel may stay.
+    let error = if ACCEPT_ARGS.load() == 4 {
+        ctx.arg(2)
+    } else {
+        error_in(ctx.arg(1))
+    };
+    entered(ctx.arg(0), error);
+    0
+}
+
+#[fexit(function = "inet_csk_accept")]
+pub fn accept_fexit(ctx: FExitContext) -> i32 {
+    // The return value follows the arguments.
+    let child = if ACCEPT_ARGS.load() == 4 {
+        ctx.arg(4)
+    } else {
+        ctx.arg(2)
+    };
+    left(child, witness::FEXIT);
+    0
+}
+
+#[fentry(function = "security_sock_graft")]
+pub fn graft_fentry(ctx: FEntryContext) -> i32 {
+    grafted(ctx.arg(0));
+    0
+}
+
+#[kprobe]
+pub fn accept_kprobe(ctx: ProbeContext) -> u32 {
+    let listener = ctx.arg(0).unwrap_or(core::ptr::null());
+    let error = if ACCEPT_ARGS.load() == 4 {
+        ctx.arg(2).unwrap_or(0)
+    } else {
+        error_in(ctx.arg(1).unwrap_or(0))
+    };
+    entered(listener, error);
+    0
+}
+
+#[kretprobe]
+pub fn accept_kretprobe(ctx: RetProbeContext) -> u32 {
+    left(ctx.ret(), witness::KRETPROBE);
+    0
+}
+
+#[kprobe]
+pub fn graft_kprobe(ctx: ProbeContext) -> u32 {
+    grafted(ctx.arg(0).unwrap_or(core::ptr::null()));
+    0
+}
+
+/// Where `struct proto_accept_arg` keeps the error.
+#[inline(always)]
+fn error_in(arg: u64) -> u64 {
+    arg + u64::from(PROTO_ACCEPT_ARG_ERR.load())
+}
+
+#[inline(always)]
+fn entered(listener: *const u8, error: u64) {
+    let listener = Sock::<Probed>::new(listener);
+    if listener.is_tcp() {
+        called(listener, error);
+    }
+}
+
+#[inline(always)]
+fn left(child: *const u8, witness: u8) {
+    let Some(call) = take_call() else {
+        // security_sock_graft tells of a child; a failure of a call that began before the hooks
+        // were attached has nobody to tell of it.
+        return;
+    };
+    let listener = Some(Sock::new(call.listener as *const u8));
+    if child.is_null() {
+        // SAFETY: `error` is where the kernel has just stored it, on the caller's stack.
+        let error = unsafe { Probed::read_at::<i32>(call.error as *const u8) };
+        Returned {
+            listener,
+            call: Some(call),
+            result: error.unwrap_or(0),
+            witness,
+        }
+        .failed();
+        return;
+    }
+    let child = Sock::<Probed>::new(child);
+    Returned {
+        listener,
+        call: Some(call),
+        result: 0,
+        witness,
+    }
+    .with(child);
+    let told = Call {
+        told: child.id(),
+        ..call
+    };
+    // There is room: this call's own place was freed a moment ago.
+    let _ = CALLS.insert(bpf_get_current_pid_tgid(), told, 0);
+}
+
+#[inline(always)]
+fn grafted(sk: *const u8) {
+    let Some(child) = Sock::<Probed>::new(sk).tcp() else {
+        return;
+    };
+    let call = take_call();
+    if let Some(call) = call
+        && call.told == child.id()
+    {
+        return;
+    }
+    let listener = match call {
+        Some(call) => Some(Sock::new(call.listener as *const u8)),
+        None => Task::current().listener_of_accept(child),
+    };
+    Returned {
+        listener,
+        call,
+        result: 0,
+        witness: witness::SECURITY_SOCK_GRAFT,
+    }
+    .with(child);
+}
