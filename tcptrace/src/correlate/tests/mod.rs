@@ -5,6 +5,7 @@ mod identity;
 mod listeners;
 mod loss;
 mod random;
+mod scenarios;
 mod verdicts;
 
 use std::net::IpAddr;
