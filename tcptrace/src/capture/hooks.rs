@@ -27,7 +27,7 @@ pub struct Carrier {
     pub via: &'static str,
     /// Attached in this order.
     pub programs: &'static [Program],
-    /// What it cannot see, in sentences for `doctor` and the session line.
+    /// What it cannot see, for `doctor` and the session line.
     pub unseen: &'static [&'static str],
 }
 
@@ -49,9 +49,7 @@ pub enum Point {
 }
 
 const SYSCALL_UNSEEN: &[&str] = &[
-    "accepts by io_uring, by 32-bit programs and inside the kernel are not seen",
-    "a failed accept() that was already blocked when tracing began is seen only if its descriptor \
-     still is the listener's",
+    "accepts by io_uring, by 32-bit programs and inside the kernel",
 ];
 
 /// Accept comes first: every accept() that has begun when the last hook is attached is then known
@@ -80,7 +78,7 @@ pub const HOOKS: &[HookRow] = &[
                     },
                 ],
                 unseen: &[
-                    "a failed accept() that was already blocked when tracing began is not seen",
+                    "a failed accept() that was already blocked when tracing began",
                 ],
             },
             Carrier {
@@ -101,9 +99,8 @@ pub const HOOKS: &[HookRow] = &[
                     },
                 ],
                 unseen: &[
-                    "a failed accept() is not seen when more than a handful of threads are \
-                     blocked in accept() (kretprobes run out), or when it was already blocked \
-                     when tracing began",
+                    "a failed accept() when more than a handful of threads are blocked in accept() \
+                     (kretprobes run out), or when it was already blocked when tracing began",
                 ],
             },
             Carrier {
@@ -175,8 +172,7 @@ pub const HOOKS: &[HookRow] = &[
 ];
 
 const STATE_UNSEEN: &[&str] = &[
-    "the half-open state NEW_SYN_RECV and TIME_WAIT are not seen: the tracepoint does not print \
-     them",
+    "the states NEW_SYN_RECV (half-open) and TIME_WAIT, which the tracepoint does not print",
 ];
 
 impl Carrier {

@@ -106,10 +106,10 @@ impl Capture {
         }
     }
 
-    /// What this capture cannot see, in sentences.
+    /// What this capture cannot see.
     pub fn unseen(&self) -> Vec<String> {
-        let sentences = self.hooks.iter().flat_map(|hook| hook.carrier.unseen);
-        sentences.map(|&sentence| sentence.to_owned()).collect()
+        let unseen = self.hooks.iter().flat_map(|hook| hook.carrier.unseen);
+        unseen.map(|&what| what.to_owned()).collect()
     }
 
     /// The kernel side's counters, summed over CPUs. `emitted` is left to the one who receives,
