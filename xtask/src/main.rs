@@ -2,8 +2,9 @@
 
 mod cmd;
 mod ebpf;
+mod run;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -18,11 +19,27 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
+  cargo xtask run -- --port 7878     build tcptrace and trace port 7878
+  cargo xtask demo                   let it play and trace its own connections
   cargo xtask ebpf build             rebuild the committed eBPF object
   cargo xtask ebpf check             prove that it comes from the committed source";
 
 #[derive(Subcommand)]
 enum Task {
+    /// Build tcptrace and run it as root (through sudo), with the arguments after `--`
+    Run {
+        #[arg(last = true, value_name = "ARGS")]
+        args: Vec<OsString>,
+    },
+    /// The same for `tcptrace demo`
+    Demo {
+        #[arg(
+            trailing_var_arg = true,
+            allow_hyphen_values = true,
+            value_name = "ARGS"
+        )]
+        args: Vec<OsString>,
+    },
     /// Make the eBPF toolchain, build the eBPF object, check the committed one
     Ebpf(ebpf::Args),
 }
@@ -40,6 +57,11 @@ fn main() -> ExitCode {
 fn run(task: Task) -> Result<ExitCode> {
     let root = cmd::root()?;
     match task {
+        Task::Run { args } => run::tcptrace(&root, &args)?,
+        Task::Demo { mut args } => {
+            args.insert(0, "demo".into());
+            run::tcptrace(&root, &args)?;
+        }
         Task::Ebpf(args) => ebpf::run(&root, &args)?,
     }
     Ok(ExitCode::SUCCESS)
