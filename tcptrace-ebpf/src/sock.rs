@@ -131,6 +131,13 @@ impl<M: Memory> Sock<M> {
         self.get::<u32>(&SK_LOCK_OWNED).unwrap_or(0) != 0
     }
 
+    /// Whether a process has a descriptor of it: `sk_socket`, which `sock_graft` sets at accept()
+    /// and `sock_orphan` clears at close().
+    #[inline(always)]
+    pub fn held(self) -> bool {
+        self.get::<u64>(&SK_SOCKET).unwrap_or(0) != 0
+    }
+
     #[inline(always)]
     pub fn err(self) -> u32 {
         self.get(&SK_ERR).unwrap_or(0)

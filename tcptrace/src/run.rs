@@ -89,11 +89,10 @@ fn outputs(trace: &Trace, clock: Clock) -> anyhow::Result<Vec<Output>> {
         },
     }];
     if let Some(path) = &trace.write {
-        let file = File::create(path)
-            .map_err(|error| {
-                let (path, why) = (path.display(), plain(&error));
-                anyhow!("cannot write to {path}: {why}; choose another file for --write")
-            })?;
+        let file = File::create(path).map_err(|error| {
+            let (path, why) = (path.display(), plain(&error));
+            anyhow!("cannot write to {path}: {why}; choose another file for --write")
+        })?;
         outputs.push(Output {
             name: path.display().to_string(),
             sink: Box::new(Json::new(Box::new(file), clock)),

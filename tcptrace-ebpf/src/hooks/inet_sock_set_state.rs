@@ -13,7 +13,7 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
 use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint, tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext, TracePointContext};
-use tcptrace_ebpf::abi::{SetState, hook, kind, section};
+use tcptrace_ebpf::abi::{SetState, hook, kind, section, state_flag};
 
 use crate::emit::{current_task, emit};
 use crate::filter;
@@ -107,7 +107,8 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: u64) {
         rport: ends.rport,
         oldstate,
         newstate,
-        owned: owned.into(),
+        flags: if owned { state_flag::OWNED } else { 0 }
+            | if sk.held() { state_flag::HELD } else { 0 },
         sections: if owned { section::TASK } else { 0 },
     };
     if ends.addrs.is_v4 {

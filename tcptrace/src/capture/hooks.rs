@@ -48,9 +48,7 @@ pub enum Point {
     Kprobe(&'static str),
 }
 
-const SYSCALL_UNSEEN: &[&str] = &[
-    "accepts by io_uring, by 32-bit programs and inside the kernel",
-];
+const SYSCALL_UNSEEN: &[&str] = &["accepts by io_uring, by 32-bit programs and inside the kernel"];
 
 /// Accept comes first: every accept() that has begun when the last hook is attached is then known
 /// to be older than any transition of the trace.
@@ -77,9 +75,7 @@ pub const HOOKS: &[HookRow] = &[
                         point: Point::Fexit("inet_csk_accept"),
                     },
                 ],
-                unseen: &[
-                    "a failed accept() that was already blocked when tracing began",
-                ],
+                unseen: &["a failed accept() that was already blocked when tracing began"],
             },
             Carrier {
                 name: "kprobe",
@@ -171,9 +167,8 @@ pub const HOOKS: &[HookRow] = &[
     },
 ];
 
-const STATE_UNSEEN: &[&str] = &[
-    "the states NEW_SYN_RECV (half-open) and TIME_WAIT, which the tracepoint does not print",
-];
+const STATE_UNSEEN: &[&str] =
+    &["the states NEW_SYN_RECV (half-open) and TIME_WAIT, which the tracepoint does not print"];
 
 impl Carrier {
     /// Loads and attaches all programs, or none.

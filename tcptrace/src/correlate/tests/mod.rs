@@ -87,6 +87,7 @@ impl Sock {
             task: None,
             backlog_len: 0,
             backlog_max: self.backlog_max,
+            held: false,
             err: None,
         }
     }

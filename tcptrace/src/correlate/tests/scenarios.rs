@@ -185,6 +185,29 @@ fn queued_at_the_end_is_never_accepted() {
 }
 
 #[test]
+fn held_by_a_process_was_accepted_unseen() {
+    let mut t = established();
+    t.set(SetState {
+        held: true,
+        ..child(2).enters(Established, CloseWait)
+    });
+    t.finish();
+    assert_eq!(t.verdict(2), Verdict::Unknown);
+}
+
+#[test]
+fn reset_while_accept_takes_it_stays_until_accept_returns() {
+    let mut t = established();
+    t.set(SetState {
+        held: true,
+        err: Some(ECONNRESET),
+        ..child(2).enters_by(server(), Established, Close)
+    });
+    t.accept(listener().accepts(&child(2), Called::At(t.now)));
+    assert_eq!(t.verdict(2), Verdict::Queued);
+}
+
+#[test]
 fn closed_by_a_process_was_accepted_unseen() {
     for path in [
         &[Established, FinWait1, FinWait2, Close][..],
@@ -193,7 +216,7 @@ fn closed_by_a_process_was_accepted_unseen() {
         let mut t = established();
         t.walk(&child(2), path);
         assert_eq!(t.verdict(2), Verdict::Unknown);
-        assert!(t.reason(2).contains("a process closed it"));
+        assert!(t.reason(2).contains("a process had it"));
     }
     let mut t = established();
     t.set(child(2).enters_by(server(), Established, Close));
