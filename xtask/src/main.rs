@@ -2,7 +2,9 @@
 
 mod cmd;
 mod ebpf;
+mod files;
 mod run;
+mod tidy;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -40,6 +42,8 @@ enum Task {
         )]
         args: Vec<OsString>,
     },
+    /// Hold the source to the house's rules: who may name whom, SAFETY comments, sizes
+    Tidy,
     /// Make the eBPF toolchain, build the eBPF object, check the committed one
     Ebpf(ebpf::Args),
 }
@@ -62,6 +66,7 @@ fn run(task: Task) -> Result<ExitCode> {
             args.insert(0, "demo".into());
             run::tcptrace(&root, &args)?;
         }
+        Task::Tidy => tidy::run(&root)?,
         Task::Ebpf(args) => ebpf::run(&root, &args)?,
     }
     Ok(ExitCode::SUCCESS)
