@@ -60,11 +60,6 @@ const PARTS: &[Part] = &[
         never: &[&["aya_ebpf", "aya_log_ebpf", "std", "alloc"]],
     },
     Part {
-        paths: &["tcptrace-ebpf/src/hooks/"],
-        may: Own::Only(&["emit", "filter", "maps", "memory", "settings", "sock"]),
-        never: &[],
-    },
-    Part {
         paths: &["tcptrace/src/event.rs", "tcptrace/src/fields.rs"],
         may: Own::Only(&["errno", "event"]),
         never: &[ABI, AYA, TOKIO, IO, CLOCKS],
@@ -125,7 +120,8 @@ impl fmt::Display for Breach {
 
 pub fn run(root: &Path) -> Result<()> {
     let sources = sources(root)?;
-    for path in PARTS.iter().flat_map(|part| part.paths) {
+    let parts = PARTS.iter().flat_map(|part| part.paths.iter().copied());
+    for path in parts.chain(SIBLINGS.iter().map(|group| group.folder)) {
         ensure!(
             sources.iter().any(|code| code.path.starts_with(path)),
             "{path} is gone, but a rule of xtask/src/tidy.rs is about it"
