@@ -71,7 +71,8 @@ fn checks(root: &Path, steps: &mut Steps) {
 /// The scenarios on the kernel of this machine. Other kernels, when they come, are further calls
 /// of [`Steps::tests`].
 fn scenarios(root: &Path, filter: &[String], steps: &mut Steps) {
-    let Some(tcptrace) = steps.needed("release build", || tcptrace::build(root)) else {
+    let prepare = || Ok((tcptrace::build(root)?, cmd::sudo()?));
+    let Some((tcptrace, sudo)) = steps.needed("release build", prepare) else {
         return;
     };
     let mut tests = cmd::cargo(root);
@@ -87,9 +88,6 @@ fn scenarios(root: &Path, filter: &[String], steps: &mut Steps) {
         .args(filter)
         .env("TCPTRACE_BIN", tcptrace);
     // cargo builds the tests as the user, and starts them as root.
-    let Some(sudo) = steps.needed("root", cmd::sudo) else {
-        return;
-    };
     if let Some(sudo) = sudo {
         let runner = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER";
         tests.env(runner, format!("{sudo} --preserve-env --"));
