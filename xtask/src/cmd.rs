@@ -61,3 +61,29 @@ pub fn line(command: &Command) -> String {
         .collect::<Vec<_>>()
         .join(" ")
 }
+
+/// A command that runs `program` as root: by itself, or through sudo.
+pub fn as_root(program: &Path) -> Result<Command> {
+    let mut command = match sudo()? {
+        None => return Ok(Command::new(program)),
+        Some(sudo) => Command::new(sudo),
+    };
+    // What follows is the program and its arguments, nothing for sudo itself.
+    command.arg("--").arg(program);
+    Ok(command)
+}
+
+/// What it takes to become root: nothing for root, else sudo.
+pub fn sudo() -> Result<Option<&'static str>> {
+    let id = output(Command::new("id").arg("-u"))?;
+    if id.trim() == "0" {
+        return Ok(None);
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&path).any(|folder| folder.join("sudo").is_file());
+    ensure!(
+        found,
+        "this needs root, and there is no sudo here: run it as root"
+    );
+    Ok(Some("sudo"))
+}

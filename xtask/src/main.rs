@@ -2,7 +2,11 @@
 
 mod cmd;
 mod ebpf;
-mod run;
+mod files;
+mod packages;
+mod tcptrace;
+mod test;
+mod tidy;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -21,6 +25,9 @@ const EXAMPLES: &str = "\
 Examples:
   cargo xtask run -- --port 7878     build tcptrace and trace port 7878
   cargo xtask demo                   let it play and trace its own connections
+  cargo xtask test --install         install what the tests need, and run them all
+  cargo xtask test --only unit       the tests that need neither root nor a kernel
+  cargo xtask test -- late_accept    the scenarios with this in their name, and all else
   cargo xtask ebpf build             rebuild the committed eBPF object
   cargo xtask ebpf check             prove that it comes from the committed source";
 
@@ -40,6 +47,10 @@ enum Task {
         )]
         args: Vec<OsString>,
     },
+    /// Run all checks and tests
+    Test(test::Args),
+    /// Hold the source to the house's rules: who may name whom, SAFETY comments, sizes
+    Tidy,
     /// Make the eBPF toolchain, build the eBPF object, check the committed one
     Ebpf(ebpf::Args),
 }
@@ -57,11 +68,17 @@ fn main() -> ExitCode {
 fn run(task: Task) -> Result<ExitCode> {
     let root = cmd::root()?;
     match task {
-        Task::Run { args } => run::tcptrace(&root, &args)?,
+        Task::Run { args } => tcptrace::exec(&root, &args)?,
         Task::Demo { mut args } => {
             args.insert(0, "demo".into());
-            run::tcptrace(&root, &args)?;
+            tcptrace::exec(&root, &args)?;
         }
+        Task::Test(args) => {
+            if !test::run(&root, &args)? {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        Task::Tidy => tidy::run(&root)?,
         Task::Ebpf(args) => ebpf::run(&root, &args)?,
     }
     Ok(ExitCode::SUCCESS)
