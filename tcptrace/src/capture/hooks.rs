@@ -3,11 +3,13 @@
 //! A plan is not computed from kernel versions: carriers are tried in order, and the first whose
 //! programs load and attach is taken (feature probes lie, loading does not).
 
+use anyhow::bail;
 use aya::Ebpf;
 use aya::programs::{
     BtfTracePoint, FEntry, FExit, KProbe, ProgramError, RawTracePoint, TracePoint,
 };
 
+use super::Kernel;
 use crate::event::Hook;
 
 /// One hook.
@@ -25,6 +27,8 @@ pub struct Carrier {
     pub name: &'static str,
     /// How it attaches, where one name has several ways; else empty.
     pub via: &'static str,
+    /// The prototype its programs are written for: a function and its number of parameters.
+    pub parameters: Option<(&'static str, usize)>,
     /// Attached in this order.
     pub programs: &'static [Program],
     /// What it cannot see, for `doctor` and the session line.
@@ -48,6 +52,8 @@ pub enum Point {
     Kprobe(&'static str),
 }
 
+const FENTRY_UNSEEN: &[&str] = &["a failed accept() that was already blocked when tracing began"];
+
 const SYSCALL_UNSEEN: &[&str] = &["accepts by io_uring, by 32-bit programs and inside the kernel"];
 
 /// Accept comes first: every accept() that has begun when the last hook is attached is then known
@@ -59,7 +65,8 @@ pub const HOOKS: &[HookRow] = &[
         carriers: &[
             Carrier {
                 name: "fentry",
-                via: "BTF trampolines at inet_csk_accept and security_sock_graft",
+                via: "BTF trampolines at inet_csk_accept (Linux 6.10 and later) and security_sock_graft",
+                parameters: Some(("inet_csk_accept", 2)),
                 // The graft first: what it sees without an entry began before.
                 programs: &[
                     Program {
@@ -67,19 +74,41 @@ pub const HOOKS: &[HookRow] = &[
                         point: Point::Fentry("security_sock_graft"),
                     },
                     Program {
-                        name: "accept_fentry",
+                        name: "accept_fentry2",
                         point: Point::Fentry("inet_csk_accept"),
                     },
                     Program {
-                        name: "accept_fexit",
+                        name: "accept_fexit2",
                         point: Point::Fexit("inet_csk_accept"),
                     },
                 ],
-                unseen: &["a failed accept() that was already blocked when tracing began"],
+                unseen: FENTRY_UNSEEN,
+            },
+            Carrier {
+                name: "fentry",
+                via: "BTF trampolines at inet_csk_accept (Linux 6.9 and before) and security_sock_graft",
+                parameters: Some(("inet_csk_accept", 4)),
+                // The graft first: what it sees without an entry began before.
+                programs: &[
+                    Program {
+                        name: "graft_fentry",
+                        point: Point::Fentry("security_sock_graft"),
+                    },
+                    Program {
+                        name: "accept_fentry4",
+                        point: Point::Fentry("inet_csk_accept"),
+                    },
+                    Program {
+                        name: "accept_fexit4",
+                        point: Point::Fexit("inet_csk_accept"),
+                    },
+                ],
+                unseen: FENTRY_UNSEEN,
             },
             Carrier {
                 name: "kprobe",
                 via: "kprobes at inet_csk_accept and security_sock_graft",
+                parameters: None,
                 programs: &[
                     Program {
                         name: "graft_kprobe",
@@ -102,6 +131,7 @@ pub const HOOKS: &[HookRow] = &[
             Carrier {
                 name: "syscall",
                 via: "BTF tracepoints sys_enter and sys_exit",
+                parameters: None,
                 // sys_enter first: a call that sys_exit finds no entry of began before.
                 programs: &[
                     Program {
@@ -118,6 +148,7 @@ pub const HOOKS: &[HookRow] = &[
             Carrier {
                 name: "syscall",
                 via: "raw tracepoints sys_enter and sys_exit",
+                parameters: None,
                 programs: &[
                     Program {
                         name: "sys_enter_raw",
@@ -139,6 +170,7 @@ pub const HOOKS: &[HookRow] = &[
             Carrier {
                 name: "tp_btf",
                 via: "",
+                parameters: None,
                 programs: &[Program {
                     name: "state_btf",
                     point: Point::BtfTracepoint("inet_sock_set_state"),
@@ -148,6 +180,7 @@ pub const HOOKS: &[HookRow] = &[
             Carrier {
                 name: "raw_tp",
                 via: "",
+                parameters: None,
                 programs: &[Program {
                     name: "state_raw",
                     point: Point::RawTracepoint("inet_sock_set_state"),
@@ -157,6 +190,7 @@ pub const HOOKS: &[HookRow] = &[
             Carrier {
                 name: "tracepoint",
                 via: "",
+                parameters: None,
                 programs: &[Program {
                     name: "state_tp",
                     point: Point::Tracepoint("sock", "inet_sock_set_state"),
@@ -172,15 +206,25 @@ const STATE_UNSEEN: &[&str] =
 
 impl Carrier {
     /// Loads and attaches all programs, or none.
-    pub fn attach(&self, ebpf: &mut Ebpf, btf: &aya::Btf) -> Result<(), ProgramError> {
+    ///
+    /// # Errors
+    /// What the kernel says against it.
+    pub fn attach(&self, ebpf: &mut Ebpf, kernel: &Kernel) -> anyhow::Result<()> {
+        if let Some((function, expected)) = self.parameters {
+            match kernel.own_btf.parameters(function) {
+                Some(found) if found == expected => {}
+                Some(found) => bail!("{function} has {found} parameters here, not {expected}"),
+                None => bail!("this kernel has no {function}"),
+            }
+        }
         let attached = self
             .programs
             .iter()
-            .try_for_each(|program| program.attach(ebpf, btf));
+            .try_for_each(|program| program.attach(ebpf, &kernel.btf));
         if attached.is_err() {
             self.detach(ebpf);
         }
-        attached
+        Ok(attached?)
     }
 
     /// Detaches what is attached and unloads what is loaded.

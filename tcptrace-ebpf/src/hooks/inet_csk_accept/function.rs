@@ -26,28 +26,30 @@ use crate::settings::{ACCEPT_ARGS, PROTO_ACCEPT_ARG_ERR};
 use crate::sock::Sock;
 use crate::task::Task;
 
+// A program for each prototype: the verifier knows the function's own and lets a program read
+// just that. The return value follows the arguments.
+
 #[fentry(function = "inet_csk_accept")]
-pub fn accept_fentry(ctx: FEntryContext) -> i32 {
-    // The verifier knows the prototype and refuses to look past it, so only the branch for this
-    // kernel may stay.
-    let error = if ACCEPT_ARGS.load() == 4 {
-        ctx.arg(2)
-    } else {
-        error_in(ctx.arg(1))
-    };
-    entered(ctx.arg(0), error);
+pub fn accept_fentry4(ctx: FEntryContext) -> i32 {
+    entered(ctx.arg(0), ctx.arg(2));
     0
 }
 
 #[fexit(function = "inet_csk_accept")]
-pub fn accept_fexit(ctx: FExitContext) -> i32 {
-    // The return value follows the arguments.
-    let child = if ACCEPT_ARGS.load() == 4 {
-        ctx.arg(4)
-    } else {
-        ctx.arg(2)
-    };
-    left(child, witness::FEXIT);
+pub fn accept_fexit4(ctx: FExitContext) -> i32 {
+    left(ctx.arg(4), witness::FEXIT);
+    0
+}
+
+#[fentry(function = "inet_csk_accept")]
+pub fn accept_fentry2(ctx: FEntryContext) -> i32 {
+    entered(ctx.arg(0), error_in(ctx.arg(1)));
+    0
+}
+
+#[fexit(function = "inet_csk_accept")]
+pub fn accept_fexit2(ctx: FExitContext) -> i32 {
+    left(ctx.arg(2), witness::FEXIT);
     0
 }
 
