@@ -3,6 +3,7 @@
 use std::{
     env,
     ffi::OsStr,
+    iter,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -55,7 +56,14 @@ pub fn output(command: &mut Command) -> Result<String> {
 
 /// The command as one would type it.
 pub fn line(command: &Command) -> String {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let program = command.get_program();
+    let is_cargo = env::var_os("CARGO").is_some_and(|cargo| cargo == program);
+    let program = if is_cargo {
+        OsStr::new("cargo")
+    } else {
+        program
+    };
+    let words = iter::once(program).chain(command.get_args());
     words
         .map(OsStr::to_string_lossy)
         .collect::<Vec<_>>()

@@ -39,7 +39,10 @@ enum Ground {
 /// Whether everything passed.
 pub fn run(root: &Path, args: &Args) -> Result<bool> {
     let wanted = |ground| args.only.is_none_or(|only| only == ground);
-    packages::ensure(args.install)?;
+    // Unit tests run on any machine that could build this program.
+    if args.only != Some(Ground::Unit) {
+        packages::ensure(args.install)?;
+    }
     let mut steps = Steps::new();
     if wanted(Ground::Checks) {
         checks(root, &mut steps);
