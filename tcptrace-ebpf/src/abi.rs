@@ -133,9 +133,9 @@ pub struct Accept {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct AcceptEnds {
-    /// All zero when the call failed.
+    /// The child's; the listener's when the call failed.
     pub child: Addrs6,
-    /// All zero when the listener is unknown.
+    /// Unspecified when the listener is unknown.
     pub listener: [u8; 16],
 }
 

@@ -52,18 +52,16 @@ pub fn state_raw(ctx: RawTracePointContext) -> i32 {
 
 #[tracepoint]
 pub fn state_tp(ctx: TracePointContext) -> u32 {
-    let field = |offset: u32| ctx.as_ptr().cast::<u8>().wrapping_add(offset as usize);
+    let record = ctx.as_ptr().cast::<u8>().cast_const();
     // SAFETY: the offsets come from the tracepoint's format file; the helper checks addresses.
-    let fields = unsafe {
-        use aya_ebpf::helpers::bpf_probe_read_kernel as read;
-        (
-            read(field(TP_SKADDR.load()).cast::<*const u8>()),
-            read(field(TP_OLDSTATE.load()).cast::<i32>()),
-            read(field(TP_NEWSTATE.load()).cast::<i32>()),
-        )
-    };
-    if let (Ok(sk), Ok(oldstate), Ok(newstate)) = fields {
-        set_state_probed(sk, oldstate as u8, newstate as u8);
+    unsafe {
+        let oldstate: i32 = Probed::read(record, &TP_OLDSTATE);
+        let newstate: i32 = Probed::read(record, &TP_NEWSTATE);
+        set_state_probed(
+            Probed::read(record, &TP_SKADDR),
+            oldstate as u8,
+            newstate as u8,
+        );
     }
     0
 }

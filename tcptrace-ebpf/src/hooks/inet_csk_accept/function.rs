@@ -104,55 +104,48 @@ fn left(child: *const u8, witness: u8) {
         // were attached has nobody to tell of it.
         return;
     };
-    let listener = Some(Sock::new(call.listener as *const u8));
-    if child.is_null() {
-        // SAFETY: `error` is where the kernel has just stored it, on the caller's stack.
-        let error = unsafe { Probed::read_at::<i32>(call.error as *const u8) };
-        Returned {
-            listener,
-            call: Some(call),
-            result: error.unwrap_or(0),
-            witness,
-        }
-        .failed();
-        return;
-    }
     let child = Sock::<Probed>::new(child);
+    let result = if child.is_null() {
+        // SAFETY: where the kernel has just stored the error, on the caller's stack.
+        unsafe { Probed::read_at(call.error as *const u8) }
+    } else {
+        let told = Call {
+            told: child.id(),
+            ..call
+        };
+        // There is room: this call's own place was freed a moment ago.
+        let _ = CALLS.insert(bpf_get_current_pid_tgid(), told, 0);
+        0
+    };
     Returned {
-        listener,
+        child,
+        listener: Sock::new(call.listener as *const u8),
         call: Some(call),
-        result: 0,
+        result,
         witness,
     }
-    .with(child);
-    let told = Call {
-        told: child.id(),
-        ..call
-    };
-    // There is room: this call's own place was freed a moment ago.
-    let _ = CALLS.insert(bpf_get_current_pid_tgid(), told, 0);
+    .write();
 }
 
 #[inline(always)]
 fn grafted(sk: *const u8) {
-    let Some(child) = Sock::<Probed>::new(sk).tcp() else {
-        return;
-    };
-    let call = take_call();
-    if let Some(call) = call
-        && call.told == child.id()
-    {
+    let child = Sock::<Probed>::new(sk).tcp();
+    if child.is_null() {
         return;
     }
-    let listener = match call {
-        Some(call) => Some(Sock::new(call.listener as *const u8)),
-        None => Task::current().listener_of_accept(child),
-    };
+    let call = take_call();
+    if call.is_some_and(|call| call.told == child.id()) {
+        return;
+    }
     Returned {
-        listener,
+        child,
+        listener: match call {
+            Some(call) => Sock::new(call.listener as *const u8),
+            None => Task::current().listener_of_accept(child),
+        },
         call,
         result: 0,
         witness: witness::SECURITY_SOCK_GRAFT,
     }
-    .with(child);
+    .write();
 }
