@@ -7,6 +7,7 @@ mod packages;
 mod tcptrace;
 mod test;
 mod tidy;
+mod vm;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -28,6 +29,7 @@ Examples:
   cargo xtask test --install         install what the tests need, and run them all
   cargo xtask test --only unit       the tests that need neither root nor a kernel
   cargo xtask test -- late_accept    the scenarios with this in their name, and all else
+  cargo xtask vm --kernel 6.1 -- doctor    tcptrace under another kernel
   cargo xtask ebpf build             rebuild the committed eBPF object
   cargo xtask ebpf check             prove that it comes from the committed source";
 
@@ -49,6 +51,8 @@ enum Task {
     },
     /// Run all checks and tests
     Test(test::Args),
+    /// Run tcptrace in a VM with another kernel, with the arguments after `--`
+    Vm(vm::Args),
     /// Hold the source to the house's rules: who may name whom, SAFETY comments, sizes
     Tidy,
     /// Make the eBPF toolchain, build the eBPF object, check the committed one
@@ -78,6 +82,7 @@ fn run(task: Task) -> Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
+        Task::Vm(args) => return vm::tcptrace(&root, &args),
         Task::Tidy => tidy::run(&root)?,
         Task::Ebpf(args) => ebpf::run(&root, &args)?,
     }
