@@ -1,0 +1,5 @@
+//! tcptrace against the real kernel: every scenario is a script of real traffic in a network
+//! namespace of its own, and says what the JSON must show.
+//!
+//! `cargo xtask test` builds what they need and runs them as root.
+
