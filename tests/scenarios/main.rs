@@ -3,3 +3,8 @@
 //!
 //! `cargo xtask test` builds what they need and runs them as root.
 
+mod accepting;
+mod calls;
+mod crowds;
+mod earlier;
+mod listeners;
