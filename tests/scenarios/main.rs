@@ -5,6 +5,9 @@
 
 mod accepting;
 mod calls;
+mod closing;
 mod crowds;
 mod earlier;
+mod families;
 mod listeners;
+mod oddities;
