@@ -5,9 +5,16 @@
 
 mod accepting;
 mod calls;
+mod carriers;
 mod closing;
+mod commands;
 mod crowds;
 mod earlier;
+mod ending;
 mod families;
+mod filters;
 mod listeners;
+mod loss;
 mod oddities;
+mod output;
+mod refusals;
