@@ -18,3 +18,4 @@ mod loss;
 mod oddities;
 mod output;
 mod refusals;
+mod teeth;
