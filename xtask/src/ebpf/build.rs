@@ -80,7 +80,13 @@ fn remaps(root: &Path, toolchain: &Toolchain) -> Result<Vec<(PathBuf, &'static s
     // Debian's is a symbolic link, and rustc names both ends of it.
     let canonical = fs::canonicalize(&library)
         .with_context(|| format!("cannot resolve {}", library.display()))?;
-    remaps.extend([(canonical, "/rust"), (library, "/rust")]);
+    for folder in [canonical, library] {
+        // cargo names a source below the project's folder by its path from there.
+        if let Ok(relative) = folder.strip_prefix(root) {
+            remaps.push((relative.to_path_buf(), "/rust"));
+        }
+        remaps.push((folder, "/rust"));
+    }
     Ok(remaps)
 }
 

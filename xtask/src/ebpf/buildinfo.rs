@@ -1,7 +1,7 @@
 //! BUILDINFO, beside the committed object: what it was built from and with.
 
 use std::{
-    fs,
+    fmt, fs,
     path::{Path, PathBuf},
 };
 
@@ -13,24 +13,85 @@ use crate::cmd;
 
 const SOURCES: &str = "tcptrace-ebpf";
 
-/// `key: value` lines, in this order.
-#[derive(Debug, PartialEq, Eq)]
-pub struct BuildInfo {
-    /// Keys and values that name the tools. Equal tools make equal bytes.
-    tools: Vec<(String, String)>,
-    pub sources_sha256: String,
-    pub object_sha256: String,
-    pub object_size: usize,
+/// What one line of BUILDINFO says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key {
+    Rustc,
+    Llvm,
+    Linker,
+    Cargo,
+    Sources,
+    Object,
+    Size,
 }
+
+impl Key {
+    /// Everything outside the source that the object's bytes can depend on.
+    pub const TOOLS: [Key; 4] = [Key::Rustc, Key::Llvm, Key::Linker, Key::Cargo];
+    const ALL: [Key; 7] = [
+        Key::Rustc,
+        Key::Llvm,
+        Key::Linker,
+        Key::Cargo,
+        Key::Sources,
+        Key::Object,
+        Key::Size,
+    ];
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Key::Rustc => "rustc",
+            Key::Llvm => "llvm",
+            Key::Linker => "bpf-linker",
+            Key::Cargo => "cargo",
+            Key::Sources => "sources-sha256",
+            Key::Object => "object-sha256",
+            Key::Size => "object-size",
+        })
+    }
+}
+
+/// The value of each [`Key`], in the order of [`Key::ALL`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct BuildInfo([String; Key::ALL.len()]);
 
 impl BuildInfo {
     pub fn new(root: &Path, toolchain: &Toolchain, object: &[u8]) -> Result<BuildInfo> {
-        Ok(BuildInfo {
-            tools: tools(root, toolchain)?,
-            sources_sha256: sources_sha256(root)?,
-            object_sha256: hex(&Sha256::digest(object)),
-            object_size: object.len(),
-        })
+        let cargo = cmd::output(cmd::cargo(root).arg("--version"))?;
+        Ok(BuildInfo([
+            after_name("rustc", &toolchain.rustc_version),
+            toolchain.llvm_version.clone(),
+            after_name("bpf-linker", &toolchain.linker_version),
+            after_name("cargo", &cargo),
+            sources_sha256(root)?,
+            hex(&Sha256::digest(object)),
+            object.len().to_string(),
+        ]))
+    }
+
+    pub fn read(root: &Path) -> Result<BuildInfo> {
+        let path = path(root);
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        BuildInfo::parse(&text).with_context(|| format!("cannot understand {}", path.display()))
+    }
+
+    pub fn parse(text: &str) -> Result<BuildInfo> {
+        let mut values = Vec::new();
+        for key in Key::ALL {
+            let value = text
+                .lines()
+                .find_map(|line| line.strip_prefix(&format!("{key}: ")))
+                .with_context(|| format!("no line `{key}: …`"))?;
+            values.push(value.to_owned());
+        }
+        Ok(BuildInfo(values.try_into().expect("one value a key")))
+    }
+
+    pub fn get(&self, key: Key) -> &str {
+        &self.0[key as usize]
     }
 
     pub fn write(&self, root: &Path) -> Result<()> {
@@ -39,14 +100,9 @@ impl BuildInfo {
     }
 
     fn to_text(&self) -> String {
-        let mut text = String::new();
-        for (key, value) in &self.tools {
-            text += &format!("{key}: {value}\n");
-        }
-        text += &format!("sources-sha256: {}\n", self.sources_sha256);
-        text += &format!("object-sha256: {}\n", self.object_sha256);
-        text += &format!("object-size: {}\n", self.object_size);
-        text
+        Key::ALL
+            .map(|key| format!("{key}: {}\n", self.get(key)))
+            .concat()
     }
 }
 
@@ -54,23 +110,9 @@ fn path(root: &Path) -> PathBuf {
     root.join("tcptrace/ebpf/BUILDINFO")
 }
 
-/// Everything outside the source that the object's bytes can depend on.
-fn tools(root: &Path, toolchain: &Toolchain) -> Result<Vec<(String, String)>> {
-    let cargo = cmd::output(cmd::cargo(root).arg("--version"))?;
-    Ok([
-        ("rustc", toolchain.rustc_version.as_str()),
-        ("llvm", &toolchain.llvm_version),
-        ("bpf-linker", &toolchain.linker_version),
-        ("cargo", &cargo),
-    ]
-    // The tools say their own names: `cargo 1.95.0 (…)`.
-    .map(|(key, value)| {
-        (
-            key.to_owned(),
-            value.trim_start_matches(key).trim().to_owned(),
-        )
-    })
-    .to_vec())
+/// `1.95.0 (…)` of `cargo 1.95.0 (…)`.
+fn after_name(tool: &str, version: &str) -> String {
+    version.trim_start_matches(tool).trim().to_owned()
 }
 
 /// One hash over all that the object is made of: the files of tcptrace-ebpf, the crates below it
@@ -150,4 +192,42 @@ fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_and_back() {
+        let values = ["1.96", "22.1.8", "0.13.0", "1.95", "5a", "0b", "140336"];
+        let info = BuildInfo(values.map(str::to_owned));
+        assert_eq!(BuildInfo::parse(&info.to_text()).unwrap(), info);
+        assert_eq!(info.get(Key::Size), "140336");
+    }
+
+    #[test]
+    fn a_missing_line_is_named() {
+        let error = BuildInfo::parse("rustc: 1.96\nllvm: 22\n").unwrap_err();
+        assert_eq!(error.to_string(), "no line `bpf-linker: …`");
+    }
+
+    #[test]
+    fn crates_are_named_without_their_folder() {
+        assert_eq!(
+            without_path("tcptrace-ebpf v0.1.0 (/somewhere/tcptrace-ebpf) [bpf]"),
+            "tcptrace-ebpf v0.1.0 [bpf]"
+        );
+        assert_eq!(
+            without_path("zerocopy-derive v0.8.63 (proc-macro) []"),
+            "zerocopy-derive v0.8.63 (proc-macro) []"
+        );
+    }
+
+    #[test]
+    fn a_table_ends_at_the_next_one() {
+        let toml = "[a]\nx = 1\n[b]\n# why\ny = 2\n\nz = 3\n[c]\nx = 4\n";
+        assert_eq!(toml_table(toml, "[b]"), "y = 2\nz = 3");
+        assert_eq!(toml_table(toml, "[d]"), "");
+    }
 }

@@ -3,6 +3,8 @@
 
 mod build;
 mod buildinfo;
+mod check;
+mod setup;
 mod strip;
 mod toolchain;
 
@@ -19,17 +21,27 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Make the eBPF toolchain under target/ebpf-toolchain/ (a minute and 850 MB, once)
+    Setup,
     /// Rebuild the object and its BUILDINFO under tcptrace/ebpf/, to be committed
     Build {
         /// Build the diagnostics object, which also logs, to target/ebpf/tcptrace-log.bpf.o
         #[arg(long)]
         log: bool,
     },
+    /// Prove that the committed object comes from the source as it is here
+    Check,
 }
 
 pub fn run(root: &Path, args: &Args) -> Result<()> {
     match args.task {
+        Task::Setup => {
+            let toolchain = setup::make(root)?;
+            println!("eBPF toolchain: {toolchain}");
+            Ok(())
+        }
         Task::Build { log: true } => build::diagnostics(root),
         Task::Build { log: false } => build::committed(root),
+        Task::Check => check::run(root),
     }
 }

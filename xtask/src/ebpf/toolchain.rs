@@ -6,6 +6,7 @@
 use std::{
     env,
     ffi::OsString,
+    fmt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -35,6 +36,11 @@ pub struct Toolchain {
 }
 
 impl Toolchain {
+    /// Whether the environment names a compiler, which then is used or fails: never replaced.
+    pub fn is_chosen_by_user() -> bool {
+        env::var_os(RUSTC_VARIABLE).is_some()
+    }
+
     /// The compiler that the environment names, else the one that `setup` made.
     pub fn find(root: &Path) -> Result<Toolchain> {
         let path = env::var_os("PATH").unwrap_or_default();
@@ -87,8 +93,20 @@ impl Toolchain {
     }
 }
 
+impl fmt::Display for Toolchain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Toolchain {
+            rustc_version,
+            llvm_version,
+            linker_version,
+            ..
+        } = self;
+        write!(f, "{rustc_version}, LLVM {llvm_version}, {linker_version}")
+    }
+}
+
 /// The LLVM version in what `rustc -vV` prints.
-fn llvm_version(versions: &str) -> Result<String> {
+pub fn llvm_version(versions: &str) -> Result<String> {
     let line = versions
         .lines()
         .find_map(|l| l.strip_prefix("LLVM version: "));
