@@ -64,9 +64,18 @@ pub struct SetState {
     /// `TCP_*` of include/net/tcp_states.h.
     pub oldstate: u8,
     pub newstate: u8,
-    /// `sk_lock.owned`: 1 when a process holds the socket, which proves process context.
-    pub owned: u8,
+    /// [`state_flag`] bits.
+    pub flags: u8,
     pub sections: u8,
+}
+
+/// Bits of [`SetState::flags`].
+pub mod state_flag {
+    /// `sk_lock.owned`: a process holds the socket, which proves process context.
+    pub const OWNED: u8 = 1 << 0;
+    /// `sk_socket` was set: a process has a descriptor of the socket. One in the accept queue has
+    /// no `struct socket` yet, and one that is closed has none any more.
+    pub const HELD: u8 = 1 << 1;
 }
 
 /// How an accept was seen: [`Accept::witness`].
@@ -124,9 +133,9 @@ pub struct Accept {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct AcceptEnds {
-    /// All zero when the call failed.
+    /// The child's; the listener's when the call failed.
     pub child: Addrs6,
-    /// All zero when the listener is unknown.
+    /// Unspecified when the listener is unknown.
     pub listener: [u8; 16],
 }
 
@@ -229,6 +238,7 @@ macro_rules! for_each_offset {
             SK_COOKIE = "sock.__sk_common.skc_cookie";
             SK_LOCK_OWNED = "sock.sk_lock.owned";
             SK_PROTOCOL = "sock.sk_protocol";
+            SK_SOCKET = "sock.sk_socket";
             SK_ERR = "sock.sk_err";
             SK_ACK_BACKLOG = "sock.sk_ack_backlog";
             SK_MAX_ACK_BACKLOG = "sock.sk_max_ack_backlog";

@@ -76,6 +76,17 @@ impl<M: Memory> Sock<M> {
         }
     }
 
+    /// No socket: every field reads as zero.
+    #[inline(always)]
+    pub fn null() -> Self {
+        Sock::new(core::ptr::null())
+    }
+
+    #[inline(always)]
+    pub fn is_null(self) -> bool {
+        self.ptr.is_null()
+    }
+
     /// The address, which is the socket's identity until it is reused.
     #[inline(always)]
     pub fn id(self) -> u64 {
@@ -83,7 +94,7 @@ impl<M: Memory> Sock<M> {
     }
 
     #[inline(always)]
-    fn get<T: Copy>(self, offset: &Global<u32>) -> Option<T> {
+    fn get<T: Copy>(self, offset: &Global<u32>) -> T {
         // SAFETY: `ptr` is a sock, and every caller names an offset into one.
         unsafe { M::read(self.ptr, offset) }
     }
@@ -91,35 +102,33 @@ impl<M: Memory> Sock<M> {
     /// An AF_INET or AF_INET6 socket of protocol IPPROTO_TCP.
     #[inline(always)]
     pub fn is_tcp(self) -> bool {
-        self.is_inet() && self.get::<u16>(&SK_PROTOCOL) == Some(IPPROTO_TCP)
+        self.is_inet() && self.get::<u16>(&SK_PROTOCOL) == IPPROTO_TCP
     }
 
     #[inline(always)]
     fn is_inet(self) -> bool {
-        matches!(self.get::<u16>(&SK_FAMILY), Some(AF_INET | AF_INET6))
+        matches!(self.get::<u16>(&SK_FAMILY), AF_INET | AF_INET6)
     }
 
     /// The TCP socket behind this one: itself, or the first subflow of an MPTCP wrapper
-    /// (`mptcp_sock.first`), which is what the TCP code and its tracepoint know.
+    /// (`mptcp_sock.first`), which is what the TCP code and its tracepoint know; else null.
     #[inline(always)]
-    pub fn tcp(self) -> Option<Self> {
-        if !self.is_inet() {
-            return None;
-        }
-        match self.get::<u16>(&SK_PROTOCOL)? {
-            IPPROTO_TCP => Some(self),
-            IPPROTO_MPTCP if MPTCP_FIRST.load() != 0 => {
-                let first = Sock::new(self.get::<*const u8>(&MPTCP_FIRST)?);
-                first.is_tcp().then_some(first)
-            }
-            _ => None,
-        }
+    pub fn tcp(self) -> Self {
+        let is_wrapper = self.is_inet()
+            && self.get::<u16>(&SK_PROTOCOL) == IPPROTO_MPTCP
+            && MPTCP_FIRST.load() != 0;
+        let tcp = if is_wrapper {
+            Sock::new(self.get(&MPTCP_FIRST))
+        } else {
+            self
+        };
+        if tcp.is_tcp() { tcp } else { Sock::null() }
     }
 
     /// `skc_state`; at the tracepoint still the old one.
     #[inline(always)]
     pub fn state(self) -> u8 {
-        self.get(&SK_STATE).unwrap_or(0)
+        self.get(&SK_STATE)
     }
 
     /// `sk_lock.owned`: 1 while a process has the socket by lock_sock().
@@ -128,44 +137,52 @@ impl<M: Memory> Sock<M> {
     /// proves that the current task is the one that holds it.
     #[inline(always)]
     pub fn owned(self) -> bool {
-        self.get::<u32>(&SK_LOCK_OWNED).unwrap_or(0) != 0
+        self.get::<u32>(&SK_LOCK_OWNED) != 0
+    }
+
+    /// Whether a process has a descriptor of it: `sk_socket`, which `sock_graft` sets at accept()
+    /// and `sock_orphan` clears at close().
+    #[inline(always)]
+    pub fn held(self) -> bool {
+        self.get::<u64>(&SK_SOCKET) != 0
     }
 
     #[inline(always)]
     pub fn err(self) -> u32 {
-        self.get(&SK_ERR).unwrap_or(0)
+        self.get(&SK_ERR)
     }
 
     #[inline(always)]
     pub fn backlog_len(self) -> u32 {
-        self.get(&SK_ACK_BACKLOG).unwrap_or(0)
+        self.get(&SK_ACK_BACKLOG)
     }
 
     #[inline(always)]
     pub fn backlog_max(self) -> u32 {
-        self.get(&SK_MAX_ACK_BACKLOG).unwrap_or(0)
+        self.get(&SK_MAX_ACK_BACKLOG)
     }
 
     /// `skc_cookie` as it stands: 0 while nobody has asked for one.
     #[inline(always)]
     pub fn cookie(self) -> u64 {
-        self.get(&SK_COOKIE).unwrap_or(0)
+        self.get(&SK_COOKIE)
     }
 
     /// The TCP Fast Open request that still waits for the final ACK.
     #[inline(always)]
     pub fn has_fastopen_request(self) -> bool {
-        self.get::<u64>(&TCP_FASTOPEN_RSK).unwrap_or(0) != 0
+        self.get::<u64>(&TCP_FASTOPEN_RSK) != 0
     }
 
     /// Inode of the network namespace.
     #[inline(always)]
     pub fn netns(self) -> u32 {
-        match self.get::<*const u8>(&SK_NET) {
-            // SAFETY: skc_net points to the socket's `struct net`, which outlives it.
-            Some(net) if !net.is_null() => unsafe { M::read(net, &NET_INUM) }.unwrap_or(0),
-            _ => 0,
+        let net: *const u8 = self.get(&SK_NET);
+        if net.is_null() {
+            return 0;
         }
+        // SAFETY: skc_net points to the socket's `struct net`, which outlives it.
+        unsafe { M::read(net, &NET_INUM) }
     }
 
     /// The local port is `inet_sport`, not `skc_num`: that is 0 again by the time a socket
@@ -174,16 +191,16 @@ impl<M: Memory> Sock<M> {
     pub fn ends(self) -> Ends {
         Ends {
             addrs: self.addrs(),
-            lport: u16::from_be(self.get(&INET_SPORT).unwrap_or(0)),
-            rport: u16::from_be(self.get(&SK_DPORT).unwrap_or(0)),
+            lport: u16::from_be(self.get(&INET_SPORT)),
+            rport: u16::from_be(self.get(&SK_DPORT)),
         }
     }
 
     #[inline(always)]
     fn addrs(self) -> Addrs {
-        if self.get::<u16>(&SK_FAMILY) == Some(AF_INET6) {
-            let laddr = In6Addr(self.get(&SK_V6_RCV_SADDR).unwrap_or_default());
-            let raddr = In6Addr(self.get(&SK_V6_DADDR).unwrap_or_default());
+        if self.get::<u16>(&SK_FAMILY) == AF_INET6 {
+            let laddr = In6Addr(self.get(&SK_V6_RCV_SADDR));
+            let raddr = In6Addr(self.get(&SK_V6_DADDR));
             Addrs {
                 is_v4: laddr.is_v4_mapped() || raddr.is_v4_mapped(),
                 laddr,
@@ -192,8 +209,8 @@ impl<M: Memory> Sock<M> {
         } else {
             Addrs {
                 is_v4: true,
-                laddr: In6Addr::mapping(self.get(&SK_RCV_SADDR).unwrap_or(0)),
-                raddr: In6Addr::mapping(self.get(&SK_DADDR).unwrap_or(0)),
+                laddr: In6Addr::mapping(self.get(&SK_RCV_SADDR)),
+                raddr: In6Addr::mapping(self.get(&SK_DADDR)),
             }
         }
     }

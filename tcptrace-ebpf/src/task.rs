@@ -1,7 +1,7 @@
 //! The current task: the system call it is in, and its descriptors.
 
+use aya_ebpf::helpers::bpf_get_current_task;
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
-use aya_ebpf::helpers::{bpf_get_current_task, bpf_probe_read_kernel};
 
 use crate::memory::{Memory, Probed};
 use crate::settings::{
@@ -38,39 +38,40 @@ impl Task {
     #[inline(always)]
     pub fn is_compat(self) -> bool {
         // SAFETY: a struct task_struct.
-        unsafe { Probed::read::<u32>(self.0, &TASK_STATUS) }.unwrap_or(0) & TS_COMPAT != 0
+        unsafe { Probed::read::<u32>(self.0, &TASK_STATUS) & TS_COMPAT != 0 }
     }
 
-    /// The TCP socket behind a descriptor.
+    /// The TCP socket behind a descriptor, or null.
     #[inline(always)]
-    pub fn tcp_sock(self, fd: i32) -> Option<Sock<Probed>> {
-        let sk = sock_of_fd(self.0, fd);
-        if sk.is_null() {
-            return None;
-        }
-        Sock::<Probed>::new(sk).tcp()
+    pub fn tcp_sock(self, fd: i32) -> Sock<Probed> {
+        Sock::new(sock_of_fd(self.0, fd)).tcp()
     }
 
     /// The listener of the accept system call that this task is in, when the call's entry was not
-    /// seen: its descriptor is still in the saved registers.
+    /// seen: its descriptor is still in the saved registers. Null when it cannot be told.
     #[inline(always)]
-    pub fn listener_of_accept(self, child: Sock<Probed>) -> Option<Sock<Probed>> {
+    pub fn listener_of_accept(self, child: Sock<Probed>) -> Sock<Probed> {
         if REGS_HELPER.load() == 0 || self.is_compat() {
-            return None;
+            return Sock::null();
         }
-        // SAFETY: the current task's own registers.
-        let regs = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as *const u8;
-        // SAFETY: a struct pt_regs.
-        let number: u64 = unsafe { Probed::read(regs, &REGS_ORIG_AX) }?;
+        // SAFETY: the current task's own registers, a struct pt_regs.
+        let (number, fd): (u64, u64) = unsafe {
+            let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const u8;
+            (
+                Probed::read(regs, &REGS_ORIG_AX),
+                Probed::read(regs, &REGS_DI),
+            )
+        };
         if !is_accept(number) {
-            return None;
+            return Sock::null();
         }
-        // SAFETY: as above.
-        let fd: u64 = unsafe { Probed::read(regs, &REGS_DI) }?;
-        let listener = self.tcp_sock(fd as i32)?;
+        let listener = self.tcp_sock(fd as i32);
         // Another thread may have put another socket there meanwhile.
-        let fits = listener.state() == TCP_LISTEN && listener.ends().lport == child.ends().lport;
-        fits.then_some(listener)
+        if listener.state() == TCP_LISTEN && listener.ends().lport == child.ends().lport {
+            listener
+        } else {
+            Sock::null()
+        }
     }
 }
 
@@ -82,21 +83,20 @@ impl Task {
 #[inline(never)]
 fn sock_of_fd(task: *const u8, fd: i32) -> *const u8 {
     // SAFETY: each pointer is read from the structure before it; the helper checks addresses.
-    let sk = || unsafe {
-        let files = Probed::read::<*const u8>(task, &TASK_FILES)?;
-        let table = Probed::read::<*const u8>(files, &FILES_FDT)?;
-        if fd < 0 || fd as u32 >= Probed::read::<u32>(table, &FDT_MAX_FDS)? {
-            return None;
+    unsafe {
+        let files = Probed::read(task, &TASK_FILES);
+        let table = Probed::read(files, &FILES_FDT);
+        if fd < 0 || fd as u32 >= Probed::read::<u32>(table, &FDT_MAX_FDS) {
+            return core::ptr::null();
         }
-        let entries = Probed::read::<*const u8>(table, &FDT_FD)?;
-        let entry = entries.wrapping_add(fd as usize * size_of::<usize>());
-        let file = bpf_probe_read_kernel(entry.cast::<*const u8>()).ok()?;
-        let socket = Probed::read::<*const u8>(file, &FILE_PRIVATE_DATA)?;
+        let entries: *const u8 = Probed::read(table, &FDT_FD);
+        let file: *const u8 =
+            Probed::read_at(entries.wrapping_add(fd as usize * size_of::<usize>()));
+        let socket = Probed::read(file, &FILE_PRIVATE_DATA);
         // Any kind of file has private data; only a socket's points back to the file.
-        if Probed::read::<*const u8>(socket, &SOCKET_FILE)? != file {
-            return None;
+        if file.is_null() || Probed::read::<*const u8>(socket, &SOCKET_FILE) != file {
+            return core::ptr::null();
         }
-        Probed::read::<*const u8>(socket, &SOCKET_SK)
-    };
-    sk().unwrap_or(core::ptr::null())
+        Probed::read(socket, &SOCKET_SK)
+    }
 }

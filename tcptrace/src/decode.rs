@@ -89,12 +89,13 @@ fn set_state(rest: &mut Rest) -> Result<SetState, Undecodable> {
         oldstate,
         newstate,
         context: context(
-            payload.owned != 0,
+            payload.flags & abi::state_flag::OWNED != 0,
             payload.backlog_max > 0,
             oldstate,
             newstate,
         ),
         task,
+        held: payload.flags & abi::state_flag::HELD != 0,
         backlog_len: payload.backlog_len,
         backlog_max: payload.backlog_max,
         err: nonzero(payload.err),
@@ -228,7 +229,7 @@ mod tests {
         rport: 39709,
         oldstate: 3,
         newstate: 1,
-        owned: 0,
+        flags: 0,
         sections: abi::section::V4,
     };
 
@@ -307,7 +308,7 @@ mod tests {
     #[test]
     fn an_owned_socket_was_changed_by_its_process() {
         let payload = abi::SetState {
-            owned: 1,
+            flags: abi::state_flag::OWNED | abi::state_flag::HELD,
             rport: 0,
             oldstate: 7,
             newstate: 10,
@@ -333,6 +334,7 @@ mod tests {
             panic!();
         };
         assert_eq!(change.context, Some(Context::Process));
+        assert!(change.held);
         assert_eq!(change.task.unwrap().comm, Comm::from("server"));
         assert_eq!((change.tuple.raddr, change.tuple.rport), (None, None));
         assert_eq!(change.tuple.family(), 6);

@@ -50,8 +50,8 @@ pub async fn run() -> anyhow::Result<u8> {
 
     let mut capture = Capture::start(&Request::default())?;
     report += "\nNot seen on this kernel\n";
-    for sentence in capture.unseen() {
-        report += &format!("  - {sentence}\n");
+    for what in capture.unseen() {
+        report += &format!("  - {what}\n");
     }
     report += "\nCost, by the kernel's own run-time statistics (which add about 50 ns a run)\n";
     match measure(&mut capture).await {

@@ -291,6 +291,8 @@ pub struct SetState {
     pub context: Option<Context>,
     /// Who changed it; only where `context` is `Process`.
     pub task: Option<Task>,
+    /// A process has a descriptor of it: a connection in the accept queue has none.
+    pub held: bool,
     /// `sk_ack_backlog`: on a fresh child, the sockets queued ahead of it.
     pub backlog_len: u32,
     /// `sk_max_ack_backlog`: above 0 proves that the socket is, or was cloned from, a listener.

@@ -237,7 +237,7 @@ pub struct Session {
     pub hooks: BTreeMap<Hook, Option<String>>,
     /// The filters in force, as given; empty when everything is traced.
     pub filters: BTreeMap<&'static str, String>,
-    /// What this trace cannot see, in sentences.
+    /// What this trace cannot see.
     pub unseen: Vec<String>,
 }
 

@@ -74,6 +74,7 @@ mod tests {
                 task: None,
                 backlog_len: 0,
                 backlog_max: 0,
+                held: false,
                 err: None,
             }),
         }

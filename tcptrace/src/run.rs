@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -62,8 +62,9 @@ pub async fn run(trace: &Trace) -> anyhow::Result<u8> {
         // Whoever reads has seen enough: that is success.
         if failed.error.kind() != io::ErrorKind::BrokenPipe {
             eprintln!(
-                "tcptrace: cannot write {}: {}; the trace ends here",
-                failed.name, failed.error
+                "tcptrace: cannot write to {}: {}; the trace ends here",
+                failed.name,
+                plain(&failed.error)
             );
             code = exit::FAILURE;
         }
@@ -88,14 +89,25 @@ fn outputs(trace: &Trace, clock: Clock) -> anyhow::Result<Vec<Output>> {
         },
     }];
     if let Some(path) = &trace.write {
-        let file = File::create(path)
-            .with_context(|| format!("cannot write {}; choose another --write", path.display()))?;
+        let file = File::create(path).map_err(|error| {
+            let (path, why) = (path.display(), plain(&error));
+            anyhow!("cannot write to {path}: {why}; choose another file for --write")
+        })?;
         outputs.push(Output {
             name: path.display().to_string(),
             sink: Box::new(Json::new(Box::new(file), clock)),
         });
     }
     Ok(outputs)
+}
+
+/// An error of the operating system without its number.
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error") {
+        Some((text, _)) => text.to_owned(),
+        None => text,
+    }
 }
 
 /// What to say when nothing happens.

@@ -3,6 +3,7 @@
 use std::{
     env,
     ffi::OsStr,
+    iter,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -55,9 +56,42 @@ pub fn output(command: &mut Command) -> Result<String> {
 
 /// The command as one would type it.
 pub fn line(command: &Command) -> String {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let program = command.get_program();
+    let is_cargo = env::var_os("CARGO").is_some_and(|cargo| cargo == program);
+    let program = if is_cargo {
+        OsStr::new("cargo")
+    } else {
+        program
+    };
+    let words = iter::once(program).chain(command.get_args());
     words
         .map(OsStr::to_string_lossy)
         .collect::<Vec<_>>()
         .join(" ")
+}
+
+/// A command that runs `program` as root: by itself, or through sudo.
+pub fn as_root(program: &Path) -> Result<Command> {
+    let mut command = match sudo()? {
+        None => return Ok(Command::new(program)),
+        Some(sudo) => Command::new(sudo),
+    };
+    // What follows is the program and its arguments, nothing for sudo itself.
+    command.arg("--").arg(program);
+    Ok(command)
+}
+
+/// What it takes to become root: nothing for root, else sudo.
+pub fn sudo() -> Result<Option<&'static str>> {
+    let id = output(Command::new("id").arg("-u"))?;
+    if id.trim() == "0" {
+        return Ok(None);
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&path).any(|folder| folder.join("sudo").is_file());
+    ensure!(
+        found,
+        "this needs root, and there is no sudo here: run it as root"
+    );
+    Ok(Some("sudo"))
 }

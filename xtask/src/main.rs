@@ -2,8 +2,14 @@
 
 mod cmd;
 mod ebpf;
+mod files;
+mod packages;
+mod tcptrace;
+mod test;
+mod tidy;
+mod vm;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -18,11 +24,37 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
+  cargo xtask run -- --port 7878     build tcptrace and trace port 7878
+  cargo xtask demo                   let it play and trace its own connections
+  cargo xtask test --install         install what the tests need, and run them all
+  cargo xtask test --only unit       the tests that need neither root nor a kernel
+  cargo xtask test -- late_accept    the scenarios with this in their name, and all else
+  cargo xtask vm --kernel 6.1 -- doctor    tcptrace under another kernel
   cargo xtask ebpf build             rebuild the committed eBPF object
   cargo xtask ebpf check             prove that it comes from the committed source";
 
 #[derive(Subcommand)]
 enum Task {
+    /// Build tcptrace and run it as root (through sudo), with the arguments after `--`
+    Run {
+        #[arg(last = true, value_name = "ARGS")]
+        args: Vec<OsString>,
+    },
+    /// The same for `tcptrace demo`
+    Demo {
+        #[arg(
+            trailing_var_arg = true,
+            allow_hyphen_values = true,
+            value_name = "ARGS"
+        )]
+        args: Vec<OsString>,
+    },
+    /// Run all checks and tests
+    Test(test::Args),
+    /// Run tcptrace in a VM with another kernel, with the arguments after `--`
+    Vm(vm::Args),
+    /// Hold the source to the house's rules: who may name whom, SAFETY comments, sizes
+    Tidy,
     /// Make the eBPF toolchain, build the eBPF object, check the committed one
     Ebpf(ebpf::Args),
 }
@@ -40,6 +72,18 @@ fn main() -> ExitCode {
 fn run(task: Task) -> Result<ExitCode> {
     let root = cmd::root()?;
     match task {
+        Task::Run { args } => tcptrace::exec(&root, &args)?,
+        Task::Demo { mut args } => {
+            args.insert(0, "demo".into());
+            tcptrace::exec(&root, &args)?;
+        }
+        Task::Test(args) => {
+            if !test::run(&root, &args)? {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        Task::Vm(args) => return vm::tcptrace(&root, &args),
+        Task::Tidy => tidy::run(&root)?,
         Task::Ebpf(args) => ebpf::run(&root, &args)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -13,7 +13,7 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
 use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint, tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext, TracePointContext};
-use tcptrace_ebpf::abi::{SetState, hook, kind, section};
+use tcptrace_ebpf::abi::{SetState, hook, kind, section, state_flag};
 
 use crate::emit::{current_task, emit};
 use crate::filter;
@@ -52,18 +52,16 @@ pub fn state_raw(ctx: RawTracePointContext) -> i32 {
 
 #[tracepoint]
 pub fn state_tp(ctx: TracePointContext) -> u32 {
-    let field = |offset: u32| ctx.as_ptr().cast::<u8>().wrapping_add(offset as usize);
+    let record = ctx.as_ptr().cast::<u8>().cast_const();
     // SAFETY: the offsets come from the tracepoint's format file; the helper checks addresses.
-    let fields = unsafe {
-        use aya_ebpf::helpers::bpf_probe_read_kernel as read;
-        (
-            read(field(TP_SKADDR.load()).cast::<*const u8>()),
-            read(field(TP_OLDSTATE.load()).cast::<i32>()),
-            read(field(TP_NEWSTATE.load()).cast::<i32>()),
-        )
-    };
-    if let (Ok(sk), Ok(oldstate), Ok(newstate)) = fields {
-        set_state_probed(sk, oldstate as u8, newstate as u8);
+    unsafe {
+        let oldstate: i32 = Probed::read(record, &TP_OLDSTATE);
+        let newstate: i32 = Probed::read(record, &TP_NEWSTATE);
+        set_state_probed(
+            Probed::read(record, &TP_SKADDR),
+            oldstate as u8,
+            newstate as u8,
+        );
     }
     0
 }
@@ -107,7 +105,8 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: u64) {
         rport: ends.rport,
         oldstate,
         newstate,
-        owned: owned.into(),
+        flags: if owned { state_flag::OWNED } else { 0 }
+            | if sk.held() { state_flag::HELD } else { 0 },
         sections: if owned { section::TASK } else { 0 },
     };
     if ends.addrs.is_v4 {

@@ -3,11 +3,13 @@
 //! A plan is not computed from kernel versions: carriers are tried in order, and the first whose
 //! programs load and attach is taken (feature probes lie, loading does not).
 
+use anyhow::bail;
 use aya::Ebpf;
 use aya::programs::{
     BtfTracePoint, FEntry, FExit, KProbe, ProgramError, RawTracePoint, TracePoint,
 };
 
+use super::Kernel;
 use crate::event::Hook;
 
 /// One hook.
@@ -25,9 +27,11 @@ pub struct Carrier {
     pub name: &'static str,
     /// How it attaches, where one name has several ways; else empty.
     pub via: &'static str,
+    /// The prototype its programs are written for: a function and its number of parameters.
+    pub parameters: Option<(&'static str, usize)>,
     /// Attached in this order.
     pub programs: &'static [Program],
-    /// What it cannot see, in sentences for `doctor` and the session line.
+    /// What it cannot see, for `doctor` and the session line.
     pub unseen: &'static [&'static str],
 }
 
@@ -48,11 +52,9 @@ pub enum Point {
     Kprobe(&'static str),
 }
 
-const SYSCALL_UNSEEN: &[&str] = &[
-    "accepts by io_uring, by 32-bit programs and inside the kernel are not seen",
-    "a failed accept() that was already blocked when tracing began is seen only if its descriptor \
-     still is the listener's",
-];
+const FENTRY_UNSEEN: &[&str] = &["a failed accept() that was already blocked when tracing began"];
+
+const SYSCALL_UNSEEN: &[&str] = &["accepts by io_uring, by 32-bit programs and inside the kernel"];
 
 /// Accept comes first: every accept() that has begun when the last hook is attached is then known
 /// to be older than any transition of the trace.
@@ -63,7 +65,8 @@ pub const HOOKS: &[HookRow] = &[
         carriers: &[
             Carrier {
                 name: "fentry",
-                via: "BTF trampolines at inet_csk_accept and security_sock_graft",
+                via: "BTF trampolines at inet_csk_accept (Linux 6.10 and later) and security_sock_graft",
+                parameters: Some(("inet_csk_accept", 2)),
                 // The graft first: what it sees without an entry began before.
                 programs: &[
                     Program {
@@ -71,21 +74,41 @@ pub const HOOKS: &[HookRow] = &[
                         point: Point::Fentry("security_sock_graft"),
                     },
                     Program {
-                        name: "accept_fentry",
+                        name: "accept_fentry2",
                         point: Point::Fentry("inet_csk_accept"),
                     },
                     Program {
-                        name: "accept_fexit",
+                        name: "accept_fexit2",
                         point: Point::Fexit("inet_csk_accept"),
                     },
                 ],
-                unseen: &[
-                    "a failed accept() that was already blocked when tracing began is not seen",
+                unseen: FENTRY_UNSEEN,
+            },
+            Carrier {
+                name: "fentry",
+                via: "BTF trampolines at inet_csk_accept (Linux 6.9 and before) and security_sock_graft",
+                parameters: Some(("inet_csk_accept", 4)),
+                // The graft first: what it sees without an entry began before.
+                programs: &[
+                    Program {
+                        name: "graft_fentry",
+                        point: Point::Fentry("security_sock_graft"),
+                    },
+                    Program {
+                        name: "accept_fentry4",
+                        point: Point::Fentry("inet_csk_accept"),
+                    },
+                    Program {
+                        name: "accept_fexit4",
+                        point: Point::Fexit("inet_csk_accept"),
+                    },
                 ],
+                unseen: FENTRY_UNSEEN,
             },
             Carrier {
                 name: "kprobe",
                 via: "kprobes at inet_csk_accept and security_sock_graft",
+                parameters: None,
                 programs: &[
                     Program {
                         name: "graft_kprobe",
@@ -101,14 +124,14 @@ pub const HOOKS: &[HookRow] = &[
                     },
                 ],
                 unseen: &[
-                    "a failed accept() is not seen when more than a handful of threads are \
-                     blocked in accept() (kretprobes run out), or when it was already blocked \
-                     when tracing began",
+                    "a failed accept() when more than a handful of threads are blocked in accept() \
+                     (kretprobes run out), or when it was already blocked when tracing began",
                 ],
             },
             Carrier {
                 name: "syscall",
                 via: "BTF tracepoints sys_enter and sys_exit",
+                parameters: None,
                 // sys_enter first: a call that sys_exit finds no entry of began before.
                 programs: &[
                     Program {
@@ -125,6 +148,7 @@ pub const HOOKS: &[HookRow] = &[
             Carrier {
                 name: "syscall",
                 via: "raw tracepoints sys_enter and sys_exit",
+                parameters: None,
                 programs: &[
                     Program {
                         name: "sys_enter_raw",
@@ -146,6 +170,7 @@ pub const HOOKS: &[HookRow] = &[
             Carrier {
                 name: "tp_btf",
                 via: "",
+                parameters: None,
                 programs: &[Program {
                     name: "state_btf",
                     point: Point::BtfTracepoint("inet_sock_set_state"),
@@ -155,6 +180,7 @@ pub const HOOKS: &[HookRow] = &[
             Carrier {
                 name: "raw_tp",
                 via: "",
+                parameters: None,
                 programs: &[Program {
                     name: "state_raw",
                     point: Point::RawTracepoint("inet_sock_set_state"),
@@ -164,6 +190,7 @@ pub const HOOKS: &[HookRow] = &[
             Carrier {
                 name: "tracepoint",
                 via: "",
+                parameters: None,
                 programs: &[Program {
                     name: "state_tp",
                     point: Point::Tracepoint("sock", "inet_sock_set_state"),
@@ -174,22 +201,30 @@ pub const HOOKS: &[HookRow] = &[
     },
 ];
 
-const STATE_UNSEEN: &[&str] = &[
-    "the half-open state NEW_SYN_RECV and TIME_WAIT are not seen: the tracepoint does not print \
-     them",
-];
+const STATE_UNSEEN: &[&str] =
+    &["the states NEW_SYN_RECV (half-open) and TIME_WAIT, which the tracepoint does not print"];
 
 impl Carrier {
     /// Loads and attaches all programs, or none.
-    pub fn attach(&self, ebpf: &mut Ebpf, btf: &aya::Btf) -> Result<(), ProgramError> {
+    ///
+    /// # Errors
+    /// What the kernel says against it.
+    pub fn attach(&self, ebpf: &mut Ebpf, kernel: &Kernel) -> anyhow::Result<()> {
+        if let Some((function, expected)) = self.parameters {
+            match kernel.own_btf.parameters(function) {
+                Some(found) if found == expected => {}
+                Some(found) => bail!("{function} has {found} parameters here, not {expected}"),
+                None => bail!("this kernel has no {function}"),
+            }
+        }
         let attached = self
             .programs
             .iter()
-            .try_for_each(|program| program.attach(ebpf, btf));
+            .try_for_each(|program| program.attach(ebpf, &kernel.btf));
         if attached.is_err() {
             self.detach(ebpf);
         }
-        attached
+        Ok(attached?)
     }
 
     /// Detaches what is attached and unloads what is loaded.

@@ -54,6 +54,12 @@ pub enum CaptureError {
     Failed(#[from] anyhow::Error),
 }
 
+/// The running kernel's types, for those who load programs and for those who read offsets.
+pub struct Kernel {
+    btf: aya::Btf,
+    own_btf: Btf,
+}
+
 /// A hook and what became of it.
 pub struct Attached {
     pub row: &'static HookRow,
@@ -77,7 +83,7 @@ impl Capture {
     /// Loads the programs and attaches every hook of the table. Needs a tokio runtime.
     pub fn start(request: &Request) -> Result<Capture, CaptureError> {
         privilege::check()?;
-        let (mut ebpf, kernel_btf) = load(request)?;
+        let (mut ebpf, kernel) = load(request)?;
         let log = EbpfLogger::init_with_logger(&mut ebpf, ToStderr).ok();
         let ring = take_ring(&mut ebpf)?;
         fill_ports(&mut ebpf, &request.filter)?;
@@ -88,7 +94,7 @@ impl Capture {
                 Hook::InetCskAccept => request.accept_carrier.as_deref(),
                 Hook::InetSockSetState => request.state_carrier.as_deref(),
             };
-            attached.push(attach(row, wanted, &mut ebpf, &kernel_btf)?);
+            attached.push(attach(row, wanted, &mut ebpf, &kernel)?);
         }
         Ok(Capture {
             ebpf,
@@ -106,10 +112,10 @@ impl Capture {
         }
     }
 
-    /// What this capture cannot see, in sentences.
+    /// What this capture cannot see.
     pub fn unseen(&self) -> Vec<String> {
-        let sentences = self.hooks.iter().flat_map(|hook| hook.carrier.unseen);
-        sentences.map(|&sentence| sentence.to_owned()).collect()
+        let unseen = self.hooks.iter().flat_map(|hook| hook.carrier.unseen);
+        unseen.map(|&what| what.to_owned()).collect()
     }
 
     /// The kernel side's counters, summed over CPUs. `emitted` is left to the one who receives,
@@ -223,7 +229,7 @@ fn no_map() -> anyhow::Error {
 }
 
 /// Resolves the offsets on this kernel and creates the maps; verifies nothing yet.
-fn load(request: &Request) -> Result<(Ebpf, aya::Btf), CaptureError> {
+fn load(request: &Request) -> Result<(Ebpf, Kernel), CaptureError> {
     let own_btf = Btf::from_file(btf::VMLINUX).map_err(|error| match error {
         BtfError::Read(..) => CaptureError::Unsupported(format!(
             "no BTF ({error}); boot a kernel built with CONFIG_DEBUG_INFO_BTF=y, as the \
@@ -231,7 +237,7 @@ fn load(request: &Request) -> Result<(Ebpf, aya::Btf), CaptureError> {
         )),
         error => CaptureError::Unsupported(format!("{}: {error}", btf::VMLINUX)),
     })?;
-    let kernel_btf = aya::Btf::from_sys_fs()
+    let btf = aya::Btf::from_sys_fs()
         .map_err(|error| CaptureError::Unsupported(format!("{}: {error}", btf::VMLINUX)))?;
 
     let mut globals = vec![];
@@ -271,7 +277,7 @@ fn load(request: &Request) -> Result<(Ebpf, aya::Btf), CaptureError> {
     privilege::raise_memlock_limit();
     let mut loader = EbpfLoader::new();
     loader
-        .btf(Some(&kernel_btf))
+        .btf(Some(&btf))
         .verifier_log_level(VerifierLogLevel::default())
         .map_max_entries("EVENTS", ring_bytes);
     for (global, value) in &globals {
@@ -288,7 +294,7 @@ fn load(request: &Request) -> Result<(Ebpf, aya::Btf), CaptureError> {
             false => CaptureError::Failed(error.context("loading the eBPF object")),
         }
     })?;
-    Ok((ebpf, kernel_btf))
+    Ok((ebpf, Kernel { btf, own_btf }))
 }
 
 fn take_ring(ebpf: &mut Ebpf) -> anyhow::Result<Ring> {
@@ -337,16 +343,14 @@ pub struct Finding {
 
 /// Tries every carrier of every hook, one after the other, and leaves nothing attached.
 pub fn survey() -> Result<Vec<Finding>, CaptureError> {
-    let (mut ebpf, kernel_btf) = load(&Request::default())?;
+    let (mut ebpf, kernel) = load(&Request::default())?;
     let mut findings = vec![];
     for row in HOOKS {
         let mut taken = false;
         for carrier in row.carriers {
-            let tried = carrier.attach(&mut ebpf, &kernel_btf);
+            let tried = carrier.attach(&mut ebpf, &kernel);
             carrier.detach(&mut ebpf);
-            let refusal = tried
-                .err()
-                .map(|error| format!("{:#}", anyhow::Error::new(error)));
+            let refusal = tried.err().map(|error| format!("{error:#}"));
             let works = refusal.is_none();
             findings.push(Finding {
                 row,
@@ -365,13 +369,13 @@ fn attach(
     row: &'static HookRow,
     wanted: Option<&str>,
     ebpf: &mut Ebpf,
-    kernel_btf: &aya::Btf,
+    kernel: &Kernel,
 ) -> Result<Attached, CaptureError> {
     let mut refused = vec![];
     let mut not_permitted = false;
     let carriers = row.carriers.iter();
     for carrier in carriers.filter(|carrier| wanted.is_none_or(|wanted| wanted == carrier.name)) {
-        match carrier.attach(ebpf, kernel_btf) {
+        match carrier.attach(ebpf, kernel) {
             Ok(()) => {
                 return Ok(Attached {
                     row,
@@ -380,7 +384,6 @@ fn attach(
                 });
             }
             Err(error) => {
-                let error = anyhow::Error::new(error);
                 not_permitted |= is_not_permitted(&error);
                 refused.push((carrier, format!("{error:#}")));
             }

@@ -24,7 +24,8 @@ pub(super) struct Connection {
     closed_ns: Option<u64>,
     backlog: Option<Backlog>,
     err: Option<u32>,
-    /// A process closed it or shut it down.
+    /// A process had it: accept() had handed it out, or else a process could not have closed it,
+    /// shut it down, or had a descriptor of it.
     held: bool,
 }
 
@@ -153,11 +154,11 @@ impl Connection {
             (_, Close) => {
                 self.closed_ns = self.closed_ns.or(Some(event.mono_ns));
                 // Without an error a process can only have closed it itself. With one, the
-                // process may be in accept(), which locks the child, or in read().
-                let aborted = change.err.is_none() && change.context == Some(Context::Process);
-                self.held |= aborted;
+                // process may still be in the accept() that takes it, and which locks the child.
+                let by_process = change.held || change.context == Some(Context::Process);
+                self.held |= change.err.is_none() && by_process;
             }
-            _ => {}
+            _ => self.held |= change.held,
         }
         self.err = change.err;
         self.socket.transition(event, change)

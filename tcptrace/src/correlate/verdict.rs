@@ -69,7 +69,7 @@ pub(super) enum Fate {
     ListenerClosed,
     /// Ended without an error, and by no process that held it.
     Dropped,
-    /// A process closed it or shut it down, so accept() had handed it out.
+    /// A process had a descriptor of it, so accept() had handed it out.
     Held,
 }
 
@@ -263,7 +263,7 @@ fn accept_unseen(facts: &Facts) -> Judgement {
             format_args!("the kernel dropped it from the accept queue"),
             &[ESTABLISHED, TO_CLOSE],
         ),
-        Fate::Held => unknown("a process closed it, but no accept() of it was seen".into()),
+        Fate::Held => unknown("a process had it, but no accept() of it was seen".into()),
     }
 }
 

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
 
 use super::toolchain::Toolchain;
-use crate::cmd;
+use crate::{cmd, files};
 
 const SOURCES: &str = "tcptrace-ebpf";
 
@@ -124,7 +124,7 @@ fn sources_sha256(root: &Path) -> Result<String> {
         hash.update(format!("{name} {}\n", content.len()));
         hash.update(content);
     };
-    for file in files_below(&root.join(SOURCES))? {
+    for file in files::below(&root.join(SOURCES))? {
         let content = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
         let name = file.strip_prefix(root)?.to_string_lossy().into_owned();
         add(&name, &content);
@@ -172,22 +172,6 @@ fn toml_table(toml: &str, header: &str) -> String {
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
         .collect::<Vec<_>>()
         .join("\n")
-}
-
-fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    let entries =
-        fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
-    for entry in entries {
-        let path = entry?.path();
-        if path.is_dir() {
-            files.extend(files_below(&path)?);
-        } else {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -45,3 +45,9 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
         Task::Check => check::run(root),
     }
 }
+
+/// `setup` and `check` in one: the test command's proof.
+pub fn prove(root: &Path) -> Result<()> {
+    setup::make(root)?;
+    check::run(root)
+}

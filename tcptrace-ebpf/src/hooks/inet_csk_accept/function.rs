@@ -26,28 +26,30 @@ use crate::settings::{ACCEPT_ARGS, PROTO_ACCEPT_ARG_ERR};
 use crate::sock::Sock;
 use crate::task::Task;
 
+// A program for each prototype: the verifier knows the function's own and lets a program read
+// just that. The return value follows the arguments.
+
 #[fentry(function = "inet_csk_accept")]
-pub fn accept_fentry(ctx: FEntryContext) -> i32 {
-    // The verifier knows the prototype and refuses to look past it, so only the branch for this
-    // kernel may stay.
-    let error = if ACCEPT_ARGS.load() == 4 {
-        ctx.arg(2)
-    } else {
-        error_in(ctx.arg(1))
-    };
-    entered(ctx.arg(0), error);
+pub fn accept_fentry4(ctx: FEntryContext) -> i32 {
+    entered(ctx.arg(0), ctx.arg(2));
     0
 }
 
 #[fexit(function = "inet_csk_accept")]
-pub fn accept_fexit(ctx: FExitContext) -> i32 {
-    // The return value follows the arguments.
-    let child = if ACCEPT_ARGS.load() == 4 {
-        ctx.arg(4)
-    } else {
-        ctx.arg(2)
-    };
-    left(child, witness::FEXIT);
+pub fn accept_fexit4(ctx: FExitContext) -> i32 {
+    left(ctx.arg(4), witness::FEXIT);
+    0
+}
+
+#[fentry(function = "inet_csk_accept")]
+pub fn accept_fentry2(ctx: FEntryContext) -> i32 {
+    entered(ctx.arg(0), error_in(ctx.arg(1)));
+    0
+}
+
+#[fexit(function = "inet_csk_accept")]
+pub fn accept_fexit2(ctx: FExitContext) -> i32 {
+    left(ctx.arg(2), witness::FEXIT);
     0
 }
 
@@ -102,55 +104,48 @@ fn left(child: *const u8, witness: u8) {
         // were attached has nobody to tell of it.
         return;
     };
-    let listener = Some(Sock::new(call.listener as *const u8));
-    if child.is_null() {
-        // SAFETY: `error` is where the kernel has just stored it, on the caller's stack.
-        let error = unsafe { Probed::read_at::<i32>(call.error as *const u8) };
-        Returned {
-            listener,
-            call: Some(call),
-            result: error.unwrap_or(0),
-            witness,
-        }
-        .failed();
-        return;
-    }
     let child = Sock::<Probed>::new(child);
+    let result = if child.is_null() {
+        // SAFETY: where the kernel has just stored the error, on the caller's stack.
+        unsafe { Probed::read_at(call.error as *const u8) }
+    } else {
+        let told = Call {
+            told: child.id(),
+            ..call
+        };
+        // There is room: this call's own place was freed a moment ago.
+        let _ = CALLS.insert(bpf_get_current_pid_tgid(), told, 0);
+        0
+    };
     Returned {
-        listener,
+        child,
+        listener: Sock::new(call.listener as *const u8),
         call: Some(call),
-        result: 0,
+        result,
         witness,
     }
-    .with(child);
-    let told = Call {
-        told: child.id(),
-        ..call
-    };
-    // There is room: this call's own place was freed a moment ago.
-    let _ = CALLS.insert(bpf_get_current_pid_tgid(), told, 0);
+    .write();
 }
 
 #[inline(always)]
 fn grafted(sk: *const u8) {
-    let Some(child) = Sock::<Probed>::new(sk).tcp() else {
-        return;
-    };
-    let call = take_call();
-    if let Some(call) = call
-        && call.told == child.id()
-    {
+    let child = Sock::<Probed>::new(sk).tcp();
+    if child.is_null() {
         return;
     }
-    let listener = match call {
-        Some(call) => Some(Sock::new(call.listener as *const u8)),
-        None => Task::current().listener_of_accept(child),
-    };
+    let call = take_call();
+    if call.is_some_and(|call| call.told == child.id()) {
+        return;
+    }
     Returned {
-        listener,
+        child,
+        listener: match call {
+            Some(call) => Sock::new(call.listener as *const u8),
+            None => Task::current().listener_of_accept(child),
+        },
         call,
         result: 0,
         witness: witness::SECURITY_SOCK_GRAFT,
     }
-    .with(child);
+    .write();
 }

@@ -15,7 +15,7 @@ mod function;
 mod syscall;
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
-use tcptrace_ebpf::abi::{Accept, AcceptEnds, Addrs6, Task, accept_flag, hook, kind, tally};
+use tcptrace_ebpf::abi::{Accept, AcceptEnds, Task, accept_flag, hook, kind, tally};
 
 use crate::emit::{current_task, emit};
 use crate::filter;
@@ -47,34 +47,30 @@ fn take_call() -> Option<Call> {
     call
 }
 
-/// A call that has returned.
+/// A call that has returned. A socket that is not there is null and reads as zero, so that
+/// nothing below branches on it: the verifier walks every path.
 struct Returned {
-    listener: Option<Sock<Probed>>,
+    /// Null when the call failed.
+    child: Sock<Probed>,
+    /// Null when unknown.
+    listener: Sock<Probed>,
     call: Option<Call>,
-    /// A negated errno, or what does not matter.
+    /// A negated errno when the call failed.
     result: i32,
     /// `abi::witness`
     witness: u8,
 }
 
 impl Returned {
-    /// Writes the record of a call that failed.
+    /// Writes its record.
     #[inline(always)]
-    fn failed(self) {
-        if let Some(listener) = self.listener {
-            self.write(listener, None);
-        }
-    }
-
-    /// Writes the record of a call that gave `child`.
-    #[inline(always)]
-    fn with(self, child: Sock<Probed>) {
-        self.write(child, Some(child));
-    }
-
-    #[inline(always)]
-    fn write(self, subject: Sock<Probed>, child: Option<Sock<Probed>>) {
+    fn write(self) {
         count(hook::ACCEPT, |counters| counters.seen += 1);
+        let subject = if self.child.is_null() {
+            self.listener
+        } else {
+            self.child
+        };
         let ends = subject.ends();
         if !filter::passes(&ends) {
             count(hook::ACCEPT, |counters| counters.filtered += 1);
@@ -82,38 +78,31 @@ impl Returned {
         }
 
         let mut flags = 0;
-        if child.is_some_and(Sock::has_fastopen_request) {
+        if self.child.has_fastopen_request() {
             flags |= accept_flag::FASTOPEN;
         }
         if self.call.is_none() && maps::tally(tally::UNTRACKED_CALLS) == 0 {
             flags |= accept_flag::BLOCKED_AT_ATTACH;
         }
         let payload = Accept {
-            sk: child.map_or(0, Sock::id),
-            listener: self.listener.map_or(0, Sock::id),
-            cookie: child.map_or(0, Sock::cookie),
+            sk: self.child.id(),
+            listener: self.listener.id(),
+            cookie: self.child.cookie(),
             called_ns: self.call.map_or(0, |call| call.called_ns),
             netns: subject.netns(),
-            backlog_len: self.listener.map_or(0, Sock::backlog_len),
-            backlog_max: self.listener.map_or(0, Sock::backlog_max),
+            backlog_len: self.listener.backlog_len(),
+            backlog_max: self.listener.backlog_max(),
             result: self.result,
             lport: ends.lport,
             rport: ends.rport,
-            state: child.map_or(0, Sock::state),
+            state: self.child.state(),
             witness: self.witness,
             flags,
             reserved: 0,
         };
-        let nowhere = Addrs6 {
-            laddr: [0; 16],
-            raddr: [0; 16],
-        };
         let accept_ends = AcceptEnds {
-            child: child.map_or(nowhere, |_| ends.addrs.as_v6()),
-            listener: self
-                .listener
-                .map_or(nowhere, |sk| sk.ends().addrs.as_v6())
-                .laddr,
+            child: ends.addrs.as_v6(),
+            listener: self.listener.ends().addrs.as_v6().laddr,
         };
         let sections = Sections(accept_ends, current_task());
         emit(hook::ACCEPT, kind::ACCEPT, &payload, sections);

@@ -57,7 +57,8 @@ fn entered<M: Memory>(regs: *const u8) {
     if task.is_compat() {
         return;
     }
-    if let Some(listener) = listener::<M>(task, regs) {
+    let listener = listener::<M>(task, regs);
+    if !listener.is_null() {
         called(listener, 0);
     }
 }
@@ -65,9 +66,8 @@ fn entered<M: Memory>(regs: *const u8) {
 #[inline(always)]
 fn exited<M: Memory>(regs: *const u8, result: i64) {
     // SAFETY: `regs` is the tracepoint's struct pt_regs.
-    match unsafe { M::read(regs, &REGS_ORIG_AX) } {
-        Some(number) if is_accept(number) => {}
-        _ => return,
+    if !is_accept(unsafe { M::read(regs, &REGS_ORIG_AX) }) {
+        return;
     }
     let task = Task::current();
     if task.is_compat() {
@@ -75,8 +75,9 @@ fn exited<M: Memory>(regs: *const u8, result: i64) {
     }
     let call = take_call();
     let returned = Returned {
+        child: task.tcp_sock(result as i32),
         listener: match call {
-            Some(call) => Some(Sock::new(call.listener as *const u8)),
+            Some(call) => Sock::new(call.listener as *const u8),
             // The call began before the hooks did; its argument is still in the registers.
             None => listener::<M>(task, regs),
         },
@@ -84,17 +85,20 @@ fn exited<M: Memory>(regs: *const u8, result: i64) {
         result: result as i32,
         witness: witness::SYS_EXIT,
     };
-    if result < 0 {
-        returned.failed();
-    } else if let Some(child) = task.tcp_sock(result as i32) {
-        returned.with(child);
+    let is_tcp = if result < 0 {
+        !returned.listener.is_null()
+    } else {
+        !returned.child.is_null()
+    };
+    if is_tcp {
+        returned.write();
     }
 }
 
 /// The TCP socket of the descriptor that accept() was called with.
 #[inline(always)]
-fn listener<M: Memory>(task: Task, regs: *const u8) -> Option<Sock<Probed>> {
+fn listener<M: Memory>(task: Task, regs: *const u8) -> Sock<Probed> {
     // SAFETY: `regs` is the tracepoint's struct pt_regs.
-    let fd: u64 = unsafe { M::read(regs, &REGS_DI) }?;
+    let fd: u64 = unsafe { M::read(regs, &REGS_DI) };
     task.tcp_sock(fd as i32)
 }

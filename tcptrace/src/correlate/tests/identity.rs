@@ -78,6 +78,32 @@ fn birth_ends_what_lived_there_unseen() {
 }
 
 #[test]
+fn state_that_cannot_follow_is_another_connection() {
+    let mut t = established();
+    t.set(child(2).enters(SynRecv, Established));
+    assert_eq!(t.last_transition().subject.conn, Some(3));
+
+    let mut t = established();
+    t.set(SetState {
+        err: Some(ECONNRESET),
+        ..child(2).enters(Established, Close)
+    });
+    t.set(child(2).enters(Close, Close));
+    assert_eq!(t.last_transition().subject.conn, Some(2));
+    t.set(child(2).enters(Established, CloseWait));
+    assert_eq!(t.last_transition().subject.conn, Some(3));
+    assert_eq!(t.verdict(2), Verdict::NeverAccepted);
+}
+
+#[test]
+fn duplicate_child_vanishes_in_syn_recv_without_a_gap() {
+    let mut t = syn_recv();
+    t.set(child(2).enters(Listen, SynRecv));
+    assert!(t.connection(2).complete);
+    assert_eq!(t.reason(2), "the handshake did not finish");
+}
+
+#[test]
 fn other_ends_are_another_connection() {
     let mut t = established();
     let other = Sock {
@@ -173,6 +199,7 @@ fn tuple_of_a_child_fills_late() {
     assert_eq!(t.last_transition().subject.rport, Some(40_002));
     t.set(SetState {
         tuple: Tuple {
+            laddr: "0.0.0.0".parse().unwrap(),
             lport: None,
             rport: None,
             ..child(2).tuple
@@ -241,6 +268,15 @@ fn child_is_presumed_the_listeners_until_it_is_accepted() {
         assert_eq!((subject.pid, subject.tid), (Some(4710), Some(4712)));
         assert_eq!(subject.pid_source, Some(PidSource::Accept));
     }
+}
+
+#[test]
+fn child_from_before_the_trace_is_nobodys() {
+    let mut t = listening();
+    t.set(child(2).enters(Established, CloseWait));
+    assert_eq!(t.last_transition().subject.pid_source, None);
+    t.finish();
+    assert_eq!(t.connection(2).subject.pid_source, None);
 }
 
 #[test]

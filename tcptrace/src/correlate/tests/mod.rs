@@ -5,6 +5,7 @@ mod identity;
 mod listeners;
 mod loss;
 mod random;
+mod scenarios;
 mod verdicts;
 
 use std::net::IpAddr;
@@ -86,6 +87,7 @@ impl Sock {
             task: None,
             backlog_len: 0,
             backlog_max: self.backlog_max,
+            held: false,
             err: None,
         }
     }

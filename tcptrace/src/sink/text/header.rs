@@ -12,8 +12,8 @@ pub fn write(row: &mut Row, out: &mut dyn Write, x: &Session, zone: Zone) -> io:
         .plain(format_args!(" on Linux {}: {}", x.kernel, filters(x)))
         .end(out)?;
     row.put(DIM, format_args!("hooks: {}", hooks(x))).end(out)?;
-    for sentence in &x.unseen {
-        row.put(DIM, format_args!("not seen: {sentence}"))
+    if !x.unseen.is_empty() {
+        row.put(DIM, format_args!("not seen: {}", x.unseen.join("; ")))
             .end(out)?;
     }
     row.put(STRONG, format_args!("TIME ({})", zone.name()));
@@ -31,7 +31,9 @@ fn filters(x: &Session) -> String {
     }
     x.filters
         .iter()
-        .fold("TCP".to_owned(), |all, (k, v)| format!("{all}, {k} {v}"))
+        .fold("TCP".to_owned(), |all, (condition, value)| {
+            format!("{all}, {} {value}", condition.replace('_', " "))
+        })
 }
 
 /// `inet_sock_set_state by tp_btf, inet_csk_accept not attached`

@@ -1,0 +1,172 @@
+//! The accept() call itself: that fails, is interrupted, or is not about TCP.
+
+use std::io::ErrorKind;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::Duration;
+
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use tests::Lab;
+use tests::task::{join, pid, send_signal, spawn, tid, wait_until_in_accept};
+use tests::trace::NULL;
+use tests::traffic::*;
+
+const A_WHILE: Duration = Duration::from_millis(400);
+
+#[test]
+fn an_accept_that_must_not_wait_fails_with_eagain() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let tracer = lab.trace();
+
+    let listener = listen(port);
+    listener.set_nonblocking(true).unwrap();
+    let error = listener.accept().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    let client = connect(port);
+    close(client, accept(&listener).stream);
+    tracer.wait_for_ends(2);
+    let trace = tracer.stop();
+
+    let failed = trace.failed_accepts();
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    failed[0].shows(&[
+        ("error", &"EAGAIN"),
+        ("conn", &NULL),
+        ("listener", &trace.listen()["conn"]),
+        ("lport", &port),
+        ("pid", &pid()),
+        ("tid", &tid()),
+        ("accept_queue_ns", &NULL),
+    ]);
+    assert!(failed[0].maybe("called_mono_ns").is_some());
+    trace.server().shows(&[("verdict", &"queued")]);
+    trace.listener_summary(port).shows(&[
+        ("connections", &1),
+        ("accepted", &1),
+        ("failed_accepts", &1),
+    ]);
+}
+
+#[test]
+fn an_accept_that_times_out_was_blocked_so_long() {
+    let lab = Lab::new();
+    let tracer = lab.trace();
+
+    let listener = listen(lab.port());
+    socket2::SockRef::from(&listener)
+        .set_read_timeout(Some(A_WHILE))
+        .unwrap();
+    listener.accept().unwrap_err();
+    let trace = tracer.stop();
+
+    let failed = trace.failed_accepts();
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    failed[0].shows(&[("error", &"EAGAIN")]);
+    // The kernel counts a timeout in ticks, and may begin within one.
+    let blocked = failed[0].num("blocked_ns") as f64;
+    assert!(blocked > 0.9 * A_WHILE.as_nanos() as f64, "{blocked} ns");
+}
+
+#[test]
+fn an_accept_that_a_signal_interrupts_is_restarted() {
+    let lab = Lab::new();
+    let port = lab.port();
+    // A handler that does nothing, and system calls that go on after it.
+    extern "C" fn nothing(_: libc::c_int) {}
+    let handler = SigHandler::Handler(nothing);
+    let action = SigAction::new(handler, SaFlags::SA_RESTART, SigSet::empty());
+    // SAFETY: the handler does nothing.
+    unsafe { sigaction(Signal::SIGUSR1, &action) }.unwrap();
+    let tracer = lab.trace();
+
+    let listener = listen(port);
+    let (acceptor, accepting) = spawn(move || accept(&listener));
+    wait_until_in_accept(acceptor);
+    send_signal(acceptor, Signal::SIGUSR1);
+    std::thread::sleep(A_WHILE);
+    wait_until_in_accept(acceptor);
+    close(connect(port), join(accepting).stream);
+    tracer.wait_for_ends(2);
+    let trace = tracer.stop();
+
+    // The kernel restarts it under the hood: for the caller it is one call, for the hook two.
+    for failed in trace.failed_accepts() {
+        let error = failed.text("error");
+        assert!(["EINTR", "ERESTARTSYS"].contains(&error), "{failed}");
+    }
+    trace.server().shows(&[("verdict", &"awaited")]);
+    trace.accept().shows(&[("tid", &acceptor)]);
+}
+
+/// C libraries may still use the older system call, which has a number of its own.
+#[test]
+fn accept_without_a_4_is_seen_as_well() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let tracer = lab.trace();
+    let listener = listen(port);
+    let client = connect(port);
+    // SAFETY: accept() may be given no place for the address.
+    let fd = unsafe {
+        let null = std::ptr::null_mut::<libc::c_void>();
+        libc::syscall(libc::SYS_accept, listener.as_raw_fd(), null, null)
+    };
+    assert!(fd >= 0);
+    // SAFETY: the descriptor is new and nobody else's.
+    let server = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+    close(client, server.into());
+    tracer.wait_for_ends(2);
+    let trace = tracer.stop();
+
+    trace
+        .server()
+        .shows(&[("verdict", &"queued"), ("tid", &tid())]);
+}
+
+#[test]
+fn an_accept_of_another_protocol_is_none_of_our_business() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let tracer = lab.trace();
+
+    let path = std::env::temp_dir().join(format!("tcptrace-test-{port}.socket"));
+    let listener = UnixListener::bind(&path).unwrap();
+    let _client = UnixStream::connect(&path).unwrap();
+    listener.accept().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    listener.accept().unwrap_err();
+    std::fs::remove_file(&path).unwrap();
+    talk(port);
+    tracer.wait_for_ends(2);
+    let trace = tracer.stop();
+
+    let mut accepts = trace
+        .lines
+        .iter()
+        .filter(|line| line.is("accept") && line["tid"] == tid());
+    assert_eq!(accepts.next().unwrap()["lport"], port);
+    assert!(accepts.next().is_none());
+}
+
+#[test]
+fn an_accept_on_a_listener_that_is_shut_down_fails() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let tracer = lab.trace();
+    let listener = listen(port);
+    let shut = listener.try_clone().unwrap();
+    let (acceptor, accepting) = spawn(move || listener.accept().unwrap_err().raw_os_error());
+    wait_until_in_accept(acceptor);
+    socket2::SockRef::from(&shut)
+        .shutdown(std::net::Shutdown::Both)
+        .unwrap();
+    assert_eq!(join(accepting), Some(libc::EINVAL));
+    let trace = tracer.stop();
+
+    let failed = trace.failed_accepts();
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    let listener = &trace.listen()["conn"];
+    failed[0].shows(&[("error", &"EINVAL"), ("tid", &acceptor), ("conn", &NULL)]);
+    assert_eq!(trace.path(listener), "CLOSE LISTEN CLOSE");
+}

@@ -1,0 +1,37 @@
+//! The hook on state changes is carried by the first kind of program that the kernel takes. They
+//! must tell the same.
+
+use tests::Lab;
+use tests::traffic::*;
+
+fn carried_by(carrier: &str) {
+    let lab = Lab::new();
+    let port = lab.port();
+    let tracer = lab.trace_with(&["--state-carrier", carrier]);
+    let client_port = talk(port);
+    tracer.wait_for_ends(2);
+    let trace = tracer.stop();
+
+    let hooks = &trace.session()["hooks"];
+    assert_eq!(hooks["inet_sock_set_state"], carrier);
+    let server = trace.server_of(client_port);
+    server.shows(&[("verdict", &"queued"), ("complete", &true)]);
+    trace
+        .client()
+        .shows(&[("lport", &client_port), ("complete", &true)]);
+}
+
+#[test]
+fn state_changes_by_a_btf_tracepoint() {
+    carried_by("tp_btf");
+}
+
+#[test]
+fn state_changes_by_a_raw_tracepoint() {
+    carried_by("raw_tp");
+}
+
+#[test]
+fn state_changes_by_a_classic_tracepoint() {
+    carried_by("tracepoint");
+}

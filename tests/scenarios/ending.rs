@@ -1,0 +1,136 @@
+//! How a trace ends: told to, by itself, or by force.
+
+use std::io::{BufRead, BufReader, pipe};
+use std::thread::sleep;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tests::Lab;
+use tests::programs::Programs;
+use tests::run::{Running, tcptrace_trace};
+use tests::traffic::*;
+
+#[test]
+fn sigterm_ends_in_good_order() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let mut tracer = lab.trace();
+    let listener = listen(port);
+    let client = connect(port);
+    tracer.process().signal(Signal::SIGTERM);
+    let trace = tracer.ended(0);
+
+    // Nothing that happened before the signal is missing.
+    trace
+        .server_of(port_of(&client))
+        .shows(&[("verdict", &"never_accepted"), ("state", &"ESTABLISHED")]);
+    drop(listener);
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    const ENOUGH_TO_FILL_A_PIPE: usize = 400;
+    let lab = Lab::alone();
+    let port = lab.port();
+    let (reader, writer) = pipe().unwrap();
+    let mut command = tcptrace_trace(&["-o", "json"]);
+    command.stdout(writer);
+    let mut running = Running::spawn(command);
+    let mut session = String::new();
+    let mut reader = BufReader::new(reader);
+    reader.read_line(&mut session).unwrap();
+    let programs = Programs::of(running.pid());
+
+    for _ in 0..ENOUGH_TO_FILL_A_PIPE {
+        talk(port);
+    }
+    running.signal(Signal::SIGINT);
+    sleep(Duration::from_millis(500));
+    assert!(
+        running.runs(),
+        "it wants to write the rest, and nobody reads"
+    );
+    running.signal(Signal::SIGINT);
+    assert_eq!(running.wait().code, Some(128 + Signal::SIGINT as i32));
+    programs.wait_until_gone();
+}
+
+#[test]
+fn kill_9_leaves_no_program_behind() {
+    let lab = Lab::new();
+    let mut tracer = lab.trace();
+    talk(lab.port());
+    let programs = tracer.programs().clone();
+    tracer.process().signal(Signal::SIGKILL);
+    programs.wait_until_gone();
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let (reader, writer) = pipe().unwrap();
+    let mut command = tcptrace_trace(&["-o", "json"]);
+    command.stdout(writer).stderr(std::process::Stdio::piped());
+    let running = Running::spawn(command);
+    // `| head -1`
+    let mut session = String::new();
+    BufReader::new(reader).read_line(&mut session).unwrap();
+    talk(port);
+    let ended = running.wait();
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn a_trace_ends_after_its_time() {
+    const SECOND: u64 = 1_000_000_000;
+    let lab = Lab::new();
+    let tracer = lab.trace_with(&["--duration", "1s"]);
+    talk(lab.port());
+    let trace = tracer.ended(0);
+
+    let duration = trace.summary().num("duration_ns");
+    assert!((SECOND..10 * SECOND).contains(&duration), "{duration} ns");
+    trace.server().shows(&[("verdict", &"queued")]);
+}
+
+#[test]
+fn a_trace_ends_after_so_many_connections() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let args = ["-L", &port.to_string(), "--count", "3"];
+    let mut tracer = lab.trace_with(&args);
+    talk(port);
+    talk(port);
+    tracer.wait_for_ends(2);
+    sleep(Duration::from_millis(200));
+    assert!(tracer.process().runs(), "two are not three");
+    talk(port);
+    let trace = tracer.ended_filtered(0, |ends| ends.lport == port);
+
+    let servers = trace.connections("server");
+    assert_eq!(servers.len(), 3);
+    assert!(servers.iter().all(|line| line["state"] == "CLOSE"));
+}
+
+#[test]
+fn a_count_says_nothing_about_the_time_after_it() {
+    let lab = Lab::new();
+    let (slow, quick) = (lab.port(), lab.port());
+    let args = ["-L", &format!("{slow},{quick}"), "--count", "1"];
+    let tracer = lab.trace_with(&args);
+    let listener = listen(slow);
+    let client = connect(slow);
+    // This is the connection that the trace was to wait for; what follows comes too late.
+    talk(quick);
+    let accepted = accept(&listener);
+    let trace = tracer.ended_filtered(0, |ends| [slow, quick].contains(&ends.lport));
+
+    let line = trace.server_of(port_of(&client));
+    line.shows(&[("verdict", &"never_accepted")]);
+    let told_at = line.num("mono_ns");
+    assert!(
+        told_at < accepted.returned_ns,
+        "it was accepted by then: {line}"
+    );
+}

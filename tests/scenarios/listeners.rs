@@ -1,0 +1,126 @@
+//! Several acceptors: which listener, and which process, took the connection.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Stdio};
+
+use socket2::SockRef;
+use tests::traffic::*;
+use tests::{Lab, eventually, run};
+
+#[test]
+fn each_accept_names_its_own_listener_of_a_shared_port() {
+    const CLIENTS: usize = 40;
+    let lab = Lab::new();
+    let port = lab.port();
+    let tracer = lab.trace();
+
+    let listeners = [listen_sharing(port), listen_sharing(port)];
+    let cookies = listeners
+        .each_ref()
+        .map(|listener| SockRef::from(listener).cookie().unwrap());
+    let clients: Vec<_> = (0..CLIENTS).map(|_| connect(port)).collect();
+    // The kernel chose a listener for each client: every queue is emptied.
+    let mut took = HashMap::new();
+    for (n, listener) in listeners.iter().enumerate() {
+        listener.set_nonblocking(true).unwrap();
+        while let Ok((_, peer)) = listener.accept() {
+            took.insert(peer.port(), n);
+        }
+    }
+    assert_eq!(took.len(), CLIENTS);
+    drop(clients);
+    tracer.wait_for_ends(2 * CLIENTS);
+    let trace = tracer.stop();
+
+    let listens = trace.listens();
+    for (listen, cookie) in listens.iter().zip(cookies) {
+        // Not every kernel gives the cookie to every kind of program.
+        assert!(listen.maybe("cookie").is_none_or(|it| it == cookie));
+    }
+    assert_ne!(listens[0]["conn"], listens[1]["conn"]);
+    for (client, n) in took {
+        trace
+            .accept_of(client)
+            .shows(&[("listener", &listens[n]["conn"])]);
+    }
+    assert!(trace.failed_accepts().len() == 2, "one EAGAIN a listener");
+}
+
+#[test]
+fn processes_that_share_a_listener_are_told_apart() {
+    const ROUNDS: usize = 3;
+    let lab = Lab::new();
+    let port = lab.port();
+    let tracer = lab.trace();
+
+    let listener = listen(port);
+    let mut acceptors = [Acceptor::start(&listener), Acceptor::start(&listener)];
+    let mut took = Vec::new();
+    for _ in 0..ROUNDS {
+        for acceptor in &mut acceptors {
+            let client = connect(port);
+            assert_eq!(acceptor.accept_one(), port_of(&client));
+            took.push((port_of(&client), acceptor.child.id()));
+        }
+    }
+    tracer.wait_for_ends(2 * took.len());
+    let trace = tracer.stop();
+
+    for (client, pid) in took {
+        for line in [trace.accept_of(client), trace.server_of(client)] {
+            line.shows(&[
+                ("pid", &pid),
+                ("tid", &pid),
+                ("comm", &"tests-helper"),
+                ("pid_source", &"accept"),
+            ]);
+        }
+        let listener = &trace.listen()["conn"];
+        trace.accept_of(client).shows(&[("listener", listener)]);
+    }
+}
+
+/// A process that accepts when it is told to.
+struct Acceptor {
+    child: Child,
+}
+
+impl Acceptor {
+    fn start(listener: &TcpListener) -> Acceptor {
+        let fd = listener.as_raw_fd();
+        let mut command = run::helper(&["accept-in-turn", &fd.to_string()]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        // Rust opens descriptors close-on-exec; this one is to stay open in this child alone.
+        // SAFETY: fcntl is async-signal-safe.
+        unsafe {
+            command.pre_exec(move || match libc::fcntl(fd, libc::F_SETFD, 0) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            });
+        }
+        Acceptor {
+            child: command.spawn().expect("start the helper"),
+        }
+    }
+
+    /// The port of the client whose connection it took.
+    fn accept_one(&mut self) -> u16 {
+        let stdin = self.child.stdin.as_mut().expect("a pipe");
+        writeln!(stdin, "accept").unwrap();
+        let mut line = String::new();
+        let stdout = self.child.stdout.as_mut().expect("a pipe");
+        BufReader::new(stdout).read_line(&mut line).unwrap();
+        line.trim().parse().expect("a port")
+    }
+}
+
+impl Drop for Acceptor {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        eventually("an acceptor to end", || self.child.try_wait().unwrap());
+    }
+}

@@ -1,0 +1,145 @@
+//! What goes where: lines to a file, text to the screen, nothing hostile to a terminal.
+
+use std::path::PathBuf;
+
+use nix::sys::signal::Signal;
+use tests::run::{Ended, Running, tcptrace, tcptrace_trace};
+use tests::task::{join, now_ns, set_name, spawn};
+use tests::traffic::*;
+use tests::{Lab, Trace, eventually, invariants};
+
+/// `tcptrace --write FILE ARGS…`: text on stdout, and a file that says when tracing is on.
+struct Text {
+    running: Running,
+    file: PathBuf,
+}
+
+impl Text {
+    fn start(lab: &Lab, args: &[&str]) -> Text {
+        let name = format!("tcptrace-{}-{}.jsonl", std::process::id(), lab.ports.first);
+        let file = std::env::temp_dir().join(name);
+        let path = file.to_str().expect("a printable path");
+        let args = [&["--color", "never", "--write", path], args].concat();
+        let running = Running::start(tcptrace_trace(&args));
+        let text = Text { running, file };
+        text.wait_for(1, "session");
+        text
+    }
+
+    /// Waits for so many lines of a kind in the file.
+    fn wait_for(&self, n: usize, event: &str) {
+        let line = format!(r#"{{"event":"{event}""#);
+        eventually("lines in the file", || {
+            let text = std::fs::read_to_string(&self.file).ok()?;
+            (text.lines().filter(|it| it.starts_with(&line)).count() >= n).then_some(())
+        });
+    }
+
+    fn stop(self, lab: &Lab) -> (Ended, Trace) {
+        self.running.signal(Signal::SIGINT);
+        let ended = self.running.wait();
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        let text = std::fs::read_to_string(&self.file).expect("the file");
+        std::fs::remove_file(&self.file).expect("the file");
+        let trace = Trace::read(&text, lab.netns);
+        invariants::check(&trace);
+        (ended, trace)
+    }
+}
+
+#[test]
+fn lines_go_to_a_file_beside_the_text() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let text = Text::start(&lab, &["-p", &port.to_string()]);
+    let client_port = talk(port);
+    text.wait_for(2, "connection");
+    let (ended, trace) = text.stop(&lab);
+
+    trace.server().shows(&[("verdict", &"queued")]);
+    let verdict = ended
+        .stdout
+        .lines()
+        .find(|line| line.contains("queued:"))
+        .unwrap_or_else(|| panic!("a verdict in {}", ended.stdout));
+    for part in [client_port, port] {
+        assert!(verdict.contains(&format!(":{part}")), "{verdict}");
+    }
+    assert!(verdict.contains("accept()"), "{verdict}");
+}
+
+#[test]
+fn a_hostile_name_does_not_reach_the_terminal_raw() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let text = Text::start(&lab, &["-v", "-p", &port.to_string()]);
+    // The start of a terminal's title, a bell, a delete, a C1 control character, a line's end.
+    let name = c"\x1b]0;x\x07\x7f\xc2\x9b\n";
+    let (_, talking) = spawn(move || {
+        set_name(name);
+        talk(port);
+    });
+    join(talking);
+    text.wait_for(2, "connection");
+    let (ended, trace) = text.stop(&lab);
+
+    // JSON has the name itself, escaped by the rules of JSON.
+    for line in [trace.server(), trace.client(), trace.accept()] {
+        line.shows(&[("comm", &name.to_str().unwrap())]);
+    }
+    assert!(ended.stdout.contains(r"\u{1b}]0;x"), "{}", ended.stdout);
+    let raw: Vec<char> = ended
+        .stdout
+        .chars()
+        .filter(|&c| c.is_control() && c != '\n')
+        .collect();
+    assert_eq!(raw, [], "{:?}", ended.stdout);
+}
+
+#[test]
+fn the_session_line_says_what_this_trace_is() {
+    let lab = Lab::new();
+    let before = now_ns();
+    let trace = lab.trace().stop();
+
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let session = trace.session();
+    session.shows(&[("schema", &1), ("kernel", &release.trim())]);
+    for hook in ["inet_sock_set_state", "inet_csk_accept"] {
+        assert!(session["hooks"][hook].is_string(), "{session}");
+    }
+    assert!((before..now_ns()).contains(&session.num("mono_ns")));
+}
+
+#[test]
+fn two_traces_at_once_tell_the_same() {
+    let lab = Lab::new();
+    let tracers = [lab.trace(), lab.trace()];
+    talk(lab.port());
+    tracers.iter().for_each(|tracer| tracer.wait_for_ends(2));
+    let [one, other] = tracers.map(|tracer| tracer.stop());
+
+    // Each reads the clock for itself, so times differ a little.
+    for field in ["lport", "rport", "cookie", "pid", "verdict", "complete"] {
+        assert_eq!(one.server()[field], other.server()[field], "{field}");
+    }
+}
+
+#[test]
+fn the_demo_proves_its_point() {
+    let _lab = Lab::new();
+    let ended = Running::to_the_end(tcptrace(&["demo", "--color", "never"]));
+    assert_eq!(ended.code, Some(0), "{} {}", ended.stdout, ended.stderr);
+    for proof in ["queued", "awaited", "never"] {
+        assert!(ended.stdout.contains(proof), "{}", ended.stdout);
+    }
+}
+
+#[test]
+fn the_doctor_names_every_hook_and_its_carrier() {
+    let ended = Running::to_the_end(tcptrace(&["doctor"]));
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    for hook in ["inet_sock_set_state", "inet_csk_accept"] {
+        assert!(ended.stdout.contains(hook), "{}", ended.stdout);
+    }
+}

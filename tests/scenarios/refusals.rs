@@ -1,0 +1,96 @@
+//! Bad input and bad places: one line on stderr with cause and cure, and the documented exit code.
+
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+
+use tests::run::{Ended, Running, tcptrace, tcptrace_trace};
+use tests::traffic::*;
+use tests::{Lab, Tracer, mounts};
+
+const FAILURE: i32 = 1;
+const USAGE: i32 = 2;
+const NOT_PERMITTED: i32 = 3;
+const UNSUPPORTED: i32 = 4;
+
+/// It gave up before tracing, with this exit code and one line that has all these words.
+#[track_caller]
+fn refuses(ended: &Ended, code: i32, words: &[&str]) {
+    assert_eq!(ended.code, Some(code), "{ended:?}");
+    assert_eq!(ended.stdout, "", "no trace began");
+    complains(ended, words);
+}
+
+#[track_caller]
+fn complains(ended: &Ended, words: &[&str]) {
+    assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
+    for word in words {
+        assert!(ended.stderr.contains(word), "{word:?} in {ended:?}");
+    }
+}
+
+#[test]
+fn a_port_that_is_no_port() {
+    for port in ["http", "0", "65536", "-1", "80,", "9-8"] {
+        let ended = Running::to_the_end(tcptrace(&[&format!("--port={port}")]));
+        refuses(&ended, USAGE, &["--port"]);
+    }
+}
+
+#[test]
+fn an_unknown_flag() {
+    let ended = Running::to_the_end(tcptrace(&["--prot", "80"]));
+    refuses(&ended, USAGE, &["--prot"]);
+}
+
+#[test]
+fn a_file_that_cannot_be_written() {
+    let file = "/no/such/folder/trace.jsonl";
+    let ended = Running::to_the_end(tcptrace_trace(&["-o", "json", "--write", file]));
+    refuses(&ended, FAILURE, &[file, "No such file or directory"]);
+}
+
+#[test]
+fn a_full_disk() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let command = tcptrace_trace(&["-o", "json", "--write", "/dev/full"]);
+    let running = Running::start(command);
+    tests::tracer::await_session(&running);
+    talk(port);
+    let ended = running.wait();
+    assert_eq!(ended.code, Some(FAILURE), "{ended:?}");
+    complains(&ended, &["/dev/full", "No space left on device"]);
+}
+
+#[test]
+fn nobody_is_not_permitted() {
+    const NOBODY: u32 = 65534;
+    // By descriptor, because the binary may lie in a folder that is out of nobody's reach.
+    let binary = std::fs::File::open(tcptrace(&[]).get_program()).unwrap();
+    let path = format!("/proc/self/fd/{}", binary.as_raw_fd());
+    let mut command = std::process::Command::new(path);
+    command.uid(NOBODY).gid(NOBODY).current_dir("/");
+    let ended = Running::to_the_end(command);
+    refuses(&ended, NOT_PERMITTED, &["CAP_BPF", "CAP_PERFMON"]);
+}
+
+#[test]
+fn a_kernel_without_type_information() {
+    let mut command = tcptrace_trace(&[]);
+    mounts::hide(&mut command, c"/sys/kernel/btf");
+    let ended = Running::to_the_end(command);
+    refuses(&ended, UNSUPPORTED, &["BTF"]);
+}
+
+#[test]
+fn without_tracefs_it_works_all_the_same() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let mut command = tcptrace_trace(&["-o", "json"]);
+    mounts::unmount(&mut command, c"/sys/kernel/tracing");
+    mounts::unmount(&mut command, c"/sys/kernel/debug/tracing");
+    let tracer = Tracer::spawn(&lab, command);
+    talk(port);
+    tracer.wait_for_ends(2);
+    tracer.stop().server().shows(&[("verdict", &"queued")]);
+}

@@ -1,0 +1,108 @@
+//! The checks that every scenario relies on notice what they are there for: a real trace, changed
+//! in one place at a time.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use serde_json::json;
+use tests::traffic::*;
+use tests::witness::{Seen, Share, compare};
+use tests::{Lab, Line, Trace, invariants};
+
+/// A trace of one connection, and what the witness saw of it.
+fn a_sound_trace() -> (Trace, Vec<Seen>) {
+    // Alone, so that every line is about this connection.
+    let lab = Lab::alone();
+    let tracer = lab.trace();
+    talk(lab.port());
+    tracer.wait_for_ends(2);
+    tracer.stop_with_testimony()
+}
+
+fn line<'a>(trace: &'a mut Trace, event: &str, side: &str) -> &'a mut Line {
+    let wanted = |line: &&mut Line| line.is(event) && line["side"] == side;
+    trace.lines.iter_mut().find(wanted).expect("such a line")
+}
+
+#[test]
+fn the_invariants_have_teeth() {
+    type Change = (&'static str, fn(&mut Trace));
+    let changes: [Change; 12] = [
+        ("a field that is missing", |trace| {
+            let accept = line(trace, "accept", "server").0.as_object_mut().unwrap();
+            accept.remove("backlog_len").unwrap();
+        }),
+        ("an unknown state", |trace| {
+            line(trace, "transition", "server").0["newstate"] = json!("OPEN");
+        }),
+        ("an unknown number that is 0 as text", |trace| {
+            line(trace, "accept", "server").0["blocked_ns"] = json!("0");
+        }),
+        ("a verdict that the times do not bear", |trace| {
+            line(trace, "connection", "server").0["verdict"] = json!("never_accepted");
+        }),
+        ("a wait that is not the difference", |trace| {
+            line(trace, "connection", "server").0["accept_queue_ns"] = json!(1);
+        }),
+        ("a connection that ends twice", |trace| {
+            let twice = line(trace, "connection", "client").clone();
+            trace.lines.insert(trace.lines.len() - 1, twice);
+        }),
+        ("a connection that never ends", |trace| {
+            trace
+                .lines
+                .retain(|line| !line.is("connection") || line["side"] != "client");
+        }),
+        ("a step back in time", |trace| {
+            line(trace, "accept", "server").0["mono_ns"] = json!(1);
+        }),
+        ("a lost record that is not in the balance", |trace| {
+            let summary = trace.lines.last_mut().unwrap();
+            summary.0["hooks"]["inet_csk_accept"]["lost"] = json!(1);
+        }),
+        ("a balance of which no line tells", |trace| {
+            let summary = trace.lines.last_mut().unwrap();
+            let hook = &mut summary.0["hooks"]["inet_csk_accept"];
+            hook["lost"] = json!(1);
+            hook["seen"] = json!(hook["seen"].as_u64().unwrap() + 1);
+        }),
+        ("verdicts that are counted wrong", |trace| {
+            trace.lines.last_mut().unwrap().0["verdicts"]["queued"] = json!(2);
+        }),
+        ("a trace without a summary", |trace| {
+            trace.lines.pop();
+        }),
+    ];
+    let (sound, _) = a_sound_trace();
+    for (what, change) in changes {
+        let mut trace = sound.clone();
+        change(&mut trace);
+        let checked = catch_unwind(AssertUnwindSafe(|| invariants::check(&trace)));
+        assert!(checked.is_err(), "not noticed: {what}");
+    }
+}
+
+#[test]
+fn the_witness_has_teeth() {
+    let (sound, testimony) = a_sound_trace();
+    let differs = |trace: &Trace, testimony: &[Seen], share| {
+        catch_unwind(AssertUnwindSafe(|| compare(trace, testimony, share))).is_err()
+    };
+    assert!(!testimony.is_empty());
+    for (n, line) in sound.lines.iter().enumerate() {
+        if !line.is("transition") {
+            continue;
+        }
+        let mut less = sound.clone();
+        less.lines.remove(n);
+        assert!(differs(&less, &testimony, Share::All), "without {line}");
+        let mut other = sound.clone();
+        other.lines[n].0["newstate"] = json!("CLOSING");
+        assert!(differs(&other, &testimony, Share::All), "{line}");
+        assert!(differs(&other, &testimony, Share::Some), "{line}");
+    }
+    for n in 0..testimony.len() {
+        let mut less = testimony.clone();
+        let seen = less.remove(n);
+        assert!(differs(&sound, &less, Share::All), "without {seen:?}");
+    }
+}

@@ -1,0 +1,85 @@
+//! PID 1 of a test VM: mounts, runs one job, says how it ended, powers off.
+//!
+//! The job is in /etc/job: `NAME=value` lines, an empty line, then the program and its arguments,
+//! a line each (xtask/src/vm/machine.rs writes it).
+
+use std::ffi::CString;
+use std::process::{Command, ExitStatus};
+
+const MOUNTS: [(&str, &str); 7] = [
+    ("proc", "/proc"),
+    ("sysfs", "/sys"),
+    ("devtmpfs", "/dev"),
+    ("tmpfs", "/tmp"),
+    ("tracefs", "/sys/kernel/tracing"),
+    ("bpf", "/sys/fs/bpf"),
+    ("cgroup2", "/sys/fs/cgroup"),
+];
+
+fn main() {
+    for (kind, at) in MOUNTS {
+        mount(kind, at);
+    }
+    bring_up_loopback();
+    println!("vm-begin");
+    let code = match run_job() {
+        Ok(status) => exit_code(status),
+        Err(error) => {
+            println!("vm-init: {error}");
+            127
+        }
+    };
+    println!("vm-exit: {code}");
+    // SAFETY: plain system calls; nothing is left to be saved.
+    unsafe {
+        libc::sync();
+        libc::reboot(libc::RB_POWER_OFF);
+    }
+}
+
+fn run_job() -> std::io::Result<ExitStatus> {
+    let job = std::fs::read_to_string("/etc/job")?;
+    let (environment, words) = job.split_once("\n\n").unwrap_or(("", job.trim_start()));
+    let mut words = words.lines();
+    let mut command = Command::new(words.next().unwrap_or_default());
+    command.args(words).env("PATH", "/bin");
+    for (name, value) in environment.lines().filter_map(|line| line.split_once('=')) {
+        command.env(name, value);
+    }
+    command.status()
+}
+
+fn exit_code(status: ExitStatus) -> i32 {
+    use std::os::unix::process::ExitStatusExt;
+    status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+}
+
+/// A file system that the kernel lacks is missed by those who need it, not here.
+fn mount(kind: &str, at: &str) {
+    let (kind, at) = (CString::new(kind).unwrap(), CString::new(at).unwrap());
+    // SAFETY: two C strings, no data.
+    unsafe {
+        libc::mount(
+            kind.as_ptr(),
+            at.as_ptr(),
+            kind.as_ptr(),
+            0,
+            std::ptr::null(),
+        )
+    };
+}
+
+fn bring_up_loopback() {
+    // SAFETY: an ifreq of zeroes with a name and flags is what SIOCSIFFLAGS takes.
+    unsafe {
+        let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
+        let mut request: libc::ifreq = std::mem::zeroed();
+        request.ifr_name[0] = b'l' as libc::c_char;
+        request.ifr_name[1] = b'o' as libc::c_char;
+        request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+        libc::ioctl(socket, libc::SIOCSIFFLAGS, &request);
+        libc::close(socket);
+    }
+}

@@ -1,0 +1,107 @@
+//! Where a scenario plays: a network namespace, ports, and its turn on the machine.
+
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::Tracer;
+use crate::netns::Netns;
+
+/// Ports of one scenario.
+const PORTS: u16 = 8;
+
+/// Scenarios that measure nothing share the machine, storms have it for themselves.
+static MACHINE: RwLock<()> = RwLock::new(());
+
+/// Held, not read.
+enum Turn {
+    Shared(#[allow(dead_code)] RwLockReadGuard<'static, ()>),
+    Alone(#[allow(dead_code)] RwLockWriteGuard<'static, ()>),
+}
+
+/// A network namespace of its own for the calling thread and the threads and processes that it
+/// starts, and ports that no other scenario of this process uses.
+///
+/// The tracer and the witness see the whole machine. Lines of other namespaces are told apart by
+/// their `netns`, but ftrace does not print that, so the ports have to differ, too.
+pub struct Lab {
+    pub netns: Netns,
+    pub ports: Ports,
+    next: AtomicU16,
+    _turn: Turn,
+}
+
+impl Lab {
+    /// For scenarios that get along with others at the same time.
+    pub fn new() -> Lab {
+        Lab::enter(Turn::Shared(
+            MACHINE.read().unwrap_or_else(PoisonError::into_inner),
+        ))
+    }
+
+    /// For storms, and for scenarios that a storm would disturb.
+    pub fn alone() -> Lab {
+        Lab::enter(Turn::Alone(
+            MACHINE.write().unwrap_or_else(PoisonError::into_inner),
+        ))
+    }
+
+    fn enter(turn: Turn) -> Lab {
+        Lab {
+            netns: Netns::enter(),
+            ports: Ports::reserve(),
+            next: AtomicU16::new(0),
+            _turn: turn,
+        }
+    }
+
+    /// A port that was not handed out yet.
+    pub fn port(&self) -> u16 {
+        let n = self.next.fetch_add(1, Ordering::Relaxed);
+        assert!(n < PORTS, "a scenario has {PORTS} ports");
+        self.ports.first + n
+    }
+
+    /// Starts tcptrace on everything, and waits until it traces.
+    pub fn trace(&self) -> Tracer {
+        self.trace_with(&[])
+    }
+
+    /// Starts tcptrace with these arguments, and waits until it traces.
+    pub fn trace_with(&self, args: &[&str]) -> Tracer {
+        Tracer::start(self, args)
+    }
+}
+
+impl Default for Lab {
+    fn default() -> Lab {
+        Lab::new()
+    }
+}
+
+/// A scenario's block of ports.
+#[derive(Clone, Copy, Debug)]
+pub struct Ports {
+    pub first: u16,
+    pub last: u16,
+}
+
+impl Ports {
+    /// Below the range that Linux takes ephemeral ports from, and starting at another one in
+    /// every process, because two test runs may share a machine.
+    fn reserve() -> Ports {
+        const FIRST: u16 = 10_000;
+        const BLOCKS: u16 = 2_500;
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        let start = (std::process::id() % u32::from(BLOCKS / 100)) as u16 * 100;
+        let block = (start + NEXT.fetch_add(1, Ordering::Relaxed)) % BLOCKS;
+        let first = FIRST + block * PORTS;
+        Ports {
+            first,
+            last: first + PORTS - 1,
+        }
+    }
+
+    pub fn contain(&self, port: u16) -> bool {
+        (self.first..=self.last).contains(&port)
+    }
+}

@@ -1,0 +1,38 @@
+//! A child that sees other mounts than everybody else.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+
+/// The child finds an empty folder at `path`.
+pub fn hide(command: &mut Command, path: &'static CStr) {
+    in_private(command, move || {
+        let none = None::<&CStr>;
+        mount(none, path, Some(c"tmpfs"), MsFlags::empty(), none)
+    });
+}
+
+/// The child finds `path` not mounted, whether it is elsewhere or not.
+pub fn unmount(command: &mut Command, path: &'static CStr) {
+    in_private(command, move || {
+        let _ = umount2(path, MntFlags::MNT_DETACH);
+        Ok(())
+    });
+}
+
+fn in_private(command: &mut Command, change: impl Fn() -> nix::Result<()> + Send + Sync + 'static) {
+    // SAFETY: system calls without allocation are async-signal-safe.
+    unsafe {
+        command.pre_exec(move || {
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            let none = None::<&CStr>;
+            let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+            mount(none, c"/", none, private, none)?;
+            change().map_err(io::Error::from)
+        });
+    }
+}

@@ -1,0 +1,59 @@
+//! BPF programs that a process has loaded, and whether the kernel still has them.
+
+use std::fs;
+
+/// Ids of loaded programs; an id is not used again before 2^31 others were.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    ids: Vec<u32>,
+}
+
+impl Programs {
+    /// The programs that a process holds by descriptor.
+    pub fn of(pid: u32) -> Programs {
+        let folder = format!("/proc/{pid}/fdinfo");
+        let mut ids: Vec<u32> = fs::read_dir(folder)
+            .expect("the process runs")
+            .filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok())
+            .filter_map(|info| {
+                let line = info
+                    .lines()
+                    .find_map(|line| line.strip_prefix("prog_id:"))?;
+                line.trim().parse().ok()
+            })
+            .collect();
+        ids.sort();
+        ids.dedup();
+        assert!(!ids.is_empty(), "a tracer has programs");
+        Programs { ids }
+    }
+
+    /// Waits until the kernel has none of them any more: it frees a program only when it is
+    /// attached nowhere and held by no one.
+    pub fn wait_until_gone(&self) {
+        crate::eventually("the programs to leave the kernel", || {
+            self.ids.iter().all(|&id| !is_loaded(id)).then_some(())
+        });
+    }
+}
+
+/// Asks the kernel for a descriptor of the program, `bpf(BPF_PROG_GET_FD_BY_ID)`.
+fn is_loaded(id: u32) -> bool {
+    const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
+    // The part of `union bpf_attr` that the command reads: prog_id, next_id, open_flags.
+    let attr = [id, 0, 0];
+    // SAFETY: the kernel reads `attr`, which outlives the call.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_PROG_GET_FD_BY_ID,
+            &attr,
+            std::mem::size_of_val(&attr),
+        )
+    };
+    if fd >= 0 {
+        // SAFETY: the descriptor is ours and nobody else knows it.
+        unsafe { libc::close(fd as libc::c_int) };
+    }
+    fd >= 0
+}

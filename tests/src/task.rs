@@ -1,0 +1,90 @@
+//! Threads, seen from outside: who they are, where they run, and whether they wait.
+
+use std::thread::{JoinHandle, ScopedJoinHandle};
+use std::time::Duration;
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::signal::Signal;
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{Pid, gettid};
+
+/// CLOCK_MONOTONIC in nanoseconds, to be compared with `mono_ns`.
+pub fn now_ns() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("CLOCK_MONOTONIC");
+    Duration::from(now).as_nanos() as u64
+}
+
+/// The calling thread's id, as in the lines' `tid`.
+pub fn tid() -> u32 {
+    gettid().as_raw() as u32
+}
+
+/// This process's id, as in the lines' `pid`.
+pub fn pid() -> u32 {
+    std::process::id()
+}
+
+/// Names the calling thread, with any bytes.
+pub fn set_name(name: &std::ffi::CStr) {
+    nix::sys::prctl::set_name(name).expect("PR_SET_NAME");
+}
+
+/// Sends a signal to one thread of this process.
+pub fn send_signal(tid: u32, signal: Signal) {
+    // SAFETY: plain system call; a thread that is gone is an error.
+    let result = unsafe { libc::syscall(libc::SYS_tgkill, pid(), tid, signal as libc::c_int) };
+    assert_eq!(result, 0, "signal a thread");
+}
+
+/// Starts a thread that tells its id before it does its work.
+pub fn spawn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> (u32, JoinHandle<T>) {
+    let (tell, told) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        tell.send(tid()).expect("someone listens");
+        drop(tell);
+        work()
+    });
+    (told.recv().expect("the thread tells its id"), thread)
+}
+
+/// The value of a thread that must not have panicked.
+pub fn join<T>(thread: JoinHandle<T>) -> T {
+    thread
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// As [`join`], in a scope.
+pub fn join_scoped<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Waits until the thread sleeps inside accept().
+pub fn wait_until_in_accept(tid: u32) {
+    crate::eventually("a thread to block in accept()", || {
+        // Empty words while it runs; the system call's number while it sleeps in one.
+        let path = format!("/proc/self/task/{tid}/syscall");
+        let syscall = std::fs::read_to_string(path).ok()?;
+        let number: i64 = syscall.split(' ').next()?.trim().parse().ok()?;
+        [libc::SYS_accept, libc::SYS_accept4]
+            .contains(&number)
+            .then_some(())
+    });
+}
+
+/// The CPUs that the calling thread may run on.
+pub fn cpus() -> Vec<usize> {
+    let set = sched_getaffinity(Pid::from_raw(0)).expect("an affinity");
+    (0..CpuSet::count())
+        .filter(|&cpu| set.is_set(cpu).unwrap_or(false))
+        .collect()
+}
+
+/// Keeps the calling thread on one CPU.
+pub fn pin_to(cpu: usize) {
+    let mut set = CpuSet::new();
+    set.set(cpu).expect("a CPU's number");
+    sched_setaffinity(Pid::from_raw(0), &set).expect("pin a thread");
+}

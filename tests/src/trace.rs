@@ -1,0 +1,242 @@
+//! A finished trace, and the questions that scenarios ask it.
+
+use std::fmt;
+use std::ops::Index;
+
+use serde_json::Value;
+
+use crate::netns::Netns;
+
+/// One line of JSON.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Line(pub Value);
+
+impl Line {
+    pub fn parse(text: &str) -> Line {
+        Line(serde_json::from_str(text).unwrap_or_else(|error| panic!("{error} in {text:?}")))
+    }
+
+    pub fn is(&self, event: &str) -> bool {
+        self["event"] == event
+    }
+
+    /// A number that must be known.
+    #[track_caller]
+    pub fn num(&self, field: &str) -> u64 {
+        self[field]
+            .as_u64()
+            .unwrap_or_else(|| panic!("{field} is unknown in {self}"))
+    }
+
+    /// A number that may be null.
+    pub fn maybe(&self, field: &str) -> Option<u64> {
+        self[field].as_u64()
+    }
+
+    /// A text that must be known.
+    #[track_caller]
+    pub fn text(&self, field: &str) -> &str {
+        self[field]
+            .as_str()
+            .unwrap_or_else(|| panic!("{field} is unknown in {self}"))
+    }
+
+    /// Asserts several fields at once: `line.shows(&[("verdict", &"queued")])`.
+    #[track_caller]
+    pub fn shows(&self, fields: &[(&str, &dyn Shown)]) {
+        for (field, expected) in fields {
+            let expected = expected.value();
+            assert_eq!(self[*field], expected, "{field} in {self}");
+        }
+    }
+}
+
+/// What is unknown is null, never left out: a name that is not there is a mistake.
+impl Index<&str> for Line {
+    type Output = Value;
+    #[track_caller]
+    fn index(&self, field: &str) -> &Value {
+        self.0
+            .get(field)
+            .unwrap_or_else(|| panic!("no {field} in {self}"))
+    }
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Anything that can be compared with a field; `None` is null.
+pub trait Shown {
+    fn value(&self) -> Value;
+}
+
+impl<T: Clone + Into<Value>> Shown for T {
+    fn value(&self) -> Value {
+        self.clone().into()
+    }
+}
+
+/// Null, for [`Line::shows`].
+pub const NULL: Value = Value::Null;
+
+/// All lines of a trace.
+#[derive(Clone)]
+pub struct Trace {
+    /// Of the whole machine, in the order in which they were written.
+    pub lines: Vec<Line>,
+    pub netns: Netns,
+}
+
+impl Trace {
+    /// What tcptrace wrote.
+    pub fn read(text: &str, netns: Netns) -> Trace {
+        let lines = text.lines().map(Line::parse).collect();
+        Trace { lines, netns }
+    }
+
+    pub fn session(&self) -> &Line {
+        &self.lines[0]
+    }
+
+    pub fn summary(&self) -> &Line {
+        self.lines.last().expect("a summary")
+    }
+
+    /// Lines of one kind about the scenario's own namespace.
+    pub fn own<'a>(&'a self, event: &'a str) -> impl Iterator<Item = &'a Line> {
+        let inode = self.netns.inode;
+        self.lines
+            .iter()
+            .filter(move |line| line.is(event) && line["netns"] == inode)
+    }
+
+    /// The scenario's `connection` lines of a side, in order of their end.
+    pub fn connections(&self, side: &str) -> Vec<&Line> {
+        self.own("connection")
+            .filter(|line| line["side"] == side)
+            .collect()
+    }
+
+    /// The only server-side connection.
+    #[track_caller]
+    pub fn server(&self) -> &Line {
+        self.only(self.connections("server"), "server-side connection")
+    }
+
+    /// The only client-side connection.
+    #[track_caller]
+    pub fn client(&self) -> &Line {
+        self.only(self.connections("client"), "client-side connection")
+    }
+
+    /// The server side of the connection that came from this port.
+    #[track_caller]
+    pub fn server_of(&self, client_port: u16) -> &Line {
+        let mut servers = self.connections("server");
+        servers.retain(|line| line["rport"] == client_port);
+        self.only(servers, "server-side connection from that port")
+    }
+
+    /// The scenario's accept() calls that gave a connection.
+    pub fn accepts(&self) -> Vec<&Line> {
+        self.own("accept")
+            .filter(|line| line["error"].is_null())
+            .collect()
+    }
+
+    /// The only accept() that gave a connection.
+    #[track_caller]
+    pub fn accept(&self) -> &Line {
+        self.only(self.accepts(), "accept")
+    }
+
+    /// The accept() of the connection that came from this port.
+    #[track_caller]
+    pub fn accept_of(&self, client_port: u16) -> &Line {
+        let mut accepts = self.accepts();
+        accepts.retain(|line| line["rport"] == client_port);
+        self.only(accepts, "accept of a connection from that port")
+    }
+
+    /// The scenario's accept() calls that failed.
+    pub fn failed_accepts(&self) -> Vec<&Line> {
+        self.own("accept")
+            .filter(|line| !line["error"].is_null())
+            .collect()
+    }
+
+    /// The transitions of one connection or listener that the tracepoint printed.
+    pub fn transitions(&self, conn: &Value) -> Vec<&Line> {
+        self.own("transition")
+            .filter(|line| line["conn"] == *conn && line["synthetic"] == false)
+            .collect()
+    }
+
+    /// The states that a connection or listener went through: `"CLOSE LISTEN CLOSE"`.
+    pub fn path(&self, conn: &Value) -> String {
+        let mut path = Vec::new();
+        for line in self.transitions(conn) {
+            let (old, new) = (line.text("oldstate"), line.text("newstate"));
+            match path.last() {
+                None => path.push(old),
+                Some(&last) => assert_eq!(last, old, "a gap before {line}"),
+            }
+            path.push(new);
+        }
+        path.join(" ")
+    }
+
+    /// The transitions into LISTEN, in their order: one per listener.
+    pub fn listens(&self) -> Vec<&Line> {
+        self.own("transition")
+            .filter(|line| line["newstate"] == "LISTEN")
+            .collect()
+    }
+
+    /// The only listener's transition into LISTEN.
+    #[track_caller]
+    pub fn listen(&self) -> &Line {
+        self.only(self.listens(), "listener")
+    }
+
+    /// The summary's entry of the listener on this port.
+    #[track_caller]
+    pub fn listener_summary(&self, port: u16) -> Line {
+        let listeners = self.summary()["listeners"].as_array().expect("a list");
+        let mut own = listeners
+            .iter()
+            .filter(|it| it["netns"] == self.netns.inode && it["lport"] == port);
+        let found = own.next().expect("the listener is in the summary");
+        assert!(own.next().is_none(), "one entry a listener");
+        Line(found.clone())
+    }
+
+    #[track_caller]
+    fn only<'a>(&self, lines: Vec<&'a Line>, what: &str) -> &'a Line {
+        match lines[..] {
+            [line] => line,
+            _ => panic!("{} lines instead of one: {what}: {lines:#?}", lines.len()),
+        }
+    }
+}
+
+/// A scenario that fails shows what it saw.
+impl Drop for Trace {
+    fn drop(&mut self) {
+        const ENOUGH: usize = 40;
+        if std::thread::panicking() {
+            let inode = self.netns.inode;
+            let own = self
+                .lines
+                .iter()
+                .filter(|line| line.0.get("netns").is_none_or(|it| *it == inode));
+            eprintln!("The trace (netns {inode}):");
+            for line in own.take(ENOUGH) {
+                eprintln!("{line}");
+            }
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Words for what clients and servers do.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use socket2::{Domain, SockRef, Socket, Type};
+
+use crate::task::{join, now_ns, spawn};
+
+/// What a client has to say: 18 bytes.
+pub const TEXT: &[u8; 18] = b"This is tcp client";
+
+pub const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// What listen() is asked for unless a scenario is about that.
+pub(crate) const BACKLOG: i32 = 512;
+
+/// A listener on 127.0.0.1.
+pub fn listen(port: u16) -> TcpListener {
+    listen_at((LOOPBACK, port).into(), BACKLOG)
+}
+
+/// A listener with a given accept queue; on an IPv6 address it takes IPv4, too.
+pub fn listen_at(addr: SocketAddr, backlog: i32) -> TcpListener {
+    listen_socket(addr, backlog, |_| {})
+}
+
+/// One of several listeners on one port.
+pub fn listen_sharing(port: u16) -> TcpListener {
+    listen_socket((LOOPBACK, port).into(), BACKLOG, |socket| {
+        socket.set_reuse_port(true).expect("SO_REUSEPORT");
+    })
+}
+
+pub(crate) fn listen_socket(
+    addr: SocketAddr,
+    backlog: i32,
+    prepare: impl Fn(&Socket),
+) -> TcpListener {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None).expect("a socket");
+    socket.set_reuse_address(true).expect("SO_REUSEADDR");
+    if addr.is_ipv6() {
+        socket.set_only_v6(false).expect("IPV6_V6ONLY");
+    }
+    prepare(&socket);
+    socket.bind(&addr.into()).expect("bind");
+    socket.listen(backlog).expect("listen");
+    socket.into()
+}
+
+/// A client's connection to 127.0.0.1. When this returns the handshake is finished.
+pub fn connect(port: u16) -> TcpStream {
+    connect_to((LOOPBACK, port).into())
+}
+
+pub fn connect_to(addr: SocketAddr) -> TcpStream {
+    TcpStream::connect(addr).expect("connect")
+}
+
+/// The port that the kernel chose for a client.
+pub fn port_of(client: &TcpStream) -> u16 {
+    client.local_addr().expect("a bound socket").port()
+}
+
+/// What accept() gave, and when by the test's own clock.
+pub struct Accepted {
+    pub stream: TcpStream,
+    pub peer: SocketAddr,
+    pub called_ns: u64,
+    pub returned_ns: u64,
+}
+
+pub fn accept(listener: &TcpListener) -> Accepted {
+    let called_ns = now_ns();
+    let (stream, peer) = listener.accept().expect("accept");
+    let returned_ns = now_ns();
+    Accepted {
+        stream,
+        peer,
+        called_ns,
+        returned_ns,
+    }
+}
+
+pub fn say(stream: &mut TcpStream) {
+    stream.write_all(TEXT).expect("write");
+}
+
+/// Reads [`TEXT`] and nothing more.
+pub fn hear(stream: &mut TcpStream) {
+    let mut heard = [0; TEXT.len()];
+    stream.read_exact(&mut heard).expect("read");
+    assert_eq!(&heard, TEXT);
+}
+
+/// Reads until the other side has closed.
+pub fn hear_the_end(stream: &mut TcpStream) {
+    let end = stream.read(&mut [0]).expect("the end of the stream");
+    assert_eq!(end, 0, "the end of the stream");
+}
+
+/// The one closes, the other notices and closes, too.
+pub fn close(first: TcpStream, mut second: TcpStream) {
+    drop(first);
+    hear_the_end(&mut second);
+}
+
+/// Closes one direction.
+pub fn close_half(stream: &TcpStream) {
+    stream.shutdown(Shutdown::Write).expect("shutdown");
+}
+
+/// Closes with a RST instead of a FIN.
+pub fn reset(stream: TcpStream) {
+    SockRef::from(&stream)
+        .set_linger(Some(Duration::ZERO))
+        .expect("SO_LINGER");
+}
+
+/// A whole connection over a listener of its own, closed by the client first; the client's port.
+pub fn talk(port: u16) -> u16 {
+    talk_at((LOOPBACK, port).into())
+}
+
+pub fn talk_at(addr: SocketAddr) -> u16 {
+    let listener = listen_at(addr, BACKLOG);
+    let client = connect_to(addr);
+    let client_port = port_of(&client);
+    close(client, accept(&listener).stream);
+    client_port
+}
+
+/// Connects, and closes after the server did; the port that the client had.
+pub fn visit(port: u16) -> u16 {
+    let mut client = connect(port);
+    hear_the_end(&mut client);
+    port_of(&client)
+}
+
+/// So many connections one after another, each accepted and closed by the server; the clients'
+/// ports.
+pub fn storm(port: u16, clients: usize) -> Vec<u16> {
+    let listener = listen(port);
+    let (_, accepting) = spawn(move || (0..clients).for_each(|_| drop(accept(&listener))));
+    let ports = (0..clients).map(|_| visit(port)).collect();
+    join(accepting);
+    ports
+}

@@ -1,0 +1,289 @@
+//! An independent witness: the kernel's own ftrace on `sock:inet_sock_set_state`.
+//!
+//! It shares nothing with tcptrace but the tracepoint: no BPF, no code, no file format. Every
+//! scenario has an instance with buffers of its own, which records the scenario's ports.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::lab::Ports;
+use crate::trace::{Line, Trace};
+
+const TRACEFS: &str = "/sys/kernel/tracing";
+
+/// Enough for the largest storm, on each CPU.
+const BUFFER_KB: &str = "8192";
+
+/// Both clocks are read microseconds apart; a hypervisor may steal the CPU in between.
+const CLOCKS_APART_NS: u64 = 100_000_000;
+
+/// An ftrace instance that records state changes.
+pub struct Witness {
+    instance: PathBuf,
+}
+
+/// One state change, as ftrace printed it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// CLOCK_MONOTONIC, rounded to microseconds.
+    pub mono_ns: u64,
+    pub ends: Ends,
+    pub step: Step,
+}
+
+/// A socket's two ends; port 0 where the kernel does not know it yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ends {
+    pub laddr: IpAddr,
+    pub lport: u16,
+    pub raddr: IpAddr,
+    pub rport: u16,
+}
+
+/// The old state and the new one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Step(pub String, pub String);
+
+impl Witness {
+    /// Begins to record what happens on these ports.
+    pub fn start(ports: Ports) -> Witness {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        mount_tracefs();
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("tcptrace-test-{}-{n}", std::process::id());
+        let instance = Path::new(TRACEFS).join("instances").join(name);
+        fs::create_dir(&instance).expect("make an ftrace instance");
+        let witness = Witness { instance };
+
+        let Ports { first, last } = ports;
+        let own = |port| format!("({port} >= {first} && {port} <= {last})");
+        let filter = format!("protocol == 6 && ({} || {})", own("sport"), own("dport"));
+        witness.set("trace_clock", "mono");
+        witness.set("buffer_size_kb", BUFFER_KB);
+        witness.set("events/sock/inet_sock_set_state/filter", &filter);
+        witness.set("events/sock/inet_sock_set_state/enable", "1");
+        witness
+    }
+
+    fn set(&self, file: &str, value: &str) {
+        fs::write(self.instance.join(file), value)
+            .unwrap_or_else(|error| panic!("write {value:?} to {file}: {error}"));
+    }
+
+    /// What it has recorded, in order of time.
+    pub fn testimony(&self) -> Vec<Seen> {
+        let text = fs::read_to_string(self.instance.join("trace")).expect("read the trace");
+        let (written, kept) = entries(&text).expect("a header with a count");
+        assert_eq!(written, kept, "the witness lost records");
+        text.lines().filter_map(parse).collect()
+    }
+}
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        // Busy while a child that was just forked has our descriptors still open.
+        for _ in 0..100 {
+            if fs::remove_dir(&self.instance).is_ok() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+}
+
+/// tracefs stays mounted: any program that looks at it mounts it there.
+fn mount_tracefs() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        if !Path::new(TRACEFS).join("instances").exists() {
+            let none = None::<&str>;
+            let flags = nix::mount::MsFlags::empty();
+            nix::mount::mount(none, TRACEFS, Some("tracefs"), flags, none).expect("mount tracefs");
+        }
+    });
+}
+
+/// `# entries-in-buffer/entries-written: 12/12   #P:2`
+fn entries(trace: &str) -> Option<(u64, u64)> {
+    let (_, rest) = trace.split_once("entries-written: ")?;
+    let (kept, rest) = rest.split_once('/')?;
+    let written = rest.split_whitespace().next()?;
+    Some((written.parse().ok()?, kept.parse().ok()?))
+}
+
+/// `<task>-<pid> [001] ..s2. 123.456789: inet_sock_set_state: family=AF_INET … newstate=TCP_CLOSE`
+fn parse(line: &str) -> Option<Seen> {
+    // A task's name can hold anything: look from behind.
+    let (head, fields) = line.rsplit_once(": inet_sock_set_state: ")?;
+    let fields: BTreeMap<&str, &str> = fields
+        .split_whitespace()
+        .filter_map(|field| field.split_once('='))
+        .collect();
+    let (seconds, micros) = head.rsplit(' ').next()?.split_once('.')?;
+    let micros = seconds.parse::<u64>().ok()? * 1_000_000 + micros.parse::<u64>().ok()?;
+    let state = |name| Some(fields.get(name)?.trim_start_matches("TCP_").to_owned());
+    // IPv4 comes as mapped IPv6, too; so one pair of fields does for both.
+    let addr = |name| Some(fields.get(name)?.parse::<Ipv6Addr>().ok()?.to_canonical());
+    let port = |name| fields.get(name)?.parse().ok();
+    let step = Step(state("oldstate")?, state("newstate")?);
+    Some(Seen {
+        mono_ns: micros * 1_000,
+        ends: Ends {
+            laddr: addr("saddrv6")?,
+            lport: if step.leaves_port_open() {
+                0
+            } else {
+                port("sport")?
+            },
+            raddr: addr("daddrv6")?,
+            rport: port("dport")?,
+        },
+        step,
+    })
+}
+
+impl Step {
+    /// A client that is not bound has no port yet when it begins to connect; one that has
+    /// connected before still shows its old one. Neither tells connections apart.
+    fn leaves_port_open(&self) -> bool {
+        self.1 == "SYN_SENT"
+    }
+}
+
+impl Seen {
+    /// The same from a `transition` line.
+    fn from_line(line: &Line) -> Seen {
+        let port = |name| line.maybe(name).unwrap_or(0) as u16;
+        let laddr: IpAddr = line.text("laddr").parse().expect("an address");
+        let raddr = match line["raddr"].as_str() {
+            Some(addr) => addr.parse().expect("an address"),
+            None if laddr.is_ipv4() => IpAddr::from([0; 4]),
+            None => IpAddr::from([0; 16]),
+        };
+        let [old, new] = ["oldstate", "newstate"].map(|it| line.text(it).to_owned());
+        let step = Step(old, new);
+        Seen {
+            mono_ns: line.num("mono_ns"),
+            ends: Ends {
+                laddr,
+                lport: if step.leaves_port_open() {
+                    0
+                } else {
+                    port("lport")
+                },
+                raddr,
+                rport: port("rport"),
+            },
+            step,
+        }
+    }
+}
+
+/// How much of what the witness saw tcptrace must have seen.
+pub enum Share<'a> {
+    /// All of it.
+    All,
+    /// Exactly that which satisfies a filter.
+    Where(&'a dyn Fn(&Ends) -> bool),
+    /// Nothing else, but perhaps less: records were lost.
+    Some,
+}
+
+/// Compares a trace with the testimony: per connection the same steps in the same order, at the
+/// same times.
+pub fn compare(trace: &Trace, testimony: &[Seen], share: Share) {
+    // Before the session line and after the summary tcptrace was not there.
+    let present = trace.session().num("mono_ns")..=trace.summary().num("mono_ns");
+    let wanted = |seen: &&Seen| {
+        present.contains(&seen.mono_ns)
+            && match share {
+                Share::Where(filter) => filter(&seen.ends),
+                Share::All | Share::Some => true,
+            }
+    };
+    let witnessed = sequences(testimony.iter().filter(wanted).cloned());
+    let traced = sequences(
+        trace
+            .own("transition")
+            .filter(|line| line["synthetic"] == false)
+            .map(Seen::from_line),
+    );
+    if let Share::Some = share {
+        for (ends, steps) in &traced {
+            let known = witnessed.get(ends).expect("the witness saw these ends");
+            assert!(is_part(steps, known), "{ends}: {steps:?} of {known:?}");
+        }
+        return;
+    }
+    let names = |sequences: &Sequences| -> Vec<String> {
+        let steps = |seen: &[(Step, u64)]| -> Vec<String> {
+            seen.iter().map(|(step, _)| step.to_string()).collect()
+        };
+        sequences
+            .iter()
+            .map(|(ends, seen)| format!("{ends}: {}", steps(seen).join(", ")))
+            .collect()
+    };
+    let (traced_names, witnessed_names) = (names(&traced), names(&witnessed));
+    for (ours, theirs) in traced_names.iter().zip(&witnessed_names) {
+        assert_eq!(ours, theirs, "tcptrace (left) differs from ftrace (right)");
+    }
+    assert_eq!(
+        traced_names.len(),
+        witnessed_names.len(),
+        "tcptrace saw {traced_names:#?}, ftrace {witnessed_names:#?}"
+    );
+    for (ends, steps) in &traced {
+        for ((step, ours), (_, theirs)) in steps.iter().zip(&witnessed[ends]) {
+            assert!(
+                ours.abs_diff(*theirs) < CLOCKS_APART_NS,
+                "{ends} {step}: at {ours} and at {theirs}"
+            );
+        }
+    }
+}
+
+type Sequences = BTreeMap<Ends, Vec<(Step, u64)>>;
+
+/// The steps of every pair of ends, in order of time.
+fn sequences(seen: impl Iterator<Item = Seen>) -> Sequences {
+    let mut sequences = Sequences::new();
+    for Seen {
+        mono_ns,
+        ends,
+        step,
+    } in seen
+    {
+        sequences.entry(ends).or_default().push((step, mono_ns));
+    }
+    sequences
+}
+
+/// Whether `part` is left when some of `whole` is taken out.
+fn is_part(part: &[(Step, u64)], whole: &[(Step, u64)]) -> bool {
+    let mut whole = whole.iter();
+    part.iter()
+        .all(|(step, _)| whole.any(|(other, _)| other == step))
+}
+
+impl fmt::Display for Ends {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Ends {
+            laddr,
+            lport,
+            raddr,
+            rport,
+        } = self;
+        write!(f, "[{laddr}]:{lport} [{raddr}]:{rport}")
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}→{}", self.0, self.1)
+    }
+}

@@ -1,0 +1,99 @@
+//! All checks and tests, and one line that says how many passed.
+//!
+//! A step that fails hides no later one: each is run, and what failed is told again at the end.
+
+mod steps;
+mod tally;
+
+use std::path::Path;
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use self::steps::Steps;
+use crate::{cmd, ebpf, packages, tcptrace, tidy};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Install the Debian packages that the tests need
+    #[arg(long)]
+    install: bool,
+    /// Run one ground only
+    #[arg(long, value_name = "GROUND")]
+    only: Option<Ground>,
+    /// Handed to the scenario tests: a part of their names, or an option of Rust's test program
+    #[arg(last = true, value_name = "FILTER")]
+    filter: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Ground {
+    /// Format, lints, the house's rules, the eBPF object against its source
+    Checks,
+    /// Tests of the pure parts
+    Unit,
+    /// tcptrace against the kernel of this machine, as root
+    Scenarios,
+}
+
+/// Whether everything passed.
+pub fn run(root: &Path, args: &Args) -> Result<bool> {
+    let wanted = |ground| args.only.is_none_or(|only| only == ground);
+    // Unit tests run on any machine that could build this program.
+    if args.only != Some(Ground::Unit) {
+        packages::ensure(args.install)?;
+    }
+    let mut steps = Steps::new();
+    if wanted(Ground::Checks) {
+        checks(root, &mut steps);
+    }
+    if wanted(Ground::Unit) {
+        steps.tests(
+            "unit tests",
+            cmd::cargo(root).args(["test", "--no-fail-fast"]),
+        );
+    }
+    if wanted(Ground::Scenarios) {
+        scenarios(root, &args.filter, &mut steps);
+    }
+    Ok(steps.close())
+}
+
+fn checks(root: &Path, steps: &mut Steps) {
+    steps.check("format", || {
+        cmd::run(cmd::cargo(root).args(["fmt", "--all", "--check"]))
+    });
+    steps.check("clippy", || {
+        let lints = ["--workspace", "--all-targets", "--", "-D", "warnings"];
+        cmd::run(cmd::cargo(root).arg("clippy").args(lints))
+    });
+    steps.check("tidy", || tidy::run(root));
+    steps.check("eBPF object against its source", || ebpf::prove(root));
+}
+
+/// The scenarios on the kernel of this machine. Other kernels, when they come, are further calls
+/// of [`Steps::tests`].
+fn scenarios(root: &Path, filter: &[String], steps: &mut Steps) {
+    let prepare = || Ok((tcptrace::build(root)?, cmd::sudo()?));
+    let Some((tcptrace, sudo)) = steps.needed("release build", prepare) else {
+        return;
+    };
+    let mut tests = cmd::cargo(root);
+    tests
+        .args([
+            "test",
+            "--no-fail-fast",
+            "--release",
+            "--package",
+            "tests",
+            "--",
+        ])
+        .args(filter)
+        .env("TCPTRACE_BIN", tcptrace);
+    // cargo builds the tests as the user, and starts them as root.
+    if let Some(sudo) = sudo {
+        let runner = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER";
+        tests.env(runner, format!("{sudo} --preserve-env --"));
+    }
+    steps.tests("scenarios on this kernel", &mut tests);
+}

@@ -1,0 +1,107 @@
+//! Runs one step after the other, and remembers how each ended.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::tally::Tally;
+use crate::cmd;
+
+pub struct Steps {
+    total: Tally,
+    /// What failed, to be told again at the end.
+    failures: Vec<String>,
+}
+
+impl Steps {
+    pub fn new() -> Steps {
+        Steps {
+            total: Tally::default(),
+            failures: Vec::new(),
+        }
+    }
+
+    /// A step that counts as one test.
+    pub fn check(&mut self, name: &str, check: impl FnOnce() -> Result<()>) {
+        if self.timed(name, check).is_some() {
+            self.total.passed += 1;
+        }
+    }
+
+    /// A step that later ones rest on. It counts only when it fails.
+    pub fn needed<T>(&mut self, name: &str, make: impl FnOnce() -> Result<T>) -> Option<T> {
+        self.timed(name, make)
+    }
+
+    /// A run of `cargo test`: each of its tests counts.
+    pub fn tests(&mut self, name: &str, command: &mut Command) {
+        let Some(tally) = self.timed(name, || cargo_test(command)) else {
+            return;
+        };
+        if tally.failed > 0 {
+            self.failures
+                .push(format!("{name}: {} failed", tally.failed));
+        }
+        self.total += tally;
+    }
+
+    /// Tells what failed, and closes with the line that counts. Whether all passed.
+    pub fn close(self) -> bool {
+        println!();
+        for failure in &self.failures {
+            println!("FAILED {failure}");
+        }
+        println!("{}", self.total);
+        self.total.failed == 0
+    }
+
+    fn timed<T>(&mut self, name: &str, step: impl FnOnce() -> Result<T>) -> Option<T> {
+        println!("\n== {name}");
+        let start = Instant::now();
+        let result = step();
+        println!("-- {name}: {:.1} s", start.elapsed().as_secs_f32());
+        match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                println!("FAILED {name}: {error:#}");
+                self.failures.push(format!("{name}: {error:#}"));
+                self.total.failed += 1;
+                None
+            }
+        }
+    }
+}
+
+/// Shows the output of `cargo test` as it comes, and counts. A run that ends badly without a
+/// failed test (it does not compile, it was killed) and one without any test are errors.
+fn cargo_test(command: &mut Command) -> Result<Tally> {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start `{}`", cmd::line(command)))?;
+    let stdout = child.stdout.take().context("no pipe to cargo")?;
+    let mut tally = Tally::default();
+    for line in BufReader::new(stdout).split(b'\n') {
+        let line = line?;
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        tally.read(&line);
+    }
+    let status = child.wait()?;
+    ensure!(
+        status.success() || tally.failed > 0,
+        "`{}` ended early: {status}",
+        cmd::line(command)
+    );
+    ensure!(
+        tally.passed + tally.failed > 0,
+        "`{}` ran no test",
+        cmd::line(command)
+    );
+    Ok(tally)
+}

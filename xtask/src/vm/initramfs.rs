@@ -1,0 +1,89 @@
+//! An uncompressed initramfs, which every kernel takes.
+//!
+//! Format: <https://docs.kernel.org/driver-api/early-userspace/buffer-format.html>
+
+use std::{
+    fs,
+    io::{self, Write},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+};
+
+const FOLDER: u32 = 0o040755;
+const FILE: u32 = 0o100644;
+const CONSOLE: u32 = 0o020600;
+
+/// Writes a newc archive entry by entry.
+pub struct Initramfs<W> {
+    out: W,
+    inodes: u32,
+}
+
+impl<W: Write> Initramfs<W> {
+    /// Begins with the folders and the console that an init needs.
+    pub fn new(out: W) -> io::Result<Initramfs<W>> {
+        let mut archive = Initramfs { out, inodes: 0 };
+        for folder in ["bin", "dev", "etc", "proc", "sys", "tmp"] {
+            archive.entry(folder, FOLDER, (0, 0), &[])?;
+        }
+        archive.entry("dev/console", CONSOLE, (5, 1), &[])?;
+        Ok(archive)
+    }
+
+    pub fn file(&mut self, name: &str, content: &[u8]) -> io::Result<()> {
+        self.entry(name, FILE, (0, 0), content)
+    }
+
+    /// A copy of a file, with its permissions.
+    pub fn copy(&mut self, name: &str, of: &Path) -> io::Result<()> {
+        let mode = 0o100000 | fs::metadata(of)?.permissions().mode() & 0o777;
+        self.entry(name, mode, (0, 0), &fs::read(of)?)
+    }
+
+    pub fn finish(mut self) -> io::Result<()> {
+        self.entry("TRAILER!!!", 0, (0, 0), &[])?;
+        self.out.flush()
+    }
+
+    fn entry(&mut self, name: &str, mode: u32, device: (u32, u32), data: &[u8]) -> io::Result<()> {
+        self.inodes += 1;
+        let length = u32::try_from(data.len()).map_err(io::Error::other)?;
+        let (major, minor) = device;
+        let mut head = b"070701".to_vec();
+        // Inode, mode, uid, gid, links, mtime, size, device of the file system (2), of the file
+        // (2), length of the name, checksum.
+        for field in [self.inodes, mode, 0, 0, 1, 0, length, 0, 0, major, minor] {
+            write!(head, "{field:08x}")?;
+        }
+        write!(head, "{:08x}{:08x}", name.len() + 1, 0)?;
+        head.extend(name.bytes());
+        head.push(0);
+        self.padded(&head)?;
+        self.padded(data)
+    }
+
+    fn padded(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.out.write_all(bytes)?;
+        let padding = bytes.len().next_multiple_of(4) - bytes.len();
+        self.out.write_all(&[0; 3][..padding])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_padded_to_words() {
+        let mut bytes = vec![];
+        let mut archive = Initramfs::new(&mut bytes).unwrap();
+        archive.file("etc/job", b"12345").unwrap();
+        archive.finish().unwrap();
+        assert_eq!(bytes.len() % 4, 0);
+        let text = String::from_utf8_lossy(&bytes);
+        let at = text.find("etc/job\0").unwrap();
+        // 110 bytes of header and 8 of name are 118, so two of padding come before the content.
+        assert_eq!(&text[at..at + 15], "etc/job\0\0\012345");
+        assert!(text.contains("TRAILER!!!\0"));
+    }
+}

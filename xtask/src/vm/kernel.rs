@@ -1,0 +1,195 @@
+//! Kernels: Debian's, by package name, unpacked under target/.
+
+use std::{
+    cmp::Ordering,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::cmd;
+
+/// Series, and the suite of the archive that has it; none: what this machine's apt knows.
+const SERIES: [(&str, Option<&str>); 4] = [
+    ("5.10", Some("bullseye")),
+    ("6.1", None),
+    ("6.12", None),
+    ("6.18", Some("trixie-backports")),
+];
+
+/// A kernel that can be booted.
+pub struct Kernel {
+    /// Such as `6.12`.
+    pub series: String,
+    pub image: PathBuf,
+}
+
+impl Kernel {
+    /// Every series there is.
+    pub fn all() -> impl Iterator<Item = &'static str> {
+        SERIES.iter().map(|(series, _)| *series)
+    }
+
+    /// Finds the newest kernel of a series, downloading it at the first time.
+    pub fn find(root: &Path, series: &str) -> Result<Kernel> {
+        let known = SERIES.iter().find(|(known, _)| *known == series);
+        let (_, suite) = known.with_context(|| {
+            let all: Vec<&str> = Kernel::all().collect();
+            format!("no kernel {series} here; choose one of {}", all.join(", "))
+        })?;
+        let folder = root.join("target/vm/kernels").join(series);
+        let image = folder.join("vmlinuz");
+        if !image.is_file() {
+            fs::create_dir_all(&folder)?;
+            let apt = match suite {
+                None => Apt::of_this_machine(),
+                Some(suite) => Apt::of_suite(&root.join("target/vm/apt"), suite)?,
+            };
+            download(&apt, series, &folder)
+                .with_context(|| format!("no kernel {series} can be had"))?;
+        }
+        Ok(Kernel {
+            series: series.to_owned(),
+            image,
+        })
+    }
+}
+
+/// Unpacks the newest cloud kernel of a series, and keeps its image.
+fn download(apt: &Apt, series: &str, folder: &Path) -> Result<()> {
+    let mut packages = apt.packages(&format!("linux-image-{series}."))?;
+    if packages.is_empty() {
+        apt.update()?;
+        packages = apt.packages(&format!("linux-image-{series}."))?;
+    }
+    // Small, and with the drivers of a QEMU machine built in. The signed package has the same
+    // kernel; not every suite has the unsigned one.
+    packages
+        .retain(|name| name.ends_with("-cloud-amd64-unsigned") || name.ends_with("-cloud-amd64"));
+    packages.sort_by(|a, b| by_version(a, b));
+    let package = packages
+        .last()
+        .with_context(|| format!("apt knows no linux-image-{series}.*-cloud-amd64 package"))?;
+    println!("Downloading {package}");
+    cmd::run(
+        apt.command("apt-get")
+            .args(["-qq", "download", package])
+            .current_dir(folder),
+    )?;
+    let found = |in_folder: &Path, start: &str| -> Result<PathBuf> {
+        let mut names = fs::read_dir(in_folder)?.filter_map(|entry| Some(entry.ok()?.path()));
+        let matches = |path: &PathBuf| {
+            path.file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with(start))
+        };
+        names
+            .find(matches)
+            .with_context(|| format!("no {start}* in {}", in_folder.display()))
+    };
+    let unpacked = folder.join("unpacked");
+    cmd::run(
+        Command::new("dpkg-deb")
+            .arg("-x")
+            .arg(found(folder, "linux-image-")?)
+            .arg(&unpacked),
+    )?;
+    // Last, so that an interrupted download leaves no image behind.
+    fs::rename(
+        found(&unpacked.join("boot"), "vmlinuz-")?,
+        folder.join("vmlinuz"),
+    )?;
+    fs::remove_dir_all(&unpacked)?;
+    Ok(())
+}
+
+/// apt, with this machine's sources or with those of one other suite of the same archive.
+struct Apt {
+    options: Vec<String>,
+}
+
+impl Apt {
+    fn of_this_machine() -> Apt {
+        Apt { options: vec![] }
+    }
+
+    /// A root of its own, which leaves the machine's lists alone. The archive's address is the
+    /// one that this machine uses.
+    fn of_suite(folder: &Path, suite: &str) -> Result<Apt> {
+        let folder = folder.join(suite);
+        fs::create_dir_all(folder.join("lists/partial"))?;
+        fs::create_dir_all(folder.join("cache/archives/partial"))?;
+        let sites =
+            cmd::output(Command::new("apt-get").args(["indextargets", "--format", "$(REPO_URI)"]))?;
+        let site = sites
+            .lines()
+            .find(|site| !site.contains("security"))
+            .context("this machine's apt has no sources")?;
+        let sources = folder.join("sources.list");
+        fs::write(&sources, format!("deb {site} {suite} main\n"))?;
+        let option = |name: &str, path: &Path| format!("{name}={}", path.display());
+        Ok(Apt {
+            options: vec![
+                option("Dir::Etc::SourceList", &sources),
+                "Dir::Etc::SourceParts=/dev/null".into(),
+                option("Dir::State::Lists", &folder.join("lists")),
+                option("Dir::Cache", &folder.join("cache")),
+            ],
+        })
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        for option in &self.options {
+            command.args(["-o", option]);
+        }
+        command
+    }
+
+    fn packages(&self, start: &str) -> Result<Vec<String>> {
+        let names = cmd::output(self.command("apt-cache").args(["pkgnames", start]))?;
+        Ok(names.lines().map(str::to_owned).collect())
+    }
+
+    fn update(&self) -> Result<()> {
+        let mut update = if self.options.is_empty() {
+            cmd::as_root(Path::new("apt-get"))?
+        } else {
+            self.command("apt-get")
+        };
+        let updated = update.args(["-qq", "update"]).status()?;
+        ensure!(updated.success(), "apt cannot read its package lists");
+        Ok(())
+    }
+}
+
+/// Orders names by the numbers in them.
+fn by_version(a: &str, b: &str) -> Ordering {
+    let numbers = |name: &str| -> Vec<u64> {
+        name.split(|c: char| !c.is_ascii_digit())
+            .filter_map(|digits| digits.parse().ok())
+            .collect()
+    };
+    // The unsigned package before the signed one, where both are there.
+    numbers(a)
+        .cmp(&numbers(b))
+        .then_with(|| a.len().cmp(&b.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_numbers() {
+        let mut names = [
+            "linux-image-6.1.0-9-cloud-amd64-unsigned",
+            "linux-image-6.1.0-56-cloud-amd64-unsigned",
+            "linux-image-6.1.0-50-cloud-amd64-unsigned",
+        ];
+        names.sort_by(|a, b| by_version(a, b));
+        assert_eq!(names[2], "linux-image-6.1.0-56-cloud-amd64-unsigned");
+        assert_eq!(names[0], "linux-image-6.1.0-9-cloud-amd64-unsigned");
+    }
+}

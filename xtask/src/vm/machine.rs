@@ -1,0 +1,197 @@
+//! Boots a VM for one job, and listens to its console.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    io::{BufRead as _, BufReader, BufWriter},
+    os::unix::ffi::OsStrExt as _,
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::mpsc::{RecvTimeoutError, channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{Kernel, Programs, initramfs::Initramfs};
+use crate::cmd;
+
+/// How long a boot may take; it takes three seconds.
+const BOOT: Duration = Duration::from_secs(60);
+
+/// What a kernel in trouble prints.
+const TROUBLE: [&str; 6] = [
+    "Kernel panic",
+    "BUG: ",
+    "Oops: ",
+    "watchdog: BUG: soft lockup",
+    "self-detected stall",
+    "blocked for more than",
+];
+
+/// What to run in a VM.
+pub struct Job {
+    /// Program and arguments.
+    pub words: Vec<OsString>,
+    /// Added to the environment, as `NAME=value`.
+    pub environment: Vec<String>,
+    pub timeout: Duration,
+}
+
+/// How a job ended.
+pub struct Ended {
+    /// Its exit code.
+    pub code: u8,
+    /// From the start of the VM.
+    pub took: Duration,
+}
+
+/// Runs a job in a VM. `show` gets each line that it prints, stdout and stderr alike.
+///
+/// # Errors
+/// When the kernel panics, stalls or is silent for too long; the message has its last lines.
+pub fn run(
+    root: &Path,
+    kernel: &Kernel,
+    programs: &Programs,
+    job: &Job,
+    mut show: impl FnMut(&str),
+) -> Result<Ended> {
+    let folder = root.join("target/vm/run");
+    fs::create_dir_all(&folder)?;
+    let initrd = folder.join(format!("{}-{}.cpio", kernel.series, std::process::id()));
+    write_initramfs(&initrd, programs, job)
+        .with_context(|| format!("cannot write {}", initrd.display()))?;
+    let ended = boot(kernel, &initrd, job, &mut show);
+    fs::remove_file(&initrd)?;
+    ended
+}
+
+fn write_initramfs(path: &Path, programs: &Programs, job: &Job) -> Result<()> {
+    let mut archive = Initramfs::new(BufWriter::new(File::create(path)?))?;
+    for (name, program) in programs {
+        let name = match name.as_str() {
+            "vm-init" => "init".to_owned(),
+            name => format!("bin/{name}"),
+        };
+        archive.copy(&name, program)?;
+    }
+    let environment = job.environment.iter().map(String::as_bytes);
+    let words = job.words.iter().map(|word| word.as_bytes());
+    // The environment, an empty line, the words; none of them has a line break in it.
+    let lines: Vec<&[u8]> = environment.chain([&b""[..]]).chain(words).collect();
+    archive.file("etc/job", &lines.join(&b'\n'))?;
+    archive.finish()?;
+    Ok(())
+}
+
+fn boot(kernel: &Kernel, initrd: &Path, job: &Job, show: &mut impl FnMut(&str)) -> Result<Ended> {
+    let start = Instant::now();
+    let mut qemu = Command::new("qemu-system-x86_64");
+    qemu.args(["-nodefaults", "-no-user-config", "-nographic", "-no-reboot"])
+        // Software emulation: it is the same everywhere.
+        .args([
+            "-accel",
+            "tcg,thread=multi",
+            "-cpu",
+            "max",
+            "-smp",
+            "2",
+            "-m",
+            "1024",
+        ])
+        .arg("-kernel")
+        .arg(&kernel.image)
+        .arg("-initrd")
+        .arg(initrd)
+        .args(["-serial", "stdio", "-append"])
+        .arg("console=ttyS0 panic=-1 quiet loglevel=4 tsc=unstable rdinit=/init")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    let child = qemu
+        .spawn()
+        .with_context(|| format!("cannot start `{}`", cmd::line(&qemu)))?;
+    let mut child = Killed(child);
+    let console = child.0.stdout.take().context("no pipe to QEMU")?;
+
+    let (sender, lines) = channel();
+    thread::spawn(move || {
+        for line in BufReader::new(console).split(b'\n') {
+            let Ok(line) = line else { break };
+            let line = String::from_utf8_lossy(&line)
+                .trim_end_matches('\r')
+                .to_owned();
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+
+    let mut last: Vec<String> = vec![];
+    let mut begun = false;
+    loop {
+        let limit = if begun { job.timeout } else { BOOT };
+        let left = limit.saturating_sub(start.elapsed());
+        let line = match lines.recv_timeout(left) {
+            Ok(line) => line,
+            Err(RecvTimeoutError::Timeout) => {
+                let what = if begun {
+                    "the job hangs"
+                } else {
+                    "it does not boot"
+                };
+                bail!(
+                    "Linux {}: {what} after {} s{}",
+                    kernel.series,
+                    limit.as_secs(),
+                    tail(&last)
+                );
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                bail!(
+                    "Linux {}: QEMU ended before the job{}",
+                    kernel.series,
+                    tail(&last)
+                );
+            }
+        };
+        if TROUBLE.iter().any(|trouble| line.contains(trouble)) {
+            // What follows says where.
+            thread::sleep(Duration::from_millis(500));
+            let more: Vec<String> = lines.try_iter().take(12).collect();
+            bail!("Linux {}: {line}{}", kernel.series, tail(&more));
+        }
+        // The firmware's last words share the line with the init's first.
+        if line.ends_with("vm-begin") {
+            begun = true;
+        } else if let Some(code) = line.strip_prefix("vm-exit: ") {
+            return Ok(Ended {
+                code: code.parse().context("the init speaks in riddles")?,
+                took: start.elapsed(),
+            });
+        } else if begun {
+            show(&line);
+        }
+        if last.len() == 12 {
+            last.remove(0);
+        }
+        last.push(line);
+    }
+}
+
+/// The last lines of a console, for an error.
+fn tail(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("\n    {line}")).collect()
+}
+
+/// A child that does not outlive its handle.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // Gone already is as good.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

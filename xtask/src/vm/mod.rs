@@ -1,0 +1,51 @@
+//! Other kernels, in QEMU under software emulation.
+//!
+//! A VM here is a kernel of Debian's, and an initramfs with three things in it: an init of our own
+//! (tests/src/bin/vm-init.rs), the programs to run, and the job, one word a line. The init mounts
+//! the file systems, starts the job, prints `vm-exit: N` on the serial console and powers off.
+//! There is no disk, no network and no shared folder: what a VM has to say, it says on that
+//! console, and a boot takes about three seconds.
+
+mod build;
+mod initramfs;
+mod kernel;
+mod machine;
+
+use std::{ffi::OsString, path::Path, process::ExitCode, time::Duration};
+
+use anyhow::Result;
+
+pub use self::build::{Programs, scenarios};
+pub use self::kernel::Kernel;
+pub use self::machine::{Ended, Job, run};
+
+/// Debian packages that it takes to run a VM.
+pub const PACKAGES: [&str; 1] = ["qemu-system-x86"];
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Kernel series: 5.10, 6.1, 6.12 or 6.18
+    #[arg(long, value_name = "VERSION", default_value = "6.12")]
+    kernel: String,
+    /// Give up after this many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    timeout: u64,
+    /// tcptrace's command line
+    #[arg(last = true, value_name = "ARGS")]
+    args: Vec<OsString>,
+}
+
+/// Runs tcptrace in a VM; the exit code is its own.
+pub fn tcptrace(root: &Path, args: &Args) -> Result<ExitCode> {
+    let kernel = Kernel::find(root, &args.kernel)?;
+    let programs = build::tcptrace(root)?;
+    let mut words = vec!["/bin/tcptrace".into()];
+    words.extend_from_slice(&args.args);
+    let job = Job {
+        words,
+        environment: vec![],
+        timeout: Duration::from_secs(args.timeout),
+    };
+    let ended = run(root, &kernel, &programs, &job, |line| println!("{line}"))?;
+    Ok(ExitCode::from(ended.code))
+}
