@@ -14,6 +14,7 @@ const IPPROTO_TCP: u16 = 6;
 const IPPROTO_MPTCP: u16 = 262;
 
 /// include/net/tcp_states.h
+pub const TCP_SYN_SENT: u8 = 2;
 pub const TCP_SYN_RECV: u8 = 3;
 pub const TCP_LISTEN: u8 = 10;
 
@@ -183,6 +184,12 @@ impl<M: Memory> Sock<M> {
         }
         // SAFETY: skc_net points to the socket's `struct net`, which outlives it.
         unsafe { M::read(net, &NET_INUM) }
+    }
+
+    /// The port that the socket is bound to, in host order; 0 when to none.
+    #[inline(always)]
+    pub fn bound_port(self) -> u16 {
+        self.get(&SK_NUM)
     }
 
     /// The local port is `inet_sport`, not `skc_num`: that is 0 again by the time a socket

@@ -102,6 +102,8 @@ struct Pipeline {
     feedback: Feedback,
     /// Connections that may still end before the trace does.
     remaining: Option<u64>,
+    /// When the last of them ended: what happened later is not part of the trace.
+    counted_ns: Option<u64>,
     began_ns: u64,
     emitted: BTreeMap<Hook, u64>,
     undecodable: u64,
@@ -123,6 +125,7 @@ impl Pipeline {
             failed: vec![],
             feedback,
             remaining: count,
+            counted_ns: None,
             began_ns: session.mono_ns,
             emitted: BTreeMap::new(),
             undecodable: 0,
@@ -168,6 +171,7 @@ impl Pipeline {
                 {
                     *remaining = remaining.saturating_sub(1);
                     if *remaining == 0 {
+                        self.counted_ns = Some(event.mono_ns);
                         self.feedback.stop.notify_one();
                     }
                 }
@@ -181,6 +185,7 @@ impl Pipeline {
 
     fn end(mut self, counts: Vec<(Hook, HookCount)>, ended_ns: u64) -> Outcome {
         self.release(u64::MAX);
+        let ended_ns = self.counted_ns.unwrap_or(ended_ns);
         let lost: u64 = counts.iter().map(|(_, count)| count.lost).sum();
         let mut lines = std::mem::take(&mut self.lines);
         // The header's running count is 32 bits wide as well.

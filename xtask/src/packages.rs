@@ -7,10 +7,10 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::cmd;
+use crate::{cmd, vm};
 
 /// What Debian's LLVM, unpacked and not installed, needs from the system, and a linker.
-const NEEDED: [&str; 7] = [
+const TOOLCHAIN: [&str; 7] = [
     "gcc",
     "libc6-dev",
     "libedit2",
@@ -20,12 +20,16 @@ const NEEDED: [&str; 7] = [
     "zlib1g",
 ];
 
+fn needed() -> Vec<&'static str> {
+    [&TOOLCHAIN[..], &vm::PACKAGES].concat()
+}
+
 /// Sees to it that the packages are there: installs what is missing, or names it.
 pub fn ensure(install: bool) -> Result<()> {
     let Some(missing) = missing() else {
         println!(
             "This is no Debian: whether {} are here is not known",
-            NEEDED.join(", ")
+            needed().join(", ")
         );
         return Ok(());
     };
@@ -60,7 +64,7 @@ pub fn ensure(install: bool) -> Result<()> {
 /// The packages that are not installed; `None` where there is no dpkg to ask.
 fn missing() -> Option<Vec<&'static str>> {
     let mut missing = Vec::new();
-    for package in NEEDED {
+    for package in needed() {
         let output = Command::new("dpkg-query")
             .args(["--show", "--showformat", "${db:Status-Status}", package])
             .stderr(Stdio::null())

@@ -20,7 +20,7 @@ use crate::filter;
 use crate::maps::count;
 use crate::memory::{Direct, Memory, Probed};
 use crate::settings::{COOKIE_HELPER, TP_NEWSTATE, TP_OLDSTATE, TP_SKADDR};
-use crate::sock::{Sock, TCP_LISTEN, TCP_SYN_RECV};
+use crate::sock::{Sock, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT};
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn state_btf(ctx: BtfTracePointContext) -> i32 {
@@ -88,7 +88,11 @@ fn carries_listeners_cookie(oldstate: u8, newstate: u8) -> bool {
 #[inline(always)]
 fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: u64) {
     count(hook::SET_STATE, |counters| counters.seen += 1);
-    let ends = sk.ends();
+    let mut ends = sk.ends();
+    if newstate == TCP_SYN_SENT {
+        // A socket that connects again still has the port of its last connection in inet_sport.
+        ends.lport = sk.bound_port();
+    }
     if !filter::passes(&ends) {
         count(hook::SET_STATE, |counters| counters.filtered += 1);
         return;

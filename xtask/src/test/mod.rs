@@ -4,6 +4,7 @@
 
 mod steps;
 mod tally;
+mod vms;
 
 use std::path::Path;
 
@@ -21,6 +22,17 @@ pub struct Args {
     /// Run one ground only
     #[arg(long, value_name = "GROUND")]
     only: Option<Ground>,
+    /// Kernels for the VMs: a list of series, or `all`
+    #[arg(long, value_name = "SERIES", value_delimiter = ',', default_values = ["6.1", "6.12"])]
+    kernels: Vec<String>,
+    /// Ways to see accept() in the VMs
+    #[arg(
+        long,
+        value_name = "CARRIERS",
+        value_delimiter = ',',
+        default_values = ["fentry", "kprobe", "syscall"]
+    )]
+    attach: Vec<String>,
     /// Handed to the scenario tests: a part of their names, or an option of Rust's test program
     #[arg(last = true, value_name = "FILTER")]
     filter: Vec<String>,
@@ -34,6 +46,8 @@ enum Ground {
     Unit,
     /// tcptrace against the kernel of this machine, as root
     Scenarios,
+    /// The same in VMs with other kernels
+    Vms,
 }
 
 /// Whether everything passed.
@@ -56,6 +70,9 @@ pub fn run(root: &Path, args: &Args) -> Result<bool> {
     if wanted(Ground::Scenarios) {
         scenarios(root, &args.filter, &mut steps);
     }
+    if wanted(Ground::Vms) {
+        vms::run(root, args, &mut steps);
+    }
     Ok(steps.close())
 }
 
@@ -71,8 +88,7 @@ fn checks(root: &Path, steps: &mut Steps) {
     steps.check("eBPF object against its source", || ebpf::prove(root));
 }
 
-/// The scenarios on the kernel of this machine. Other kernels, when they come, are further calls
-/// of [`Steps::tests`].
+/// The scenarios on the kernel of this machine.
 fn scenarios(root: &Path, filter: &[String], steps: &mut Steps) {
     let prepare = || Ok((tcptrace::build(root)?, cmd::sudo()?));
     let Some((tcptrace, sudo)) = steps.needed("release build", prepare) else {

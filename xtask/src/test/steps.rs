@@ -38,15 +38,19 @@ impl Steps {
     }
 
     /// A run of `cargo test`: each of its tests counts.
-    pub fn tests(&mut self, name: &str, command: &mut Command) {
-        let Some(tally) = self.timed(name, || cargo_test(command)) else {
-            return;
-        };
+    pub fn tests(&mut self, name: &str, command: &mut Command) -> Option<Tally> {
+        self.tallied(name, || cargo_test(command))
+    }
+
+    /// Anything that runs tests and counts them.
+    pub fn tallied(&mut self, name: &str, run: impl FnOnce() -> Result<Tally>) -> Option<Tally> {
+        let tally = self.timed(name, run)?;
         if tally.failed > 0 {
             self.failures
                 .push(format!("{name}: {} failed", tally.failed));
         }
         self.total += tally;
+        Some(tally)
     }
 
     /// Tells what failed, and closes with the line that counts. Whether all passed.

@@ -17,7 +17,7 @@ use anyhow::Result;
 
 pub use self::build::{Programs, scenarios};
 pub use self::kernel::Kernel;
-pub use self::machine::{Ended, Job, run};
+pub use self::machine::{Job, run};
 
 /// Debian packages that it takes to run a VM.
 pub const PACKAGES: [&str; 1] = ["qemu-system-x86"];
