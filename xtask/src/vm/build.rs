@@ -17,15 +17,22 @@ pub type Programs = BTreeMap<String, PathBuf>;
 
 /// tcptrace and the init.
 pub fn tcptrace(root: &Path) -> Result<Programs> {
-    let mut programs = cargo(root, &["build", "--package", "tcptrace", "--bins"])?;
+    let mut programs = init(root)?;
+    programs.extend(cargo(root, &["build", "--package", "tcptrace", "--bins"])?);
+    Ok(programs)
+}
+
+/// The init, and tcptrace/examples/kernel.rs as `kernel`.
+pub fn kernel_facts(root: &Path) -> Result<Programs> {
+    let mut programs = init(root)?;
     programs.extend(cargo(
         root,
-        &["build", "--package", "tests", "--bin", "vm-init"],
+        &["build", "--package", "tcptrace", "--example", "kernel"],
     )?);
     Ok(programs)
 }
 
-/// The same, the scenario tests as `scenarios`, and what they start.
+/// tcptrace, the init, the scenario tests as `scenarios`, and what they start.
 pub fn scenarios(root: &Path) -> Result<Programs> {
     let mut programs = tcptrace(root)?;
     programs.extend(cargo(
@@ -33,6 +40,10 @@ pub fn scenarios(root: &Path) -> Result<Programs> {
         &["test", "--no-run", "--package", "tests", "--test=scenarios"],
     )?);
     Ok(programs)
+}
+
+fn init(root: &Path) -> Result<Programs> {
+    cargo(root, &["build", "--package", "tests", "--bin", "vm-init"])
 }
 
 /// Builds statically, and says which programs came of it.
