@@ -53,6 +53,9 @@ enum Task {
     Test(test::Args),
     /// Run tcptrace in a VM with another kernel, with the arguments after `--`
     Vm(vm::Args),
+    /// Ask kernels in VMs whether the hooked functions are as the hooks say, and count the
+    /// instructions that the verifier goes through
+    Kernels(vm::facts::Args),
     /// Hold the source to the house's rules: who may name whom, SAFETY comments, sizes
     Tidy,
     /// Make the eBPF toolchain, build the eBPF object, check the committed one
@@ -83,6 +86,7 @@ fn run(task: Task) -> Result<ExitCode> {
             }
         }
         Task::Vm(args) => return vm::tcptrace(&root, &args),
+        Task::Kernels(args) => vm::facts::run(&root, &args)?,
         Task::Tidy => tidy::run(&root)?,
         Task::Ebpf(args) => ebpf::run(&root, &args)?,
     }

@@ -1,9 +1,9 @@
 //! `sock:inet_sock_set_state`: every change of state of a full TCP socket.
 //!
 //! ```text
-//! TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)
+//! tracepoint inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)  5.10 to 6.18
 //! ```
-//! include/trace/events/sock.h, the same from Linux 4.16 to 6.18:
+//! include/trace/events/sock.h:
 //! <https://elixir.bootlin.com/linux/v6.12/source/include/trace/events/sock.h#L138>
 //!
 //! It fires before `sk_state` is stored, shows neither NEW_SYN_RECV nor TIME_WAIT (those live in

@@ -4,6 +4,8 @@
 //! first. This one indexes where types begin (about 5 ms) and walks from there by name.
 //! Format: <https://docs.kernel.org/bpf/btf.html>
 
+mod prototype;
+
 use std::path::Path;
 
 use thiserror::Error;
@@ -49,6 +51,8 @@ pub enum BtfError {
     NoStruct(String),
     #[error("this kernel's struct {0} has no member {1}")]
     NoMember(String, String),
+    #[error("this kernel has no function {0}")]
+    NoFunction(String),
     #[error("{0} is a bit field")]
     BitField(String),
 }

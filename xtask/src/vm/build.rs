@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use serde_json::Value;
 
 use crate::cmd;
 
@@ -16,64 +17,75 @@ pub type Programs = BTreeMap<String, PathBuf>;
 
 /// tcptrace and the init.
 pub fn tcptrace(root: &Path) -> Result<Programs> {
-    let mut programs = Programs::new();
-    for (package, name) in [("tcptrace", "tcptrace"), ("tests", "vm-init")] {
-        cargo(root, &["build", "--package", package, "--bin", name], &[])?;
-        programs.insert(name.into(), folder(root).join(name));
-    }
+    let mut programs = init(root)?;
+    programs.extend(cargo(root, &["build", "--package", "tcptrace", "--bins"])?);
     Ok(programs)
 }
 
-/// The same, and the scenario tests as `scenarios`.
+/// The init, and tcptrace/examples/kernel.rs as `kernel`.
+pub fn kernel_facts(root: &Path) -> Result<Programs> {
+    let mut programs = init(root)?;
+    programs.extend(cargo(
+        root,
+        &["build", "--package", "tcptrace", "--example", "kernel"],
+    )?);
+    Ok(programs)
+}
+
+/// tcptrace, the init, the scenario tests as `scenarios`, and what they start.
 pub fn scenarios(root: &Path) -> Result<Programs> {
     let mut programs = tcptrace(root)?;
-    let messages = cargo(
+    programs.extend(cargo(
         root,
-        &[
-            "test",
-            "--no-run",
-            "--package",
-            "tests",
-            "--test",
-            "scenarios",
-        ],
-        &["--message-format=json"],
-    )?;
-    // One JSON object a line; a test program is the only artifact of kind "test".
-    let tests = messages
-        .lines()
-        .filter(|line| line.contains(r#""kind":["test"]"#))
-        .find_map(|line| line.split(r#""executable":""#).nth(1)?.split('"').next())
-        .context("cargo does not say where the scenario tests are")?;
-    programs.insert("scenarios".into(), tests.into());
-    // The programs that the tests start lie beside them.
-    let folder = folder(root);
-    for entry in std::fs::read_dir(&folder)? {
-        let path = entry?.path();
-        if path.is_file() && path.extension().is_none() {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            programs.entry(name.into_owned()).or_insert(path);
+        &["test", "--no-run", "--package", "tests", "--test=scenarios"],
+    )?);
+    Ok(programs)
+}
+
+fn init(root: &Path) -> Result<Programs> {
+    cargo(root, &["build", "--package", "tests", "--bin", "vm-init"])
+}
+
+/// Builds statically, and says which programs came of it.
+fn cargo(root: &Path, words: &[&str]) -> Result<Programs> {
+    let mut cargo = cmd::cargo(root);
+    cargo
+        .args(words)
+        .args(["--quiet", "--release", "--target", TARGET, "--target-dir"])
+        // A folder of its own: other flags would make cargo build everything anew each time.
+        .arg(root.join("target/vm/build"))
+        .arg("--message-format=json-render-diagnostics")
+        .env("RUSTFLAGS", "-Ctarget-feature=+crt-static");
+    programs(&cmd::output(&mut cargo)?)
+}
+
+/// The executables in cargo's messages, one JSON object a line.
+fn programs(messages: &str) -> Result<Programs> {
+    let mut programs = Programs::new();
+    for message in messages.lines() {
+        let message: Value =
+            serde_json::from_str(message).context("cargo's messages are no JSON")?;
+        if let (Some(name), Some(path)) = (
+            message["target"]["name"].as_str(),
+            message["executable"].as_str(),
+        ) {
+            programs.insert(name.to_owned(), path.into());
         }
     }
     Ok(programs)
 }
 
-/// A target folder of its own: other flags would make cargo build everything anew each time.
-fn target(root: &Path) -> PathBuf {
-    root.join("target/vm/build")
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn folder(root: &Path) -> PathBuf {
-    target(root).join(TARGET).join("release")
-}
-
-fn cargo(root: &Path, words: &[&str], more: &[&str]) -> Result<String> {
-    let mut cargo = cmd::cargo(root);
-    cargo
-        .args(words)
-        .args(["--quiet", "--release", "--target", TARGET, "--target-dir"])
-        .arg(target(root))
-        .args(more)
-        .env("RUSTFLAGS", "-Ctarget-feature=+crt-static");
-    cmd::output(&mut cargo)
+    #[test]
+    fn only_executables_are_taken() {
+        let messages = r#"{"reason":"compiler-artifact","target":{"name":"tests"},"executable":null}
+{"reason":"compiler-artifact","target":{"name":"scenarios"},"executable":"/a/deps/scenarios-1"}
+{"reason":"build-finished","success":true}"#;
+        let programs = programs(messages).unwrap();
+        assert_eq!(programs.len(), 1);
+        assert_eq!(programs["scenarios"], Path::new("/a/deps/scenarios-1"));
+    }
 }

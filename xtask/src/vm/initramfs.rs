@@ -83,7 +83,7 @@ mod tests {
         let text = String::from_utf8_lossy(&bytes);
         let at = text.find("etc/job\0").unwrap();
         // 110 bytes of header and 8 of name are 118, so two of padding come before the content.
-        assert_eq!(&text[at..at + 15], "etc/job\0\0\012345");
+        assert_eq!(&text[at..at + 15], "etc/job\0\0\x0012345");
         assert!(text.contains("TRAILER!!!\0"));
     }
 }

@@ -32,6 +32,24 @@ impl Kernel {
         SERIES.iter().map(|(series, _)| *series)
     }
 
+    /// Finds kernels by series. Of `all` those that cannot be had are skipped, and told.
+    pub fn choose(root: &Path, wanted: &[String]) -> Result<Vec<Kernel>> {
+        if wanted != ["all"] {
+            return wanted
+                .iter()
+                .map(|series| Kernel::find(root, series))
+                .collect();
+        }
+        let mut kernels = vec![];
+        for series in Kernel::all() {
+            match Kernel::find(root, series) {
+                Ok(kernel) => kernels.push(kernel),
+                Err(error) => println!("SKIPPED Linux {series}: {error:#}"),
+            }
+        }
+        Ok(kernels)
+    }
+
     /// Finds the newest kernel of a series, downloading it at the first time.
     pub fn find(root: &Path, series: &str) -> Result<Kernel> {
         let known = SERIES.iter().find(|(known, _)| *known == series);

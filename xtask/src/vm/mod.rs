@@ -7,9 +7,11 @@
 //! console, and a boot takes about three seconds.
 
 mod build;
+pub mod facts;
 mod initramfs;
 mod kernel;
 mod machine;
+mod prototypes;
 
 use std::{ffi::OsString, path::Path, process::ExitCode, time::Duration};
 

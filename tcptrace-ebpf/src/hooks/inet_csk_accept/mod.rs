@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! struct sock *inet_csk_accept(struct sock *sk, int flags, int *err, bool kern)    5.10 to 6.9
-//! struct sock *inet_csk_accept(struct sock *sk, struct proto_accept_arg *arg)      from 6.10
+//! struct sock *inet_csk_accept(struct sock *sk, struct proto_accept_arg *arg)      6.10 to 6.18
 //! ```
 //! <https://elixir.bootlin.com/linux/v6.9/source/net/ipv4/inet_connection_sock.c#L650>
 //! <https://elixir.bootlin.com/linux/v6.10/source/net/ipv4/inet_connection_sock.c#L657>

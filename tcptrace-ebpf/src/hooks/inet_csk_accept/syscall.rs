@@ -4,10 +4,10 @@
 //! and the walk from the descriptor to its socket.
 //!
 //! ```text
-//! TP_PROTO(struct pt_regs *regs, long id)     sys_enter
-//! TP_PROTO(struct pt_regs *regs, long ret)    sys_exit
+//! tracepoint sys_enter(struct pt_regs *regs, long id)    5.10 to 6.18
+//! tracepoint sys_exit(struct pt_regs *regs, long ret)    5.10 to 6.18
 //! ```
-//! include/trace/events/syscalls.h, the same from Linux 5.10 to 6.18:
+//! include/trace/events/syscalls.h:
 //! <https://elixir.bootlin.com/linux/v6.12/source/include/trace/events/syscalls.h#L18>
 //!
 //! Both fire for every system call of the machine, so the first thing they do is to compare a

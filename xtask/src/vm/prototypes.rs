@@ -1,0 +1,211 @@
+//! The prototypes of the hooked functions, as the hooks' comments have them.
+//!
+//! A `text` block in the module comment of a hook has a prototype in each line, and the kernels
+//! that have it, two spaces apart or more:
+//!
+//! ```text
+//! void security_sock_graft(struct sock *sk, struct socket *parent)    5.10 to 6.18
+//! tracepoint sys_enter(struct pt_regs *regs, long id)                 5.10 to 6.18
+//! ```
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::files;
+
+const HOOKS: &str = "tcptrace-ebpf/src/hooks";
+const TABLE: &str = "tcptrace/src/capture/hooks.rs";
+
+/// A line of a comment.
+pub struct Prototype {
+    /// The function in the kernel that has it.
+    function: String,
+    /// As BTF spells it.
+    text: String,
+    first: Version,
+    last: Version,
+}
+
+type Version = (u32, u32);
+
+/// All prototypes; an error when a function that the hook table names has none.
+pub fn read(root: &Path) -> Result<Vec<Prototype>> {
+    let mut prototypes = vec![];
+    for file in files::below(&root.join(HOOKS))? {
+        let source = fs::read_to_string(&file)?;
+        let found = in_comments(&source).with_context(|| format!("in {}", file.display()))?;
+        prototypes.extend(found);
+    }
+    let table = fs::read_to_string(root.join(TABLE)).with_context(|| TABLE.to_owned())?;
+    for point in points(&table) {
+        let has_it = prototypes
+            .iter()
+            .any(|prototype| [point.to_owned(), traced(point)].contains(&prototype.function));
+        ensure!(
+            has_it,
+            "{TABLE} hooks {point}, but no comment in {HOOKS} has its prototype"
+        );
+    }
+    Ok(prototypes)
+}
+
+/// The functions that the prototypes are about.
+pub fn functions(prototypes: &[Prototype]) -> Vec<String> {
+    let mut functions: Vec<String> = prototypes
+        .iter()
+        .map(|prototype| prototype.function.clone())
+        .collect();
+    functions.sort();
+    functions.dedup();
+    functions
+}
+
+/// Compares the comments with what a kernel has; what differs, in sentences.
+pub fn compare(
+    prototypes: &[Prototype],
+    series: &str,
+    kernel: &BTreeMap<String, String>,
+) -> Result<Vec<String>> {
+    let version = version(series)?;
+    let mut differences = vec![];
+    for function in functions(prototypes) {
+        let written = prototypes
+            .iter()
+            .find(|it| it.function == function && (it.first..=it.last).contains(&version));
+        let has = kernel.get(&function).map(|text| in_short(text));
+        let has = has.as_deref().unwrap_or("nothing of that name");
+        match written {
+            Some(written) if written.text == has => {}
+            Some(written) => differences.push(format!(
+                "Linux {series} has `{has}`, the comment says `{}`",
+                written.text
+            )),
+            None => differences.push(format!(
+                "Linux {series} has `{has}`, no comment covers this version"
+            )),
+        }
+    }
+    Ok(differences)
+}
+
+/// The compiler writes `long int` where the kernel's source has `long`.
+fn in_short(prototype: &str) -> String {
+    prototype.replace("long int ", "long ")
+}
+
+fn in_comments(source: &str) -> Result<Vec<Prototype>> {
+    let mut prototypes = vec![];
+    let mut inside = false;
+    for line in source.lines().filter_map(|line| line.strip_prefix("//!")) {
+        match line.trim() {
+            "```text" => inside = true,
+            "```" => inside = false,
+            line if inside => {
+                prototypes.push(Prototype::parse(line).with_context(|| format!("`{line}`"))?);
+            }
+            _ => {}
+        }
+    }
+    Ok(prototypes)
+}
+
+impl Prototype {
+    fn parse(line: &str) -> Result<Prototype> {
+        let (text, versions) = line
+            .rsplit_once("  ")
+            .context("no versions behind the prototype")?;
+        let (first, last) = versions
+            .trim()
+            .split_once(" to ")
+            .context("the versions are not as in `5.10 to 6.18`")?;
+        let text = match text.trim_end().strip_prefix("tracepoint ") {
+            Some(tracepoint) => iterator(tracepoint)?,
+            None => text.trim_end().to_owned(),
+        };
+        let (head, _) = text.split_once('(').context("no parameters")?;
+        let name = head.rsplit([' ', '*']).next().unwrap_or(head);
+        Ok(Prototype {
+            function: name.to_owned(),
+            first: version(first)?,
+            last: version(last)?,
+            text,
+        })
+    }
+}
+
+/// The function that calls a tracepoint's programs, which BTF knows by its parameters' names:
+/// <https://elixir.bootlin.com/linux/v6.12/source/include/linux/tracepoint.h#L341>
+fn iterator(tracepoint: &str) -> Result<String> {
+    let (name, parameters) = tracepoint.split_once('(').context("no parameters")?;
+    Ok(format!("int {}(void *__data, {parameters}", traced(name)))
+}
+
+fn traced(tracepoint: &str) -> String {
+    format!("__traceiter_{tracepoint}")
+}
+
+/// What the hook table hooks: the last string of each `Point::Kind("…")`.
+fn points(table: &str) -> impl Iterator<Item = &str> {
+    table
+        .split("Point::")
+        .skip(1)
+        .filter_map(|rest| rest.split(')').next()?.rsplit('"').nth(1))
+}
+
+fn version(text: &str) -> Result<Version> {
+    let numbers = text
+        .split_once('.')
+        .and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+    numbers.with_context(|| format!("`{text}` is no version such as 6.12"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COMMENT: &str = "\
+//! ```text
+//! struct sock *inet_csk_accept(struct sock *sk, int flags, int *err, bool kern)  5.10 to 6.9
+//! struct sock *inet_csk_accept(struct sock *sk, struct proto_accept_arg *arg)    6.10 to 6.18
+//! tracepoint sys_enter(struct pt_regs *regs, long id)                            5.10 to 6.18
+//! ```";
+
+    fn differences(series: &str, prototypes: [&str; 2]) -> Vec<String> {
+        let kernel = ["inet_csk_accept", "__traceiter_sys_enter"]
+            .map(String::from)
+            .into_iter()
+            .zip(prototypes.map(String::from))
+            .collect();
+        compare(&in_comments(COMMENT).unwrap(), series, &kernel).unwrap()
+    }
+
+    #[test]
+    fn a_kernel_is_held_against_the_prototype_of_its_version() {
+        let four = "struct sock *inet_csk_accept(struct sock *sk, int flags, int *err, bool kern)";
+        let two = "struct sock *inet_csk_accept(struct sock *sk, struct proto_accept_arg *arg)";
+        let enter = "int __traceiter_sys_enter(void *__data, struct pt_regs *regs, long int id)";
+        assert!(differences("6.9", [four, enter]).is_empty());
+        assert!(differences("6.10", [two, enter]).is_empty());
+        let told = differences("6.10", [four, enter]);
+        assert!(told[0].contains("int *err") && told.len() == 1, "{told:?}");
+        assert_eq!(differences("6.20", [two, enter]).len(), 2);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named() {
+        for line in [
+            "void f(int a)",
+            "void f(int a)  since 6.1",
+            "void f  6.1 to 6.2",
+        ] {
+            assert!(Prototype::parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_hook_table_says_what_is_hooked() {
+        let table = r#"Point::Fentry("a") Point::Tracepoint("sock", "b") Point::Kprobe(name)"#;
+        assert_eq!(points(table).collect::<Vec<_>>(), ["a", "b"]);
+    }
+}
