@@ -27,6 +27,7 @@ Examples:
   cargo xtask run -- --port 7878     build tcptrace and trace port 7878
   cargo xtask demo                   let it play and trace its own connections
   cargo xtask test --install         install what the tests need, and run them all
+  cargo xtask test --kernels 6.1,6.12    the same, and the scenarios in VMs
   cargo xtask test --only unit       the tests that need neither root nor a kernel
   cargo xtask test -- late_accept    the scenarios with this in their name, and all else
   cargo xtask vm --kernel 6.1 -- doctor    tcptrace under another kernel

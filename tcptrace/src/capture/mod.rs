@@ -128,6 +128,8 @@ impl Capture {
         let mut counts = vec![];
         for attached in &self.hooks {
             let mut count = HookCount::default();
+            // Read before the runs that were made up for: those follow the miss at once.
+            let misses = self.recursion_misses(attached.carrier);
             let mut made_up = 0;
             for cpu in rows.get(&index_of(attached.row.hook), 0)?.iter() {
                 let counters: abi::Counters = zerocopy::transmute!(*cpu);
@@ -136,9 +138,7 @@ impl Capture {
                 count.lost += counters.lost;
                 made_up += counters.made_up;
             }
-            count.recursion_misses = self
-                .recursion_misses(attached.carrier)
-                .map(|misses| misses.saturating_sub(made_up));
+            count.recursion_misses = misses.map(|misses| misses.saturating_sub(made_up));
             counts.push((attached.row.hook, count));
         }
         Ok(counts)
