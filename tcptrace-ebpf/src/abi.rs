@@ -186,6 +186,8 @@ pub struct Counters {
     pub filtered: u64,
     /// Dropped because the ring buffer was full.
     pub lost: u64,
+    /// Of `seen`: runs that a backup program made up for, see `hooks/inet_sock_set_state.rs`.
+    pub made_up: u64,
 }
 
 /// Row of the `TALLY` map.

@@ -14,6 +14,10 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 #[map]
 pub static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(hook::COUNT, 0);
 
+/// Nonzero on a CPU while a state program is at work there.
+#[map]
+static BUSY: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
+
 /// Totals over all CPUs of what should not happen, see `abi::tally`.
 #[map]
 static TALLY: Array<u64> = Array::with_max_entries(tally::COUNT, 0);
@@ -46,6 +50,23 @@ pub fn count(hook: u32, change: impl FnOnce(&mut Counters)) {
         // SAFETY: a per-CPU slot, and a tracing program does not nest on its own CPU.
         change(unsafe { &mut *counters });
     }
+}
+
+/// Sets or clears this CPU's `BUSY`, by volatile access: an interrupt reads it in between.
+#[inline(always)]
+pub fn set_busy(busy: bool) {
+    if let Some(slot) = BUSY.get_ptr_mut(0) {
+        // SAFETY: the map's own slot of this CPU.
+        unsafe { core::ptr::write_volatile(slot, busy.into()) };
+    }
+}
+
+/// This CPU's `BUSY`.
+#[inline(always)]
+pub fn is_busy() -> bool {
+    // SAFETY: as above.
+    BUSY.get_ptr(0)
+        .is_some_and(|slot| unsafe { core::ptr::read_volatile(slot) } != 0)
 }
 
 /// Adds one to a row of `TALLY`.

@@ -263,8 +263,9 @@ pub struct HookCount {
     pub emitted: u64,
     /// Lost because the ring buffer was full.
     pub lost: u64,
-    /// Runs of the program that the kernel skipped because another one was running on the CPU;
-    /// not in `seen`. Null when the kernel does not say.
+    /// Runs of the hook's programs that the kernel skipped because the program was running on that
+    /// CPU already, and that nothing made up for; not in `seen`. Null when the kernel does not
+    /// say.
     pub recursion_misses: Option<u64>,
 }
 

@@ -26,6 +26,8 @@ pub enum Message {
     },
     /// Records were lost since the last such message.
     Lost(Lost),
+    /// The kernel skipped runs of a program, and nothing made up for them.
+    Missed,
     /// Nothing more will come.
     End {
         counts: Vec<(Hook, HookCount)>,
@@ -83,6 +85,7 @@ pub fn spawn(
                         complete_until_ns,
                     } => pipeline.drained(&batch, complete_until_ns),
                     Message::Lost(lost) => pipeline.put(Line::Lost(lost)),
+                    Message::Missed => pipeline.correlator.missed(),
                     Message::End { counts, ended_ns } => {
                         // The receiver is gone only when the process is being torn down.
                         let _ = done.send(pipeline.end(counts, ended_ns));

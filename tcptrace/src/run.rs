@@ -19,7 +19,7 @@ use crate::clock::{Clock, mono_now_ns};
 use crate::command::{self, Command, Running};
 use crate::event::Hook;
 use crate::exit;
-use crate::fields::{Lost, SCHEMA, Session};
+use crate::fields::{HookCount, Lost, SCHEMA, Session};
 use crate::filter::Filter;
 use crate::pipeline::{self, Feedback, Message, Outcome, Output};
 use crate::sink::text::{Style, Zone};
@@ -139,8 +139,8 @@ pub struct Tracing {
     outcome: oneshot::Receiver<Outcome>,
     feedback: Feedback,
     signals: Signals,
-    /// Losses already told, by hook.
-    told: BTreeMap<Hook, u64>,
+    /// The counters when losses were last told.
+    told: BTreeMap<Hook, HookCount>,
 }
 
 impl Tracing {
@@ -219,6 +219,7 @@ impl Tracing {
 
     /// Detaches, takes what is left, and waits for the summary to be written.
     pub async fn end(mut self) -> anyhow::Result<Outcome> {
+        self.tell_losses().await?;
         let counts = self.capture.detach()?;
         let ended_ns = mono_now_ns();
         // Nothing is attached any more, so this comes to an end.
@@ -255,13 +256,16 @@ impl Tracing {
     async fn tell_losses(&mut self) -> anyhow::Result<()> {
         for (hook, count) in self.capture.counters()? {
             let told = self.told.entry(hook).or_default();
-            let count = count.lost.saturating_sub(*told);
-            if count > 0 {
-                *told += count;
+            if count.recursion_misses > told.recursion_misses {
+                let _ = self.sender.send(Message::Missed).await;
+            }
+            let fresh = count.lost.saturating_sub(told.lost);
+            *told = count;
+            if fresh > 0 {
                 let lost = Lost {
                     mono_ns: mono_now_ns(),
                     hook,
-                    count,
+                    count: fresh,
                 };
                 let _ = self.sender.send(Message::Lost(lost)).await;
             }

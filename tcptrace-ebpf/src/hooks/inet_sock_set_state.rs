@@ -9,6 +9,14 @@
 //! It fires before `sk_state` is stored, shows neither NEW_SYN_RECV nor TIME_WAIT (those live in
 //! other structures), and fires for MPTCP and SCTP sockets too.
 
+//!
+//! A softirq can interrupt a program here and change another socket's state. From Linux 6.1 the
+//! kernel does not run a BPF program on top of itself on one CPU (`prog->active`,
+//! kernel/trace/bpf_trace.c, `__bpf_trace_run`): it skips the run and counts it in the program's
+//! `recursion_misses`. So each carrier has a backup, the same program once more, attached behind
+//! it. The first says in `BUSY` that it is at work; the backup acts only if it finds that set,
+//! because then it runs on top of the first, whose own run was skipped.
+
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
 use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint, tracepoint};
@@ -17,20 +25,44 @@ use tcptrace_ebpf::abi::{SetState, hook, kind, section, state_flag};
 
 use crate::emit::{current_task, emit};
 use crate::filter;
-use crate::maps::count;
+use crate::maps::{count, is_busy, set_busy};
 use crate::memory::{Direct, Memory, Probed};
 use crate::settings::{COOKIE_HELPER, TP_NEWSTATE, TP_OLDSTATE, TP_SKADDR};
 use crate::sock::{Sock, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT};
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn state_btf(ctx: BtfTracePointContext) -> i32 {
+    set_busy(true);
+    by_btf(&ctx);
+    set_busy(false);
+    #[cfg(feature = "log")]
+    aya_log_ebpf::info!(
+        &ctx,
+        "inet_sock_set_state {} -> {}",
+        ctx.arg::<i32>(1),
+        ctx.arg::<i32>(2)
+    );
+    0
+}
+
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn state_backup_btf(ctx: BtfTracePointContext) -> i32 {
+    if is_busy() {
+        by_btf(&ctx);
+        count(hook::SET_STATE, |counters| counters.made_up += 1);
+    }
+    0
+}
+
+#[inline(always)]
+fn by_btf(ctx: &BtfTracePointContext) {
     let sk: *mut core::ffi::c_void = ctx.arg(0);
     let (oldstate, newstate) = (ctx.arg::<i32>(1) as u8, ctx.arg::<i32>(2) as u8);
     // The verifier lets a `sock` pointer reach inet_sock and tcp_sock members only after this
     // cast, which also refuses sockets of another protocol.
     let tcp = unsafe { bpf_skc_to_tcp_sock(sk) }.cast::<u8>().cast_const();
     if tcp.is_null() {
-        return 0;
+        return;
     }
     let cookie = if COOKIE_HELPER.load() != 0 && !carries_listeners_cookie(oldstate, newstate) {
         unsafe { bpf_get_socket_cookie(sk) }
@@ -38,16 +70,29 @@ pub fn state_btf(ctx: BtfTracePointContext) -> i32 {
         0
     };
     set_state(Sock::<Direct>::new(tcp), oldstate, newstate, cookie);
-    #[cfg(feature = "log")]
-    aya_log_ebpf::info!(&ctx, "inet_sock_set_state {} -> {}", oldstate, newstate);
-    0
 }
 
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 pub fn state_raw(ctx: RawTracePointContext) -> i32 {
+    set_busy(true);
+    by_raw(&ctx);
+    set_busy(false);
+    0
+}
+
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+pub fn state_backup_raw(ctx: RawTracePointContext) -> i32 {
+    if is_busy() {
+        by_raw(&ctx);
+        count(hook::SET_STATE, |counters| counters.made_up += 1);
+    }
+    0
+}
+
+#[inline(always)]
+fn by_raw(ctx: &RawTracePointContext) {
     let (oldstate, newstate) = (ctx.arg::<i32>(1) as u8, ctx.arg::<i32>(2) as u8);
     set_state_probed(ctx.arg(0), oldstate, newstate);
-    0
 }
 
 #[tracepoint]

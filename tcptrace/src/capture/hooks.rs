@@ -40,6 +40,25 @@ pub struct Program {
     /// Its symbol in the object.
     pub name: &'static str,
     pub point: Point,
+    /// Makes up for runs of the program before it that the kernel skips, on kernels that do.
+    pub is_backup: bool,
+}
+
+impl Program {
+    const fn new(name: &'static str, point: Point) -> Program {
+        Program {
+            name,
+            point,
+            is_backup: false,
+        }
+    }
+
+    const fn backup(name: &'static str, point: Point) -> Program {
+        Program {
+            is_backup: true,
+            ..Program::new(name, point)
+        }
+    }
 }
 
 pub enum Point {
@@ -69,18 +88,9 @@ pub const HOOKS: &[HookRow] = &[
                 parameters: Some(("inet_csk_accept", 2)),
                 // The graft first: what it sees without an entry began before.
                 programs: &[
-                    Program {
-                        name: "graft_fentry",
-                        point: Point::Fentry("security_sock_graft"),
-                    },
-                    Program {
-                        name: "accept_fentry2",
-                        point: Point::Fentry("inet_csk_accept"),
-                    },
-                    Program {
-                        name: "accept_fexit2",
-                        point: Point::Fexit("inet_csk_accept"),
-                    },
+                    Program::new("graft_fentry", Point::Fentry("security_sock_graft")),
+                    Program::new("accept_fentry2", Point::Fentry("inet_csk_accept")),
+                    Program::new("accept_fexit2", Point::Fexit("inet_csk_accept")),
                 ],
                 unseen: FENTRY_UNSEEN,
             },
@@ -90,18 +100,9 @@ pub const HOOKS: &[HookRow] = &[
                 parameters: Some(("inet_csk_accept", 4)),
                 // The graft first: what it sees without an entry began before.
                 programs: &[
-                    Program {
-                        name: "graft_fentry",
-                        point: Point::Fentry("security_sock_graft"),
-                    },
-                    Program {
-                        name: "accept_fentry4",
-                        point: Point::Fentry("inet_csk_accept"),
-                    },
-                    Program {
-                        name: "accept_fexit4",
-                        point: Point::Fexit("inet_csk_accept"),
-                    },
+                    Program::new("graft_fentry", Point::Fentry("security_sock_graft")),
+                    Program::new("accept_fentry4", Point::Fentry("inet_csk_accept")),
+                    Program::new("accept_fexit4", Point::Fexit("inet_csk_accept")),
                 ],
                 unseen: FENTRY_UNSEEN,
             },
@@ -110,18 +111,9 @@ pub const HOOKS: &[HookRow] = &[
                 via: "kprobes at inet_csk_accept and security_sock_graft",
                 parameters: None,
                 programs: &[
-                    Program {
-                        name: "graft_kprobe",
-                        point: Point::Kprobe("security_sock_graft"),
-                    },
-                    Program {
-                        name: "accept_kprobe",
-                        point: Point::Kprobe("inet_csk_accept"),
-                    },
-                    Program {
-                        name: "accept_kretprobe",
-                        point: Point::Kprobe("inet_csk_accept"),
-                    },
+                    Program::new("graft_kprobe", Point::Kprobe("security_sock_graft")),
+                    Program::new("accept_kprobe", Point::Kprobe("inet_csk_accept")),
+                    Program::new("accept_kretprobe", Point::Kprobe("inet_csk_accept")),
                 ],
                 unseen: &[
                     "a failed accept() when more than a handful of threads are blocked in accept() \
@@ -134,14 +126,8 @@ pub const HOOKS: &[HookRow] = &[
                 parameters: None,
                 // sys_enter first: a call that sys_exit finds no entry of began before.
                 programs: &[
-                    Program {
-                        name: "sys_enter_btf",
-                        point: Point::BtfTracepoint("sys_enter"),
-                    },
-                    Program {
-                        name: "sys_exit_btf",
-                        point: Point::BtfTracepoint("sys_exit"),
-                    },
+                    Program::new("sys_enter_btf", Point::BtfTracepoint("sys_enter")),
+                    Program::new("sys_exit_btf", Point::BtfTracepoint("sys_exit")),
                 ],
                 unseen: SYSCALL_UNSEEN,
             },
@@ -150,14 +136,8 @@ pub const HOOKS: &[HookRow] = &[
                 via: "raw tracepoints sys_enter and sys_exit",
                 parameters: None,
                 programs: &[
-                    Program {
-                        name: "sys_enter_raw",
-                        point: Point::RawTracepoint("sys_enter"),
-                    },
-                    Program {
-                        name: "sys_exit_raw",
-                        point: Point::RawTracepoint("sys_exit"),
-                    },
+                    Program::new("sys_enter_raw", Point::RawTracepoint("sys_enter")),
+                    Program::new("sys_exit_raw", Point::RawTracepoint("sys_exit")),
                 ],
                 unseen: SYSCALL_UNSEEN,
             },
@@ -171,30 +151,36 @@ pub const HOOKS: &[HookRow] = &[
                 name: "tp_btf",
                 via: "",
                 parameters: None,
-                programs: &[Program {
-                    name: "state_btf",
-                    point: Point::BtfTracepoint("inet_sock_set_state"),
-                }],
+                programs: &[
+                    Program::new("state_btf", Point::BtfTracepoint("inet_sock_set_state")),
+                    Program::backup(
+                        "state_backup_btf",
+                        Point::BtfTracepoint("inet_sock_set_state"),
+                    ),
+                ],
                 unseen: STATE_UNSEEN,
             },
             Carrier {
                 name: "raw_tp",
                 via: "",
                 parameters: None,
-                programs: &[Program {
-                    name: "state_raw",
-                    point: Point::RawTracepoint("inet_sock_set_state"),
-                }],
+                programs: &[
+                    Program::new("state_raw", Point::RawTracepoint("inet_sock_set_state")),
+                    Program::backup(
+                        "state_backup_raw",
+                        Point::RawTracepoint("inet_sock_set_state"),
+                    ),
+                ],
                 unseen: STATE_UNSEEN,
             },
             Carrier {
                 name: "tracepoint",
                 via: "",
                 parameters: None,
-                programs: &[Program {
-                    name: "state_tp",
-                    point: Point::Tracepoint("sock", "inet_sock_set_state"),
-                }],
+                programs: &[Program::new(
+                    "state_tp",
+                    Point::Tracepoint("sock", "inet_sock_set_state"),
+                )],
                 unseen: STATE_UNSEEN,
             },
         ],
@@ -220,6 +206,7 @@ impl Carrier {
         let attached = self
             .programs
             .iter()
+            .filter(|program| !program.is_backup || kernel.guards_recursion)
             .try_for_each(|program| program.attach(ebpf, &kernel.btf));
         if attached.is_err() {
             self.detach(ebpf);

@@ -58,6 +58,9 @@ pub enum CaptureError {
 pub struct Kernel {
     btf: aya::Btf,
     own_btf: Btf,
+    /// Whether it skips a BPF program that a softirq runs on top of itself: commit 05b24ff9b2cf
+    /// "bpf: Prevent bpf program recursion for raw tracepoint probes", Linux 6.1.
+    guards_recursion: bool,
 }
 
 /// A hook and what became of it.
@@ -118,30 +121,35 @@ impl Capture {
         unseen.map(|&what| what.to_owned()).collect()
     }
 
-    /// The kernel side's counters, summed over CPUs. `emitted` is left to the one who receives,
-    /// `recursion_misses` to [`Capture::detach`].
+    /// The kernel side's counters, summed over CPUs. `emitted` is left to the one who receives.
     pub fn counters(&self) -> anyhow::Result<Vec<(Hook, HookCount)>> {
         let map = self.ebpf.map("COUNTERS").ok_or_else(no_map)?;
-        let rows: PerCpuArray<&MapData, [u64; 3]> = PerCpuArray::try_from(map)?;
+        let rows: PerCpuArray<&MapData, [u64; 4]> = PerCpuArray::try_from(map)?;
         let mut counts = vec![];
         for attached in &self.hooks {
             let mut count = HookCount::default();
+            let mut made_up = 0;
             for cpu in rows.get(&index_of(attached.row.hook), 0)?.iter() {
                 let counters: abi::Counters = zerocopy::transmute!(*cpu);
                 count.seen += counters.seen;
                 count.filtered += counters.filtered;
                 count.lost += counters.lost;
+                made_up += counters.made_up;
             }
+            count.recursion_misses = self
+                .recursion_misses(attached.carrier)
+                .map(|misses| misses.saturating_sub(made_up));
             counts.push((attached.row.hook, count));
         }
         Ok(counts)
     }
 
-    /// Runs that the kernel skipped because a program was already running on that CPU. Only the
-    /// program's fdinfo tells, and only since Linux 5.12.
+    /// Runs that the kernel skipped because the program was already running on that CPU. Only the
+    /// program's fdinfo tells, and only since Linux 5.12. `None` too when nothing is attached.
     fn recursion_misses(&self, carrier: &Carrier) -> Option<u64> {
         let mut total = None;
-        for program in carrier.programs {
+        // A backup is skipped only where the program that it backs up has run.
+        for program in carrier.programs.iter().filter(|program| !program.is_backup) {
             use std::os::fd::{AsFd, AsRawFd};
             let fd = self.ebpf.program(program.name)?.fd().ok()?;
             let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
@@ -159,8 +167,12 @@ impl Capture {
     pub fn run_statistics(&self) -> anyhow::Result<Vec<ProgramStatistics>> {
         let programs = self.hooks.iter().flat_map(|hook| hook.carrier.programs);
         programs
-            .map(|program| {
-                let loaded = self.ebpf.program(program.name).ok_or_else(no_map)?;
+            .filter_map(|program| {
+                let loaded = self.ebpf.program(program.name)?;
+                loaded.fd().ok()?;
+                Some((program, loaded))
+            })
+            .map(|(program, loaded)| {
                 let info = loaded.info()?;
                 Ok(ProgramStatistics {
                     program: program.name,
@@ -175,19 +187,15 @@ impl Capture {
 
     /// Detaches every program, so that nothing more is written, and gives the final counters.
     pub fn detach(&mut self) -> anyhow::Result<Vec<(Hook, HookCount)>> {
-        // The miss counts go away with the programs; the seen counts must be read after the last
-        // run.
-        let misses: Vec<_> = self
-            .hooks
-            .iter()
-            .map(|hook| self.recursion_misses(hook.carrier))
-            .collect();
+        // The kernel's counts of skipped runs go away with the programs, the others are final
+        // only without them.
+        let before = self.counters()?;
         for hook in &self.hooks {
             hook.carrier.detach(&mut self.ebpf);
         }
         let mut counts = self.counters()?;
-        for ((_, count), misses) in counts.iter_mut().zip(misses) {
-            count.recursion_misses = misses;
+        for ((_, count), (_, before)) in counts.iter_mut().zip(before) {
+            count.recursion_misses = before.recursion_misses;
         }
         Ok(counts)
     }
@@ -294,7 +302,12 @@ fn load(request: &Request) -> Result<(Ebpf, Kernel), CaptureError> {
             false => CaptureError::Failed(error.context("loading the eBPF object")),
         }
     })?;
-    Ok((ebpf, Kernel { btf, own_btf }))
+    let kernel = Kernel {
+        btf,
+        own_btf,
+        guards_recursion: from((6, 1)),
+    };
+    Ok((ebpf, kernel))
 }
 
 fn take_ring(ebpf: &mut Ebpf) -> anyhow::Result<Ring> {

@@ -88,6 +88,12 @@ impl Correlator {
         }
     }
 
+    /// Events were missed that nobody could count in [`Event::lost`]: whatever is open now may
+    /// lack one.
+    pub fn missed(&mut self) {
+        self.losses += 1;
+    }
+
     /// Ends the trace: appends the `connection` lines of everything still open, in order of `conn`.
     /// `lost` is the kernel side's final count of lost records.
     pub fn finish(&mut self, mono_ns: u64, lost: u32, out: &mut Vec<Line>) -> Totals {
