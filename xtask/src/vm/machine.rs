@@ -18,7 +18,7 @@ use super::{Kernel, Programs, initramfs::Initramfs};
 use crate::cmd;
 
 /// How long a boot may take; it takes three seconds.
-const BOOT: Duration = Duration::from_secs(60);
+const BOOT: Duration = Duration::from_secs(30);
 
 /// What a kernel in trouble prints.
 const TROUBLE: [&str; 6] = [
