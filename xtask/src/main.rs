@@ -31,6 +31,7 @@ Examples:
   cargo xtask test --only unit       the tests that need neither root nor a kernel
   cargo xtask test -- late_accept    the scenarios with this in their name, and all else
   cargo xtask vm --kernel 6.1 -- doctor    tcptrace under another kernel
+  cargo xtask kernels --kernels all  hold the hooks' prototypes against kernels in VMs
   cargo xtask ebpf build             rebuild the committed eBPF object
   cargo xtask ebpf check             prove that it comes from the committed source";
 
@@ -87,7 +88,7 @@ fn run(task: Task) -> Result<ExitCode> {
             }
         }
         Task::Vm(args) => return vm::tcptrace(&root, &args),
-        Task::Kernels(args) => vm::facts::run(&root, &args)?,
+        Task::Kernels(args) => vm::facts::run(&root, &args.kernels)?,
         Task::Tidy => tidy::run(&root)?,
         Task::Ebpf(args) => ebpf::run(&root, &args)?,
     }

@@ -11,11 +11,18 @@ use anyhow::{Result, bail, ensure};
 
 use super::{Job, Kernel, Programs, build, machine, prototypes};
 
+/// Kernel, carriers, and why the kernel is right to refuse them.
+const KNOWN_REFUSALS: [(&str, &str, &str); 1] = [(
+    "5.10",
+    "fentry+tp_btf",
+    "its verifier lets no program load `int *err`, a pointer to no structure",
+)];
+
 #[derive(clap::Args)]
 pub struct Args {
     /// Kernel series to ask, or `all`
     #[arg(long, value_name = "SERIES", value_delimiter = ',', default_values = ["6.1", "6.12"])]
-    kernels: Vec<String>,
+    pub kernels: Vec<String>,
 }
 
 /// The answers of one kernel.
@@ -27,17 +34,17 @@ struct Facts {
     /// Instructions that the verifier went through, by program; `?` where the kernel does not
     /// tell.
     verified: BTreeMap<String, String>,
-    /// What could not be loaded.
-    refused: Vec<String>,
+    /// Carriers that could not be attached, and the error.
+    refused: Vec<(String, String)>,
 }
 
 /// Asks the kernels and prints the table; an error when a comment is not true of one of them, or
 /// a program does not load.
-pub fn run(root: &Path, args: &Args) -> Result<()> {
+pub fn run(root: &Path, kernels: &[String]) -> Result<()> {
     let written = prototypes::read(root)?;
     let programs = build::kernel_facts(root)?;
     let mut answers = vec![];
-    for kernel in Kernel::choose(root, &args.kernels)? {
+    for kernel in Kernel::choose(root, kernels)? {
         answers.push(ask(root, &kernel, &programs, &written)?);
     }
     println!("{}", table(&answers));
@@ -45,8 +52,13 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
     for facts in &answers {
         let series = &facts.series;
         differences.extend(prototypes::compare(&written, series, &facts.prototypes)?);
-        let refused = facts.refused.iter();
-        differences.extend(refused.map(|what| format!("Linux {series} refuses {what}")));
+        for (carriers, error) in &facts.refused {
+            let known = |it: &&(&str, &str, &str)| it.0 == series && it.1 == carriers;
+            match KNOWN_REFUSALS.iter().find(known) {
+                Some((_, _, why)) => println!("Linux {series} refuses {carriers}: {why}"),
+                None => differences.push(format!("Linux {series} refuses {carriers}: {error}")),
+            }
+        }
     }
     for difference in &differences {
         println!("{difference}");
@@ -101,7 +113,7 @@ impl Facts {
                 "prototype" => &mut facts.prototypes,
                 "program" => &mut facts.verified,
                 "refused" => {
-                    facts.refused.push(format!("{name}: {rest}"));
+                    facts.refused.push((name.to_owned(), rest.to_owned()));
                     continue;
                 }
                 _ => continue,

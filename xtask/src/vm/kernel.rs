@@ -93,7 +93,8 @@ fn download(apt: &Apt, series: &str, folder: &Path) -> Result<()> {
     println!("Downloading {package}");
     cmd::run(
         apt.command("apt-get")
-            .args(["-qq", "download", package])
+            // apt's own user may not write here, and apt warns of it when run as root.
+            .args(["-qq", "-o", "APT::Sandbox::User=root", "download", package])
             .current_dir(folder),
     )?;
     let found = |in_folder: &Path, start: &str| -> Result<PathBuf> {

@@ -18,7 +18,7 @@ use super::{Kernel, Programs, initramfs::Initramfs};
 use crate::cmd;
 
 /// How long a boot may take; it takes three seconds.
-const BOOT: Duration = Duration::from_secs(60);
+const BOOT: Duration = Duration::from_secs(30);
 
 /// What a kernel in trouble prints.
 const TROUBLE: [&str; 6] = [
@@ -165,12 +165,17 @@ fn boot(kernel: &Kernel, initrd: &Path, job: &Job, show: &mut impl FnMut(&str)) 
         // The firmware's last words share the line with the init's first.
         if line.ends_with("vm-begin") {
             begun = true;
-        } else if let Some(code) = line.strip_prefix("vm-exit: ") {
+            // How it booted is not to blame any more.
+            last.clear();
+            continue;
+        }
+        if let Some(code) = line.strip_prefix("vm-exit: ") {
             return Ok(Ended {
                 code: code.parse().context("the init speaks in riddles")?,
                 took: start.elapsed(),
             });
-        } else if begun {
+        }
+        if begun {
             show(&line);
         }
         if last.len() == 12 {
@@ -180,9 +185,11 @@ fn boot(kernel: &Kernel, initrd: &Path, job: &Job, show: &mut impl FnMut(&str)) 
     }
 }
 
-/// The last lines of a console, for an error.
+/// The last lines of a console, for an error. The firmware's would clear the reader's screen.
 fn tail(lines: &[String]) -> String {
-    lines.iter().map(|line| format!("\n    {line}")).collect()
+    let printable = |line: &String| line.replace(char::is_control, "");
+    let lines = lines.iter().map(printable);
+    lines.map(|line| format!("\n    {line}")).collect()
 }
 
 /// A child that does not outlive its handle.

@@ -13,7 +13,13 @@ mod kernel;
 mod machine;
 mod prototypes;
 
-use std::{ffi::OsString, path::Path, process::ExitCode, time::Duration};
+use std::{
+    ffi::OsString,
+    io::{self, IsTerminal as _},
+    path::Path,
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::Result;
 
@@ -43,9 +49,14 @@ pub fn tcptrace(root: &Path, args: &Args) -> Result<ExitCode> {
     let programs = build::tcptrace(root)?;
     let mut words = vec!["/bin/tcptrace".into()];
     words.extend_from_slice(&args.args);
+    // For tcptrace the serial console is a terminal, wherever its lines go from there.
+    let environment = match io::stdout().is_terminal() {
+        true => vec![],
+        false => vec!["NO_COLOR=1".into()],
+    };
     let job = Job {
         words,
-        environment: vec![],
+        environment,
         timeout: Duration::from_secs(args.timeout),
     };
     let ended = run(root, &kernel, &programs, &job, |line| println!("{line}"))?;
