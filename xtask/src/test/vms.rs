@@ -12,36 +12,20 @@ const PATIENCE: Duration = Duration::from_secs(900);
 
 /// Runs the same scenario program in each VM, and tells the results again, a line each.
 pub fn run(root: &Path, args: &Args, steps: &mut Steps) {
-    let Some(programs) = steps.needed("static build for the VMs", || vm::scenarios(root)) else {
+    steps.check("hooks against the kernels of the VMs", || {
+        vm::facts::run(root, &args.kernels)
+    });
+    let prepare = || Ok((Kernel::choose(root, &args.kernels)?, vm::scenarios(root)?));
+    let Some((kernels, programs)) = steps.needed("kernels, and a static build", prepare) else {
         return;
     };
-    let all = args.kernels.iter().any(|kernel| kernel == "all");
-    let kernels: Vec<&str> = match all {
-        true => Kernel::all().collect(),
-        false => args.kernels.iter().map(String::as_str).collect(),
-    };
     let mut results = vec![];
-    for series in kernels {
-        let kernel = match Kernel::find(root, series) {
-            Ok(kernel) => kernel,
-            // Asked for by name it must be there; of all that exist, some may not be.
-            Err(error) if all => {
-                results.push(format!("{series:<5} SKIPPED: {error:#}"));
-                continue;
-            }
-            Err(error) => {
-                steps.needed(&format!("kernel {series}"), || Err::<(), _>(error));
-                continue;
-            }
-        };
+    for kernel in &kernels {
         for attach in &args.attach {
-            let name = format!("Linux {series}, {attach}");
-            let tally = steps.tallied(&name, || scenarios(root, &kernel, &programs, attach, args));
-            let result = match tally {
-                Some(tally) => tally.to_string(),
-                None => "did not end".into(),
-            };
-            results.push(format!("{series:<5} {attach:<8} {result}"));
+            let name = format!("Linux {}, {attach}", kernel.series);
+            let tally = steps.tallied(&name, || scenarios(root, kernel, &programs, attach, args));
+            let result = tally.map_or("did not end".into(), |tally| tally.to_string());
+            results.push(format!("{:<5} {attach:<8} {result}", kernel.series));
         }
     }
     println!("\nScenarios in VMs:");
