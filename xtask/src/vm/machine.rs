@@ -20,6 +20,10 @@ use crate::cmd;
 /// How long a boot may take; it takes three seconds.
 const BOOT: Duration = Duration::from_secs(30);
 
+/// In MiB. The scenarios keep whole traces, and the polling race's alone is a gigabyte; the host
+/// gives only what is used.
+const MEMORY: &str = "4096";
+
 /// What a kernel in trouble prints.
 const TROUBLE: [&str; 6] = [
     "Kernel panic",
@@ -99,7 +103,7 @@ fn boot(kernel: &Kernel, initrd: &Path, job: &Job, show: &mut impl FnMut(&str)) 
             "-smp",
             "2",
             "-m",
-            "1024",
+            MEMORY,
         ])
         .arg("-kernel")
         .arg(&kernel.image)
