@@ -256,7 +256,8 @@ impl Tracing {
     async fn tell_losses(&mut self) -> anyhow::Result<()> {
         for (hook, count) in self.capture.counters()? {
             let told = self.told.entry(hook).or_default();
-            if count.recursion_misses > told.recursion_misses {
+            let missed = |count: &HookCount| count.recursion_misses.unwrap_or(0);
+            if missed(&count) > missed(told) {
                 let _ = self.sender.send(Message::Missed).await;
             }
             let fresh = count.lost.saturating_sub(told.lost);
