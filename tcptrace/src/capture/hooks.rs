@@ -9,7 +9,7 @@ use aya::programs::{
     BtfTracePoint, FEntry, FExit, KProbe, ProgramError, RawTracePoint, TracePoint,
 };
 
-use super::Kernel;
+use super::load::Kernel;
 use crate::event::Hook;
 
 /// One hook.

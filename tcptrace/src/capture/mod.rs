@@ -2,13 +2,13 @@
 
 pub mod btf;
 pub mod hooks;
+mod load;
 pub mod privilege;
 pub mod ring;
 mod tracefs;
 
-use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
-use aya::util::KernelVersion;
-use aya::{Ebpf, EbpfLoader, VerifierLogLevel, include_bytes_aligned};
+use aya::Ebpf;
+use aya::maps::{MapData, PerCpuArray};
 use aya_log::EbpfLogger;
 use tcptrace_ebpf::abi;
 use thiserror::Error;
@@ -16,17 +16,11 @@ use thiserror::Error;
 use crate::clock::mono_now_ns;
 use crate::event::Hook;
 use crate::fields::HookCount;
-use crate::filter::{Family, Filter, PortRange};
+use crate::filter::Filter;
 
-use btf::{Btf, BtfError};
 use hooks::{Carrier, HOOKS, HookRow};
+use load::{Kernel, fill_ports, load, no_map, take_ring};
 use ring::Ring;
-
-/// The eBPF programs, built from tcptrace-ebpf by `cargo xtask ebpf build`.
-static OBJECT: &[u8] = include_bytes_aligned!("../../ebpf/tcptrace.bpf.o");
-
-/// Names a file to load instead of the embedded object: the diagnostics build.
-pub const OBJECT_VARIABLE: &str = "TCPTRACE_BPF_OBJECT";
 
 /// Size of the ring buffer unless asked otherwise: half a second of the heaviest storm measured.
 pub const RING_BYTES: u32 = 8 << 20;
@@ -52,15 +46,6 @@ pub enum CaptureError {
     Unsupported(String),
     #[error(transparent)]
     Failed(#[from] anyhow::Error),
-}
-
-/// The running kernel's types, for those who load programs and for those who read offsets.
-pub struct Kernel {
-    btf: aya::Btf,
-    own_btf: Btf,
-    /// Whether it skips a BPF program that a softirq runs on top of itself: commit 05b24ff9b2cf
-    /// "bpf: Prevent bpf program recursion for raw tracepoint probes", Linux 6.1.
-    guards_recursion: bool,
 }
 
 /// A hook and what became of it.
@@ -230,118 +215,6 @@ fn index_of(hook: Hook) -> u32 {
         Hook::InetSockSetState => abi::hook::SET_STATE,
         Hook::InetCskAccept => abi::hook::ACCEPT,
     }
-}
-
-fn no_map() -> anyhow::Error {
-    anyhow::anyhow!("the eBPF object does not belong to this tcptrace")
-}
-
-/// Resolves the offsets on this kernel and creates the maps; verifies nothing yet.
-fn load(request: &Request) -> Result<(Ebpf, Kernel), CaptureError> {
-    let own_btf = Btf::from_file(btf::VMLINUX).map_err(|error| match error {
-        BtfError::Read(..) => CaptureError::Unsupported(format!(
-            "no BTF ({error}); boot a kernel built with CONFIG_DEBUG_INFO_BTF=y, as the \
-             distributions' are"
-        )),
-        error => CaptureError::Unsupported(format!("{}: {error}", btf::VMLINUX)),
-    })?;
-    let btf = aya::Btf::from_sys_fs()
-        .map_err(|error| CaptureError::Unsupported(format!("{}: {error}", btf::VMLINUX)))?;
-
-    let mut globals = vec![];
-    for &(global, path) in abi::OFFSETS {
-        let offset = match own_btf.offset(path) {
-            Ok(offset) => offset,
-            Err(_) if abi::OPTIONAL_OFFSETS.contains(&global) => 0,
-            Err(error) => return Err(CaptureError::Unsupported(error.to_string())),
-        };
-        globals.push((global, offset));
-    }
-    let ring_bytes = match request.ring_bytes {
-        0 => RING_BYTES,
-        bytes => bytes,
-    };
-    globals.push((abi::setting::FILTER, filter_bits(&request.filter)));
-    globals.push((abi::setting::WAKE_AT, ring_bytes / 4));
-    let running = KernelVersion::current().ok();
-    let from = |(major, minor)| running >= Some(KernelVersion::new(major, minor, 0));
-    // commit c5dbb89fc2ac "bpf: Expose bpf_get_socket_cookie to tracing programs", Linux 5.12
-    globals.push((abi::setting::COOKIE_HELPER, from((5, 12)).into()));
-    // commit dd6e10fbd9fb "bpf: Add bpf_task_pt_regs() helper", Linux 5.15
-    globals.push((abi::setting::REGS_HELPER, from((5, 15)).into()));
-    let parameters = own_btf.parameters("inet_csk_accept").unwrap_or(0);
-    globals.push((abi::setting::ACCEPT_ARGS, parameters as u32));
-    // Without tracefs the classic tracepoint cannot be attached either, so these may stay 0.
-    if let Some(format) = tracefs::Format::read("sock", "inet_sock_set_state") {
-        for (global, field) in [
-            (abi::setting::TP_SKADDR, "skaddr"),
-            (abi::setting::TP_OLDSTATE, "oldstate"),
-            (abi::setting::TP_NEWSTATE, "newstate"),
-        ] {
-            globals.push((global, format.offset(field).unwrap_or(0)));
-        }
-    }
-
-    privilege::raise_memlock_limit();
-    let mut loader = EbpfLoader::new();
-    loader
-        .btf(Some(&btf))
-        .verifier_log_level(VerifierLogLevel::default())
-        .map_max_entries("EVENTS", ring_bytes);
-    for (global, value) in &globals {
-        loader.override_global(global, value, true);
-    }
-    let loaded = match std::env::var_os(OBJECT_VARIABLE) {
-        Some(path) => loader.load_file(path),
-        None => loader.load(OBJECT),
-    };
-    let ebpf = loaded.map_err(|error| {
-        let error = anyhow::Error::new(error);
-        match is_not_permitted(&error) {
-            true => privilege::refused("to create eBPF maps"),
-            false => CaptureError::Failed(error.context("loading the eBPF object")),
-        }
-    })?;
-    let kernel = Kernel {
-        btf,
-        own_btf,
-        guards_recursion: from((6, 1)),
-    };
-    Ok((ebpf, kernel))
-}
-
-fn take_ring(ebpf: &mut Ebpf) -> anyhow::Result<Ring> {
-    let map = ebpf.take_map("EVENTS").ok_or_else(no_map)?;
-    Ok(Ring::new(RingBuf::try_from(map)?)?)
-}
-
-fn filter_bits(filter: &Filter) -> u32 {
-    let when = |condition: bool, bit: u32| if condition { bit } else { 0 };
-    when(!filter.ports.is_empty(), abi::filter::PORT)
-        | when(!filter.local_ports.is_empty(), abi::filter::LOCAL_PORT)
-        | when(!filter.remote_ports.is_empty(), abi::filter::REMOTE_PORT)
-        | when(filter.family == Some(Family::V4), abi::filter::V4)
-        | when(filter.family == Some(Family::V6), abi::filter::V6)
-}
-
-fn fill_ports(ebpf: &mut Ebpf, filter: &Filter) -> anyhow::Result<()> {
-    let mut words = vec![0u64; abi::ports::WORDS as usize];
-    for (set, ranges) in [
-        (abi::ports::EITHER, &filter.ports),
-        (abi::ports::LOCAL, &filter.local_ports),
-        (abi::ports::REMOTE, &filter.remote_ports),
-    ] {
-        for &PortRange { first, last } in ranges {
-            for port in first..=last {
-                words[set as usize + usize::from(port >> 6)] |= 1 << (port & 63);
-            }
-        }
-    }
-    let mut map: Array<_, u64> = Array::try_from(ebpf.map_mut("PORTS").ok_or_else(no_map)?)?;
-    for (index, word) in words.into_iter().enumerate().filter(|&(_, word)| word != 0) {
-        map.set(index as u32, word, 0)?;
-    }
-    Ok(())
 }
 
 /// A carrier that was tried.
