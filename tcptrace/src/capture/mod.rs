@@ -22,7 +22,7 @@ use hooks::{Carrier, HOOKS, HookRow};
 use load::{Kernel, fill_ports, load, no_map, take_ring};
 use ring::Ring;
 
-/// Size of the ring buffer unless asked otherwise: half a second of the heaviest storm measured.
+/// Size of the ring buffer in bytes unless asked otherwise.
 pub const RING_BYTES: u32 = 8 << 20;
 
 /// What to capture, and how.
