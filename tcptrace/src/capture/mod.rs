@@ -52,8 +52,6 @@ pub enum CaptureError {
 pub struct Attached {
     pub row: &'static HookRow,
     pub carrier: &'static Carrier,
-    /// The carriers that were tried before, and why each was refused.
-    pub refused: Vec<(&'static Carrier, String)>,
 }
 
 /// The programs at their hooks. Dropping it detaches them all.
@@ -263,11 +261,7 @@ fn attach(
     for carrier in carriers.filter(|carrier| wanted.is_none_or(|wanted| wanted == carrier.name)) {
         match carrier.attach(ebpf, kernel) {
             Ok(()) => {
-                return Ok(Attached {
-                    row,
-                    carrier,
-                    refused,
-                });
+                return Ok(Attached { row, carrier });
             }
             Err(error) => {
                 not_permitted |= is_not_permitted(&error);
