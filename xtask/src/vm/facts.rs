@@ -84,12 +84,12 @@ fn ask(
         timeout: Duration::from_secs(120),
     };
     let mut output = String::new();
-    let ended = machine::run(root, kernel, programs, &job, |line| {
+    let code = machine::run(root, kernel, programs, &job, |line| {
         output += line;
         output.push('\n');
     })?;
     ensure!(
-        ended.code == 0,
+        code == 0,
         "Linux {} could not be asked:\n{output}",
         kernel.series
     );

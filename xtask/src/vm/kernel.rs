@@ -11,12 +11,12 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::cmd;
 
-/// Series, and the suite of the archive that has it; none: what this machine's apt knows.
-const SERIES: [(&str, Option<&str>); 4] = [
-    ("5.10", Some("bullseye")),
-    ("6.1", None),
-    ("6.12", None),
-    ("6.18", Some("trixie-backports")),
+/// Series, and the suite of the archive that has it, should this machine's own not.
+const SERIES: [(&str, &str); 4] = [
+    ("5.10", "bullseye"),
+    ("6.1", "bookworm"),
+    ("6.12", "trixie"),
+    ("6.18", "trixie-backports"),
 ];
 
 /// A kernel that can be booted.
@@ -61,11 +61,7 @@ impl Kernel {
         let image = folder.join("vmlinuz");
         if !image.is_file() {
             fs::create_dir_all(&folder)?;
-            let apt = match suite {
-                None => Apt::of_this_machine(),
-                Some(suite) => Apt::of_suite(&root.join("target/vm/apt"), suite)?,
-            };
-            download(&apt, series, &folder)
+            find_and_download(root, series, suite, &folder)
                 .with_context(|| format!("no kernel {series} can be had"))?;
         }
         Ok(Kernel {
@@ -75,21 +71,22 @@ impl Kernel {
     }
 }
 
-/// Unpacks the newest cloud kernel of a series, and keeps its image.
-fn download(apt: &Apt, series: &str, folder: &Path) -> Result<()> {
-    let mut packages = apt.packages(&format!("linux-image-{series}."))?;
-    if packages.is_empty() {
-        apt.update()?;
-        packages = apt.packages(&format!("linux-image-{series}."))?;
+/// Takes the newest cloud kernel of a series, of this machine's suite if that has one.
+fn find_and_download(root: &Path, series: &str, suite: &str, folder: &Path) -> Result<()> {
+    let own = Apt::of_this_machine();
+    if let Some(package) = own.newest_kernel(series)? {
+        return download(&own, &package, folder);
     }
-    // Small, and with the drivers of a QEMU machine built in. The signed package has the same
-    // kernel; not every suite has the unsigned one.
-    packages
-        .retain(|name| name.ends_with("-cloud-amd64-unsigned") || name.ends_with("-cloud-amd64"));
-    packages.sort_by(|a, b| by_version(a, b));
-    let package = packages
-        .last()
-        .with_context(|| format!("apt knows no linux-image-{series}.*-cloud-amd64 package"))?;
+    let other = Apt::of_suite(&root.join("target/vm/apt"), suite)?;
+    other.update()?;
+    let package = other.newest_kernel(series)?.with_context(|| {
+        format!("apt knows no linux-image-{series}.*-cloud-amd64 package, in {suite} neither")
+    })?;
+    download(&other, &package, folder)
+}
+
+/// Unpacks a kernel's package, and keeps its image.
+fn download(apt: &Apt, package: &str, folder: &Path) -> Result<()> {
     println!("Downloading {package}");
     cmd::run(
         apt.command("apt-get")
@@ -166,18 +163,23 @@ impl Apt {
         command
     }
 
-    fn packages(&self, start: &str) -> Result<Vec<String>> {
-        let names = cmd::output(self.command("apt-cache").args(["pkgnames", start]))?;
-        Ok(names.lines().map(str::to_owned).collect())
+    /// The package with the newest cloud kernel of a series.
+    fn newest_kernel(&self, series: &str) -> Result<Option<String>> {
+        let start = format!("linux-image-{series}.");
+        let names = cmd::output(self.command("apt-cache").args(["pkgnames", &start]))?;
+        // Small, and with the drivers of a QEMU machine built in. The signed package has the same
+        // kernel; not every suite has the unsigned one.
+        let newest = names
+            .lines()
+            .filter(|name| {
+                name.ends_with("-cloud-amd64-unsigned") || name.ends_with("-cloud-amd64")
+            })
+            .max_by(|a, b| by_version(a, b));
+        Ok(newest.map(str::to_owned))
     }
 
     fn update(&self) -> Result<()> {
-        let mut update = if self.options.is_empty() {
-            cmd::as_root(Path::new("apt-get"))?
-        } else {
-            self.command("apt-get")
-        };
-        let updated = update.args(["-qq", "update"]).status()?;
+        let updated = self.command("apt-get").args(["-qq", "update"]).status()?;
         ensure!(updated.success(), "apt cannot read its package lists");
         Ok(())
     }
