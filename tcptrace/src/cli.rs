@@ -203,15 +203,15 @@ impl Trace {
                 family,
             },
             ring_bytes: self.ring_size,
-            accept_carrier: self.attach.carrier(),
+            mode: self.attach.mode(),
             state_carrier: self.state_carrier.clone(),
         }
     }
 }
 
 impl Attach {
-    /// The carrier to force, if any.
-    pub fn carrier(self) -> Option<String> {
+    /// The mode to force, if any.
+    pub fn mode(self) -> Option<String> {
         match self {
             Attach::Auto => None,
             Attach::Fentry => Some("fentry".into()),

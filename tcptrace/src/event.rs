@@ -276,6 +276,16 @@ pub enum Kind {
     Accept(Accept),
 }
 
+impl Kind {
+    /// The hook that it comes from.
+    pub fn hook(&self) -> Hook {
+        match self {
+            Kind::SetState(_) => Hook::InetSockSetState,
+            Kind::Accept(_) => Hook::InetCskAccept,
+        }
+    }
+}
+
 /// `sock:inet_sock_set_state` fired: the socket is about to enter `newstate`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SetState {

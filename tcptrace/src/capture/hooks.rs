@@ -17,6 +17,9 @@ pub struct HookRow {
     pub hook: Hook,
     /// What it shows, for `doctor`.
     pub shows: &'static str,
+    /// What is unknown without it, for `doctor` and the session line; `None`: nothing works
+    /// without it.
+    pub without: Option<&'static str>,
     /// In order of preference.
     pub carriers: &'static [Carrier],
 }
@@ -81,6 +84,7 @@ pub const HOOKS: &[HookRow] = &[
     HookRow {
         hook: Hook::InetCskAccept,
         shows: "accept() called and returned, by which thread, on which listener",
+        without: None,
         carriers: &[
             Carrier {
                 name: "fentry",
@@ -146,6 +150,7 @@ pub const HOOKS: &[HookRow] = &[
     HookRow {
         hook: Hook::InetSockSetState,
         shows: "every change of state of a full TCP socket",
+        without: None,
         carriers: &[
             Carrier {
                 name: "tp_btf",
@@ -189,6 +194,23 @@ pub const HOOKS: &[HookRow] = &[
 
 const STATE_UNSEEN: &[&str] =
     &["the states NEW_SYN_RECV (half-open) and TIME_WAIT, which the tracepoint does not print"];
+
+impl HookRow {
+    /// The carriers to try under `--attach MODE`; all of them when the choice is free.
+    ///
+    /// The mode names the accept hook's carrier. Of the other hooks it takes the probes that it
+    /// excludes: `syscall` is how a kernel without probes is traced.
+    pub fn carriers(&self, mode: Option<&str>) -> impl Iterator<Item = &'static Carrier> {
+        let is_accept = self.hook == Hook::InetCskAccept;
+        self.carriers.iter().filter(move |carrier| {
+            mode.is_none_or(|mode| match carrier.name {
+                name if name == mode => true,
+                "fentry" | "kprobe" | "syscall" => false,
+                _ => !is_accept,
+            })
+        })
+    }
+}
 
 impl Carrier {
     /// Loads and attaches all programs, or none.

@@ -7,6 +7,8 @@ pub mod privilege;
 pub mod ring;
 mod tracefs;
 
+use std::collections::BTreeMap;
+
 use aya::Ebpf;
 use aya::maps::{MapData, PerCpuArray};
 use aya_log::EbpfLogger;
@@ -31,8 +33,9 @@ pub struct Request {
     pub filter: Filter,
     /// Size of the ring buffer in bytes, rounded up to a power of two; 0 for [`RING_BYTES`].
     pub ring_bytes: u32,
-    /// Carrier to take for a hook, by [`Carrier::name`]; the first that loads when absent.
-    pub accept_carrier: Option<String>,
+    /// `--attach`: fentry, kprobe or syscall, see [`HookRow::carriers`].
+    pub mode: Option<String>,
+    /// Carrier to take for the state hook, by [`Carrier::name`]; the first that loads when absent.
     pub state_carrier: Option<String>,
 }
 
@@ -61,6 +64,8 @@ pub struct Capture {
     log: Option<EbpfLogger<ToStderr>>,
     pub ring: Ring,
     pub hooks: Vec<Attached>,
+    /// Hooks that this kernel cannot carry.
+    pub absent: Vec<&'static HookRow>,
     /// When the last hook was attached, CLOCK_MONOTONIC in nanoseconds.
     pub attached_ns: u64,
 }
@@ -74,19 +79,24 @@ impl Capture {
         let ring = take_ring(&mut ebpf)?;
         fill_ports(&mut ebpf, &request.filter)?;
 
-        let mut attached = vec![];
+        let (mut attached, mut absent) = (vec![], vec![]);
         for row in HOOKS {
-            let wanted = match row.hook {
-                Hook::InetCskAccept => request.accept_carrier.as_deref(),
-                Hook::InetSockSetState => request.state_carrier.as_deref(),
-            };
-            attached.push(attach(row, wanted, &mut ebpf, &kernel)?);
+            let mut carriers: Vec<_> = row.carriers(request.mode.as_deref()).collect();
+            if let (Hook::InetSockSetState, Some(wanted)) = (row.hook, &request.state_carrier) {
+                carriers.retain(|carrier| carrier.name == wanted);
+            }
+            match attach(row, &carriers, &mut ebpf, &kernel) {
+                Ok(hook) => attached.push(hook),
+                Err(_) if row.without.is_some() => absent.push(row),
+                Err(error) => return Err(error),
+            }
         }
         Ok(Capture {
             ebpf,
             log,
             ring,
             hooks: attached,
+            absent,
             attached_ns: mono_now_ns(),
         })
     }
@@ -98,10 +108,19 @@ impl Capture {
         }
     }
 
+    /// What carries each hook, by [`Carrier::name`]; `None`: nothing does.
+    pub fn carriers(&self) -> BTreeMap<Hook, Option<String>> {
+        let attached = self.hooks.iter();
+        let attached = attached.map(|it| (it.row.hook, Some(it.carrier.name.to_owned())));
+        let absent = self.absent.iter().map(|row| (row.hook, None));
+        attached.chain(absent).collect()
+    }
+
     /// What this capture cannot see.
     pub fn unseen(&self) -> Vec<String> {
-        let unseen = self.hooks.iter().flat_map(|hook| hook.carrier.unseen);
-        unseen.map(|&what| what.to_owned()).collect()
+        let partly = self.hooks.iter().flat_map(|hook| hook.carrier.unseen);
+        let wholly = self.absent.iter().filter_map(|row| row.without.as_ref());
+        partly.chain(wholly).map(|&what| what.to_owned()).collect()
     }
 
     /// The kernel side's counters, summed over CPUs. `emitted` is left to the one who receives.
@@ -251,14 +270,13 @@ pub fn survey() -> Result<Vec<Finding>, CaptureError> {
 /// Takes the first carrier that loads and attaches.
 fn attach(
     row: &'static HookRow,
-    wanted: Option<&str>,
+    carriers: &[&'static Carrier],
     ebpf: &mut Ebpf,
     kernel: &Kernel,
 ) -> Result<Attached, CaptureError> {
     let mut refused = vec![];
     let mut not_permitted = false;
-    let carriers = row.carriers.iter();
-    for carrier in carriers.filter(|carrier| wanted.is_none_or(|wanted| wanted == carrier.name)) {
+    for carrier in carriers {
         match carrier.attach(ebpf, kernel) {
             Ok(()) => {
                 return Ok(Attached { row, carrier });
