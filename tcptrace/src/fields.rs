@@ -48,6 +48,26 @@ pub enum PidSource {
     Presumed,
 }
 
+/// What a time or a change of state was learnt from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// The tracepoint sock:inet_sock_set_state, exact.
+    Tracepoint,
+    /// The kernel functions that make and join a request socket (NEW_SYN_RECV), exact.
+    RequestSock,
+    /// The kernel functions that make, change and free a TIME_WAIT bucket, exact.
+    TimewaitSock,
+    /// An estimate: the first round-trip time that the kernel measured, SYN-ACK to ACK.
+    Srtt,
+    /// What the socket's flags said as it closed.
+    SocketFlags,
+    /// A look through the kernel's sockets, once in a while: so exact as it is frequent.
+    SocketIterator,
+    /// A segment on the wire.
+    Segment,
+}
+
 /// What the evidence shows about handshake and accept(): one per server-side connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -146,6 +166,8 @@ pub struct Transition {
     pub cpu: u16,
     /// True when the tracepoint itself did not print this transition.
     pub synthetic: bool,
+    /// What it was learnt from.
+    pub source: Source,
     /// The socket's pending error (an errno name such as ECONNRESET); null when there is none.
     pub error: Option<Cow<'static, str>>,
 }
@@ -191,6 +213,8 @@ pub struct Connection {
     /// When the SYN was sent (client); null when not seen, as on the server side, where no
     /// tracepoint shows the SYN.
     pub syn_mono_ns: Option<u64>,
+    /// What that was learnt from; null when it is not known.
+    pub syn_source: Option<Source>,
     /// When it became ESTABLISHED: for a server, when the kernel finished the handshake.
     pub established_mono_ns: Option<u64>,
     /// When the accept() that took it was called.

@@ -28,7 +28,7 @@ use crate::filter;
 use crate::maps::{count, is_busy, set_busy};
 use crate::memory::{Direct, Memory, Probed};
 use crate::settings::{COOKIE_HELPER, TP_NEWSTATE, TP_OLDSTATE, TP_SKADDR};
-use crate::sock::{Sock, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT};
+use crate::sock::{SOCK_DEAD, SOCK_DONE, Sock, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT};
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn state_btf(ctx: BtfTracePointContext) -> i32 {
@@ -143,6 +143,8 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: u64) {
         return;
     }
     let owned = sk.owned();
+    let sk_flags = sk.flags();
+    let flag = |holds: bool, bit: u8| if holds { bit } else { 0 };
     let mut payload = SetState {
         sk: sk.id(),
         cookie,
@@ -150,13 +152,17 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: u64) {
         backlog_len: sk.backlog_len(),
         backlog_max: sk.backlog_max(),
         err: sk.err(),
+        srtt_us: sk.srtt_us(),
+        uid: sk.uid(),
         lport: ends.lport,
         rport: ends.rport,
         oldstate,
         newstate,
-        flags: if owned { state_flag::OWNED } else { 0 }
-            | if sk.held() { state_flag::HELD } else { 0 },
-        sections: if owned { section::TASK } else { 0 },
+        flags: flag(owned, state_flag::OWNED)
+            | flag(sk.held(), state_flag::HELD)
+            | flag(sk_flags & SOCK_DONE != 0, state_flag::FIN_RECEIVED)
+            | flag(sk_flags & SOCK_DEAD != 0, state_flag::ORPHANED),
+        sections: flag(owned, section::TASK),
     };
     if ends.addrs.is_v4 {
         payload.sections |= section::V4;

@@ -6,7 +6,7 @@ use super::socket::{Owner, Socket};
 use super::verdict::{self, Accepted, Facts, Fate, Gap, Judgement};
 use crate::errno;
 use crate::event::{self, Context, Event, SetState, State};
-use crate::fields::{self, PidSource, Side, Transition};
+use crate::fields::{self, PidSource, Side, Source, Transition};
 
 pub(super) struct Connection {
     pub socket: Socket,
@@ -247,6 +247,7 @@ impl Connection {
             mono_ns: end.mono_ns,
             subject: self.socket.subject(self.socket.owner),
             syn_mono_ns: self.syn_ns,
+            syn_source: self.syn_ns.map(|_| Source::Tracepoint),
             established_mono_ns: self.established_ns,
             accept_called_mono_ns: self.accepted.and_then(|a| called_ns(a.called)),
             accepted_mono_ns: self.accepted.map(|a| a.mono_ns),
