@@ -38,8 +38,8 @@ pub struct Call {
     pub told: u64,
 }
 
-/// The accept() calls in flight, by `bpf_get_current_pid_tgid()`. A task that is killed in
-/// accept() still passes sys_exit, so entries do not leak.
+/// The accept() calls in flight, by `bpf_get_current_pid_tgid()`; the loader may set the size. A
+/// task that is killed in accept() still returns from it, so entries do not leak.
 #[map]
 pub static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(16384, 0);
 
@@ -50,6 +50,13 @@ pub fn count(hook: u32, change: impl FnOnce(&mut Counters)) {
         // SAFETY: a per-CPU slot, and a tracing program does not nest on its own CPU.
         change(unsafe { &mut *counters });
     }
+}
+
+/// Counts an event of a hook as lost.
+#[inline(always)]
+pub fn count_lost(hook: u32) {
+    add_to_tally(tally::LOST);
+    count(hook, |counters| counters.lost += 1);
 }
 
 /// Sets or clears this CPU's `BUSY`, by volatile access: an interrupt reads it in between.
