@@ -162,6 +162,11 @@ impl Tracing {
                 .iter()
                 .map(|hook| (hook.row.hook, Some(hook.carrier.name.to_owned())))
                 .collect(),
+            refused: capture
+                .hooks
+                .iter()
+                .map(|hook| (hook.row.hook, hook.refused.clone()))
+                .collect(),
             filters: request.filter.describe(),
             unseen: capture.unseen(),
             mono_ns: capture.attached_ns,

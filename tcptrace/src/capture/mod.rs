@@ -2,8 +2,10 @@
 
 pub mod btf;
 pub mod hooks;
+pub mod kernels;
 mod load;
 pub mod privilege;
+mod refusal;
 pub mod ring;
 mod tracefs;
 
@@ -15,11 +17,12 @@ use thiserror::Error;
 
 use crate::clock::mono_now_ns;
 use crate::event::Hook;
-use crate::fields::HookCount;
+use crate::fields::{self, HookCount};
 use crate::filter::Filter;
 
 use hooks::{Carrier, HOOKS, HookRow};
 use load::{Kernel, fill_ports, load, no_map, take_ring};
+use refusal::Refusal;
 use ring::Ring;
 
 /// Size of the ring buffer in bytes unless asked otherwise.
@@ -31,6 +34,8 @@ pub struct Request {
     pub filter: Filter,
     /// Size of the ring buffer in bytes, rounded up to a power of two; 0 for [`RING_BYTES`].
     pub ring_bytes: u32,
+    /// How many accept() calls in flight can be remembered; 0 for what the object says.
+    pub calls: u32,
     /// Carrier to take for a hook, by [`Carrier::name`]; the first that loads when absent.
     pub accept_carrier: Option<String>,
     pub state_carrier: Option<String>,
@@ -52,6 +57,9 @@ pub enum CaptureError {
 pub struct Attached {
     pub row: &'static HookRow,
     pub carrier: &'static Carrier,
+    /// The better carriers that this kernel refused, and why in short; empty when one was asked
+    /// for.
+    pub refused: Vec<fields::Refusal>,
 }
 
 /// The programs at their hooks. Dropping it detaches them all.
@@ -256,38 +264,31 @@ fn attach(
     kernel: &Kernel,
 ) -> Result<Attached, CaptureError> {
     let mut refused = vec![];
-    let mut not_permitted = false;
     let carriers = row.carriers.iter();
     for carrier in carriers.filter(|carrier| wanted.is_none_or(|wanted| wanted == carrier.name)) {
         match carrier.attach(ebpf, kernel) {
             Ok(()) => {
-                return Ok(Attached { row, carrier });
+                let mut refused = refusal::for_session(&refused);
+                refused.retain(|it| it.carrier != carrier.name);
+                return Ok(Attached {
+                    row,
+                    carrier,
+                    refused,
+                });
             }
-            Err(error) => {
-                not_permitted |= is_not_permitted(&error);
-                refused.push((carrier, format!("{error:#}")));
-            }
+            Err(error) => refused.push(Refusal { carrier, error }),
         }
     }
     let hook = row.hook.name();
-    if not_permitted {
+    if refused.iter().any(Refusal::is_not_permitted) {
         return Err(privilege::refused(&format!("to attach to {hook}")));
     }
     let reasons: Vec<String> = refused
         .iter()
-        .map(|(carrier, reason)| format!("{}: {reason}", carrier.name))
+        .map(|it| format!("{}: {:#}", it.carrier.name, it.error))
         .collect();
     Err(CaptureError::Unsupported(format!(
         "attach to {hook} ({})",
         reasons.join("; ")
     )))
-}
-
-/// EPERM only: the verifier's refusals are EACCES.
-fn is_not_permitted(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause
-            .downcast_ref::<std::io::Error>()
-            .is_some_and(|error| error.raw_os_error() == Some(libc::EPERM))
-    })
 }
