@@ -103,8 +103,8 @@ pub mod witness {
 pub mod accept_flag {
     /// `tcp_sock.fastopen_rsk` was set: taken before the final ACK, as TCP Fast Open allows.
     pub const FASTOPEN: u8 = 1 << 0;
-    /// `called_ns` is 0 because the call began before the hooks were attached: every later call
-    /// is on record.
+    /// `called_ns` is 0 because the call began before the hooks were attached: no later one was
+    /// missed, see [`tally::MISSED_CALLS`](super::tally::MISSED_CALLS).
     pub const BLOCKED_AT_ATTACH: u8 = 1 << 1;
 }
 
@@ -193,7 +193,8 @@ pub struct Counters {
     pub seen: u64,
     /// Dropped because the filter says so.
     pub filtered: u64,
-    /// Dropped because the ring buffer was full.
+    /// Dropped because the ring buffer was full, and calls of accept() that could not be remembered
+    /// because `CALLS` was full.
     pub lost: u64,
     /// Of `seen`: runs that a backup program made up for, see `hooks/inet_sock_set_state.rs`.
     pub made_up: u64,
@@ -203,8 +204,9 @@ pub struct Counters {
 pub mod tally {
     /// Records lost by all hooks, the source of [`Header::lost`](super::Header::lost).
     pub const LOST: u32 = 0;
-    /// accept() calls whose entry could not be remembered: `CALLS` was full.
-    pub const UNTRACKED_CALLS: u32 = 1;
+    /// accept() calls that began with the hooks attached and are not in `CALLS`, at least: while it
+    /// is 0, a call that is not there began earlier.
+    pub const MISSED_CALLS: u32 = 1;
     pub const COUNT: u32 = 2;
 }
 

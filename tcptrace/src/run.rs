@@ -158,6 +158,7 @@ impl Tracing {
             version: env!("CARGO_PKG_VERSION"),
             kernel: kernel_release(),
             hooks: capture.carriers(),
+            refused: capture.refused(),
             filters: request.filter.describe(),
             unseen: capture.unseen(),
             mono_ns: capture.attached_ns,

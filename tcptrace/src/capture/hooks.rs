@@ -10,6 +10,7 @@ use aya::programs::{
 };
 
 use super::load::Kernel;
+use super::refusal::OtherPrototype;
 use crate::event::Hook;
 
 /// One hook.
@@ -221,7 +222,11 @@ impl Carrier {
         if let Some((function, expected)) = self.parameters {
             match kernel.own_btf.parameters(function) {
                 Some(found) if found == expected => {}
-                Some(found) => bail!("{function} has {found} parameters here, not {expected}"),
+                Some(found) => bail!(OtherPrototype {
+                    function,
+                    found,
+                    expected,
+                }),
                 None => bail!("this kernel has no {function}"),
             }
         }

@@ -5,7 +5,7 @@ use super::listener::ListenerId;
 use super::socket::{Owner, Socket};
 use super::verdict::{self, Accepted, Facts, Fate, Gap, Judgement};
 use crate::errno;
-use crate::event::{self, Context, Event, SetState, State};
+use crate::event::{self, Called, Context, Event, SetState, State};
 use crate::fields::{self, PidSource, Side, Source, Transition};
 
 pub(super) struct Connection {
@@ -42,6 +42,8 @@ pub(super) struct End {
     pub attached_ns: u64,
     /// How often loss has been noticed.
     pub losses: u64,
+    /// The kernel has skipped runs of a program, perhaps at the entry of accept().
+    pub missed: bool,
     /// The accept queue that it can have been in does not exist any more.
     pub listener_closed: bool,
 }
@@ -270,7 +272,13 @@ impl Connection {
         verdict::judge(&Facts {
             attached_ns: end.attached_ns,
             established_ns: self.established_ns,
-            accepted: self.accepted,
+            accepted: self.accepted.map(|accepted| match accepted.called {
+                Called::BeforeTrace if end.missed => Accepted {
+                    called: Called::Unknown,
+                    ..accepted
+                },
+                _ => accepted,
+            }),
             gap: self.gap(end),
             fate: self.fate(end),
         })

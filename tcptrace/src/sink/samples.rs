@@ -276,6 +276,16 @@ pub fn session() -> Session {
             (Hook::InetCskAccept, None),
         ]
         .into(),
+        refused: [(
+            Hook::InetCskAccept,
+            [("fentry", "EPERM"), ("kprobe", "ENOENT")]
+                .map(|(carrier, reason)| Refusal {
+                    carrier,
+                    reason: reason.to_owned(),
+                })
+                .into(),
+        )]
+        .into(),
         filters: [("port", "7878".to_owned())].into(),
         unseen: vec!["accept(): no hook could be attached, so there are no verdicts".to_owned()],
     }
