@@ -8,7 +8,9 @@ use aya::Ebpf;
 use aya::programs::{
     BtfTracePoint, FEntry, FExit, KProbe, ProgramError, RawTracePoint, TracePoint,
 };
+use aya::util::KernelVersion;
 
+use super::kernels;
 use super::load::Kernel;
 use super::refusal::OtherPrototype;
 use crate::event::Hook;
@@ -41,7 +43,8 @@ pub struct Program {
     /// Its symbol in the object.
     pub name: &'static str,
     pub point: Point,
-    /// Makes up for runs of the program before it that the kernel skips, on kernels that do.
+    /// Makes up for runs of the program before it that the kernel skips. Where the kernel skips
+    /// none it finds nothing to do.
     pub is_backup: bool,
 }
 
@@ -191,6 +194,18 @@ pub const HOOKS: &[HookRow] = &[
 const STATE_UNSEEN: &[&str] =
     &["the states NEW_SYN_RECV (half-open) and TIME_WAIT, which the tracepoint does not print"];
 
+impl Point {
+    /// Whether the kernel counts the runs that it skips.
+    pub fn counts_misses(&self) -> bool {
+        match self {
+            Point::Kprobe(_) | Point::Tracepoint(..) => {
+                kernels::KPROBE_MISSES.is_in(KernelVersion::current().ok())
+            }
+            _ => true,
+        }
+    }
+}
+
 impl Carrier {
     /// Loads and attaches all programs, or none.
     ///
@@ -211,7 +226,6 @@ impl Carrier {
         let attached = self
             .programs
             .iter()
-            .filter(|program| !program.is_backup || kernel.guards_recursion)
             .try_for_each(|program| program.attach(ebpf, &kernel.btf));
         if attached.is_err() {
             self.detach(ebpf);
