@@ -75,7 +75,12 @@ pub enum Point {
     Kprobe(&'static str),
 }
 
-const FENTRY_UNSEEN: &[&str] = &["a failed accept() that was already blocked when tracing began"];
+/// When a program is attached to the function or leaves it, the kernel has the calls that sleep in
+/// it return past the fexit programs (`bpf_tramp_image_put`, kernel/bpf/trampoline.c, Linux 6.12).
+const FENTRY_UNSEEN: &[&str] = &[
+    "a failed accept() that was already blocked when tracing began, or when another tracer was \
+     attached to inet_csk_accept or left it",
+];
 
 const SYSCALL_UNSEEN: &[&str] = &["accepts by io_uring, by 32-bit programs and inside the kernel"];
 
@@ -222,6 +227,10 @@ impl Carrier {
                 }),
                 None => bail!("this kernel has no {function}"),
             }
+        }
+        let has_fexit = |program: &Program| matches!(program.point, Point::Fexit(_));
+        if self.programs.iter().any(has_fexit) && !kernel.own_btf.has_struct("bpf_tramp_image") {
+            bail!("this kernel frees the trampoline under a call that sleeps");
         }
         let attached = self
             .programs

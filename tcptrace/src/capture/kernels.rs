@@ -70,6 +70,13 @@ pub const CHANGES: &[Change] = &[
         source: "https://git.kernel.org/torvalds/c/9ed9e9ba2337",
         before: "recursion_misses is null",
     },
+    Change {
+        // And stable kernels before: `struct bpf_tramp_image` in BTF decides.
+        since: (5, 12),
+        what: "fexit is safe at a function that sleeps",
+        source: "https://git.kernel.org/torvalds/c/e21aa341785c",
+        before: "no fentry at inet_csk_accept",
+    },
     TASK_REGISTERS,
     Change {
         since: (5, 15),
