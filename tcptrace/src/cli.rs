@@ -16,6 +16,7 @@ Examples:
   tcptrace -p 7878                     every connection to or from port 7878
   tcptrace -L 80,443 --duration 1m     a server's own ports, for a minute
   tcptrace -p 80 -o json --count 10    JSON Lines, until ten connections have ended
+  tcptrace -p 7878 --explain           what each change of state means, for students
   tcptrace --write trace.jsonl         a log on the screen, JSON Lines in a file
   tcptrace -- true                     everything, for as long as a command runs
   tcptrace doctor                      what this kernel offers, and at what cost";
@@ -124,6 +125,10 @@ pub struct Trace {
     /// Show more: process or softirq, failed accept() calls such as EAGAIN
     #[arg(short, long)]
     pub verbose: bool,
+
+    /// Say under each change of state what led to it and what it means
+    #[arg(long)]
+    pub explain: bool,
 
     /// Size of the kernel's event buffer, such as 512K or 8M
     #[arg(long, value_name = "BYTES", default_value = "8M", value_parser = parse_bytes)]

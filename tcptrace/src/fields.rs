@@ -48,6 +48,37 @@ pub enum PidSource {
     Presumed,
 }
 
+/// What led to a change of state: a system call, a segment or a timer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// listen()
+    Listen,
+    /// connect(), or the first sendto() of a Fast Open client
+    Connect,
+    /// close(), shutdown(), or the end of the process: a FIN is sent where there is a peer
+    Close,
+    /// The process closed it in a way that sends a RST: with unread data, with SO_LINGER and a
+    /// time of 0, by disconnecting; or an administrator did (`ss -K`).
+    Abort,
+    /// A SYN came.
+    SynReceived,
+    /// The SYN-ACK came.
+    SynAckReceived,
+    /// The handshake's last ACK came.
+    AckReceived,
+    /// The peer's FIN came.
+    FinReceived,
+    /// The peer acknowledged our FIN.
+    AckOfFin,
+    /// A RST came.
+    RstReceived,
+    /// An ICMP error came.
+    IcmpReceived,
+    /// Retransmissions or keep-alive probes stayed without an answer.
+    Timeout,
+}
+
 /// What a time or a change of state was learnt from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -168,6 +199,12 @@ pub struct Transition {
     pub synthetic: bool,
     /// What it was learnt from.
     pub source: Source,
+    /// What led to it; null where the evidence does not decide.
+    pub cause: Option<Cause>,
+    /// The kernel function that acts on that cause (as in Linux 6.12); null when the cause is.
+    pub function: Option<&'static str>,
+    /// The section of RFC 9293 about it; null when the cause is.
+    pub rfc9293: Option<&'static str>,
     /// The socket's pending error (an errno name such as ECONNRESET); null when there is none.
     pub error: Option<Cow<'static, str>>,
 }

@@ -82,6 +82,7 @@ fn outputs(trace: &Trace, clock: Clock) -> anyhow::Result<Vec<Output>> {
                 let style = Style {
                     color: trace.color.on_stdout(),
                     verbose: trace.verbose,
+                    explain: trace.explain,
                     zone: Zone::Local,
                 };
                 Box::new(Text::new(stdout, clock, style))

@@ -6,6 +6,7 @@
 mod accepting;
 mod calls;
 mod carriers;
+mod causes;
 mod closing;
 mod commands;
 mod crowds;

@@ -237,6 +237,10 @@ impl Drop for Trace {
             for line in own.take(ENOUGH) {
                 eprintln!("{line}");
             }
+            // Its balance says whether the kernel skipped or lost anything.
+            if let Some(last) = self.lines.last() {
+                eprintln!("…\n{last}");
+            }
         }
     }
 }

@@ -162,6 +162,11 @@ impl Btf {
         tail.split(|&byte| byte == 0).next().unwrap_or_default()
     }
 
+    /// Whether the kernel has a structure of this name.
+    pub fn has_struct(&self, name: &str) -> bool {
+        self.find(name, kind::STRUCT).is_some()
+    }
+
     fn find(&self, name: &str, wanted: u32) -> Option<u32> {
         (1..self.types.len() as u32).find(|&id| {
             let at = self.types[id as usize];

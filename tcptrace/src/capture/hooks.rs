@@ -8,7 +8,9 @@ use aya::Ebpf;
 use aya::programs::{
     BtfTracePoint, FEntry, FExit, KProbe, ProgramError, RawTracePoint, TracePoint,
 };
+use aya::util::KernelVersion;
 
+use super::kernels;
 use super::load::Kernel;
 use super::refusal::OtherPrototype;
 use crate::event::Hook;
@@ -44,7 +46,8 @@ pub struct Program {
     /// Its symbol in the object.
     pub name: &'static str,
     pub point: Point,
-    /// Makes up for runs of the program before it that the kernel skips, on kernels that do.
+    /// Makes up for runs of the program before it that the kernel skips. Where the kernel skips
+    /// none it finds nothing to do.
     pub is_backup: bool,
 }
 
@@ -75,7 +78,12 @@ pub enum Point {
     Kprobe(&'static str),
 }
 
-const FENTRY_UNSEEN: &[&str] = &["a failed accept() that was already blocked when tracing began"];
+/// When a program is attached to the function or leaves it, the kernel has the calls that sleep in
+/// it return past the fexit programs (`bpf_tramp_image_put`, kernel/bpf/trampoline.c, Linux 6.12).
+const FENTRY_UNSEEN: &[&str] = &[
+    "a failed accept() that was already blocked when tracing began, or when another tracer was \
+     attached to inet_csk_accept or left it",
+];
 
 const SYSCALL_UNSEEN: &[&str] = &["accepts by io_uring, by 32-bit programs and inside the kernel"];
 
@@ -213,6 +221,18 @@ impl HookRow {
     }
 }
 
+impl Point {
+    /// Whether the kernel counts the runs that it skips.
+    pub fn counts_misses(&self) -> bool {
+        match self {
+            Point::Kprobe(_) | Point::Tracepoint(..) => {
+                kernels::KPROBE_MISSES.is_in(KernelVersion::current().ok())
+            }
+            _ => true,
+        }
+    }
+}
+
 impl Carrier {
     /// Loads and attaches all programs, or none.
     ///
@@ -230,10 +250,13 @@ impl Carrier {
                 None => bail!("this kernel has no {function}"),
             }
         }
+        let has_fexit = |program: &Program| matches!(program.point, Point::Fexit(_));
+        if self.programs.iter().any(has_fexit) && !kernel.own_btf.has_struct("bpf_tramp_image") {
+            bail!("this kernel frees the trampoline under a call that sleeps");
+        }
         let attached = self
             .programs
             .iter()
-            .filter(|program| !program.is_backup || kernel.guards_recursion)
             .try_for_each(|program| program.attach(ebpf, &kernel.btf));
         if attached.is_err() {
             self.detach(ebpf);

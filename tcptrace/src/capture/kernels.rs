@@ -1,4 +1,4 @@
-//! What differs between the kernels from Linux 5.10 on, as far as tcptrace meets it.
+//! Which kernel has what since when, as far as tcptrace meets it.
 //!
 //! One table, because such knowledge rots when it is scattered. Most rows need no decision: a
 //! program that a kernel cannot run does not load, a structure that it has not is not in its BTF,
@@ -35,12 +35,12 @@ pub const TASK_REGISTERS: Change = Change {
              is told from its address alone",
 };
 
-/// Decides whether the state hook gets its backup.
-pub const RAW_TRACEPOINT_GUARD: Change = Change {
-    since: (6, 1),
-    what: "a tracepoint's program is skipped, and counted, where it would run on top of itself",
-    source: "https://git.kernel.org/torvalds/c/05b24ff9b2cf",
-    before: "the program runs on top of itself, so the state hook needs no backup",
+/// Decides whether a kernel's 0 skipped runs of such programs is a count.
+pub const KPROBE_MISSES: Change = Change {
+    since: (6, 7),
+    what: "recursion_misses of kprobes and classic tracepoints",
+    source: "https://git.kernel.org/torvalds/c/dd8657894c11",
+    before: "recursion_misses is null for these: their runs are skipped without a count",
 };
 
 /// Every row, by version.
@@ -66,9 +66,16 @@ pub const CHANGES: &[Change] = &[
     SOCKET_COOKIE,
     Change {
         since: (5, 12),
-        what: "recursion_misses, the kernel's count of the runs that it has skipped",
+        what: "recursion_misses, the count of the runs that the kernel has skipped",
         source: "https://git.kernel.org/torvalds/c/9ed9e9ba2337",
-        before: "recursion_misses is null: this kernel skips runs of kprobes only, without a count",
+        before: "recursion_misses is null",
+    },
+    Change {
+        // And stable kernels before: `struct bpf_tramp_image` in BTF decides.
+        since: (5, 12),
+        what: "fexit is safe at a function that sleeps",
+        source: "https://git.kernel.org/torvalds/c/e21aa341785c",
+        before: "no fentry at inet_csk_accept",
     },
     TASK_REGISTERS,
     Change {
@@ -95,7 +102,14 @@ pub const CHANGES: &[Change] = &[
         source: "https://git.kernel.org/torvalds/c/f92c1e183604",
         before: "no difference: fexit takes the result from its place behind the arguments",
     },
-    RAW_TRACEPOINT_GUARD,
+    Change {
+        // And stable kernels before, so no version decides.
+        since: (6, 1),
+        what: "a tracepoint's program is skipped where it would run on top of itself",
+        source: "https://git.kernel.org/torvalds/c/05b24ff9b2cf",
+        before: "no difference: the state hook's backup finds nothing to do",
+    },
+    KPROBE_MISSES,
     Change {
         since: (6, 10),
         what: "inet_csk_accept() has two parameters instead of four",
@@ -143,8 +157,8 @@ mod tests {
     fn the_version_decides() {
         assert!(!SOCKET_COOKIE.is_in(linux(5, 11)));
         assert!(SOCKET_COOKIE.is_in(linux(5, 12)));
-        assert!(!RAW_TRACEPOINT_GUARD.is_in(linux(5, 19)));
-        assert!(RAW_TRACEPOINT_GUARD.is_in(linux(6, 1)));
+        assert!(!KPROBE_MISSES.is_in(linux(5, 19)));
+        assert!(KPROBE_MISSES.is_in(linux(6, 7)));
         assert!(!TASK_REGISTERS.is_in(None));
         assert_eq!(lacking(linux(6, 12)).count(), 1);
         assert_eq!(lacking(linux(6, 18)).count(), 0);

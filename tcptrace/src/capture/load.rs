@@ -23,8 +23,6 @@ pub struct Kernel {
     pub btf: aya::Btf,
     /// For reading what aya keeps to itself.
     pub own_btf: Btf,
-    /// Whether it skips a program of a tracepoint that a softirq runs on top of itself.
-    pub guards_recursion: bool,
 }
 
 /// What to say of an object whose programs or maps are not the expected ones.
@@ -100,11 +98,7 @@ pub fn load(request: &Request) -> Result<(Ebpf, Kernel), CaptureError> {
             _ => CaptureError::Failed(error.context("loading the eBPF object")),
         }
     })?;
-    let kernel = Kernel {
-        btf,
-        own_btf,
-        guards_recursion: kernels::RAW_TRACEPOINT_GUARD.is_in(running),
-    };
+    let kernel = Kernel { btf, own_btf };
     Ok((ebpf, kernel))
 }
 

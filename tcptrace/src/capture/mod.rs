@@ -171,12 +171,15 @@ impl Capture {
     }
 
     /// Runs that the kernel skipped because the program was already running on that CPU. Only the
-    /// program's fdinfo tells, and only since Linux 5.12. `None` too when nothing is attached.
+    /// program's fdinfo tells; `None` where it does not, or when nothing is attached.
     fn recursion_misses(&self, carrier: &Carrier) -> Option<u64> {
         let mut total = None;
         // A backup is skipped only where the program that it backs up has run.
         for program in carrier.programs.iter().filter(|program| !program.is_backup) {
             use std::os::fd::{AsFd, AsRawFd};
+            if !program.point.counts_misses() {
+                return None;
+            }
             let fd = self.ebpf.program(program.name)?.fd().ok()?;
             let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
             let info = std::fs::read_to_string(path).ok()?;

@@ -6,6 +6,7 @@
 //! the end, from everything that was seen (`verdict.rs`).
 
 mod accept;
+mod cause;
 mod connection;
 mod listener;
 mod socket;

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::cause::cause;
 use crate::errno;
 use crate::event::{Context, Event, SetState, State, Task, Tuple};
 use crate::fields::{PidSource, Side, Source, Subject, Transition};
@@ -28,6 +29,8 @@ pub(super) struct Socket {
     since_ns: Option<u64>,
     /// One of its transitions was missed.
     pub missed: bool,
+    /// At its last transition no process had it.
+    was_orphaned: bool,
 }
 
 impl Socket {
@@ -48,6 +51,7 @@ impl Socket {
             state,
             since_ns: None,
             missed: false,
+            was_orphaned: false,
         }
     }
 
@@ -88,6 +92,8 @@ impl Socket {
         let in_state_ns = self
             .since_ns
             .and_then(|since| event.mono_ns.checked_sub(since));
+        let why = cause(change, self.was_orphaned);
+        self.was_orphaned = change.orphaned;
         self.state = change.newstate;
         self.since_ns = Some(event.mono_ns);
 
@@ -101,6 +107,9 @@ impl Socket {
             cpu: event.cpu,
             synthetic: false,
             source: Source::Tracepoint,
+            cause: why.map(|why| why.cause),
+            function: why.map(|why| why.function),
+            rfc9293: why.map(|why| why.rfc),
             error: change.err.map(errno::name),
         }
     }

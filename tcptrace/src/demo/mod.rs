@@ -45,6 +45,7 @@ pub async fn run(options: &Demo) -> anyhow::Result<u8> {
     let style = Style {
         color: options.color.on_stdout(),
         verbose: false,
+        explain: false,
         zone: Zone::Local,
     };
     let log = Text::new(Box::new(io::stdout()), Clock::measure(), style);

@@ -113,6 +113,7 @@ mod tests {
                 r#""netns":4026531840,"cookie":17,"pid":4711,"tid":4711,"comm":"server","#,
                 r#""pid_source":"presumed","oldstate":"SYN_RECV","newstate":"ESTABLISHED","#,
                 r#""in_state_ns":23100,"context":"softirq","cpu":1,"synthetic":false,"source":"tracepoint","#,
+                r#""cause":"ack_received","function":"tcp_rcv_state_process","rfc9293":"3.10.7.4","#,
                 r#""error":null}"#,
                 "\n"
             )

@@ -139,6 +139,9 @@ pub fn transition() -> Transition {
         cpu: 1,
         synthetic: false,
         source: Source::Tracepoint,
+        cause: Some(Cause::AckReceived),
+        function: Some("tcp_rcv_state_process"),
+        rfc9293: Some("3.10.7.4"),
         error: None,
     }
 }

@@ -112,6 +112,7 @@ mod tests {
             "const struct sock *accept(const struct sock **sk, bool sk, \
              const struct sock * const sk, int sk)"
         );
+        assert!(btf.has_struct("sock") && !btf.has_struct("bool"));
         assert_eq!(
             btf.prototype("nosuch").unwrap_err().to_string(),
             "this kernel has no function nosuch"

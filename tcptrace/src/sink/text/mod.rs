@@ -5,6 +5,7 @@
 //! 14:03:07.123456  #3    127.0.0.1:39709 → :7878  SYN_RECV → ESTABLISHED   23.1 µs  server[4711]?
 //! ```
 
+mod explain;
 mod header;
 mod paint;
 mod row;
@@ -34,6 +35,9 @@ const WHAT: usize = 58;
 const IN_STATE: usize = 84;
 const PROCESS: usize = 94;
 
+/// A line of prose ends where the columns do.
+const EXPLAIN_WIDTH: usize = 110 - TUPLE;
+
 /// Room for a duration such as `999.9 ms`.
 const DURATION: usize = PROCESS - IN_STATE - 2;
 
@@ -44,6 +48,8 @@ pub struct Style {
     pub color: bool,
     /// All that is known, and every accept() that failed.
     pub verbose: bool,
+    /// A sentence under each change of state.
+    pub explain: bool,
     pub zone: Zone,
 }
 
@@ -93,7 +99,20 @@ impl Text {
             }
             self.identity(&x.subject);
         }
-        self.end()
+        self.end()?;
+        match explain::transition(x) {
+            Some(sentence) if self.style.explain => self.explain(&sentence),
+            _ => Ok(()),
+        }
+    }
+
+    /// Prose under a line, broken at the width that the lines have.
+    fn explain(&mut self, sentence: &str) -> io::Result<()> {
+        for line in textwrap::wrap(sentence, EXPLAIN_WIDTH) {
+            self.row.column(TUPLE).put(DIM, line);
+            self.end()?;
+        }
+        Ok(())
     }
 
     fn accept(&mut self, x: &Accept) -> io::Result<()> {

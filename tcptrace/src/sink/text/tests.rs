@@ -8,10 +8,12 @@ use crate::sink::samples;
 const PLAIN: Style = Style {
     color: false,
     verbose: false,
+    explain: false,
     zone: Zone::Utc,
 };
 const VERBOSE: Style = Style {
     verbose: true,
+    explain: false,
     ..PLAIN
 };
 

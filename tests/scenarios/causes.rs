@@ -1,0 +1,77 @@
+//! Why each state was entered: the segment, the system call or the timer.
+
+use std::io::Write;
+
+use serde_json::Value;
+use tests::trace::NULL;
+use tests::traffic::*;
+use tests::{Lab, Line, Trace};
+
+/// The causes of a connection's transitions, in their order.
+fn causes(trace: &Trace, connection: &Line) -> Vec<Value> {
+    let transitions = trace.transitions(&connection["conn"]);
+    transitions.iter().map(|it| it["cause"].clone()).collect()
+}
+
+#[test]
+fn an_ordinary_life_has_its_causes() {
+    let lab = Lab::new();
+    let tracer = lab.trace();
+    talk(lab.port());
+    tracer.wait_for_ends(2);
+    let trace = tracer.stop();
+
+    let client = ["connect", "syn_ack_received", "close", "ack_of_fin"];
+    let seen = causes(&trace, trace.client());
+    assert_eq!(seen[..4], client.map(Value::from));
+    // The server closes when it reads the end: before or after the kernel has put the client
+    // into a bucket.
+    assert!(
+        seen[4] == "ack_of_fin" || seen[4] == "fin_received",
+        "{seen:?}"
+    );
+
+    // LISTEN→SYN_RECV comes with the last ACK, or with the SYN of a Fast Open client.
+    let seen = causes(&trace, trace.server());
+    assert!(seen[0].is_null() || seen[0] == "ack_received", "{seen:?}");
+    let server = ["ack_received", "fin_received", "close", "ack_of_fin"];
+    assert_eq!(seen[1..], server.map(Value::from));
+
+    trace.listen().shows(&[
+        ("cause", &"listen"),
+        ("function", &"inet_csk_listen_start"),
+        ("rfc9293", &"3.10.1"),
+    ]);
+}
+
+#[test]
+fn a_reset_is_an_abort_here_and_a_rst_there() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let tracer = lab.trace();
+    let listener = listen(port);
+    let mut client = connect(port);
+    client.write_all(TEXT).unwrap();
+    let server = accept(&listener).stream;
+    // It has not read what came, so its kernel answers the close with a RST.
+    drop(server);
+    tracer.wait_for_ends(2);
+    let trace = tracer.stop();
+
+    let last = |line| trace.transitions(&line)[..].last().unwrap()["cause"].clone();
+    assert_eq!(last(trace.server()["conn"].clone()), "abort");
+    assert_eq!(last(trace.client()["conn"].clone()), "rst_received");
+}
+
+#[test]
+fn nobody_listens_there() {
+    let lab = Lab::new();
+    let tracer = lab.trace();
+    std::net::TcpStream::connect((LOOPBACK, lab.port())).unwrap_err();
+    tracer.wait_for_ends(1);
+    let trace = tracer.stop();
+
+    let client = trace.client();
+    assert_eq!(causes(&trace, client), ["connect", "rst_received"]);
+    client.shows(&[("error", &"ECONNREFUSED"), ("established_mono_ns", &NULL)]);
+}
