@@ -19,11 +19,22 @@ const SERIES: [(&str, Option<&str>); 4] = [
     ("6.18", Some("trixie-backports")),
 ];
 
+/// What the scenarios want of the kernel that is not built in, dependencies first: an iSCSI target,
+/// whose kernel thread calls accept().
+const MODULES: [&str; 4] = [
+    "configfs",
+    "scsi_common",
+    "target_core_mod",
+    "iscsi_target_mod",
+];
+
 /// A kernel that can be booted.
 pub struct Kernel {
     /// Such as `6.12`.
     pub series: String,
     pub image: PathBuf,
+    /// Files of [`MODULES`], decompressed, named in the order in which they want to be loaded.
+    pub modules: Vec<PathBuf>,
 }
 
 impl Kernel {
@@ -59,7 +70,9 @@ impl Kernel {
         })?;
         let folder = root.join("target/vm/kernels").join(series);
         let image = folder.join("vmlinuz");
-        if !image.is_file() {
+        let modules = folder.join("modules");
+        // Both are put there at the end, the modules first.
+        if !image.is_file() || !modules.is_dir() {
             fs::create_dir_all(&folder)?;
             let apt = match suite {
                 None => Apt::of_this_machine(),
@@ -71,11 +84,20 @@ impl Kernel {
         Ok(Kernel {
             series: series.to_owned(),
             image,
+            modules: paths(&modules)?,
         })
     }
 }
 
-/// Unpacks the newest cloud kernel of a series, and keeps its image.
+/// The paths of a folder's entries, in order.
+fn paths(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
+    let mut paths: Vec<PathBuf> = entries.collect::<Result<_>>()?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// Unpacks the newest cloud kernel of a series, and keeps its image and a few modules.
 fn download(apt: &Apt, series: &str, folder: &Path) -> Result<()> {
     let mut packages = apt.packages(&format!("linux-image-{series}."))?;
     if packages.is_empty() {
@@ -114,12 +136,33 @@ fn download(apt: &Apt, series: &str, folder: &Path) -> Result<()> {
             .arg(found(folder, "linux-image-")?)
             .arg(&unpacked),
     )?;
+    keep_modules(&unpacked, &folder.join("modules"))?;
     // Last, so that an interrupted download leaves no image behind.
     fs::rename(
         found(&unpacked.join("boot"), "vmlinuz-")?,
         folder.join("vmlinuz"),
     )?;
     fs::remove_dir_all(&unpacked)?;
+    Ok(())
+}
+
+/// Copies and decompresses those of [`MODULES`] that there are.
+fn keep_modules(unpacked: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    let all = cmd::output(Command::new("find").arg(unpacked).args(["-name", "*.ko*"]))?;
+    for (n, module) in MODULES.iter().enumerate() {
+        let is_it = |path: &&str| path.contains(&format!("/{module}.ko"));
+        let Some(path) = all.lines().find(is_it) else {
+            continue;
+        };
+        let kept = to.join(format!("{n}-{module}.ko"));
+        if path.ends_with(".xz") {
+            let file = fs::File::create(&kept)?;
+            cmd::run(Command::new("xz").args(["-dc", path]).stdout(file))?;
+        } else {
+            fs::copy(path, &kept)?;
+        }
+    }
     Ok(())
 }
 
