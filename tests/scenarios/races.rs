@@ -49,11 +49,18 @@ fn a_polling_acceptor_never_overtakes_the_handshake() {
 
     trace.tells_each_once(CLIENTS);
     assert!(trace.failed_accepts().is_empty());
-    let connections = by_client(trace.connections("server"));
-    let accepts = by_client(trace.accepts());
+    // In their order: a client's port may come twice.
+    let mut accepts = trace.accepts();
+    accepts.sort_by_key(|line| line.num("mono_ns"));
+    let connections = trace.connections("server");
+    let connections: HashMap<u64, &Line> = connections
+        .into_iter()
+        .map(|line| (line.num("conn"), line))
+        .collect();
     let mut overlapped = 0;
-    for (client, returned_ns) in took {
-        let line = connections[&client];
+    for (accept, (client, returned_ns)) in accepts.into_iter().zip(took) {
+        accept.shows(&[("rport", &client)]);
+        let line = connections[&accept.num("conn")];
         let established = line.num("established_mono_ns");
         assert!(
             established <= returned_ns,
@@ -61,7 +68,6 @@ fn a_polling_acceptor_never_overtakes_the_handshake() {
         );
 
         // Only a witness inside accept() can see it taken before.
-        let accept = accepts[&client];
         let taken_before = accept.num("mono_ns") < established;
         if taken_before {
             let inside = ["fexit", "kretprobe"].contains(&accept.text("witness"));
@@ -74,10 +80,4 @@ fn a_polling_acceptor_never_overtakes_the_handshake() {
         }
     }
     eprintln!("{overlapped} of {CLIENTS} were taken before they were ESTABLISHED");
-}
-
-/// Lines of the server's side, by the client's port.
-fn by_client(lines: Vec<&Line>) -> HashMap<u16, &Line> {
-    let by_client = |line| (Line::num(line, "rport") as u16, line);
-    lines.into_iter().map(by_client).collect()
 }

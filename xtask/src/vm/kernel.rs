@@ -113,11 +113,17 @@ fn download(apt: &Apt, series: &str, folder: &Path) -> Result<()> {
         .last()
         .with_context(|| format!("apt knows no linux-image-{series}.*-cloud-amd64 package"))?;
     println!("Downloading {package}");
+    let new = folder.join("new");
+    if new.exists() {
+        // An interrupted download's.
+        fs::remove_dir_all(&new)?;
+    }
+    fs::create_dir(&new)?;
     cmd::run(
         apt.command("apt-get")
             // apt's own user may not write here, and apt warns of it when run as root.
             .args(["-qq", "-o", "APT::Sandbox::User=root", "download", package])
-            .current_dir(folder),
+            .current_dir(&new),
     )?;
     let found = |in_folder: &Path, start: &str| -> Result<PathBuf> {
         let mut names = fs::read_dir(in_folder)?.filter_map(|entry| Some(entry.ok()?.path()));
@@ -129,11 +135,11 @@ fn download(apt: &Apt, series: &str, folder: &Path) -> Result<()> {
             .find(matches)
             .with_context(|| format!("no {start}* in {}", in_folder.display()))
     };
-    let unpacked = folder.join("unpacked");
+    let unpacked = new.join("unpacked");
     cmd::run(
         Command::new("dpkg-deb")
             .arg("-x")
-            .arg(found(folder, "linux-image-")?)
+            .arg(found(&new, "linux-image-")?)
             .arg(&unpacked),
     )?;
     keep_modules(&unpacked, &folder.join("modules"))?;
@@ -142,7 +148,7 @@ fn download(apt: &Apt, series: &str, folder: &Path) -> Result<()> {
         found(&unpacked.join("boot"), "vmlinuz-")?,
         folder.join("vmlinuz"),
     )?;
-    fs::remove_dir_all(&unpacked)?;
+    fs::remove_dir_all(&new)?;
     Ok(())
 }
 

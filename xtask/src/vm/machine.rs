@@ -20,9 +20,8 @@ use crate::cmd;
 /// How long a boot may take; it takes three seconds.
 const BOOT: Duration = Duration::from_secs(30);
 
-/// In MiB. The scenarios keep whole traces, and the polling race's alone is a gigabyte; the host
-/// gives only what is used.
-const MEMORY: &str = "4096";
+/// In MiB. The scenarios keep whole traces; the host gives only what is used.
+const MEMORY: &str = "2048";
 
 /// The kernel waits for ten ticks of a timer and panics if there are none: on a busy host the
 /// emulator may come too late with them, hence `no_timer_check`.
