@@ -30,7 +30,7 @@ fn accept_from(listener: &impl AsRawFd, flags: Flags) -> squeue::Entry {
 }
 
 fn submit(ring: &mut IoUring, entry: &squeue::Entry) {
-    // SAFETY: accept() is given no memory to write to, and the listener outlives the ring.
+    // SAFETY: the entry names a descriptor, and no memory.
     unsafe { ring.submission().push(entry) }.expect("room in the ring");
     ring.submit().expect("io_uring_enter");
 }
