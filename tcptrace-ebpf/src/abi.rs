@@ -57,6 +57,11 @@ pub struct SetState {
     pub backlog_max: u32,
     /// `sk_err`, an errno or 0.
     pub err: u32,
+    /// `tcp_sock.srtt_us`: the smoothed round-trip time in eighths of a microsecond, 0 before the
+    /// first measurement.
+    pub srtt_us: u32,
+    /// `sk_uid`: who owns the socket's inode; a child in the accept queue has its listener's.
+    pub uid: u32,
     /// Host order; 0 when the kernel has not chosen it yet.
     pub lport: u16,
     /// Host order; 0 when not known yet (on Linux 6.14 and before, LISTEN to SYN_RECV).
@@ -76,6 +81,10 @@ pub mod state_flag {
     /// `sk_socket` was set: a process has a descriptor of the socket. One in the accept queue has
     /// no `struct socket` yet, and one that is closed has none any more.
     pub const HELD: u8 = 1 << 1;
+    /// SOCK_DONE of `sk_flags`: the peer's FIN has come.
+    pub const FIN_RECEIVED: u8 = 1 << 2;
+    /// SOCK_DEAD of `sk_flags`: no process has it any more (`sock_orphan`).
+    pub const ORPHANED: u8 = 1 << 3;
 }
 
 /// How an accept was seen: [`Accept::witness`].
@@ -94,8 +103,8 @@ pub mod witness {
 pub mod accept_flag {
     /// `tcp_sock.fastopen_rsk` was set: taken before the final ACK, as TCP Fast Open allows.
     pub const FASTOPEN: u8 = 1 << 0;
-    /// `called_ns` is 0 because the call began before the hooks were attached: every later call
-    /// is on record.
+    /// `called_ns` is 0 because the call began before the hooks were attached: no later one was
+    /// missed, see [`tally::MISSED_CALLS`](super::tally::MISSED_CALLS).
     pub const BLOCKED_AT_ATTACH: u8 = 1 << 1;
 }
 
@@ -184,7 +193,8 @@ pub struct Counters {
     pub seen: u64,
     /// Dropped because the filter says so.
     pub filtered: u64,
-    /// Dropped because the ring buffer was full.
+    /// Dropped because the ring buffer was full, and calls of accept() that could not be remembered
+    /// because `CALLS` was full.
     pub lost: u64,
     /// Of `seen`: runs that a backup program made up for, see `hooks/inet_sock_set_state.rs`.
     pub made_up: u64,
@@ -194,8 +204,9 @@ pub struct Counters {
 pub mod tally {
     /// Records lost by all hooks, the source of [`Header::lost`](super::Header::lost).
     pub const LOST: u32 = 0;
-    /// accept() calls whose entry could not be remembered: `CALLS` was full.
-    pub const UNTRACKED_CALLS: u32 = 1;
+    /// accept() calls that began with the hooks attached and are not in `CALLS`, at least: while it
+    /// is 0, a call that is not there began earlier.
+    pub const MISSED_CALLS: u32 = 1;
     pub const COUNT: u32 = 2;
 }
 
@@ -243,9 +254,12 @@ macro_rules! for_each_offset {
             SK_PROTOCOL = "sock.sk_protocol";
             SK_SOCKET = "sock.sk_socket";
             SK_ERR = "sock.sk_err";
+            SK_FLAGS = "sock.__sk_common.skc_flags";
+            SK_UID = "sock.sk_uid.val";
             SK_ACK_BACKLOG = "sock.sk_ack_backlog";
             SK_MAX_ACK_BACKLOG = "sock.sk_max_ack_backlog";
             INET_SPORT = "inet_sock.inet_sport";
+            TCP_SRTT_US = "tcp_sock.srtt_us";
             TCP_FASTOPEN_RSK = "tcp_sock.fastopen_rsk";
             MPTCP_FIRST = "mptcp_sock.first";
             NET_INUM = "net.ns.inum";

@@ -43,8 +43,7 @@ pub fn emit<P: Copy + 'static, S: Copy + 'static>(hook: u32, kind: u8, payload: 
     // buffer's lock is not part of what happened.
     let mono_ns = unsafe { bpf_ktime_get_ns() };
     let Some(mut slot) = EVENTS.reserve::<Record<P, S>>(0) else {
-        maps::add_to_tally(tally::LOST);
-        maps::count(hook, |counters| counters.lost += 1);
+        maps::count_lost(hook);
         return;
     };
     let record = slot.as_mut_ptr();

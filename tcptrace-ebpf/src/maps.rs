@@ -14,9 +14,19 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 #[map]
 pub static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(hook::COUNT, 0);
 
-/// Nonzero on a CPU while a state program is at work there.
+/// A firing of the tracepoint that a state program has told, and its backup has not seen yet.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Firing {
+    /// Where its arguments are, on the kernel's stack: firings that are under way at the same
+    /// time have them at different places. 0: none.
+    args: u64,
+    sk: u64,
+}
+
+/// Two a CPU: a process's firing, and that of a softirq on top of it.
 #[map]
-static BUSY: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
+static TOLD: PerCpuArray<[Firing; 2]> = PerCpuArray::with_max_entries(1, 0);
 
 /// Totals over all CPUs of what should not happen, see `abi::tally`.
 #[map]
@@ -38,8 +48,8 @@ pub struct Call {
     pub told: u64,
 }
 
-/// The accept() calls in flight, by `bpf_get_current_pid_tgid()`. A task that is killed in
-/// accept() still passes sys_exit, so entries do not leak.
+/// The accept() calls in flight, by `bpf_get_current_pid_tgid()`; the loader may set the size. A
+/// task that is killed in accept() still returns from it, so entries do not leak.
 #[map]
 pub static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(16384, 0);
 
@@ -52,21 +62,54 @@ pub fn count(hook: u32, change: impl FnOnce(&mut Counters)) {
     }
 }
 
-/// Sets or clears this CPU's `BUSY`, by volatile access: an interrupt reads it in between.
+/// Counts an event of a hook as lost.
 #[inline(always)]
-pub fn set_busy(busy: bool) {
-    if let Some(slot) = BUSY.get_ptr_mut(0) {
-        // SAFETY: the map's own slot of this CPU.
-        unsafe { core::ptr::write_volatile(slot, busy.into()) };
+pub fn count_lost(hook: u32) {
+    add_to_tally(tally::LOST);
+    count(hook, |counters| counters.lost += 1);
+}
+
+/// Remembers that a firing has been told. `args` is the program's context.
+#[inline(always)]
+pub fn remember_told(args: *const u8, sk: *const u8) {
+    let Some(slots) = TOLD.get_ptr_mut(0) else {
+        return;
+    };
+    let firing = Firing {
+        args: args as u64,
+        sk: sk as u64,
+    };
+    // SAFETY: this CPU's own slots. Volatile, because a softirq may work on them in between.
+    unsafe {
+        let first = (&raw const (*slots)[0].args).read_volatile();
+        // A firing at the same place is over, whoever left it there.
+        let free = first == 0 || first == firing.args;
+        let slot = if free {
+            &raw mut (*slots)[0]
+        } else {
+            &raw mut (*slots)[1]
+        };
+        slot.write_volatile(firing);
     }
 }
 
-/// This CPU's `BUSY`.
+/// Forgets a firing; whether it had been told.
 #[inline(always)]
-pub fn is_busy() -> bool {
+pub fn forget_told(args: *const u8, sk: *const u8) -> bool {
+    let Some(slots) = TOLD.get_ptr_mut(0) else {
+        return false;
+    };
     // SAFETY: as above.
-    BUSY.get_ptr(0)
-        .is_some_and(|slot| unsafe { core::ptr::read_volatile(slot) } != 0)
+    unsafe {
+        for slot in [&raw mut (*slots)[0], &raw mut (*slots)[1]] {
+            let told = slot.read_volatile();
+            if told.args == args as u64 && told.sk == sk as u64 {
+                (&raw mut (*slot).args).write_volatile(0);
+                return true;
+            }
+        }
+    }
+    false
 }
 
 /// Adds one to a row of `TALLY`.

@@ -18,6 +18,10 @@ pub const TCP_SYN_SENT: u8 = 2;
 pub const TCP_SYN_RECV: u8 = 3;
 pub const TCP_LISTEN: u8 = 10;
 
+/// `enum sock_flags`, include/net/sock.h
+pub const SOCK_DEAD: u64 = 1 << 0;
+pub const SOCK_DONE: u64 = 1 << 1;
+
 /// A `struct sock` (or a `struct tcp_sock`, which begins with one), read by `M`.
 pub struct Sock<M> {
     ptr: *const u8,
@@ -151,6 +155,23 @@ impl<M: Memory> Sock<M> {
     #[inline(always)]
     pub fn err(self) -> u32 {
         self.get(&SK_ERR)
+    }
+
+    /// `sk_flags`, bits by number in `enum sock_flags` (include/net/sock.h).
+    #[inline(always)]
+    pub fn flags(self) -> u64 {
+        self.get(&SK_FLAGS)
+    }
+
+    #[inline(always)]
+    pub fn uid(self) -> u32 {
+        self.get(&SK_UID)
+    }
+
+    /// In eighths of a microsecond.
+    #[inline(always)]
+    pub fn srtt_us(self) -> u32 {
+        self.get(&TCP_SRTT_US)
     }
 
     #[inline(always)]

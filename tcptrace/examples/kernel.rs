@@ -26,7 +26,7 @@ async fn main() -> anyhow::Result<()> {
     }
     for (accept, state) in CARRIERS {
         let capture = Capture::start(&Request {
-            accept_carrier: Some(accept.into()),
+            mode: Some(accept.into()),
             state_carrier: Some(state.into()),
             ..Request::default()
         });

@@ -133,6 +133,10 @@ pub struct Trace {
     #[arg(long, value_name = "CARRIER", hide = true)]
     pub state_carrier: Option<String>,
 
+    /// Remember only so many accept() calls in flight, for tests
+    #[arg(long, value_name = "N", hide = true, default_value_t = 0)]
+    pub calls: u32,
+
     /// Trace while this command runs, and end with its exit code; its output goes to stderr
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
@@ -203,15 +207,16 @@ impl Trace {
                 family,
             },
             ring_bytes: self.ring_size,
-            accept_carrier: self.attach.carrier(),
+            calls: self.calls,
+            mode: self.attach.mode(),
             state_carrier: self.state_carrier.clone(),
         }
     }
 }
 
 impl Attach {
-    /// The carrier to force, if any.
-    pub fn carrier(self) -> Option<String> {
+    /// The mode to force, if any.
+    pub fn mode(self) -> Option<String> {
         match self {
             Attach::Auto => None,
             Attach::Fentry => Some("fentry".into()),

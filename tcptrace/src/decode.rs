@@ -96,6 +96,11 @@ fn set_state(rest: &mut Rest) -> Result<SetState, Undecodable> {
         ),
         task,
         held: payload.flags & abi::state_flag::HELD != 0,
+        fin_received: payload.flags & abi::state_flag::FIN_RECEIVED != 0,
+        orphaned: payload.flags & abi::state_flag::ORPHANED != 0,
+        // In eighths of a microsecond.
+        srtt_ns: nonzero(payload.srtt_us).map(|eighths| u64::from(eighths) * 125),
+        uid: payload.uid,
         backlog_len: payload.backlog_len,
         backlog_max: payload.backlog_max,
         err: nonzero(payload.err),
@@ -225,6 +230,8 @@ mod tests {
         backlog_len: 2,
         backlog_max: 128,
         err: 0,
+        srtt_us: 8 * 27,
+        uid: 1000,
         lport: 7878,
         rport: 39709,
         oldstate: 3,
@@ -416,7 +423,7 @@ mod tests {
         assert_eq!(with(15, 9), Err(Undecodable::Version(9)));
         assert_eq!(with(14, 99), Err(Undecodable::Kind(99)));
         assert_eq!(
-            with(16 + 36, 0),
+            with(16 + 44, 0),
             Err(Undecodable::Value {
                 field: "oldstate",
                 value: 0

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use aya::sys::Stats;
+use aya::util::KernelVersion;
 
 use crate::capture::hooks::HOOKS;
-use crate::capture::{Capture, ProgramStatistics, Request, privilege, survey};
+use crate::capture::{Capture, ProgramStatistics, Request, kernels, privilege, survey};
 use crate::exit;
 use crate::run::kernel_release;
 
@@ -46,6 +47,16 @@ pub async fn run() -> anyhow::Result<u8> {
     }
     for row in HOOKS {
         report += &format!("  {} shows {}\n", row.hook.name(), row.shows);
+    }
+
+    let mut lacking = kernels::lacking(KernelVersion::current().ok()).peekable();
+    if lacking.peek().is_some() {
+        report += "\nWhat newer kernels have\n";
+    }
+    for change in lacking {
+        let (major, minor) = change.since;
+        let (what, before) = (change.what, change.before);
+        report += &format!("  {:<5} {what}; {before}\n", format!("{major}.{minor}"));
     }
 
     let mut capture = Capture::start(&Request::default())?;

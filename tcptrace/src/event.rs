@@ -276,6 +276,16 @@ pub enum Kind {
     Accept(Accept),
 }
 
+impl Kind {
+    /// The hook that it comes from.
+    pub fn hook(&self) -> Hook {
+        match self {
+            Kind::SetState(_) => Hook::InetSockSetState,
+            Kind::Accept(_) => Hook::InetCskAccept,
+        }
+    }
+}
+
 /// `sock:inet_sock_set_state` fired: the socket is about to enter `newstate`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SetState {
@@ -293,6 +303,15 @@ pub struct SetState {
     pub task: Option<Task>,
     /// A process has a descriptor of it: a connection in the accept queue has none.
     pub held: bool,
+    /// The peer's FIN has come.
+    pub fin_received: bool,
+    /// No process has it any more.
+    pub orphaned: bool,
+    /// The smoothed round-trip time; on a fresh child from the SYN-ACK to the ACK. `None` before
+    /// the first measurement.
+    pub srtt_ns: Option<u64>,
+    /// The user who owns it; of a child in the accept queue, the listener's.
+    pub uid: u32,
     /// `sk_ack_backlog`: on a fresh child, the sockets queued ahead of it.
     pub backlog_len: u32,
     /// `sk_max_ack_backlog`: above 0 proves that the socket is, or was cloned from, a listener.

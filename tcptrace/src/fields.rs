@@ -48,6 +48,26 @@ pub enum PidSource {
     Presumed,
 }
 
+/// What a time or a change of state was learnt from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// The tracepoint sock:inet_sock_set_state, exact.
+    Tracepoint,
+    /// The kernel functions that make and join a request socket (NEW_SYN_RECV), exact.
+    RequestSock,
+    /// The kernel functions that make, change and free a TIME_WAIT bucket, exact.
+    TimewaitSock,
+    /// An estimate: the first round-trip time that the kernel measured, SYN-ACK to ACK.
+    Srtt,
+    /// What the socket's flags said as it closed.
+    SocketFlags,
+    /// A look through the kernel's sockets, once in a while: so exact as it is frequent.
+    SocketIterator,
+    /// A segment on the wire.
+    Segment,
+}
+
 /// What the evidence shows about handshake and accept(): one per server-side connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -146,6 +166,8 @@ pub struct Transition {
     pub cpu: u16,
     /// True when the tracepoint itself did not print this transition.
     pub synthetic: bool,
+    /// What it was learnt from.
+    pub source: Source,
     /// The socket's pending error (an errno name such as ECONNRESET); null when there is none.
     pub error: Option<Cow<'static, str>>,
 }
@@ -191,6 +213,8 @@ pub struct Connection {
     /// When the SYN was sent (client); null when not seen, as on the server side, where no
     /// tracepoint shows the SYN.
     pub syn_mono_ns: Option<u64>,
+    /// What that was learnt from; null when it is not known.
+    pub syn_source: Option<Source>,
     /// When it became ESTABLISHED: for a server, when the kernel finished the handshake.
     pub established_mono_ns: Option<u64>,
     /// When the accept() that took it was called.
@@ -221,6 +245,15 @@ pub struct Connection {
     pub complete: bool,
 }
 
+/// A way to carry a hook that the kernel did not take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Refusal {
+    /// The program type.
+    pub carrier: &'static str,
+    /// Why, in short, such as EPERM; `tcptrace doctor` tells more.
+    pub reason: String,
+}
+
 /// The first line: what this trace is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Session {
@@ -235,13 +268,17 @@ pub struct Session {
     pub kernel: String,
     /// Hook to the program type that carries it, null when it is not attached.
     pub hooks: BTreeMap<Hook, Option<String>>,
+    /// Hook to the program types that would have been better and that the kernel refused, best
+    /// first; empty when the best was taken, or one was asked for.
+    pub refused: BTreeMap<Hook, Vec<Refusal>>,
     /// The filters in force, as given; empty when everything is traced.
     pub filters: BTreeMap<&'static str, String>,
     /// What this trace cannot see.
     pub unseen: Vec<String>,
 }
 
-/// Events were lost: the ring buffer was full.
+/// Events were lost: the ring buffer was full, or there were more accept() calls in flight than
+/// can be remembered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Lost {
     /// When tcptrace noticed, in CLOCK_MONOTONIC nanoseconds.
@@ -252,7 +289,8 @@ pub struct Lost {
     pub count: u64,
 }
 
-/// A hook's balance: seen = filtered + emitted + lost.
+/// A hook's balance: seen = filtered + emitted + lost. An accept() is one event, its return; a call
+/// that could not be remembered is another, lost one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct HookCount {
     /// TCP events that reached the hook.
@@ -261,7 +299,8 @@ pub struct HookCount {
     pub filtered: u64,
     /// Received by tcptrace.
     pub emitted: u64,
-    /// Lost because the ring buffer was full.
+    /// Lost because the ring buffer was full, or because more accept() calls were in flight than
+    /// can be remembered (16384): such a call's time is unknown, and it is not told if it fails.
     pub lost: u64,
     /// Runs of the hook's programs that the kernel skipped because the program was running on that
     /// CPU already, and that nothing made up for; not in `seen`. Null when the kernel does not

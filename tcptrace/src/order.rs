@@ -75,6 +75,10 @@ mod tests {
                 backlog_len: 0,
                 backlog_max: 0,
                 held: false,
+                fin_received: false,
+                orphaned: false,
+                srtt_ns: None,
+                uid: 0,
                 err: None,
             }),
         }

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use crate::capture::ring::Batch;
 use crate::correlate::Correlator;
 use crate::decode::decode;
-use crate::event::{Hook, Kind, State};
+use crate::event::{Hook, State};
 use crate::fields::{HookCount, Line, Lost, Session, Summary};
 use crate::order::{HOLD_BACK_NS, Order};
 use crate::sink::Sink;
@@ -144,11 +144,7 @@ impl Pipeline {
         for record in batch.records() {
             match decode(record) {
                 Ok(event) => {
-                    let hook = match event.kind {
-                        Kind::SetState(_) => Hook::InetSockSetState,
-                        Kind::Accept(_) => Hook::InetCskAccept,
-                    };
-                    *self.emitted.entry(hook).or_default() += 1;
+                    *self.emitted.entry(event.kind.hook()).or_default() += 1;
                     self.order.push(event);
                 }
                 Err(_) => self.undecodable += 1,

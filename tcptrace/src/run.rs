@@ -157,11 +157,8 @@ impl Tracing {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION"),
             kernel: kernel_release(),
-            hooks: capture
-                .hooks
-                .iter()
-                .map(|hook| (hook.row.hook, Some(hook.carrier.name.to_owned())))
-                .collect(),
+            hooks: capture.carriers(),
+            refused: capture.refused(),
             filters: request.filter.describe(),
             unseen: capture.unseen(),
             mono_ns: capture.attached_ns,

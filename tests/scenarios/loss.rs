@@ -1,7 +1,11 @@
-//! A ring buffer that is much too small.
+//! A ring buffer, or a table of calls, that is much too small.
+
+use std::sync::Arc;
 
 use nix::sys::signal::Signal;
 use tests::Lab;
+use tests::task::{join, spawn, wait_until_in_accept};
+use tests::trace::NULL;
 use tests::traffic::*;
 
 #[test]
@@ -58,4 +62,57 @@ fn after_a_loss_new_connections_are_complete_again() {
     trace
         .server_of(client_port)
         .shows(&[("verdict", &"queued"), ("complete", &true)]);
+}
+
+/// A call that finds no room in the table is lost, and said to be; the connection that it takes is
+/// still told, but not when the call began. Nor that it began before the trace: it did not.
+#[test]
+fn an_accept_that_cannot_be_remembered_is_counted() {
+    const ROOM: usize = 2;
+    const THREADS: usize = 12;
+    let lab = Lab::alone();
+    let port = lab.port();
+    let tracer = lab.trace_with(&["--calls", &ROOM.to_string()]);
+
+    let listener = Arc::new(listen(port));
+    let acceptors: Vec<_> = (0..THREADS)
+        .map(|_| {
+            let listener = listener.clone();
+            spawn(move || accept(&listener))
+        })
+        .collect();
+    for (tid, _) in &acceptors {
+        wait_until_in_accept(*tid);
+    }
+    tracer.wait_for_line("the loss to be told", |line| {
+        line.is("lost") && line["hook"] == "inet_csk_accept"
+    });
+    let clients: Vec<_> = (0..THREADS).map(|_| connect(port)).collect();
+    acceptors.into_iter().for_each(|(_, it)| drop(join(it)));
+    drop((clients, listener));
+    // With room again, a call is remembered again.
+    let client_port = talk(port);
+    tracer.wait_for_ends(2 * THREADS + 2);
+    let trace = tracer.stop_lossy();
+
+    let lost = trace.summary()["hooks"]["inet_csk_accept"]["lost"].as_u64();
+    assert!(lost >= Some((THREADS - ROOM) as u64), "{lost:?}");
+    let accepts = trace.accepts();
+    assert_eq!(accepts.len(), THREADS + 1, "each is told, and once");
+    let unknown: Vec<_> = accepts
+        .iter()
+        .filter(|line| line["called_mono_ns"].is_null())
+        .collect();
+    assert!(unknown.len() >= THREADS - ROOM, "{unknown:?}");
+    assert!(
+        trace
+            .accept_of(client_port)
+            .maybe("called_mono_ns")
+            .is_some()
+    );
+    for accept in unknown {
+        trace
+            .server_of(accept.num("rport") as u16)
+            .shows(&[("verdict", &"unknown"), ("accept_called_mono_ns", &NULL)]);
+    }
 }

@@ -110,6 +110,21 @@ impl Running {
         &self.stdout
     }
 
+    /// For a scenario that has failed: a tracer's summary says what was lost or missed.
+    fn say_last_words(&mut self) {
+        let _ = kill(Pid::from_raw(self.pid() as i32), Signal::SIGINT);
+        let deadline = Instant::now() + PATIENCE / 10;
+        while self.runs() && Instant::now() < deadline {
+            std::thread::sleep(PATIENCE / 1000);
+        }
+        // A scenario may have panicked while it looked at the lines.
+        let lines = self.stdout.lines();
+        eprintln!(
+            "The last line of a process that still ran: {:?}",
+            lines.last()
+        );
+    }
+
     /// Waits until it has ended by itself.
     pub fn wait(mut self) -> Ended {
         let status = eventually("a process to end", || {
@@ -126,6 +141,9 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        if std::thread::panicking() && self.runs() {
+            self.say_last_words();
+        }
         // Both fail when it has ended, as it should have.
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -8,14 +8,13 @@
 //!
 //! It fires before `sk_state` is stored, shows neither NEW_SYN_RECV nor TIME_WAIT (those live in
 //! other structures), and fires for MPTCP and SCTP sockets too.
-
 //!
 //! A softirq can interrupt a program here and change another socket's state. From Linux 6.1 the
 //! kernel does not run a BPF program on top of itself on one CPU (`prog->active`,
 //! kernel/trace/bpf_trace.c, `__bpf_trace_run`): it skips the run and counts it in the program's
-//! `recursion_misses`. So each carrier has a backup, the same program once more, attached behind
-//! it. The first says in `BUSY` that it is at work; the backup acts only if it finds that set,
-//! because then it runs on top of the first, whose own run was skipped.
+//! `recursion_misses`. So each carrier has a backup, attached behind it, which runs at the same
+//! firings of the tracepoint. The first notes what it has told; the backup tells what it finds no
+//! note of, because that is what was skipped.
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
@@ -25,16 +24,15 @@ use tcptrace_ebpf::abi::{SetState, hook, kind, section, state_flag};
 
 use crate::emit::{current_task, emit};
 use crate::filter;
-use crate::maps::{count, is_busy, set_busy};
+use crate::maps::{count, forget_told, remember_told};
 use crate::memory::{Direct, Memory, Probed};
 use crate::settings::{COOKIE_HELPER, TP_NEWSTATE, TP_OLDSTATE, TP_SKADDR};
-use crate::sock::{Sock, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT};
+use crate::sock::{SOCK_DEAD, SOCK_DONE, Sock, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT};
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn state_btf(ctx: BtfTracePointContext) -> i32 {
-    set_busy(true);
     by_btf(&ctx);
-    set_busy(false);
+    remember_told(ctx.as_ptr().cast(), ctx.arg(0));
     #[cfg(feature = "log")]
     aya_log_ebpf::info!(
         &ctx,
@@ -47,7 +45,7 @@ pub fn state_btf(ctx: BtfTracePointContext) -> i32 {
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn state_backup_btf(ctx: BtfTracePointContext) -> i32 {
-    if is_busy() {
+    if !forget_told(ctx.as_ptr().cast(), ctx.arg(0)) {
         by_btf(&ctx);
         count(hook::SET_STATE, |counters| counters.made_up += 1);
     }
@@ -74,15 +72,14 @@ fn by_btf(ctx: &BtfTracePointContext) {
 
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 pub fn state_raw(ctx: RawTracePointContext) -> i32 {
-    set_busy(true);
     by_raw(&ctx);
-    set_busy(false);
+    remember_told(ctx.as_ptr().cast(), ctx.arg(0));
     0
 }
 
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 pub fn state_backup_raw(ctx: RawTracePointContext) -> i32 {
-    if is_busy() {
+    if !forget_told(ctx.as_ptr().cast(), ctx.arg(0)) {
         by_raw(&ctx);
         count(hook::SET_STATE, |counters| counters.made_up += 1);
     }
@@ -143,6 +140,8 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: u64) {
         return;
     }
     let owned = sk.owned();
+    let sk_flags = sk.flags();
+    let flag = |holds: bool, bit: u8| if holds { bit } else { 0 };
     let mut payload = SetState {
         sk: sk.id(),
         cookie,
@@ -150,13 +149,17 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: u64) {
         backlog_len: sk.backlog_len(),
         backlog_max: sk.backlog_max(),
         err: sk.err(),
+        srtt_us: sk.srtt_us(),
+        uid: sk.uid(),
         lport: ends.lport,
         rport: ends.rport,
         oldstate,
         newstate,
-        flags: if owned { state_flag::OWNED } else { 0 }
-            | if sk.held() { state_flag::HELD } else { 0 },
-        sections: if owned { section::TASK } else { 0 },
+        flags: flag(owned, state_flag::OWNED)
+            | flag(sk.held(), state_flag::HELD)
+            | flag(sk_flags & SOCK_DONE != 0, state_flag::FIN_RECEIVED)
+            | flag(sk_flags & SOCK_DEAD != 0, state_flag::ORPHANED),
+        sections: flag(owned, section::TASK),
     };
     if ends.addrs.is_v4 {
         payload.sections |= section::V4;

@@ -10,6 +10,7 @@ use aya::programs::{
 };
 
 use super::load::Kernel;
+use super::refusal::OtherPrototype;
 use crate::event::Hook;
 
 /// One hook.
@@ -17,6 +18,9 @@ pub struct HookRow {
     pub hook: Hook,
     /// What it shows, for `doctor`.
     pub shows: &'static str,
+    /// What is unknown without it, for `doctor` and the session line; `None`: nothing works
+    /// without it.
+    pub without: Option<&'static str>,
     /// In order of preference.
     pub carriers: &'static [Carrier],
 }
@@ -81,6 +85,7 @@ pub const HOOKS: &[HookRow] = &[
     HookRow {
         hook: Hook::InetCskAccept,
         shows: "accept() called and returned, by which thread, on which listener",
+        without: None,
         carriers: &[
             Carrier {
                 name: "fentry",
@@ -146,6 +151,7 @@ pub const HOOKS: &[HookRow] = &[
     HookRow {
         hook: Hook::InetSockSetState,
         shows: "every change of state of a full TCP socket",
+        without: None,
         carriers: &[
             Carrier {
                 name: "tp_btf",
@@ -190,6 +196,23 @@ pub const HOOKS: &[HookRow] = &[
 const STATE_UNSEEN: &[&str] =
     &["the states NEW_SYN_RECV (half-open) and TIME_WAIT, which the tracepoint does not print"];
 
+impl HookRow {
+    /// The carriers to try under `--attach MODE`; all of them when the choice is free.
+    ///
+    /// The mode names the accept hook's carrier. Of the other hooks it takes the probes that it
+    /// excludes: `syscall` is how a kernel without probes is traced.
+    pub fn carriers(&self, mode: Option<&str>) -> impl Iterator<Item = &'static Carrier> {
+        let is_accept = self.hook == Hook::InetCskAccept;
+        self.carriers.iter().filter(move |carrier| {
+            mode.is_none_or(|mode| match carrier.name {
+                name if name == mode => true,
+                "fentry" | "kprobe" | "syscall" => false,
+                _ => !is_accept,
+            })
+        })
+    }
+}
+
 impl Carrier {
     /// Loads and attaches all programs, or none.
     ///
@@ -199,7 +222,11 @@ impl Carrier {
         if let Some((function, expected)) = self.parameters {
             match kernel.own_btf.parameters(function) {
                 Some(found) if found == expected => {}
-                Some(found) => bail!("{function} has {found} parameters here, not {expected}"),
+                Some(found) => bail!(OtherPrototype {
+                    function,
+                    found,
+                    expected,
+                }),
                 None => bail!("this kernel has no {function}"),
             }
         }

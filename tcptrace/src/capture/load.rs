@@ -6,8 +6,9 @@ use aya::{Ebpf, EbpfLoader, VerifierLogLevel, include_bytes_aligned};
 use tcptrace_ebpf::abi;
 
 use super::btf::{self, Btf, BtfError};
+use super::refusal::os_error;
 use super::ring::Ring;
-use super::{CaptureError, RING_BYTES, Request, is_not_permitted, privilege, tracefs};
+use super::{CaptureError, RING_BYTES, Request, kernels, privilege, tracefs};
 use crate::filter::{Family, Filter, PortRange};
 
 /// The eBPF programs, built from tcptrace-ebpf by `cargo xtask ebpf build`.
@@ -22,8 +23,7 @@ pub struct Kernel {
     pub btf: aya::Btf,
     /// For reading what aya keeps to itself.
     pub own_btf: Btf,
-    /// Whether it skips a BPF program that a softirq runs on top of itself: commit 05b24ff9b2cf
-    /// "bpf: Prevent bpf program recursion for raw tracepoint probes", Linux 6.1.
+    /// Whether it skips a program of a tracepoint that a softirq runs on top of itself.
     pub guards_recursion: bool,
 }
 
@@ -60,11 +60,10 @@ pub fn load(request: &Request) -> Result<(Ebpf, Kernel), CaptureError> {
     globals.push((abi::setting::FILTER, filter_bits(&request.filter)));
     globals.push((abi::setting::WAKE_AT, ring_bytes / 4));
     let running = KernelVersion::current().ok();
-    let from = |(major, minor)| running >= Some(KernelVersion::new(major, minor, 0));
-    // commit c5dbb89fc2ac "bpf: Expose bpf_get_socket_cookie to tracing programs", Linux 5.12
-    globals.push((abi::setting::COOKIE_HELPER, from((5, 12)).into()));
-    // commit dd6e10fbd9fb "bpf: Add bpf_task_pt_regs() helper", Linux 5.15
-    globals.push((abi::setting::REGS_HELPER, from((5, 15)).into()));
+    let cookie_helper = kernels::SOCKET_COOKIE.is_in(running);
+    globals.push((abi::setting::COOKIE_HELPER, cookie_helper.into()));
+    let regs_helper = kernels::TASK_REGISTERS.is_in(running);
+    globals.push((abi::setting::REGS_HELPER, regs_helper.into()));
     let parameters = own_btf.parameters("inet_csk_accept").unwrap_or(0);
     globals.push((abi::setting::ACCEPT_ARGS, parameters as u32));
     // Without tracefs the classic tracepoint cannot be attached either, so these may stay 0.
@@ -84,6 +83,9 @@ pub fn load(request: &Request) -> Result<(Ebpf, Kernel), CaptureError> {
         .btf(Some(&btf))
         .verifier_log_level(VerifierLogLevel::default())
         .map_max_entries("EVENTS", ring_bytes);
+    if request.calls > 0 {
+        loader.map_max_entries("CALLS", request.calls);
+    }
     for (global, value) in &globals {
         loader.override_global(global, value, true);
     }
@@ -93,15 +95,15 @@ pub fn load(request: &Request) -> Result<(Ebpf, Kernel), CaptureError> {
     };
     let ebpf = loaded.map_err(|error| {
         let error = anyhow::Error::new(error);
-        match is_not_permitted(&error) {
-            true => privilege::refused("to create eBPF maps"),
-            false => CaptureError::Failed(error.context("loading the eBPF object")),
+        match os_error(&error) {
+            Some(libc::EPERM) => privilege::refused("to create eBPF maps"),
+            _ => CaptureError::Failed(error.context("loading the eBPF object")),
         }
     })?;
     let kernel = Kernel {
         btf,
         own_btf,
-        guards_recursion: from((6, 1)),
+        guards_recursion: kernels::RAW_TRACEPOINT_GUARD.is_in(running),
     };
     Ok((ebpf, kernel))
 }

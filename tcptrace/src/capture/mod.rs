@@ -2,10 +2,14 @@
 
 pub mod btf;
 pub mod hooks;
+pub mod kernels;
 mod load;
 pub mod privilege;
+mod refusal;
 pub mod ring;
 mod tracefs;
+
+use std::collections::BTreeMap;
 
 use aya::Ebpf;
 use aya::maps::{MapData, PerCpuArray};
@@ -15,11 +19,12 @@ use thiserror::Error;
 
 use crate::clock::mono_now_ns;
 use crate::event::Hook;
-use crate::fields::HookCount;
+use crate::fields::{self, HookCount};
 use crate::filter::Filter;
 
 use hooks::{Carrier, HOOKS, HookRow};
 use load::{Kernel, fill_ports, load, no_map, take_ring};
+use refusal::Refusal;
 use ring::Ring;
 
 /// Size of the ring buffer in bytes unless asked otherwise.
@@ -31,8 +36,11 @@ pub struct Request {
     pub filter: Filter,
     /// Size of the ring buffer in bytes, rounded up to a power of two; 0 for [`RING_BYTES`].
     pub ring_bytes: u32,
-    /// Carrier to take for a hook, by [`Carrier::name`]; the first that loads when absent.
-    pub accept_carrier: Option<String>,
+    /// How many accept() calls in flight can be remembered; 0 for what the object says.
+    pub calls: u32,
+    /// `--attach`: fentry, kprobe or syscall, see [`HookRow::carriers`].
+    pub mode: Option<String>,
+    /// Carrier to take for the state hook, by [`Carrier::name`]; the first that loads when absent.
     pub state_carrier: Option<String>,
 }
 
@@ -52,6 +60,15 @@ pub enum CaptureError {
 pub struct Attached {
     pub row: &'static HookRow,
     pub carrier: &'static Carrier,
+    /// The better carriers that this kernel refused, and why in short; empty when one was asked
+    /// for.
+    pub refused: Vec<fields::Refusal>,
+}
+
+/// A hook that this kernel, or this mode, cannot carry.
+pub struct Absent {
+    pub row: &'static HookRow,
+    pub refused: Vec<fields::Refusal>,
 }
 
 /// The programs at their hooks. Dropping it detaches them all.
@@ -61,6 +78,7 @@ pub struct Capture {
     log: Option<EbpfLogger<ToStderr>>,
     pub ring: Ring,
     pub hooks: Vec<Attached>,
+    pub absent: Vec<Absent>,
     /// When the last hook was attached, CLOCK_MONOTONIC in nanoseconds.
     pub attached_ns: u64,
 }
@@ -74,19 +92,27 @@ impl Capture {
         let ring = take_ring(&mut ebpf)?;
         fill_ports(&mut ebpf, &request.filter)?;
 
-        let mut attached = vec![];
+        let (mut attached, mut absent) = (vec![], vec![]);
         for row in HOOKS {
-            let wanted = match row.hook {
-                Hook::InetCskAccept => request.accept_carrier.as_deref(),
-                Hook::InetSockSetState => request.state_carrier.as_deref(),
-            };
-            attached.push(attach(row, wanted, &mut ebpf, &kernel)?);
+            let mut carriers: Vec<_> = row.carriers(request.mode.as_deref()).collect();
+            if let (Hook::InetSockSetState, Some(wanted)) = (row.hook, &request.state_carrier) {
+                carriers.retain(|carrier| carrier.name == wanted);
+            }
+            match attach(row, &carriers, &mut ebpf, &kernel) {
+                Ok(hook) => attached.push(hook),
+                Err(refused) if row.without.is_some() => absent.push(Absent {
+                    row,
+                    refused: refusal::for_session(&refused),
+                }),
+                Err(refused) => return Err(impossible(row, &refused)),
+            }
         }
         Ok(Capture {
             ebpf,
             log,
             ring,
             hooks: attached,
+            absent,
             attached_ns: mono_now_ns(),
         })
     }
@@ -98,10 +124,27 @@ impl Capture {
         }
     }
 
+    /// What carries each hook, by [`Carrier::name`]; `None`: nothing does.
+    pub fn carriers(&self) -> BTreeMap<Hook, Option<String>> {
+        let attached = self.hooks.iter();
+        let attached = attached.map(|it| (it.row.hook, Some(it.carrier.name.to_owned())));
+        let absent = self.absent.iter().map(|it| (it.row.hook, None));
+        attached.chain(absent).collect()
+    }
+
+    /// The carriers that each hook was refused, and why.
+    pub fn refused(&self) -> BTreeMap<Hook, Vec<fields::Refusal>> {
+        let attached = self.hooks.iter().map(|it| (it.row.hook, &it.refused));
+        let absent = self.absent.iter().map(|it| (it.row.hook, &it.refused));
+        let all = attached.chain(absent);
+        all.map(|(hook, refused)| (hook, refused.clone())).collect()
+    }
+
     /// What this capture cannot see.
     pub fn unseen(&self) -> Vec<String> {
-        let unseen = self.hooks.iter().flat_map(|hook| hook.carrier.unseen);
-        unseen.map(|&what| what.to_owned()).collect()
+        let partly = self.hooks.iter().flat_map(|hook| hook.carrier.unseen);
+        let wholly = self.absent.iter().filter_map(|it| it.row.without.as_ref());
+        partly.chain(wholly).map(|&what| what.to_owned()).collect()
     }
 
     /// The kernel side's counters, summed over CPUs. `emitted` is left to the one who receives.
@@ -248,46 +291,40 @@ pub fn survey() -> Result<Vec<Finding>, CaptureError> {
     Ok(findings)
 }
 
-/// Takes the first carrier that loads and attaches.
+/// Takes the first carrier that loads and attaches; the refusals when none does.
 fn attach(
     row: &'static HookRow,
-    wanted: Option<&str>,
+    carriers: &[&'static Carrier],
     ebpf: &mut Ebpf,
     kernel: &Kernel,
-) -> Result<Attached, CaptureError> {
+) -> Result<Attached, Vec<Refusal>> {
     let mut refused = vec![];
-    let mut not_permitted = false;
-    let carriers = row.carriers.iter();
-    for carrier in carriers.filter(|carrier| wanted.is_none_or(|wanted| wanted == carrier.name)) {
+    for carrier in carriers {
         match carrier.attach(ebpf, kernel) {
             Ok(()) => {
-                return Ok(Attached { row, carrier });
+                let mut refused = refusal::for_session(&refused);
+                refused.retain(|it| it.carrier != carrier.name);
+                return Ok(Attached {
+                    row,
+                    carrier,
+                    refused,
+                });
             }
-            Err(error) => {
-                not_permitted |= is_not_permitted(&error);
-                refused.push((carrier, format!("{error:#}")));
-            }
+            Err(error) => refused.push(Refusal { carrier, error }),
         }
     }
+    Err(refused)
+}
+
+/// The error when a hook that is required cannot be attached.
+fn impossible(row: &HookRow, refused: &[Refusal]) -> CaptureError {
     let hook = row.hook.name();
-    if not_permitted {
-        return Err(privilege::refused(&format!("to attach to {hook}")));
+    if refused.iter().any(Refusal::is_not_permitted) {
+        return privilege::refused(&format!("to attach to {hook}"));
     }
     let reasons: Vec<String> = refused
         .iter()
-        .map(|(carrier, reason)| format!("{}: {reason}", carrier.name))
+        .map(|it| format!("{}: {:#}", it.carrier.name, it.error))
         .collect();
-    Err(CaptureError::Unsupported(format!(
-        "attach to {hook} ({})",
-        reasons.join("; ")
-    )))
-}
-
-/// EPERM only: the verifier's refusals are EACCES.
-fn is_not_permitted(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause
-            .downcast_ref::<std::io::Error>()
-            .is_some_and(|error| error.raw_os_error() == Some(libc::EPERM))
-    })
+    CaptureError::Unsupported(format!("attach to {hook} ({})", reasons.join("; ")))
 }

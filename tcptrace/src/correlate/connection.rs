@@ -5,8 +5,8 @@ use super::listener::ListenerId;
 use super::socket::{Owner, Socket};
 use super::verdict::{self, Accepted, Facts, Fate, Gap, Judgement};
 use crate::errno;
-use crate::event::{self, Context, Event, SetState, State};
-use crate::fields::{self, PidSource, Side, Transition};
+use crate::event::{self, Called, Context, Event, SetState, State};
+use crate::fields::{self, PidSource, Side, Source, Transition};
 
 pub(super) struct Connection {
     pub socket: Socket,
@@ -42,6 +42,8 @@ pub(super) struct End {
     pub attached_ns: u64,
     /// How often loss has been noticed.
     pub losses: u64,
+    /// The kernel has skipped runs of a program, perhaps at the entry of accept().
+    pub missed: bool,
     /// The accept queue that it can have been in does not exist any more.
     pub listener_closed: bool,
 }
@@ -247,6 +249,7 @@ impl Connection {
             mono_ns: end.mono_ns,
             subject: self.socket.subject(self.socket.owner),
             syn_mono_ns: self.syn_ns,
+            syn_source: self.syn_ns.map(|_| Source::Tracepoint),
             established_mono_ns: self.established_ns,
             accept_called_mono_ns: self.accepted.and_then(|a| called_ns(a.called)),
             accepted_mono_ns: self.accepted.map(|a| a.mono_ns),
@@ -269,7 +272,13 @@ impl Connection {
         verdict::judge(&Facts {
             attached_ns: end.attached_ns,
             established_ns: self.established_ns,
-            accepted: self.accepted,
+            accepted: self.accepted.map(|accepted| match accepted.called {
+                Called::BeforeTrace if end.missed => Accepted {
+                    called: Called::Unknown,
+                    ..accepted
+                },
+                _ => accepted,
+            }),
             gap: self.gap(end),
             fate: self.fate(end),
         })

@@ -35,6 +35,8 @@ pub struct Correlator {
     /// How often that count was seen to have risen. A connection that was met at another value
     /// than it ends at has had losses in its life; so none needs to be told of a loss.
     losses: u64,
+    /// The kernel has skipped runs of a program.
+    missed: bool,
     open: FxHashMap<Sk, Connection>,
     /// Server connections in CLOSE that accept() may still return.
     queued_closed: FxHashMap<Sk, Connection>,
@@ -63,6 +65,7 @@ impl Correlator {
             conns: 0,
             lost: 0,
             losses: 0,
+            missed: false,
             open: FxHashMap::default(),
             queued_closed: FxHashMap::default(),
             listeners: Listeners::default(),
@@ -89,9 +92,10 @@ impl Correlator {
     }
 
     /// Events were missed that nobody could count in [`Event::lost`]: whatever is open now may
-    /// lack one.
+    /// lack one. From now on an accept() without a call need not have begun before the trace.
     pub fn missed(&mut self) {
         self.losses += 1;
+        self.missed = true;
     }
 
     /// Ends the trace: appends the `connection` lines of everything still open, in order of `conn`.
@@ -236,6 +240,7 @@ impl Correlator {
             mono_ns,
             attached_ns: self.attached_ns,
             losses: self.losses,
+            missed: self.missed,
             listener_closed,
         }
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::errno;
 use crate::event::{Context, Event, SetState, State, Task, Tuple};
-use crate::fields::{PidSource, Side, Subject, Transition};
+use crate::fields::{PidSource, Side, Source, Subject, Transition};
 
 /// Whose socket it is, and how that is known.
 #[derive(Clone, Copy)]
@@ -100,6 +100,7 @@ impl Socket {
             context: change.context,
             cpu: event.cpu,
             synthetic: false,
+            source: Source::Tracepoint,
             error: change.err.map(errno::name),
         }
     }

@@ -38,7 +38,7 @@ pub async fn run(options: &Demo) -> anyhow::Result<u8> {
             ports: ports.collect(),
             ..Filter::default()
         },
-        accept_carrier: options.attach.carrier(),
+        mode: options.attach.mode(),
         ..Request::default()
     };
     let evidence = Evidence::default();

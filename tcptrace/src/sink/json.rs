@@ -112,7 +112,7 @@ mod tests {
                 r#""laddr":"127.0.0.1","lport":7878,"raddr":"127.0.0.1","rport":39709,"#,
                 r#""netns":4026531840,"cookie":17,"pid":4711,"tid":4711,"comm":"server","#,
                 r#""pid_source":"presumed","oldstate":"SYN_RECV","newstate":"ESTABLISHED","#,
-                r#""in_state_ns":23100,"context":"softirq","cpu":1,"synthetic":false,"#,
+                r#""in_state_ns":23100,"context":"softirq","cpu":1,"synthetic":false,"source":"tracepoint","#,
                 r#""error":null}"#,
                 "\n"
             )

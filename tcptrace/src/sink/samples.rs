@@ -138,6 +138,7 @@ pub fn transition() -> Transition {
         context: Some(Context::Softirq),
         cpu: 1,
         synthetic: false,
+        source: Source::Tracepoint,
         error: None,
     }
 }
@@ -197,6 +198,7 @@ pub fn connection() -> Connection {
         mono_ns: NOW,
         subject: accept().subject,
         syn_mono_ns: None,
+        syn_source: None,
         established_mono_ns: Some(NOW - 5103 * MS),
         accept_called_mono_ns: Some(NOW - 105 * MS),
         accepted_mono_ns: Some(NOW - 100 * MS),
@@ -249,6 +251,7 @@ pub fn client() -> Connection {
             ..server()
         },
         syn_mono_ns: Some(NOW - 5103 * MS - 45_200),
+        syn_source: Some(Source::Tracepoint),
         accept_called_mono_ns: None,
         accepted_mono_ns: None,
         handshake_ns: Some(45_200),
@@ -272,6 +275,16 @@ pub fn session() -> Session {
             (Hook::InetSockSetState, Some("tp_btf".to_owned())),
             (Hook::InetCskAccept, None),
         ]
+        .into(),
+        refused: [(
+            Hook::InetCskAccept,
+            [("fentry", "EPERM"), ("kprobe", "ENOENT")]
+                .map(|(carrier, reason)| Refusal {
+                    carrier,
+                    reason: reason.to_owned(),
+                })
+                .into(),
+        )]
         .into(),
         filters: [("port", "7878".to_owned())].into(),
         unseen: vec!["accept(): no hook could be attached, so there are no verdicts".to_owned()],

@@ -22,8 +22,8 @@ pub struct Args {
     /// Run one ground only
     #[arg(long, value_name = "GROUND")]
     only: Option<Ground>,
-    /// Run the scenarios in VMs too, with these kernels: 6.1, 6.12, … or `all`
-    #[arg(long, value_name = "SERIES", value_delimiter = ',')]
+    /// Kernels of the VMs: 5.10, 6.1, 6.12, 6.18, or `all`
+    #[arg(long, value_name = "SERIES", value_delimiter = ',', default_values = ["6.1", "6.12"])]
     kernels: Vec<String>,
     /// Ways to see accept() in the VMs
     #[arg(
@@ -70,7 +70,7 @@ pub fn run(root: &Path, args: &Args) -> Result<bool> {
     if wanted(Ground::Scenarios) {
         scenarios(root, &args.filter, &mut steps);
     }
-    if wanted(Ground::Vms) && !args.kernels.is_empty() {
+    if wanted(Ground::Vms) {
         vms::run(root, args, &mut steps);
     }
     Ok(steps.close())

@@ -3,7 +3,12 @@
 use std::{
     io::{BufRead as _, BufReader},
     process::{Command, Stdio},
-    time::Instant,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -42,15 +47,54 @@ impl Steps {
         self.tallied(name, || cargo_test(command))
     }
 
+    /// Several runs of tests, as many at a time as there are CPUs. The results keep the order of
+    /// the names; `run` gets the index of its own.
+    pub fn side_by_side(
+        &mut self,
+        names: &[String],
+        run: impl Fn(usize) -> Result<Tally> + Sync,
+    ) -> Vec<Option<Tally>> {
+        let next = AtomicUsize::new(0);
+        let ended = Mutex::new(vec![]);
+        thread::scope(|scope| {
+            for _ in 0..thread::available_parallelism().map_or(1, Into::into) {
+                scope.spawn(|| {
+                    loop {
+                        let n = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(name) = names.get(n) else { break };
+                        println!("\n== {name}");
+                        let start = Instant::now();
+                        let result = run(n);
+                        let mut ended = ended.lock().expect("no panic");
+                        ended.push((n, result, start.elapsed()));
+                    }
+                });
+            }
+        });
+        let mut ended = ended.into_inner().expect("no panic");
+        ended.sort_by_key(|(n, ..)| *n);
+        let ended = ended.into_iter().map(|(n, result, took)| {
+            let tally = self.told(&names[n], result, took);
+            self.count(&names[n], tally);
+            tally
+        });
+        ended.collect()
+    }
+
     /// Anything that runs tests and counts them.
-    pub fn tallied(&mut self, name: &str, run: impl FnOnce() -> Result<Tally>) -> Option<Tally> {
-        let tally = self.timed(name, run)?;
+    fn tallied(&mut self, name: &str, run: impl FnOnce() -> Result<Tally>) -> Option<Tally> {
+        let tally = self.timed(name, run);
+        self.count(name, tally);
+        tally
+    }
+
+    fn count(&mut self, name: &str, tally: Option<Tally>) {
+        let Some(tally) = tally else { return };
         if tally.failed > 0 {
             self.failures
                 .push(format!("{name}: {} failed", tally.failed));
         }
         self.total += tally;
-        Some(tally)
     }
 
     /// Tells what failed, and closes with the line that counts. Whether all passed.
@@ -67,7 +111,11 @@ impl Steps {
         println!("\n== {name}");
         let start = Instant::now();
         let result = step();
-        println!("-- {name}: {:.1} s", start.elapsed().as_secs_f32());
+        self.told(name, result, start.elapsed())
+    }
+
+    fn told<T>(&mut self, name: &str, result: Result<T>, took: Duration) -> Option<T> {
+        println!("-- {name}: {:.1} s", took.as_secs_f32());
         match result {
             Ok(value) => Some(value),
             Err(error) => {

@@ -19,30 +19,33 @@ pub fn run(root: &Path, args: &Args, steps: &mut Steps) {
     let Some((kernels, programs)) = steps.needed("kernels, and a static build", prepare) else {
         return;
     };
-    let mut results = vec![];
-    for kernel in &kernels {
-        for attach in &args.attach {
-            let name = format!("Linux {}, {attach}", kernel.series);
-            let tally = steps.tallied(&name, || scenarios(root, kernel, &programs, attach, args));
-            let result = tally.map_or("did not end".into(), |tally| tally.to_string());
-            results.push(format!("{:<5} {attach:<8} {result}", kernel.series));
-        }
-    }
+    let modes = |kernel| args.attach.iter().map(move |attach| (kernel, attach));
+    let modes: Vec<(&Kernel, &String)> = kernels.iter().flat_map(modes).collect();
+    let names: Vec<String> = modes
+        .iter()
+        .map(|(kernel, attach)| format!("Linux {} {attach}", kernel.series))
+        .collect();
+    let results = steps.side_by_side(&names, |n| {
+        let (kernel, attach) = modes[n];
+        scenarios(root, &names[n], kernel, &programs, attach, &args.filter)
+    });
     println!("\nScenarios in VMs:");
-    for result in results {
-        println!("  {result}");
+    for (name, tally) in names.iter().zip(results) {
+        let result = tally.map_or("did not end".into(), |tally| tally.to_string());
+        println!("  {name:<20} {result}");
     }
 }
 
 fn scenarios(
     root: &Path,
+    name: &str,
     kernel: &Kernel,
     programs: &Programs,
     attach: &str,
-    args: &Args,
+    filter: &[String],
 ) -> Result<Tally> {
     let mut words = vec!["/bin/scenarios".into()];
-    words.extend(args.filter.iter().map(Into::into));
+    words.extend(filter.iter().map(Into::into));
     let job = Job {
         words,
         environment: vec![
@@ -52,16 +55,14 @@ fn scenarios(
         timeout: PATIENCE,
     };
     let mut tally = Tally::default();
-    let ended = vm::run(root, kernel, programs, &job, |line| {
-        println!("{line}");
+    let code = vm::run(root, kernel, programs, &job, |line| {
+        println!("{name}: {line}");
         tally.read(line);
     })
     .with_context(|| format!("in the VM, by {attach}"))?;
-    println!("the VM ran for {:.0} s", ended.took.as_secs_f32());
     ensure!(
-        ended.code == 0 || tally.failed > 0,
-        "the scenarios ended early, with exit code {}",
-        ended.code
+        code == 0 || tally.failed > 0,
+        "the scenarios ended early, with exit code {code}"
     );
     ensure!(tally.passed + tally.failed > 0, "no test ran");
     Ok(tally)

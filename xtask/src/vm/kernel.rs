@@ -11,12 +11,12 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::cmd;
 
-/// Series, and the suite of the archive that has it; none: what this machine's apt knows.
-const SERIES: [(&str, Option<&str>); 4] = [
-    ("5.10", Some("bullseye")),
-    ("6.1", None),
-    ("6.12", None),
-    ("6.18", Some("trixie-backports")),
+/// Series, and the suite of the archive that has it, should this machine's own not.
+const SERIES: [(&str, &str); 4] = [
+    ("5.10", "bullseye"),
+    ("6.1", "bookworm"),
+    ("6.12", "trixie"),
+    ("6.18", "trixie-backports"),
 ];
 
 /// What the scenarios want of the kernel that is not built in, dependencies first: an iSCSI target,
@@ -71,14 +71,9 @@ impl Kernel {
         let folder = root.join("target/vm/kernels").join(series);
         let image = folder.join("vmlinuz");
         let modules = folder.join("modules");
-        // Both are put there at the end, the modules first.
         if !image.is_file() || !modules.is_dir() {
             fs::create_dir_all(&folder)?;
-            let apt = match suite {
-                None => Apt::of_this_machine(),
-                Some(suite) => Apt::of_suite(&root.join("target/vm/apt"), suite)?,
-            };
-            download(&apt, series, &folder)
+            find_and_download(root, series, suite, &folder)
                 .with_context(|| format!("no kernel {series} can be had"))?;
         }
         Ok(Kernel {
@@ -97,21 +92,22 @@ fn paths(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Unpacks the newest cloud kernel of a series, and keeps its image and a few modules.
-fn download(apt: &Apt, series: &str, folder: &Path) -> Result<()> {
-    let mut packages = apt.packages(&format!("linux-image-{series}."))?;
-    if packages.is_empty() {
-        apt.update()?;
-        packages = apt.packages(&format!("linux-image-{series}."))?;
+/// Takes the newest cloud kernel of a series, of this machine's suite if that has one.
+fn find_and_download(root: &Path, series: &str, suite: &str, folder: &Path) -> Result<()> {
+    let own = Apt::of_this_machine();
+    if let Some(package) = own.newest_kernel(series)? {
+        return download(&own, &package, folder);
     }
-    // Small, and with the drivers of a QEMU machine built in. The signed package has the same
-    // kernel; not every suite has the unsigned one.
-    packages
-        .retain(|name| name.ends_with("-cloud-amd64-unsigned") || name.ends_with("-cloud-amd64"));
-    packages.sort_by(|a, b| by_version(a, b));
-    let package = packages
-        .last()
-        .with_context(|| format!("apt knows no linux-image-{series}.*-cloud-amd64 package"))?;
+    let other = Apt::of_suite(&root.join("target/vm/apt"), suite)?;
+    other.update()?;
+    let package = other.newest_kernel(series)?.with_context(|| {
+        format!("apt knows no linux-image-{series}.*-cloud-amd64 package, in {suite} neither")
+    })?;
+    download(&other, &package, folder)
+}
+
+/// Unpacks a kernel's package, and keeps its image and a few modules.
+fn download(apt: &Apt, package: &str, folder: &Path) -> Result<()> {
     println!("Downloading {package}");
     let new = folder.join("new");
     if new.exists() {
@@ -142,19 +138,24 @@ fn download(apt: &Apt, series: &str, folder: &Path) -> Result<()> {
             .arg(found(&new, "linux-image-")?)
             .arg(&unpacked),
     )?;
-    keep_modules(&unpacked, &folder.join("modules"))?;
-    // Last, so that an interrupted download leaves no image behind.
+    keep_modules(&unpacked, &new.join("modules"))?;
+    let modules = folder.join("modules");
+    if modules.exists() {
+        fs::remove_dir_all(&modules)?;
+    }
     fs::rename(
         found(&unpacked.join("boot"), "vmlinuz-")?,
         folder.join("vmlinuz"),
     )?;
+    // Last, so that an interrupted download leaves none behind.
+    fs::rename(new.join("modules"), &modules)?;
     fs::remove_dir_all(&new)?;
     Ok(())
 }
 
 /// Copies and decompresses those of [`MODULES`] that there are.
 fn keep_modules(unpacked: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to)?;
+    fs::create_dir(to)?;
     let all = cmd::output(Command::new("find").arg(unpacked).args(["-name", "*.ko*"]))?;
     for (n, module) in MODULES.iter().enumerate() {
         let is_it = |path: &&str| path.contains(&format!("/{module}.ko"));
@@ -215,18 +216,23 @@ impl Apt {
         command
     }
 
-    fn packages(&self, start: &str) -> Result<Vec<String>> {
-        let names = cmd::output(self.command("apt-cache").args(["pkgnames", start]))?;
-        Ok(names.lines().map(str::to_owned).collect())
+    /// The package with the newest cloud kernel of a series.
+    fn newest_kernel(&self, series: &str) -> Result<Option<String>> {
+        let start = format!("linux-image-{series}.");
+        let names = cmd::output(self.command("apt-cache").args(["pkgnames", &start]))?;
+        // Small, and with the drivers of a QEMU machine built in. The signed package has the same
+        // kernel; not every suite has the unsigned one.
+        let newest = names
+            .lines()
+            .filter(|name| {
+                name.ends_with("-cloud-amd64-unsigned") || name.ends_with("-cloud-amd64")
+            })
+            .max_by(|a, b| by_version(a, b));
+        Ok(newest.map(str::to_owned))
     }
 
     fn update(&self) -> Result<()> {
-        let mut update = if self.options.is_empty() {
-            cmd::as_root(Path::new("apt-get"))?
-        } else {
-            self.command("apt-get")
-        };
-        let updated = update.args(["-qq", "update"]).status()?;
+        let updated = self.command("apt-get").args(["-qq", "update"]).status()?;
         ensure!(updated.success(), "apt cannot read its package lists");
         Ok(())
     }

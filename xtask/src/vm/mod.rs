@@ -60,6 +60,6 @@ pub fn tcptrace(root: &Path, args: &Args) -> Result<ExitCode> {
         environment,
         timeout: Duration::from_secs(args.timeout),
     };
-    let ended = run(root, &kernel, &programs, &job, |line| println!("{line}"))?;
-    Ok(ExitCode::from(ended.code))
+    let code = run(root, &kernel, &programs, &job, |line| println!("{line}"))?;
+    Ok(ExitCode::from(code))
 }

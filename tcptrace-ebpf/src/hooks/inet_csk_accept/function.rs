@@ -14,13 +14,14 @@
 //! ```
 //! called by `sock_graft`, <https://elixir.bootlin.com/linux/v6.12/source/include/net/sock.h#L1999>
 
+use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::{fentry, fexit, kprobe, kretprobe};
 use aya_ebpf::programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext};
-use tcptrace_ebpf::abi::witness;
+use tcptrace_ebpf::abi::{tally, witness};
 
 use super::{Returned, called, take_call};
-use crate::maps::{CALLS, Call};
+use crate::maps::{self, CALLS};
 use crate::memory::Probed;
 use crate::settings::{ACCEPT_ARGS, PROTO_ACCEPT_ARG_ERR};
 use crate::sock::Sock;
@@ -31,7 +32,10 @@ use crate::task::Task;
 
 #[fentry(function = "inet_csk_accept")]
 pub fn accept_fentry4(ctx: FEntryContext) -> i32 {
-    entered(ctx.arg(0), ctx.arg(2));
+    // SAFETY: the context is an array of the arguments. The helper reads it, because verifiers
+    // older than Linux 5.17 let no program load a pointer to an integer (`btf_ctx_access`).
+    let error = unsafe { Probed::read_at(ctx.as_ptr().cast::<u8>().add(2 * size_of::<u64>())) };
+    entered(ctx.arg(0), error);
     0
 }
 
@@ -99,22 +103,25 @@ fn entered(listener: *const u8, error: u64) {
 
 #[inline(always)]
 fn left(child: *const u8, witness: u8) {
-    let Some(call) = take_call() else {
-        // security_sock_graft tells of a child; a failure of a call that began before the hooks
-        // were attached has nobody to tell of it.
+    let id = bpf_get_current_pid_tgid();
+    let Some(call) = CALLS.get_ptr_mut(id) else {
+        // Only calls that began with all hooks attached pass here, so this one's entry was missed:
+        // `CALLS` was full, or the kernel skipped the program. security_sock_graft tells of a
+        // child; a failure is lost, which was counted there and by the kernel.
+        maps::add_to_tally(tally::MISSED_CALLS);
         return;
     };
     let child = Sock::<Probed>::new(child);
+    // SAFETY: only this task touches its own entry.
+    let call = unsafe {
+        (*call).told = child.id();
+        *call
+    };
     let result = if child.is_null() {
+        let _ = CALLS.remove(id);
         // SAFETY: where the kernel has just stored the error, on the caller's stack.
         unsafe { Probed::read_at(call.error as *const u8) }
     } else {
-        let told = Call {
-            told: child.id(),
-            ..call
-        };
-        // There is room: this call's own place was freed a moment ago.
-        let _ = CALLS.insert(bpf_get_current_pid_tgid(), told, 0);
         0
     };
     Returned {

@@ -24,6 +24,9 @@ use crate::memory::Probed;
 use crate::sock::Sock;
 
 /// Remembers that the current task has called accept().
+///
+/// A call that finds no room is an event lost, whatever the filter: which connection it will take
+/// nobody knows yet. Its return may still be seen, with a time of call that is unknown.
 #[inline(always)]
 fn called(listener: Sock<Probed>, error: u64) {
     let call = Call {
@@ -33,7 +36,9 @@ fn called(listener: Sock<Probed>, error: u64) {
         told: 0,
     };
     if CALLS.insert(bpf_get_current_pid_tgid(), call, 0).is_err() {
-        maps::add_to_tally(tally::UNTRACKED_CALLS);
+        maps::add_to_tally(tally::MISSED_CALLS);
+        count(hook::ACCEPT, |counters| counters.seen += 1);
+        maps::count_lost(hook::ACCEPT);
     }
 }
 
@@ -81,7 +86,7 @@ impl Returned {
         if self.child.has_fastopen_request() {
             flags |= accept_flag::FASTOPEN;
         }
-        if self.call.is_none() && maps::tally(tally::UNTRACKED_CALLS) == 0 {
+        if self.call.is_none() && maps::tally(tally::MISSED_CALLS) == 0 {
             flags |= accept_flag::BLOCKED_AT_ATTACH;
         }
         let payload = Accept {

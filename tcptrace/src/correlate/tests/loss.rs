@@ -79,6 +79,17 @@ fn missed_transition_without_a_loss_is_a_gap() {
 }
 
 #[test]
+fn a_call_that_was_not_seen_may_have_been_skipped() {
+    let mut t = trace();
+    t.correlator.missed();
+    t.establish(&child(2));
+    t.accept(listener().accepts(&child(2), Called::BeforeTrace));
+    t.finish();
+    assert_eq!(t.verdict(1), Verdict::Unknown);
+    assert!(t.reason(1).contains("when it was called was not seen"));
+}
+
+#[test]
 fn established_lost_makes_the_wait_unknown() {
     let mut t = syn_recv();
     t.lost = 1;

@@ -88,6 +88,10 @@ impl Sock {
             backlog_len: 0,
             backlog_max: self.backlog_max,
             held: false,
+            fin_received: false,
+            orphaned: false,
+            srtt_ns: None,
+            uid: 0,
             err: None,
         }
     }

@@ -36,11 +36,22 @@ fn filters(x: &Session) -> String {
         })
 }
 
-/// `inet_sock_set_state by tp_btf, inet_csk_accept not attached`
+/// `inet_sock_set_state by tp_btf, inet_csk_accept by syscall (fentry: EPERM, kprobe: ENOENT)`
 fn hooks(x: &Session) -> String {
-    let hooks = x.hooks.iter().map(|(hook, carrier)| match carrier {
-        Some(carrier) => format!("{} by {carrier}", hook.name()),
-        None => format!("{} not attached", hook.name()),
+    let hooks = x.hooks.iter().map(|(hook, carrier)| {
+        let taken = match carrier {
+            Some(carrier) => format!("{} by {carrier}", hook.name()),
+            None => format!("{} not attached", hook.name()),
+        };
+        let refused = x.refused.get(hook).map_or(&[][..], Vec::as_slice);
+        let refused: Vec<String> = refused
+            .iter()
+            .map(|it| format!("{}: {}", it.carrier, it.reason))
+            .collect();
+        match refused.is_empty() {
+            true => taken,
+            false => format!("{taken} ({})", refused.join(", ")),
+        }
     });
     hooks.collect::<Vec<_>>().join(", ")
 }

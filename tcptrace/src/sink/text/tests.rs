@@ -34,7 +34,7 @@ fn session() {
         &[Line::Session(samples::session())],
         &[
             "tcptrace 0.1.0 on Linux 6.18.5: TCP, port 7878",
-            "hooks: inet_sock_set_state by tp_btf, inet_csk_accept not attached",
+            "hooks: inet_sock_set_state by tp_btf, inet_csk_accept not attached (fentry: EPERM, kprobe: ENOENT)",
             "not seen: accept(): no hook could be attached, so there are no verdicts",
             "TIME (UTC)       CONN  FROM → TO                          STATE                     IN STATE  PROCESS",
         ],

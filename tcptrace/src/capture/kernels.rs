@@ -1,0 +1,152 @@
+//! What differs between the kernels from Linux 5.10 on, as far as tcptrace meets it.
+//!
+//! One table, because such knowledge rots when it is scattered. Most rows need no decision: a
+//! program that a kernel cannot run does not load, a structure that it has not is not in its BTF,
+//! and both are tried (`hooks.rs`, `btf.rs`). Only where neither tells, the version decides; those
+//! rows have names. `tcptrace doctor` prints what the running kernel lacks.
+
+use aya::util::KernelVersion;
+
+/// Something that newer kernels have.
+pub struct Change {
+    /// The first version that has it: major, minor.
+    pub since: (u8, u8),
+    pub what: &'static str,
+    /// Where it came from.
+    pub source: &'static str,
+    /// What tcptrace does on older kernels.
+    pub before: &'static str,
+}
+
+/// Decides whether `state_btf` calls the helper.
+pub const SOCKET_COOKIE: Change = Change {
+    since: (5, 12),
+    what: "bpf_get_socket_cookie() in tracing programs",
+    source: "https://git.kernel.org/torvalds/c/c5dbb89fc2ac",
+    before: "a cookie is shown only once someone else has asked for it, as `ss -e` does",
+};
+
+/// Decides whether an acceptor's listener is looked for in its registers.
+pub const TASK_REGISTERS: Change = Change {
+    since: (5, 15),
+    what: "bpf_task_pt_regs()",
+    source: "https://git.kernel.org/torvalds/c/dd6e10fbd9fb",
+    before: "by fentry and kprobe, the listener of an accept() that was blocked when tracing began \
+             is told from its address alone",
+};
+
+/// Decides whether the state hook gets its backup.
+pub const RAW_TRACEPOINT_GUARD: Change = Change {
+    since: (6, 1),
+    what: "a tracepoint's program is skipped, and counted, where it would run on top of itself",
+    source: "https://git.kernel.org/torvalds/c/05b24ff9b2cf",
+    before: "the program runs on top of itself, so the state hook needs no backup",
+};
+
+/// Every row, by version.
+pub const CHANGES: &[Change] = &[
+    Change {
+        since: (5, 5),
+        what: "BTF tracepoints and BTF trampolines (fentry, fexit)",
+        source: "https://git.kernel.org/torvalds/c/fec56f5890d9",
+        before: "raw tracepoints and kprobes",
+    },
+    Change {
+        since: (5, 8),
+        what: "the BPF ring buffer",
+        source: "https://git.kernel.org/torvalds/c/457f44363a88",
+        before: "refuses to trace",
+    },
+    Change {
+        since: (5, 11),
+        what: "eBPF maps are charged to the memory control group",
+        source: "https://git.kernel.org/torvalds/c/3ac1f01b43b6",
+        before: "RLIMIT_MEMLOCK is raised, which takes CAP_SYS_RESOURCE",
+    },
+    SOCKET_COOKIE,
+    Change {
+        since: (5, 12),
+        what: "recursion_misses, the kernel's count of the runs that it has skipped",
+        source: "https://git.kernel.org/torvalds/c/9ed9e9ba2337",
+        before: "recursion_misses is null: this kernel skips runs of kprobes only, without a count",
+    },
+    TASK_REGISTERS,
+    Change {
+        since: (5, 15),
+        what: "links for kprobes and classic tracepoints",
+        source: "https://git.kernel.org/torvalds/c/b89fbfbb854c",
+        before: "aya attaches them by PERF_EVENT_IOC_SET_BPF, to the same effect",
+    },
+    Change {
+        since: (5, 16),
+        what: "the verifier's count of instructions",
+        source: "https://git.kernel.org/torvalds/c/aba64c7da983",
+        before: "doctor leaves it out",
+    },
+    Change {
+        since: (5, 17),
+        what: "programs may load an argument that is a pointer to an integer",
+        source: "https://git.kernel.org/torvalds/c/bb6728d75611",
+        before: "no difference: fentry at inet_csk_accept reads `int *err` through a helper",
+    },
+    Change {
+        since: (5, 17),
+        what: "bpf_get_func_ret()",
+        source: "https://git.kernel.org/torvalds/c/f92c1e183604",
+        before: "no difference: fexit takes the result from its place behind the arguments",
+    },
+    RAW_TRACEPOINT_GUARD,
+    Change {
+        since: (6, 10),
+        what: "inet_csk_accept() has two parameters instead of four",
+        source: "https://git.kernel.org/torvalds/c/92ef0fd55ac8",
+        before: "no difference: BTF tells how many, and there are programs for each",
+    },
+    Change {
+        since: (6, 15),
+        what: "LISTEN to SYN_RECV names the peer",
+        source: "https://elixir.bootlin.com/linux/v6.15/source/net/ipv4/inet_connection_sock.c",
+        before: "the peer is null there, and known from SYN_RECV to ESTABLISHED on",
+    },
+];
+
+impl Change {
+    /// Whether a kernel has it, by its version. One that does not tell its version has nothing.
+    pub fn is_in(&self, kernel: Option<KernelVersion>) -> bool {
+        let (major, minor) = self.since;
+        kernel >= Some(KernelVersion::new(major, minor, 0))
+    }
+}
+
+/// What a kernel lacks.
+pub fn lacking(kernel: Option<KernelVersion>) -> impl Iterator<Item = &'static Change> {
+    CHANGES.iter().filter(move |change| !change.is_in(kernel))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn linux(major: u8, minor: u8) -> Option<KernelVersion> {
+        Some(KernelVersion::new(major, minor, 7))
+    }
+
+    #[test]
+    fn the_table_is_in_order_and_has_sources() {
+        assert!(CHANGES.is_sorted_by_key(|change| change.since));
+        for change in CHANGES {
+            assert!(change.source.starts_with("https://"), "{}", change.what);
+        }
+    }
+
+    #[test]
+    fn the_version_decides() {
+        assert!(!SOCKET_COOKIE.is_in(linux(5, 11)));
+        assert!(SOCKET_COOKIE.is_in(linux(5, 12)));
+        assert!(!RAW_TRACEPOINT_GUARD.is_in(linux(5, 19)));
+        assert!(RAW_TRACEPOINT_GUARD.is_in(linux(6, 1)));
+        assert!(!TASK_REGISTERS.is_in(None));
+        assert_eq!(lacking(linux(6, 12)).count(), 1);
+        assert_eq!(lacking(linux(6, 18)).count(), 0);
+    }
+}
