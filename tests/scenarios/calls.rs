@@ -23,7 +23,7 @@ fn an_accept_that_must_not_wait_fails_with_eagain() {
     listener.set_nonblocking(true).unwrap();
     let error = listener.accept().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WouldBlock);
-    let client = connect(port);
+    let client = connect_queued(port);
     close(client, accept(&listener).stream);
     tracer.wait_for_ends(2);
     let trace = tracer.stop();
@@ -107,7 +107,7 @@ fn accept_without_a_4_is_seen_as_well() {
     let port = lab.port();
     let tracer = lab.trace();
     let listener = listen(port);
-    let client = connect(port);
+    let client = connect_queued(port);
     // SAFETY: accept() may be given no place for the address.
     let fd = unsafe {
         let null = std::ptr::null_mut::<libc::c_void>();

@@ -14,7 +14,7 @@ fn ipv6_is_shown_as_ipv6() {
     let here = SocketAddr::from((Ipv6Addr::LOCALHOST, lab.port()));
     let tracer = lab.trace();
     let listener = listen_at(here, BACKLOG);
-    close(connect_to(here), accept(&listener).stream);
+    close(connect_queued_to(here), accept(&listener).stream);
     tracer.wait_for_ends(2);
     let trace = tracer.stop();
 
@@ -32,7 +32,7 @@ fn ipv4_on_an_ipv6_listener_is_shown_as_ipv4() {
     let tracer = lab.trace();
     let listener = listen_at((DUAL, port).into(), BACKLOG);
     let accepted = {
-        let client = connect_to((Ipv4Addr::LOCALHOST, port).into());
+        let client = connect_queued_to((Ipv4Addr::LOCALHOST, port).into());
         let accepted = accept(&listener);
         close(client, accepted.stream);
         accepted.peer
@@ -67,10 +67,10 @@ fn minus_4_takes_ipv4_on_an_ipv6_listener() {
     let port = lab.port();
     let tracer = lab.trace_with(&["-4"]);
     let listener = listen_at((DUAL, port).into(), BACKLOG);
-    let client = connect(port);
+    let client = connect_queued(port);
     let client_port = port_of(&client);
     close(client, accept(&listener).stream);
-    let v6 = connect_to((Ipv6Addr::LOCALHOST, port).into());
+    let v6 = connect_queued_to((Ipv6Addr::LOCALHOST, port).into());
     close(v6, accept(&listener).stream);
     tracer.wait_for_ends(2);
     let trace = tracer.stop_filtered(|ends| ends.laddr.is_ipv4());

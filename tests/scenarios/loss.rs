@@ -18,7 +18,7 @@ fn what_is_lost_is_counted_and_what_was_open_is_incomplete() {
 
     let listener = listen(calm);
     let open: Vec<_> = (0..OPEN)
-        .map(|_| (connect(calm), accept(&listener).stream))
+        .map(|_| (connect_queued(calm), accept(&listener).stream))
         .collect();
     tracer.wait_for(OPEN, "connections to be open", |line| line.is("accept"));
 

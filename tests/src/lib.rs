@@ -36,13 +36,22 @@ use std::time::{Duration, Instant};
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Looks until `look` finds something.
-pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    look_until(what, look, || std::thread::sleep(Duration::from_millis(1)))
+}
+
+/// As [`eventually`], and keeps its CPU busy meanwhile, so as to miss no moment.
+pub fn eventually_at_once<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    look_until(what, look, std::hint::spin_loop)
+}
+
+fn look_until<T>(what: &str, mut look: impl FnMut() -> Option<T>, pause: impl Fn()) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = look() {
             return found;
         }
         assert!(Instant::now() < deadline, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(1));
+        pause();
     }
 }

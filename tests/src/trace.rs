@@ -168,6 +168,29 @@ impl Trace {
             .collect()
     }
 
+    /// Asserts that there were `n` connections, each from its beginning to its end, on both sides,
+    /// and with an accept() of its own.
+    #[track_caller]
+    pub fn tells_each_once(&self, n: usize) {
+        for side in ["server", "client"] {
+            let connections = self.connections(side);
+            assert_eq!(connections.len(), n, "{side}");
+            for line in connections {
+                line.shows(&[("complete", &true), ("state", &"CLOSE")]);
+            }
+        }
+        let mut accepted: Vec<u64> = self.accepts().iter().map(|it| it.num("conn")).collect();
+        accepted.sort();
+        accepted.dedup();
+        assert_eq!(accepted.len(), n, "accepts of different connections");
+    }
+
+    /// Which of fentry, kprobe and syscall saw accept().
+    pub fn accept_carrier(&self) -> &str {
+        let carrier = &self.session()["hooks"]["inet_csk_accept"];
+        carrier.as_str().expect("accept() was hooked")
+    }
+
     /// The transitions of one connection or listener that the tracepoint printed.
     pub fn transitions(&self, conn: &Value) -> Vec<&Line> {
         self.own("transition")

@@ -2,8 +2,10 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::task::{join, now_ns, spawn};
@@ -58,6 +60,43 @@ pub fn connect_to(addr: SocketAddr) -> TcpStream {
     TcpStream::connect(addr).expect("connect")
 }
 
+/// As [`connect`], to a listener of this machine that nobody accepts from meanwhile: when this
+/// returns the server's end is ESTABLISHED, too.
+pub fn connect_queued(port: u16) -> TcpStream {
+    connect_queued_to((LOOPBACK, port).into())
+}
+
+/// The client is connected as soon as it has sent the final ACK. On a slow machine that may have
+/// to wait for ksoftirqd, and an accept() that is called at once would be there before it.
+pub fn connect_queued_to(addr: SocketAddr) -> TcpStream {
+    let client = connect_to(addr);
+    wait_for_the_other_end(&client);
+    client
+}
+
+/// Waits until the server's end of a connection is ESTABLISHED.
+pub fn wait_for_the_other_end(client: &TcpStream) {
+    let server = client.peer_addr().expect("a connected socket").port();
+    let ends = (server, port_of(client));
+    crate::eventually("the server's end to be ESTABLISHED", || {
+        is_established(ends).then_some(())
+    });
+}
+
+/// Whether this namespace has such a socket: its own port and its peer's.
+fn is_established((local, remote): (u16, u16)) -> bool {
+    // `0: 0100007F:1F90 0100007F:C350 01 …`: the two ends, and the state's number.
+    const ESTABLISHED: &str = "01";
+    let tables = ["tcp", "tcp6"].map(|it| format!("/proc/thread-self/net/{it}"));
+    let tables = tables.map(|path| std::fs::read_to_string(path).unwrap_or_default());
+    let [local, remote] = [local, remote].map(|port| format!(":{port:04X}"));
+    tables.iter().flat_map(|table| table.lines()).any(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let mut next = || words.next().unwrap_or_default();
+        next().ends_with(&local) && next().ends_with(&remote) && next() == ESTABLISHED
+    })
+}
+
 /// The port that the kernel chose for a client.
 pub fn port_of(client: &TcpStream) -> u16 {
     client.local_addr().expect("a bound socket").port()
@@ -81,6 +120,15 @@ pub fn accept(listener: &TcpListener) -> Accepted {
         called_ns,
         returned_ns,
     }
+}
+
+/// Waits without sleeping until accept() would give something. No accept() is called for it.
+pub fn wait_until_queued(listener: &TcpListener) {
+    let mut wanted = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+    crate::eventually_at_once("a connection in the accept queue", || {
+        let ready = poll(&mut wanted, PollTimeout::ZERO).expect("poll");
+        (ready > 0).then_some(())
+    });
 }
 
 pub fn say(stream: &mut TcpStream) {
@@ -118,14 +166,15 @@ pub fn reset(stream: TcpStream) {
         .expect("SO_LINGER");
 }
 
-/// A whole connection over a listener of its own, closed by the client first; the client's port.
+/// A whole connection over a listener of its own, queued before it is accepted and closed by the
+/// client first; the client's port.
 pub fn talk(port: u16) -> u16 {
     talk_at((LOOPBACK, port).into())
 }
 
 pub fn talk_at(addr: SocketAddr) -> u16 {
     let listener = listen_at(addr, BACKLOG);
-    let client = connect_to(addr);
+    let client = connect_queued_to(addr);
     let client_port = port_of(&client);
     close(client, accept(&listener).stream);
     client_port

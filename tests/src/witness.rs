@@ -18,8 +18,9 @@ const TRACEFS: &str = "/sys/kernel/tracing";
 /// Enough for the largest storm, on each CPU.
 const BUFFER_KB: &str = "8192";
 
-/// Both clocks are read microseconds apart; a hypervisor may steal the CPU in between.
-const CLOCKS_APART_NS: u64 = 100_000_000;
+/// The clock is read twice, microseconds apart; a hypervisor may steal the CPU in between, and a
+/// busy host that emulates two CPUs in turn does so for a while.
+const CLOCKS_APART_NS: u64 = 1_000_000_000;
 
 /// An ftrace instance that records state changes.
 pub struct Witness {

@@ -1,12 +1,13 @@
-//! PID 1 of a test VM: mounts, runs one job, says how it ended, powers off.
+//! PID 1 of a test VM: loads the kernel's modules, mounts, runs one job, says how it ended, powers off.
 //!
 //! The job is in /etc/job: `NAME=value` lines, an empty line, then the program and its arguments,
 //! a line each (xtask/src/vm/machine.rs writes it).
 
 use std::ffi::CString;
+use std::os::fd::AsRawFd;
 use std::process::{Command, ExitStatus};
 
-const MOUNTS: [(&str, &str); 7] = [
+const MOUNTS: [(&str, &str); 8] = [
     ("proc", "/proc"),
     ("sysfs", "/sys"),
     ("devtmpfs", "/dev"),
@@ -14,9 +15,14 @@ const MOUNTS: [(&str, &str); 7] = [
     ("tracefs", "/sys/kernel/tracing"),
     ("bpf", "/sys/fs/bpf"),
     ("cgroup2", "/sys/fs/cgroup"),
+    ("configfs", "/sys/kernel/config"),
 ];
 
+/// Modules lie here, named in the order in which they want to be loaded.
+const MODULES: &str = "/modules";
+
 fn main() {
+    load_modules();
     for (kind, at) in MOUNTS {
         mount(kind, at);
     }
@@ -54,6 +60,29 @@ fn exit_code(status: ExitStatus) -> i32 {
     status
         .code()
         .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+}
+
+/// As with file systems, what is not there is missed by those who need it.
+fn load_modules() {
+    let folder = std::fs::read_dir(MODULES).into_iter().flatten().flatten();
+    let mut modules: Vec<_> = folder.map(|entry| entry.path()).collect();
+    modules.sort();
+    for module in modules {
+        let loaded = std::fs::File::open(&module).and_then(|file| finit_module(&file));
+        if let Err(error) = loaded {
+            println!("vm-init: {}: {error}", module.display());
+        }
+    }
+}
+
+fn finit_module(module: &std::fs::File) -> std::io::Result<()> {
+    // SAFETY: the kernel reads the file and an empty C string.
+    let result =
+        unsafe { libc::syscall(libc::SYS_finit_module, module.as_raw_fd(), c"".as_ptr(), 0) };
+    match result {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
 }
 
 /// A file system that the kernel lacks is missed by those who need it, not here.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::Duration;
 
-use tests::traffic::{accept, close, connect, hear, listen, say};
+use tests::traffic::{accept, close, connect_queued, hear, listen, say};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -50,7 +50,7 @@ fn talk(port: u16) {
     // The scenario takes a look at the tracer meanwhile.
     sleep(Duration::from_millis(300));
     let listener = listen(port);
-    let mut client = connect(port);
+    let mut client = connect_queued(port);
     say(&mut client);
     let mut server = accept(&listener).stream;
     hear(&mut server);

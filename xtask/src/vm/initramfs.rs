@@ -23,7 +23,7 @@ impl<W: Write> Initramfs<W> {
     /// Begins with the folders and the console that an init needs.
     pub fn new(out: W) -> io::Result<Initramfs<W>> {
         let mut archive = Initramfs { out, inodes: 0 };
-        for folder in ["bin", "dev", "etc", "proc", "sys", "tmp"] {
+        for folder in ["bin", "dev", "etc", "modules", "proc", "sys", "tmp"] {
             archive.entry(folder, FOLDER, (0, 0), &[])?;
         }
         archive.entry("dev/console", CONSOLE, (5, 1), &[])?;

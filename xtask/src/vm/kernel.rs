@@ -19,11 +19,22 @@ const SERIES: [(&str, &str); 4] = [
     ("6.18", "trixie-backports"),
 ];
 
+/// What the scenarios want of the kernel that is not built in, dependencies first: an iSCSI target,
+/// whose kernel thread calls accept().
+const MODULES: [&str; 4] = [
+    "configfs",
+    "scsi_common",
+    "target_core_mod",
+    "iscsi_target_mod",
+];
+
 /// A kernel that can be booted.
 pub struct Kernel {
     /// Such as `6.12`.
     pub series: String,
     pub image: PathBuf,
+    /// Files of [`MODULES`], decompressed, named in the order in which they want to be loaded.
+    pub modules: Vec<PathBuf>,
 }
 
 impl Kernel {
@@ -59,7 +70,8 @@ impl Kernel {
         })?;
         let folder = root.join("target/vm/kernels").join(series);
         let image = folder.join("vmlinuz");
-        if !image.is_file() {
+        let modules = folder.join("modules");
+        if !image.is_file() || !modules.is_dir() {
             fs::create_dir_all(&folder)?;
             find_and_download(root, series, suite, &folder)
                 .with_context(|| format!("no kernel {series} can be had"))?;
@@ -67,8 +79,17 @@ impl Kernel {
         Ok(Kernel {
             series: series.to_owned(),
             image,
+            modules: paths(&modules)?,
         })
     }
+}
+
+/// The paths of a folder's entries, in order.
+fn paths(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
+    let mut paths: Vec<PathBuf> = entries.collect::<Result<_>>()?;
+    paths.sort();
+    Ok(paths)
 }
 
 /// Takes the newest cloud kernel of a series, of this machine's suite if that has one.
@@ -85,14 +106,20 @@ fn find_and_download(root: &Path, series: &str, suite: &str, folder: &Path) -> R
     download(&other, &package, folder)
 }
 
-/// Unpacks a kernel's package, and keeps its image.
+/// Unpacks a kernel's package, and keeps its image and a few modules.
 fn download(apt: &Apt, package: &str, folder: &Path) -> Result<()> {
     println!("Downloading {package}");
+    let new = folder.join("new");
+    if new.exists() {
+        // An interrupted download's.
+        fs::remove_dir_all(&new)?;
+    }
+    fs::create_dir(&new)?;
     cmd::run(
         apt.command("apt-get")
             // apt's own user may not write here, and apt warns of it when run as root.
             .args(["-qq", "-o", "APT::Sandbox::User=root", "download", package])
-            .current_dir(folder),
+            .current_dir(&new),
     )?;
     let found = |in_folder: &Path, start: &str| -> Result<PathBuf> {
         let mut names = fs::read_dir(in_folder)?.filter_map(|entry| Some(entry.ok()?.path()));
@@ -104,19 +131,45 @@ fn download(apt: &Apt, package: &str, folder: &Path) -> Result<()> {
             .find(matches)
             .with_context(|| format!("no {start}* in {}", in_folder.display()))
     };
-    let unpacked = folder.join("unpacked");
+    let unpacked = new.join("unpacked");
     cmd::run(
         Command::new("dpkg-deb")
             .arg("-x")
-            .arg(found(folder, "linux-image-")?)
+            .arg(found(&new, "linux-image-")?)
             .arg(&unpacked),
     )?;
-    // Last, so that an interrupted download leaves no image behind.
+    keep_modules(&unpacked, &new.join("modules"))?;
+    let modules = folder.join("modules");
+    if modules.exists() {
+        fs::remove_dir_all(&modules)?;
+    }
     fs::rename(
         found(&unpacked.join("boot"), "vmlinuz-")?,
         folder.join("vmlinuz"),
     )?;
-    fs::remove_dir_all(&unpacked)?;
+    // Last, so that an interrupted download leaves none behind.
+    fs::rename(new.join("modules"), &modules)?;
+    fs::remove_dir_all(&new)?;
+    Ok(())
+}
+
+/// Copies and decompresses those of [`MODULES`] that there are.
+fn keep_modules(unpacked: &Path, to: &Path) -> Result<()> {
+    fs::create_dir(to)?;
+    let all = cmd::output(Command::new("find").arg(unpacked).args(["-name", "*.ko*"]))?;
+    for (n, module) in MODULES.iter().enumerate() {
+        let is_it = |path: &&str| path.contains(&format!("/{module}.ko"));
+        let Some(path) = all.lines().find(is_it) else {
+            continue;
+        };
+        let kept = to.join(format!("{n}-{module}.ko"));
+        if path.ends_with(".xz") {
+            let file = fs::File::create(&kept)?;
+            cmd::run(Command::new("xz").args(["-dc", path]).stdout(file))?;
+        } else {
+            fs::copy(path, &kept)?;
+        }
+    }
     Ok(())
 }
 

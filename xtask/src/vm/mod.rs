@@ -1,8 +1,9 @@
 //! Other kernels, in QEMU under software emulation.
 //!
-//! A VM here is a kernel of Debian's, and an initramfs with three things in it: an init of our own
-//! (tests/src/bin/vm-init.rs), the programs to run, and the job, one word a line. The init mounts
-//! the file systems, starts the job, prints `vm-exit: N` on the serial console and powers off.
+//! A VM here is a kernel of Debian's, and an initramfs with four things in it: an init of our own
+//! (tests/src/bin/vm-init.rs), a few of the kernel's modules, the programs to run, and the job, one
+//! word a line. The init loads the modules, mounts the file systems, starts the job, prints
+//! `vm-exit: N` on the serial console and powers off.
 //! There is no disk, no network and no shared folder: what a VM has to say, it says on that
 //! console, and a boot takes about three seconds.
 
@@ -28,7 +29,7 @@ pub use self::kernel::Kernel;
 pub use self::machine::{Job, run};
 
 /// Debian packages that it takes to run a VM.
-pub const PACKAGES: [&str; 1] = ["qemu-system-x86"];
+pub const PACKAGES: [&str; 2] = ["qemu-system-x86", "xz-utils"];
 
 #[derive(clap::Args)]
 pub struct Args {

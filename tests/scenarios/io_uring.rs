@@ -1,0 +1,139 @@
+//! accept() without a system call of its own: asked for by io_uring.
+
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use io_uring::squeue::{self, Flags};
+use io_uring::{IoUring, opcode, types};
+use tests::task::{pid, tid};
+use tests::traffic::*;
+use tests::{Lab, Trace};
+
+/// An io_uring, or `None` where the kernel has none to give.
+fn ring() -> Option<IoUring> {
+    // By Docker's seccomp filter, by sysctl kernel.io_uring_disabled, by the configuration.
+    const REFUSED: [i32; 3] = [libc::EPERM, libc::EACCES, libc::ENOSYS];
+    match IoUring::new(4) {
+        Ok(ring) => Some(ring),
+        Err(error) if error.raw_os_error().is_some_and(|it| REFUSED.contains(&it)) => {
+            eprintln!("skipped: io_uring_setup: {error}");
+            None
+        }
+        Err(error) => panic!("io_uring_setup: {error}"),
+    }
+}
+
+fn accept_from(listener: &impl AsRawFd, flags: Flags) -> squeue::Entry {
+    let (no_address, no_length) = (std::ptr::null_mut(), std::ptr::null_mut());
+    opcode::Accept::new(types::Fd(listener.as_raw_fd()), no_address, no_length)
+        .build()
+        .flags(flags)
+}
+
+fn submit(ring: &mut IoUring, entry: &squeue::Entry) {
+    // SAFETY: the entry names a descriptor, and no memory.
+    unsafe { ring.submission().push(entry) }.expect("room in the ring");
+    ring.submit().expect("io_uring_enter");
+}
+
+fn completed(ring: &mut IoUring) -> std::net::TcpStream {
+    ring.submit_and_wait(1).expect("io_uring_enter");
+    let fd = ring.completion().next().expect("a completion").result();
+    assert!(fd >= 0, "accept by io_uring: {fd}");
+    // SAFETY: the descriptor is new and nobody else's.
+    unsafe { OwnedFd::from_raw_fd(fd) }.into()
+}
+
+/// A connection that is queued, and accepted by such an entry; the server closes first.
+fn queued_connection(flags: Flags) -> Option<Trace> {
+    let lab = Lab::new();
+    let port = lab.port();
+    let mut ring = ring()?;
+    let tracer = lab.trace();
+    let listener = listen(port);
+    let client = connect_queued(port);
+    submit(&mut ring, &accept_from(&listener, flags));
+    close(completed(&mut ring), client);
+    tracer.wait_for_ends(2);
+    Some(tracer.stop())
+}
+
+/// Seen by its system call, it is not: the trace says so, and does not guess.
+fn is_unseen(trace: &Trace) {
+    assert!(trace.accepts().is_empty());
+    trace.server().shows(&[
+        ("verdict", &"unknown"),
+        (
+            "reason",
+            &"a process had it, but no accept() of it was seen",
+        ),
+        ("complete", &true),
+    ]);
+    let unseen = trace.session()["unseen"].as_array().expect("a list");
+    let told = |line: &serde_json::Value| line.as_str().expect("a text").contains("io_uring");
+    assert!(unseen.iter().any(told), "{}", trace.session());
+}
+
+#[test]
+fn an_accept_by_io_uring_is_its_submitters() {
+    let Some(trace) = queued_connection(Flags::empty()) else {
+        return;
+    };
+    if trace.accept_carrier() == "syscall" {
+        return is_unseen(&trace);
+    }
+    trace.accept().shows(&[("pid", &pid()), ("tid", &tid())]);
+    let server = trace.server();
+    server.shows(&[
+        ("verdict", &"queued"),
+        ("pid", &pid()),
+        ("tid", &tid()),
+        ("comm", &trace.client()["comm"]),
+        ("pid_source", &"accept"),
+    ]);
+}
+
+#[test]
+fn an_accept_by_a_worker_of_io_uring_is_the_workers() {
+    let Some(trace) = queued_connection(Flags::ASYNC) else {
+        return;
+    };
+    if trace.accept_carrier() == "syscall" {
+        return is_unseen(&trace);
+    }
+    // The kernel's thread, which is one of this process.
+    let server = trace.server();
+    server.shows(&[("verdict", &"queued"), ("pid", &pid())]);
+    let accept = trace.accept();
+    assert_ne!(accept["tid"], tid());
+    accept.shows(&[("pid", &pid()), ("tid", &server["tid"])]);
+    let comm = accept.text("comm");
+    assert!(comm.starts_with("iou-wrk-"), "{comm}");
+}
+
+/// io_uring tries without waiting, and once more when there is a connection.
+#[test]
+fn an_accept_that_waits_in_io_uring_gives_one_connection() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let Some(mut ring) = ring() else {
+        return;
+    };
+    let tracer = lab.trace();
+    let listener = listen(port);
+    submit(&mut ring, &accept_from(&listener, Flags::empty()));
+    let client = connect_queued(port);
+    close(completed(&mut ring), client);
+    tracer.wait_for_ends(2);
+    let trace = tracer.stop();
+
+    if trace.accept_carrier() == "syscall" {
+        return is_unseen(&trace);
+    }
+    let failed = trace.failed_accepts();
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    failed[0].shows(&[("error", &"EAGAIN"), ("tid", &tid())]);
+    trace.accept().shows(&[("pid", &pid()), ("tid", &tid())]);
+    trace
+        .server()
+        .shows(&[("tid", &tid()), ("complete", &true)]);
+}
