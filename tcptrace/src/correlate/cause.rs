@@ -1,0 +1,174 @@
+//! Why a socket changed its state: the segment, system call or timer, as far as the evidence goes.
+//!
+//! The tracepoint prints no reason, but for most pairs of states only one path in the kernel leads
+//! from the one to the other. Where several do, the socket's error and the context decide, and
+//! where these do not either, the cause is `None`.
+
+use crate::event::{Context, SetState, State};
+use crate::fields::Cause;
+
+/// A cause, the kernel function that acts on it (Linux 6.12), and where RFC 9293 has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Why {
+    pub cause: Cause,
+    pub function: &'static str,
+    /// Section of RFC 9293.
+    pub rfc: &'static str,
+}
+
+const fn why(cause: Cause, function: &'static str, rfc: &'static str) -> Option<Why> {
+    Some(Why {
+        cause,
+        function,
+        rfc,
+    })
+}
+
+/// Section 3.10.7.4, what a segment does in the synchronized states.
+const SEGMENT: &str = "3.10.7.4";
+/// Section 3.10.4, the CLOSE call.
+const CLOSE_CALL: &str = "3.10.4";
+
+/// Why this change happened. `was_orphaned`: at the change before, no process had the socket.
+pub(super) fn cause(change: &SetState, was_orphaned: bool) -> Option<Why> {
+    use State::*;
+    match (change.oldstate, change.newstate) {
+        (Close, Listen) => why(Cause::Listen, "inet_csk_listen_start", "3.10.1"),
+        (Close, SynSent) => why(Cause::Connect, connect_function(change), "3.10.1"),
+        (SynSent, Established) => why(Cause::SynAckReceived, "tcp_finish_connect", "3.10.7.3"),
+        (SynSent, SynRecv) => why(
+            Cause::SynReceived,
+            "tcp_rcv_synsent_state_process",
+            "3.10.7.3",
+        ),
+        // Not the SYN: the kernel makes the socket when the handshake's last segment is there,
+        // except for Fast Open, where it is made at the SYN.
+        (Listen, SynRecv) => None,
+        (SynRecv, Established) => why(Cause::AckReceived, "tcp_rcv_state_process", SEGMENT),
+        (Established | SynRecv, CloseWait) | (FinWait1, Closing) => {
+            why(Cause::FinReceived, "tcp_fin", SEGMENT)
+        }
+        (Established | SynRecv, FinWait1) | (CloseWait, LastAck) => {
+            why(Cause::Close, "tcp_close_state", CLOSE_CALL)
+        }
+        (FinWait1, FinWait2) => why(Cause::AckOfFin, "tcp_rcv_state_process", SEGMENT),
+        (Listen, Close) => why(Cause::Close, "inet_csk_listen_stop", CLOSE_CALL),
+        (_, Close) => end(change, was_orphaned),
+        _ => None,
+    }
+}
+
+fn connect_function(change: &SetState) -> &'static str {
+    match change.tuple.family() {
+        4 => "tcp_v4_connect",
+        _ => "tcp_v6_connect",
+    }
+}
+
+/// Why a connection entered CLOSE.
+fn end(change: &SetState, was_orphaned: bool) -> Option<Why> {
+    use State::*;
+    if let Some(errno) = change.err {
+        return failure(errno as i32, change.oldstate);
+    }
+    let by_process = change.context == Some(Context::Process);
+    match change.oldstate {
+        // tcp_time_wait: the bucket takes over, see `SetState::fin_received`.
+        FinWait2 if change.fin_received => why(Cause::FinReceived, "tcp_time_wait", SEGMENT),
+        FinWait2 if was_orphaned => why(Cause::AckOfFin, "tcp_time_wait", SEGMENT),
+        FinWait2 if change.orphaned => why(Cause::Close, "tcp_time_wait", CLOSE_CALL),
+        Closing => why(Cause::AckOfFin, "tcp_time_wait", SEGMENT),
+        LastAck if !by_process => why(Cause::AckOfFin, "tcp_done", SEGMENT),
+        // Unread data, SO_LINGER with a time of 0, or a disconnect: no FIN, a RST.
+        Established | SynRecv | CloseWait if by_process => {
+            why(Cause::Abort, "__tcp_close", "3.10.5")
+        }
+        SynSent if by_process => why(Cause::Close, "__tcp_close", CLOSE_CALL),
+        _ => None,
+    }
+}
+
+/// Why a connection that was ESTABLISHED, or wanted to be, failed with an error.
+fn failure(errno: i32, oldstate: State) -> Option<Why> {
+    match errno {
+        libc::ECONNREFUSED if oldstate == State::SynSent => {
+            why(Cause::RstReceived, "tcp_reset", "3.10.7.3")
+        }
+        // In CLOSE_WAIT a RST is EPIPE.
+        libc::ECONNRESET | libc::EPIPE => why(Cause::RstReceived, "tcp_reset", SEGMENT),
+        libc::ETIMEDOUT => why(Cause::Timeout, "tcp_write_err", "3.10.8"),
+        libc::ECONNABORTED => why(Cause::Abort, "tcp_abort", "3.10.5"),
+        libc::EHOSTUNREACH
+        | libc::ENETUNREACH
+        | libc::ENOPROTOOPT
+        | libc::EPROTO
+        | libc::EMSGSIZE => why(Cause::IcmpReceived, "tcp_v4_err", "3.9.2.2"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::correlate::tests::{client, listener, server};
+    use State::*;
+
+    fn of(change: &SetState) -> Option<Cause> {
+        cause(change, false).map(|why| why.cause)
+    }
+
+    #[test]
+    fn an_error_says_why_it_ended() {
+        let ended = |from, errno: i32| {
+            of(&SetState {
+                err: Some(errno as u32),
+                ..client(2).enters(from, Close)
+            })
+        };
+        for (from, errno, expected) in [
+            (SynSent, libc::ECONNREFUSED, Some(Cause::RstReceived)),
+            (SynSent, libc::ETIMEDOUT, Some(Cause::Timeout)),
+            (SynSent, libc::EHOSTUNREACH, Some(Cause::IcmpReceived)),
+            (Established, libc::ECONNRESET, Some(Cause::RstReceived)),
+            (CloseWait, libc::EPIPE, Some(Cause::RstReceived)),
+            (Established, libc::ECONNABORTED, Some(Cause::Abort)),
+            (LastAck, libc::ETIMEDOUT, Some(Cause::Timeout)),
+            (Established, libc::ENOMEM, None),
+        ] {
+            assert_eq!(ended(from, errno), expected, "{from} {errno}");
+        }
+    }
+
+    #[test]
+    fn without_an_error_the_context_decides() {
+        let by_softirq = |from| of(&client(2).enters(from, Close));
+        let by_process = |from| of(&client(2).enters_by(server(), from, Close));
+        assert_eq!(by_process(Established), Some(Cause::Abort));
+        assert_eq!(by_softirq(Established), None);
+        assert_eq!(by_softirq(LastAck), Some(Cause::AckOfFin));
+        assert_eq!(by_process(LastAck), None);
+        assert_eq!(
+            of(&listener().enters_by(server(), Listen, Close)),
+            Some(Cause::Close)
+        );
+    }
+
+    /// The tracepoint prints FIN_WAIT2 to CLOSE both when the FIN came and when the kernel moved
+    /// an orphan into a bucket, where FIN_WAIT2 goes on.
+    #[test]
+    fn the_end_of_fin_wait2_is_a_fin_or_a_move() {
+        let change = client(2).enters(FinWait2, Close);
+        let fin = SetState {
+            fin_received: true,
+            ..change
+        };
+        let orphan = SetState {
+            orphaned: true,
+            ..change
+        };
+        assert_eq!(cause(&fin, true).unwrap().cause, Cause::FinReceived);
+        assert_eq!(cause(&orphan, true).unwrap().cause, Cause::AckOfFin);
+        assert_eq!(cause(&orphan, false).unwrap().cause, Cause::Close);
+        assert_eq!(cause(&change, false), None);
+    }
+}

@@ -1,0 +1,123 @@
+//! `--explain`: what a change of state means, in a sentence that a student can follow.
+
+use crate::event::State;
+use crate::fields::{Cause, Side, Transition};
+
+/// The sentence; `None` where there is nothing to say that the line does not.
+pub fn transition(x: &Transition) -> Option<String> {
+    let cause = x.cause.and_then(|cause| led_to(cause, x));
+    let sentence = match (cause, meaning(x)) {
+        (Some(cause), Some(meaning)) => format!("{cause} {meaning}"),
+        (Some(one), None) => one.to_owned(),
+        (None, Some(one)) => one.to_owned(),
+        (None, None) => return None,
+    };
+    Some(match (x.function, x.rfc9293) {
+        (Some(function), Some(rfc)) => format!("{sentence} [{function}; RFC 9293, {rfc}]"),
+        _ => sentence,
+    })
+}
+
+/// What happened.
+fn led_to(cause: Cause, x: &Transition) -> Option<&'static str> {
+    Some(match cause {
+        Cause::Listen => "listen() was called.",
+        Cause::Connect => "connect() was called: the kernel sends a SYN.",
+        Cause::Close if x.oldstate == State::Listen => "The listener was closed.",
+        Cause::Close => "The process closed its side: the kernel sends a FIN behind the data.",
+        Cause::Abort => {
+            "The process threw the connection away (data unread, or SO_LINGER 0): the kernel sends \
+             a RST instead of a FIN."
+        }
+        Cause::SynReceived => "A SYN came instead of a SYN-ACK: both sides call at once.",
+        Cause::SynAckReceived => "The SYN-ACK came, and the kernel answers with an ACK.",
+        Cause::AckReceived => "The ACK of the SYN-ACK has come.",
+        Cause::FinReceived => "The peer's FIN came: it will send nothing more.",
+        Cause::AckOfFin => "The peer acknowledged our FIN.",
+        Cause::RstReceived => "A RST came: the peer has, or wants, no such connection.",
+        Cause::IcmpReceived => "An ICMP error came from the network.",
+        Cause::Timeout => "Retransmissions stayed without an answer, and the kernel gives up.",
+    })
+}
+
+/// What the new state means.
+fn meaning(x: &Transition) -> Option<&'static str> {
+    use State::*;
+    Some(match (x.oldstate, x.newstate) {
+        (_, Listen) => {
+            "From now on the kernel answers SYNs to this port by itself; accept() need not be called."
+        }
+        (Close, SynSent) => "It waits for a SYN-ACK.",
+        (SynSent, Established) => {
+            "For the client the connection is open: connect() returns, whether or not the server \
+             has called accept()."
+        }
+        (SynSent, SynRecv) => "It waits for the ACK of its own SYN.",
+        (Listen, SynRecv) => {
+            "The last segment of the handshake is here, and only now does the kernel make a socket \
+             for the connection; until then it kept a small note of the SYN."
+        }
+        (SynRecv, Established) if x.subject.side == Some(Side::Server) => {
+            "The handshake is finished, and the connection lies in the listener's queue for \
+             accept(), which plays no part in it."
+        }
+        (SynRecv, Established) => "The handshake is finished.",
+        (_, FinWait1) => "It waits for the ACK of its FIN; the peer may still send.",
+        (_, FinWait2) => "Our direction is closed; the peer may still send, until its own FIN.",
+        (_, CloseWait) => {
+            "read() returns 0 after the data; our side stays open until the process closes it."
+        }
+        (_, LastAck) => "Both sides have closed; only the ACK of our FIN is missing.",
+        (_, Closing) => "Both sides closed at the same time; only the ACK of our FIN is missing.",
+        (FinWait2 | Closing, Close)
+            if x.cause == Some(Cause::FinReceived) || x.oldstate == Closing =>
+        {
+            "The socket is freed; the kernel keeps the pair of addresses in TIME_WAIT for a minute, \
+             so that stray segments of this connection meet no later one."
+        }
+        (FinWait2, Close) if x.cause.is_some() => {
+            "No process has it any more, so the kernel frees the socket and waits for the peer's \
+             FIN with a smaller object: FIN_WAIT2 is not over."
+        }
+        (LastAck, Close) => {
+            "Both directions are closed. The side that closed last needs no TIME_WAIT."
+        }
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::samples;
+
+    #[test]
+    fn the_finished_handshake_is_told_without_accept() {
+        let told = transition(&samples::transition()).unwrap();
+        assert!(
+            told.starts_with("The ACK of the SYN-ACK has come."),
+            "{told}"
+        );
+        assert!(
+            told.contains("accept(), which plays no part in it"),
+            "{told}"
+        );
+        assert!(
+            told.ends_with("[tcp_rcv_state_process; RFC 9293, 3.10.7.4]"),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn nothing_is_said_without_evidence() {
+        let unknown = Transition {
+            oldstate: State::Established,
+            newstate: State::Close,
+            cause: None,
+            function: None,
+            rfc9293: None,
+            ..samples::transition()
+        };
+        assert_eq!(transition(&unknown), None);
+    }
+}
