@@ -78,7 +78,8 @@ fn end(change: &SetState, was_orphaned: bool) -> Option<Why> {
         FinWait2 if was_orphaned => why(Cause::AckOfFin, "tcp_time_wait", SEGMENT),
         FinWait2 if change.orphaned => why(Cause::Close, "tcp_time_wait", CLOSE_CALL),
         Closing => why(Cause::AckOfFin, "tcp_time_wait", SEGMENT),
-        LastAck if !by_process => why(Cause::AckOfFin, "tcp_done", SEGMENT),
+        // In a process, the ACK was waiting in the backlog when close() had orphaned the socket.
+        LastAck if !by_process || change.orphaned => why(Cause::AckOfFin, "tcp_done", SEGMENT),
         // Unread data, SO_LINGER with a time of 0, or a disconnect: no FIN, a RST.
         Established | SynRecv | CloseWait if by_process => {
             why(Cause::Abort, "__tcp_close", "3.10.5")
@@ -147,6 +148,11 @@ mod tests {
         assert_eq!(by_softirq(Established), None);
         assert_eq!(by_softirq(LastAck), Some(Cause::AckOfFin));
         assert_eq!(by_process(LastAck), None);
+        let orphan = SetState {
+            orphaned: true,
+            ..client(2).enters_by(server(), LastAck, Close)
+        };
+        assert_eq!(of(&orphan), Some(Cause::AckOfFin));
         assert_eq!(
             of(&listener().enters_by(server(), Listen, Close)),
             Some(Cause::Close)
