@@ -17,6 +17,7 @@ pub mod invariants;
 pub mod lab;
 pub mod mounts;
 pub mod netns;
+pub mod peer;
 pub mod programs;
 pub mod run;
 pub mod task;
@@ -26,6 +27,7 @@ pub mod traffic;
 pub mod witness;
 
 pub use lab::Lab;
+pub use peer::Peer;
 pub use trace::{Line, Trace};
 pub use tracer::Tracer;
 
