@@ -1,0 +1,186 @@
+//! The handshake of a connect(): the peer answers late, otherwise than hoped for, or not at all.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::thread::sleep;
+use std::time::Duration;
+
+use tests::peer::Segment;
+use tests::task::{join, now_ns};
+use tests::trace::NULL;
+use tests::{Lab, Peer};
+
+use super::*;
+
+/// SYN_SENT and the handshake lasted as long as the script says.
+#[track_caller]
+fn opened_after(trace: &Trace, script_ns: u64) {
+    let client = trace.client();
+    client.shows(&[
+        ("laddr", &"10.0.0.1"),
+        ("raddr", &"10.0.0.2"),
+        ("error", &NULL),
+        ("verdict", &NULL),
+        ("complete", &true),
+    ]);
+    same(time_in(trace, "SYN_SENT"), script_ns);
+    same(client.num("handshake_ns"), script_ns);
+}
+
+/// It went from SYN_SENT to CLOSE for this reason, and SYN_SENT lasted as long as the script says.
+#[track_caller]
+fn failed_after(trace: &Trace, error: &str, script_ns: u64) {
+    assert_eq!(path(trace), "CLOSE SYN_SENT CLOSE");
+    trace.client().shows(&[
+        ("error", &error),
+        ("established_mono_ns", &NULL),
+        ("handshake_ns", &NULL),
+        ("complete", &true),
+    ]);
+    same(time_in(trace, "SYN_SENT"), script_ns);
+}
+
+#[test]
+fn the_answer_comes_late() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let calling = call(port);
+    let (mut talk, syn) = peer.called(port);
+    sleep(A_WHILE);
+    let answered_ns = talk.syn_ack();
+    talk.hear_ack();
+    let _client = join(calling).unwrap();
+    let trace = tracer.stop();
+
+    assert_eq!(path(&trace), "CLOSE SYN_SENT ESTABLISHED");
+    opened_after(&trace, answered_ns - syn.at_ns);
+}
+
+#[test]
+fn the_syn_is_lost() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let calling = call(port);
+    let (mut talk, lost) = peer.called(port);
+    let again = talk.hear_syn();
+    let answered_ns = talk.syn_ack();
+    talk.hear_ack();
+    let _client = join(calling).unwrap();
+    let trace = tracer.stop();
+
+    assert_eq!(again.segment.seq, lost.segment.seq);
+    assert!(again.at_ns - lost.at_ns > Duration::from_millis(500).as_nanos() as u64);
+    assert_eq!(path(&trace), "CLOSE SYN_SENT ESTABLISHED");
+    opened_after(&trace, answered_ns - lost.at_ns);
+}
+
+#[test]
+fn the_syn_is_refused() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let calling = call(port);
+    let (mut talk, syn) = peer.called(port);
+    sleep(A_WHILE);
+    let refused_ns = talk.rst();
+    let error = join(calling).unwrap_err();
+    tracer.wait_for_ends(1);
+    let trace = tracer.stop();
+
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+    failed_after(&trace, "ECONNREFUSED", refused_ns - syn.at_ns);
+}
+
+#[test]
+fn a_router_says_that_the_host_is_out_of_reach() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let calling = call(port);
+    let (_talk, syn) = peer.called(port);
+    sleep(A_WHILE);
+    let said_ns = peer.unreachable(&syn);
+    let error = join(calling).unwrap_err();
+    tracer.wait_for_ends(1);
+    let trace = tracer.stop();
+
+    assert_eq!(error.kind(), ErrorKind::HostUnreachable);
+    failed_after(&trace, "EHOSTUNREACH", said_ns - syn.at_ns);
+}
+
+#[test]
+fn nobody_answers() {
+    let lab = Lab::new();
+    let port = lab.port();
+    fs::write("/proc/sys/net/ipv4/tcp_syn_retries", "1").unwrap();
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let calling = call(port);
+    let (talk, syn) = peer.called(port);
+    let error = join(calling).unwrap_err();
+    let gave_up_ns = now_ns();
+    tracer.wait_for_ends(1);
+    let trace = tracer.stop();
+
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    // Twice on Linux before 6.5, whose timeout doubles from the first SYN on.
+    assert!(talk.heard().len() >= 2, "a SYN, and once more at least");
+    failed_after(&trace, "ETIMEDOUT", gave_up_ns - syn.at_ns);
+}
+
+/// The peer has a connection between these ports that the kernel has forgotten: RFC 9293, 3.5.1.
+#[test]
+fn an_answer_to_something_else_is_refused() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let calling = call(port);
+    let (mut talk, syn) = peer.called(port);
+    let old = syn.segment.seq.wrapping_sub(1_000);
+    talk.send(Segment {
+        ack: Some(old),
+        ..talk.segment()
+    });
+    let refusal = talk.hear_rst();
+    sleep(A_WHILE);
+    let answered_ns = talk.syn_ack();
+    talk.hear_ack();
+    let _client = join(calling).unwrap();
+    let trace = tracer.stop();
+
+    assert_eq!(refusal.segment.seq, old);
+    assert_eq!(path(&trace), "CLOSE SYN_SENT ESTABLISHED");
+    opened_after(&trace, answered_ns - syn.at_ns);
+}
+
+/// Two SYNs cross: RFC 9293, 3.5.
+#[test]
+fn both_call_at_once() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let calling = call(port);
+    let (mut talk, syn) = peer.called(port);
+    sleep(A_WHILE);
+    let crossed_ns = talk.syn();
+    talk.hear_syn_ack();
+    sleep(A_WHILE);
+    let ack_ns = talk.ack();
+    let _client = join(calling).unwrap();
+    let trace = tracer.stop();
+
+    assert_eq!(path(&trace), "CLOSE SYN_SENT SYN_RECV ESTABLISHED");
+    same(time_in(&trace, "SYN_SENT"), crossed_ns - syn.at_ns);
+    same(time_in(&trace, "SYN_RECV"), ack_ns - crossed_ns);
+    let client = trace.client();
+    client.shows(&[("side", &"client"), ("verdict", &NULL), ("complete", &true)]);
+    same(client.num("handshake_ns"), ack_ns - syn.at_ns);
+}
