@@ -1,12 +1,13 @@
 //! The handshake at a listener. tcptrace shows nothing of a connection before its final ACK.
 
+use std::fs;
 use std::thread::sleep;
 use std::time::Duration;
 
 use tests::peer::Segment;
 use tests::trace::NULL;
-use tests::traffic::accept;
-use tests::{Lab, Peer, Trace};
+use tests::traffic::{TEXT, accept, set_option};
+use tests::{Lab, Peer, Trace, eventually};
 
 use super::*;
 
@@ -72,6 +73,28 @@ fn the_final_ack_never_comes() {
     talk.syn();
     talk.hear_syn_ack();
     sleep(A_WHILE);
+    no_connection(&tracer.stop());
+}
+
+#[test]
+fn the_kernel_gives_up_waiting_for_the_final_ack() {
+    let lab = Lab::new();
+    let (own, port) = (lab.port(), lab.port());
+    fs::write("/proc/sys/net/ipv4/tcp_synack_retries", "1").unwrap();
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let _listener = serve(port);
+    let mut talk = peer.talk(own, port);
+    talk.syn();
+    talk.hear_syn_ack();
+    talk.hear_syn_ack();
+    eventually("the half-open connection to expire", || {
+        const NEW_SYN_RECV: &str = " 03 ";
+        let sockets = fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
+        (!sockets.contains(NEW_SYN_RECV)).then_some(())
+    });
+    talk.ack();
+    talk.hear_rst();
     no_connection(&tracer.stop());
 }
 
@@ -158,4 +181,52 @@ fn an_old_ack_is_refused_and_the_right_one_is_taken() {
 
     assert_eq!(refusal.segment.seq, old);
     begins_with_the_ack(&trace, ack_ns, syn_ns);
+}
+
+/// The kernel remembers nothing of the SYN but what the SYN-ACK's sequence number holds.
+#[test]
+fn the_syn_is_answered_with_a_cookie() {
+    let lab = Lab::new();
+    let (own, port) = (lab.port(), lab.port());
+    let always = "2";
+    fs::write("/proc/sys/net/ipv4/tcp_syncookies", always).unwrap();
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let _listener = serve(port);
+    let mut talk = peer.talk(own, port);
+    let syn_ns = talk.syn();
+    talk.hear_syn_ack();
+    // It does not ask for the final ACK either.
+    talk.hear_nothing_for(Duration::from_millis(1_500));
+    let ack_ns = talk.ack();
+    until(&tracer, "ESTABLISHED");
+    let trace = tracer.stop();
+
+    begins_with_the_ack(&trace, ack_ns, syn_ns);
+}
+
+/// A listener that wants data first: the final ACK alone changes nothing.
+#[test]
+fn the_final_ack_is_put_off_until_data_come() {
+    let lab = Lab::new();
+    let (own, port) = (lab.port(), lab.port());
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let listener = serve(port);
+    let seconds: libc::c_int = 30;
+    set_option(
+        &listener,
+        libc::IPPROTO_TCP,
+        libc::TCP_DEFER_ACCEPT,
+        &seconds,
+    );
+    let mut talk = peer.connect(own, port);
+    let syn_ack = talk.heard().remove(0);
+    sleep(A_WHILE);
+    let data_ns = talk.data(TEXT);
+    accept(&listener);
+    let trace = tracer.stop();
+
+    begins_with_the_ack(&trace, data_ns, syn_ack.at_ns);
+    trace.server().shows(&[("verdict", &"queued")]);
 }
