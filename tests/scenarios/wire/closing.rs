@@ -2,6 +2,7 @@
 
 use std::thread::sleep;
 
+use tests::task::now_ns;
 use tests::trace::NULL;
 use tests::traffic::*;
 use tests::{Lab, Peer};
@@ -25,6 +26,7 @@ fn four_segments() {
     let peer = Peer::new(&lab);
     let tracer = lab.trace();
     let (mut talk, server) = accepted(&lab, &peer);
+    let closed_ns = now_ns();
     drop(server);
     let fin = talk.hear_fin();
     sleep(A_WHILE);
@@ -37,7 +39,11 @@ fn four_segments() {
 
     assert!(ack_ns < fin_ns && fin_ns <= last.at_ns);
     ended(&trace, "FIN_WAIT1 FIN_WAIT2 CLOSE");
-    same(time_in(&trace, "FIN_WAIT1"), ack_ns - fin.at_ns);
+    lasted(
+        time_in(&trace, "FIN_WAIT1"),
+        [closed_ns, fin.at_ns],
+        [ack_ns; 2],
+    );
     // As nobody has the socket open, it ends with the ACK, and not with the peer's FIN.
     caused(entered(&trace, "CLOSE"), ack_ns, fin.at_ns);
 }
@@ -49,6 +55,7 @@ fn three_segments() {
     let peer = Peer::new(&lab);
     let tracer = lab.trace();
     let (mut talk, server) = accepted(&lab, &peer);
+    let closed_ns = now_ns();
     drop(server);
     let fin = talk.hear_fin();
     sleep(A_WHILE);
@@ -59,8 +66,12 @@ fn three_segments() {
 
     // The ACK in it is worked on first, so FIN_WAIT2 is there, if only for a moment.
     ended(&trace, "FIN_WAIT1 FIN_WAIT2 CLOSE");
-    same(time_in(&trace, "FIN_WAIT1"), fin_ns - fin.at_ns);
-    same(time_in(&trace, "FIN_WAIT2"), 0);
+    lasted(
+        time_in(&trace, "FIN_WAIT1"),
+        [closed_ns, fin.at_ns],
+        [fin_ns; 2],
+    );
+    caused(entered(&trace, "CLOSE"), fin_ns, fin.at_ns);
 }
 
 #[test]
@@ -73,6 +84,7 @@ fn the_peer_closes_first() {
     talk.hear_ack();
     hear_the_end(&mut server);
     sleep(A_WHILE);
+    let closed_ns = now_ns();
     drop(server);
     let answer = talk.hear_fin();
     sleep(A_WHILE);
@@ -81,8 +93,16 @@ fn the_peer_closes_first() {
     let trace = tracer.stop();
 
     ended(&trace, "CLOSE_WAIT LAST_ACK CLOSE");
-    same(time_in(&trace, "CLOSE_WAIT"), answer.at_ns - fin_ns);
-    same(time_in(&trace, "LAST_ACK"), ack_ns - answer.at_ns);
+    lasted(
+        time_in(&trace, "CLOSE_WAIT"),
+        [fin_ns; 2],
+        [closed_ns, answer.at_ns],
+    );
+    lasted(
+        time_in(&trace, "LAST_ACK"),
+        [closed_ns, answer.at_ns],
+        [ack_ns; 2],
+    );
 }
 
 #[test]
@@ -115,6 +135,7 @@ fn both_close_at_once() {
     let tracer = lab.trace();
     let (mut talk, server) = accepted(&lab, &peer);
     let open = talk.ack;
+    let closed_ns = now_ns();
     drop(server);
     let fin = talk.hear_fin();
     sleep(A_WHILE);
@@ -129,8 +150,12 @@ fn both_close_at_once() {
     let trace = tracer.stop();
 
     ended(&trace, "FIN_WAIT1 CLOSING CLOSE");
-    same(time_in(&trace, "FIN_WAIT1"), crossed_ns - fin.at_ns);
-    same(time_in(&trace, "CLOSING"), ack_ns - crossed_ns);
+    lasted(
+        time_in(&trace, "FIN_WAIT1"),
+        [closed_ns, fin.at_ns],
+        [crossed_ns; 2],
+    );
+    lasted(time_in(&trace, "CLOSING"), [crossed_ns; 2], [ack_ns; 2]);
 }
 
 #[test]
@@ -146,6 +171,7 @@ fn the_peer_closes_its_half_and_still_hears() {
     say(&mut server);
     let data = talk.hear_data();
     talk.ack();
+    let closed_ns = now_ns();
     drop(server);
     let answer = talk.hear_fin();
     talk.ack();
@@ -154,7 +180,11 @@ fn the_peer_closes_its_half_and_still_hears() {
 
     assert_eq!(data.segment.data, TEXT);
     ended(&trace, "CLOSE_WAIT LAST_ACK CLOSE");
-    same(time_in(&trace, "CLOSE_WAIT"), answer.at_ns - fin_ns);
+    lasted(
+        time_in(&trace, "CLOSE_WAIT"),
+        [fin_ns; 2],
+        [closed_ns, answer.at_ns],
+    );
 }
 
 #[test]
@@ -178,7 +208,7 @@ fn the_kernel_closes_its_half_and_still_hears() {
 
     // It is open, so it waits for the FIN itself.
     ended(&trace, "FIN_WAIT1 FIN_WAIT2 CLOSE");
-    same(time_in(&trace, "FIN_WAIT2"), fin_ns - ack_ns);
+    lasted(time_in(&trace, "FIN_WAIT2"), [ack_ns; 2], [fin_ns; 2]);
 }
 
 /// What TIME_WAIT is for: the kernel's last ACK may be lost.

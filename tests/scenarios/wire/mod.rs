@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tests::peer::{KERNEL, PEER, Talk};
-use tests::task::spawn;
+use tests::task::{now_ns, spawn};
 use tests::traffic::{accept, listen_at};
 use tests::{Lab, Peer, Trace, Tracer};
 
@@ -28,9 +28,11 @@ fn serve(port: u16) -> TcpListener {
     listen_at((KERNEL, port).into(), 16)
 }
 
-/// The kernel's connect() to the peer, which takes as long as the peer lets it.
-fn call(port: u16) -> JoinHandle<io::Result<TcpStream>> {
-    spawn(move || TcpStream::connect((PEER, port))).1
+/// The kernel's connect() to the peer, which takes as long as the peer lets it, and the moment
+/// before it.
+fn call(port: u16) -> (u64, JoinHandle<io::Result<TcpStream>>) {
+    let called_ns = now_ns();
+    (called_ns, spawn(move || TcpStream::connect((PEER, port))).1)
 }
 
 /// A connection from the peer, accepted.
@@ -78,19 +80,28 @@ fn path(trace: &Trace) -> String {
     trace.path(&connection["conn"])
 }
 
-/// Two durations by two clocks: tcptrace's and the script's.
+/// A duration that tcptrace shows is the script's own. What the kernel's end does by itself begins
+/// and ends between two moments that the script knows: a system call, and the segment it makes.
 #[track_caller]
-fn same(traced_ns: u64, script_ns: u64) {
-    let tolerance = script_ns / 20 + 2_000_000;
+fn lasted(traced_ns: u64, since: [u64; 2], until: [u64; 2]) {
+    let (shortest, longest) = (until[0] - since[1], until[1] - since[0]);
+    let tolerance = tolerance(longest);
     assert!(
-        traced_ns.abs_diff(script_ns) <= tolerance,
-        "tcptrace says {traced_ns} ns, the script {script_ns} ns"
+        traced_ns + tolerance >= shortest && traced_ns <= longest + tolerance,
+        "tcptrace says {traced_ns} ns, the script {shortest} to {longest} ns"
     );
 }
 
 /// Something happened when the script caused it, and not when the wait for that began.
 #[track_caller]
 fn caused(happened_ns: u64, caused_ns: u64, waited_since_ns: u64) {
-    assert!(happened_ns >= caused_ns, "before its cause");
-    same(happened_ns - waited_since_ns, caused_ns - waited_since_ns);
+    let tolerance = tolerance(caused_ns - waited_since_ns);
+    assert!(
+        (caused_ns..=caused_ns + tolerance).contains(&happened_ns),
+        "tcptrace says at {happened_ns}, the script at {caused_ns}, since {waited_since_ns}"
+    );
+}
+
+fn tolerance(of_ns: u64) -> u64 {
+    of_ns / 20 + 2_000_000
 }

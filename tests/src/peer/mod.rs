@@ -9,8 +9,7 @@
 mod segment;
 mod talk;
 
-use std::io::ErrorKind;
-use std::mem::MaybeUninit;
+use std::io::IoSliceMut;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -18,6 +17,11 @@ use std::time::Duration;
 
 use etherparse::icmpv4::DestUnreachableHeader;
 use etherparse::{Icmpv4Type, PacketBuilder};
+use nix::errno::Errno;
+use nix::sys::socket::sockopt::ReceiveTimestampns;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt};
+use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, clock_gettime};
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 
 use crate::task::now_ns;
@@ -48,7 +52,7 @@ struct Wire {
 /// A segment that the kernel has sent.
 #[derive(Clone, Debug)]
 pub struct Heard {
-    /// By the script's own CLOCK_MONOTONIC, read when the segment was.
+    /// By CLOCK_MONOTONIC, when it came by the packet socket; not when the script looked at it.
     pub at_ns: u64,
     pub segment: Segment,
     packet: Vec<u8>,
@@ -68,6 +72,7 @@ impl Peer {
         // Then the reader looks whether anybody still wants to know.
         let now_and_then = Some(Duration::from_millis(50));
         socket.set_read_timeout(now_and_then).expect("SO_RCVTIMEO");
+        setsockopt(&socket, ReceiveTimestampns, &true).expect("SO_TIMESTAMPNS");
         let wire = Arc::new(Wire {
             socket,
             log: Mutex::default(),
@@ -167,18 +172,15 @@ impl Drop for Peer {
     }
 }
 
-/// Keeps reading, so that segments are stamped when they come, until the peer is gone.
+/// Keeps reading until the peer is gone.
 fn read(wire: &Weak<Wire>) {
-    let mut buffer = [MaybeUninit::uninit(); 1 << 16];
+    let mut buffer = vec![0; 1 << 16];
     while let Some(wire) = wire.upgrade() {
-        let length = match wire.socket.recv(&mut buffer) {
-            Ok(length) => length,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+        let (at_ns, packet) = match receive(&wire.socket, &mut buffer) {
+            Ok(packet) => packet,
+            Err(Errno::EAGAIN) => continue,
             Err(error) => panic!("read packets: {error}"),
         };
-        let at_ns = now_ns();
-        // SAFETY: recv has written so many bytes.
-        let packet = unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast::<u8>(), length) };
         // The peer's own packets come by as well, and all others of the interface.
         if let Some(segment) = Segment::parse(packet, PEER) {
             let mut log = wire.log.lock().unwrap_or_else(PoisonError::into_inner);
@@ -189,6 +191,28 @@ fn read(wire: &Weak<Wire>) {
             }));
         }
     }
+}
+
+/// The next packet, and when it came.
+fn receive<'a>(socket: &Socket, buffer: &'a mut [u8]) -> nix::Result<(u64, &'a [u8])> {
+    let mut slices = [IoSliceMut::new(buffer)];
+    let mut control = nix::cmsg_space!(TimeSpec);
+    let message = recvmsg::<()>(
+        socket.as_raw_fd(),
+        &mut slices,
+        Some(&mut control),
+        MsgFlags::empty(),
+    )?;
+    let stamp = message.cmsgs()?.find_map(|it| match it {
+        ControlMessageOwned::ScmTimestampns(stamp) => Some(Duration::from(stamp)),
+        _ => None,
+    });
+    // The kernel stamps with the wall clock: how long ago is the same by any clock.
+    let now = clock_gettime(ClockId::CLOCK_REALTIME).map(Duration::from)?;
+    let ago = now.saturating_sub(stamp.expect("a packet with a time stamp"));
+    let at_ns = now_ns() - ago.as_nanos() as u64;
+    let length = message.bytes;
+    Ok((at_ns, &buffer[..length]))
 }
 
 /// A socket that sends and receives whole IPv4 packets on the loopback interface.
