@@ -24,3 +24,4 @@ mod output;
 mod races;
 mod refusals;
 mod teeth;
+mod wire;

@@ -1,12 +1,10 @@
 //! TCP Fast Open, with a client that keeps the final ACK back.
 
-use std::io;
 use std::net::TcpListener;
-use std::os::fd::AsRawFd;
 
 use socket2::{Domain, Socket, Type};
 
-use crate::traffic::{BACKLOG, LOOPBACK, TEXT, listen_socket};
+use crate::traffic::{BACKLOG, LOOPBACK, TEXT, listen_socket, set_option};
 
 /// Lets clients and servers of this namespace use Fast Open, without having met before.
 pub fn allow() {
@@ -72,14 +70,4 @@ impl Client {
             &nothing,
         );
     }
-}
-
-/// setsockopt() for options that socket2 does not know.
-fn set_option<T>(socket: &Socket, level: libc::c_int, name: libc::c_int, value: &T) {
-    let size = std::mem::size_of::<T>() as libc::socklen_t;
-    let value = std::ptr::from_ref(value).cast();
-    // SAFETY: the kernel reads `size` bytes at `value`.
-    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, value, size) };
-    let error = io::Error::last_os_error();
-    assert_eq!(result, 0, "socket option {name}: {error}");
 }

@@ -1,7 +1,7 @@
 //! The words that the scenarios are written in.
 //!
 //! A scenario is a script: it enters a [`Lab`], starts a [`Tracer`], plays traffic with the words
-//! of [`traffic`], stops the tracer, and looks at the [`Trace`] it left. Stopping checks what must
+//! of [`traffic`] or segment by segment with a [`Peer`], stops the tracer, and looks at the [`Trace`] it left. Stopping checks what must
 //! hold for every trace ([`invariants`]) and compares it with what the kernel's own ftrace saw
 //! ([`witness`]), so a scenario only asserts what is special about it.
 //!
@@ -17,6 +17,7 @@ pub mod invariants;
 pub mod lab;
 pub mod mounts;
 pub mod netns;
+pub mod peer;
 pub mod programs;
 pub mod run;
 pub mod task;
@@ -26,6 +27,7 @@ pub mod traffic;
 pub mod witness;
 
 pub use lab::Lab;
+pub use peer::Peer;
 pub use trace::{Line, Trace};
 pub use tracer::Tracer;
 

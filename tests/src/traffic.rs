@@ -1,8 +1,8 @@
 //! Words for what clients and servers do.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -195,4 +195,14 @@ pub fn storm(port: u16, clients: usize) -> Vec<u16> {
     let ports = (0..clients).map(|_| visit(port)).collect();
     join(accepting);
     ports
+}
+
+/// setsockopt() for options that socket2 does not know.
+pub fn set_option<T>(socket: &impl AsRawFd, level: libc::c_int, name: libc::c_int, value: &T) {
+    let size = size_of::<T>() as libc::socklen_t;
+    let value = std::ptr::from_ref(value).cast();
+    // SAFETY: the kernel reads `size` bytes at `value`.
+    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, value, size) };
+    let error = io::Error::last_os_error();
+    assert_eq!(result, 0, "socket option {name}: {error}");
 }

@@ -1,0 +1,199 @@
+//! The handshake of a connect(): the peer answers late, otherwise than hoped for, or not at all.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::thread::sleep;
+use std::time::Duration;
+
+use tests::peer::Segment;
+use tests::task::{join, now_ns};
+use tests::trace::NULL;
+use tests::{Lab, Peer};
+
+use super::*;
+
+/// SYN_SENT and the handshake lasted as long as the script says.
+#[track_caller]
+fn opened(trace: &Trace, since: [u64; 2], answered_ns: u64) {
+    let client = trace.client();
+    client.shows(&[
+        ("laddr", &"10.0.0.1"),
+        ("raddr", &"10.0.0.2"),
+        ("error", &NULL),
+        ("verdict", &NULL),
+        ("complete", &true),
+    ]);
+    lasted(time_in(trace, "SYN_SENT"), since, [answered_ns; 2]);
+    lasted(client.num("handshake_ns"), since, [answered_ns; 2]);
+}
+
+/// It went from SYN_SENT to CLOSE for this reason, and SYN_SENT lasted as long as the script says.
+#[track_caller]
+fn failed(trace: &Trace, error: &str, since: [u64; 2], until: [u64; 2]) {
+    assert_eq!(path(trace), "CLOSE SYN_SENT CLOSE");
+    trace.client().shows(&[
+        ("error", &error),
+        ("established_mono_ns", &NULL),
+        ("handshake_ns", &NULL),
+        ("complete", &true),
+    ]);
+    lasted(time_in(trace, "SYN_SENT"), since, until);
+}
+
+#[test]
+fn the_answer_comes_late() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let (called_ns, calling) = call(port);
+    let (mut talk, syn) = peer.called(port);
+    sleep(A_WHILE);
+    let answered_ns = talk.syn_ack();
+    talk.hear_ack();
+    let _client = join(calling).unwrap();
+    let trace = tracer.stop();
+
+    assert_eq!(path(&trace), "CLOSE SYN_SENT ESTABLISHED");
+    opened(&trace, [called_ns, syn.at_ns], answered_ns);
+}
+
+#[test]
+fn the_syn_is_lost() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let (called_ns, calling) = call(port);
+    let (mut talk, lost) = peer.called(port);
+    let again = talk.hear_syn();
+    let answered_ns = talk.syn_ack();
+    talk.hear_ack();
+    let _client = join(calling).unwrap();
+    let trace = tracer.stop();
+
+    assert_eq!(again.segment.seq, lost.segment.seq);
+    assert!(again.at_ns - lost.at_ns > Duration::from_millis(500).as_nanos() as u64);
+    assert_eq!(path(&trace), "CLOSE SYN_SENT ESTABLISHED");
+    opened(&trace, [called_ns, lost.at_ns], answered_ns);
+}
+
+#[test]
+fn the_syn_is_refused() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let (called_ns, calling) = call(port);
+    let (mut talk, syn) = peer.called(port);
+    sleep(A_WHILE);
+    let refused_ns = talk.rst();
+    let error = join(calling).unwrap_err();
+    tracer.wait_for_ends(1);
+    let trace = tracer.stop();
+
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+    failed(
+        &trace,
+        "ECONNREFUSED",
+        [called_ns, syn.at_ns],
+        [refused_ns; 2],
+    );
+}
+
+#[test]
+fn a_router_says_that_the_host_is_out_of_reach() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let (called_ns, calling) = call(port);
+    let (_talk, syn) = peer.called(port);
+    sleep(A_WHILE);
+    let said_ns = peer.unreachable(&syn);
+    let error = join(calling).unwrap_err();
+    tracer.wait_for_ends(1);
+    let trace = tracer.stop();
+
+    assert_eq!(error.kind(), ErrorKind::HostUnreachable);
+    failed(&trace, "EHOSTUNREACH", [called_ns, syn.at_ns], [said_ns; 2]);
+}
+
+#[test]
+fn nobody_answers() {
+    let lab = Lab::new();
+    let port = lab.port();
+    fs::write("/proc/sys/net/ipv4/tcp_syn_retries", "1").unwrap();
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let (called_ns, calling) = call(port);
+    let (talk, syn) = peer.called(port);
+    let error = join(calling).unwrap_err();
+    let gave_up_ns = now_ns();
+    tracer.wait_for_ends(1);
+    let trace = tracer.stop();
+
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    // Twice on Linux before 6.5, whose timeout doubles from the first SYN on.
+    let syns = talk.heard();
+    assert!(syns.len() >= 2, "a SYN, and once more at least");
+    let last = syns[syns.len() - 1].at_ns;
+    failed(
+        &trace,
+        "ETIMEDOUT",
+        [called_ns, syn.at_ns],
+        [last, gave_up_ns],
+    );
+}
+
+/// The peer has a connection between these ports that the kernel has forgotten: RFC 9293, 3.5.1.
+#[test]
+fn an_answer_to_something_else_is_refused() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let (called_ns, calling) = call(port);
+    let (mut talk, syn) = peer.called(port);
+    let old = syn.segment.seq.wrapping_sub(1_000);
+    talk.send(Segment {
+        ack: Some(old),
+        ..talk.segment()
+    });
+    let refusal = talk.hear_rst();
+    sleep(A_WHILE);
+    let answered_ns = talk.syn_ack();
+    talk.hear_ack();
+    let _client = join(calling).unwrap();
+    let trace = tracer.stop();
+
+    assert_eq!(refusal.segment.seq, old);
+    assert_eq!(path(&trace), "CLOSE SYN_SENT ESTABLISHED");
+    opened(&trace, [called_ns, syn.at_ns], answered_ns);
+}
+
+/// Two SYNs cross: RFC 9293, 3.5.
+#[test]
+fn both_call_at_once() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let (called_ns, calling) = call(port);
+    let (mut talk, syn) = peer.called(port);
+    sleep(A_WHILE);
+    let crossed_ns = talk.syn();
+    talk.hear_syn_ack();
+    sleep(A_WHILE);
+    let ack_ns = talk.ack();
+    let _client = join(calling).unwrap();
+    let trace = tracer.stop();
+
+    assert_eq!(path(&trace), "CLOSE SYN_SENT SYN_RECV ESTABLISHED");
+    let since = [called_ns, syn.at_ns];
+    lasted(time_in(&trace, "SYN_SENT"), since, [crossed_ns; 2]);
+    lasted(time_in(&trace, "SYN_RECV"), [crossed_ns; 2], [ack_ns; 2]);
+    let client = trace.client();
+    client.shows(&[("side", &"client"), ("verdict", &NULL), ("complete", &true)]);
+    lasted(client.num("handshake_ns"), since, [ack_ns; 2]);
+}

@@ -1,0 +1,269 @@
+//! FINs in every order. TIME_WAIT is not shown: the socket itself is gone then.
+
+use std::thread::sleep;
+
+use tests::task::now_ns;
+use tests::trace::NULL;
+use tests::traffic::*;
+use tests::{Lab, Peer};
+
+use super::*;
+
+/// What a server went through after the handshake, without an error.
+#[track_caller]
+fn ended(trace: &Trace, states: &str) {
+    let opened = "LISTEN SYN_RECV ESTABLISHED";
+    assert_eq!(path(trace), format!("{opened} {states}"));
+    trace
+        .server()
+        .shows(&[("state", &"CLOSE"), ("error", &NULL), ("complete", &true)]);
+}
+
+/// FIN, ACK, FIN, ACK, and a while between the two halves.
+#[test]
+fn four_segments() {
+    let lab = Lab::new();
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let (mut talk, server) = accepted(&lab, &peer);
+    let closed_ns = now_ns();
+    drop(server);
+    let fin = talk.hear_fin();
+    sleep(A_WHILE);
+    let ack_ns = talk.ack();
+    sleep(A_WHILE);
+    let fin_ns = talk.fin();
+    let last = talk.hear_ack();
+    tracer.wait_for_ends(1);
+    let trace = tracer.stop();
+
+    assert!(ack_ns < fin_ns && fin_ns <= last.at_ns);
+    ended(&trace, "FIN_WAIT1 FIN_WAIT2 CLOSE");
+    lasted(
+        time_in(&trace, "FIN_WAIT1"),
+        [closed_ns, fin.at_ns],
+        [ack_ns; 2],
+    );
+    // As nobody has the socket open, it ends with the ACK, and not with the peer's FIN.
+    caused(entered(&trace, "CLOSE"), ack_ns, fin.at_ns);
+}
+
+/// FIN, FIN and ACK in one, ACK.
+#[test]
+fn three_segments() {
+    let lab = Lab::new();
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let (mut talk, server) = accepted(&lab, &peer);
+    let closed_ns = now_ns();
+    drop(server);
+    let fin = talk.hear_fin();
+    sleep(A_WHILE);
+    let fin_ns = talk.fin();
+    talk.hear_ack();
+    tracer.wait_for_ends(1);
+    let trace = tracer.stop();
+
+    // The ACK in it is worked on first, so FIN_WAIT2 is there, if only for a moment.
+    ended(&trace, "FIN_WAIT1 FIN_WAIT2 CLOSE");
+    lasted(
+        time_in(&trace, "FIN_WAIT1"),
+        [closed_ns, fin.at_ns],
+        [fin_ns; 2],
+    );
+    caused(entered(&trace, "CLOSE"), fin_ns, fin.at_ns);
+}
+
+#[test]
+fn the_peer_closes_first() {
+    let lab = Lab::new();
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let (mut talk, mut server) = accepted(&lab, &peer);
+    let fin_ns = talk.fin();
+    talk.hear_ack();
+    hear_the_end(&mut server);
+    sleep(A_WHILE);
+    let closed_ns = now_ns();
+    drop(server);
+    let answer = talk.hear_fin();
+    sleep(A_WHILE);
+    let ack_ns = talk.ack();
+    tracer.wait_for_ends(1);
+    let trace = tracer.stop();
+
+    ended(&trace, "CLOSE_WAIT LAST_ACK CLOSE");
+    lasted(
+        time_in(&trace, "CLOSE_WAIT"),
+        [fin_ns; 2],
+        [closed_ns, answer.at_ns],
+    );
+    lasted(
+        time_in(&trace, "LAST_ACK"),
+        [closed_ns, answer.at_ns],
+        [ack_ns; 2],
+    );
+}
+
+#[test]
+fn a_fin_comes_with_the_last_data() {
+    let lab = Lab::new();
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let (mut talk, mut server) = accepted(&lab, &peer);
+    sleep(A_WHILE);
+    let fin_ns = talk.fin_with(TEXT);
+    talk.hear_ack();
+    hear(&mut server);
+    hear_the_end(&mut server);
+    drop(server);
+    talk.hear_fin();
+    talk.ack();
+    tracer.wait_for_ends(1);
+    let trace = tracer.stop();
+
+    ended(&trace, "CLOSE_WAIT LAST_ACK CLOSE");
+    let opened_ns = trace.server().num("established_mono_ns");
+    caused(entered(&trace, "CLOSE_WAIT"), fin_ns, opened_ns);
+}
+
+/// Two FINs cross: RFC 9293, 3.6.
+#[test]
+fn both_close_at_once() {
+    let lab = Lab::new();
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let (mut talk, server) = accepted(&lab, &peer);
+    let open = talk.ack;
+    let closed_ns = now_ns();
+    drop(server);
+    let fin = talk.hear_fin();
+    sleep(A_WHILE);
+    // As if it had not heard of the kernel's FIN yet.
+    let all = std::mem::replace(&mut talk.ack, open);
+    let crossed_ns = talk.fin();
+    talk.hear_ack();
+    sleep(A_WHILE);
+    talk.ack = all;
+    let ack_ns = talk.ack();
+    tracer.wait_for_ends(1);
+    let trace = tracer.stop();
+
+    ended(&trace, "FIN_WAIT1 CLOSING CLOSE");
+    lasted(
+        time_in(&trace, "FIN_WAIT1"),
+        [closed_ns, fin.at_ns],
+        [crossed_ns; 2],
+    );
+    lasted(time_in(&trace, "CLOSING"), [crossed_ns; 2], [ack_ns; 2]);
+}
+
+#[test]
+fn the_peer_closes_its_half_and_still_hears() {
+    let lab = Lab::new();
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let (mut talk, mut server) = accepted(&lab, &peer);
+    let fin_ns = talk.fin();
+    talk.hear_ack();
+    hear_the_end(&mut server);
+    sleep(A_WHILE);
+    say(&mut server);
+    let data = talk.hear_data();
+    talk.ack();
+    let closed_ns = now_ns();
+    drop(server);
+    let answer = talk.hear_fin();
+    talk.ack();
+    tracer.wait_for_ends(1);
+    let trace = tracer.stop();
+
+    assert_eq!(data.segment.data, TEXT);
+    ended(&trace, "CLOSE_WAIT LAST_ACK CLOSE");
+    lasted(
+        time_in(&trace, "CLOSE_WAIT"),
+        [fin_ns; 2],
+        [closed_ns, answer.at_ns],
+    );
+}
+
+#[test]
+fn the_kernel_closes_its_half_and_still_hears() {
+    let lab = Lab::new();
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let (mut talk, mut server) = accepted(&lab, &peer);
+    close_half(&server);
+    talk.hear_fin();
+    let ack_ns = talk.ack();
+    sleep(A_WHILE);
+    talk.data(TEXT);
+    talk.hear_ack();
+    hear(&mut server);
+    sleep(A_WHILE);
+    let fin_ns = talk.fin();
+    talk.hear_ack();
+    tracer.wait_for_ends(1);
+    let trace = tracer.stop();
+
+    // It is open, so it waits for the FIN itself.
+    ended(&trace, "FIN_WAIT1 FIN_WAIT2 CLOSE");
+    lasted(time_in(&trace, "FIN_WAIT2"), [ack_ns; 2], [fin_ns; 2]);
+}
+
+/// What TIME_WAIT is for: the kernel's last ACK may be lost.
+#[test]
+fn a_fin_comes_again_in_time_wait() {
+    let lab = Lab::new();
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let (mut talk, server) = accepted(&lab, &peer);
+    drop(server);
+    talk.hear_fin();
+    let fin_ns = talk.fin();
+    let lost = talk.hear_ack();
+    sleep(A_WHILE);
+    talk.again();
+    let again = talk.hear_ack();
+    tracer.wait_for_ends(1);
+    let trace = tracer.stop();
+
+    assert_eq!(again.segment, lost.segment);
+    ended(&trace, "FIN_WAIT1 FIN_WAIT2 CLOSE");
+    assert!((fin_ns..again.at_ns).contains(&entered(&trace, "CLOSE")));
+}
+
+/// A SYN with a higher sequence number than the old connection's ends TIME_WAIT.
+#[test]
+fn a_new_connection_takes_the_ports_of_one_in_time_wait() {
+    let lab = Lab::new();
+    let (own, port) = (lab.port(), lab.port());
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let listener = serve(port);
+    let mut talk = peer.connect(own, port);
+    drop(accept(&listener));
+    talk.hear_fin();
+    talk.fin();
+    talk.hear_ack();
+
+    sleep(A_WHILE);
+    talk.seq += 100_000;
+    let syn_ns = talk.syn();
+    talk.hear_syn_ack();
+    let ack_ns = talk.ack();
+    let second = accept(&listener);
+    assert_eq!(second.peer, (PEER, own).into());
+    let trace = tracer.stop();
+
+    let [old, new] = trace.connections("server")[..] else {
+        panic!("two connections");
+    };
+    for connection in [old, new] {
+        connection.shows(&[("lport", &port), ("rport", &own), ("complete", &true)]);
+    }
+    assert!(old.num("closed_mono_ns") < syn_ns);
+    old.shows(&[("state", &"CLOSE"), ("error", &NULL)]);
+    assert!(ack_ns <= new.num("established_mono_ns"));
+    new.shows(&[("state", &"ESTABLISHED"), ("closed_mono_ns", &NULL)]);
+}

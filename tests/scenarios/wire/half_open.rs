@@ -1,0 +1,232 @@
+//! The handshake at a listener. tcptrace shows nothing of a connection before its final ACK.
+
+use std::fs;
+use std::thread::sleep;
+use std::time::Duration;
+
+use tests::peer::Segment;
+use tests::trace::NULL;
+use tests::traffic::{TEXT, accept, set_option};
+use tests::{Lab, Peer, Trace, eventually};
+
+use super::*;
+
+/// Nothing but the listener was seen.
+#[track_caller]
+fn no_connection(trace: &Trace) {
+    assert_eq!(trace.own("connection").count(), 0);
+    assert!(trace.own("transition").all(|it| it["side"] == "listener"));
+    trace.summary().shows(&[("undecodable", &0)]);
+}
+
+/// The connection exists from the moment at which its final ACK was sent, `since` something else.
+#[track_caller]
+fn begins_with_the_ack(trace: &Trace, ack_ns: u64, since_ns: u64) {
+    let connection = trace.server();
+    let steps = trace.transitions(&connection["conn"]);
+    steps[0].shows(&[("oldstate", &"LISTEN"), ("newstate", &"SYN_RECV")]);
+    steps[1].shows(&[("oldstate", &"SYN_RECV"), ("newstate", &"ESTABLISHED")]);
+    for step in &steps[..2] {
+        caused(step.num("mono_ns"), ack_ns, since_ns);
+    }
+    let established_ns = connection.num("established_mono_ns");
+    caused(established_ns, ack_ns, since_ns);
+    connection.shows(&[
+        ("syn_mono_ns", &NULL),
+        ("handshake_ns", &NULL),
+        ("laddr", &"10.0.0.1"),
+        ("raddr", &"10.0.0.2"),
+        ("complete", &true),
+    ]);
+}
+
+#[test]
+fn the_final_ack_comes_late() {
+    let lab = Lab::new();
+    let (own, port) = (lab.port(), lab.port());
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let listener = serve(port);
+    let mut talk = peer.talk(own, port);
+    let syn_ns = talk.syn();
+    let syn_ack = talk.hear_syn_ack();
+    sleep(A_WHILE);
+    let ack_ns = talk.ack();
+    let accepted = accept(&listener);
+    assert_eq!(accepted.peer, (PEER, own).into());
+    let trace = tracer.stop();
+
+    assert!(syn_ack.at_ns - syn_ns < ack_ns - syn_ns);
+    begins_with_the_ack(&trace, ack_ns, syn_ns);
+    let connection = trace.server();
+    connection.shows(&[("verdict", &"queued"), ("rport", &own), ("lport", &port)]);
+}
+
+#[test]
+fn the_final_ack_never_comes() {
+    let lab = Lab::new();
+    let (own, port) = (lab.port(), lab.port());
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let _listener = serve(port);
+    let mut talk = peer.talk(own, port);
+    talk.syn();
+    talk.hear_syn_ack();
+    sleep(A_WHILE);
+    no_connection(&tracer.stop());
+}
+
+#[test]
+fn the_kernel_gives_up_waiting_for_the_final_ack() {
+    let lab = Lab::new();
+    let (own, port) = (lab.port(), lab.port());
+    fs::write("/proc/sys/net/ipv4/tcp_synack_retries", "1").unwrap();
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let _listener = serve(port);
+    let mut talk = peer.talk(own, port);
+    talk.syn();
+    talk.hear_syn_ack();
+    talk.hear_syn_ack();
+    eventually("the half-open connection to expire", || {
+        const NEW_SYN_RECV: &str = " 03 ";
+        let sockets = fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
+        (!sockets.contains(NEW_SYN_RECV)).then_some(())
+    });
+    talk.ack();
+    talk.hear_rst();
+    no_connection(&tracer.stop());
+}
+
+#[test]
+fn a_reset_comes_instead_of_the_final_ack() {
+    let lab = Lab::new();
+    let (own, port) = (lab.port(), lab.port());
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let _listener = serve(port);
+    let mut talk = peer.talk(own, port);
+    talk.syn();
+    talk.hear_syn_ack();
+    talk.rst();
+    // So it is forgotten: an ACK finds nothing to finish.
+    talk.ack();
+    talk.hear_rst();
+    no_connection(&tracer.stop());
+}
+
+#[test]
+fn the_syn_ack_is_lost() {
+    let lab = Lab::new();
+    let (own, port) = (lab.port(), lab.port());
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let _listener = serve(port);
+    let mut talk = peer.talk(own, port);
+    let syn_ns = talk.syn();
+    let lost = talk.hear_syn_ack();
+    let again = talk.hear_syn_ack();
+    let ack_ns = talk.ack();
+    until(&tracer, "ESTABLISHED");
+    let trace = tracer.stop();
+
+    assert_eq!(again.segment, lost.segment);
+    assert!(again.at_ns - lost.at_ns > Duration::from_millis(500).as_nanos() as u64);
+    begins_with_the_ack(&trace, ack_ns, syn_ns);
+}
+
+#[test]
+fn the_syn_comes_twice() {
+    let lab = Lab::new();
+    let (own, port) = (lab.port(), lab.port());
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let _listener = serve(port);
+    let mut talk = peer.talk(own, port);
+    let syn_ns = talk.syn();
+    let answer = talk.hear_syn_ack();
+    sleep(A_WHILE);
+    talk.again();
+    let same_answer = talk.hear_syn_ack();
+    let ack_ns = talk.ack();
+    until(&tracer, "ESTABLISHED");
+    let trace = tracer.stop();
+
+    // One connection, not two.
+    assert_eq!(same_answer.segment, answer.segment);
+    begins_with_the_ack(&trace, ack_ns, syn_ns);
+}
+
+/// A segment of an older connection between the same ports.
+#[test]
+fn an_old_ack_is_refused_and_the_right_one_is_taken() {
+    let lab = Lab::new();
+    let (own, port) = (lab.port(), lab.port());
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let _listener = serve(port);
+    let mut talk = peer.talk(own, port);
+    let syn_ns = talk.syn();
+    let syn_ack = talk.hear_syn_ack();
+    let old = syn_ack.segment.seq.wrapping_sub(1_000);
+    talk.send(Segment {
+        ack: Some(old),
+        ..talk.segment()
+    });
+    let refusal = talk.hear_rst();
+    sleep(A_WHILE);
+    let ack_ns = talk.ack();
+    until(&tracer, "ESTABLISHED");
+    let trace = tracer.stop();
+
+    assert_eq!(refusal.segment.seq, old);
+    begins_with_the_ack(&trace, ack_ns, syn_ns);
+}
+
+/// The kernel remembers nothing of the SYN but what the SYN-ACK's sequence number holds.
+#[test]
+fn the_syn_is_answered_with_a_cookie() {
+    let lab = Lab::new();
+    let (own, port) = (lab.port(), lab.port());
+    let always = "2";
+    fs::write("/proc/sys/net/ipv4/tcp_syncookies", always).unwrap();
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let _listener = serve(port);
+    let mut talk = peer.talk(own, port);
+    let syn_ns = talk.syn();
+    talk.hear_syn_ack();
+    // It does not ask for the final ACK either.
+    talk.hear_nothing_for(Duration::from_millis(1_500));
+    let ack_ns = talk.ack();
+    until(&tracer, "ESTABLISHED");
+    let trace = tracer.stop();
+
+    begins_with_the_ack(&trace, ack_ns, syn_ns);
+}
+
+/// A listener that wants data first: the final ACK alone changes nothing.
+#[test]
+fn the_final_ack_is_put_off_until_data_come() {
+    let lab = Lab::new();
+    let (own, port) = (lab.port(), lab.port());
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let listener = serve(port);
+    let seconds: libc::c_int = 30;
+    set_option(
+        &listener,
+        libc::IPPROTO_TCP,
+        libc::TCP_DEFER_ACCEPT,
+        &seconds,
+    );
+    let mut talk = peer.connect(own, port);
+    let syn_ack = talk.heard().remove(0);
+    sleep(A_WHILE);
+    let data_ns = talk.data(TEXT);
+    accept(&listener);
+    let trace = tracer.stop();
+
+    begins_with_the_ack(&trace, data_ns, syn_ack.at_ns);
+    trace.server().shows(&[("verdict", &"queued")]);
+}

@@ -1,0 +1,107 @@
+//! What the network does to a connection, with a peer that sends segment by segment what the
+//! script says.
+//!
+//! The kernel's end is the one that tcptrace shows; the peer's end has no socket.
+
+mod calling;
+mod closing;
+mod half_open;
+mod overflow;
+mod resets;
+mod sending;
+
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tests::peer::{KERNEL, PEER, Talk};
+use tests::task::{now_ns, spawn};
+use tests::traffic::{accept, listen_at};
+use tests::{Lab, Peer, Trace, Tracer};
+
+/// Long enough to be told from what takes no time.
+const A_WHILE: Duration = Duration::from_millis(400);
+
+/// A listener that the peer can reach.
+fn serve(port: u16) -> TcpListener {
+    listen_at((KERNEL, port).into(), 16)
+}
+
+/// The kernel's connect() to the peer, which takes as long as the peer lets it, and the moment
+/// before it.
+fn call(port: u16) -> (u64, JoinHandle<io::Result<TcpStream>>) {
+    let called_ns = now_ns();
+    (called_ns, spawn(move || TcpStream::connect((PEER, port))).1)
+}
+
+/// A connection from the peer, accepted.
+fn accepted<'a>(lab: &Lab, peer: &'a Peer) -> (Talk<'a>, TcpStream) {
+    let (own, port) = (lab.port(), lab.port());
+    let listener = serve(port);
+    let talk = peer.connect(own, port);
+    (talk, accept(&listener).stream)
+}
+
+/// Waits until tcptrace has shown the kernel's end in this state.
+fn until(tracer: &Tracer, state: &str) {
+    tracer.wait_for(1, state, |line| {
+        line.is("transition") && line["side"] != "listener" && line["newstate"] == state
+    });
+}
+
+/// How long the kernel's end of the only connection was in a state.
+#[track_caller]
+fn time_in(trace: &Trace, state: &str) -> u64 {
+    let mut lines = trace.own("transition").filter(|it| it["oldstate"] == state);
+    let line = lines.next().expect("it was in that state");
+    assert!(lines.next().is_none(), "only once in {state}");
+    line.num("in_state_ns")
+}
+
+/// When the kernel's end of the only connection entered a state.
+#[track_caller]
+fn entered(trace: &Trace, state: &str) -> u64 {
+    let mut lines = trace
+        .own("transition")
+        .filter(|it| it["newstate"] == state && it["side"] != "listener");
+    let line = lines.next().expect("it came into that state");
+    assert!(lines.next().is_none(), "only once into {state}");
+    line.num("mono_ns")
+}
+
+/// The states that the only connection went through.
+#[track_caller]
+fn path(trace: &Trace) -> String {
+    let all: Vec<_> = trace.own("connection").collect();
+    let [connection] = all[..] else {
+        panic!("{} connections instead of one", all.len());
+    };
+    trace.path(&connection["conn"])
+}
+
+/// A duration that tcptrace shows is the script's own. What the kernel's end does by itself begins
+/// and ends between two moments that the script knows: a system call, and the segment it makes.
+#[track_caller]
+fn lasted(traced_ns: u64, since: [u64; 2], until: [u64; 2]) {
+    let (shortest, longest) = (until[0] - since[1], until[1] - since[0]);
+    let tolerance = tolerance(longest);
+    assert!(
+        traced_ns + tolerance >= shortest && traced_ns <= longest + tolerance,
+        "tcptrace says {traced_ns} ns, the script {shortest} to {longest} ns"
+    );
+}
+
+/// Something happened when the script caused it, and not when the wait for that began.
+#[track_caller]
+fn caused(happened_ns: u64, caused_ns: u64, waited_since_ns: u64) {
+    let tolerance = tolerance(caused_ns - waited_since_ns);
+    assert!(
+        (caused_ns..=caused_ns + tolerance).contains(&happened_ns),
+        "tcptrace says at {happened_ns}, the script at {caused_ns}, since {waited_since_ns}"
+    );
+}
+
+fn tolerance(of_ns: u64) -> u64 {
+    of_ns / 20 + 2_000_000
+}

@@ -1,0 +1,82 @@
+//! A listener whose accept queue is full when the final ACK arrives.
+
+use std::fs;
+use std::time::Duration;
+
+use tests::traffic::{accept, listen_at};
+use tests::{Lab, Peer};
+
+use super::*;
+
+/// What listen() is asked for. The queue holds one more.
+const BACKLOG: i32 = 2;
+
+/// Finished handshakes until the queue is full, and one that has only the final ACK to go: a SYN
+/// would not be answered any more.
+fn all_but_one_ack<'a>(lab: &Lab, peer: &'a Peer, port: u16) -> (Vec<Talk<'a>>, Talk<'a>) {
+    let mut queued: Vec<_> = (0..BACKLOG)
+        .map(|_| peer.connect(lab.port(), port))
+        .collect();
+    let [mut last, late] = [lab.port(), lab.port()].map(|own| {
+        let mut talk = peer.talk(own, port);
+        talk.syn();
+        talk.hear_syn_ack();
+        talk
+    });
+    last.ack();
+    queued.push(last);
+    (queued, late)
+}
+
+#[test]
+fn an_ack_that_finds_no_room_is_dropped_and_asked_for_again() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let listener = listen_at((KERNEL, port).into(), BACKLOG);
+    let (queued, mut late) = all_but_one_ack(&lab, &peer, port);
+    let dropped_ns = late.ack();
+    // The peer thinks that it is connected; the kernel waits for the ACK.
+    let asked = late.hear_syn_ack();
+    let room = accept(&listener);
+    let ack_ns = late.ack();
+    tracer.wait_for(4, "all to be established", |line| {
+        line.is("transition") && line["newstate"] == "ESTABLISHED"
+    });
+    let trace = tracer.stop();
+
+    let waited = Duration::from_nanos(asked.at_ns - dropped_ns);
+    assert!(waited > Duration::from_millis(500), "{waited:?}");
+    let taken = trace.server_of(room.peer.port());
+    taken.shows(&[("verdict", &"queued"), ("backlog_ahead", &0)]);
+    let last = trace.server_of(late.own());
+    last.shows(&[
+        ("verdict", &"never_accepted"),
+        ("backlog_ahead", &BACKLOG),
+        ("backlog_max", &BACKLOG),
+    ]);
+    caused(last.num("established_mono_ns"), ack_ns, dropped_ns);
+    assert_eq!(trace.connections("server").len(), queued.len() + 1);
+}
+
+#[test]
+fn an_ack_that_finds_no_room_is_answered_with_a_reset() {
+    let lab = Lab::new();
+    let port = lab.port();
+    fs::write("/proc/sys/net/ipv4/tcp_abort_on_overflow", "1").unwrap();
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let _listener = listen_at((KERNEL, port).into(), BACKLOG);
+    let (queued, mut late) = all_but_one_ack(&lab, &peer, port);
+    late.ack();
+    late.hear_rst();
+    let trace = tracer.stop();
+
+    let servers = trace.connections("server");
+    assert_eq!(servers.len(), queued.len());
+    for connection in servers {
+        connection.shows(&[("verdict", &"never_accepted"), ("state", &"ESTABLISHED")]);
+        assert_ne!(connection["rport"], late.own());
+    }
+}

@@ -1,0 +1,87 @@
+//! Data that does not arrive, or is not wanted yet. It changes no state until the kernel gives up.
+
+use std::io::{ErrorKind, Read};
+use std::thread::sleep;
+use std::time::Duration;
+
+use socket2::SockRef;
+use tests::trace::NULL;
+use tests::traffic::*;
+use tests::{Lab, Peer};
+
+use super::*;
+
+#[test]
+fn data_is_sent_until_it_is_acknowledged() {
+    const RETRANSMITS: usize = 3;
+    let lab = Lab::new();
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let (mut talk, mut server) = accepted(&lab, &peer);
+    say(&mut server);
+    let first = talk.hear_data();
+    let again: Vec<_> = (0..RETRANSMITS).map(|_| talk.hear_data()).collect();
+    talk.ack();
+    talk.hear_nothing_for(A_WHILE);
+    let trace = tracer.stop();
+
+    for it in &again {
+        assert_eq!(it.segment, first.segment);
+    }
+    assert_eq!(path(&trace), "LISTEN SYN_RECV ESTABLISHED");
+    trace
+        .server()
+        .shows(&[("error", &NULL), ("complete", &true)]);
+}
+
+#[test]
+fn data_waits_for_the_window_to_open() {
+    let lab = Lab::new();
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let (mut talk, mut server) = accepted(&lab, &peer);
+    talk.window = 0;
+    talk.ack();
+    say(&mut server);
+    talk.hear("a probe of the window", |it| it.is_empty());
+    sleep(A_WHILE);
+    let before = talk.heard().iter().all(|it| it.segment.data.is_empty());
+    assert!(before, "data into a window of zero");
+    talk.window = u16::MAX;
+    talk.ack();
+    let data = talk.hear_data();
+    talk.ack();
+    let trace = tracer.stop();
+
+    assert_eq!(data.segment.data, TEXT);
+    assert_eq!(path(&trace), "LISTEN SYN_RECV ESTABLISHED");
+    trace
+        .server()
+        .shows(&[("error", &NULL), ("complete", &true)]);
+}
+
+#[test]
+fn the_kernel_gives_up_on_a_peer_that_has_vanished() {
+    let lab = Lab::new();
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let (mut talk, mut server) = accepted(&lab, &peer);
+    let patience = Some(Duration::from_millis(700));
+    SockRef::from(&server)
+        .set_tcp_user_timeout(patience)
+        .unwrap();
+    say(&mut server);
+    let first = talk.hear_data();
+    let error = server.read(&mut [0]).unwrap_err();
+    let gave_up_ns = tests::task::now_ns();
+    tracer.wait_for_ends(1);
+    let trace = tracer.stop();
+
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    assert_eq!(path(&trace), "LISTEN SYN_RECV ESTABLISHED CLOSE");
+    let connection = trace.server();
+    connection.shows(&[("error", &"ETIMEDOUT"), ("complete", &true)]);
+    let closed_ns = connection.num("closed_mono_ns");
+    let waited_ns = closed_ns - first.at_ns;
+    lasted(waited_ns, [first.at_ns; 2], [gave_up_ns; 2]);
+}

@@ -1,0 +1,282 @@
+//! A TCP endpoint that does what a script says, segment by segment: it can keep an ACK back, lose
+//! a SYN, close in the same moment as the kernel, and hear what the kernel then sends and when.
+//!
+//! It is a packet socket on the loopback interface, where [`PEER`] is routed to. That is nobody's
+//! address, so the kernel drops what arrives for it and never answers in the peer's name, and what
+//! the packet socket sends comes in as from a network. A TUN device would do the same, but is a
+//! module in many kernels, and this is not.
+
+mod segment;
+mod talk;
+
+use std::io::IoSliceMut;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use etherparse::icmpv4::DestUnreachableHeader;
+use etherparse::{Icmpv4Type, PacketBuilder};
+use nix::errno::Errno;
+use nix::sys::socket::sockopt::ReceiveTimestampns;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt};
+use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, clock_gettime};
+use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
+
+use crate::task::now_ns;
+use crate::{Lab, eventually};
+
+pub use segment::Segment;
+pub use talk::Talk;
+
+/// The kernel's address on the way to the peer.
+pub const KERNEL: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+/// The peer's.
+pub const PEER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+
+/// The first interface of every namespace.
+const LOOPBACK_INDEX: i32 = 1;
+
+/// The scripted end of the connections of a namespace. Shows what was on the wire when the
+/// scenario fails.
+pub struct Peer {
+    wire: Arc<Wire>,
+}
+
+struct Wire {
+    socket: Socket,
+    log: Mutex<Vec<Passed>>,
+}
+
+/// A segment that the kernel has sent.
+#[derive(Clone, Debug)]
+pub struct Heard {
+    /// By CLOCK_MONOTONIC, when it came by the packet socket; not when the script looked at it.
+    pub at_ns: u64,
+    pub segment: Segment,
+    packet: Vec<u8>,
+}
+
+/// What was on the wire, from either side.
+enum Passed {
+    Sent(u64, Segment),
+    Heard(Heard),
+}
+
+impl Peer {
+    /// Comes up in the lab's namespace, and listens from then on.
+    pub fn new(_lab: &Lab) -> Peer {
+        route_peer_to_loopback();
+        let socket = packet_socket();
+        // Then the reader looks whether anybody still wants to know.
+        let now_and_then = Some(Duration::from_millis(50));
+        socket.set_read_timeout(now_and_then).expect("SO_RCVTIMEO");
+        setsockopt(&socket, ReceiveTimestampns, &true).expect("SO_TIMESTAMPNS");
+        let wire = Arc::new(Wire {
+            socket,
+            log: Mutex::default(),
+        });
+        let weak = Arc::downgrade(&wire);
+        std::thread::spawn(move || read(&weak));
+        Peer { wire }
+    }
+
+    /// Begins to talk from a port of its own to one of the kernel's; nothing is sent yet.
+    pub fn talk(&self, own: u16, kernel: u16) -> Talk<'_> {
+        Talk::new(self, own, kernel)
+    }
+
+    /// Connects to a listener of the kernel's: the whole handshake.
+    pub fn connect(&self, own: u16, kernel: u16) -> Talk<'_> {
+        let mut talk = self.talk(own, kernel);
+        talk.syn();
+        talk.hear_syn_ack();
+        talk.ack();
+        talk
+    }
+
+    /// Waits until the kernel calls this port; its SYN is heard, and not answered yet.
+    pub fn called(&self, own: u16) -> (Talk<'_>, Heard) {
+        let kernel = eventually("a SYN of the kernel's", || {
+            let mut heard = self.heard().into_iter().map(|it| it.segment);
+            heard.find(|it| it.to == own && it.syn).map(|it| it.from)
+        });
+        let mut talk = self.talk(own, kernel);
+        let syn = talk.hear_syn();
+        (talk, syn)
+    }
+
+    /// Takes a call of the kernel's: the whole handshake.
+    pub fn answer(&self, own: u16) -> Talk<'_> {
+        let (mut talk, _) = self.called(own);
+        talk.syn_ack();
+        talk.hear_ack();
+        talk
+    }
+
+    /// Sends it; the moment just before. The kernel has worked on it when this returns, unless a
+    /// process held the socket or the machine was very busy.
+    pub fn send(&self, segment: &Segment) -> u64 {
+        let at_ns = now_ns();
+        self.log().push(Passed::Sent(at_ns, segment.clone()));
+        self.transmit(&segment.packet(PEER, KERNEL));
+        at_ns
+    }
+
+    /// Says as a router would that the host is out of reach, which this segment was for.
+    pub fn unreachable(&self, heard: &Heard) -> u64 {
+        const BEGINNING: usize = 28;
+        let kind = Icmpv4Type::DestinationUnreachable(DestUnreachableHeader::Host);
+        let mut packet = Vec::new();
+        PacketBuilder::ipv4(PEER.octets(), KERNEL.octets(), segment::TTL)
+            .icmpv4(kind)
+            .write(&mut packet, &heard.packet[..BEGINNING])
+            .expect("a Vec takes everything");
+        let at_ns = now_ns();
+        self.transmit(&packet);
+        at_ns
+    }
+
+    /// All that the kernel has sent to the peer so far.
+    pub fn heard(&self) -> Vec<Heard> {
+        let passed = self.log();
+        let heard = passed.iter().filter_map(|it| match it {
+            Passed::Heard(heard) => Some(heard.clone()),
+            Passed::Sent(..) => None,
+        });
+        heard.collect()
+    }
+
+    fn transmit(&self, packet: &[u8]) {
+        let sent = self.wire.socket.send(packet).expect("send a packet");
+        assert_eq!(sent, packet.len());
+    }
+
+    fn log(&self) -> MutexGuard<'_, Vec<Passed>> {
+        self.wire.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("On the wire:");
+            for passed in self.log().iter() {
+                match passed {
+                    Passed::Sent(at, segment) => eprintln!("{at} peer   {segment}"),
+                    Passed::Heard(it) => eprintln!("{} kernel {}", it.at_ns, it.segment),
+                }
+            }
+        }
+    }
+}
+
+/// Keeps reading until the peer is gone.
+fn read(wire: &Weak<Wire>) {
+    let mut buffer = vec![0; 1 << 16];
+    while let Some(wire) = wire.upgrade() {
+        let (at_ns, packet) = match receive(&wire.socket, &mut buffer) {
+            Ok(packet) => packet,
+            Err(Errno::EAGAIN) => continue,
+            Err(error) => panic!("read packets: {error}"),
+        };
+        // The peer's own packets come by as well, and all others of the interface.
+        if let Some(segment) = Segment::parse(packet, PEER) {
+            let mut log = wire.log.lock().unwrap_or_else(PoisonError::into_inner);
+            log.push(Passed::Heard(Heard {
+                at_ns,
+                segment,
+                packet: packet.to_vec(),
+            }));
+        }
+    }
+}
+
+/// The next packet, and when it came.
+fn receive<'a>(socket: &Socket, buffer: &'a mut [u8]) -> nix::Result<(u64, &'a [u8])> {
+    let mut slices = [IoSliceMut::new(buffer)];
+    let mut control = nix::cmsg_space!(TimeSpec);
+    let message = recvmsg::<()>(
+        socket.as_raw_fd(),
+        &mut slices,
+        Some(&mut control),
+        MsgFlags::empty(),
+    )?;
+    let stamp = message.cmsgs()?.find_map(|it| match it {
+        ControlMessageOwned::ScmTimestampns(stamp) => Some(Duration::from(stamp)),
+        _ => None,
+    });
+    // The kernel stamps with the wall clock: how long ago is the same by any clock.
+    let now = clock_gettime(ClockId::CLOCK_REALTIME).map(Duration::from)?;
+    let ago = now.saturating_sub(stamp.expect("a packet with a time stamp"));
+    let at_ns = now_ns() - ago.as_nanos() as u64;
+    let length = message.bytes;
+    Ok((at_ns, &buffer[..length]))
+}
+
+/// A socket that sends and receives whole IPv4 packets on the loopback interface.
+fn packet_socket() -> Socket {
+    let ipv4 = (libc::ETH_P_IP as u16).to_be();
+    let protocol = Protocol::from(i32::from(ipv4));
+    let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(protocol)).expect("a packet socket");
+    let mut storage = SockAddrStorage::zeroed();
+    // SAFETY: sockaddr_ll is a socket address, valid when it is all zero.
+    let loopback = unsafe { storage.view_as::<libc::sockaddr_ll>() };
+    loopback.sll_family = libc::AF_PACKET as u16;
+    loopback.sll_protocol = ipv4;
+    loopback.sll_ifindex = LOOPBACK_INDEX;
+    let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    // SAFETY: family and length say that it is a sockaddr_ll, and it is.
+    let address = unsafe { SockAddr::new(storage, length) };
+    socket.bind(&address).expect("bind a packet socket");
+    socket
+}
+
+/// `ip address add KERNEL/32 dev lo`, `ip route add PEER dev lo`.
+///
+/// The netmask matters: all of a loopback interface's network is the kernel's own.
+fn route_peer_to_loopback() {
+    const ALL_ONES: Ipv4Addr = Ipv4Addr::BROADCAST;
+    // An alias, because lo's first address is 127.0.0.1.
+    for (request, address) in [
+        (libc::SIOCSIFADDR, KERNEL),
+        (libc::SIOCSIFNETMASK, ALL_ONES),
+    ] {
+        // SAFETY: all zero is a valid ifreq.
+        let mut alias: libc::ifreq = unsafe { std::mem::zeroed() };
+        for (to, from) in alias.ifr_name.iter_mut().zip(b"lo:peer\0") {
+            *to = *from as libc::c_char;
+        }
+        alias.ifr_ifru.ifru_addr = sockaddr(address);
+        // SAFETY: both requests take an ifreq with an address.
+        unsafe { configure(request, &alias) };
+    }
+    // SAFETY: all zero is a valid rtentry.
+    let mut route: libc::rtentry = unsafe { std::mem::zeroed() };
+    route.rt_dst = sockaddr(PEER);
+    route.rt_genmask = sockaddr(ALL_ONES);
+    route.rt_flags = libc::RTF_UP | libc::RTF_HOST;
+    route.rt_dev = c"lo".as_ptr().cast_mut();
+    // SAFETY: the request takes an rtentry, whose name of a device is only read.
+    unsafe { configure(libc::SIOCADDRT, &route) };
+}
+
+/// An ioctl on the namespace's IPv4.
+///
+/// # Safety
+///
+/// `argument` is what the request takes.
+unsafe fn configure<T>(request: libc::c_ulong, argument: &T) {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).expect("a socket");
+    // SAFETY: as the caller promised; the argument outlives the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), request as _, argument) };
+    let error = std::io::Error::last_os_error();
+    assert_eq!(result, 0, "configure lo, {request:#x}: {error}");
+}
+
+fn sockaddr(address: Ipv4Addr) -> libc::sockaddr {
+    let address = SockAddr::from(SocketAddr::from((address, 0)));
+    // SAFETY: an IPv4 address fits into a sockaddr exactly.
+    unsafe { address.as_ptr().cast::<libc::sockaddr>().read() }
+}

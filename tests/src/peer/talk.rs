@@ -1,0 +1,201 @@
+//! One connection, from the peer's end.
+
+use std::time::Duration;
+
+use super::{Heard, Peer, Segment};
+use crate::eventually;
+
+/// The first sequence number of every conversation.
+const FIRST: u32 = 1_000_000;
+
+/// Which segment the peer would send next, and what it has heard. The verbs send segments that
+/// are in order and acknowledge all that was heard; [`send`](Talk::send) sends any other.
+///
+/// Nothing is sent unless the script says so, and what it does not wait for is skipped.
+pub struct Talk<'a> {
+    peer: &'a Peer,
+    own: u16,
+    kernel: u16,
+    /// The next sequence number of the peer's.
+    pub seq: u32,
+    /// The next one that it expects of the kernel; `None` before it has heard any.
+    pub ack: Option<u32>,
+    /// How much the kernel may send.
+    pub window: u16,
+    last: Segment,
+    /// How many segments of the kernel's to anybody were looked at.
+    looked_at: usize,
+}
+
+impl<'a> Talk<'a> {
+    pub(super) fn new(peer: &'a Peer, own: u16, kernel: u16) -> Talk<'a> {
+        Talk {
+            peer,
+            own,
+            kernel,
+            seq: FIRST,
+            ack: None,
+            window: u16::MAX,
+            last: Segment::default(),
+            looked_at: 0,
+        }
+    }
+}
+
+impl Talk<'_> {
+    /// The peer's port.
+    pub fn own(&self) -> u16 {
+        self.own
+    }
+}
+
+/// What the peer says. Every verb gives the moment just before the segment was sent.
+impl Talk<'_> {
+    /// An ACK of all that was heard, to be made into something else.
+    pub fn segment(&self) -> Segment {
+        Segment {
+            from: self.own,
+            to: self.kernel,
+            seq: self.seq,
+            ack: self.ack,
+            window: self.window,
+            ..Segment::default()
+        }
+    }
+
+    /// Sends any segment; the verbs go on as if it had not been.
+    pub fn send(&self, segment: Segment) -> u64 {
+        self.peer.send(&segment)
+    }
+
+    /// Sends what the last verb sent once more.
+    pub fn again(&self) -> u64 {
+        self.peer.send(&self.last)
+    }
+
+    fn say(&mut self, segment: Segment) -> u64 {
+        self.seq = segment.end();
+        self.last = segment;
+        self.again()
+    }
+
+    /// A SYN without ACK: the first of three segments, or one that crosses the kernel's.
+    pub fn syn(&mut self) -> u64 {
+        let segment = Segment {
+            syn: true,
+            ack: None,
+            ..self.segment()
+        };
+        self.say(segment)
+    }
+
+    pub fn syn_ack(&mut self) -> u64 {
+        let segment = Segment {
+            syn: true,
+            ..self.segment()
+        };
+        self.say(segment)
+    }
+
+    pub fn ack(&mut self) -> u64 {
+        self.say(self.segment())
+    }
+
+    pub fn data(&mut self, data: &[u8]) -> u64 {
+        let segment = Segment {
+            data: data.to_vec(),
+            ..self.segment()
+        };
+        self.say(segment)
+    }
+
+    pub fn fin(&mut self) -> u64 {
+        self.fin_with(&[])
+    }
+
+    /// A FIN behind the last data, in one segment.
+    pub fn fin_with(&mut self, data: &[u8]) -> u64 {
+        let segment = Segment {
+            fin: true,
+            data: data.to_vec(),
+            ..self.segment()
+        };
+        self.say(segment)
+    }
+
+    /// A RST that the kernel must believe: it has exactly the sequence number it waits for.
+    pub fn rst(&mut self) -> u64 {
+        let segment = Segment {
+            rst: true,
+            ..self.segment()
+        };
+        self.say(segment)
+    }
+}
+
+/// What the peer hears.
+impl Talk<'_> {
+    /// The next segment from the kernel that is wanted; those before it are skipped.
+    pub fn hear(&mut self, what: &str, wanted: impl Fn(&Segment) -> bool) -> Heard {
+        let heard = eventually(what, || {
+            let heard = self.peer.heard();
+            let mut news = heard.into_iter().enumerate().skip(self.looked_at);
+            let (index, found) =
+                news.find(|(_, it)| self.is_ours(&it.segment) && wanted(&it.segment))?;
+            self.looked_at = index + 1;
+            Some(found)
+        });
+        let segment = &heard.segment;
+        if segment.syn || self.ack == Some(segment.seq) {
+            self.ack = Some(segment.end());
+        }
+        heard
+    }
+
+    /// A SYN without ACK.
+    pub fn hear_syn(&mut self) -> Heard {
+        self.hear("a SYN", |it| it.syn && it.ack.is_none())
+    }
+
+    pub fn hear_syn_ack(&mut self) -> Heard {
+        let ack = Some(self.seq);
+        self.hear("a SYN-ACK", |it| it.syn && it.ack == ack)
+    }
+
+    /// An ACK of all that was said, and nothing else.
+    pub fn hear_ack(&mut self) -> Heard {
+        let ack = Some(self.seq);
+        self.hear("an ACK", |it| it.is_empty() && !it.rst && it.ack == ack)
+    }
+
+    pub fn hear_data(&mut self) -> Heard {
+        self.hear("data", |it| !it.data.is_empty())
+    }
+
+    pub fn hear_fin(&mut self) -> Heard {
+        self.hear("a FIN", |it| it.fin)
+    }
+
+    pub fn hear_rst(&mut self) -> Heard {
+        self.hear("a RST", |it| it.rst)
+    }
+
+    /// So long the kernel must not say anything to this.
+    pub fn hear_nothing_for(&self, time: Duration) {
+        let before = self.heard().len();
+        std::thread::sleep(time);
+        let news = &self.heard()[before..];
+        assert!(news.is_empty(), "the kernel had to be silent: {news:?}");
+    }
+
+    /// All that the kernel has said so far between these ports.
+    pub fn heard(&self) -> Vec<Heard> {
+        let mut heard = self.peer.heard();
+        heard.retain(|it| self.is_ours(&it.segment));
+        heard
+    }
+
+    fn is_ours(&self, segment: &Segment) -> bool {
+        (segment.from, segment.to) == (self.kernel, self.own)
+    }
+}
