@@ -195,6 +195,7 @@ fn client() {
     let open = Connection {
         closed_mono_ns: None,
         state: State::FinWait2,
+        ending: Ending::default(),
         ..client.clone()
     };
     check(
