@@ -14,6 +14,8 @@ pub const VERSION: u8 = 1;
 pub mod kind {
     pub const SET_STATE: u8 = 1;
     pub const ACCEPT: u8 = 2;
+    pub const RETRANSMIT: u8 = 8;
+    pub const RESET: u8 = 9;
 }
 
 /// Bits of a payload's `sections`: what follows the payload, in this order.
@@ -23,6 +25,8 @@ pub mod section {
     pub const V4: u8 = 1 << 0;
     /// [`Task`](super::Task): the record was written in that task's own context.
     pub const TASK: u8 = 1 << 1;
+    /// [`Stats`](super::Stats): at the changes of state where its figures tell something.
+    pub const STATS: u8 = 1 << 2;
 }
 
 /// Starts every record.
@@ -176,11 +180,92 @@ pub struct Addrs6 {
     pub raddr: [u8; 16],
 }
 
+/// Section: a `tcp_sock`'s own figures.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Stats {
+    /// `bytes_acked`: sent and acknowledged; the kernel counts the own SYN and FIN as a byte each.
+    pub bytes_acked: u64,
+    /// `bytes_received`, of which the peer's FIN is one.
+    pub bytes_received: u64,
+    /// `segs_in`
+    pub segs_in: u32,
+    /// `segs_out`
+    pub segs_out: u32,
+    /// `data_segs_in`: segments with payload, those dropped as well.
+    pub data_segs_in: u32,
+    /// `total_retrans`: segments sent again, SYN included.
+    pub retransmits: u32,
+    /// `snd_cwnd`, segments.
+    pub snd_cwnd: u32,
+    /// `write_seq` - `snd_una`: sequence numbers that the peer has not acknowledged, the FIN's
+    /// among them.
+    pub unacked: u32,
+    /// `rcv_nxt` - `copied_seq`: received and not read, the peer's FIN included.
+    pub unread: u32,
+    /// [`stats_flag`] bits.
+    pub flags: u32,
+}
+
+/// Bits of [`Stats::flags`].
+pub mod stats_flag {
+    /// RCV_SHUTDOWN of `sk_shutdown`: nobody will read what comes now.
+    pub const RCV_SHUTDOWN: u32 = 1 << 0;
+    /// `linger2` is below 0: the socket does not wait for the peer's FIN, it sends a RST.
+    pub const NO_FIN_WAIT2: u32 = 1 << 1;
+}
+
+/// `tcp:tcp_retransmit_skb`: a full socket has sent a segment again. Always followed by
+/// [`Addrs6`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Retransmit {
+    pub sk: u64,
+    pub cookie: u64,
+    pub netns: u32,
+    /// `total_retrans`, this one included.
+    pub retransmits: u32,
+    pub lport: u16,
+    pub rport: u16,
+    /// `TCP_*` of include/net/tcp_states.h.
+    pub state: u8,
+    /// `tcp_skb_cb.tcp_flags`, as in byte 13 of the TCP header (RFC 9293, section 3.1).
+    pub tcp_flags: u8,
+    pub reserved: u16,
+}
+
+/// `tcp:tcp_send_reset` or `tcp:tcp_receive_reset`. Always followed by [`Addrs6`]; the own end is
+/// the local one, whoever sent the RST.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Reset {
+    /// A full socket, or 0: the RST answers a segment that no such socket was there for.
+    pub sk: u64,
+    /// Its cookie, or 0.
+    pub cookie: u64,
+    /// 0 when it cannot be told.
+    pub netns: u32,
+    /// `enum sk_rst_reason`, or [`NO_REASON`].
+    pub reason: u32,
+    pub lport: u16,
+    pub rport: u16,
+    /// `TCP_*` of include/net/tcp_states.h, 0 without a socket.
+    pub state: u8,
+    /// 1 for a RST that was sent, 0 for one that was received.
+    pub sent: u8,
+    pub reserved: u16,
+}
+
+/// [`Reset::reason`] where the kernel gives none.
+pub const NO_REASON: u32 = u32::MAX;
+
 /// Index of a hook's row in the `COUNTERS` map.
 pub mod hook {
     pub const SET_STATE: u32 = 0;
     pub const ACCEPT: u32 = 1;
-    pub const COUNT: u32 = 2;
+    pub const TCP_RETRANSMIT_SKB: u32 = 8;
+    pub const TCP_RESET: u32 = 9;
+    pub const COUNT: u32 = 11;
 }
 
 /// One hook's counters on one CPU: `seen` = records submitted + `filtered` + `lost`.
@@ -261,6 +346,26 @@ macro_rules! for_each_offset {
             INET_SPORT = "inet_sock.inet_sport";
             TCP_SRTT_US = "tcp_sock.srtt_us";
             TCP_FASTOPEN_RSK = "tcp_sock.fastopen_rsk";
+            TCP_BYTES_ACKED = "tcp_sock.bytes_acked";
+            TCP_BYTES_RECEIVED = "tcp_sock.bytes_received";
+            TCP_SEGS_IN = "tcp_sock.segs_in";
+            TCP_SEGS_OUT = "tcp_sock.segs_out";
+            TCP_DATA_SEGS_IN = "tcp_sock.data_segs_in";
+            TCP_TOTAL_RETRANS = "tcp_sock.total_retrans";
+            TCP_SND_CWND = "tcp_sock.snd_cwnd";
+            TCP_SND_UNA = "tcp_sock.snd_una";
+            TCP_WRITE_SEQ = "tcp_sock.write_seq";
+            TCP_RCV_NXT = "tcp_sock.rcv_nxt";
+            TCP_COPIED_SEQ = "tcp_sock.copied_seq";
+            TCP_LINGER2 = "tcp_sock.linger2";
+            SK_SHUTDOWN = "sock.sk_shutdown";
+            SKB_CB = "sk_buff.cb";
+            SKB_CB_TCP_FLAGS = "tcp_skb_cb.tcp_flags";
+            SKB_HEAD = "sk_buff.head";
+            SKB_NETWORK_HEADER = "sk_buff.network_header";
+            SKB_TRANSPORT_HEADER = "sk_buff.transport_header";
+            SKB_DEV = "sk_buff.dev";
+            NET_DEVICE_NET = "net_device.nd_net.net";
             MPTCP_FIRST = "mptcp_sock.first";
             NET_INUM = "net.ns.inum";
             TASK_FILES = "task_struct.files";

@@ -3,7 +3,7 @@
 use core::marker::PhantomData;
 
 use aya_ebpf::Global;
-use tcptrace_ebpf::abi::{Addrs4, Addrs6};
+use tcptrace_ebpf::abi::{Addrs4, Addrs6, Stats, stats_flag};
 
 use crate::memory::Memory;
 use crate::settings::*;
@@ -16,11 +16,18 @@ const IPPROTO_MPTCP: u16 = 262;
 /// include/net/tcp_states.h
 pub const TCP_SYN_SENT: u8 = 2;
 pub const TCP_SYN_RECV: u8 = 3;
+pub const TCP_FIN_WAIT1: u8 = 4;
+pub const TCP_TIME_WAIT: u8 = 6;
+pub const TCP_CLOSE: u8 = 7;
 pub const TCP_LISTEN: u8 = 10;
+pub const TCP_NEW_SYN_RECV: u8 = 12;
 
 /// `enum sock_flags`, include/net/sock.h
 pub const SOCK_DEAD: u64 = 1 << 0;
 pub const SOCK_DONE: u64 = 1 << 1;
+
+/// A bit of `sk_shutdown`, include/net/sock.h
+const RCV_SHUTDOWN: u8 = 1;
 
 /// A `struct sock` (or a `struct tcp_sock`, which begins with one), read by `M`.
 pub struct Sock<M> {
@@ -47,6 +54,26 @@ pub struct Addrs {
 }
 
 impl Addrs {
+    /// Both ends of an IPv4 packet, in network order.
+    #[inline(always)]
+    pub fn of_v4(laddr: u32, raddr: u32) -> Addrs {
+        Addrs {
+            is_v4: true,
+            laddr: In6Addr::mapping(laddr),
+            raddr: In6Addr::mapping(raddr),
+        }
+    }
+
+    /// Both ends of an IPv6 packet, in network order.
+    #[inline(always)]
+    pub fn of_v6(laddr: [u64; 2], raddr: [u64; 2]) -> Addrs {
+        Addrs {
+            is_v4: false,
+            laddr: In6Addr(laddr),
+            raddr: In6Addr(raddr),
+        }
+    }
+
     #[inline(always)]
     pub fn as_v4(self) -> Addrs4 {
         Addrs4 {
@@ -172,6 +199,35 @@ impl<M: Memory> Sock<M> {
     #[inline(always)]
     pub fn srtt_us(self) -> u32 {
         self.get(&TCP_SRTT_US)
+    }
+
+    /// `tcp_sock.total_retrans`
+    #[inline(always)]
+    pub fn retransmits(self) -> u32 {
+        self.get(&TCP_TOTAL_RETRANS)
+    }
+
+    #[inline(always)]
+    pub fn stats(self) -> Stats {
+        let distance = |from: &Global<u32>, to: &Global<u32>| -> u32 {
+            self.get::<u32>(to).wrapping_sub(self.get::<u32>(from))
+        };
+        let flag = |holds: bool, bit: u32| if holds { bit } else { 0 };
+        Stats {
+            bytes_acked: self.get(&TCP_BYTES_ACKED),
+            bytes_received: self.get(&TCP_BYTES_RECEIVED),
+            segs_in: self.get(&TCP_SEGS_IN),
+            segs_out: self.get(&TCP_SEGS_OUT),
+            data_segs_in: self.get(&TCP_DATA_SEGS_IN),
+            retransmits: self.retransmits(),
+            snd_cwnd: self.get(&TCP_SND_CWND),
+            unacked: distance(&TCP_SND_UNA, &TCP_WRITE_SEQ),
+            unread: distance(&TCP_COPIED_SEQ, &TCP_RCV_NXT),
+            flags: flag(
+                self.get::<u8>(&SK_SHUTDOWN) & RCV_SHUTDOWN != 0,
+                stats_flag::RCV_SHUTDOWN,
+            ) | flag(self.get::<i32>(&TCP_LINGER2) < 0, stats_flag::NO_FIN_WAIT2),
+        }
     }
 
     #[inline(always)]

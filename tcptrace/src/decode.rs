@@ -1,5 +1,7 @@
 //! Bytes of a record to an [`Event`]. Any bytes are answered; none panics.
 
+mod ending;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use tcptrace_ebpf::abi;
@@ -37,6 +39,8 @@ pub fn decode(record: &[u8]) -> Result<Event, Undecodable> {
     let kind = match header.kind {
         abi::kind::SET_STATE => Kind::SetState(set_state(&mut rest)?),
         abi::kind::ACCEPT => Kind::Accept(accept(&mut rest)?),
+        abi::kind::RETRANSMIT => Kind::Retransmit(ending::retransmit(&mut rest)?),
+        abi::kind::RESET => Kind::Reset(ending::reset(&mut rest)?),
         other => return Err(Undecodable::Kind(other)),
     };
     Ok(Event {
@@ -79,6 +83,10 @@ fn set_state(rest: &mut Rest) -> Result<SetState, Undecodable> {
     } else {
         None
     };
+    let stats = match payload.sections & abi::section::STATS {
+        0 => None,
+        _ => Some(ending::stats(rest.take()?)),
+    };
     let oldstate = state("oldstate", payload.oldstate)?;
     let newstate = state("newstate", payload.newstate)?;
     Ok(SetState {
@@ -104,6 +112,7 @@ fn set_state(rest: &mut Rest) -> Result<SetState, Undecodable> {
         backlog_len: payload.backlog_len,
         backlog_max: payload.backlog_max,
         err: nonzero(payload.err),
+        stats,
     })
 }
 
@@ -445,7 +454,7 @@ mod tests {
             let len = (next() % 256) as usize;
             let mut bytes: Vec<u8> = (0..len).map(|_| next() as u8).collect();
             if len >= 16 && next() % 2 == 0 {
-                bytes[14] = 1 + (next() % 2) as u8;
+                bytes[14] = [1, 2, 8, 9][next() as usize % 4];
                 bytes[15] = abi::VERSION;
             }
             let _ = decode(&bytes);

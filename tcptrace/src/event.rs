@@ -4,6 +4,10 @@
 //! CLOCK_MONOTONIC, addresses and ports are in host form, and what the kernel did not know yet is
 //! `None`.
 
+mod ending;
+
+pub use ending::{Direction, Reset, Retransmit, Retransmitted, Stats};
+
 use std::fmt;
 use std::net::IpAddr;
 
@@ -245,15 +249,26 @@ pub enum Hook {
     InetSockSetState,
     /// Calls and returns of `inet_csk_accept`, or of the system call around it.
     InetCskAccept,
+    /// The tracepoint `tcp:tcp_retransmit_skb`.
+    TcpRetransmitSkb,
+    /// The tracepoints `tcp:tcp_send_reset` and `tcp:tcp_receive_reset`.
+    TcpReset,
 }
 
 impl Hook {
-    pub const ALL: [Hook; 2] = [Hook::InetSockSetState, Hook::InetCskAccept];
+    pub const ALL: [Hook; 4] = [
+        Hook::InetSockSetState,
+        Hook::InetCskAccept,
+        Hook::TcpRetransmitSkb,
+        Hook::TcpReset,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
             Hook::InetSockSetState => "inet_sock_set_state",
             Hook::InetCskAccept => "inet_csk_accept",
+            Hook::TcpRetransmitSkb => "tcp_retransmit_skb",
+            Hook::TcpReset => "tcp_reset",
         }
     }
 }
@@ -274,6 +289,8 @@ pub struct Event {
 pub enum Kind {
     SetState(SetState),
     Accept(Accept),
+    Retransmit(Retransmit),
+    Reset(Reset),
 }
 
 impl Kind {
@@ -282,6 +299,8 @@ impl Kind {
         match self {
             Kind::SetState(_) => Hook::InetSockSetState,
             Kind::Accept(_) => Hook::InetCskAccept,
+            Kind::Retransmit(_) => Hook::TcpRetransmitSkb,
+            Kind::Reset(_) => Hook::TcpReset,
         }
     }
 }
@@ -318,6 +337,9 @@ pub struct SetState {
     pub backlog_max: u32,
     /// `sk_err` (an errno), if any.
     pub err: Option<u32>,
+    /// The socket's figures, where the change of state tells them: as it enters FIN_WAIT1 or
+    /// CLOSE, and as it leaves SYN_SENT.
+    pub stats: Option<Stats>,
 }
 
 /// An accept returned.

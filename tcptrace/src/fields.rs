@@ -7,6 +7,10 @@
 //! A line in memory carries monotonic time only; the wall clock time `ts` is added where it is
 //! written ([`Stamped`]).
 
+mod ending;
+
+pub use ending::{ClosedFirst, Ended, Ending, Reset, Retransmit};
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -278,6 +282,8 @@ pub struct Connection {
     pub state: State,
     /// The error it ended with (an errno name such as ECONNRESET), else null.
     pub error: Option<Cow<'static, str>>,
+    #[serde(flatten)]
+    pub ending: Ending,
     /// False when the trace began after the connection did, or lost events while it was open.
     pub complete: bool,
 }
@@ -405,6 +411,8 @@ pub enum Line {
     Transition(Transition),
     Accept(Accept),
     Connection(Connection),
+    Retransmit(Retransmit),
+    Reset(Reset),
     Lost(Lost),
     Summary(Summary),
 }
@@ -417,6 +425,8 @@ impl Line {
             Line::Transition(x) => x.mono_ns,
             Line::Accept(x) => x.mono_ns,
             Line::Connection(x) => x.mono_ns,
+            Line::Retransmit(x) => x.mono_ns,
+            Line::Reset(x) => x.mono_ns,
             Line::Lost(x) => x.mono_ns,
             Line::Summary(x) => x.mono_ns,
         }

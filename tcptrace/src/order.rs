@@ -80,6 +80,7 @@ mod tests {
                 srtt_ns: None,
                 uid: 0,
                 err: None,
+                stats: None,
             }),
         }
     }

@@ -65,9 +65,10 @@ pub struct Feedback {
 
 /// Starts the thread. Feed it through the sender, which pushes back when the thread is slow; the
 /// kernel's ring buffer then fills up and counts what it loses. The last message is
-/// [`Message::End`].
+/// [`Message::End`]. `reset_reasons` names the kernel's numbers.
 pub fn spawn(
     session: Session,
+    reset_reasons: BTreeMap<u32, String>,
     outputs: Vec<Output>,
     count: Option<u64>,
     feedback: Feedback,
@@ -77,7 +78,8 @@ pub fn spawn(
     std::thread::Builder::new()
         .name("pipeline".into())
         .spawn(move || {
-            let mut pipeline = Pipeline::new(session, outputs, count, feedback);
+            let correlator = Correlator::new(session.mono_ns).with_reset_reasons(reset_reasons);
+            let mut pipeline = Pipeline::new(session, correlator, outputs, count, feedback);
             while let Some(message) = receiver.blocking_recv() {
                 match message {
                     Message::Drained {
@@ -117,13 +119,14 @@ struct Pipeline {
 impl Pipeline {
     fn new(
         session: Session,
+        correlator: Correlator,
         outputs: Vec<Output>,
         count: Option<u64>,
         feedback: Feedback,
     ) -> Pipeline {
         let mut pipeline = Pipeline {
             order: Order::default(),
-            correlator: Correlator::new(session.mono_ns),
+            correlator,
             outputs,
             failed: vec![],
             feedback,

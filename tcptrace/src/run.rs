@@ -165,7 +165,9 @@ impl Tracing {
             mono_ns: capture.attached_ns,
         };
         let feedback = Feedback::default();
-        let (sender, outcome) = pipeline::spawn(session, outputs, count, feedback.clone())?;
+        let reasons = capture.reset_reasons.clone();
+        let (sender, outcome) =
+            pipeline::spawn(session, reasons, outputs, count, feedback.clone())?;
         Ok(Tracing {
             capture,
             sender,

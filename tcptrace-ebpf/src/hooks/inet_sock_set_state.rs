@@ -20,14 +20,16 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
 use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint, tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext, TracePointContext};
-use tcptrace_ebpf::abi::{SetState, hook, kind, section, state_flag};
+use tcptrace_ebpf::abi::{Addrs6, SetState, Stats, Task, hook, kind, section, state_flag};
 
 use crate::emit::{current_task, emit};
 use crate::filter;
 use crate::maps::{count, forget_told, remember_told};
 use crate::memory::{Direct, Memory, Probed};
 use crate::settings::{COOKIE_HELPER, TP_NEWSTATE, TP_OLDSTATE, TP_SKADDR};
-use crate::sock::{SOCK_DEAD, SOCK_DONE, Sock, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT};
+use crate::sock::{
+    SOCK_DEAD, SOCK_DONE, Sock, TCP_CLOSE, TCP_FIN_WAIT1, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT,
+};
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn state_btf(ctx: BtfTracePointContext) -> i32 {
@@ -161,7 +163,10 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: u64) {
             | flag(sk_flags & SOCK_DEAD != 0, state_flag::ORPHANED),
         sections: flag(owned, section::TASK),
     };
-    if ends.addrs.is_v4 {
+    if tells_by_figures(oldstate, newstate) {
+        payload.sections |= section::STATS;
+        with_stats(&payload, ends.addrs.as_v6(), owned, sk.stats());
+    } else if ends.addrs.is_v4 {
         payload.sections |= section::V4;
         with_task(&payload, ends.addrs.as_v4(), owned);
     } else {
@@ -173,12 +178,38 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: u64) {
 fn with_task<A: Copy + 'static>(payload: &SetState, addrs: A, owned: bool) {
     #[repr(C)]
     #[derive(Clone, Copy)]
-    struct Sections<A>(A, tcptrace_ebpf::abi::Task);
+    struct Sections<A>(A, Task);
 
     if owned {
         let sections = Sections(addrs, current_task());
         emit(hook::SET_STATE, kind::SET_STATE, payload, sections);
     } else {
         emit(hook::SET_STATE, kind::SET_STATE, payload, addrs);
+    }
+}
+
+/// Where the socket's figures are worth their bytes: at its end, as its process closes it (what
+/// has come since tells how it ended), and when a connect() is decided.
+#[inline(always)]
+fn tells_by_figures(oldstate: u8, newstate: u8) -> bool {
+    oldstate == TCP_SYN_SENT || matches!(newstate, TCP_FIN_WAIT1 | TCP_CLOSE)
+}
+
+/// Addresses of one form only: a form for each family would double the verifier's work.
+#[inline(always)]
+fn with_stats(payload: &SetState, addrs: Addrs6, owned: bool, stats: Stats) {
+    #[repr(C)]
+    #[derive(Clone, Copy)]
+    struct Sections(Addrs6, Stats);
+    #[repr(C)]
+    #[derive(Clone, Copy)]
+    struct SectionsWithTask(Addrs6, Task, Stats);
+
+    if owned {
+        let sections = SectionsWithTask(addrs, current_task(), stats);
+        emit(hook::SET_STATE, kind::SET_STATE, payload, sections);
+    } else {
+        let sections = Sections(addrs, stats);
+        emit(hook::SET_STATE, kind::SET_STATE, payload, sections);
     }
 }

@@ -2,3 +2,5 @@
 
 mod inet_csk_accept;
 mod inet_sock_set_state;
+mod tcp_reset;
+mod tcp_retransmit_skb;

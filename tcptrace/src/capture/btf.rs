@@ -4,6 +4,7 @@
 //! first. This one indexes where types begin (about 5 ms) and walks from there by name.
 //! Format: <https://docs.kernel.org/bpf/btf.html>
 
+mod enumeration;
 mod prototype;
 
 use std::path::Path;

@@ -199,6 +199,60 @@ pub const HOOKS: &[HookRow] = &[
             },
         ],
     },
+    HookRow {
+        hook: Hook::TcpRetransmitSkb,
+        shows: "each segment that a socket sends again, a client's SYN among them",
+        without: Some("retransmits as they happen (the connection line still counts them)"),
+        carriers: &[
+            Carrier {
+                name: "raw_tp",
+                via: "with the error (Linux 6.17 and later)",
+                parameters: None,
+                programs: &[Program::new(
+                    "retransmit_skb_err",
+                    Point::RawTracepoint("tcp_retransmit_skb"),
+                )],
+                unseen: &[],
+            },
+            Carrier {
+                name: "raw_tp",
+                via: "",
+                parameters: None,
+                programs: &[Program::new(
+                    "retransmit_skb",
+                    Point::RawTracepoint("tcp_retransmit_skb"),
+                )],
+                unseen: &[],
+            },
+        ],
+    },
+    HookRow {
+        hook: Hook::TcpReset,
+        shows: "each RST that is sent, and each that ends a socket",
+        without: Some("resets as they happen, and why a RST was sent"),
+        carriers: &[
+            Carrier {
+                name: "raw_tp",
+                via: "with the reason (Linux 6.10 and later)",
+                parameters: None,
+                programs: &[
+                    Program::new("send_reset_reason", Point::RawTracepoint("tcp_send_reset")),
+                    Program::new("receive_reset", Point::RawTracepoint("tcp_receive_reset")),
+                ],
+                unseen: &[],
+            },
+            Carrier {
+                name: "raw_tp",
+                via: "without a reason",
+                parameters: None,
+                programs: &[
+                    Program::new("send_reset", Point::RawTracepoint("tcp_send_reset")),
+                    Program::new("receive_reset", Point::RawTracepoint("tcp_receive_reset")),
+                ],
+                unseen: &["why a RST was sent", "RSTs to segments that met no socket"],
+            },
+        ],
+    },
 ];
 
 const STATE_UNSEEN: &[&str] =

@@ -79,6 +79,8 @@ pub struct Capture {
     pub ring: Ring,
     pub hooks: Vec<Attached>,
     pub absent: Vec<Absent>,
+    /// This kernel's `enum sk_rst_reason`: why it sends a RST. Empty before Linux 6.10.
+    pub reset_reasons: BTreeMap<u32, String>,
     /// When the last hook was attached, CLOCK_MONOTONIC in nanoseconds.
     pub attached_ns: u64,
 }
@@ -113,6 +115,7 @@ impl Capture {
             ring,
             hooks: attached,
             absent,
+            reset_reasons: kernel.own_btf.enumerators("sk_rst_reason"),
             attached_ns: mono_now_ns(),
         })
     }
@@ -258,6 +261,8 @@ fn index_of(hook: Hook) -> u32 {
     match hook {
         Hook::InetSockSetState => abi::hook::SET_STATE,
         Hook::InetCskAccept => abi::hook::ACCEPT,
+        Hook::TcpRetransmitSkb => abi::hook::TCP_RETRANSMIT_SKB,
+        Hook::TcpReset => abi::hook::TCP_RESET,
     }
 }
 

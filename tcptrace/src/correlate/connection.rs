@@ -1,6 +1,7 @@
 //! One connection's life: it takes the events of its socket and becomes a `connection` line.
 
 use super::accept::{Child, called_ns};
+use super::ending::Ending;
 use super::listener::ListenerId;
 use super::socket::{Owner, Socket};
 use super::verdict::{self, Accepted, Facts, Fate, Gap, Judgement};
@@ -27,6 +28,7 @@ pub(super) struct Connection {
     /// A process had it: accept() had handed it out, or else a process could not have closed it,
     /// shut it down, or had a descriptor of it.
     held: bool,
+    pub ending: Ending,
 }
 
 /// The accept queue as the child found it.
@@ -112,6 +114,7 @@ impl Connection {
             backlog: None,
             err: None,
             held: false,
+            ending: Ending::default(),
         }
     }
 
@@ -163,6 +166,7 @@ impl Connection {
             _ => self.held |= change.held,
         }
         self.err = change.err;
+        self.ending.transition(self.socket.side, change);
         self.socket.transition(event, change)
     }
 
@@ -263,6 +267,7 @@ impl Connection {
             evidence,
             state: self.socket.state,
             error: self.err.map(errno::name),
+            ending: self.ending.fields(self.socket.side),
             complete: self.gap(end).is_none(),
         }
     }

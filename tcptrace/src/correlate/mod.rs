@@ -8,7 +8,9 @@
 mod accept;
 mod cause;
 mod connection;
+mod ending;
 mod listener;
+mod notices;
 mod socket;
 mod stats;
 #[cfg(test)]
@@ -43,6 +45,8 @@ pub struct Correlator {
     queued_closed: FxHashMap<Sk, Connection>,
     listeners: Listeners,
     totals: Totals,
+    /// `enum sk_rst_reason`
+    reset_reasons: BTreeMap<u32, String>,
 }
 
 /// What the correlator counted, for the summary line.
@@ -71,7 +75,14 @@ impl Correlator {
             queued_closed: FxHashMap::default(),
             listeners: Listeners::default(),
             totals: Totals::default(),
+            reset_reasons: BTreeMap::new(),
         }
+    }
+
+    /// Names the kernel's reasons for sending a RST.
+    pub fn with_reset_reasons(mut self, reasons: BTreeMap<u32, String>) -> Correlator {
+        self.reset_reasons = reasons;
+        self
     }
 
     /// Takes the next event, in order of time, and appends the lines that follow from it.
@@ -89,6 +100,8 @@ impl Correlator {
             }
             Kind::SetState(change) => self.transition(event, change, losses_before, out),
             Kind::Accept(accept) => self.accept(event, accept, losses_before, out),
+            Kind::Retransmit(retransmit) => self.retransmit(event, retransmit, out),
+            Kind::Reset(reset) => self.reset(event, reset, out),
         }
     }
 

@@ -43,6 +43,8 @@ impl Sink for Json {
             Line::Transition(x) => self.write("transition", ts, x),
             Line::Accept(x) => self.write("accept", ts, x),
             Line::Connection(x) => self.write("connection", ts, x),
+            Line::Retransmit(x) => self.write("retransmit", ts, x),
+            Line::Reset(x) => self.write("reset", ts, x),
             Line::Lost(x) => self.write("lost", ts, x),
             Line::Summary(x) => self.write("summary", ts, x),
         }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use super::Sink;
 use crate::clock::Clock;
-use crate::event::{Comm, Context, Hook, State, Witness};
+use crate::event::{Comm, Context, Direction, Hook, Retransmitted, State, Witness};
 use crate::fields::*;
 
 /// The moment of every sample: 2026-03-01 14:03:07.123456789 UTC on [`clock`].
@@ -65,6 +65,8 @@ pub fn all() -> Vec<Line> {
         Line::Connection(connection()),
         Line::Connection(client()),
         Line::Connection(unknown()),
+        Line::Retransmit(retransmit()),
+        Line::Reset(reset()),
         Line::Lost(lost()),
         Line::Summary(summary()),
     ]
@@ -215,6 +217,7 @@ pub fn connection() -> Connection {
         evidence: Some("SYN_RECV → ESTABLISHED, accept() called, accept() returned".to_owned()),
         state: State::Close,
         error: None,
+        ending: ending(),
         complete: true,
     }
 }
@@ -232,11 +235,49 @@ pub fn unknown() -> Connection {
         accept_queue_ns: None,
         backlog_ahead: None,
         backlog_max: None,
+        ending: Ending::default(),
         verdict: Some(Verdict::Unknown),
         reason: Some("the trace began after the connection did".to_owned()),
         error: Some("ECONNRESET".into()),
         complete: false,
         ..connection()
+    }
+}
+
+/// How [`connection`] ended.
+pub fn ending() -> Ending {
+    Ending {
+        ended: Some(Ended::Orderly),
+        closed_first: Some(ClosedFirst::Local),
+        syn_retransmits: None,
+        bytes_acked: Some(18),
+        bytes_received: Some(0),
+        segs_out: Some(4),
+        segs_in: Some(3),
+        retransmits: Some(0),
+        srtt_ns: Some(32_000),
+        snd_cwnd: Some(10),
+        unread_bytes: Some(0),
+    }
+}
+
+pub fn retransmit() -> Retransmit {
+    Retransmit {
+        mono_ns: NOW,
+        subject: client().subject,
+        state: State::SynSent,
+        what: Retransmitted::Syn,
+        retransmits: 2,
+    }
+}
+
+pub fn reset() -> Reset {
+    Reset {
+        mono_ns: NOW,
+        subject: client().subject,
+        state: Some(State::Established),
+        direction: Direction::Sent,
+        reason: Some("TCP_ABORT_ON_CLOSE".to_owned()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Scripted traces: each test says what the kernel did and reads the lines that follow.
 
 mod diagram;
+mod ending;
 mod identity;
 mod listeners;
 mod loss;
@@ -93,6 +94,7 @@ impl Sock {
             srtt_ns: None,
             uid: 0,
             err: None,
+            stats: None,
         }
     }
 

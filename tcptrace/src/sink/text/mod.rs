@@ -5,6 +5,7 @@
 //! 14:03:07.123456  #3    127.0.0.1:39709 → :7878  SYN_RECV → ESTABLISHED   23.1 µs  server[4711]?
 //! ```
 
+mod ending;
 mod explain;
 mod header;
 mod paint;
@@ -18,10 +19,11 @@ use std::io::{self, BufWriter, Write};
 
 use rustc_hash::FxHashMap;
 
+use self::ending::ending;
 use self::paint::{ALARM, DIM, PLAIN, STRONG};
 use self::row::Row;
 pub use self::time::Zone;
-use self::words::{Count, Tuple, Who, ending, verdict_words};
+use self::words::{Count, Tuple, Who, verdict_words};
 use super::Sink;
 use crate::clock::Clock;
 use crate::duration::Human;
@@ -262,6 +264,8 @@ impl Sink for Text {
             Line::Transition(x) => self.transition(x),
             Line::Accept(x) => self.accept(x),
             Line::Connection(x) => self.connection(x),
+            Line::Retransmit(x) => self.retransmit(x),
+            Line::Reset(x) => self.reset(x),
             Line::Lost(x) => self.lost(x),
             Line::Summary(x) => summary::write(&mut self.row, &mut self.out, x),
         }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::event::Comm;
 use crate::event::State;
+use crate::fields::{ClosedFirst, Ended, Ending, Retransmit};
 use crate::sink::samples;
 
 const PLAIN: Style = Style {
@@ -121,7 +122,7 @@ fn verdict_is_told_once() {
         &[
             "14:03:07.123456  #3    127.0.0.1:39709 → :7878            accept() returned to server[4711] after 5.000 ms, 2 still queued",
             "14:03:07.123456  #3    127.0.0.1:39709 → :7878            queued: the kernel finished the handshake 5.003 s before accept() returned to server[4711]",
-            "14:03:07.123456  #3    127.0.0.1:39709 → :7878            ended: open for 5.103 s",
+            "14:03:07.123456  #3    127.0.0.1:39709 → :7878            ended: open for 5.103 s, closed here first, 18 B out, 0 B in, rtt 32.00 µs",
         ],
     );
     let at_the_end = [
@@ -190,12 +191,13 @@ fn client() {
     check(
         &[Line::Connection(client.clone())],
         &[
-            "14:03:07.123456  #2    127.0.0.1:39709 → 127.0.0.1:7878   ended: connected in 45.20 µs, open for 5.103 s",
+            "14:03:07.123456  #2    127.0.0.1:39709 → 127.0.0.1:7878   ended: connected in 45.20 µs, open for 5.103 s, closed here first, 18 B out, 0 B in, rtt 32.00 µs",
         ],
     );
     let open = Connection {
         closed_mono_ns: None,
         state: State::FinWait2,
+        ending: Ending::default(),
         ..client.clone()
     };
     check(
@@ -209,6 +211,7 @@ fn client() {
         established_mono_ns: None,
         handshake_ns: None,
         error: Some("ECONNREFUSED".into()),
+        ending: Ending::default(),
         ..client
     };
     check(
@@ -271,4 +274,59 @@ fn color() {
         colored.replace_range(from..=to, "");
     }
     assert_eq!(colored, written(PLAIN, &samples::all()));
+}
+
+#[test]
+fn what_the_network_did() {
+    let lost_data = Retransmit {
+        what: crate::event::Retransmitted::Data,
+        ..samples::retransmit()
+    };
+    check(
+        &[
+            Line::Retransmit(samples::retransmit()),
+            Line::Retransmit(lost_data),
+            Line::Reset(samples::reset()),
+        ],
+        &[
+            "14:03:07.123456  #2    127.0.0.1:39709 → 127.0.0.1:7878   SYN sent again, 2 so far            nc[4712]",
+            "14:03:07.123456  #2    127.0.0.1:39709 → 127.0.0.1:7878   RST sent: TCP_ABORT_ON_CLOSE        nc[4712]",
+        ],
+    );
+}
+
+#[test]
+fn how_it_ended_is_told_when_it_is_more_than_who_closed_first() {
+    let aborted = Connection {
+        ending: Ending {
+            ended: Some(Ended::Aborted),
+            closed_first: Some(ClosedFirst::Remote),
+            unread_bytes: Some(7),
+            retransmits: Some(2),
+            ..samples::ending()
+        },
+        ..samples::client()
+    };
+    check(
+        &[Line::Connection(aborted)],
+        &[
+            "14:03:07.123456  #2    127.0.0.1:39709 → 127.0.0.1:7878   ended: connected in 45.20 µs, open for 5.103 s, closed by the peer first, aborted by its process, 18 B out, 0 B in, 7 B unread, 2 retransmitted, rtt 32.00 µs",
+        ],
+    );
+    let timed_out = Connection {
+        handshake_ns: None,
+        established_mono_ns: None,
+        ending: Ending {
+            ended: Some(Ended::Timeout),
+            syn_retransmits: Some(6),
+            ..Ending::default()
+        },
+        ..samples::client()
+    };
+    check(
+        &[Line::Connection(timed_out)],
+        &[
+            "14:03:07.123456  #2    127.0.0.1:39709 → 127.0.0.1:7878   ended: not connected after 5.103 s, SYN sent again 6×, timed out",
+        ],
+    );
 }

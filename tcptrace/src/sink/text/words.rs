@@ -3,9 +3,7 @@
 use std::fmt::{self, Display};
 use std::net::IpAddr;
 
-use crate::duration::Human;
-use crate::event::State;
-use crate::fields::{Connection, PidSource, Side, Subject, Verdict};
+use crate::fields::{PidSource, Side, Subject, Verdict};
 
 /// `server[4711]`, `server[4711]?` when that is presumed, `-` when unknown.
 pub struct Who<'a>(pub &'a Subject);
@@ -70,36 +68,6 @@ impl Display for Count<'_> {
         let plural = if self.0 == 1 { "" } else { "s" };
         write!(f, "{} {}{plural}", self.0, self.1)
     }
-}
-
-/// `ended: connected in 45.2 µs, open for 5.103 s`
-pub fn ending(x: &Connection) -> String {
-    let mut parts = Vec::new();
-    match (x.handshake_ns, x.established_mono_ns) {
-        (Some(ns), _) => parts.push(format!("connected in {}", Human(ns))),
-        (None, None) if x.subject.side == Some(Side::Client) => {
-            // Equal times are possible, earlier ones are not; a wrong clock must not panic.
-            let tried = x.syn_mono_ns.map(|syn| x.mono_ns.saturating_sub(syn));
-            parts.push(match tried {
-                Some(ns) => format!("not connected after {}", Human(ns)),
-                None => "not connected".to_owned(),
-            });
-        }
-        (None, _) => {}
-    }
-    if let Some(established) = x.established_mono_ns {
-        let open = x.mono_ns.saturating_sub(established);
-        parts.push(format!("open for {}", Human(open)));
-    }
-    let mut text = match x.state {
-        State::Close => "ended".to_owned(),
-        state => format!("still {state} at the end of the trace"),
-    };
-    if !parts.is_empty() {
-        text.push_str(": ");
-        text.push_str(&parts.join(", "));
-    }
-    text
 }
 
 /// As in JSON, for people.

@@ -1,0 +1,137 @@
+//! `tcp:tcp_send_reset` and `tcp:tcp_receive_reset`: a RST was sent, a RST ends a socket.
+//!
+//! ```text
+//! tracepoint tcp_send_reset(const struct sock *sk, const struct sk_buff *skb)                                               5.10 to 6.9
+//! tracepoint tcp_send_reset(const struct sock *sk, const struct sk_buff *skb, const enum sk_rst_reason reason)              6.10 to 6.11
+//! tracepoint tcp_send_reset(const struct sock *sk, const struct sk_buff *skb__nullable, const enum sk_rst_reason reason)    6.12 to 6.18
+//! tracepoint tcp_receive_reset(struct sock *sk)                                                                             5.10 to 6.18
+//! ```
+//! include/trace/events/tcp.h:
+//! <https://elixir.bootlin.com/linux/v6.12/source/include/trace/events/tcp.h#L99>
+//!
+//! `sk` and `skb` of a RST that is sent can each be missing: a process that aborts has no segment
+//! to answer (`tcp_send_active_reset`), and a segment to a closed port meets no socket (told since
+//! Linux 6.10). `sk` may also be a listener or a TIME_WAIT bucket; then the segment says between
+//! whom it was. `tcp_receive_reset` is told by `tcp_reset`, which the kernel calls as well when
+//! data comes after close(); then it sends a RST itself, a moment later.
+//!
+//! So rare that the one carrier of all kernels will do: a raw tracepoint and probed reads.
+
+use aya_ebpf::macros::raw_tracepoint;
+use aya_ebpf::programs::RawTracePointContext;
+use tcptrace_ebpf::abi::{NO_REASON, Reset, hook, kind};
+
+use crate::emit::emit;
+use crate::filter;
+use crate::maps::count;
+use crate::memory::{Memory, Probed};
+use crate::settings::{
+    NET_DEVICE_NET, NET_INUM, SKB_DEV, SKB_HEAD, SKB_NETWORK_HEADER, SKB_TRANSPORT_HEADER,
+};
+use crate::sock::{Addrs, Ends, Sock, TCP_LISTEN, TCP_NEW_SYN_RECV, TCP_TIME_WAIT};
+
+#[raw_tracepoint(tracepoint = "tcp_send_reset")]
+pub fn send_reset(ctx: RawTracePointContext) -> i32 {
+    sent(ctx.arg(0), ctx.arg(1), NO_REASON);
+    0
+}
+
+#[raw_tracepoint(tracepoint = "tcp_send_reset")]
+pub fn send_reset_reason(ctx: RawTracePointContext) -> i32 {
+    sent(ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    0
+}
+
+#[raw_tracepoint(tracepoint = "tcp_receive_reset")]
+pub fn receive_reset(ctx: RawTracePointContext) -> i32 {
+    let sk = Sock::<Probed>::new(ctx.arg(0));
+    if sk.is_tcp() {
+        write(sk, sk.ends(), sk.netns(), sk.state(), NO_REASON, false);
+    }
+    0
+}
+
+#[inline(always)]
+fn sent(sk: *const u8, skb: *const u8, reason: u32) {
+    let sk = Sock::<Probed>::new(sk);
+    let state = sk.state();
+    let is_full = !matches!(state, 0 | TCP_LISTEN | TCP_TIME_WAIT | TCP_NEW_SYN_RECV);
+    if is_full {
+        if sk.is_tcp() {
+            write(sk, sk.ends(), sk.netns(), state, reason, true);
+        }
+    } else if !skb.is_null() {
+        let segment = Segment(skb);
+        write(
+            Sock::null(),
+            segment.receivers_ends(),
+            segment.netns(),
+            state,
+            reason,
+            true,
+        );
+    }
+}
+
+#[inline(always)]
+fn write(sk: Sock<Probed>, ends: Ends, netns: u32, state: u8, reason: u32, sent: bool) {
+    count(hook::TCP_RESET, |counters| counters.seen += 1);
+    if !filter::passes(&ends) {
+        count(hook::TCP_RESET, |counters| counters.filtered += 1);
+        return;
+    }
+    let payload = Reset {
+        sk: sk.id(),
+        cookie: sk.cookie(),
+        netns,
+        reason,
+        lport: ends.lport,
+        rport: ends.rport,
+        state,
+        sent: sent.into(),
+        reserved: 0,
+    };
+    emit(hook::TCP_RESET, kind::RESET, &payload, ends.addrs.as_v6());
+}
+
+/// A received `struct sk_buff`, its headers found.
+struct Segment(*const u8);
+
+impl Segment {
+    /// The receiver's own end is where the segment went to.
+    #[inline(always)]
+    fn receivers_ends(&self) -> Ends {
+        // SAFETY: offsets from BTF into the sk_buff; headers by RFC 791, 8200 and 9293. The
+        // helper checks every address.
+        unsafe {
+            let head: *const u8 = Probed::read(self.0, &SKB_HEAD);
+            let at = |offset: u16| head.wrapping_add(usize::from(offset));
+            let ip = at(Probed::read(self.0, &SKB_NETWORK_HEADER));
+            let tcp = at(Probed::read(self.0, &SKB_TRANSPORT_HEADER));
+            let [sport, dport]: [u16; 2] = Probed::read_at(tcp);
+            let addrs = if Probed::read_at::<u8>(ip) >> 4 == 4 {
+                let [source, target]: [u32; 2] = Probed::read_at(ip.wrapping_add(12));
+                Addrs::of_v4(target, source)
+            } else {
+                let [source, target]: [[u64; 2]; 2] = Probed::read_at(ip.wrapping_add(8));
+                Addrs::of_v6(target, source)
+            };
+            Ends {
+                addrs,
+                lport: u16::from_be(dport),
+                rport: u16::from_be(sport),
+            }
+        }
+    }
+
+    /// Inode of the namespace of the device that it came in by.
+    #[inline(always)]
+    fn netns(&self) -> u32 {
+        // SAFETY: `skb->dev` of a received segment, and its `struct net`; the helper checks.
+        unsafe {
+            let device: *const u8 = Probed::read(self.0, &SKB_DEV);
+            let net: *const u8 = Probed::read(device, &NET_DEVICE_NET);
+            Probed::read(net, &NET_INUM)
+        }
+    }
+}

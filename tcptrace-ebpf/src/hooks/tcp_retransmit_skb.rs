@@ -1,0 +1,72 @@
+//! `tcp:tcp_retransmit_skb`: a full socket has sent a segment again: data, a FIN, a client's SYN.
+//!
+//! ```text
+//! tracepoint tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb)             5.10 to 6.16
+//! tracepoint tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb, int err)    6.17 to 6.18
+//! ```
+//! include/trace/events/tcp.h:
+//! <https://elixir.bootlin.com/linux/v6.12/source/include/trace/events/tcp.h#L170>
+//!
+//! A server's SYN-ACK does not come here: it is sent for a request socket. Where the tracepoint
+//! has `err` it also tells of segments that could not be sent; those are left out.
+//!
+//! So rare that the one carrier of all kernels will do: a raw tracepoint and probed reads.
+
+use aya_ebpf::macros::raw_tracepoint;
+use aya_ebpf::programs::RawTracePointContext;
+use tcptrace_ebpf::abi::{Retransmit, hook, kind};
+
+use crate::emit::emit;
+use crate::filter;
+use crate::maps::count;
+use crate::memory::{Memory, Probed};
+use crate::settings::{SKB_CB, SKB_CB_TCP_FLAGS};
+use crate::sock::Sock;
+
+#[raw_tracepoint(tracepoint = "tcp_retransmit_skb")]
+pub fn retransmit_skb(ctx: RawTracePointContext) -> i32 {
+    retransmitted(ctx.arg(0), ctx.arg(1));
+    0
+}
+
+#[raw_tracepoint(tracepoint = "tcp_retransmit_skb")]
+pub fn retransmit_skb_err(ctx: RawTracePointContext) -> i32 {
+    if ctx.arg::<i32>(2) == 0 {
+        retransmitted(ctx.arg(0), ctx.arg(1));
+    }
+    0
+}
+
+#[inline(always)]
+fn retransmitted(sk: *const u8, skb: *const u8) {
+    let sk = Sock::<Probed>::new(sk);
+    if !sk.is_tcp() {
+        return;
+    }
+    count(hook::TCP_RETRANSMIT_SKB, |counters| counters.seen += 1);
+    let ends = sk.ends();
+    if !filter::passes(&ends) {
+        count(hook::TCP_RETRANSMIT_SKB, |counters| counters.filtered += 1);
+        return;
+    }
+    let control = skb.wrapping_add(SKB_CB.load() as usize);
+    let payload = Retransmit {
+        sk: sk.id(),
+        cookie: sk.cookie(),
+        netns: sk.netns(),
+        retransmits: sk.retransmits(),
+        lport: ends.lport,
+        rport: ends.rport,
+        state: sk.state(),
+        // SAFETY: `skb->cb` of a TCP segment is a struct tcp_skb_cb. Since Linux 6.18 the member
+        // has 16 bits; the lower eight come first and are those of the header's byte.
+        tcp_flags: unsafe { Probed::read(control, &SKB_CB_TCP_FLAGS) },
+        reserved: 0,
+    };
+    emit(
+        hook::TCP_RETRANSMIT_SKB,
+        kind::RETRANSMIT,
+        &payload,
+        ends.addrs.as_v6(),
+    );
+}

@@ -1,0 +1,72 @@
+//! What the kernel says of a connection besides its changes of state: retransmits and resets.
+
+use super::Correlator;
+use super::socket::Socket;
+use crate::event::{Direction, Event, Reset, Retransmit, Sk, State, Tuple};
+use crate::fields::{self, Line, Subject};
+
+/// The kernel gives no reason: SK_RST_REASON_NOT_SPECIFIED.
+const NOT_SPECIFIED: &str = "NOT_SPECIFIED";
+
+impl Correlator {
+    /// A socket sent a segment again.
+    pub(super) fn retransmit(&mut self, event: &Event, it: &Retransmit, out: &mut Vec<Line>) {
+        let subject = self.subject(Some(it.sk), it.netns, &it.tuple, it.cookie, it.state);
+        out.push(Line::Retransmit(fields::Retransmit {
+            mono_ns: event.mono_ns,
+            subject,
+            state: it.state,
+            what: it.what,
+            retransmits: it.retransmits.into(),
+        }));
+    }
+
+    /// A RST was sent, or ends a socket.
+    pub(super) fn reset(&mut self, event: &Event, it: &Reset, out: &mut Vec<Line>) {
+        let state = it.state.unwrap_or(State::Close);
+        let subject = self.subject(it.sk, it.netns, &it.tuple, it.cookie, state);
+        if it.direction == Direction::Sent
+            && subject.conn.is_some()
+            && let Some(connection) = it.sk.and_then(|sk| self.open.get_mut(&sk))
+        {
+            connection.ending.reset_sent = true;
+        }
+        let reason = it.reason.and_then(|reason| self.reset_reasons.get(&reason));
+        out.push(Line::Reset(fields::Reset {
+            mono_ns: event.mono_ns,
+            subject,
+            state: it.state,
+            direction: it.direction,
+            reason: reason.filter(|name| *name != NOT_SPECIFIED).cloned(),
+        }));
+    }
+
+    /// The connection that is meant, or the ends alone: one that began before the trace is not
+    /// made known by this, and one that has ended is told of no more.
+    fn subject(
+        &mut self,
+        sk: Option<Sk>,
+        netns: u32,
+        tuple: &Tuple,
+        cookie: Option<u64>,
+        state: State,
+    ) -> Subject {
+        let known = sk.and_then(|sk| self.open.get_mut(&sk));
+        match known.filter(|connection| connection.socket.may_be(tuple)) {
+            Some(connection) => {
+                let socket = &mut connection.socket;
+                // A client's own port, chosen after SYN_SENT, may be in here first.
+                socket.learn(tuple, cookie);
+                socket.subject(socket.owner)
+            }
+            None => {
+                let mut socket = Socket::found(0, None, netns, *tuple, state);
+                socket.learn(tuple, cookie);
+                Subject {
+                    conn: None,
+                    ..socket.subject(None)
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! How connections end, in one word: the `ended` of the `connection` line.
+
+use std::io::{ErrorKind, Read};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use socket2::{Domain, SockRef, Socket, Type};
+use tests::netns::set_loopback;
+use tests::trace::NULL;
+use tests::traffic::*;
+use tests::{Lab, Line, Trace};
+
+fn socket() -> Socket {
+    Socket::new(Domain::IPV4, Type::STREAM, None).unwrap()
+}
+
+fn at(port: u16) -> socket2::SockAddr {
+    SocketAddr::from((LOOPBACK, port)).into()
+}
+
+/// A listener whose accept queue is full, so that the kernel drops every further SYN.
+fn listen_and_fill(port: u16) -> (std::net::TcpListener, TcpStream) {
+    let listener = listen_at((LOOPBACK, port).into(), 0);
+    (listener, connect(port))
+}
+
+fn resets<'a>(trace: &'a Trace, direction: &str) -> Vec<&'a Line> {
+    let own = trace.own("reset");
+    own.filter(|line| line["direction"] == direction).collect()
+}
+
+#[test]
+fn half_closed_with_data_coming_back() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let tracer = lab.trace();
+    let listener = listen(port);
+    let mut client = connect(port);
+    let mut server = accept(&listener).stream;
+    close_half(&client);
+    hear_the_end(&mut server);
+    say(&mut server);
+    hear(&mut client);
+    close(server, client);
+    tracer.wait_for_ends(2);
+    let trace = tracer.stop();
+
+    trace.client().shows(&[
+        ("ended", &"orderly"),
+        ("closed_first", &"local"),
+        ("bytes_acked", &0),
+        ("bytes_received", &TEXT.len()),
+    ]);
+    trace.server().shows(&[
+        ("ended", &"orderly"),
+        ("closed_first", &"remote"),
+        ("bytes_acked", &TEXT.len()),
+        ("bytes_received", &0),
+    ]);
+}
+
+#[test]
+fn closed_by_both_at_once() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let tracer = lab.trace();
+    let listener = listen(port);
+    let client = connect(port);
+    let server = accept(&listener).stream;
+    // Neither FIN arrives before the other one is sent: both are lost, and sent again.
+    set_loopback(false);
+    close_half(&client);
+    close_half(&server);
+    set_loopback(true);
+    tracer.wait_for_ends(2);
+    drop((client, server));
+    let trace = tracer.stop();
+
+    let sides = [trace.client(), trace.server()];
+    let closing = sides.iter().filter(|line| line["closed_first"] == "both");
+    assert!(closing.count() >= 1, "{} {}", sides[0], sides[1]);
+    for side in sides {
+        side.shows(&[
+            ("ended", &"orderly"),
+            ("bytes_acked", &0),
+            ("bytes_received", &0),
+        ]);
+    }
+    // The FINs that were lost.
+    let again: Vec<&Line> = trace.own("retransmit").collect();
+    assert!(!again.is_empty() && again.iter().all(|line| line["what"] == "FIN"));
+}
+
+#[test]
+fn reset_by_linger_0() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let tracer = lab.trace();
+    let listener = listen(port);
+    let client = connect(port);
+    let mut server = accept(&listener).stream;
+    reset(client);
+    let error = server.read(&mut [0]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    tracer.wait_for_ends(2);
+    let trace = tracer.stop();
+
+    trace
+        .client()
+        .shows(&[("ended", &"aborted"), ("closed_first", &NULL)]);
+    let server = trace.server();
+    server.shows(&[("ended", &"reset_received"), ("closed_first", &NULL)]);
+    // One RST, told of at both its ends.
+    assert_eq!(resets(&trace, "sent").len(), 1);
+    let received = resets(&trace, "received");
+    assert_eq!(received.len(), 1);
+    received[0].shows(&[("conn", &server["conn"]), ("reason", &NULL)]);
+}
+
+#[test]
+fn refused() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let tracer = lab.trace();
+    TcpStream::connect((LOOPBACK, port)).unwrap_err();
+    tracer.wait_for_ends(1);
+    let trace = tracer.stop();
+
+    let client = trace.client();
+    client.shows(&[
+        ("ended", &"refused"),
+        ("closed_first", &NULL),
+        ("syn_retransmits", &0),
+        ("bytes_acked", &0),
+        ("segs_out", &1),
+    ]);
+    let received = resets(&trace, "received");
+    assert_eq!(received.len(), 1);
+    received[0].shows(&[
+        ("conn", &client["conn"]),
+        ("state", &"SYN_SENT"),
+        ("lport", &client["lport"]),
+    ]);
+}
+
+#[test]
+fn in_the_accept_queue() {
+    let lab = Lab::new();
+    let (reset_port, closed_port) = (lab.port(), lab.port());
+    let tracer = lab.trace();
+    let listeners = [listen(reset_port), listen(closed_port)];
+    reset(connect(reset_port));
+    let client = connect(closed_port);
+    tracer.wait_for(1, "the reset to arrive", |line| {
+        line.is("transition") && line["side"] == "server" && line["newstate"] == "CLOSE"
+    });
+    drop(listeners);
+    tracer.wait_for_ends(4);
+    drop(client);
+    let trace = tracer.stop();
+
+    for (port, ended) in [
+        (reset_port, "reset_in_queue"),
+        (closed_port, "closed_in_queue"),
+    ] {
+        let servers = trace.connections("server");
+        let line = servers.iter().find(|line| line["lport"] == port).unwrap();
+        line.shows(&[("ended", &ended), ("verdict", &"never_accepted")]);
+    }
+}
+
+#[test]
+fn no_free_port() {
+    let lab = Lab::new();
+    let (port, only) = (lab.port(), lab.port());
+    let range = "/proc/sys/net/ipv4/ip_local_port_range";
+    std::fs::write(range, format!("{only} {only}")).expect("set the port range");
+    let tracer = lab.trace();
+    let listener = listen(port);
+    let first = connect(port);
+    let error = TcpStream::connect((LOOPBACK, port)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AddrNotAvailable);
+    close(first, accept(&listener).stream);
+    tracer.wait_for_ends(3);
+    let trace = tracer.stop();
+
+    let clients = trace.connections("client");
+    assert_eq!(clients.len(), 2);
+    clients[0].shows(&[
+        ("ended", &"no_free_port"),
+        ("lport", &NULL),
+        ("rport", &port),
+        ("segs_out", &0),
+        ("established_mono_ns", &NULL),
+    ]);
+    clients[1].shows(&[("ended", &"orderly"), ("lport", &only)]);
+}
+
+#[test]
+fn connecting_in_vain_sends_the_syn_again() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let tracer = lab.trace();
+    let (listener, first) = listen_and_fill(port);
+    let client = socket();
+    let retries: libc::c_int = 1;
+    // SAFETY: TCP_SYNCNT takes an int.
+    let result = unsafe {
+        let retries = (&raw const retries).cast();
+        libc::setsockopt(
+            client.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_SYNCNT,
+            retries,
+            4,
+        )
+    };
+    assert_eq!(result, 0, "TCP_SYNCNT");
+    let error = client.connect(&at(port)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    tracer.wait_for(1, "the timeout", |line| line.is("connection"));
+    let trace = tracer.stop();
+    drop((listener, first));
+
+    let line = trace
+        .connections("client")
+        .into_iter()
+        .find(|line| line["ended"] == "timeout")
+        .expect("a timeout");
+    line.shows(&[
+        ("syn_retransmits", &1),
+        ("retransmits", &1),
+        ("segs_out", &2),
+        ("segs_in", &0),
+        ("srtt_ns", &NULL),
+        ("error", &"ETIMEDOUT"),
+    ]);
+    let again: Vec<&Line> = trace.own("retransmit").collect();
+    assert_eq!(again.len(), 1);
+    again[0].shows(&[
+        ("conn", &line["conn"]),
+        ("what", &"SYN"),
+        ("state", &"SYN_SENT"),
+        ("retransmits", &1),
+        ("lport", &line["lport"]),
+    ]);
+}
+
+#[test]
+fn a_lost_syn_is_told_of_a_connection_that_comes_about() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let tracer = lab.trace();
+    let (listener, first) = listen_and_fill(port);
+    let client = socket();
+    client.set_nonblocking(true).unwrap();
+    let error = client.connect(&at(port)).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EINPROGRESS));
+    tracer.wait_for(1, "the SYN to be sent again", |line| line.is("retransmit"));
+    // Room for it: the next SYN is answered.
+    let second_and_first = [accept(&listener).stream, first];
+    let second = accept(&listener);
+    client.set_nonblocking(false).unwrap();
+    let client = TcpStream::from(client);
+    let client_port = port_of(&client);
+    assert_eq!(second.peer.port(), client_port);
+    close(client, second.stream);
+    tracer.wait_for_ends(2);
+    let trace = tracer.stop();
+    drop(second_and_first);
+
+    let line = trace
+        .connections("client")
+        .into_iter()
+        .find(|line| line["lport"] == client_port)
+        .expect("the client");
+    line.shows(&[("ended", &"orderly")]);
+    let again = line.num("syn_retransmits");
+    assert!(again >= 1, "{line}");
+    assert_eq!(line.num("retransmits"), again, "{line}");
+    assert!(line.num("handshake_ns") > 500_000_000, "{line}");
+}
+
+#[test]
+fn given_up_while_connecting() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let tracer = lab.trace();
+    let (listener, first) = listen_and_fill(port);
+    let client = socket();
+    client.set_nonblocking(true).unwrap();
+    client.connect(&at(port)).unwrap_err();
+    drop(client);
+    tracer.wait_for_ends(1);
+    let trace = tracer.stop();
+    drop((listener, first));
+
+    let ended: Vec<&Line> = trace
+        .connections("client")
+        .into_iter()
+        .filter(|line| line["ended"] == "given_up")
+        .collect();
+    assert_eq!(ended.len(), 1);
+    ended[0].shows(&[("error", &NULL), ("established_mono_ns", &NULL)]);
+    assert!(ended[0]["lport"].is_u64(), "{}", ended[0]);
+}
+
+#[test]
+fn no_answer_to_data() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let tracer = lab.trace();
+    let listener = listen(port);
+    let mut client = connect(port);
+    let server = accept(&listener).stream;
+    SockRef::from(&client)
+        .set_tcp_user_timeout(Some(Duration::from_millis(500)))
+        .unwrap();
+    set_loopback(false);
+    say(&mut client);
+    let error = client.read(&mut [0]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    tracer.wait_for_ends(1);
+    let trace = tracer.stop();
+    drop(server);
+
+    let line = trace.client();
+    line.shows(&[
+        ("ended", &"timeout"),
+        ("closed_first", &NULL),
+        ("bytes_acked", &0),
+        ("syn_retransmits", &0),
+        ("error", &"ETIMEDOUT"),
+    ]);
+    assert!(line.num("retransmits") >= 1, "{line}");
+}
