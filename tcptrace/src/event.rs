@@ -4,11 +4,15 @@
 //! CLOCK_MONOTONIC, addresses and ports are in host form, and what the kernel did not know yet is
 //! `None`.
 
+mod half_open;
+
 use std::fmt;
 use std::net::IpAddr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use half_open::{CloneOf, Overflow, Request, RequestStep};
 
 /// A TCP state under its kernel name without `TCP_` (include/net/tcp_states.h).
 #[derive(
@@ -235,6 +239,25 @@ impl Witness {
     }
 }
 
+/// A segment that meets a full queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OverflowSegment {
+    Syn,
+    /// The last one of the handshake: the peer believes that it is connected.
+    Ack,
+}
+
+/// A queue of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ListenQueue {
+    /// Finished connections that wait for accept().
+    Accept,
+    /// Half-open requests that wait for the final ACK.
+    Syn,
+}
+
 /// A hook of the kernel, as named in the `hooks`, `lost` and `summary` lines.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
@@ -245,15 +268,30 @@ pub enum Hook {
     InetSockSetState,
     /// Calls and returns of `inet_csk_accept`, or of the system call around it.
     InetCskAccept,
+    /// Begin and end of request sockets, and their children's births.
+    RequestSock,
+    /// SYNs and ACKs that met a full queue.
+    ListenOverflow,
+    /// The tracepoint `tcp:tcp_retransmit_synack`.
+    TcpRetransmitSynack,
 }
 
 impl Hook {
-    pub const ALL: [Hook; 2] = [Hook::InetSockSetState, Hook::InetCskAccept];
+    pub const ALL: [Hook; 5] = [
+        Hook::InetSockSetState,
+        Hook::InetCskAccept,
+        Hook::RequestSock,
+        Hook::ListenOverflow,
+        Hook::TcpRetransmitSynack,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
             Hook::InetSockSetState => "inet_sock_set_state",
             Hook::InetCskAccept => "inet_csk_accept",
+            Hook::RequestSock => "request_sock",
+            Hook::ListenOverflow => "listen_overflow",
+            Hook::TcpRetransmitSynack => "tcp_retransmit_synack",
         }
     }
 }
@@ -274,6 +312,8 @@ pub struct Event {
 pub enum Kind {
     SetState(SetState),
     Accept(Accept),
+    Request(Request),
+    Overflow(Overflow),
 }
 
 impl Kind {
@@ -282,6 +322,11 @@ impl Kind {
         match self {
             Kind::SetState(_) => Hook::InetSockSetState,
             Kind::Accept(_) => Hook::InetCskAccept,
+            Kind::Request(it) if it.step == RequestStep::SynackRetransmitted => {
+                Hook::TcpRetransmitSynack
+            }
+            Kind::Request(_) => Hook::RequestSock,
+            Kind::Overflow(_) => Hook::ListenOverflow,
         }
     }
 }

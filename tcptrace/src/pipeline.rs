@@ -121,9 +121,11 @@ impl Pipeline {
         count: Option<u64>,
         feedback: Feedback,
     ) -> Pipeline {
+        let carriers = session.hooks.iter();
+        let attached = carriers.filter_map(|(&hook, carrier)| carrier.is_some().then_some(hook));
         let mut pipeline = Pipeline {
             order: Order::default(),
-            correlator: Correlator::new(session.mono_ns),
+            correlator: Correlator::new(session.mono_ns).with_hooks(attached),
             outputs,
             failed: vec![],
             feedback,

@@ -2,3 +2,6 @@
 
 mod inet_csk_accept;
 mod inet_sock_set_state;
+mod listen_overflow;
+mod request_sock;
+mod tcp_retransmit_synack;

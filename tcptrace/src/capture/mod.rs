@@ -231,6 +231,9 @@ fn index_of(hook: Hook) -> u32 {
     match hook {
         Hook::InetSockSetState => abi::hook::SET_STATE,
         Hook::InetCskAccept => abi::hook::ACCEPT,
+        Hook::RequestSock => abi::hook::REQUEST_SOCK,
+        Hook::ListenOverflow => abi::hook::LISTEN_OVERFLOW,
+        Hook::TcpRetransmitSynack => abi::hook::RETRANSMIT_SYNACK,
     }
 }
 

@@ -4,8 +4,8 @@ use std::fmt::{self, Display};
 use std::net::IpAddr;
 
 use crate::duration::Human;
-use crate::event::State;
-use crate::fields::{Connection, PidSource, Side, Subject, Verdict};
+use crate::event::{ListenQueue, OverflowSegment, State};
+use crate::fields::{Connection, Overflow, PidSource, Side, Source, Subject, Verdict};
 
 /// `server[4711]`, `server[4711]?` when that is presumed, `-` when unknown.
 pub struct Who<'a>(pub &'a Subject);
@@ -76,6 +76,16 @@ impl Display for Count<'_> {
 pub fn ending(x: &Connection) -> String {
     let mut parts = Vec::new();
     match (x.handshake_ns, x.established_mono_ns) {
+        (Some(ns), _) if x.subject.side == Some(Side::Server) => {
+            let about = match x.syn_source {
+                Some(Source::Srtt) => "≈ ",
+                _ => "",
+            };
+            parts.push(format!(
+                "handshake {about}{} (SYN to ESTABLISHED)",
+                Human(ns)
+            ));
+        }
         (Some(ns), _) => parts.push(format!("connected in {}", Human(ns))),
         (None, None) if x.subject.side == Some(Side::Client) => {
             // Equal times are possible, earlier ones are not; a wrong clock must not panic.
@@ -100,6 +110,25 @@ pub fn ending(x: &Connection) -> String {
         text.push_str(&parts.join(", "));
     }
     text
+}
+
+/// `the final ACK was dropped: the accept queue was full (2 queued, limit 1)`
+pub fn overflow(x: &Overflow) -> String {
+    let segment = match x.what {
+        OverflowSegment::Syn => "the SYN",
+        OverflowSegment::Ack => "the final ACK",
+    };
+    let fate = if x.aborted {
+        "answered with RST"
+    } else {
+        "dropped"
+    };
+    let (queue, held) = match x.queue {
+        ListenQueue::Accept => ("accept", "queued"),
+        ListenQueue::Syn => ("SYN", "half-open"),
+    };
+    let (len, max) = (x.backlog_len, x.backlog_max);
+    format!("{segment} was {fate}: the {queue} queue was full ({len} {held}, limit {max})")
 }
 
 /// As in JSON, for people.
