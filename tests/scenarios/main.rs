@@ -13,6 +13,7 @@ mod earlier;
 mod ending;
 mod families;
 mod filters;
+mod half_open;
 mod listeners;
 mod loss;
 mod oddities;

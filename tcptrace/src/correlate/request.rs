@@ -71,7 +71,6 @@ pub(super) struct Origin {
     /// The request's number, if it had one.
     pub conn: Option<u64>,
     pub listener: Option<ListenerId>,
-    pub tuple: Tuple,
     pub handshake: Handshake,
 }
 
@@ -226,7 +225,6 @@ impl Correlator {
 
     /// Gives a child what its request knew.
     pub(super) fn descend(&self, child: &mut Connection, origin: Origin) {
-        child.socket.learn(&origin.tuple, None);
         child.handshake = origin.handshake;
         if let Some(id) = origin.listener {
             child.cloned_from(id, self.listeners.get(id).socket.owner);
@@ -263,7 +261,6 @@ impl Correlator {
         Origin {
             conn: half_open.map(|it| it.conn()),
             listener: self.listener_at(request.sk, request.netns, &request.tuple),
-            tuple: request.tuple,
             handshake,
         }
     }
@@ -274,7 +271,6 @@ impl Correlator {
         Some(Origin {
             conn: Some(half_open.conn()),
             listener: half_open.listener,
-            tuple: child.tuple,
             handshake: half_open.handshake,
         })
     }

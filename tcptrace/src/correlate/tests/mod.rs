@@ -5,6 +5,7 @@ mod identity;
 mod listeners;
 mod loss;
 mod random;
+mod requests;
 mod scenarios;
 mod verdicts;
 
