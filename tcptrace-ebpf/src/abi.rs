@@ -16,6 +16,8 @@ pub mod kind {
     pub const ACCEPT: u8 = 2;
     pub const RETRANSMIT: u8 = 8;
     pub const RESET: u8 = 9;
+    pub const REQUEST: u8 = 3;
+    pub const OVERFLOW: u8 = 4;
 }
 
 /// Bits of a payload's `sections`: what follows the payload, in this order.
@@ -152,6 +154,93 @@ pub struct AcceptEnds {
     pub listener: [u8; 16],
 }
 
+/// A request socket: a half-open connection, from the SYN to the final ACK (NEW_SYN_RECV).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Request {
+    /// Address of the `struct request_sock`.
+    pub req: u64,
+    /// The listening `struct sock`; at [`request_step::SYNACK_RETRANSMITTED`] of a Fast Open
+    /// connection the child.
+    pub sk: u64,
+    /// `tcp_request_sock.snt_synack`: when the first SYN-ACK was built, CLOCK_MONOTONIC in
+    /// microseconds; 0 when it was not, or when the SYN-ACK was a cookie.
+    pub synack_us: u64,
+    pub netns: u32,
+    /// `icsk_accept_queue.qlen`: half-open requests of the listener.
+    pub syn_queue_len: u32,
+    /// Host order.
+    pub lport: u16,
+    /// Host order.
+    pub rport: u16,
+    /// [`request_step`]
+    pub step: u8,
+    /// `request_sock.num_retrans`: SYN-ACKs that were sent again before this.
+    pub retransmits: u8,
+    /// [`request_flag`] bits.
+    pub flags: u8,
+    pub sections: u8,
+}
+
+/// What happens to a request socket: [`Request::step`].
+pub mod request_step {
+    /// The SYN made it.
+    pub const BEGUN: u8 = 1;
+    /// The final ACK came; the kernel is about to make the child socket, on this CPU.
+    pub const CLONING: u8 = 2;
+    /// The ACK of a SYN cookie came; as above, of a request that did not exist before.
+    pub const CLONING_COOKIE: u8 = 3;
+    /// A SYN with data came; as above, of a request that waits beside its child.
+    pub const CLONING_FAST_OPEN: u8 = 4;
+    /// Its SYN-ACK is sent again.
+    pub const SYNACK_RETRANSMITTED: u8 = 5;
+    /// It ends without a child.
+    pub const DROPPED: u8 = 6;
+}
+
+/// Bits of [`Request::flags`].
+pub mod request_flag {
+    /// DROPPED by its own timer: the SYN-ACKs went unanswered, or the listener is gone.
+    pub const BY_TIMER: u8 = 1 << 0;
+    /// The listener is in LISTEN.
+    pub const LISTENING: u8 = 1 << 1;
+    /// `rskq_defer_accept` is set: the listener has TCP_DEFER_ACCEPT.
+    pub const DEFER_ACCEPT: u8 = 1 << 2;
+}
+
+/// A segment met a full queue of its listener.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Overflow {
+    /// The listening `struct sock`.
+    pub listener: u64,
+    /// The `struct request_sock` that the ACK was to complete; 0 for a SYN.
+    pub req: u64,
+    pub netns: u32,
+    /// How many the queue holds.
+    pub backlog_len: u32,
+    /// `sk_max_ack_backlog`, the limit of both queues.
+    pub backlog_max: u32,
+    /// Host order.
+    pub lport: u16,
+    /// Host order.
+    pub rport: u16,
+    /// [`overflow_flag`] bits.
+    pub flags: u8,
+    pub sections: u8,
+    pub reserved: [u8; 6],
+}
+
+/// Bits of [`Overflow::flags`].
+pub mod overflow_flag {
+    /// The segment is the SYN; else it is the final ACK.
+    pub const SYN: u8 = 1 << 0;
+    /// The SYN queue is full; else it is the accept queue.
+    pub const SYN_QUEUE: u8 = 1 << 1;
+    /// `tcp_abort_on_overflow`: the peer gets a RST.
+    pub const ABORTED: u8 = 1 << 2;
+}
+
 /// Section: who was running. Present only where that is the socket's own user.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -265,7 +354,10 @@ pub mod hook {
     pub const ACCEPT: u32 = 1;
     pub const TCP_RETRANSMIT_SKB: u32 = 8;
     pub const TCP_RESET: u32 = 9;
-    pub const COUNT: u32 = 11;
+    pub const REQUEST_SOCK: u32 = 2;
+    pub const LISTEN_OVERFLOW: u32 = 3;
+    pub const RETRANSMIT_SYNACK: u32 = 4;
+    pub const COUNT: u32 = 12;
 }
 
 /// One hook's counters on one CPU: `seen` = records submitted + `filtered` + `lost`.
@@ -345,6 +437,13 @@ macro_rules! for_each_offset {
             SK_MAX_ACK_BACKLOG = "sock.sk_max_ack_backlog";
             INET_SPORT = "inet_sock.inet_sport";
             TCP_SRTT_US = "tcp_sock.srtt_us";
+            SK_NODE_PPREV = "sock.__sk_common.skc_node.pprev";
+            ICSK_QLEN = "inet_connection_sock.icsk_accept_queue.qlen";
+            ICSK_DEFER_ACCEPT = "inet_connection_sock.icsk_accept_queue.rskq_defer_accept";
+            REQ_NUM_RETRANS = "request_sock.num_retrans";
+            REQ_SNT_SYNACK = "tcp_request_sock.snt_synack";
+            NET_ABORT_ON_OVERFLOW = "net.ipv4.sysctl_tcp_abort_on_overflow";
+            NET_SYNCOOKIES = "net.ipv4.sysctl_tcp_syncookies";
             TCP_FASTOPEN_RSK = "tcp_sock.fastopen_rsk";
             TCP_BYTES_ACKED = "tcp_sock.bytes_acked";
             TCP_BYTES_RECEIVED = "tcp_sock.bytes_received";

@@ -13,6 +13,7 @@ mod filter;
 mod hooks;
 mod maps;
 mod memory;
+mod request;
 mod settings;
 mod sock;
 mod task;

@@ -5,7 +5,7 @@ use core::marker::PhantomData;
 use aya_ebpf::Global;
 use tcptrace_ebpf::abi::{Addrs4, Addrs6, Stats, stats_flag};
 
-use crate::memory::Memory;
+use crate::memory::{Memory, Probed};
 use crate::settings::*;
 
 const AF_INET: u16 = 2;
@@ -71,6 +71,31 @@ impl Addrs {
             is_v4: false,
             laddr: In6Addr(laddr),
             raddr: In6Addr(raddr),
+        }
+    }
+
+    /// The ends of a received segment, as its receiver sees them, from the IP header at `header`.
+    ///
+    /// # Safety
+    /// An IPv4 or IPv6 header must be there, or what can be read in its place.
+    #[inline(always)]
+    pub unsafe fn of_segment(header: *const u8) -> Addrs {
+        // SAFETY: the caller's promise; the helper checks addresses.
+        unsafe {
+            let is_v4 = Probed::read_at::<u8>(header) >> 4 == 4;
+            if is_v4 {
+                Addrs {
+                    is_v4,
+                    laddr: In6Addr::mapping(Probed::read_at(header.wrapping_add(16))),
+                    raddr: In6Addr::mapping(Probed::read_at(header.wrapping_add(12))),
+                }
+            } else {
+                Addrs {
+                    is_v4,
+                    laddr: In6Addr(Probed::read_at(header.wrapping_add(24))),
+                    raddr: In6Addr(Probed::read_at(header.wrapping_add(8))),
+                }
+            }
         }
     }
 
@@ -278,6 +303,55 @@ impl<M: Memory> Sock<M> {
             lport: u16::from_be(self.get(&INET_SPORT)),
             rport: u16::from_be(self.get(&SK_DPORT)),
         }
+    }
+
+    /// The ends of a request socket, which has the members that all socks share and no more.
+    #[inline(always)]
+    pub fn request_ends(self) -> Ends {
+        Ends {
+            addrs: self.addrs(),
+            lport: self.bound_port(),
+            rport: u16::from_be(self.get(&SK_DPORT)),
+        }
+    }
+
+    /// Whether a request socket is IPv4's, at an AF_INET6 listener too.
+    #[inline(always)]
+    pub fn is_v4_request(self) -> bool {
+        self.addrs().is_v4
+    }
+
+    /// Whether it is in a hash table: `!sk_unhashed(sk)`.
+    #[inline(always)]
+    pub fn is_hashed(self) -> bool {
+        self.get::<u64>(&SK_NODE_PPREV) != 0
+    }
+
+    /// A listener's half-open requests.
+    #[inline(always)]
+    pub fn syn_queue_len(self) -> u32 {
+        self.get(&ICSK_QLEN)
+    }
+
+    /// `sk_acceptq_is_full`: a queue holds one more than its limit.
+    #[inline(always)]
+    pub fn accept_queue_is_full(self) -> bool {
+        self.backlog_len() > self.backlog_max()
+    }
+
+    /// A listener's TCP_DEFER_ACCEPT.
+    #[inline(always)]
+    pub fn defers_accept(self) -> bool {
+        self.get::<u8>(&ICSK_DEFER_ACCEPT) != 0
+    }
+
+    /// A setting of the socket's network namespace, by its offset in `struct net`. One that was
+    /// an `int` once (Linux 5.10) is small enough for its first byte to tell it.
+    #[inline(always)]
+    pub fn netns_setting(self, offset: &Global<u32>) -> u8 {
+        let net: *const u8 = self.get(&SK_NET);
+        // SAFETY: skc_net points to the socket's `struct net`, which outlives it.
+        unsafe { M::read(net, offset) }
     }
 
     #[inline(always)]

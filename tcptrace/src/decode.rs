@@ -1,6 +1,7 @@
 //! Bytes of a record to an [`Event`]. Any bytes are answered; none panics.
 
 mod ending;
+mod half_open;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -41,6 +42,8 @@ pub fn decode(record: &[u8]) -> Result<Event, Undecodable> {
         abi::kind::ACCEPT => Kind::Accept(accept(&mut rest)?),
         abi::kind::RETRANSMIT => Kind::Retransmit(ending::retransmit(&mut rest)?),
         abi::kind::RESET => Kind::Reset(ending::reset(&mut rest)?),
+        abi::kind::REQUEST => Kind::Request(half_open::request(&mut rest)?),
+        abi::kind::OVERFLOW => Kind::Overflow(half_open::overflow(&mut rest)?),
         other => return Err(Undecodable::Kind(other)),
     };
     Ok(Event {
@@ -68,16 +71,7 @@ impl Rest<'_> {
 
 fn set_state(rest: &mut Rest) -> Result<SetState, Undecodable> {
     let payload: abi::SetState = rest.take()?;
-    let (laddr, raddr) = if payload.sections & abi::section::V4 != 0 {
-        let addrs: abi::Addrs4 = rest.take()?;
-        (
-            IpAddr::V4(Ipv4Addr::from(addrs.laddr)),
-            IpAddr::V4(Ipv4Addr::from(addrs.raddr)),
-        )
-    } else {
-        let addrs: abi::Addrs6 = rest.take()?;
-        (ip(addrs.laddr), ip(addrs.raddr))
-    };
+    let (laddr, raddr) = addrs(payload.sections, rest)?;
     let task = if payload.sections & abi::section::TASK != 0 {
         Some(task(rest.take()?))
     } else {
@@ -173,6 +167,20 @@ fn accept(rest: &mut Rest) -> Result<Accept, Undecodable> {
         backlog_len: payload.backlog_len,
         backlog_max: payload.backlog_max,
     })
+}
+
+/// The own address and the peer's.
+fn addrs(sections: u8, rest: &mut Rest) -> Result<(IpAddr, IpAddr), Undecodable> {
+    if sections & abi::section::V4 != 0 {
+        let addrs: abi::Addrs4 = rest.take()?;
+        Ok((
+            IpAddr::V4(Ipv4Addr::from(addrs.laddr)),
+            IpAddr::V4(Ipv4Addr::from(addrs.raddr)),
+        ))
+    } else {
+        let addrs: abi::Addrs6 = rest.take()?;
+        Ok((ip(addrs.laddr), ip(addrs.raddr)))
+    }
 }
 
 fn tuple(laddr: IpAddr, lport: u16, raddr: IpAddr, rport: u16) -> Tuple {
@@ -454,7 +462,7 @@ mod tests {
             let len = (next() % 256) as usize;
             let mut bytes: Vec<u8> = (0..len).map(|_| next() as u8).collect();
             if len >= 16 && next() % 2 == 0 {
-                bytes[14] = [1, 2, 8, 9][next() as usize % 4];
+                bytes[14] = 1 + (next() % 12) as u8;
                 bytes[15] = abi::VERSION;
             }
             let _ = decode(&bytes);

@@ -7,12 +7,15 @@
 mod ending;
 
 pub use ending::{Direction, Reset, Retransmit, Retransmitted, Stats};
+mod half_open;
 
 use std::fmt;
 use std::net::IpAddr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use half_open::{CloneOf, Overflow, Request, RequestStep};
 
 /// A TCP state under its kernel name without `TCP_` (include/net/tcp_states.h).
 #[derive(
@@ -239,6 +242,25 @@ impl Witness {
     }
 }
 
+/// A segment that meets a full queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OverflowSegment {
+    Syn,
+    /// The last one of the handshake: the peer believes that it is connected.
+    Ack,
+}
+
+/// A queue of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ListenQueue {
+    /// Finished connections that wait for accept().
+    Accept,
+    /// Half-open requests that wait for the final ACK.
+    Syn,
+}
+
 /// A hook of the kernel, as named in the `hooks`, `lost` and `summary` lines.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
@@ -251,16 +273,25 @@ pub enum Hook {
     InetCskAccept,
     /// The tracepoint `tcp:tcp_retransmit_skb`.
     TcpRetransmitSkb,
+    /// Begin and end of request sockets, and their children's births.
+    RequestSock,
+    /// SYNs and ACKs that met a full queue.
+    ListenOverflow,
+    /// The tracepoint `tcp:tcp_retransmit_synack`.
+    TcpRetransmitSynack,
     /// The tracepoints `tcp:tcp_send_reset` and `tcp:tcp_receive_reset`.
     TcpReset,
 }
 
 impl Hook {
-    pub const ALL: [Hook; 4] = [
+    pub const ALL: [Hook; 7] = [
         Hook::InetSockSetState,
         Hook::InetCskAccept,
         Hook::TcpRetransmitSkb,
         Hook::TcpReset,
+        Hook::RequestSock,
+        Hook::ListenOverflow,
+        Hook::TcpRetransmitSynack,
     ];
 
     pub fn name(self) -> &'static str {
@@ -269,6 +300,9 @@ impl Hook {
             Hook::InetCskAccept => "inet_csk_accept",
             Hook::TcpRetransmitSkb => "tcp_retransmit_skb",
             Hook::TcpReset => "tcp_reset",
+            Hook::RequestSock => "request_sock",
+            Hook::ListenOverflow => "listen_overflow",
+            Hook::TcpRetransmitSynack => "tcp_retransmit_synack",
         }
     }
 }
@@ -291,6 +325,8 @@ pub enum Kind {
     Accept(Accept),
     Retransmit(Retransmit),
     Reset(Reset),
+    Request(Request),
+    Overflow(Overflow),
 }
 
 impl Kind {
@@ -301,6 +337,11 @@ impl Kind {
             Kind::Accept(_) => Hook::InetCskAccept,
             Kind::Retransmit(_) => Hook::TcpRetransmitSkb,
             Kind::Reset(_) => Hook::TcpReset,
+            Kind::Request(it) if it.step == RequestStep::SynackRetransmitted => {
+                Hook::TcpRetransmitSynack
+            }
+            Kind::Request(_) => Hook::RequestSock,
+            Kind::Overflow(_) => Hook::ListenOverflow,
         }
     }
 }

@@ -19,7 +19,7 @@ use std::time::SystemTime;
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
-use crate::event::{Comm, Context, Hook, State, Witness};
+use crate::event::{Comm, Context, Hook, ListenQueue, OverflowSegment, State, Witness};
 
 /// The version of this contract, `schema` in the session line.
 pub const SCHEMA: u32 = 1;
@@ -118,6 +118,8 @@ pub enum Verdict {
     Overlapped,
     /// ESTABLISHED and never accepted: still queued at the end of the trace, or closed there.
     NeverAccepted,
+    /// The final ACK never completed the handshake: the connection was half-open to its end.
+    Unfinished,
     /// Evidence is missing.
     Unknown,
     /// accept() before the final ACK without Fast Open: must never appear.
@@ -125,12 +127,13 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    pub const ALL: [Verdict; 7] = [
+    pub const ALL: [Verdict; 8] = [
         Verdict::Queued,
         Verdict::Awaited,
         Verdict::FastOpen,
         Verdict::Overlapped,
         Verdict::NeverAccepted,
+        Verdict::Unfinished,
         Verdict::Unknown,
         Verdict::Violated,
     ];
@@ -143,10 +146,25 @@ impl Verdict {
             Verdict::FastOpen => "fast_open",
             Verdict::Overlapped => "overlapped",
             Verdict::NeverAccepted => "never_accepted",
+            Verdict::Unfinished => "unfinished",
             Verdict::Unknown => "unknown",
             Verdict::Violated => "violated",
         }
     }
+}
+
+/// How a half-open connection ended that was never finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HalfOpenEnd {
+    /// The SYN-ACK and its retransmissions went unanswered, or deferred data did not come.
+    Timeout,
+    /// Dropped by no timer while the listener listened: reset by the peer, as a rule.
+    Reset,
+    /// The accept queue was full at the final ACK, and tcp_abort_on_overflow is set.
+    Overflow,
+    /// The listener had closed.
+    ListenerClosed,
 }
 
 /// Common to `transition`, `accept` and `connection`: which socket, and whose.
@@ -244,6 +262,30 @@ pub struct Accept {
     pub reason: Option<String>,
 }
 
+/// A segment met a full queue of its listener and was dropped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Overflow {
+    /// When, in CLOCK_MONOTONIC nanoseconds.
+    pub mono_ns: u64,
+    /// The connection that the segment is of: `conn` is null when the trace has none.
+    #[serde(flatten)]
+    pub subject: Subject,
+    /// The listener's `conn`; null when the trace has not met it.
+    pub listener: Option<u64>,
+    /// The segment: the SYN, or the last ACK of the handshake, after which the peer believes that it
+    /// is connected.
+    pub what: OverflowSegment,
+    /// The queue that was full. A SYN that finds the SYN queue full is dropped unless it reuses a
+    /// connection in TIME_WAIT.
+    pub queue: ListenQueue,
+    /// How many that queue held.
+    pub backlog_len: u32,
+    /// The limit of that queue, which holds one more than this.
+    pub backlog_max: u32,
+    /// True when the peer got a RST (tcp_abort_on_overflow); else it may try again.
+    pub aborted: bool,
+}
+
 /// All that is known of a connection, once, at its end or at the end of the trace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Connection {
@@ -251,10 +293,10 @@ pub struct Connection {
     pub mono_ns: u64,
     #[serde(flatten)]
     pub subject: Subject,
-    /// When the SYN was sent (client); null when not seen, as on the server side, where no
-    /// tracepoint shows the SYN.
+    /// When the SYN was sent (client) or received (server); null when not known.
     pub syn_mono_ns: Option<u64>,
-    /// What that was learnt from; null when it is not known.
+    /// What that was learnt from: for a server, `request_sock` is exact, and `srtt` an estimate of
+    /// when the SYN-ACK was sent, microseconds later; null when it is not known.
     pub syn_source: Option<Source>,
     /// When it became ESTABLISHED: for a server, when the kernel finished the handshake.
     pub established_mono_ns: Option<u64>,
@@ -264,8 +306,24 @@ pub struct Connection {
     pub accepted_mono_ns: Option<u64>,
     /// When it entered CLOSE.
     pub closed_mono_ns: Option<u64>,
-    /// From the SYN to ESTABLISHED, in nanoseconds.
+    /// From the SYN to ESTABLISHED, in nanoseconds; from the SYN-ACK where syn_source is `srtt`.
     pub handshake_ns: Option<u64>,
+    /// How long a server's connection was half-open (NEW_SYN_RECV), in nanoseconds: from the SYN to
+    /// the ACK that made its socket, or to its end; null when one of these is not known.
+    pub half_open_ns: Option<u64>,
+    /// How a half-open connection ended that was never finished; null for all others, and when
+    /// that was not seen.
+    pub half_open_end: Option<HalfOpenEnd>,
+    /// How often the server sent its SYN-ACK again; null when not known, and for a client.
+    pub synack_retransmits: Option<u32>,
+    /// Whether the SYN-ACK was a SYN cookie, so that the kernel kept nothing of the SYN; null when
+    /// not known, and for a client.
+    pub syncookie: Option<bool>,
+    /// Whether the listener had TCP_DEFER_ACCEPT, so that the connection stayed half-open until the
+    /// first data; null when not known, and for a client.
+    pub defer_accept: Option<bool>,
+    /// Half-open requests of the listener ahead of it when its SYN came; null when not known.
+    pub syn_queue_ahead: Option<u32>,
     /// How long it waited in the accept queue: max(0, accepted - established), in nanoseconds.
     pub accept_queue_ns: Option<u64>,
     /// Connections that were queued ahead of it in the accept queue when it was put there.
@@ -370,6 +428,13 @@ pub struct ListenerSummary {
     pub never_accepted: u64,
     /// accept() calls that failed, EAGAIN among them.
     pub failed_accepts: u64,
+    /// Half-open connections that ended unfinished; null when no hook sees them.
+    pub half_open_failed: Option<u64>,
+    /// Segments that met a full queue; null when no hook sees them.
+    pub overflows: Option<u64>,
+    /// The limit of its queues in force: the smaller of what listen() asked for and
+    /// net.core.somaxconn; null when not known.
+    pub backlog_max: Option<u32>,
     /// Median wait in the accept queue, in nanoseconds (to 0.1 %); null when nothing was accepted.
     pub accept_queue_p50_ns: Option<u64>,
     /// 99th percentile of the same, in nanoseconds (to 0.1 %).
@@ -410,6 +475,7 @@ pub enum Line {
     Session(Session),
     Transition(Transition),
     Accept(Accept),
+    Overflow(Overflow),
     Connection(Connection),
     Retransmit(Retransmit),
     Reset(Reset),
@@ -424,6 +490,7 @@ impl Line {
             Line::Session(x) => x.mono_ns,
             Line::Transition(x) => x.mono_ns,
             Line::Accept(x) => x.mono_ns,
+            Line::Overflow(x) => x.mono_ns,
             Line::Connection(x) => x.mono_ns,
             Line::Retransmit(x) => x.mono_ns,
             Line::Reset(x) => x.mono_ns,

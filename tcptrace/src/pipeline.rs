@@ -78,7 +78,11 @@ pub fn spawn(
     std::thread::Builder::new()
         .name("pipeline".into())
         .spawn(move || {
-            let correlator = Correlator::new(session.mono_ns).with_reset_reasons(reset_reasons);
+            let carriers = session.hooks.iter();
+            let attached = carriers.filter_map(|(&hook, carrier)| carrier.as_ref().map(|_| hook));
+            let correlator = Correlator::new(session.mono_ns)
+                .with_hooks(attached)
+                .with_reset_reasons(reset_reasons);
             let mut pipeline = Pipeline::new(session, correlator, outputs, count, feedback);
             while let Some(message) = receiver.blocking_recv() {
                 match message {

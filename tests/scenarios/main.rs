@@ -16,6 +16,7 @@ mod ending;
 mod families;
 mod figures;
 mod filters;
+mod half_open;
 mod inside;
 mod io_uring;
 mod listeners;

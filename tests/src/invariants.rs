@@ -63,6 +63,7 @@ fn verdict_follows_from_the_times(line: &Line) {
         Some("queued") => established <= called && established.is_some(),
         Some("awaited") => called <= established && established <= accepted,
         Some("overlapped" | "fast_open") => accepted.is_some(),
+        Some("unfinished") => established.is_none() && accepted.is_none(),
         Some("never_accepted") => established.is_some() && accepted.is_none(),
         Some("unknown") => true,
         Some(_) => false,

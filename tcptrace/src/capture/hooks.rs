@@ -253,10 +253,149 @@ pub const HOOKS: &[HookRow] = &[
             },
         ],
     },
+    HookRow {
+        hook: Hook::TcpRetransmitSynack,
+        shows: "SYN-ACKs that are sent again",
+        without: Some("SYN-ACKs that are sent again, and so the estimate of when a SYN came"),
+        carriers: &[Carrier {
+            name: "raw_tp",
+            via: "",
+            parameters: None,
+            programs: &[Program::new(
+                "synack_raw",
+                Point::RawTracepoint("tcp_retransmit_synack"),
+            )],
+            unseen: &[],
+        }],
+    },
+    HookRow {
+        hook: Hook::RequestSock,
+        shows: "half-open connections (NEW_SYN_RECV), from the SYN to the final ACK or to their end",
+        without: Some(
+            "half-open connections (NEW_SYN_RECV): a server's handshake is estimated from its \
+             first round trip, and what never completes is seen only if its SYN-ACK is sent again",
+        ),
+        carriers: &[
+            Carrier {
+                name: "fentry",
+                via: "at __inet_csk_reqsk_queue_drop",
+                parameters: Some(("__inet_csk_reqsk_queue_drop", 3)),
+                programs: &[
+                    Program::new(
+                        "req_begin_fentry",
+                        Point::Fentry("inet_csk_reqsk_queue_hash_add"),
+                    ),
+                    Program::new("req_clone4_fentry", Point::Fentry("tcp_v4_syn_recv_sock")),
+                    Program::new("req_clone6_fentry", Point::Fentry("tcp_v6_syn_recv_sock")),
+                    Program::new(
+                        "req_end_fentry",
+                        Point::Fentry("__inet_csk_reqsk_queue_drop"),
+                    ),
+                ],
+                unseen: &[],
+            },
+            Carrier {
+                name: "fentry",
+                via: "at inet_csk_reqsk_queue_drop, without its timer (Linux 5.10)",
+                parameters: None,
+                programs: &[
+                    Program::new(
+                        "req_begin_fentry",
+                        Point::Fentry("inet_csk_reqsk_queue_hash_add"),
+                    ),
+                    Program::new("req_clone4_fentry", Point::Fentry("tcp_v4_syn_recv_sock")),
+                    Program::new("req_clone6_fentry", Point::Fentry("tcp_v6_syn_recv_sock")),
+                    Program::new(
+                        "req_drop_fentry",
+                        Point::Fentry("inet_csk_reqsk_queue_drop"),
+                    ),
+                ],
+                unseen: REQUEST_TIMEOUTS_UNSEEN,
+            },
+            Carrier {
+                name: "kprobe",
+                via: "at __inet_csk_reqsk_queue_drop",
+                parameters: Some(("__inet_csk_reqsk_queue_drop", 3)),
+                programs: &[
+                    Program::new(
+                        "req_begin_kprobe",
+                        Point::Kprobe("inet_csk_reqsk_queue_hash_add"),
+                    ),
+                    Program::new("req_clone4_kprobe", Point::Kprobe("tcp_v4_syn_recv_sock")),
+                    Program::new("req_clone6_kprobe", Point::Kprobe("tcp_v6_syn_recv_sock")),
+                    Program::new(
+                        "req_end_kprobe",
+                        Point::Kprobe("__inet_csk_reqsk_queue_drop"),
+                    ),
+                ],
+                unseen: &[],
+            },
+            Carrier {
+                name: "kprobe",
+                via: "at inet_csk_reqsk_queue_drop, without its timer (Linux 5.10)",
+                parameters: None,
+                programs: &[
+                    Program::new(
+                        "req_begin_kprobe",
+                        Point::Kprobe("inet_csk_reqsk_queue_hash_add"),
+                    ),
+                    Program::new("req_clone4_kprobe", Point::Kprobe("tcp_v4_syn_recv_sock")),
+                    Program::new("req_clone6_kprobe", Point::Kprobe("tcp_v6_syn_recv_sock")),
+                    Program::new(
+                        "req_drop_kprobe",
+                        Point::Kprobe("inet_csk_reqsk_queue_drop"),
+                    ),
+                ],
+                unseen: REQUEST_TIMEOUTS_UNSEEN,
+            },
+        ],
+    },
+    HookRow {
+        hook: Hook::ListenOverflow,
+        shows: "SYNs and ACKs that met a full queue of their listener",
+        without: Some("SYNs and ACKs dropped because a listener's queue was full"),
+        carriers: &[
+            Carrier {
+                name: "fentry",
+                via: "",
+                parameters: None,
+                programs: &[
+                    Program::new("overflow_syn_fentry", Point::Fentry("tcp_conn_request")),
+                    Program::new(
+                        "overflow_ack4_fentry",
+                        Point::Fentry("tcp_v4_syn_recv_sock"),
+                    ),
+                    Program::new(
+                        "overflow_ack6_fentry",
+                        Point::Fentry("tcp_v6_syn_recv_sock"),
+                    ),
+                ],
+                unseen: &[],
+            },
+            Carrier {
+                name: "kprobe",
+                via: "",
+                parameters: None,
+                programs: &[
+                    Program::new("overflow_syn_kprobe", Point::Kprobe("tcp_conn_request")),
+                    Program::new(
+                        "overflow_ack4_kprobe",
+                        Point::Kprobe("tcp_v4_syn_recv_sock"),
+                    ),
+                    Program::new(
+                        "overflow_ack6_kprobe",
+                        Point::Kprobe("tcp_v6_syn_recv_sock"),
+                    ),
+                ],
+                unseen: &[],
+            },
+        ],
+    },
 ];
 
-const STATE_UNSEEN: &[&str] =
-    &["the states NEW_SYN_RECV (half-open) and TIME_WAIT, which the tracepoint does not print"];
+const REQUEST_TIMEOUTS_UNSEEN: &[&str] = &["when a half-open connection times out"];
+
+const STATE_UNSEEN: &[&str] = &["the state TIME_WAIT, which the tracepoint does not print"];
 
 impl HookRow {
     /// The carriers to try under `--attach MODE`; all of them when the choice is free.

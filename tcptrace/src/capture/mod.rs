@@ -263,6 +263,9 @@ fn index_of(hook: Hook) -> u32 {
         Hook::InetCskAccept => abi::hook::ACCEPT,
         Hook::TcpRetransmitSkb => abi::hook::TCP_RETRANSMIT_SKB,
         Hook::TcpReset => abi::hook::TCP_RESET,
+        Hook::RequestSock => abi::hook::REQUEST_SOCK,
+        Hook::ListenOverflow => abi::hook::LISTEN_OVERFLOW,
+        Hook::TcpRetransmitSynack => abi::hook::RETRANSMIT_SYNACK,
     }
 }
 

@@ -79,7 +79,9 @@ impl Correlator {
         connection.accept(event, accept, child, listener);
         if let Some(id) = connection.listener {
             // Of a listener that began before the trace this is the first that is known.
-            let owner = &mut self.listeners.get_mut(id).socket.owner;
+            let listener = self.listeners.get_mut(id);
+            listener.backlog_max = Some(accept.backlog_max);
+            let owner = &mut listener.socket.owner;
             *owner = owner.or(connection.socket.owner);
         }
 

@@ -5,7 +5,7 @@
 //! where these do not either, the cause is `None`.
 
 use crate::event::{Context, SetState, State};
-use crate::fields::Cause;
+use crate::fields::{Cause, HalfOpenEnd};
 
 /// A cause, the kernel function that acts on it (Linux 6.12), and where RFC 9293 has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +62,22 @@ fn connect_function(change: &SetState) -> &'static str {
     match change.tuple.family() {
         4 => "tcp_v4_connect",
         _ => "tcp_v6_connect",
+    }
+}
+
+/// Why a request socket appeared.
+pub(super) fn half_open() -> Option<Why> {
+    why(Cause::SynReceived, "tcp_conn_request", "3.10.7.2")
+}
+
+/// Why a request socket went without a child.
+pub(super) fn half_open_end(end: HalfOpenEnd) -> Option<Why> {
+    match end {
+        HalfOpenEnd::Timeout => why(Cause::Timeout, "reqsk_timer_handler", "3.10.8"),
+        HalfOpenEnd::Reset => why(Cause::RstReceived, "tcp_check_req", SEGMENT),
+        // The final ACK came, and found no room.
+        HalfOpenEnd::Overflow => why(Cause::AckReceived, "tcp_check_req", SEGMENT),
+        HalfOpenEnd::ListenerClosed => None,
     }
 }
 

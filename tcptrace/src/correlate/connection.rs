@@ -3,6 +3,7 @@
 use super::accept::{Child, called_ns};
 use super::ending::Ending;
 use super::listener::ListenerId;
+use super::request::Handshake;
 use super::socket::{Owner, Socket};
 use super::verdict::{self, Accepted, Facts, Fate, Gap, Judgement};
 use crate::errno;
@@ -19,7 +20,7 @@ pub(super) struct Connection {
     losses: u64,
     /// It began before the trace, or its birth was lost.
     birth_unseen: bool,
-    syn_ns: Option<u64>,
+    pub handshake: Handshake,
     established_ns: Option<u64>,
     accepted: Option<Accepted>,
     closed_ns: Option<u64>,
@@ -107,7 +108,7 @@ impl Connection {
             listener: None,
             losses,
             birth_unseen,
-            syn_ns: None,
+            handshake: Handshake::default(),
             established_ns: None,
             accepted: None,
             closed_ns: None,
@@ -141,7 +142,7 @@ impl Connection {
         };
         match (change.oldstate, change.newstate) {
             (Close, SynSent) => {
-                self.syn_ns = Some(event.mono_ns);
+                self.handshake.syn = Some((event.mono_ns, Source::Tracepoint));
                 self.socket.owner = change.task.map(|task| Owner {
                     task,
                     source: PidSource::Connect,
@@ -252,13 +253,19 @@ impl Connection {
         fields::Connection {
             mono_ns: end.mono_ns,
             subject: self.socket.subject(self.socket.owner),
-            syn_mono_ns: self.syn_ns,
-            syn_source: self.syn_ns.map(|_| Source::Tracepoint),
+            syn_mono_ns: self.handshake.syn.map(|(ns, _)| ns),
+            syn_source: self.handshake.syn.map(|(_, source)| source),
             established_mono_ns: self.established_ns,
             accept_called_mono_ns: self.accepted.and_then(|a| called_ns(a.called)),
             accepted_mono_ns: self.accepted.map(|a| a.mono_ns),
             closed_mono_ns: self.closed_ns,
             handshake_ns: self.handshake_ns(),
+            half_open_ns: self.half_open_ns(),
+            half_open_end: None,
+            synack_retransmits: self.handshake.synack_retransmits,
+            syncookie: self.handshake.syncookie,
+            defer_accept: self.handshake.defer_accept,
+            syn_queue_ahead: self.handshake.syn_queue_ahead,
             accept_queue_ns: self.accept_queue_ns(),
             backlog_ahead: self.backlog.as_ref().map(|b| b.ahead),
             backlog_max: self.backlog.as_ref().map(|b| b.max),
@@ -296,7 +303,13 @@ impl Connection {
     }
 
     fn handshake_ns(&self) -> Option<u64> {
-        self.established_ns?.checked_sub(self.syn_ns?)
+        self.established_ns?.checked_sub(self.handshake.syn?.0)
+    }
+
+    /// From the SYN to the birth of the server's socket, which the final ACK makes.
+    fn half_open_ns(&self) -> Option<u64> {
+        let born_ns = (self.is_server() && !self.birth_unseen).then_some(self.met_ns)?;
+        born_ns.checked_sub(self.handshake.syn?.0)
     }
 
     fn gap(&self, end: &End) -> Option<Gap> {

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rustc_hash::FxHashMap;
 
+use super::request::Sight;
 use super::socket::Socket;
 use super::stats::Stats;
 use crate::event::{Sk, Tuple};
@@ -31,6 +32,8 @@ pub(super) struct Listener {
     /// `None`: before the trace.
     opened_ns: Option<u64>,
     closed_ns: Option<u64>,
+    /// The limit of its queues, as last seen.
+    pub backlog_max: Option<u32>,
     stats: Stats,
 }
 
@@ -50,6 +53,7 @@ impl Listeners {
             socket,
             opened_ns,
             closed_ns: None,
+            backlog_max: None,
             stats: Stats::default(),
         });
         self.index(id);
@@ -150,19 +154,22 @@ impl Listeners {
     }
 
     /// What happened at each listener, by port, address and number.
-    pub fn summarize(self) -> Vec<ListenerSummary> {
+    pub fn summarize(self, sight: Sight) -> Vec<ListenerSummary> {
         let listeners = self.all.into_iter().map(|listener| {
             let Socket {
                 conn, netns, tuple, ..
             } = listener.socket;
-            let of = summary(Some(conn), netns, tuple.laddr, tuple.lport);
-            listener.stats.summarize(of)
+            let of = ListenerSummary {
+                backlog_max: listener.backlog_max,
+                ..summary(Some(conn), netns, tuple.laddr, tuple.lport)
+            };
+            listener.stats.summarize(of, sight)
         });
         let others = self
             .unattributed
             .into_iter()
             .map(|((netns, laddr, lport), stats)| {
-                stats.summarize(summary(None, netns, laddr, lport))
+                stats.summarize(summary(None, netns, laddr, lport), sight)
             });
         let mut all: Vec<ListenerSummary> = listeners.chain(others).collect();
         all.sort_by_key(|l| (l.lport, l.laddr, l.conn, l.netns));
@@ -180,6 +187,9 @@ fn summary(conn: Option<u64>, netns: u32, laddr: IpAddr, lport: Option<u16>) -> 
         accepted: 0,
         never_accepted: 0,
         failed_accepts: 0,
+        half_open_failed: None,
+        overflows: None,
+        backlog_max: None,
         accept_queue_p50_ns: None,
         accept_queue_p99_ns: None,
         accept_queue_max_ns: None,

@@ -9,8 +9,10 @@ mod accept;
 mod cause;
 mod connection;
 mod ending;
+mod half_open;
 mod listener;
 mod notices;
+mod request;
 mod socket;
 mod stats;
 #[cfg(test)]
@@ -21,10 +23,11 @@ use std::collections::BTreeMap;
 
 use rustc_hash::FxHashMap;
 
-use crate::event::{Event, Kind, SetState, Sk, State};
+use crate::event::{Event, Hook, Kind, SetState, Sk, State};
 use crate::fields::{Line, ListenerSummary, PidSource, Side, Verdict};
 use connection::{Connection, End, birth};
 use listener::Listeners;
+use request::{Requests, Sight};
 use socket::{Owner, Socket};
 
 /// The per-connection state machines of one trace.
@@ -44,6 +47,8 @@ pub struct Correlator {
     /// Server connections in CLOSE that accept() may still return.
     queued_closed: FxHashMap<Sk, Connection>,
     listeners: Listeners,
+    requests: Requests,
+    sight: Sight,
     totals: Totals,
     /// `enum sk_rst_reason`
     reset_reasons: BTreeMap<u32, String>,
@@ -74,6 +79,8 @@ impl Correlator {
             open: FxHashMap::default(),
             queued_closed: FxHashMap::default(),
             listeners: Listeners::default(),
+            requests: Requests::default(),
+            sight: Sight::default(),
             totals: Totals::default(),
             reset_reasons: BTreeMap::new(),
         }
@@ -83,6 +90,14 @@ impl Correlator {
     pub fn with_reset_reasons(mut self, reasons: BTreeMap<u32, String>) -> Correlator {
         self.reset_reasons = reasons;
         self
+    }
+
+    /// Says which hooks are attached: what no hook can show is unknown, not absent.
+    pub fn with_hooks(self, hooks: impl IntoIterator<Item = Hook>) -> Correlator {
+        Correlator {
+            sight: Sight::of(hooks),
+            ..self
+        }
     }
 
     /// Takes the next event, in order of time, and appends the lines that follow from it.
@@ -102,6 +117,8 @@ impl Correlator {
             Kind::Accept(accept) => self.accept(event, accept, losses_before, out),
             Kind::Retransmit(retransmit) => self.retransmit(event, retransmit, out),
             Kind::Reset(reset) => self.reset(event, reset, out),
+            Kind::Request(request) => self.request(event, request, out),
+            Kind::Overflow(overflow) => self.overflow(event, overflow, out),
         }
     }
 
@@ -119,8 +136,10 @@ impl Correlator {
         let mut rest: Vec<Connection> = self.open.drain().map(|(_, c)| c).collect();
         rest.extend(self.queued_closed.drain().map(|(_, c)| c));
         self.end_all(rest, mono_ns, out);
+        let half_open = self.requests.drain();
+        self.end_half_opens(half_open, mono_ns, out);
         Totals {
-            listeners: std::mem::take(&mut self.listeners).summarize(),
+            listeners: std::mem::take(&mut self.listeners).summarize(self.sight),
             ..std::mem::take(&mut self.totals)
         }
     }
@@ -150,7 +169,8 @@ impl Correlator {
             source: PidSource::Listen,
         });
         out.push(Line::Transition(socket.transition(event, change)));
-        self.listeners.open(change.sk, socket, Some(event.mono_ns));
+        let id = self.listeners.open(change.sk, socket, Some(event.mono_ns));
+        self.listeners.get_mut(id).backlog_max = Some(change.backlog_max);
     }
 
     /// LISTEN→CLOSE. What sits reset in the accept queue ends with it; the kernel makes a
@@ -196,10 +216,19 @@ impl Correlator {
                 Some(_) => self.losses,
                 None => losses_before,
             };
-            let mut met = Connection::met(self.next_conn(), event, change, losses);
+            let origin = self.origin(event, change);
+            let conn = origin.as_ref().and_then(|origin| origin.conn);
+            let conn = conn.unwrap_or_else(|| self.next_conn());
+            let mut met = Connection::met(conn, event, change, losses);
+            if let Some(origin) = origin {
+                self.descend(&mut met, origin);
+            }
             self.attribute(&mut met);
             met
         });
+        if change.newstate == State::Established && connection.is_server() {
+            self.estimate_syn(&mut connection, event, change);
+        }
         out.push(Line::Transition(connection.transition(event, change)));
         if connection.socket.state != State::Close {
             self.open.insert(change.sk, connection);

@@ -2,6 +2,7 @@
 
 use hdrhistogram::Histogram;
 
+use super::request::Sight;
 use crate::fields::{Connection, ListenerSummary, Verdict};
 
 /// Counts of one listener.
@@ -11,6 +12,8 @@ pub(super) struct Stats {
     accepted: u64,
     never_accepted: u64,
     pub failed_accepts: u64,
+    pub half_open_failed: u64,
+    pub overflows: u64,
     waits: Waits,
 }
 
@@ -26,12 +29,14 @@ impl Stats {
     }
 
     /// Adds the counts to a summary that says whose they are.
-    pub fn summarize(mut self, of: ListenerSummary) -> ListenerSummary {
+    pub fn summarize(mut self, of: ListenerSummary, sight: Sight) -> ListenerSummary {
         ListenerSummary {
             connections: self.connections,
             accepted: self.accepted,
             never_accepted: self.never_accepted,
             failed_accepts: self.failed_accepts,
+            half_open_failed: sight.requests.then_some(self.half_open_failed),
+            overflows: sight.overflows.then_some(self.overflows),
             accept_queue_p50_ns: self.waits.quantile(0.50),
             accept_queue_p99_ns: self.waits.quantile(0.99),
             accept_queue_max_ns: self.waits.max,

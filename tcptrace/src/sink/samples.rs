@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use super::Sink;
 use crate::clock::Clock;
-use crate::event::{Comm, Context, Direction, Hook, Retransmitted, State, Witness};
+use crate::event::{
+    Comm, Context, Direction, Hook, ListenQueue, OverflowSegment, Retransmitted, State, Witness,
+};
 use crate::fields::*;
 
 /// The moment of every sample: 2026-03-01 14:03:07.123456789 UTC on [`clock`].
@@ -62,6 +64,7 @@ pub fn all() -> Vec<Line> {
         Line::Accept(accept()),
         Line::Accept(accept_with_verdict()),
         Line::Accept(failed_accept("EMFILE")),
+        Line::Overflow(overflow()),
         Line::Connection(connection()),
         Line::Connection(client()),
         Line::Connection(unknown()),
@@ -209,6 +212,12 @@ pub fn connection() -> Connection {
         accepted_mono_ns: Some(NOW - 100 * MS),
         closed_mono_ns: Some(NOW),
         handshake_ns: None,
+        half_open_ns: None,
+        half_open_end: None,
+        synack_retransmits: None,
+        syncookie: None,
+        defer_accept: None,
+        syn_queue_ahead: None,
         accept_queue_ns: Some(5003 * MS),
         backlog_ahead: Some(0),
         backlog_max: Some(128),
@@ -219,6 +228,20 @@ pub fn connection() -> Connection {
         error: None,
         ending: ending(),
         complete: true,
+    }
+}
+
+/// The final ACK of connection 3 met a full accept queue.
+pub fn overflow() -> Overflow {
+    Overflow {
+        mono_ns: NOW,
+        subject: server(),
+        listener: Some(1),
+        what: OverflowSegment::Ack,
+        queue: ListenQueue::Accept,
+        backlog_len: 2,
+        backlog_max: 1,
+        aborted: false,
     }
 }
 
@@ -353,6 +376,9 @@ pub fn summary() -> Summary {
         accepted: 3,
         never_accepted: 1,
         failed_accepts: 2,
+        half_open_failed: None,
+        overflows: None,
+        backlog_max: Some(128),
         accept_queue_p50_ns: Some(23_100),
         accept_queue_p99_ns: Some(5003 * MS),
         accept_queue_max_ns: Some(5003 * MS),

@@ -9,7 +9,8 @@ use schemars::{JsonSchema, Schema};
 use serde_json::{Value, json};
 
 use crate::fields::{
-    Accept, Connection, Lost, Reset, Retransmit, SCHEMA, Session, Stamped, Summary, Transition,
+    Accept, Connection, Lost, Overflow, Reset, Retransmit, SCHEMA, Session, Stamped, Summary,
+    Transition,
 };
 
 /// The schema of any line: exactly one of the kinds, told apart by `event`.
@@ -21,6 +22,7 @@ pub fn schema() -> Value {
         kind::<Session>("session", &mut generator),
         kind::<Transition>("transition", &mut generator),
         kind::<Accept>("accept", &mut generator),
+        kind::<Overflow>("overflow", &mut generator),
         kind::<Connection>("connection", &mut generator),
         kind::<Retransmit>("retransmit", &mut generator),
         kind::<Reset>("reset", &mut generator),

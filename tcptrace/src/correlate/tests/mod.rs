@@ -6,6 +6,7 @@ mod identity;
 mod listeners;
 mod loss;
 mod random;
+mod requests;
 mod scenarios;
 mod verdicts;
 

@@ -7,7 +7,7 @@ use super::words::Who;
 use super::{PROCESS, Text};
 use crate::duration::Human;
 use crate::event::{Direction, Retransmitted, State};
-use crate::fields::{ClosedFirst, Connection, Ended, Reset, Retransmit, Side};
+use crate::fields::{ClosedFirst, Connection, Ended, Reset, Retransmit, Side, Source};
 
 impl Text {
     /// `SYN sent again, 2 so far`. Lost data is the network's daily business; a lost SYN is a
@@ -56,6 +56,13 @@ impl Text {
 pub(super) fn ending(x: &Connection) -> String {
     let mut parts = Vec::new();
     match (x.handshake_ns, x.established_mono_ns) {
+        (Some(ns), _) if x.subject.side == Some(Side::Server) => {
+            let took = Human(ns);
+            parts.push(match x.syn_source {
+                Some(Source::Srtt) => format!("handshake ≈ {took} (SYN-ACK to ESTABLISHED)"),
+                _ => format!("handshake {took} (SYN to ESTABLISHED)"),
+            });
+        }
         (Some(ns), _) => parts.push(format!("connected in {}", Human(ns))),
         (None, None) if x.subject.side == Some(Side::Client) => {
             // Equal times are possible, earlier ones are not; a wrong clock must not panic.

@@ -23,12 +23,12 @@ use self::ending::ending;
 use self::paint::{ALARM, DIM, PLAIN, STRONG};
 use self::row::Row;
 pub use self::time::Zone;
-use self::words::{Count, Tuple, Who, verdict_words};
+use self::words::{Count, Tuple, Who, overflow, verdict_words};
 use super::Sink;
 use crate::clock::Clock;
 use crate::duration::Human;
 use crate::event::Context;
-use crate::fields::{Accept, Connection, Line, Lost, Subject, Transition, Verdict};
+use crate::fields::{Accept, Connection, Line, Lost, Overflow, Subject, Transition, Verdict};
 
 /// Where the columns start. A connection on 127.0.0.1 fits into 110 characters, at both its ends.
 const CONN: usize = 17;
@@ -166,6 +166,15 @@ impl Text {
         self.end()
     }
 
+    fn overflow(&mut self, x: &Overflow) -> io::Result<()> {
+        self.begin(x.mono_ns, &x.subject, x.subject.conn);
+        self.row.put(ALARM, overflow(x));
+        if self.style.verbose {
+            self.identity(&x.subject);
+        }
+        self.end()
+    }
+
     /// The verdict, or, where it was told at accept(), how it ended.
     fn connection(&mut self, x: &Connection) -> io::Result<()> {
         let told = x.subject.conn.and_then(|conn| self.told.remove(&conn));
@@ -263,6 +272,7 @@ impl Sink for Text {
             Line::Session(x) => header::write(&mut self.row, &mut self.out, x, self.style.zone),
             Line::Transition(x) => self.transition(x),
             Line::Accept(x) => self.accept(x),
+            Line::Overflow(x) => self.overflow(x),
             Line::Connection(x) => self.connection(x),
             Line::Retransmit(x) => self.retransmit(x),
             Line::Reset(x) => self.reset(x),

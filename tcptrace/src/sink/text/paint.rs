@@ -15,7 +15,7 @@ pub fn verdict(verdict: Verdict) -> Style {
         Verdict::Queued => AnsiColor::Yellow.on_default(),
         Verdict::Awaited => AnsiColor::Green.on_default(),
         Verdict::FastOpen | Verdict::Overlapped => AnsiColor::Cyan.on_default(),
-        Verdict::NeverAccepted => AnsiColor::Red.on_default(),
+        Verdict::NeverAccepted | Verdict::Unfinished => AnsiColor::Red.on_default(),
         Verdict::Unknown => DIM,
         Verdict::Violated => ALARM,
     }

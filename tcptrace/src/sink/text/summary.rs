@@ -72,7 +72,35 @@ fn listeners(row: &mut Row, out: &mut dyn Write, listeners: &[ListenerSummary]) 
             [connections, accepted, never, failed, p50, p99, max],
         )?;
     }
+    for (name, x) in names.iter().zip(listeners) {
+        turned_away(row, out, name, x)?;
+    }
     row.end(out)
+}
+
+/// `#1 127.0.0.1:80: 3 segments dropped at a full queue (limit 1), 1 half-open connection unfinished`
+fn turned_away(
+    row: &mut Row,
+    out: &mut dyn Write,
+    name: &str,
+    x: &ListenerSummary,
+) -> io::Result<()> {
+    let mut told = vec![];
+    if let Some(n @ 1..) = x.overflows {
+        let limit = x.backlog_max.map(|max| format!(" (limit {max})"));
+        let segments = Count(n, "segment");
+        let limit = limit.unwrap_or_default();
+        told.push(format!("{segments} dropped at a full queue{limit}"));
+    }
+    if let Some(n @ 1..) = x.half_open_failed {
+        told.push(format!("{} unfinished", Count(n, "half-open connection")));
+    }
+    if told.is_empty() {
+        return Ok(());
+    }
+    row.plain(format_args!("{name}: "))
+        .put(ALARM, told.join(", "))
+        .end(out)
 }
 
 fn name(listener: &ListenerSummary) -> String {

@@ -1,5 +1,7 @@
 //! What each kind of line looks like.
 
+mod half_open;
+
 use super::*;
 use crate::event::Comm;
 use crate::event::State;

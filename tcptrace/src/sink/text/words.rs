@@ -3,7 +3,8 @@
 use std::fmt::{self, Display};
 use std::net::IpAddr;
 
-use crate::fields::{PidSource, Side, Subject, Verdict};
+use crate::event::{ListenQueue, OverflowSegment};
+use crate::fields::{Overflow, PidSource, Side, Subject, Verdict};
 
 /// `server[4711]`, `server[4711]?` when that is presumed, `-` when unknown.
 pub struct Who<'a>(pub &'a Subject);
@@ -68,6 +69,25 @@ impl Display for Count<'_> {
         let plural = if self.0 == 1 { "" } else { "s" };
         write!(f, "{} {}{plural}", self.0, self.1)
     }
+}
+
+/// `the final ACK was dropped: the accept queue was full (2 queued, limit 1)`
+pub fn overflow(x: &Overflow) -> String {
+    let segment = match x.what {
+        OverflowSegment::Syn => "the SYN",
+        OverflowSegment::Ack => "the final ACK",
+    };
+    let fate = if x.aborted {
+        "answered with RST"
+    } else {
+        "dropped"
+    };
+    let (queue, held) = match x.queue {
+        ListenQueue::Accept => ("accept", "queued"),
+        ListenQueue::Syn => ("SYN", "half-open"),
+    };
+    let (len, max) = (x.backlog_len, x.backlog_max);
+    format!("{segment} was {fate}: the {queue} queue was full ({len} {held}, limit {max})")
 }
 
 /// As in JSON, for people.

@@ -1,0 +1,136 @@
+//! A listener's queues overflow: a SYN or a final ACK finds its queue full.
+//!
+//! ```text
+//! int tcp_conn_request(struct request_sock_ops *rsk_ops, const struct tcp_request_sock_ops *af_ops, struct sock *sk, struct sk_buff *skb)  5.10 to 6.18
+//! ```
+//! <https://elixir.bootlin.com/linux/v6.12/source/net/ipv4/tcp_input.c#L7175>
+//!
+//! and `tcp_v4_syn_recv_sock` and `tcp_v6_syn_recv_sock`, whose prototypes are in request_sock.rs.
+//! What the functions look at first is looked at here, at their entry: no tracepoint tells of the
+//! SYN (it is `consume_skb`ed), and of the ACK only Linux 6.15 and later.
+
+use aya_ebpf::macros::{fentry, kprobe};
+use aya_ebpf::programs::{FEntryContext, ProbeContext};
+use tcptrace_ebpf::abi::{Overflow, hook, kind, overflow_flag, section};
+
+use crate::emit::emit;
+use crate::filter;
+use crate::maps::count;
+use crate::memory::{Memory, Probed};
+use crate::settings::{
+    NET_ABORT_ON_OVERFLOW, NET_SYNCOOKIES, SKB_HEAD, SKB_NETWORK_HEADER, SKB_TRANSPORT_HEADER,
+};
+use crate::sock::{Addrs, Ends, Sock};
+
+#[fentry(function = "tcp_conn_request")]
+pub fn overflow_syn_fentry(ctx: FEntryContext) -> i32 {
+    syn(ctx.arg(2), ctx.arg(3));
+    0
+}
+
+#[fentry(function = "tcp_v4_syn_recv_sock")]
+pub fn overflow_ack4_fentry(ctx: FEntryContext) -> i32 {
+    ack(true, ctx.arg(0), ctx.arg(2), ctx.arg(4));
+    0
+}
+
+#[fentry(function = "tcp_v6_syn_recv_sock")]
+pub fn overflow_ack6_fentry(ctx: FEntryContext) -> i32 {
+    ack(false, ctx.arg(0), ctx.arg(2), ctx.arg(4));
+    0
+}
+
+#[kprobe]
+pub fn overflow_syn_kprobe(ctx: ProbeContext) -> u32 {
+    syn(pointer(&ctx, 2), pointer(&ctx, 3));
+    0
+}
+
+#[kprobe]
+pub fn overflow_ack4_kprobe(ctx: ProbeContext) -> u32 {
+    ack(true, pointer(&ctx, 0), pointer(&ctx, 2), pointer(&ctx, 4));
+    0
+}
+
+#[kprobe]
+pub fn overflow_ack6_kprobe(ctx: ProbeContext) -> u32 {
+    ack(false, pointer(&ctx, 0), pointer(&ctx, 2), pointer(&ctx, 4));
+    0
+}
+
+#[inline(always)]
+fn pointer(ctx: &ProbeContext, index: usize) -> *const u8 {
+    ctx.arg(index).unwrap_or(core::ptr::null())
+}
+
+/// `tcp_conn_request` drops the SYN when the accept queue is full. When the SYN queue is full
+/// (`inet_csk_reqsk_queue_is_full`; from one less on in Linux 5.10) it does so without SYN
+/// cookies, and answers with a cookie else.
+#[inline(never)]
+fn syn(sk: *const u8, skb: *const u8) {
+    let sk = Sock::<Probed>::new(sk);
+    let (len, flags) = if sk.accept_queue_is_full() {
+        (sk.backlog_len(), overflow_flag::SYN)
+    } else if sk.syn_queue_len() > sk.backlog_max() && sk.netns_setting(&NET_SYNCOOKIES) == 0 {
+        let flags = overflow_flag::SYN | overflow_flag::SYN_QUEUE;
+        (sk.syn_queue_len(), flags)
+    } else {
+        return;
+    };
+    // SAFETY: an sk_buff whose headers are set; the helper checks addresses.
+    let ends = unsafe {
+        let head: *const u8 = Probed::read(skb, &SKB_HEAD);
+        let network: u16 = Probed::read(skb, &SKB_NETWORK_HEADER);
+        let transport: u16 = Probed::read(skb, &SKB_TRANSPORT_HEADER);
+        let tcp = head.wrapping_add(transport.into());
+        Ends {
+            addrs: Addrs::of_segment(head.wrapping_add(network.into())),
+            lport: u16::from_be(Probed::read_at(tcp.wrapping_add(2))),
+            rport: u16::from_be(Probed::read_at(tcp)),
+        }
+    };
+    tell(sk, core::ptr::null(), &ends, len, flags);
+}
+
+/// The ACK's request stays; unless `tcp_abort_on_overflow` is set, which `tcp_check_req` asks:
+/// the caller that has a request to unhash.
+#[inline(never)]
+fn ack(is_v4: bool, sk: *const u8, req: *const u8, unhash: *const u8) {
+    let sk = Sock::<Probed>::new(sk);
+    let ends = Sock::<Probed>::new(req).request_ends();
+    // tcp_v6_syn_recv_sock hands IPv4-mapped requests on to tcp_v4_syn_recv_sock.
+    if ends.addrs.is_v4 != is_v4 || !sk.accept_queue_is_full() {
+        return;
+    }
+    let aborts = !unhash.is_null() && sk.netns_setting(&NET_ABORT_ON_OVERFLOW) != 0;
+    let flags = if aborts { overflow_flag::ABORTED } else { 0 };
+    tell(sk, req, &ends, sk.backlog_len(), flags);
+}
+
+#[inline(always)]
+fn tell(listener: Sock<Probed>, req: *const u8, ends: &Ends, backlog_len: u32, flags: u8) {
+    const HOOK: u32 = hook::LISTEN_OVERFLOW;
+    count(HOOK, |counters| counters.seen += 1);
+    if !filter::passes(ends) {
+        count(HOOK, |counters| counters.filtered += 1);
+        return;
+    }
+    let mut payload = Overflow {
+        listener: listener.id(),
+        req: req as u64,
+        netns: listener.netns(),
+        backlog_len,
+        backlog_max: listener.backlog_max(),
+        lport: ends.lport,
+        rport: ends.rport,
+        flags,
+        sections: 0,
+        reserved: [0; 6],
+    };
+    if ends.addrs.is_v4 {
+        payload.sections = section::V4;
+        emit(HOOK, kind::OVERFLOW, &payload, ends.addrs.as_v4());
+    } else {
+        emit(HOOK, kind::OVERFLOW, &payload, ends.addrs.as_v6());
+    }
+}

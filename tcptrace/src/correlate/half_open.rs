@@ -1,0 +1,197 @@
+//! One half-open connection, as long as it has no child.
+
+use super::cause::{self, Why};
+use super::connection::End;
+use super::listener::ListenerId;
+use super::request::Handshake;
+use super::socket::{Owner, Socket};
+use crate::event::{Context, Event, State, Tuple};
+use crate::fields::{
+    self, Ending, HalfOpenEnd, PidSource, Side, Source, Subject, Transition, Verdict,
+};
+
+pub(super) struct HalfOpen {
+    socket: Socket,
+    pub listener: Option<ListenerId>,
+    pub handshake: Handshake,
+    /// How often loss had been noticed when the trace met it.
+    losses: u64,
+    /// ACKs that met a full accept queue.
+    pub overflows: u32,
+    /// One of them was answered with a RST.
+    pub aborted: bool,
+    end: Option<(u64, HalfOpenEnd)>,
+}
+
+impl HalfOpen {
+    /// Its socket; `owner` is the listener's, who will probably accept.
+    pub fn socket(conn: u64, netns: u32, ends: Tuple, owner: Option<Owner>) -> Socket {
+        let mut socket = Socket::found(conn, Some(Side::Server), netns, ends, State::NewSynRecv);
+        socket.owner = owner.map(|owner| Owner {
+            source: PidSource::Presumed,
+            ..owner
+        });
+        socket
+    }
+
+    pub fn new(
+        socket: Socket,
+        listener: Option<ListenerId>,
+        handshake: Handshake,
+        losses: u64,
+    ) -> HalfOpen {
+        HalfOpen {
+            socket,
+            listener,
+            handshake,
+            losses,
+            overflows: 0,
+            aborted: false,
+            end: None,
+        }
+    }
+
+    pub fn conn(&self) -> u64 {
+        self.socket.conn
+    }
+
+    /// Network namespace and ends.
+    pub fn ends(&self) -> (u32, Tuple) {
+        (self.socket.netns, self.socket.tuple)
+    }
+
+    pub fn subject(&self) -> Subject {
+        self.socket.subject(self.socket.owner)
+    }
+
+    /// LISTEN→NEW_SYN_RECV.
+    pub fn begins(&self, event: &Event) -> Transition {
+        self.transition(event, State::Listen, None, cause::half_open())
+    }
+
+    /// NEW_SYN_RECV→CLOSE.
+    pub fn closes(&mut self, event: &Event, end: HalfOpenEnd) -> Transition {
+        let half_open_ns = self.half_open_ns(event.mono_ns);
+        self.socket.state = State::Close;
+        self.end = Some((event.mono_ns, end));
+        let why = cause::half_open_end(end);
+        self.transition(event, State::NewSynRecv, half_open_ns, why)
+    }
+
+    fn transition(
+        &self,
+        event: &Event,
+        oldstate: State,
+        in_state_ns: Option<u64>,
+        why: Option<Why>,
+    ) -> Transition {
+        Transition {
+            mono_ns: event.mono_ns,
+            subject: self.subject(),
+            oldstate,
+            newstate: self.socket.state,
+            in_state_ns,
+            context: Some(Context::Softirq),
+            cpu: event.cpu,
+            synthetic: true,
+            source: Source::RequestSock,
+            cause: why.map(|why| why.cause),
+            function: why.map(|why| why.function),
+            rfc9293: why.map(|why| why.rfc),
+            error: None,
+        }
+    }
+
+    fn half_open_ns(&self, until_ns: u64) -> Option<u64> {
+        until_ns.checked_sub(self.handshake.syn?.0)
+    }
+
+    /// Its line, when it is sure to have no child, or at the end of the trace.
+    pub fn line(&self, end: &End) -> fields::Connection {
+        let began_before = self
+            .handshake
+            .syn
+            .is_none_or(|(ns, _)| ns < end.attached_ns);
+        let lost = self.losses != end.losses;
+        let (verdict, reason) = match self.end {
+            // A child of it may be among what was lost.
+            None if lost => (
+                Verdict::Unknown,
+                "whether the handshake finished is not known: events were lost".to_owned(),
+            ),
+            _ => (Verdict::Unfinished, self.reason()),
+        };
+        let closed_ns = self.end.map(|(ns, _)| ns);
+        fields::Connection {
+            mono_ns: end.mono_ns,
+            subject: self.subject(),
+            syn_mono_ns: self.handshake.syn.map(|(ns, _)| ns),
+            syn_source: self.handshake.syn.map(|(_, source)| source),
+            established_mono_ns: None,
+            accept_called_mono_ns: None,
+            accepted_mono_ns: None,
+            closed_mono_ns: closed_ns,
+            handshake_ns: None,
+            half_open_ns: closed_ns.and_then(|ns| self.half_open_ns(ns)),
+            half_open_end: self.end.map(|(_, end)| end),
+            synack_retransmits: self.handshake.synack_retransmits,
+            syncookie: self.handshake.syncookie,
+            defer_accept: self.handshake.defer_accept,
+            syn_queue_ahead: self.handshake.syn_queue_ahead,
+            accept_queue_ns: None,
+            backlog_ahead: None,
+            backlog_max: None,
+            verdict: Some(verdict),
+            reason: Some(reason),
+            evidence: Some("request_sock NEW_SYN_RECV".to_owned()),
+            state: self.socket.state,
+            error: None,
+            ending: Ending::default(),
+            complete: !began_before && !lost,
+        }
+    }
+
+    /// Why it did not finish.
+    fn reason(&self) -> String {
+        let sent = 1 + self.handshake.synack_retransmits.unwrap_or(0);
+        let times = |n| {
+            if n == 1 {
+                "once".into()
+            } else {
+                format!("{n} times")
+            }
+        };
+        let waited_for = match self.handshake.defer_accept {
+            Some(true) => "the ACK or, as TCP_DEFER_ACCEPT wants, the first data",
+            _ => "the final ACK",
+        };
+        let overflows = self.overflows;
+        match self.end {
+            Some((_, HalfOpenEnd::Overflow)) => {
+                "the final ACK met a full accept queue, and the peer got a RST \
+                 (tcp_abort_on_overflow)"
+                    .into()
+            }
+            Some((_, HalfOpenEnd::ListenerClosed)) => {
+                "the handshake did not finish: the listener closed".into()
+            }
+            Some((_, HalfOpenEnd::Reset)) => {
+                format!("the handshake did not finish: reset before {waited_for} came")
+            }
+            _ if overflows > 0 => format!(
+                "the handshake did not finish: the accept queue was full when the final ACK came, \
+                 {}",
+                times(overflows)
+            ),
+            Some((_, HalfOpenEnd::Timeout)) => format!(
+                "the handshake did not finish: {waited_for} did not come; the SYN-ACK was sent {}",
+                times(sent)
+            ),
+            None => format!(
+                "the handshake did not finish: {waited_for} had not come when the trace ended; the \
+                 SYN-ACK was sent {}",
+                times(sent)
+            ),
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! Half-open connections: request sockets, from the SYN to the child that the final ACK makes, or
+//! to their end.
+//!
+//! A request has its number from the SYN on, and its child inherits it. Where the functions can be
+//! probed, the kernel says just before a child's birth which request it comes from. Where they
+//! cannot, only a SYN-ACK that is sent again shows a request; its child is found by its ends, and
+//! when any other child's SYN came is estimated.
+
+use rustc_hash::FxHashMap;
+
+use super::Correlator;
+use super::connection::Connection;
+use super::half_open::HalfOpen;
+use super::listener::ListenerId;
+use crate::event::{self, CloneOf, Event, Hook, Request, RequestStep, SetState, Sk, State, Tuple};
+use crate::fields::{self, HalfOpenEnd, Line, Side, Source, Verdict};
+
+/// A round trip of whole milliseconds may come from a TCP timestamp (RFC 7323), which counts them.
+const TIMESTAMP_NS: u64 = 1_000_000;
+
+/// What the attached hooks show of handshakes.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Sight {
+    pub requests: bool,
+    pub overflows: bool,
+    pub synack_retransmits: bool,
+}
+
+impl Sight {
+    pub fn of(hooks: impl IntoIterator<Item = Hook>) -> Sight {
+        let mut sight = Sight::default();
+        for hook in hooks {
+            match hook {
+                Hook::RequestSock => sight.requests = true,
+                Hook::ListenOverflow => sight.overflows = true,
+                Hook::TcpRetransmitSynack => sight.synack_retransmits = true,
+                _ => {}
+            }
+        }
+        sight
+    }
+}
+
+/// What is known of a connection's handshake besides its states.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Handshake {
+    /// When the SYN was sent or received, and how that is known.
+    pub syn: Option<(u64, Source)>,
+    pub synack_retransmits: Option<u32>,
+    pub syncookie: Option<bool>,
+    pub defer_accept: Option<bool>,
+    /// Half-open requests of the listener ahead of this one.
+    pub syn_queue_ahead: Option<u32>,
+}
+
+impl Handshake {
+    /// As a request shows it that is half-open.
+    pub fn of(request: &Request) -> Handshake {
+        Handshake {
+            syn: request.synack_ns.map(|ns| (ns, Source::RequestSock)),
+            synack_retransmits: Some(request.synack_retransmits),
+            syncookie: Some(false),
+            defer_accept: Some(request.defer_accept),
+            syn_queue_ahead: None,
+        }
+    }
+}
+
+/// What a child comes from.
+pub(super) struct Origin {
+    /// The request's number, if it had one.
+    pub conn: Option<u64>,
+    pub listener: Option<ListenerId>,
+    pub handshake: Handshake,
+}
+
+/// The requests of a trace that have not become children.
+#[derive(Default)]
+pub(super) struct Requests {
+    half_open: FxHashMap<Sk, HalfOpen>,
+    /// The same, by network namespace and ends.
+    at_ends: FxHashMap<(u32, Tuple), Sk>,
+    /// By CPU: the last request whose child was about to be born.
+    cloning: FxHashMap<u16, Cloning>,
+}
+
+/// A request whose child is the next to be born on its CPU.
+struct Cloning {
+    mono_ns: u64,
+    request: Request,
+    of: CloneOf,
+    /// How often loss had been noticed: another one since may have been the birth.
+    losses: u64,
+}
+
+impl Requests {
+    fn insert(&mut self, req: Sk, half_open: HalfOpen) {
+        self.at_ends.insert(half_open.ends(), req);
+        self.half_open.insert(req, half_open);
+    }
+
+    fn take(&mut self, req: Sk) -> Option<HalfOpen> {
+        let half_open = self.half_open.remove(&req)?;
+        self.at_ends.remove(&half_open.ends());
+        Some(half_open)
+    }
+
+    fn take_at(&mut self, netns: u32, ends: Tuple) -> Option<HalfOpen> {
+        let req = self.at_ends.get(&(netns, ends)).copied()?;
+        self.take(req)
+    }
+
+    /// Takes out all of them.
+    pub fn drain(&mut self) -> Vec<HalfOpen> {
+        self.at_ends.clear();
+        self.half_open.drain().map(|(_, it)| it).collect()
+    }
+}
+
+impl Correlator {
+    /// Something happened to a request socket.
+    pub(super) fn request(&mut self, event: &Event, request: &Request, out: &mut Vec<Line>) {
+        match request.step {
+            RequestStep::Begun => {
+                let half_open = self.meet(event, request, Some(event.mono_ns), out);
+                out.push(Line::Transition(half_open.begins(event)));
+                self.requests.insert(request.req, half_open);
+            }
+            RequestStep::Cloning(of) => {
+                let cloning = Cloning {
+                    mono_ns: event.mono_ns,
+                    request: *request,
+                    of,
+                    losses: self.losses,
+                };
+                self.requests.cloning.insert(event.cpu, cloning);
+            }
+            RequestStep::SynackRetransmitted => {
+                if let Some(child) = self.open.get_mut(&request.sk) {
+                    child.handshake.synack_retransmits = Some(request.synack_retransmits);
+                    return;
+                }
+                let mut half_open = self.known_or_met(event, request, out);
+                half_open.handshake.synack_retransmits = Some(request.synack_retransmits);
+                self.requests.insert(request.req, half_open);
+            }
+            RequestStep::Dropped {
+                by_timer,
+                listening,
+            } => {
+                let mut half_open = self.known_or_met(event, request, out);
+                let end = match (listening, by_timer) {
+                    (false, _) => HalfOpenEnd::ListenerClosed,
+                    (true, true) => HalfOpenEnd::Timeout,
+                    (true, false) if half_open.aborted => HalfOpenEnd::Overflow,
+                    (true, false) => HalfOpenEnd::Reset,
+                };
+                half_open.handshake.synack_retransmits = Some(request.synack_retransmits);
+                out.push(Line::Transition(half_open.closes(event, end)));
+                self.end_half_open(half_open, event.mono_ns, out);
+            }
+        }
+    }
+
+    /// A segment met a full queue.
+    pub(super) fn overflow(
+        &mut self,
+        event: &Event,
+        overflow: &event::Overflow,
+        out: &mut Vec<Line>,
+    ) {
+        let listener = self.listener_at(overflow.listener, overflow.netns, &overflow.tuple);
+        let owner = listener.and_then(|id| self.listeners.get(id).socket.owner);
+        let half_open = overflow
+            .req
+            .and_then(|req| self.requests.half_open.get_mut(&req))
+            .filter(|half_open| half_open.ends() == (overflow.netns, overflow.tuple));
+        let subject = match half_open {
+            Some(half_open) => {
+                half_open.overflows += 1;
+                half_open.aborted |= overflow.aborted;
+                half_open.subject()
+            }
+            None => fields::Subject {
+                conn: None,
+                ..HalfOpen::socket(0, overflow.netns, overflow.tuple, owner).subject(None)
+            },
+        };
+        if let Some(id) = listener {
+            self.listeners.get_mut(id).backlog_max = Some(overflow.backlog_max);
+        }
+        self.listeners
+            .stats(listener, overflow.netns, &overflow.tuple)
+            .overflows += 1;
+        out.push(Line::Overflow(fields::Overflow {
+            mono_ns: event.mono_ns,
+            subject,
+            listener: listener.map(|id| self.listeners.get(id).socket.conn),
+            what: overflow.segment,
+            queue: overflow.queue,
+            backlog_len: overflow.backlog_len,
+            backlog_max: overflow.backlog_max,
+            aborted: overflow.aborted,
+        }));
+    }
+
+    /// What a child comes from that has just been met: what this CPU was about to clone, or else
+    /// the request with its ends.
+    pub(super) fn origin(&mut self, event: &Event, change: &SetState) -> Option<Origin> {
+        if !matches!(change.oldstate, State::Listen | State::SynRecv) {
+            return None;
+        }
+        let cloned = self.requests.cloning.remove(&event.cpu).filter(|cloning| {
+            let request = &cloning.request;
+            let socket = HalfOpen::socket(0, request.netns, request.tuple, None);
+            cloning.losses == self.losses
+                && request.netns == change.netns
+                && socket.may_be(&change.tuple)
+        });
+        match cloned {
+            Some(cloning) => Some(self.cloned(&cloning)),
+            None => self.request_at(change),
+        }
+    }
+
+    /// Gives a child what its request knew.
+    pub(super) fn descend(&self, child: &mut Connection, origin: Origin) {
+        child.handshake = origin.handshake;
+        if let Some(id) = origin.listener {
+            child.cloned_from(id, self.listeners.get(id).socket.owner);
+        }
+    }
+
+    fn cloned(&mut self, cloning: &Cloning) -> Origin {
+        let request = &cloning.request;
+        let half_open = self.requests.take(request.req);
+        let half_open = half_open.filter(|_| cloning.of == CloneOf::Request);
+        let now = Handshake::of(request);
+        let handshake = match cloning.of {
+            CloneOf::Request => Handshake {
+                syn: half_open
+                    .as_ref()
+                    .and_then(|it| it.handshake.syn)
+                    .or(now.syn),
+                syn_queue_ahead: half_open
+                    .as_ref()
+                    .and_then(|it| it.handshake.syn_queue_ahead),
+                ..now
+            },
+            CloneOf::Cookie => Handshake {
+                syncookie: Some(true),
+                defer_accept: now.defer_accept,
+                ..Handshake::default()
+            },
+            CloneOf::FastOpen => Handshake {
+                syn: Some((cloning.mono_ns, Source::RequestSock)),
+                synack_retransmits: self.sight.synack_retransmits.then_some(0),
+                ..now
+            },
+        };
+        Origin {
+            conn: half_open.map(|it| it.conn()),
+            listener: self.listener_at(request.sk, request.netns, &request.tuple),
+            handshake,
+        }
+    }
+
+    /// The request with the ends of a child, when they are all known.
+    fn request_at(&mut self, child: &SetState) -> Option<Origin> {
+        let half_open = self.requests.take_at(child.netns, child.tuple)?;
+        Some(Origin {
+            conn: Some(half_open.conn()),
+            listener: half_open.listener,
+            handshake: half_open.handshake,
+        })
+    }
+
+    /// A server's child becomes ESTABLISHED: when did the SYN come, if no request has told?
+    ///
+    /// The first round trip that the kernel measures goes from the SYN-ACK to this ACK, unless the
+    /// SYN-ACK was sent again or was a cookie. Then it comes from a TCP timestamp, or there is none
+    /// (`tcp_synack_rtt_meas` and `tcp_ack_update_rtt`, net/ipv4/tcp_input.c, Linux 6.12). With
+    /// Fast Open the child is older than the SYN-ACK.
+    pub(super) fn estimate_syn(&mut self, child: &mut Connection, event: &Event, at: &SetState) {
+        if child.handshake.syn.is_some() || child.handshake.syncookie.is_some() {
+            return;
+        }
+        if let Some(origin) = self.request_at(at) {
+            child.handshake = origin.handshake;
+            return;
+        }
+        let estimate = at
+            .srtt_ns
+            .filter(|rtt| rtt % TIMESTAMP_NS != 0)
+            .and_then(|rtt| event.mono_ns.checked_sub(rtt))
+            .filter(|&syn| self.attached_ns <= syn && syn < child.met_ns);
+        if let (true, Some(syn)) = (self.sight.synack_retransmits, estimate) {
+            child.handshake.syn = Some((syn, Source::Srtt));
+            child.handshake.synack_retransmits = Some(0);
+        }
+    }
+
+    fn known_or_met(&mut self, event: &Event, request: &Request, out: &mut Vec<Line>) -> HalfOpen {
+        match self.requests.take(request.req) {
+            Some(known) if known.ends() == (request.netns, request.tuple) => known,
+            Some(other) => {
+                self.end_half_open(other, event.mono_ns, out);
+                self.meet(event, request, None, out)
+            }
+            None => self.meet(event, request, None, out),
+        }
+    }
+
+    /// A request that the trace meets for the first time. Whatever lived at its address or had its
+    /// ends is over.
+    fn meet(
+        &mut self,
+        event: &Event,
+        request: &Request,
+        syn_ns: Option<u64>,
+        out: &mut Vec<Line>,
+    ) -> HalfOpen {
+        let before = [
+            self.requests.take(request.req),
+            self.requests.take_at(request.netns, request.tuple),
+        ];
+        for half_open in before.into_iter().flatten() {
+            self.end_half_open(half_open, event.mono_ns, out);
+        }
+        let listener = self.listener_at(request.sk, request.netns, &request.tuple);
+        let owner = listener.and_then(|id| self.listeners.get(id).socket.owner);
+        let mut handshake = Handshake::of(request);
+        if let Some(ns) = syn_ns {
+            handshake.syn = Some((ns, Source::RequestSock));
+            handshake.syn_queue_ahead = Some(request.syn_queue_len);
+        }
+        let socket = HalfOpen::socket(self.next_conn(), request.netns, request.tuple, owner);
+        HalfOpen::new(socket, listener, handshake, self.losses)
+    }
+
+    /// The listener at a pointer, if that can be the one with this own end.
+    fn listener_at(&self, sk: Sk, netns: u32, own: &Tuple) -> Option<ListenerId> {
+        self.listeners.at_sk(sk).filter(|&id| {
+            let socket = &self.listeners.get(id).socket;
+            socket.netns == netns && socket.tuple.lport.is_none_or(|it| Some(it) == own.lport)
+        })
+    }
+
+    /// Ends half-open connections in the order of their numbers.
+    pub(super) fn end_half_opens(
+        &mut self,
+        mut all: Vec<HalfOpen>,
+        mono_ns: u64,
+        out: &mut Vec<Line>,
+    ) {
+        all.sort_unstable_by_key(HalfOpen::conn);
+        for half_open in all {
+            self.end_half_open(half_open, mono_ns, out);
+        }
+    }
+
+    /// Counts a half-open connection that no child has come from, and writes its line.
+    fn end_half_open(&mut self, half_open: HalfOpen, mono_ns: u64, out: &mut Vec<Line>) {
+        let line = half_open.line(&self.end_at(mono_ns, false));
+        debug_assert_eq!(line.subject.side, Some(Side::Server));
+        self.totals.servers += 1;
+        self.totals.incomplete += u64::from(!line.complete);
+        let verdict = line.verdict.unwrap_or(Verdict::Unknown);
+        *self.totals.verdicts.entry(verdict).or_default() += 1;
+        let (netns, ends) = half_open.ends();
+        self.listeners
+            .stats(half_open.listener, netns, &ends)
+            .half_open_failed += u64::from(line.half_open_end.is_some());
+        out.push(Line::Connection(line));
+    }
+}

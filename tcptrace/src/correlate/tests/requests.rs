@@ -1,0 +1,411 @@
+//! Half-open connections: joined with their child, estimated, or never finished.
+
+use super::*;
+use crate::event::{CloneOf, Hook, ListenQueue, Overflow, OverflowSegment, Request, RequestStep};
+use crate::fields::{HalfOpenEnd, PidSource, Source};
+
+const REQ: u64 = 100;
+
+const TIMEOUT: RequestStep = RequestStep::Dropped {
+    by_timer: true,
+    listening: true,
+};
+const DROPPED: RequestStep = RequestStep::Dropped {
+    by_timer: false,
+    listening: true,
+};
+
+/// The request that `child` comes from, as the kernel shows it at this step.
+fn request(child: &Sock, step: RequestStep) -> Request {
+    Request {
+        req: Sk(REQ + child.sk.0),
+        sk: listener().sk,
+        netns: NETNS,
+        tuple: child.tuple,
+        step,
+        synack_ns: None,
+        synack_retransmits: 0,
+        syn_queue_len: 3,
+        defer_accept: false,
+    }
+}
+
+fn overflow(child: &Sock, segment: OverflowSegment, aborted: bool) -> Overflow {
+    Overflow {
+        listener: listener().sk,
+        req: (segment == OverflowSegment::Ack).then_some(Sk(REQ + child.sk.0)),
+        netns: NETNS,
+        tuple: child.tuple,
+        segment,
+        queue: ListenQueue::Accept,
+        backlog_len: 129,
+        backlog_max: 128,
+        aborted,
+    }
+}
+
+/// As Linux 6.14 and before print a birth: without the peer.
+fn peerless(child: &Sock) -> SetState {
+    let tuple = Tuple {
+        raddr: None,
+        rport: None,
+        ..child.tuple
+    };
+    SetState {
+        tuple,
+        ..child.enters(Listen, SynRecv)
+    }
+}
+
+/// A trace that sees as much as these hooks do, with `listener()` listening as conn 1.
+fn seeing(hooks: &[Hook]) -> Trace {
+    let mut t = trace();
+    t.correlator = Correlator::new(START).with_hooks(hooks.iter().copied());
+    t.set(listener().enters_by(server(), Close, Listen));
+    t
+}
+
+fn probed() -> Trace {
+    seeing(&Hook::ALL)
+}
+
+/// A kernel without probes.
+fn unprobed() -> Trace {
+    seeing(&[Hook::InetSockSetState, Hook::TcpRetransmitSynack])
+}
+
+impl Trace {
+    fn step(&mut self, child: &Sock, step: RequestStep) {
+        self.request(request(child, step));
+    }
+
+    fn request(&mut self, request: Request) {
+        self.wait(US);
+        self.event(Kind::Request(request));
+    }
+
+    fn overflow(&mut self, overflow: Overflow) {
+        self.wait(US);
+        self.event(Kind::Overflow(overflow));
+    }
+
+    fn overflows(&self) -> Vec<&fields::Overflow> {
+        let only = self.lines.iter().filter_map(|line| match line {
+            Line::Overflow(x) => Some(x),
+            _ => None,
+        });
+        only.collect()
+    }
+
+    /// The child becomes ESTABLISHED with this first round trip.
+    fn establish_after(&mut self, child: &Sock, rtt: Option<u64>) {
+        self.set(child.enters(Listen, SynRecv));
+        self.set(SetState {
+            srtt_ns: rtt,
+            ..child.enters(SynRecv, Established)
+        });
+    }
+}
+
+#[test]
+fn request_and_child_are_one_connection() {
+    let (a, b) = (child(2), child(3));
+    let mut t = probed();
+    t.step(&a, RequestStep::Begun);
+    let syn = t.now;
+    let begin = t.last_transition();
+    assert_eq!((begin.oldstate, begin.newstate), (Listen, NewSynRecv));
+    assert!(begin.synthetic);
+    assert_eq!(begin.source, Source::RequestSock);
+    assert_eq!(begin.subject.conn, Some(2));
+    assert_eq!(begin.subject.pid_source, Some(PidSource::Presumed));
+    t.step(&b, RequestStep::Begun);
+    t.wait(10 * MS);
+    // The second SYN's ACK comes first; the births do not name their peers.
+    for (child, conn) in [(&b, 3), (&a, 2)] {
+        t.step(child, RequestStep::Cloning(CloneOf::Request));
+        t.set(peerless(child));
+        let birth = t.last_transition();
+        assert_eq!(birth.subject.conn, Some(conn));
+        assert!(!birth.synthetic);
+        assert_eq!(birth.in_state_ns, None);
+        t.set(child.enters(SynRecv, Established));
+    }
+    let established = t.now;
+    t.finish();
+    let line = t.connection(2);
+    assert_eq!(line.syn_mono_ns, Some(syn));
+    assert_eq!(line.syn_source, Some(Source::RequestSock));
+    assert_eq!(line.handshake_ns, Some(established - syn));
+    assert_eq!(line.half_open_ns, Some(established - US - syn));
+    assert_eq!(line.synack_retransmits, Some(0));
+    assert_eq!(line.syncookie, Some(false));
+    assert_eq!(line.syn_queue_ahead, Some(3));
+    assert_eq!(line.verdict, Some(Verdict::NeverAccepted));
+    assert!(line.complete);
+    assert_eq!(t.connections().len(), 2);
+}
+
+#[test]
+fn request_from_before_the_trace_still_has_the_time_of_its_synack() {
+    let mut t = probed();
+    t.request(Request {
+        synack_ns: Some(START - 5 * MS),
+        synack_retransmits: 2,
+        ..request(&child(2), RequestStep::Cloning(CloneOf::Request))
+    });
+    t.establish(&child(2));
+    t.finish();
+    let line = t.connection(2);
+    assert_eq!(line.syn_mono_ns, Some(START - 5 * MS));
+    assert_eq!(line.synack_retransmits, Some(2));
+}
+
+#[test]
+fn cookie_has_no_syn() {
+    let mut t = probed();
+    t.step(&child(2), RequestStep::Cloning(CloneOf::Cookie));
+    t.establish_after(&child(2), Some(1_234_567));
+    t.finish();
+    let line = t.connection(2);
+    assert_eq!(line.syncookie, Some(true));
+    assert_eq!((line.syn_mono_ns, line.syn_source), (None, None));
+    assert_eq!(line.synack_retransmits, None);
+}
+
+#[test]
+fn fast_open_child_is_born_by_the_syn() {
+    let mut t = probed();
+    t.step(&child(2), RequestStep::Cloning(CloneOf::FastOpen));
+    let syn = t.now;
+    t.set(child(2).enters(Listen, SynRecv));
+    t.wait(MS);
+    t.request(Request {
+        sk: child(2).sk,
+        synack_retransmits: 1,
+        ..request(&child(2), RequestStep::SynackRetransmitted)
+    });
+    t.set(child(2).enters(SynRecv, Established));
+    t.finish();
+    let line = t.connection(2);
+    assert_eq!(line.syn_mono_ns, Some(syn));
+    assert_eq!(line.synack_retransmits, Some(1));
+    assert_eq!(t.connections().len(), 1);
+}
+
+#[test]
+fn birth_is_not_taken_for_that_of_another_request() {
+    for spoil in [
+        // The child is another port's.
+        |t: &mut Trace| {
+            t.set(SetState {
+                netns: NETNS + 1,
+                ..child(9).enters(Listen, SynRecv)
+            })
+        },
+        // Its own birth may be among what was lost.
+        |t: &mut Trace| {
+            t.lost += 1;
+            t.set(peerless(&child(9)));
+        },
+    ] {
+        let mut t = probed();
+        t.step(&child(2), RequestStep::Begun);
+        t.step(&child(2), RequestStep::Cloning(CloneOf::Request));
+        spoil(&mut t);
+        assert_eq!(t.last_transition().subject.conn, Some(3));
+        t.finish();
+        assert_eq!(t.connection(2).established_mono_ns, None);
+    }
+}
+
+#[test]
+fn request_without_an_ack_is_unfinished() {
+    for (step, end) in [
+        (TIMEOUT, HalfOpenEnd::Timeout),
+        (DROPPED, HalfOpenEnd::Reset),
+        (
+            RequestStep::Dropped {
+                by_timer: true,
+                listening: false,
+            },
+            HalfOpenEnd::ListenerClosed,
+        ),
+    ] {
+        let mut t = probed();
+        t.step(&child(2), RequestStep::Begun);
+        t.wait(MS - US);
+        t.request(Request {
+            synack_retransmits: 5,
+            ..request(&child(2), step)
+        });
+        let close = t.last_transition();
+        assert_eq!((close.oldstate, close.newstate), (NewSynRecv, Close));
+        assert_eq!(close.in_state_ns, Some(MS));
+        let totals = t.finish();
+        let line = t.connection(2);
+        assert_eq!(line.verdict, Some(Verdict::Unfinished));
+        assert_eq!(line.half_open_end, Some(end));
+        assert_eq!(line.half_open_ns, Some(MS));
+        assert_eq!(line.synack_retransmits, Some(5));
+        assert_eq!(line.state, Close);
+        assert!(line.complete);
+        assert_eq!((totals.servers, totals.incomplete), (1, 0));
+        assert_eq!(totals.verdicts[&Verdict::Unfinished], 1);
+        assert_eq!(totals.listeners[0].half_open_failed, Some(1));
+        assert_eq!(totals.listeners[0].connections, 0);
+    }
+}
+
+#[test]
+fn request_at_the_end_of_the_trace_has_not_failed() {
+    let mut t = probed();
+    t.step(&child(2), RequestStep::Begun);
+    let totals = t.finish();
+    let line = t.connection(2);
+    assert_eq!((line.state, line.half_open_end), (NewSynRecv, None));
+    assert_eq!(line.verdict, Some(Verdict::Unfinished));
+    assert_eq!(totals.listeners[0].half_open_failed, Some(0));
+}
+
+#[test]
+fn after_a_loss_an_end_that_was_not_seen_may_have_been_a_child() {
+    let mut t = probed();
+    t.step(&child(2), RequestStep::Begun);
+    t.lost += 1;
+    t.finish();
+    assert_eq!(t.verdict(2), Verdict::Unknown);
+    assert!(!t.connection(2).complete);
+}
+
+#[test]
+fn next_request_at_an_address_or_between_the_same_ends_ends_the_one_before() {
+    let mut t = probed();
+    t.step(&child(2), RequestStep::Begun);
+    t.request(Request {
+        req: Sk(REQ),
+        ..request(&child(2), RequestStep::Begun)
+    });
+    t.request(Request {
+        req: Sk(REQ),
+        ..request(&child(3), RequestStep::Begun)
+    });
+    assert_eq!(t.connections().len(), 2);
+    t.finish();
+    assert_eq!(t.connections().len(), 3);
+    for conn in [2, 3, 4] {
+        assert_eq!(t.verdict(conn), Verdict::Unfinished);
+    }
+}
+
+#[test]
+fn overflow_names_the_connection_and_its_listener() {
+    let mut t = probed();
+    t.overflow(overflow(&child(2), OverflowSegment::Syn, false));
+    t.step(&child(3), RequestStep::Begun);
+    t.overflow(overflow(&child(3), OverflowSegment::Ack, false));
+    t.overflow(overflow(&child(3), OverflowSegment::Ack, true));
+    t.step(&child(3), DROPPED);
+    let totals = t.finish();
+    let overflows = t.overflows();
+    let conns: Vec<_> = overflows.iter().map(|x| x.subject.conn).collect();
+    assert_eq!(conns, [None, Some(2), Some(2)]);
+    assert!(overflows.iter().all(|x| x.listener == Some(1)));
+    assert_eq!(overflows[0].subject.rport, child(2).tuple.rport);
+    assert_eq!(t.connection(2).half_open_end, Some(HalfOpenEnd::Overflow));
+    assert_eq!(totals.listeners[0].overflows, Some(3));
+    assert_eq!(totals.listeners[0].backlog_max, Some(128));
+}
+
+#[test]
+fn timeout_behind_a_full_queue_says_so() {
+    let mut t = probed();
+    t.step(&child(3), RequestStep::Begun);
+    t.overflow(overflow(&child(3), OverflowSegment::Ack, false));
+    t.step(&child(3), TIMEOUT);
+    assert_eq!(t.connection(2).half_open_end, Some(HalfOpenEnd::Timeout));
+    assert!(t.reason(2).contains("accept queue was full"));
+}
+
+#[test]
+fn first_round_trip_tells_the_syn_where_nothing_else_does() {
+    let mut t = unprobed();
+    t.wait(MS);
+    t.establish_after(&child(2), Some(700 * US + 125));
+    let established = t.now;
+    let totals = t.finish();
+    let line = t.connection(2);
+    assert_eq!(line.syn_source, Some(Source::Srtt));
+    assert_eq!(line.syn_mono_ns, Some(established - 700 * US - 125));
+    assert_eq!(line.handshake_ns, Some(700 * US + 125));
+    assert_eq!(line.synack_retransmits, Some(0));
+    assert_eq!((line.syncookie, line.half_open_end), (None, None));
+    assert_eq!(totals.listeners[0].half_open_failed, None);
+    assert_eq!(totals.listeners[0].overflows, None);
+}
+
+#[test]
+fn round_trip_that_may_be_another_tells_nothing() {
+    for rtt in [
+        None,
+        // As a timestamp counts: the SYN-ACK may have been a cookie or sent again.
+        Some(4 * MS),
+        // Shorter than the child has lived: with Fast Open the SYN made the child.
+        Some(US / 2),
+        // The SYN came before the trace, and so may have retransmissions.
+        Some(10 * START),
+        Some(20 * MS + 125),
+    ] {
+        let mut t = unprobed();
+        t.wait(10 * MS);
+        t.establish_after(&child(2), rtt);
+        t.finish();
+        assert_eq!(t.connection(2).syn_mono_ns, None, "{rtt:?}");
+    }
+    // Without the tracepoint on retransmissions nobody knows.
+    let mut t = seeing(&[Hook::InetSockSetState]);
+    t.wait(10 * MS);
+    t.establish_after(&child(2), Some(700 * US + 125));
+    t.finish();
+    assert_eq!(t.connection(2).syn_mono_ns, None);
+}
+
+#[test]
+fn retransmitted_synack_tells_when_the_first_was_sent() {
+    let mut t = unprobed();
+    let synack = t.now;
+    for n in 1..=2 {
+        t.wait(n * 1_000 * MS);
+        t.request(Request {
+            synack_ns: Some(synack),
+            synack_retransmits: n as u32,
+            ..request(&child(2), RequestStep::SynackRetransmitted)
+        });
+    }
+    t.set(peerless(&child(2)));
+    t.set(SetState {
+        srtt_ns: Some(700 * US + 125),
+        ..child(2).enters(SynRecv, Established)
+    });
+    t.finish();
+    assert_eq!(t.connections().len(), 1);
+    let line = t.connections()[0];
+    assert_eq!(line.syn_mono_ns, Some(synack));
+    assert_eq!(line.syn_source, Some(Source::RequestSock));
+    assert_eq!(line.synack_retransmits, Some(2));
+}
+
+#[test]
+fn retransmitted_synack_alone_shows_an_unfinished_handshake() {
+    let mut t = unprobed();
+    t.request(Request {
+        synack_ns: Some(t.now),
+        synack_retransmits: 1,
+        ..request(&child(2), RequestStep::SynackRetransmitted)
+    });
+    t.finish();
+    let line = t.connection(2);
+    assert_eq!(line.verdict, Some(Verdict::Unfinished));
+    assert_eq!(line.state, NewSynRecv);
+    assert!(t.reason(2).contains("sent 2 times"));
+}

@@ -1,0 +1,112 @@
+//! Half-open connections and full queues.
+
+use super::*;
+use crate::event::{ListenQueue, OverflowSegment};
+use crate::fields::{ListenerSummary, Overflow, Source, Summary};
+
+#[test]
+fn a_syn_and_its_end_are_rows_like_others() {
+    let begin = Transition {
+        oldstate: State::Listen,
+        newstate: State::NewSynRecv,
+        in_state_ns: None,
+        synthetic: true,
+        source: Source::RequestSock,
+        ..samples::transition()
+    };
+    let end = Transition {
+        oldstate: State::NewSynRecv,
+        newstate: State::Close,
+        in_state_ns: Some(23_100),
+        ..begin.clone()
+    };
+    check(
+        &[Line::Transition(begin), Line::Transition(end)],
+        &[
+            "14:03:07.123456  #3    127.0.0.1:39709 → :7878            LISTEN → NEW_SYN_RECV            -  server[4711]?",
+            "14:03:07.123456  #3    127.0.0.1:39709 → :7878            NEW_SYN_RECV → CLOSE      23.10 µs  server[4711]?",
+        ],
+    );
+}
+
+#[test]
+fn overflow() {
+    let ack = samples::overflow();
+    let aborted = Overflow {
+        aborted: true,
+        ..ack.clone()
+    };
+    let mut syn = Overflow {
+        what: OverflowSegment::Syn,
+        queue: ListenQueue::Syn,
+        backlog_len: 5,
+        ..ack.clone()
+    };
+    syn.subject.conn = None;
+    check(
+        &[ack, aborted, syn].map(Line::Overflow),
+        &[
+            "14:03:07.123456  #3    127.0.0.1:39709 → :7878            the final ACK was dropped: the accept queue was full (2 queued, limit 1)",
+            "14:03:07.123456  #3    127.0.0.1:39709 → :7878            the final ACK was answered with RST: the accept queue was full (2 queued, limit 1)",
+            "14:03:07.123456  -     127.0.0.1:39709 → :7878            the SYN was dropped: the SYN queue was full (5 half-open, limit 1)",
+        ],
+    );
+}
+
+/// An estimate is told as one.
+#[test]
+fn handshake_of_a_server() {
+    let ending = |source| {
+        let connection = Connection {
+            handshake_ns: Some(1_200_000),
+            syn_source: Some(source),
+            ending: Ending::default(),
+            ..samples::connection()
+        };
+        let lines = [
+            Line::Accept(samples::accept_with_verdict()),
+            Line::Connection(connection),
+        ];
+        let text = written(PLAIN, &lines);
+        let (_, ending) = text.rsplit_once("ended: ").expect("the ending");
+        ending.to_owned()
+    };
+    assert_eq!(
+        ending(Source::RequestSock),
+        "handshake 1.200 ms (SYN to ESTABLISHED), open for 5.103 s\n"
+    );
+    assert_eq!(
+        ending(Source::Srtt),
+        "handshake ≈ 1.200 ms (SYN-ACK to ESTABLISHED), open for 5.103 s\n"
+    );
+}
+
+#[test]
+fn summary_alarms_for_listeners_that_turned_connections_away() {
+    let summary = samples::summary();
+    let listeners = [(Some(3), Some(1)), (Some(0), Some(0)), (None, Some(2))].map(
+        |(overflows, half_open_failed)| ListenerSummary {
+            overflows,
+            half_open_failed,
+            ..summary.listeners[0].clone()
+        },
+    );
+    let text = written(
+        PLAIN,
+        &[Line::Summary(Summary {
+            listeners: listeners.into(),
+            ..summary
+        })],
+    );
+    let told: Vec<_> = text
+        .lines()
+        .filter(|line| line.contains("7878: "))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "#1 127.0.0.1:7878: 3 segments dropped at a full queue (limit 128), 1 half-open connection unfinished",
+            "#1 127.0.0.1:7878: 2 half-open connections unfinished",
+        ]
+    );
+}
