@@ -471,6 +471,10 @@ pub struct Summary {
 
 /// Any line.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "lines live in a vector that is reused, and a box would be an allocation a connection"
+)]
 pub enum Line {
     Session(Session),
     Transition(Transition),
