@@ -16,8 +16,8 @@ fn sees_requests(trace: &Trace) -> bool {
     !trace.session()["hooks"]["request_sock"].is_null()
 }
 
-fn sees_overflows(tracer_or_trace: &Trace) -> bool {
-    !tracer_or_trace.session()["hooks"]["listen_overflow"].is_null()
+fn sees_overflows(trace: &Trace) -> bool {
+    !trace.session()["hooks"]["listen_overflow"].is_null()
 }
 
 fn sysctl(name: &str, value: &str) {
@@ -218,7 +218,6 @@ fn a_syn_cookie_leaves_nothing_of_the_syn() {
     let tracer = lab.trace();
     let listener = listen(port);
     for _ in 0..8 {
-        // Long enough for a timestamp to count a round trip.
         let client = connect(port);
         close(client, accept(&listener).stream);
     }
@@ -244,8 +243,7 @@ fn a_syn_cookie_leaves_nothing_of_the_syn() {
     assert!(half_open_steps(&trace).is_empty());
 }
 
-/// Two connections fill the accept queue of listen(1), which holds one more than it says. The
-/// listener, the clients, and what has been traced until then.
+/// Two connections fill the accept queue of listen(1), which holds one more than it says.
 fn full_queue(tracer: &Tracer, port: u16) -> (TcpListener, [TcpStream; 2]) {
     let listener = listen_at((LOOPBACK, port).into(), 1);
     let clients = [connect(port), connect(port)];

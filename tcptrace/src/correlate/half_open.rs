@@ -165,33 +165,35 @@ impl HalfOpen {
             Some(true) => "the ACK or, as TCP_DEFER_ACCEPT wants, the first data",
             _ => "the final ACK",
         };
-        let overflows = self.overflows;
-        match self.end {
-            Some((_, HalfOpenEnd::Overflow)) => {
-                "the final ACK met a full accept queue, and the peer got a RST \
-                 (tcp_abort_on_overflow)"
-                    .into()
-            }
-            Some((_, HalfOpenEnd::ListenerClosed)) => {
-                "the handshake did not finish: the listener closed".into()
-            }
-            Some((_, HalfOpenEnd::Reset)) => {
-                format!("the handshake did not finish: reset before {waited_for} came")
-            }
-            _ if overflows > 0 => format!(
-                "the handshake did not finish: the accept queue was full when the final ACK came, \
-                 {}",
-                times(overflows)
-            ),
-            Some((_, HalfOpenEnd::Timeout)) => format!(
-                "the handshake did not finish: {waited_for} did not come; the SYN-ACK was sent {}",
-                times(sent)
-            ),
-            None => format!(
-                "the handshake did not finish: {waited_for} had not come when the trace ended; the \
-                 SYN-ACK was sent {}",
-                times(sent)
-            ),
+        let end = self.end.map(|(_, end)| end);
+        if end == Some(HalfOpenEnd::Overflow) {
+            return "the final ACK met a full accept queue, and the peer got a RST \
+                    (tcp_abort_on_overflow)"
+                .into();
         }
+        let why = if self.overflows > 0 {
+            let then = match end {
+                Some(HalfOpenEnd::Timeout) => ", until it timed out",
+                Some(HalfOpenEnd::Reset) => ", until it was reset",
+                Some(HalfOpenEnd::ListenerClosed) => ", until the listener closed",
+                Some(HalfOpenEnd::Overflow) | None => "",
+            };
+            let times = times(self.overflows);
+            format!("the accept queue was full when the final ACK came, {times}{then}")
+        } else {
+            match end {
+                Some(HalfOpenEnd::ListenerClosed) => "the listener closed".into(),
+                Some(HalfOpenEnd::Reset) => format!("reset before {waited_for} came"),
+                Some(_) => format!(
+                    "{waited_for} did not come; the SYN-ACK was sent {}",
+                    times(sent)
+                ),
+                None => format!(
+                    "{waited_for} had not come when the trace ended; the SYN-ACK was sent {}",
+                    times(sent)
+                ),
+            }
+        };
+        format!("the handshake did not finish: {why}")
     }
 }
