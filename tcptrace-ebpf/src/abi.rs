@@ -14,6 +14,7 @@ pub const VERSION: u8 = 1;
 pub mod kind {
     pub const SET_STATE: u8 = 1;
     pub const ACCEPT: u8 = 2;
+    pub const TIMEWAIT: u8 = 6;
 }
 
 /// Bits of a payload's `sections`: what follows the payload, in this order.
@@ -148,6 +149,45 @@ pub struct AcceptEnds {
     pub listener: [u8; 16],
 }
 
+/// What happens to a TIME_WAIT bucket: [`Timewait::step`].
+pub mod timewait_step {
+    /// It takes its socket's place.
+    pub const BEGUN: u8 = 1;
+    /// A segment has started its timer again, and may have turned FIN_WAIT2 into TIME_WAIT.
+    pub const RESTARTED: u8 = 2;
+    /// Its timer has run out.
+    pub const EXPIRED: u8 = 3;
+    /// A segment ends it before its time, see [`Timewait::segment`](super::Timewait::segment).
+    pub const KILLED: u8 = 4;
+    /// It ends before its time without a segment: a connect() takes its port.
+    pub const TAKEN: u8 = 5;
+    /// Its network namespace ends.
+    pub const PURGED: u8 = 6;
+}
+
+/// A TIME_WAIT bucket (`struct inet_timewait_sock`) begins, changes or ends.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Timewait {
+    /// Address of the bucket, reused as a socket's is.
+    pub tw: u64,
+    /// The `struct sock` that it replaces, at [`timewait_step::BEGUN`]; else 0.
+    pub sk: u64,
+    /// `tw_cookie`, copied from the socket; 0 where nobody has asked for one.
+    pub cookie: u64,
+    pub netns: u32,
+    pub lport: u16,
+    pub rport: u16,
+    /// [`timewait_step`]
+    pub step: u8,
+    /// `tw_substate`: TCP_FIN_WAIT2 or TCP_TIME_WAIT.
+    pub substate: u8,
+    /// At [`timewait_step::KILLED`], the flags of the segment's TCP header (RFC 9293 section 3.1).
+    pub segment: u8,
+    pub sections: u8,
+    pub reserved: u32,
+}
+
 /// Section: who was running. Present only where that is the socket's own user.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -180,7 +220,8 @@ pub struct Addrs6 {
 pub mod hook {
     pub const SET_STATE: u32 = 0;
     pub const ACCEPT: u32 = 1;
-    pub const COUNT: u32 = 2;
+    pub const TIMEWAIT_SOCK: u32 = 6;
+    pub const COUNT: u32 = 8;
 }
 
 /// One hook's counters on one CPU: `seen` = records submitted + `filtered` + `lost`.
@@ -261,6 +302,11 @@ macro_rules! for_each_offset {
             TCP_FASTOPEN_RSK = "tcp_sock.fastopen_rsk";
             MPTCP_FIRST = "mptcp_sock.first";
             NET_INUM = "net.ns.inum";
+            NET_COUNT = "net.count";
+            NET_NS_COUNT = "net.ns.count";
+            NET_NS_REF = "net.ns.__ns_ref";
+            TW_SUBSTATE = "inet_timewait_sock.tw_substate";
+            TW_TIMER = "inet_timewait_sock.tw_timer";
             TASK_FILES = "task_struct.files";
             TASK_STATUS = "task_struct.thread_info.status";
             FILES_FDT = "files_struct.fdt";
@@ -286,7 +332,14 @@ for_each_offset!(offset_table);
 
 /// Offsets that a kernel may lack, because it was built without the feature or is older than the
 /// structure; they are 0 then.
-pub const OPTIONAL_OFFSETS: &[&str] = &["MPTCP_FIRST", "PROTO_ACCEPT_ARG_ERR"];
+pub const OPTIONAL_OFFSETS: &[&str] = &[
+    "MPTCP_FIRST",
+    "PROTO_ACCEPT_ARG_ERR",
+    // Until 5.10; from 5.11; from 6.18.
+    "NET_COUNT",
+    "NET_NS_COUNT",
+    "NET_NS_REF",
+];
 
 /// Names of the frozen globals that are settings, not offsets; all are `u32`.
 pub mod setting {

@@ -224,6 +224,16 @@ impl<M: Memory> Sock<M> {
         }
     }
 
+    /// The same from `struct sock_common` alone, with which buckets and request sockets begin.
+    #[inline(always)]
+    pub fn ends_in_common(self) -> Ends {
+        Ends {
+            addrs: self.addrs(),
+            lport: self.bound_port(),
+            rport: u16::from_be(self.get(&SK_DPORT)),
+        }
+    }
+
     #[inline(always)]
     fn addrs(self) -> Addrs {
         if self.get::<u16>(&SK_FAMILY) == AF_INET6 {

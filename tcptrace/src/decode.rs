@@ -1,5 +1,7 @@
 //! Bytes of a record to an [`Event`]. Any bytes are answered; none panics.
 
+mod timewait;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use tcptrace_ebpf::abi;
@@ -37,6 +39,7 @@ pub fn decode(record: &[u8]) -> Result<Event, Undecodable> {
     let kind = match header.kind {
         abi::kind::SET_STATE => Kind::SetState(set_state(&mut rest)?),
         abi::kind::ACCEPT => Kind::Accept(accept(&mut rest)?),
+        abi::kind::TIMEWAIT => Kind::Timewait(timewait::timewait(&mut rest)?),
         other => return Err(Undecodable::Kind(other)),
     };
     Ok(Event {
@@ -445,7 +448,7 @@ mod tests {
             let len = (next() % 256) as usize;
             let mut bytes: Vec<u8> = (0..len).map(|_| next() as u8).collect();
             if len >= 16 && next() % 2 == 0 {
-                bytes[14] = 1 + (next() % 2) as u8;
+                bytes[14] = 1 + (next() % 7) as u8;
                 bytes[15] = abi::VERSION;
             }
             let _ = decode(&bytes);

@@ -4,11 +4,15 @@
 //! CLOCK_MONOTONIC, addresses and ports are in host form, and what the kernel did not know yet is
 //! `None`.
 
+mod timewait;
+
 use std::fmt;
 use std::net::IpAddr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use timewait::{Timewait, TimewaitStep};
 
 /// A TCP state under its kernel name without `TCP_` (include/net/tcp_states.h).
 #[derive(
@@ -245,15 +249,22 @@ pub enum Hook {
     InetSockSetState,
     /// Calls and returns of `inet_csk_accept`, or of the system call around it.
     InetCskAccept,
+    /// The functions that make, change and free TIME_WAIT buckets.
+    TimewaitSock,
 }
 
 impl Hook {
-    pub const ALL: [Hook; 2] = [Hook::InetSockSetState, Hook::InetCskAccept];
+    pub const ALL: [Hook; 3] = [
+        Hook::InetSockSetState,
+        Hook::InetCskAccept,
+        Hook::TimewaitSock,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
             Hook::InetSockSetState => "inet_sock_set_state",
             Hook::InetCskAccept => "inet_csk_accept",
+            Hook::TimewaitSock => "timewait_sock",
         }
     }
 }
@@ -274,6 +285,7 @@ pub struct Event {
 pub enum Kind {
     SetState(SetState),
     Accept(Accept),
+    Timewait(Timewait),
 }
 
 impl Kind {
@@ -282,6 +294,7 @@ impl Kind {
         match self {
             Kind::SetState(_) => Hook::InetSockSetState,
             Kind::Accept(_) => Hook::InetCskAccept,
+            Kind::Timewait(_) => Hook::TimewaitSock,
         }
     }
 }

@@ -168,8 +168,46 @@ pub struct Transition {
     pub synthetic: bool,
     /// What it was learnt from.
     pub source: Source,
+    /// Where a socket enters CLOSE: the state in which the kernel keeps the connection without
+    /// it, FIN_WAIT2 or TIME_WAIT; null when in none, or when that is not known.
+    pub bucket: Option<State>,
     /// The socket's pending error (an errno name such as ECONNRESET); null when there is none.
     pub error: Option<Cow<'static, str>>,
+}
+
+/// How a bucket ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Ended {
+    /// Its time was over: 60 seconds in TIME_WAIT, net.ipv4.tcp_fin_timeout in FIN_WAIT2.
+    Expired,
+    /// A new connection took its ports: a SYN of the peer, or a connect() (tcp_tw_reuse).
+    Reused,
+    /// A segment put an end to it: the peer's RST, or data that nobody could take any more.
+    Reset,
+    /// Its network namespace ended.
+    Purged,
+}
+
+/// What the kernel kept of a connection after its socket, in FIN_WAIT2 and TIME_WAIT: once, at its
+/// end or at the end of the trace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct TimeWait {
+    /// When it ended; the end of the trace when it did not.
+    pub mono_ns: u64,
+    #[serde(flatten)]
+    pub subject: Subject,
+    /// The last state seen, FIN_WAIT2 or TIME_WAIT.
+    pub state: State,
+    /// How long the connection was in FIN_WAIT2, with its socket and without, in nanoseconds; null
+    /// when it was not, when that is not over, and when its beginning or end was not seen.
+    pub fin_wait2_ns: Option<u64>,
+    /// How long it was in TIME_WAIT, in nanoseconds; null as above.
+    pub time_wait_ns: Option<u64>,
+    /// How it ended; null when it had not when the trace did, or that was not seen.
+    pub ended: Option<Ended>,
+    /// What its last step was learnt from.
+    pub source: Source,
 }
 
 /// An accept() returned.
@@ -239,6 +277,9 @@ pub struct Connection {
     pub evidence: Option<String>,
     /// The last state seen.
     pub state: State,
+    /// The state in which the kernel keeps it after its socket is gone, FIN_WAIT2 or TIME_WAIT;
+    /// null when in none, or when that is not known.
+    pub bucket: Option<State>,
     /// The error it ended with (an errno name such as ECONNRESET), else null.
     pub error: Option<Cow<'static, str>>,
     /// False when the trace began after the connection did, or lost events while it was open.
@@ -353,6 +394,7 @@ pub enum Line {
     Transition(Transition),
     Accept(Accept),
     Connection(Connection),
+    TimeWait(TimeWait),
     Lost(Lost),
     Summary(Summary),
 }
@@ -365,6 +407,7 @@ impl Line {
             Line::Transition(x) => x.mono_ns,
             Line::Accept(x) => x.mono_ns,
             Line::Connection(x) => x.mono_ns,
+            Line::TimeWait(x) => x.mono_ns,
             Line::Lost(x) => x.mono_ns,
             Line::Summary(x) => x.mono_ns,
         }

@@ -134,6 +134,9 @@ impl Pipeline {
             undecodable: 0,
             lines: vec![],
         };
+        if let Some(Some(_)) = session.hooks.get(&Hook::TimewaitSock) {
+            pipeline.correlator.sees_buckets();
+        }
         // Written at once: it tells a reader that everything from here on is traced.
         pipeline.put(Line::Session(session));
         pipeline.flush();

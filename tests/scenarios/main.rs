@@ -19,3 +19,4 @@ mod oddities;
 mod output;
 mod refusals;
 mod teeth;
+mod time_wait;

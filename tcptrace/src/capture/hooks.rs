@@ -3,6 +3,8 @@
 //! A plan is not computed from kernel versions: carriers are tried in order, and the first whose
 //! programs load and attach is taken (feature probes lie, loading does not).
 
+mod timewait_sock;
+
 use anyhow::bail;
 use aya::Ebpf;
 use aya::programs::{
@@ -190,6 +192,7 @@ pub const HOOKS: &[HookRow] = &[
             },
         ],
     },
+    timewait_sock::ROW,
 ];
 
 const STATE_UNSEEN: &[&str] =

@@ -231,6 +231,7 @@ fn index_of(hook: Hook) -> u32 {
     match hook {
         Hook::InetSockSetState => abi::hook::SET_STATE,
         Hook::InetCskAccept => abi::hook::ACCEPT,
+        Hook::TimewaitSock => abi::hook::TIMEWAIT_SOCK,
     }
 }
 

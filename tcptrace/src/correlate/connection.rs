@@ -27,6 +27,8 @@ pub(super) struct Connection {
     /// A process had it: accept() had handed it out, or else a process could not have closed it,
     /// shut it down, or had a descriptor of it.
     held: bool,
+    /// What the kernel keeps of it, FIN_WAIT2 or TIME_WAIT, from its CLOSE on.
+    pub bucket: Option<State>,
 }
 
 /// The accept queue as the child found it.
@@ -110,6 +112,7 @@ impl Connection {
             backlog: None,
             err: None,
             held: false,
+            bucket: None,
         }
     }
 
@@ -161,7 +164,10 @@ impl Connection {
             _ => self.held |= change.held,
         }
         self.err = change.err;
-        self.socket.transition(event, change)
+        Transition {
+            bucket: self.bucket,
+            ..self.socket.transition(event, change)
+        }
     }
 
     /// accept() returned it: from here on it is the acceptor's.
@@ -260,6 +266,7 @@ impl Connection {
             reason,
             evidence,
             state: self.socket.state,
+            bucket: self.bucket,
             error: self.err.map(errno::name),
             complete: self.gap(end).is_none(),
         }

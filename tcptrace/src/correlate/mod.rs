@@ -12,6 +12,7 @@ mod socket;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod timewait;
 mod verdict;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use crate::fields::{Line, ListenerSummary, PidSource, Side, Verdict};
 use connection::{Connection, End, birth};
 use listener::Listeners;
 use socket::{Owner, Socket};
+use timewait::Buckets;
 
 /// The per-connection state machines of one trace.
 pub struct Correlator {
@@ -39,6 +41,7 @@ pub struct Correlator {
     /// Server connections in CLOSE that accept() may still return.
     queued_closed: FxHashMap<Sk, Connection>,
     listeners: Listeners,
+    buckets: Buckets,
     totals: Totals,
 }
 
@@ -66,6 +69,7 @@ impl Correlator {
             open: FxHashMap::default(),
             queued_closed: FxHashMap::default(),
             listeners: Listeners::default(),
+            buckets: Buckets::default(),
             totals: Totals::default(),
         }
     }
@@ -85,6 +89,7 @@ impl Correlator {
             }
             Kind::SetState(change) => self.transition(event, change, losses_before, out),
             Kind::Accept(accept) => self.accept(event, accept, losses_before, out),
+            Kind::Timewait(timewait) => self.timewait(event, timewait, out),
         }
     }
 
@@ -101,6 +106,7 @@ impl Correlator {
         let mut rest: Vec<Connection> = self.open.drain().map(|(_, c)| c).collect();
         rest.extend(self.queued_closed.drain().map(|(_, c)| c));
         self.end_all(rest, mono_ns, out);
+        self.finish_buckets(mono_ns, out);
         Totals {
             listeners: std::mem::take(&mut self.listeners).summarize(),
             ..std::mem::take(&mut self.totals)
@@ -182,6 +188,7 @@ impl Correlator {
             self.attribute(&mut met);
             met
         });
+        self.leave_bucket(event, change, &mut connection, out);
         out.push(Line::Transition(connection.transition(event, change)));
         if connection.socket.state != State::Close {
             self.open.insert(change.sk, connection);

@@ -101,8 +101,14 @@ impl Socket {
             cpu: event.cpu,
             synthetic: false,
             source: Source::Tracepoint,
+            bucket: None,
             error: change.err.map(errno::name),
         }
+    }
+
+    /// When it entered this state, if it is still in it and the entry was seen.
+    pub fn since(&self, state: State) -> Option<u64> {
+        self.since_ns.filter(|_| self.state == state)
     }
 
     /// The head of a line, naming `owner`.

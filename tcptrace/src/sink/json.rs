@@ -43,6 +43,7 @@ impl Sink for Json {
             Line::Transition(x) => self.write("transition", ts, x),
             Line::Accept(x) => self.write("accept", ts, x),
             Line::Connection(x) => self.write("connection", ts, x),
+            Line::TimeWait(x) => self.write("time_wait", ts, x),
             Line::Lost(x) => self.write("lost", ts, x),
             Line::Summary(x) => self.write("summary", ts, x),
         }
@@ -113,7 +114,7 @@ mod tests {
                 r#""netns":4026531840,"cookie":17,"pid":4711,"tid":4711,"comm":"server","#,
                 r#""pid_source":"presumed","oldstate":"SYN_RECV","newstate":"ESTABLISHED","#,
                 r#""in_state_ns":23100,"context":"softirq","cpu":1,"synthetic":false,"source":"tracepoint","#,
-                r#""error":null}"#,
+                r#""bucket":null,"error":null}"#,
                 "\n"
             )
         );

@@ -65,6 +65,7 @@ pub fn all() -> Vec<Line> {
         Line::Connection(connection()),
         Line::Connection(client()),
         Line::Connection(unknown()),
+        Line::TimeWait(time_wait()),
         Line::Lost(lost()),
         Line::Summary(summary()),
     ]
@@ -139,6 +140,7 @@ pub fn transition() -> Transition {
         cpu: 1,
         synthetic: false,
         source: Source::Tracepoint,
+        bucket: None,
         error: None,
     }
 }
@@ -211,6 +213,7 @@ pub fn connection() -> Connection {
         reason: Some(REASON.to_owned()),
         evidence: Some("SYN_RECV → ESTABLISHED, accept() called, accept() returned".to_owned()),
         state: State::Close,
+        bucket: None,
         error: None,
         complete: true,
     }
@@ -262,6 +265,19 @@ pub fn client() -> Connection {
         reason: None,
         evidence: None,
         ..connection()
+    }
+}
+
+/// What is left of the client's connection, at its end.
+pub fn time_wait() -> TimeWait {
+    TimeWait {
+        mono_ns: NOW,
+        subject: client().subject,
+        state: State::TimeWait,
+        fin_wait2_ns: Some(500 * MS),
+        time_wait_ns: Some(60_012 * MS),
+        ended: Some(Ended::Expired),
+        source: Source::TimewaitSock,
     }
 }
 

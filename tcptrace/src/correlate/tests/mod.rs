@@ -6,6 +6,7 @@ mod listeners;
 mod loss;
 mod random;
 mod scenarios;
+mod timewait;
 mod verdicts;
 
 use std::net::IpAddr;
@@ -241,6 +242,12 @@ impl Trace {
     pub fn set(&mut self, change: SetState) {
         self.wait(US);
         self.event(Kind::SetState(change));
+    }
+
+    /// A microsecond later, something happens to a bucket.
+    pub fn timewait(&mut self, step: crate::event::Timewait) {
+        self.wait(US);
+        self.event(Kind::Timewait(step));
     }
 
     /// A microsecond later, an accept() returns.

@@ -5,6 +5,7 @@
 //! 14:03:07.123456  #3    127.0.0.1:39709 → :7878  SYN_RECV → ESTABLISHED   23.1 µs  server[4711]?
 //! ```
 
+mod bucket;
 mod header;
 mod paint;
 mod row;
@@ -81,6 +82,7 @@ impl Text {
         };
         self.row.column(PROCESS).plain(Who(&x.subject));
         self.error(x.error.as_deref());
+        self.bucket(x);
         if self.style.verbose {
             let context = match x.context {
                 Some(Context::Process) => "process",
@@ -243,6 +245,9 @@ impl Sink for Text {
             Line::Transition(x) => self.transition(x),
             Line::Accept(x) => self.accept(x),
             Line::Connection(x) => self.connection(x),
+            // That it goes on is told at CLOSE.
+            Line::TimeWait(x) if x.ended.is_none() && !self.style.verbose => Ok(()),
+            Line::TimeWait(x) => self.time_wait(x),
             Line::Lost(x) => self.lost(x),
             Line::Summary(x) => summary::write(&mut self.row, &mut self.out, x),
         }

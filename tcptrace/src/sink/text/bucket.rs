@@ -1,0 +1,41 @@
+//! What the kernel keeps of a connection when its socket is gone.
+
+use std::io;
+
+use super::Text;
+use crate::duration::Human;
+use crate::fields::{Ended, TimeWait, Transition};
+
+impl Text {
+    /// Says of a CLOSE that it is the socket's, and not the connection's.
+    pub(super) fn bucket(&mut self, x: &Transition) {
+        if let Some(state) = x.bucket {
+            self.detail(format_args!(
+                "the socket is gone, {state} goes on without it"
+            ));
+        }
+    }
+
+    /// `TIME_WAIT expired: FIN_WAIT2 for 500.0 ms, TIME_WAIT for 60.01 s`
+    pub(super) fn time_wait(&mut self, x: &TimeWait) -> io::Result<()> {
+        self.begin(x.mono_ns, &x.subject, x.subject.conn);
+        let end = match x.ended {
+            Some(Ended::Expired) => "expired",
+            Some(Ended::Reused) => "was reused",
+            Some(Ended::Reset) => "was reset",
+            Some(Ended::Purged) => "ended with its namespace",
+            None => "not seen to end",
+        };
+        self.row.plain(format_args!("{} {end}", x.state));
+        let times = [("FIN_WAIT2", x.fin_wait2_ns), ("TIME_WAIT", x.time_wait_ns)];
+        let mut before = ": ";
+        for (state, ns) in times {
+            if let Some(ns) = ns {
+                self.row
+                    .plain(format_args!("{before}{state} for {}", Human(ns)));
+                before = ", ";
+            }
+        }
+        self.end()
+    }
+}
