@@ -15,6 +15,7 @@ pub mod kind {
     pub const SET_STATE: u8 = 1;
     pub const ACCEPT: u8 = 2;
     pub const TIMEWAIT: u8 = 6;
+    pub const SOCKET: u8 = 7;
 }
 
 /// Bits of a payload's `sections`: what follows the payload, in this order.
@@ -188,6 +189,42 @@ pub struct Timewait {
     pub reserved: u32,
 }
 
+/// A socket or a TIME_WAIT bucket, as a look through the kernel's found it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Socket {
+    /// Address of the `struct sock`, or of the bucket.
+    pub sk: u64,
+    /// `skc_cookie`: 0 where nobody has asked for one.
+    pub cookie: u64,
+    /// Inode of the descriptor's `socket:[…]`; 0 when no process has one, and for a bucket.
+    pub inode: u64,
+    pub netns: u32,
+    /// `sk_uid`; 0 for a bucket, as are the next two.
+    pub uid: u32,
+    pub backlog_len: u32,
+    pub backlog_max: u32,
+    pub lport: u16,
+    pub rport: u16,
+    /// `skc_state`: TCP_TIME_WAIT for a bucket, whatever its substate.
+    pub state: u8,
+    /// `tw_substate` of a bucket, else 0.
+    pub substate: u8,
+    /// [`state_flag`] bits but OWNED: whoever looks has locked it.
+    pub flags: u8,
+    pub reserved: u8,
+}
+
+/// The whole record of a [`Socket`]; always so long, with IPv4 addresses IPv4-mapped, because it
+/// comes as a stream of bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct SocketRecord {
+    pub header: Header,
+    pub socket: Socket,
+    pub addrs: Addrs6,
+}
+
 /// Section: who was running. Present only where that is the socket's own user.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -221,6 +258,7 @@ pub mod hook {
     pub const SET_STATE: u32 = 0;
     pub const ACCEPT: u32 = 1;
     pub const TIMEWAIT_SOCK: u32 = 6;
+    pub const SOCKET_ITERATOR: u32 = 7;
     pub const COUNT: u32 = 8;
 }
 
@@ -315,6 +353,7 @@ macro_rules! for_each_offset {
             FILE_PRIVATE_DATA = "file.private_data";
             SOCKET_FILE = "socket.file";
             SOCKET_SK = "socket.sk";
+            SOCKET_INO = "socket_alloc.vfs_inode.i_ino";
             PROTO_ACCEPT_ARG_ERR = "proto_accept_arg.err";
             REGS_ORIG_AX = "pt_regs.orig_ax";
             REGS_DI = "pt_regs.di";

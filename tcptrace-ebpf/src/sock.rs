@@ -152,6 +152,12 @@ impl<M: Memory> Sock<M> {
         self.get::<u64>(&SK_SOCKET) != 0
     }
 
+    /// `sk_socket`, the `struct socket` of the descriptor; null where there is none.
+    #[inline(always)]
+    pub fn socket(self) -> *const u8 {
+        self.get(&SK_SOCKET)
+    }
+
     #[inline(always)]
     pub fn err(self) -> u32 {
         self.get(&SK_ERR)

@@ -1,5 +1,6 @@
 //! Bytes of a record to an [`Event`]. Any bytes are answered; none panics.
 
+mod found;
 mod timewait;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -39,6 +40,7 @@ pub fn decode(record: &[u8]) -> Result<Event, Undecodable> {
     let kind = match header.kind {
         abi::kind::SET_STATE => Kind::SetState(set_state(&mut rest)?),
         abi::kind::ACCEPT => Kind::Accept(accept(&mut rest)?),
+        abi::kind::SOCKET => Kind::Found(found::found(&mut rest)?),
         abi::kind::TIMEWAIT => Kind::Timewait(timewait::timewait(&mut rest)?),
         other => return Err(Undecodable::Kind(other)),
     };

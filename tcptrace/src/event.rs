@@ -4,6 +4,7 @@
 //! CLOCK_MONOTONIC, addresses and ports are in host form, and what the kernel did not know yet is
 //! `None`.
 
+mod found;
 mod timewait;
 
 use std::fmt;
@@ -12,6 +13,7 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use found::{Found, Looked};
 pub use timewait::{Timewait, TimewaitStep};
 
 /// A TCP state under its kernel name without `TCP_` (include/net/tcp_states.h).
@@ -188,7 +190,7 @@ impl JsonSchema for Comm {
 pub struct Task {
     /// The process (the kernel's tgid).
     pub pid: u32,
-    /// The thread (the kernel's pid).
+    /// The thread (the kernel's pid); 0 when only the process is known.
     pub tid: u32,
     pub comm: Comm,
 }
@@ -251,13 +253,16 @@ pub enum Hook {
     InetCskAccept,
     /// The functions that make, change and free TIME_WAIT buckets.
     TimewaitSock,
+    /// The kernel's iterator over its TCP sockets.
+    SocketIterator,
 }
 
 impl Hook {
-    pub const ALL: [Hook; 3] = [
+    pub const ALL: [Hook; 4] = [
         Hook::InetSockSetState,
         Hook::InetCskAccept,
         Hook::TimewaitSock,
+        Hook::SocketIterator,
     ];
 
     pub fn name(self) -> &'static str {
@@ -265,6 +270,7 @@ impl Hook {
             Hook::InetSockSetState => "inet_sock_set_state",
             Hook::InetCskAccept => "inet_csk_accept",
             Hook::TimewaitSock => "timewait_sock",
+            Hook::SocketIterator => "socket_iterator",
         }
     }
 }
@@ -286,6 +292,8 @@ pub enum Kind {
     SetState(SetState),
     Accept(Accept),
     Timewait(Timewait),
+    Found(Found),
+    Looked(Looked),
 }
 
 impl Kind {
@@ -295,6 +303,7 @@ impl Kind {
             Kind::SetState(_) => Hook::InetSockSetState,
             Kind::Accept(_) => Hook::InetCskAccept,
             Kind::Timewait(_) => Hook::TimewaitSock,
+            Kind::Found(_) | Kind::Looked(_) => Hook::SocketIterator,
         }
     }
 }

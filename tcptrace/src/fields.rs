@@ -44,6 +44,9 @@ pub enum PidSource {
     Accept,
     /// It closed the socket, or shut it down.
     Close,
+    /// Found in /proc at the start of the trace: some process that had a descriptor of it. There
+    /// the thread is not known, and the name is that of the process's first thread.
+    Snapshot,
     /// Not accepted yet: the process that listens, which will probably accept.
     Presumed,
 }
@@ -187,6 +190,8 @@ pub enum Ended {
     Reset,
     /// Its network namespace ended.
     Purged,
+    /// A look through the kernel's sockets did not find it any more: how it ended is not known.
+    Gone,
 }
 
 /// What the kernel kept of a connection after its socket, in FIN_WAIT2 and TIME_WAIT: once, at its
@@ -208,6 +213,21 @@ pub struct TimeWait {
     pub ended: Option<Ended>,
     /// What its last step was learnt from.
     pub source: Source,
+}
+
+/// A listener or a connection that is older than the trace, at its start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Preexisting {
+    /// When it was found, in CLOCK_MONOTONIC nanoseconds.
+    pub mono_ns: u64,
+    #[serde(flatten)]
+    pub subject: Subject,
+    /// The state it was in.
+    pub state: State,
+    /// Connections in a listener's accept queue; null for a connection.
+    pub backlog_len: Option<u32>,
+    /// The limit of that queue, which holds one more than this; null for a connection.
+    pub backlog_max: Option<u32>,
 }
 
 /// An accept() returned.
@@ -391,6 +411,7 @@ pub struct Summary {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line {
     Session(Session),
+    Preexisting(Preexisting),
     Transition(Transition),
     Accept(Accept),
     Connection(Connection),
@@ -404,6 +425,7 @@ impl Line {
     pub fn mono_ns(&self) -> u64 {
         match self {
             Line::Session(x) => x.mono_ns,
+            Line::Preexisting(x) => x.mono_ns,
             Line::Transition(x) => x.mono_ns,
             Line::Accept(x) => x.mono_ns,
             Line::Connection(x) => x.mono_ns,

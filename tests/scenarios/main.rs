@@ -16,6 +16,7 @@ mod filters;
 mod listeners;
 mod loss;
 mod oddities;
+mod older;
 mod output;
 mod refusals;
 mod teeth;

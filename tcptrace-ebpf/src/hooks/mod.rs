@@ -2,4 +2,5 @@
 
 mod inet_csk_accept;
 mod inet_sock_set_state;
+mod socket_iterator;
 mod timewait_sock;

@@ -5,7 +5,7 @@ use super::listener::ListenerId;
 use super::socket::{Owner, Socket};
 use super::verdict::{self, Accepted, Facts, Fate, Gap, Judgement};
 use crate::errno;
-use crate::event::{self, Context, Event, SetState, State};
+use crate::event::{self, Context, Event, Found, SetState, State};
 use crate::fields::{self, PidSource, Side, Source, Transition};
 
 pub(super) struct Connection {
@@ -29,6 +29,8 @@ pub(super) struct Connection {
     held: bool,
     /// What the kernel keeps of it, FIN_WAIT2 or TIME_WAIT, from its CLOSE on.
     pub bucket: Option<State>,
+    /// It is older than the trace, and nothing has happened to it since.
+    pub untouched: bool,
 }
 
 /// The accept queue as the child found it.
@@ -98,6 +100,20 @@ impl Connection {
         Connection::new(socket, event.mono_ns, true, losses)
     }
 
+    /// A connection that a look at the start of the trace found.
+    pub fn preexisting(socket: Socket, event: &Event, found: &Found, losses: u64) -> Connection {
+        // Only close() and shutdown() lead to these, so a process had it.
+        let closed = matches!(
+            found.state,
+            State::FinWait1 | State::FinWait2 | State::Closing | State::LastAck
+        );
+        Connection {
+            held: found.held || closed,
+            untouched: true,
+            ..Connection::new(socket, event.mono_ns, true, losses)
+        }
+    }
+
     fn new(socket: Socket, met_ns: u64, birth_unseen: bool, losses: u64) -> Connection {
         Connection {
             socket,
@@ -113,6 +129,7 @@ impl Connection {
             err: None,
             held: false,
             bucket: None,
+            untouched: false,
         }
     }
 
@@ -164,6 +181,7 @@ impl Connection {
             _ => self.held |= change.held,
         }
         self.err = change.err;
+        self.untouched = false;
         Transition {
             bucket: self.bucket,
             ..self.socket.transition(event, change)
@@ -186,6 +204,7 @@ impl Connection {
             source: PidSource::Accept,
         });
         self.listener = listener.or(self.listener);
+        self.untouched = false;
         self.accepted = Some(Accepted {
             mono_ns: event.mono_ns,
             called: accept.called,

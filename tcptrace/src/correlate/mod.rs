@@ -7,6 +7,7 @@
 
 mod accept;
 mod connection;
+mod found;
 mod listener;
 mod socket;
 mod stats;
@@ -22,6 +23,7 @@ use rustc_hash::FxHashMap;
 use crate::event::{Event, Kind, SetState, Sk, State};
 use crate::fields::{Line, ListenerSummary, PidSource, Side, Verdict};
 use connection::{Connection, End, birth};
+use found::Import;
 use listener::Listeners;
 use socket::{Owner, Socket};
 use timewait::Buckets;
@@ -42,6 +44,7 @@ pub struct Correlator {
     queued_closed: FxHashMap<Sk, Connection>,
     listeners: Listeners,
     buckets: Buckets,
+    import: Import,
     totals: Totals,
 }
 
@@ -70,6 +73,7 @@ impl Correlator {
             queued_closed: FxHashMap::default(),
             listeners: Listeners::default(),
             buckets: Buckets::default(),
+            import: Import::default(),
             totals: Totals::default(),
         }
     }
@@ -90,6 +94,8 @@ impl Correlator {
             Kind::SetState(change) => self.transition(event, change, losses_before, out),
             Kind::Accept(accept) => self.accept(event, accept, losses_before, out),
             Kind::Timewait(timewait) => self.timewait(event, timewait, out),
+            Kind::Found(found) => self.found(event, found, out),
+            Kind::Looked(looked) => self.looked(event, looked, out),
         }
     }
 
@@ -105,6 +111,7 @@ impl Correlator {
         self.note_lost(lost);
         let mut rest: Vec<Connection> = self.open.drain().map(|(_, c)| c).collect();
         rest.extend(self.queued_closed.drain().map(|(_, c)| c));
+        rest.retain(|connection| !connection.untouched);
         self.end_all(rest, mono_ns, out);
         self.finish_buckets(mono_ns, out);
         Totals {

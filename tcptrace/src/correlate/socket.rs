@@ -124,7 +124,7 @@ impl Socket {
             netns: self.netns,
             cookie: self.cookie,
             pid: owner.map(|o| o.task.pid),
-            tid: owner.map(|o| o.task.tid),
+            tid: owner.map(|o| o.task.tid).filter(|&tid| tid != 0),
             comm: owner.map(|o| o.task.comm),
             pid_source: owner.map(|o| o.source),
         }

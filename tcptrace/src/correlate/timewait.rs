@@ -6,11 +6,13 @@
 //! and at its end one `time_wait` line. Where no hook sees buckets, the socket's flags at its CLOSE
 //! tell which one it leaves.
 
+use std::collections::BTreeSet;
+
 use rustc_hash::FxHashMap;
 
 use super::Correlator;
 use super::connection::Connection;
-use crate::event::{Event, SetState, Sk, State, Timewait, TimewaitStep, Tuple};
+use crate::event::{Event, Found, Looked, SetState, Sk, State, Timewait, TimewaitStep, Tuple};
 use crate::fields::{Ended, Line, Source, Subject, TimeWait, Transition};
 
 /// The buckets of a trace.
@@ -46,6 +48,8 @@ struct Bucket {
     fin_wait2_ns: Option<u64>,
     /// What its last step was learnt from.
     source: Source,
+    /// When it was there for sure: at its socket's CLOSE, then whenever a look found it.
+    present_ns: u64,
 }
 
 impl Correlator {
@@ -94,7 +98,7 @@ impl Correlator {
                         bucket.state = it.substate;
                         bucket.since_ns = None;
                     }
-                    bucket.end(ended, event, out);
+                    bucket.end(ended, event, Source::TimewaitSock, out);
                 }
             }
         }
@@ -133,6 +137,7 @@ impl Correlator {
             since_ns: socket.since(change.oldstate),
             fin_wait2_ns: None,
             source,
+            present_ns: event.mono_ns,
         };
         connection.bucket = Some(begun.state);
         if begun.state != bucket.state {
@@ -145,6 +150,46 @@ impl Correlator {
         let ends = (change.netns, connection.socket.tuple);
         if let Some(old) = self.buckets.open.insert(ends, bucket) {
             out.push(old.line(event.mono_ns, None, None));
+        }
+    }
+
+    /// The network namespaces with buckets that only a look can tell more of.
+    pub fn worth_a_look(&self) -> BTreeSet<u32> {
+        match self.buckets.seen {
+            true => BTreeSet::new(),
+            false => self.buckets.open.keys().map(|ends| ends.0).collect(),
+        }
+    }
+
+    /// A look has found a bucket. When it entered its state was not seen: only that it has since
+    /// the look before.
+    pub(super) fn bucket_found(&mut self, event: &Event, found: &Found, out: &mut Vec<Line>) {
+        let bucket = self.buckets.open.get_mut(&(found.netns, found.tuple));
+        let Some(bucket) = bucket.filter(|_| !self.buckets.seen) else {
+            return;
+        };
+        bucket.present_ns = event.mono_ns;
+        if bucket.state != found.state {
+            bucket.since_ns = None;
+            let step = bucket.enters(found.state, event, Source::SocketIterator);
+            bucket.since_ns = None;
+            out.push(Line::Transition(step));
+        }
+    }
+
+    /// A look through a namespace is over: what it should have found is gone.
+    pub(super) fn looked(&mut self, event: &Event, looked: &Looked, out: &mut Vec<Line>) {
+        if self.buckets.seen {
+            return;
+        }
+        let gone = self.buckets.open.extract_if(|ends, bucket| {
+            ends.0 == looked.netns && bucket.present_ns < looked.began_ns
+        });
+        let mut gone: Vec<Bucket> = gone.map(|(_, bucket)| bucket).collect();
+        gone.sort_unstable_by_key(|bucket| bucket.subject.conn);
+        for mut bucket in gone {
+            bucket.since_ns = None;
+            bucket.end(Ended::Gone, event, Source::SocketIterator, out);
         }
     }
 
@@ -202,10 +247,10 @@ impl Bucket {
         }
     }
 
-    /// Its end, as a hook saw it.
-    fn end(mut self, ended: Ended, event: &Event, out: &mut Vec<Line>) {
+    /// Its end.
+    fn end(mut self, ended: Ended, event: &Event, source: Source, out: &mut Vec<Line>) {
         let last = self.state;
-        let closing = self.enters(State::Close, event, Source::TimewaitSock);
+        let closing = self.enters(State::Close, event, source);
         self.state = last;
         let in_state_ns = closing.in_state_ns;
         out.push(Line::Transition(closing));

@@ -40,6 +40,7 @@ impl Sink for Json {
         let ts = self.clock.wall(line.mono_ns());
         match line {
             Line::Session(x) => self.write("session", ts, x),
+            Line::Preexisting(x) => self.write("preexisting", ts, x),
             Line::Transition(x) => self.write("transition", ts, x),
             Line::Accept(x) => self.write("accept", ts, x),
             Line::Connection(x) => self.write("connection", ts, x),

@@ -57,6 +57,7 @@ impl Write for Shared {
 pub fn all() -> Vec<Line> {
     vec![
         Line::Session(session()),
+        Line::Preexisting(preexisting()),
         Line::Transition(listen()),
         Line::Transition(transition()),
         Line::Accept(accept()),
@@ -126,6 +127,21 @@ pub fn listen() -> Transition {
         in_state_ns: None,
         context: None,
         ..transition()
+    }
+}
+
+/// A listener that is older than the trace.
+pub fn preexisting() -> Preexisting {
+    Preexisting {
+        mono_ns: NOW,
+        subject: Subject {
+            tid: None,
+            pid_source: Some(PidSource::Snapshot),
+            ..listener()
+        },
+        state: State::Listen,
+        backlog_len: Some(2),
+        backlog_max: Some(128),
     }
 }
 

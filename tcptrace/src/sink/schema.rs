@@ -9,7 +9,7 @@ use schemars::{JsonSchema, Schema};
 use serde_json::{Value, json};
 
 use crate::fields::{
-    Accept, Connection, Lost, SCHEMA, Session, Stamped, Summary, TimeWait, Transition,
+    Accept, Connection, Lost, Preexisting, SCHEMA, Session, Stamped, Summary, TimeWait, Transition,
 };
 
 /// The schema of any line: exactly one of the kinds, told apart by `event`.
@@ -19,6 +19,7 @@ pub fn schema() -> Value {
         .into_generator();
     let kinds = [
         kind::<Session>("session", &mut generator),
+        kind::<Preexisting>("preexisting", &mut generator),
         kind::<Transition>("transition", &mut generator),
         kind::<Accept>("accept", &mut generator),
         kind::<Connection>("connection", &mut generator),

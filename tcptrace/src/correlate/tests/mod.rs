@@ -1,6 +1,7 @@
 //! Scripted traces: each test says what the kernel did and reads the lines that follow.
 
 mod diagram;
+mod found;
 mod identity;
 mod listeners;
 mod loss;
@@ -248,6 +249,19 @@ impl Trace {
     pub fn timewait(&mut self, step: crate::event::Timewait) {
         self.wait(US);
         self.event(Kind::Timewait(step));
+    }
+
+    /// A microsecond later, a look finds a socket.
+    pub fn finds(&mut self, found: crate::event::Found) {
+        self.wait(US);
+        self.event(Kind::Found(found));
+    }
+
+    /// A microsecond later, a look that began at `began_ns` is over.
+    pub fn looked(&mut self, began_ns: u64) {
+        self.wait(US);
+        let netns = NETNS;
+        self.event(Kind::Looked(crate::event::Looked { netns, began_ns }));
     }
 
     /// A microsecond later, an accept() returns.

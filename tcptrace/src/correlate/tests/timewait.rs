@@ -1,7 +1,7 @@
 //! What the kernel keeps of a connection after its socket.
 
 use super::*;
-use crate::event::{Timewait, TimewaitStep};
+use crate::event::{Found, Timewait, TimewaitStep};
 use crate::fields::{Ended, Source, TimeWait};
 
 /// A step of the bucket that `client(2)` leaves.
@@ -216,6 +216,61 @@ fn without_a_hook_time_wait_begins_at_close_and_its_end_is_unknown() {
     assert_eq!((line.state, line.source), (TimeWait, flags));
     assert_eq!((line.fin_wait2_ns, line.time_wait_ns), (Some(MS), None));
     assert_eq!(line.ended, None);
+}
+
+/// The same bucket, as a look finds it.
+fn seen_in(state: State) -> Found {
+    Found {
+        sk: Sk(0x77),
+        cookie: None,
+        netns: NETNS,
+        tuple: client(2).tuple,
+        state,
+        is_bucket: true,
+        held: false,
+        inode: None,
+        backlog_len: 0,
+        backlog_max: 0,
+    }
+}
+
+#[test]
+fn a_look_finds_the_change_but_not_its_time() {
+    let mut t = by_flags(false, true, None);
+    assert_eq!(t.correlator.worth_a_look(), [NETNS].into());
+    let looking = t.now;
+    t.finds(seen_in(FinWait2));
+    t.looked(looking);
+    t.wait(1_000 * MS);
+    t.finds(seen_in(TimeWait));
+    let iterator = Source::SocketIterator;
+    assert_eq!(steps(&t), [(FinWait2, TimeWait, None, iterator)]);
+    t.wait(1_000 * MS);
+    t.looked(t.now - MS);
+    assert_eq!(steps(&t).last(), Some(&(TimeWait, Close, None, iterator)));
+    let line = time_wait(&t);
+    assert_eq!((line.state, line.ended), (TimeWait, Some(Ended::Gone)));
+    assert_eq!((line.fin_wait2_ns, line.time_wait_ns), (None, None));
+    assert_eq!(line.source, iterator);
+    assert!(t.correlator.worth_a_look().is_empty());
+}
+
+#[test]
+fn a_look_that_began_before_the_bucket_need_not_find_it() {
+    let began = START;
+    let mut t = by_flags(true, true, None);
+    t.looked(began);
+    assert!(time_waits(&t).is_empty());
+}
+
+#[test]
+fn where_buckets_are_seen_a_look_adds_nothing() {
+    let mut t = bucket(FinWait2);
+    assert!(t.correlator.worth_a_look().is_empty());
+    t.finds(seen_in(TimeWait));
+    t.wait(MS);
+    t.looked(t.now);
+    assert!(steps(&t).is_empty() && time_waits(&t).is_empty());
 }
 
 #[test]

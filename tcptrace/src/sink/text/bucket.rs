@@ -24,6 +24,7 @@ impl Text {
             Some(Ended::Reused) => "was reused",
             Some(Ended::Reset) => "was reset",
             Some(Ended::Purged) => "ended with its namespace",
+            Some(Ended::Gone) => "is over",
             None => "not seen to end",
         };
         self.row.plain(format_args!("{} {end}", x.state));

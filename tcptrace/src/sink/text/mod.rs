@@ -8,6 +8,7 @@
 mod bucket;
 mod header;
 mod paint;
+mod preexisting;
 mod row;
 mod summary;
 mod time;
@@ -242,6 +243,7 @@ impl Sink for Text {
     fn line(&mut self, line: &Line) -> io::Result<()> {
         match line {
             Line::Session(x) => header::write(&mut self.row, &mut self.out, x, self.style.zone),
+            Line::Preexisting(x) => self.preexisting(x),
             Line::Transition(x) => self.transition(x),
             Line::Accept(x) => self.accept(x),
             Line::Connection(x) => self.connection(x),
