@@ -152,7 +152,8 @@ pub struct Subject {
 /// A socket changed its state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Transition {
-    /// When, in CLOCK_MONOTONIC nanoseconds (bpf_ktime_get_ns).
+    /// When, in CLOCK_MONOTONIC nanoseconds (bpf_ktime_get_ns); where the source is
+    /// `socket_iterator`, when a look noticed it.
     pub mono_ns: u64,
     #[serde(flatten)]
     pub subject: Subject,

@@ -4,15 +4,19 @@ use std::io;
 
 use super::Text;
 use crate::duration::Human;
-use crate::fields::{Ended, TimeWait, Transition};
+use crate::fields::{Ended, Source, TimeWait, Transition};
 
 impl Text {
-    /// Says of a CLOSE that it is the socket's, and not the connection's.
+    /// Says of a CLOSE that it is the socket's, and not the connection's, and of a change that was
+    /// found by a look that it came before.
     pub(super) fn bucket(&mut self, x: &Transition) {
         if let Some(state) = x.bucket {
             self.detail(format_args!(
                 "the socket is gone, {state} goes on without it"
             ));
+        }
+        if x.source == Source::SocketIterator {
+            self.detail("noticed by a look, it came earlier");
         }
     }
 
