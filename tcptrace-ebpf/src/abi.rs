@@ -18,6 +18,8 @@ pub mod kind {
     pub const RESET: u8 = 9;
     pub const REQUEST: u8 = 3;
     pub const OVERFLOW: u8 = 4;
+    pub const TIMEWAIT: u8 = 6;
+    pub const SOCKET: u8 = 7;
 }
 
 /// Bits of a payload's `sections`: what follows the payload, in this order.
@@ -241,6 +243,81 @@ pub mod overflow_flag {
     pub const ABORTED: u8 = 1 << 2;
 }
 
+/// What happens to a TIME_WAIT bucket: [`Timewait::step`].
+pub mod timewait_step {
+    /// It takes its socket's place.
+    pub const BEGUN: u8 = 1;
+    /// A segment has started its timer again, and may have turned FIN_WAIT2 into TIME_WAIT.
+    pub const RESTARTED: u8 = 2;
+    /// Its timer has run out.
+    pub const EXPIRED: u8 = 3;
+    /// A segment ends it before its time, see [`Timewait::segment`](super::Timewait::segment).
+    pub const KILLED: u8 = 4;
+    /// It ends before its time without a segment: a connect() takes its port.
+    pub const TAKEN: u8 = 5;
+    /// Its network namespace ends.
+    pub const PURGED: u8 = 6;
+}
+
+/// A TIME_WAIT bucket (`struct inet_timewait_sock`) begins, changes or ends.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Timewait {
+    /// Address of the bucket, reused as a socket's is.
+    pub tw: u64,
+    /// The `struct sock` that it replaces, at [`timewait_step::BEGUN`]; else 0.
+    pub sk: u64,
+    /// `tw_cookie`, copied from the socket; 0 where nobody has asked for one.
+    pub cookie: u64,
+    pub netns: u32,
+    pub lport: u16,
+    pub rport: u16,
+    /// [`timewait_step`]
+    pub step: u8,
+    /// `tw_substate`: TCP_FIN_WAIT2 or TCP_TIME_WAIT.
+    pub substate: u8,
+    /// At [`timewait_step::KILLED`], the flags of the segment's TCP header (RFC 9293 section 3.1).
+    pub segment: u8,
+    pub sections: u8,
+    pub reserved: u32,
+}
+
+/// A socket or a TIME_WAIT bucket, as a look through the kernel's found it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Socket {
+    /// Address of the `struct sock`, or of the bucket.
+    pub sk: u64,
+    /// `skc_cookie`: 0 where nobody has asked for one.
+    pub cookie: u64,
+    /// Inode of the descriptor's `socket:[…]`; 0 when no process has one, and for a bucket.
+    pub inode: u64,
+    pub netns: u32,
+    /// `sk_uid`; 0 for a bucket, as are the next two.
+    pub uid: u32,
+    pub backlog_len: u32,
+    pub backlog_max: u32,
+    pub lport: u16,
+    pub rport: u16,
+    /// `skc_state`: TCP_TIME_WAIT for a bucket, whatever its substate.
+    pub state: u8,
+    /// `tw_substate` of a bucket, else 0.
+    pub substate: u8,
+    /// [`state_flag`] bits but OWNED: whoever looks has locked it.
+    pub flags: u8,
+    pub reserved: u8,
+}
+
+/// The whole record of a [`Socket`]; always so long, with IPv4 addresses IPv4-mapped, because it
+/// comes as a stream of bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct SocketRecord {
+    pub header: Header,
+    pub socket: Socket,
+    pub addrs: Addrs6,
+}
+
 /// Section: who was running. Present only where that is the socket's own user.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -357,6 +434,8 @@ pub mod hook {
     pub const REQUEST_SOCK: u32 = 2;
     pub const LISTEN_OVERFLOW: u32 = 3;
     pub const RETRANSMIT_SYNACK: u32 = 4;
+    pub const TIMEWAIT_SOCK: u32 = 6;
+    pub const SOCKET_ITERATOR: u32 = 7;
     pub const COUNT: u32 = 12;
 }
 
@@ -467,6 +546,11 @@ macro_rules! for_each_offset {
             NET_DEVICE_NET = "net_device.nd_net.net";
             MPTCP_FIRST = "mptcp_sock.first";
             NET_INUM = "net.ns.inum";
+            NET_COUNT = "net.count";
+            NET_NS_COUNT = "net.ns.count";
+            NET_NS_REF = "net.ns.__ns_ref";
+            TW_SUBSTATE = "inet_timewait_sock.tw_substate";
+            TW_TIMER = "inet_timewait_sock.tw_timer";
             TASK_FILES = "task_struct.files";
             TASK_STATUS = "task_struct.thread_info.status";
             FILES_FDT = "files_struct.fdt";
@@ -475,6 +559,7 @@ macro_rules! for_each_offset {
             FILE_PRIVATE_DATA = "file.private_data";
             SOCKET_FILE = "socket.file";
             SOCKET_SK = "socket.sk";
+            SOCKET_INO = "socket_alloc.vfs_inode.i_ino";
             PROTO_ACCEPT_ARG_ERR = "proto_accept_arg.err";
             REGS_ORIG_AX = "pt_regs.orig_ax";
             REGS_DI = "pt_regs.di";
@@ -492,7 +577,14 @@ for_each_offset!(offset_table);
 
 /// Offsets that a kernel may lack, because it was built without the feature or is older than the
 /// structure; they are 0 then.
-pub const OPTIONAL_OFFSETS: &[&str] = &["MPTCP_FIRST", "PROTO_ACCEPT_ARG_ERR"];
+pub const OPTIONAL_OFFSETS: &[&str] = &[
+    "MPTCP_FIRST",
+    "PROTO_ACCEPT_ARG_ERR",
+    // Until 5.10; from 5.11; from 6.18.
+    "NET_COUNT",
+    "NET_NS_COUNT",
+    "NET_NS_REF",
+];
 
 /// Names of the frozen globals that are settings, not offsets; all are `u32`.
 pub mod setting {

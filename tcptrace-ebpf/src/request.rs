@@ -18,7 +18,7 @@ pub fn tell(hook: u32, sk: *const u8, req: *const u8, step: u8, mut flags: u8) {
     let sk = Sock::<Probed>::new(sk);
     count(hook, |counters| counters.seen += 1);
     let common = Sock::<Probed>::new(req);
-    let ends = common.request_ends();
+    let ends = common.ends_in_common();
     if !filter::passes(&ends) {
         count(hook, |counters| counters.filtered += 1);
         return;

@@ -204,6 +204,12 @@ impl<M: Memory> Sock<M> {
         self.get::<u64>(&SK_SOCKET) != 0
     }
 
+    /// `sk_socket`, the `struct socket` of the descriptor; null where there is none.
+    #[inline(always)]
+    pub fn socket(self) -> *const u8 {
+        self.get(&SK_SOCKET)
+    }
+
     #[inline(always)]
     pub fn err(self) -> u32 {
         self.get(&SK_ERR)
@@ -305,9 +311,9 @@ impl<M: Memory> Sock<M> {
         }
     }
 
-    /// The ends of a request socket, which has the members that all socks share and no more.
+    /// The same from `struct sock_common` alone, with which buckets and request sockets begin.
     #[inline(always)]
-    pub fn request_ends(self) -> Ends {
+    pub fn ends_in_common(self) -> Ends {
         Ends {
             addrs: self.addrs(),
             lport: self.bound_port(),

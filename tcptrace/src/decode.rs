@@ -1,7 +1,9 @@
 //! Bytes of a record to an [`Event`]. Any bytes are answered; none panics.
 
 mod ending;
+mod found;
 mod half_open;
+mod timewait;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -44,6 +46,8 @@ pub fn decode(record: &[u8]) -> Result<Event, Undecodable> {
         abi::kind::RESET => Kind::Reset(ending::reset(&mut rest)?),
         abi::kind::REQUEST => Kind::Request(half_open::request(&mut rest)?),
         abi::kind::OVERFLOW => Kind::Overflow(half_open::overflow(&mut rest)?),
+        abi::kind::SOCKET => Kind::Found(found::found(&mut rest)?),
+        abi::kind::TIMEWAIT => Kind::Timewait(timewait::timewait(&mut rest)?),
         other => return Err(Undecodable::Kind(other)),
     };
     Ok(Event {

@@ -7,7 +7,9 @@
 mod ending;
 
 pub use ending::{Direction, Reset, Retransmit, Retransmitted, Stats};
+mod found;
 mod half_open;
+mod timewait;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -15,7 +17,9 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use found::{Found, Looked};
 pub use half_open::{CloneOf, Overflow, Request, RequestStep};
+pub use timewait::{Timewait, TimewaitStep};
 
 /// A TCP state under its kernel name without `TCP_` (include/net/tcp_states.h).
 #[derive(
@@ -191,7 +195,7 @@ impl JsonSchema for Comm {
 pub struct Task {
     /// The process (the kernel's tgid).
     pub pid: u32,
-    /// The thread (the kernel's pid).
+    /// The thread (the kernel's pid); 0 when only the process is known.
     pub tid: u32,
     pub comm: Comm,
 }
@@ -281,10 +285,14 @@ pub enum Hook {
     TcpRetransmitSynack,
     /// The tracepoints `tcp:tcp_send_reset` and `tcp:tcp_receive_reset`.
     TcpReset,
+    /// The functions that make, change and free TIME_WAIT buckets.
+    TimewaitSock,
+    /// The kernel's iterator over its TCP sockets.
+    SocketIterator,
 }
 
 impl Hook {
-    pub const ALL: [Hook; 7] = [
+    pub const ALL: [Hook; 9] = [
         Hook::InetSockSetState,
         Hook::InetCskAccept,
         Hook::TcpRetransmitSkb,
@@ -292,6 +300,8 @@ impl Hook {
         Hook::RequestSock,
         Hook::ListenOverflow,
         Hook::TcpRetransmitSynack,
+        Hook::TimewaitSock,
+        Hook::SocketIterator,
     ];
 
     pub fn name(self) -> &'static str {
@@ -303,6 +313,8 @@ impl Hook {
             Hook::RequestSock => "request_sock",
             Hook::ListenOverflow => "listen_overflow",
             Hook::TcpRetransmitSynack => "tcp_retransmit_synack",
+            Hook::TimewaitSock => "timewait_sock",
+            Hook::SocketIterator => "socket_iterator",
         }
     }
 }
@@ -327,6 +339,9 @@ pub enum Kind {
     Reset(Reset),
     Request(Request),
     Overflow(Overflow),
+    Timewait(Timewait),
+    Found(Found),
+    Looked(Looked),
 }
 
 impl Kind {
@@ -342,6 +357,8 @@ impl Kind {
             }
             Kind::Request(_) => Hook::RequestSock,
             Kind::Overflow(_) => Hook::ListenOverflow,
+            Kind::Timewait(_) => Hook::TimewaitSock,
+            Kind::Found(_) | Kind::Looked(_) => Hook::SocketIterator,
         }
     }
 }

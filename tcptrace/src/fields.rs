@@ -7,8 +7,10 @@
 //! A line in memory carries monotonic time only; the wall clock time `ts` is added where it is
 //! written ([`Stamped`]).
 
+mod bucket;
 mod ending;
 
+pub use bucket::{BucketEnd, Preexisting, TimeWait};
 pub use ending::{ClosedFirst, Ended, Ending, Reset, Retransmit};
 
 use std::borrow::Cow;
@@ -48,6 +50,9 @@ pub enum PidSource {
     Accept,
     /// It closed the socket, or shut it down.
     Close,
+    /// Found in /proc at the start of the trace: some process that had a descriptor of it. There
+    /// the thread is not known, and the name is that of the process's first thread.
+    Snapshot,
     /// Not accepted yet: the process that listens, which will probably accept.
     Presumed,
 }
@@ -81,6 +86,10 @@ pub enum Cause {
     IcmpReceived,
     /// Retransmissions or keep-alive probes stayed without an answer.
     Timeout,
+    /// The time of TIME_WAIT, or of an orphan's FIN_WAIT2, was over.
+    Expired,
+    /// A new connection took its ports.
+    Reused,
 }
 
 /// What a time or a change of state was learnt from.
@@ -202,7 +211,8 @@ pub struct Subject {
 /// A socket changed its state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Transition {
-    /// When, in CLOCK_MONOTONIC nanoseconds (bpf_ktime_get_ns).
+    /// When, in CLOCK_MONOTONIC nanoseconds (bpf_ktime_get_ns); where the source is
+    /// `socket_iterator`, when a look noticed it.
     pub mono_ns: u64,
     #[serde(flatten)]
     pub subject: Subject,
@@ -227,6 +237,9 @@ pub struct Transition {
     pub function: Option<&'static str>,
     /// The section of RFC 9293 about it; null when the cause is.
     pub rfc9293: Option<&'static str>,
+    /// Where a socket enters CLOSE: the state in which the kernel keeps the connection without
+    /// it, FIN_WAIT2 or TIME_WAIT; null when in none, or when that is not known.
+    pub bucket: Option<State>,
     /// The socket's pending error (an errno name such as ECONNRESET); null when there is none.
     pub error: Option<Cow<'static, str>>,
 }
@@ -338,6 +351,9 @@ pub struct Connection {
     pub evidence: Option<String>,
     /// The last state seen.
     pub state: State,
+    /// The state in which the kernel keeps it after its socket is gone, FIN_WAIT2 or TIME_WAIT;
+    /// null when in none, or when that is not known.
+    pub bucket: Option<State>,
     /// The error it ended with (an errno name such as ECONNRESET), else null.
     pub error: Option<Cow<'static, str>>,
     #[serde(flatten)]
@@ -477,12 +493,14 @@ pub struct Summary {
 )]
 pub enum Line {
     Session(Session),
+    Preexisting(Preexisting),
     Transition(Transition),
     Accept(Accept),
     Overflow(Overflow),
     Connection(Connection),
     Retransmit(Retransmit),
     Reset(Reset),
+    TimeWait(TimeWait),
     Lost(Lost),
     Summary(Summary),
 }
@@ -492,12 +510,14 @@ impl Line {
     pub fn mono_ns(&self) -> u64 {
         match self {
             Line::Session(x) => x.mono_ns,
+            Line::Preexisting(x) => x.mono_ns,
             Line::Transition(x) => x.mono_ns,
             Line::Accept(x) => x.mono_ns,
             Line::Overflow(x) => x.mono_ns,
             Line::Connection(x) => x.mono_ns,
             Line::Retransmit(x) => x.mono_ns,
             Line::Reset(x) => x.mono_ns,
+            Line::TimeWait(x) => x.mono_ns,
             Line::Lost(x) => x.mono_ns,
             Line::Summary(x) => x.mono_ns,
         }

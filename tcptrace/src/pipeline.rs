@@ -1,16 +1,17 @@
 //! Batches to lines: decode → order → correlate → sinks, on one thread.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use crate::capture::iterator::Look;
 use crate::capture::ring::Batch;
 use crate::correlate::Correlator;
 use crate::decode::decode;
-use crate::event::{Hook, State};
+use crate::event::{Event, Hook, Kind, Looked, State, Task};
 use crate::fields::{HookCount, Line, Lost, Session, Summary};
 use crate::order::{HOLD_BACK_NS, Order};
 use crate::sink::Sink;
@@ -28,6 +29,16 @@ pub enum Message {
     Lost(Lost),
     /// The kernel skipped runs of a program, and nothing made up for them.
     Missed,
+    /// A look through the sockets of a network namespace, some of them older than the trace.
+    Looked(Look),
+    /// Announces such a look at the start of the trace: who has the sockets, by inode, and when it
+    /// was over.
+    Import {
+        owners: BTreeMap<u64, Task>,
+        until_ns: u64,
+    },
+    /// Asks which namespaces are worth a look.
+    WhereToLook(oneshot::Sender<BTreeSet<u32>>),
     /// Nothing more will come.
     End {
         counts: Vec<(Hook, HookCount)>,
@@ -92,6 +103,14 @@ pub fn spawn(
                     } => pipeline.drained(&batch, complete_until_ns),
                     Message::Lost(lost) => pipeline.put(Line::Lost(lost)),
                     Message::Missed => pipeline.correlator.missed(),
+                    Message::Import { owners, until_ns } => {
+                        pipeline.correlator.import(owners, until_ns);
+                    }
+                    Message::Looked(look) => pipeline.looked(&look),
+                    Message::WhereToLook(answer) => {
+                        // Nobody waits for it when the trace ends just now.
+                        let _ = answer.send(pipeline.correlator.worth_a_look());
+                    }
                     Message::End { counts, ended_ns } => {
                         // The receiver is gone only when the process is being torn down.
                         let _ = done.send(pipeline.end(counts, ended_ns));
@@ -141,13 +160,36 @@ impl Pipeline {
             undecodable: 0,
             lines: vec![],
         };
+        if let Some(Some(_)) = session.hooks.get(&Hook::TimewaitSock) {
+            pipeline.correlator.sees_buckets();
+        }
         // Written at once: it tells a reader that everything from here on is traced.
         pipeline.put(Line::Session(session));
         pipeline.flush();
         pipeline
     }
 
+    fn looked(&mut self, look: &Look) {
+        self.take(&look.found);
+        self.order.push(Event {
+            mono_ns: look.ended_ns,
+            cpu: 0,
+            lost: 0,
+            kind: Kind::Looked(Looked {
+                netns: look.netns,
+                began_ns: look.began_ns,
+            }),
+        });
+    }
+
     fn drained(&mut self, batch: &Batch, complete_until_ns: u64) {
+        self.take(batch);
+        if let Some(until_ns) = complete_until_ns.checked_sub(HOLD_BACK_NS) {
+            self.release(until_ns);
+        }
+    }
+
+    fn take(&mut self, batch: &Batch) {
         for record in batch.records() {
             match decode(record) {
                 Ok(event) => {
@@ -156,9 +198,6 @@ impl Pipeline {
                 }
                 Err(_) => self.undecodable += 1,
             }
-        }
-        if let Some(until_ns) = complete_until_ns.checked_sub(HOLD_BACK_NS) {
-            self.release(until_ns);
         }
     }
 
@@ -226,7 +265,7 @@ impl Pipeline {
     }
 
     fn put(&mut self, line: Line) {
-        if !matches!(line, Line::Session(_)) {
+        if !matches!(line, Line::Session(_) | Line::Preexisting(_)) {
             self.feedback.busy.store(true, Ordering::Relaxed);
         }
         self.each_output(|sink| sink.line(&line));

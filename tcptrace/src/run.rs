@@ -13,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::capture::owners::owners;
 use crate::capture::{Capture, Request};
 use crate::cli::{Output as Form, Trace};
 use crate::clock::{Clock, mono_now_ns};
@@ -27,6 +28,12 @@ use crate::sink::{Json, Text};
 
 /// How often the loss counters are looked at.
 const LOSS_EVERY: Duration = Duration::from_millis(250);
+
+/// How often the kernel's sockets are looked through while that can tell something.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// A look that takes long is followed by a pause of so many times as much.
+const LOOK_SHARE: u32 = 20;
 
 /// How long one drain may go on while records keep coming.
 const DRAIN_AT_MOST_NS: u64 = 100_000_000;
@@ -192,11 +199,17 @@ impl Tracing {
         let ended = ended(command);
         tokio::pin!(ended);
         let stop = self.feedback.stop.clone();
+        self.import().await;
+        let mut look_at = Instant::now() + LOOK_EVERY;
 
         loop {
             tokio::select! {
                 () = self.capture.ring.due() => { self.drain().await; }
                 _ = losses.tick() => self.tell_losses().await?,
+                () = tokio::time::sleep_until(look_at) => {
+                    let took = self.look_again().await;
+                    look_at = Instant::now() + LOOK_EVERY.max(took * LOOK_SHARE);
+                }
                 () = at(hint.as_ref().map(|(at, _)| *at)) => {
                     if let Some((_, hint)) = hint.take()
                         && !self.feedback.busy.load(Ordering::Relaxed)
@@ -210,6 +223,36 @@ impl Tracing {
                 status = &mut ended => return Ok(Some(status?)),
             }
         }
+    }
+
+    /// Tells of the listeners and connections that are older than the trace. Their records come
+    /// before the first drain, so they are put in order with the events of the meantime.
+    async fn import(&mut self) {
+        let looks = self.capture.look(None);
+        let inodes = looks.iter().flat_map(|look| look.inodes.iter().copied());
+        let import = Message::Import {
+            owners: owners(&inodes.collect()),
+            until_ns: mono_now_ns(),
+        };
+        // A pipeline that is gone is noticed where its outcome is awaited.
+        let _ = self.sender.send(import).await;
+        for look in looks {
+            let _ = self.sender.send(Message::Looked(look)).await;
+        }
+    }
+
+    /// Looks where the pipeline has buckets that no hook tells of; how long that took.
+    async fn look_again(&mut self) -> Duration {
+        let (answer, wanted) = oneshot::channel();
+        let _ = self.sender.send(Message::WhereToLook(answer)).await;
+        let namespaces = wanted.await.unwrap_or_default();
+        let began = Instant::now();
+        if !namespaces.is_empty() {
+            for look in self.capture.look(Some(&namespaces)) {
+                let _ = self.sender.send(Message::Looked(look)).await;
+            }
+        }
+        began.elapsed()
     }
 
     /// Notified, it ends [`Tracing::trace`].

@@ -97,7 +97,7 @@ fn syn(sk: *const u8, skb: *const u8) {
 #[inline(never)]
 fn ack(is_v4: bool, sk: *const u8, req: *const u8, unhash: *const u8) {
     let sk = Sock::<Probed>::new(sk);
-    let ends = Sock::<Probed>::new(req).request_ends();
+    let ends = Sock::<Probed>::new(req).ends_in_common();
     // tcp_v6_syn_recv_sock hands IPv4-mapped requests on to tcp_v4_syn_recv_sock.
     if ends.addrs.is_v4 != is_v4 || !sk.accept_queue_is_full() {
         return;

@@ -4,6 +4,8 @@ mod inet_csk_accept;
 mod inet_sock_set_state;
 mod listen_overflow;
 mod request_sock;
+mod socket_iterator;
 mod tcp_reset;
 mod tcp_retransmit_skb;
 mod tcp_retransmit_synack;
+mod timewait_sock;

@@ -3,10 +3,13 @@
 //! A plan is not computed from kernel versions: carriers are tried in order, and the first whose
 //! programs load and attach is taken (feature probes lie, loading does not).
 
+mod socket_iterator;
+mod timewait_sock;
+
 use anyhow::bail;
 use aya::Ebpf;
 use aya::programs::{
-    BtfTracePoint, FEntry, FExit, KProbe, ProgramError, RawTracePoint, TracePoint,
+    BtfTracePoint, FEntry, FExit, Iter, KProbe, ProgramError, RawTracePoint, TracePoint,
 };
 use aya::util::KernelVersion;
 
@@ -76,6 +79,8 @@ pub enum Point {
     Fexit(&'static str),
     /// Entry or return, as the program was built.
     Kprobe(&'static str),
+    /// Runs when `capture/iterator.rs` reads it.
+    Iterator(&'static str),
 }
 
 /// When a program is attached to the function or leaves it, the kernel has the calls that sleep in
@@ -391,6 +396,8 @@ pub const HOOKS: &[HookRow] = &[
             },
         ],
     },
+    timewait_sock::ROW,
+    socket_iterator::ROW,
 ];
 
 const REQUEST_TIMEOUTS_UNSEEN: &[&str] = &["when a half-open connection times out"];
@@ -468,6 +475,7 @@ impl Carrier {
                 Some(aya::programs::Program::FEntry(program)) => program.unload(),
                 Some(aya::programs::Program::FExit(program)) => program.unload(),
                 Some(aya::programs::Program::KProbe(program)) => program.unload(),
+                Some(aya::programs::Program::Iter(program)) => program.unload(),
                 _ => Ok(()),
             };
         }
@@ -511,6 +519,10 @@ impl Program {
                 let program: &mut KProbe = program.try_into()?;
                 program.load()?;
                 program.attach(function, 0)?;
+            }
+            Point::Iterator(kind) => {
+                let program: &mut Iter = program.try_into()?;
+                program.load(kind, btf)?;
             }
         }
         Ok(())

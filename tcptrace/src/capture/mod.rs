@@ -2,14 +2,16 @@
 
 pub mod btf;
 pub mod hooks;
+pub mod iterator;
 pub mod kernels;
 mod load;
+pub mod owners;
 pub mod privilege;
 mod refusal;
 pub mod ring;
 mod tracefs;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aya::Ebpf;
 use aya::maps::{MapData, PerCpuArray};
@@ -23,6 +25,7 @@ use crate::fields::{self, HookCount};
 use crate::filter::Filter;
 
 use hooks::{Carrier, HOOKS, HookRow};
+use iterator::Look;
 use load::{Kernel, fill_ports, load, no_map, take_ring};
 use refusal::Refusal;
 use ring::Ring;
@@ -194,6 +197,16 @@ impl Capture {
         total
     }
 
+    /// Looks through the sockets of these network namespaces, or of all that can be found; nothing
+    /// where the kernel has no iterator.
+    pub fn look(&mut self, only: Option<&BTreeSet<u32>>) -> Vec<Look> {
+        let mut hooks = self.hooks.iter();
+        match hooks.any(|hook| hook.row.hook == Hook::SocketIterator) {
+            true => iterator::look(&mut self.ebpf, only),
+            false => vec![],
+        }
+    }
+
     /// Average run time of each attached program by the kernel's own statistics, which
     /// [`aya::sys::enable_stats`] turns on: name, runs, nanoseconds a run, instructions.
     pub fn run_statistics(&self) -> anyhow::Result<Vec<ProgramStatistics>> {
@@ -266,6 +279,8 @@ fn index_of(hook: Hook) -> u32 {
         Hook::RequestSock => abi::hook::REQUEST_SOCK,
         Hook::ListenOverflow => abi::hook::LISTEN_OVERFLOW,
         Hook::TcpRetransmitSynack => abi::hook::RETRANSMIT_SYNACK,
+        Hook::TimewaitSock => abi::hook::TIMEWAIT_SOCK,
+        Hook::SocketIterator => abi::hook::SOCKET_ITERATOR,
     }
 }
 

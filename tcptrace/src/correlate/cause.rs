@@ -5,7 +5,7 @@
 //! where these do not either, the cause is `None`.
 
 use crate::event::{Context, SetState, State};
-use crate::fields::{Cause, HalfOpenEnd};
+use crate::fields::{BucketEnd, Cause, HalfOpenEnd};
 
 /// A cause, the kernel function that acts on it (Linux 6.12), and where RFC 9293 has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +78,30 @@ pub(super) fn half_open_end(end: HalfOpenEnd) -> Option<Why> {
         // The final ACK came, and found no room.
         HalfOpenEnd::Overflow => why(Cause::AckReceived, "tcp_check_req", SEGMENT),
         HalfOpenEnd::ListenerClosed => None,
+    }
+}
+
+/// Why a socket in this state gave way to a bucket in TIME_WAIT.
+pub(super) fn bucket_begins(oldstate: State) -> Option<Why> {
+    match oldstate {
+        State::FinWait2 => why(Cause::FinReceived, "tcp_time_wait", SEGMENT),
+        State::Closing => why(Cause::AckOfFin, "tcp_time_wait", SEGMENT),
+        _ => None,
+    }
+}
+
+/// Why a bucket went from FIN_WAIT2 to TIME_WAIT.
+pub(super) fn bucket_turns() -> Option<Why> {
+    why(Cause::FinReceived, "tcp_timewait_state_process", SEGMENT)
+}
+
+/// Why a bucket ended.
+pub(super) fn bucket_end(end: BucketEnd) -> Option<Why> {
+    match end {
+        BucketEnd::Expired => why(Cause::Expired, "tw_timer_handler", "3.10.8"),
+        BucketEnd::Reused => why(Cause::Reused, "inet_twsk_deschedule_put", SEGMENT),
+        BucketEnd::Reset => why(Cause::RstReceived, "tcp_timewait_state_process", SEGMENT),
+        BucketEnd::Purged | BucketEnd::Gone => None,
     }
 }
 

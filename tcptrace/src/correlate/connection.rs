@@ -7,7 +7,7 @@ use super::request::Handshake;
 use super::socket::{Owner, Socket};
 use super::verdict::{self, Accepted, Facts, Fate, Gap, Judgement};
 use crate::errno;
-use crate::event::{self, Called, Context, Event, SetState, State};
+use crate::event::{self, Called, Context, Event, Found, SetState, State};
 use crate::fields::{self, PidSource, Side, Source, Transition};
 
 pub(super) struct Connection {
@@ -30,6 +30,10 @@ pub(super) struct Connection {
     /// shut it down, or had a descriptor of it.
     held: bool,
     pub ending: Ending,
+    /// What the kernel keeps of it, FIN_WAIT2 or TIME_WAIT, from its CLOSE on.
+    pub bucket: Option<State>,
+    /// It is older than the trace, and nothing has happened to it since.
+    pub untouched: bool,
 }
 
 /// The accept queue as the child found it.
@@ -101,6 +105,20 @@ impl Connection {
         Connection::new(socket, event.mono_ns, true, losses)
     }
 
+    /// A connection that a look at the start of the trace found.
+    pub fn preexisting(socket: Socket, event: &Event, found: &Found, losses: u64) -> Connection {
+        // Only close() and shutdown() lead to these, so a process had it.
+        let closed = matches!(
+            found.state,
+            State::FinWait1 | State::FinWait2 | State::Closing | State::LastAck
+        );
+        Connection {
+            held: found.held || closed,
+            untouched: true,
+            ..Connection::new(socket, event.mono_ns, true, losses)
+        }
+    }
+
     fn new(socket: Socket, met_ns: u64, birth_unseen: bool, losses: u64) -> Connection {
         Connection {
             socket,
@@ -116,6 +134,8 @@ impl Connection {
             err: None,
             held: false,
             ending: Ending::default(),
+            bucket: None,
+            untouched: false,
         }
     }
 
@@ -168,7 +188,11 @@ impl Connection {
         }
         self.err = change.err;
         self.ending.transition(self.socket.side, change);
-        self.socket.transition(event, change)
+        self.untouched = false;
+        Transition {
+            bucket: self.bucket,
+            ..self.socket.transition(event, change)
+        }
     }
 
     /// accept() returned it: from here on it is the acceptor's.
@@ -187,6 +211,7 @@ impl Connection {
             source: PidSource::Accept,
         });
         self.listener = listener.or(self.listener);
+        self.untouched = false;
         self.accepted = Some(Accepted {
             mono_ns: event.mono_ns,
             called: accept.called,
@@ -273,6 +298,7 @@ impl Connection {
             reason,
             evidence,
             state: self.socket.state,
+            bucket: self.bucket,
             error: self.err.map(errno::name),
             ending: self.ending.fields(self.socket.side),
             complete: self.gap(end).is_none(),

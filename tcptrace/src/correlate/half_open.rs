@@ -98,6 +98,7 @@ impl HalfOpen {
             cause: why.map(|why| why.cause),
             function: why.map(|why| why.function),
             rfc9293: why.map(|why| why.rfc),
+            bucket: None,
             error: None,
         }
     }
@@ -146,6 +147,7 @@ impl HalfOpen {
             evidence: Some("request_sock NEW_SYN_RECV".to_owned()),
             state: self.socket.state,
             error: None,
+            bucket: None,
             ending: Ending::default(),
             complete: !began_before && !lost,
         }

@@ -155,7 +155,10 @@ impl Listeners {
 
     /// What happened at each listener, by port, address and number.
     pub fn summarize(self, sight: Sight) -> Vec<ListenerSummary> {
-        let listeners = self.all.into_iter().map(|listener| {
+        let listeners = self.all.into_iter();
+        // One that is older than the trace and that nobody used has its line already.
+        let used = listeners.filter(|it| it.opened_ns.is_some() || !it.stats.is_empty());
+        let listeners = used.map(|listener| {
             let Socket {
                 conn, netns, tuple, ..
             } = listener.socket;

@@ -9,6 +9,7 @@ mod accept;
 mod cause;
 mod connection;
 mod ending;
+mod found;
 mod half_open;
 mod listener;
 mod notices;
@@ -17,6 +18,7 @@ mod socket;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod timewait;
 mod verdict;
 
 use std::collections::BTreeMap;
@@ -26,9 +28,11 @@ use rustc_hash::FxHashMap;
 use crate::event::{Event, Hook, Kind, SetState, Sk, State};
 use crate::fields::{Line, ListenerSummary, PidSource, Side, Verdict};
 use connection::{Connection, End, birth};
+use found::Import;
 use listener::Listeners;
 use request::{Requests, Sight};
 use socket::{Owner, Socket};
+use timewait::Buckets;
 
 /// The per-connection state machines of one trace.
 pub struct Correlator {
@@ -49,6 +53,8 @@ pub struct Correlator {
     listeners: Listeners,
     requests: Requests,
     sight: Sight,
+    buckets: Buckets,
+    import: Import,
     totals: Totals,
     /// `enum sk_rst_reason`
     reset_reasons: BTreeMap<u32, String>,
@@ -81,6 +87,8 @@ impl Correlator {
             listeners: Listeners::default(),
             requests: Requests::default(),
             sight: Sight::default(),
+            buckets: Buckets::default(),
+            import: Import::default(),
             totals: Totals::default(),
             reset_reasons: BTreeMap::new(),
         }
@@ -119,6 +127,9 @@ impl Correlator {
             Kind::Reset(reset) => self.reset(event, reset, out),
             Kind::Request(request) => self.request(event, request, out),
             Kind::Overflow(overflow) => self.overflow(event, overflow, out),
+            Kind::Timewait(timewait) => self.timewait(event, timewait, out),
+            Kind::Found(found) => self.found(event, found, out),
+            Kind::Looked(looked) => self.looked(event, looked, out),
         }
     }
 
@@ -135,9 +146,11 @@ impl Correlator {
         self.note_lost(lost);
         let mut rest: Vec<Connection> = self.open.drain().map(|(_, c)| c).collect();
         rest.extend(self.queued_closed.drain().map(|(_, c)| c));
+        rest.retain(|connection| !connection.untouched);
         self.end_all(rest, mono_ns, out);
         let half_open = self.requests.drain();
         self.end_half_opens(half_open, mono_ns, out);
+        self.finish_buckets(mono_ns, out);
         Totals {
             listeners: std::mem::take(&mut self.listeners).summarize(self.sight),
             ..std::mem::take(&mut self.totals)
@@ -229,6 +242,7 @@ impl Correlator {
         if change.newstate == State::Established && connection.is_server() {
             self.estimate_syn(&mut connection, event, change);
         }
+        self.leave_bucket(event, change, &mut connection, out);
         out.push(Line::Transition(connection.transition(event, change)));
         if connection.socket.state != State::Close {
             self.open.insert(change.sk, connection);

@@ -110,8 +110,14 @@ impl Socket {
             cause: why.map(|why| why.cause),
             function: why.map(|why| why.function),
             rfc9293: why.map(|why| why.rfc),
+            bucket: None,
             error: change.err.map(errno::name),
         }
+    }
+
+    /// When it entered this state, if it is still in it and the entry was seen.
+    pub fn since(&self, state: State) -> Option<u64> {
+        self.since_ns.filter(|_| self.state == state)
     }
 
     /// The head of a line, naming `owner`.
@@ -127,7 +133,7 @@ impl Socket {
             netns: self.netns,
             cookie: self.cookie,
             pid: owner.map(|o| o.task.pid),
-            tid: owner.map(|o| o.task.tid),
+            tid: owner.map(|o| o.task.tid).filter(|&tid| tid != 0),
             comm: owner.map(|o| o.task.comm),
             pid_source: owner.map(|o| o.source),
         }

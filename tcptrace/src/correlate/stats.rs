@@ -28,6 +28,11 @@ impl Stats {
         }
     }
 
+    /// Nothing has happened.
+    pub fn is_empty(&self) -> bool {
+        self.connections + self.accepted + self.never_accepted + self.failed_accepts == 0
+    }
+
     /// Adds the counts to a summary that says whose they are.
     pub fn summarize(mut self, of: ListenerSummary, sight: Sight) -> ListenerSummary {
         ListenerSummary {

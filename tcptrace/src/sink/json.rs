@@ -40,12 +40,14 @@ impl Sink for Json {
         let ts = self.clock.wall(line.mono_ns());
         match line {
             Line::Session(x) => self.write("session", ts, x),
+            Line::Preexisting(x) => self.write("preexisting", ts, x),
             Line::Transition(x) => self.write("transition", ts, x),
             Line::Accept(x) => self.write("accept", ts, x),
             Line::Overflow(x) => self.write("overflow", ts, x),
             Line::Connection(x) => self.write("connection", ts, x),
             Line::Retransmit(x) => self.write("retransmit", ts, x),
             Line::Reset(x) => self.write("reset", ts, x),
+            Line::TimeWait(x) => self.write("time_wait", ts, x),
             Line::Lost(x) => self.write("lost", ts, x),
             Line::Summary(x) => self.write("summary", ts, x),
         }
@@ -117,7 +119,7 @@ mod tests {
                 r#""pid_source":"presumed","oldstate":"SYN_RECV","newstate":"ESTABLISHED","#,
                 r#""in_state_ns":23100,"context":"softirq","cpu":1,"synthetic":false,"source":"tracepoint","#,
                 r#""cause":"ack_received","function":"tcp_rcv_state_process","rfc9293":"3.10.7.4","#,
-                r#""error":null}"#,
+                r#""bucket":null,"error":null}"#,
                 "\n"
             )
         );

@@ -59,6 +59,7 @@ impl Write for Shared {
 pub fn all() -> Vec<Line> {
     vec![
         Line::Session(session()),
+        Line::Preexisting(preexisting()),
         Line::Transition(listen()),
         Line::Transition(transition()),
         Line::Accept(accept()),
@@ -70,6 +71,7 @@ pub fn all() -> Vec<Line> {
         Line::Connection(unknown()),
         Line::Retransmit(retransmit()),
         Line::Reset(reset()),
+        Line::TimeWait(time_wait()),
         Line::Lost(lost()),
         Line::Summary(summary()),
     ]
@@ -133,6 +135,21 @@ pub fn listen() -> Transition {
     }
 }
 
+/// A listener that is older than the trace.
+pub fn preexisting() -> Preexisting {
+    Preexisting {
+        mono_ns: NOW,
+        subject: Subject {
+            tid: None,
+            pid_source: Some(PidSource::Snapshot),
+            ..listener()
+        },
+        state: State::Listen,
+        backlog_len: Some(2),
+        backlog_max: Some(128),
+    }
+}
+
 pub fn transition() -> Transition {
     Transition {
         mono_ns: NOW,
@@ -147,6 +164,7 @@ pub fn transition() -> Transition {
         cause: Some(Cause::AckReceived),
         function: Some("tcp_rcv_state_process"),
         rfc9293: Some("3.10.7.4"),
+        bucket: None,
         error: None,
     }
 }
@@ -225,6 +243,7 @@ pub fn connection() -> Connection {
         reason: Some(REASON.to_owned()),
         evidence: Some("SYN_RECV → ESTABLISHED, accept() called, accept() returned".to_owned()),
         state: State::Close,
+        bucket: None,
         error: None,
         ending: ending(),
         complete: true,
@@ -329,6 +348,19 @@ pub fn client() -> Connection {
         reason: None,
         evidence: None,
         ..connection()
+    }
+}
+
+/// What is left of the client's connection, at its end.
+pub fn time_wait() -> TimeWait {
+    TimeWait {
+        mono_ns: NOW,
+        subject: client().subject,
+        state: State::TimeWait,
+        fin_wait2_ns: Some(500 * MS),
+        time_wait_ns: Some(60_012 * MS),
+        ended: Some(BucketEnd::Expired),
+        source: Source::TimewaitSock,
     }
 }
 

@@ -9,8 +9,8 @@ use schemars::{JsonSchema, Schema};
 use serde_json::{Value, json};
 
 use crate::fields::{
-    Accept, Connection, Lost, Overflow, Reset, Retransmit, SCHEMA, Session, Stamped, Summary,
-    Transition,
+    Accept, Connection, Lost, Overflow, Preexisting, Reset, Retransmit, SCHEMA, Session, Stamped,
+    Summary, TimeWait, Transition,
 };
 
 /// The schema of any line: exactly one of the kinds, told apart by `event`.
@@ -20,12 +20,14 @@ pub fn schema() -> Value {
         .into_generator();
     let kinds = [
         kind::<Session>("session", &mut generator),
+        kind::<Preexisting>("preexisting", &mut generator),
         kind::<Transition>("transition", &mut generator),
         kind::<Accept>("accept", &mut generator),
         kind::<Overflow>("overflow", &mut generator),
         kind::<Connection>("connection", &mut generator),
         kind::<Retransmit>("retransmit", &mut generator),
         kind::<Reset>("reset", &mut generator),
+        kind::<TimeWait>("time_wait", &mut generator),
         kind::<Lost>("lost", &mut generator),
         kind::<Summary>("summary", &mut generator),
     ];

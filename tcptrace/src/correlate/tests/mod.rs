@@ -2,12 +2,14 @@
 
 mod diagram;
 mod ending;
+mod found;
 mod identity;
 mod listeners;
 mod loss;
 mod random;
 mod requests;
 mod scenarios;
+mod timewait;
 mod verdicts;
 
 use std::net::IpAddr;
@@ -244,6 +246,25 @@ impl Trace {
     pub fn set(&mut self, change: SetState) {
         self.wait(US);
         self.event(Kind::SetState(change));
+    }
+
+    /// A microsecond later, something happens to a bucket.
+    pub fn timewait(&mut self, step: crate::event::Timewait) {
+        self.wait(US);
+        self.event(Kind::Timewait(step));
+    }
+
+    /// A microsecond later, a look finds a socket.
+    pub fn finds(&mut self, found: crate::event::Found) {
+        self.wait(US);
+        self.event(Kind::Found(found));
+    }
+
+    /// A microsecond later, a look that began at `began_ns` is over.
+    pub fn looked(&mut self, began_ns: u64) {
+        self.wait(US);
+        let netns = NETNS;
+        self.event(Kind::Looked(crate::event::Looked { netns, began_ns }));
     }
 
     /// A microsecond later, an accept() returns.

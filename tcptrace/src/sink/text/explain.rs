@@ -36,6 +36,8 @@ fn led_to(cause: Cause, x: &Transition) -> Option<&'static str> {
         Cause::AckOfFin => "The peer acknowledged our FIN.",
         Cause::RstReceived => "A RST came: the peer has, or wants, no such connection.",
         Cause::IcmpReceived => "An ICMP error came from the network.",
+        Cause::Expired => "Its time is over: a minute in TIME_WAIT, tcp_fin_timeout in FIN_WAIT2.",
+        Cause::Reused => "A new connection takes its ports.",
         Cause::Timeout => "Retransmissions stayed without an answer, and the kernel gives up.",
     })
 }

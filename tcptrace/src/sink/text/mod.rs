@@ -5,10 +5,12 @@
 //! 14:03:07.123456  #3    127.0.0.1:39709 → :7878  SYN_RECV → ESTABLISHED   23.1 µs  server[4711]?
 //! ```
 
+mod bucket;
 mod ending;
 mod explain;
 mod header;
 mod paint;
+mod preexisting;
 mod row;
 mod summary;
 mod time;
@@ -89,6 +91,7 @@ impl Text {
         };
         self.row.column(PROCESS).plain(Who(&x.subject));
         self.error(x.error.as_deref());
+        self.bucket(x);
         if self.style.verbose {
             let context = match x.context {
                 Some(Context::Process) => "process",
@@ -270,12 +273,16 @@ impl Sink for Text {
     fn line(&mut self, line: &Line) -> io::Result<()> {
         match line {
             Line::Session(x) => header::write(&mut self.row, &mut self.out, x, self.style.zone),
+            Line::Preexisting(x) => self.preexisting(x),
             Line::Transition(x) => self.transition(x),
             Line::Accept(x) => self.accept(x),
             Line::Overflow(x) => self.overflow(x),
             Line::Connection(x) => self.connection(x),
             Line::Retransmit(x) => self.retransmit(x),
             Line::Reset(x) => self.reset(x),
+            // That it goes on is told at CLOSE.
+            Line::TimeWait(x) if x.ended.is_none() && !self.style.verbose => Ok(()),
+            Line::TimeWait(x) => self.time_wait(x),
             Line::Lost(x) => self.lost(x),
             Line::Summary(x) => summary::write(&mut self.row, &mut self.out, x),
         }

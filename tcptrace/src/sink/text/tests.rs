@@ -5,7 +5,7 @@ mod half_open;
 use super::*;
 use crate::event::Comm;
 use crate::event::State;
-use crate::fields::{ClosedFirst, Ended, Ending, Retransmit};
+use crate::fields::{ClosedFirst, Ended, Ending, Preexisting, Retransmit, TimeWait};
 use crate::sink::samples;
 
 const PLAIN: Style = Style {
@@ -329,6 +329,53 @@ fn how_it_ended_is_told_when_it_is_more_than_who_closed_first() {
         &[Line::Connection(timed_out)],
         &[
             "14:03:07.123456  #2    127.0.0.1:39709 → 127.0.0.1:7878   ended: not connected after 5.103 s, SYN sent again 6×, timed out",
+        ],
+    );
+}
+
+#[test]
+fn a_bucket_is_told_from_its_socket() {
+    let closing = Transition {
+        oldstate: State::FinWait2,
+        newstate: State::Close,
+        in_state_ns: Some(8_583),
+        bucket: Some(State::FinWait2),
+        subject: samples::client().subject,
+        ..samples::transition()
+    };
+    let open = TimeWait {
+        ended: None,
+        ..samples::time_wait()
+    };
+    check(
+        &[
+            Line::Transition(closing),
+            Line::TimeWait(samples::time_wait()),
+            Line::TimeWait(open),
+        ],
+        &[
+            "14:03:07.123456  #2    127.0.0.1:39709 → 127.0.0.1:7878   FIN_WAIT2 → CLOSE         8.583 µs  nc[4712]  (the socket is gone, FIN_WAIT2 goes on without it)",
+            "14:03:07.123456  #2    127.0.0.1:39709 → 127.0.0.1:7878   TIME_WAIT expired: FIN_WAIT2 for 500.0 ms, TIME_WAIT for 60.01 s",
+        ],
+    );
+}
+
+#[test]
+fn of_what_is_older_only_listeners_are_listed() {
+    let connection = Preexisting {
+        subject: samples::client().subject,
+        state: State::Established,
+        backlog_len: None,
+        backlog_max: None,
+        ..samples::preexisting()
+    };
+    check(
+        &[
+            Line::Preexisting(samples::preexisting()),
+            Line::Preexisting(connection),
+        ],
+        &[
+            "14:03:07.123456  #1    127.0.0.1:7878                     in LISTEN before                    server[4711]  (2 queued)",
         ],
     );
 }

@@ -1,0 +1,125 @@
+//! A look through the kernel's TCP sockets, by its own iterator.
+//!
+//! ```text
+//! int bpf_iter_tcp(struct bpf_iter_meta *meta, struct sock_common *sk_common, uid_t uid)    5.10 to 6.18
+//! ```
+//! <https://elixir.bootlin.com/linux/v6.12/source/net/ipv4/tcp_ipv4.c#L3383>
+//!
+//! Runs in the process that reads the iterator, once for each socket of the network namespace that
+//! it was made in, with that socket locked: listeners, connections, request sockets and TIME_WAIT
+//! buckets. What it writes goes to that reader, not into the ring buffer, so none of it is lost:
+//! when the reader's buffer is full the kernel runs it for the same socket once more.
+
+use aya_ebpf::bindings::seq_file;
+use aya_ebpf::helpers::generated::bpf_seq_write;
+use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
+use tcptrace_ebpf::abi::{Header, Socket, SocketRecord, VERSION, hook, kind, state_flag, tally};
+
+use crate::filter;
+use crate::maps::{self, count};
+use crate::memory::{Memory, Probed};
+use crate::settings::{SOCKET_INO, TW_SUBSTATE};
+use crate::sock::{SOCK_DEAD, SOCK_DONE, Sock};
+
+/// include/net/tcp_states.h
+const TCP_TIME_WAIT: u8 = 6;
+const TCP_NEW_SYN_RECV: u8 = 12;
+
+/// `struct bpf_iter__tcp`, whose members the kernel pads to eight bytes each.
+#[repr(C)]
+pub struct IterTcp {
+    meta: *const IterMeta,
+    /// Null when there are no more.
+    sk: *const u8,
+}
+
+/// The beginning of `struct bpf_iter_meta`.
+#[repr(C)]
+struct IterMeta {
+    seq: *mut seq_file,
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/tcp")]
+pub fn socket_iterator(ctx: *const IterTcp) -> i32 {
+    // SAFETY: the kernel hands over a struct bpf_iter__tcp, and its verifier checks each load.
+    let (seq, sk) = unsafe { ((*(*ctx).meta).seq, (*ctx).sk) };
+    if !sk.is_null() {
+        shown(seq, sk);
+    }
+    0
+}
+
+#[inline(always)]
+fn shown(seq: *mut seq_file, ptr: *const u8) {
+    let sock = Sock::<Probed>::new(ptr);
+    let state = sock.state();
+    if state == TCP_NEW_SYN_RECV {
+        return;
+    }
+    let is_bucket = state == TCP_TIME_WAIT;
+    let ends = sock.ends_in_common();
+    if !filter::passes(&ends) {
+        count(hook::SOCKET_ITERATOR, |counters| {
+            counters.seen += 1;
+            counters.filtered += 1;
+        });
+        return;
+    }
+    let mut socket = Socket {
+        sk: sock.id(),
+        cookie: sock.cookie(),
+        inode: 0,
+        netns: sock.netns(),
+        uid: 0,
+        backlog_len: 0,
+        backlog_max: 0,
+        lport: ends.lport,
+        rport: ends.rport,
+        state,
+        substate: 0,
+        flags: 0,
+        reserved: 0,
+    };
+    // A bucket is smaller than a socket: each is asked for what it has.
+    if is_bucket {
+        // SAFETY: a struct inet_timewait_sock.
+        socket.substate = unsafe { Probed::read(ptr, &TW_SUBSTATE) };
+    } else {
+        let sk_flags = sock.flags();
+        let flag = |holds: bool, bit: u8| if holds { bit } else { 0 };
+        socket.uid = sock.uid();
+        socket.backlog_len = sock.backlog_len();
+        socket.backlog_max = sock.backlog_max();
+        socket.flags = flag(sock.held(), state_flag::HELD)
+            | flag(sk_flags & SOCK_DONE != 0, state_flag::FIN_RECEIVED)
+            | flag(sk_flags & SOCK_DEAD != 0, state_flag::ORPHANED);
+        if sock.held() {
+            // SAFETY: a struct socket is the first half of a struct socket_alloc.
+            socket.inode = unsafe { Probed::read(sock.socket(), &SOCKET_INO) };
+        }
+    }
+    let record = SocketRecord {
+        header: Header {
+            // After the reads: an event of this socket that is older is in them.
+            mono_ns: unsafe { bpf_ktime_get_ns() },
+            lost: maps::tally(tally::LOST) as u32,
+            cpu: unsafe { bpf_get_smp_processor_id() } as u16,
+            kind: kind::SOCKET,
+            version: VERSION,
+        },
+        socket,
+        addrs: ends.addrs.as_v6(),
+    };
+    // SAFETY: the record is as long as it is said to be.
+    let written = unsafe {
+        bpf_seq_write(
+            seq,
+            (&raw const record).cast(),
+            size_of::<SocketRecord>() as u32,
+        )
+    };
+    if written == 0 {
+        count(hook::SOCKET_ITERATOR, |counters| counters.seen += 1);
+    }
+}

@@ -1,0 +1,127 @@
+//! Looks through the kernel's sockets, one network namespace after the other.
+//!
+//! An iterator walks the namespace of the thread that makes it (`bpf_iter_init_seq_net`,
+//! fs/proc/proc_net.c), so a thread of its own enters each. Namespaces are found where a process
+//! or `ip netns` shows them; entering one of them wants CAP_SYS_ADMIN.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::anyhow;
+use aya::Ebpf;
+use aya::programs::Iter;
+use tcptrace_ebpf::abi;
+use zerocopy::FromBytes;
+
+use super::ring::Batch;
+use crate::clock::mono_now_ns;
+
+const PROGRAM: &str = "socket_iterator";
+
+/// What one namespace had.
+pub struct Look {
+    pub netns: u32,
+    /// CLOCK_MONOTONIC, nanoseconds.
+    pub began_ns: u64,
+    pub ended_ns: u64,
+    /// Records of [`abi::kind::SOCKET`].
+    pub found: Batch,
+    /// The descriptors' inodes in them.
+    pub inodes: BTreeSet<u64>,
+}
+
+/// Looks through these namespaces, all that can be found when `only` is `None`. One that cannot be
+/// found or entered has no [`Look`].
+pub fn look(ebpf: &mut Ebpf, only: Option<&BTreeSet<u32>>) -> Vec<Look> {
+    let mut namespaces = namespaces();
+    if let Some(only) = only {
+        namespaces.retain(|netns, _| only.contains(netns));
+    }
+    let looks = namespaces.into_iter();
+    looks
+        .filter_map(|(netns, path)| look_into(ebpf, netns, &path).ok())
+        .collect()
+}
+
+fn look_into(ebpf: &mut Ebpf, netns: u32, path: &Path) -> anyhow::Result<Look> {
+    let program: &mut Iter = ebpf
+        .program_mut(PROGRAM)
+        .ok_or_else(super::no_map)?
+        .try_into()?;
+    let began_ns = mono_now_ns();
+    let bytes = std::thread::scope(|scope| {
+        let reader = scope.spawn(|| -> anyhow::Result<Vec<u8>> {
+            enter(netns, path)?;
+            let link = program.attach()?;
+            let mut bytes = vec![];
+            program
+                .take_link(link)?
+                .into_file()?
+                .read_to_end(&mut bytes)?;
+            Ok(bytes)
+        });
+        reader.join().map_err(|_| anyhow!("the reader panicked"))?
+    })?;
+    let records = bytes.chunks_exact(size_of::<abi::SocketRecord>());
+    Ok(Look {
+        netns,
+        began_ns,
+        ended_ns: mono_now_ns(),
+        inodes: records
+            .clone()
+            .filter_map(|record| abi::SocketRecord::read_from_bytes(record).ok())
+            .map(|record| record.socket.inode)
+            .collect(),
+        found: records.collect(),
+    })
+}
+
+/// Takes the calling thread into a namespace, unless it is there already.
+fn enter(netns: u32, path: &Path) -> io::Result<()> {
+    if inode("/proc/thread-self/ns/net") == Some(netns) {
+        return Ok(());
+    }
+    let namespace = File::open(path)?;
+    // The process that had shown it may be gone, and another one have its number.
+    if namespace.metadata()?.ino() != u64::from(netns) {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    // SAFETY: an open descriptor; the thread is ours and ends soon.
+    match unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The namespaces that a thread lives in, or that `ip netns` has named, by inode.
+fn namespaces() -> BTreeMap<u32, PathBuf> {
+    let named = entries("/run/netns".as_ref());
+    let processes = entries("/proc".as_ref()).filter(|path| is_number(path));
+    let threads = processes.flat_map(|process| entries(&process.join("task")));
+    let mut found = BTreeMap::new();
+    for path in threads.map(|thread| thread.join("ns/net")).chain(named) {
+        if let Some(netns) = inode(&path) {
+            found.entry(netns).or_insert(path);
+        }
+    }
+    found
+}
+
+fn inode(path: impl AsRef<Path>) -> Option<u32> {
+    Some(fs::metadata(path).ok()?.ino() as u32)
+}
+
+/// What is in a folder; nothing when that cannot be read.
+pub(super) fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    let entries = fs::read_dir(folder).into_iter().flatten();
+    entries.filter_map(|entry| Some(entry.ok()?.path()))
+}
+
+pub(super) fn is_number(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
+}

@@ -1,0 +1,91 @@
+//! Sockets that are older than the trace, as a look at its start finds them.
+
+use std::collections::BTreeMap;
+
+use super::Correlator;
+use super::connection::Connection;
+use super::socket::{Owner, Socket};
+use crate::event::{Event, Found, State, Task};
+use crate::fields::{Line, PidSource, Preexisting, Side};
+
+/// What a look at the start of the trace brings.
+#[derive(Default)]
+pub(super) struct Import {
+    /// Who has the sockets, by their descriptors' inodes.
+    owners: BTreeMap<u64, Task>,
+    /// When it was over. A socket that a later look finds unknown is one whose birth was lost.
+    until_ns: u64,
+}
+
+impl Correlator {
+    /// Announces what a look at the start finds: the sockets found until `until_ns` (CLOCK_MONOTONIC,
+    /// nanoseconds) are older than the trace, and these processes have them, by inode.
+    pub fn import(&mut self, owners: BTreeMap<u64, Task>, until_ns: u64) {
+        self.import = Import { owners, until_ns };
+    }
+
+    /// A look has found a socket. What an event has shown already is known better.
+    pub(super) fn found(&mut self, event: &Event, found: &Found, out: &mut Vec<Line>) {
+        if found.is_bucket {
+            self.bucket_found(event, found, out);
+        } else if event.mono_ns > self.import.until_ns || found.state == State::Close {
+            // Nothing that is older than the trace.
+        } else if found.state == State::Listen {
+            self.listener_found(event, found, out);
+        } else {
+            self.connection_found(event, found, out);
+        }
+    }
+
+    fn listener_found(&mut self, event: &Event, found: &Found, out: &mut Vec<Line>) {
+        let known = self.listeners.at_sk(found.sk);
+        if known.is_some_and(|id| !self.listeners.is_closed(id)) {
+            return;
+        }
+        self.vacate(found.sk, event.mono_ns, out);
+        let socket = self.socket_found(found, Some(Side::Listener));
+        out.push(preexisting(event, found, &socket));
+        self.listeners.open(found.sk, socket, None);
+    }
+
+    fn connection_found(&mut self, event: &Event, found: &Found, out: &mut Vec<Line>) {
+        if self.open.contains_key(&found.sk) || self.queued_closed.contains_key(&found.sk) {
+            return;
+        }
+        self.vacate(found.sk, event.mono_ns, out);
+        let side = match found.state {
+            // Only clones of a listener inherit sk_max_ack_backlog, only connect() leads here.
+            _ if found.backlog_max > 0 => Some(Side::Server),
+            State::SynSent => Some(Side::Client),
+            _ => None,
+        };
+        let socket = self.socket_found(found, side);
+        out.push(preexisting(event, found, &socket));
+        let mut connection = Connection::preexisting(socket, event, found, self.losses);
+        self.attribute(&mut connection);
+        self.open.insert(found.sk, connection);
+    }
+
+    fn socket_found(&mut self, found: &Found, side: Option<Side>) -> Socket {
+        let conn = self.next_conn();
+        let mut socket = Socket::found(conn, side, found.netns, found.tuple, found.state);
+        socket.cookie = found.cookie;
+        let owner = found.inode.and_then(|it| self.import.owners.get(&it));
+        socket.owner = owner.map(|&task| Owner {
+            task,
+            source: PidSource::Snapshot,
+        });
+        socket
+    }
+}
+
+fn preexisting(event: &Event, found: &Found, socket: &Socket) -> Line {
+    let queue = |n| (found.state == State::Listen).then_some(n);
+    Line::Preexisting(Preexisting {
+        mono_ns: event.mono_ns,
+        subject: socket.subject(socket.owner),
+        state: found.state,
+        backlog_len: queue(found.backlog_len),
+        backlog_max: queue(found.backlog_max),
+    })
+}

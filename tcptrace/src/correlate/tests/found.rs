@@ -1,0 +1,133 @@
+//! Sockets that are older than the trace.
+
+use super::*;
+use crate::event::Found;
+use crate::fields::{PidSource, Preexisting};
+
+const INODE: u64 = 4711;
+
+/// A socket as a look finds it.
+fn found(sock: &Sock, state: State) -> Found {
+    Found {
+        sk: sock.sk,
+        cookie: None,
+        netns: NETNS,
+        tuple: sock.tuple,
+        state,
+        is_bucket: false,
+        held: true,
+        inode: Some(INODE),
+        backlog_len: 3,
+        backlog_max: sock.backlog_max,
+    }
+}
+
+/// A trace whose look at the start finds `listener()`, as conn 1.
+fn with_old_listener() -> Trace {
+    let mut t = trace();
+    t.correlator.import([(INODE, server())].into(), START + MS);
+    t.finds(found(&listener(), Listen));
+    t
+}
+
+fn preexisting(t: &Trace) -> Vec<&Preexisting> {
+    let only = t.lines.iter().filter_map(|line| match line {
+        Line::Preexisting(x) => Some(x),
+        _ => None,
+    });
+    only.collect()
+}
+
+#[test]
+fn a_listener_has_its_queue_and_its_process() {
+    let t = with_old_listener();
+    let lines = preexisting(&t);
+    let [line] = lines[..] else {
+        panic!("{lines:?}");
+    };
+    assert_eq!(
+        (line.state, line.subject.side),
+        (Listen, Some(Side::Listener))
+    );
+    assert_eq!((line.backlog_len, line.backlog_max), (Some(3), Some(128)));
+    assert_eq!(line.subject.pid, Some(server().pid));
+    assert_eq!(line.subject.pid_source, Some(PidSource::Snapshot));
+}
+
+#[test]
+fn the_first_accept_on_an_old_listener_is_fully_told() {
+    let mut t = with_old_listener();
+    t.establish(&child(2));
+    let presumed = t.last_transition().subject.clone();
+    assert_eq!(presumed.pid, Some(server().pid));
+    assert_eq!(presumed.pid_source, Some(PidSource::Presumed));
+    t.accept(listener().accepts(&child(2), Called::At(t.now)));
+    assert_eq!(t.last_accept().listener, Some(1));
+    let totals = t.finish();
+    assert_eq!(t.verdict(2), Verdict::Queued);
+    assert!(t.connection(2).complete);
+    assert_eq!(totals.listeners[0].conn, Some(1));
+}
+
+#[test]
+fn an_old_connection_goes_on_and_is_incomplete() {
+    let mut t = with_old_listener();
+    t.finds(found(&child(2), Established));
+    t.finds(found(&client(3), Established));
+    let sides: Vec<_> = preexisting(&t).iter().map(|x| x.subject.side).collect();
+    assert_eq!(sides, [Some(Side::Listener), Some(Side::Server), None]);
+    t.walk(&child(2), &[Established, CloseWait, LastAck, Close]);
+    t.walk(&client(3), &[Established, FinWait1, FinWait2, Close]);
+    for conn in [2, 3] {
+        let line = t.connection(conn);
+        assert_eq!((line.complete, line.established_mono_ns), (false, None));
+    }
+    assert_eq!(t.verdict(2), Verdict::Unknown);
+    t.finish();
+    assert_eq!(t.connections().len(), 2);
+}
+
+#[test]
+fn what_nothing_happens_to_has_one_line() {
+    let mut t = with_old_listener();
+    t.finds(found(&child(2), Established));
+    let totals = t.finish();
+    assert_eq!(t.lines.len(), 2);
+    assert_eq!(totals, Totals::default());
+}
+
+#[test]
+fn an_event_knows_better_than_a_look() {
+    let mut t = trace();
+    t.correlator.import([].into(), START + MS);
+    t.set(listener().enters_by(server(), Close, Listen));
+    t.establish(&child(2));
+    t.finds(found(&listener(), Listen));
+    t.finds(found(&child(2), SynRecv));
+    assert!(preexisting(&t).is_empty());
+    t.finish();
+    assert!(t.connection(2).complete);
+}
+
+#[test]
+fn a_later_look_finds_nothing_older_than_the_trace() {
+    let mut t = with_old_listener();
+    t.wait(1_000 * MS);
+    t.finds(found(&child(2), Established));
+    assert_eq!(preexisting(&t).len(), 1);
+}
+
+#[test]
+fn one_that_waits_in_the_queue_is_not_held() {
+    let mut t = with_old_listener();
+    t.finds(Found {
+        held: false,
+        inode: None,
+        ..found(&child(2), Established)
+    });
+    assert_eq!(preexisting(&t)[1].subject.pid, None);
+    t.accept(listener().accepts(&child(2), Called::At(t.now)));
+    assert_eq!(t.last_accept().subject.conn, Some(2));
+    t.finish();
+    assert!(!t.connection(2).complete);
+}

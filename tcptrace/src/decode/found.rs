@@ -1,0 +1,98 @@
+//! Records of [`abi::kind::SOCKET`].
+
+use tcptrace_ebpf::abi;
+
+use super::{Rest, Undecodable, ip, nonzero, state, tuple};
+use crate::event::{Found, Sk, State};
+
+pub(super) fn found(rest: &mut Rest) -> Result<Found, Undecodable> {
+    let socket: abi::Socket = rest.take()?;
+    let addrs: abi::Addrs6 = rest.take()?;
+    let own_state = state("state", socket.state)?;
+    let is_bucket = own_state == State::TimeWait;
+    Ok(Found {
+        sk: Sk(socket.sk),
+        cookie: nonzero(socket.cookie),
+        netns: socket.netns,
+        tuple: tuple(ip(addrs.laddr), socket.lport, ip(addrs.raddr), socket.rport),
+        state: match is_bucket {
+            true => state("substate", socket.substate)?,
+            false => own_state,
+        },
+        is_bucket,
+        held: socket.flags & abi::state_flag::HELD != 0,
+        inode: nonzero(socket.inode),
+        backlog_len: socket.backlog_len,
+        backlog_max: socket.backlog_max,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use zerocopy::IntoBytes;
+
+    use super::*;
+    use crate::decode::decode;
+    use crate::event::Kind;
+
+    const RECORD: abi::SocketRecord = abi::SocketRecord {
+        header: abi::Header {
+            mono_ns: 1,
+            lost: 0,
+            cpu: 0,
+            kind: abi::kind::SOCKET,
+            version: abi::VERSION,
+        },
+        socket: abi::Socket {
+            sk: 0x1000,
+            cookie: 0,
+            inode: 4711,
+            netns: 5,
+            uid: 0,
+            backlog_len: 1,
+            backlog_max: 128,
+            lport: 7878,
+            rport: 0,
+            state: 10,
+            substate: 0,
+            flags: abi::state_flag::HELD,
+            reserved: 0,
+        },
+        addrs: abi::Addrs6 {
+            laddr: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, 1],
+            raddr: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0],
+        },
+    };
+
+    fn decoded(record: &abi::SocketRecord) -> Found {
+        let Kind::Found(found) = decode(record.as_bytes()).unwrap().kind else {
+            panic!();
+        };
+        found
+    }
+
+    #[test]
+    fn a_listener_has_no_peer() {
+        let found = decoded(&RECORD);
+        assert_eq!((found.state, found.is_bucket), (State::Listen, false));
+        assert_eq!((found.tuple.family(), found.tuple.raddr), (4, None));
+        assert_eq!((found.inode, found.held), (Some(4711), true));
+    }
+
+    #[test]
+    fn a_bucket_is_in_its_substate() {
+        let mut record = RECORD;
+        record.socket.state = 6;
+        record.socket.substate = 5;
+        let found = decoded(&record);
+        assert_eq!((found.state, found.is_bucket), (State::FinWait2, true));
+    }
+
+    #[test]
+    fn what_is_cut_is_short() {
+        let whole = RECORD.as_bytes();
+        for len in 0..whole.len() {
+            assert_eq!(decode(&whole[..len]), Err(Undecodable::Short(len)));
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! What a look through the kernel's sockets finds.
+
+use super::{Sk, State, Tuple};
+
+/// A socket, or the bucket that is left of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    pub sk: Sk,
+    pub cookie: Option<u64>,
+    pub netns: u32,
+    pub tuple: Tuple,
+    /// A bucket's is its substate, FIN_WAIT2 or TIME_WAIT.
+    pub state: State,
+    /// It is a bucket: its socket is gone.
+    pub is_bucket: bool,
+    /// A process has a descriptor of it.
+    pub held: bool,
+    /// The number in that descriptor's `socket:[…]`.
+    pub inode: Option<u64>,
+    /// `sk_ack_backlog`: connections in a listener's accept queue.
+    pub backlog_len: u32,
+    /// `sk_max_ack_backlog`: above 0 proves that it is, or was cloned from, a listener.
+    pub backlog_max: u32,
+}
+
+/// A look through a network namespace is over: what was there all along has been found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Looked {
+    pub netns: u32,
+    /// When it began, CLOCK_MONOTONIC in nanoseconds.
+    pub began_ns: u64,
+}

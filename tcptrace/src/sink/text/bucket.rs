@@ -1,0 +1,46 @@
+//! What the kernel keeps of a connection when its socket is gone.
+
+use std::io;
+
+use super::Text;
+use crate::duration::Human;
+use crate::fields::{BucketEnd, Source, TimeWait, Transition};
+
+impl Text {
+    /// Says of a CLOSE that it is the socket's, and not the connection's, and of a change that was
+    /// found by a look that it came before.
+    pub(super) fn bucket(&mut self, x: &Transition) {
+        if let Some(state) = x.bucket {
+            self.detail(format_args!(
+                "the socket is gone, {state} goes on without it"
+            ));
+        }
+        if x.source == Source::SocketIterator {
+            self.detail("noticed by a look, it came earlier");
+        }
+    }
+
+    /// `TIME_WAIT expired: FIN_WAIT2 for 500.0 ms, TIME_WAIT for 60.01 s`
+    pub(super) fn time_wait(&mut self, x: &TimeWait) -> io::Result<()> {
+        self.begin(x.mono_ns, &x.subject, x.subject.conn);
+        let end = match x.ended {
+            Some(BucketEnd::Expired) => "expired",
+            Some(BucketEnd::Reused) => "was reused",
+            Some(BucketEnd::Reset) => "was reset",
+            Some(BucketEnd::Purged) => "ended with its namespace",
+            Some(BucketEnd::Gone) => "is over",
+            None => "not seen to end",
+        };
+        self.row.plain(format_args!("{} {end}", x.state));
+        let times = [("FIN_WAIT2", x.fin_wait2_ns), ("TIME_WAIT", x.time_wait_ns)];
+        let mut before = ": ";
+        for (state, ns) in times {
+            if let Some(ns) = ns {
+                self.row
+                    .plain(format_args!("{before}{state} for {}", Human(ns)));
+                before = ", ";
+            }
+        }
+        self.end()
+    }
+}

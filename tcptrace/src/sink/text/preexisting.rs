@@ -1,0 +1,33 @@
+//! What is older than the trace.
+
+use std::io;
+
+use super::words::Who;
+use super::{IN_STATE, PROCESS, Text};
+use crate::fields::{Preexisting, Side};
+
+impl Text {
+    /// `LISTEN since before the trace, 2 queued`. Of connections only in full: there may be
+    /// thousands, and each shows as soon as something happens to it.
+    pub(super) fn preexisting(&mut self, x: &Preexisting) -> io::Result<()> {
+        if x.subject.side != Some(Side::Listener) && !self.style.verbose {
+            return Ok(());
+        }
+        self.begin(x.mono_ns, &x.subject, x.subject.conn);
+        self.row.plain(format_args!("in {} before", x.state));
+        self.row
+            .column(IN_STATE)
+            .column(PROCESS)
+            .plain(Who(&x.subject));
+        if let Some(queued @ 1..) = x.backlog_len {
+            self.detail(format_args!("{queued} queued"));
+        }
+        if self.style.verbose {
+            if let Some(limit) = x.backlog_max {
+                self.detail(format_args!("queue limit {limit}"));
+            }
+            self.identity(&x.subject);
+        }
+        self.end()
+    }
+}

@@ -1,0 +1,172 @@
+//! Listeners and connections that are older than the trace: shown at its start, and continued.
+
+use tests::task::pid;
+use tests::trace::NULL;
+use tests::traffic::*;
+use tests::{Lab, Line, Tracer};
+
+/// Waits for the look at the start: the lines about these ports.
+fn wait_for_old(tracer: &Tracer, n: usize, port: u16) -> Vec<Line> {
+    tracer.wait_for(n, "what is older than the trace", |line| {
+        line.is("preexisting") && (line["lport"] == port || line["rport"] == port)
+    })
+}
+
+#[test]
+fn the_first_accept_on_an_old_listener_is_fully_told() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let listener = listen(port);
+
+    let tracer = lab.trace();
+    let old = wait_for_old(&tracer, 1, port);
+    let client = connect(port);
+    let server = accept(&listener).stream;
+    close(client, server);
+    tracer.wait_for_ends(2);
+    let trace = tracer.stop();
+
+    old[0].shows(&[
+        ("side", &"listener"),
+        ("state", &"LISTEN"),
+        ("laddr", &"127.0.0.1"),
+        ("raddr", &NULL),
+        ("backlog_len", &0),
+        ("backlog_max", &512),
+        ("pid", &pid()),
+        ("tid", &NULL),
+        ("pid_source", &"snapshot"),
+    ]);
+    trace.accept().shows(&[("listener", &old[0]["conn"])]);
+    trace
+        .server()
+        .shows(&[("verdict", &"queued"), ("complete", &true)]);
+    assert_eq!(trace.listener_summary(port)["conn"], old[0]["conn"]);
+}
+
+#[test]
+fn a_connection_in_an_old_queue_is_counted_and_named_when_it_is_accepted() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let listener = listen(port);
+    let client = connect(port);
+
+    let tracer = lab.trace();
+    let old = wait_for_old(&tracer, 3, port);
+    let accepted = accept(&listener);
+    tracer.wait_for(1, "the accept", |line| line.is("accept"));
+    let trace = tracer.stop();
+
+    let of = |side: &str| {
+        let mut lines = old.iter().filter(|line| line["side"] == side);
+        let only = lines.next().expect("a line of that side");
+        assert!(lines.next().is_none());
+        only
+    };
+    of("listener").shows(&[("backlog_len", &1)]);
+    of("server").shows(&[
+        ("state", &"ESTABLISHED"),
+        ("rport", &port_of(&client)),
+        ("pid", &NULL),
+        ("backlog_len", &NULL),
+    ]);
+    trace.accept().shows(&[
+        ("conn", &of("server")["conn"]),
+        ("listener", &of("listener")["conn"]),
+    ]);
+    trace.server().shows(&[("complete", &false)]);
+    drop(accepted);
+}
+
+#[test]
+fn an_old_connection_continues_under_its_number() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let listener = listen(port);
+    let client = connect(port);
+    let server = accept(&listener).stream;
+    let client_port = port_of(&client);
+
+    let tracer = lab.trace();
+    let old = wait_for_old(&tracer, 3, port);
+    close(client, server);
+    tracer.wait_for_ends(2);
+    let trace = tracer.stop();
+
+    let ends: Vec<&Line> = trace.own("connection").collect();
+    assert_eq!(ends.len(), 2);
+    for end in ends {
+        let mut same = old.iter().filter(|line| line["conn"] == end["conn"]);
+        let begun = same.next().expect("it was shown at the start");
+        begun.shows(&[("state", &"ESTABLISHED"), ("lport", &end["lport"])]);
+        // Only a server's socket shows which side it is.
+        let side = match begun["lport"] == client_port {
+            true => NULL,
+            false => "server".into(),
+        };
+        assert_eq!(begun["side"], side);
+        end.shows(&[("complete", &false), ("established_mono_ns", &NULL)]);
+    }
+}
+
+#[test]
+fn what_nothing_happens_to_has_only_its_line_at_the_start() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let listener = listen(port);
+    let client = connect(port);
+    let server = accept(&listener).stream;
+
+    let tracer = lab.trace();
+    wait_for_old(&tracer, 3, port);
+    let trace = tracer.stop();
+    assert_eq!(trace.own("connection").count(), 0);
+    drop((client, server, listener));
+}
+
+#[test]
+fn a_filter_holds_for_what_is_older_too() {
+    let lab = Lab::new();
+    let (port, other) = (lab.port(), lab.port());
+    let (_listener, _other) = (listen(port), listen(other));
+    let tracer = lab.trace_with(&["-p", &port.to_string()]);
+    wait_for_old(&tracer, 1, port);
+    let trace = tracer.stop_filtered(|ends| ends.lport == port || ends.rport == port);
+    let ports: Vec<_> = trace
+        .own("preexisting")
+        .map(|line| &line["lport"])
+        .collect();
+    assert_eq!(ports, [port]);
+}
+
+#[test]
+fn a_namespace_that_only_a_thread_lives_in_is_looked_through() {
+    // The tracer starts in the namespace of the machine.
+    let (started, start) = std::sync::mpsc::channel();
+    let (listening, port) = std::sync::mpsc::channel();
+    let other = std::thread::spawn(move || {
+        let lab = Lab::new();
+        let listener = listen(lab.port());
+        let own = listener.local_addr().expect("an address").port();
+        listening.send((own, lab.netns.inode)).expect("a tracer");
+        start.recv().expect("the end of the trace");
+        drop(listener);
+    });
+    let (port, netns) = port.recv().expect("a listener");
+    let lab = Lab::new();
+    let mut tracer = lab.trace();
+    tracer
+        .process()
+        .stdout()
+        .wait_until("the old listener", |lines| {
+            let mut lines = lines.iter().map(|line| Line::parse(line));
+            lines
+                .any(|line| {
+                    line.is("preexisting") && line["lport"] == port && line["netns"] == netns
+                })
+                .then_some(())
+        });
+    tracer.stop();
+    started.send(()).expect("the other thread");
+    other.join().expect("the other thread");
+}
