@@ -14,6 +14,7 @@ pub const VERSION: u8 = 1;
 pub mod kind {
     pub const SET_STATE: u8 = 1;
     pub const ACCEPT: u8 = 2;
+    pub const SEGMENT: u8 = 11;
 }
 
 /// Bits of a payload's `sections`: what follows the payload, in this order.
@@ -148,6 +149,44 @@ pub struct AcceptEnds {
     pub listener: [u8; 16],
 }
 
+/// What [`Segment::direction`] can be.
+pub mod direction {
+    /// On its way to a device: the own end sent it.
+    pub const OUT: u8 = 1;
+    /// From a device: the own end is to receive it.
+    pub const IN: u8 = 2;
+}
+
+/// A TCP segment passed a network device. Always followed by addresses.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Segment {
+    /// `sk_buff.sk`: who sent it, a `struct sock` or what begins like one. 0 for a received one.
+    pub sk: u64,
+    /// Inode of the device's network namespace.
+    pub netns: u32,
+    /// `net_device.ifindex`
+    pub ifindex: u32,
+    pub seq: u32,
+    /// The header's field, whether the flag says that it means something or not.
+    pub ack: u32,
+    /// Bytes of payload.
+    pub len: u32,
+    /// Ports in host order.
+    pub lport: u16,
+    pub rport: u16,
+    /// As in the header: not scaled.
+    pub window: u16,
+    /// The control bits as in the header (RFC 9293 section 3.1).
+    pub flags: u8,
+    /// [`direction`]
+    pub direction: u8,
+    /// `skc_state` of `sk`, 0 without one.
+    pub sk_state: u8,
+    pub sections: u8,
+    pub reserved: u16,
+}
+
 /// Section: who was running. Present only where that is the socket's own user.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -180,7 +219,8 @@ pub struct Addrs6 {
 pub mod hook {
     pub const SET_STATE: u32 = 0;
     pub const ACCEPT: u32 = 1;
-    pub const COUNT: u32 = 2;
+    pub const SEGMENT: u32 = 11;
+    pub const COUNT: u32 = 12;
 }
 
 /// One hook's counters on one CPU: `seen` = records submitted + `filtered` + `lost`.
@@ -272,6 +312,15 @@ macro_rules! for_each_offset {
             PROTO_ACCEPT_ARG_ERR = "proto_accept_arg.err";
             REGS_ORIG_AX = "pt_regs.orig_ax";
             REGS_DI = "pt_regs.di";
+            SKB_HEAD = "sk_buff.head";
+            SKB_DATA = "sk_buff.data";
+            SKB_LEN = "sk_buff.len";
+            SKB_NETWORK_HEADER = "sk_buff.network_header";
+            SKB_PROTOCOL = "sk_buff.protocol";
+            SKB_DEV = "sk_buff.dev";
+            SKB_SK = "sk_buff.sk";
+            DEV_IFINDEX = "net_device.ifindex";
+            DEV_NET = "net_device.nd_net.net";
         }
     };
 }

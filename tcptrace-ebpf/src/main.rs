@@ -14,6 +14,7 @@ mod hooks;
 mod maps;
 mod memory;
 mod settings;
+mod skb;
 mod sock;
 mod task;
 

@@ -1,5 +1,7 @@
 //! Bytes of a record to an [`Event`]. Any bytes are answered; none panics.
 
+mod segment;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use tcptrace_ebpf::abi;
@@ -37,6 +39,7 @@ pub fn decode(record: &[u8]) -> Result<Event, Undecodable> {
     let kind = match header.kind {
         abi::kind::SET_STATE => Kind::SetState(set_state(&mut rest)?),
         abi::kind::ACCEPT => Kind::Accept(accept(&mut rest)?),
+        abi::kind::SEGMENT => Kind::Segment(segment::segment(&mut rest)?),
         other => return Err(Undecodable::Kind(other)),
     };
     Ok(Event {
@@ -64,16 +67,7 @@ impl Rest<'_> {
 
 fn set_state(rest: &mut Rest) -> Result<SetState, Undecodable> {
     let payload: abi::SetState = rest.take()?;
-    let (laddr, raddr) = if payload.sections & abi::section::V4 != 0 {
-        let addrs: abi::Addrs4 = rest.take()?;
-        (
-            IpAddr::V4(Ipv4Addr::from(addrs.laddr)),
-            IpAddr::V4(Ipv4Addr::from(addrs.raddr)),
-        )
-    } else {
-        let addrs: abi::Addrs6 = rest.take()?;
-        (ip(addrs.laddr), ip(addrs.raddr))
-    };
+    let (laddr, raddr) = addrs(rest, payload.sections)?;
     let task = if payload.sections & abi::section::TASK != 0 {
         Some(task(rest.take()?))
     } else {
@@ -105,6 +99,20 @@ fn set_state(rest: &mut Rest) -> Result<SetState, Undecodable> {
         backlog_max: payload.backlog_max,
         err: nonzero(payload.err),
     })
+}
+
+/// The own and the peer's address, from the section that `sections` announces.
+fn addrs(rest: &mut Rest, sections: u8) -> Result<(IpAddr, IpAddr), Undecodable> {
+    if sections & abi::section::V4 != 0 {
+        let addrs: abi::Addrs4 = rest.take()?;
+        Ok((
+            IpAddr::V4(Ipv4Addr::from(addrs.laddr)),
+            IpAddr::V4(Ipv4Addr::from(addrs.raddr)),
+        ))
+    } else {
+        let addrs: abi::Addrs6 = rest.take()?;
+        Ok((ip(addrs.laddr), ip(addrs.raddr)))
+    }
 }
 
 /// Process or softirq, from `sk_lock.owned`.

@@ -4,11 +4,15 @@
 //! CLOCK_MONOTONIC, addresses and ports are in host form, and what the kernel did not know yet is
 //! `None`.
 
+mod segment;
+
 use std::fmt;
 use std::net::IpAddr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use segment::{Direction, Segment, TcpFlags};
 
 /// A TCP state under its kernel name without `TCP_` (include/net/tcp_states.h).
 #[derive(
@@ -245,15 +249,18 @@ pub enum Hook {
     InetSockSetState,
     /// Calls and returns of `inet_csk_accept`, or of the system call around it.
     InetCskAccept,
+    /// Segments on the wire: the tracepoints `net:net_dev_start_xmit` and `net:netif_receive_skb`.
+    Segment,
 }
 
 impl Hook {
-    pub const ALL: [Hook; 2] = [Hook::InetSockSetState, Hook::InetCskAccept];
+    pub const ALL: [Hook; 3] = [Hook::InetSockSetState, Hook::InetCskAccept, Hook::Segment];
 
     pub fn name(self) -> &'static str {
         match self {
             Hook::InetSockSetState => "inet_sock_set_state",
             Hook::InetCskAccept => "inet_csk_accept",
+            Hook::Segment => "segment",
         }
     }
 }
@@ -274,6 +281,7 @@ pub struct Event {
 pub enum Kind {
     SetState(SetState),
     Accept(Accept),
+    Segment(Segment),
 }
 
 impl Kind {
@@ -282,6 +290,7 @@ impl Kind {
         match self {
             Kind::SetState(_) => Hook::InetSockSetState,
             Kind::Accept(_) => Hook::InetCskAccept,
+            Kind::Segment(_) => Hook::Segment,
         }
     }
 }

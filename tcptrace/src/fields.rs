@@ -7,6 +7,8 @@
 //! A line in memory carries monotonic time only; the wall clock time `ts` is added where it is
 //! written ([`Stamped`]).
 
+mod segment;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,6 +16,8 @@ use std::time::SystemTime;
 
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
+
+pub use segment::Segment;
 
 use crate::event::{Comm, Context, Hook, State, Witness};
 
@@ -114,7 +118,7 @@ impl Verdict {
     }
 }
 
-/// Common to `transition`, `accept` and `connection`: which socket, and whose.
+/// Common to `transition`, `accept`, `segment` and `connection`: which socket, and whose.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Subject {
     /// Number of the connection or listener, unique in the trace; null for an accept that failed.
@@ -342,6 +346,8 @@ pub struct Summary {
     /// Events that came too late to be put in order; 0 unless the machine stalls for milliseconds
     /// inside the kernel.
     pub late: u64,
+    /// Segments left out because they had been told at another device of the same namespace.
+    pub repeated_segments: u64,
     /// What happened at each listener.
     pub listeners: Vec<ListenerSummary>,
 }
@@ -352,6 +358,7 @@ pub enum Line {
     Session(Session),
     Transition(Transition),
     Accept(Accept),
+    Segment(Segment),
     Connection(Connection),
     Lost(Lost),
     Summary(Summary),
@@ -364,6 +371,7 @@ impl Line {
             Line::Session(x) => x.mono_ns,
             Line::Transition(x) => x.mono_ns,
             Line::Accept(x) => x.mono_ns,
+            Line::Segment(x) => x.mono_ns,
             Line::Connection(x) => x.mono_ns,
             Line::Lost(x) => x.mono_ns,
             Line::Summary(x) => x.mono_ns,

@@ -134,6 +134,9 @@ impl Pipeline {
             undecodable: 0,
             lines: vec![],
         };
+        if session.hooks.contains_key(&Hook::Segment) {
+            pipeline.correlator.expect_segments();
+        }
         // Written at once: it tells a reader that everything from here on is traced.
         pipeline.put(Line::Session(session));
         pipeline.flush();
@@ -208,6 +211,7 @@ impl Pipeline {
             incomplete: totals.incomplete,
             undecodable: self.undecodable,
             late: self.order.late(),
+            repeated_segments: totals.repeated_segments,
             listeners: totals.listeners,
         };
         self.put(Line::Summary(summary.clone()));

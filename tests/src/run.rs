@@ -119,7 +119,10 @@ impl Running {
         }
         // A scenario may have panicked while it looked at the lines.
         let lines = self.stdout.lines();
-        eprintln!("The last line of a process that still ran: {:?}", lines.last());
+        eprintln!(
+            "The last line of a process that still ran: {:?}",
+            lines.last()
+        );
     }
 
     /// Waits until it has ended by itself.

@@ -2,3 +2,4 @@
 
 mod inet_csk_accept;
 mod inet_sock_set_state;
+mod segment;

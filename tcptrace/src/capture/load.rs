@@ -84,6 +84,9 @@ pub fn load(request: &Request) -> Result<(Ebpf, Kernel), CaptureError> {
         .btf(Some(&btf))
         .verifier_log_level(VerifierLogLevel::default())
         .map_max_entries("EVENTS", ring_bytes);
+    if !request.segments {
+        loader.map_max_entries("AWAITED", 1);
+    }
     for (global, value) in &globals {
         loader.override_global(global, value, true);
     }

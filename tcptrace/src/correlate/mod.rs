@@ -8,6 +8,7 @@
 mod accept;
 mod connection;
 mod listener;
+mod segment;
 mod socket;
 mod stats;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use crate::event::{Event, Kind, SetState, Sk, State};
 use crate::fields::{Line, ListenerSummary, PidSource, Side, Verdict};
 use connection::{Connection, End, birth};
 use listener::Listeners;
+use segment::Segments;
 use socket::{Owner, Socket};
 
 /// The per-connection state machines of one trace.
@@ -39,6 +41,7 @@ pub struct Correlator {
     /// Server connections in CLOSE that accept() may still return.
     queued_closed: FxHashMap<Sk, Connection>,
     listeners: Listeners,
+    segments: Segments,
     totals: Totals,
 }
 
@@ -51,6 +54,8 @@ pub struct Totals {
     pub clients: u64,
     /// Connections of any side that are not `complete`.
     pub incomplete: u64,
+    /// Segments left out because another device of the same namespace had shown them.
+    pub repeated_segments: u64,
     /// By port, address and number.
     pub listeners: Vec<ListenerSummary>,
 }
@@ -66,6 +71,7 @@ impl Correlator {
             open: FxHashMap::default(),
             queued_closed: FxHashMap::default(),
             listeners: Listeners::default(),
+            segments: Segments::default(),
             totals: Totals::default(),
         }
     }
@@ -85,6 +91,7 @@ impl Correlator {
             }
             Kind::SetState(change) => self.transition(event, change, losses_before, out),
             Kind::Accept(accept) => self.accept(event, accept, losses_before, out),
+            Kind::Segment(segment) => self.segment(event, segment, out),
         }
     }
 
@@ -102,6 +109,7 @@ impl Correlator {
         rest.extend(self.queued_closed.drain().map(|(_, c)| c));
         self.end_all(rest, mono_ns, out);
         Totals {
+            repeated_segments: self.segments.repeats,
             listeners: std::mem::take(&mut self.listeners).summarize(),
             ..std::mem::take(&mut self.totals)
         }
@@ -183,6 +191,8 @@ impl Correlator {
             met
         });
         out.push(Line::Transition(connection.transition(event, change)));
+        self.segments
+            .bind(event.mono_ns, change.sk, &connection.socket);
         if connection.socket.state != State::Close {
             self.open.insert(change.sk, connection);
         } else if connection.may_be_queued_closed()
@@ -244,7 +254,9 @@ impl Correlator {
     fn end(&mut self, mut connection: Connection, mono_ns: u64, out: &mut Vec<Line>) {
         self.attribute(&mut connection);
         let listener_closed = listener_closed(&self.listeners, &connection);
-        let line = connection.line(&self.end_at(mono_ns, listener_closed));
+        let mut line = connection.line(&self.end_at(mono_ns, listener_closed));
+        self.segments
+            .unbind(&connection.socket, self.losses, &mut line);
         self.totals.incomplete += u64::from(!line.complete);
         match line.subject.side {
             Some(Side::Client) => self.totals.clients += 1,

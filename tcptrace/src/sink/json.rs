@@ -42,6 +42,7 @@ impl Sink for Json {
             Line::Session(x) => self.write("session", ts, x),
             Line::Transition(x) => self.write("transition", ts, x),
             Line::Accept(x) => self.write("accept", ts, x),
+            Line::Segment(x) => self.write("segment", ts, x),
             Line::Connection(x) => self.write("connection", ts, x),
             Line::Lost(x) => self.write("lost", ts, x),
             Line::Summary(x) => self.write("summary", ts, x),

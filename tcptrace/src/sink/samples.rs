@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use super::Sink;
 use crate::clock::Clock;
-use crate::event::{Comm, Context, Hook, State, Witness};
+use crate::event::{Comm, Context, Direction, Hook, State, TcpFlags, Witness};
 use crate::fields::*;
 
 /// The moment of every sample: 2026-03-01 14:03:07.123456789 UTC on [`clock`].
@@ -62,6 +62,7 @@ pub fn all() -> Vec<Line> {
         Line::Accept(accept()),
         Line::Accept(accept_with_verdict()),
         Line::Accept(failed_accept("EMFILE")),
+        Line::Segment(segment()),
         Line::Connection(connection()),
         Line::Connection(client()),
         Line::Connection(unknown()),
@@ -265,6 +266,24 @@ pub fn client() -> Connection {
     }
 }
 
+/// The SYN-ACK, as the client receives it.
+pub fn segment() -> Segment {
+    Segment {
+        mono_ns: NOW,
+        subject: client().subject,
+        direction: Direction::In,
+        flags: TcpFlags(0x12),
+        seq: u32::MAX,
+        ack: Some(1_000_001),
+        rel_seq: Some(0),
+        rel_ack: Some(1),
+        len: 0,
+        win: 65483,
+        ifindex: 1,
+        cpu: 1,
+    }
+}
+
 pub fn session() -> Session {
     Session {
         mono_ns: NOW,
@@ -347,6 +366,7 @@ pub fn summary() -> Summary {
         incomplete: 1,
         undecodable: 0,
         late: 0,
+        repeated_segments: 0,
         listeners: vec![listener, idle],
     }
 }

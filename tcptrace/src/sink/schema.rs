@@ -8,7 +8,9 @@ use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::{JsonSchema, Schema};
 use serde_json::{Value, json};
 
-use crate::fields::{Accept, Connection, Lost, SCHEMA, Session, Stamped, Summary, Transition};
+use crate::fields::{
+    Accept, Connection, Lost, SCHEMA, Segment, Session, Stamped, Summary, Transition,
+};
 
 /// The schema of any line: exactly one of the kinds, told apart by `event`.
 pub fn schema() -> Value {
@@ -19,6 +21,7 @@ pub fn schema() -> Value {
         kind::<Session>("session", &mut generator),
         kind::<Transition>("transition", &mut generator),
         kind::<Accept>("accept", &mut generator),
+        kind::<Segment>("segment", &mut generator),
         kind::<Connection>("connection", &mut generator),
         kind::<Lost>("lost", &mut generator),
         kind::<Summary>("summary", &mut generator),

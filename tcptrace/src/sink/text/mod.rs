@@ -8,6 +8,7 @@
 mod header;
 mod paint;
 mod row;
+mod segment;
 mod summary;
 mod time;
 mod words;
@@ -242,6 +243,7 @@ impl Sink for Text {
             Line::Session(x) => header::write(&mut self.row, &mut self.out, x, self.style.zone),
             Line::Transition(x) => self.transition(x),
             Line::Accept(x) => self.accept(x),
+            Line::Segment(x) => self.segment(x),
             Line::Connection(x) => self.connection(x),
             Line::Lost(x) => self.lost(x),
             Line::Summary(x) => summary::write(&mut self.row, &mut self.out, x),
