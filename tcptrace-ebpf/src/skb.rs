@@ -135,16 +135,24 @@ impl<M: Memory> Skb<M> {
         unsafe { M::read(self.ptr, offset) }
     }
 
+    /// A pointer to something that is read by the helper. Loaded directly, it would be one that
+    /// the verifier wants compared with null first.
+    #[inline(always)]
+    fn get_address(&self, offset: &Global<u32>) -> *const u8 {
+        // SAFETY: as above.
+        unsafe { Probed::read(self.ptr, offset) }
+    }
+
     /// The `struct net_device` that it arrived at or leaves by.
     #[inline(always)]
     pub fn dev(&self) -> *const u8 {
-        self.get(&SKB_DEV)
+        self.get_address(&SKB_DEV)
     }
 
     /// The `struct sock` that sent it; a request_sock for a SYN-ACK, null for a forwarded one.
     #[inline(always)]
     pub fn sk(&self) -> *const u8 {
-        self.get(&SKB_SK)
+        self.get_address(&SKB_SK)
     }
 
     /// The TCP segment in it, if it is one. The rest of a fragmented one is not.
