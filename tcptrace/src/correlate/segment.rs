@@ -273,6 +273,12 @@ impl Correlator {
         self.segments.expected = true;
     }
 
+    /// How many ends of flows are remembered.
+    #[cfg(test)]
+    pub(super) fn remembered_ends(&self) -> usize {
+        self.segments.ends.len()
+    }
+
     /// A segment passed a device.
     pub(super) fn segment(&mut self, event: &Event, segment: &Segment, out: &mut Vec<Line>) {
         let Some(relative) = self.segments.pass(event.mono_ns, segment, self.losses) else {

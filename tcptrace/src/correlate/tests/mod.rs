@@ -6,6 +6,7 @@ mod listeners;
 mod loss;
 mod random;
 mod scenarios;
+mod segments;
 mod verdicts;
 
 use std::net::IpAddr;
