@@ -18,4 +18,5 @@ mod loss;
 mod oddities;
 mod output;
 mod refusals;
+mod segments;
 mod teeth;

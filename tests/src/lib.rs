@@ -17,12 +17,14 @@ pub mod invariants;
 pub mod lab;
 pub mod mounts;
 pub mod netns;
+pub mod packets;
 pub mod programs;
 pub mod run;
 pub mod task;
 pub mod trace;
 pub mod tracer;
 pub mod traffic;
+pub mod veth;
 pub mod witness;
 
 pub use lab::Lab;
