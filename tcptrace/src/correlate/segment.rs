@@ -340,11 +340,11 @@ impl Correlator {
 }
 
 /// The connection at a pointer, if it is the one that is meant.
-fn living<'a>(
-    maps: [&'a mut FxHashMap<Sk, Connection>; 2],
+fn living(
+    maps: [&mut FxHashMap<Sk, Connection>; 2],
     sk: Sk,
     is_meant: impl Fn(&Socket) -> bool,
-) -> Option<&'a mut Socket> {
+) -> Option<&mut Socket> {
     maps.into_iter()
         .filter_map(|map| map.get_mut(&sk))
         .map(|connection| &mut connection.socket)
