@@ -214,8 +214,8 @@ pub struct Connection {
     pub mono_ns: u64,
     #[serde(flatten)]
     pub subject: Subject,
-    /// When the SYN was sent (client); null when not seen, as on the server side, where no
-    /// tracepoint shows the SYN.
+    /// When the SYN was sent (client) or came (server); null when not seen, as on the server side
+    /// without `--segments`: no state tracepoint shows the SYN.
     pub syn_mono_ns: Option<u64>,
     /// What that was learnt from; null when it is not known.
     pub syn_source: Option<Source>,
