@@ -20,6 +20,7 @@ pub mod kind {
     pub const OVERFLOW: u8 = 4;
     pub const TIMEWAIT: u8 = 6;
     pub const SOCKET: u8 = 7;
+    pub const SEGMENT: u8 = 11;
 }
 
 /// Bits of a payload's `sections`: what follows the payload, in this order.
@@ -318,6 +319,44 @@ pub struct SocketRecord {
     pub addrs: Addrs6,
 }
 
+/// What [`Segment::direction`] can be.
+pub mod direction {
+    /// On its way to a device: the own end sent it.
+    pub const OUT: u8 = 1;
+    /// From a device: the own end is to receive it.
+    pub const IN: u8 = 2;
+}
+
+/// A TCP segment passed a network device. Always followed by addresses.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Segment {
+    /// `sk_buff.sk`: who sent it, a `struct sock` or what begins like one. 0 for a received one.
+    pub sk: u64,
+    /// Inode of the device's network namespace.
+    pub netns: u32,
+    /// `net_device.ifindex`
+    pub ifindex: u32,
+    pub seq: u32,
+    /// The header's field, whether the flag says that it means something or not.
+    pub ack: u32,
+    /// Bytes of payload.
+    pub len: u32,
+    /// Ports in host order.
+    pub lport: u16,
+    pub rport: u16,
+    /// As in the header: not scaled.
+    pub window: u16,
+    /// The control bits as in the header (RFC 9293 section 3.1).
+    pub flags: u8,
+    /// [`direction`]
+    pub direction: u8,
+    /// `skc_state` of `sk`, 0 without one.
+    pub sk_state: u8,
+    pub sections: u8,
+    pub reserved: u16,
+}
+
 /// Section: who was running. Present only where that is the socket's own user.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -436,6 +475,7 @@ pub mod hook {
     pub const RETRANSMIT_SYNACK: u32 = 4;
     pub const TIMEWAIT_SOCK: u32 = 6;
     pub const SOCKET_ITERATOR: u32 = 7;
+    pub const SEGMENT: u32 = 11;
     pub const COUNT: u32 = 12;
 }
 
@@ -563,6 +603,12 @@ macro_rules! for_each_offset {
             PROTO_ACCEPT_ARG_ERR = "proto_accept_arg.err";
             REGS_ORIG_AX = "pt_regs.orig_ax";
             REGS_DI = "pt_regs.di";
+            SKB_DATA = "sk_buff.data";
+            SKB_LEN = "sk_buff.len";
+            SKB_PROTOCOL = "sk_buff.protocol";
+            SKB_SK = "sk_buff.sk";
+            DEV_IFINDEX = "net_device.ifindex";
+            DEV_NET = "net_device.nd_net.net";
         }
     };
 }

@@ -1,8 +1,9 @@
 //! The eBPF programs: each hook reads what it knows, filters, and writes one record.
 //!
-//! `hooks/*` → `filter` → `emit` → the ring buffer; `sock` and `memory` read kernel structures,
-//! `settings` holds the frozen globals, `maps` the maps. No state lives here but the accept()
-//! calls in flight: everything that can be worked out later is left to the loader.
+//! `hooks/*` → `filter` → `emit` → the ring buffer; `sock`, `skb` and `memory` read kernel
+//! structures, `settings` holds the frozen globals, `maps` the maps. No state lives here but the accept()
+//! calls in flight and the ACKs that are waited for: everything that can be worked out later is
+//! left to the loader.
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
@@ -15,6 +16,7 @@ mod maps;
 mod memory;
 mod request;
 mod settings;
+mod skb;
 mod sock;
 mod task;
 

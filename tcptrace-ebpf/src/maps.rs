@@ -3,7 +3,7 @@
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use tcptrace_ebpf::abi::{Counters, hook, ports, tally};
 
 /// Records on their way to the loader, which sets the size.
@@ -52,6 +52,35 @@ pub struct Call {
 /// task that is killed in accept() still returns from it, so entries do not leak.
 #[map]
 pub static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(16384, 0);
+
+/// The segments from one end to the other, in one network namespace.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Flow {
+    /// Address of the `struct net`.
+    pub net: u64,
+    pub source: [u64; 2],
+    pub destination: [u64; 2],
+    /// Ports in network order.
+    pub sport: u16,
+    pub dport: u16,
+    pub reserved: u32,
+}
+
+/// An ACK that matters, and has not come yet.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Awaited {
+    /// The acknowledgment number that it will have at least.
+    pub ack: u32,
+    /// 1 once it has been sent over lo, where it will be received in the same namespace.
+    pub sent: u32,
+}
+
+/// The ACKs of SYN-ACKs and FINs to come, by the flow that they will be part of. The loader sets
+/// the size, which is next to nothing unless segments are asked for.
+#[map]
+pub static AWAITED: LruHashMap<Flow, Awaited> = LruHashMap::with_max_entries(65536, 0);
 
 /// Changes this CPU's counters of a hook.
 #[inline(always)]

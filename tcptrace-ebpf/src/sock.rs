@@ -99,6 +99,16 @@ impl Addrs {
         }
     }
 
+    /// From a packet's addresses, which say their family themselves.
+    #[inline(always)]
+    pub fn new(is_v4: bool, laddr: In6Addr, raddr: In6Addr) -> Addrs {
+        Addrs {
+            is_v4,
+            laddr,
+            raddr,
+        }
+    }
+
     #[inline(always)]
     pub fn as_v4(self) -> Addrs4 {
         Addrs4 {
@@ -382,13 +392,18 @@ impl<M: Memory> Sock<M> {
 
 /// `struct in6_addr` in two loads.
 #[derive(Clone, Copy)]
-struct In6Addr([u64; 2]);
+pub struct In6Addr([u64; 2]);
 
 impl In6Addr {
     /// `v4` is in network order, as the kernel keeps it.
     #[inline(always)]
-    fn mapping(v4: u32) -> In6Addr {
+    pub fn mapping(v4: u32) -> In6Addr {
         In6Addr([0, (0xffff << 32 | u64::from(u32::from_be(v4))).to_be()])
+    }
+
+    #[inline(always)]
+    pub fn words(&self) -> [u64; 2] {
+        self.0
     }
 
     /// ::ffff:0:0/96, RFC 4291 section 2.5.5.2.

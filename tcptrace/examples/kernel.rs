@@ -28,6 +28,8 @@ async fn main() -> anyhow::Result<()> {
         let capture = Capture::start(&Request {
             mode: Some(accept.into()),
             state_carrier: Some(state.into()),
+            // No classic tracepoint shows the packet itself.
+            segments: state != "tracepoint",
             ..Request::default()
         });
         let capture = match capture {

@@ -122,6 +122,10 @@ pub struct Trace {
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub color: Color,
 
+    /// Also show the segments on the wire that open and close connections, as tcpdump does
+    #[arg(long)]
+    pub segments: bool,
+
     /// Show more: process or softirq, failed accept() calls such as EAGAIN
     #[arg(short, long)]
     pub verbose: bool,
@@ -134,7 +138,7 @@ pub struct Trace {
     #[arg(long, value_name = "BYTES", default_value = "8M", value_parser = parse_bytes)]
     pub ring_size: u32,
 
-    /// Force the carrier of the state hook, for tests: tp_btf, raw_tp or tracepoint
+    /// Force the carrier of the tracepoints' hooks, for tests: tp_btf, raw_tp or tracepoint
     #[arg(long, value_name = "CARRIER", hide = true)]
     pub state_carrier: Option<String>,
 
@@ -215,6 +219,7 @@ impl Trace {
             calls: self.calls,
             mode: self.attach.mode(),
             state_carrier: self.state_carrier.clone(),
+            segments: self.segments,
         }
     }
 }

@@ -3,6 +3,7 @@
 mod ending;
 mod found;
 mod half_open;
+mod segment;
 mod timewait;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -48,6 +49,7 @@ pub fn decode(record: &[u8]) -> Result<Event, Undecodable> {
         abi::kind::OVERFLOW => Kind::Overflow(half_open::overflow(&mut rest)?),
         abi::kind::SOCKET => Kind::Found(found::found(&mut rest)?),
         abi::kind::TIMEWAIT => Kind::Timewait(timewait::timewait(&mut rest)?),
+        abi::kind::SEGMENT => Kind::Segment(segment::segment(&mut rest)?),
         other => return Err(Undecodable::Kind(other)),
     };
     Ok(Event {

@@ -9,6 +9,7 @@ mod ending;
 pub use ending::{Direction, Reset, Retransmit, Retransmitted, Stats};
 mod found;
 mod half_open;
+mod segment;
 mod timewait;
 
 use std::fmt;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use found::{Found, Looked};
 pub use half_open::{CloneOf, Overflow, Request, RequestStep};
+pub use segment::{Segment, TcpFlags};
 pub use timewait::{Timewait, TimewaitStep};
 
 /// A TCP state under its kernel name without `TCP_` (include/net/tcp_states.h).
@@ -289,10 +291,12 @@ pub enum Hook {
     TimewaitSock,
     /// The kernel's iterator over its TCP sockets.
     SocketIterator,
+    /// Segments on the wire: the tracepoints `net:net_dev_start_xmit` and `net:netif_receive_skb`.
+    Segment,
 }
 
 impl Hook {
-    pub const ALL: [Hook; 9] = [
+    pub const ALL: [Hook; 10] = [
         Hook::InetSockSetState,
         Hook::InetCskAccept,
         Hook::TcpRetransmitSkb,
@@ -302,6 +306,7 @@ impl Hook {
         Hook::TcpRetransmitSynack,
         Hook::TimewaitSock,
         Hook::SocketIterator,
+        Hook::Segment,
     ];
 
     pub fn name(self) -> &'static str {
@@ -315,6 +320,7 @@ impl Hook {
             Hook::TcpRetransmitSynack => "tcp_retransmit_synack",
             Hook::TimewaitSock => "timewait_sock",
             Hook::SocketIterator => "socket_iterator",
+            Hook::Segment => "segment",
         }
     }
 }
@@ -342,6 +348,7 @@ pub enum Kind {
     Timewait(Timewait),
     Found(Found),
     Looked(Looked),
+    Segment(Segment),
 }
 
 impl Kind {
@@ -359,6 +366,7 @@ impl Kind {
             Kind::Overflow(_) => Hook::ListenOverflow,
             Kind::Timewait(_) => Hook::TimewaitSock,
             Kind::Found(_) | Kind::Looked(_) => Hook::SocketIterator,
+            Kind::Segment(_) => Hook::Segment,
         }
     }
 }

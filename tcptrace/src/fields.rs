@@ -12,6 +12,7 @@ mod ending;
 
 pub use bucket::{BucketEnd, Preexisting, TimeWait};
 pub use ending::{ClosedFirst, Ended, Ending, Reset, Retransmit};
+mod segment;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 use crate::event::{Comm, Context, Hook, ListenQueue, OverflowSegment, State, Witness};
+pub use segment::Segment;
 
 /// The version of this contract, `schema` in the session line.
 pub const SCHEMA: u32 = 1;
@@ -177,6 +179,7 @@ pub enum HalfOpenEnd {
 }
 
 /// Common to `transition`, `accept` and `connection`: which socket, and whose.
+/// Common to `transition`, `accept`, `segment` and `connection`: which socket, and whose.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Subject {
     /// Number of the connection or listener, unique in the trace; null for an accept that failed.
@@ -481,6 +484,8 @@ pub struct Summary {
     /// Events that came too late to be put in order; 0 unless the machine stalls for milliseconds
     /// inside the kernel.
     pub late: u64,
+    /// Segments left out because they had been told at another device of the same namespace.
+    pub repeated_segments: u64,
     /// What happened at each listener.
     pub listeners: Vec<ListenerSummary>,
 }
@@ -497,6 +502,7 @@ pub enum Line {
     Transition(Transition),
     Accept(Accept),
     Overflow(Overflow),
+    Segment(Segment),
     Connection(Connection),
     Retransmit(Retransmit),
     Reset(Reset),
@@ -514,6 +520,7 @@ impl Line {
             Line::Transition(x) => x.mono_ns,
             Line::Accept(x) => x.mono_ns,
             Line::Overflow(x) => x.mono_ns,
+            Line::Segment(x) => x.mono_ns,
             Line::Connection(x) => x.mono_ns,
             Line::Retransmit(x) => x.mono_ns,
             Line::Reset(x) => x.mono_ns,

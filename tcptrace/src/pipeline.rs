@@ -163,6 +163,9 @@ impl Pipeline {
         if let Some(Some(_)) = session.hooks.get(&Hook::TimewaitSock) {
             pipeline.correlator.sees_buckets();
         }
+        if session.hooks.contains_key(&Hook::Segment) {
+            pipeline.correlator.expect_segments();
+        }
         // Written at once: it tells a reader that everything from here on is traced.
         pipeline.put(Line::Session(session));
         pipeline.flush();
@@ -254,6 +257,7 @@ impl Pipeline {
             incomplete: totals.incomplete,
             undecodable: self.undecodable,
             late: self.order.late(),
+            repeated_segments: totals.repeated_segments,
             listeners: totals.listeners,
         };
         self.put(Line::Summary(summary.clone()));

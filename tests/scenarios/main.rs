@@ -27,6 +27,7 @@ mod older;
 mod output;
 mod races;
 mod refusals;
+mod segments;
 mod teeth;
 mod time_wait;
 mod wire;

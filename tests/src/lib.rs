@@ -17,6 +17,7 @@ pub mod invariants;
 pub mod lab;
 pub mod mounts;
 pub mod netns;
+pub mod packets;
 pub mod peer;
 pub mod programs;
 pub mod run;
@@ -24,6 +25,7 @@ pub mod task;
 pub mod trace;
 pub mod tracer;
 pub mod traffic;
+pub mod veth;
 pub mod witness;
 
 pub use lab::Lab;

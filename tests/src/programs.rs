@@ -28,6 +28,12 @@ impl Programs {
         Programs { ids }
     }
 
+    /// How many there are.
+    #[allow(clippy::len_without_is_empty, reason = "a tracer has programs")]
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
     /// Waits until the kernel has none of them any more: it frees a program only when it is
     /// attached nowhere and held by no one.
     pub fn wait_until_gone(&self) {

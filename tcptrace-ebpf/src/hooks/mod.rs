@@ -4,6 +4,7 @@ mod inet_csk_accept;
 mod inet_sock_set_state;
 mod listen_overflow;
 mod request_sock;
+mod segment;
 mod socket_iterator;
 mod tcp_reset;
 mod tcp_retransmit_skb;

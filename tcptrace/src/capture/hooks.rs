@@ -13,6 +13,7 @@ use aya::programs::{
 };
 use aya::util::KernelVersion;
 
+use super::Request;
 use super::kernels;
 use super::load::Kernel;
 use super::refusal::OtherPrototype;
@@ -396,15 +397,56 @@ pub const HOOKS: &[HookRow] = &[
             },
         ],
     },
+    HookRow {
+        hook: Hook::Segment,
+        shows: "with --segments: SYN, SYN-ACK, FIN, RST and their ACKs on the wire",
+        without: Some("segments on the wire"),
+        carriers: &[
+            Carrier {
+                name: "tp_btf",
+                via: "BTF tracepoints net_dev_start_xmit and netif_receive_skb",
+                parameters: None,
+                programs: &[
+                    Program::new(
+                        "segment_out_btf",
+                        Point::BtfTracepoint("net_dev_start_xmit"),
+                    ),
+                    Program::new("segment_in_btf", Point::BtfTracepoint("netif_receive_skb")),
+                ],
+                unseen: SEGMENT_UNSEEN,
+            },
+            Carrier {
+                name: "raw_tp",
+                via: "raw tracepoints net_dev_start_xmit and netif_receive_skb",
+                parameters: None,
+                programs: &[
+                    Program::new(
+                        "segment_out_raw",
+                        Point::RawTracepoint("net_dev_start_xmit"),
+                    ),
+                    Program::new("segment_in_raw", Point::RawTracepoint("netif_receive_skb")),
+                ],
+                unseen: SEGMENT_UNSEEN,
+            },
+        ],
+    },
     timewait_sock::ROW,
     socket_iterator::ROW,
 ];
+
+const SEGMENT_UNSEEN: &[&str] =
+    &["segments that IPsec hides, or that XDP or hardware handles without the kernel"];
 
 const REQUEST_TIMEOUTS_UNSEEN: &[&str] = &["when a half-open connection times out"];
 
 const STATE_UNSEEN: &[&str] = &["the state TIME_WAIT, which the tracepoint does not print"];
 
 impl HookRow {
+    /// Whether a trace attaches it: segments only when they are asked for.
+    pub fn is_wanted(&self, request: &Request) -> bool {
+        self.hook != Hook::Segment || request.segments
+    }
+
     /// The carriers to try under `--attach MODE`; all of them when the choice is free.
     ///
     /// The mode names the accept hook's carrier. Of the other hooks it takes the probes that it

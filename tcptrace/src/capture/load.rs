@@ -84,6 +84,9 @@ pub fn load(request: &Request) -> Result<(Ebpf, Kernel), CaptureError> {
     if request.calls > 0 {
         loader.map_max_entries("CALLS", request.calls);
     }
+    if !request.segments {
+        loader.map_max_entries("AWAITED", 1);
+    }
     for (global, value) in &globals {
         loader.override_global(global, value, true);
     }

@@ -43,8 +43,11 @@ pub struct Request {
     pub calls: u32,
     /// `--attach`: fentry, kprobe or syscall, see [`HookRow::carriers`].
     pub mode: Option<String>,
-    /// Carrier to take for the state hook, by [`Carrier::name`]; the first that loads when absent.
+    /// Carrier to take for the state hook, by [`Carrier::name`], and for other hooks where they have
+    /// one of that name; the first that loads when absent.
     pub state_carrier: Option<String>,
+    /// Whether to capture segments on the wire, too.
+    pub segments: bool,
 }
 
 /// Why capturing cannot begin.
@@ -98,9 +101,12 @@ impl Capture {
         fill_ports(&mut ebpf, &request.filter)?;
 
         let (mut attached, mut absent) = (vec![], vec![]);
-        for row in HOOKS {
+        for row in HOOKS.iter().filter(|row| row.is_wanted(request)) {
             let mut carriers: Vec<_> = row.carriers(request.mode.as_deref()).collect();
-            if let (Hook::InetSockSetState, Some(wanted)) = (row.hook, &request.state_carrier) {
+            if let Some(wanted) = &request.state_carrier
+                && (row.hook == Hook::InetSockSetState
+                    || carriers.iter().any(|it| it.name == wanted))
+            {
                 carriers.retain(|carrier| carrier.name == wanted);
             }
             match attach(row, &carriers, &mut ebpf, &kernel) {
@@ -281,6 +287,7 @@ fn index_of(hook: Hook) -> u32 {
         Hook::TcpRetransmitSynack => abi::hook::RETRANSMIT_SYNACK,
         Hook::TimewaitSock => abi::hook::TIMEWAIT_SOCK,
         Hook::SocketIterator => abi::hook::SOCKET_ITERATOR,
+        Hook::Segment => abi::hook::SEGMENT,
     }
 }
 

@@ -77,6 +77,8 @@ impl Correlator {
             self.attribute(&mut connection);
         }
         connection.accept(event, accept, child, listener);
+        self.segments
+            .bind(event.mono_ns, child.sk, &connection.socket);
         if let Some(id) = connection.listener {
             // Of a listener that began before the trace this is the first that is known.
             let listener = self.listeners.get_mut(id);

@@ -14,6 +14,7 @@ mod half_open;
 mod listener;
 mod notices;
 mod request;
+mod segment;
 mod socket;
 mod stats;
 #[cfg(test)]
@@ -31,6 +32,7 @@ use connection::{Connection, End, birth};
 use found::Import;
 use listener::Listeners;
 use request::{Requests, Sight};
+use segment::Segments;
 use socket::{Owner, Socket};
 use timewait::Buckets;
 
@@ -55,6 +57,7 @@ pub struct Correlator {
     sight: Sight,
     buckets: Buckets,
     import: Import,
+    segments: Segments,
     totals: Totals,
     /// `enum sk_rst_reason`
     reset_reasons: BTreeMap<u32, String>,
@@ -69,6 +72,8 @@ pub struct Totals {
     pub clients: u64,
     /// Connections of any side that are not `complete`.
     pub incomplete: u64,
+    /// Segments left out because another device of the same namespace had shown them.
+    pub repeated_segments: u64,
     /// By port, address and number.
     pub listeners: Vec<ListenerSummary>,
 }
@@ -89,6 +94,7 @@ impl Correlator {
             sight: Sight::default(),
             buckets: Buckets::default(),
             import: Import::default(),
+            segments: Segments::default(),
             totals: Totals::default(),
             reset_reasons: BTreeMap::new(),
         }
@@ -130,6 +136,7 @@ impl Correlator {
             Kind::Timewait(timewait) => self.timewait(event, timewait, out),
             Kind::Found(found) => self.found(event, found, out),
             Kind::Looked(looked) => self.looked(event, looked, out),
+            Kind::Segment(segment) => self.segment(event, segment, out),
         }
     }
 
@@ -153,6 +160,7 @@ impl Correlator {
         self.finish_buckets(mono_ns, out);
         Totals {
             listeners: std::mem::take(&mut self.listeners).summarize(self.sight),
+            repeated_segments: self.segments.repeats,
             ..std::mem::take(&mut self.totals)
         }
     }
@@ -244,6 +252,8 @@ impl Correlator {
         }
         self.leave_bucket(event, change, &mut connection, out);
         out.push(Line::Transition(connection.transition(event, change)));
+        self.segments
+            .bind(event.mono_ns, change.sk, &connection.socket);
         if connection.socket.state != State::Close {
             self.open.insert(change.sk, connection);
         } else if connection.may_be_queued_closed()
@@ -306,7 +316,9 @@ impl Correlator {
     fn end(&mut self, mut connection: Connection, mono_ns: u64, out: &mut Vec<Line>) {
         self.attribute(&mut connection);
         let listener_closed = listener_closed(&self.listeners, &connection);
-        let line = connection.line(&self.end_at(mono_ns, listener_closed));
+        let mut line = connection.line(&self.end_at(mono_ns, listener_closed));
+        self.segments
+            .unbind(&connection.socket, self.losses, &mut line);
         self.totals.incomplete += u64::from(!line.complete);
         match line.subject.side {
             Some(Side::Client) => self.totals.clients += 1,

@@ -44,6 +44,7 @@ impl Sink for Json {
             Line::Transition(x) => self.write("transition", ts, x),
             Line::Accept(x) => self.write("accept", ts, x),
             Line::Overflow(x) => self.write("overflow", ts, x),
+            Line::Segment(x) => self.write("segment", ts, x),
             Line::Connection(x) => self.write("connection", ts, x),
             Line::Retransmit(x) => self.write("retransmit", ts, x),
             Line::Reset(x) => self.write("reset", ts, x),

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use super::Sink;
 use crate::clock::Clock;
 use crate::event::{
-    Comm, Context, Direction, Hook, ListenQueue, OverflowSegment, Retransmitted, State, Witness,
+    Comm, Context, Direction, Hook, ListenQueue, OverflowSegment, Retransmitted, State, TcpFlags,
+    Witness,
 };
 use crate::fields::*;
 
@@ -66,6 +67,7 @@ pub fn all() -> Vec<Line> {
         Line::Accept(accept_with_verdict()),
         Line::Accept(failed_accept("EMFILE")),
         Line::Overflow(overflow()),
+        Line::Segment(segment()),
         Line::Connection(connection()),
         Line::Connection(client()),
         Line::Connection(unknown()),
@@ -364,6 +366,24 @@ pub fn time_wait() -> TimeWait {
     }
 }
 
+/// The SYN-ACK, as the client receives it.
+pub fn segment() -> Segment {
+    Segment {
+        mono_ns: NOW,
+        subject: client().subject,
+        direction: Direction::Received,
+        flags: TcpFlags(0x12),
+        seq: u32::MAX,
+        ack: Some(1_000_001),
+        rel_seq: Some(0),
+        rel_ack: Some(1),
+        len: 0,
+        win: 65483,
+        ifindex: 1,
+        cpu: 1,
+    }
+}
+
 pub fn session() -> Session {
     Session {
         mono_ns: NOW,
@@ -459,6 +479,7 @@ pub fn summary() -> Summary {
         incomplete: 1,
         undecodable: 0,
         late: 0,
+        repeated_segments: 0,
         listeners: vec![listener, idle],
     }
 }

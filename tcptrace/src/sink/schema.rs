@@ -9,8 +9,8 @@ use schemars::{JsonSchema, Schema};
 use serde_json::{Value, json};
 
 use crate::fields::{
-    Accept, Connection, Lost, Overflow, Preexisting, Reset, Retransmit, SCHEMA, Session, Stamped,
-    Summary, TimeWait, Transition,
+    Accept, Connection, Lost, Overflow, Preexisting, Reset, Retransmit, SCHEMA, Segment, Session,
+    Stamped, Summary, TimeWait, Transition,
 };
 
 /// The schema of any line: exactly one of the kinds, told apart by `event`.
@@ -24,6 +24,7 @@ pub fn schema() -> Value {
         kind::<Transition>("transition", &mut generator),
         kind::<Accept>("accept", &mut generator),
         kind::<Overflow>("overflow", &mut generator),
+        kind::<Segment>("segment", &mut generator),
         kind::<Connection>("connection", &mut generator),
         kind::<Retransmit>("retransmit", &mut generator),
         kind::<Reset>("reset", &mut generator),

@@ -9,6 +9,7 @@ mod loss;
 mod random;
 mod requests;
 mod scenarios;
+mod segments;
 mod timewait;
 mod verdicts;
 

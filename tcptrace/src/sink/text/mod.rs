@@ -12,6 +12,7 @@ mod header;
 mod paint;
 mod preexisting;
 mod row;
+mod segment;
 mod summary;
 mod time;
 mod words;
@@ -277,6 +278,7 @@ impl Sink for Text {
             Line::Transition(x) => self.transition(x),
             Line::Accept(x) => self.accept(x),
             Line::Overflow(x) => self.overflow(x),
+            Line::Segment(x) => self.segment(x),
             Line::Connection(x) => self.connection(x),
             Line::Retransmit(x) => self.retransmit(x),
             Line::Reset(x) => self.reset(x),

@@ -1,0 +1,171 @@
+//! The segments that open and close connections, on the wire: SYN, FIN, RST, and the ACKs that
+//! they wait for.
+//!
+//! ```text
+//! tracepoint netif_receive_skb(struct sk_buff *skb)                                         5.10 to 6.18
+//! tracepoint net_dev_start_xmit(const struct sk_buff *skb, const struct net_device *dev)    5.10 to 6.18
+//! ```
+//! include/trace/events/net.h:
+//! <https://elixir.bootlin.com/linux/v6.12/source/include/trace/events/net.h#L15>
+//!
+//! Both fire for every packet of the machine, in every network namespace: after GRO on the way in
+//! (`__netif_receive_skb_core`), before the driver and TSO on the way out (`xmit_one`,
+//! net/core/dev.c). A segment of data leaves after its headers and one look into `AWAITED`.
+//!
+//! A packet that passes several devices of one namespace (VLAN, bridge, bond) fires at each. That
+//! is told apart by the loader, which sees when and where.
+
+use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint};
+use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
+use tcptrace_ebpf::abi::{Segment, direction, hook, kind, section};
+
+use crate::emit::emit;
+use crate::filter;
+use crate::maps::{AWAITED, Awaited, Flow, count};
+use crate::memory::{Direct, Memory, Probed};
+use crate::settings::*;
+use crate::skb::{self, Skb};
+use crate::sock::{Ends, Sock};
+
+#[btf_tracepoint(function = "net_dev_start_xmit")]
+pub fn segment_out_btf(ctx: BtfTracePointContext) -> i32 {
+    segment(Skb::<Direct>::new(ctx.arg(0)), direction::OUT);
+    0
+}
+
+#[btf_tracepoint(function = "netif_receive_skb")]
+pub fn segment_in_btf(ctx: BtfTracePointContext) -> i32 {
+    segment(Skb::<Direct>::new(ctx.arg(0)), direction::IN);
+    0
+}
+
+#[raw_tracepoint(tracepoint = "net_dev_start_xmit")]
+pub fn segment_out_raw(ctx: RawTracePointContext) -> i32 {
+    segment(Skb::<Probed>::new(ctx.arg(0)), direction::OUT);
+    0
+}
+
+#[raw_tracepoint(tracepoint = "netif_receive_skb")]
+pub fn segment_in_raw(ctx: RawTracePointContext) -> i32 {
+    segment(Skb::<Probed>::new(ctx.arg(0)), direction::IN);
+    0
+}
+
+#[inline(always)]
+fn segment<M: Memory>(skb: Skb<M>, direction: u8) {
+    let Some(packet) = skb.tcp(direction == direction::OUT) else {
+        return;
+    };
+    let tcp = packet.tcp;
+    let dev: *const u8 = skb.dev();
+    // SAFETY: a packet's device, and the device's network namespace.
+    let (net, ifindex): (*const u8, u32) =
+        unsafe { (Probed::read(dev, &DEV_NET), Probed::read(dev, &DEV_IFINDEX)) };
+    let flow = Flow {
+        net: net as u64,
+        source: packet.source.words(),
+        destination: packet.destination.words(),
+        sport: tcp.sport,
+        dport: tcp.dport,
+        reserved: 0,
+    };
+    let len = packet.payload_len();
+    let is_awaited = tcp.flags & skb::ACK != 0 && is_awaited(&flow, &tcp, direction, ifindex);
+    if tcp.flags & (skb::SYN | skb::FIN | skb::RST) == 0 && !is_awaited {
+        return;
+    }
+    await_ack(&flow, &tcp, len);
+
+    count(hook::SEGMENT, |counters| counters.seen += 1);
+    let (addrs, own, peer) = if direction == direction::OUT {
+        (packet.from_to(), tcp.sport, tcp.dport)
+    } else {
+        (packet.to_from(), tcp.dport, tcp.sport)
+    };
+    let ends = Ends {
+        addrs,
+        lport: u16::from_be(own),
+        rport: u16::from_be(peer),
+    };
+    if !filter::passes(&ends) {
+        count(hook::SEGMENT, |counters| counters.filtered += 1);
+        return;
+    }
+    let sender = if direction == direction::OUT {
+        Sock::<Probed>::new(skb.sk())
+    } else {
+        Sock::null()
+    };
+    let mut payload = Segment {
+        sk: sender.id(),
+        // SAFETY: the device's network namespace.
+        netns: unsafe { Probed::read(net, &NET_INUM) },
+        ifindex,
+        seq: u32::from_be(tcp.seq),
+        ack: u32::from_be(tcp.ack),
+        len,
+        lport: ends.lport,
+        rport: ends.rport,
+        window: u16::from_be(tcp.window),
+        flags: tcp.flags,
+        direction,
+        sk_state: sender.state(),
+        sections: 0,
+        reserved: 0,
+    };
+    if addrs.is_v4 {
+        payload.sections = section::V4;
+        emit(hook::SEGMENT, kind::SEGMENT, &payload, addrs.as_v4());
+    } else {
+        emit(hook::SEGMENT, kind::SEGMENT, &payload, addrs.as_v6());
+    }
+}
+
+/// lo has this index in every network namespace (`LOOPBACK_IFINDEX`, include/net/flow.h).
+const LOOPBACK: u32 = 1;
+
+/// Whether this is the first segment of its direction that acknowledges a SYN-ACK or a FIN. Only
+/// on lo is one sent and received in the same namespace.
+#[inline(always)]
+fn is_awaited(flow: &Flow, tcp: &skb::Tcp, direction: u8, ifindex: u32) -> bool {
+    let Some(awaited) = AWAITED.get_ptr_mut(flow) else {
+        return false;
+    };
+    // SAFETY: the map's value. Two CPUs may both find it unsent; the loader notices the repeat.
+    let awaited = unsafe { &mut *awaited };
+    if (u32::from_be(tcp.ack).wrapping_sub(awaited.ack) as i32) < 0 {
+        return false;
+    }
+    if direction == direction::OUT && ifindex == LOOPBACK {
+        let is_first = awaited.sent == 0;
+        awaited.sent = 1;
+        return is_first;
+    }
+    // Gone already where another CPU was quicker.
+    let _ = AWAITED.remove(flow);
+    true
+}
+
+/// From now on the ACK of this SYN-ACK or FIN matters. That of a SYN is a SYN-ACK, or a RST.
+#[inline(always)]
+fn await_ack(flow: &Flow, tcp: &skb::Tcp, len: u32) {
+    let is_syn_ack = tcp.flags & (skb::SYN | skb::ACK) == skb::SYN | skb::ACK;
+    if !is_syn_ack && tcp.flags & skb::FIN == 0 {
+        return;
+    }
+    let back = Flow {
+        net: flow.net,
+        source: flow.destination,
+        destination: flow.source,
+        sport: flow.dport,
+        dport: flow.sport,
+        reserved: 0,
+    };
+    // SYN and FIN take a sequence number each (RFC 9293 section 3.4).
+    let awaited = Awaited {
+        ack: u32::from_be(tcp.seq).wrapping_add(len).wrapping_add(1),
+        sent: 0,
+    };
+    // The map evicts what is old; there is nothing to do about any other failure.
+    let _ = AWAITED.insert(&back, &awaited, 0);
+}

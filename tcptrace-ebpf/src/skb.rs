@@ -1,0 +1,256 @@
+//! `struct sk_buff`: a packet, and the TCP header in it.
+
+use core::marker::PhantomData;
+
+use aya_ebpf::Global;
+
+use crate::memory::{Memory, Probed};
+use crate::settings::*;
+use crate::sock::{Addrs, In6Addr};
+
+/// include/uapi/linux/if_ether.h
+const ETH_P_IP: u16 = 0x0800;
+const ETH_P_8021Q: u16 = 0x8100;
+const ETH_P_IPV6: u16 = 0x86dd;
+const ETH_P_8021AD: u16 = 0x88a8;
+
+/// include/uapi/linux/in.h, include/uapi/linux/in6.h
+const IPPROTO_HOPOPTS: u8 = 0;
+const IPPROTO_TCP: u8 = 6;
+const IPPROTO_ROUTING: u8 = 43;
+const IPPROTO_FRAGMENT: u8 = 44;
+const IPPROTO_DSTOPTS: u8 = 60;
+
+/// IPv6 extension headers that are skipped to find the TCP header.
+const EXTENSION_HEADERS: u32 = 4;
+
+/// Control bits, RFC 9293 section 3.1.
+pub const FIN: u8 = 1 << 0;
+pub const SYN: u8 = 1 << 1;
+pub const RST: u8 = 1 << 2;
+pub const ACK: u8 = 1 << 4;
+
+/// RFC 791 section 3.1, in network order.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Ipv4 {
+    version_ihl: u8,
+    tos: u8,
+    total_length: u16,
+    id: u16,
+    flags_fragment: u16,
+    ttl: u8,
+    protocol: u8,
+    checksum: u16,
+    source: u32,
+    destination: u32,
+}
+
+/// RFC 8200 section 3, in network order.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Ipv6 {
+    version_class_label: u32,
+    payload_length: u16,
+    next_header: u8,
+    hop_limit: u8,
+    source: In6Addr,
+    destination: In6Addr,
+}
+
+/// How an IPv6 extension header begins, RFC 8200 section 4.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Extension {
+    next_header: u8,
+    /// In eight bytes, the first eight not counted; a fragment header has no length.
+    length: u8,
+    fragment_offset: u16,
+}
+
+/// The TCP header without its options, RFC 9293 section 3.1, in network order.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Tcp {
+    pub sport: u16,
+    pub dport: u16,
+    pub seq: u32,
+    pub ack: u32,
+    data_offset: u8,
+    pub flags: u8,
+    pub window: u16,
+    checksum: u16,
+    urgent: u16,
+}
+
+/// A TCP segment and where it goes.
+pub struct Packet {
+    is_v4: bool,
+    pub source: In6Addr,
+    pub destination: In6Addr,
+    pub tcp: Tcp,
+    /// From the TCP header to the end, in bytes.
+    len: u32,
+}
+
+impl Packet {
+    /// Bytes behind the TCP header.
+    #[inline(always)]
+    pub fn payload_len(&self) -> u32 {
+        let header = u32::from(self.tcp.data_offset >> 4) * 4;
+        self.len.saturating_sub(header)
+    }
+
+    /// The sender's address is the own one.
+    #[inline(always)]
+    pub fn from_to(&self) -> Addrs {
+        Addrs::new(self.is_v4, self.source, self.destination)
+    }
+
+    /// The receiver's is.
+    #[inline(always)]
+    pub fn to_from(&self) -> Addrs {
+        Addrs::new(self.is_v4, self.destination, self.source)
+    }
+}
+
+/// A `struct sk_buff`, read by `M`.
+pub struct Skb<M> {
+    ptr: *const u8,
+    memory: PhantomData<M>,
+}
+
+impl<M: Memory> Skb<M> {
+    #[inline(always)]
+    pub fn new(ptr: *const u8) -> Self {
+        Skb {
+            ptr,
+            memory: PhantomData,
+        }
+    }
+
+    #[inline(always)]
+    fn get<T: Copy>(&self, offset: &Global<u32>) -> T {
+        // SAFETY: `ptr` is a sk_buff, and every caller names an offset into one.
+        unsafe { M::read(self.ptr, offset) }
+    }
+
+    /// A pointer to something that is read by the helper. Loaded directly, it would be one that
+    /// the verifier wants compared with null first.
+    #[inline(always)]
+    fn get_address(&self, offset: &Global<u32>) -> *const u8 {
+        // SAFETY: as above.
+        unsafe { Probed::read(self.ptr, offset) }
+    }
+
+    /// The `struct net_device` that it arrived at or leaves by.
+    #[inline(always)]
+    pub fn dev(&self) -> *const u8 {
+        self.get_address(&SKB_DEV)
+    }
+
+    /// The `struct sock` that sent it; a request_sock for a SYN-ACK, null for a forwarded one.
+    #[inline(always)]
+    pub fn sk(&self) -> *const u8 {
+        self.get_address(&SKB_SK)
+    }
+
+    /// The TCP segment in it, if it is one. The rest of a fragmented one is not.
+    ///
+    /// At `net_dev_start_xmit` the network header is known. At `netif_receive_skb` it is not set
+    /// yet: `data` is there, or at a VLAN tag that the device has left in place.
+    #[inline(always)]
+    pub fn tcp(&self, is_sent: bool) -> Option<Packet> {
+        let data: *const u8 = self.get(&SKB_DATA);
+        let mut protocol = u16::from_be(self.get(&SKB_PROTOCOL));
+        let mut ip = data;
+        if is_sent {
+            let head: *const u8 = self.get(&SKB_HEAD);
+            ip = head.wrapping_add(self.get::<u16>(&SKB_NETWORK_HEADER).into());
+        }
+        if matches!(protocol, ETH_P_8021Q | ETH_P_8021AD) {
+            if !is_sent {
+                ip = ip.wrapping_add(4);
+            }
+            // SAFETY: the type of what the tag is on stands right before it.
+            protocol = u16::from_be(unsafe { Probed::read_at(ip.wrapping_sub(2).cast()) });
+        }
+        let after_ip = |ip: *const u8| {
+            // What lies before `data` is no part of the packet's length.
+            let before = (ip as u64).wrapping_sub(data as u64) as u32;
+            self.get::<u32>(&SKB_LEN).wrapping_sub(before)
+        };
+        match protocol {
+            ETH_P_IP => ipv4(ip, after_ip(ip)),
+            ETH_P_IPV6 => ipv6(ip, after_ip(ip)),
+            _ => None,
+        }
+    }
+}
+
+/// `len`: of the packet from here, with the padding that a short frame may have.
+#[inline(always)]
+fn ipv4(at: *const u8, len: u32) -> Option<Packet> {
+    // SAFETY: the helper checks the address.
+    let ip: Ipv4 = unsafe { Probed::read_at(at) };
+    let is_rest = u16::from_be(ip.flags_fragment) & 0x1fff != 0;
+    if ip.version_ihl >> 4 != 4 || ip.protocol != IPPROTO_TCP || is_rest {
+        return None;
+    }
+    let header = u32::from(ip.version_ihl & 0xf) * 4;
+    let total = match u16::from_be(ip.total_length) {
+        // Longer than the field can say (BIG TCP, Linux 6.3).
+        0 => len,
+        total => total.into(),
+    };
+    Some(Packet {
+        is_v4: true,
+        source: In6Addr::mapping(ip.source),
+        destination: In6Addr::mapping(ip.destination),
+        // SAFETY: as above.
+        tcp: unsafe { Probed::read_at(at.wrapping_add(header as usize)) },
+        len: total.saturating_sub(header),
+    })
+}
+
+#[inline(always)]
+fn ipv6(at: *const u8, len: u32) -> Option<Packet> {
+    // SAFETY: the helper checks the address.
+    let ip: Ipv6 = unsafe { Probed::read_at(at) };
+    let mut next = ip.next_header;
+    let mut header = size_of::<Ipv6>() as u32;
+    for _ in 0..EXTENSION_HEADERS {
+        if !matches!(
+            next,
+            IPPROTO_HOPOPTS | IPPROTO_ROUTING | IPPROTO_FRAGMENT | IPPROTO_DSTOPTS
+        ) {
+            break;
+        }
+        // SAFETY: as above.
+        let extension: Extension = unsafe { Probed::read_at(at.wrapping_add(header as usize)) };
+        if next != IPPROTO_FRAGMENT {
+            header += (u32::from(extension.length) + 1) * 8;
+        } else if u16::from_be(extension.fragment_offset) & 0xfff8 != 0 {
+            return None;
+        } else {
+            header += 8;
+        }
+        next = extension.next_header;
+    }
+    if next != IPPROTO_TCP {
+        return None;
+    }
+    let total = match u16::from_be(ip.payload_length) {
+        // Longer than the field can say (RFC 2675).
+        0 => len,
+        payload => u32::from(payload) + size_of::<Ipv6>() as u32,
+    };
+    Some(Packet {
+        is_v4: false,
+        source: ip.source,
+        destination: ip.destination,
+        // SAFETY: as above.
+        tcp: unsafe { Probed::read_at(at.wrapping_add(header as usize)) },
+        len: total.saturating_sub(header),
+    })
+}

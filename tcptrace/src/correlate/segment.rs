@@ -1,0 +1,352 @@
+//! Segments on the wire: whose they are, numbers relative to the first ones, repeats.
+//!
+//! A sent segment names its socket. A received one does not, so the ends of flows are remembered:
+//! who lives there, with which initial sequence number it began.
+
+use std::net::SocketAddr;
+
+use rustc_hash::FxHashMap;
+
+use super::Correlator;
+use super::connection::Connection;
+use super::socket::Socket;
+use crate::event::{Direction, Event, Segment, Sk, State, TcpFlags, Tuple};
+use crate::fields::{self, Line, Side, Source, Subject};
+
+/// A segment is a repeat if it passes another device no later than this, in nanoseconds. It must
+/// cover the way from device to device and no more.
+const REPEAT_NS: u64 = 100_000_000;
+
+/// How long the end of a flow is remembered when nothing lives there, in nanoseconds: the kernel
+/// answers for a closed connection in TIME_WAIT (TCP_TIMEWAIT_LEN, include/net/tcp.h).
+const REMEMBER_NS: u64 = 60_000_000_000;
+
+/// With fewer ends than this nothing is ever forgotten.
+const FEW: usize = 4096;
+
+/// The ends of flows that segments have shown. Empty unless segments are expected.
+#[derive(Default)]
+pub(super) struct Segments {
+    expected: bool,
+    ends: FxHashMap<FlowEnd, End>,
+    /// Number of ends at which to look for those that can be forgotten.
+    prune_at: usize,
+    /// Segments that had been told at another device.
+    pub repeats: u64,
+}
+
+/// One end of a flow, in one network namespace.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct FlowEnd {
+    netns: u32,
+    own: SocketAddr,
+    peer: SocketAddr,
+}
+
+/// What is known of it.
+#[derive(Default)]
+struct End {
+    /// The initial sequence number of what it sends.
+    isn: Option<u32>,
+    /// When the first SYN for it came, and how often loss had been noticed by then.
+    syn: Option<(u64, u64)>,
+    /// A listener has answered a SYN here: a half-open connection.
+    is_half_open: bool,
+    holder: Holder,
+    /// What it has sent lately, once for each direction in which that was seen.
+    recent: Vec<Passage>,
+    seen_ns: u64,
+}
+
+/// Who lives at an end.
+#[derive(Default)]
+enum Holder {
+    #[default]
+    Nobody,
+    Connection {
+        sk: Sk,
+        conn: u64,
+    },
+    /// The connection has its line; what the kernel still sends and receives is TIME_WAIT's.
+    Ended(Box<Subject>),
+}
+
+/// A segment at the first device where it was seen.
+struct Passage {
+    direction: Direction,
+    ifindex: u32,
+    /// Without PSH, which segmentation moves.
+    flags: u8,
+    /// Behind the last byte: a large segment may be cut on its way, and its end stays.
+    seq_end: u32,
+    ack: Option<u32>,
+    mono_ns: u64,
+}
+
+/// Sequence and acknowledgment number relative to the initial ones.
+#[derive(Clone, Copy, Default)]
+struct Relative {
+    seq: Option<u32>,
+    ack: Option<u32>,
+}
+
+impl FlowEnd {
+    /// `None` while an address or a port is not known.
+    fn of(netns: u32, tuple: &Tuple) -> Option<FlowEnd> {
+        Some(FlowEnd {
+            netns,
+            own: SocketAddr::new(tuple.laddr, tuple.lport?),
+            peer: SocketAddr::new(tuple.raddr?, tuple.rport?),
+        })
+    }
+
+    fn other(self) -> FlowEnd {
+        FlowEnd {
+            own: self.peer,
+            peer: self.own,
+            ..self
+        }
+    }
+}
+
+impl End {
+    fn is_connection(&self) -> bool {
+        matches!(self.holder, Holder::Connection { .. })
+    }
+
+    /// The beginning of another connection between the same ends.
+    fn begin_again(&mut self) {
+        let holder = match std::mem::take(&mut self.holder) {
+            Holder::Ended(_) => Holder::Nobody,
+            holder => holder,
+        };
+        *self = End {
+            holder,
+            recent: std::mem::take(&mut self.recent),
+            ..End::default()
+        };
+    }
+
+    /// Remembers what this end has sent; true when it had been seen at another device. On the same
+    /// device it was sent once more.
+    fn repeats(&mut self, mono_ns: u64, segment: &Segment) -> bool {
+        const PSH: u8 = 1 << 3;
+        self.recent
+            .retain(|it| mono_ns.saturating_sub(it.mono_ns) <= REPEAT_NS);
+        let this = Passage {
+            direction: segment.direction,
+            ifindex: segment.ifindex,
+            flags: segment.flags.0 & !PSH,
+            seq_end: segment.seq.wrapping_add(segment.len),
+            ack: segment.ack,
+            mono_ns,
+        };
+        let is_same = |it: &&mut Passage| {
+            (it.direction, it.flags, it.seq_end, it.ack)
+                == (this.direction, this.flags, this.seq_end, this.ack)
+        };
+        match self.recent.iter_mut().find(is_same) {
+            Some(first) if first.ifindex != this.ifindex => return true,
+            Some(first) => *first = this,
+            None => self.recent.push(this),
+        }
+        false
+    }
+}
+
+impl Segments {
+    fn end(&mut self, at: FlowEnd, mono_ns: u64) -> &mut End {
+        let end = self.ends.entry(at).or_default();
+        end.seen_ns = mono_ns;
+        end
+    }
+
+    fn holder(&self, netns: u32, tuple: &Tuple) -> Option<&Holder> {
+        let end = self.ends.get(&FlowEnd::of(netns, tuple)?)?;
+        Some(&end.holder)
+    }
+
+    /// Learns from a segment. `None` when it is a repeat.
+    fn pass(&mut self, mono_ns: u64, segment: &Segment, losses: u64) -> Option<Relative> {
+        let Some(own) = FlowEnd::of(segment.netns, &segment.tuple) else {
+            return Some(Relative::default());
+        };
+        let (from, to) = match segment.direction {
+            Direction::Sent => (own, own.other()),
+            Direction::Received => (own.other(), own),
+        };
+        if self.end(from, mono_ns).repeats(mono_ns, segment) {
+            self.repeats += 1;
+            return None;
+        }
+        if segment.flags.has(TcpFlags::SYN) {
+            self.syn(mono_ns, segment, from, to, losses);
+        }
+        self.end(from, mono_ns).is_half_open |= segment.from_half_open;
+        let receiver_isn = self.end(to, mono_ns).isn;
+        let sender_isn = self.end(from, mono_ns).isn;
+        Some(Relative {
+            seq: sender_isn.map(|isn| segment.seq.wrapping_sub(isn)),
+            ack: segment
+                .ack
+                .zip(receiver_isn)
+                .map(|(ack, isn)| ack.wrapping_sub(isn)),
+        })
+    }
+
+    fn syn(&mut self, mono_ns: u64, segment: &Segment, from: FlowEnd, to: FlowEnd, losses: u64) {
+        let is_syn_ack = segment.ack.is_some();
+        // A connection does not begin again because of a SYN that happens to come.
+        let is_stray = self.end(to, mono_ns).is_connection();
+        let sender = self.end(from, mono_ns);
+        if !is_syn_ack && !is_stray && sender.isn != Some(segment.seq) {
+            sender.begin_again();
+            self.end(to, mono_ns).begin_again();
+        }
+        let sender = self.end(from, mono_ns);
+        if sender.isn.is_none() || (is_syn_ack && !sender.is_connection()) {
+            sender.isn = Some(segment.seq);
+        }
+        if segment.direction == Direction::Received && !is_syn_ack && !is_stray {
+            self.end(to, mono_ns).syn.get_or_insert((mono_ns, losses));
+        }
+    }
+
+    /// When the first SYN came for a server's end, CLOCK_MONOTONIC in nanoseconds. `None` when it
+    /// was not seen, or may be another one's because events were lost since (`losses`: how often
+    /// that has been noticed).
+    pub fn syn_received(&self, netns: u32, tuple: &Tuple, losses: u64) -> Option<u64> {
+        let (mono_ns, losses_then) = self.ends.get(&FlowEnd::of(netns, tuple)?)?.syn?;
+        (losses_then == losses).then_some(mono_ns)
+    }
+
+    /// A connection lives at its end, as soon as that is known.
+    pub fn bind(&mut self, mono_ns: u64, sk: Sk, socket: &Socket) {
+        if self.expected
+            && let Some(own) = FlowEnd::of(socket.netns, &socket.tuple)
+        {
+            let conn = socket.conn;
+            self.end(own, mono_ns).holder = Holder::Connection { sk, conn };
+        }
+    }
+
+    /// A connection has its line, which learns here when the SYN came, unless that is known better.
+    pub fn unbind(&mut self, socket: &Socket, losses: u64, line: &mut fields::Connection) {
+        if !self.expected {
+            return;
+        }
+        let is_server = socket.side == Some(Side::Server);
+        if let Some(syn) = self.syn_received(socket.netns, &socket.tuple, losses)
+            && is_server
+            && matches!(line.syn_source, None | Some(Source::Srtt))
+            && line.established_mono_ns.is_none_or(|ns| syn <= ns)
+        {
+            line.syn_mono_ns = Some(syn);
+            line.syn_source = Some(Source::Segment);
+            line.handshake_ns = line.established_mono_ns.map(|ns| ns - syn);
+        }
+        let own = FlowEnd::of(socket.netns, &socket.tuple);
+        if let Some(end) = own.and_then(|own| self.ends.get_mut(&own))
+            && matches!(end.holder, Holder::Connection { conn, .. } if conn == socket.conn)
+        {
+            end.holder = Holder::Ended(Box::new(line.subject.clone()));
+            end.seen_ns = line.mono_ns;
+        }
+    }
+
+    /// Forgets the ends where nothing has happened for long and nobody lives.
+    fn prune(&mut self, mono_ns: u64, lives: impl Fn(Sk, u64) -> bool) {
+        if self.ends.len() < self.prune_at.max(FEW) {
+            return;
+        }
+        self.ends.retain(|_, end| match end.holder {
+            Holder::Connection { sk, conn } if lives(sk, conn) => true,
+            _ => mono_ns.saturating_sub(end.seen_ns) <= REMEMBER_NS,
+        });
+        self.prune_at = 2 * self.ends.len();
+    }
+}
+
+impl Correlator {
+    /// Segments will be among the events.
+    pub fn expect_segments(&mut self) {
+        self.segments.expected = true;
+    }
+
+    /// How many ends of flows are remembered.
+    #[cfg(test)]
+    pub(super) fn remembered_ends(&self) -> usize {
+        self.segments.ends.len()
+    }
+
+    /// A segment passed a device.
+    pub(super) fn segment(&mut self, event: &Event, segment: &Segment, out: &mut Vec<Line>) {
+        let Some(relative) = self.segments.pass(event.mono_ns, segment, self.losses) else {
+            return;
+        };
+        out.push(Line::Segment(fields::Segment {
+            mono_ns: event.mono_ns,
+            subject: self.subject_of(event, segment),
+            direction: segment.direction,
+            flags: segment.flags,
+            seq: segment.seq,
+            ack: segment.ack,
+            rel_seq: relative.seq,
+            rel_ack: relative.ack,
+            len: segment.len,
+            win: segment.window,
+            ifindex: segment.ifindex,
+            cpu: event.cpu,
+        }));
+        self.segments.prune(event.mono_ns, |sk, conn| {
+            let mut at_sk = [self.open.get(&sk), self.queued_closed.get(&sk)].into_iter();
+            at_sk.any(|it| it.is_some_and(|connection| connection.socket.conn == conn))
+        });
+    }
+
+    /// Whose segment it is: the socket's that sent it, or else whoever lives at the own end.
+    fn subject_of(&mut self, event: &Event, segment: &Segment) -> Subject {
+        let (netns, tuple) = (segment.netns, &segment.tuple);
+        let maps = [&mut self.open, &mut self.queued_closed];
+        let may_be = |socket: &Socket| socket.netns == netns && socket.may_be(tuple);
+        if let Some(sk) = segment.sk
+            && let Some(socket) = living(maps, sk, may_be)
+        {
+            // A SYN is the first to know the port that the kernel has chosen.
+            socket.learn(tuple, None);
+            self.segments.bind(event.mono_ns, sk, socket);
+            return socket.subject(socket.owner);
+        }
+        match self.segments.holder(netns, tuple) {
+            Some(Holder::Ended(subject)) => return (**subject).clone(),
+            Some(&Holder::Connection { sk, conn }) => {
+                let maps = [&mut self.open, &mut self.queued_closed];
+                if let Some(socket) = living(maps, sk, |socket| socket.conn == conn) {
+                    return socket.subject(socket.owner);
+                }
+            }
+            Some(Holder::Nobody) | None => {}
+        }
+        let own = FlowEnd::of(netns, tuple).and_then(|own| self.segments.ends.get(&own));
+        let side = own
+            .is_some_and(|end| end.is_half_open)
+            .then_some(Side::Server);
+        let nobody = Socket::found(0, side, netns, *tuple, State::NewSynRecv);
+        Subject {
+            conn: None,
+            ..nobody.subject(None)
+        }
+    }
+}
+
+/// The connection at a pointer, if it is the one that is meant.
+fn living(
+    maps: [&mut FxHashMap<Sk, Connection>; 2],
+    sk: Sk,
+    is_meant: impl Fn(&Socket) -> bool,
+) -> Option<&mut Socket> {
+    maps.into_iter()
+        .filter_map(|map| map.get_mut(&sk))
+        .map(|connection| &mut connection.socket)
+        .find(|socket| is_meant(socket))
+}

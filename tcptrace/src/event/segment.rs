@@ -1,0 +1,104 @@
+//! A TCP segment on the wire.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Serialize, Serializer};
+
+use super::{Direction, Sk, Tuple};
+
+/// A segment passed a network device: SYN, FIN, RST, or an ACK that one of them waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    pub direction: Direction,
+    /// Who sent it, in the kernel's eyes. `None` for a received one, and for one without a socket,
+    /// such as the RST of a closed port.
+    pub sk: Option<Sk>,
+    /// A half-open connection (a request socket) of this machine sent it.
+    pub from_half_open: bool,
+    /// Inode of the device's network namespace.
+    pub netns: u32,
+    /// The device's index in it.
+    pub ifindex: u32,
+    /// Own end first: the sender's of an outgoing segment, the receiver's of an incoming one.
+    pub tuple: Tuple,
+    pub flags: TcpFlags,
+    pub seq: u32,
+    /// `None` without the ACK flag: the header's field means nothing then.
+    pub ack: Option<u32>,
+    /// Bytes of payload.
+    pub len: u32,
+    /// As in the header: not scaled.
+    pub window: u16,
+}
+
+/// The control bits of a TCP header (RFC 9293 section 3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TcpFlags(pub u8);
+
+impl TcpFlags {
+    pub const SYN: TcpFlags = TcpFlags(1 << 1);
+    pub const ACK: TcpFlags = TcpFlags(1 << 4);
+
+    /// Bit by bit from the lowest, with tcpdump's letters: FIN, SYN, RST, PSH, ACK, URG, ECE, CWR.
+    const LETTERS: [char; 8] = ['F', 'S', 'R', 'P', '.', 'U', 'E', 'W'];
+
+    pub fn has(self, flag: TcpFlags) -> bool {
+        self.0 & flag.0 != 0
+    }
+}
+
+/// As tcpdump prints them: `S`, `S.`, `.`, `F.`, `R`.
+impl fmt::Display for TcpFlags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == 0 {
+            return f.pad("none");
+        }
+        let letters = TcpFlags::LETTERS.into_iter().enumerate();
+        let set = letters.filter(|(bit, _)| self.0 >> bit & 1 != 0);
+        f.pad(&set.map(|(_, letter)| letter).collect::<String>())
+    }
+}
+
+impl Serialize for TcpFlags {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl JsonSchema for TcpFlags {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "TcpFlags".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        String::json_schema(generator)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_printed_as_tcpdump_prints_them() {
+        for (bits, text) in [
+            (0x02, "S"),
+            (0x12, "S."),
+            (0xc2, "SEW"),
+            (0x10, "."),
+            (0x11, "F."),
+            (0x19, "FP."),
+            (0x18, "P."),
+            (0x04, "R"),
+            (0x14, "R."),
+            (0x30, ".U"),
+            (0x00, "none"),
+        ] {
+            assert_eq!(TcpFlags(bits).to_string(), text);
+        }
+        assert_eq!(format!("{:<3}|", TcpFlags::SYN), "S  |");
+    }
+}

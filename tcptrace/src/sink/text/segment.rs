@@ -1,0 +1,134 @@
+//! A segment in the log, much as tcpdump shows it.
+
+use std::fmt::{self, Display};
+use std::io;
+
+use super::paint::DIM;
+use super::words::{End, Who};
+use super::{CONN, PROCESS, TUPLE, Text, WHAT};
+use crate::event::Direction;
+use crate::fields::Segment;
+
+impl Text {
+    /// `→ S.  seq 0 ack 1 win 65483`
+    pub(super) fn segment(&mut self, x: &Segment) -> io::Result<()> {
+        match x.subject.side {
+            Some(_) => self.begin(x.mono_ns, &x.subject, x.subject.conn),
+            // Who called whom is not known: from the sender to the receiver.
+            None => self.begin_unknown(x),
+        }
+        self.row.put(DIM, What(x));
+        if x.subject.pid.is_some() {
+            self.row.column(PROCESS).plain(Who(&x.subject));
+        }
+        if self.style.verbose {
+            self.detail(format_args!("device {} on cpu {}", x.ifindex, x.cpu));
+            self.identity(&x.subject);
+        }
+        self.end()
+    }
+
+    fn begin_unknown(&mut self, x: &Segment) {
+        let own = End(Some(x.subject.laddr), x.subject.lport);
+        let peer = End(x.subject.raddr, x.subject.rport);
+        let (from, to) = match x.direction {
+            Direction::Sent => (own, peer),
+            Direction::Received => (peer, own),
+        };
+        self.time(x.mono_ns);
+        self.row.column(CONN);
+        match x.subject.conn {
+            Some(conn) => self.row.plain(format_args!("#{conn}")),
+            None => self.row.plain("-"),
+        };
+        self.row
+            .column(TUPLE)
+            .plain(format_args!("{from} → {to}"))
+            .column(WHAT);
+    }
+}
+
+/// What a segment says. Numbers are relative where the SYN was seen, as tcpdump has them.
+struct What<'a>(&'a Segment);
+
+impl Display for What<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let x = self.0;
+        let arrow = match x.direction {
+            Direction::Sent => '→',
+            Direction::Received => '←',
+        };
+        write!(f, "{arrow} {:<3}", x.flags)?;
+        number(f, "seq", x.rel_seq, x.seq)?;
+        if let Some(ack) = x.ack {
+            number(f, "ack", x.rel_ack, ack)?;
+        }
+        write!(f, " win {}", x.win)?;
+        match x.len {
+            0 => Ok(()),
+            len => write!(f, " len {len}"),
+        }
+    }
+}
+
+fn number(
+    f: &mut fmt::Formatter<'_>,
+    name: &str,
+    relative: Option<u32>,
+    absolute: u32,
+) -> fmt::Result {
+    match relative {
+        Some(relative) => write!(f, " {name} {relative}"),
+        None => write!(f, " {name} {absolute} (absolute)"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::TcpFlags;
+    use crate::fields::{Line, Subject};
+    use crate::sink::samples;
+    use crate::sink::text::{Style, Zone};
+
+    fn written(segment: Segment) -> String {
+        let style = Style {
+            color: false,
+            verbose: false,
+            explain: false,
+            zone: Zone::Utc,
+        };
+        samples::written(&Line::Segment(segment), |out| {
+            Box::new(Text::new(out, samples::clock(), style))
+        })
+    }
+
+    #[test]
+    fn a_segment_of_a_connection() {
+        assert_eq!(
+            written(samples::segment()),
+            "14:03:07.123456  #2    127.0.0.1:39709 → 127.0.0.1:7878   \
+             ← S.  seq 0 ack 1 win 65483         nc[4712]\n"
+        );
+    }
+
+    #[test]
+    fn without_a_connection_the_sender_comes_first() {
+        let segment = Segment {
+            subject: Subject {
+                conn: None,
+                side: None,
+                ..samples::nobody(samples::server())
+            },
+            flags: TcpFlags(0x19),
+            rel_seq: None,
+            len: 18,
+            ..samples::segment()
+        };
+        assert_eq!(
+            written(segment),
+            "14:03:07.123456  -     127.0.0.1:39709 → 127.0.0.1:7878   \
+             ← FP. seq 4294967295 (absolute) ack 1 win 65483 len 18\n"
+        );
+    }
+}

@@ -1,0 +1,376 @@
+//! `--segments`: what opens and closes a connection on the wire, once at each end.
+
+use std::fs::File;
+use std::io::Write;
+use std::net::{Ipv4Addr, Ipv6Addr, TcpStream};
+use std::sync::mpsc;
+
+use tests::netns::Netns;
+use tests::packets::Packets;
+use tests::task::{join, spawn};
+use tests::trace::NULL;
+use tests::traffic::*;
+use tests::{Lab, Line, Trace, Tracer, veth};
+
+fn segments(lab: &Lab) -> Tracer {
+    lab.trace_with(&["--segments"])
+}
+
+/// `out S 0 -`: direction, flags, relative numbers.
+fn told(line: &Line) -> String {
+    let number = |name| match line.maybe(name) {
+        Some(number) => number.to_string(),
+        None => "-".to_owned(),
+    };
+    let (direction, flags) = (line.text("direction"), line.text("flags"));
+    format!(
+        "{direction} {flags} {} {}",
+        number("rel_seq"),
+        number("rel_ack")
+    )
+}
+
+fn all_told(trace: &Trace) -> Vec<String> {
+    trace.own("segment").map(told).collect()
+}
+
+/// The first segment of the scenario like this.
+#[track_caller]
+fn segment<'a>(trace: &'a Trace, like: &str) -> &'a Line {
+    let mut own = trace.own("segment");
+    own.find(|line| told(line) == like)
+        .unwrap_or_else(|| panic!("no segment {like}"))
+}
+
+/// When a connection entered a state.
+#[track_caller]
+fn entered(trace: &Trace, side: &str, state: &str) -> u64 {
+    let conn = &trace.connections(side)[0]["conn"];
+    let steps = trace.transitions(conn);
+    let step = steps.iter().find(|line| line["newstate"] == state);
+    step.expect("it entered that state").num("mono_ns")
+}
+
+const HANDSHAKE: [&str; 6] = [
+    "out S 0 -",
+    "in S 0 -",
+    "out S. 0 1",
+    "in S. 0 1",
+    "out . 1 1",
+    "in . 1 1",
+];
+
+#[test]
+fn a_handshake_is_three_segments_each_sent_and_received() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let tracer = segments(&lab);
+    let packets = Packets::start();
+    let listener = listen(port);
+    let client = connect(port);
+    let client_port = port_of(&client);
+    let mut server = accept(&listener).stream;
+    // The server keeps its FIN until the ACK of the client's is through: four segments, not three.
+    close_half(&client);
+    hear_the_end(&mut server);
+    tracer.wait_for(2, "the ACK of a FIN", |line| {
+        line.is("segment") && line["flags"] == "." && line["rel_ack"] == 2
+    });
+    drop((server, client));
+    tracer.wait_for_ends(2);
+    let trace = tracer.stop();
+
+    let told = all_told(&trace);
+    assert_eq!(told[..6], HANDSHAKE, "{told:?}");
+    assert_eq!(
+        told[6..],
+        [
+            "out F. 1 1",
+            "in F. 1 1",
+            "out . 1 2",
+            "in . 1 2",
+            "out F. 1 2",
+            "in F. 1 2",
+            "out . 2 2",
+            "in . 2 2",
+        ]
+    );
+    agrees_with(&packets, &trace, port);
+
+    // The wire and the states are told by one clock, in one order.
+    let at = |like| segment(&trace, like).num("mono_ns");
+    let (client, server) = (trace.client(), trace.server());
+    assert!(client.num("syn_mono_ns") <= at("out S 0 -"));
+    assert!(at("in S. 0 1") <= entered(&trace, "client", "ESTABLISHED"));
+    assert!(at("in . 1 1") <= entered(&trace, "server", "ESTABLISHED"));
+    assert!(entered(&trace, "client", "FIN_WAIT1") <= at("out F. 1 1"));
+    assert!(at("in F. 1 1") <= entered(&trace, "server", "CLOSE_WAIT"));
+    server.shows(&[
+        ("syn_mono_ns", &at("in S 0 -")),
+        ("syn_source", &"segment"),
+        ("complete", &true),
+    ]);
+
+    // The sender's own end is the source, the receiver's the destination.
+    segment(&trace, "out S 0 -").shows(&[
+        ("conn", &client["conn"]),
+        ("side", &"client"),
+        ("lport", &client_port),
+        ("rport", &port),
+        ("pid", &std::process::id()),
+        ("pid_source", &"connect"),
+        ("ack", &NULL),
+        ("len", &0),
+        ("ifindex", &1),
+    ]);
+    segment(&trace, "in S 0 -").shows(&[
+        ("conn", &NULL),
+        ("lport", &port),
+        ("rport", &client_port),
+        ("pid", &NULL),
+    ]);
+    segment(&trace, "in S. 0 1").shows(&[("conn", &client["conn"])]);
+    segment(&trace, "in F. 1 1").shows(&[("conn", &server["conn"]), ("side", &"server")]);
+}
+
+/// The packet socket saw the same segments with SYN, FIN or RST.
+#[track_caller]
+fn agrees_with(packets: &Packets, trace: &Trace, port: u16) {
+    const ACK: u8 = 0x10;
+    let witnessed: Vec<_> = packets
+        .of_port(port)
+        .into_iter()
+        .map(|seen| {
+            let ack = (seen.flags & ACK != 0).then_some(u64::from(seen.ack));
+            (seen.is_sent, seen.source_port, u64::from(seen.seq), ack)
+        })
+        .collect();
+    let traced: Vec<_> = trace
+        .own("segment")
+        .filter(|line| line["flags"] != ".")
+        .map(|line| {
+            let is_sent = line["direction"] == "sent";
+            let source = line.num(if is_sent { "lport" } else { "rport" });
+            (is_sent, source as u16, line.num("seq"), line.maybe("ack"))
+        })
+        .collect();
+    assert!(!witnessed.is_empty());
+    assert_eq!(traced, witnessed, "tcptrace (left), packet socket (right)");
+}
+
+#[test]
+fn a_closed_port_answers_with_rst() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let tracer = segments(&lab);
+    let packets = Packets::start();
+    TcpStream::connect((LOOPBACK, port)).expect_err("nobody listens");
+    tracer.wait_for_ends(1);
+    let trace = tracer.stop();
+
+    let told = all_told(&trace);
+    assert_eq!(told, ["out S 0 -", "in S 0 -", "out R. - 1", "in R. - 1"]);
+    agrees_with(&packets, &trace, port);
+    let client = trace.client();
+    segment(&trace, "in R. - 1").shows(&[("conn", &client["conn"])]);
+    segment(&trace, "out R. - 1").shows(&[("conn", &NULL), ("lport", &port), ("seq", &0)]);
+    let reset = segment(&trace, "in R. - 1").num("mono_ns");
+    assert!(reset <= entered(&trace, "client", "CLOSE"));
+}
+
+#[test]
+fn a_reset_is_told_and_data_is_not() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let tracer = segments(&lab);
+    let listener = listen(port);
+    let mut client = connect(port);
+    let mut server = accept(&listener).stream;
+    for _ in 0..100 {
+        say(&mut client);
+        hear(&mut server);
+    }
+    reset(client);
+    tracer.wait_for_ends(2);
+    let trace = tracer.stop();
+
+    let told = all_told(&trace);
+    assert_eq!(told[..6], HANDSHAKE);
+    let sent = 1 + 100 * TEXT.len();
+    assert_eq!(
+        told[6..],
+        [format!("out R. {sent} 1"), format!("in R. {sent} 1")]
+    );
+    let server = trace.server();
+    segment(&trace, &told[7]).shows(&[("conn", &server["conn"])]);
+}
+
+#[test]
+fn a_fin_may_carry_data() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let tracer = segments(&lab);
+    let listener = listen(port);
+    let mut client = connect(port);
+    let server = accept(&listener).stream;
+    // What is corked leaves with the FIN.
+    let corked = socket2::SockRef::from(&client);
+    corked.set_tcp_cork(true).expect("TCP_CORK");
+    client.write_all(TEXT).expect("write");
+    drop(client);
+    drop(server);
+    tracer.wait_for_ends(2);
+    let trace = tracer.stop();
+
+    let fin = segment(&trace, "in FP. 1 1");
+    fin.shows(&[("len", &TEXT.len())]);
+}
+
+#[test]
+fn ipv6_has_segments_too() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let tracer = segments(&lab);
+    talk_at((Ipv6Addr::LOCALHOST, port).into());
+    tracer.wait_for_ends(2);
+    let trace = tracer.stop();
+
+    let told = all_told(&trace);
+    assert_eq!(told[..6], HANDSHAKE);
+    assert_eq!(told.last().expect("an ACK"), "in . 2 2");
+    for line in trace.own("segment") {
+        line.shows(&[("family", &6), ("laddr", &"::1"), ("raddr", &"::1")]);
+    }
+}
+
+#[test]
+fn a_filter_leaves_out_the_other_ends_segments() {
+    let lab = Lab::new();
+    let (port, other) = (lab.port(), lab.port());
+    let tracer = lab.trace_with(&["--segments", "-L", &port.to_string()]);
+    talk(other);
+    talk(port);
+    tracer.wait_for_ends(1);
+    let trace = tracer.stop_filtered(|ends| ends.lport == port);
+
+    let told = all_told(&trace);
+    assert_eq!(told[..3], ["in S 0 -", "out S. 0 1", "in . 1 1"]);
+    assert!(trace.own("segment").all(|line| line["lport"] == port));
+    let filtered = trace.summary()["hooks"]["segment"]["filtered"].as_u64();
+    assert!(filtered > Some(0));
+}
+
+#[test]
+fn without_the_option_there_are_none() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let (with, without) = (segments(&lab), lab.trace());
+    assert_eq!(with.programs().len(), without.programs().len() + 2);
+    talk(port);
+    without.wait_for_ends(2);
+    with.wait_for_ends(2);
+    let (with, without) = (with.stop(), without.stop());
+
+    assert_eq!(all_told(&with)[..6], HANDSHAKE);
+    assert_eq!(without.own("segment").count(), 0);
+    assert!(without.session()["hooks"].get("segment").is_none());
+    without.server().shows(&[("syn_mono_ns", &NULL)]);
+}
+
+fn carried_by(carrier: &str) {
+    let lab = Lab::new();
+    let port = lab.port();
+    let tracer = lab.trace_with(&["--segments", "--state-carrier", carrier]);
+    talk(port);
+    tracer.wait_for_ends(2);
+    let trace = tracer.stop();
+    assert_eq!(trace.session()["hooks"]["segment"], carrier);
+    assert_eq!(all_told(&trace)[..6], HANDSHAKE);
+}
+
+#[test]
+fn segments_by_a_btf_tracepoint() {
+    carried_by("tp_btf");
+}
+
+#[test]
+fn segments_by_a_raw_tracepoint() {
+    carried_by("raw_tp");
+}
+
+/// Through a bridge and a veth pair: two devices here, one there. Without them in the kernel, as
+/// in the VMs, there is nothing to try.
+#[test]
+fn a_segment_on_its_way_through_devices_and_namespaces_is_told_once_in_each() {
+    const HERE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+    const THERE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+    let lab = Lab::new();
+    let port = lab.port();
+    let (tell, told_of) = mpsc::channel();
+    let (go, gone) = mpsc::channel::<()>();
+    let (_, serving) = spawn(move || {
+        let netns = Netns::enter();
+        let file = File::open("/proc/thread-self/ns/net").expect("/proc is mounted");
+        tell.send((netns, file)).expect("someone listens");
+        if gone.recv().is_err() {
+            return;
+        }
+        veth::configure(veth::FAR, THERE);
+        let listener = listen_at((THERE, port).into(), 16);
+        tell.send((netns, File::open("/dev/null").expect("a file")))
+            .expect("someone listens");
+        hear_the_end(&mut accept(&listener).stream);
+    });
+    let (other, file) = told_of.recv().expect("a namespace");
+    if !veth::connect(&file) {
+        eprintln!("this kernel has no veth or no bridge");
+        drop(go);
+        return join(serving);
+    }
+    veth::configure(veth::BRIDGE, HERE);
+    let tracer = segments(&lab);
+    go.send(()).expect("the other namespace");
+    told_of.recv().expect("a listener");
+    let client = connect_to((THERE, port).into());
+    drop(client);
+    join(serving);
+    tracer.wait_for_ends(1);
+    let trace = tracer.stop_filtered(|ends| ends.laddr == HERE);
+
+    assert_eq!(
+        all_told(&trace),
+        [
+            "out S 0 -",
+            "in S. 0 1",
+            "out . 1 1",
+            "out F. 1 1",
+            "in F. 1 2",
+            "out . 2 2"
+        ]
+    );
+    let client = trace.client();
+    assert!(
+        trace
+            .own("segment")
+            .all(|line| line["conn"] == client["conn"])
+    );
+    let there: Vec<String> = trace
+        .lines
+        .iter()
+        .filter(|line| line.is("segment") && line["netns"] == other.inode)
+        .map(told)
+        .collect();
+    assert_eq!(
+        there,
+        [
+            "in S 0 -",
+            "out S. 0 1",
+            "in . 1 1",
+            "in F. 1 1",
+            "out F. 1 2",
+            "in . 2 2"
+        ]
+    );
+    // At the bridge and at the veth, those whose second sight is not left out in the kernel.
+    assert!(trace.summary().num("repeated_segments") >= 4);
+}
