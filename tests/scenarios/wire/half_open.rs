@@ -52,6 +52,7 @@ fn the_final_ack_comes_late() {
     talk.hear_syn_ack();
     sleep(A_WHILE);
     let ack_ns = talk.ack();
+    until(&tracer, "ESTABLISHED");
     let accepted = accept(&listener);
     assert_eq!(accepted.peer, (PEER, own).into());
     let trace = tracer.stop();
@@ -223,6 +224,7 @@ fn the_final_ack_is_put_off_until_data_come() {
     let syn_ack = talk.heard().remove(0);
     sleep(A_WHILE);
     let data_ns = talk.data(TEXT);
+    until(&tracer, "ESTABLISHED");
     accept(&listener);
     let trace = tracer.stop();
 
