@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::thread::sleep;
 use std::time::Duration;
 
-use tests::peer::Segment;
+use tests::peer::{Between, Segment};
 use tests::task::{join, now_ns};
 use tests::trace::NULL;
 use tests::{Lab, Peer};
@@ -14,7 +14,7 @@ use super::*;
 
 /// SYN_SENT and the handshake lasted as long as the script says.
 #[track_caller]
-fn opened(trace: &Trace, since: [u64; 2], answered_ns: u64) {
+fn opened(trace: &Trace, since: Between, answered_ns: Between) {
     let client = trace.client();
     client.shows(&[
         ("laddr", &"10.0.0.1"),
@@ -23,13 +23,13 @@ fn opened(trace: &Trace, since: [u64; 2], answered_ns: u64) {
         ("verdict", &NULL),
         ("complete", &true),
     ]);
-    lasted(time_in(trace, "SYN_SENT"), since, [answered_ns; 2]);
-    lasted(client.num("handshake_ns"), since, [answered_ns; 2]);
+    lasted(time_in(trace, "SYN_SENT"), since, answered_ns);
+    lasted(client.num("handshake_ns"), since, answered_ns);
 }
 
 /// It went from SYN_SENT to CLOSE for this reason, and SYN_SENT lasted as long as the script says.
 #[track_caller]
-fn failed(trace: &Trace, error: &str, since: [u64; 2], until: [u64; 2]) {
+fn failed(trace: &Trace, error: &str, since: Between, until: Between) {
     assert_eq!(path(trace), "CLOSE SYN_SENT CLOSE");
     trace.client().shows(&[
         ("error", &error),
@@ -93,12 +93,7 @@ fn the_syn_is_refused() {
     let trace = tracer.stop();
 
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
-    failed(
-        &trace,
-        "ECONNREFUSED",
-        [called_ns, syn.at_ns],
-        [refused_ns; 2],
-    );
+    failed(&trace, "ECONNREFUSED", [called_ns, syn.at_ns], refused_ns);
 }
 
 #[test]
@@ -116,7 +111,7 @@ fn a_router_says_that_the_host_is_out_of_reach() {
     let trace = tracer.stop();
 
     assert_eq!(error.kind(), ErrorKind::HostUnreachable);
-    failed(&trace, "EHOSTUNREACH", [called_ns, syn.at_ns], [said_ns; 2]);
+    failed(&trace, "EHOSTUNREACH", [called_ns, syn.at_ns], said_ns);
 }
 
 #[test]
@@ -191,9 +186,9 @@ fn both_call_at_once() {
 
     assert_eq!(path(&trace), "CLOSE SYN_SENT SYN_RECV ESTABLISHED");
     let since = [called_ns, syn.at_ns];
-    lasted(time_in(&trace, "SYN_SENT"), since, [crossed_ns; 2]);
-    lasted(time_in(&trace, "SYN_RECV"), [crossed_ns; 2], [ack_ns; 2]);
+    lasted(time_in(&trace, "SYN_SENT"), since, crossed_ns);
+    lasted(time_in(&trace, "SYN_RECV"), crossed_ns, ack_ns);
     let client = trace.client();
     client.shows(&[("side", &"client"), ("verdict", &NULL), ("complete", &true)]);
-    lasted(client.num("handshake_ns"), since, [ack_ns; 2]);
+    lasted(client.num("handshake_ns"), since, ack_ns);
 }

@@ -15,7 +15,7 @@ use std::net::{TcpListener, TcpStream};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tests::peer::{KERNEL, PEER, Talk};
+use tests::peer::{Between, KERNEL, PEER, Talk};
 use tests::task::{now_ns, spawn};
 use tests::traffic::{accept, listen_at};
 use tests::{Lab, Peer, Trace, Tracer};
@@ -80,10 +80,10 @@ fn path(trace: &Trace) -> String {
     trace.path(&connection["conn"])
 }
 
-/// A duration that tcptrace shows is the script's own. What the kernel's end does by itself begins
-/// and ends between two moments that the script knows: a system call, and the segment it makes.
+/// A duration that tcptrace shows is the script's own. What the kernel's end does in a system call
+/// happens between that call and the segment that it makes.
 #[track_caller]
-fn lasted(traced_ns: u64, since: [u64; 2], until: [u64; 2]) {
+fn lasted(traced_ns: u64, since: Between, until: Between) {
     let (shortest, longest) = (until[0] - since[1], until[1] - since[0]);
     let tolerance = tolerance(longest);
     assert!(
@@ -94,11 +94,12 @@ fn lasted(traced_ns: u64, since: [u64; 2], until: [u64; 2]) {
 
 /// Something happened when the script caused it, and not when the wait for that began.
 #[track_caller]
-fn caused(happened_ns: u64, caused_ns: u64, waited_since_ns: u64) {
-    let tolerance = tolerance(caused_ns - waited_since_ns);
+fn caused(happened_ns: u64, caused_ns: Between, waited_since_ns: u64) {
+    let [before, after] = caused_ns;
+    let tolerance = tolerance(after - waited_since_ns);
     assert!(
-        (caused_ns..=caused_ns + tolerance).contains(&happened_ns),
-        "tcptrace says at {happened_ns}, the script at {caused_ns}, since {waited_since_ns}"
+        (before..=after + tolerance).contains(&happened_ns),
+        "tcptrace says at {happened_ns}, the script at {caused_ns:?}, since {waited_since_ns}"
     );
 }
 

@@ -37,11 +37,17 @@ fn data_is_sent_until_it_is_acknowledged() {
 #[test]
 fn data_waits_for_the_window_to_open() {
     let lab = Lab::new();
+    let (own, port) = (lab.port(), lab.port());
     let peer = Peer::new(&lab);
     let tracer = lab.trace();
-    let (mut talk, mut server) = accepted(&lab, &peer);
+    let listener = serve(port);
+    let mut talk = peer.talk(own, port);
+    talk.syn();
+    talk.hear_syn_ack();
+    // In the handshake, so that accept() cannot return before the kernel knows.
     talk.window = 0;
     talk.ack();
+    let mut server = accept(&listener).stream;
     say(&mut server);
     talk.hear("a probe of the window", |it| it.is_empty());
     sleep(A_WHILE);

@@ -58,6 +58,10 @@ pub struct Heard {
     packet: Vec<u8>,
 }
 
+/// The moments before something was sent and after it, by CLOCK_MONOTONIC. In between the kernel
+/// has taken it in, unless a process held the socket or softirqs were put off.
+pub type Between = [u64; 2];
+
 /// What was on the wire, from either side.
 enum Passed {
     Sent(u64, Segment),
@@ -115,17 +119,14 @@ impl Peer {
         talk
     }
 
-    /// Sends it; the moment just before. The kernel has worked on it when this returns, unless a
-    /// process held the socket or the machine was very busy.
-    pub fn send(&self, segment: &Segment) -> u64 {
-        let at_ns = now_ns();
-        self.log().push(Passed::Sent(at_ns, segment.clone()));
-        self.transmit(&segment.packet(PEER, KERNEL));
-        at_ns
+    /// Sends it, and tells when.
+    pub fn send(&self, segment: &Segment) -> Between {
+        self.log().push(Passed::Sent(now_ns(), segment.clone()));
+        self.transmit(&segment.packet(PEER, KERNEL))
     }
 
     /// Says as a router would that the host is out of reach, which this segment was for.
-    pub fn unreachable(&self, heard: &Heard) -> u64 {
+    pub fn unreachable(&self, heard: &Heard) -> Between {
         const BEGINNING: usize = 28;
         let kind = Icmpv4Type::DestinationUnreachable(DestUnreachableHeader::Host);
         let mut packet = Vec::new();
@@ -133,9 +134,7 @@ impl Peer {
             .icmpv4(kind)
             .write(&mut packet, &heard.packet[..BEGINNING])
             .expect("a Vec takes everything");
-        let at_ns = now_ns();
-        self.transmit(&packet);
-        at_ns
+        self.transmit(&packet)
     }
 
     /// All that the kernel has sent to the peer so far.
@@ -148,9 +147,11 @@ impl Peer {
         heard.collect()
     }
 
-    fn transmit(&self, packet: &[u8]) {
+    fn transmit(&self, packet: &[u8]) -> Between {
+        let before = now_ns();
         let sent = self.wire.socket.send(packet).expect("send a packet");
         assert_eq!(sent, packet.len());
+        [before, now_ns()]
     }
 
     fn log(&self) -> MutexGuard<'_, Vec<Passed>> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Heard, Peer, Segment};
+use super::{Between, Heard, Peer, Segment};
 use crate::eventually;
 
 /// The first sequence number of every conversation.
@@ -49,7 +49,7 @@ impl Talk<'_> {
     }
 }
 
-/// What the peer says. Every verb gives the moment just before the segment was sent.
+/// What the peer says. Every verb tells when.
 impl Talk<'_> {
     /// An ACK of all that was heard, to be made into something else.
     pub fn segment(&self) -> Segment {
@@ -64,23 +64,23 @@ impl Talk<'_> {
     }
 
     /// Sends any segment; the verbs go on as if it had not been.
-    pub fn send(&self, segment: Segment) -> u64 {
+    pub fn send(&self, segment: Segment) -> Between {
         self.peer.send(&segment)
     }
 
     /// Sends what the last verb sent once more.
-    pub fn again(&self) -> u64 {
+    pub fn again(&self) -> Between {
         self.peer.send(&self.last)
     }
 
-    fn say(&mut self, segment: Segment) -> u64 {
+    fn say(&mut self, segment: Segment) -> Between {
         self.seq = segment.end();
         self.last = segment;
         self.again()
     }
 
     /// A SYN without ACK: the first of three segments, or one that crosses the kernel's.
-    pub fn syn(&mut self) -> u64 {
+    pub fn syn(&mut self) -> Between {
         let segment = Segment {
             syn: true,
             ack: None,
@@ -89,7 +89,7 @@ impl Talk<'_> {
         self.say(segment)
     }
 
-    pub fn syn_ack(&mut self) -> u64 {
+    pub fn syn_ack(&mut self) -> Between {
         let segment = Segment {
             syn: true,
             ..self.segment()
@@ -97,11 +97,11 @@ impl Talk<'_> {
         self.say(segment)
     }
 
-    pub fn ack(&mut self) -> u64 {
+    pub fn ack(&mut self) -> Between {
         self.say(self.segment())
     }
 
-    pub fn data(&mut self, data: &[u8]) -> u64 {
+    pub fn data(&mut self, data: &[u8]) -> Between {
         let segment = Segment {
             data: data.to_vec(),
             ..self.segment()
@@ -109,12 +109,12 @@ impl Talk<'_> {
         self.say(segment)
     }
 
-    pub fn fin(&mut self) -> u64 {
+    pub fn fin(&mut self) -> Between {
         self.fin_with(&[])
     }
 
     /// A FIN behind the last data, in one segment.
-    pub fn fin_with(&mut self, data: &[u8]) -> u64 {
+    pub fn fin_with(&mut self, data: &[u8]) -> Between {
         let segment = Segment {
             fin: true,
             data: data.to_vec(),
@@ -124,7 +124,7 @@ impl Talk<'_> {
     }
 
     /// A RST that the kernel must believe: it has exactly the sequence number it waits for.
-    pub fn rst(&mut self) -> u64 {
+    pub fn rst(&mut self) -> Between {
         let segment = Segment {
             rst: true,
             ..self.segment()
