@@ -129,7 +129,7 @@ impl Ending {
     pub fn fields(&self, side: Option<Side>) -> fields::Ending {
         let path = fields::Ending {
             closed_first: self.closed_first,
-            syn_retransmits: self.syn_retransmits.map(u64::from),
+            syn_retransmits: self.syn_retransmits,
             ..fields::Ending::default()
         };
         let Some(end) = &self.end else {
@@ -149,17 +149,19 @@ impl Ending {
             Some(Side::Server) => Some(0),
             _ => None,
         };
-        let fin_acked = u64::from(end.fin_acked);
-        let fin_received = u64::from(end.fin_received);
         fields::Ending {
-            bytes_acked: syn.map(|syn| stats.bytes_acked.saturating_sub(syn + fin_acked)),
-            bytes_received: Some(stats.bytes_received.saturating_sub(fin_received)),
-            segs_out: Some(stats.segs_out.into()),
-            segs_in: Some(stats.segs_in.into()),
-            retransmits: Some(stats.retransmits.into()),
-            snd_cwnd: Some(stats.snd_cwnd.into()),
+            bytes_acked: syn.map(|syn| {
+                stats
+                    .bytes_acked
+                    .saturating_sub(syn + u64::from(end.fin_acked))
+            }),
+            bytes_received: Some(stats.bytes_received.saturating_sub(end.fin_received.into())),
+            segs_out: Some(stats.segs_out),
+            segs_in: Some(stats.segs_in),
+            retransmits: Some(stats.retransmits),
+            snd_cwnd: Some(stats.snd_cwnd),
             // Reading the end of the stream takes the FIN as well.
-            unread_bytes: Some(u64::from(stats.unread).saturating_sub(fin_received)),
+            unread_bytes: Some(stats.unread.saturating_sub(end.fin_received.into())),
             ..path
         }
     }

@@ -17,7 +17,7 @@ impl Correlator {
             subject,
             state: it.state,
             what: it.what,
-            retransmits: it.retransmits.into(),
+            retransmits: it.retransmits,
         }));
     }
 

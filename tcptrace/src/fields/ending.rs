@@ -74,25 +74,25 @@ pub struct Ending {
     /// Which side sent the first FIN; null when none did.
     pub closed_first: Option<ClosedFirst>,
     /// How often a client sent its SYN again; null for a server, and while it is connecting.
-    pub syn_retransmits: Option<u64>,
+    pub syn_retransmits: Option<u32>,
     /// Bytes sent and acknowledged, SYN and FIN not counted (tcp_sock.bytes_acked); null too when
     /// the side is not known.
     pub bytes_acked: Option<u64>,
     /// Bytes received in order, SYN and FIN not counted (tcp_sock.bytes_received).
     pub bytes_received: Option<u64>,
     /// Segments sent by the socket (tcp_sock.segs_out): at a server without the SYN-ACK.
-    pub segs_out: Option<u64>,
+    pub segs_out: Option<u32>,
     /// Segments received by the socket (tcp_sock.segs_in): at a server without the SYN.
-    pub segs_in: Option<u64>,
+    pub segs_in: Option<u32>,
     /// Segments sent again, SYN, SYN-ACK and FIN included (tcp_sock.total_retrans).
-    pub retransmits: Option<u64>,
+    pub retransmits: Option<u32>,
     /// Smoothed round-trip time in nanoseconds (tcp_sock.srtt_us, in eighths of a microsecond);
     /// null when it was never measured.
     pub srtt_ns: Option<u64>,
     /// Congestion window in segments (tcp_sock.snd_cwnd).
-    pub snd_cwnd: Option<u64>,
+    pub snd_cwnd: Option<u32>,
     /// Bytes received that no process has read, FIN not counted.
-    pub unread_bytes: Option<u64>,
+    pub unread_bytes: Option<u32>,
 }
 
 /// A socket sent a segment again.
@@ -107,7 +107,7 @@ pub struct Retransmit {
     /// What was sent again: SYN, SYN_ACK, FIN (with any data before it) or data.
     pub what: Retransmitted,
     /// Segments that this socket has sent again so far, this one included.
-    pub retransmits: u64,
+    pub retransmits: u32,
 }
 
 /// A RST was sent, or has ended a socket.

@@ -111,7 +111,7 @@ fn how(x: &Connection) -> impl Iterator<Item = String> {
 
 fn figures(x: &Connection) -> impl Iterator<Item = String> {
     let it = &x.ending;
-    let some = |n: Option<u64>| n.filter(|&n| n > 0);
+    let some = |n: Option<u32>| n.filter(|&n| n > 0);
     [
         it.bytes_acked.map(|n| format!("{n} B out")),
         it.bytes_received.map(|n| format!("{n} B in")),

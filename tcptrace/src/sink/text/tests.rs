@@ -213,13 +213,16 @@ fn client() {
         established_mono_ns: None,
         handshake_ns: None,
         error: Some("ECONNREFUSED".into()),
-        ending: Ending::default(),
+        ending: Ending {
+            ended: Some(Ended::Refused),
+            ..Ending::default()
+        },
         ..client
     };
     check(
         &[Line::Connection(refused)],
         &[
-            "14:03:07.123456  #2    127.0.0.1:39709 → 127.0.0.1:7878   ended: not connected after 45.20 µs  ECONNREFUSED",
+            "14:03:07.123456  #2    127.0.0.1:39709 → 127.0.0.1:7878   ended: not connected after 45.20 µs, refused  ECONNREFUSED",
         ],
     );
 }
