@@ -331,12 +331,6 @@ impl<M: Memory> Sock<M> {
         }
     }
 
-    /// Whether a request socket is IPv4's, at an AF_INET6 listener too.
-    #[inline(always)]
-    pub fn is_v4_request(self) -> bool {
-        self.addrs().is_v4
-    }
-
     /// Whether it is in a hash table: `!sk_unhashed(sk)`.
     #[inline(always)]
     pub fn is_hashed(self) -> bool {

@@ -6,24 +6,25 @@
 //! bool inet_csk_reqsk_queue_hash_add(struct sock *sk, struct request_sock *req, long unsigned int timeout)  5.15 to 6.18
 //! bool inet_csk_reqsk_queue_drop(struct sock *sk, struct request_sock *req)  5.10 to 6.18
 //! bool __inet_csk_reqsk_queue_drop(struct sock *sk, struct request_sock *req, bool from_timer)  6.1 to 6.18
-//! struct sock *tcp_v4_syn_recv_sock(const struct sock *sk, struct sk_buff *skb, struct request_sock *req, struct dst_entry *dst, struct request_sock *req_unhash, bool *own_req)  5.10 to 6.17
-//! struct sock *tcp_v6_syn_recv_sock(const struct sock *sk, struct sk_buff *skb, struct request_sock *req, struct dst_entry *dst, struct request_sock *req_unhash, bool *own_req)  5.10 to 6.17
+//! struct sock *tcp_create_openreq_child(const struct sock *sk, struct request_sock *req, struct sk_buff *skb)  5.10 to 6.18
 //! ```
 //! <https://elixir.bootlin.com/linux/v6.12/source/net/ipv4/inet_connection_sock.c#L1152>
-//! <https://elixir.bootlin.com/linux/v6.12/source/net/ipv4/tcp_ipv4.c#L1727>
+//! <https://elixir.bootlin.com/linux/v6.12/source/net/ipv4/tcp_minisocks.c#L518>
 //!
-//! A request begins in `inet_csk_reqsk_queue_hash_add`. `tcp_v4_syn_recv_sock` makes the child,
-//! whose first change of state is the next one on this CPU; that joins the two. Each child comes
-//! from there, and the arguments tell how, see [`cloning`]. (6.18 has grown a last argument,
-//! which nothing here reads.)
+//! A request begins in `inet_csk_reqsk_queue_hash_add`. `tcp_create_openreq_child` makes the child,
+//! whose birth is the next one on this CPU; that joins the two.
 
 use aya_ebpf::macros::{fentry, kprobe};
 use aya_ebpf::programs::{FEntryContext, ProbeContext};
 use tcptrace_ebpf::abi::{hook, request_flag, request_step};
 
-use crate::memory::Probed;
+use crate::memory::{Memory, Probed};
 use crate::request::tell;
+use crate::settings::{REQ_SNT_SYNACK, SKB_HEAD, SKB_TRANSPORT_HEADER};
 use crate::sock::Sock;
+
+/// RFC 9293 section 3.1: in byte 13 of the header.
+const TCP_FLAG_SYN: u8 = 0x02;
 
 #[fentry(function = "inet_csk_reqsk_queue_hash_add")]
 pub fn req_begin_fentry(ctx: FEntryContext) -> i32 {
@@ -31,15 +32,9 @@ pub fn req_begin_fentry(ctx: FEntryContext) -> i32 {
     0
 }
 
-#[fentry(function = "tcp_v4_syn_recv_sock")]
-pub fn req_clone4_fentry(ctx: FEntryContext) -> i32 {
-    cloning(true, ctx.arg(0), ctx.arg(2), ctx.arg(3), ctx.arg(4));
-    0
-}
-
-#[fentry(function = "tcp_v6_syn_recv_sock")]
-pub fn req_clone6_fentry(ctx: FEntryContext) -> i32 {
-    cloning(false, ctx.arg(0), ctx.arg(2), ctx.arg(3), ctx.arg(4));
+#[fentry(function = "tcp_create_openreq_child")]
+pub fn req_clone_fentry(ctx: FEntryContext) -> i32 {
+    cloning(ctx.arg(0), ctx.arg(1), ctx.arg(2));
     0
 }
 
@@ -63,16 +58,8 @@ pub fn req_begin_kprobe(ctx: ProbeContext) -> u32 {
 }
 
 #[kprobe]
-pub fn req_clone4_kprobe(ctx: ProbeContext) -> u32 {
-    let (dst, unhash) = (pointer(&ctx, 3), pointer(&ctx, 4));
-    cloning(true, pointer(&ctx, 0), pointer(&ctx, 2), dst, unhash);
-    0
-}
-
-#[kprobe]
-pub fn req_clone6_kprobe(ctx: ProbeContext) -> u32 {
-    let (dst, unhash) = (pointer(&ctx, 3), pointer(&ctx, 4));
-    cloning(false, pointer(&ctx, 0), pointer(&ctx, 2), dst, unhash);
+pub fn req_clone_kprobe(ctx: ProbeContext) -> u32 {
+    cloning(pointer(&ctx, 0), pointer(&ctx, 1), pointer(&ctx, 2));
     0
 }
 
@@ -101,23 +88,27 @@ fn begun(sk: *const u8, req: *const u8) {
     }
 }
 
-/// Who calls tells what for: `tcp_check_req` (the final ACK) has a request to unhash,
-/// `tcp_get_cookie_sock` (the ACK of a SYN cookie) has a route, `tcp_fastopen_create_child`
-/// (a SYN with data) has neither.
-///
-/// `tcp_v6_syn_recv_sock` hands IPv4-mapped requests on to `tcp_v4_syn_recv_sock`.
+/// With Fast Open it is the SYN that makes the child. Else it is an ACK: a request that waits for
+/// it is hashed (unless another CPU takes the same ACK, and is faster) and has sent a SYN-ACK; one
+/// that a SYN cookie has restored is neither (`cookie_v4_check`, net/ipv4/syncookies.c).
 #[inline(always)]
-fn cloning(is_v4: bool, sk: *const u8, req: *const u8, dst: *const u8, unhash: *const u8) {
-    let is_handed_on = Sock::<Probed>::new(req).is_v4_request() != is_v4;
-    if is_handed_on || Sock::<Probed>::new(sk).accept_queue_is_full() {
-        return;
-    }
-    let step = if !unhash.is_null() {
-        request_step::CLONING
-    } else if !dst.is_null() {
-        request_step::CLONING_COOKIE
-    } else {
+fn cloning(sk: *const u8, req: *const u8, skb: *const u8) {
+    // SAFETY: a segment whose headers are set, and a struct tcp_request_sock.
+    let (tcp_flags, synack_us): (u8, u64) = unsafe {
+        let head: *const u8 = Probed::read(skb, &SKB_HEAD);
+        let transport: u16 = Probed::read(skb, &SKB_TRANSPORT_HEADER);
+        let tcp_flags = head.wrapping_add(usize::from(transport) + 13);
+        (
+            Probed::read_at(tcp_flags),
+            Probed::read(req, &REQ_SNT_SYNACK),
+        )
+    };
+    let step = if tcp_flags & TCP_FLAG_SYN != 0 {
         request_step::CLONING_FAST_OPEN
+    } else if synack_us != 0 || Sock::<Probed>::new(req).is_hashed() {
+        request_step::CLONING
+    } else {
+        request_step::CLONING_COOKIE
     };
     tell(hook::REQUEST_SOCK, sk, req, step, 0);
 }

@@ -291,8 +291,10 @@ pub const HOOKS: &[HookRow] = &[
                         "req_begin_fentry",
                         Point::Fentry("inet_csk_reqsk_queue_hash_add"),
                     ),
-                    Program::new("req_clone4_fentry", Point::Fentry("tcp_v4_syn_recv_sock")),
-                    Program::new("req_clone6_fentry", Point::Fentry("tcp_v6_syn_recv_sock")),
+                    Program::new(
+                        "req_clone_fentry",
+                        Point::Fentry("tcp_create_openreq_child"),
+                    ),
                     Program::new(
                         "req_end_fentry",
                         Point::Fentry("__inet_csk_reqsk_queue_drop"),
@@ -309,8 +311,10 @@ pub const HOOKS: &[HookRow] = &[
                         "req_begin_fentry",
                         Point::Fentry("inet_csk_reqsk_queue_hash_add"),
                     ),
-                    Program::new("req_clone4_fentry", Point::Fentry("tcp_v4_syn_recv_sock")),
-                    Program::new("req_clone6_fentry", Point::Fentry("tcp_v6_syn_recv_sock")),
+                    Program::new(
+                        "req_clone_fentry",
+                        Point::Fentry("tcp_create_openreq_child"),
+                    ),
                     Program::new(
                         "req_drop_fentry",
                         Point::Fentry("inet_csk_reqsk_queue_drop"),
@@ -327,8 +331,10 @@ pub const HOOKS: &[HookRow] = &[
                         "req_begin_kprobe",
                         Point::Kprobe("inet_csk_reqsk_queue_hash_add"),
                     ),
-                    Program::new("req_clone4_kprobe", Point::Kprobe("tcp_v4_syn_recv_sock")),
-                    Program::new("req_clone6_kprobe", Point::Kprobe("tcp_v6_syn_recv_sock")),
+                    Program::new(
+                        "req_clone_kprobe",
+                        Point::Kprobe("tcp_create_openreq_child"),
+                    ),
                     Program::new(
                         "req_end_kprobe",
                         Point::Kprobe("__inet_csk_reqsk_queue_drop"),
@@ -345,8 +351,10 @@ pub const HOOKS: &[HookRow] = &[
                         "req_begin_kprobe",
                         Point::Kprobe("inet_csk_reqsk_queue_hash_add"),
                     ),
-                    Program::new("req_clone4_kprobe", Point::Kprobe("tcp_v4_syn_recv_sock")),
-                    Program::new("req_clone6_kprobe", Point::Kprobe("tcp_v6_syn_recv_sock")),
+                    Program::new(
+                        "req_clone_kprobe",
+                        Point::Kprobe("tcp_create_openreq_child"),
+                    ),
                     Program::new(
                         "req_drop_kprobe",
                         Point::Kprobe("inet_csk_reqsk_queue_drop"),
