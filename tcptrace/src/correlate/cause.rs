@@ -4,6 +4,7 @@
 //! from the one to the other. Where several do, the socket's error and the context decide, and
 //! where these do not either, the cause is `None`.
 
+use crate::errno;
 use crate::event::{Context, SetState, State};
 use crate::fields::{BucketEnd, Cause, HalfOpenEnd};
 
@@ -109,7 +110,7 @@ pub(super) fn bucket_end(end: BucketEnd) -> Option<Why> {
 fn end(change: &SetState, was_orphaned: bool) -> Option<Why> {
     use State::*;
     if let Some(errno) = change.err {
-        return failure(errno as i32, change.oldstate);
+        return failure(&errno::name(errno), change.oldstate);
     }
     let by_process = change.context == Some(Context::Process);
     match change.oldstate {
@@ -130,20 +131,18 @@ fn end(change: &SetState, was_orphaned: bool) -> Option<Why> {
 }
 
 /// Why a connection that was ESTABLISHED, or wanted to be, failed with an error.
-fn failure(errno: i32, oldstate: State) -> Option<Why> {
+fn failure(errno: &str, oldstate: State) -> Option<Why> {
     match errno {
-        libc::ECONNREFUSED if oldstate == State::SynSent => {
+        "ECONNREFUSED" if oldstate == State::SynSent => {
             why(Cause::RstReceived, "tcp_reset", "3.10.7.3")
         }
         // In CLOSE_WAIT a RST is EPIPE.
-        libc::ECONNRESET | libc::EPIPE => why(Cause::RstReceived, "tcp_reset", SEGMENT),
-        libc::ETIMEDOUT => why(Cause::Timeout, "tcp_write_err", "3.10.8"),
-        libc::ECONNABORTED => why(Cause::Abort, "tcp_abort", "3.10.5"),
-        libc::EHOSTUNREACH
-        | libc::ENETUNREACH
-        | libc::ENOPROTOOPT
-        | libc::EPROTO
-        | libc::EMSGSIZE => why(Cause::IcmpReceived, "tcp_v4_err", "3.9.2.2"),
+        "ECONNRESET" | "EPIPE" => why(Cause::RstReceived, "tcp_reset", SEGMENT),
+        "ETIMEDOUT" => why(Cause::Timeout, "tcp_write_err", "3.10.8"),
+        "ECONNABORTED" => why(Cause::Abort, "tcp_abort", "3.10.5"),
+        "EHOSTUNREACH" | "ENETUNREACH" | "ENOPROTOOPT" | "EPROTO" | "EMSGSIZE" => {
+            why(Cause::IcmpReceived, "tcp_v4_err", "3.9.2.2")
+        }
         _ => None,
     }
 }
@@ -160,21 +159,21 @@ mod tests {
 
     #[test]
     fn an_error_says_why_it_ended() {
-        let ended = |from, errno: i32| {
+        let ended = |from, errno: u32| {
             of(&SetState {
-                err: Some(errno as u32),
+                err: Some(errno),
                 ..client(2).enters(from, Close)
             })
         };
         for (from, errno, expected) in [
-            (SynSent, libc::ECONNREFUSED, Some(Cause::RstReceived)),
-            (SynSent, libc::ETIMEDOUT, Some(Cause::Timeout)),
-            (SynSent, libc::EHOSTUNREACH, Some(Cause::IcmpReceived)),
-            (Established, libc::ECONNRESET, Some(Cause::RstReceived)),
-            (CloseWait, libc::EPIPE, Some(Cause::RstReceived)),
-            (Established, libc::ECONNABORTED, Some(Cause::Abort)),
-            (LastAck, libc::ETIMEDOUT, Some(Cause::Timeout)),
-            (Established, libc::ENOMEM, None),
+            (SynSent, 111, Some(Cause::RstReceived)),
+            (SynSent, 110, Some(Cause::Timeout)),
+            (SynSent, 113, Some(Cause::IcmpReceived)),
+            (Established, 104, Some(Cause::RstReceived)),
+            (CloseWait, 32, Some(Cause::RstReceived)),
+            (Established, 103, Some(Cause::Abort)),
+            (LastAck, 110, Some(Cause::Timeout)),
+            (Established, 12, None),
         ] {
             assert_eq!(ended(from, errno), expected, "{from} {errno}");
         }

@@ -1,0 +1,122 @@
+//! Frozen globals: structure offsets and settings.
+
+/// Calls `$then!` with every structure offset that the programs read: the name of the frozen
+/// global that holds it, and the member's path in kernel BTF. The loader resolves each one on the
+/// running kernel; none is taken from a header.
+#[macro_export]
+macro_rules! for_each_offset {
+    ($then:ident) => {
+        $then! {
+            SK_FAMILY = "sock.__sk_common.skc_family";
+            SK_STATE = "sock.__sk_common.skc_state";
+            SK_DADDR = "sock.__sk_common.skc_daddr";
+            SK_RCV_SADDR = "sock.__sk_common.skc_rcv_saddr";
+            SK_V6_DADDR = "sock.__sk_common.skc_v6_daddr";
+            SK_V6_RCV_SADDR = "sock.__sk_common.skc_v6_rcv_saddr";
+            SK_DPORT = "sock.__sk_common.skc_dport";
+            SK_NUM = "sock.__sk_common.skc_num";
+            SK_NET = "sock.__sk_common.skc_net.net";
+            SK_COOKIE = "sock.__sk_common.skc_cookie";
+            SK_LOCK_OWNED = "sock.sk_lock.owned";
+            SK_PROTOCOL = "sock.sk_protocol";
+            SK_SOCKET = "sock.sk_socket";
+            SK_ERR = "sock.sk_err";
+            SK_FLAGS = "sock.__sk_common.skc_flags";
+            SK_UID = "sock.sk_uid.val";
+            SK_ACK_BACKLOG = "sock.sk_ack_backlog";
+            SK_MAX_ACK_BACKLOG = "sock.sk_max_ack_backlog";
+            INET_SPORT = "inet_sock.inet_sport";
+            TCP_SRTT_US = "tcp_sock.srtt_us";
+            SK_NODE_PPREV = "sock.__sk_common.skc_node.pprev";
+            ICSK_QLEN = "inet_connection_sock.icsk_accept_queue.qlen";
+            ICSK_DEFER_ACCEPT = "inet_connection_sock.icsk_accept_queue.rskq_defer_accept";
+            REQ_NUM_RETRANS = "request_sock.num_retrans";
+            REQ_SNT_SYNACK = "tcp_request_sock.snt_synack";
+            NET_ABORT_ON_OVERFLOW = "net.ipv4.sysctl_tcp_abort_on_overflow";
+            NET_SYNCOOKIES = "net.ipv4.sysctl_tcp_syncookies";
+            TCP_FASTOPEN_RSK = "tcp_sock.fastopen_rsk";
+            TCP_BYTES_ACKED = "tcp_sock.bytes_acked";
+            TCP_BYTES_RECEIVED = "tcp_sock.bytes_received";
+            TCP_SEGS_IN = "tcp_sock.segs_in";
+            TCP_SEGS_OUT = "tcp_sock.segs_out";
+            TCP_DATA_SEGS_IN = "tcp_sock.data_segs_in";
+            TCP_TOTAL_RETRANS = "tcp_sock.total_retrans";
+            TCP_SND_CWND = "tcp_sock.snd_cwnd";
+            TCP_SND_UNA = "tcp_sock.snd_una";
+            TCP_WRITE_SEQ = "tcp_sock.write_seq";
+            TCP_RCV_NXT = "tcp_sock.rcv_nxt";
+            TCP_COPIED_SEQ = "tcp_sock.copied_seq";
+            TCP_LINGER2 = "tcp_sock.linger2";
+            SK_SHUTDOWN = "sock.sk_shutdown";
+            SKB_CB = "sk_buff.cb";
+            SKB_CB_TCP_FLAGS = "tcp_skb_cb.tcp_flags";
+            SKB_HEAD = "sk_buff.head";
+            SKB_NETWORK_HEADER = "sk_buff.network_header";
+            SKB_TRANSPORT_HEADER = "sk_buff.transport_header";
+            SKB_DEV = "sk_buff.dev";
+            NET_DEVICE_NET = "net_device.nd_net.net";
+            MPTCP_FIRST = "mptcp_sock.first";
+            NET_INUM = "net.ns.inum";
+            NET_COUNT = "net.count";
+            NET_NS_COUNT = "net.ns.count";
+            NET_NS_REF = "net.ns.__ns_ref";
+            TW_SUBSTATE = "inet_timewait_sock.tw_substate";
+            TW_TIMER = "inet_timewait_sock.tw_timer";
+            TASK_FILES = "task_struct.files";
+            TASK_STATUS = "task_struct.thread_info.status";
+            FILES_FDT = "files_struct.fdt";
+            FDT_FD = "fdtable.fd";
+            FDT_MAX_FDS = "fdtable.max_fds";
+            FILE_PRIVATE_DATA = "file.private_data";
+            SOCKET_FILE = "socket.file";
+            SOCKET_SK = "socket.sk";
+            SOCKET_INO = "socket_alloc.vfs_inode.i_ino";
+            PROTO_ACCEPT_ARG_ERR = "proto_accept_arg.err";
+            REGS_ORIG_AX = "pt_regs.orig_ax";
+            REGS_DI = "pt_regs.di";
+            SKB_DATA = "sk_buff.data";
+            SKB_LEN = "sk_buff.len";
+            SKB_PROTOCOL = "sk_buff.protocol";
+            SKB_SK = "sk_buff.sk";
+            DEV_IFINDEX = "net_device.ifindex";
+            DEV_NET = "net_device.nd_net.net";
+        }
+    };
+}
+
+macro_rules! offset_table {
+    ($($global:ident = $path:literal;)*) => {
+        /// Name of the global and path in kernel BTF of every structure offset.
+        pub const OFFSETS: &[(&str, &str)] = &[$((stringify!($global), $path)),*];
+    };
+}
+for_each_offset!(offset_table);
+
+/// Offsets that a kernel may lack, because it was built without the feature or is older than the
+/// structure; they are 0 then.
+pub const OPTIONAL_OFFSETS: &[&str] = &[
+    "MPTCP_FIRST",
+    "PROTO_ACCEPT_ARG_ERR",
+    // Until 5.10; from 5.11; from 6.18.
+    "NET_COUNT",
+    "NET_NS_COUNT",
+    "NET_NS_REF",
+];
+
+/// Names of the frozen globals that are settings, not offsets; all are `u32`.
+pub mod setting {
+    /// [`filter`](super::super::filter) bits.
+    pub const FILTER: &str = "FILTER";
+    /// 1 when `bpf_get_socket_cookie` may be called from BTF tracepoints (Linux 5.12).
+    pub const COOKIE_HELPER: &str = "COOKIE_HELPER";
+    /// Number of parameters of `inet_csk_accept`: 4 until Linux 6.9, 2 from 6.10.
+    pub const ACCEPT_ARGS: &str = "ACCEPT_ARGS";
+    /// 1 when `bpf_task_pt_regs` may be called (Linux 5.15).
+    pub const REGS_HELPER: &str = "REGS_HELPER";
+    /// Bytes waiting in the ring buffer at which the reader is woken before its timer.
+    pub const WAKE_AT: &str = "WAKE_AT";
+    /// Offsets of the classic tracepoint's fields, from its `format` file.
+    pub const TP_SKADDR: &str = "TP_SKADDR";
+    pub const TP_OLDSTATE: &str = "TP_OLDSTATE";
+    pub const TP_NEWSTATE: &str = "TP_NEWSTATE";
+}
