@@ -52,12 +52,12 @@ fn entered(trace: &Trace, side: &str, state: &str) -> u64 {
 }
 
 const HANDSHAKE: [&str; 6] = [
-    "out S 0 -",
-    "in S 0 -",
-    "out S. 0 1",
-    "in S. 0 1",
-    "out . 1 1",
-    "in . 1 1",
+    "sent S 0 -",
+    "received S 0 -",
+    "sent S. 0 1",
+    "received S. 0 1",
+    "sent . 1 1",
+    "received . 1 1",
 ];
 
 #[test]
@@ -85,14 +85,14 @@ fn a_handshake_is_three_segments_each_sent_and_received() {
     assert_eq!(
         told[6..],
         [
-            "out F. 1 1",
-            "in F. 1 1",
-            "out . 1 2",
-            "in . 1 2",
-            "out F. 1 2",
-            "in F. 1 2",
-            "out . 2 2",
-            "in . 2 2",
+            "sent F. 1 1",
+            "received F. 1 1",
+            "sent . 1 2",
+            "received . 1 2",
+            "sent F. 1 2",
+            "received F. 1 2",
+            "sent . 2 2",
+            "received . 2 2",
         ]
     );
     agrees_with(&packets, &trace, port);
@@ -100,19 +100,19 @@ fn a_handshake_is_three_segments_each_sent_and_received() {
     // The wire and the states are told by one clock, in one order.
     let at = |like| segment(&trace, like).num("mono_ns");
     let (client, server) = (trace.client(), trace.server());
-    assert!(client.num("syn_mono_ns") <= at("out S 0 -"));
-    assert!(at("in S. 0 1") <= entered(&trace, "client", "ESTABLISHED"));
-    assert!(at("in . 1 1") <= entered(&trace, "server", "ESTABLISHED"));
-    assert!(entered(&trace, "client", "FIN_WAIT1") <= at("out F. 1 1"));
-    assert!(at("in F. 1 1") <= entered(&trace, "server", "CLOSE_WAIT"));
+    assert!(client.num("syn_mono_ns") <= at("sent S 0 -"));
+    assert!(at("received S. 0 1") <= entered(&trace, "client", "ESTABLISHED"));
+    assert!(at("received . 1 1") <= entered(&trace, "server", "ESTABLISHED"));
+    assert!(entered(&trace, "client", "FIN_WAIT1") <= at("sent F. 1 1"));
+    assert!(at("received F. 1 1") <= entered(&trace, "server", "CLOSE_WAIT"));
     server.shows(&[
-        ("syn_mono_ns", &at("in S 0 -")),
+        ("syn_mono_ns", &at("received S 0 -")),
         ("syn_source", &"segment"),
         ("complete", &true),
     ]);
 
     // The sender's own end is the source, the receiver's the destination.
-    segment(&trace, "out S 0 -").shows(&[
+    segment(&trace, "sent S 0 -").shows(&[
         ("conn", &client["conn"]),
         ("side", &"client"),
         ("lport", &client_port),
@@ -123,14 +123,14 @@ fn a_handshake_is_three_segments_each_sent_and_received() {
         ("len", &0),
         ("ifindex", &1),
     ]);
-    segment(&trace, "in S 0 -").shows(&[
+    segment(&trace, "received S 0 -").shows(&[
         ("conn", &NULL),
         ("lport", &port),
         ("rport", &client_port),
         ("pid", &NULL),
     ]);
-    segment(&trace, "in S. 0 1").shows(&[("conn", &client["conn"])]);
-    segment(&trace, "in F. 1 1").shows(&[("conn", &server["conn"]), ("side", &"server")]);
+    segment(&trace, "received S. 0 1").shows(&[("conn", &client["conn"])]);
+    segment(&trace, "received F. 1 1").shows(&[("conn", &server["conn"]), ("side", &"server")]);
 }
 
 /// The packet socket saw the same segments with SYN, FIN or RST.
@@ -169,12 +169,12 @@ fn a_closed_port_answers_with_rst() {
     let trace = tracer.stop();
 
     let told = all_told(&trace);
-    assert_eq!(told, ["out S 0 -", "in S 0 -", "out R. - 1", "in R. - 1"]);
+    assert_eq!(told, ["sent S 0 -", "received S 0 -", "sent R. - 1", "received R. - 1"]);
     agrees_with(&packets, &trace, port);
     let client = trace.client();
-    segment(&trace, "in R. - 1").shows(&[("conn", &client["conn"])]);
-    segment(&trace, "out R. - 1").shows(&[("conn", &NULL), ("lport", &port), ("seq", &0)]);
-    let reset = segment(&trace, "in R. - 1").num("mono_ns");
+    segment(&trace, "received R. - 1").shows(&[("conn", &client["conn"])]);
+    segment(&trace, "sent R. - 1").shows(&[("conn", &NULL), ("lport", &port), ("seq", &0)]);
+    let reset = segment(&trace, "received R. - 1").num("mono_ns");
     assert!(reset <= entered(&trace, "client", "CLOSE"));
 }
 
@@ -199,7 +199,7 @@ fn a_reset_is_told_and_data_is_not() {
     let sent = 1 + 100 * TEXT.len();
     assert_eq!(
         told[6..],
-        [format!("out R. {sent} 1"), format!("in R. {sent} 1")]
+        [format!("sent R. {sent} 1"), format!("received R. {sent} 1")]
     );
     let server = trace.server();
     segment(&trace, &told[7]).shows(&[("conn", &server["conn"])]);
@@ -222,7 +222,7 @@ fn a_fin_may_carry_data() {
     tracer.wait_for_ends(2);
     let trace = tracer.stop();
 
-    let fin = segment(&trace, "in FP. 1 1");
+    let fin = segment(&trace, "received FP. 1 1");
     fin.shows(&[("len", &TEXT.len())]);
 }
 
@@ -237,7 +237,7 @@ fn ipv6_has_segments_too() {
 
     let told = all_told(&trace);
     assert_eq!(told[..6], HANDSHAKE);
-    assert_eq!(told.last().expect("an ACK"), "in . 2 2");
+    assert_eq!(told.last().expect("an ACK"), "received . 2 2");
     for line in trace.own("segment") {
         line.shows(&[("family", &6), ("laddr", &"::1"), ("raddr", &"::1")]);
     }
@@ -254,7 +254,7 @@ fn a_filter_leaves_out_the_other_ends_segments() {
     let trace = tracer.stop_filtered(|ends| ends.lport == port);
 
     let told = all_told(&trace);
-    assert_eq!(told[..3], ["in S 0 -", "out S. 0 1", "in . 1 1"]);
+    assert_eq!(told[..3], ["received S 0 -", "sent S. 0 1", "received . 1 1"]);
     assert!(trace.own("segment").all(|line| line["lport"] == port));
     let filtered = trace.summary()["hooks"]["segment"]["filtered"].as_u64();
     assert!(filtered > Some(0));
@@ -340,12 +340,12 @@ fn a_segment_on_its_way_through_devices_and_namespaces_is_told_once_in_each() {
     assert_eq!(
         all_told(&trace),
         [
-            "out S 0 -",
-            "in S. 0 1",
-            "out . 1 1",
-            "out F. 1 1",
-            "in F. 1 2",
-            "out . 2 2"
+            "sent S 0 -",
+            "received S. 0 1",
+            "sent . 1 1",
+            "sent F. 1 1",
+            "received F. 1 2",
+            "sent . 2 2"
         ]
     );
     let client = trace.client();
@@ -363,12 +363,12 @@ fn a_segment_on_its_way_through_devices_and_namespaces_is_told_once_in_each() {
     assert_eq!(
         there,
         [
-            "in S 0 -",
-            "out S. 0 1",
-            "in . 1 1",
-            "in F. 1 1",
-            "out F. 1 2",
-            "in . 2 2"
+            "received S 0 -",
+            "sent S. 0 1",
+            "received . 1 1",
+            "received F. 1 1",
+            "sent F. 1 2",
+            "received . 2 2"
         ]
     );
     // At the bridge and at the veth, those whose second sight is not left out in the kernel.

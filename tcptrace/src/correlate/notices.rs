@@ -54,6 +54,7 @@ impl Correlator {
         let known = sk.and_then(|sk| self.open.get_mut(&sk));
         match known.filter(|connection| connection.socket.may_be(tuple)) {
             Some(connection) => {
+                connection.untouched = false;
                 let socket = &mut connection.socket;
                 // A client's own port, chosen after SYN_SENT, may be in here first.
                 socket.learn(tuple, cookie);

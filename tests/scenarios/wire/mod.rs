@@ -53,7 +53,9 @@ fn until(tracer: &Tracer, state: &str) {
 /// How long the kernel's end of the only connection was in a state.
 #[track_caller]
 fn time_in(trace: &Trace, state: &str) -> u64 {
-    let mut lines = trace.own("transition").filter(|it| it["oldstate"] == state);
+    let mut lines = trace
+        .own("transition")
+        .filter(|it| it["oldstate"] == state && it["synthetic"] == false);
     let line = lines.next().expect("it was in that state");
     assert!(lines.next().is_none(), "only once in {state}");
     line.num("in_state_ns")
@@ -64,7 +66,8 @@ fn time_in(trace: &Trace, state: &str) -> u64 {
 fn entered(trace: &Trace, state: &str) -> u64 {
     let mut lines = trace
         .own("transition")
-        .filter(|it| it["newstate"] == state && it["side"] != "listener");
+        .filter(|it| it["newstate"] == state && it["side"] != "listener")
+        .filter(|it| it["synthetic"] == false);
     let line = lines.next().expect("it came into that state");
     assert!(lines.next().is_none(), "only once into {state}");
     line.num("mono_ns")
