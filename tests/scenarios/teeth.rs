@@ -89,7 +89,8 @@ fn the_witness_has_teeth() {
     };
     assert!(!testimony.is_empty());
     for (n, line) in sound.lines.iter().enumerate() {
-        if !line.is("transition") {
+        // Other scenarios' lines are in there as well, and the witness does not know them.
+        if !line.is("transition") || line["netns"] != sound.netns.inode {
             continue;
         }
         let mut less = sound.clone();
