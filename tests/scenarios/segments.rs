@@ -169,7 +169,15 @@ fn a_closed_port_answers_with_rst() {
     let trace = tracer.stop();
 
     let told = all_told(&trace);
-    assert_eq!(told, ["sent S 0 -", "received S 0 -", "sent R. - 1", "received R. - 1"]);
+    assert_eq!(
+        told,
+        [
+            "sent S 0 -",
+            "received S 0 -",
+            "sent R. - 1",
+            "received R. - 1"
+        ]
+    );
     agrees_with(&packets, &trace, port);
     let client = trace.client();
     segment(&trace, "received R. - 1").shows(&[("conn", &client["conn"])]);
@@ -254,7 +262,10 @@ fn a_filter_leaves_out_the_other_ends_segments() {
     let trace = tracer.stop_filtered(|ends| ends.lport == port);
 
     let told = all_told(&trace);
-    assert_eq!(told[..3], ["received S 0 -", "sent S. 0 1", "received . 1 1"]);
+    assert_eq!(
+        told[..3],
+        ["received S 0 -", "sent S. 0 1", "received . 1 1"]
+    );
     assert!(trace.own("segment").all(|line| line["lport"] == port));
     let filtered = trace.summary()["hooks"]["segment"]["filtered"].as_u64();
     assert!(filtered > Some(0));

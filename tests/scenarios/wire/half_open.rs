@@ -18,7 +18,9 @@ fn no_connection(trace: &Trace) {
     for connection in trace.own("connection") {
         connection.shows(&[("verdict", &"unfinished"), ("established_mono_ns", &NULL)]);
     }
-    let mut printed = trace.own("transition").filter(|it| it["synthetic"] == false);
+    let mut printed = trace
+        .own("transition")
+        .filter(|it| it["synthetic"] == false);
     assert!(printed.all(|it| it["side"] == "listener"));
     trace.summary().shows(&[("undecodable", &0)]);
 }
@@ -38,7 +40,10 @@ fn begins_with_the_ack(trace: &Trace, ack_ns: Between, since_ns: u64) {
     // By a probe, or estimated; not everywhere.
     if let Some(syn_ns) = connection.maybe("syn_mono_ns") {
         let tolerance = tolerance(ack_ns[1] - since_ns);
-        assert!(syn_ns.abs_diff(since_ns) <= tolerance, "SYN at {since_ns}: {connection}");
+        assert!(
+            syn_ns.abs_diff(since_ns) <= tolerance,
+            "SYN at {since_ns}: {connection}"
+        );
     }
     connection.shows(&[
         ("laddr", &"10.0.0.1"),
