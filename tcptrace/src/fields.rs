@@ -201,6 +201,9 @@ pub struct Subject {
     pub netns: u32,
     /// The kernel's socket cookie, which `ss -e` prints in hexadecimal; null where not known.
     pub cookie: Option<u64>,
+    /// The user id that owns the socket: its creator's, and its listener's until it is accepted;
+    /// null when unknown.
+    pub uid: Option<u32>,
     /// Process id; null when unknown.
     pub pid: Option<u32>,
     /// Thread id; null when unknown.

@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Stdio};
 
 use socket2::SockRef;
+use tests::task::{join, spawn};
 use tests::traffic::*;
 use tests::{Lab, eventually, run};
 
@@ -123,4 +124,31 @@ impl Drop for Acceptor {
         drop(self.child.stdin.take());
         eventually("an acceptor to end", || self.child.try_wait().unwrap());
     }
+}
+
+/// A server that started as root and dropped its rights is known by its user.
+#[test]
+fn a_socket_belongs_to_the_user_who_made_it() {
+    const USER: u32 = 12_345;
+    let lab = Lab::new();
+    let port = lab.port();
+    let tracer = lab.trace();
+    // The system call itself: libc's function would change the user of every thread.
+    let user = move || {
+        // SAFETY: plain numbers; -1 leaves an id as it is.
+        let changed = unsafe { libc::syscall(libc::SYS_setresuid, -1, USER, -1) };
+        assert_eq!(changed, 0);
+        listen(port)
+    };
+    let listener = join(spawn(user).1);
+    close(connect(port), accept(&listener).stream);
+    tracer.wait_for_ends(2);
+    let trace = tracer.stop();
+
+    trace.listen().shows(&[("uid", &USER)]);
+    trace.client().shows(&[("uid", &0)]);
+    let child = trace.transitions(&trace.server()["conn"]);
+    child[0].shows(&[("uid", &USER)]);
+    // The acceptor's from accept() on.
+    trace.server().shows(&[("uid", &0)]);
 }

@@ -23,6 +23,8 @@ pub(super) struct Socket {
     /// The best known ends: the kernel tells them piece by piece.
     pub tuple: Tuple,
     pub cookie: Option<u64>,
+    /// The user who owns the socket.
+    pub uid: Option<u32>,
     pub owner: Option<Owner>,
     pub state: State,
     /// When it entered `state`; `None` when that was not seen.
@@ -47,6 +49,7 @@ impl Socket {
             netns,
             tuple,
             cookie: None,
+            uid: None,
             owner: None,
             state,
             since_ns: None,
@@ -82,6 +85,7 @@ impl Socket {
     /// Enters `change.newstate`, and tells so in a line.
     pub fn transition(&mut self, event: &Event, change: &SetState) -> Transition {
         self.learn(&change.tuple, change.cookie);
+        self.uid = Some(change.uid);
         let closer = closer(change);
         self.owner = self.owner.or(closer);
 
@@ -132,6 +136,7 @@ impl Socket {
             rport: self.tuple.rport,
             netns: self.netns,
             cookie: self.cookie,
+            uid: self.uid,
             pid: owner.map(|o| o.task.pid),
             tid: owner.map(|o| o.task.tid).filter(|&tid| tid != 0),
             comm: owner.map(|o| o.task.comm),

@@ -21,6 +21,7 @@ pub(super) fn found(rest: &mut Rest) -> Result<Found, Undecodable> {
         },
         is_bucket,
         held: socket.flags & abi::state_flag::HELD != 0,
+        uid: (!is_bucket).then_some(socket.uid),
         inode: nonzero(socket.inode),
         backlog_len: socket.backlog_len,
         backlog_max: socket.backlog_max,

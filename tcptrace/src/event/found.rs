@@ -15,6 +15,8 @@ pub struct Found {
     pub is_bucket: bool,
     /// A process has a descriptor of it.
     pub held: bool,
+    /// The user who owns it; `None` for a bucket.
+    pub uid: Option<u32>,
     /// The number in that descriptor's `socket:[…]`.
     pub inode: Option<u64>,
     /// `sk_ack_backlog`: connections in a listener's accept queue.

@@ -91,6 +91,7 @@ pub fn server() -> Subject {
         rport: Some(39709),
         netns: 4_026_531_840,
         cookie: Some(17),
+        uid: Some(1000),
         pid: Some(4711),
         tid: Some(4711),
         comm: Some(Comm::from("server")),

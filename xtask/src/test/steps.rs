@@ -47,8 +47,8 @@ impl Steps {
         self.tallied(name, || cargo_test(command))
     }
 
-    /// Several runs of tests, as many at a time as there are CPUs. The results keep the order of
-    /// the names; `run` gets the index of its own.
+    /// Several runs of tests that wait a lot, one more at a time than there are CPUs. The results
+    /// keep the order of the names; `run` gets the index of its own.
     pub fn side_by_side(
         &mut self,
         names: &[String],
@@ -57,7 +57,7 @@ impl Steps {
         let next = AtomicUsize::new(0);
         let ended = Mutex::new(vec![]);
         thread::scope(|scope| {
-            for _ in 0..thread::available_parallelism().map_or(1, Into::into) {
+            for _ in 0..=thread::available_parallelism().map_or(1, Into::into) {
                 scope.spawn(|| {
                     loop {
                         let n = next.fetch_add(1, Ordering::Relaxed);

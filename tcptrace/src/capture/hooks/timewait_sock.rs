@@ -14,7 +14,8 @@ pub const ROW: HookRow = HookRow {
     hook: Hook::TimewaitSock,
     shows: "what the kernel keeps of a connection in FIN_WAIT2 and TIME_WAIT, and until when",
     without: Some(
-        "the end of TIME_WAIT, and the FIN that comes after close(): not seen as they happen",
+        "TIME_WAIT as it happens: its beginning is told from the closing socket's flags, the FIN \
+         that comes after close() and its end by a look each second",
     ),
     carriers: &[
         carrier("fentry", SINCE_6_11, HASHDANCE_SCHEDULE, FENTRY_6_11),

@@ -16,6 +16,7 @@ fn found(sock: &Sock, state: State) -> Found {
         state,
         is_bucket: false,
         held: true,
+        uid: None,
         inode: Some(INODE),
         backlog_len: 3,
         backlog_max: sock.backlog_max,

@@ -231,6 +231,7 @@ fn seen_in(state: State) -> Found {
         state,
         is_bucket: true,
         held: false,
+        uid: None,
         inode: None,
         backlog_len: 0,
         backlog_max: 0,

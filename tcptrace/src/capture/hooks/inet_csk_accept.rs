@@ -1,0 +1,80 @@
+//! accept(), in the kernel's own functions or at the system call.
+
+use super::{Carrier, HookRow, Point, Program};
+use crate::event::Hook;
+
+/// When a program is attached to the function or leaves it, the kernel has the calls that sleep in
+/// it return past the fexit programs (`bpf_tramp_image_put`, kernel/bpf/trampoline.c, Linux 6.12).
+const FENTRY_UNSEEN: &[&str] = &[
+    "a failed accept() that was already blocked when tracing began, or when another tracer was \
+     attached to inet_csk_accept or left it",
+];
+
+const SYSCALL_UNSEEN: &[&str] = &["accepts by io_uring, by 32-bit programs and inside the kernel"];
+
+pub const ROW: HookRow = HookRow {
+    hook: Hook::InetCskAccept,
+    shows: "accept() called and returned, by which thread, on which listener",
+    without: None,
+    carriers: &[
+        Carrier {
+            name: "fentry",
+            via: "BTF trampolines at inet_csk_accept (Linux 6.10 and later) and security_sock_graft",
+            parameters: Some(("inet_csk_accept", 2)),
+            // The graft first: what it sees without an entry began before.
+            programs: &[
+                Program::new("graft_fentry", Point::Fentry("security_sock_graft")),
+                Program::new("accept_fentry2", Point::Fentry("inet_csk_accept")),
+                Program::new("accept_fexit2", Point::Fexit("inet_csk_accept")),
+            ],
+            unseen: FENTRY_UNSEEN,
+        },
+        Carrier {
+            name: "fentry",
+            via: "BTF trampolines at inet_csk_accept (Linux 6.9 and before) and security_sock_graft",
+            parameters: Some(("inet_csk_accept", 4)),
+            // The graft first: what it sees without an entry began before.
+            programs: &[
+                Program::new("graft_fentry", Point::Fentry("security_sock_graft")),
+                Program::new("accept_fentry4", Point::Fentry("inet_csk_accept")),
+                Program::new("accept_fexit4", Point::Fexit("inet_csk_accept")),
+            ],
+            unseen: FENTRY_UNSEEN,
+        },
+        Carrier {
+            name: "kprobe",
+            via: "kprobes at inet_csk_accept and security_sock_graft",
+            parameters: None,
+            programs: &[
+                Program::new("graft_kprobe", Point::Kprobe("security_sock_graft")),
+                Program::new("accept_kprobe", Point::Kprobe("inet_csk_accept")),
+                Program::new("accept_kretprobe", Point::Kprobe("inet_csk_accept")),
+            ],
+            unseen: &[
+                "a failed accept() when more than a handful of threads are blocked in accept() \
+                 (kretprobes run out), or when it was already blocked when tracing began",
+            ],
+        },
+        Carrier {
+            name: "syscall",
+            via: "BTF tracepoints sys_enter and sys_exit",
+            parameters: None,
+            // sys_enter first: a call that sys_exit finds no entry of began before.
+            programs: &[
+                Program::new("sys_enter_btf", Point::BtfTracepoint("sys_enter")),
+                Program::new("sys_exit_btf", Point::BtfTracepoint("sys_exit")),
+            ],
+            unseen: SYSCALL_UNSEEN,
+        },
+        Carrier {
+            name: "syscall",
+            via: "raw tracepoints sys_enter and sys_exit",
+            parameters: None,
+            programs: &[
+                Program::new("sys_enter_raw", Point::RawTracepoint("sys_enter")),
+                Program::new("sys_exit_raw", Point::RawTracepoint("sys_exit")),
+            ],
+            unseen: SYSCALL_UNSEEN,
+        },
+    ],
+};

@@ -1,0 +1,46 @@
+//! Full queues of listeners.
+
+use super::{Carrier, HookRow, Point, Program};
+use crate::event::Hook;
+
+pub const ROW: HookRow = HookRow {
+    hook: Hook::ListenOverflow,
+    shows: "SYNs and ACKs that met a full queue of their listener",
+    without: Some("SYNs and ACKs dropped because a listener's queue was full"),
+    carriers: &[
+        Carrier {
+            name: "fentry",
+            via: "",
+            parameters: None,
+            programs: &[
+                Program::new("overflow_syn_fentry", Point::Fentry("tcp_conn_request")),
+                Program::new(
+                    "overflow_ack4_fentry",
+                    Point::Fentry("tcp_v4_syn_recv_sock"),
+                ),
+                Program::new(
+                    "overflow_ack6_fentry",
+                    Point::Fentry("tcp_v6_syn_recv_sock"),
+                ),
+            ],
+            unseen: &[],
+        },
+        Carrier {
+            name: "kprobe",
+            via: "",
+            parameters: None,
+            programs: &[
+                Program::new("overflow_syn_kprobe", Point::Kprobe("tcp_conn_request")),
+                Program::new(
+                    "overflow_ack4_kprobe",
+                    Point::Kprobe("tcp_v4_syn_recv_sock"),
+                ),
+                Program::new(
+                    "overflow_ack6_kprobe",
+                    Point::Kprobe("tcp_v6_syn_recv_sock"),
+                ),
+            ],
+            unseen: &[],
+        },
+    ],
+};

@@ -1,0 +1,32 @@
+//! RSTs.
+
+use super::{Carrier, HookRow, Point, Program};
+use crate::event::Hook;
+
+pub const ROW: HookRow = HookRow {
+    hook: Hook::TcpReset,
+    shows: "each RST that is sent, and each that ends a socket",
+    without: Some("resets as they happen, and why a RST was sent"),
+    carriers: &[
+        Carrier {
+            name: "raw_tp",
+            via: "with the reason (Linux 6.10 and later)",
+            parameters: None,
+            programs: &[
+                Program::new("send_reset_reason", Point::RawTracepoint("tcp_send_reset")),
+                Program::new("receive_reset", Point::RawTracepoint("tcp_receive_reset")),
+            ],
+            unseen: &[],
+        },
+        Carrier {
+            name: "raw_tp",
+            via: "without a reason",
+            parameters: None,
+            programs: &[
+                Program::new("send_reset", Point::RawTracepoint("tcp_send_reset")),
+                Program::new("receive_reset", Point::RawTracepoint("tcp_receive_reset")),
+            ],
+            unseen: &["why a RST was sent", "RSTs to segments that met no socket"],
+        },
+    ],
+};
