@@ -357,6 +357,11 @@ pub struct Connection {
     pub evidence: Option<String>,
     /// The last state seen.
     pub state: State,
+    /// `conn` of its other end, when that is on this host too (mirrored addresses; across network
+    /// namespaces as well, unless they are loopback addresses); null when not known.
+    pub peer_conn: Option<u64>,
+    /// When that became ESTABLISHED: for a client, the moment from which connect() can return.
+    pub peer_established_mono_ns: Option<u64>,
     /// The state in which the kernel keeps it after its socket is gone, FIN_WAIT2 or TIME_WAIT;
     /// null when in none, or when that is not known.
     pub bucket: Option<State>,

@@ -4,6 +4,7 @@
 //! `cargo xtask test` builds what they need and runs them as root.
 
 mod accepting;
+mod both_ends;
 mod calls;
 mod carriers;
 mod causes;

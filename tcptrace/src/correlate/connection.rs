@@ -3,6 +3,7 @@
 use super::accept::{Child, called_ns};
 use super::ending::Ending;
 use super::listener::ListenerId;
+use super::peers::Peer;
 use super::request::Handshake;
 use super::socket::{Owner, Socket};
 use super::verdict::{self, Accepted, Facts, Fate, Gap, Judgement};
@@ -30,6 +31,8 @@ pub(super) struct Connection {
     /// shut it down, or had a descriptor of it.
     held: bool,
     pub ending: Ending,
+    /// Its other end, when that is on this host and was met.
+    pub peer: Option<Peer>,
     /// What the kernel keeps of it, FIN_WAIT2 or TIME_WAIT, from its CLOSE on.
     pub bucket: Option<State>,
     /// It is older than the trace, and nothing has happened to it since.
@@ -134,6 +137,7 @@ impl Connection {
             err: None,
             held: false,
             ending: Ending::default(),
+            peer: None,
             bucket: None,
             untouched: false,
         }
@@ -298,6 +302,8 @@ impl Connection {
             reason,
             evidence,
             state: self.socket.state,
+            peer_conn: self.peer.map(|peer| peer.conn),
+            peer_established_mono_ns: self.peer.map(|peer| peer.established_ns),
             bucket: self.bucket,
             error: self.err.map(errno::name),
             ending: self.ending.fields(self.socket.side),

@@ -147,6 +147,8 @@ impl HalfOpen {
             evidence: Some("request_sock NEW_SYN_RECV".to_owned()),
             state: self.socket.state,
             error: None,
+            peer_conn: None,
+            peer_established_mono_ns: None,
             bucket: None,
             ending: Ending::default(),
             complete: !began_before && !lost,

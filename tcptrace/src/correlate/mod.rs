@@ -13,6 +13,7 @@ mod found;
 mod half_open;
 mod listener;
 mod notices;
+mod peers;
 mod request;
 mod segment;
 mod socket;
@@ -31,6 +32,7 @@ use crate::fields::{Line, ListenerSummary, PidSource, Side, Verdict};
 use connection::{Connection, End, birth};
 use found::Import;
 use listener::Listeners;
+use peers::Peers;
 use request::{Requests, Sight};
 use segment::Segments;
 use socket::{Owner, Socket};
@@ -55,6 +57,7 @@ pub struct Correlator {
     listeners: Listeners,
     requests: Requests,
     sight: Sight,
+    peers: Peers,
     buckets: Buckets,
     import: Import,
     segments: Segments,
@@ -92,6 +95,7 @@ impl Correlator {
             listeners: Listeners::default(),
             requests: Requests::default(),
             sight: Sight::default(),
+            peers: Peers::default(),
             buckets: Buckets::default(),
             import: Import::default(),
             segments: Segments::default(),
@@ -254,6 +258,9 @@ impl Correlator {
         out.push(Line::Transition(connection.transition(event, change)));
         self.segments
             .bind(event.mono_ns, change.sk, &connection.socket);
+        if change.newstate == State::Established {
+            self.meet_peer(event, change.sk, &mut connection);
+        }
         if connection.socket.state != State::Close {
             self.open.insert(change.sk, connection);
         } else if connection.may_be_queued_closed()
@@ -262,6 +269,19 @@ impl Correlator {
             self.queued_closed.insert(change.sk, connection);
         } else {
             self.end(connection, event.mono_ns, out);
+        }
+    }
+
+    /// Introduces a connection that has just become ESTABLISHED to its other end.
+    fn meet_peer(&mut self, event: &Event, sk: Sk, connection: &mut Connection) {
+        let met = self.peers.meet(sk, &connection.socket, event.mono_ns);
+        let Some((other_sk, other, this)) = met else {
+            return;
+        };
+        connection.peer = Some(other);
+        let is_other = |it: &&mut Connection| it.socket.conn == other.conn;
+        if let Some(it) = self.open.get_mut(&other_sk).filter(is_other) {
+            it.peer = Some(this);
         }
     }
 
@@ -315,6 +335,7 @@ impl Correlator {
     /// Judges a connection, counts it and writes its line.
     fn end(&mut self, mut connection: Connection, mono_ns: u64, out: &mut Vec<Line>) {
         self.attribute(&mut connection);
+        self.peers.leave(&connection.socket);
         let listener_closed = listener_closed(&self.listeners, &connection);
         let mut line = connection.line(&self.end_at(mono_ns, listener_closed));
         self.segments

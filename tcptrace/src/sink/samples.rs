@@ -246,6 +246,8 @@ pub fn connection() -> Connection {
         reason: Some(REASON.to_owned()),
         evidence: Some("SYN_RECV → ESTABLISHED, accept() called, accept() returned".to_owned()),
         state: State::Close,
+        peer_conn: Some(2),
+        peer_established_mono_ns: Some(NOW - 5103 * MS - 30_000),
         bucket: None,
         error: None,
         ending: ending(),

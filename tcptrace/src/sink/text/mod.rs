@@ -200,6 +200,9 @@ impl Text {
             if let Some(evidence) = &x.evidence {
                 self.detail(format_args!("evidence: {evidence}"));
             }
+            if let Some(peer) = x.peer_conn {
+                self.detail(format_args!("its other end is #{peer}"));
+            }
             if let Some(ahead) = x.backlog_ahead {
                 self.detail(format_args!("{ahead} ahead in the queue"));
             }

@@ -1,0 +1,92 @@
+//! The two ends of one connection, when both are on this host.
+
+use std::net::IpAddr;
+
+use rustc_hash::FxHashMap;
+
+use super::socket::Socket;
+use crate::event::{Sk, Tuple};
+
+/// The other end, as far as it concerns this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Peer {
+    /// Its number in the trace.
+    pub conn: u64,
+    /// When it became ESTABLISHED: for a client, when connect() can return.
+    pub established_ns: u64,
+}
+
+/// The ends that are ESTABLISHED and have not met their other end.
+#[derive(Default)]
+pub(super) struct Peers {
+    /// By own end and peer's. Network namespaces may use the same addresses.
+    waiting: FxHashMap<Ends, Vec<Waiting>>,
+}
+
+type End = (IpAddr, u16);
+type Ends = (End, End);
+
+#[derive(Clone, Copy)]
+struct Waiting {
+    sk: Sk,
+    netns: u32,
+    peer: Peer,
+}
+
+impl Peers {
+    /// An end has become ESTABLISHED. Gives the other one, and what it should know of this one.
+    ///
+    /// The mirrored addresses are the evidence. Loopback addresses mean the same namespace; others
+    /// are looked for in the same one first, then in all, where only one may answer.
+    pub fn meet(&mut self, sk: Sk, socket: &Socket, now_ns: u64) -> Option<(Sk, Peer, Peer)> {
+        let (own, other) = ends(&socket.tuple)?;
+        let this = Peer {
+            conn: socket.conn,
+            established_ns: now_ns,
+        };
+        let found = self.waiting.get(&(other, own)).and_then(|waiting| {
+            let here = waiting.iter().position(|it| it.netns == socket.netns);
+            let elsewhere = (waiting.len() == 1 && !own.0.is_loopback()).then_some(0);
+            here.or(elsewhere)
+        });
+        let Some(index) = found else {
+            let netns = socket.netns;
+            let waiting = Waiting {
+                sk,
+                netns,
+                peer: this,
+            };
+            self.waiting.entry((own, other)).or_default().push(waiting);
+            return None;
+        };
+        let met = self.remove((other, own), index)?;
+        // A socket that is connected to itself has both ends in one.
+        (met.peer.conn != socket.conn).then_some((met.sk, met.peer, this))
+    }
+
+    /// An end is over.
+    pub fn leave(&mut self, socket: &Socket) {
+        let Some(key) = ends(&socket.tuple) else {
+            return;
+        };
+        let waiting = self.waiting.get(&key);
+        let index = waiting.and_then(|all| all.iter().position(|it| it.peer.conn == socket.conn));
+        if let Some(index) = index {
+            self.remove(key, index);
+        }
+    }
+
+    fn remove(&mut self, key: Ends, index: usize) -> Option<Waiting> {
+        let all = self.waiting.get_mut(&key)?;
+        let removed = all.swap_remove(index);
+        if all.is_empty() {
+            self.waiting.remove(&key);
+        }
+        Some(removed)
+    }
+}
+
+fn ends(tuple: &Tuple) -> Option<Ends> {
+    let own = (tuple.laddr, tuple.lport?);
+    Some((own, (tuple.raddr?, tuple.rport?)))
+}
