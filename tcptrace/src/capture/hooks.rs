@@ -217,11 +217,8 @@ pub const HOOKS: &[HookRow] = &[
                 name: "fentry",
                 via: "at __inet_csk_reqsk_queue_drop",
                 parameters: Some(("__inet_csk_reqsk_queue_drop", 3)),
+                // The beginning last: what it sees has its child or its end seen, too.
                 programs: &[
-                    Program::new(
-                        "req_begin_fentry",
-                        Point::Fentry("inet_csk_reqsk_queue_hash_add"),
-                    ),
                     Program::new(
                         "req_clone_fentry",
                         Point::Fentry("tcp_create_openreq_child"),
@@ -229,6 +226,10 @@ pub const HOOKS: &[HookRow] = &[
                     Program::new(
                         "req_end_fentry",
                         Point::Fentry("__inet_csk_reqsk_queue_drop"),
+                    ),
+                    Program::new(
+                        "req_begin_fentry",
+                        Point::Fentry("inet_csk_reqsk_queue_hash_add"),
                     ),
                 ],
                 unseen: &[],
@@ -239,16 +240,16 @@ pub const HOOKS: &[HookRow] = &[
                 parameters: None,
                 programs: &[
                     Program::new(
-                        "req_begin_fentry",
-                        Point::Fentry("inet_csk_reqsk_queue_hash_add"),
-                    ),
-                    Program::new(
                         "req_clone_fentry",
                         Point::Fentry("tcp_create_openreq_child"),
                     ),
                     Program::new(
                         "req_drop_fentry",
                         Point::Fentry("inet_csk_reqsk_queue_drop"),
+                    ),
+                    Program::new(
+                        "req_begin_fentry",
+                        Point::Fentry("inet_csk_reqsk_queue_hash_add"),
                     ),
                 ],
                 unseen: REQUEST_TIMEOUTS_UNSEEN,
@@ -257,11 +258,8 @@ pub const HOOKS: &[HookRow] = &[
                 name: "kprobe",
                 via: "at __inet_csk_reqsk_queue_drop",
                 parameters: Some(("__inet_csk_reqsk_queue_drop", 3)),
+                // The beginning last: what it sees has its child or its end seen, too.
                 programs: &[
-                    Program::new(
-                        "req_begin_kprobe",
-                        Point::Kprobe("inet_csk_reqsk_queue_hash_add"),
-                    ),
                     Program::new(
                         "req_clone_kprobe",
                         Point::Kprobe("tcp_create_openreq_child"),
@@ -269,6 +267,10 @@ pub const HOOKS: &[HookRow] = &[
                     Program::new(
                         "req_end_kprobe",
                         Point::Kprobe("__inet_csk_reqsk_queue_drop"),
+                    ),
+                    Program::new(
+                        "req_begin_kprobe",
+                        Point::Kprobe("inet_csk_reqsk_queue_hash_add"),
                     ),
                 ],
                 unseen: &[],
@@ -279,16 +281,16 @@ pub const HOOKS: &[HookRow] = &[
                 parameters: None,
                 programs: &[
                     Program::new(
-                        "req_begin_kprobe",
-                        Point::Kprobe("inet_csk_reqsk_queue_hash_add"),
-                    ),
-                    Program::new(
                         "req_clone_kprobe",
                         Point::Kprobe("tcp_create_openreq_child"),
                     ),
                     Program::new(
                         "req_drop_kprobe",
                         Point::Kprobe("inet_csk_reqsk_queue_drop"),
+                    ),
+                    Program::new(
+                        "req_begin_kprobe",
+                        Point::Kprobe("inet_csk_reqsk_queue_hash_add"),
                     ),
                 ],
                 unseen: REQUEST_TIMEOUTS_UNSEEN,

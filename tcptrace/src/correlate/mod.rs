@@ -209,7 +209,7 @@ impl Correlator {
             met
         });
         if change.newstate == State::Established && connection.is_server() {
-            self.estimate_syn(&mut connection, event, change);
+            self.estimate_syn(&mut connection, event, change, out);
         }
         out.push(Line::Transition(connection.transition(event, change)));
         if connection.socket.state != State::Close {
