@@ -21,6 +21,10 @@ pub(super) struct HalfOpen {
     /// One of them was answered with a RST.
     pub aborted: bool,
     end: Option<(u64, HalfOpenEnd)>,
+    /// A line has named it.
+    pub told: bool,
+    /// The number of its child, to which the trace has given another one.
+    pub child: Option<u64>,
 }
 
 impl HalfOpen {
@@ -48,6 +52,8 @@ impl HalfOpen {
             overflows: 0,
             aborted: false,
             end: None,
+            told: false,
+            child: None,
         }
     }
 
@@ -65,7 +71,8 @@ impl HalfOpen {
     }
 
     /// LISTEN→NEW_SYN_RECV.
-    pub fn begins(&self, event: &Event) -> Transition {
+    pub fn begins(&mut self, event: &Event) -> Transition {
+        self.told = true;
         self.transition(event, State::Listen, None, cause::half_open())
     }
 
@@ -114,9 +121,13 @@ impl HalfOpen {
             .syn
             .is_none_or(|(ns, _)| ns < end.attached_ns);
         let lost = self.losses != end.losses;
-        let (verdict, reason) = match self.end {
+        let (verdict, reason) = match (self.end, self.child) {
+            (_, Some(conn)) => (
+                Verdict::Unknown,
+                format!("the handshake finished as connection #{conn}, whose birth told no peer"),
+            ),
             // A child of it may be among what was lost.
-            None if lost => (
+            (None, None) if lost => (
                 Verdict::Unknown,
                 "whether the handshake finished is not known: events were lost".to_owned(),
             ),
@@ -151,7 +162,7 @@ impl HalfOpen {
             peer_established_mono_ns: None,
             bucket: None,
             ending: Ending::default(),
-            complete: !began_before && !lost,
+            complete: !began_before && !lost && self.child.is_none(),
         }
     }
 

@@ -252,7 +252,7 @@ impl Correlator {
             met
         });
         if change.newstate == State::Established && connection.is_server() {
-            self.estimate_syn(&mut connection, event, change);
+            self.estimate_syn(&mut connection, event, change, out);
         }
         self.leave_bucket(event, change, &mut connection, out);
         out.push(Line::Transition(connection.transition(event, change)));

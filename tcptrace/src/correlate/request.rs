@@ -122,7 +122,7 @@ impl Correlator {
     pub(super) fn request(&mut self, event: &Event, request: &Request, out: &mut Vec<Line>) {
         match request.step {
             RequestStep::Begun => {
-                let half_open = self.meet(event, request, Some(event.mono_ns), out);
+                let mut half_open = self.meet(event, request, Some(event.mono_ns), out);
                 out.push(Line::Transition(half_open.begins(event)));
                 self.requests.insert(request.req, half_open);
             }
@@ -281,12 +281,23 @@ impl Correlator {
     /// SYN-ACK was sent again or was a cookie. Then it comes from a TCP timestamp, or there is none
     /// (`tcp_synack_rtt_meas` and `tcp_ack_update_rtt`, net/ipv4/tcp_input.c, Linux 6.12). With
     /// Fast Open the child is older than the SYN-ACK.
-    pub(super) fn estimate_syn(&mut self, child: &mut Connection, event: &Event, at: &SetState) {
+    pub(super) fn estimate_syn(
+        &mut self,
+        child: &mut Connection,
+        event: &Event,
+        at: &SetState,
+        out: &mut Vec<Line>,
+    ) {
         if child.handshake.syn.is_some() || child.handshake.syncookie.is_some() {
             return;
         }
-        if let Some(origin) = self.request_at(at) {
-            child.handshake = origin.handshake;
+        if let Some(mut half_open) = self.requests.take_at(at.netns, at.tuple) {
+            child.handshake = half_open.handshake;
+            // The kernel has skipped the program that joins them: two numbers for one connection.
+            if half_open.told {
+                half_open.child = Some(child.socket.conn);
+                self.end_half_open(half_open, event.mono_ns, out);
+            }
             return;
         }
         let estimate = at

@@ -17,11 +17,8 @@ pub const ROW: HookRow = HookRow {
             name: "fentry",
             via: "at __inet_csk_reqsk_queue_drop",
             parameters: Some(("__inet_csk_reqsk_queue_drop", 3)),
+            // The beginning last: what it sees has its child or its end seen, too.
             programs: &[
-                Program::new(
-                    "req_begin_fentry",
-                    Point::Fentry("inet_csk_reqsk_queue_hash_add"),
-                ),
                 Program::new(
                     "req_clone_fentry",
                     Point::Fentry("tcp_create_openreq_child"),
@@ -29,6 +26,10 @@ pub const ROW: HookRow = HookRow {
                 Program::new(
                     "req_end_fentry",
                     Point::Fentry("__inet_csk_reqsk_queue_drop"),
+                ),
+                Program::new(
+                    "req_begin_fentry",
+                    Point::Fentry("inet_csk_reqsk_queue_hash_add"),
                 ),
             ],
             unseen: &[],
@@ -39,16 +40,16 @@ pub const ROW: HookRow = HookRow {
             parameters: None,
             programs: &[
                 Program::new(
-                    "req_begin_fentry",
-                    Point::Fentry("inet_csk_reqsk_queue_hash_add"),
-                ),
-                Program::new(
                     "req_clone_fentry",
                     Point::Fentry("tcp_create_openreq_child"),
                 ),
                 Program::new(
                     "req_drop_fentry",
                     Point::Fentry("inet_csk_reqsk_queue_drop"),
+                ),
+                Program::new(
+                    "req_begin_fentry",
+                    Point::Fentry("inet_csk_reqsk_queue_hash_add"),
                 ),
             ],
             unseen: REQUEST_TIMEOUTS_UNSEEN,
@@ -59,16 +60,16 @@ pub const ROW: HookRow = HookRow {
             parameters: Some(("__inet_csk_reqsk_queue_drop", 3)),
             programs: &[
                 Program::new(
-                    "req_begin_kprobe",
-                    Point::Kprobe("inet_csk_reqsk_queue_hash_add"),
-                ),
-                Program::new(
                     "req_clone_kprobe",
                     Point::Kprobe("tcp_create_openreq_child"),
                 ),
                 Program::new(
                     "req_end_kprobe",
                     Point::Kprobe("__inet_csk_reqsk_queue_drop"),
+                ),
+                Program::new(
+                    "req_begin_kprobe",
+                    Point::Kprobe("inet_csk_reqsk_queue_hash_add"),
                 ),
             ],
             unseen: &[],
@@ -79,16 +80,16 @@ pub const ROW: HookRow = HookRow {
             parameters: None,
             programs: &[
                 Program::new(
-                    "req_begin_kprobe",
-                    Point::Kprobe("inet_csk_reqsk_queue_hash_add"),
-                ),
-                Program::new(
                     "req_clone_kprobe",
                     Point::Kprobe("tcp_create_openreq_child"),
                 ),
                 Program::new(
                     "req_drop_kprobe",
                     Point::Kprobe("inet_csk_reqsk_queue_drop"),
+                ),
+                Program::new(
+                    "req_begin_kprobe",
+                    Point::Kprobe("inet_csk_reqsk_queue_hash_add"),
                 ),
             ],
             unseen: REQUEST_TIMEOUTS_UNSEEN,

@@ -194,6 +194,29 @@ fn fast_open_child_is_born_by_the_syn() {
 }
 
 #[test]
+fn join_that_was_missed_leaves_two_numbers_that_say_so() {
+    let mut t = probed();
+    t.step(&child(2), RequestStep::Begun);
+    let syn = t.now;
+    t.set(peerless(&child(2)));
+    t.set(child(2).enters(SynRecv, Established));
+    t.finish();
+    assert_eq!(t.verdict(2), Verdict::Unknown);
+    assert!(t.reason(2).contains("as connection #3"));
+    assert!(!t.connection(2).complete);
+    assert_eq!(t.connection(3).syn_mono_ns, Some(syn));
+    assert!(t.connection(3).complete);
+
+    // Where the birth names its peer there is one.
+    let mut t = probed();
+    t.step(&child(2), RequestStep::Begun);
+    t.establish(&child(2));
+    t.finish();
+    assert_eq!(t.connections().len(), 1);
+    assert_eq!(t.connection(2).verdict, Some(Verdict::NeverAccepted));
+}
+
+#[test]
 fn birth_is_not_taken_for_that_of_another_request() {
     for spoil in [
         // The child is another port's.
