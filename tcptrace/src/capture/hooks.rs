@@ -174,17 +174,9 @@ impl Carrier {
     /// Detaches what is attached and unloads what is loaded.
     pub fn detach(&self, ebpf: &mut Ebpf) {
         for program in self.programs {
-            // The only error is "not loaded".
-            let _ = match ebpf.program_mut(program.name) {
-                Some(aya::programs::Program::BtfTracePoint(program)) => program.unload(),
-                Some(aya::programs::Program::RawTracePoint(program)) => program.unload(),
-                Some(aya::programs::Program::TracePoint(program)) => program.unload(),
-                Some(aya::programs::Program::FEntry(program)) => program.unload(),
-                Some(aya::programs::Program::FExit(program)) => program.unload(),
-                Some(aya::programs::Program::KProbe(program)) => program.unload(),
-                Some(aya::programs::Program::Iter(program)) => program.unload(),
-                _ => Ok(()),
-            };
+            if let Some(program) = ebpf.program_mut(program.name) {
+                unload(program);
+            }
         }
     }
 }
@@ -234,4 +226,30 @@ impl Program {
         }
         Ok(())
     }
+}
+
+/// Detaches and unloads every program, all at the same time: each waits for the kernel until no
+/// CPU and no task can be in it any more, which takes a tenth of a second and costs nothing.
+pub fn detach_all(ebpf: &mut Ebpf) {
+    std::thread::scope(|scope| {
+        let loaded = ebpf.programs_mut().filter(|(_, it)| it.fd().is_ok());
+        for (_, program) in loaded {
+            scope.spawn(|| unload(program));
+        }
+    });
+}
+
+fn unload(program: &mut aya::programs::Program) {
+    use aya::programs::Program;
+    // The only error is "not loaded".
+    let _ = match program {
+        Program::BtfTracePoint(program) => program.unload(),
+        Program::RawTracePoint(program) => program.unload(),
+        Program::TracePoint(program) => program.unload(),
+        Program::FEntry(program) => program.unload(),
+        Program::FExit(program) => program.unload(),
+        Program::KProbe(program) => program.unload(),
+        Program::Iter(program) => program.unload(),
+        _ => Ok(()),
+    };
 }

@@ -241,9 +241,7 @@ impl Capture {
         // The kernel's counts of skipped runs go away with the programs, the others are final
         // only without them.
         let before = self.counters()?;
-        for hook in &self.hooks {
-            hook.carrier.detach(&mut self.ebpf);
-        }
+        hooks::detach_all(&mut self.ebpf);
         let mut counts = self.counters()?;
         for ((_, count), (_, before)) in counts.iter_mut().zip(before) {
             count.recursion_misses = before.recursion_misses;

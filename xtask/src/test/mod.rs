@@ -25,6 +25,9 @@ pub struct Args {
     /// Kernels of the VMs: 5.10, 6.1, 6.12, 6.18, or `all`
     #[arg(long, value_name = "SERIES", value_delimiter = ',', default_values = ["6.1", "6.12"])]
     kernels: Vec<String>,
+    /// Play all scenarios in the VMs, not only those about accept() (three quarters of an hour)
+    #[arg(long)]
+    thorough: bool,
     /// Ways to see accept() in the VMs
     #[arg(
         long,

@@ -28,8 +28,7 @@ const MEMORY: &str = "2048";
 
 /// The kernel waits for ten ticks of a timer and panics if there are none: on a busy host the
 /// emulator may come too late with them, hence `no_timer_check`.
-const COMMAND_LINE: &str =
-    "console=ttyS0 panic=-1 quiet loglevel=4 tsc=unstable no_timer_check rdinit=/init";
+const COMMAND_LINE: &str = "console=ttyS0 panic=-1 quiet loglevel=4 mitigations=off tsc=unstable no_timer_check rdinit=/init";
 
 /// What a kernel in trouble prints.
 const TROUBLE: [&str; 6] = [
@@ -107,7 +106,7 @@ fn boot(kernel: &Kernel, initrd: &Path, job: &Job, show: &mut impl FnMut(&str)) 
             "-accel",
             "tcg,thread=single",
             "-cpu",
-            "max",
+            "max,la57=off",
             "-smp",
             "2",
             "-m",
