@@ -39,11 +39,11 @@ pub enum Message {
     },
     /// Asks which namespaces are worth a look.
     WhereToLook(oneshot::Sender<BTreeSet<u32>>),
+    /// The hooks are being detached: what happened after this time (CLOCK_MONOTONIC,
+    /// nanoseconds) is not part of the trace, because not all of them saw it.
+    Ending { ended_ns: u64 },
     /// Nothing more will come.
-    End {
-        counts: Vec<(Hook, HookCount)>,
-        ended_ns: u64,
-    },
+    End { counts: Vec<(Hook, HookCount)> },
 }
 
 /// A sink and what to call it when it fails.
@@ -101,7 +101,10 @@ pub fn spawn(
                         batch,
                         complete_until_ns,
                     } => pipeline.drained(&batch, complete_until_ns),
-                    Message::Lost(lost) => pipeline.put(Line::Lost(lost)),
+                    Message::Lost(mut lost) => {
+                        lost.mono_ns = lost.mono_ns.min(pipeline.ended_ns);
+                        pipeline.put(Line::Lost(lost));
+                    }
                     Message::Missed => pipeline.correlator.missed(),
                     Message::Import { owners, until_ns } => {
                         pipeline.correlator.import(owners, until_ns);
@@ -111,9 +114,10 @@ pub fn spawn(
                         // Nobody waits for it when the trace ends just now.
                         let _ = answer.send(pipeline.correlator.worth_a_look());
                     }
-                    Message::End { counts, ended_ns } => {
+                    Message::Ending { ended_ns } => pipeline.ended_ns = ended_ns,
+                    Message::End { counts } => {
                         // The receiver is gone only when the process is being torn down.
-                        let _ = done.send(pipeline.end(counts, ended_ns));
+                        let _ = done.send(pipeline.end(counts));
                         return;
                     }
                 }
@@ -133,6 +137,8 @@ struct Pipeline {
     /// When the last of them ended: what happened later is not part of the trace.
     counted_ns: Option<u64>,
     began_ns: u64,
+    /// What happened later is not part of the trace; `u64::MAX` while it goes on.
+    ended_ns: u64,
     emitted: BTreeMap<Hook, u64>,
     undecodable: u64,
     /// Reused from event to event.
@@ -156,6 +162,7 @@ impl Pipeline {
             remaining: count,
             counted_ns: None,
             began_ns: session.mono_ns,
+            ended_ns: u64::MAX,
             emitted: BTreeMap::new(),
             undecodable: 0,
             lines: vec![],
@@ -208,7 +215,7 @@ impl Pipeline {
         let mut lines = std::mem::take(&mut self.lines);
         let mut order = std::mem::take(&mut self.order);
         order.release(until_ns, |event| {
-            if self.remaining == Some(0) {
+            if self.remaining == Some(0) || event.mono_ns > self.ended_ns {
                 return;
             }
             self.correlator.event(event, &mut lines);
@@ -231,9 +238,9 @@ impl Pipeline {
         self.flush();
     }
 
-    fn end(mut self, counts: Vec<(Hook, HookCount)>, ended_ns: u64) -> Outcome {
+    fn end(mut self, counts: Vec<(Hook, HookCount)>) -> Outcome {
         self.release(u64::MAX);
-        let ended_ns = self.counted_ns.unwrap_or(ended_ns);
+        let ended_ns = self.counted_ns.unwrap_or(self.ended_ns);
         let lost: u64 = counts.iter().map(|(_, count)| count.lost).sum();
         let mut lines = std::mem::take(&mut self.lines);
         // The header's running count is 32 bits wide as well.

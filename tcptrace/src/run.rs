@@ -263,12 +263,14 @@ impl Tracing {
     /// Detaches, takes what is left, and waits for the summary to be written.
     pub async fn end(mut self) -> anyhow::Result<Outcome> {
         self.tell_losses().await?;
-        let counts = self.capture.detach()?;
+        // Detaching takes a while, in which some hooks still see and others do not.
         let ended_ns = mono_now_ns();
+        let _ = self.sender.send(Message::Ending { ended_ns }).await;
+        let counts = self.capture.detach()?;
         // Nothing is attached any more, so this comes to an end.
         while !self.drain().await {}
         self.tell_losses().await?;
-        let end = Message::End { counts, ended_ns };
+        let end = Message::End { counts };
         // The pipeline outlives every message but this one.
         let _ = self.sender.send(end).await;
         self.outcome.await.context("the pipeline has failed")
