@@ -13,17 +13,18 @@ mod ending;
 pub use bucket::{BucketEnd, Preexisting, TimeWait};
 pub use ending::{ClosedFirst, Ended, Ending, Reset, Retransmit};
 mod segment;
+mod trace;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
-use crate::event::{Comm, Context, Hook, ListenQueue, OverflowSegment, State, Witness};
+use crate::event::{Comm, Context, ListenQueue, OverflowSegment, State, Witness};
 pub use segment::Segment;
+pub use trace::{HookCount, ListenerSummary, Lost, Refusal, Session, Summary};
 
 /// The version of this contract, `schema` in the session line.
 pub const SCHEMA: u32 = 1;
@@ -371,131 +372,6 @@ pub struct Connection {
     pub ending: Ending,
     /// False when the trace began after the connection did, or lost events while it was open.
     pub complete: bool,
-}
-
-/// A way to carry a hook that the kernel did not take.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Refusal {
-    /// The program type.
-    pub carrier: &'static str,
-    /// Why, in short, such as EPERM; `tcptrace doctor` tells more.
-    pub reason: String,
-}
-
-/// The first line: what this trace is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Session {
-    /// When all hooks were attached, in CLOCK_MONOTONIC nanoseconds.
-    pub mono_ns: u64,
-    /// Version of this schema.
-    #[schemars(extend("const" = SCHEMA))]
-    pub schema: u32,
-    /// Version of tcptrace.
-    pub version: &'static str,
-    /// Kernel release, as `uname -r`.
-    pub kernel: String,
-    /// Hook to the program type that carries it, null when it is not attached.
-    pub hooks: BTreeMap<Hook, Option<String>>,
-    /// Hook to the program types that would have been better and that the kernel refused, best
-    /// first; empty when the best was taken, or one was asked for.
-    pub refused: BTreeMap<Hook, Vec<Refusal>>,
-    /// The filters in force, as given; empty when everything is traced.
-    pub filters: BTreeMap<&'static str, String>,
-    /// What this trace cannot see.
-    pub unseen: Vec<String>,
-}
-
-/// Events were lost: the ring buffer was full, or there were more accept() calls in flight than
-/// can be remembered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Lost {
-    /// When tcptrace noticed, in CLOCK_MONOTONIC nanoseconds.
-    pub mono_ns: u64,
-    /// The hook whose events were lost.
-    pub hook: Hook,
-    /// How many since the last such line.
-    pub count: u64,
-}
-
-/// A hook's balance: seen = filtered + emitted + lost. An accept() is one event, its return; a call
-/// that could not be remembered is another, lost one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct HookCount {
-    /// TCP events that reached the hook.
-    pub seen: u64,
-    /// Left out by the filter, in the kernel.
-    pub filtered: u64,
-    /// Received by tcptrace.
-    pub emitted: u64,
-    /// Lost because the ring buffer was full, or because more accept() calls were in flight than
-    /// can be remembered (16384): such a call's time is unknown, and it is not told if it fails.
-    pub lost: u64,
-    /// Runs of the hook's programs that the kernel skipped because the program was running on that
-    /// CPU already, and that nothing made up for; not in `seen`. Null when the kernel does not
-    /// say.
-    pub recursion_misses: Option<u64>,
-}
-
-/// What happened at one listener.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct ListenerSummary {
-    /// The listener's `conn`; null when several share the address, or none was seen.
-    pub conn: Option<u64>,
-    /// Its address.
-    pub laddr: IpAddr,
-    /// Its port; null when unknown.
-    pub lport: Option<u16>,
-    /// Inode of its network namespace.
-    pub netns: u32,
-    /// Connections whose handshake finished here.
-    pub connections: u64,
-    /// Those that an accept() returned.
-    pub accepted: u64,
-    /// Those that no accept() returned.
-    pub never_accepted: u64,
-    /// accept() calls that failed, EAGAIN among them.
-    pub failed_accepts: u64,
-    /// Half-open connections that ended unfinished; null when no hook sees them.
-    pub half_open_failed: Option<u64>,
-    /// Segments that met a full queue; null when no hook sees them.
-    pub overflows: Option<u64>,
-    /// The limit of its queues in force: the smaller of what listen() asked for and
-    /// net.core.somaxconn; null when not known.
-    pub backlog_max: Option<u32>,
-    /// Median wait in the accept queue, in nanoseconds (to 0.1 %); null when nothing was accepted.
-    pub accept_queue_p50_ns: Option<u64>,
-    /// 99th percentile of the same, in nanoseconds (to 0.1 %).
-    pub accept_queue_p99_ns: Option<u64>,
-    /// The longest wait, in nanoseconds, exact.
-    pub accept_queue_max_ns: Option<u64>,
-}
-
-/// The last line.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Summary {
-    /// When the trace ended, in CLOCK_MONOTONIC nanoseconds.
-    pub mono_ns: u64,
-    /// From the first to the last moment of the trace, in nanoseconds.
-    pub duration_ns: u64,
-    /// Hook to its balance.
-    pub hooks: BTreeMap<Hook, HookCount>,
-    /// Verdict to the number of connections.
-    pub verdicts: BTreeMap<Verdict, u64>,
-    /// Server-side connections.
-    pub servers: u64,
-    /// Client-side connections.
-    pub clients: u64,
-    /// Connections that are not `complete`.
-    pub incomplete: u64,
-    /// Records that could not be decoded; 0 unless loader and object disagree.
-    pub undecodable: u64,
-    /// Events that came too late to be put in order; 0 unless the machine stalls for milliseconds
-    /// inside the kernel.
-    pub late: u64,
-    /// Segments left out because they had been told at another device of the same namespace.
-    pub repeated_segments: u64,
-    /// What happened at each listener.
-    pub listeners: Vec<ListenerSummary>,
 }
 
 /// Any line.

@@ -66,6 +66,13 @@ fn connect_function(change: &SetState) -> &'static str {
     }
 }
 
+fn icmp_function(change: &SetState) -> &'static str {
+    match change.tuple.family() {
+        4 => "tcp_v4_err",
+        _ => "tcp_v6_err",
+    }
+}
+
 /// Why a request socket appeared.
 pub(super) fn half_open() -> Option<Why> {
     why(Cause::SynReceived, "tcp_conn_request", "3.10.7.2")
@@ -110,7 +117,7 @@ pub(super) fn bucket_end(end: BucketEnd) -> Option<Why> {
 fn end(change: &SetState, was_orphaned: bool) -> Option<Why> {
     use State::*;
     if let Some(errno) = change.err {
-        return failure(&errno::name(errno), change.oldstate);
+        return failure(&errno::name(errno), change);
     }
     let by_process = change.context == Some(Context::Process);
     match change.oldstate {
@@ -131,9 +138,9 @@ fn end(change: &SetState, was_orphaned: bool) -> Option<Why> {
 }
 
 /// Why a connection that was ESTABLISHED, or wanted to be, failed with an error.
-fn failure(errno: &str, oldstate: State) -> Option<Why> {
+fn failure(errno: &str, change: &SetState) -> Option<Why> {
     match errno {
-        "ECONNREFUSED" if oldstate == State::SynSent => {
+        "ECONNREFUSED" if change.oldstate == State::SynSent => {
             why(Cause::RstReceived, "tcp_reset", "3.10.7.3")
         }
         // In CLOSE_WAIT a RST is EPIPE.
@@ -141,7 +148,7 @@ fn failure(errno: &str, oldstate: State) -> Option<Why> {
         "ETIMEDOUT" => why(Cause::Timeout, "tcp_write_err", "3.10.8"),
         "ECONNABORTED" => why(Cause::Abort, "tcp_abort", "3.10.5"),
         "EHOSTUNREACH" | "ENETUNREACH" | "ENOPROTOOPT" | "EPROTO" | "EMSGSIZE" => {
-            why(Cause::IcmpReceived, "tcp_v4_err", "3.9.2.2")
+            why(Cause::IcmpReceived, icmp_function(change), "3.9.2.2")
         }
         _ => None,
     }
