@@ -145,7 +145,7 @@ pub fn run(root: &Path) -> Result<()> {
 
 fn sources(root: &Path) -> Result<Vec<Code>> {
     let mut sources = Vec::new();
-    for package in ["tcptrace", "tcptrace-ebpf", "tests", "xtask"] {
+    for package in ["bench", "tcptrace", "tcptrace-ebpf", "tests", "xtask"] {
         for file in files::below(&root.join(package))? {
             if file.extension().is_some_and(|extension| extension == "rs") {
                 let text = fs::read_to_string(&file)
