@@ -51,7 +51,31 @@ pub enum Task {
     Demo(Demo),
     /// Show what this kernel offers, which carrier each hook gets, what cannot be said, and what
     /// it costs
-    Doctor,
+    Doctor(Doctor),
+}
+
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Only what the programs cost, under the TCP that this machine has for so long [5s]
+    #[arg(
+        long,
+        value_name = "TIME",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "5s",
+        value_parser = humantime::parse_duration
+    )]
+    pub stats: Option<Duration>,
+
+    /// Form of that
+    #[arg(
+        short,
+        long,
+        value_name = "FORM",
+        default_value = "text",
+        requires = "stats"
+    )]
+    pub output: Output,
 }
 
 #[derive(Debug, Args)]
@@ -309,6 +333,8 @@ mod tests {
             ("--attach kprobes", "kprobes"),
             ("-4 -6", "--ipv6"),
             ("frobnicate", "frobnicate"),
+            ("doctor --stats=5", "--stats"),
+            ("doctor -o json", "--stats"),
         ] {
             let line = parse(args).unwrap_err();
             assert!(line.contains(told), "{args}: {line}");

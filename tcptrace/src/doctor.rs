@@ -1,15 +1,17 @@
 //! `tcptrace doctor`: what this kernel offers, what it costs, and what stays unseen.
 
+mod stats;
+
 use std::io::{self, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
-use aya::sys::Stats;
 use aya::util::KernelVersion;
 
 use crate::capture::hooks::HOOKS;
-use crate::capture::{Capture, ProgramStatistics, Request, kernels, privilege, survey};
+use crate::capture::statistics::{Counting, ProgramStatistics};
+use crate::capture::{Capture, Request, kernels, privilege, survey};
+use crate::cli::Doctor;
 use crate::exit;
 use crate::run::kernel_release;
 
@@ -19,7 +21,18 @@ const CONNECTIONS: u32 = 300;
 const SYSCALLS: u32 = 100_000;
 
 /// Prints the report; fails as a trace would fail, with the same exit codes.
-pub async fn run() -> anyhow::Result<u8> {
+pub async fn run(options: &Doctor) -> anyhow::Result<u8> {
+    let report = match options.stats {
+        Some(time) => stats::report(time, options.output).await?,
+        None => examine().await?,
+    };
+    match io::stdout().write_all(report.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(exit::DONE),
+    }
+}
+
+async fn examine() -> anyhow::Result<String> {
     let mut report = String::new();
     report += &format!(
         "tcptrace {} on Linux {}\n",
@@ -67,44 +80,20 @@ pub async fn run() -> anyhow::Result<u8> {
     report += "\nCost, by the kernel's own run-time statistics (which add about 50 ns a run)\n";
     match measure(&mut capture).await {
         Ok(costs) => {
-            for cost in costs {
-                report += &cost_row(&cost);
-            }
+            report += &stats::rows(&costs);
             report += "  sys_enter and sys_exit run at every system call of the machine, \
                        the others only for TCP.\n";
         }
         Err(error) => report += &format!("  not measured: {error:#}\n"),
     }
-    match io::stdout().write_all(report.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(exit::DONE),
-    }
-}
-
-fn cost_row(cost: &ProgramStatistics) -> String {
-    let average = cost.run_time.as_nanos() as u64 / cost.runs.max(1);
-    let instructions = match cost.verified_instructions {
-        Some(count) => format!("{count} instructions verified, "),
-        None => String::new(),
-    };
-    format!(
-        "  {:<14} {:>7} runs, {:>5} ns each; {instructions}{} bytes of machine code\n",
-        cost.program, cost.runs, average, cost.jitted_bytes
-    )
+    Ok(report)
 }
 
 /// Runs connections and unrelated system calls under the kernel's statistics.
 async fn measure(capture: &mut Capture) -> anyhow::Result<Vec<ProgramStatistics>> {
-    let _on = aya::sys::enable_stats(Stats::RunTime)
-        .context("the kernel's run-time statistics cannot be turned on")?;
+    let _counting = Counting::start()?;
     let load = tokio::task::spawn_blocking(load);
-    tokio::pin!(load);
-    loop {
-        tokio::select! {
-            done = &mut load => break done??,
-            () = capture.ring.due() => while !capture.ring.drain().is_empty() {},
-        }
-    }
+    capture.drain_until(load).await??;
     capture.run_statistics()
 }
 

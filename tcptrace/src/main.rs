@@ -17,7 +17,7 @@ fn main() -> ExitCode {
                 match cli.task {
                     None => run::run(&cli.trace).await,
                     Some(Task::Demo(options)) => demo::run(&options).await,
-                    Some(Task::Doctor) => doctor::run().await,
+                    Some(Task::Doctor(options)) => doctor::run(&options).await,
                 }
             })
         });

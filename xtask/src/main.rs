@@ -1,5 +1,6 @@
 //! tcptrace's build and test commands.
 
+mod bench;
 mod cmd;
 mod ebpf;
 mod files;
@@ -30,6 +31,7 @@ Examples:
   cargo xtask test --kernels 6.1,6.12    the same, and the scenarios in VMs
   cargo xtask test --only unit       the tests that need neither root nor a kernel
   cargo xtask test -- late_accept    the scenarios with this in their name, and all else
+  cargo xtask bench                  what tracing costs, beside other tools
   cargo xtask vm --kernel 6.1 -- doctor    tcptrace under another kernel
   cargo xtask kernels --kernels all  hold the hooks' prototypes against kernels in VMs
   cargo xtask ebpf build             rebuild the committed eBPF object
@@ -53,6 +55,8 @@ enum Task {
     },
     /// Run all checks and tests
     Test(test::Args),
+    /// Measure how much tcptrace slows what it watches, beside other tools
+    Bench(bench::Args),
     /// Run tcptrace in a VM with another kernel, with the arguments after `--`
     Vm(vm::Args),
     /// Ask kernels in VMs whether the hooked functions are as the hooks say, and count the
@@ -87,6 +91,7 @@ fn run(task: Task) -> Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
+        Task::Bench(args) => bench::run(&root, &args)?,
         Task::Vm(args) => return vm::tcptrace(&root, &args),
         Task::Kernels(args) => vm::facts::run(&root, &args.kernels)?,
         Task::Tidy => tidy::run(&root)?,

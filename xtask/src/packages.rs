@@ -1,4 +1,4 @@
-//! Debian packages that the tests rest on.
+//! Debian packages that the tests rest on, and that the benchmark compares with.
 
 use std::{
     path::Path,
@@ -26,7 +26,7 @@ fn needed() -> Vec<&'static str> {
 
 /// Sees to it that the packages are there: installs what is missing, or names it.
 pub fn ensure(install: bool) -> Result<()> {
-    let Some(missing) = missing() else {
+    let Some(missing) = missing(&needed()) else {
         println!(
             "This is no Debian: whether {} are here is not known",
             needed().join(", ")
@@ -43,7 +43,36 @@ pub fn ensure(install: bool) -> Result<()> {
              install {names}`"
         );
     }
-    println!("Installing {names}");
+    install_all(&missing).context("apt cannot install what the tests need")
+}
+
+/// Installs those of these packages that are missing.
+pub fn install(packages: &[&'static str]) -> Result<()> {
+    let missing = missing(packages).context("there is no dpkg here: install the peers by hand")?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    install_all(&missing).context("apt cannot install the peers")
+}
+
+/// `name version` of those of these packages that are installed; empty where there is no dpkg.
+pub fn versions(packages: &[&str]) -> Vec<String> {
+    let version = |package: &&str| {
+        let output = Command::new("dpkg-query")
+            .args(["--show", "--showformat", "${db:Status-Status} ${Version}"])
+            .arg(package)
+            .stderr(Stdio::null())
+            .output()
+            .ok()?;
+        let output = String::from_utf8(output.stdout).ok()?;
+        let version = output.strip_prefix("installed ")?;
+        Some(format!("{package} {version}"))
+    };
+    packages.iter().filter_map(version).collect()
+}
+
+fn install_all(packages: &[&str]) -> Result<()> {
+    println!("Installing {}", packages.join(" "));
     let get = |arguments: &[&str]| -> Result<()> {
         let mut apt = cmd::as_root(Path::new("apt-get"))?;
         apt.env("DEBIAN_FRONTEND", "noninteractive")
@@ -52,19 +81,19 @@ pub fn ensure(install: bool) -> Result<()> {
         cmd::run(&mut apt)
     };
     let mut install = vec!["install", "--no-install-recommends"];
-    install.extend(missing);
+    install.extend(packages);
     if get(&install).is_err() {
         // The package lists are missing, or older than the archive.
         get(&["update"])?;
-        get(&install).context("apt cannot install what the tests need")?;
+        get(&install)?;
     }
     Ok(())
 }
 
 /// The packages that are not installed; `None` where there is no dpkg to ask.
-fn missing() -> Option<Vec<&'static str>> {
+fn missing(packages: &[&'static str]) -> Option<Vec<&'static str>> {
     let mut missing = Vec::new();
-    for package in needed() {
+    for &package in packages {
         let output = Command::new("dpkg-query")
             .args(["--show", "--showformat", "${db:Status-Status}", package])
             .stderr(Stdio::null())

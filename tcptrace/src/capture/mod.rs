@@ -9,6 +9,7 @@ pub mod owners;
 pub mod privilege;
 mod refusal;
 pub mod ring;
+pub mod statistics;
 mod tracefs;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -213,29 +214,6 @@ impl Capture {
         }
     }
 
-    /// Average run time of each attached program by the kernel's own statistics, which
-    /// [`aya::sys::enable_stats`] turns on: name, runs, nanoseconds a run, instructions.
-    pub fn run_statistics(&self) -> anyhow::Result<Vec<ProgramStatistics>> {
-        let programs = self.hooks.iter().flat_map(|hook| hook.carrier.programs);
-        programs
-            .filter_map(|program| {
-                let loaded = self.ebpf.program(program.name)?;
-                loaded.fd().ok()?;
-                Some((program, loaded))
-            })
-            .map(|(program, loaded)| {
-                let info = loaded.info()?;
-                Ok(ProgramStatistics {
-                    program: program.name,
-                    runs: info.run_count(),
-                    run_time: info.run_time(),
-                    verified_instructions: info.verified_instruction_count(),
-                    jitted_bytes: info.size_jitted(),
-                })
-            })
-            .collect()
-    }
-
     /// Detaches every program, so that nothing more is written, and gives the final counters.
     pub fn detach(&mut self) -> anyhow::Result<Vec<(Hook, HookCount)>> {
         // The kernel's counts of skipped runs go away with the programs, the others are final
@@ -263,15 +241,6 @@ impl log::Log for ToStderr {
     }
 
     fn flush(&self) {}
-}
-
-/// What the kernel measured of one program.
-pub struct ProgramStatistics {
-    pub program: &'static str,
-    pub runs: u64,
-    pub run_time: std::time::Duration,
-    pub verified_instructions: Option<u32>,
-    pub jitted_bytes: u32,
 }
 
 fn index_of(hook: Hook) -> u32 {

@@ -1,0 +1,123 @@
+//! What a watcher says at its end of the events that it saw and of those that it lost.
+
+use serde_json::Value;
+
+/// Of all hooks together; `None` where it does not say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Balance {
+    pub events: Option<u64>,
+    pub lost: Option<u64>,
+}
+
+impl Balance {
+    /// From the summary of `tcptrace -o json`, its last line.
+    pub fn of_json(output: &str) -> Balance {
+        let last = output.trim_end().lines().last().unwrap_or_default();
+        let summary: Value = serde_json::from_str(last).unwrap_or_default();
+        let Some(hooks) = summary["hooks"].as_object() else {
+            return Balance::default();
+        };
+        let sum = |name: &str| hooks.values().map(|hook| hook[name].as_u64()).sum();
+        Balance {
+            events: sum("emitted"),
+            lost: sum("lost"),
+        }
+    }
+
+    /// From the last lines of the log: `NAME: 5 events seen, 0 filtered out, 4 traced, 1 lost`.
+    pub fn of_text(output: &str) -> Balance {
+        let plain = without_colors(output);
+        let lines: Vec<&str> = plain
+            .lines()
+            .filter(|line| line.contains(" filtered out, "))
+            .collect();
+        if lines.is_empty() {
+            return Balance::default();
+        }
+        let sum = |unit| lines.iter().map(|line| number_before(line, unit)).sum();
+        Balance {
+            events: sum(" traced"),
+            lost: sum(" lost"),
+        }
+    }
+
+    /// From the messages of others: `Lost 5 events`, `5 packets dropped by kernel`.
+    pub fn of_messages(messages: &str) -> Balance {
+        let lost = messages.lines().filter_map(|line| {
+            let line = line.to_lowercase();
+            number_before(&line, " packets dropped by kernel").or_else(|| {
+                let (_, rest) = line.split_once("lost ")?;
+                rest.split(' ').next()?.parse().ok()
+            })
+        });
+        Balance {
+            events: None,
+            lost: lost.reduce(|sum, n| sum + n),
+        }
+    }
+}
+
+/// The number that ends where `unit` begins.
+fn number_before(line: &str, unit: &str) -> Option<u64> {
+    let (before, _) = line.split_once(unit)?;
+    let digits = before.rsplit(|c: char| !c.is_ascii_digit()).next()?;
+    digits.parse().ok()
+}
+
+/// Leaves out `ESC [ … m`.
+fn without_colors(text: &str) -> String {
+    let mut parts = text.split("\x1b[");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        plain += part.split_once('m').map_or("", |(_, rest)| rest);
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn balance(events: impl Into<Option<u64>>, lost: impl Into<Option<u64>>) -> Balance {
+        Balance {
+            events: events.into(),
+            lost: lost.into(),
+        }
+    }
+
+    #[test]
+    fn the_summary_adds_up_over_the_hooks() {
+        let summary = r#"{"event":"connection"}
+{"event":"summary","hooks":{"a":{"seen":9,"emitted":7,"lost":2},"b":{"emitted":1,"lost":0}}}
+"#;
+        assert_eq!(Balance::of_json(summary), balance(8, 2));
+        // Killed before it was written.
+        assert_eq!(
+            Balance::of_json(r#"{"event":"connection"}"#),
+            Balance::default()
+        );
+        assert_eq!(Balance::of_json(""), Balance::default());
+    }
+
+    #[test]
+    fn the_log_says_the_same_in_colours() {
+        let log = "1 B out\r\n\
+            a: 9 events seen, 0 filtered out, 7 traced, \x1b[31m2 lost\x1b[0m\r\n\
+            b: 1 event seen, 0 filtered out, 1 traced, 0 lost, 5 skipped by the kernel\r\n";
+        assert_eq!(Balance::of_text(log), balance(8, 2));
+        assert_eq!(Balance::of_text("#1 queued\n"), Balance::default());
+    }
+
+    #[test]
+    fn others_say_it_in_their_own_words() {
+        let lost = |text| Balance::of_messages(text);
+        assert_eq!(
+            lost("Lost 5 events\nlost 6 events on CPU #1!\n"),
+            balance(None, 11)
+        );
+        let tcpdump = "10 packets captured\n20 packets received by filter\n\
+            3 packets dropped by kernel\n";
+        assert_eq!(lost(tcpdump), balance(None, 3));
+        assert_eq!(lost("attached\n"), balance(None, None));
+    }
+}

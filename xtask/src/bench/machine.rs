@@ -1,0 +1,120 @@
+//! The machine that was measured, as it describes itself, without its name.
+
+use std::{fs, thread};
+
+use serde::Serialize;
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Machine {
+    pub cpu: Option<String>,
+    pub cpus: Option<usize>,
+    pub memory_mib: Option<u64>,
+    pub kernel: Option<String>,
+    pub distribution: Option<String>,
+    /// Packages that are measured against, with their versions.
+    pub peers: Vec<String>,
+}
+
+impl Machine {
+    pub fn look(peers: Vec<String>) -> Machine {
+        let read = |path| fs::read_to_string(path).unwrap_or_default();
+        let memory = value(&read("/proc/meminfo"), "MemTotal", ':');
+        let kib = memory.and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
+        let kernel = read("/proc/sys/kernel/osrelease").trim().to_owned();
+        Machine {
+            cpu: value(&read("/proc/cpuinfo"), "model name", ':'),
+            cpus: thread::available_parallelism().ok().map(Into::into),
+            memory_mib: kib.map(|kib| kib / 1024),
+            kernel: (!kernel.is_empty()).then_some(kernel),
+            distribution: value(&read("/etc/os-release"), "PRETTY_NAME", '='),
+            peers,
+        }
+    }
+
+    /// `- CPU: …`, one line each; what is not known says so.
+    pub fn list(&self) -> String {
+        let unknown = || "unknown".to_owned();
+        let cpus = self.cpus.map(|cpus| format!("{cpus} × "));
+        let lines = [
+            (
+                "CPU",
+                cpus.unwrap_or_default() + &self.cpu.clone().unwrap_or_else(unknown),
+            ),
+            (
+                "memory",
+                self.memory_mib
+                    .map_or_else(unknown, |mib| format!("{mib} MiB")),
+            ),
+            (
+                "kernel",
+                self.kernel
+                    .as_ref()
+                    .map_or_else(unknown, |it| format!("Linux {it}")),
+            ),
+            (
+                "distribution",
+                self.distribution.clone().unwrap_or_else(unknown),
+            ),
+        ];
+        let mut list: String = lines
+            .iter()
+            .map(|(name, value)| format!("- {name}: {value}\n"))
+            .collect();
+        if !self.peers.is_empty() {
+            list += &format!("- peers: {}\n", self.peers.join(", "));
+        }
+        list
+    }
+}
+
+/// The value of the first `name SEPARATOR value` line.
+fn value(text: &str, name: &str, separator: char) -> Option<String> {
+    text.lines().find_map(|line| {
+        let (key, value) = line.split_once(separator)?;
+        let value = value.trim().trim_matches('"');
+        (key.trim() == name && !value.is_empty()).then(|| value.to_owned())
+    })
+}
+
+/// The machine's load average over the last minute.
+pub fn busy() -> Option<f64> {
+    let text = fs::read_to_string("/proc/loadavg").ok()?;
+    text.split(' ').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_found_by_name() {
+        let text = "processor\t: 0\nmodel name\t: Fast CPU 9000\nmodel name\t: other\nbugs\t:\n";
+        let get = |name| value(text, name, ':');
+        assert_eq!(get("model name").as_deref(), Some("Fast CPU 9000"));
+        assert_eq!(get("bugs"), None);
+        assert_eq!(get("flags"), None);
+        let quoted = value(
+            "ID=debian\nPRETTY_NAME=\"Some Linux 1\"\n",
+            "PRETTY_NAME",
+            '=',
+        );
+        assert_eq!(quoted.as_deref(), Some("Some Linux 1"));
+    }
+
+    #[test]
+    fn what_is_not_known_says_so() {
+        let machine = Machine {
+            cpu: Some("Fast CPU".into()),
+            cpus: Some(2),
+            memory_mib: None,
+            kernel: Some("6.12.1".into()),
+            distribution: None,
+            peers: vec!["tcpdump 4.99".into()],
+        };
+        assert_eq!(
+            machine.list(),
+            "- CPU: 2 × Fast CPU\n- memory: unknown\n- kernel: Linux 6.12.1\n\
+             - distribution: unknown\n- peers: tcpdump 4.99\n"
+        );
+    }
+}

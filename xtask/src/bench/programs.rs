@@ -1,0 +1,57 @@
+//! What the kernel's own statistics say of each eBPF program under the load.
+
+use std::{
+    io::Read as _,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::{load, rows::Load, watcher::spawn};
+
+/// One program, as `tcptrace doctor --stats -o json` tells of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Program {
+    pub program: String,
+    pub runs: u64,
+    /// Nanoseconds of all runs together, what measuring adds included.
+    pub run_time_ns: u64,
+    pub verified_instructions: Option<u32>,
+    pub jitted_bytes: u32,
+    pub memory_bytes: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Statistics {
+    programs: Vec<Program>,
+}
+
+/// Plays the connections in a round of its own, because measuring each run costs time, too.
+pub fn measure(tcptrace: &Path, storm: &Path, seconds: f64) -> Result<Vec<Program>> {
+    let mut doctor = Command::new(tcptrace);
+    doctor
+        .args(["doctor", "-o", "json"])
+        .arg(format!("--stats={}ms", (seconds * 1e3).ceil()))
+        .stdout(Stdio::piped());
+    let mut doctor = spawn(&mut doctor)?;
+    let played = load::play(storm, Load::Connections, seconds + 1.0);
+    let mut said = String::new();
+    if let Some(mut stdout) = doctor.stdout.take() {
+        stdout.read_to_string(&mut said)?;
+    }
+    let status = doctor.wait()?;
+    played?;
+    ensure!(status.success(), "tcptrace doctor --stats failed: {status}");
+    let statistics: Statistics =
+        serde_json::from_str(&said).context("tcptrace doctor --stats has said something else")?;
+    Ok(statistics.programs)
+}
+
+impl Program {
+    /// Nanoseconds a run; `None` for one that has not run.
+    pub fn ns(&self) -> Option<f64> {
+        (self.runs > 0).then(|| self.run_time_ns as f64 / self.runs as f64)
+    }
+}

@@ -1,0 +1,67 @@
+//! What several rounds come to.
+
+use serde::Serialize;
+
+/// The median of some measurements, and between what they lie.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Spread {
+    pub median: f64,
+    pub min: f64,
+    pub max: f64,
+}
+
+impl Spread {
+    /// `None` without measurements. The median of an even number is the mean of the middle two.
+    pub fn of(measured: impl IntoIterator<Item = f64>) -> Option<Spread> {
+        let mut sorted: Vec<f64> = measured.into_iter().collect();
+        sorted.sort_by(f64::total_cmp);
+        let (min, max) = (*sorted.first()?, *sorted.last()?);
+        let upper = sorted.len() / 2;
+        let lower = (sorted.len() - 1) / 2;
+        Some(Spread {
+            median: (sorted[lower] + sorted[upper]) / 2.0,
+            min,
+            max,
+        })
+    }
+
+    /// `0.96 (0.94 … 0.98)`, with so many decimals; the median alone where all are the same.
+    pub fn show(self, decimals: usize) -> String {
+        let [median, min, max] =
+            [self.median, self.min, self.max].map(|it| format!("{it:.decimals$}"));
+        if min == max {
+            return median;
+        }
+        format!("{median} ({min} … {max})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_lies_in_the_middle() {
+        let spread = |measured: &[f64]| Spread::of(measured.iter().copied());
+        assert_eq!(spread(&[]), None);
+        for (measured, median, min, max) in [
+            (&[7.0][..], 7.0, 7.0, 7.0),
+            (&[3.0, 1.0], 2.0, 1.0, 3.0),
+            (&[9.0, 1.0, 2.0], 2.0, 1.0, 9.0),
+            (&[4.0, 1.0, 2.0, 100.0], 3.0, 1.0, 100.0),
+        ] {
+            assert_eq!(spread(measured), Some(Spread { median, min, max }));
+        }
+    }
+
+    #[test]
+    fn what_does_not_vary_is_one_number() {
+        let spread = |measured: [f64; 3]| Spread::of(measured).map(|it| it.show(2));
+        assert_eq!(
+            spread([0.951, 0.9, 0.99]).as_deref(),
+            Some("0.95 (0.90 … 0.99)")
+        );
+        assert_eq!(spread([0.0; 3]).as_deref(), Some("0.00"));
+        assert_eq!(spread([0.501, 0.502, 0.503]).as_deref(), Some("0.50"));
+    }
+}
