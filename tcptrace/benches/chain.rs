@@ -1,0 +1,223 @@
+//! How many events a second each part of the way from record to line takes, and the whole way.
+//!
+//! Run with `cargo bench -p tcptrace`.
+
+mod stream;
+
+use std::collections::BTreeMap;
+use std::io;
+
+use divan::Bencher;
+use divan::counter::ItemsCount;
+use tcptrace::clock::Clock;
+use tcptrace::correlate::Correlator;
+use tcptrace::decode::decode;
+use tcptrace::event::{Event, Hook};
+use tcptrace::fields::{SCHEMA, Session};
+use tcptrace::order::{HOLD_BACK_NS, Order};
+use tcptrace::pipeline::{self, Feedback, Message, Output};
+use tcptrace::sink::text::{Style, Zone};
+use tcptrace::sink::{Json, Sink, Text};
+
+use stream::{ATTACHED_NS, Stream};
+
+/// Some 100,000 events.
+const CONNECTIONS: u64 = 10_000;
+/// Records of a batch, as one drain gives them under load.
+const BATCH: usize = 2_000;
+/// 2026-03-01, so that times have their usual length.
+const WALL_NS: u64 = 1_772_373_782_000_000_000;
+
+const HOOKS: [Hook; 2] = [Hook::InetSockSetState, Hook::InetCskAccept];
+
+fn main() {
+    divan::main();
+}
+
+#[divan::bench]
+fn decoding(bencher: Bencher) {
+    let stream = Stream::of(CONNECTIONS);
+    bencher
+        .counter(ItemsCount::new(stream.records().count()))
+        .bench_local(|| {
+            for record in stream.records() {
+                divan::black_box(decode(record).expect("a sound record"));
+            }
+        });
+}
+
+#[divan::bench]
+fn ordering(bencher: Bencher) {
+    let events = arriving();
+    bencher
+        .counter(ItemsCount::new(events.len()))
+        .with_inputs(|| events.clone())
+        .bench_local_values(|events| {
+            let mut order = Order::default();
+            let mut sum = 0;
+            let mut take = |event: &Event| sum ^= event.mono_ns;
+            for (n, event) in events.into_iter().enumerate() {
+                let until_ns = event.mono_ns.saturating_sub(HOLD_BACK_NS);
+                order.push(event);
+                if n % BATCH == 0 {
+                    order.release(until_ns, &mut take);
+                }
+            }
+            order.release(u64::MAX, &mut take);
+            sum
+        });
+}
+
+#[divan::bench]
+fn correlating(bencher: Bencher) {
+    let events = in_order();
+    bencher
+        .counter(ItemsCount::new(events.len()))
+        .bench_local(|| {
+            let mut correlator = correlator();
+            let mut lines = vec![];
+            for event in &events {
+                correlator.event(event, &mut lines);
+                divan::black_box(&lines);
+                lines.clear();
+            }
+            correlator
+        });
+}
+
+#[divan::bench]
+fn decoding_and_correlating(bencher: Bencher) {
+    let stream = Stream::of(CONNECTIONS);
+    bencher
+        .counter(ItemsCount::new(stream.records().count()))
+        .bench_local(|| {
+            let mut correlator = correlator();
+            let mut lines = vec![];
+            for record in stream.records() {
+                let event = decode(record).expect("a sound record");
+                correlator.event(&event, &mut lines);
+                divan::black_box(&lines);
+                lines.clear();
+            }
+            correlator
+        });
+}
+
+/// Counts lines, of which there are more than events.
+#[divan::bench]
+fn writing_json(bencher: Bencher) {
+    writing(bencher, || {
+        Box::new(Json::new(Box::new(io::sink()), Clock::with_offset(WALL_NS)))
+    });
+}
+
+/// Counts lines, of which there are more than events.
+#[divan::bench]
+fn writing_text(bencher: Bencher) {
+    writing(bencher, text);
+}
+
+fn text() -> Box<dyn Sink> {
+    let style = Style {
+        color: true,
+        verbose: false,
+        explain: false,
+        zone: Zone::Local,
+    };
+    let clock = Clock::with_offset(WALL_NS);
+    Box::new(Text::new(Box::new(io::sink()), clock, style))
+}
+
+fn writing(bencher: Bencher, sink: impl Fn() -> Box<dyn Sink>) {
+    let mut correlator = correlator();
+    let mut lines = vec![];
+    for event in in_order() {
+        correlator.event(&event, &mut lines);
+    }
+    bencher
+        .counter(ItemsCount::new(lines.len()))
+        .bench_local(|| {
+            let mut sink = sink();
+            for line in &lines {
+                sink.line(line).expect("nothing that could fail");
+            }
+        });
+}
+
+/// The thread that a trace has, fed with batches: records in, JSON Lines out.
+#[divan::bench]
+fn the_whole_chain_to_json(bencher: Bencher) {
+    chain(bencher, || {
+        Box::new(Json::new(Box::new(io::sink()), Clock::with_offset(WALL_NS)))
+    });
+}
+
+/// The same, and a log out.
+#[divan::bench]
+fn the_whole_chain_to_text(bencher: Bencher) {
+    chain(bencher, text);
+}
+
+fn chain(bencher: Bencher, sink: impl Fn() -> Box<dyn Sink>) {
+    let stream = Stream::of(CONNECTIONS);
+    let batches = stream.batches(BATCH);
+    bencher
+        .counter(ItemsCount::new(stream.records().count()))
+        .bench_local(|| {
+            let output = Output {
+                name: "nowhere".into(),
+                sink: sink(),
+            };
+            let (sender, outcome) = pipeline::spawn(
+                session(),
+                BTreeMap::new(),
+                vec![output],
+                None,
+                Feedback::default(),
+            )
+            .expect("a thread");
+            let mut until_ns = ATTACHED_NS;
+            for batch in &batches {
+                // A record takes a microsecond of the stream's time.
+                until_ns += BATCH as u64 * 1_000;
+                let drained = Message::Drained {
+                    batch: batch.clone(),
+                    complete_until_ns: until_ns,
+                };
+                sender.blocking_send(drained).ok().expect("a pipeline");
+            }
+            let end = Message::End { counts: vec![] };
+            sender.blocking_send(end).ok().expect("a pipeline");
+            outcome.blocking_recv().expect("a pipeline")
+        });
+}
+
+fn correlator() -> Correlator {
+    Correlator::new(ATTACHED_NS).with_hooks(HOOKS)
+}
+
+/// The events in the order of their records.
+fn arriving() -> Vec<Event> {
+    let stream = Stream::of(CONNECTIONS);
+    let events = stream.records().map(decode);
+    events.collect::<Result<_, _>>().expect("sound records")
+}
+
+fn in_order() -> Vec<Event> {
+    let mut events = arriving();
+    events.sort_by_key(|event| event.mono_ns);
+    events
+}
+
+fn session() -> Session {
+    Session {
+        mono_ns: ATTACHED_NS,
+        schema: SCHEMA,
+        version: "0",
+        kernel: "6.12".into(),
+        hooks: HOOKS.map(|hook| (hook, Some("tp_btf".into()))).into(),
+        refused: BTreeMap::new(),
+        filters: BTreeMap::new(),
+        unseen: vec![],
+    }
+}

@@ -1,0 +1,317 @@
+//! A stream of records as the kernel side would write it: connections over loopback, many at a
+//! time, each with both ends.
+//!
+//! Made by code, so that everyone measures the same.
+
+use tcptrace::capture::ring::Batch;
+use tcptrace_ebpf::abi;
+use zerocopy::IntoBytes;
+
+/// When the hooks were attached; every record is later. CLOCK_MONOTONIC, nanoseconds.
+pub const ATTACHED_NS: u64 = 1_000_000_000;
+
+/// Connections that are open at the same time.
+const AT_ONCE: u64 = 100;
+/// One connection in so many is reset.
+const RESET_EVERY: u64 = 4;
+
+const NETNS: u32 = 4_026_531_840;
+const LISTENER: u64 = 0xffff_8880_0001_0000;
+const PORT: u16 = 7878;
+const FIRST_CLIENT_PORT: u16 = 32_768;
+
+const ECONNRESET: u32 = 104;
+
+/// States by the kernel's numbers (include/net/tcp_states.h).
+const ESTABLISHED: u8 = 1;
+const SYN_SENT: u8 = 2;
+const SYN_RECV: u8 = 3;
+const FIN_WAIT1: u8 = 4;
+const FIN_WAIT2: u8 = 5;
+const CLOSE: u8 = 7;
+const CLOSE_WAIT: u8 = 8;
+const LAST_ACK: u8 = 9;
+const LISTEN: u8 = 10;
+
+/// Records one after the other, as the ring buffer had them.
+#[derive(Default)]
+pub struct Stream {
+    bytes: Vec<u8>,
+    /// Where each record ends.
+    ends: Vec<usize>,
+    now_ns: u64,
+}
+
+impl Stream {
+    /// A listener, and so many connections to it, a multiple of a hundred.
+    pub fn of(connections: u64) -> Stream {
+        let mut stream = Stream {
+            now_ns: ATTACHED_NS,
+            ..Stream::default()
+        };
+        let listener = End {
+            sk: LISTENER,
+            cookie: 1,
+            lport: PORT,
+            rport: 0,
+        };
+        stream.change(listener, CLOSE, LISTEN, Of::process(10));
+        for wave in 0..connections / AT_ONCE {
+            stream.wave(wave);
+        }
+        stream
+    }
+
+    pub fn records(&self) -> impl Iterator<Item = &[u8]> {
+        let begins = std::iter::once(&0).chain(&self.ends);
+        let spans = begins.zip(&self.ends);
+        spans.map(|(&begin, &end)| &self.bytes[begin..end])
+    }
+
+    /// In batches of so many records.
+    #[allow(dead_code)]
+    pub fn batches(&self, records: usize) -> Vec<Batch> {
+        let all: Vec<&[u8]> = self.records().collect();
+        let chunks = all.chunks(records);
+        chunks
+            .map(|chunk| chunk.iter().copied().collect())
+            .collect()
+    }
+
+    /// Connections side by side, each step of all of them before the next one.
+    fn wave(&mut self, wave: u64) {
+        let pairs = (0..AT_ONCE).map(|n| (wave * AT_ONCE + n, n));
+        let pairs: Vec<_> = pairs.map(|(born, n)| Pair::new(born, n)).collect();
+        for step in [Pair::connect, Pair::accept, Pair::close] {
+            pairs.iter().for_each(|pair| step(pair, self));
+        }
+    }
+
+    fn change(&mut self, end: End, oldstate: u8, newstate: u8, of: Of) {
+        let section = |there: bool, bit| if there { bit } else { 0 };
+        let payload = abi::SetState {
+            sk: end.sk,
+            cookie: end.cookie,
+            netns: NETNS,
+            backlog_len: 0,
+            backlog_max: of.backlog_max,
+            err: of.err,
+            srtt_us: srtt_us(oldstate),
+            uid: 1000,
+            lport: end.lport,
+            rport: end.rport,
+            oldstate,
+            newstate,
+            flags: of.flags,
+            sections: abi::section::V4
+                | section(of.pid != 0, abi::section::TASK)
+                | section(newstate == CLOSE, abi::section::STATS),
+        };
+        let addrs = abi::Addrs4 {
+            laddr: [127, 0, 0, 1],
+            raddr: if oldstate == LISTEN || newstate != LISTEN {
+                [127, 0, 0, 1]
+            } else {
+                [0; 4]
+            },
+        };
+        let (task, stats) = (task(of.pid), STATS);
+        let mut parts = vec![payload.as_bytes(), addrs.as_bytes()];
+        if of.pid != 0 {
+            parts.push(task.as_bytes());
+        }
+        if newstate == CLOSE {
+            parts.push(stats.as_bytes());
+        }
+        self.write(abi::kind::SET_STATE, &parts);
+    }
+
+    fn write(&mut self, kind: u8, parts: &[&[u8]]) {
+        // Two CPUs take turns.
+        let n = self.ends.len();
+        self.now_ns += 1_000;
+        let header = abi::Header {
+            // One record in eight was written after the one that follows it.
+            mono_ns: self.now_ns + if n % 8 == 0 { 1_500 } else { 0 },
+            lost: 0,
+            cpu: (n % 2) as u16,
+            kind,
+            version: abi::VERSION,
+        };
+        self.bytes.extend_from_slice(header.as_bytes());
+        for part in parts {
+            self.bytes.extend_from_slice(part);
+        }
+        self.ends.push(self.bytes.len());
+    }
+}
+
+/// One end of a connection.
+#[derive(Clone, Copy)]
+struct End {
+    sk: u64,
+    cookie: u64,
+    lport: u16,
+    rport: u16,
+}
+
+/// A connection's two ends.
+struct Pair {
+    client: End,
+    server: End,
+    is_reset: bool,
+}
+
+impl Pair {
+    /// The `n`th of its wave takes the sockets and ports that the one before had: the kernel
+    /// reuses them at once.
+    fn new(born: u64, n: u64) -> Pair {
+        let port = FIRST_CLIENT_PORT + n as u16;
+        Pair {
+            client: End {
+                sk: LISTENER + 0x1000 * (2 * n + 1),
+                cookie: 2 * born + 2,
+                lport: port,
+                rport: PORT,
+            },
+            server: End {
+                sk: LISTENER + 0x1000 * (2 * n + 2),
+                cookie: 2 * born + 3,
+                lport: PORT,
+                rport: port,
+            },
+            is_reset: born % RESET_EVERY == 0,
+        }
+    }
+
+    fn connect(&self, stream: &mut Stream) {
+        stream.change(self.client, CLOSE, SYN_SENT, Of::process(20));
+        stream.change(self.server, LISTEN, SYN_RECV, Of::queued());
+        stream.change(self.server, SYN_RECV, ESTABLISHED, Of::queued());
+        stream.change(self.client, SYN_SENT, ESTABLISHED, Of::process(20));
+    }
+
+    fn accept(&self, stream: &mut Stream) {
+        let mut mapped = [0; 16];
+        mapped[10..].copy_from_slice(&[0xff, 0xff, 127, 0, 0, 1]);
+        let payload = abi::Accept {
+            sk: self.server.sk,
+            listener: LISTENER,
+            cookie: self.server.cookie,
+            called_ns: stream.now_ns - 500,
+            netns: NETNS,
+            backlog_len: 0,
+            backlog_max: 128,
+            result: 4,
+            lport: PORT,
+            rport: self.server.rport,
+            state: ESTABLISHED,
+            witness: abi::witness::SYS_EXIT,
+            flags: 0,
+            reserved: 0,
+        };
+        let ends = abi::AcceptEnds {
+            child: abi::Addrs6 {
+                laddr: mapped,
+                raddr: mapped,
+            },
+            listener: mapped,
+        };
+        let task = task(10);
+        let parts = [payload.as_bytes(), ends.as_bytes(), task.as_bytes()];
+        stream.write(abi::kind::ACCEPT, &parts);
+    }
+
+    fn close(&self, stream: &mut Stream) {
+        let (client, server) = (self.client, self.server);
+        let held = Of::held();
+        if self.is_reset {
+            stream.change(client, ESTABLISHED, CLOSE, Of::process(20));
+            let reset = Of {
+                err: ECONNRESET,
+                ..held
+            };
+            stream.change(server, ESTABLISHED, CLOSE, reset);
+            return;
+        }
+        stream.change(client, ESTABLISHED, FIN_WAIT1, Of::process(20));
+        stream.change(server, ESTABLISHED, CLOSE_WAIT, held);
+        stream.change(client, FIN_WAIT1, FIN_WAIT2, Of::orphan());
+        stream.change(server, CLOSE_WAIT, LAST_ACK, Of::process(10));
+        stream.change(client, FIN_WAIT2, CLOSE, Of::orphan());
+        stream.change(server, LAST_ACK, CLOSE, Of::orphan());
+    }
+}
+
+/// What a change of state depends on besides the states.
+#[derive(Clone, Copy, Default)]
+struct Of {
+    flags: u8,
+    /// Whose context it was; 0: none that is known.
+    pid: u32,
+    err: u32,
+    backlog_max: u32,
+}
+
+impl Of {
+    fn process(pid: u32) -> Of {
+        Of {
+            flags: abi::state_flag::OWNED | abi::state_flag::HELD,
+            pid,
+            ..Of::default()
+        }
+    }
+
+    fn held() -> Of {
+        Of {
+            flags: abi::state_flag::HELD,
+            ..Of::default()
+        }
+    }
+
+    fn orphan() -> Of {
+        Of {
+            flags: abi::state_flag::ORPHANED | abi::state_flag::FIN_RECEIVED,
+            ..Of::default()
+        }
+    }
+
+    fn queued() -> Of {
+        Of {
+            backlog_max: 128,
+            ..Of::default()
+        }
+    }
+}
+
+/// The kernel has measured the first round trip when the handshake is over.
+fn srtt_us(oldstate: u8) -> u32 {
+    match oldstate {
+        CLOSE | LISTEN | SYN_SENT => 0,
+        _ => 8 * 27,
+    }
+}
+
+fn task(pid: u32) -> abi::Task {
+    abi::Task {
+        pid,
+        tid: pid,
+        comm: match pid {
+            10 => *b"server\0\0\0\0\0\0\0\0\0\0",
+            _ => *b"client\0\0\0\0\0\0\0\0\0\0",
+        },
+    }
+}
+
+const STATS: abi::Stats = abi::Stats {
+    bytes_acked: 19,
+    bytes_received: 19,
+    segs_in: 5,
+    segs_out: 5,
+    data_segs_in: 1,
+    retransmits: 0,
+    snd_cwnd: 10,
+    unacked: 0,
+    unread: 0,
+    flags: 0,
+};
