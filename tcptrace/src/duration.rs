@@ -15,7 +15,7 @@ impl fmt::Display for Human {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ns = self.0;
         if ns < 1_000 {
-            return f.pad(&format!("{ns} ns"));
+            return pad(f, format_args!("{ns} ns"));
         }
         // The first form whose digits, once rounded, are four at most: 999 960 ns is no longer
         // "999.9 µs" and not "1000.0 µs" but "1.000 ms".
@@ -24,11 +24,19 @@ impl fmt::Display for Human {
                 let digits = div_round(ns, scale / power);
                 if digits < 10_000 {
                     let (whole, fraction) = (digits / power, digits % power);
-                    return f.pad(&format!("{whole}.{fraction:0decimals$} {unit}"));
+                    return pad(f, format_args!("{whole}.{fraction:0decimals$} {unit}"));
                 }
             }
         }
-        f.pad(&format!("{} s", div_round(ns, 1_000_000_000)))
+        pad(f, format_args!("{} s", div_round(ns, 1_000_000_000)))
+    }
+}
+
+/// As [`fmt::Formatter::pad`], which wants a string, but makes one only where it is to be padded.
+fn pad(f: &mut fmt::Formatter<'_>, text: fmt::Arguments<'_>) -> fmt::Result {
+    match (f.width(), f.precision()) {
+        (None, None) => f.write_fmt(text),
+        _ => f.pad(&text.to_string()),
     }
 }
 

@@ -8,10 +8,27 @@ use nix::errno::Errno;
 /// system call's exit and never by programs, so libc does not know it (include/linux/errno.h).
 const ERESTARTSYS: u32 = 512;
 
+/// What connections end with day in, day out: their names cost no allocation.
+const USUAL: [(Errno, &str); 9] = [
+    (Errno::EAGAIN, "EAGAIN"),
+    (Errno::EINTR, "EINTR"),
+    (Errno::EPIPE, "EPIPE"),
+    (Errno::ECONNABORTED, "ECONNABORTED"),
+    (Errno::ECONNREFUSED, "ECONNREFUSED"),
+    (Errno::ECONNRESET, "ECONNRESET"),
+    (Errno::EHOSTUNREACH, "EHOSTUNREACH"),
+    (Errno::ENETUNREACH, "ENETUNREACH"),
+    (Errno::ETIMEDOUT, "ETIMEDOUT"),
+];
+
 /// The name of a positive errno, such as `ECONNRESET`; `errno N` where there is none.
 pub fn name(errno: u32) -> Cow<'static, str> {
     if errno == ERESTARTSYS {
         return "ERESTARTSYS".into();
+    }
+    let usual = USUAL.iter().find(|(known, _)| *known as u32 == errno);
+    if let Some((_, name)) = usual {
+        return (*name).into();
     }
     match i32::try_from(errno).map(Errno::from_raw) {
         Ok(known) if known != Errno::UnknownErrno => format!("{known:?}").into(),
@@ -35,6 +52,14 @@ mod tests {
             (512, "ERESTARTSYS"),
         ] {
             assert_eq!(name(errno), text);
+        }
+    }
+
+    #[test]
+    fn the_usual_ones_have_their_own_names() {
+        for (errno, text) in USUAL {
+            assert_eq!(format!("{errno:?}"), text);
+            assert!(matches!(name(errno as u32), Cow::Borrowed(name) if name == text));
         }
     }
 

@@ -143,3 +143,35 @@ fn the_doctor_names_every_hook_and_its_carrier() {
         assert!(ended.stdout.contains(hook), "{}", ended.stdout);
     }
 }
+
+#[test]
+fn the_doctor_measures_the_machines_own_tcp() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let doctor = Running::start(tcptrace(&["doctor", "-o", "json", "--stats=1s"]));
+    let pid = doctor.pid();
+    eventually("the doctor to count", || {
+        let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+        let links = fds
+            .flatten()
+            .filter_map(|fd| std::fs::read_link(fd.path()).ok());
+        let mut links = links.map(|link| link.to_string_lossy().into_owned());
+        links.any(|link| link.contains("bpf-stats")).then_some(())
+    });
+    talk(port);
+    let ended = doctor.wait();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+
+    let report: serde_json::Value = serde_json::from_str(&ended.stdout).expect("JSON");
+    assert!(
+        report["duration_ns"].as_u64() >= Some(1_000_000_000),
+        "{report}"
+    );
+    let programs = report["programs"].as_array().expect("programs");
+    let ran = programs
+        .iter()
+        .find(|it| it["hook"] == "inet_sock_set_state" && it["runs"].as_u64() >= Some(1));
+    let ran = ran.unwrap_or_else(|| panic!("no change of state in {report}"));
+    assert!(ran["run_time_ns"].as_u64() > Some(0), "{ran}");
+    assert!(ran["jitted_bytes"].as_u64() > Some(0), "{ran}");
+}

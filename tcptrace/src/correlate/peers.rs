@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 
 use super::socket::Socket;
 use crate::event::{Sk, Tuple};
@@ -20,7 +21,7 @@ pub(super) struct Peer {
 #[derive(Default)]
 pub(super) struct Peers {
     /// By own end and peer's. Network namespaces may use the same addresses.
-    waiting: FxHashMap<Ends, Vec<Waiting>>,
+    waiting: FxHashMap<Ends, SmallVec<[Waiting; 1]>>,
 }
 
 type End = (IpAddr, u16);

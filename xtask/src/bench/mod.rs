@@ -10,6 +10,7 @@ mod netns;
 mod programs;
 mod report;
 mod rows;
+mod smoke;
 mod spread;
 mod table;
 mod terminal;
@@ -25,6 +26,7 @@ use std::{
 use anyhow::{Context as _, Error, Result, bail, ensure};
 use clap::builder::PossibleValuesParser;
 
+pub use self::smoke::smoke;
 use self::{
     machine::Machine,
     report::{Report, Run},
@@ -52,6 +54,9 @@ pub struct Args {
     /// Only these loads
     #[arg(long, value_name = "LOAD", value_delimiter = ',')]
     load: Vec<Load>,
+    /// Where the figures go as JSON [target/bench/bench.json]
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
     /// Write BENCHMARKS.md
     #[arg(long)]
     write: bool,
@@ -99,10 +104,9 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
     }
     let report = measure(root, args, &programs, &results)?;
     println!("{}", report.tables());
-    write(
-        &results.join("bench.json"),
-        &serde_json::to_string_pretty(&report)?,
-    )?;
+    let output = args.output.clone();
+    let output = output.unwrap_or_else(|| results.join("bench.json"));
+    write(&output, &serde_json::to_string_pretty(&report)?)?;
     if args.write {
         write(&root.join("BENCHMARKS.md"), &report.document())?;
     }

@@ -12,7 +12,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 
 use self::steps::Steps;
-use crate::{cmd, ebpf, packages, tcptrace, tidy};
+use crate::{bench, cmd, ebpf, packages, tcptrace, tidy};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -72,6 +72,9 @@ pub fn run(root: &Path, args: &Args) -> Result<bool> {
     }
     if wanted(Ground::Scenarios) {
         scenarios(root, &args.filter, &mut steps);
+        if args.filter.is_empty() {
+            steps.check("the benchmark in short", || bench::smoke(root));
+        }
     }
     if wanted(Ground::Vms) {
         vms::run(root, args, &mut steps);

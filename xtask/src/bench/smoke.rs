@@ -1,0 +1,75 @@
+//! Whether the benchmark itself works: in a few seconds, and no figure is judged.
+
+use std::{env, fs, path::Path, process::Command};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use crate::cmd;
+
+/// Runs one row in a process of its own, which moves into another network namespace.
+pub fn smoke(root: &Path) -> Result<()> {
+    let output = root.join("target/bench-smoke.json");
+    let mut bench = Command::new(env::current_exe()?);
+    bench
+        .args(["bench", "--rounds", "1", "--seconds", "0.2"])
+        .args(["--only", "json", "--load", "connections", "--output"])
+        .arg(&output);
+    cmd::run(&mut bench)?;
+    let report = fs::read_to_string(&output).context("the benchmark has left no figures")?;
+    check(&serde_json::from_str(&report)?)
+}
+
+fn check(report: &Value) -> Result<()> {
+    let run = |row: &str| {
+        let runs = report["runs"].as_array();
+        let run = runs.and_then(|runs| runs.iter().find(|run| run["row"] == row));
+        run.with_context(|| format!("{row} was not run"))
+    };
+    let untraced = run("untraced")?["rate"].as_f64();
+    ensure!(untraced > Some(0.0), "the load did nothing");
+    let traced = run("json")?;
+    for figure in ["/rate", "/cost/events", "/cost/attach_ms", "/cost/rest_mib"] {
+        let measured = traced.pointer(figure).and_then(Value::as_f64);
+        ensure!(measured > Some(0.0), "{figure} was not measured: {traced}");
+    }
+    ensure!(
+        traced["cost"]["lost"].is_u64(),
+        "nothing is said of losses: {traced}"
+    );
+    let programs = report["programs"].as_array().into_iter().flatten();
+    let ran = programs.filter(|program| program["runs"].as_u64() > Some(0));
+    ensure!(ran.count() > 0, "no program has run");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_missing_is_noticed() {
+        let sound = json!({
+            "runs": [
+                { "row": "untraced", "rate": 1000.0, "cost": null },
+                { "row": "json", "rate": 900.0, "cost": {
+                    "events": 7, "lost": 0, "attach_ms": 99.0, "rest_mib": 20.5
+                } },
+            ],
+            "programs": [{ "program": "state", "runs": 7 }],
+        });
+        check(&sound).unwrap();
+        for (at, broken) in [
+            ("/runs/0/rate", json!(0)),
+            ("/runs/1/row", json!("text")),
+            ("/runs/1/cost/events", json!(0)),
+            ("/runs/1/cost/lost", json!(null)),
+            ("/programs/0/runs", json!(0)),
+        ] {
+            let mut report = sound.clone();
+            *report.pointer_mut(at).unwrap() = broken;
+            assert!(check(&report).is_err(), "{at}");
+        }
+    }
+}
