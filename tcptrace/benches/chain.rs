@@ -59,7 +59,7 @@ fn ordering(bencher: Bencher) {
             for (n, event) in events.into_iter().enumerate() {
                 let until_ns = event.mono_ns.saturating_sub(HOLD_BACK_NS);
                 order.push(event);
-                if n % BATCH == 0 {
+                if n.is_multiple_of(BATCH) {
                     order.release(until_ns, &mut take);
                 }
             }

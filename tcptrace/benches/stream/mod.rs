@@ -132,7 +132,7 @@ impl Stream {
         self.now_ns += 1_000;
         let header = abi::Header {
             // One record in eight was written after the one that follows it.
-            mono_ns: self.now_ns + if n % 8 == 0 { 1_500 } else { 0 },
+            mono_ns: self.now_ns + if n.is_multiple_of(8) { 1_500 } else { 0 },
             lost: 0,
             cpu: (n % 2) as u16,
             kind,
@@ -180,7 +180,7 @@ impl Pair {
                 lport: PORT,
                 rport: port,
             },
-            is_reset: born % RESET_EVERY == 0,
+            is_reset: born.is_multiple_of(RESET_EVERY),
         }
     }
 

@@ -23,7 +23,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use anyhow::{Context as _, Error, Result, bail, ensure};
+use anyhow::{Context as _, Error, Result, bail};
 use clap::builder::PossibleValuesParser;
 
 pub use self::smoke::smoke;
@@ -74,6 +74,9 @@ fn seconds(text: &str) -> Result<f64, String> {
         _ => Err("a number of seconds from 0.1 to 3600".into()),
     }
 }
+
+/// Why a peer is not measured.
+const ABSENT: &str = "not installed";
 
 /// The programs that are run.
 struct Programs {
@@ -146,17 +149,13 @@ fn measure(root: &Path, args: &Args, programs: &Programs, folder: &Path) -> Resu
     let wanted = |row: &&Row| {
         row.name == UNTRACED || args.only.is_empty() || args.only.iter().any(|it| it == row.name)
     };
-    let rows: Vec<(&Row, PathBuf)> = ROWS
-        .iter()
-        .filter(wanted)
-        .filter_map(|row| Some((row, row.program(&programs.tcptrace)?)))
-        .collect();
-    for name in &args.only {
-        let installed = rows.iter().any(|(row, _)| row.name == name);
-        ensure!(
-            installed,
-            "{name} is not installed: `cargo xtask bench --install-peers`"
-        );
+    let (mut rows, mut failed) = (vec![], vec![]);
+    for row in ROWS.iter().filter(wanted) {
+        match row.program(&programs.tcptrace) {
+            Some(program) => rows.push((row, program)),
+            None if args.only.is_empty() => failed.push((row.name.to_owned(), ABSENT.to_owned())),
+            None => bail!("{} is {ABSENT}; see --install-peers", row.name),
+        }
     }
     let loads = [Load::Connections, Load::Mix, Load::Syscalls, Load::Traffic];
     let is_wanted = |load: &Load| args.load.is_empty() || args.load.contains(load);
@@ -168,7 +167,7 @@ fn measure(root: &Path, args: &Args, programs: &Programs, folder: &Path) -> Resu
         seconds: args.seconds,
         runs: vec![],
         programs: vec![],
-        failed: vec![],
+        failed,
     };
     for round in 1..=report.rounds {
         for load in loads.into_iter().filter(is_wanted) {

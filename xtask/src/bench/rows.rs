@@ -134,7 +134,7 @@ pub const ROWS: &[Row] = &[
     },
     peer("tcplife", "tcplife", &[]),
     peer("tcpstates", "tcpstates", &[]),
-    peer("tcpstates, one port", "tcpstates", &["-L", PORT]),
+    peer("tcpstates -L", "tcpstates", &["-L", PORT]),
     peer("tcptracer", "tcptracer", &[]),
     peer("bcc tcplife", "tcplife-bpfcc", &[]),
     peer("bcc tcpstates", "tcpstates-bpfcc", &[]),
@@ -146,7 +146,8 @@ pub const ROWS: &[Row] = &[
     ),
 ];
 
-/// Debian's packages that have these peers.
+/// Debian's packages that have these peers; those of bcc need a compiler and the kernel's headers
+/// beside them, and are left to the one who has these.
 pub const PACKAGES: [&str; 3] = ["libbpf-tools", "bpftrace", "tcpdump"];
 
 const TRANSITIONS: &str = r#"tracepoint:sock:inet_sock_set_state /args->protocol == 6/ {
@@ -246,6 +247,7 @@ mod tests {
         for row in ROWS {
             let same = ROWS.iter().filter(|it| it.name == row.name);
             assert_eq!(same.count(), 1, "{}", row.name);
+            assert!(!row.name.contains(','), "--only takes a list: {}", row.name);
         }
     }
 }
