@@ -184,10 +184,13 @@ fn chain(bencher: Bencher, sink: impl Fn() -> Box<dyn Sink>) {
                     batch: batch.clone(),
                     complete_until_ns: until_ns,
                 };
-                sender.blocking_send(drained).ok().expect("a pipeline");
+                assert!(
+                    sender.blocking_send(drained).is_ok(),
+                    "the pipeline is gone"
+                );
             }
             let end = Message::End { counts: vec![] };
-            sender.blocking_send(end).ok().expect("a pipeline");
+            assert!(sender.blocking_send(end).is_ok(), "the pipeline is gone");
             outcome.blocking_recv().expect("a pipeline")
         });
 }
