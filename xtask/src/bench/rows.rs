@@ -186,7 +186,7 @@ fn find(program: &str) -> Option<PathBuf> {
     files.find(|file| file.is_file())
 }
 
-/// A limit for the median of what a row does to a load.
+/// A limit for what a row does to a load: for the median, where nothing else is said.
 pub struct Goal {
     pub row: &'static str,
     pub load: Load,
@@ -196,7 +196,7 @@ pub struct Goal {
 pub enum Limit {
     /// Of the untraced rate, at least.
     Share(f64),
-    /// Events, at most.
+    /// Events, at most, in the worst round.
     Lost(f64),
     /// From the start to the first line, in milliseconds, at most.
     Attach(f64),
