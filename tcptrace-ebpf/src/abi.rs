@@ -7,12 +7,14 @@
 
 mod bucket;
 mod half_open;
+mod life;
 mod notices;
 mod offsets;
 mod segment;
 
 pub use bucket::*;
 pub use half_open::*;
+pub use life::*;
 pub use notices::*;
 pub use offsets::*;
 pub use segment::*;
@@ -33,6 +35,7 @@ pub mod kind {
     pub const TIMEWAIT: u8 = 6;
     pub const SOCKET: u8 = 7;
     pub const SEGMENT: u8 = 11;
+    pub const LIFE: u8 = 12;
 }
 
 /// Bits of a payload's `sections`: what follows the payload, in this order.

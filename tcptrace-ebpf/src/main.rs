@@ -12,6 +12,7 @@
 mod emit;
 mod filter;
 mod hooks;
+mod lives;
 mod maps;
 mod memory;
 mod request;

@@ -4,7 +4,8 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
-use tcptrace_ebpf::abi::{Counters, hook, ports, tally};
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use tcptrace_ebpf::abi::{Counters, Life, hook, ports, tally};
 
 /// Records on their way to the loader, which sets the size.
 #[map]
@@ -53,6 +54,15 @@ pub struct Call {
 #[map]
 pub static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(16384, 0);
 
+/// The lives of open sockets, by address, unless each event is a record of its own. The loader sets
+/// the size. One that finds no room is told event by event.
+#[map]
+pub static LIVES: HashMap<u64, Life> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+
+/// A life that has not begun.
+#[map]
+pub static UNBORN: Array<Life> = Array::with_max_entries(1, 0);
+
 /// The segments from one end to the other, in one network namespace.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -94,8 +104,14 @@ pub fn count(hook: u32, change: impl FnOnce(&mut Counters)) {
 /// Counts an event of a hook as lost.
 #[inline(always)]
 pub fn count_lost(hook: u32) {
+    count_all_lost(hook, 1);
+}
+
+/// Counts events of a hook as lost.
+#[inline(always)]
+pub fn count_all_lost(hook: u32, events: u64) {
     add_to_tally(tally::LOST);
-    count(hook, |counters| counters.lost += 1);
+    count(hook, |counters| counters.lost += events);
 }
 
 /// Remembers that a firing has been told. `args` is the program's context.
