@@ -4,7 +4,6 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
-use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use tcptrace_ebpf::abi::{Counters, Life, hook, ports, tally};
 
 /// Records on their way to the loader, which sets the size.
@@ -55,9 +54,10 @@ pub struct Call {
 pub static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(16384, 0);
 
 /// The lives of open sockets, by address, unless each event is a record of its own. The loader sets
-/// the size. One that finds no room is told event by event.
+/// the size. Entries are allocated at once: before Linux 6.1 a tracing program has no safe way to
+/// do it later. One that finds no room is told event by event.
 #[map]
-pub static LIVES: HashMap<u64, Life> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+pub static LIVES: HashMap<u64, Life> = HashMap::with_max_entries(65536, 0);
 
 /// A life that has not begun.
 #[map]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::capture::Request;
+use crate::depth::Depth;
 use crate::filter::{Family, Filter, PortRange};
 
 const EXAMPLES: &str = "\
@@ -114,6 +115,10 @@ pub struct Trace {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
 
+    /// How much to tell, and so what it costs
+    #[arg(long, value_name = "DEPTH", default_value = "events")]
+    pub depth: Depth,
+
     /// How to see accept(): auto takes the best that this kernel can carry
     #[arg(long, value_name = "CARRIER", default_value = "auto")]
     pub attach: Attach,
@@ -123,7 +128,7 @@ pub struct Trace {
     pub color: Color,
 
     /// Also show the segments on the wire that open and close connections, as tcpdump does
-    #[arg(long)]
+    #[arg(long, conflicts_with = "depth")]
     pub segments: bool,
 
     /// Show more: process or softirq, failed accept() calls such as EAGAIN
@@ -220,6 +225,7 @@ impl Trace {
             mode: self.attach.mode(),
             state_carrier: self.state_carrier.clone(),
             segments: self.segments,
+            depth: self.depth,
         }
     }
 }

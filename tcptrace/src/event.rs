@@ -326,7 +326,7 @@ impl Hook {
 }
 
 /// One thing that happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// CLOCK_MONOTONIC, nanoseconds, taken in the hook.
     pub mono_ns: u64,
@@ -337,7 +337,7 @@ pub struct Event {
     pub kind: Kind,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     SetState(SetState),
     Accept(Accept),
@@ -349,6 +349,9 @@ pub enum Kind {
     Found(Found),
     Looked(Looked),
     Segment(Segment),
+    /// What happened to one socket from its birth to its end, in order of time: the kernel side has
+    /// kept it until then.
+    Life(Vec<Event>),
 }
 
 impl Kind {
@@ -367,6 +370,8 @@ impl Kind {
             Kind::Timewait(_) => Hook::TimewaitSock,
             Kind::Found(_) | Kind::Looked(_) => Hook::SocketIterator,
             Kind::Segment(_) => Hook::Segment,
+            // Which writes it; its events say theirs.
+            Kind::Life(_) => Hook::InetSockSetState,
         }
     }
 }

@@ -202,12 +202,24 @@ impl Pipeline {
     fn take(&mut self, batch: &Batch) {
         for record in batch.records() {
             match decode(record) {
-                Ok(event) => {
-                    *self.emitted.entry(event.kind.hook()).or_default() += 1;
+                Ok(mut event) => {
+                    self.count(&event);
+                    if let Kind::Life(events) = &mut event.kind {
+                        // Of a life that went on while the hooks were detached.
+                        events.retain(|event| event.mono_ns <= self.ended_ns);
+                        event.mono_ns = event.mono_ns.min(self.ended_ns);
+                    }
                     self.order.push(event);
                 }
                 Err(_) => self.undecodable += 1,
             }
+        }
+    }
+
+    fn count(&mut self, event: &Event) {
+        match &event.kind {
+            Kind::Life(events) => events.iter().for_each(|event| self.count(event)),
+            kind => *self.emitted.entry(kind.hook()).or_default() += 1,
         }
     }
 

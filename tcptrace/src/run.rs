@@ -269,6 +269,11 @@ impl Tracing {
         let counts = self.capture.detach()?;
         // Nothing is attached any more, so this comes to an end.
         while !self.drain().await {}
+        let lives = Message::Drained {
+            batch: self.capture.lives(ended_ns)?,
+            complete_until_ns: 0,
+        };
+        let _ = self.sender.send(lives).await;
         self.tell_losses().await?;
         let end = Message::End { counts };
         // The pipeline outlives every message but this one.

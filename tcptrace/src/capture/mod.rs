@@ -14,12 +14,14 @@ mod tracefs;
 use std::collections::{BTreeMap, BTreeSet};
 
 use aya::Ebpf;
-use aya::maps::{MapData, PerCpuArray};
+use aya::maps::{HashMap, MapData, PerCpuArray};
 use aya_log::EbpfLogger;
 use tcptrace_ebpf::abi;
 use thiserror::Error;
+use zerocopy::IntoBytes;
 
 use crate::clock::mono_now_ns;
+use crate::depth::Depth;
 use crate::event::Hook;
 use crate::fields::{self, HookCount};
 use crate::filter::Filter;
@@ -28,7 +30,7 @@ use hooks::{Carrier, HOOKS, HookRow};
 use iterator::Look;
 use load::{Kernel, fill_ports, load, no_map, take_ring};
 use refusal::Refusal;
-use ring::Ring;
+use ring::{Batch, Ring};
 
 /// Size of the ring buffer in bytes unless asked otherwise.
 pub const RING_BYTES: u32 = 8 << 20;
@@ -48,6 +50,7 @@ pub struct Request {
     pub state_carrier: Option<String>,
     /// Whether to capture segments on the wire, too.
     pub segments: bool,
+    pub depth: Depth,
 }
 
 /// Why capturing cannot begin.
@@ -89,6 +92,7 @@ pub struct Capture {
     pub reset_reasons: BTreeMap<u32, String>,
     /// When the last hook was attached, CLOCK_MONOTONIC in nanoseconds.
     pub attached_ns: u64,
+    depth: Depth,
 }
 
 impl Capture {
@@ -126,6 +130,7 @@ impl Capture {
             absent,
             reset_reasons: kernel.own_btf.enumerators("sk_rst_reason"),
             attached_ns: mono_now_ns(),
+            depth: request.depth,
         })
     }
 
@@ -156,7 +161,9 @@ impl Capture {
     pub fn unseen(&self) -> Vec<String> {
         let partly = self.hooks.iter().flat_map(|hook| hook.carrier.unseen);
         let wholly = self.absent.iter().filter_map(|it| it.row.without.as_ref());
-        partly.chain(wholly).map(|&what| what.to_owned()).collect()
+        let left_out = self.depth.unseen().iter();
+        let all = partly.chain(wholly).chain(left_out);
+        all.map(|&what| what.to_owned()).collect()
     }
 
     /// The kernel side's counters, summed over CPUs. `emitted` is left to the one who receives.
@@ -234,6 +241,25 @@ impl Capture {
                 })
             })
             .collect()
+    }
+
+    /// The lives of the sockets that were still open when the trace ended, as records; to be asked
+    /// for when nothing is attached any more.
+    pub fn lives(&self, ended_ns: u64) -> anyhow::Result<Batch> {
+        let map = self.ebpf.map("LIVES").ok_or_else(no_map)?;
+        let lives: HashMap<&MapData, u64, [u8; size_of::<abi::Life>()]> = HashMap::try_from(map)?;
+        let header = abi::Header {
+            mono_ns: ended_ns,
+            lost: 0,
+            cpu: 0,
+            kind: abi::kind::LIFE,
+            version: abi::VERSION,
+        };
+        let mut records = vec![];
+        for life in lives.iter() {
+            records.push([header.as_bytes(), &life?.1].concat());
+        }
+        Ok(records.iter().map(Vec::as_slice).collect())
     }
 
     /// Detaches every program, so that nothing more is written, and gives the final counters.

@@ -64,6 +64,8 @@ pub struct Correlator {
     totals: Totals,
     /// `enum sk_rst_reason`
     reset_reasons: BTreeMap<u32, String>,
+    /// Reused from life to life.
+    scratch: Vec<Line>,
 }
 
 /// What the correlator counted, for the summary line.
@@ -101,6 +103,7 @@ impl Correlator {
             segments: Segments::default(),
             totals: Totals::default(),
             reset_reasons: BTreeMap::new(),
+            scratch: vec![],
         }
     }
 
@@ -141,7 +144,18 @@ impl Correlator {
             Kind::Found(found) => self.found(event, found, out),
             Kind::Looked(looked) => self.looked(event, looked, out),
             Kind::Segment(segment) => self.segment(event, segment, out),
+            Kind::Life(events) => self.life(events, out),
         }
+    }
+
+    /// A connection that is over, told at once: only its own line is news.
+    fn life(&mut self, events: &[Event], out: &mut Vec<Line>) {
+        let mut lines = std::mem::take(&mut self.scratch);
+        for event in events {
+            self.event(event, &mut lines);
+        }
+        out.extend(lines.drain(..).filter(|line| matches!(line, Line::Connection(_))));
+        self.scratch = lines;
     }
 
     /// Events were missed that nobody could count in [`Event::lost`]: whatever is open now may
