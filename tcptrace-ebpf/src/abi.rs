@@ -11,6 +11,7 @@ mod life;
 mod notices;
 mod offsets;
 mod segment;
+mod tallies;
 
 pub use bucket::*;
 pub use half_open::*;
@@ -18,6 +19,7 @@ pub use life::*;
 pub use notices::*;
 pub use offsets::*;
 pub use segment::*;
+pub use tallies::*;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -250,7 +252,7 @@ pub mod hook {
     pub const COUNT: u32 = 12;
 }
 
-/// One hook's counters on one CPU: `seen` = records submitted + `filtered` + `lost`.
+/// One hook's counters on one CPU: `seen` = told in records + `tallied` + `filtered` + `lost`.
 #[repr(C)]
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -265,6 +267,8 @@ pub struct Counters {
     pub lost: u64,
     /// Of `seen`: runs that a backup program made up for, see `hooks/inet_sock_set_state.rs`.
     pub made_up: u64,
+    /// Of `seen`: counted in `TALLIES`, and in no record.
+    pub tallied: u64,
 }
 
 /// Row of the `TALLY` map.

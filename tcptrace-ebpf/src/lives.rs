@@ -1,4 +1,5 @@
-//! `--depth connections`: joins a socket's events to a life, which is one record at its end.
+//! `--depth connections` and `histogram`: joins a socket's events to a life, which is one record at
+//! its end, or a count in `tallies`.
 //!
 //! Nothing is worked out here. A life keeps what its events would have said, and the loader plays
 //! them to the same correlator. An event without a life (the socket is older than the trace, or
@@ -6,18 +7,20 @@
 
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
 use tcptrace_ebpf::abi::{
-    Accept, Addrs6, Closed, Header, Life, STEPS, SetState, Stats, Task, depth, hook, kind, section,
+    Accept, Addrs6, Closed, Header, Life, STEPS, SetState, Stats, Task, depth, hook, kind, life_flag,
+    section,
 };
 
 use crate::emit::{current_task, header, wakeup};
 use crate::maps::{self, EVENTS, LIVES, UNBORN};
 use crate::settings::DEPTH;
+use crate::tallies;
 use crate::sock::{TCP_CLOSE, TCP_ESTABLISHED, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT};
 
 /// Whether sockets have lives.
 #[inline(always)]
 pub fn wanted() -> bool {
-    DEPTH.load() == depth::CONNECTIONS
+    DEPTH.load() != depth::EVENTS
 }
 
 /// Adds a change of state that is no CLOSE to its socket's life; false when there is none.
@@ -60,8 +63,13 @@ fn life_of(change: &SetState) -> Option<&'static mut Life> {
     let life = match (change.oldstate, change.newstate) {
         (TCP_CLOSE, TCP_SYN_SENT) | (TCP_LISTEN, TCP_SYN_RECV) => {
             if let Some(old) = known {
-                // SAFETY: what lived here is gone, and went without CLOSE.
-                tell(unsafe { &*old });
+                // SAFETY: a value of the map. What lived here is gone, and went without CLOSE.
+                let old = unsafe { &*old };
+                if old.status & life_flag::TALLIED != 0 {
+                    tallies::count_steps(old.steps);
+                } else {
+                    tell(old);
+                }
             }
             begin(change.sk)
         }
@@ -94,7 +102,11 @@ pub fn end(change: &SetState, ends: Addrs6, stats: Stats) -> bool {
     };
     // SAFETY: as in `live`.
     let life = unsafe { &mut *life };
-    life.closed = 1;
+    if tallies::wanted() && tallies::ended(life, change) {
+        let _ = LIVES.remove(change.sk);
+        return true;
+    }
+    life.status |= life_flag::CLOSED;
     let mono_ns = unsafe { bpf_ktime_get_ns() };
     if let Some(mut slot) = EVENTS.reserve::<Record>(0) {
         let record = slot.as_mut_ptr();
@@ -163,11 +175,15 @@ pub fn accepted(accept: &Accept, listener: [u8; 16]) -> bool {
     };
     // SAFETY: a value of the map. The final ACK may be changing it on another CPU: not these
     // members, and its end comes after this.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
     unsafe {
         (&raw mut (*life).accept).write(*accept);
         (&raw mut (*life).listener).write(listener);
         (&raw mut (*life).acceptor).write(current_task());
-        (&raw mut (*life).accepted_ns).write(bpf_ktime_get_ns());
+        (&raw mut (*life).accepted_ns).write(now_ns);
+    }
+    if tallies::wanted() {
+        tallies::accepted(life, accept.called_ns, now_ns);
     }
     true
 }

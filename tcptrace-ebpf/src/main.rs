@@ -19,6 +19,7 @@ mod request;
 mod settings;
 mod skb;
 mod sock;
+mod tallies;
 mod task;
 
 /// The helpers that read kernel memory are GPL-only.

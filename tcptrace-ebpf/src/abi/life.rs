@@ -18,6 +18,15 @@ pub mod depth {
 /// 3.3.2, there are five at most (SYN_SENT, SYN_RECV, ESTABLISHED, FIN_WAIT1, CLOSING).
 pub const STEPS: usize = 8;
 
+/// Bits of [`Life::status`].
+pub mod life_flag {
+    /// [`Closed`](super::Closed) follows; else it was still open when the trace ended, or it went
+    /// without CLOSE.
+    pub const CLOSED: u8 = 1 << 0;
+    /// It is counted in `TALLIES`, and nothing more is to be told of it.
+    pub const TALLIED: u8 = 1 << 1;
+}
+
 /// What a socket did from its birth on, without its way to CLOSE. The value of the `LIVES` map, and
 /// the beginning of a record of [`kind::LIFE`](super::kind::LIFE).
 #[repr(C)]
@@ -33,9 +42,8 @@ pub struct Life {
     pub steps: u32,
     /// The state that it was in before the first.
     pub born_from: u8,
-    /// 1 when `change` and what follows it in the record are its CLOSE; else it was still open
-    /// when the trace ended, or it went without.
-    pub closed: u8,
+    /// [`life_flag`] bits.
+    pub status: u8,
     /// The first CPU that it was seen on.
     pub cpu: u16,
     /// When an accept() returned it, 0 when none did.
@@ -52,7 +60,7 @@ pub struct Life {
     pub acceptor: Task,
 }
 
-/// The second half of a record of [`kind::LIFE`](super::kind::LIFE) whose life is `closed`.
+/// The second half of a record of [`kind::LIFE`](super::kind::LIFE) whose life is [`life_flag::CLOSED`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Closed {

@@ -38,7 +38,7 @@ pub fn life(header: &abi::Header, rest: &mut Rest) -> Result<Vec<Event>, Undecod
         let accept = accept_of(&life.accept, &ends, task(life.acceptor))?;
         events.push(event(life.accepted_ns, Kind::Accept(accept)));
     }
-    if life.closed != 0 {
+    if life.status & abi::life_flag::CLOSED != 0 {
         let closed: abi::Closed = rest.take()?;
         let has_task = closed.change.sections & abi::section::TASK != 0;
         let change = set_state_of(
