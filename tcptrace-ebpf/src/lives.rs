@@ -7,15 +7,15 @@
 
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
 use tcptrace_ebpf::abi::{
-    Accept, Addrs6, Closed, Header, Life, STEPS, SetState, Stats, Task, depth, hook, kind, life_flag,
-    section,
+    Accept, Addrs6, Closed, Header, Life, STEPS, SetState, Stats, Task, depth, hook, kind,
+    life_flag, section,
 };
 
 use crate::emit::{current_task, header, wakeup};
 use crate::maps::{self, EVENTS, LIVES, UNBORN};
 use crate::settings::DEPTH;
-use crate::tallies;
 use crate::sock::{TCP_CLOSE, TCP_ESTABLISHED, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT};
+use crate::tallies;
 
 /// Whether sockets have lives.
 #[inline(always)]
@@ -53,6 +53,9 @@ pub fn live(change: &SetState, ends: impl FnOnce() -> Addrs6) -> bool {
         life.born.sections = sections;
         life.ends = ends();
     }
+    if tallies::is_tallied(life) {
+        tallies::count_steps(1);
+    }
     true
 }
 
@@ -65,9 +68,7 @@ fn life_of(change: &SetState) -> Option<&'static mut Life> {
             if let Some(old) = known {
                 // SAFETY: a value of the map. What lived here is gone, and went without CLOSE.
                 let old = unsafe { &*old };
-                if old.status & life_flag::TALLIED != 0 {
-                    tallies::count_steps(old.steps);
-                } else {
+                if !tallies::is_tallied(old) {
                     tell(old);
                 }
             }

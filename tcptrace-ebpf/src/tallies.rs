@@ -45,21 +45,36 @@ pub fn accepted(life: *mut Life, called_ns: u64, now_ns: u64) {
     } else {
         &mut tally.awaited
     });
-    // In eighths of a microsecond.
-    add(&mut tally.handshake, u64::from(life.born.srtt_us) * 125);
+    // In eighths of a microsecond. Whole milliseconds are from TCP timestamps, see the loader's
+    // `estimate_syn`.
+    let srtt_us = life.born.srtt_us;
+    if srtt_us % 8000 != 0 {
+        add(&mut tally.handshake, u64::from(srtt_us) * 125);
+    }
     add(&mut tally.accept_queue, now_ns - established_ns);
     life.status |= life_flag::TALLIED;
+    count_steps(life.steps);
     count(hook::ACCEPT, |counters| counters.tallied += 1);
 }
 
 /// A socket enters CLOSE: whether that is counted, and not to be told.
 #[inline(always)]
 pub fn ended(life: &Life, change: &SetState) -> bool {
-    if life.status & life_flag::TALLIED == 0 && !is_plain_client(life, change) {
-        return false;
+    if is_tallied(life) {
+        count_steps(1);
+        true
+    } else if is_plain_client(life, change) {
+        count_steps(life.steps + 1);
+        true
+    } else {
+        false
     }
-    count_steps(life.steps + 1);
-    true
+}
+
+/// Whether a life is counted already.
+#[inline(always)]
+pub fn is_tallied(life: &Life) -> bool {
+    life.status & life_flag::TALLIED != 0
 }
 
 /// So many changes of state need not be told.

@@ -5,6 +5,7 @@ mod found;
 mod half_open;
 mod life;
 mod segment;
+pub mod tally;
 mod timewait;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -12,18 +12,25 @@ pub enum Depth {
     Events,
     /// A line a connection, at its end, with all its times; joined in the kernel
     Connections,
+    /// How long handshakes and waits for accept() took, each second; counted in the kernel. A line
+    /// only for the connections that went wrong
+    Histogram,
 }
+
+const JOINED: &str = "half-open connections (NEW_SYN_RECV), TIME_WAIT, retransmits and resets, and \
+                      who is whose other end, because of --depth";
 
 impl Depth {
     /// Whether a trace of this depth attaches a hook.
     pub fn takes(self, hook: Hook) -> bool {
         match self {
             Depth::Events => true,
-            Depth::Connections => matches!(
+            Depth::Connections | Depth::Histogram => matches!(
                 hook,
                 Hook::InetSockSetState
                     | Hook::InetCskAccept
                     | Hook::ListenOverflow
+                    | Hook::TcpRetransmitSynack
                     | Hook::SocketIterator
             ),
         }
@@ -33,11 +40,10 @@ impl Depth {
     pub fn unseen(self) -> &'static [&'static str] {
         match self {
             Depth::Events => &[],
-            Depth::Connections => &[
-                "what happens between the birth and the end of a connection, as it happens \
-                 (--depth connections)",
-                "half-open connections (NEW_SYN_RECV), TIME_WAIT, retransmits and resets: a \
-                 server's handshake is estimated from its first round trip (--depth connections)",
+            Depth::Connections => &[JOINED, "what happens to a connection, as it happens"],
+            Depth::Histogram => &[
+                JOINED,
+                "the connections that were accepted after their handshake, one by one",
             ],
         }
     }

@@ -10,6 +10,7 @@ pub use ending::{Direction, Reset, Retransmit, Retransmitted, Stats};
 mod found;
 mod half_open;
 mod segment;
+mod tally;
 mod timewait;
 
 use std::fmt;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use found::{Found, Looked};
 pub use half_open::{CloneOf, Overflow, Request, RequestStep};
 pub use segment::{Segment, TcpFlags};
+pub use tally::{Distribution, Tally};
 pub use timewait::{Timewait, TimewaitStep};
 
 /// A TCP state under its kernel name without `TCP_` (include/net/tcp_states.h).
@@ -352,6 +354,8 @@ pub enum Kind {
     /// What happened to one socket from its birth to its end, in order of time: the kernel side has
     /// kept it until then.
     Life(Vec<Event>),
+    /// What the kernel side has counted so far.
+    Tallied(Vec<Tally>),
 }
 
 impl Kind {
@@ -371,7 +375,7 @@ impl Kind {
             Kind::Found(_) | Kind::Looked(_) => Hook::SocketIterator,
             Kind::Segment(_) => Hook::Segment,
             // Which writes it; its events say theirs.
-            Kind::Life(_) => Hook::InetSockSetState,
+            Kind::Life(_) | Kind::Tallied(_) => Hook::InetSockSetState,
         }
     }
 }

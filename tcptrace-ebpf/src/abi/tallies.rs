@@ -64,7 +64,10 @@ pub fn bucket(ns: u64) -> usize {
 
 /// The longest time that falls into a bucket, in nanoseconds.
 pub fn bucket_end_ns(bucket: usize) -> u64 {
-    let (octave, division) = (bucket as u32 / DIVISIONS, bucket as u64 % u64::from(DIVISIONS));
+    let (octave, division) = (
+        bucket as u32 / DIVISIONS,
+        bucket as u64 % u64::from(DIVISIONS),
+    );
     match octave {
         0 => division,
         _ if bucket + 1 >= BUCKETS => u64::MAX,

@@ -60,6 +60,7 @@ pub fn load(request: &Request) -> Result<(Ebpf, Kernel), CaptureError> {
     let depth = match request.depth {
         Depth::Events => abi::depth::EVENTS,
         Depth::Connections => abi::depth::CONNECTIONS,
+        Depth::Histogram => abi::depth::HISTOGRAM,
     };
     globals.push((abi::setting::DEPTH, depth));
     globals.push((abi::setting::WAKE_AT, ring_bytes / 4));
@@ -92,6 +93,9 @@ pub fn load(request: &Request) -> Result<(Ebpf, Kernel), CaptureError> {
     }
     if request.depth == Depth::Events {
         loader.map_max_entries("LIVES", 1);
+    }
+    if request.depth != Depth::Histogram {
+        loader.map_max_entries("TALLIES", 1);
     }
     if !request.segments {
         loader.map_max_entries("AWAITED", 1);

@@ -14,15 +14,16 @@ mod tracefs;
 use std::collections::{BTreeMap, BTreeSet};
 
 use aya::Ebpf;
-use aya::maps::{HashMap, MapData, PerCpuArray};
+use aya::maps::{HashMap, MapData, PerCpuArray, PerCpuHashMap};
 use aya_log::EbpfLogger;
 use tcptrace_ebpf::abi;
 use thiserror::Error;
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use crate::clock::mono_now_ns;
+use crate::decode::tally;
 use crate::depth::Depth;
-use crate::event::Hook;
+use crate::event::{Hook, Tally};
 use crate::fields::{self, HookCount};
 use crate::filter::Filter;
 
@@ -166,7 +167,8 @@ impl Capture {
         all.map(|&what| what.to_owned()).collect()
     }
 
-    /// The kernel side's counters, summed over CPUs. `emitted` is left to the one who receives.
+    /// The kernel side's counters, summed over CPUs. Of `emitted` only what was counted there: the
+    /// rest is left to the one who receives.
     pub fn counters(&self) -> anyhow::Result<Vec<(Hook, HookCount)>> {
         let map = self.ebpf.map("COUNTERS").ok_or_else(no_map)?;
         let rows: PerCpuArray<&MapData, [u64; 5]> = PerCpuArray::try_from(map)?;
@@ -182,6 +184,7 @@ impl Capture {
                 count.filtered += counters.filtered;
                 count.lost += counters.lost;
                 made_up += counters.made_up;
+                count.emitted += counters.tallied;
             }
             count.recursion_misses = misses.map(|misses| misses.saturating_sub(made_up));
             counts.push((attached.row.hook, count));
@@ -243,6 +246,22 @@ impl Capture {
             .collect()
     }
 
+    /// What has been counted in the kernel so far; nothing but at [`Depth::Histogram`].
+    pub fn tallies(&self) -> anyhow::Result<Vec<Tally>> {
+        let map = self.ebpf.map("TALLIES").ok_or_else(no_map)?;
+        let map: PerCpuHashMap<&MapData, [u8; size_of::<abi::TallyKey>()], tally::Value> =
+            PerCpuHashMap::try_from(map)?;
+        let mut tallies = vec![];
+        for entry in map.iter() {
+            let (key, values) = entry?;
+            let key = zerocopy::transmute!(key);
+            tallies.push(tally::tally(&key, &values));
+        }
+        // A map keeps no order.
+        tallies.sort_by_key(|tally| (tally.netns, tally.port, tally.client));
+        Ok(tallies)
+    }
+
     /// The lives of the sockets that were still open when the trace ended, as records; to be asked
     /// for when nothing is attached any more.
     pub fn lives(&self, ended_ns: u64) -> anyhow::Result<Batch> {
@@ -257,7 +276,12 @@ impl Capture {
         };
         let mut records = vec![];
         for life in lives.iter() {
-            records.push([header.as_bytes(), &life?.1].concat());
+            let (_, life) = life?;
+            let is_tallied = abi::Life::ref_from_bytes(&life)
+                .is_ok_and(|life| life.status & abi::life_flag::TALLIED != 0);
+            if !is_tallied {
+                records.push([header.as_bytes(), &life].concat());
+            }
         }
         Ok(records.iter().map(Vec::as_slice).collect())
     }

@@ -18,6 +18,7 @@ mod request;
 mod segment;
 mod socket;
 mod stats;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod timewait;
@@ -36,6 +37,7 @@ use peers::Peers;
 use request::{Requests, Sight};
 use segment::Segments;
 use socket::{Owner, Socket};
+use tally::Tallies;
 use timewait::Buckets;
 
 /// The per-connection state machines of one trace.
@@ -61,6 +63,7 @@ pub struct Correlator {
     buckets: Buckets,
     import: Import,
     segments: Segments,
+    tallies: Tallies,
     totals: Totals,
     /// `enum sk_rst_reason`
     reset_reasons: BTreeMap<u32, String>,
@@ -101,6 +104,7 @@ impl Correlator {
             buckets: Buckets::default(),
             import: Import::default(),
             segments: Segments::default(),
+            tallies: Tallies::default(),
             totals: Totals::default(),
             reset_reasons: BTreeMap::new(),
             scratch: vec![],
@@ -145,6 +149,7 @@ impl Correlator {
             Kind::Looked(looked) => self.looked(event, looked, out),
             Kind::Segment(segment) => self.segment(event, segment, out),
             Kind::Life(events) => self.life(events, out),
+            Kind::Tallied(tallies) => self.tallied(event, tallies, out),
         }
     }
 
@@ -154,7 +159,11 @@ impl Correlator {
         for event in events {
             self.event(event, &mut lines);
         }
-        out.extend(lines.drain(..).filter(|line| matches!(line, Line::Connection(_))));
+        out.extend(
+            lines
+                .drain(..)
+                .filter(|line| matches!(line, Line::Connection(_))),
+        );
         self.scratch = lines;
     }
 
@@ -176,6 +185,7 @@ impl Correlator {
         let half_open = self.requests.drain();
         self.end_half_opens(half_open, mono_ns, out);
         self.finish_buckets(mono_ns, out);
+        self.add_tallies();
         Totals {
             listeners: std::mem::take(&mut self.listeners).summarize(self.sight),
             repeated_segments: self.segments.repeats,

@@ -13,7 +13,9 @@ use rustc_hash::FxHashMap;
 use super::Correlator;
 use super::cause::{self, Why};
 use super::connection::Connection;
-use crate::event::{Event, Found, Kind, Looked, SetState, Sk, State, Timewait, TimewaitStep, Tuple};
+use crate::event::{
+    Event, Found, Kind, Looked, SetState, Sk, State, Timewait, TimewaitStep, Tuple,
+};
 use crate::fields::{BucketEnd, Line, Source, Subject, TimeWait, Transition};
 
 /// The buckets of a trace.

@@ -63,6 +63,7 @@ impl Sink for Json {
             Line::Retransmit(x) => self.write("retransmit", ts, x),
             Line::Reset(x) => self.write("reset", ts, x),
             Line::TimeWait(x) => self.write("time_wait", ts, x),
+            Line::Histogram(x) => self.write("histogram", ts, x),
             Line::Lost(x) => self.write("lost", ts, x),
             Line::Summary(x) => self.write("summary", ts, x),
         }
