@@ -23,6 +23,12 @@ pub fn wanted() -> bool {
     DEPTH.load() != depth::EVENTS
 }
 
+/// Whether a socket has a life.
+#[inline(always)]
+pub fn has(sk: u64) -> bool {
+    wanted() && LIVES.get_ptr(sk).is_some()
+}
+
 /// Adds a change of state that is no CLOSE to its socket's life; false when there is none.
 ///
 /// The kernel changes a socket's state under its lock, so its life is no other CPU's at the time.
