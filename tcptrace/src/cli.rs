@@ -18,6 +18,7 @@ Examples:
   tcptrace -L 80,443 --duration 1m     a server's own ports, for a minute
   tcptrace -p 80 -o json --count 10    JSON Lines, until ten connections have ended
   tcptrace -p 7878 --explain           what each change of state means, for students
+  tcptrace -p 80 --depth histogram     how long handshakes and waits take, each second
   tcptrace --write trace.jsonl         a log on the screen, JSON Lines in a file
   tcptrace -- true                     everything, for as long as a command runs
   tcptrace doctor                      what this kernel offers, and at what cost";
