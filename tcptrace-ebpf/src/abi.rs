@@ -7,15 +7,19 @@
 
 mod bucket;
 mod half_open;
+mod life;
 mod notices;
 mod offsets;
 mod segment;
+mod tallies;
 
 pub use bucket::*;
 pub use half_open::*;
+pub use life::*;
 pub use notices::*;
 pub use offsets::*;
 pub use segment::*;
+pub use tallies::*;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -33,6 +37,7 @@ pub mod kind {
     pub const TIMEWAIT: u8 = 6;
     pub const SOCKET: u8 = 7;
     pub const SEGMENT: u8 = 11;
+    pub const LIFE: u8 = 12;
 }
 
 /// Bits of a payload's `sections`: what follows the payload, in this order.
@@ -247,7 +252,7 @@ pub mod hook {
     pub const COUNT: u32 = 12;
 }
 
-/// One hook's counters on one CPU: `seen` = records submitted + `filtered` + `lost`.
+/// One hook's counters on one CPU: `seen` = told in records + `tallied` + `filtered` + `lost`.
 #[repr(C)]
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -262,6 +267,8 @@ pub struct Counters {
     pub lost: u64,
     /// Of `seen`: runs that a backup program made up for, see `hooks/inet_sock_set_state.rs`.
     pub made_up: u64,
+    /// Of `seen`: counted in `TALLIES`, and in no record.
+    pub tallied: u64,
 }
 
 /// Row of the `TALLY` map.

@@ -49,24 +49,31 @@ pub fn emit<P: Copy + 'static, S: Copy + 'static>(hook: u32, kind: u8, payload: 
     let record = slot.as_mut_ptr();
     // SAFETY: `record` is the reserved slot, big enough and aligned to eight bytes.
     unsafe {
-        (&raw mut (*record).header).write(Header {
-            mono_ns,
-            lost: maps::tally(tally::LOST) as u32,
-            cpu: bpf_get_smp_processor_id() as u16,
-            kind,
-            version: VERSION,
-        });
+        (&raw mut (*record).header).write(header(kind, mono_ns));
         (&raw mut (*record).payload).write(*payload);
         (&raw mut (*record).sections).write(sections);
     }
     slot.submit(wakeup(size_of::<Record<P, S>>() as u64));
 }
 
+/// The header of a record of `kind`, on this CPU.
+#[inline(always)]
+pub fn header(kind: u8, mono_ns: u64) -> Header {
+    Header {
+        mono_ns,
+        lost: maps::tally(tally::LOST) as u32,
+        // SAFETY: the helper takes nothing and cannot fail.
+        cpu: unsafe { bpf_get_smp_processor_id() } as u16,
+        kind,
+        version: VERSION,
+    }
+}
+
 /// The reader drains by a timer, because a wake-up costs several times the record itself. It is
 /// woken early once, when the ring buffer fills past `WAKE_AT`: the window above that mark is
 /// four records wide so that writers on several CPUs cannot all step over it.
 #[inline(always)]
-fn wakeup(record: u64) -> u64 {
+pub fn wakeup(record: u64) -> u64 {
     let waiting = EVENTS.query(BPF_RB_AVAIL_DATA.into());
     let mark = u64::from(WAKE_AT.load());
     if waiting >= mark && waiting < mark + 4 * record {

@@ -12,12 +12,14 @@
 mod emit;
 mod filter;
 mod hooks;
+mod lives;
 mod maps;
 mod memory;
 mod request;
 mod settings;
 mod skb;
 mod sock;
+mod tallies;
 mod task;
 
 /// The helpers that read kernel memory are GPL-only.

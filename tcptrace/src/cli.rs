@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::capture::Request;
+use crate::depth::Depth;
 use crate::filter::{Family, Filter, PortRange};
 
 const EXAMPLES: &str = "\
@@ -17,6 +18,7 @@ Examples:
   tcptrace -L 80,443 --duration 1m     a server's own ports, for a minute
   tcptrace -p 80 -o json --count 10    JSON Lines, until ten connections have ended
   tcptrace -p 7878 --explain           what each change of state means, for students
+  tcptrace -p 80 --depth histogram     how long handshakes and waits take, each second
   tcptrace --write trace.jsonl         a log on the screen, JSON Lines in a file
   tcptrace -- true                     everything, for as long as a command runs
   tcptrace doctor                      what this kernel offers, and at what cost";
@@ -138,6 +140,10 @@ pub struct Trace {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
 
+    /// How much to tell, and so what it costs
+    #[arg(long, value_name = "DEPTH", default_value = "events")]
+    pub depth: Depth,
+
     /// How to see accept(): auto takes the best that this kernel can carry
     #[arg(long, value_name = "CARRIER", default_value = "auto")]
     pub attach: Attach,
@@ -147,7 +153,7 @@ pub struct Trace {
     pub color: Color,
 
     /// Also show the segments on the wire that open and close connections, as tcpdump does
-    #[arg(long)]
+    #[arg(long, conflicts_with = "depth")]
     pub segments: bool,
 
     /// Show more: process or softirq, failed accept() calls such as EAGAIN
@@ -244,6 +250,7 @@ impl Trace {
             mode: self.attach.mode(),
             state_carrier: self.state_carrier.clone(),
             segments: self.segments,
+            depth: self.depth,
         }
     }
 }

@@ -3,7 +3,9 @@
 mod ending;
 mod found;
 mod half_open;
+mod life;
 mod segment;
+pub mod tally;
 mod timewait;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -49,6 +51,7 @@ pub fn decode(record: &[u8]) -> Result<Event, Undecodable> {
         abi::kind::OVERFLOW => Kind::Overflow(half_open::overflow(&mut rest)?),
         abi::kind::SOCKET => Kind::Found(found::found(&mut rest)?),
         abi::kind::TIMEWAIT => Kind::Timewait(timewait::timewait(&mut rest)?),
+        abi::kind::LIFE => Kind::Life(life::life(&header, &mut rest)?),
         abi::kind::SEGMENT => Kind::Segment(segment::segment(&mut rest)?),
         other => return Err(Undecodable::Kind(other)),
     };
@@ -77,7 +80,7 @@ impl Rest<'_> {
 
 fn set_state(rest: &mut Rest) -> Result<SetState, Undecodable> {
     let payload: abi::SetState = rest.take()?;
-    let (laddr, raddr) = addrs(payload.sections, rest)?;
+    let addrs = addrs(payload.sections, rest)?;
     let task = if payload.sections & abi::section::TASK != 0 {
         Some(task(rest.take()?))
     } else {
@@ -85,8 +88,17 @@ fn set_state(rest: &mut Rest) -> Result<SetState, Undecodable> {
     };
     let stats = match payload.sections & abi::section::STATS {
         0 => None,
-        _ => Some(ending::stats(rest.take()?)),
+        _ => Some(rest.take()?),
     };
+    set_state_of(&payload, addrs, task, stats)
+}
+
+fn set_state_of(
+    payload: &abi::SetState,
+    (laddr, raddr): (IpAddr, IpAddr),
+    task: Option<Task>,
+    stats: Option<abi::Stats>,
+) -> Result<SetState, Undecodable> {
     let oldstate = state("oldstate", payload.oldstate)?;
     let newstate = state("newstate", payload.newstate)?;
     Ok(SetState {
@@ -112,7 +124,7 @@ fn set_state(rest: &mut Rest) -> Result<SetState, Undecodable> {
         backlog_len: payload.backlog_len,
         backlog_max: payload.backlog_max,
         err: nonzero(payload.err),
-        stats,
+        stats: stats.map(ending::stats),
     })
 }
 
@@ -138,6 +150,14 @@ fn accept(rest: &mut Rest) -> Result<Accept, Undecodable> {
     let payload: abi::Accept = rest.take()?;
     let ends: abi::AcceptEnds = rest.take()?;
     let task = task(rest.take()?);
+    accept_of(&payload, &ends, task)
+}
+
+fn accept_of(
+    payload: &abi::Accept,
+    ends: &abi::AcceptEnds,
+    task: Task,
+) -> Result<Accept, Undecodable> {
     let outcome = if payload.sk == 0 {
         Outcome::Failed(payload.result.unsigned_abs())
     } else {
@@ -185,8 +205,12 @@ fn addrs(sections: u8, rest: &mut Rest) -> Result<(IpAddr, IpAddr), Undecodable>
         ))
     } else {
         let addrs: abi::Addrs6 = rest.take()?;
-        Ok((ip(addrs.laddr), ip(addrs.raddr)))
+        Ok(addrs6(&addrs))
     }
+}
+
+fn addrs6(addrs: &abi::Addrs6) -> (IpAddr, IpAddr) {
+    (ip(addrs.laddr), ip(addrs.raddr))
 }
 
 fn tuple(laddr: IpAddr, lport: u16, raddr: IpAddr, rport: u16) -> Tuple {

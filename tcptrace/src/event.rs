@@ -10,6 +10,7 @@ pub use ending::{Direction, Reset, Retransmit, Retransmitted, Stats};
 mod found;
 mod half_open;
 mod segment;
+mod tally;
 mod timewait;
 
 use std::fmt;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use found::{Found, Looked};
 pub use half_open::{CloneOf, Overflow, Request, RequestStep};
 pub use segment::{Segment, TcpFlags};
+pub use tally::{Distribution, Tally};
 pub use timewait::{Timewait, TimewaitStep};
 
 /// A TCP state under its kernel name without `TCP_` (include/net/tcp_states.h).
@@ -326,7 +328,7 @@ impl Hook {
 }
 
 /// One thing that happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// CLOCK_MONOTONIC, nanoseconds, taken in the hook.
     pub mono_ns: u64,
@@ -337,7 +339,7 @@ pub struct Event {
     pub kind: Kind,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     SetState(SetState),
     Accept(Accept),
@@ -349,6 +351,11 @@ pub enum Kind {
     Found(Found),
     Looked(Looked),
     Segment(Segment),
+    /// What happened to one socket from its birth to its end, in order of time: the kernel side has
+    /// kept it until then.
+    Life(Vec<Event>),
+    /// What the kernel side has counted so far.
+    Tallied(Vec<Tally>),
 }
 
 impl Kind {
@@ -367,6 +374,8 @@ impl Kind {
             Kind::Timewait(_) => Hook::TimewaitSock,
             Kind::Found(_) | Kind::Looked(_) => Hook::SocketIterator,
             Kind::Segment(_) => Hook::Segment,
+            // Which writes it; its events say theirs.
+            Kind::Life(_) | Kind::Tallied(_) => Hook::InetSockSetState,
         }
     }
 }

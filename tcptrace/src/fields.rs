@@ -9,9 +9,11 @@
 
 mod bucket;
 mod ending;
+mod histogram;
 
 pub use bucket::{BucketEnd, Preexisting, TimeWait};
 pub use ending::{ClosedFirst, Ended, Ending, Reset, Retransmit};
+pub use histogram::{Histogram, Times};
 mod segment;
 mod trace;
 
@@ -391,6 +393,7 @@ pub enum Line {
     Retransmit(Retransmit),
     Reset(Reset),
     TimeWait(TimeWait),
+    Histogram(Histogram),
     Lost(Lost),
     Summary(Summary),
 }
@@ -409,6 +412,7 @@ impl Line {
             Line::Retransmit(x) => x.mono_ns,
             Line::Reset(x) => x.mono_ns,
             Line::TimeWait(x) => x.mono_ns,
+            Line::Histogram(x) => x.mono_ns,
             Line::Lost(x) => x.mono_ns,
             Line::Summary(x) => x.mono_ns,
         }

@@ -11,6 +11,7 @@ pub mod command;
 pub mod correlate;
 pub mod decode;
 pub mod demo;
+pub mod depth;
 pub mod doctor;
 pub mod duration;
 pub mod errno;

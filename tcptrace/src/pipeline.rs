@@ -11,7 +11,7 @@ use crate::capture::iterator::Look;
 use crate::capture::ring::Batch;
 use crate::correlate::Correlator;
 use crate::decode::decode;
-use crate::event::{Event, Hook, Kind, Looked, State, Task};
+use crate::event::{Event, Hook, Kind, Looked, State, Tally, Task};
 use crate::fields::{HookCount, Line, Lost, Session, Summary};
 use crate::order::{HOLD_BACK_NS, Order};
 use crate::sink::Sink;
@@ -31,6 +31,8 @@ pub enum Message {
     Missed,
     /// A look through the sockets of a network namespace, some of them older than the trace.
     Looked(Look),
+    /// What the kernel side had counted at a time (CLOCK_MONOTONIC, nanoseconds).
+    Tallied { mono_ns: u64, tallies: Vec<Tally> },
     /// Announces such a look at the start of the trace: who has the sockets, by inode, and when it
     /// was over.
     Import {
@@ -110,6 +112,10 @@ pub fn spawn(
                         pipeline.correlator.import(owners, until_ns);
                     }
                     Message::Looked(look) => pipeline.looked(&look),
+                    Message::Tallied { mono_ns, tallies } => {
+                        let mono_ns = mono_ns.min(pipeline.ended_ns);
+                        pipeline.own_event(mono_ns, Kind::Tallied(tallies));
+                    }
                     Message::WhereToLook(answer) => {
                         // Nobody waits for it when the trace ends just now.
                         let _ = answer.send(pipeline.correlator.worth_a_look());
@@ -181,14 +187,20 @@ impl Pipeline {
 
     fn looked(&mut self, look: &Look) {
         self.take(&look.found);
+        let looked = Looked {
+            netns: look.netns,
+            began_ns: look.began_ns,
+        };
+        self.own_event(look.ended_ns, Kind::Looked(looked));
+    }
+
+    /// Something that no record tells.
+    fn own_event(&mut self, mono_ns: u64, kind: Kind) {
         self.order.push(Event {
-            mono_ns: look.ended_ns,
+            mono_ns,
             cpu: 0,
             lost: 0,
-            kind: Kind::Looked(Looked {
-                netns: look.netns,
-                began_ns: look.began_ns,
-            }),
+            kind,
         });
     }
 
@@ -202,12 +214,24 @@ impl Pipeline {
     fn take(&mut self, batch: &Batch) {
         for record in batch.records() {
             match decode(record) {
-                Ok(event) => {
-                    *self.emitted.entry(event.kind.hook()).or_default() += 1;
+                Ok(mut event) => {
+                    self.count(&event);
+                    if let Kind::Life(events) = &mut event.kind {
+                        // Of a life that went on while the hooks were detached.
+                        events.retain(|event| event.mono_ns <= self.ended_ns);
+                        event.mono_ns = event.mono_ns.min(self.ended_ns);
+                    }
                     self.order.push(event);
                 }
                 Err(_) => self.undecodable += 1,
             }
+        }
+    }
+
+    fn count(&mut self, event: &Event) {
+        match &event.kind {
+            Kind::Life(events) => events.iter().for_each(|event| self.count(event)),
+            kind => *self.emitted.entry(kind.hook()).or_default() += 1,
         }
     }
 
@@ -250,7 +274,8 @@ impl Pipeline {
         let hooks = counts
             .into_iter()
             .map(|(hook, count)| {
-                let emitted = self.emitted.get(&hook).copied().unwrap_or(0);
+                let received = self.emitted.get(&hook).copied().unwrap_or(0);
+                let emitted = count.emitted + received;
                 (hook, HookCount { emitted, ..count })
             })
             .collect();

@@ -18,6 +18,7 @@ use crate::capture::{Capture, Request};
 use crate::cli::{Output as Form, Trace};
 use crate::clock::{Clock, mono_now_ns};
 use crate::command::{self, Command, Running};
+use crate::depth::Depth;
 use crate::event::Hook;
 use crate::exit;
 use crate::fields::{HookCount, Lost, SCHEMA, Session};
@@ -28,6 +29,9 @@ use crate::sink::{Json, Text};
 
 /// How often the loss counters are looked at.
 const LOSS_EVERY: Duration = Duration::from_millis(250);
+
+/// How often the counts of `--depth histogram` are told.
+const TALLY_EVERY: Duration = Duration::from_secs(1);
 
 /// How often the kernel's sockets are looked through while that can tell something.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -147,6 +151,7 @@ pub struct Tracing {
     outcome: oneshot::Receiver<Outcome>,
     feedback: Feedback,
     signals: Signals,
+    depth: Depth,
     /// The counters when losses were last told.
     told: BTreeMap<Hook, HookCount>,
 }
@@ -181,6 +186,7 @@ impl Tracing {
             outcome,
             feedback,
             signals,
+            depth: request.depth,
             told: BTreeMap::new(),
         })
     }
@@ -196,6 +202,9 @@ impl Tracing {
         let mut hint = until.hint.map(|hint| (Instant::now() + HINT_AFTER, hint));
         let mut losses = tokio::time::interval(LOSS_EVERY);
         losses.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let tallying = self.depth == Depth::Histogram;
+        let mut tallies = tokio::time::interval(TALLY_EVERY);
+        tallies.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let ended = ended(command);
         tokio::pin!(ended);
         let stop = self.feedback.stop.clone();
@@ -206,6 +215,7 @@ impl Tracing {
             tokio::select! {
                 () = self.capture.ring.due() => { self.drain().await; }
                 _ = losses.tick() => self.tell_losses().await?,
+                _ = tallies.tick(), if tallying => self.tally().await?,
                 () = tokio::time::sleep_until(look_at) => {
                     let took = self.look_again().await;
                     look_at = Instant::now() + LOOK_EVERY.max(took * LOOK_SHARE);
@@ -269,6 +279,12 @@ impl Tracing {
         let counts = self.capture.detach()?;
         // Nothing is attached any more, so this comes to an end.
         while !self.drain().await {}
+        let lives = Message::Drained {
+            batch: self.capture.lives(ended_ns)?,
+            complete_until_ns: 0,
+        };
+        let _ = self.sender.send(lives).await;
+        self.tally().await?;
         self.tell_losses().await?;
         let end = Message::End { counts };
         // The pipeline outlives every message but this one.
@@ -296,6 +312,19 @@ impl Tracing {
                 return emptied;
             }
         }
+    }
+
+    /// Hands over what has been counted in the kernel.
+    async fn tally(&mut self) -> anyhow::Result<()> {
+        if self.depth == Depth::Histogram {
+            let tallies = self.capture.tallies()?;
+            let mono_ns = mono_now_ns();
+            let _ = self
+                .sender
+                .send(Message::Tallied { mono_ns, tallies })
+                .await;
+        }
+        Ok(())
     }
 
     async fn tell_losses(&mut self) -> anyhow::Result<()> {

@@ -11,6 +11,7 @@ mod causes;
 mod closing;
 mod commands;
 mod crowds;
+mod depths;
 mod earlier;
 mod ended;
 mod ending;

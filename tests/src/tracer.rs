@@ -93,6 +93,11 @@ impl Tracer {
         self.stop_against(Share::Where(&filter))
     }
 
+    /// For a trace of a depth that does not tell every change of state.
+    pub fn stop_joined(self) -> Trace {
+        self.stop_against(Share::Some)
+    }
+
     /// For a trace that may have lost records.
     pub fn stop_lossy(self) -> Trace {
         self.stop_against(Share::Some)

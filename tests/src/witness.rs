@@ -190,7 +190,7 @@ pub enum Share<'a> {
     All,
     /// Exactly that which satisfies a filter.
     Where(&'a dyn Fn(&Ends) -> bool),
-    /// Nothing else, but perhaps less: records were lost.
+    /// Nothing else, but perhaps less: records were lost, or joined.
     Some,
 }
 

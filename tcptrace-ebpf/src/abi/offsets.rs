@@ -113,6 +113,8 @@ pub mod setting {
     pub const ACCEPT_ARGS: &str = "ACCEPT_ARGS";
     /// 1 when `bpf_task_pt_regs` may be called (Linux 5.15).
     pub const REGS_HELPER: &str = "REGS_HELPER";
+    /// What becomes of a socket's events, see [`depth`](super::super::depth).
+    pub const DEPTH: &str = "DEPTH";
     /// Bytes waiting in the ring buffer at which the reader is woken before its timer.
     pub const WAKE_AT: &str = "WAKE_AT";
     /// Offsets of the classic tracepoint's fields, from its `format` file.

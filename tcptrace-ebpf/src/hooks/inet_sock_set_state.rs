@@ -24,6 +24,7 @@ use tcptrace_ebpf::abi::{Addrs6, SetState, Stats, Task, hook, kind, section, sta
 
 use crate::emit::{current_task, emit};
 use crate::filter;
+use crate::lives;
 use crate::maps::{count, forget_told, remember_told};
 use crate::memory::{Direct, Memory, Probed};
 use crate::settings::{COOKIE_HELPER, TP_NEWSTATE, TP_OLDSTATE, TP_SKADDR};
@@ -163,6 +164,16 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: u64) {
             | flag(sk_flags & SOCK_DEAD != 0, state_flag::ORPHANED),
         sections: flag(owned, section::TASK),
     };
+    if lives::wanted() {
+        let told = if newstate == TCP_CLOSE {
+            lives::end(&payload, ends.addrs.as_v6(), sk.stats())
+        } else {
+            lives::live(&payload, || ends.addrs.as_v6())
+        };
+        if told {
+            return;
+        }
+    }
     if tells_by_figures(oldstate, newstate) {
         payload.sections |= section::STATS;
         with_stats(&payload, ends.addrs.as_v6(), owned, sk.stats());

@@ -9,6 +9,7 @@ use super::btf::{self, Btf, BtfError};
 use super::refusal::os_error;
 use super::ring::Ring;
 use super::{CaptureError, RING_BYTES, Request, kernels, privilege, tracefs};
+use crate::depth::Depth;
 use crate::filter::{Family, Filter, PortRange};
 
 /// The eBPF programs, built from tcptrace-ebpf by `cargo xtask ebpf build`.
@@ -56,6 +57,12 @@ pub fn load(request: &Request) -> Result<(Ebpf, Kernel), CaptureError> {
         bytes => bytes,
     };
     globals.push((abi::setting::FILTER, filter_bits(&request.filter)));
+    let depth = match request.depth {
+        Depth::Events => abi::depth::EVENTS,
+        Depth::Connections => abi::depth::CONNECTIONS,
+        Depth::Histogram => abi::depth::HISTOGRAM,
+    };
+    globals.push((abi::setting::DEPTH, depth));
     globals.push((abi::setting::WAKE_AT, ring_bytes / 4));
     let running = KernelVersion::current().ok();
     let cookie_helper = kernels::SOCKET_COOKIE.is_in(running);
@@ -83,6 +90,12 @@ pub fn load(request: &Request) -> Result<(Ebpf, Kernel), CaptureError> {
         .map_max_entries("EVENTS", ring_bytes);
     if request.calls > 0 {
         loader.map_max_entries("CALLS", request.calls);
+    }
+    if request.depth == Depth::Events {
+        loader.map_max_entries("LIVES", 1);
+    }
+    if request.depth != Depth::Histogram {
+        loader.map_max_entries("TALLIES", 1);
     }
     if !request.segments {
         loader.map_max_entries("AWAITED", 1);

@@ -18,6 +18,7 @@ mod request;
 mod segment;
 mod socket;
 mod stats;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod timewait;
@@ -36,6 +37,7 @@ use peers::Peers;
 use request::{Requests, Sight};
 use segment::Segments;
 use socket::{Owner, Socket};
+use tally::Tallies;
 use timewait::Buckets;
 
 /// The per-connection state machines of one trace.
@@ -61,9 +63,12 @@ pub struct Correlator {
     buckets: Buckets,
     import: Import,
     segments: Segments,
+    tallies: Tallies,
     totals: Totals,
     /// `enum sk_rst_reason`
     reset_reasons: BTreeMap<u32, String>,
+    /// Reused from life to life.
+    scratch: Vec<Line>,
 }
 
 /// What the correlator counted, for the summary line.
@@ -99,8 +104,10 @@ impl Correlator {
             buckets: Buckets::default(),
             import: Import::default(),
             segments: Segments::default(),
+            tallies: Tallies::default(),
             totals: Totals::default(),
             reset_reasons: BTreeMap::new(),
+            scratch: vec![],
         }
     }
 
@@ -141,7 +148,23 @@ impl Correlator {
             Kind::Found(found) => self.found(event, found, out),
             Kind::Looked(looked) => self.looked(event, looked, out),
             Kind::Segment(segment) => self.segment(event, segment, out),
+            Kind::Life(events) => self.life(events, out),
+            Kind::Tallied(tallies) => self.tallied(event, tallies, out),
         }
+    }
+
+    /// A connection that is over, told at once: only its own line is news.
+    fn life(&mut self, events: &[Event], out: &mut Vec<Line>) {
+        let mut lines = std::mem::take(&mut self.scratch);
+        for event in events {
+            self.event(event, &mut lines);
+        }
+        out.extend(
+            lines
+                .drain(..)
+                .filter(|line| matches!(line, Line::Connection(_))),
+        );
+        self.scratch = lines;
     }
 
     /// Events were missed that nobody could count in [`Event::lost`]: whatever is open now may
@@ -162,6 +185,7 @@ impl Correlator {
         let half_open = self.requests.drain();
         self.end_half_opens(half_open, mono_ns, out);
         self.finish_buckets(mono_ns, out);
+        self.add_tallies();
         Totals {
             listeners: std::mem::take(&mut self.listeners).summarize(self.sight),
             repeated_segments: self.segments.repeats,

@@ -13,7 +13,9 @@ use rustc_hash::FxHashMap;
 use super::Correlator;
 use super::cause::{self, Why};
 use super::connection::Connection;
-use crate::event::{Event, Found, Looked, SetState, Sk, State, Timewait, TimewaitStep, Tuple};
+use crate::event::{
+    Event, Found, Kind, Looked, SetState, Sk, State, Timewait, TimewaitStep, Tuple,
+};
 use crate::fields::{BucketEnd, Line, Source, Subject, TimeWait, Transition};
 
 /// The buckets of a trace.
@@ -145,7 +147,9 @@ impl Correlator {
         if begun.state != bucket.state {
             let at = Event {
                 mono_ns: begun.mono_ns,
-                ..*event
+                cpu: event.cpu,
+                lost: event.lost,
+                kind: Kind::SetState(*change),
             };
             out.push(Line::Transition(bucket.enters(
                 begun.state,

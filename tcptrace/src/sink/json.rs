@@ -1,6 +1,6 @@
 //! JSON Lines: one flat object a line. The names are a contract, see [`crate::fields`].
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::time::SystemTime;
 
 use serde::Serialize;
@@ -16,22 +16,36 @@ const BUFFER: usize = 64 * 1024;
 
 /// Writes JSON Lines.
 pub struct Json {
-    out: BufWriter<Box<dyn Write + Send>>,
+    out: Box<dyn Write + Send>,
+    /// Whole lines. A line is made of hundreds of small pieces, which a `Vec` takes with less
+    /// ado than a `BufWriter`.
+    lines: Vec<u8>,
     clock: Clock,
 }
 
 impl Json {
     pub fn new(out: Box<dyn Write + Send>, clock: Clock) -> Json {
         Json {
-            out: BufWriter::with_capacity(BUFFER, out),
+            out,
+            lines: Vec::with_capacity(2 * BUFFER),
             clock,
         }
     }
 
     fn write(&mut self, event: &str, ts: SystemTime, line: &impl Serialize) -> io::Result<()> {
         Stamped { event, ts, line }
-            .serialize(&mut Serializer::with_formatter(&mut self.out, Printable))?;
-        self.out.write_all(b"\n")
+            .serialize(&mut Serializer::with_formatter(&mut self.lines, Printable))?;
+        self.lines.push(b'\n');
+        if self.lines.len() < BUFFER {
+            return Ok(());
+        }
+        self.write_out()
+    }
+
+    fn write_out(&mut self) -> io::Result<()> {
+        let written = self.out.write_all(&self.lines);
+        self.lines.clear();
+        written
     }
 }
 
@@ -49,12 +63,14 @@ impl Sink for Json {
             Line::Retransmit(x) => self.write("retransmit", ts, x),
             Line::Reset(x) => self.write("reset", ts, x),
             Line::TimeWait(x) => self.write("time_wait", ts, x),
+            Line::Histogram(x) => self.write("histogram", ts, x),
             Line::Lost(x) => self.write("lost", ts, x),
             Line::Summary(x) => self.write("summary", ts, x),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        self.write_out()?;
         self.out.flush()
     }
 }
@@ -71,6 +87,10 @@ impl Formatter for Printable {
     where
         W: ?Sized + Write,
     {
+        // Nearly always.
+        if fragment.bytes().all(|byte| byte <= b'~') {
+            return writer.write_all(fragment.as_bytes());
+        }
         let mut rest = fragment;
         while let Some(at) = rest.find(unprintable) {
             writer.write_all(&rest.as_bytes()[..at])?;

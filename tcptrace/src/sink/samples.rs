@@ -74,6 +74,7 @@ pub fn all() -> Vec<Line> {
         Line::Retransmit(retransmit()),
         Line::Reset(reset()),
         Line::TimeWait(time_wait()),
+        Line::Histogram(histogram()),
         Line::Lost(lost()),
         Line::Summary(summary()),
     ]
@@ -357,6 +358,26 @@ pub fn client() -> Connection {
 }
 
 /// What is left of the client's connection, at its end.
+pub fn histogram() -> Histogram {
+    Histogram {
+        mono_ns: NOW,
+        interval_ns: 1_000 * MS,
+        side: Side::Server,
+        netns: 4_026_531_840,
+        port: 7878,
+        connections: 3,
+        queued: Some(2),
+        awaited: Some(1),
+        handshake: None,
+        accept_queue: Some(Times {
+            p50_ns: 30_719,
+            p99_ns: 5 * MS,
+            max_ns: 5 * MS,
+            buckets: vec![(30_719, 2), (5_242_879, 1)],
+        }),
+    }
+}
+
 pub fn time_wait() -> TimeWait {
     TimeWait {
         mono_ns: NOW,

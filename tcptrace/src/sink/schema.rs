@@ -9,8 +9,8 @@ use schemars::{JsonSchema, Schema};
 use serde_json::{Value, json};
 
 use crate::fields::{
-    Accept, Connection, Lost, Overflow, Preexisting, Reset, Retransmit, SCHEMA, Segment, Session,
-    Stamped, Summary, TimeWait, Transition,
+    Accept, Connection, Histogram, Lost, Overflow, Preexisting, Reset, Retransmit, SCHEMA, Segment,
+    Session, Stamped, Summary, TimeWait, Transition,
 };
 
 /// The schema of any line: exactly one of the kinds, told apart by `event`.
@@ -29,6 +29,7 @@ pub fn schema() -> Value {
         kind::<Retransmit>("retransmit", &mut generator),
         kind::<Reset>("reset", &mut generator),
         kind::<TimeWait>("time_wait", &mut generator),
+        kind::<Histogram>("histogram", &mut generator),
         kind::<Lost>("lost", &mut generator),
         kind::<Summary>("summary", &mut generator),
     ];

@@ -19,6 +19,7 @@ use tcptrace_ebpf::abi::{Accept, AcceptEnds, Task, accept_flag, hook, kind, tall
 
 use crate::emit::{current_task, emit};
 use crate::filter;
+use crate::lives;
 use crate::maps::{self, CALLS, Call, count};
 use crate::memory::Probed;
 use crate::sock::Sock;
@@ -109,6 +110,9 @@ impl Returned {
             child: ends.addrs.as_v6(),
             listener: self.listener.ends().addrs.as_v6().laddr,
         };
+        if lives::wanted() && lives::accepted(&payload, accept_ends.listener) {
+            return;
+        }
         let sections = Sections(accept_ends, current_task());
         emit(hook::ACCEPT, kind::ACCEPT, &payload, sections);
     }

@@ -11,6 +11,7 @@ mod random;
 mod requests;
 mod scenarios;
 mod segments;
+mod tally;
 mod timewait;
 mod verdicts;
 
@@ -180,6 +181,7 @@ pub struct Trace {
     correlator: Correlator,
     pub now: u64,
     pub lost: u32,
+    pub events: Vec<Event>,
     pub lines: Vec<Line>,
 }
 
@@ -189,6 +191,7 @@ pub fn trace() -> Trace {
         correlator: Correlator::new(START),
         now: START,
         lost: 0,
+        events: Vec::new(),
         lines: Vec::new(),
     }
 }
@@ -242,6 +245,7 @@ impl Trace {
             kind,
         };
         self.correlator.event(&event, &mut self.lines);
+        self.events.push(event);
     }
 
     /// A microsecond later, a socket enters a state.
@@ -267,6 +271,17 @@ impl Trace {
         self.wait(US);
         let netns = NETNS;
         self.event(Kind::Looked(crate::event::Looked { netns, began_ns }));
+    }
+
+    /// A microsecond later, the kernel side hands over its counts.
+    pub fn tally(&mut self, tallies: Vec<crate::event::Tally>) {
+        self.wait(US);
+        self.event(Kind::Tallied(tallies));
+    }
+
+    /// What happened to a socket comes at once.
+    pub fn live(&mut self, events: Vec<Event>) {
+        self.event(Kind::Life(events));
     }
 
     /// A microsecond later, an accept() returns.

@@ -9,6 +9,7 @@ mod bucket;
 mod ending;
 mod explain;
 mod header;
+mod histogram;
 mod paint;
 mod preexisting;
 mod row;
@@ -288,6 +289,7 @@ impl Sink for Text {
             // That it goes on is told at CLOSE.
             Line::TimeWait(x) if x.ended.is_none() && !self.style.verbose => Ok(()),
             Line::TimeWait(x) => self.time_wait(x),
+            Line::Histogram(x) => self.histogram(x),
             Line::Lost(x) => self.lost(x),
             Line::Summary(x) => summary::write(&mut self.row, &mut self.out, x),
         }

@@ -1,0 +1,73 @@
+//! A socket's life, joined in the kernel: what `--depth connections` sends instead of its events.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::{Accept, Addrs6, SetState, Stats, Task};
+
+/// Values of the `DEPTH` global: what becomes of a socket's events.
+pub mod depth {
+    /// Each is a record.
+    pub const EVENTS: u32 = 0;
+    /// They are kept in `LIVES`, and are one record at the end.
+    pub const CONNECTIONS: u32 = 1;
+    /// They are counted where they belong, and are no record.
+    pub const HISTOGRAM: u32 = 2;
+}
+
+/// More changes of state than a life can have before CLOSE: by the diagram of RFC 9293, section
+/// 3.3.2, there are five at most (SYN_SENT, SYN_RECV, ESTABLISHED, FIN_WAIT1, CLOSING).
+pub const STEPS: usize = 8;
+
+/// Bits of [`Life::status`].
+pub mod life_flag {
+    /// [`Closed`](super::Closed) follows; else it was still open when the trace ended, or it went
+    /// without CLOSE.
+    pub const CLOSED: u8 = 1 << 0;
+    /// It is counted in `TALLIES`, and nothing more is to be told of it.
+    pub const TALLIED: u8 = 1 << 1;
+}
+
+/// What a socket did from its birth on, without its way to CLOSE. The value of the `LIVES` map, and
+/// the beginning of a record of [`kind::LIFE`](super::kind::LIFE).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Life {
+    /// When it entered each of its states, as [`Header::mono_ns`](super::Header::mono_ns).
+    pub entered_ns: [u64; STEPS],
+    /// The states, `TCP_*` of include/net/tcp_states.h.
+    pub states: [u8; STEPS],
+    /// [`state_flag`](super::state_flag) bits at each.
+    pub flags: [u8; STEPS],
+    /// How many of these are set.
+    pub steps: u32,
+    /// The state that it was in before the first.
+    pub born_from: u8,
+    /// [`life_flag`] bits.
+    pub status: u8,
+    /// The first CPU that it was seen on.
+    pub cpu: u16,
+    /// When an accept() returned it, 0 when none did.
+    pub accepted_ns: u64,
+    /// As it was born, from ESTABLISHED on as of then. Followed by `ends`, and by `task` if its
+    /// sections say so.
+    pub born: SetState,
+    pub ends: Addrs6,
+    pub task: Task,
+    /// Of the accept(), if one returned it.
+    pub accept: Accept,
+    /// That listener's address, as [`AcceptEnds::listener`](super::AcceptEnds::listener).
+    pub listener: [u8; 16],
+    pub acceptor: Task,
+}
+
+/// The second half of a record of [`kind::LIFE`](super::kind::LIFE) whose life is [`life_flag::CLOSED`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Closed {
+    /// Its change to CLOSE.
+    pub change: SetState,
+    pub ends: Addrs6,
+    /// Zero unless the sections of `change` announce it.
+    pub task: Task,
+    pub stats: Stats,
+}

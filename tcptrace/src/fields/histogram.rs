@@ -1,0 +1,47 @@
+//! What `--depth histogram` tells each second.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::Side;
+
+/// Connections at one port that went the plain way, counted in the kernel: a server's were
+/// accepted after they were ESTABLISHED, a client's were established and have ended. All others
+/// have `connection` lines. One line a port and second in which there were any.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Histogram {
+    /// When they were counted, in CLOCK_MONOTONIC nanoseconds.
+    pub mono_ns: u64,
+    /// Since when, in nanoseconds.
+    pub interval_ns: u64,
+    /// server or client.
+    pub side: Side,
+    /// Inode of the network namespace.
+    pub netns: u32,
+    /// The listener's port, or the one that the clients connected to.
+    pub port: u16,
+    /// How many there were.
+    pub connections: u64,
+    /// Of these, ESTABLISHED before accept() was called; null for clients.
+    pub queued: Option<u64>,
+    /// Of these, those that accept() was waiting for; null for clients.
+    pub awaited: Option<u64>,
+    /// A client's SYN_SENT; at a server the first round trip, from SYN-ACK to ACK. Null when
+    /// nothing was measured.
+    pub handshake: Option<Times>,
+    /// ESTABLISHED to the return of accept(); null for clients.
+    pub accept_queue: Option<Times>,
+}
+
+/// Times in nanoseconds, each the end of its bucket, so at most an eighth too long.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Times {
+    /// The median.
+    pub p50_ns: u64,
+    /// The 99th percentile.
+    pub p99_ns: u64,
+    /// The longest.
+    pub max_ns: u64,
+    /// Pairs: the end of a bucket, and how many fell into it. Empty ones are left out.
+    pub buckets: Vec<(u64, u64)>,
+}
