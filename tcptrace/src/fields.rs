@@ -7,9 +7,11 @@
 //! A line in memory carries monotonic time only; the wall clock time `ts` is added where it is
 //! written ([`Stamped`]).
 
+mod backlog;
 mod bucket;
 mod ending;
 
+pub use backlog::Backlog;
 pub use bucket::{BucketEnd, Preexisting, TimeWait};
 pub use ending::{ClosedFirst, Ended, Ending, Reset, Retransmit};
 mod segment;
@@ -24,7 +26,7 @@ use serde::{Serialize, Serializer};
 
 use crate::event::{Comm, Context, ListenQueue, OverflowSegment, State, Witness};
 pub use segment::Segment;
-pub use trace::{HookCount, ListenerSummary, Lost, Refusal, Session, Summary};
+pub use trace::{HookCount, ListenerSummary, Lost, Refusal, Session, Summary, Why};
 
 /// The version of this contract, `schema` in the session line.
 pub const SCHEMA: u32 = 1;
@@ -249,6 +251,8 @@ pub struct Transition {
     pub bucket: Option<State>,
     /// The socket's pending error (an errno name such as ECONNRESET); null when there is none.
     pub error: Option<Cow<'static, str>>,
+    #[serde(flatten)]
+    pub backlog: Backlog,
 }
 
 /// An accept() returned.

@@ -81,6 +81,8 @@ mod tests {
                 uid: 0,
                 err: None,
                 stats: None,
+                listen: None,
+                no_fast_open: false,
             }),
         }
     }

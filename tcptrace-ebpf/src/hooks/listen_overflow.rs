@@ -22,11 +22,10 @@ use tcptrace_ebpf::abi::{Overflow, hook, kind, overflow_flag, section};
 use crate::emit::emit;
 use crate::filter;
 use crate::maps::count;
-use crate::memory::{Memory, Probed};
-use crate::settings::{
-    NET_ABORT_ON_OVERFLOW, NET_SYNCOOKIES, SKB_HEAD, SKB_NETWORK_HEADER, SKB_TRANSPORT_HEADER,
-};
-use crate::sock::{Addrs, Ends, Sock};
+use crate::memory::Probed;
+use crate::settings::{NET_ABORT_ON_OVERFLOW, NET_SYNCOOKIES};
+use crate::skb::Skb;
+use crate::sock::{Ends, Sock};
 
 #[fentry(function = "tcp_conn_request")]
 pub fn overflow_syn_fentry(ctx: FEntryContext) -> i32 {
@@ -83,18 +82,7 @@ fn syn(sk: *const u8, skb: *const u8) {
     } else {
         return;
     };
-    // SAFETY: an sk_buff whose headers are set; the helper checks addresses.
-    let ends = unsafe {
-        let head: *const u8 = Probed::read(skb, &SKB_HEAD);
-        let network: u16 = Probed::read(skb, &SKB_NETWORK_HEADER);
-        let transport: u16 = Probed::read(skb, &SKB_TRANSPORT_HEADER);
-        let tcp = head.wrapping_add(transport.into());
-        Ends {
-            addrs: Addrs::of_segment(head.wrapping_add(network.into())),
-            lport: u16::from_be(Probed::read_at(tcp.wrapping_add(2))),
-            rport: u16::from_be(Probed::read_at(tcp)),
-        }
-    };
+    let ends = Skb::<Probed>::new(skb).receivers_ends();
     tell(sk, core::ptr::null(), &ends, len, flags);
 }
 

@@ -162,7 +162,7 @@ impl Capture {
     /// The kernel side's counters, summed over CPUs. `emitted` is left to the one who receives.
     pub fn counters(&self) -> anyhow::Result<Vec<(Hook, HookCount)>> {
         let map = self.ebpf.map("COUNTERS").ok_or_else(no_map)?;
-        let rows: PerCpuArray<&MapData, [u64; 4]> = PerCpuArray::try_from(map)?;
+        let rows: PerCpuArray<&MapData, [u64; 5]> = PerCpuArray::try_from(map)?;
         let mut counts = vec![];
         for attached in &self.hooks {
             let mut count = HookCount::default();
@@ -174,6 +174,7 @@ impl Capture {
                 count.seen += counters.seen;
                 count.filtered += counters.filtered;
                 count.lost += counters.lost;
+                count.lost_calls += counters.lost_calls;
                 made_up += counters.made_up;
             }
             count.recursion_misses = misses.map(|misses| misses.saturating_sub(made_up));

@@ -80,10 +80,9 @@ impl Correlator {
         self.segments
             .bind(event.mono_ns, child.sk, &connection.socket);
         if let Some(id) = connection.listener {
-            // Of a listener that began before the trace this is the first that is known.
-            let listener = self.listeners.get_mut(id);
-            listener.backlog_max = Some(accept.backlog_max);
-            let owner = &mut listener.socket.owner;
+            self.listeners.limited(id, accept.backlog_max);
+            // Of a listener that began before the trace this may be the first that is known.
+            let owner = &mut self.listeners.get_mut(id).socket.owner;
             *owner = owner.or(connection.socket.owner);
         }
 

@@ -1,6 +1,7 @@
 //! One connection's life: it takes the events of its socket and becomes a `connection` line.
 
 use super::accept::{Child, called_ns};
+use super::cause;
 use super::ending::Ending;
 use super::listener::ListenerId;
 use super::peers::Peer;
@@ -9,7 +10,7 @@ use super::socket::{Owner, Socket};
 use super::verdict::{self, Accepted, Facts, Fate, Gap, Judgement};
 use crate::errno;
 use crate::event::{self, Called, Context, Event, Found, SetState, State};
-use crate::fields::{self, PidSource, Side, Source, Transition};
+use crate::fields::{self, Cause, PidSource, Side, Source, Transition};
 
 pub(super) struct Connection {
     pub socket: Socket,
@@ -22,6 +23,8 @@ pub(super) struct Connection {
     /// It began before the trace, or its birth was lost.
     birth_unseen: bool,
     pub handshake: Handshake,
+    /// The segment that made a server's socket, where what it was made from is known.
+    pub born_by: Option<Cause>,
     established_ns: Option<u64>,
     accepted: Option<Accepted>,
     closed_ns: Option<u64>,
@@ -130,6 +133,7 @@ impl Connection {
             losses,
             birth_unseen,
             handshake: Handshake::default(),
+            born_by: None,
             established_ns: None,
             accepted: None,
             closed_ns: None,
@@ -193,10 +197,14 @@ impl Connection {
         self.err = change.err;
         self.ending.transition(self.socket.side, change);
         self.untouched = false;
-        Transition {
-            bucket: self.bucket,
-            ..self.socket.transition(event, change)
+        let mut line = self.socket.transition(event, change);
+        line.bucket = self.bucket;
+        if birth(change) == Some(Side::Server)
+            && let Some(why) = self.born_by.and_then(|by| cause::birth(change, by))
+        {
+            why.write(&mut line);
         }
+        line
     }
 
     /// accept() returned it: from here on it is the acceptor's.

@@ -7,7 +7,7 @@ use super::request::Handshake;
 use super::socket::{Owner, Socket};
 use crate::event::{Context, Event, State, Tuple};
 use crate::fields::{
-    self, Ending, HalfOpenEnd, PidSource, Side, Source, Subject, Transition, Verdict,
+    self, Backlog, Ending, HalfOpenEnd, PidSource, Side, Source, Subject, Transition, Verdict,
 };
 
 pub(super) struct HalfOpen {
@@ -107,6 +107,7 @@ impl HalfOpen {
             rfc9293: why.map(|why| why.rfc),
             bucket: None,
             error: None,
+            backlog: Backlog::default(),
         }
     }
 

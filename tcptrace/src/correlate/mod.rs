@@ -6,6 +6,7 @@
 //! the end, from everything that was seen (`verdict.rs`).
 
 mod accept;
+mod backlog;
 mod cause;
 mod connection;
 mod ending;
@@ -195,7 +196,7 @@ impl Correlator {
         });
         out.push(Line::Transition(socket.transition(event, change)));
         let id = self.listeners.open(change.sk, socket, Some(event.mono_ns));
-        self.listeners.get_mut(id).backlog_max = Some(change.backlog_max);
+        self.listeners.get_mut(id).backlog = backlog::of(change);
     }
 
     /// LISTEN→CLOSE. What sits reset in the accept queue ends with it; the kernel makes a

@@ -13,7 +13,7 @@ use super::connection::Connection;
 use super::half_open::HalfOpen;
 use super::listener::ListenerId;
 use crate::event::{self, CloneOf, Event, Hook, Request, RequestStep, SetState, Sk, State, Tuple};
-use crate::fields::{self, HalfOpenEnd, Line, Side, Source, Verdict};
+use crate::fields::{self, Cause, HalfOpenEnd, Line, Side, Source, Verdict};
 
 /// A round trip of whole milliseconds may come from a TCP timestamp (RFC 7323), which counts them.
 const TIMESTAMP_NS: u64 = 1_000_000;
@@ -72,6 +72,8 @@ pub(super) struct Origin {
     pub conn: Option<u64>,
     pub listener: Option<ListenerId>,
     pub handshake: Handshake,
+    /// The segment that made the child.
+    pub cause: Cause,
 }
 
 /// The requests of a trace that have not become children.
@@ -187,7 +189,7 @@ impl Correlator {
             },
         };
         if let Some(id) = listener {
-            self.listeners.get_mut(id).backlog_max = Some(overflow.backlog_max);
+            self.listeners.limited(id, overflow.backlog_max);
         }
         self.listeners
             .stats(listener, overflow.netns, &overflow.tuple)
@@ -226,6 +228,7 @@ impl Correlator {
     /// Gives a child what its request knew.
     pub(super) fn descend(&self, child: &mut Connection, origin: Origin) {
         child.handshake = origin.handshake;
+        child.born_by = Some(origin.cause);
         if let Some(id) = origin.listener {
             child.cloned_from(id, self.listeners.get(id).socket.owner);
         }
@@ -262,6 +265,10 @@ impl Correlator {
             conn: half_open.map(|it| it.conn()),
             listener: self.listener_at(request.sk, request.netns, &request.tuple),
             handshake,
+            cause: match cloning.of {
+                CloneOf::Request | CloneOf::Cookie => Cause::AckReceived,
+                CloneOf::FastOpen => Cause::SynReceived,
+            },
         }
     }
 
@@ -272,6 +279,8 @@ impl Correlator {
             conn: Some(half_open.conn()),
             listener: half_open.listener,
             handshake: half_open.handshake,
+            // Its SYN-ACK was sent again, so it was half-open, and no longer is.
+            cause: Cause::AckReceived,
         })
     }
 

@@ -134,6 +134,12 @@ pub fn listen() -> Transition {
         newstate: State::Listen,
         in_state_ns: None,
         context: None,
+        backlog: Backlog {
+            backlog_max: Some(128),
+            backlog_asked: Some(128),
+            somaxconn: Some(4096),
+            backlog_clipped: Some(false),
+        },
         ..transition()
     }
 }
@@ -169,6 +175,7 @@ pub fn transition() -> Transition {
         rfc9293: Some("3.10.7.4"),
         bucket: None,
         error: None,
+        backlog: Backlog::default(),
     }
 }
 
@@ -417,6 +424,7 @@ pub fn lost() -> Lost {
     Lost {
         mono_ns: NOW,
         hook: Hook::InetSockSetState,
+        why: Why::RingBufferFull,
         count: 1234,
     }
 }
@@ -433,7 +441,10 @@ pub fn summary() -> Summary {
         failed_accepts: 2,
         half_open_failed: None,
         overflows: None,
-        backlog_max: Some(128),
+        backlog: Backlog {
+            backlog_max: Some(128),
+            ..Backlog::default()
+        },
         accept_queue_p50_ns: Some(23_100),
         accept_queue_p99_ns: Some(5003 * MS),
         accept_queue_max_ns: Some(5003 * MS),
@@ -461,6 +472,7 @@ pub fn summary() -> Summary {
                     filtered: 20,
                     emitted: 24,
                     lost: 0,
+                    lost_calls: 0,
                     recursion_misses: Some(0),
                 },
             ),
@@ -471,6 +483,7 @@ pub fn summary() -> Summary {
                     filtered: 0,
                     emitted: 4,
                     lost: 1,
+                    lost_calls: 1,
                     recursion_misses: None,
                 },
             ),

@@ -100,6 +100,8 @@ impl Sock {
             uid: 0,
             err: None,
             stats: None,
+            listen: None,
+            no_fast_open: false,
         }
     }
 

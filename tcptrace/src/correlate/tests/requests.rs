@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::event::{CloneOf, Hook, ListenQueue, Overflow, OverflowSegment, Request, RequestStep};
-use crate::fields::{HalfOpenEnd, PidSource, Source};
+use crate::fields::{Cause, HalfOpenEnd, PidSource, Source};
 
 const REQ: u64 = 100;
 
@@ -337,7 +337,7 @@ fn overflow_names_the_connection_and_its_listener() {
     assert_eq!(overflows[0].subject.rport, child(2).tuple.rport);
     assert_eq!(t.connection(2).half_open_end, Some(HalfOpenEnd::Overflow));
     assert_eq!(totals.listeners[0].overflows, Some(3));
-    assert_eq!(totals.listeners[0].backlog_max, Some(128));
+    assert_eq!(totals.listeners[0].backlog.backlog_max, Some(128));
 }
 
 #[test]
@@ -431,4 +431,22 @@ fn retransmitted_synack_alone_shows_an_unfinished_handshake() {
     assert_eq!(line.verdict, Some(Verdict::Unfinished));
     assert_eq!(line.state, NewSynRecv);
     assert!(t.reason(2).contains("sent 2 times"));
+}
+
+#[test]
+fn a_child_is_born_by_what_its_request_was_cloned_for() {
+    for (of, cause, function) in [
+        (CloneOf::Request, Cause::AckReceived, "tcp_v4_syn_recv_sock"),
+        (CloneOf::Cookie, Cause::AckReceived, "tcp_v4_syn_recv_sock"),
+        (CloneOf::FastOpen, Cause::SynReceived, "tcp_try_fastopen"),
+    ] {
+        let mut t = probed();
+        t.step(&child(2), RequestStep::Cloning(of));
+        t.set(peerless(&child(2)));
+        let birth = t.last_transition();
+        assert_eq!((birth.cause, birth.function), (Some(cause), Some(function)));
+    }
+    let mut t = probed();
+    t.set(child(2).enters(Listen, SynRecv));
+    assert_eq!(t.last_transition().cause, None);
 }

@@ -29,6 +29,10 @@ fn led_to(cause: Cause, x: &Transition) -> Option<&'static str> {
             "The process threw the connection away (data unread, or SO_LINGER 0): the kernel sends \
              a RST instead of a FIN."
         }
+        Cause::SynReceived if x.newstate == State::NewSynRecv => "A SYN came.",
+        Cause::SynReceived if x.oldstate == State::Listen => {
+            "A SYN with data came, and TCP Fast Open lets it make the connection at once."
+        }
         Cause::SynReceived => "A SYN came instead of a SYN-ACK: both sides call at once.",
         Cause::SynAckReceived => "The SYN-ACK came, and the kernel answers with an ACK.",
         Cause::AckReceived => "The ACK of the SYN-ACK has come.",
@@ -55,6 +59,9 @@ fn meaning(x: &Transition) -> Option<&'static str> {
              has called accept()."
         }
         (SynSent, SynRecv) => "It waits for the ACK of its own SYN.",
+        (Listen, SynRecv) if x.cause == Some(Cause::SynReceived) => {
+            "accept() may return it before the ACK comes."
+        }
         (Listen, SynRecv) => {
             "The last segment of the handshake is here, and only now does the kernel make a socket \
              for the connection; until then it kept a small note of the SYN."
