@@ -115,6 +115,16 @@ pub struct Tuple {
 }
 
 impl Tuple {
+    /// As the other end has it; `None` while a part is not known.
+    pub fn mirrored(&self) -> Option<Tuple> {
+        Some(Tuple {
+            laddr: self.raddr?,
+            lport: Some(self.rport?),
+            raddr: Some(self.laddr),
+            rport: Some(self.lport?),
+        })
+    }
+
     /// 4 or 6, as the addresses are shown.
     pub fn family(&self) -> u8 {
         match self.raddr.unwrap_or(self.laddr) {

@@ -264,6 +264,15 @@ pub struct Accept {
     pub subject: Subject,
     /// The listener's `conn`; null when the listener could not be found.
     pub listener: Option<u64>,
+    /// When the connection became ESTABLISHED, in CLOCK_MONOTONIC nanoseconds; null when that was
+    /// not seen, or not yet.
+    pub established_mono_ns: Option<u64>,
+    /// `conn` of its other end, when that is on this host too; null when not known.
+    pub peer_conn: Option<u64>,
+    /// When that end, the client's, entered SYN_SENT: when connect() was called.
+    pub peer_syn_mono_ns: Option<u64>,
+    /// When that end became ESTABLISHED: the moment from which its connect() can return.
+    pub peer_established_mono_ns: Option<u64>,
     /// When accept() was called, in CLOCK_MONOTONIC nanoseconds; null when that was not seen.
     pub called_mono_ns: Option<u64>,
     /// From the call to the return, in nanoseconds; null when the call was not seen.
@@ -367,6 +376,15 @@ pub struct Connection {
     pub peer_conn: Option<u64>,
     /// When that became ESTABLISHED: for a client, the moment from which connect() can return.
     pub peer_established_mono_ns: Option<u64>,
+    /// How often a segment of it, a SYN or the handshake's final ACK, met a full queue of the
+    /// listener and was dropped; null when no hook can show that, and for a client whose other
+    /// end is not known.
+    pub overflows: Option<u32>,
+    /// When one first did, in CLOCK_MONOTONIC nanoseconds.
+    pub first_overflow_mono_ns: Option<u64>,
+    /// For a client whose segments met a full queue: what that did to it, in a sentence; else
+    /// null. A server's `reason` says it.
+    pub explanation: Option<String>,
     /// The state in which the kernel keeps it after its socket is gone, FIN_WAIT2 or TIME_WAIT;
     /// null when in none, or when that is not known.
     pub bucket: Option<State>,

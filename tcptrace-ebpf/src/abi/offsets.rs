@@ -31,6 +31,7 @@ macro_rules! for_each_offset {
             ICSK_QLEN = "inet_connection_sock.icsk_accept_queue.qlen";
             ICSK_DEFER_ACCEPT = "inet_connection_sock.icsk_accept_queue.rskq_defer_accept";
             REQ_NUM_RETRANS = "request_sock.num_retrans";
+            REQ_RCV_ISN = "tcp_request_sock.rcv_isn";
             REQ_SNT_SYNACK = "tcp_request_sock.snt_synack";
             NET_ABORT_ON_OVERFLOW = "net.ipv4.sysctl_tcp_abort_on_overflow";
             NET_SYNCOOKIES = "net.ipv4.sysctl_tcp_syncookies";

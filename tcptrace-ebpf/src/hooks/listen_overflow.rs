@@ -82,8 +82,16 @@ fn syn(sk: *const u8, skb: *const u8) {
     } else {
         return;
     };
-    let ends = Skb::<Probed>::new(skb).receivers_ends();
-    tell(sk, core::ptr::null(), &ends, len, flags);
+    let skb = Skb::<Probed>::new(skb);
+    let isn = u32::from_be(skb.tcp_header().seq);
+    tell(
+        sk,
+        core::ptr::null(),
+        &skb.receivers_ends(),
+        len,
+        isn,
+        flags,
+    );
 }
 
 /// The ACK's request stays; unless `tcp_abort_on_overflow` is set, which `tcp_check_req` asks:
@@ -98,11 +106,18 @@ fn ack(is_v4: bool, sk: *const u8, req: *const u8, unhash: *const u8) {
     }
     let aborts = !unhash.is_null() && sk.netns_setting(&NET_ABORT_ON_OVERFLOW) != 0;
     let flags = if aborts { overflow_flag::ABORTED } else { 0 };
-    tell(sk, req, &ends, sk.backlog_len(), flags);
+    tell(sk, req, &ends, sk.backlog_len(), 0, flags);
 }
 
 #[inline(always)]
-fn tell(listener: Sock<Probed>, req: *const u8, ends: &Ends, backlog_len: u32, flags: u8) {
+fn tell(
+    listener: Sock<Probed>,
+    req: *const u8,
+    ends: &Ends,
+    backlog_len: u32,
+    isn: u32,
+    flags: u8,
+) {
     const HOOK: u32 = hook::LISTEN_OVERFLOW;
     count(HOOK, |counters| counters.seen += 1);
     if !filter::passes(ends) {
@@ -117,9 +132,10 @@ fn tell(listener: Sock<Probed>, req: *const u8, ends: &Ends, backlog_len: u32, f
         backlog_max: listener.backlog_max(),
         lport: ends.lport,
         rport: ends.rport,
+        isn,
         flags,
         sections: 0,
-        reserved: [0; 6],
+        reserved: 0,
     };
     if ends.addrs.is_v4 {
         payload.sections = section::V4;

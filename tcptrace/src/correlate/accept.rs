@@ -93,7 +93,12 @@ impl Correlator {
             .judge_at_accept(&self.end_at(event.mono_ns, false))
             .map(|judgement| (judgement.verdict, judgement.reason))
             .unzip();
+        let peer = connection.peer;
         out.push(Line::Accept(fields::Accept {
+            established_mono_ns: connection.established_ns(),
+            peer_conn: peer.map(|peer| peer.conn),
+            peer_syn_mono_ns: peer.and_then(|peer| peer.syn_ns),
+            peer_established_mono_ns: peer.map(|peer| peer.established_ns),
             accept_queue_ns: queue_ns,
             verdict,
             reason,
@@ -191,6 +196,10 @@ fn accept_line(
         mono_ns: event.mono_ns,
         subject,
         listener,
+        established_mono_ns: None,
+        peer_conn: None,
+        peer_syn_mono_ns: None,
+        peer_established_mono_ns: None,
         called_mono_ns,
         blocked_ns: called_mono_ns.and_then(|called| event.mono_ns.checked_sub(called)),
         accept_queue_ns: None,

@@ -6,6 +6,7 @@ mod found;
 mod identity;
 mod listeners;
 mod loss;
+mod overflow;
 mod peers;
 mod random;
 mod requests;

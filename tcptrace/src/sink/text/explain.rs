@@ -1,7 +1,7 @@
 //! `--explain`: what a change of state means, in a sentence that a student can follow.
 
-use crate::event::State;
-use crate::fields::{Cause, Side, Transition};
+use crate::event::{ListenQueue, OverflowSegment, State};
+use crate::fields::{Cause, Overflow, Side, Transition};
 
 /// The sentence; `None` where there is nothing to say that the line does not.
 pub fn transition(x: &Transition) -> Option<String> {
@@ -16,6 +16,31 @@ pub fn transition(x: &Transition) -> Option<String> {
         (Some(function), Some(rfc)) => format!("{sentence} [{function}; RFC 9293, {rfc}]"),
         _ => sentence,
     })
+}
+
+/// What it means that a segment met a full queue.
+pub fn overflow(x: &Overflow) -> &'static str {
+    match (x.what, x.queue) {
+        (OverflowSegment::Ack, _) if x.aborted => {
+            "The client believed that it was connected. With net.ipv4.tcp_abort_on_overflow the \
+             kernel resets it; else it would let it wait."
+        }
+        (OverflowSegment::Ack, _) => {
+            "The client believes that it is connected, and may send. The kernel does as if the ACK \
+             had not come: the connection stays half-open, the SYN-ACK is sent again, after 1, 3 and \
+             7 seconds, and the client's data with it, until accept() has made room."
+        }
+        (OverflowSegment::Syn, ListenQueue::Accept) => {
+            "More connections wait for accept() than the backlog allows, so the kernel does not \
+             answer. The client's connect() takes a second more, then three, seven and so on, as its \
+             SYN is sent again."
+        }
+        (OverflowSegment::Syn, ListenQueue::Syn) => {
+            "More half-open connections wait for their final ACK than the backlog allows, and \
+             net.ipv4.tcp_syncookies is off, so the kernel does not answer. The client's SYN is sent \
+             again."
+        }
+    }
 }
 
 /// What happened.

@@ -6,6 +6,7 @@
 //! ```
 
 mod backlog;
+mod both_ends;
 mod bucket;
 mod ending;
 mod explain;
@@ -132,7 +133,7 @@ impl Text {
                     self.end()?;
                     self.told.extend(x.subject.conn.map(|conn| (conn, verdict)));
                 }
-                Ok(())
+                self.both_ends(x)
             }
             Some(errno) if is_routine(errno) && !self.style.verbose => Ok(()),
             Some(errno) => self.accept_failed(x, errno),
@@ -178,7 +179,11 @@ impl Text {
         if self.style.verbose {
             self.identity(&x.subject);
         }
-        self.end()
+        self.end()?;
+        match self.style.explain {
+            true => self.explain(explain::overflow(x)),
+            false => Ok(()),
+        }
     }
 
     /// The verdict, or, where it was told at accept(), how it ended.
@@ -209,7 +214,11 @@ impl Text {
                 self.detail(format_args!("{ahead} ahead in the queue"));
             }
         }
-        self.end()
+        self.end()?;
+        match &x.explanation {
+            Some(explanation) => self.explain(explanation),
+            None => Ok(()),
+        }
     }
 
     /// `queued: the kernel finished the handshake 5.003 s before accept() returned to …`

@@ -1,12 +1,13 @@
 //! What each kind of line looks like.
 
+mod both_ends;
 mod half_open;
 
 use super::*;
 use crate::event::Comm;
 use crate::event::Hook;
 use crate::event::State;
-use crate::fields::{Backlog, ClosedFirst, Ended, Ending, Preexisting, Retransmit, TimeWait};
+use crate::fields::{ClosedFirst, Ended, Ending, Preexisting, Retransmit, TimeWait};
 use crate::sink::samples;
 
 const PLAIN: Style = Style {
@@ -394,34 +395,4 @@ fn of_what_is_older_only_listeners_are_listed() {
             "14:03:07.123456  #1    127.0.0.1:7878                     in LISTEN before                    server[4711]  (2 queued)",
         ],
     );
-}
-
-#[test]
-fn a_backlog_is_told_where_it_was_clipped() {
-    let clipped = |asked| {
-        Line::Transition(Transition {
-            backlog: Backlog {
-                backlog_max: Some(128),
-                backlog_asked: Some(asked),
-                somaxconn: Some(128),
-                backlog_clipped: Some(true),
-            },
-            ..samples::listen()
-        })
-    };
-    // Who asks for -1 wants whatever there is.
-    check(
-        &[
-            clipped(4096),
-            clipped(-1),
-            Line::Transition(samples::listen()),
-        ],
-        &[
-            "14:03:07.123456  #1    [::]:7878                          CLOSE → LISTEN                   -  -  (backlog 128, asked for 4096: clipped by net.core.somaxconn)",
-            "14:03:07.123456  #1    [::]:7878                          CLOSE → LISTEN                   -  -",
-            "14:03:07.123456  #1    [::]:7878                          CLOSE → LISTEN                   -  -",
-        ],
-    );
-    let verbose = written(VERBOSE, &[Line::Transition(samples::listen())]);
-    assert!(verbose.contains("(backlog 128)"), "{verbose}");
 }
