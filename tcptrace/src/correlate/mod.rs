@@ -248,6 +248,8 @@ impl Correlator {
             };
             let origin = self.origin(event, change);
             let conn = origin.as_ref().and_then(|origin| origin.conn);
+            let promised = || self.segments.take_promise(change.netns, &change.tuple);
+            let conn = conn.or_else(promised);
             let conn = conn.unwrap_or_else(|| self.next_conn());
             let mut met = Connection::met(conn, event, change, losses);
             if let Some(origin) = origin {

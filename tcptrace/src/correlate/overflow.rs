@@ -75,7 +75,9 @@ impl Refused {
     pub fn of_server(&self, until_ns: u64, synack_retransmits: Option<u32>) -> String {
         let mut text = String::new();
         for (name, met) in [("SYN", self.syn), ("final ACK", self.ack)] {
-            let Some(met) = met else { continue };
+            let Some(met) = met.map(Met::anonymous) else {
+                continue;
+            };
             let earlier = Human(until_ns.saturating_sub(met.first_ns));
             text += &format!("; the {name} had come {earlier} earlier, but met {met}");
         }
@@ -91,27 +93,36 @@ impl Refused {
         let mut parts = Vec::new();
         if let Some(met) = self.syn {
             let so = waited_ns.map(|ns| format!(", so SYN_SENT lasted {}", Human(ns)));
-            let (of, so) = (Of(met.listener), so.unwrap_or_default());
-            parts.push(format!("its SYN met {met}{of}{so}"));
+            let so = so.unwrap_or_default();
+            parts.push(format!("its SYN met {met}{so}"));
         }
         if let Some(met) = self.ack {
             let so = match late_ns {
                 Some(ns) => format!("the server's end was ESTABLISHED {} later", Human(ns)),
                 None => "the server's end was not seen to become ESTABLISHED".to_owned(),
             };
-            let of = Of(met.listener);
-            parts.push(format!("its final ACK met {met}{of}: {so}"));
+            parts.push(format!("its final ACK met {met}: {so}"));
         }
         (!parts.is_empty()).then(|| parts.join("; "))
     }
 
     /// `a full accept queue (2 queued, limit 1) 2 times`: how the final ACK did.
     pub fn ack_met(&self) -> Option<impl fmt::Display> {
-        self.ack
+        self.ack.map(Met::anonymous)
     }
 }
 
-/// `a full accept queue (2 queued, limit 1) 2 times`
+impl Met {
+    /// For a connection of that listener, which its line need not name.
+    fn anonymous(self) -> Met {
+        Met {
+            listener: None,
+            ..self
+        }
+    }
+}
+
+/// `a full accept queue of #1 (2 queued, limit 1) 2 times`
 impl fmt::Display for Met {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (queue, held) = match self.queue {
@@ -119,22 +130,11 @@ impl fmt::Display for Met {
             ListenQueue::Syn => ("SYN", "half-open"),
         };
         let (n, limit, times) = (self.held, self.limit, Times(self.times));
-        write!(
-            f,
-            "a full {queue} queue ({n} {held}, limit {limit}) {times}"
-        )
-    }
-}
-
-/// ` of #1`
-struct Of(Option<u64>);
-
-impl fmt::Display for Of {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(conn) => write!(f, " of #{conn}"),
-            None => Ok(()),
+        write!(f, "a full {queue} queue")?;
+        if let Some(conn) = self.listener {
+            write!(f, " of #{conn}")?;
         }
+        write!(f, " ({n} {held}, limit {limit}) {times}")
     }
 }
 

@@ -147,6 +147,13 @@ impl Correlator {
             RequestStep::Begun => {
                 let mut half_open = self.meet(event, request, Some(event.mono_ns), out);
                 out.push(Line::Transition(half_open.begins(event)));
+                self.segments.bind_half_open(
+                    event.mono_ns,
+                    request.req,
+                    request.netns,
+                    &request.tuple,
+                    half_open.conn(),
+                );
                 self.requests.insert(request.req, half_open);
             }
             RequestStep::Cloning(of) => {
@@ -337,7 +344,9 @@ impl Correlator {
             handshake.syn = Some((ns, Source::RequestSock));
             handshake.syn_queue_ahead = Some(request.syn_queue_len);
         }
-        let socket = HalfOpen::socket(self.next_conn(), request.netns, request.tuple, owner);
+        let promised = (self.segments).take_promise(request.netns, &request.tuple);
+        let conn = promised.unwrap_or_else(|| self.next_conn());
+        let socket = HalfOpen::socket(conn, request.netns, request.tuple, owner);
         HalfOpen::new(socket, listener, handshake, self.losses)
     }
 
@@ -368,6 +377,7 @@ impl Correlator {
         let client = self.peers.waiting_for(netns, &ends);
         let client = half_open.peer.or(client.map(|(_, peer)| peer));
         let line = half_open.line(&self.end_at(mono_ns, false), client);
+        self.segments.unbind_half_open(netns, &ends, &line);
         debug_assert_eq!(line.subject.side, Some(Side::Server));
         self.totals.servers += 1;
         self.totals.incomplete += u64::from(!line.complete);

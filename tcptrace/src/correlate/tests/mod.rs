@@ -2,6 +2,7 @@
 
 mod diagram;
 mod ending;
+mod foreseen;
 mod found;
 mod identity;
 mod listeners;

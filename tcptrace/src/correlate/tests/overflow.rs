@@ -52,7 +52,7 @@ fn a_dropped_syn_is_told_at_both_ends() {
     assert_eq!(
         client.explanation.as_deref(),
         Some(
-            "its SYN met a full accept queue (129 queued, limit 128) 2 times of #1, so SYN_SENT \
+            "its SYN met a full accept queue of #1 (129 queued, limit 128) 2 times, so SYN_SENT \
              lasted 3.000 s"
         )
     );
@@ -107,8 +107,8 @@ fn a_dropped_ack_is_told_at_both_ends() {
     assert_eq!(client.overflows, Some(3));
     let told = client.explanation.as_deref().unwrap();
     assert!(
-        told.starts_with("its final ACK met a full accept queue")
-            && told.ends_with("of #1: the server's end was ESTABLISHED 3.000 s later"),
+        told.starts_with("its final ACK met a full accept queue of #1 (129 queued, limit 128)")
+            && told.ends_with(": the server's end was ESTABLISHED 3.000 s later"),
         "{told}"
     );
     assert_eq!(t.connection(3).verdict, Some(Verdict::Queued));

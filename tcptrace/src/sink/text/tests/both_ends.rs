@@ -48,7 +48,7 @@ fn what_came_first_is_told_first() {
 
 #[test]
 fn what_a_full_queue_did_to_a_client_stands_under_its_end() {
-    let told = "its SYN met a full accept queue (2 queued, limit 1) 2 times of #1, so SYN_SENT lasted 3.020 s";
+    let told = "its SYN met a full accept queue of #1 (2 queued, limit 1) 2 times, so SYN_SENT lasted 3.020 s";
     let client = Connection {
         overflows: Some(2),
         explanation: Some(told.to_owned()),
