@@ -34,30 +34,3 @@ fn both_ends_know_each_other() {
     ]);
     assert!(accept.num("peer_syn_mono_ns") < connected);
 }
-
-#[test]
-fn what_came_first_at_both_ends_is_told_under_the_accept() {
-    let lab = Lab::new();
-    let port = lab.port();
-    let words = ["--color", "never", "--port", &port.to_string()];
-    let tracer = lab.trace_text(&words);
-    talk(port);
-    let text = tracer.stop_text();
-    let both = text
-        .lines()
-        .find_map(|line| line.split_once("both ends: "))
-        .unwrap_or_else(|| panic!("no such line in {text}"))
-        .1;
-    let steps: Vec<&str> = both.split(", ").map(|it| it.trim()).collect();
-    let order = [
-        "connect() called 0",
-        "client #",
-        "server ESTABLISHED +",
-        "accept() called +",
-        "returned +",
-    ];
-    assert_eq!(steps.len(), order.len(), "{both}");
-    for (step, begins) in steps.iter().zip(order) {
-        assert!(step.starts_with(begins), "{both}");
-    }
-}
