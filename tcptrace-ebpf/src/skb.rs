@@ -149,13 +149,6 @@ impl<M: Memory> Skb<M> {
         self.get_address(&SKB_DEV)
     }
 
-    /// The network namespace of that device, a `struct net`.
-    #[inline(always)]
-    pub fn net(&self) -> *const u8 {
-        // SAFETY: a packet's device.
-        unsafe { Probed::read(self.dev(), &DEV_NET) }
-    }
-
     /// The `struct sock` that sent it; a request_sock for a SYN-ACK, null for a forwarded one.
     #[inline(always)]
     pub fn sk(&self) -> *const u8 {
@@ -240,6 +233,13 @@ impl<M: Memory> Skb<M> {
         let head: *const u8 = self.get(&SKB_HEAD);
         head.wrapping_add(self.get::<u16>(offset).into())
     }
+}
+
+/// The network namespace of a `struct net_device`, a `struct net`.
+#[inline(always)]
+pub fn netns_of(dev: *const u8) -> *const u8 {
+    // SAFETY: a packet's device; the helper checks the address.
+    unsafe { Probed::read(dev, &DEV_NET) }
 }
 
 /// `len`: of the packet from here, with the padding that a short frame may have.

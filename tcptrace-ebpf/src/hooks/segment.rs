@@ -57,9 +57,10 @@ fn segment<M: Memory>(skb: Skb<M>, direction: u8) {
         return;
     };
     let tcp = packet.tcp;
-    let net = skb.net();
+    let dev = skb.dev();
+    let net = skb::netns_of(dev);
     // SAFETY: a packet's device.
-    let ifindex: u32 = unsafe { Probed::read(skb.dev(), &DEV_IFINDEX) };
+    let ifindex: u32 = unsafe { Probed::read(dev, &DEV_IFINDEX) };
     let flow = Flow {
         net: net as u64,
         source: packet.source.words(),

@@ -26,7 +26,7 @@ use crate::filter;
 use crate::maps::count;
 use crate::memory::{Memory, Probed};
 use crate::settings::NET_INUM;
-use crate::skb::Skb;
+use crate::skb::{Skb, netns_of};
 use crate::sock::{Ends, Sock, TCP_LISTEN, TCP_NEW_SYN_RECV, TCP_TIME_WAIT};
 
 #[raw_tracepoint(tracepoint = "tcp_send_reset")]
@@ -62,7 +62,7 @@ fn sent(sk: *const u8, skb: *const u8, reason: u32) {
     } else if !skb.is_null() {
         let skb = Skb::<Probed>::new(skb);
         // SAFETY: the network namespace of the device that it came in by.
-        let netns = unsafe { Probed::read(skb.net(), &NET_INUM) };
+        let netns = unsafe { Probed::read(netns_of(skb.dev()), &NET_INUM) };
         write(
             Sock::null(),
             skb.receivers_ends(),
