@@ -49,6 +49,8 @@ pub mod section {
     pub const TASK: u8 = 1 << 1;
     /// [`Stats`](super::Stats): at the changes of state where its figures tell something.
     pub const STATS: u8 = 1 << 2;
+    /// [`Listen`](super::Listen): at CLOSE to LISTEN.
+    pub const LISTEN: u8 = 1 << 3;
 }
 
 /// Starts every record.
@@ -111,6 +113,9 @@ pub mod state_flag {
     pub const FIN_RECEIVED: u8 = 1 << 2;
     /// SOCK_DEAD of `sk_flags`: no process has it any more (`sock_orphan`).
     pub const ORPHANED: u8 = 1 << 3;
+    /// At LISTEN to SYN_RECV: `net.ipv4.tcp_fastopen` lets no server use TCP Fast Open, so no SYN
+    /// can have made the child.
+    pub const NO_FAST_OPEN: u8 = 1 << 4;
 }
 
 /// How an accept was seen: [`Accept::witness`].
@@ -229,6 +234,19 @@ pub struct Stats {
     pub flags: u32,
 }
 
+/// Section: the limit that a listener was asked to have, and the one on all.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Listen {
+    /// The `backlog` that listen() was called with.
+    pub backlog: i32,
+    /// 1 when `backlog` could be told, else 0.
+    pub is_known: u32,
+    /// `net.core.somaxconn` of the network namespace.
+    pub somaxconn: u32,
+    pub reserved: u32,
+}
+
 /// Bits of [`Stats::flags`].
 pub mod stats_flag {
     /// RCV_SHUTDOWN of `sk_shutdown`: nobody will read what comes now.
@@ -262,9 +280,10 @@ pub struct Counters {
     pub seen: u64,
     /// Dropped because the filter says so.
     pub filtered: u64,
-    /// Dropped because the ring buffer was full, and calls of accept() that could not be remembered
-    /// because `CALLS` was full.
+    /// Dropped because the ring buffer was full, and `lost_calls`.
     pub lost: u64,
+    /// Of `lost`: calls of accept() that could not be remembered because `CALLS` was full.
+    pub lost_calls: u64,
     /// Of `seen`: runs that a backup program made up for, see `hooks/inet_sock_set_state.rs`.
     pub made_up: u64,
     /// Of `seen`: counted in `TALLIES`, and in no record.

@@ -6,7 +6,7 @@ use crate::emit::emit;
 use crate::filter;
 use crate::maps::count;
 use crate::memory::{Memory, Probed};
-use crate::settings::{REQ_NUM_RETRANS, REQ_SNT_SYNACK};
+use crate::settings::{REQ_NUM_RETRANS, REQ_RCV_ISN, REQ_SNT_SYNACK};
 use crate::sock::{Sock, TCP_LISTEN};
 
 /// Writes the record of a `step` (`abi::request_step`) of the request socket at `req`, which
@@ -30,10 +30,11 @@ pub fn tell(hook: u32, sk: *const u8, req: *const u8, step: u8, mut flags: u8) {
         flags |= request_flag::DEFER_ACCEPT;
     }
     // SAFETY: `req` is a struct tcp_request_sock, as `sk` is a TCP socket.
-    let (synack_us, retransmits) = unsafe {
+    let (synack_us, retransmits, isn) = unsafe {
         (
             Probed::read(req, &REQ_SNT_SYNACK),
             Probed::read(req, &REQ_NUM_RETRANS),
+            Probed::read(req, &REQ_RCV_ISN),
         )
     };
     let mut payload = Request {
@@ -42,6 +43,8 @@ pub fn tell(hook: u32, sk: *const u8, req: *const u8, step: u8, mut flags: u8) {
         synack_us,
         netns: common.netns(),
         syn_queue_len: sk.syn_queue_len(),
+        isn,
+        reserved: 0,
         lport: ends.lport,
         rport: ends.rport,
         step,

@@ -6,7 +6,7 @@ use aya_ebpf::Global;
 
 use crate::memory::{Memory, Probed};
 use crate::settings::*;
-use crate::sock::{Addrs, In6Addr};
+use crate::sock::{Addrs, Ends, In6Addr};
 
 /// include/uapi/linux/if_ether.h
 const ETH_P_IP: u16 = 0x0800;
@@ -160,13 +160,12 @@ impl<M: Memory> Skb<M> {
     /// At `net_dev_start_xmit` the network header is known. At `netif_receive_skb` it is not set
     /// yet: `data` is there, or at a VLAN tag that the device has left in place.
     #[inline(always)]
-    pub fn tcp(&self, is_sent: bool) -> Option<Packet> {
+    pub fn packet(&self, is_sent: bool) -> Option<Packet> {
         let data: *const u8 = self.get(&SKB_DATA);
         let mut protocol = u16::from_be(self.get(&SKB_PROTOCOL));
         let mut ip = data;
         if is_sent {
-            let head: *const u8 = self.get(&SKB_HEAD);
-            ip = head.wrapping_add(self.get::<u16>(&SKB_NETWORK_HEADER).into());
+            ip = self.header(&SKB_NETWORK_HEADER);
         }
         if matches!(protocol, ETH_P_8021Q | ETH_P_8021AD) {
             if !is_sent {
@@ -186,6 +185,61 @@ impl<M: Memory> Skb<M> {
             _ => None,
         }
     }
+
+    /// The TCP header of a segment that has come as far as TCP, so that both headers are known.
+    #[inline(always)]
+    pub fn tcp_header(&self) -> Tcp {
+        // SAFETY: the helper checks the address.
+        unsafe { Probed::read_at(self.header(&SKB_TRANSPORT_HEADER)) }
+    }
+
+    /// The ends of such a segment, the receiver's first.
+    #[inline(always)]
+    pub fn receivers_ends(&self) -> Ends {
+        let at = self.header(&SKB_NETWORK_HEADER);
+        let tcp = self.tcp_header();
+        // SAFETY: as above.
+        let addrs = unsafe {
+            if Probed::read_at::<u8>(at) >> 4 == 4 {
+                let Ipv4 {
+                    source,
+                    destination,
+                    ..
+                } = Probed::read_at(at);
+                Addrs::new(
+                    true,
+                    In6Addr::mapping(destination),
+                    In6Addr::mapping(source),
+                )
+            } else {
+                let Ipv6 {
+                    source,
+                    destination,
+                    ..
+                } = Probed::read_at(at);
+                Addrs::new(false, destination, source)
+            }
+        };
+        Ends {
+            addrs,
+            lport: u16::from_be(tcp.dport),
+            rport: u16::from_be(tcp.sport),
+        }
+    }
+
+    /// Where one of the packet's headers is.
+    #[inline(always)]
+    fn header(&self, offset: &Global<u32>) -> *const u8 {
+        let head: *const u8 = self.get(&SKB_HEAD);
+        head.wrapping_add(self.get::<u16>(offset).into())
+    }
+}
+
+/// The network namespace of a `struct net_device`, a `struct net`.
+#[inline(always)]
+pub fn netns_of(dev: *const u8) -> *const u8 {
+    // SAFETY: a packet's device; the helper checks the address.
+    unsafe { Probed::read(dev, &DEV_NET) }
 }
 
 /// `len`: of the packet from here, with the padding that a short frame may have.

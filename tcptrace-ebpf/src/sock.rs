@@ -5,7 +5,7 @@ use core::marker::PhantomData;
 use aya_ebpf::Global;
 use tcptrace_ebpf::abi::{Addrs4, Addrs6, Stats, stats_flag};
 
-use crate::memory::{Memory, Probed};
+use crate::memory::Memory;
 use crate::settings::*;
 
 const AF_INET: u16 = 2;
@@ -55,51 +55,6 @@ pub struct Addrs {
 }
 
 impl Addrs {
-    /// Both ends of an IPv4 packet, in network order.
-    #[inline(always)]
-    pub fn of_v4(laddr: u32, raddr: u32) -> Addrs {
-        Addrs {
-            is_v4: true,
-            laddr: In6Addr::mapping(laddr),
-            raddr: In6Addr::mapping(raddr),
-        }
-    }
-
-    /// Both ends of an IPv6 packet, in network order.
-    #[inline(always)]
-    pub fn of_v6(laddr: [u64; 2], raddr: [u64; 2]) -> Addrs {
-        Addrs {
-            is_v4: false,
-            laddr: In6Addr(laddr),
-            raddr: In6Addr(raddr),
-        }
-    }
-
-    /// The ends of a received segment, as its receiver sees them, from the IP header at `header`.
-    ///
-    /// # Safety
-    /// An IPv4 or IPv6 header must be there, or what can be read in its place.
-    #[inline(always)]
-    pub unsafe fn of_segment(header: *const u8) -> Addrs {
-        // SAFETY: the caller's promise; the helper checks addresses.
-        unsafe {
-            let is_v4 = Probed::read_at::<u8>(header) >> 4 == 4;
-            if is_v4 {
-                Addrs {
-                    is_v4,
-                    laddr: In6Addr::mapping(Probed::read_at(header.wrapping_add(16))),
-                    raddr: In6Addr::mapping(Probed::read_at(header.wrapping_add(12))),
-                }
-            } else {
-                Addrs {
-                    is_v4,
-                    laddr: In6Addr(Probed::read_at(header.wrapping_add(24))),
-                    raddr: In6Addr(Probed::read_at(header.wrapping_add(8))),
-                }
-            }
-        }
-    }
-
     /// From a packet's addresses, which say their family themselves.
     #[inline(always)]
     pub fn new(is_v4: bool, laddr: In6Addr, raddr: In6Addr) -> Addrs {
@@ -360,6 +315,17 @@ impl<M: Memory> Sock<M> {
     /// an `int` once (Linux 5.10) is small enough for its first byte to tell it.
     #[inline(always)]
     pub fn netns_setting(self, offset: &Global<u32>) -> u8 {
+        self.in_netns(offset)
+    }
+
+    /// `net.core.somaxconn`, the limit on every listener's backlog.
+    #[inline(always)]
+    pub fn somaxconn(self) -> u32 {
+        self.in_netns(&NET_SOMAXCONN)
+    }
+
+    #[inline(always)]
+    fn in_netns<T: Copy>(self, offset: &Global<u32>) -> T {
         let net: *const u8 = self.get(&SK_NET);
         // SAFETY: skc_net points to the socket's `struct net`, which outlives it.
         unsafe { M::read(net, offset) }

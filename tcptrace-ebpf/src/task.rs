@@ -1,11 +1,12 @@
 //! The current task: the system call it is in, and its descriptors.
 
+use aya_ebpf::Global;
 use aya_ebpf::helpers::bpf_get_current_task;
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
 
 use crate::memory::{Memory, Probed};
 use crate::settings::{
-    FDT_FD, FDT_MAX_FDS, FILE_PRIVATE_DATA, FILES_FDT, REGS_DI, REGS_HELPER, REGS_ORIG_AX,
+    FDT_FD, FDT_MAX_FDS, FILE_PRIVATE_DATA, FILES_FDT, REGS_DI, REGS_HELPER, REGS_ORIG_AX, REGS_SI,
     SOCKET_FILE, SOCKET_SK, TASK_FILES, TASK_STATUS,
 };
 use crate::sock::{Sock, TCP_LISTEN};
@@ -13,6 +14,7 @@ use crate::sock::{Sock, TCP_LISTEN};
 /// arch/x86/entry/syscalls/syscall_64.tbl
 const NR_ACCEPT: u64 = 43;
 const NR_ACCEPT4: u64 = 288;
+const NR_LISTEN: u64 = 50;
 
 /// `TS_COMPAT`, arch/x86/include/asm/thread_info.h: in a 32-bit system call, whose numbers and
 /// registers mean something else.
@@ -51,16 +53,8 @@ impl Task {
     /// seen: its descriptor is still in the saved registers. Null when it cannot be told.
     #[inline(always)]
     pub fn listener_of_accept(self, child: Sock<Probed>) -> Sock<Probed> {
-        if REGS_HELPER.load() == 0 || self.is_compat() {
+        let Some((number, fd)) = self.system_call(&REGS_DI) else {
             return Sock::null();
-        }
-        // SAFETY: the current task's own registers, a struct pt_regs.
-        let (number, fd): (u64, u64) = unsafe {
-            let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const u8;
-            (
-                Probed::read(regs, &REGS_ORIG_AX),
-                Probed::read(regs, &REGS_DI),
-            )
         };
         if !is_accept(number) {
             return Sock::null();
@@ -71,6 +65,29 @@ impl Task {
             listener
         } else {
             Sock::null()
+        }
+    }
+
+    /// The `backlog` of the listen() system call that this task is in; `None` when it is in none,
+    /// or when that cannot be told: io_uring listens in another one (Linux 6.11).
+    #[inline(always)]
+    pub fn backlog_of_listen(self) -> Option<i32> {
+        let (number, backlog) = self.system_call(&REGS_SI)?;
+        (number == NR_LISTEN).then_some(backlog as i32)
+    }
+
+    /// The number of the 64-bit system call that this task, the current one, is in, and one of
+    /// its arguments by the register's offset: both are in the saved registers.
+    #[inline(always)]
+    fn system_call(self, argument: &Global<u32>) -> Option<(u64, u64)> {
+        if REGS_HELPER.load() == 0 || self.is_compat() {
+            return None;
+        }
+        // SAFETY: the current task's own registers, a struct pt_regs.
+        unsafe {
+            let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const u8;
+            let number = Probed::read(regs, &REGS_ORIG_AX);
+            Some((number, Probed::read(regs, argument)))
         }
     }
 }

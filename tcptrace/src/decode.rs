@@ -15,7 +15,8 @@ use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use crate::event::{
-    Accept, Called, Comm, Context, Event, Kind, Outcome, SetState, Sk, State, Task, Tuple, Witness,
+    Accept, Called, Comm, Context, Event, Kind, Listen, Outcome, SetState, Sk, State, Task, Tuple,
+    Witness,
 };
 
 /// Why a record could not be decoded. The loader counts them; one means that it and the eBPF
@@ -90,9 +91,17 @@ fn set_state(rest: &mut Rest) -> Result<SetState, Undecodable> {
         0 => None,
         _ => Some(rest.take()?),
     };
-    set_state_of(&payload, addrs, task, stats)
+    let listening = match payload.sections & abi::section::LISTEN {
+        0 => None,
+        _ => Some(listen(rest.take()?)),
+    };
+    Ok(SetState {
+        listen: listening,
+        ..set_state_of(&payload, addrs, task, stats)?
+    })
 }
 
+/// Without what was asked of listen().
 fn set_state_of(
     payload: &abi::SetState,
     (laddr, raddr): (IpAddr, IpAddr),
@@ -125,7 +134,16 @@ fn set_state_of(
         backlog_max: payload.backlog_max,
         err: nonzero(payload.err),
         stats: stats.map(ending::stats),
+        listen: None,
+        no_fast_open: payload.flags & abi::state_flag::NO_FAST_OPEN != 0,
     })
+}
+
+fn listen(listen: abi::Listen) -> Listen {
+    Listen {
+        backlog: (listen.is_known != 0).then_some(listen.backlog),
+        somaxconn: listen.somaxconn,
+    }
 }
 
 /// Process or softirq, from `sk_lock.owned`.
@@ -392,6 +410,40 @@ mod tests {
         assert_eq!(change.task.unwrap().comm, Comm::from("server"));
         assert_eq!((change.tuple.raddr, change.tuple.rport), (None, None));
         assert_eq!(change.tuple.family(), 6);
+    }
+
+    #[test]
+    fn a_listener_was_asked_for_a_limit_or_that_is_not_known() {
+        let payload = abi::SetState {
+            rport: 0,
+            oldstate: 7,
+            newstate: 10,
+            sections: abi::section::V4 | abi::section::LISTEN,
+            ..SET_STATE
+        };
+        let addrs = abi::Addrs4 {
+            laddr: [127, 0, 0, 1],
+            raddr: [0; 4],
+        };
+        for (is_known, backlog) in [(1, Some(-1)), (0, None)] {
+            let asked = abi::Listen {
+                backlog: -1,
+                is_known,
+                somaxconn: 4096,
+                reserved: 0,
+            };
+            let bytes = record(&[
+                HEADER.as_bytes(),
+                payload.as_bytes(),
+                addrs.as_bytes(),
+                asked.as_bytes(),
+            ]);
+            let Kind::SetState(change) = decode(&bytes).unwrap().kind else {
+                panic!();
+            };
+            let somaxconn = 4096;
+            assert_eq!(change.listen, Some(Listen { backlog, somaxconn }));
+        }
     }
 
     #[test]

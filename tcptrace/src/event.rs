@@ -117,6 +117,16 @@ pub struct Tuple {
 }
 
 impl Tuple {
+    /// As the other end has it; `None` while a part is not known.
+    pub fn mirrored(&self) -> Option<Tuple> {
+        Some(Tuple {
+            laddr: self.raddr?,
+            lport: Some(self.rport?),
+            raddr: Some(self.laddr),
+            rport: Some(self.lport?),
+        })
+    }
+
     /// 4 or 6, as the addresses are shown.
     pub fn family(&self) -> u8 {
         match self.raddr.unwrap_or(self.laddr) {
@@ -415,6 +425,19 @@ pub struct SetState {
     /// The socket's figures, where the change of state tells them: as it enters FIN_WAIT1 or
     /// CLOSE, and as it leaves SYN_SENT.
     pub stats: Option<Stats>,
+    /// As it enters LISTEN.
+    pub listen: Option<Listen>,
+    /// At LISTEN to SYN_RECV: servers may not use TCP Fast Open, so no SYN can have made it.
+    pub no_fast_open: bool,
+}
+
+/// The limit that a listener was asked to have, and the one on all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// The `backlog` that listen() was called with; `None` when that is not known.
+    pub backlog: Option<i32>,
+    /// `net.core.somaxconn` of the network namespace.
+    pub somaxconn: u32,
 }
 
 /// An accept returned.

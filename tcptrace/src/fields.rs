@@ -7,10 +7,12 @@
 //! A line in memory carries monotonic time only; the wall clock time `ts` is added where it is
 //! written ([`Stamped`]).
 
+mod backlog;
 mod bucket;
 mod ending;
 mod histogram;
 
+pub use backlog::Backlog;
 pub use bucket::{BucketEnd, Preexisting, TimeWait};
 pub use ending::{ClosedFirst, Ended, Ending, Reset, Retransmit};
 pub use histogram::{Histogram, Times};
@@ -26,7 +28,7 @@ use serde::{Serialize, Serializer};
 
 use crate::event::{Comm, Context, ListenQueue, OverflowSegment, State, Witness};
 pub use segment::Segment;
-pub use trace::{HookCount, ListenerSummary, Lost, Refusal, Session, Summary};
+pub use trace::{HookCount, ListenerSummary, Lost, Refusal, Session, Summary, Why};
 
 /// The version of this contract, `schema` in the session line.
 pub const SCHEMA: u32 = 1;
@@ -251,6 +253,8 @@ pub struct Transition {
     pub bucket: Option<State>,
     /// The socket's pending error (an errno name such as ECONNRESET); null when there is none.
     pub error: Option<Cow<'static, str>>,
+    #[serde(flatten)]
+    pub backlog: Backlog,
 }
 
 /// An accept() returned.
@@ -262,6 +266,15 @@ pub struct Accept {
     pub subject: Subject,
     /// The listener's `conn`; null when the listener could not be found.
     pub listener: Option<u64>,
+    /// When the connection became ESTABLISHED, in CLOCK_MONOTONIC nanoseconds; null when that was
+    /// not seen, or not yet.
+    pub established_mono_ns: Option<u64>,
+    /// `conn` of its other end, when that is on this host too; null when not known.
+    pub peer_conn: Option<u64>,
+    /// When that end, the client's, entered SYN_SENT: when connect() was called.
+    pub peer_syn_mono_ns: Option<u64>,
+    /// When that end became ESTABLISHED: the moment from which its connect() can return.
+    pub peer_established_mono_ns: Option<u64>,
     /// When accept() was called, in CLOCK_MONOTONIC nanoseconds; null when that was not seen.
     pub called_mono_ns: Option<u64>,
     /// From the call to the return, in nanoseconds; null when the call was not seen.
@@ -365,6 +378,15 @@ pub struct Connection {
     pub peer_conn: Option<u64>,
     /// When that became ESTABLISHED: for a client, the moment from which connect() can return.
     pub peer_established_mono_ns: Option<u64>,
+    /// How often a segment of it, a SYN or the handshake's final ACK, met a full queue of the
+    /// listener and was dropped; null when no hook can show that, and for a client whose other
+    /// end is not known.
+    pub overflows: Option<u32>,
+    /// When one first did, in CLOCK_MONOTONIC nanoseconds.
+    pub first_overflow_mono_ns: Option<u64>,
+    /// For a client whose segments met a full queue: what that did to it, in a sentence; else
+    /// null. A server's `reason` says it.
+    pub explanation: Option<String>,
     /// The state in which the kernel keeps it after its socket is gone, FIN_WAIT2 or TIME_WAIT;
     /// null when in none, or when that is not known.
     pub bucket: Option<State>,

@@ -25,19 +25,21 @@ impl Order {
         self.held.push(event);
     }
 
-    /// Releases, in order of time, the events up to `until_ns`. Equal times keep the order of
-    /// arrival.
-    pub fn release(&mut self, until_ns: u64, mut take: impl FnMut(&Event)) {
+    /// Releases, in order of time, the events up to `until_ns`, each with those that are known to
+    /// come after it. Equal times keep the order of arrival.
+    pub fn release(&mut self, until_ns: u64, mut take: impl FnMut(&Event, &[Event])) {
         // The sort is stable and made for nearly sorted input.
         self.held.sort_by_key(|event| event.mono_ns);
         let due = self.held.partition_point(|event| event.mono_ns <= until_ns);
-        for event in self.held.drain(..due) {
+        for index in 0..due {
+            let event = &self.held[index];
             if event.mono_ns < self.released_ns {
                 self.late += 1;
             }
             self.released_ns = self.released_ns.max(event.mono_ns);
-            take(&event);
+            take(event, &self.held[index + 1..]);
         }
+        self.held.drain(..due);
     }
 
     /// Events that came after a later one had been released: the hold-back was too short for
@@ -81,13 +83,15 @@ mod tests {
                 uid: 0,
                 err: None,
                 stats: None,
+                listen: None,
+                no_fast_open: false,
             }),
         }
     }
 
     fn released(order: &mut Order, until_ns: u64) -> Vec<(u64, u16)> {
         let mut times = vec![];
-        order.release(until_ns, |event| times.push((event.mono_ns, event.cpu)));
+        order.release(until_ns, |event, _| times.push((event.mono_ns, event.cpu)));
         times
     }
 
@@ -101,6 +105,19 @@ mod tests {
         order.push(at(35, 1));
         assert_eq!(released(&mut order, u64::MAX), [(35, 1), (40, 0)]);
         assert_eq!(order.late(), 0);
+    }
+
+    #[test]
+    fn each_is_released_with_those_after_it() {
+        let mut order = Order::default();
+        for time in [10, 30, 20] {
+            order.push(at(time, 0));
+        }
+        let mut after = vec![];
+        order.release(20, |_, later| {
+            after.push(later.iter().map(|it| it.mono_ns).collect::<Vec<_>>());
+        });
+        assert_eq!(after, [vec![20, 30], vec![30]]);
     }
 
     #[test]

@@ -238,9 +238,14 @@ impl Pipeline {
     fn release(&mut self, until_ns: u64) {
         let mut lines = std::mem::take(&mut self.lines);
         let mut order = std::mem::take(&mut self.order);
-        order.release(until_ns, |event| {
+        order.release(until_ns, |event, later| {
             if self.remaining == Some(0) || event.mono_ns > self.ended_ns {
                 return;
+            }
+            // A trace that may end at any event does not know what comes.
+            if self.remaining.is_none() {
+                let until = later.partition_point(|it| it.mono_ns <= self.ended_ns);
+                self.correlator.foresee(event, &later[..until]);
             }
             self.correlator.event(event, &mut lines);
             for line in lines.drain(..) {

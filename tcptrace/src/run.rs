@@ -21,7 +21,7 @@ use crate::command::{self, Command, Running};
 use crate::depth::Depth;
 use crate::event::Hook;
 use crate::exit;
-use crate::fields::{HookCount, Lost, SCHEMA, Session};
+use crate::fields::{HookCount, Lost, SCHEMA, Session, Why};
 use crate::filter::Filter;
 use crate::pipeline::{self, Feedback, Message, Outcome, Output};
 use crate::sink::text::{Style, Zone};
@@ -334,15 +334,20 @@ impl Tracing {
             if missed(&count) > missed(told) {
                 let _ = self.sender.send(Message::Missed).await;
             }
-            let fresh = count.lost.saturating_sub(told.lost);
+            let calls = count.lost_calls.saturating_sub(told.lost_calls);
+            // The counters are not read at one moment, so a call may be counted as one only.
+            let records = count.lost.saturating_sub(told.lost + calls);
             *told = count;
-            if fresh > 0 {
-                let lost = Lost {
-                    mono_ns: mono_now_ns(),
-                    hook,
-                    count: fresh,
-                };
-                let _ = self.sender.send(Message::Lost(lost)).await;
+            for (why, count) in [(Why::RingBufferFull, records), (Why::TooManyCalls, calls)] {
+                if count > 0 {
+                    let lost = Lost {
+                        mono_ns: mono_now_ns(),
+                        hook,
+                        why,
+                        count,
+                    };
+                    let _ = self.sender.send(Message::Lost(lost)).await;
+                }
             }
         }
         Ok(())

@@ -23,4 +23,14 @@ fn both_ends_know_each_other() {
     // connect() could return before the server had its connection, let alone accept()ed it.
     let connected = server.num("peer_established_mono_ns");
     assert!(connected < server.num("established_mono_ns"));
+
+    // All that in one line, when accept() returns.
+    let accept = trace.accept();
+    accept.shows(&[
+        ("peer_conn", &client["conn"]),
+        ("peer_syn_mono_ns", &client["syn_mono_ns"]),
+        ("peer_established_mono_ns", &connected),
+        ("established_mono_ns", &server["established_mono_ns"]),
+    ]);
+    assert!(accept.num("peer_syn_mono_ns") < connected);
 }

@@ -261,8 +261,10 @@ fn a_syn_that_finds_the_accept_queue_full_is_an_event() {
     let (listener, clients) = full_queue(&tracer, port);
     let third = begin_to_connect(port);
     let third_port = port_of_socket(&third);
-    // Its SYN comes again after a second.
-    std::thread::sleep(Duration::from_millis(1_300));
+    // It is sent again after a second.
+    tracer.wait_for(1, "the SYN to be sent again", |line| {
+        line.is("retransmit") && line["lport"] == third_port
+    });
     drop((third, clients, listener));
     tracer.wait_for_ends(5);
     let trace = tracer.stop();
@@ -291,6 +293,67 @@ fn a_syn_that_finds_the_accept_queue_full_is_an_event() {
             ("aborted", &false),
         ]);
     }
+    let mut clients = trace.connections("client");
+    clients.retain(|line| line["lport"] == third_port);
+    let n = trace.own("overflow").count();
+    clients[0].shows(&[("overflows", &n), ("ended", &"given_up")]);
+    let told = clients[0].text("explanation");
+    let listener = trace.listen().num("conn");
+    let met = format!("its SYN met a full accept queue of #{listener} (2 queued, limit 1)");
+    assert!(
+        told.starts_with(&met) && told.contains("SYN_SENT lasted"),
+        "{told}"
+    );
+}
+
+/// A client whose SYN is dropped, and that is answered when there is room.
+#[test]
+fn a_syn_that_found_the_queue_full_is_told_where_it_is_answered_at_last() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let tracer = lab.trace();
+    let (listener, clients) = full_queue(&tracer, port);
+    let third = begin_to_connect(port);
+    let third_port = port_of_socket(&third);
+    let accepted = accept(&listener);
+    tracer.wait_for(1, "the third to be ESTABLISHED", |line| {
+        line.is("transition")
+            && line["side"] == "server"
+            && line["newstate"] == "ESTABLISHED"
+            && line["rport"] == third_port
+    });
+    drop((third, clients, accepted, listener));
+    tracer.wait_for_ends(6);
+    let trace = tracer.stop();
+
+    let server = trace.server_of(third_port);
+    let mut clients = trace.connections("client");
+    clients.retain(|line| line["lport"] == third_port);
+    if !sees_overflows(&trace) {
+        for line in [server, clients[0]] {
+            line.shows(&[("overflows", &NULL), ("explanation", &NULL)]);
+        }
+        return;
+    }
+    let first = trace.own("overflow").next().expect("an overflow line");
+    for line in [server, clients[0]] {
+        line.shows(&[("first_overflow_mono_ns", &first["mono_ns"])]);
+        assert!(line.num("overflows") >= 1, "{line}");
+    }
+    let waited = clients[0].num("handshake_ns");
+    assert!(waited >= 900_000_000, "{waited}");
+    assert!(
+        server
+            .text("reason")
+            .contains("earlier, but met a full accept queue (2 queued, limit 1)"),
+        "{server}"
+    );
+    assert!(
+        server.text("evidence").ends_with("listen_overflow"),
+        "{server}"
+    );
+    let told = clients[0].text("explanation");
+    assert!(told.contains("so SYN_SENT lasted 1."), "{told}");
 }
 
 /// A connection whose final ACK finds the accept queue full: it waits half-open for its data, as
@@ -340,8 +403,25 @@ fn ack_meets_a_full_queue(abort: bool) {
         ("listener", &trace.listen()["conn"]),
     ]);
     assert!(first.num("mono_ns") < closed);
+    let mut client = trace.connections("client");
+    client.retain(|line| line["lport"] == late_port);
     let unfinished = trace.server_of(late_port);
+    client[0].shows(&[("overflows", &overflows.len())]);
+    assert!(
+        client[0]
+            .text("explanation")
+            .starts_with("its final ACK met a full accept queue of #"),
+        "{}",
+        client[0]
+    );
     unfinished.shows(&[
+        ("overflows", &overflows.len()),
+        ("first_overflow_mono_ns", &first["mono_ns"]),
+        ("peer_conn", &client[0]["conn"]),
+        (
+            "peer_established_mono_ns",
+            &client[0]["established_mono_ns"],
+        ),
         ("conn", &first["conn"]),
         ("verdict", &"unfinished"),
         ("established_mono_ns", &NULL),

@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use io_uring::squeue::{self, Flags};
 use io_uring::{IoUring, opcode, types};
 use tests::task::{pid, tid};
+use tests::trace::NULL;
 use tests::traffic::*;
 use tests::{Lab, Trace};
 
@@ -136,4 +137,35 @@ fn an_accept_that_waits_in_io_uring_gives_one_connection() {
     trace
         .server()
         .shows(&[("tid", &tid()), ("complete", &true)]);
+}
+
+/// listen() by io_uring (Linux 6.11) is in no listen() system call: what it asked for is unknown,
+/// and nothing else is taken for it.
+#[test]
+fn a_listener_made_by_io_uring_was_asked_for_nobody_knows_what() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let Some(mut ring) = ring() else { return };
+    let tracer = lab.trace();
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let addr: std::net::SocketAddr = (LOOPBACK, port).into();
+    socket.bind(&addr.into()).unwrap();
+    let listen = opcode::Listen::new(types::Fd(socket.as_raw_fd()), 7).build();
+    submit(&mut ring, &listen);
+    ring.submit_and_wait(1).expect("io_uring_enter");
+    let result = ring.completion().next().expect("a completion").result();
+    if result == -libc::EINVAL {
+        return eprintln!("skipped: this kernel's io_uring cannot listen");
+    }
+    assert_eq!(result, 0);
+    drop(socket);
+    tracer.wait_for(1, "the listener to close", |line| {
+        line.is("transition") && line["oldstate"] == "LISTEN"
+    });
+    let trace = tracer.stop();
+    trace.listen().shows(&[
+        ("backlog_max", &7),
+        ("backlog_asked", &NULL),
+        ("backlog_clipped", &NULL),
+    ]);
 }

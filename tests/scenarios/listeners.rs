@@ -9,8 +9,9 @@ use std::process::{Child, Stdio};
 
 use socket2::SockRef;
 use tests::task::{join, spawn};
+use tests::trace::NULL;
 use tests::traffic::*;
-use tests::{Lab, eventually, run};
+use tests::{Lab, Trace, eventually, run};
 
 #[test]
 fn each_accept_names_its_own_listener_of_a_shared_port() {
@@ -151,4 +152,71 @@ fn a_socket_belongs_to_the_user_who_made_it() {
     child[0].shows(&[("uid", &USER)]);
     // The acceptor's from accept() on.
     trace.server().shows(&[("uid", &0)]);
+}
+
+/// What listen() is called with can be told from Linux 5.15 on.
+fn tells_what_was_asked(trace: &Trace) -> bool {
+    !trace.session().text("kernel").starts_with("5.10.")
+}
+
+#[test]
+fn a_backlog_is_what_was_asked_for_unless_it_is_clipped() {
+    const SOMAXCONN: u32 = 16;
+    let lab = Lab::new();
+    std::fs::write("/proc/sys/net/core/somaxconn", SOMAXCONN.to_string()).expect("a sysctl");
+    let tracer = lab.trace();
+    let asked = [
+        (4, 4, false),
+        (16, 16, false),
+        (1000, 16, true),
+        (-1, 16, true),
+    ];
+    let ports = asked.map(|(backlog, ..)| {
+        let port = lab.port();
+        drop(listen_at((LOOPBACK, port).into(), backlog));
+        port
+    });
+    tracer.wait_for(asked.len(), "the listeners to close", |line| {
+        line.is("transition") && line["oldstate"] == "LISTEN"
+    });
+    let trace = tracer.stop();
+
+    let known = tells_what_was_asked(&trace);
+    for ((listen, port), (backlog, in_force, clipped)) in
+        trace.listens().into_iter().zip(ports).zip(asked)
+    {
+        for line in [listen, &trace.listener_summary(port)] {
+            line.shows(&[
+                ("backlog_max", &in_force),
+                ("somaxconn", &SOMAXCONN),
+                ("backlog_asked", &known.then_some(backlog)),
+                ("backlog_clipped", &known.then_some(clipped)),
+            ]);
+        }
+    }
+    let closed = trace
+        .own("transition")
+        .find(|line| line["oldstate"] == "LISTEN")
+        .expect("the end of a listener");
+    closed.shows(&[("backlog_max", &NULL), ("somaxconn", &NULL)]);
+}
+
+/// listen() again changes the limit without a change of state: what it asked for nobody sees.
+#[test]
+fn listen_again_is_seen_by_the_limit_alone() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let tracer = lab.trace();
+    let listener = listen_at((LOOPBACK, port).into(), 4);
+    // SAFETY: a listening descriptor.
+    assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 9) }, 0);
+    let client = connect(port);
+    close(client, accept(&listener).stream);
+    tracer.wait_for_ends(2);
+    let trace = tracer.stop();
+
+    let listen = trace.listen();
+    assert!(listen.maybe("backlog_asked").is_none_or(|asked| asked == 4));
+    let summary = trace.listener_summary(port);
+    summary.shows(&[("backlog_max", &9), ("backlog_asked", &NULL)]);
 }

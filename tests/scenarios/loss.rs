@@ -29,6 +29,10 @@ fn what_is_lost_is_counted_and_what_was_open_is_incomplete() {
     tracer.wait_for_line("the loss to be told", |line| line.is("lost"));
     let trace = tracer.stop_lossy();
 
+    let lost = |line: &&tests::Line| line.is("lost");
+    for line in trace.lines.iter().filter(lost) {
+        line.shows(&[("why", &"ring_buffer_full")]);
+    }
     // That the balance is right and the `lost` lines agree with it is checked for every trace.
     let states = &trace.summary()["hooks"]["inet_sock_set_state"];
     assert!(states["lost"].as_u64() > Some(CLIENTS as u64), "{states}");
@@ -85,7 +89,7 @@ fn an_accept_that_cannot_be_remembered_is_counted() {
         wait_until_in_accept(*tid);
     }
     tracer.wait_for_line("the loss to be told", |line| {
-        line.is("lost") && line["hook"] == "inet_csk_accept"
+        line.is("lost") && line["hook"] == "inet_csk_accept" && line["why"] == "too_many_calls"
     });
     let clients: Vec<_> = (0..THREADS).map(|_| connect(port)).collect();
     acceptors.into_iter().for_each(|(_, it)| drop(join(it)));
@@ -95,8 +99,10 @@ fn an_accept_that_cannot_be_remembered_is_counted() {
     tracer.wait_for_ends(2 * THREADS + 2);
     let trace = tracer.stop_lossy();
 
-    let lost = trace.summary()["hooks"]["inet_csk_accept"]["lost"].as_u64();
+    let balance = &trace.summary()["hooks"]["inet_csk_accept"];
+    let lost = balance["lost"].as_u64();
     assert!(lost >= Some((THREADS - ROOM) as u64), "{lost:?}");
+    assert_eq!(balance["lost"], balance["lost_calls"], "{balance}");
     let accepts = trace.accepts();
     assert_eq!(accepts.len(), THREADS + 1, "each is told, and once");
     let unknown: Vec<_> = accepts

@@ -66,6 +66,24 @@ fn lines_go_to_a_file_beside_the_text() {
         assert!(verdict.contains(&format!(":{part}")), "{verdict}");
     }
     assert!(verdict.contains("accept()"), "{verdict}");
+
+    let both_ends = ended
+        .stdout
+        .lines()
+        .find_map(|line| line.split_once("both ends: "));
+    let (_, both_ends) = both_ends.unwrap_or_else(|| panic!("both ends in {}", ended.stdout));
+    let order = [
+        "connect() called 0",
+        "client #",
+        "server ESTABLISHED +",
+        "accept() called +",
+        "returned +",
+    ];
+    let steps: Vec<&str> = both_ends.split(", ").collect();
+    assert_eq!(steps.len(), order.len(), "{both_ends}");
+    for (step, begins) in steps.iter().zip(order) {
+        assert!(step.starts_with(begins), "{both_ends}");
+    }
 }
 
 #[test]

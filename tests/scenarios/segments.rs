@@ -105,11 +105,19 @@ fn a_handshake_is_three_segments_each_sent_and_received() {
     assert!(at("received . 1 1") <= entered(&trace, "server", "ESTABLISHED"));
     assert!(entered(&trace, "client", "FIN_WAIT1") <= at("sent F. 1 1"));
     assert!(at("received F. 1 1") <= entered(&trace, "server", "CLOSE_WAIT"));
+    let is_seen = !trace.session()["hooks"]["request_sock"].is_null();
     server.shows(&[
-        ("syn_mono_ns", &at("received S 0 -")),
-        ("syn_source", &"segment"),
+        (
+            "syn_source",
+            &if is_seen { "request_sock" } else { "segment" },
+        ),
         ("complete", &true),
     ]);
+    if is_seen {
+        assert!(at("received S 0 -") <= server.num("syn_mono_ns"));
+    } else {
+        server.shows(&[("syn_mono_ns", &at("received S 0 -"))]);
+    }
 
     // The sender's own end is the source, the receiver's the destination.
     segment(&trace, "sent S 0 -").shows(&[
@@ -123,12 +131,24 @@ fn a_handshake_is_three_segments_each_sent_and_received() {
         ("len", &0),
         ("ifindex", &1),
     ]);
-    segment(&trace, "received S 0 -").shows(&[
-        ("conn", &NULL),
-        ("lport", &port),
-        ("rport", &client_port),
-        ("pid", &NULL),
-    ]);
+    segment(&trace, "received S 0 -").shows(&[("lport", &port), ("rport", &client_port)]);
+    // The server's end of the handshake comes before its connection begins, whose number it has
+    // all the same: where the request is seen, and else where the birth follows at once and says
+    // with whom.
+    let born = &trace.transitions(&server["conn"])[0];
+    for (like, is_sure) in [
+        ("received S 0 -", is_seen),
+        ("sent S. 0 1", is_seen),
+        ("received . 1 1", is_seen || !born["rport"].is_null()),
+    ] {
+        let line = segment(&trace, like);
+        let conn = &line["conn"];
+        assert!(
+            *conn == server["conn"] || conn.is_null() && !is_sure,
+            "{line}"
+        );
+        assert!(conn.is_null() || line["pid_source"] == "presumed", "{line}");
+    }
     segment(&trace, "received S. 0 1").shows(&[("conn", &client["conn"])]);
     segment(&trace, "received F. 1 1").shows(&[("conn", &server["conn"]), ("side", &"server")]);
 }

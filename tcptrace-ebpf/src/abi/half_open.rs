@@ -17,6 +17,9 @@ pub struct Request {
     pub netns: u32,
     /// `icsk_accept_queue.qlen`: half-open requests of the listener.
     pub syn_queue_len: u32,
+    /// `tcp_request_sock.rcv_isn`: the SYN's sequence number.
+    pub isn: u32,
+    pub reserved: u32,
     /// Host order.
     pub lport: u16,
     /// Host order.
@@ -73,10 +76,12 @@ pub struct Overflow {
     pub lport: u16,
     /// Host order.
     pub rport: u16,
+    /// The SYN's sequence number; 0 for the final ACK.
+    pub isn: u32,
     /// [`overflow_flag`] bits.
     pub flags: u8,
     pub sections: u8,
-    pub reserved: [u8; 6],
+    pub reserved: u16,
 }
 
 /// Bits of [`Overflow::flags`].

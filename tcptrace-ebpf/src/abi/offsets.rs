@@ -31,9 +31,12 @@ macro_rules! for_each_offset {
             ICSK_QLEN = "inet_connection_sock.icsk_accept_queue.qlen";
             ICSK_DEFER_ACCEPT = "inet_connection_sock.icsk_accept_queue.rskq_defer_accept";
             REQ_NUM_RETRANS = "request_sock.num_retrans";
+            REQ_RCV_ISN = "tcp_request_sock.rcv_isn";
             REQ_SNT_SYNACK = "tcp_request_sock.snt_synack";
             NET_ABORT_ON_OVERFLOW = "net.ipv4.sysctl_tcp_abort_on_overflow";
             NET_SYNCOOKIES = "net.ipv4.sysctl_tcp_syncookies";
+            NET_FASTOPEN = "net.ipv4.sysctl_tcp_fastopen";
+            NET_SOMAXCONN = "net.core.sysctl_somaxconn";
             TCP_FASTOPEN_RSK = "tcp_sock.fastopen_rsk";
             TCP_BYTES_ACKED = "tcp_sock.bytes_acked";
             TCP_BYTES_RECEIVED = "tcp_sock.bytes_received";
@@ -54,7 +57,6 @@ macro_rules! for_each_offset {
             SKB_NETWORK_HEADER = "sk_buff.network_header";
             SKB_TRANSPORT_HEADER = "sk_buff.transport_header";
             SKB_DEV = "sk_buff.dev";
-            NET_DEVICE_NET = "net_device.nd_net.net";
             MPTCP_FIRST = "mptcp_sock.first";
             NET_INUM = "net.ns.inum";
             NET_COUNT = "net.count";
@@ -74,6 +76,7 @@ macro_rules! for_each_offset {
             PROTO_ACCEPT_ARG_ERR = "proto_accept_arg.err";
             REGS_ORIG_AX = "pt_regs.orig_ax";
             REGS_DI = "pt_regs.di";
+            REGS_SI = "pt_regs.si";
             SKB_DATA = "sk_buff.data";
             SKB_LEN = "sk_buff.len";
             SKB_PROTOCOL = "sk_buff.protocol";

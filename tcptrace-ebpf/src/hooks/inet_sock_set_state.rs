@@ -20,17 +20,18 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
 use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint, tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext, TracePointContext};
-use tcptrace_ebpf::abi::{Addrs6, SetState, Stats, Task, hook, kind, section, state_flag};
+use tcptrace_ebpf::abi::{Addrs6, Listen, SetState, Stats, Task, hook, kind, section, state_flag};
 
 use crate::emit::{current_task, emit};
 use crate::filter;
 use crate::lives;
 use crate::maps::{count, forget_told, remember_told};
 use crate::memory::{Direct, Memory, Probed};
-use crate::settings::{COOKIE_HELPER, TP_NEWSTATE, TP_OLDSTATE, TP_SKADDR};
+use crate::settings::{COOKIE_HELPER, NET_FASTOPEN, TP_NEWSTATE, TP_OLDSTATE, TP_SKADDR};
 use crate::sock::{
     SOCK_DEAD, SOCK_DONE, Sock, TCP_CLOSE, TCP_FIN_WAIT1, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT,
 };
+use crate::task;
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn state_btf(ctx: BtfTracePointContext) -> i32 {
@@ -130,6 +131,9 @@ fn carries_listeners_cookie(oldstate: u8, newstate: u8) -> bool {
     oldstate == TCP_LISTEN && newstate == TCP_SYN_RECV
 }
 
+/// `TFO_SERVER_ENABLE`, include/net/tcp.h
+const TFO_SERVER_ENABLE: u8 = 2;
+
 #[inline(always)]
 fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: u64) {
     count(hook::SET_STATE, |counters| counters.seen += 1);
@@ -164,6 +168,11 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: u64) {
             | flag(sk_flags & SOCK_DEAD != 0, state_flag::ORPHANED),
         sections: flag(owned, section::TASK),
     };
+    if (oldstate, newstate) == (TCP_LISTEN, TCP_SYN_RECV)
+        && sk.netns_setting(&NET_FASTOPEN) & TFO_SERVER_ENABLE == 0
+    {
+        payload.flags |= state_flag::NO_FAST_OPEN;
+    }
     if lives::wanted() {
         let told = if newstate == TCP_CLOSE {
             lives::end(&payload, ends.addrs.as_v6(), sk.stats())
@@ -174,7 +183,10 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: u64) {
             return;
         }
     }
-    if tells_by_figures(oldstate, newstate) {
+    if newstate == TCP_LISTEN {
+        payload.sections |= section::LISTEN;
+        with_listen(&payload, ends.addrs.as_v6(), owned, listen(sk));
+    } else if tells_by_figures(oldstate, newstate) {
         payload.sections |= section::STATS;
         with_stats(&payload, ends.addrs.as_v6(), owned, sk.stats());
     } else if ends.addrs.is_v4 {
@@ -222,5 +234,39 @@ fn with_stats(payload: &SetState, addrs: Addrs6, owned: bool, stats: Stats) {
     } else {
         let sections = Sections(addrs, stats);
         emit(hook::SET_STATE, kind::SET_STATE, payload, sections);
+    }
+}
+
+/// What the listener was asked for: nearly always the current task is in its listen().
+#[inline(always)]
+fn listen<M: Memory>(sk: Sock<M>) -> Listen {
+    let backlog = task::Task::current().backlog_of_listen();
+    Listen {
+        backlog: backlog.unwrap_or(0),
+        is_known: backlog.is_some().into(),
+        somaxconn: sk.somaxconn(),
+        reserved: 0,
+    }
+}
+
+#[inline(always)]
+fn with_listen(payload: &SetState, addrs: Addrs6, owned: bool, listen: Listen) {
+    #[repr(C)]
+    #[derive(Clone, Copy)]
+    struct Sections(Addrs6, Listen);
+    #[repr(C)]
+    #[derive(Clone, Copy)]
+    struct SectionsWithTask(Addrs6, Task, Listen);
+
+    if owned {
+        let sections = SectionsWithTask(addrs, current_task(), listen);
+        emit(hook::SET_STATE, kind::SET_STATE, payload, sections);
+    } else {
+        emit(
+            hook::SET_STATE,
+            kind::SET_STATE,
+            payload,
+            Sections(addrs, listen),
+        );
     }
 }

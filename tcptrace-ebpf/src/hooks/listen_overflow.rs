@@ -22,11 +22,10 @@ use tcptrace_ebpf::abi::{Overflow, hook, kind, overflow_flag, section};
 use crate::emit::emit;
 use crate::filter;
 use crate::maps::count;
-use crate::memory::{Memory, Probed};
-use crate::settings::{
-    NET_ABORT_ON_OVERFLOW, NET_SYNCOOKIES, SKB_HEAD, SKB_NETWORK_HEADER, SKB_TRANSPORT_HEADER,
-};
-use crate::sock::{Addrs, Ends, Sock};
+use crate::memory::Probed;
+use crate::settings::{NET_ABORT_ON_OVERFLOW, NET_SYNCOOKIES};
+use crate::skb::Skb;
+use crate::sock::{Ends, Sock};
 
 #[fentry(function = "tcp_conn_request")]
 pub fn overflow_syn_fentry(ctx: FEntryContext) -> i32 {
@@ -83,19 +82,16 @@ fn syn(sk: *const u8, skb: *const u8) {
     } else {
         return;
     };
-    // SAFETY: an sk_buff whose headers are set; the helper checks addresses.
-    let ends = unsafe {
-        let head: *const u8 = Probed::read(skb, &SKB_HEAD);
-        let network: u16 = Probed::read(skb, &SKB_NETWORK_HEADER);
-        let transport: u16 = Probed::read(skb, &SKB_TRANSPORT_HEADER);
-        let tcp = head.wrapping_add(transport.into());
-        Ends {
-            addrs: Addrs::of_segment(head.wrapping_add(network.into())),
-            lport: u16::from_be(Probed::read_at(tcp.wrapping_add(2))),
-            rport: u16::from_be(Probed::read_at(tcp)),
-        }
-    };
-    tell(sk, core::ptr::null(), &ends, len, flags);
+    let skb = Skb::<Probed>::new(skb);
+    let isn = u32::from_be(skb.tcp_header().seq);
+    tell(
+        sk,
+        core::ptr::null(),
+        &skb.receivers_ends(),
+        len,
+        isn,
+        flags,
+    );
 }
 
 /// The ACK's request stays; unless `tcp_abort_on_overflow` is set, which `tcp_check_req` asks:
@@ -110,11 +106,18 @@ fn ack(is_v4: bool, sk: *const u8, req: *const u8, unhash: *const u8) {
     }
     let aborts = !unhash.is_null() && sk.netns_setting(&NET_ABORT_ON_OVERFLOW) != 0;
     let flags = if aborts { overflow_flag::ABORTED } else { 0 };
-    tell(sk, req, &ends, sk.backlog_len(), flags);
+    tell(sk, req, &ends, sk.backlog_len(), 0, flags);
 }
 
 #[inline(always)]
-fn tell(listener: Sock<Probed>, req: *const u8, ends: &Ends, backlog_len: u32, flags: u8) {
+fn tell(
+    listener: Sock<Probed>,
+    req: *const u8,
+    ends: &Ends,
+    backlog_len: u32,
+    isn: u32,
+    flags: u8,
+) {
     const HOOK: u32 = hook::LISTEN_OVERFLOW;
     count(HOOK, |counters| counters.seen += 1);
     if !filter::passes(ends) {
@@ -129,9 +132,10 @@ fn tell(listener: Sock<Probed>, req: *const u8, ends: &Ends, backlog_len: u32, f
         backlog_max: listener.backlog_max(),
         lport: ends.lport,
         rport: ends.rport,
+        isn,
         flags,
         sections: 0,
-        reserved: [0; 6],
+        reserved: 0,
     };
     if ends.addrs.is_v4 {
         payload.sections = section::V4;

@@ -20,11 +20,9 @@ use tcptrace_ebpf::abi::{hook, request_flag, request_step};
 
 use crate::memory::{Memory, Probed};
 use crate::request::tell;
-use crate::settings::{REQ_SNT_SYNACK, SKB_HEAD, SKB_TRANSPORT_HEADER};
+use crate::settings::REQ_SNT_SYNACK;
+use crate::skb::{self, Skb};
 use crate::sock::Sock;
-
-/// RFC 9293 section 3.1: in byte 13 of the header.
-const TCP_FLAG_SYN: u8 = 0x02;
 
 #[fentry(function = "inet_csk_reqsk_queue_hash_add")]
 pub fn req_begin_fentry(ctx: FEntryContext) -> i32 {
@@ -92,18 +90,11 @@ fn begun(sk: *const u8, req: *const u8) {
 /// it is hashed (unless another CPU takes the same ACK, and is faster) and has sent a SYN-ACK; one
 /// that a SYN cookie has restored is neither (`cookie_v4_check`, net/ipv4/syncookies.c).
 #[inline(always)]
-fn cloning(sk: *const u8, req: *const u8, skb: *const u8) {
-    // SAFETY: a segment whose headers are set, and a struct tcp_request_sock.
-    let (tcp_flags, synack_us): (u8, u64) = unsafe {
-        let head: *const u8 = Probed::read(skb, &SKB_HEAD);
-        let transport: u16 = Probed::read(skb, &SKB_TRANSPORT_HEADER);
-        let tcp_flags = head.wrapping_add(usize::from(transport) + 13);
-        (
-            Probed::read_at(tcp_flags),
-            Probed::read(req, &REQ_SNT_SYNACK),
-        )
-    };
-    let step = if tcp_flags & TCP_FLAG_SYN != 0 {
+fn cloning(sk: *const u8, req: *const u8, segment: *const u8) {
+    let segment = Skb::<Probed>::new(segment).tcp_header();
+    // SAFETY: a struct tcp_request_sock.
+    let synack_us: u64 = unsafe { Probed::read(req, &REQ_SNT_SYNACK) };
+    let step = if segment.flags & skb::SYN != 0 {
         request_step::CLONING_FAST_OPEN
     } else if synack_us != 0 || Sock::<Probed>::new(req).is_hashed() {
         request_step::CLONING

@@ -53,14 +53,14 @@ pub fn segment_in_raw(ctx: RawTracePointContext) -> i32 {
 
 #[inline(always)]
 fn segment<M: Memory>(skb: Skb<M>, direction: u8) {
-    let Some(packet) = skb.tcp(direction == direction::OUT) else {
+    let Some(packet) = skb.packet(direction == direction::OUT) else {
         return;
     };
     let tcp = packet.tcp;
-    let dev: *const u8 = skb.dev();
-    // SAFETY: a packet's device, and the device's network namespace.
-    let (net, ifindex): (*const u8, u32) =
-        unsafe { (Probed::read(dev, &DEV_NET), Probed::read(dev, &DEV_IFINDEX)) };
+    let dev = skb.dev();
+    let net = skb::netns_of(dev);
+    // SAFETY: a packet's device.
+    let ifindex: u32 = unsafe { Probed::read(dev, &DEV_IFINDEX) };
     let flow = Flow {
         net: net as u64,
         source: packet.source.words(),

@@ -25,10 +25,9 @@ use crate::emit::emit;
 use crate::filter;
 use crate::maps::count;
 use crate::memory::{Memory, Probed};
-use crate::settings::{
-    NET_DEVICE_NET, NET_INUM, SKB_DEV, SKB_HEAD, SKB_NETWORK_HEADER, SKB_TRANSPORT_HEADER,
-};
-use crate::sock::{Addrs, Ends, Sock, TCP_LISTEN, TCP_NEW_SYN_RECV, TCP_TIME_WAIT};
+use crate::settings::NET_INUM;
+use crate::skb::{Skb, netns_of};
+use crate::sock::{Ends, Sock, TCP_LISTEN, TCP_NEW_SYN_RECV, TCP_TIME_WAIT};
 
 #[raw_tracepoint(tracepoint = "tcp_send_reset")]
 pub fn send_reset(ctx: RawTracePointContext) -> i32 {
@@ -61,11 +60,13 @@ fn sent(sk: *const u8, skb: *const u8, reason: u32) {
             write(sk, sk.ends(), sk.netns(), state, reason, true);
         }
     } else if !skb.is_null() {
-        let segment = Segment(skb);
+        let skb = Skb::<Probed>::new(skb);
+        // SAFETY: the network namespace of the device that it came in by.
+        let netns = unsafe { Probed::read(netns_of(skb.dev()), &NET_INUM) };
         write(
             Sock::null(),
-            segment.receivers_ends(),
-            segment.netns(),
+            skb.receivers_ends(),
+            netns,
             state,
             reason,
             true,
@@ -92,46 +93,4 @@ fn write(sk: Sock<Probed>, ends: Ends, netns: u32, state: u8, reason: u32, sent:
         reserved: 0,
     };
     emit(hook::TCP_RESET, kind::RESET, &payload, ends.addrs.as_v6());
-}
-
-/// A received `struct sk_buff`, its headers found.
-struct Segment(*const u8);
-
-impl Segment {
-    /// The receiver's own end is where the segment went to.
-    #[inline(always)]
-    fn receivers_ends(&self) -> Ends {
-        // SAFETY: offsets from BTF into the sk_buff; headers by RFC 791, 8200 and 9293. The
-        // helper checks every address.
-        unsafe {
-            let head: *const u8 = Probed::read(self.0, &SKB_HEAD);
-            let at = |offset: u16| head.wrapping_add(usize::from(offset));
-            let ip = at(Probed::read(self.0, &SKB_NETWORK_HEADER));
-            let tcp = at(Probed::read(self.0, &SKB_TRANSPORT_HEADER));
-            let [sport, dport]: [u16; 2] = Probed::read_at(tcp);
-            let addrs = if Probed::read_at::<u8>(ip) >> 4 == 4 {
-                let [source, target]: [u32; 2] = Probed::read_at(ip.wrapping_add(12));
-                Addrs::of_v4(target, source)
-            } else {
-                let [source, target]: [[u64; 2]; 2] = Probed::read_at(ip.wrapping_add(8));
-                Addrs::of_v6(target, source)
-            };
-            Ends {
-                addrs,
-                lport: u16::from_be(dport),
-                rport: u16::from_be(sport),
-            }
-        }
-    }
-
-    /// Inode of the namespace of the device that it came in by.
-    #[inline(always)]
-    fn netns(&self) -> u32 {
-        // SAFETY: `skb->dev` of a received segment, and its `struct net`; the helper checks.
-        unsafe {
-            let device: *const u8 = Probed::read(self.0, &SKB_DEV);
-            let net: *const u8 = Probed::read(device, &NET_DEVICE_NET);
-            Probed::read(net, &NET_INUM)
-        }
-    }
 }

@@ -171,7 +171,7 @@ impl Capture {
     /// rest is left to the one who receives.
     pub fn counters(&self) -> anyhow::Result<Vec<(Hook, HookCount)>> {
         let map = self.ebpf.map("COUNTERS").ok_or_else(no_map)?;
-        let rows: PerCpuArray<&MapData, [u64; 5]> = PerCpuArray::try_from(map)?;
+        let rows: PerCpuArray<&MapData, [u64; 6]> = PerCpuArray::try_from(map)?;
         let mut counts = vec![];
         for attached in &self.hooks {
             let mut count = HookCount::default();
@@ -183,6 +183,7 @@ impl Capture {
                 count.seen += counters.seen;
                 count.filtered += counters.filtered;
                 count.lost += counters.lost;
+                count.lost_calls += counters.lost_calls;
                 made_up += counters.made_up;
                 count.emitted += counters.tallied;
             }

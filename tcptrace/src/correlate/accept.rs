@@ -80,10 +80,9 @@ impl Correlator {
         self.segments
             .bind(event.mono_ns, child.sk, &connection.socket);
         if let Some(id) = connection.listener {
-            // Of a listener that began before the trace this is the first that is known.
-            let listener = self.listeners.get_mut(id);
-            listener.backlog_max = Some(accept.backlog_max);
-            let owner = &mut listener.socket.owner;
+            self.listeners.limited(id, accept.backlog_max);
+            // Of a listener that began before the trace this may be the first that is known.
+            let owner = &mut self.listeners.get_mut(id).socket.owner;
             *owner = owner.or(connection.socket.owner);
         }
 
@@ -94,7 +93,12 @@ impl Correlator {
             .judge_at_accept(&self.end_at(event.mono_ns, false))
             .map(|judgement| (judgement.verdict, judgement.reason))
             .unzip();
+        let peer = connection.peer;
         out.push(Line::Accept(fields::Accept {
+            established_mono_ns: connection.established_ns(),
+            peer_conn: peer.map(|peer| peer.conn),
+            peer_syn_mono_ns: peer.and_then(|peer| peer.syn_ns),
+            peer_established_mono_ns: peer.map(|peer| peer.established_ns),
             accept_queue_ns: queue_ns,
             verdict,
             reason,
@@ -192,6 +196,10 @@ fn accept_line(
         mono_ns: event.mono_ns,
         subject,
         listener,
+        established_mono_ns: None,
+        peer_conn: None,
+        peer_syn_mono_ns: None,
+        peer_established_mono_ns: None,
         called_mono_ns,
         blocked_ns: called_mono_ns.and_then(|called| event.mono_ns.checked_sub(called)),
         accept_queue_ns: None,

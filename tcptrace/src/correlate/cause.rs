@@ -6,7 +6,7 @@
 
 use crate::errno;
 use crate::event::{Context, SetState, State};
-use crate::fields::{BucketEnd, Cause, HalfOpenEnd};
+use crate::fields::{BucketEnd, Cause, HalfOpenEnd, Transition};
 
 /// A cause, the kernel function that acts on it (Linux 6.12), and where RFC 9293 has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,15 @@ pub(super) struct Why {
     pub function: &'static str,
     /// Section of RFC 9293.
     pub rfc: &'static str,
+}
+
+impl Why {
+    /// Into the line of a transition.
+    pub fn write(self, line: &mut Transition) {
+        line.cause = Some(self.cause);
+        line.function = Some(self.function);
+        line.rfc9293 = Some(self.rfc);
+    }
 }
 
 const fn why(cause: Cause, function: &'static str, rfc: &'static str) -> Option<Why> {
@@ -42,8 +51,9 @@ pub(super) fn cause(change: &SetState, was_orphaned: bool) -> Option<Why> {
             "tcp_rcv_synsent_state_process",
             "3.10.7.3",
         ),
-        // Not the SYN: the kernel makes the socket when the handshake's last segment is there,
-        // except for Fast Open, where it is made at the SYN.
+        // The kernel makes the socket when the handshake's last segment is there, except for Fast
+        // Open, where it is made at the SYN.
+        (Listen, SynRecv) if change.no_fast_open => birth(change, Cause::AckReceived),
         (Listen, SynRecv) => None,
         (SynRecv, Established) => why(Cause::AckReceived, "tcp_rcv_state_process", SEGMENT),
         (Established | SynRecv, CloseWait) | (FinWait1, Closing) => {
@@ -56,6 +66,15 @@ pub(super) fn cause(change: &SetState, was_orphaned: bool) -> Option<Why> {
         (Listen, Close) => why(Cause::Close, "inet_csk_listen_stop", CLOSE_CALL),
         (_, Close) => end(change, was_orphaned),
         _ => None,
+    }
+}
+
+/// Why a listener's child was born: by the final ACK, or by a SYN with Fast Open.
+pub(super) fn birth(change: &SetState, cause: Cause) -> Option<Why> {
+    match (cause, change.tuple.family()) {
+        (Cause::SynReceived, _) => why(cause, "tcp_try_fastopen", "3.10.7.2"),
+        (_, 4) => why(cause, "tcp_v4_syn_recv_sock", SEGMENT),
+        (..) => why(cause, "tcp_v6_syn_recv_sock", SEGMENT),
     }
 }
 
@@ -157,7 +176,7 @@ fn failure(errno: &str, change: &SetState) -> Option<Why> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::correlate::tests::{client, listener, server};
+    use crate::correlate::tests::{child, client, listener, server};
     use State::*;
 
     fn of(change: &SetState) -> Option<Cause> {
@@ -184,6 +203,20 @@ mod tests {
         ] {
             assert_eq!(ended(from, errno), expected, "{from} {errno}");
         }
+    }
+
+    /// Fast Open would let a SYN make the child; without it only the ACK can.
+    #[test]
+    fn a_birth_without_fast_open_is_the_acks() {
+        let birth = child(2).enters(Listen, SynRecv);
+        assert_eq!(of(&birth), None);
+        let sure = SetState {
+            no_fast_open: true,
+            ..birth
+        };
+        let why = cause(&sure, false).unwrap();
+        assert_eq!(why.cause, Cause::AckReceived);
+        assert_eq!((why.function, why.rfc), ("tcp_v4_syn_recv_sock", SEGMENT));
     }
 
     #[test]

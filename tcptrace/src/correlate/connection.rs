@@ -1,6 +1,7 @@
 //! One connection's life: it takes the events of its socket and becomes a `connection` line.
 
 use super::accept::{Child, called_ns};
+use super::cause;
 use super::ending::Ending;
 use super::listener::ListenerId;
 use super::peers::Peer;
@@ -9,7 +10,7 @@ use super::socket::{Owner, Socket};
 use super::verdict::{self, Accepted, Facts, Fate, Gap, Judgement};
 use crate::errno;
 use crate::event::{self, Called, Context, Event, Found, SetState, State};
-use crate::fields::{self, PidSource, Side, Source, Transition};
+use crate::fields::{self, Cause, PidSource, Side, Source, Transition};
 
 pub(super) struct Connection {
     pub socket: Socket,
@@ -22,6 +23,8 @@ pub(super) struct Connection {
     /// It began before the trace, or its birth was lost.
     birth_unseen: bool,
     pub handshake: Handshake,
+    /// The segment that made a server's socket, where what it was made from is known.
+    pub born_by: Option<Cause>,
     established_ns: Option<u64>,
     accepted: Option<Accepted>,
     closed_ns: Option<u64>,
@@ -56,6 +59,9 @@ pub(super) struct End {
     pub missed: bool,
     /// The accept queue that it can have been in does not exist any more.
     pub listener_closed: bool,
+    pub sees_overflows: bool,
+    /// When dropped SYNs were forgotten, see [`super::overflow::RefusedSyns`].
+    pub forgot_syns_ns: Option<u64>,
 }
 
 /// The side that a socket takes by being born in this transition; `None` when it is no birth.
@@ -130,6 +136,7 @@ impl Connection {
             losses,
             birth_unseen,
             handshake: Handshake::default(),
+            born_by: None,
             established_ns: None,
             accepted: None,
             closed_ns: None,
@@ -193,10 +200,14 @@ impl Connection {
         self.err = change.err;
         self.ending.transition(self.socket.side, change);
         self.untouched = false;
-        Transition {
-            bucket: self.bucket,
-            ..self.socket.transition(event, change)
+        let mut line = self.socket.transition(event, change);
+        line.bucket = self.bucket;
+        if birth(change) == Some(Side::Server)
+            && let Some(why) = self.born_by.and_then(|by| cause::birth(change, by))
+        {
+            why.write(&mut line);
         }
+        line
     }
 
     /// accept() returned it: from here on it is the acceptor's.
@@ -261,6 +272,11 @@ impl Connection {
         }
     }
 
+    /// When the kernel finished the handshake, CLOCK_MONOTONIC in nanoseconds.
+    pub fn established_ns(&self) -> Option<u64> {
+        self.established_ns
+    }
+
     /// ESTABLISHED to the return of accept(), in nanoseconds; 0 when accept() came first.
     pub fn accept_queue_ns(&self) -> Option<u64> {
         let accepted = self.accepted?;
@@ -304,6 +320,9 @@ impl Connection {
             state: self.socket.state,
             peer_conn: self.peer.map(|peer| peer.conn),
             peer_established_mono_ns: self.peer.map(|peer| peer.established_ns),
+            overflows: self.overflows(end),
+            first_overflow_mono_ns: self.handshake.refused.first_ns(),
+            explanation: self.explanation(end),
             bucket: self.bucket,
             error: self.err.map(errno::name),
             ending: self.ending.fields(self.socket.side),
@@ -311,8 +330,49 @@ impl Connection {
         }
     }
 
+    /// How often one of its segments met a full queue. Of a client that only its other end can
+    /// tell, which must be on this host.
+    fn overflows(&self, end: &End) -> Option<u32> {
+        let can_know = self.is_server() || self.peer.is_some();
+        let times = self.handshake.overflows(end)?;
+        (can_know || times > 0).then_some(times)
+    }
+
+    /// What a full queue did to a client.
+    fn explanation(&self, end: &End) -> Option<String> {
+        let (syn_ns, _) = self.handshake.syn?;
+        if self.socket.side != Some(Side::Client) {
+            return None;
+        }
+        let left_ns = self.established_ns.or(self.closed_ns);
+        let waited_ns = left_ns.unwrap_or(end.mono_ns).checked_sub(syn_ns);
+        let late_ns = self
+            .peer
+            .zip(self.established_ns)
+            .and_then(|(peer, own_ns)| peer.established_ns.checked_sub(own_ns));
+        self.handshake.refused.of_client(waited_ns, late_ns)
+    }
+
     /// What is known so far, taking `end` for the end.
     fn judge(&self, end: &End) -> Judgement {
+        let judgement = self.judge_handshake(end);
+        let refused = &self.handshake.refused;
+        if refused.times() == 0 {
+            return judgement;
+        }
+        let until_ns = self.established_ns.unwrap_or(end.mono_ns);
+        let retransmits = self.handshake.synack_retransmits;
+        let more = refused.of_server(until_ns, retransmits);
+        let evidence = judgement.evidence.into_iter().collect::<Vec<_>>();
+        let evidence = [evidence, vec!["listen_overflow".to_owned()]].concat();
+        Judgement {
+            reason: judgement.reason + &more,
+            evidence: Some(evidence.join(", ")),
+            ..judgement
+        }
+    }
+
+    fn judge_handshake(&self, end: &End) -> Judgement {
         verdict::judge(&Facts {
             attached_ns: end.attached_ns,
             established_ns: self.established_ns,

@@ -45,7 +45,8 @@ impl Correlator {
         self.vacate(found.sk, event.mono_ns, out);
         let socket = self.socket_found(found, Some(Side::Listener));
         out.push(preexisting(event, found, &socket));
-        self.listeners.open(found.sk, socket, None);
+        let id = self.listeners.open(found.sk, socket, None);
+        self.listeners.limited(id, found.backlog_max);
     }
 
     fn connection_found(&mut self, event: &Event, found: &Found, out: &mut Vec<Line>) {

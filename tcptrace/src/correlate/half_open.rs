@@ -3,11 +3,13 @@
 use super::cause::{self, Why};
 use super::connection::End;
 use super::listener::ListenerId;
+use super::overflow::Times;
+use super::peers::Peer;
 use super::request::Handshake;
 use super::socket::{Owner, Socket};
 use crate::event::{Context, Event, State, Tuple};
 use crate::fields::{
-    self, Ending, HalfOpenEnd, PidSource, Side, Source, Subject, Transition, Verdict,
+    self, Backlog, Ending, HalfOpenEnd, PidSource, Side, Source, Subject, Transition, Verdict,
 };
 
 pub(super) struct HalfOpen {
@@ -16,10 +18,12 @@ pub(super) struct HalfOpen {
     pub handshake: Handshake,
     /// How often loss had been noticed when the trace met it.
     losses: u64,
-    /// ACKs that met a full accept queue.
-    pub overflows: u32,
-    /// One of them was answered with a RST.
+    /// An ACK that met a full accept queue was answered with a RST.
     pub aborted: bool,
+    /// Its client, which has become ESTABLISHED on this host.
+    pub peer: Option<Peer>,
+    /// It is over, and nobody has seen how.
+    is_gone: bool,
     end: Option<(u64, HalfOpenEnd)>,
     /// A line has named it.
     pub told: bool,
@@ -49,11 +53,20 @@ impl HalfOpen {
             listener,
             handshake,
             losses,
-            overflows: 0,
             aborted: false,
+            peer: None,
+            is_gone: false,
             end: None,
             told: false,
             child: None,
+        }
+    }
+
+    /// Something else is in its place.
+    pub fn gone(self) -> HalfOpen {
+        HalfOpen {
+            is_gone: true,
+            ..self
         }
     }
 
@@ -107,6 +120,7 @@ impl HalfOpen {
             rfc9293: why.map(|why| why.rfc),
             bucket: None,
             error: None,
+            backlog: Backlog::default(),
         }
     }
 
@@ -115,7 +129,8 @@ impl HalfOpen {
     }
 
     /// Its line, when it is sure to have no child, or at the end of the trace.
-    pub fn line(&self, end: &End) -> fields::Connection {
+    /// `client`: its other end, if that is ESTABLISHED on this host.
+    pub fn line(&self, end: &End, client: Option<Peer>) -> fields::Connection {
         let began_before = self
             .handshake
             .syn
@@ -131,7 +146,7 @@ impl HalfOpen {
                 Verdict::Unknown,
                 "whether the handshake finished is not known: events were lost".to_owned(),
             ),
-            _ => (Verdict::Unfinished, self.reason()),
+            _ => (Verdict::Unfinished, self.reason(client)),
         };
         let closed_ns = self.end.map(|(ns, _)| ns);
         fields::Connection {
@@ -155,57 +170,69 @@ impl HalfOpen {
             backlog_max: None,
             verdict: Some(verdict),
             reason: Some(reason),
-            evidence: Some("request_sock NEW_SYN_RECV".to_owned()),
+            evidence: Some(self.evidence().to_owned()),
             state: self.socket.state,
             error: None,
-            peer_conn: None,
-            peer_established_mono_ns: None,
+            peer_conn: client.map(|peer| peer.conn),
+            peer_established_mono_ns: client.map(|peer| peer.established_ns),
+            overflows: self.handshake.overflows(end),
+            first_overflow_mono_ns: self.handshake.refused.first_ns(),
+            explanation: None,
             bucket: None,
             ending: Ending::default(),
             complete: !began_before && !lost && self.child.is_none(),
         }
     }
 
+    fn evidence(&self) -> &'static str {
+        match self.handshake.refused.times() {
+            0 => "request_sock NEW_SYN_RECV",
+            _ => "request_sock NEW_SYN_RECV, listen_overflow",
+        }
+    }
+
     /// Why it did not finish.
-    fn reason(&self) -> String {
-        let sent = 1 + self.handshake.synack_retransmits.unwrap_or(0);
-        let times = |n| {
-            if n == 1 {
-                "once".into()
-            } else {
-                format!("{n} times")
-            }
-        };
+    fn reason(&self, client: Option<Peer>) -> String {
+        let again = self.handshake.synack_retransmits.unwrap_or(0);
+        let sent = Times(1 + again);
         let waited_for = match self.handshake.defer_accept {
             Some(true) => "the ACK or, as TCP_DEFER_ACCEPT wants, the first data",
             _ => "the final ACK",
         };
         let end = self.end.map(|(_, end)| end);
-        if end == Some(HalfOpenEnd::Overflow) {
-            return "the final ACK met a full accept queue, and the peer got a RST \
-                    (tcp_abort_on_overflow)"
-                .into();
+        let met = self.handshake.refused.ack_met();
+        if let (Some(HalfOpenEnd::Overflow), Some(met)) = (end, &met) {
+            return format!(
+                "the final ACK met {met}, and the peer got a RST (tcp_abort_on_overflow)"
+            );
         }
-        let why = if self.overflows > 0 {
+        let why = if let Some(met) = met {
             let then = match end {
                 Some(HalfOpenEnd::Timeout) => ", until it timed out",
                 Some(HalfOpenEnd::Reset) => ", until it was reset",
                 Some(HalfOpenEnd::ListenerClosed) => ", until the listener closed",
                 Some(HalfOpenEnd::Overflow) | None => "",
             };
-            let times = times(self.overflows);
-            format!("the accept queue was full when the final ACK came, {times}{then}")
+            let believes = client.map(|client| {
+                format!(
+                    "; its client, #{}, was ESTABLISHED all the while",
+                    client.conn
+                )
+            });
+            let believes = believes.unwrap_or_default();
+            let again = match again {
+                0 => String::new(),
+                n => format!(", the SYN-ACK was sent again {}", Times(n)),
+            };
+            format!("the final ACK met {met}{again}{then}{believes}")
         } else {
             match end {
                 Some(HalfOpenEnd::ListenerClosed) => "the listener closed".into(),
                 Some(HalfOpenEnd::Reset) => format!("reset before {waited_for} came"),
-                Some(_) => format!(
-                    "{waited_for} did not come; the SYN-ACK was sent {}",
-                    times(sent)
-                ),
+                Some(_) => format!("{waited_for} did not come; the SYN-ACK was sent {sent}"),
+                None if self.is_gone => "how it ended was not seen".to_owned(),
                 None => format!(
-                    "{waited_for} had not come when the trace ended; the SYN-ACK was sent {}",
-                    times(sent)
+                    "{waited_for} had not come when the trace ended; the SYN-ACK was sent {sent}"
                 ),
             }
         };

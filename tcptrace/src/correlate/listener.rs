@@ -4,11 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rustc_hash::FxHashMap;
 
+use super::backlog;
 use super::request::Sight;
 use super::socket::Socket;
 use super::stats::Stats;
 use crate::event::{Sk, Tuple};
-use crate::fields::ListenerSummary;
+use crate::fields::{Backlog, ListenerSummary};
 
 /// Every listener of the trace; one that has closed stays for the summary.
 #[derive(Default)]
@@ -33,7 +34,7 @@ pub(super) struct Listener {
     opened_ns: Option<u64>,
     closed_ns: Option<u64>,
     /// The limit of its queues, as last seen.
-    pub backlog_max: Option<u32>,
+    pub backlog: Backlog,
     stats: Stats,
 }
 
@@ -53,7 +54,7 @@ impl Listeners {
             socket,
             opened_ns,
             closed_ns: None,
-            backlog_max: None,
+            backlog: Backlog::default(),
             stats: Stats::default(),
         });
         self.index(id);
@@ -107,6 +108,12 @@ impl Listeners {
         if !port_was_known {
             self.index(id);
         }
+    }
+
+    /// The limit of a listener's queues, as an event shows it.
+    pub fn limited(&mut self, id: ListenerId, max: u32) {
+        let backlog = &mut self.all[id.0].backlog;
+        *backlog = backlog::now(*backlog, max);
     }
 
     pub fn close(&mut self, id: ListenerId, mono_ns: u64) {
@@ -173,7 +180,7 @@ impl Listeners {
                 conn, netns, tuple, ..
             } = listener.socket;
             let of = ListenerSummary {
-                backlog_max: listener.backlog_max,
+                backlog: listener.backlog,
                 ..summary(Some(conn), netns, tuple.laddr, tuple.lport)
             };
             listener.stats.summarize(of, sight)
@@ -202,7 +209,7 @@ fn summary(conn: Option<u64>, netns: u32, laddr: IpAddr, lport: Option<u16>) -> 
         failed_accepts: 0,
         half_open_failed: None,
         overflows: None,
-        backlog_max: None,
+        backlog: Backlog::default(),
         accept_queue_p50_ns: None,
         accept_queue_p99_ns: None,
         accept_queue_max_ns: None,

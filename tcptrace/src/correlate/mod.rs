@@ -6,6 +6,7 @@
 //! the end, from everything that was seen (`verdict.rs`).
 
 mod accept;
+mod backlog;
 mod cause;
 mod connection;
 mod ending;
@@ -13,6 +14,7 @@ mod found;
 mod half_open;
 mod listener;
 mod notices;
+mod overflow;
 mod peers;
 mod request;
 mod segment;
@@ -33,6 +35,7 @@ use crate::fields::{Line, ListenerSummary, PidSource, Side, Verdict};
 use connection::{Connection, End, birth};
 use found::Import;
 use listener::Listeners;
+use overflow::RefusedSyns;
 use peers::Peers;
 use request::{Requests, Sight};
 use segment::Segments;
@@ -59,6 +62,7 @@ pub struct Correlator {
     listeners: Listeners,
     requests: Requests,
     sight: Sight,
+    refused_syns: RefusedSyns,
     peers: Peers,
     buckets: Buckets,
     import: Import,
@@ -100,6 +104,7 @@ impl Correlator {
             listeners: Listeners::default(),
             requests: Requests::default(),
             sight: Sight::default(),
+            refused_syns: RefusedSyns::default(),
             peers: Peers::default(),
             buckets: Buckets::default(),
             import: Import::default(),
@@ -219,7 +224,7 @@ impl Correlator {
         });
         out.push(Line::Transition(socket.transition(event, change)));
         let id = self.listeners.open(change.sk, socket, Some(event.mono_ns));
-        self.listeners.get_mut(id).backlog_max = Some(change.backlog_max);
+        self.listeners.get_mut(id).backlog = backlog::of(change);
     }
 
     /// LISTEN→CLOSE. What sits reset in the accept queue ends with it; the kernel makes a
@@ -267,6 +272,8 @@ impl Correlator {
             };
             let origin = self.origin(event, change);
             let conn = origin.as_ref().and_then(|origin| origin.conn);
+            let promised = || self.segments.take_promise(change.netns, &change.tuple);
+            let conn = conn.or_else(promised);
             let conn = conn.unwrap_or_else(|| self.next_conn());
             let mut met = Connection::met(conn, event, change, losses);
             if let Some(origin) = origin {
@@ -277,6 +284,10 @@ impl Correlator {
         });
         if change.newstate == State::Established && connection.is_server() {
             self.estimate_syn(&mut connection, event, change, out);
+        }
+        if change.oldstate == State::SynSent {
+            connection.socket.learn(&change.tuple, change.cookie);
+            self.ask_after_syn(&mut connection);
         }
         self.leave_bucket(event, change, &mut connection, out);
         out.push(Line::Transition(connection.transition(event, change)));
@@ -298,7 +309,8 @@ impl Correlator {
 
     /// Introduces a connection that has just become ESTABLISHED to its other end.
     fn meet_peer(&mut self, event: &Event, sk: Sk, connection: &mut Connection) {
-        let met = self.peers.meet(sk, &connection.socket, event.mono_ns);
+        let syn_ns = connection.handshake.syn.map(|(ns, _)| ns);
+        let met = (self.peers).meet(sk, &connection.socket, syn_ns, event.mono_ns);
         let Some((other_sk, other, this)) = met else {
             return;
         };
@@ -353,12 +365,17 @@ impl Correlator {
             losses: self.losses,
             missed: self.missed,
             listener_closed,
+            sees_overflows: self.sight.overflows,
+            forgot_syns_ns: self.refused_syns.forgot_ns(),
         }
     }
 
     /// Judges a connection, counts it and writes its line.
     fn end(&mut self, mut connection: Connection, mono_ns: u64, out: &mut Vec<Line>) {
         self.attribute(&mut connection);
+        if connection.socket.state == State::SynSent {
+            self.ask_after_syn(&mut connection);
+        }
         self.peers.leave(&connection.socket);
         let listener_closed = listener_closed(&self.listeners, &connection);
         let mut line = connection.line(&self.end_at(mono_ns, listener_closed));

@@ -13,6 +13,8 @@ use crate::event::{Sk, Tuple};
 pub(super) struct Peer {
     /// Its number in the trace.
     pub conn: u64,
+    /// When its SYN was sent or came, if that is known.
+    pub syn_ns: Option<u64>,
     /// When it became ESTABLISHED: for a client, when connect() can return.
     pub established_ns: u64,
 }
@@ -39,18 +41,20 @@ impl Peers {
     ///
     /// The mirrored addresses are the evidence. Loopback addresses mean the same namespace; others
     /// are looked for in the same one first, then in all, where only one may answer.
-    pub fn meet(&mut self, sk: Sk, socket: &Socket, now_ns: u64) -> Option<(Sk, Peer, Peer)> {
+    pub fn meet(
+        &mut self,
+        sk: Sk,
+        socket: &Socket,
+        syn_ns: Option<u64>,
+        now_ns: u64,
+    ) -> Option<(Sk, Peer, Peer)> {
         let (own, other) = ends(&socket.tuple)?;
         let this = Peer {
             conn: socket.conn,
+            syn_ns,
             established_ns: now_ns,
         };
-        let found = self.waiting.get(&(other, own)).and_then(|waiting| {
-            let here = waiting.iter().position(|it| it.netns == socket.netns);
-            let elsewhere = (waiting.len() == 1 && !own.0.is_loopback()).then_some(0);
-            here.or(elsewhere)
-        });
-        let Some(index) = found else {
+        let Some(index) = self.position(socket.netns, own, other) else {
             let netns = socket.netns;
             let waiting = Waiting {
                 sk,
@@ -63,6 +67,22 @@ impl Peers {
         let met = self.remove((other, own), index)?;
         // A socket that is connected to itself has both ends in one.
         (met.peer.conn != socket.conn).then_some((met.sk, met.peer, this))
+    }
+
+    /// Where among those that wait with the mirrored ends the other one is.
+    fn position(&self, netns: u32, own: End, other: End) -> Option<usize> {
+        let waiting = self.waiting.get(&(other, own))?;
+        let here = waiting.iter().position(|it| it.netns == netns);
+        let elsewhere = (waiting.len() == 1 && !own.0.is_loopback()).then_some(0);
+        here.or(elsewhere)
+    }
+
+    /// Who is ESTABLISHED and waits for an end like this one, which is not.
+    pub fn waiting_for(&self, netns: u32, tuple: &Tuple) -> Option<(Sk, Peer)> {
+        let (own, other) = ends(tuple)?;
+        let index = self.position(netns, own, other)?;
+        let waiting = &self.waiting.get(&(other, own))?[index];
+        Some((waiting.sk, waiting.peer))
     }
 
     /// An end is over.

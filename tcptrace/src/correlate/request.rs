@@ -9,11 +9,12 @@
 use rustc_hash::FxHashMap;
 
 use super::Correlator;
-use super::connection::Connection;
+use super::connection::{Connection, End};
 use super::half_open::HalfOpen;
 use super::listener::ListenerId;
-use crate::event::{self, CloneOf, Event, Hook, Request, RequestStep, SetState, Sk, State, Tuple};
-use crate::fields::{self, HalfOpenEnd, Line, Side, Source, Verdict};
+use super::overflow::{REMEMBER_NS, Refused};
+use crate::event::{CloneOf, Event, Hook, Request, RequestStep, SetState, Sk, State, Tuple};
+use crate::fields::{Cause, HalfOpenEnd, Line, Side, Source, Verdict};
 
 /// A round trip of whole milliseconds may come from a TCP timestamp (RFC 7323), which counts them.
 const TIMESTAMP_NS: u64 = 1_000_000;
@@ -51,17 +52,32 @@ pub(super) struct Handshake {
     pub defer_accept: Option<bool>,
     /// Half-open requests of the listener ahead of this one.
     pub syn_queue_ahead: Option<u32>,
+    /// Its segments that met a full queue.
+    pub refused: Refused,
 }
 
 impl Handshake {
+    /// How often one of its segments met a full queue; `None` when not all of that can be known.
+    pub fn overflows(&self, end: &End) -> Option<u32> {
+        let times = self.refused.times();
+        let since_ns = self.syn.map_or(0, |(ns, _)| ns);
+        let all_known = end.sees_overflows
+            && end.attached_ns <= since_ns
+            && end
+                .forgot_syns_ns
+                .is_none_or(|ns| ns + REMEMBER_NS < since_ns);
+        (all_known || times > 0).then_some(times)
+    }
+
     /// As a request shows it that is half-open.
-    pub fn of(request: &Request) -> Handshake {
+    fn of(request: &Request, refused: Refused) -> Handshake {
         Handshake {
             syn: request.synack_ns.map(|ns| (ns, Source::RequestSock)),
             synack_retransmits: Some(request.synack_retransmits),
             syncookie: Some(false),
             defer_accept: Some(request.defer_accept),
             syn_queue_ahead: None,
+            refused,
         }
     }
 }
@@ -72,6 +88,8 @@ pub(super) struct Origin {
     pub conn: Option<u64>,
     pub listener: Option<ListenerId>,
     pub handshake: Handshake,
+    /// The segment that made the child.
+    pub cause: Cause,
 }
 
 /// The requests of a trace that have not become children.
@@ -94,6 +112,11 @@ struct Cloning {
 }
 
 impl Requests {
+    /// The request at this address, if it is half-open.
+    pub fn half_open(&mut self, req: Sk) -> Option<&mut HalfOpen> {
+        self.half_open.get_mut(&req)
+    }
+
     fn insert(&mut self, req: Sk, half_open: HalfOpen) {
         self.at_ends.insert(half_open.ends(), req);
         self.half_open.insert(req, half_open);
@@ -124,6 +147,13 @@ impl Correlator {
             RequestStep::Begun => {
                 let mut half_open = self.meet(event, request, Some(event.mono_ns), out);
                 out.push(Line::Transition(half_open.begins(event)));
+                self.segments.bind_half_open(
+                    event.mono_ns,
+                    request.req,
+                    request.netns,
+                    &request.tuple,
+                    half_open.conn(),
+                );
                 self.requests.insert(request.req, half_open);
             }
             RequestStep::Cloning(of) => {
@@ -162,48 +192,6 @@ impl Correlator {
         }
     }
 
-    /// A segment met a full queue.
-    pub(super) fn overflow(
-        &mut self,
-        event: &Event,
-        overflow: &event::Overflow,
-        out: &mut Vec<Line>,
-    ) {
-        let listener = self.listener_at(overflow.listener, overflow.netns, &overflow.tuple);
-        let owner = listener.and_then(|id| self.listeners.get(id).socket.owner);
-        let half_open = overflow
-            .req
-            .and_then(|req| self.requests.half_open.get_mut(&req))
-            .filter(|half_open| half_open.ends() == (overflow.netns, overflow.tuple));
-        let subject = match half_open {
-            Some(half_open) => {
-                half_open.overflows += 1;
-                half_open.aborted |= overflow.aborted;
-                half_open.subject()
-            }
-            None => fields::Subject {
-                conn: None,
-                ..HalfOpen::socket(0, overflow.netns, overflow.tuple, owner).subject(None)
-            },
-        };
-        if let Some(id) = listener {
-            self.listeners.get_mut(id).backlog_max = Some(overflow.backlog_max);
-        }
-        self.listeners
-            .stats(listener, overflow.netns, &overflow.tuple)
-            .overflows += 1;
-        out.push(Line::Overflow(fields::Overflow {
-            mono_ns: event.mono_ns,
-            subject,
-            listener: listener.map(|id| self.listeners.get(id).socket.conn),
-            what: overflow.segment,
-            queue: overflow.queue,
-            backlog_len: overflow.backlog_len,
-            backlog_max: overflow.backlog_max,
-            aborted: overflow.aborted,
-        }));
-    }
-
     /// What a child comes from that has just been met: what this CPU was about to clone, or else
     /// the request with its ends.
     pub(super) fn origin(&mut self, event: &Event, change: &SetState) -> Option<Origin> {
@@ -226,6 +214,7 @@ impl Correlator {
     /// Gives a child what its request knew.
     pub(super) fn descend(&self, child: &mut Connection, origin: Origin) {
         child.handshake = origin.handshake;
+        child.born_by = Some(origin.cause);
         if let Some(id) = origin.listener {
             child.cloned_from(id, self.listeners.get(id).socket.owner);
         }
@@ -235,7 +224,7 @@ impl Correlator {
         let request = &cloning.request;
         let half_open = self.requests.take(request.req);
         let half_open = half_open.filter(|_| cloning.of == CloneOf::Request);
-        let now = Handshake::of(request);
+        let now = Handshake::of(request, self.refused_syns.of_request(request));
         let handshake = match cloning.of {
             CloneOf::Request => Handshake {
                 syn: half_open
@@ -245,11 +234,15 @@ impl Correlator {
                 syn_queue_ahead: half_open
                     .as_ref()
                     .and_then(|it| it.handshake.syn_queue_ahead),
+                refused: half_open
+                    .as_ref()
+                    .map_or(now.refused, |it| it.handshake.refused),
                 ..now
             },
             CloneOf::Cookie => Handshake {
                 syncookie: Some(true),
                 defer_accept: now.defer_accept,
+                refused: now.refused,
                 ..Handshake::default()
             },
             CloneOf::FastOpen => Handshake {
@@ -262,6 +255,10 @@ impl Correlator {
             conn: half_open.map(|it| it.conn()),
             listener: self.listener_at(request.sk, request.netns, &request.tuple),
             handshake,
+            cause: match cloning.of {
+                CloneOf::Request | CloneOf::Cookie => Cause::AckReceived,
+                CloneOf::FastOpen => Cause::SynReceived,
+            },
         }
     }
 
@@ -272,6 +269,8 @@ impl Correlator {
             conn: Some(half_open.conn()),
             listener: half_open.listener,
             handshake: half_open.handshake,
+            // Its SYN-ACK was sent again, so it was half-open, and no longer is.
+            cause: Cause::AckReceived,
         })
     }
 
@@ -315,7 +314,7 @@ impl Correlator {
         match self.requests.take(request.req) {
             Some(known) if known.ends() == (request.netns, request.tuple) => known,
             Some(other) => {
-                self.end_half_open(other, event.mono_ns, out);
+                self.end_half_open(other.gone(), event.mono_ns, out);
                 self.meet(event, request, None, out)
             }
             None => self.meet(event, request, None, out),
@@ -336,21 +335,23 @@ impl Correlator {
             self.requests.take_at(request.netns, request.tuple),
         ];
         for half_open in before.into_iter().flatten() {
-            self.end_half_open(half_open, event.mono_ns, out);
+            self.end_half_open(half_open.gone(), event.mono_ns, out);
         }
         let listener = self.listener_at(request.sk, request.netns, &request.tuple);
         let owner = listener.and_then(|id| self.listeners.get(id).socket.owner);
-        let mut handshake = Handshake::of(request);
+        let mut handshake = Handshake::of(request, self.refused_syns.of_request(request));
         if let Some(ns) = syn_ns {
             handshake.syn = Some((ns, Source::RequestSock));
             handshake.syn_queue_ahead = Some(request.syn_queue_len);
         }
-        let socket = HalfOpen::socket(self.next_conn(), request.netns, request.tuple, owner);
+        let promised = (self.segments).take_promise(request.netns, &request.tuple);
+        let conn = promised.unwrap_or_else(|| self.next_conn());
+        let socket = HalfOpen::socket(conn, request.netns, request.tuple, owner);
         HalfOpen::new(socket, listener, handshake, self.losses)
     }
 
     /// The listener at a pointer, if that can be the one with this own end.
-    fn listener_at(&self, sk: Sk, netns: u32, own: &Tuple) -> Option<ListenerId> {
+    pub(super) fn listener_at(&self, sk: Sk, netns: u32, own: &Tuple) -> Option<ListenerId> {
         self.listeners.at_sk(sk).filter(|&id| {
             let socket = &self.listeners.get(id).socket;
             socket.netns == netns && socket.tuple.lport.is_none_or(|it| Some(it) == own.lport)
@@ -372,13 +373,16 @@ impl Correlator {
 
     /// Counts a half-open connection that no child has come from, and writes its line.
     fn end_half_open(&mut self, half_open: HalfOpen, mono_ns: u64, out: &mut Vec<Line>) {
-        let line = half_open.line(&self.end_at(mono_ns, false));
+        let (netns, ends) = half_open.ends();
+        let client = self.peers.waiting_for(netns, &ends);
+        let client = half_open.peer.or(client.map(|(_, peer)| peer));
+        let line = half_open.line(&self.end_at(mono_ns, false), client);
+        self.segments.unbind_half_open(netns, &ends, &line);
         debug_assert_eq!(line.subject.side, Some(Side::Server));
         self.totals.servers += 1;
         self.totals.incomplete += u64::from(!line.complete);
         let verdict = line.verdict.unwrap_or(Verdict::Unknown);
         *self.totals.verdicts.entry(verdict).or_default() += 1;
-        let (netns, ends) = half_open.ends();
         self.listeners
             .stats(half_open.listener, netns, &ends)
             .half_open_failed += u64::from(line.half_open_end.is_some());

@@ -8,9 +8,10 @@ use std::net::SocketAddr;
 use rustc_hash::FxHashMap;
 
 use super::Correlator;
-use super::connection::Connection;
+use super::connection::{Connection, birth};
+use super::half_open::HalfOpen;
 use super::socket::Socket;
-use crate::event::{Direction, Event, Segment, Sk, State, TcpFlags, Tuple};
+use crate::event::{Direction, Event, Kind, RequestStep, Segment, Sk, State, TcpFlags, Tuple};
 use crate::fields::{self, Line, Side, Source, Subject};
 
 /// A segment is a repeat if it passes another device no later than this, in nanoseconds. It must
@@ -28,6 +29,8 @@ const FEW: usize = 4096;
 #[derive(Default)]
 pub(super) struct Segments {
     expected: bool,
+    /// The segment that comes next belongs to a connection that begins right after it.
+    foreseen: bool,
     ends: FxHashMap<FlowEnd, End>,
     /// Number of ends at which to look for those that can be forgotten.
     prune_at: usize,
@@ -53,6 +56,8 @@ struct End {
     /// A listener has answered a SYN here: a half-open connection.
     is_half_open: bool,
     holder: Holder,
+    /// The number of the connection that is about to begin here.
+    promised: Option<u64>,
     /// What it has sent lately, once for each direction in which that was seen.
     recent: Vec<Passage>,
     seen_ns: u64,
@@ -63,6 +68,11 @@ struct End {
 enum Holder {
     #[default]
     Nobody,
+    /// A request socket, by its address.
+    HalfOpen {
+        req: Sk,
+        conn: u64,
+    },
     Connection {
         sk: Sk,
         conn: u64,
@@ -230,6 +240,31 @@ impl Segments {
         }
     }
 
+    /// A half-open connection lives at its end.
+    pub fn bind_half_open(&mut self, mono_ns: u64, req: Sk, netns: u32, ends: &Tuple, conn: u64) {
+        if self.expected
+            && let Some(own) = FlowEnd::of(netns, ends)
+        {
+            self.end(own, mono_ns).holder = Holder::HalfOpen { req, conn };
+        }
+    }
+
+    /// It has its line.
+    pub fn unbind_half_open(&mut self, netns: u32, ends: &Tuple, line: &fields::Connection) {
+        let own = FlowEnd::of(netns, ends);
+        if let Some(end) = own.and_then(|own| self.ends.get_mut(&own))
+            && matches!(end.holder, Holder::HalfOpen { conn, .. } if Some(conn) == line.subject.conn)
+        {
+            end.holder = Holder::Ended(Box::new(line.subject.clone()));
+        }
+    }
+
+    /// The number that a segment was told under, and that is the connection's which begins here.
+    pub fn take_promise(&mut self, netns: u32, ends: &Tuple) -> Option<u64> {
+        let own = FlowEnd::of(netns, ends)?;
+        self.ends.get_mut(&own)?.promised.take()
+    }
+
     /// A connection has its line, which learns here when the SYN came, unless that is known better.
     pub fn unbind(&mut self, socket: &Socket, losses: u64, line: &mut fields::Connection) {
         if !self.expected {
@@ -273,6 +308,18 @@ impl Correlator {
         self.segments.expected = true;
     }
 
+    /// Looks ahead before a segment is told: whether a connection begins right after it, at the end
+    /// that it came to. So it can have that connection's number, which it is the first to show.
+    ///
+    /// `later`: what follows, in order of time, for at least [`FORESEEN_NS`]
+    /// (`order::HOLD_BACK_NS` is more than that).
+    pub fn foresee(&mut self, event: &Event, later: &[Event]) {
+        self.segments.foreseen = match &event.kind {
+            Kind::Segment(segment) => begins(event.mono_ns, segment, later),
+            _ => false,
+        };
+    }
+
     /// How many ends of flows are remembered.
     #[cfg(test)]
     pub(super) fn remembered_ends(&self) -> usize {
@@ -304,6 +351,25 @@ impl Correlator {
         });
     }
 
+    /// The connection that has been foreseen, or was when an earlier segment came.
+    fn promised(&mut self, event: &Event, segment: &Segment) -> Option<Subject> {
+        let (netns, tuple) = (segment.netns, segment.tuple);
+        let own = FlowEnd::of(netns, &tuple)?;
+        let foreseen = std::mem::take(&mut self.segments.foreseen);
+        let promised = self.segments.ends.get(&own).and_then(|end| end.promised);
+        let conn = match promised {
+            Some(conn) => conn,
+            None if foreseen => self.next_conn(),
+            None => return None,
+        };
+        self.segments.end(own, event.mono_ns).promised = Some(conn);
+        let socket = HalfOpen::socket(conn, netns, tuple, None);
+        let listener = self.listeners.of_child(&socket, event.mono_ns);
+        let owner = listener.and_then(|id| self.listeners.get(id).socket.owner);
+        let socket = HalfOpen::socket(conn, netns, tuple, owner);
+        Some(socket.subject(socket.owner))
+    }
+
     /// Whose segment it is: the socket's that sent it, or else whoever lives at the own end.
     fn subject_of(&mut self, event: &Event, segment: &Segment) -> Subject {
         let (netns, tuple) = (segment.netns, &segment.tuple);
@@ -325,7 +391,16 @@ impl Correlator {
                     return socket.subject(socket.owner);
                 }
             }
+            Some(&Holder::HalfOpen { req, conn }) => {
+                let half_open = self.requests.half_open(req);
+                if let Some(half_open) = half_open.filter(|it| it.conn() == conn) {
+                    return half_open.subject();
+                }
+            }
             Some(Holder::Nobody) | None => {}
+        }
+        if let Some(subject) = self.promised(event, segment) {
+            return subject;
         }
         let own = FlowEnd::of(netns, tuple).and_then(|own| self.segments.ends.get(&own));
         let side = own
@@ -337,6 +412,39 @@ impl Correlator {
             ..nobody.subject(None)
         }
     }
+}
+
+/// How soon the segments that begin a connection are followed by it, in nanoseconds: a request by
+/// its SYN in the same softirq, a child by its ACK as well.
+const FORESEEN_NS: u64 = 1_000_000;
+
+/// Whether a request or a child appears right after this segment, at the end that it came to, and
+/// before another SYN could be the one that makes it.
+fn begins(mono_ns: u64, segment: &Segment, later: &[Event]) -> bool {
+    let place = (segment.netns, segment.tuple);
+    let is_syn = segment.flags.has(TcpFlags::SYN) && segment.ack.is_none();
+    later
+        .iter()
+        .take_while(|it| it.mono_ns.saturating_sub(mono_ns) <= FORESEEN_NS)
+        .find_map(|it| match &it.kind {
+            Kind::Request(it) if it.step == RequestStep::Begun => {
+                let is_its = !is_syn || it.isn == segment.seq;
+                ((it.netns, it.tuple) == place).then_some(is_its)
+            }
+            Kind::SetState(it) => {
+                let is_there = birth(it) == Some(Side::Server) && (it.netns, it.tuple) == place;
+                is_there.then_some(true)
+            }
+            Kind::Segment(it) => {
+                let is_another = it.flags.has(TcpFlags::SYN)
+                    && it.ack.is_none()
+                    && (it.netns, it.tuple) == place
+                    && !(is_syn && it.seq == segment.seq);
+                is_another.then_some(false)
+            }
+            _ => None,
+        })
+        .unwrap_or(false)
 }
 
 /// The connection at a pointer, if it is the one that is meant.

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::backlog;
 use super::cause::cause;
 use crate::errno;
 use crate::event::{Context, Event, SetState, State, Task, Tuple};
@@ -116,6 +117,7 @@ impl Socket {
             rfc9293: why.map(|why| why.rfc),
             bucket: None,
             error: change.err.map(errno::name),
+            backlog: backlog::of(change),
         }
     }
 

@@ -16,7 +16,7 @@ use super::connection::Connection;
 use crate::event::{
     Event, Found, Kind, Looked, SetState, Sk, State, Timewait, TimewaitStep, Tuple,
 };
-use crate::fields::{BucketEnd, Line, Source, Subject, TimeWait, Transition};
+use crate::fields::{Backlog, BucketEnd, Line, Source, Subject, TimeWait, Transition};
 
 /// The buckets of a trace.
 #[derive(Default)]
@@ -265,6 +265,7 @@ impl Bucket {
             rfc9293: why.map(|why| why.rfc),
             bucket: None,
             error: None,
+            backlog: Backlog::default(),
         }
     }
 

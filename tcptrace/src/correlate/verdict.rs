@@ -269,17 +269,36 @@ fn accept_unseen(facts: &Facts) -> Judgement {
 
 /// Neither ESTABLISHED nor accept().
 fn nothing_seen(facts: &Facts) -> Judgement {
-    let reason = match (facts.gap, facts.fate) {
-        (Some(gap), _) => format!(
-            "whether accept() came after the handshake is not known: {}",
-            gap.why()
-        ),
-        (None, Fate::Failed(errno)) => {
-            format!("the handshake did not finish ({})", errno::name(errno))
+    use Verdict::{Unfinished, Unknown};
+    let (verdict, reason) = match (facts.gap, facts.fate) {
+        (Some(gap), _) => {
+            let why = gap.why();
+            let reason = format!("whether accept() came after the handshake is not known: {why}");
+            (Unknown, reason)
         }
-        (None, _) => "the handshake did not finish".into(),
+        (None, Fate::Failed(errno)) => {
+            let error = errno::name(errno);
+            (
+                Unfinished,
+                format!("the handshake did not finish ({error})"),
+            )
+        }
+        (None, Fate::ListenerClosed) => (
+            Unfinished,
+            "the handshake did not finish: the listener closed".into(),
+        ),
+        (None, Fate::Dropped) => (Unfinished, "the handshake did not finish".into()),
+        (None, Fate::Held) => (
+            Unknown,
+            "a process had it, but no accept() of it was seen".into(),
+        ),
+        // Of two children that one ACK made on two CPUs the kernel drops one in silence.
+        (None, Fate::Open | Fate::PeerClosed) => (
+            Unknown,
+            "the handshake was not seen to finish, nor to fail".into(),
+        ),
     };
-    Judgement::new(Verdict::Unknown, reason, &[])
+    Judgement::new(verdict, reason, &[])
 }
 
 impl Judgement {

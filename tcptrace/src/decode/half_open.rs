@@ -35,6 +35,7 @@ pub(super) fn request(rest: &mut Rest) -> Result<Request, Undecodable> {
         synack_ns: nonzero(payload.synack_us).map(|us| us.saturating_mul(1_000)),
         synack_retransmits: u32::from(payload.retransmits) + this_one,
         syn_queue_len: payload.syn_queue_len,
+        isn: payload.isn,
         defer_accept: has(request_flag::DEFER_ACCEPT),
     })
 }
@@ -46,6 +47,7 @@ pub(super) fn overflow(rest: &mut Rest) -> Result<Overflow, Undecodable> {
     Ok(Overflow {
         listener: Sk(payload.listener),
         req: nonzero(payload.req).map(Sk),
+        isn: has(overflow_flag::SYN).then_some(payload.isn),
         netns: payload.netns,
         tuple: tuple(laddr, payload.lport, raddr, payload.rport),
         segment: match has(overflow_flag::SYN) {
@@ -76,6 +78,8 @@ mod tests {
         synack_us: 3,
         netns: 4,
         syn_queue_len: 5,
+        isn: 7,
+        reserved: 0,
         lport: 7878,
         rport: 39709,
         step: request_step::BEGUN,
@@ -92,9 +96,10 @@ mod tests {
         backlog_max: 1,
         lport: 7878,
         rport: 39709,
+        isn: 7,
         flags: overflow_flag::SYN,
         sections: abi::section::V4,
-        reserved: [0; 6],
+        reserved: 0,
     };
 
     fn record(kind: u8, payload: &[u8]) -> Vec<u8> {
@@ -197,8 +202,9 @@ mod tests {
             (syn.segment, syn.queue),
             (OverflowSegment::Syn, ListenQueue::Syn)
         );
-        assert_eq!((syn.req, syn.aborted), (None, false));
+        assert_eq!((syn.req, syn.isn, syn.aborted), (None, Some(7), false));
         let ack = overflow(overflow_flag::ABORTED);
+        assert_eq!(ack.isn, None);
         assert_eq!(
             (ack.segment, ack.queue),
             (OverflowSegment::Ack, ListenQueue::Accept)

@@ -22,6 +22,8 @@ pub struct Request {
     pub synack_retransmits: u32,
     /// Half-open requests of the listener.
     pub syn_queue_len: u32,
+    /// The SYN's sequence number.
+    pub isn: u32,
     /// The listener has TCP_DEFER_ACCEPT: the request waits for data.
     pub defer_accept: bool,
 }
@@ -60,6 +62,8 @@ pub struct Overflow {
     pub listener: Sk,
     /// The request that an ACK was to complete.
     pub req: Option<Sk>,
+    /// A SYN's sequence number.
+    pub isn: Option<u32>,
     pub netns: u32,
     /// The server's end first.
     pub tuple: Tuple,

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{SCHEMA, Verdict};
+use super::{Backlog, SCHEMA, Verdict};
 use crate::event::Hook;
 
 /// A way to carry a hook that the kernel did not take.
@@ -49,8 +49,21 @@ pub struct Lost {
     pub mono_ns: u64,
     /// The hook whose events were lost.
     pub hook: Hook,
-    /// How many since the last such line.
+    /// Why.
+    pub why: Why,
+    /// How many, for this reason, since the last such line.
     pub count: u64,
+}
+
+/// Why events were lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Why {
+    /// The ring buffer was full.
+    RingBufferFull,
+    /// More accept() calls were in flight than can be remembered: when such a call began is
+    /// unknown, and it is not told if it fails.
+    TooManyCalls,
 }
 
 /// A hook's balance: seen = filtered + emitted + lost. An accept() is one event, its return; a call
@@ -66,6 +79,8 @@ pub struct HookCount {
     /// Lost because the ring buffer was full, or because more accept() calls were in flight than
     /// can be remembered (16384): such a call's time is unknown, and it is not told if it fails.
     pub lost: u64,
+    /// Of `lost`: accept() calls that could not be remembered.
+    pub lost_calls: u64,
     /// Runs of the hook's programs that the kernel skipped because the program was running on that
     /// CPU already, and that nothing made up for; not in `seen`. Null when the kernel does not
     /// say.
@@ -95,9 +110,8 @@ pub struct ListenerSummary {
     pub half_open_failed: Option<u64>,
     /// Segments that met a full queue; null when no hook sees them.
     pub overflows: Option<u64>,
-    /// The limit of its queues in force: the smaller of what listen() asked for and
-    /// net.core.somaxconn; null when not known.
-    pub backlog_max: Option<u32>,
+    #[serde(flatten)]
+    pub backlog: Backlog,
     /// Median wait in the accept queue, in nanoseconds (to 0.1 %); null when nothing was accepted.
     pub accept_queue_p50_ns: Option<u64>,
     /// 99th percentile of the same, in nanoseconds (to 0.1 %).

@@ -135,6 +135,12 @@ pub fn listen() -> Transition {
         newstate: State::Listen,
         in_state_ns: None,
         context: None,
+        backlog: Backlog {
+            backlog_max: Some(128),
+            backlog_asked: Some(128),
+            somaxconn: Some(4096),
+            backlog_clipped: Some(false),
+        },
         ..transition()
     }
 }
@@ -170,6 +176,7 @@ pub fn transition() -> Transition {
         rfc9293: Some("3.10.7.4"),
         bucket: None,
         error: None,
+        backlog: Backlog::default(),
     }
 }
 
@@ -181,6 +188,10 @@ pub fn accept() -> Accept {
             ..server()
         },
         listener: Some(1),
+        established_mono_ns: Some(NOW - 5003 * MS),
+        peer_conn: None,
+        peer_syn_mono_ns: None,
+        peer_established_mono_ns: None,
         called_mono_ns: Some(NOW - 5 * MS),
         blocked_ns: Some(5 * MS),
         accept_queue_ns: Some(5003 * MS),
@@ -249,6 +260,9 @@ pub fn connection() -> Connection {
         state: State::Close,
         peer_conn: Some(2),
         peer_established_mono_ns: Some(NOW - 5103 * MS - 30_000),
+        overflows: Some(0),
+        first_overflow_mono_ns: None,
+        explanation: None,
         bucket: None,
         error: None,
         ending: ending(),
@@ -438,6 +452,7 @@ pub fn lost() -> Lost {
     Lost {
         mono_ns: NOW,
         hook: Hook::InetSockSetState,
+        why: Why::RingBufferFull,
         count: 1234,
     }
 }
@@ -454,7 +469,10 @@ pub fn summary() -> Summary {
         failed_accepts: 2,
         half_open_failed: None,
         overflows: None,
-        backlog_max: Some(128),
+        backlog: Backlog {
+            backlog_max: Some(128),
+            ..Backlog::default()
+        },
         accept_queue_p50_ns: Some(23_100),
         accept_queue_p99_ns: Some(5003 * MS),
         accept_queue_max_ns: Some(5003 * MS),
@@ -482,6 +500,7 @@ pub fn summary() -> Summary {
                     filtered: 20,
                     emitted: 24,
                     lost: 0,
+                    lost_calls: 0,
                     recursion_misses: Some(0),
                 },
             ),
@@ -492,6 +511,7 @@ pub fn summary() -> Summary {
                     filtered: 0,
                     emitted: 4,
                     lost: 1,
+                    lost_calls: 1,
                     recursion_misses: None,
                 },
             ),

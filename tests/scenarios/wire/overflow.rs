@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
+use tests::trace::NULL;
 use tests::traffic::{accept, listen_at};
 use tests::{Lab, Peer};
 
@@ -57,6 +58,21 @@ fn an_ack_that_finds_no_room_is_dropped_and_asked_for_again() {
         ("backlog_max", &BACKLOG),
     ]);
     caused(last.num("established_mono_ns"), ack_ns, dropped_ns[0]);
+    if trace.session()["hooks"]["listen_overflow"].is_null() {
+        last.shows(&[("overflows", &NULL), ("first_overflow_mono_ns", &NULL)]);
+    } else {
+        last.shows(&[("overflows", &1)]);
+        let dropped = last.num("first_overflow_mono_ns");
+        assert!(dropped_ns[0] <= dropped && dropped < ack_ns[0], "{last}");
+        let reason = last.text("reason");
+        let full = format!(
+            "a full accept queue ({} queued, limit {BACKLOG}) once",
+            BACKLOG + 1
+        );
+        assert!(reason.contains("the final ACK had come"), "{reason}");
+        assert!(reason.contains(&full), "{reason}");
+        assert!(reason.contains("the SYN-ACK was sent again"), "{reason}");
+    }
     assert_eq!(trace.connections("server").len(), queued.len() + 1);
 }
 
@@ -73,10 +89,18 @@ fn an_ack_that_finds_no_room_is_answered_with_a_reset() {
     late.hear_rst();
     let trace = tracer.stop();
 
-    let servers = trace.connections("server");
+    let (aborted, servers): (Vec<_>, Vec<_>) = trace
+        .connections("server")
+        .into_iter()
+        .partition(|line| line["rport"] == late.own());
     assert_eq!(servers.len(), queued.len());
     for connection in servers {
         connection.shows(&[("verdict", &"never_accepted"), ("state", &"ESTABLISHED")]);
-        assert_ne!(connection["rport"], late.own());
+    }
+    // Only its request ever was there.
+    if trace.session()["hooks"]["request_sock"].is_null() {
+        assert!(aborted.is_empty(), "{aborted:?}");
+    } else {
+        aborted[0].shows(&[("verdict", &"unfinished"), ("established_mono_ns", &NULL)]);
     }
 }

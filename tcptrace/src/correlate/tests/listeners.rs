@@ -1,6 +1,7 @@
 //! Listeners: which of them a child is laid to, failed accepts, and the summary.
 
 use super::*;
+use crate::event::Listen as Asked;
 use crate::fields::PidSource;
 
 /// Which of these listeners (conn 1, 2, …) a child at `laddr` is laid to: by its presumed owner,
@@ -256,4 +257,78 @@ fn port_opened_again_and_again_is_several_listeners() {
     let totals = t.finish();
     assert_eq!(totals.listeners.len(), 100);
     assert!(totals.listeners.iter().all(|l| l.accepted == 1));
+}
+
+/// `listener()` enters LISTEN, asked for this backlog.
+fn asked_for(backlog: Option<i32>, somaxconn: u32, in_force: u32) -> SetState {
+    SetState {
+        backlog_max: in_force,
+        listen: Some(Asked { backlog, somaxconn }),
+        ..listener().enters_by(server(), Close, Listen)
+    }
+}
+
+#[test]
+fn what_listen_asked_for_is_clipped_or_not() {
+    for (asked, somaxconn, in_force, clipped) in [
+        (Some(128), 4096, 128, Some(false)),
+        (Some(4096), 4096, 4096, Some(false)),
+        (Some(5000), 4096, 4096, Some(true)),
+        (Some(0), 4096, 0, Some(false)),
+        // The kernel takes it as unsigned.
+        (Some(-1), 4096, 4096, Some(true)),
+        (Some(i32::MAX), u32::MAX, i32::MAX as u32, Some(false)),
+        (None, 4096, 128, None),
+    ] {
+        let mut t = trace();
+        t.set(asked_for(asked, somaxconn, in_force));
+        let expected = fields::Backlog {
+            backlog_max: Some(in_force),
+            backlog_asked: asked,
+            somaxconn: Some(somaxconn),
+            backlog_clipped: clipped,
+        };
+        assert_eq!(t.last_transition().backlog, expected);
+        assert_eq!(t.finish().listeners[0].backlog, expected);
+    }
+}
+
+/// The kernel listened while the process was in a listen() of something else.
+#[test]
+fn a_backlog_that_does_not_lead_to_the_limit_was_not_this_listeners() {
+    let mut t = trace();
+    t.set(asked_for(Some(64), 4096, 128));
+    let backlog = t.last_transition().backlog;
+    assert_eq!(backlog.backlog_max, Some(128));
+    assert_eq!(backlog.somaxconn, Some(4096));
+    assert_eq!(
+        (backlog.backlog_asked, backlog.backlog_clipped),
+        (None, None)
+    );
+}
+
+#[test]
+fn listen_again_leaves_the_limit_alone_known() {
+    let mut t = trace();
+    t.set(asked_for(Some(128), 4096, 128));
+    t.establish(&child(2));
+    t.accept(listener().accepts(&child(2), Called::At(t.now)));
+    t.establish(&child(3));
+    t.accept(Accept {
+        backlog_max: 7,
+        ..listener().accepts(&child(3), Called::At(t.now))
+    });
+    let expected = fields::Backlog {
+        backlog_max: Some(7),
+        ..fields::Backlog::default()
+    };
+    assert_eq!(t.finish().listeners[0].backlog, expected);
+}
+
+#[test]
+fn a_connection_shows_no_backlog() {
+    let t = established();
+    let none = fields::Backlog::default();
+    let of_child: Vec<_> = t.transitions()[1..].iter().map(|it| it.backlog).collect();
+    assert_eq!(of_child, [none, none]);
 }

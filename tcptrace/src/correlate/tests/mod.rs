@@ -2,10 +2,12 @@
 
 mod diagram;
 mod ending;
+mod foreseen;
 mod found;
 mod identity;
 mod listeners;
 mod loss;
+mod overflow;
 mod peers;
 mod random;
 mod requests;
@@ -101,6 +103,8 @@ impl Sock {
             uid: 0,
             err: None,
             stats: None,
+            listen: None,
+            no_fast_open: false,
         }
     }
 

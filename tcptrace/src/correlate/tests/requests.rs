@@ -2,21 +2,22 @@
 
 use super::*;
 use crate::event::{CloneOf, Hook, ListenQueue, Overflow, OverflowSegment, Request, RequestStep};
-use crate::fields::{HalfOpenEnd, PidSource, Source};
+use crate::fields::{Cause, HalfOpenEnd, PidSource, Source};
 
-const REQ: u64 = 100;
+pub const REQ: u64 = 100;
+pub const ISN: u32 = 7_000;
 
-const TIMEOUT: RequestStep = RequestStep::Dropped {
+pub const TIMEOUT: RequestStep = RequestStep::Dropped {
     by_timer: true,
     listening: true,
 };
-const DROPPED: RequestStep = RequestStep::Dropped {
+pub const DROPPED: RequestStep = RequestStep::Dropped {
     by_timer: false,
     listening: true,
 };
 
 /// The request that `child` comes from, as the kernel shows it at this step.
-fn request(child: &Sock, step: RequestStep) -> Request {
+pub fn request(child: &Sock, step: RequestStep) -> Request {
     Request {
         req: Sk(REQ + child.sk.0),
         sk: listener().sk,
@@ -26,14 +27,16 @@ fn request(child: &Sock, step: RequestStep) -> Request {
         synack_ns: None,
         synack_retransmits: 0,
         syn_queue_len: 3,
+        isn: ISN,
         defer_accept: false,
     }
 }
 
-fn overflow(child: &Sock, segment: OverflowSegment, aborted: bool) -> Overflow {
+pub fn overflow(child: &Sock, segment: OverflowSegment, aborted: bool) -> Overflow {
     Overflow {
         listener: listener().sk,
         req: (segment == OverflowSegment::Ack).then_some(Sk(REQ + child.sk.0)),
+        isn: (segment == OverflowSegment::Syn).then_some(ISN),
         netns: NETNS,
         tuple: child.tuple,
         segment,
@@ -45,7 +48,7 @@ fn overflow(child: &Sock, segment: OverflowSegment, aborted: bool) -> Overflow {
 }
 
 /// As Linux 6.14 and before print a birth: without the peer.
-fn peerless(child: &Sock) -> SetState {
+pub fn peerless(child: &Sock) -> SetState {
     let tuple = Tuple {
         raddr: None,
         rport: None,
@@ -58,33 +61,33 @@ fn peerless(child: &Sock) -> SetState {
 }
 
 /// A trace that sees as much as these hooks do, with `listener()` listening as conn 1.
-fn seeing(hooks: &[Hook]) -> Trace {
+pub fn seeing(hooks: &[Hook]) -> Trace {
     let mut t = trace();
     t.correlator = Correlator::new(START).with_hooks(hooks.iter().copied());
     t.set(listener().enters_by(server(), Close, Listen));
     t
 }
 
-fn probed() -> Trace {
+pub fn probed() -> Trace {
     seeing(&Hook::ALL)
 }
 
 /// A kernel without probes.
-fn unprobed() -> Trace {
+pub fn unprobed() -> Trace {
     seeing(&[Hook::InetSockSetState, Hook::TcpRetransmitSynack])
 }
 
 impl Trace {
-    fn step(&mut self, child: &Sock, step: RequestStep) {
+    pub fn step(&mut self, child: &Sock, step: RequestStep) {
         self.request(request(child, step));
     }
 
-    fn request(&mut self, request: Request) {
+    pub fn request(&mut self, request: Request) {
         self.wait(US);
         self.event(Kind::Request(request));
     }
 
-    fn overflow(&mut self, overflow: Overflow) {
+    pub fn overflow(&mut self, overflow: Overflow) {
         self.wait(US);
         self.event(Kind::Overflow(overflow));
     }
@@ -319,6 +322,12 @@ fn next_request_at_an_address_or_between_the_same_ends_ends_the_one_before() {
     for conn in [2, 3, 4] {
         assert_eq!(t.verdict(conn), Verdict::Unfinished);
     }
+    for (conn, how) in [
+        (2, "how it ended was not seen"),
+        (4, "when the trace ended"),
+    ] {
+        assert!(t.reason(conn).contains(how), "{}", t.reason(conn));
+    }
 }
 
 #[test]
@@ -337,7 +346,7 @@ fn overflow_names_the_connection_and_its_listener() {
     assert_eq!(overflows[0].subject.rport, child(2).tuple.rport);
     assert_eq!(t.connection(2).half_open_end, Some(HalfOpenEnd::Overflow));
     assert_eq!(totals.listeners[0].overflows, Some(3));
-    assert_eq!(totals.listeners[0].backlog_max, Some(128));
+    assert_eq!(totals.listeners[0].backlog.backlog_max, Some(128));
 }
 
 #[test]
@@ -347,7 +356,10 @@ fn timeout_behind_a_full_queue_says_so() {
     t.overflow(overflow(&child(3), OverflowSegment::Ack, false));
     t.step(&child(3), TIMEOUT);
     assert_eq!(t.connection(2).half_open_end, Some(HalfOpenEnd::Timeout));
-    assert!(t.reason(2).contains("accept queue was full"));
+    assert!(
+        t.reason(2)
+            .contains("met a full accept queue (129 queued, limit 128) once, until it timed out")
+    );
 }
 
 #[test]
@@ -431,4 +443,22 @@ fn retransmitted_synack_alone_shows_an_unfinished_handshake() {
     assert_eq!(line.verdict, Some(Verdict::Unfinished));
     assert_eq!(line.state, NewSynRecv);
     assert!(t.reason(2).contains("sent 2 times"));
+}
+
+#[test]
+fn a_child_is_born_by_what_its_request_was_cloned_for() {
+    for (of, cause, function) in [
+        (CloneOf::Request, Cause::AckReceived, "tcp_v4_syn_recv_sock"),
+        (CloneOf::Cookie, Cause::AckReceived, "tcp_v4_syn_recv_sock"),
+        (CloneOf::FastOpen, Cause::SynReceived, "tcp_try_fastopen"),
+    ] {
+        let mut t = probed();
+        t.step(&child(2), RequestStep::Cloning(of));
+        t.set(peerless(&child(2)));
+        let birth = t.last_transition();
+        assert_eq!((birth.cause, birth.function), (Some(cause), Some(function)));
+    }
+    let mut t = probed();
+    t.set(child(2).enters(Listen, SynRecv));
+    assert_eq!(t.last_transition().cause, None);
 }

@@ -227,7 +227,7 @@ fn closed_by_a_process_was_accepted_unseen() {
 fn handshake_that_did_not_finish_is_stated() {
     let mut t = syn_recv();
     t.set(child(2).enters(SynRecv, Close));
-    assert_eq!(t.verdict(2), Verdict::Unknown);
+    assert_eq!(t.verdict(2), Verdict::Unfinished);
     assert_eq!(t.reason(2), "the handshake did not finish");
     let totals = t.finish();
     assert_eq!(totals.listeners[0].connections, 0);

@@ -4,9 +4,9 @@ use super::*;
 use crate::event::{Direction, Segment, TcpFlags};
 use crate::fields::Source;
 
-const SYN: u8 = 0x02;
+pub const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
-const ACK: u8 = 0x10;
+pub const ACK: u8 = 0x10;
 const FIN: u8 = 0x01;
 /// Initial sequence numbers; one wraps around within the handshake.
 const CLIENT: u32 = u32::MAX;
@@ -14,7 +14,7 @@ const SERVER: u32 = 5_000;
 const LO: u32 = 1;
 
 /// A segment that `sock` sends, as it leaves by lo.
-fn sent(sock: &Sock, flags: u8, seq: u32, ack: u32) -> Segment {
+pub fn sent(sock: &Sock, flags: u8, seq: u32, ack: u32) -> Segment {
     Segment {
         direction: Direction::Sent,
         sk: Some(sock.sk),
@@ -31,7 +31,7 @@ fn sent(sock: &Sock, flags: u8, seq: u32, ack: u32) -> Segment {
 }
 
 /// The same as the other end gets it.
-fn received(segment: Segment) -> Segment {
+pub fn received(segment: Segment) -> Segment {
     let Tuple {
         laddr,
         lport,

@@ -1,7 +1,7 @@
 //! `--explain`: what a change of state means, in a sentence that a student can follow.
 
-use crate::event::State;
-use crate::fields::{Cause, Side, Transition};
+use crate::event::{ListenQueue, OverflowSegment, State};
+use crate::fields::{Cause, Overflow, Side, Transition};
 
 /// The sentence; `None` where there is nothing to say that the line does not.
 pub fn transition(x: &Transition) -> Option<String> {
@@ -18,6 +18,31 @@ pub fn transition(x: &Transition) -> Option<String> {
     })
 }
 
+/// What it means that a segment met a full queue.
+pub fn overflow(x: &Overflow) -> &'static str {
+    match (x.what, x.queue) {
+        (OverflowSegment::Ack, _) if x.aborted => {
+            "The client believed that it was connected. With net.ipv4.tcp_abort_on_overflow the \
+             kernel resets it; else it would let it wait."
+        }
+        (OverflowSegment::Ack, _) => {
+            "The client believes that it is connected, and may send. The kernel does as if the ACK \
+             had not come: the connection stays half-open, the SYN-ACK is sent again, after 1, 3 and \
+             7 seconds, and the client's data with it, until accept() has made room."
+        }
+        (OverflowSegment::Syn, ListenQueue::Accept) => {
+            "More connections wait for accept() than the backlog allows, so the kernel does not \
+             answer. The client's connect() takes a second more, then three, seven and so on, as its \
+             SYN is sent again."
+        }
+        (OverflowSegment::Syn, ListenQueue::Syn) => {
+            "More half-open connections wait for their final ACK than the backlog allows, and \
+             net.ipv4.tcp_syncookies is off, so the kernel does not answer. The client's SYN is sent \
+             again."
+        }
+    }
+}
+
 /// What happened.
 fn led_to(cause: Cause, x: &Transition) -> Option<&'static str> {
     Some(match cause {
@@ -28,6 +53,10 @@ fn led_to(cause: Cause, x: &Transition) -> Option<&'static str> {
         Cause::Abort => {
             "The process threw the connection away (data unread, or SO_LINGER 0): the kernel sends \
              a RST instead of a FIN."
+        }
+        Cause::SynReceived if x.newstate == State::NewSynRecv => "A SYN came.",
+        Cause::SynReceived if x.oldstate == State::Listen => {
+            "A SYN with data came, and TCP Fast Open lets it make the connection at once."
         }
         Cause::SynReceived => "A SYN came instead of a SYN-ACK: both sides call at once.",
         Cause::SynAckReceived => "The SYN-ACK came, and the kernel answers with an ACK.",
@@ -55,6 +84,9 @@ fn meaning(x: &Transition) -> Option<&'static str> {
              has called accept()."
         }
         (SynSent, SynRecv) => "It waits for the ACK of its own SYN.",
+        (Listen, SynRecv) if x.cause == Some(Cause::SynReceived) => {
+            "accept() may return it before the ACK comes."
+        }
         (Listen, SynRecv) => {
             "The last segment of the handshake is here, and only now does the kernel make a socket \
              for the connection; until then it kept a small note of the SYN."

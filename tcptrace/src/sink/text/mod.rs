@@ -5,6 +5,8 @@
 //! 14:03:07.123456  #3    127.0.0.1:39709 → :7878  SYN_RECV → ESTABLISHED   23.1 µs  server[4711]?
 //! ```
 
+mod backlog;
+mod both_ends;
 mod bucket;
 mod ending;
 mod explain;
@@ -32,7 +34,7 @@ use super::Sink;
 use crate::clock::Clock;
 use crate::duration::Human;
 use crate::event::Context;
-use crate::fields::{Accept, Connection, Line, Lost, Overflow, Subject, Transition, Verdict};
+use crate::fields::{Accept, Connection, Line, Lost, Overflow, Subject, Transition, Verdict, Why};
 
 /// Where the columns start. A connection on 127.0.0.1 fits into 110 characters, at both its ends.
 const CONN: usize = 17;
@@ -94,6 +96,7 @@ impl Text {
         self.row.column(PROCESS).plain(Who(&x.subject));
         self.error(x.error.as_deref());
         self.bucket(x);
+        self.backlog(&x.backlog);
         if self.style.verbose {
             let context = match x.context {
                 Some(Context::Process) => "process",
@@ -131,7 +134,7 @@ impl Text {
                     self.end()?;
                     self.told.extend(x.subject.conn.map(|conn| (conn, verdict)));
                 }
-                Ok(())
+                self.both_ends(x)
             }
             Some(errno) if is_routine(errno) && !self.style.verbose => Ok(()),
             Some(errno) => self.accept_failed(x, errno),
@@ -177,7 +180,11 @@ impl Text {
         if self.style.verbose {
             self.identity(&x.subject);
         }
-        self.end()
+        self.end()?;
+        match self.style.explain {
+            true => self.explain(explain::overflow(x)),
+            false => Ok(()),
+        }
     }
 
     /// The verdict, or, where it was told at accept(), how it ended.
@@ -208,7 +215,11 @@ impl Text {
                 self.detail(format_args!("{ahead} ahead in the queue"));
             }
         }
-        self.end()
+        self.end()?;
+        match &x.explanation {
+            Some(explanation) => self.explain(explanation),
+            None => Ok(()),
+        }
     }
 
     /// `queued: the kernel finished the handshake 5.003 s before accept() returned to …`
@@ -221,14 +232,24 @@ impl Text {
 
     fn lost(&mut self, x: &Lost) -> io::Result<()> {
         self.time(x.mono_ns);
-        let events = Count(x.count, "event");
-        self.row.column(CONN).put(
-            ALARM,
-            format_args!(
-                "LOST {events} of {}: the ring buffer was full, what is open now is incomplete",
-                x.hook.name()
+        let (count, hook) = (x.count, x.hook.name());
+        self.row.column(CONN);
+        match x.why {
+            Why::RingBufferFull => self.row.put(
+                ALARM,
+                format_args!(
+                    "LOST {} of {hook}: the ring buffer was full, what is open now is incomplete",
+                    Count(count, "event")
+                ),
             ),
-        );
+            Why::TooManyCalls => self.row.put(
+                ALARM,
+                format_args!(
+                    "LOST {} of accept(): too many were in flight, what is open now is incomplete",
+                    Count(count, "call")
+                ),
+            ),
+        };
         self.end()
     }
 

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use super::backlog::clipped;
 use super::paint::{self, ALARM, PLAIN, STRONG};
 use super::row::Row;
 use super::words::{Count, End, verdict_words};
@@ -87,9 +88,12 @@ fn turned_away(
 ) -> io::Result<()> {
     let mut told = vec![];
     if let Some(n @ 1..) = x.overflows {
-        let limit = x.backlog_max.map(|max| format!(" (limit {max})"));
+        let limit = match (x.backlog.backlog_max, clipped(&x.backlog)) {
+            (Some(max), Some(clipped)) => format!(" (limit {max}, {clipped})"),
+            (Some(max), None) => format!(" (limit {max})"),
+            (None, _) => String::new(),
+        };
         let segments = Count(n, "segment");
-        let limit = limit.unwrap_or_default();
         told.push(format!("{segments} dropped at a full queue{limit}"));
     }
     if let Some(n @ 1..) = x.half_open_failed {

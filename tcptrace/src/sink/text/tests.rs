@@ -1,9 +1,11 @@
 //! What each kind of line looks like.
 
+mod both_ends;
 mod half_open;
 
 use super::*;
 use crate::event::Comm;
+use crate::event::Hook;
 use crate::event::State;
 use crate::fields::{ClosedFirst, Ended, Ending, Preexisting, Retransmit, TimeWait};
 use crate::sink::samples;
@@ -233,6 +235,18 @@ fn lost() {
         &[Line::Lost(samples::lost())],
         &[
             "14:03:07.123456  LOST 1234 events of inet_sock_set_state: the ring buffer was full, what is open now is incomplete",
+        ],
+    );
+    let calls = Lost {
+        hook: Hook::InetCskAccept,
+        why: Why::TooManyCalls,
+        count: 1,
+        ..samples::lost()
+    };
+    check(
+        &[Line::Lost(calls)],
+        &[
+            "14:03:07.123456  LOST 1 call of accept(): too many were in flight, what is open now is incomplete",
         ],
     );
 }

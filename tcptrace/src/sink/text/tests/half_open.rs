@@ -84,13 +84,15 @@ fn handshake_of_a_server() {
 #[test]
 fn summary_alarms_for_listeners_that_turned_connections_away() {
     let summary = samples::summary();
-    let listeners = [(Some(3), Some(1)), (Some(0), Some(0)), (None, Some(2))].map(
+    let mut listeners = [(Some(3), Some(1)), (Some(0), Some(0)), (None, Some(2))].map(
         |(overflows, half_open_failed)| ListenerSummary {
             overflows,
             half_open_failed,
             ..summary.listeners[0].clone()
         },
     );
+    listeners[0].backlog.backlog_asked = Some(1000);
+    listeners[0].backlog.backlog_clipped = Some(true);
     let text = written(
         PLAIN,
         &[Line::Summary(Summary {
@@ -105,7 +107,7 @@ fn summary_alarms_for_listeners_that_turned_connections_away() {
     assert_eq!(
         told,
         [
-            "#1 127.0.0.1:7878: 3 segments dropped at a full queue (limit 128), 1 half-open connection unfinished",
+            "#1 127.0.0.1:7878: 3 segments dropped at a full queue (limit 128, asked for 1000: clipped by net.core.somaxconn), 1 half-open connection unfinished",
             "#1 127.0.0.1:7878: 2 half-open connections unfinished",
         ]
     );
