@@ -20,7 +20,7 @@ pub use segment::*;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Bumped whenever the meaning or the layout of anything in this file changes.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// What [`Header::kind`] can be.
 pub mod kind {
@@ -69,6 +69,9 @@ pub struct SetState {
     pub sk: u64,
     /// `bpf_get_socket_cookie()`, or 0 where the kernel does not give it truthfully.
     pub cookie: u64,
+    /// `sk_cgrp_data`: id of the cgroup (v2) of the process that made the socket, of a child the
+    /// listener's; 0 where the kernel does not tell.
+    pub cgroup: u64,
     /// Inode of the network namespace.
     pub netns: u32,
     /// `sk_ack_backlog`. The clone of a listener keeps the listener's value of the moment at which

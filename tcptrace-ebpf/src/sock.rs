@@ -5,6 +5,7 @@ use core::marker::PhantomData;
 use aya_ebpf::Global;
 use tcptrace_ebpf::abi::{Addrs4, Addrs6, Stats, stats_flag};
 
+use crate::cgroup;
 use crate::memory::{Memory, Probed};
 use crate::settings::*;
 
@@ -234,6 +235,30 @@ impl<M: Memory> Sock<M> {
     #[inline(always)]
     pub fn uid(self) -> u32 {
         self.get(&SK_UID)
+    }
+
+    /// `sk_cgrp_data`: the cgroup (v2) of the process that made it; of a child, its listener's. Null
+    /// where the kernel does not tell.
+    #[inline(always)]
+    pub fn cgroup(self) -> *const u8 {
+        if SK_CGROUP.load() != 0 {
+            self.get(&SK_CGROUP)
+        } else if SK_CGROUP_OR_CLASS.load() != 0 {
+            cgroup::untagged(self.get(&SK_CGROUP_OR_CLASS))
+        } else {
+            core::ptr::null()
+        }
+    }
+
+    /// Its id, 0 where the kernel does not tell.
+    #[inline(always)]
+    pub fn cgroup_id(self) -> u64 {
+        // Only a member of its own has a type that the verifier knows.
+        if SK_CGROUP.load() != 0 {
+            cgroup::id::<M>(self.get(&SK_CGROUP))
+        } else {
+            cgroup::id::<Probed>(self.cgroup())
+        }
     }
 
     /// In eighths of a microsecond.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use crate::capture::cgroups::Cgroups;
 use crate::capture::iterator::Look;
 use crate::capture::ring::Batch;
 use crate::correlate::Correlator;
@@ -129,6 +130,7 @@ pub fn spawn(
 struct Pipeline {
     order: Order,
     correlator: Correlator,
+    cgroups: Cgroups,
     outputs: Vec<Output>,
     failed: Vec<Failed>,
     feedback: Feedback,
@@ -156,6 +158,7 @@ impl Pipeline {
         let mut pipeline = Pipeline {
             order: Order::default(),
             correlator,
+            cgroups: Cgroups::new(),
             outputs,
             failed: vec![],
             feedback,
@@ -275,7 +278,10 @@ impl Pipeline {
         }
     }
 
-    fn put(&mut self, line: Line) {
+    fn put(&mut self, mut line: Line) {
+        if let Some(subject) = line.subject_mut() {
+            subject.container = subject.cgroup.and_then(|id| self.cgroups.container(id));
+        }
         if !matches!(line, Line::Session(_) | Line::Preexisting(_)) {
             self.feedback.busy.store(true, Ordering::Relaxed);
         }

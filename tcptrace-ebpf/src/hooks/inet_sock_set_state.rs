@@ -147,6 +147,7 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: u64) {
     let mut payload = SetState {
         sk: sk.id(),
         cookie,
+        cgroup: sk.cgroup_id(),
         netns: sk.netns(),
         backlog_len: sk.backlog_len(),
         backlog_max: sk.backlog_max(),

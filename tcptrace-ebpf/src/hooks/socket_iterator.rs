@@ -69,6 +69,7 @@ fn shown(seq: *mut seq_file, ptr: *const u8) {
     let mut socket = Socket {
         sk: sock.id(),
         cookie: sock.cookie(),
+        cgroup: 0,
         inode: 0,
         netns: sock.netns(),
         uid: 0,
@@ -88,6 +89,7 @@ fn shown(seq: *mut seq_file, ptr: *const u8) {
     } else {
         let sk_flags = sock.flags();
         let flag = |holds: bool, bit: u8| if holds { bit } else { 0 };
+        socket.cgroup = sock.cgroup_id();
         socket.uid = sock.uid();
         socket.backlog_len = sock.backlog_len();
         socket.backlog_max = sock.backlog_max();

@@ -1,6 +1,7 @@
 //! Everything that touches the kernel: loads the programs, attaches them, drains their records.
 
 pub mod btf;
+pub mod cgroups;
 pub mod hooks;
 pub mod iterator;
 pub mod kernels;

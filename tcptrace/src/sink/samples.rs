@@ -92,6 +92,8 @@ pub fn server() -> Subject {
         netns: 4_026_531_840,
         cookie: Some(17),
         uid: Some(1000),
+        cgroup: Some(25),
+        container: None,
         pid: Some(4711),
         tid: Some(4711),
         comm: Some(Comm::from("server")),

@@ -85,6 +85,7 @@ impl Sock {
         SetState {
             sk: self.sk,
             cookie: None,
+            cgroup: None,
             netns: NETNS,
             tuple: self.tuple,
             oldstate,

@@ -261,6 +261,13 @@ fn verbose_tells_the_rest() {
         transition.ends_with("  (softirq on cpu 1)  (sk:11)  (net:[4026531840])\n"),
         "{transition}"
     );
+    let mut contained = samples::transition();
+    contained.subject.container = Some("4f66ad9a0b2e8b3c".to_owned());
+    let contained = written(VERBOSE, &[Line::Transition(contained)]);
+    assert!(
+        contained.ends_with("  (net:[4026531840])  (container 4f66ad9a0b2e)\n"),
+        "{contained}"
+    );
     let connection = written(VERBOSE, &[Line::Connection(samples::connection())]);
     assert!(connection.contains("(evidence: "), "{connection}");
 }
