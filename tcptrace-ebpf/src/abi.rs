@@ -289,6 +289,38 @@ pub mod filter {
     pub const V4: u32 = 1 << 3;
     /// IPv6 proper.
     pub const V6: u32 = 1 << 4;
+    /// The local or the remote address is in the set [`addresses::EITHER`](super::addresses::EITHER).
+    pub const ADDRESS: u32 = 1 << 5;
+    /// The local address is in the set [`addresses::LOCAL`](super::addresses::LOCAL).
+    pub const LOCAL_ADDRESS: u32 = 1 << 6;
+    /// The remote address is in the set [`addresses::REMOTE`](super::addresses::REMOTE).
+    pub const REMOTE_ADDRESS: u32 = 1 << 7;
+    /// The inode of the network namespace is in the map `NETNS`.
+    pub const NETNS: u32 = 1 << 8;
+    /// `sk_uid` is in the map `UIDS`.
+    pub const UID: u32 = 1 << 9;
+    /// The id of the cgroup, or of one that it is inside of, is in the map `CGROUPS`.
+    pub const CGROUP: u32 = 1 << 10;
+}
+
+/// The `ADDRESSES` map, a trie of prefixes: a set, and a network of addresses in it. Its value says
+/// of which family the network is, 4 or 6.
+pub mod addresses {
+    pub const EITHER: u32 = 0;
+    pub const LOCAL: u32 = 1;
+    pub const REMOTE: u32 = 2;
+    /// Bits of the key before the address: the set, in host order.
+    pub const SET_BITS: u32 = 32;
+}
+
+/// Key of the `ADDRESSES` map without the length of its prefix.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct InSet {
+    /// [`addresses`]
+    pub set: u32,
+    /// Network order, IPv4 IPv4-mapped.
+    pub addr: [u8; 16],
 }
 
 /// The `PORTS` map: bit n of word `SET + (port >> 6)` says that `port` is in the set.

@@ -1,7 +1,10 @@
 //! `struct cgroup`, of the one hierarchy that is version 2.
 
-use crate::memory::Memory;
-use crate::settings::{CGROUP_KN, KERNFS_NODE_ID};
+use crate::maps::CGROUPS;
+use crate::memory::{Memory, Probed};
+use crate::settings::{
+    CGROUP_ANCESTOR_IDS, CGROUP_ANCESTORS, CGROUP_KN, CGROUP_LEVEL, KERNFS_NODE_ID,
+};
 
 /// What Linux 5.14 and before keep in `sk_cgrp_data.val`: a pointer, unless one of the two lowest
 /// bits says that it is a class of net_cls, or a pointer that is not counted as a reference.
@@ -24,4 +27,39 @@ pub fn id<M: Memory>(cgroup: *const u8) -> u64 {
     }
     // SAFETY: a struct cgroup that a socket refers to, and its kernfs node.
     unsafe { M::read(M::read(cgroup, &CGROUP_KN), &KERNFS_NODE_ID) }
+}
+
+/// Levels below the root that are looked at; real hierarchies have a handful.
+const LEVELS: u32 = 64;
+
+/// Whether a cgroup, or one that it is inside of, is in the map `CGROUPS`.
+///
+/// A subprogram of its own: its loop, inlined in every program, would fill most of the object.
+#[inline(never)]
+pub fn is_wanted(cgroup: *const u8) -> bool {
+    // SAFETY: a struct cgroup; the helper checks addresses.
+    let own_level: u32 = unsafe { Probed::read(cgroup, &CGROUP_LEVEL) };
+    let mut level = 0;
+    while level <= own_level && level < LEVELS {
+        if CGROUPS.get_ptr(ancestor_id(cgroup, level)).is_some() {
+            return true;
+        }
+        level += 1;
+    }
+    false
+}
+
+/// The id of the cgroup at a level above this one, or of itself at its own level.
+#[inline(always)]
+fn ancestor_id(cgroup: *const u8, level: u32) -> u64 {
+    let index = level as usize * size_of::<u64>();
+    // SAFETY: both arrays have an element for each level up to the cgroup's own.
+    unsafe {
+        if CGROUP_ANCESTORS.load() == 0 {
+            let ids = cgroup.wrapping_add(CGROUP_ANCESTOR_IDS.load() as usize);
+            return Probed::read_at(ids.wrapping_add(index));
+        }
+        let ancestors = cgroup.wrapping_add(CGROUP_ANCESTORS.load() as usize);
+        id::<Probed>(Probed::read_at(ancestors.wrapping_add(index)))
+    }
 }

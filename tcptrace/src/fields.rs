@@ -422,6 +422,22 @@ impl Line {
     }
 
     /// Which socket it is about; `None` for a line about the trace.
+    pub fn subject(&self) -> Option<&Subject> {
+        match self {
+            Line::Preexisting(x) => Some(&x.subject),
+            Line::Transition(x) => Some(&x.subject),
+            Line::Accept(x) => Some(&x.subject),
+            Line::Overflow(x) => Some(&x.subject),
+            Line::Segment(x) => Some(&x.subject),
+            Line::Connection(x) => Some(&x.subject),
+            Line::Retransmit(x) => Some(&x.subject),
+            Line::Reset(x) => Some(&x.subject),
+            Line::TimeWait(x) => Some(&x.subject),
+            Line::Session(_) | Line::Lost(_) | Line::Summary(_) => None,
+        }
+    }
+
+    /// The same, to be changed.
     pub fn subject_mut(&mut self) -> Option<&mut Subject> {
         match self {
             Line::Preexisting(x) => Some(&mut x.subject),

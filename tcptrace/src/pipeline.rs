@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use crate::capture::cgroups::Cgroups;
 use crate::capture::iterator::Look;
 use crate::capture::ring::Batch;
-use crate::correlate::Correlator;
+use crate::correlate::{Correlator, Selection};
 use crate::decode::decode;
 use crate::event::{Event, Hook, Kind, Looked, State, Task};
 use crate::fields::{HookCount, Line, Lost, Session, Summary};
@@ -80,6 +80,7 @@ pub struct Feedback {
 /// [`Message::End`]. `reset_reasons` names the kernel's numbers.
 pub fn spawn(
     session: Session,
+    selection: Selection,
     reset_reasons: BTreeMap<u32, String>,
     outputs: Vec<Output>,
     count: Option<u64>,
@@ -94,7 +95,8 @@ pub fn spawn(
             let attached = carriers.filter_map(|(&hook, carrier)| carrier.as_ref().map(|_| hook));
             let correlator = Correlator::new(session.mono_ns)
                 .with_hooks(attached)
-                .with_reset_reasons(reset_reasons);
+                .with_reset_reasons(reset_reasons)
+                .with_selection(selection);
             let mut pipeline = Pipeline::new(session, correlator, outputs, count, feedback);
             while let Some(message) = receiver.blocking_recv() {
                 match message {
@@ -268,6 +270,7 @@ impl Pipeline {
             undecodable: self.undecodable,
             late: self.order.late(),
             repeated_segments: totals.repeated_segments,
+            dropped_lines: totals.dropped_lines,
             listeners: totals.listeners,
         };
         self.put(Line::Summary(summary.clone()));

@@ -137,7 +137,7 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: u64) {
         // A socket that connects again still has the port of its last connection in inet_sport.
         ends.lport = sk.bound_port();
     }
-    if !filter::passes(&ends) {
+    if !filter::passes(&ends, || sk.netns(), sk) {
         count(hook::SET_STATE, |counters| counters.filtered += 1);
         return;
     }

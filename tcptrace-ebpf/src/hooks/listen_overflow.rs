@@ -117,7 +117,7 @@ fn ack(is_v4: bool, sk: *const u8, req: *const u8, unhash: *const u8) {
 fn tell(listener: Sock<Probed>, req: *const u8, ends: &Ends, backlog_len: u32, flags: u8) {
     const HOOK: u32 = hook::LISTEN_OVERFLOW;
     count(HOOK, |counters| counters.seen += 1);
-    if !filter::passes(ends) {
+    if !filter::passes(ends, || listener.netns(), listener) {
         count(HOOK, |counters| counters.filtered += 1);
         return;
     }

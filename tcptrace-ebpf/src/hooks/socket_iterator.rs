@@ -59,7 +59,9 @@ fn shown(seq: *mut seq_file, ptr: *const u8) {
     }
     let is_bucket = state == TCP_TIME_WAIT;
     let ends = sock.ends_in_common();
-    if !filter::passes(&ends) {
+    // A bucket has no user and no cgroup.
+    let owner = if is_bucket { Sock::null() } else { sock };
+    if !filter::passes(&ends, || sock.netns(), owner) {
         count(hook::SOCKET_ITERATOR, |counters| {
             counters.seen += 1;
             counters.filtered += 1;

@@ -13,7 +13,7 @@ use super::connection::Connection;
 use super::half_open::HalfOpen;
 use super::listener::ListenerId;
 use crate::event::{self, CloneOf, Event, Hook, Request, RequestStep, SetState, Sk, State, Tuple};
-use crate::fields::{self, HalfOpenEnd, Line, Side, Source, Verdict};
+use crate::fields::{self, HalfOpenEnd, Line, Side, Source};
 
 /// A round trip of whole milliseconds may come from a TCP timestamp (RFC 7323), which counts them.
 const TIMESTAMP_NS: u64 = 1_000_000;
@@ -189,13 +189,17 @@ impl Correlator {
         if let Some(id) = listener {
             self.listeners.get_mut(id).backlog_max = Some(overflow.backlog_max);
         }
-        self.listeners
-            .stats(listener, overflow.netns, &overflow.tuple)
-            .overflows += 1;
+        let conn = listener.map(|id| self.listeners.get(id).socket.conn);
+        if self.select.wants_overflow(conn, &subject) {
+            let stats = self
+                .listeners
+                .stats(listener, overflow.netns, &overflow.tuple);
+            stats.overflows += 1;
+        }
         out.push(Line::Overflow(fields::Overflow {
             mono_ns: event.mono_ns,
             subject,
-            listener: listener.map(|id| self.listeners.get(id).socket.conn),
+            listener: conn,
             what: overflow.segment,
             queue: overflow.queue,
             backlog_len: overflow.backlog_len,
@@ -374,14 +378,7 @@ impl Correlator {
     fn end_half_open(&mut self, half_open: HalfOpen, mono_ns: u64, out: &mut Vec<Line>) {
         let line = half_open.line(&self.end_at(mono_ns, false));
         debug_assert_eq!(line.subject.side, Some(Side::Server));
-        self.totals.servers += 1;
-        self.totals.incomplete += u64::from(!line.complete);
-        let verdict = line.verdict.unwrap_or(Verdict::Unknown);
-        *self.totals.verdicts.entry(verdict).or_default() += 1;
-        let (netns, ends) = half_open.ends();
-        self.listeners
-            .stats(half_open.listener, netns, &ends)
-            .half_open_failed += u64::from(line.half_open_end.is_some());
+        self.half_open_ended(&half_open);
         out.push(Line::Connection(line));
     }
 }

@@ -485,6 +485,7 @@ pub fn summary() -> Summary {
         undecodable: 0,
         late: 0,
         repeated_segments: 0,
+        dropped_lines: 0,
         listeners: vec![listener, idle],
     }
 }

@@ -11,6 +11,7 @@ mod random;
 mod requests;
 mod scenarios;
 mod segments;
+mod select;
 mod timewait;
 mod verdicts;
 
