@@ -72,9 +72,6 @@ pub struct Demo {
 /// The options of a trace.
 #[derive(Debug, Args)]
 pub struct Trace {
-    #[command(flatten)]
-    pub filters: Filters,
-
     /// Form of the output
     #[arg(short, long, value_name = "FORM", default_value = "text")]
     pub output: Output,
@@ -126,6 +123,13 @@ pub struct Trace {
     /// Trace while this command runs, and end with its exit code; its output goes to stderr
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
+
+    // At the end: clap puts what follows under the same heading.
+    #[command(
+        flatten,
+        next_help_heading = "Filters (each that is given must hold; lists and repeats add up)"
+    )]
+    pub filters: Filters,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

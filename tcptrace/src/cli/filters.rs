@@ -8,9 +8,6 @@ use crate::fields::Side;
 use crate::filter::{Cgroup, Family, Filter, Netns, Network, PortRange, User};
 
 #[derive(Debug, Args)]
-#[command(
-    next_help_heading = "Filters (every one that is given must hold; lists and repeats add up)"
-)]
 pub struct Filters {
     /// This local or remote port, or a range of them
     #[arg(short, long = "port", value_name = "PORTS", value_delimiter = ',')]
