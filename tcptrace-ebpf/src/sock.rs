@@ -244,7 +244,9 @@ impl<M: Memory> Sock<M> {
         if SK_CGROUP.load() != 0 {
             self.get(&SK_CGROUP)
         } else if SK_CGROUP_OR_CLASS.load() != 0 {
-            cgroup::untagged(self.get(&SK_CGROUP_OR_CLASS))
+            // A member of a union, whose type a verifier of that time does not find.
+            // SAFETY: `ptr` is a sock.
+            cgroup::untagged(unsafe { Probed::read(self.ptr, &SK_CGROUP_OR_CLASS) })
         } else {
             core::ptr::null()
         }

@@ -111,6 +111,8 @@ enum Fit {
 pub(super) struct Select {
     selection: Selection,
     known: FxHashMap<u64, Known>,
+    /// The highest number met: connections are numbered as they begin.
+    latest: u64,
     /// By connection, and so the oldest first.
     held: BTreeMap<u64, VecDeque<Line>>,
     /// Lines in `held`.
@@ -192,7 +194,8 @@ impl Select {
             return;
         };
         let known = self.known.get(&conn).copied();
-        let is_stray = known.is_none() && is_aside(&line);
+        let is_stray = known.is_none() && is_aside(&line) && conn <= self.latest;
+        self.latest = self.latest.max(conn);
         let mut it = known.unwrap_or_default();
         if it.fit == Fit::Open {
             it.fit = self.selection.fit(subject);
@@ -264,8 +267,7 @@ impl Select {
     }
 }
 
-/// A line that no connection begins with. Where there is none before it, the connection is over: in
-/// TIME_WAIT the kernel still answers.
+/// A line that may still come when a connection is over: in TIME_WAIT the kernel answers.
 fn is_aside(line: &Line) -> bool {
     matches!(
         line,
