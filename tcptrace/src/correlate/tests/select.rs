@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::correlate::Selection;
-use crate::event::{Direction, Reset};
+use crate::correlate::select::Select;
+use crate::event::{Direction, Reset, Segment, TcpFlags};
 
 const WORKER: u32 = 4712;
 
@@ -233,6 +234,64 @@ fn what_is_left_of_a_connection_goes_with_it() {
             .filter(|line| matches!(line, Line::TimeWait(_)));
         assert_eq!(left.count(), lines);
     }
+}
+
+/// An ACK that `sock` receives.
+fn ack(sock: &Sock) -> Kind {
+    const ACK: u8 = 0x10;
+    Kind::Segment(Segment {
+        direction: Direction::Received,
+        sk: None,
+        from_half_open: false,
+        netns: NETNS,
+        ifindex: 1,
+        tuple: sock.tuple,
+        flags: TcpFlags(ACK),
+        seq: 1,
+        ack: Some(1),
+        len: 0,
+        window: 64,
+    })
+}
+
+#[test]
+fn what_comes_after_the_end_is_shown_with_its_connection() {
+    for (pid, segments) in [(visitor().pid, 1), (WORKER, 0)] {
+        let mut t = of_pid(pid);
+        t.correlator.expect_segments();
+        t.set(client(2).enters_by(visitor(), Close, SynSent));
+        t.walk(
+            &client(2),
+            &[SynSent, Established, FinWait1, FinWait2, Close],
+        );
+        t.event(ack(&client(2)));
+        let shown = t.lines.iter().filter(|it| matches!(it, Line::Segment(_)));
+        assert_eq!(shown.count(), segments);
+    }
+}
+
+/// A half-open connection's segments come before its socket's first state.
+#[test]
+fn a_segment_may_be_the_first_that_is_held_back() {
+    let mut t = prefork(trace());
+    t.correlator.expect_segments();
+    t.establish(&child(2));
+    t.event(ack(&child(2)));
+    let now = t.now;
+    t.accept(accepts_by(worker(), &child(2), now));
+    let [listens, born, established, segment, accepted] = &t.lines[..] else {
+        panic!("{:?}", t.lines);
+    };
+    let mut lines = [listens, segment, born, established, accepted]
+        .map(Line::clone)
+        .to_vec();
+    let story = lines[1..].to_vec();
+    let mut select = Select::new(Selection {
+        pids: vec![WORKER],
+        ..Selection::default()
+    });
+    select.sift(0, &mut lines);
+    assert_eq!(lines, story);
 }
 
 /// A RST for a segment that met no socket.
