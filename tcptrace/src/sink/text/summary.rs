@@ -18,7 +18,7 @@ pub fn write(row: &mut Row, out: &mut dyn Write, summary: &Summary) -> io::Resul
     }
     if summary.dropped_lines > 0 {
         let lines = Count(summary.dropped_lines, "line");
-        let why = "whose connection they are of was not known for too long";
+        let why = "whose connection it is was not known for too long";
         row.put(ALARM, format_args!("{lines} given up: {why}"))
             .end(out)?;
     }

@@ -255,6 +255,15 @@ fn summary() {
 }
 
 #[test]
+fn lines_that_were_given_up_are_told() {
+    let mut summary = samples::summary();
+    assert!(!written(PLAIN, &[Line::Summary(summary.clone())]).contains("given up"));
+    summary.dropped_lines = 3;
+    let text = written(PLAIN, &[Line::Summary(summary)]);
+    assert!(text.contains("\n3 lines given up: "), "{text}");
+}
+
+#[test]
 fn verbose_tells_the_rest() {
     let transition = written(VERBOSE, &[Line::Transition(samples::transition())]);
     assert!(
