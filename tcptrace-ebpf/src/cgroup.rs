@@ -3,7 +3,7 @@
 use crate::maps::CGROUPS;
 use crate::memory::{Memory, Probed};
 use crate::settings::{
-    CGROUP_ANCESTOR_IDS, CGROUP_ANCESTORS, CGROUP_KN, CGROUP_LEVEL, KERNFS_NODE_ID,
+    CGROUP_ANCESTOR_IDS, CGROUP_ANCESTORS, CGROUP_KN, CGROUP_LEVEL, CGROUP_LEVELS, KERNFS_NODE_ID,
 };
 
 /// What Linux 5.14 and before keep in `sk_cgrp_data.val`: a pointer, unless one of the two lowest
@@ -29,9 +29,6 @@ pub fn id<M: Memory>(cgroup: *const u8) -> u64 {
     unsafe { M::read(M::read(cgroup, &CGROUP_KN), &KERNFS_NODE_ID) }
 }
 
-/// Levels below the root that are looked at; real hierarchies have a handful.
-const LEVELS: u32 = 64;
-
 /// Whether a cgroup, or one that it is inside of, is in the map `CGROUPS`.
 ///
 /// A subprogram of its own: its loop, inlined in every program, would fill most of the object.
@@ -39,12 +36,15 @@ const LEVELS: u32 = 64;
 pub fn is_wanted(cgroup: *const u8) -> bool {
     // SAFETY: a struct cgroup; the helper checks addresses.
     let own_level: u32 = unsafe { Probed::read(cgroup, &CGROUP_LEVEL) };
-    let mut level = 0;
-    while level <= own_level && level < LEVELS {
-        if CGROUPS.get_ptr(ancestor_id(cgroup, level)).is_some() {
+    let levels = CGROUP_LEVELS.load();
+    for level in 0..u32::BITS {
+        // The verifier knows the outcome, and walks only through the levels that matter.
+        if levels >> level & 1 == 0 {
+            continue;
+        }
+        if level <= own_level && CGROUPS.get_ptr(ancestor_id(cgroup, level)).is_some() {
             return true;
         }
-        level += 1;
     }
     false
 }

@@ -19,6 +19,8 @@ for_each_offset!(offset_globals);
 #[unsafe(no_mangle)]
 pub static FILTER: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
+pub static CGROUP_LEVELS: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
 pub static COOKIE_HELPER: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static ACCEPT_ARGS: Global<u32> = Global::new(0);

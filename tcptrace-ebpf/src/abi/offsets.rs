@@ -123,6 +123,8 @@ pub const OPTIONAL_OFFSETS: &[&str] = &[
 pub mod setting {
     /// [`filter`](super::super::filter) bits.
     pub const FILTER: &str = "FILTER";
+    /// Bit n: one of the cgroups that are asked for may be n levels below the root.
+    pub const CGROUP_LEVELS: &str = "CGROUP_LEVELS";
     /// 1 when `bpf_get_socket_cookie` may be called from BTF tracepoints (Linux 5.12).
     pub const COOKIE_HELPER: &str = "COOKIE_HELPER";
     /// Number of parameters of `inet_csk_accept`: 4 until Linux 6.9, 2 from 6.10.

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustc_hash::FxHashMap;
@@ -54,7 +55,7 @@ impl Cgroups {
     }
 
     /// Where a cgroup is; `None` for one that has been removed.
-    fn path(&self, id: u64) -> Option<PathBuf> {
+    pub fn path(&self, id: u64) -> Option<PathBuf> {
         let mut handle = Handle {
             bytes: size_of::<u64>() as libc::c_uint,
             kind: FILEID_KERNFS,
@@ -80,6 +81,18 @@ impl Default for Cgroups {
 pub fn mount() -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
     mounts.lines().find_map(mount_of)
+}
+
+/// How many levels a cgroup's directory lies below the root of all cgroups; `None` where the mount
+/// does not show that root, as in a container.
+pub fn level(directory: &Path) -> Option<u32> {
+    /// Inode of the root, the first that kernfs gives.
+    const ROOT: u64 = 1;
+    let mount = mount()?.canonicalize().ok()?;
+    let is_root = fs::metadata(&mount).is_ok_and(|it| it.ino() == ROOT);
+    let directory = directory.canonicalize().ok()?;
+    let below = directory.strip_prefix(&mount).ok().filter(|_| is_root)?;
+    Some(below.iter().count() as u32)
 }
 
 /// The mount point in a line of mountinfo (proc_pid_mountinfo(5)) about cgroups of version 2:

@@ -33,6 +33,14 @@ pub fn bits(filter: &Filter) -> u32 {
         | when(!filter.cgroups.is_empty(), abi::filter::CGROUP)
 }
 
+/// The `CGROUP_LEVELS` global: a level that is not known may be any.
+pub fn cgroup_levels(filter: &Filter) -> u32 {
+    let levels = filter.cgroups.iter().map(|cgroup| cgroup.level);
+    levels.fold(0, |all, level| {
+        all | level.map_or(u32::MAX, |level| 1 << level)
+    })
+}
+
 /// How many entries the maps need; a map cannot have none.
 pub fn sizes(filter: &Filter) -> [(&'static str, u32); 4] {
     let networks = networks(filter).map(|(_, networks)| networks.len()).sum();

@@ -58,6 +58,8 @@ pub fn load(request: &Request) -> Result<(Ebpf, Kernel), CaptureError> {
         filter::can_tell_cgroups(&globals)?;
     }
     globals.push((abi::setting::FILTER, filter::bits(&request.filter)));
+    let levels = filter::cgroup_levels(&request.filter);
+    globals.push((abi::setting::CGROUP_LEVELS, levels));
     globals.push((abi::setting::WAKE_AT, ring_bytes / 4));
     let running = KernelVersion::current().ok();
     let cookie_helper = kernels::SOCKET_COOKIE.is_in(running);
