@@ -24,7 +24,7 @@ pub use tallies::*;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Bumped whenever the meaning or the layout of anything in this file changes.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// What [`Header::kind`] can be.
 pub mod kind {
@@ -76,6 +76,9 @@ pub struct SetState {
     pub sk: u64,
     /// `bpf_get_socket_cookie()`, or 0 where the kernel does not give it truthfully.
     pub cookie: u64,
+    /// `sk_cgrp_data`: id of the cgroup (v2) of the process that made the socket, of a child the
+    /// listener's; 0 where the kernel does not tell.
+    pub cgroup: u64,
     /// Inode of the network namespace.
     pub netns: u32,
     /// `sk_ack_backlog`. The clone of a listener keeps the listener's value of the moment at which
@@ -312,6 +315,38 @@ pub mod filter {
     pub const V4: u32 = 1 << 3;
     /// IPv6 proper.
     pub const V6: u32 = 1 << 4;
+    /// The local or the remote address is in the set [`addresses::EITHER`](super::addresses::EITHER).
+    pub const ADDRESS: u32 = 1 << 5;
+    /// The local address is in the set [`addresses::LOCAL`](super::addresses::LOCAL).
+    pub const LOCAL_ADDRESS: u32 = 1 << 6;
+    /// The remote address is in the set [`addresses::REMOTE`](super::addresses::REMOTE).
+    pub const REMOTE_ADDRESS: u32 = 1 << 7;
+    /// The inode of the network namespace is in the map `NETNS`.
+    pub const NETNS: u32 = 1 << 8;
+    /// `sk_uid` is in the map `UIDS`.
+    pub const UID: u32 = 1 << 9;
+    /// The id of the cgroup, or of one that it is inside of, is in the map `CGROUPS`.
+    pub const CGROUP: u32 = 1 << 10;
+}
+
+/// The `ADDRESSES` map, a trie of prefixes: a set, and a network of addresses in it. Its value says
+/// of which family the network is, 4 or 6.
+pub mod addresses {
+    pub const EITHER: u32 = 0;
+    pub const LOCAL: u32 = 1;
+    pub const REMOTE: u32 = 2;
+    /// Bits of the key before the address: the set, in host order.
+    pub const SET_BITS: u32 = 32;
+}
+
+/// Key of the `ADDRESSES` map without the length of its prefix.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct InSet {
+    /// [`addresses`]
+    pub set: u32,
+    /// Network order, IPv4 IPv4-mapped.
+    pub addr: [u8; 16],
 }
 
 /// The `PORTS` map: bit n of word `SET + (port >> 6)` says that `port` is in the set.

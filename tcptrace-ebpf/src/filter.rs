@@ -1,15 +1,24 @@
 //! The filter: decided here, before anything is written.
 
-use tcptrace_ebpf::abi::{filter, ports};
+use aya_ebpf::maps::lpm_trie::Key;
+use tcptrace_ebpf::abi::{InSet, addresses, filter, ports};
 
-use crate::maps::PORTS;
+use crate::cgroup;
+use crate::maps::{ADDRESSES, NETNS, PORTS, UIDS};
+use crate::memory::Memory;
 use crate::settings::FILTER;
-use crate::sock::Ends;
+use crate::sock::{Ends, Sock};
 
-/// Whether a socket passes. A port that the kernel has not set yet is 0, which no filter can
-/// name: what cannot be shown to match is left out.
+/// Whether what a hook has seen passes.
+///
+/// A port that the kernel has not set yet is 0, which no filter can name: what cannot be shown to
+/// match is left out. An address that it has not set is in no network but that of all.
+///
+/// `owner` is the full socket whose user and cgroup count: the socket itself, or the listener of a
+/// half-open connection. Null where there is none: then these two conditions are left to the
+/// loader, which knows whether it traces the connection.
 #[inline(always)]
-pub fn passes(ends: &Ends) -> bool {
+pub fn passes<M: Memory>(ends: &Ends, netns: impl FnOnce() -> u32, owner: Sock<M>) -> bool {
     let wanted = FILTER.load();
     if wanted == 0 {
         return true;
@@ -26,10 +35,36 @@ pub fn passes(ends: &Ends) -> bool {
             || in_set(ports::EITHER, ends.rport))
         && (wanted & filter::LOCAL_PORT == 0 || in_set(ports::LOCAL, ends.lport))
         && (wanted & filter::REMOTE_PORT == 0 || in_set(ports::REMOTE, ends.rport))
+        && (wanted & (filter::ADDRESS | filter::LOCAL_ADDRESS | filter::REMOTE_ADDRESS) == 0
+            || addresses_pass(wanted, ends))
+        && (wanted & filter::NETNS == 0 || NETNS.get_ptr(netns()).is_some())
+        && (wanted & filter::UID == 0 || owner.is_null() || UIDS.get_ptr(owner.uid()).is_some())
+        && (wanted & filter::CGROUP == 0 || owner.is_null() || cgroup::is_wanted(owner.cgroup()))
 }
 
 #[inline(always)]
 fn in_set(set: u32, port: u16) -> bool {
     let word = PORTS.get(set + u32::from(port >> 6)).copied().unwrap_or(0);
     word >> (port & 63) & 1 != 0
+}
+
+/// A subprogram of its own: inlined in every program it would fill most of the object.
+#[inline(never)]
+fn addresses_pass(wanted: u32, ends: &Ends) -> bool {
+    let own = ends.addrs.as_v6().laddr;
+    let peer = ends.addrs.as_v6().raddr;
+    let is_v4 = ends.addrs.is_v4;
+    (wanted & filter::ADDRESS == 0
+        || is_in(addresses::EITHER, own, is_v4)
+        || is_in(addresses::EITHER, peer, is_v4))
+        && (wanted & filter::LOCAL_ADDRESS == 0 || is_in(addresses::LOCAL, own, is_v4))
+        && (wanted & filter::REMOTE_ADDRESS == 0 || is_in(addresses::REMOTE, peer, is_v4))
+}
+
+/// An IPv4 address is in the IPv6 network ::/0, too, but that is not meant.
+#[inline(always)]
+fn is_in(set: u32, addr: [u8; 16], is_v4: bool) -> bool {
+    let key = Key::new(addresses::SET_BITS + 128, InSet { set, addr });
+    let family = if is_v4 { 4 } else { 6 };
+    ADDRESSES.get(&key).is_some_and(|it| *it == family)
 }

@@ -1,7 +1,7 @@
 //! The eBPF programs: each hook reads what it knows, filters, and writes one record.
 //!
-//! `hooks/*` → `filter` → `emit` → the ring buffer; `sock`, `skb` and `memory` read kernel
-//! structures, `settings` holds the frozen globals, `maps` the maps. No state lives here but the accept()
+//! `hooks/*` → `filter` → `emit` → the ring buffer; `sock`, `skb`, `cgroup` and `memory` read
+//! kernel structures, `settings` holds the frozen globals, `maps` the maps. No state lives here but the accept()
 //! calls in flight and the ACKs that are waited for: everything that can be worked out later is
 //! left to the loader.
 #![no_std]
@@ -9,6 +9,7 @@
 #![feature(core_intrinsics)]
 #![allow(internal_features, reason = "atomic addition, see maps.rs")]
 
+mod cgroup;
 mod emit;
 mod filter;
 mod hooks;

@@ -3,8 +3,9 @@
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::macros::map;
+use aya_ebpf::maps::lpm_trie::LpmTrie;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
-use tcptrace_ebpf::abi::{Counters, Life, Tally, TallyKey, hook, ports, tally};
+use tcptrace_ebpf::abi::{Counters, InSet, Life, Tally, TallyKey, hook, ports, tally};
 
 /// Records on their way to the loader, which sets the size.
 #[map]
@@ -35,6 +36,23 @@ static TALLY: Array<u64> = Array::with_max_entries(tally::COUNT, 0);
 /// Three bit sets of ports, see `abi::ports`.
 #[map]
 pub static PORTS: Array<u64> = Array::with_max_entries(ports::WORDS, 0);
+
+/// Networks that are asked for, see `abi::addresses`: as many as there are, because a lookup takes
+/// as long as a prefix is, not as the list. The loader sets the size of this map and the next three.
+#[map]
+pub static ADDRESSES: LpmTrie<InSet, u32> = LpmTrie::with_max_entries(1, 0);
+
+/// Network namespaces that are asked for, by inode.
+#[map]
+pub static NETNS: HashMap<u32, u32> = HashMap::with_max_entries(1, 0);
+
+/// Users that are asked for.
+#[map]
+pub static UIDS: HashMap<u32, u32> = HashMap::with_max_entries(1, 0);
+
+/// Cgroups that are asked for, by id.
+#[map]
+pub static CGROUPS: HashMap<u64, u32> = HashMap::with_max_entries(1, 0);
 
 /// An accept() that has been entered and has not returned.
 #[repr(C)]

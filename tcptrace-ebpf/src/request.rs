@@ -19,7 +19,7 @@ pub fn tell(hook: u32, sk: *const u8, req: *const u8, step: u8, mut flags: u8) {
     count(hook, |counters| counters.seen += 1);
     let common = Sock::<Probed>::new(req);
     let ends = common.ends_in_common();
-    if !filter::passes(&ends) {
+    if !filter::passes(&ends, || common.netns(), sk) {
         count(hook, |counters| counters.filtered += 1);
         return;
     }

@@ -21,6 +21,8 @@ pub static FILTER: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static DEPTH: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
+pub static CGROUP_LEVELS: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
 pub static COOKIE_HELPER: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static ACCEPT_ARGS: Global<u32> = Global::new(0);

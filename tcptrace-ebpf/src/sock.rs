@@ -5,7 +5,8 @@ use core::marker::PhantomData;
 use aya_ebpf::Global;
 use tcptrace_ebpf::abi::{Addrs4, Addrs6, Stats, stats_flag};
 
-use crate::memory::Memory;
+use crate::cgroup;
+use crate::memory::{Memory, Probed};
 use crate::settings::*;
 
 const AF_INET: u16 = 2;
@@ -190,6 +191,32 @@ impl<M: Memory> Sock<M> {
     #[inline(always)]
     pub fn uid(self) -> u32 {
         self.get(&SK_UID)
+    }
+
+    /// `sk_cgrp_data`: the cgroup (v2) of the process that made it; of a child, its listener's. Null
+    /// where the kernel does not tell.
+    #[inline(always)]
+    pub fn cgroup(self) -> *const u8 {
+        if SK_CGROUP.load() != 0 {
+            self.get(&SK_CGROUP)
+        } else if SK_CGROUP_OR_CLASS.load() != 0 {
+            // A member of a union, whose type a verifier of that time does not find.
+            // SAFETY: `ptr` is a sock.
+            cgroup::untagged(unsafe { Probed::read(self.ptr, &SK_CGROUP_OR_CLASS) })
+        } else {
+            core::ptr::null()
+        }
+    }
+
+    /// Its id, 0 where the kernel does not tell.
+    #[inline(always)]
+    pub fn cgroup_id(self) -> u64 {
+        // Only a member of its own has a type that the verifier knows.
+        if SK_CGROUP.load() != 0 {
+            cgroup::id::<M>(self.get(&SK_CGROUP))
+        } else {
+            cgroup::id::<Probed>(self.cgroup())
+        }
     }
 
     /// In eighths of a microsecond.

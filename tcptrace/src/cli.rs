@@ -1,5 +1,7 @@
 //! The command line.
 
+mod filters;
+
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -7,15 +9,17 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use filters::Filters;
+
 use crate::capture::Request;
 use crate::depth::Depth;
-use crate::filter::{Family, Filter, PortRange};
 
 const EXAMPLES: &str = "\
 Examples:
   tcptrace demo                        watch the handshake finish before accept()
   tcptrace -p 7878                     every connection to or from port 7878
   tcptrace -L 80,443 --duration 1m     a server's own ports, for a minute
+  tcptrace --comm nginx                what nginx listens for, accepts and connects
   tcptrace -p 80 -o json --count 10    JSON Lines, until ten connections have ended
   tcptrace -p 7878 --explain           what each change of state means, for students
   tcptrace -p 80 --depth histogram     how long handshakes and waits take, each second
@@ -94,36 +98,6 @@ pub struct Demo {
 /// The options of a trace.
 #[derive(Debug, Args)]
 pub struct Trace {
-    /// Only connections with this local or remote port; lists, ranges and repeats add up
-    #[arg(short, long = "port", value_name = "PORTS", value_delimiter = ',')]
-    pub ports: Vec<PortRange>,
-
-    /// Only sockets with this local port
-    #[arg(
-        short = 'L',
-        long = "local-port",
-        value_name = "PORTS",
-        value_delimiter = ','
-    )]
-    pub local_ports: Vec<PortRange>,
-
-    /// Only sockets with this remote port
-    #[arg(
-        short = 'D',
-        long = "remote-port",
-        value_name = "PORTS",
-        value_delimiter = ','
-    )]
-    pub remote_ports: Vec<PortRange>,
-
-    /// Only IPv4 (IPv4-mapped connections included)
-    #[arg(short = '4', long = "ipv4", conflicts_with = "ipv6")]
-    pub ipv4: bool,
-
-    /// Only IPv6
-    #[arg(short = '6', long = "ipv6")]
-    pub ipv6: bool,
-
     /// Form of the output
     #[arg(short, long, value_name = "FORM", default_value = "text")]
     pub output: Output,
@@ -179,6 +153,13 @@ pub struct Trace {
     /// Trace while this command runs, and end with its exit code; its output goes to stderr
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
+
+    // At the end: clap puts what follows under the same heading.
+    #[command(
+        flatten,
+        next_help_heading = "Filters (each that is given must hold; lists and repeats add up)"
+    )]
+    pub filters: Filters,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -233,18 +214,8 @@ fn one_line(error: &clap::Error) -> String {
 
 impl Trace {
     pub fn request(&self) -> Request {
-        let family = match (self.ipv4, self.ipv6) {
-            (true, _) => Some(Family::V4),
-            (_, true) => Some(Family::V6),
-            _ => None,
-        };
         Request {
-            filter: Filter {
-                ports: self.ports.clone(),
-                local_ports: self.local_ports.clone(),
-                remote_ports: self.remote_ports.clone(),
-                family,
-            },
+            filter: self.filters.filter(),
             ring_bytes: self.ring_size,
             calls: self.calls,
             mode: self.attach.mode(),
@@ -324,8 +295,26 @@ mod tests {
     #[test]
     fn ports_come_in_lists_ranges_and_repeats() {
         let cli = parse("-p 80,443 -p 8000-8010").unwrap();
-        let ports: Vec<String> = cli.trace.ports.iter().map(|it| it.to_string()).collect();
+        let ports: Vec<String> = cli
+            .trace
+            .filters
+            .ports
+            .iter()
+            .map(|it| it.to_string())
+            .collect();
         assert_eq!(ports, ["80", "443", "8000-8010"]);
+    }
+
+    #[test]
+    fn values_of_a_filter_add_up() {
+        let cli =
+            parse("--address 10.0.0.0/8,::1 --uid 0,root --pid 1 --pid 2 --state listen,estab");
+        let filters = cli.unwrap().trace.filters;
+        assert_eq!(filters.filter().addresses.len(), 2);
+        assert_eq!(filters.filter().users.len(), 2);
+        assert_eq!(filters.selection().pids, [1, 2]);
+        assert_eq!(filters.selection().states.len(), 2);
+        assert!(filters.selection().traced_only);
     }
 
     #[test]
@@ -339,6 +328,20 @@ mod tests {
             ("--ring-size 12", "4096"),
             ("--attach kprobes", "kprobes"),
             ("-4 -6", "--ipv6"),
+            ("--address localhost", "10.0.0.0/8"),
+            ("--address 10.1.2.3/8", "10.0.0.0/8"),
+            ("--remote-address ::/200", "0 to 128"),
+            ("--netns nosuch", "/run/netns/nosuch"),
+            ("--uid nosuch", "no such user"),
+            ("--cgroup nosuch", "cgroup"),
+            ("--pid 0", "--pid"),
+            ("--pid me", "'me'"),
+            (
+                "--comm systemd-resolved",
+                "15 bytes of a thread's name: systemd-resolve",
+            ),
+            ("--side both", "client, server or listener"),
+            ("--state OPEN", "SYN_SENT"),
             ("frobnicate", "frobnicate"),
             ("doctor --stats=5", "--stats"),
             ("doctor -o json", "--stats"),

@@ -113,6 +113,7 @@ fn set_state_of(
     Ok(SetState {
         sk: Sk(payload.sk),
         cookie: nonzero(payload.cookie),
+        cgroup: nonzero(payload.cgroup),
         netns: payload.netns,
         tuple: tuple(laddr, payload.lport, raddr, payload.rport),
         oldstate,
@@ -291,6 +292,7 @@ mod tests {
     const SET_STATE: abi::SetState = abi::SetState {
         sk: 0xffff_8880_0000_1000,
         cookie: 0,
+        cgroup: 25,
         netns: 4_026_531_833,
         backlog_len: 2,
         backlog_max: 128,
@@ -375,6 +377,7 @@ mod tests {
         assert_eq!(change.tuple.rport, Some(39709));
         assert_eq!(change.context, Some(Context::Softirq));
         assert_eq!((change.task, change.cookie, change.err), (None, None, None));
+        assert_eq!((change.uid, change.cgroup), (1000, Some(25)));
     }
 
     #[test]
@@ -522,7 +525,7 @@ mod tests {
         assert_eq!(with(15, 9), Err(Undecodable::Version(9)));
         assert_eq!(with(14, 99), Err(Undecodable::Kind(99)));
         assert_eq!(
-            with(16 + 44, 0),
+            with(16 + 52, 0),
             Err(Undecodable::Value {
                 field: "oldstate",
                 value: 0

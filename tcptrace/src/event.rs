@@ -396,6 +396,8 @@ pub struct SetState {
     pub sk: Sk,
     /// The id that `ss -e` prints as `sk:`, in hexadecimal there.
     pub cookie: Option<u64>,
+    /// Id of the cgroup (v2) of the process that made it; of a child, its listener's.
+    pub cgroup: Option<u64>,
     /// Inode of the network namespace.
     pub netns: u32,
     pub tuple: Tuple,

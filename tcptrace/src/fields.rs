@@ -209,6 +209,13 @@ pub struct Subject {
     /// The user id that owns the socket: its creator's, and its listener's until it is accepted;
     /// null when unknown.
     pub uid: Option<u32>,
+    /// Id of the socket's cgroup (version 2), which is the inode of its directory in cgroupfs: that
+    /// of the process that made the socket, for a server's that made the listener; null when
+    /// unknown.
+    pub cgroup: Option<u64>,
+    /// Id of the container that this cgroup belongs to, from the name that its runtime gave to the
+    /// directory: 64 hexadecimal digits; null when it belongs to none, or when unknown.
+    pub container: Option<String>,
     /// Process id; null when unknown.
     pub pid: Option<u32>,
     /// Thread id; null when unknown.
@@ -437,6 +444,38 @@ impl Line {
             Line::Histogram(x) => x.mono_ns,
             Line::Lost(x) => x.mono_ns,
             Line::Summary(x) => x.mono_ns,
+        }
+    }
+
+    /// Which socket it is about; `None` for a line about the trace.
+    pub fn subject(&self) -> Option<&Subject> {
+        match self {
+            Line::Preexisting(x) => Some(&x.subject),
+            Line::Transition(x) => Some(&x.subject),
+            Line::Accept(x) => Some(&x.subject),
+            Line::Overflow(x) => Some(&x.subject),
+            Line::Segment(x) => Some(&x.subject),
+            Line::Connection(x) => Some(&x.subject),
+            Line::Retransmit(x) => Some(&x.subject),
+            Line::Reset(x) => Some(&x.subject),
+            Line::TimeWait(x) => Some(&x.subject),
+            Line::Session(_) | Line::Histogram(_) | Line::Lost(_) | Line::Summary(_) => None,
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn subject_mut(&mut self) -> Option<&mut Subject> {
+        match self {
+            Line::Preexisting(x) => Some(&mut x.subject),
+            Line::Transition(x) => Some(&mut x.subject),
+            Line::Accept(x) => Some(&mut x.subject),
+            Line::Overflow(x) => Some(&mut x.subject),
+            Line::Segment(x) => Some(&mut x.subject),
+            Line::Connection(x) => Some(&mut x.subject),
+            Line::Retransmit(x) => Some(&mut x.subject),
+            Line::Reset(x) => Some(&mut x.subject),
+            Line::TimeWait(x) => Some(&mut x.subject),
+            Line::Session(_) | Line::Histogram(_) | Line::Lost(_) | Line::Summary(_) => None,
         }
     }
 }

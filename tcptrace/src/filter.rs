@@ -1,9 +1,20 @@
-//! What to trace: ports and address family. Decided in the kernel (tcptrace-ebpf/src/filter.rs);
-//! this is the form in which it is asked for.
+//! What to trace: ports, addresses, namespaces, users, cgroups. Decided in the kernel
+//! (tcptrace-ebpf/src/filter.rs); this is the form in which it is asked for. What the kernel cannot
+//! decide is in correlate/select.rs.
+
+mod cgroup;
+mod netns;
+mod network;
+mod user;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+
+pub use cgroup::Cgroup;
+pub use netns::Netns;
+pub use network::Network;
+pub use user::User;
 
 /// A socket is traced when every condition that is given holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,8 +25,20 @@ pub struct Filter {
     pub local_ports: Vec<PortRange>,
     /// The remote port is one of these; empty: any.
     pub remote_ports: Vec<PortRange>,
+    /// The local or the remote address is in one of these; empty: any.
+    pub addresses: Vec<Network>,
+    /// The local address is; empty: any.
+    pub local_addresses: Vec<Network>,
+    /// The remote address is; empty: any.
+    pub remote_addresses: Vec<Network>,
     /// Only this family; IPv4-mapped addresses are IPv4.
     pub family: Option<Family>,
+    /// It is in one of these; empty: any.
+    pub netns: Vec<Netns>,
+    /// One of these owns it; empty: any.
+    pub users: Vec<User>,
+    /// It belongs to one of these, or to one inside; empty: any.
+    pub cgroups: Vec<Cgroup>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,16 +85,15 @@ impl Filter {
     /// The conditions by name, as they were given; empty when everything is traced.
     pub fn describe(&self) -> BTreeMap<&'static str, String> {
         let mut conditions = BTreeMap::new();
-        for (name, ports) in [
-            ("port", &self.ports),
-            ("local_port", &self.local_ports),
-            ("remote_port", &self.remote_ports),
-        ] {
-            if !ports.is_empty() {
-                let ports: Vec<String> = ports.iter().map(PortRange::to_string).collect();
-                conditions.insert(name, ports.join(","));
-            }
-        }
+        conditions.extend(condition("port", &self.ports));
+        conditions.extend(condition("local_port", &self.local_ports));
+        conditions.extend(condition("remote_port", &self.remote_ports));
+        conditions.extend(condition("address", &self.addresses));
+        conditions.extend(condition("local_address", &self.local_addresses));
+        conditions.extend(condition("remote_address", &self.remote_addresses));
+        conditions.extend(condition("netns", &self.netns));
+        conditions.extend(condition("uid", &self.users));
+        conditions.extend(condition("cgroup", &self.cgroups));
         if let Some(family) = self.family {
             let family = match family {
                 Family::V4 => "4",
@@ -81,6 +103,12 @@ impl Filter {
         }
         conditions
     }
+}
+
+/// A condition by name and its values as they were given; `None` when there are none.
+fn condition<T: fmt::Display>(name: &'static str, values: &[T]) -> Option<(&'static str, String)> {
+    let values: Vec<String> = values.iter().map(T::to_string).collect();
+    (!values.is_empty()).then(|| (name, values.join(",")))
 }
 
 #[cfg(test)]
@@ -109,6 +137,7 @@ mod tests {
         let filter = Filter {
             ports: vec!["80".parse().unwrap(), "443-445".parse().unwrap()],
             family: Some(Family::V6),
+            users: vec!["root".parse().unwrap(), "12345".parse().unwrap()],
             ..Filter::default()
         };
         let described: Vec<_> = filter.describe().into_iter().collect();
@@ -116,7 +145,8 @@ mod tests {
             described,
             [
                 ("family", "6".to_owned()),
-                ("port", "80,443-445".to_owned())
+                ("port", "80,443-445".to_owned()),
+                ("uid", "root,12345".to_owned())
             ]
         );
         assert!(Filter::default().describe().is_empty());

@@ -63,6 +63,7 @@ mod tests {
             kind: Kind::SetState(SetState {
                 sk: Sk(1),
                 cookie: None,
+                cgroup: None,
                 netns: 1,
                 tuple: Tuple {
                     laddr: IpAddr::V4(Ipv4Addr::LOCALHOST),

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use crate::capture::cgroups::Cgroups;
 use crate::capture::iterator::Look;
 use crate::capture::ring::Batch;
-use crate::correlate::Correlator;
+use crate::correlate::{Correlator, Selection};
 use crate::decode::decode;
 use crate::event::{Event, Hook, Kind, Looked, State, Tally, Task};
 use crate::fields::{HookCount, Line, Lost, Session, Summary};
@@ -81,6 +82,7 @@ pub struct Feedback {
 /// [`Message::End`]. `reset_reasons` names the kernel's numbers.
 pub fn spawn(
     session: Session,
+    selection: Selection,
     reset_reasons: BTreeMap<u32, String>,
     outputs: Vec<Output>,
     count: Option<u64>,
@@ -95,7 +97,8 @@ pub fn spawn(
             let attached = carriers.filter_map(|(&hook, carrier)| carrier.as_ref().map(|_| hook));
             let correlator = Correlator::new(session.mono_ns)
                 .with_hooks(attached)
-                .with_reset_reasons(reset_reasons);
+                .with_reset_reasons(reset_reasons)
+                .with_selection(selection);
             let mut pipeline = Pipeline::new(session, correlator, outputs, count, feedback);
             while let Some(message) = receiver.blocking_recv() {
                 match message {
@@ -135,6 +138,7 @@ pub fn spawn(
 struct Pipeline {
     order: Order,
     correlator: Correlator,
+    cgroups: Cgroups,
     outputs: Vec<Output>,
     failed: Vec<Failed>,
     feedback: Feedback,
@@ -162,6 +166,7 @@ impl Pipeline {
         let mut pipeline = Pipeline {
             order: Order::default(),
             correlator,
+            cgroups: Cgroups::new(),
             outputs,
             failed: vec![],
             feedback,
@@ -295,6 +300,7 @@ impl Pipeline {
             undecodable: self.undecodable,
             late: self.order.late(),
             repeated_segments: totals.repeated_segments,
+            dropped_lines: totals.dropped_lines,
             listeners: totals.listeners,
         };
         self.put(Line::Summary(summary.clone()));
@@ -305,7 +311,10 @@ impl Pipeline {
         }
     }
 
-    fn put(&mut self, line: Line) {
+    fn put(&mut self, mut line: Line) {
+        if let Some(subject) = line.subject_mut() {
+            subject.container = subject.cgroup.and_then(|id| self.cgroups.container(id));
+        }
         if !matches!(line, Line::Session(_) | Line::Preexisting(_)) {
             self.feedback.busy.store(true, Ordering::Relaxed);
         }

@@ -18,6 +18,7 @@ use crate::capture::{Capture, Request};
 use crate::cli::{Output as Form, Trace};
 use crate::clock::{Clock, mono_now_ns};
 use crate::command::{self, Command, Running};
+use crate::correlate::Selection;
 use crate::depth::Depth;
 use crate::event::Hook;
 use crate::exit;
@@ -53,14 +54,13 @@ pub async fn run(trace: &Trace) -> anyhow::Result<u8> {
     let outputs = outputs(trace, clock)?;
 
     let request = trace.request();
-    let mut tracing = Tracing::start(&request, outputs, trace.count)?;
+    let selection = trace.filters.selection();
+    let hint = waiting_for(&filters(&request.filter, &selection));
+    let mut tracing = Tracing::start(&request, selection, outputs, trace.count)?;
     let mut running = command.map(Command::start).transpose()?;
     let until = Until {
         duration: trace.duration,
-        hint: trace
-            .command
-            .is_empty()
-            .then(|| waiting_for(&request.filter)),
+        hint: trace.command.is_empty().then_some(hint),
     };
     let mut status = tracing.trace(until, running.as_mut()).await?;
     if let (Some(running), None) = (&mut running, status) {
@@ -122,10 +122,16 @@ fn plain(error: &io::Error) -> String {
     }
 }
 
+/// All conditions by name, whoever decides them.
+fn filters(filter: &Filter, selection: &Selection) -> BTreeMap<&'static str, String> {
+    let mut conditions = filter.describe();
+    conditions.extend(selection.describe());
+    conditions
+}
+
 /// What to say when nothing happens.
-fn waiting_for(filter: &Filter) -> String {
-    let conditions: Vec<String> = filter
-        .describe()
+fn waiting_for(filters: &BTreeMap<&'static str, String>) -> String {
+    let conditions: Vec<String> = filters
         .iter()
         .map(|(name, value)| format!("{} {value}", name.replace('_', " ")))
         .collect();
@@ -160,6 +166,7 @@ impl Tracing {
     /// Attaches the hooks and starts the pipeline.
     pub fn start(
         request: &Request,
+        selection: Selection,
         outputs: Vec<Output>,
         count: Option<u64>,
     ) -> anyhow::Result<Tracing> {
@@ -172,14 +179,20 @@ impl Tracing {
             kernel: kernel_release(),
             hooks: capture.carriers(),
             refused: capture.refused(),
-            filters: request.filter.describe(),
+            filters: filters(&request.filter, &selection),
             unseen: capture.unseen(),
             mono_ns: capture.attached_ns,
         };
         let feedback = Feedback::default();
         let reasons = capture.reset_reasons.clone();
-        let (sender, outcome) =
-            pipeline::spawn(session, reasons, outputs, count, feedback.clone())?;
+        let (sender, outcome) = pipeline::spawn(
+            session,
+            selection,
+            reasons,
+            outputs,
+            count,
+            feedback.clone(),
+        )?;
         Ok(Tracing {
             capture,
             sender,

@@ -1,4 +1,9 @@
-//! A filter leaves out everything else, already in the kernel.
+//! A filter leaves out everything else, already in the kernel where that can decide.
+
+mod address;
+mod owner;
+mod process;
+mod state;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

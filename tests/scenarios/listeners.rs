@@ -1,17 +1,13 @@
 //! Several acceptors: which listener, and which process, took the connection.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
-use std::os::fd::AsRawFd;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Stdio};
 
 use socket2::SockRef;
-use tests::task::{join, spawn};
+use tests::acceptor::Acceptor;
+use tests::task::{become_user, join, spawn};
 use tests::trace::NULL;
 use tests::traffic::*;
-use tests::{Lab, Trace, eventually, run};
+use tests::{Lab, Trace, eventually};
 
 #[test]
 fn each_accept_names_its_own_listener_of_a_shared_port() {
@@ -66,7 +62,7 @@ fn processes_that_share_a_listener_are_told_apart() {
         for acceptor in &mut acceptors {
             let client = connect(port);
             assert_eq!(acceptor.accept_one(), port_of(&client));
-            took.push((port_of(&client), acceptor.child.id()));
+            took.push((port_of(&client), acceptor.pid()));
         }
     }
     tracer.wait_for_ends(2 * took.len());
@@ -86,47 +82,6 @@ fn processes_that_share_a_listener_are_told_apart() {
     }
 }
 
-/// A process that accepts when it is told to.
-struct Acceptor {
-    child: Child,
-}
-
-impl Acceptor {
-    fn start(listener: &TcpListener) -> Acceptor {
-        let fd = listener.as_raw_fd();
-        let mut command = run::helper(&["accept-in-turn", &fd.to_string()]);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        // Rust opens descriptors close-on-exec; this one is to stay open in this child alone.
-        // SAFETY: fcntl is async-signal-safe.
-        unsafe {
-            command.pre_exec(move || match libc::fcntl(fd, libc::F_SETFD, 0) {
-                0 => Ok(()),
-                _ => Err(std::io::Error::last_os_error()),
-            });
-        }
-        Acceptor {
-            child: command.spawn().expect("start the helper"),
-        }
-    }
-
-    /// The port of the client whose connection it took.
-    fn accept_one(&mut self) -> u16 {
-        let stdin = self.child.stdin.as_mut().expect("a pipe");
-        writeln!(stdin, "accept").unwrap();
-        let mut line = String::new();
-        let stdout = self.child.stdout.as_mut().expect("a pipe");
-        BufReader::new(stdout).read_line(&mut line).unwrap();
-        line.trim().parse().expect("a port")
-    }
-}
-
-impl Drop for Acceptor {
-    fn drop(&mut self) {
-        drop(self.child.stdin.take());
-        eventually("an acceptor to end", || self.child.try_wait().unwrap());
-    }
-}
-
 /// A server that started as root and dropped its rights is known by its user.
 #[test]
 fn a_socket_belongs_to_the_user_who_made_it() {
@@ -134,11 +89,8 @@ fn a_socket_belongs_to_the_user_who_made_it() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace();
-    // The system call itself: libc's function would change the user of every thread.
     let user = move || {
-        // SAFETY: plain numbers; -1 leaves an id as it is.
-        let changed = unsafe { libc::syscall(libc::SYS_setresuid, -1, USER, -1) };
-        assert_eq!(changed, 0);
+        become_user(USER);
         listen(port)
     };
     let listener = join(spawn(user).1);

@@ -8,6 +8,7 @@ mod both_ends;
 mod calls;
 mod carriers;
 mod causes;
+mod cgroups;
 mod closing;
 mod commands;
 mod crowds;

@@ -12,6 +12,8 @@
 //! * `TCPTRACE_TEST_ARGS` (optional): arguments for every trace, such as `--attach kprobe`;
 //! * `tests-helper` beside it, or in the folder above.
 
+pub mod acceptor;
+pub mod cgroup;
 pub mod fast_open;
 pub mod invariants;
 pub mod lab;

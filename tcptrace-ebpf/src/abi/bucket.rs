@@ -51,6 +51,8 @@ pub struct Socket {
     pub sk: u64,
     /// `skc_cookie`: 0 where nobody has asked for one.
     pub cookie: u64,
+    /// As [`SetState::cgroup`](super::SetState::cgroup); 0 for a bucket.
+    pub cgroup: u64,
     /// Inode of the descriptor's `socket:[…]`; 0 when no process has one, and for a bucket.
     pub inode: u64,
     pub netns: u32,

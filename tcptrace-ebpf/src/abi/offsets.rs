@@ -23,6 +23,13 @@ macro_rules! for_each_offset {
             SK_ERR = "sock.sk_err";
             SK_FLAGS = "sock.__sk_common.skc_flags";
             SK_UID = "sock.sk_uid.val";
+            SK_CGROUP = "sock.sk_cgrp_data.cgroup";
+            SK_CGROUP_OR_CLASS = "sock.sk_cgrp_data.val";
+            CGROUP_KN = "cgroup.kn";
+            CGROUP_LEVEL = "cgroup.level";
+            CGROUP_ANCESTORS = "cgroup.ancestors";
+            CGROUP_ANCESTOR_IDS = "cgroup.ancestor_ids";
+            KERNFS_NODE_ID = "kernfs_node.id";
             SK_ACK_BACKLOG = "sock.sk_ack_backlog";
             SK_MAX_ACK_BACKLOG = "sock.sk_max_ack_backlog";
             INET_SPORT = "inet_sock.inet_sport";
@@ -99,6 +106,15 @@ for_each_offset!(offset_table);
 /// structure; they are 0 then.
 pub const OPTIONAL_OFFSETS: &[&str] = &[
     "MPTCP_FIRST",
+    // From 5.15, until 5.14; neither without CONFIG_SOCK_CGROUP_DATA.
+    "SK_CGROUP",
+    "SK_CGROUP_OR_CLASS",
+    "CGROUP_KN",
+    "CGROUP_LEVEL",
+    // From 6.1; until 6.0.
+    "CGROUP_ANCESTORS",
+    "CGROUP_ANCESTOR_IDS",
+    "KERNFS_NODE_ID",
     "PROTO_ACCEPT_ARG_ERR",
     // Until 5.10; from 5.11; from 6.18.
     "NET_COUNT",
@@ -110,6 +126,8 @@ pub const OPTIONAL_OFFSETS: &[&str] = &[
 pub mod setting {
     /// [`filter`](super::super::filter) bits.
     pub const FILTER: &str = "FILTER";
+    /// Bit n: one of the cgroups that are asked for may be n levels below the root.
+    pub const CGROUP_LEVELS: &str = "CGROUP_LEVELS";
     /// 1 when `bpf_get_socket_cookie` may be called from BTF tracepoints (Linux 5.12).
     pub const COOKIE_HELPER: &str = "COOKIE_HELPER";
     /// Number of parameters of `inet_csk_accept`: 4 until Linux 6.9, 2 from 6.10.

@@ -142,7 +142,7 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: u64) {
         // A socket that connects again still has the port of its last connection in inet_sport.
         ends.lport = sk.bound_port();
     }
-    if !filter::passes(&ends) {
+    if !filter::passes(&ends, || sk.netns(), sk) {
         count(hook::SET_STATE, |counters| counters.filtered += 1);
         return;
     }
@@ -152,6 +152,7 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: u64) {
     let mut payload = SetState {
         sk: sk.id(),
         cookie,
+        cgroup: sk.cgroup_id(),
         netns: sk.netns(),
         backlog_len: sk.backlog_len(),
         backlog_max: sk.backlog_max(),

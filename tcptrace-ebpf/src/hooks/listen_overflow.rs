@@ -120,7 +120,7 @@ fn tell(
 ) {
     const HOOK: u32 = hook::LISTEN_OVERFLOW;
     count(HOOK, |counters| counters.seen += 1);
-    if !filter::passes(ends) {
+    if !filter::passes(ends, || listener.netns(), listener) {
         count(HOOK, |counters| counters.filtered += 1);
         return;
     }

@@ -25,7 +25,7 @@ use crate::maps::{AWAITED, Awaited, Flow, count};
 use crate::memory::{Direct, Memory, Probed};
 use crate::settings::*;
 use crate::skb::{self, Skb};
-use crate::sock::{Ends, Sock};
+use crate::sock::{Ends, Sock, TCP_CLOSE, TCP_NEW_SYN_RECV, TCP_TIME_WAIT};
 
 #[btf_tracepoint(function = "net_dev_start_xmit")]
 pub fn segment_out_btf(ctx: BtfTracePointContext) -> i32 {
@@ -87,19 +87,20 @@ fn segment<M: Memory>(skb: Skb<M>, direction: u8) {
         lport: u16::from_be(own),
         rport: u16::from_be(peer),
     };
-    if !filter::passes(&ends) {
-        count(hook::SEGMENT, |counters| counters.filtered += 1);
-        return;
-    }
     let sender = if direction == direction::OUT {
         Sock::<Probed>::new(skb.sk())
     } else {
         Sock::null()
     };
+    // SAFETY: the device's network namespace.
+    let netns = || unsafe { Probed::read::<u32>(net, &NET_INUM) };
+    if !filter::passes(&ends, netns, owner(sender)) {
+        count(hook::SEGMENT, |counters| counters.filtered += 1);
+        return;
+    }
     let mut payload = Segment {
         sk: sender.id(),
-        // SAFETY: the device's network namespace.
-        netns: unsafe { Probed::read(net, &NET_INUM) },
+        netns: netns(),
         ifindex,
         seq: u32::from_be(tcp.seq),
         ack: u32::from_be(tcp.ack),
@@ -118,6 +119,16 @@ fn segment<M: Memory>(skb: Skb<M>, direction: u8) {
         emit(hook::SEGMENT, kind::SEGMENT, &payload, addrs.as_v4());
     } else {
         emit(hook::SEGMENT, kind::SEGMENT, &payload, addrs.as_v6());
+    }
+}
+
+/// The sender, if it is a full socket whose user and cgroup are the connection's. In CLOSE it may
+/// be the kernel's own, which answers for those that are gone (`tcp_v4_send_reset`).
+#[inline(always)]
+fn owner(sender: Sock<Probed>) -> Sock<Probed> {
+    match sender.state() {
+        0 | TCP_CLOSE | TCP_TIME_WAIT | TCP_NEW_SYN_RECV => Sock::null(),
+        _ => sender,
     }
 }
 

@@ -61,7 +61,9 @@ fn shown(seq: *mut seq_file, ptr: *const u8) {
     }
     let is_bucket = state == TCP_TIME_WAIT;
     let ends = sock.ends_in_common();
-    if !filter::passes(&ends) {
+    // A bucket has no user and no cgroup.
+    let owner = if is_bucket { Sock::null() } else { sock };
+    if !filter::passes(&ends, || sock.netns(), owner) {
         count(hook::SOCKET_ITERATOR, |counters| {
             counters.seen += 1;
             counters.filtered += 1;
@@ -71,6 +73,7 @@ fn shown(seq: *mut seq_file, ptr: *const u8) {
     let mut socket = Socket {
         sk: sock.id(),
         cookie: sock.cookie(),
+        cgroup: 0,
         inode: 0,
         netns: sock.netns(),
         uid: 0,
@@ -90,6 +93,7 @@ fn shown(seq: *mut seq_file, ptr: *const u8) {
     } else {
         let sk_flags = sock.flags();
         let flag = |holds: bool, bit: u8| if holds { bit } else { 0 };
+        socket.cgroup = sock.cgroup_id();
         socket.uid = sock.uid();
         socket.backlog_len = sock.backlog_len();
         socket.backlog_max = sock.backlog_max();

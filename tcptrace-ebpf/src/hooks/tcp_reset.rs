@@ -77,7 +77,7 @@ fn sent(sk: *const u8, skb: *const u8, reason: u32) {
 #[inline(always)]
 fn write(sk: Sock<Probed>, ends: Ends, netns: u32, state: u8, reason: u32, sent: bool) {
     count(hook::TCP_RESET, |counters| counters.seen += 1);
-    if !filter::passes(&ends) {
+    if !filter::passes(&ends, || netns, sk) {
         count(hook::TCP_RESET, |counters| counters.filtered += 1);
         return;
     }

@@ -45,7 +45,7 @@ fn retransmitted(sk: *const u8, skb: *const u8) {
     }
     count(hook::TCP_RETRANSMIT_SKB, |counters| counters.seen += 1);
     let ends = sk.ends();
-    if !filter::passes(&ends) {
+    if !filter::passes(&ends, || sk.netns(), sk) {
         count(hook::TCP_RETRANSMIT_SKB, |counters| counters.filtered += 1);
         return;
     }

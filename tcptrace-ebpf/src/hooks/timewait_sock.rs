@@ -203,7 +203,8 @@ fn write(tw: *const u8, sk: u64, step: u8, segment: u8) {
     // A bucket begins with a `sock_common`, and the fields that go beyond are not read.
     let common = Sock::<Probed>::new(tw);
     let ends = common.ends_in_common();
-    if !filter::passes(&ends) {
+    let socket = Sock::<Probed>::new(sk as *const u8);
+    if !filter::passes(&ends, || common.netns(), socket) {
         count(hook::TIMEWAIT_SOCK, |counters| counters.filtered += 1);
         return;
     }

@@ -80,6 +80,12 @@ pub const CHANGES: &[Change] = &[
     TASK_REGISTERS,
     Change {
         since: (5, 15),
+        what: "a socket's cgroup beside its class of net_cls and net_prio",
+        source: "https://git.kernel.org/torvalds/c/8520e224f547",
+        before: "the cgroup is null once net_cls or net_prio is in use",
+    },
+    Change {
+        since: (5, 15),
         what: "links for kprobes and classic tracepoints",
         source: "https://git.kernel.org/torvalds/c/b89fbfbb854c",
         before: "aya attaches them by PERF_EVENT_IOC_SET_BPF, to the same effect",
@@ -108,6 +114,12 @@ pub const CHANGES: &[Change] = &[
         what: "a tracepoint's program is skipped where it would run on top of itself",
         source: "https://git.kernel.org/torvalds/c/05b24ff9b2cf",
         before: "no difference: the state hook's backup finds nothing to do",
+    },
+    Change {
+        since: (6, 1),
+        what: "cgroup.ancestors instead of ancestor_ids",
+        source: "https://git.kernel.org/torvalds/c/7f203bc89eb6",
+        before: "no difference: BTF tells which there is",
     },
     KPROBE_MISSES,
     Change {

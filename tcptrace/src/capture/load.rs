@@ -1,6 +1,6 @@
 //! Prepares the eBPF object for the running kernel: offsets, settings, maps.
 
-use aya::maps::{Array, RingBuf};
+use aya::maps::RingBuf;
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel, include_bytes_aligned};
 use tcptrace_ebpf::abi;
@@ -8,9 +8,8 @@ use tcptrace_ebpf::abi;
 use super::btf::{self, Btf, BtfError};
 use super::refusal::os_error;
 use super::ring::Ring;
-use super::{CaptureError, RING_BYTES, Request, kernels, privilege, tracefs};
+use super::{CaptureError, RING_BYTES, Request, filter, kernels, privilege, tracefs};
 use crate::depth::Depth;
-use crate::filter::{Family, Filter, PortRange};
 
 /// The eBPF programs, built from tcptrace-ebpf by `cargo xtask ebpf build`.
 static OBJECT: &[u8] = include_bytes_aligned!("../../ebpf/tcptrace.bpf.o");
@@ -56,7 +55,12 @@ pub fn load(request: &Request) -> Result<(Ebpf, Kernel), CaptureError> {
         0 => RING_BYTES,
         bytes => bytes,
     };
-    globals.push((abi::setting::FILTER, filter_bits(&request.filter)));
+    if !request.filter.cgroups.is_empty() {
+        filter::can_tell_cgroups(&globals)?;
+    }
+    globals.push((abi::setting::FILTER, filter::bits(&request.filter)));
+    let levels = filter::cgroup_levels(&request.filter);
+    globals.push((abi::setting::CGROUP_LEVELS, levels));
     let depth = match request.depth {
         Depth::Events => abi::depth::EVENTS,
         Depth::Connections => abi::depth::CONNECTIONS,
@@ -100,6 +104,9 @@ pub fn load(request: &Request) -> Result<(Ebpf, Kernel), CaptureError> {
     if !request.segments {
         loader.map_max_entries("AWAITED", 1);
     }
+    for (map, entries) in filter::sizes(&request.filter) {
+        loader.map_max_entries(map, entries);
+    }
     for (global, value) in &globals {
         loader.override_global(global, value, true);
     }
@@ -122,34 +129,4 @@ pub fn load(request: &Request) -> Result<(Ebpf, Kernel), CaptureError> {
 pub fn take_ring(ebpf: &mut Ebpf) -> anyhow::Result<Ring> {
     let map = ebpf.take_map("EVENTS").ok_or_else(no_map)?;
     Ok(Ring::new(RingBuf::try_from(map)?)?)
-}
-
-fn filter_bits(filter: &Filter) -> u32 {
-    let when = |condition: bool, bit: u32| if condition { bit } else { 0 };
-    when(!filter.ports.is_empty(), abi::filter::PORT)
-        | when(!filter.local_ports.is_empty(), abi::filter::LOCAL_PORT)
-        | when(!filter.remote_ports.is_empty(), abi::filter::REMOTE_PORT)
-        | when(filter.family == Some(Family::V4), abi::filter::V4)
-        | when(filter.family == Some(Family::V6), abi::filter::V6)
-}
-
-/// Writes the filter's ports into their bit sets.
-pub fn fill_ports(ebpf: &mut Ebpf, filter: &Filter) -> anyhow::Result<()> {
-    let mut words = vec![0u64; abi::ports::WORDS as usize];
-    for (set, ranges) in [
-        (abi::ports::EITHER, &filter.ports),
-        (abi::ports::LOCAL, &filter.local_ports),
-        (abi::ports::REMOTE, &filter.remote_ports),
-    ] {
-        for &PortRange { first, last } in ranges {
-            for port in first..=last {
-                words[set as usize + usize::from(port >> 6)] |= 1 << (port & 63);
-            }
-        }
-    }
-    let mut map: Array<_, u64> = Array::try_from(ebpf.map_mut("PORTS").ok_or_else(no_map)?)?;
-    for (index, word) in words.into_iter().enumerate().filter(|&(_, word)| word != 0) {
-        map.set(index as u32, word, 0)?;
-    }
-    Ok(())
 }

@@ -1,6 +1,8 @@
 //! Everything that touches the kernel: loads the programs, attaches them, drains their records.
 
 pub mod btf;
+pub mod cgroups;
+mod filter;
 pub mod hooks;
 pub mod iterator;
 pub mod kernels;
@@ -29,7 +31,7 @@ use crate::filter::Filter;
 
 use hooks::{Carrier, HOOKS, HookRow};
 use iterator::Look;
-use load::{Kernel, fill_ports, load, no_map, take_ring};
+use load::{Kernel, load, no_map, take_ring};
 use refusal::Refusal;
 use ring::Ring;
 
@@ -103,7 +105,7 @@ impl Capture {
         let (mut ebpf, kernel) = load(request)?;
         let log = EbpfLogger::init_with_logger(&mut ebpf, ToStderr).ok();
         let ring = take_ring(&mut ebpf)?;
-        fill_ports(&mut ebpf, &request.filter)?;
+        filter::fill(&mut ebpf, &request.filter)?;
 
         let (mut attached, mut absent) = (vec![], vec![]);
         for row in HOOKS.iter().filter(|row| row.is_wanted(request)) {

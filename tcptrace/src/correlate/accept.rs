@@ -129,13 +129,16 @@ impl Correlator {
             conn: None,
             ..socket.subject(Some(caller))
         };
-        let stats = self.listeners.stats(listener, accept.netns, &own);
-        stats.failed_accepts += 1;
         let line = accept_line(event, accept, subject, self.conn_of(listener));
-        out.push(Line::Accept(fields::Accept {
+        let line = Line::Accept(fields::Accept {
             error: Some(errno::name(errno)),
             ..line
-        }));
+        });
+        if self.select.wants(&line) {
+            let stats = self.listeners.stats(listener, accept.netns, &own);
+            stats.failed_accepts += 1;
+        }
+        out.push(line);
     }
 
     /// The listener of an accept(); one that the trace has not met began before it.

@@ -72,6 +72,7 @@ impl Correlator {
         let mut socket = Socket::found(conn, side, found.netns, found.tuple, found.state);
         socket.cookie = found.cookie;
         socket.uid = found.uid;
+        socket.cgroup = found.cgroup;
         let owner = found.inode.and_then(|it| self.import.owners.get(&it));
         socket.owner = owner.map(|&task| Owner {
             task,

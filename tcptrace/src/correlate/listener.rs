@@ -9,7 +9,7 @@ use super::request::Sight;
 use super::socket::Socket;
 use super::stats::Stats;
 use crate::event::{Sk, Tuple};
-use crate::fields::{Backlog, ListenerSummary};
+use crate::fields::{Backlog, ListenerSummary, Subject};
 
 /// Every listener of the trace; one that has closed stays for the summary.
 #[derive(Default)]
@@ -170,11 +170,25 @@ impl Listeners {
         }
     }
 
-    /// What happened at each listener, by port, address and number.
-    pub fn summarize(self, sight: Sight) -> Vec<ListenerSummary> {
+    /// The same, of a line about it.
+    pub fn stats_of(&mut self, listener: Option<ListenerId>, of: &Subject) -> &mut Stats {
+        let own = Tuple {
+            laddr: of.laddr,
+            lport: of.lport,
+            raddr: None,
+            rport: None,
+        };
+        self.stats(listener, of.netns, &own)
+    }
+
+    /// What happened at each listener, by port, address and number; where nothing did that counts,
+    /// only of those that are shown.
+    pub fn summarize(self, sight: Sight, is_shown: impl Fn(u64) -> bool) -> Vec<ListenerSummary> {
         let listeners = self.all.into_iter();
         // One that is older than the trace and that nobody used has its line already.
-        let used = listeners.filter(|it| it.opened_ns.is_some() || !it.stats.is_empty());
+        let used = listeners.filter(|it| {
+            !it.stats.is_empty() || (it.opened_ns.is_some() && is_shown(it.socket.conn))
+        });
         let listeners = used.map(|listener| {
             let Socket {
                 conn, netns, tuple, ..

@@ -12,12 +12,14 @@ mod connection;
 mod ending;
 mod found;
 mod half_open;
+mod histogram;
 mod listener;
 mod notices;
 mod overflow;
 mod peers;
 mod request;
 mod segment;
+mod select;
 mod socket;
 mod stats;
 mod tally;
@@ -34,13 +36,16 @@ use crate::event::{Event, Hook, Kind, SetState, Sk, State};
 use crate::fields::{Line, ListenerSummary, PidSource, Side, Verdict};
 use connection::{Connection, End, birth};
 use found::Import;
+use histogram::Histograms;
 use listener::Listeners;
 use overflow::RefusedSyns;
 use peers::Peers;
 use request::{Requests, Sight};
 use segment::Segments;
+use select::Select;
+pub use select::Selection;
 use socket::{Owner, Socket};
-use tally::Tallies;
+use tally::Ended;
 use timewait::Buckets;
 
 /// The per-connection state machines of one trace.
@@ -67,7 +72,10 @@ pub struct Correlator {
     buckets: Buckets,
     import: Import,
     segments: Segments,
-    tallies: Tallies,
+    select: Select,
+    /// The connections that have ended in the event at hand.
+    ended: Vec<Ended>,
+    histograms: Histograms,
     totals: Totals,
     /// `enum sk_rst_reason`
     reset_reasons: BTreeMap<u32, String>,
@@ -86,6 +94,8 @@ pub struct Totals {
     pub incomplete: u64,
     /// Segments left out because another device of the same namespace had shown them.
     pub repeated_segments: u64,
+    /// Lines given up while it was not known yet whether they are asked for.
+    pub dropped_lines: u64,
     /// By port, address and number.
     pub listeners: Vec<ListenerSummary>,
 }
@@ -109,7 +119,9 @@ impl Correlator {
             buckets: Buckets::default(),
             import: Import::default(),
             segments: Segments::default(),
-            tallies: Tallies::default(),
+            select: Select::default(),
+            ended: vec![],
+            histograms: Histograms::default(),
             totals: Totals::default(),
             reset_reasons: BTreeMap::new(),
             scratch: vec![],
@@ -130,8 +142,25 @@ impl Correlator {
         }
     }
 
+    /// Lets only those lines out that are asked for, and counts only them.
+    pub fn with_selection(self, selection: Selection) -> Correlator {
+        Correlator {
+            select: Select::new(selection),
+            ..self
+        }
+    }
+
     /// Takes the next event, in order of time, and appends the lines that follow from it.
     pub fn event(&mut self, event: &Event, out: &mut Vec<Line>) {
+        if let Kind::Life(events) = &event.kind {
+            return self.life(events, out);
+        }
+        let first = out.len();
+        self.take_in(event, out);
+        self.settle(first, out);
+    }
+
+    fn take_in(&mut self, event: &Event, out: &mut Vec<Line>) {
         let losses_before = self.losses;
         self.note_lost(event.lost);
         match &event.kind {
@@ -153,7 +182,7 @@ impl Correlator {
             Kind::Found(found) => self.found(event, found, out),
             Kind::Looked(looked) => self.looked(event, looked, out),
             Kind::Segment(segment) => self.segment(event, segment, out),
-            Kind::Life(events) => self.life(events, out),
+            Kind::Life(_) => {}
             Kind::Tallied(tallies) => self.tallied(event, tallies, out),
         }
     }
@@ -182,6 +211,7 @@ impl Correlator {
     /// Ends the trace: appends the `connection` lines of everything still open, in order of `conn`.
     /// `lost` is the kernel side's final count of lost records.
     pub fn finish(&mut self, mono_ns: u64, lost: u32, out: &mut Vec<Line>) -> Totals {
+        let first = out.len();
         self.note_lost(lost);
         let mut rest: Vec<Connection> = self.open.drain().map(|(_, c)| c).collect();
         rest.extend(self.queued_closed.drain().map(|(_, c)| c));
@@ -191,8 +221,11 @@ impl Correlator {
         self.end_half_opens(half_open, mono_ns, out);
         self.finish_buckets(mono_ns, out);
         self.add_tallies();
+        self.settle(first, out);
+        let is_shown = |conn| self.select.shows(conn);
         Totals {
-            listeners: std::mem::take(&mut self.listeners).summarize(self.sight),
+            listeners: std::mem::take(&mut self.listeners).summarize(self.sight, is_shown),
+            dropped_lines: self.select.dropped,
             repeated_segments: self.segments.repeats,
             ..std::mem::take(&mut self.totals)
         }
@@ -370,7 +403,7 @@ impl Correlator {
         }
     }
 
-    /// Judges a connection, counts it and writes its line.
+    /// Judges a connection, has it counted and writes its line.
     fn end(&mut self, mut connection: Connection, mono_ns: u64, out: &mut Vec<Line>) {
         self.attribute(&mut connection);
         if connection.socket.state == State::SynSent {
@@ -381,19 +414,7 @@ impl Correlator {
         let mut line = connection.line(&self.end_at(mono_ns, listener_closed));
         self.segments
             .unbind(&connection.socket, self.losses, &mut line);
-        self.totals.incomplete += u64::from(!line.complete);
-        match line.subject.side {
-            Some(Side::Client) => self.totals.clients += 1,
-            Some(Side::Server) => self.totals.servers += 1,
-            _ => {}
-        }
-        if let Some(verdict) = line.verdict {
-            *self.totals.verdicts.entry(verdict).or_default() += 1;
-            let socket = &connection.socket;
-            self.listeners
-                .stats(connection.listener, socket.netns, &socket.tuple)
-                .count(&line, connection.handshake_finished());
-        }
+        self.connection_ended(&connection);
         out.push(Line::Connection(line));
     }
 }

@@ -252,9 +252,10 @@ impl Correlator {
         if let Some(id) = listener {
             self.listeners.limited(id, overflow.backlog_max);
         }
-        self.listeners
-            .stats(listener, overflow.netns, &overflow.tuple)
-            .overflows += 1;
+        if self.select.wants_overflow(listener_conn, &subject) {
+            let (netns, tuple) = (overflow.netns, &overflow.tuple);
+            self.listeners.stats(listener, netns, tuple).overflows += 1;
+        }
         out.push(Line::Overflow(fields::Overflow {
             mono_ns: event.mono_ns,
             subject,

@@ -14,7 +14,7 @@ use super::half_open::HalfOpen;
 use super::listener::ListenerId;
 use super::overflow::{REMEMBER_NS, Refused};
 use crate::event::{CloneOf, Event, Hook, Request, RequestStep, SetState, Sk, State, Tuple};
-use crate::fields::{Cause, HalfOpenEnd, Line, Side, Source, Verdict};
+use crate::fields::{Cause, HalfOpenEnd, Line, Side, Source};
 
 /// A round trip of whole milliseconds may come from a TCP timestamp (RFC 7323), which counts them.
 const TIMESTAMP_NS: u64 = 1_000_000;
@@ -379,13 +379,7 @@ impl Correlator {
         let line = half_open.line(&self.end_at(mono_ns, false), client);
         self.segments.unbind_half_open(netns, &ends, &line);
         debug_assert_eq!(line.subject.side, Some(Side::Server));
-        self.totals.servers += 1;
-        self.totals.incomplete += u64::from(!line.complete);
-        let verdict = line.verdict.unwrap_or(Verdict::Unknown);
-        *self.totals.verdicts.entry(verdict).or_default() += 1;
-        self.listeners
-            .stats(half_open.listener, netns, &ends)
-            .half_open_failed += u64::from(line.half_open_end.is_some());
+        self.half_open_ended(&half_open);
         out.push(Line::Connection(line));
     }
 }

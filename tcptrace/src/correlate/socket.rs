@@ -26,6 +26,8 @@ pub(super) struct Socket {
     pub cookie: Option<u64>,
     /// The user who owns the socket.
     pub uid: Option<u32>,
+    /// The cgroup of whoever made the socket, or the listener that it was cloned from.
+    pub cgroup: Option<u64>,
     pub owner: Option<Owner>,
     pub state: State,
     /// When it entered `state`; `None` when that was not seen.
@@ -51,6 +53,7 @@ impl Socket {
             tuple,
             cookie: None,
             uid: None,
+            cgroup: None,
             owner: None,
             state,
             since_ns: None,
@@ -87,6 +90,7 @@ impl Socket {
     pub fn transition(&mut self, event: &Event, change: &SetState) -> Transition {
         self.learn(&change.tuple, change.cookie);
         self.uid = Some(change.uid);
+        self.cgroup = change.cgroup.or(self.cgroup);
         let closer = closer(change);
         self.owner = self.owner.or(closer);
 
@@ -139,6 +143,9 @@ impl Socket {
             netns: self.netns,
             cookie: self.cookie,
             uid: self.uid,
+            cgroup: self.cgroup,
+            // Its name is in a file system.
+            container: None,
             pid: owner.map(|o| o.task.pid),
             tid: owner.map(|o| o.task.tid).filter(|&tid| tid != 0),
             comm: owner.map(|o| o.task.comm),

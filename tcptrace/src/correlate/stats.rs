@@ -13,7 +13,7 @@ pub(super) struct Stats {
     accepted: u64,
     never_accepted: u64,
     pub failed_accepts: u64,
-    pub half_open_failed: u64,
+    half_open_failed: u64,
     pub overflows: u64,
     waits: Waits,
 }
@@ -24,6 +24,7 @@ impl Stats {
         self.connections += u64::from(handshake_finished);
         self.accepted += u64::from(connection.accepted_mono_ns.is_some());
         self.never_accepted += u64::from(connection.verdict == Some(Verdict::NeverAccepted));
+        self.half_open_failed += u64::from(connection.half_open_end.is_some());
         if let Some(ns) = connection.accept_queue_ns {
             self.waits.record(ns);
         }

@@ -1,102 +1,66 @@
-//! Connections that come as counts: lines of what is new, and their place in the summary.
-
-use rustc_hash::FxHashMap;
+//! What the summary counts: the connections whose lines are written, and no others.
 
 use super::Correlator;
-use crate::event::{Distribution, Event, Tally, Tuple};
-use crate::fields::{Histogram, Line, Side, Times, Verdict};
+use super::connection::Connection;
+use super::half_open::HalfOpen;
+use super::listener::ListenerId;
+use crate::fields::{self, Line, Side};
 
-/// The last counts of each port.
-#[derive(Default)]
-pub(super) struct Tallies {
-    last: FxHashMap<(u32, u16, bool), Tally>,
-    /// When they were taken; `None`: not yet.
-    taken_ns: Option<u64>,
+/// A `connection` line on its way, and what it does not tell of itself.
+pub(super) struct Ended {
+    conn: Option<u64>,
+    listener: Option<ListenerId>,
+    handshake_finished: bool,
 }
 
 impl Correlator {
-    /// The kernel side's counts so far, which include all earlier ones.
-    pub(super) fn tallied(&mut self, event: &Event, tallies: &[Tally], out: &mut Vec<Line>) {
-        let since_ns = self.tallies.taken_ns.unwrap_or(self.attached_ns);
-        for tally in tallies {
-            let key = (tally.netns, tally.port, tally.client);
-            let fresh = match self.tallies.last.insert(key, tally.clone()) {
-                Some(last) => since(tally, &last),
-                None => tally.clone(),
-            };
-            if fresh.queued + fresh.awaited > 0 {
-                let interval_ns = event.mono_ns.saturating_sub(since_ns);
-                out.push(Line::Histogram(line(&fresh, event.mono_ns, interval_ns)));
+    /// Remembers how a connection has ended, to count it if its line is written.
+    pub(super) fn connection_ended(&mut self, connection: &Connection) {
+        self.ended.push(Ended {
+            conn: Some(connection.socket.conn),
+            listener: connection.listener,
+            handshake_finished: connection.handshake_finished(),
+        });
+    }
+
+    /// The same of one that was half-open to its end.
+    pub(super) fn half_open_ended(&mut self, half_open: &HalfOpen) {
+        self.ended.push(Ended {
+            conn: Some(half_open.conn()),
+            listener: half_open.listener,
+            handshake_finished: false,
+        });
+    }
+
+    /// Sends the lines from `first` on through the selection, and counts those that are left.
+    pub(super) fn settle(&mut self, first: usize, lines: &mut Vec<Line>) {
+        self.select.sift(first, lines);
+        let mut all = std::mem::take(&mut self.ended);
+        let mut ended = all.drain(..);
+        for line in &lines[first..] {
+            if let Line::Connection(line) = line
+                // Both are in one order; what is passed over has no line.
+                && let Some(ended) = ended.find(|it| it.conn == line.subject.conn)
+            {
+                self.count(line, &ended);
             }
         }
-        self.tallies.taken_ns = Some(event.mono_ns);
+        drop(ended);
+        self.ended = all;
     }
 
-    /// Adds the counts to the totals.
-    pub(super) fn add_tallies(&mut self) {
-        let last = std::mem::take(&mut self.tallies.last);
-        for tally in last.values().filter(|tally| tally.client) {
-            self.totals.clients += tally.queued;
+    fn count(&mut self, line: &fields::Connection, ended: &Ended) {
+        self.totals.incomplete += u64::from(!line.complete);
+        match line.subject.side {
+            Some(Side::Client) => self.totals.clients += 1,
+            Some(Side::Server) => self.totals.servers += 1,
+            _ => {}
         }
-        for tally in last.into_values().filter(|tally| !tally.client) {
-            let mut count = |verdict, n| {
-                if n > 0 {
-                    *self.totals.verdicts.entry(verdict).or_default() += n;
-                }
-            };
-            count(Verdict::Queued, tally.queued);
-            count(Verdict::Awaited, tally.awaited);
-            self.totals.servers += tally.queued + tally.awaited;
-            let listener = self.listeners.at_port(tally.netns, tally.port);
-            let own = Tuple {
-                laddr: std::net::Ipv6Addr::UNSPECIFIED.into(),
-                lport: Some(tally.port),
-                raddr: None,
-                rport: None,
-            };
+        if let Some(verdict) = line.verdict {
+            *self.totals.verdicts.entry(verdict).or_default() += 1;
             self.listeners
-                .stats(listener, tally.netns, &own)
-                .count_all(&tally);
+                .stats_of(ended.listener, &line.subject)
+                .count(line, ended.handshake_finished);
         }
     }
-}
-
-/// What a tally has more than an earlier one.
-fn since(tally: &Tally, earlier: &Tally) -> Tally {
-    Tally {
-        queued: tally.queued - earlier.queued,
-        awaited: tally.awaited - earlier.awaited,
-        handshake: tally.handshake.since(&earlier.handshake),
-        accept_queue: tally.accept_queue.since(&earlier.accept_queue),
-        ..*tally
-    }
-}
-
-fn line(tally: &Tally, mono_ns: u64, interval_ns: u64) -> Histogram {
-    let at_server = |count| (!tally.client).then_some(count);
-    Histogram {
-        mono_ns,
-        interval_ns,
-        side: if tally.client {
-            Side::Client
-        } else {
-            Side::Server
-        },
-        netns: tally.netns,
-        port: tally.port,
-        connections: tally.queued + tally.awaited,
-        queued: at_server(tally.queued),
-        awaited: at_server(tally.awaited),
-        handshake: times(&tally.handshake),
-        accept_queue: times(&tally.accept_queue),
-    }
-}
-
-fn times(distribution: &Distribution) -> Option<Times> {
-    Some(Times {
-        p50_ns: distribution.quantile(0.50)?,
-        p99_ns: distribution.quantile(0.99)?,
-        max_ns: distribution.max_ns,
-        buckets: distribution.buckets.clone(),
-    })
 }

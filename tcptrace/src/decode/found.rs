@@ -13,6 +13,7 @@ pub(super) fn found(rest: &mut Rest) -> Result<Found, Undecodable> {
     Ok(Found {
         sk: Sk(socket.sk),
         cookie: nonzero(socket.cookie),
+        cgroup: nonzero(socket.cgroup),
         netns: socket.netns,
         tuple: tuple(ip(addrs.laddr), socket.lport, ip(addrs.raddr), socket.rport),
         state: match is_bucket {
@@ -47,6 +48,7 @@ mod tests {
         socket: abi::Socket {
             sk: 0x1000,
             cookie: 0,
+            cgroup: 25,
             inode: 4711,
             netns: 5,
             uid: 0,
@@ -78,6 +80,7 @@ mod tests {
         assert_eq!((found.state, found.is_bucket), (State::Listen, false));
         assert_eq!((found.tuple.family(), found.tuple.raddr), (4, None));
         assert_eq!((found.inode, found.held), (Some(4711), true));
+        assert_eq!(found.cgroup, Some(25));
     }
 
     #[test]

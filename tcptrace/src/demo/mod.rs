@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, channel};
 use crate::capture::Request;
 use crate::cli::Demo;
 use crate::clock::Clock;
+use crate::correlate::Selection;
 use crate::exit;
 use crate::fields::Line;
 use crate::filter::{Filter, PortRange};
@@ -59,7 +60,7 @@ pub async fn run(options: &Demo) -> anyhow::Result<u8> {
             sink: Box::new(evidence.collector()),
         },
     ];
-    let mut tracing = Tracing::start(&request, outputs, None)?;
+    let mut tracing = Tracing::start(&request, Selection::default(), outputs, None)?;
 
     println!(
         "Does accept() do the three-way handshake? Three experiments on this machine's kernel."

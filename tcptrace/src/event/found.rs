@@ -7,6 +7,8 @@ use super::{Sk, State, Tuple};
 pub struct Found {
     pub sk: Sk,
     pub cookie: Option<u64>,
+    /// As [`SetState::cgroup`](super::SetState::cgroup); `None` for a bucket.
+    pub cgroup: Option<u64>,
     pub netns: u32,
     pub tuple: Tuple,
     /// A bucket's is its substate, FIN_WAIT2 or TIME_WAIT.

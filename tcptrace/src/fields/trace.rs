@@ -144,6 +144,9 @@ pub struct Summary {
     pub late: u64,
     /// Segments left out because they had been told at another device of the same namespace.
     pub repeated_segments: u64,
+    /// Lines given up, oldest first, while it was not known yet whether --pid, --comm or --side lets
+    /// them through: too many were held back.
+    pub dropped_lines: u64,
     /// What happened at each listener.
     pub listeners: Vec<ListenerSummary>,
 }

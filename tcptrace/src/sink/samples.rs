@@ -93,6 +93,8 @@ pub fn server() -> Subject {
         netns: 4_026_531_840,
         cookie: Some(17),
         uid: Some(1000),
+        cgroup: Some(25),
+        container: None,
         pid: Some(4711),
         tid: Some(4711),
         comm: Some(Comm::from("server")),
@@ -524,6 +526,7 @@ pub fn summary() -> Summary {
         undecodable: 0,
         late: 0,
         repeated_segments: 0,
+        dropped_lines: 0,
         listeners: vec![listener, idle],
     }
 }

@@ -14,6 +14,13 @@ fn main() -> ExitCode {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words[..] {
         ["accept-in-turn", fd] => accept_in_turn(number(fd)),
+        ["connect", port] => drop(connect_queued(number(port))),
+        ["listen", port] => {
+            let _listener = listen(number(port));
+            println!("the helper listens");
+            // To the end of its stdin.
+            std::io::stdin().lock().lines().for_each(drop);
+        }
         ["talk", port, code] => {
             talk(number(port));
             return ExitCode::from(number::<u8>(code));

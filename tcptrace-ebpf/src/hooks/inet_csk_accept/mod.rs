@@ -79,7 +79,7 @@ impl Returned {
             self.child
         };
         let ends = subject.ends();
-        if !filter::passes(&ends) {
+        if !filter::passes(&ends, || subject.netns(), subject) {
             count(hook::ACCEPT, |counters| counters.filtered += 1);
             return;
         }

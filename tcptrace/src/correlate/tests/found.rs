@@ -11,6 +11,7 @@ fn found(sock: &Sock, state: State) -> Found {
     Found {
         sk: sock.sk,
         cookie: None,
+        cgroup: None,
         netns: NETNS,
         tuple: sock.tuple,
         state,

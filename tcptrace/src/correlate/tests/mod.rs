@@ -4,6 +4,7 @@ mod diagram;
 mod ending;
 mod foreseen;
 mod found;
+mod histogram;
 mod identity;
 mod listeners;
 mod loss;
@@ -13,7 +14,7 @@ mod random;
 mod requests;
 mod scenarios;
 mod segments;
-mod tally;
+mod select;
 mod timewait;
 mod verdicts;
 
@@ -88,6 +89,7 @@ impl Sock {
         SetState {
             sk: self.sk,
             cookie: None,
+            cgroup: None,
             netns: NETNS,
             tuple: self.tuple,
             oldstate,

@@ -226,6 +226,7 @@ fn seen_in(state: State) -> Found {
     Found {
         sk: Sk(0x77),
         cookie: None,
+        cgroup: None,
         netns: NETNS,
         tuple: client(2).tuple,
         state,

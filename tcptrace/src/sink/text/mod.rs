@@ -288,6 +288,11 @@ impl Text {
             self.detail(format_args!("sk:{cookie:x}"));
         }
         self.detail(format_args!("net:[{}]", subject.netns));
+        if let Some(container) = &subject.container {
+            // As the runtimes show it themselves.
+            let short: String = container.chars().take(12).collect();
+            self.detail(format_args!("container {short}"));
+        }
     }
 
     fn end(&mut self) -> io::Result<()> {

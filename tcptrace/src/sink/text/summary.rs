@@ -17,6 +17,12 @@ pub fn write(row: &mut Row, out: &mut dyn Write, summary: &Summary) -> io::Resul
     for (&hook, count) in &summary.hooks {
         balance(row, out, hook, count)?;
     }
+    if summary.dropped_lines > 0 {
+        let lines = Count(summary.dropped_lines, "line");
+        let why = "whose connection it is was not known for too long";
+        row.put(ALARM, format_args!("{lines} given up: {why}"))
+            .end(out)?;
+    }
     if summary.undecodable > 0 {
         let records = Count(summary.undecodable, "record");
         row.put(ALARM, format_args!("{records} could not be decoded"))

@@ -269,11 +269,27 @@ fn summary() {
 }
 
 #[test]
+fn lines_that_were_given_up_are_told() {
+    let mut summary = samples::summary();
+    assert!(!written(PLAIN, &[Line::Summary(summary.clone())]).contains("given up"));
+    summary.dropped_lines = 3;
+    let text = written(PLAIN, &[Line::Summary(summary)]);
+    assert!(text.contains("\n3 lines given up: "), "{text}");
+}
+
+#[test]
 fn verbose_tells_the_rest() {
     let transition = written(VERBOSE, &[Line::Transition(samples::transition())]);
     assert!(
         transition.ends_with("  (softirq on cpu 1)  (sk:11)  (net:[4026531840])\n"),
         "{transition}"
+    );
+    let mut contained = samples::transition();
+    contained.subject.container = Some("4f66ad9a0b2e8b3c".to_owned());
+    let contained = written(VERBOSE, &[Line::Transition(contained)]);
+    assert!(
+        contained.ends_with("  (net:[4026531840])  (container 4f66ad9a0b2e)\n"),
+        "{contained}"
     );
     let connection = written(VERBOSE, &[Line::Connection(samples::connection())]);
     assert!(connection.contains("(evidence: "), "{connection}");

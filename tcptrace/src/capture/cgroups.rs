@@ -1,0 +1,193 @@
+//! From a cgroup's id to its directory, and from that to the container it belongs to.
+
+use std::fs::{self, File};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustc_hash::FxHashMap;
+
+/// More cgroups than this are not remembered: their ids are never used again, so what is forgotten
+/// is as a rule gone.
+const REMEMBERED: usize = 16_384;
+
+/// `FILEID_KERNFS`, include/linux/exportfs.h: a file handle that is nothing but an id.
+const FILEID_KERNFS: libc::c_int = 0xfe;
+
+/// The cgroups of version 2, where they are mounted.
+pub struct Cgroups {
+    mount: Option<File>,
+    /// Id to container.
+    known: FxHashMap<u64, Option<String>>,
+}
+
+/// `struct file_handle` with its bytes (open_by_handle_at(2)).
+#[repr(C)]
+struct Handle {
+    bytes: libc::c_uint,
+    kind: libc::c_int,
+    id: u64,
+}
+
+impl Cgroups {
+    /// Those of this machine. Where they are not mounted, or the privilege to open a file by its
+    /// handle (CAP_DAC_READ_SEARCH) is missing, nothing is known of any.
+    pub fn new() -> Cgroups {
+        Cgroups {
+            mount: mount().and_then(|path| File::open(path).ok()),
+            known: FxHashMap::default(),
+        }
+    }
+
+    /// The id of the container that a cgroup belongs to, if that can be told.
+    pub fn container(&mut self, id: u64) -> Option<String> {
+        if let Some(known) = self.known.get(&id) {
+            return known.clone();
+        }
+        if self.known.len() >= REMEMBERED {
+            self.known.clear();
+        }
+        let path = self.path(id);
+        let container = path.as_deref().and_then(container).map(str::to_owned);
+        self.known.insert(id, container.clone());
+        container
+    }
+
+    /// Where a cgroup is; `None` for one that has been removed.
+    pub fn path(&self, id: u64) -> Option<PathBuf> {
+        let mut handle = Handle {
+            bytes: size_of::<u64>() as libc::c_uint,
+            kind: FILEID_KERNFS,
+            id,
+        };
+        // SAFETY: an open descriptor, and a handle as long as it says.
+        let directory = unsafe {
+            let mount = self.mount.as_ref()?.as_raw_fd();
+            let fd = libc::open_by_handle_at(mount, (&raw mut handle).cast(), libc::O_PATH);
+            (fd >= 0).then(|| OwnedFd::from_raw_fd(fd))?
+        };
+        fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd())).ok()
+    }
+}
+
+impl Default for Cgroups {
+    fn default() -> Cgroups {
+        Cgroups::new()
+    }
+}
+
+/// Where cgroups of version 2 are mounted.
+pub fn mount() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    mounts.lines().find_map(mount_of)
+}
+
+/// How many levels a cgroup's directory lies below the root of all cgroups; `None` where the mount
+/// does not show that root, as in a container.
+pub fn level(directory: &Path) -> Option<u32> {
+    /// Inode of the root, the first that kernfs gives.
+    const ROOT: u64 = 1;
+    let mount = mount()?.canonicalize().ok()?;
+    let is_root = fs::metadata(&mount).is_ok_and(|it| it.ino() == ROOT);
+    let directory = directory.canonicalize().ok()?;
+    let below = directory.strip_prefix(&mount).ok().filter(|_| is_root)?;
+    Some(below.iter().count() as u32)
+}
+
+/// The mount point in a line of mountinfo (proc_pid_mountinfo(5)) about cgroups of version 2:
+/// `35 24 0:30 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw`.
+fn mount_of(line: &str) -> Option<PathBuf> {
+    let (place, what) = line.split_once(" - ")?;
+    let mut place = place.split(' ').skip(3);
+    let (root, path) = (place.next()?, place.next()?);
+    let is_whole = root == "/" && what.split(' ').next() == Some("cgroup2");
+    is_whole.then(|| PathBuf::from(path))
+}
+
+/// The container in a cgroup's path: its innermost directory that a container runtime has named by
+/// an id of 64 hexadecimal digits, alone (`/docker/…`, `/kubepods/…/…`) or behind the runtime's
+/// name (`docker-….scope`, `cri-containerd-….scope`, `crio-….scope`, `libpod-….scope`).
+fn container(path: &Path) -> Option<&str> {
+    let names = path.iter().rev();
+    let mut names = names.filter_map(|name| std::str::from_utf8(name.as_bytes()).ok());
+    names.find_map(|name| {
+        let name = name.strip_suffix(".scope").unwrap_or(name);
+        let (runtime, id) = name.rsplit_once(['-', ':']).unwrap_or(("", name));
+        let is_id = id.len() == 64 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        // conmon watches over a container from outside.
+        (is_id && !runtime.ends_with("conmon")).then_some(id)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "4f66ad9a0b2e8b3c1d5e7f90a1b2c3d4e5f60718293a4b5c6d7e8f9001122334";
+
+    #[test]
+    fn every_runtime_names_its_containers() {
+        for path in [
+            "/sys/fs/cgroup/docker/ID",
+            "/sys/fs/cgroup/system.slice/docker-ID.scope",
+            "/sys/fs/cgroup/system.slice/docker-ID.scope/init.scope",
+            "/kubepods/burstable/pod1b2c-33/ID",
+            "/kubepods.slice/kubepods-pod1b2c_33.slice/cri-containerd-ID.scope",
+            "/kubepods.slice/kubepods-besteffort.slice/crio-ID.scope/container",
+            "/machine.slice/libpod-ID.scope/container",
+            "/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-ID.scope",
+            "/system.slice/containerd.service/kubepods-pod1b2c.slice:cri-containerd:ID",
+        ] {
+            let path = path.replace("ID", ID);
+            assert_eq!(container(path.as_ref()), Some(ID), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_container_has_none() {
+        for path in [
+            "/",
+            "/sys/fs/cgroup",
+            "/system.slice/nginx.service",
+            "/user.slice/user-1000.slice/session-3.scope",
+            "/machine.slice/libpod-conmon-ID.scope",
+            "/kubepods.slice/crio-conmon-ID.scope",
+            "/docker/IDa",
+            "/docker/4f66ad9a0b2e",
+        ] {
+            let path = path.replace("ID", ID);
+            assert_eq!(container(path.as_ref()), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_innermost_container_counts() {
+        let inner = ID.replace('4', "5");
+        let path = format!("/docker/{ID}/docker/{inner}");
+        assert_eq!(container(path.as_ref()), Some(inner.as_str()));
+    }
+
+    #[test]
+    fn the_mount_is_the_one_of_version_2() {
+        for (line, path) in [
+            (
+                "35 24 0:30 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate",
+                Some("/sys/fs/cgroup"),
+            ),
+            (
+                "41 32 0:37 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw",
+                Some("/sys/fs/cgroup/unified"),
+            ),
+            // A part of it, as a container may have it.
+            (
+                "41 32 0:37 /docker/x /sys/fs/cgroup rw - cgroup2 cgroup rw",
+                None,
+            ),
+            ("33 32 0:29 / /sys/fs/cgroup/cpu rw - cgroup cpu rw", None),
+            ("", None),
+        ] {
+            assert_eq!(mount_of(line), path.map(PathBuf::from), "{line}");
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The options that say what to trace. A socket is traced when every condition that is given holds.
+
+use clap::Args;
+
+use crate::correlate::Selection;
+use crate::event::{Comm, State};
+use crate::fields::Side;
+use crate::filter::{Cgroup, Family, Filter, Netns, Network, PortRange, User};
+
+#[derive(Debug, Args)]
+pub struct Filters {
+    /// This local or remote port, or a range of them
+    #[arg(short, long = "port", value_name = "PORTS", value_delimiter = ',')]
+    pub ports: Vec<PortRange>,
+
+    /// This local port
+    #[arg(
+        short = 'L',
+        long = "local-port",
+        value_name = "PORTS",
+        value_delimiter = ','
+    )]
+    pub local_ports: Vec<PortRange>,
+
+    /// This remote port
+    #[arg(
+        short = 'D',
+        long = "remote-port",
+        value_name = "PORTS",
+        value_delimiter = ','
+    )]
+    pub remote_ports: Vec<PortRange>,
+
+    /// This local or remote address, or a network of them such as 10.0.0.0/8
+    #[arg(long = "address", value_name = "CIDR", value_delimiter = ',')]
+    pub addresses: Vec<Network>,
+
+    /// This local address
+    #[arg(long = "local-address", value_name = "CIDR", value_delimiter = ',')]
+    pub local_addresses: Vec<Network>,
+
+    /// This remote address
+    #[arg(long = "remote-address", value_name = "CIDR", value_delimiter = ',')]
+    pub remote_addresses: Vec<Network>,
+
+    /// IPv4 (IPv4-mapped connections included)
+    #[arg(short = '4', long = "ipv4", conflicts_with = "ipv6")]
+    pub ipv4: bool,
+
+    /// IPv6
+    #[arg(short = '6', long = "ipv6")]
+    pub ipv6: bool,
+
+    /// This network namespace: self, a name of `ip netns`, an inode, or a file /proc/PID/ns/net
+    #[arg(long, value_name = "NETNS", value_delimiter = ',')]
+    pub netns: Vec<Netns>,
+
+    /// The user who owns the socket, by name or id
+    #[arg(long = "uid", value_name = "USER", value_delimiter = ',')]
+    pub users: Vec<User>,
+
+    /// This cgroup (version 2) and all inside it: a directory of cgroupfs, or an id
+    #[arg(long = "cgroup", value_name = "CGROUP", value_delimiter = ',')]
+    pub cgroups: Vec<Cgroup>,
+
+    /// The process that connected, listens or accepted
+    #[arg(
+        long = "pid",
+        value_name = "PID",
+        value_delimiter = ',',
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub pids: Vec<u32>,
+
+    /// The name of the thread that did
+    #[arg(long = "comm", value_name = "NAME", value_delimiter = ',', value_parser = comm)]
+    pub comms: Vec<Comm>,
+
+    /// The socket's side: client, server or listener
+    #[arg(long = "side", value_name = "SIDE", value_delimiter = ',', value_parser = side)]
+    pub sides: Vec<Side>,
+
+    /// Only what happens in this state, its beginning and its end; and connections that were in it
+    #[arg(long = "state", value_name = "STATE", value_delimiter = ',', value_parser = state)]
+    pub states: Vec<State>,
+}
+
+impl Filters {
+    /// What the kernel decides.
+    pub fn filter(&self) -> Filter {
+        let family = match (self.ipv4, self.ipv6) {
+            (true, _) => Some(Family::V4),
+            (_, true) => Some(Family::V6),
+            _ => None,
+        };
+        Filter {
+            ports: self.ports.clone(),
+            local_ports: self.local_ports.clone(),
+            remote_ports: self.remote_ports.clone(),
+            addresses: self.addresses.clone(),
+            local_addresses: self.local_addresses.clone(),
+            remote_addresses: self.remote_addresses.clone(),
+            family,
+            netns: self.netns.clone(),
+            users: self.users.clone(),
+            cgroups: self.cgroups.clone(),
+        }
+    }
+
+    /// What is decided once it is known whose socket it is.
+    pub fn selection(&self) -> Selection {
+        Selection {
+            pids: self.pids.clone(),
+            comms: self.comms.clone(),
+            sides: self.sides.clone(),
+            states: self.states.clone(),
+            traced_only: !self.users.is_empty() || !self.cgroups.is_empty(),
+        }
+    }
+}
+
+/// The kernel keeps 15 bytes of a thread's name (TASK_COMM_LEN).
+fn comm(text: &str) -> Result<Comm, String> {
+    match text.len() {
+        1..=15 => Ok(Comm::from(text)),
+        0 => Err("a thread's name has at least one byte".into()),
+        _ => {
+            let kept = Comm::from(text);
+            Err(format!(
+                "the kernel keeps the first 15 bytes of a thread's name: {kept}"
+            ))
+        }
+    }
+}
+
+fn side(text: &str) -> Result<Side, String> {
+    match text {
+        "client" => Ok(Side::Client),
+        "server" => Ok(Side::Server),
+        "listener" => Ok(Side::Listener),
+        _ => Err("a side is client, server or listener".into()),
+    }
+}
+
+/// By the kernel's name or as `ss` spells it, in capitals or not.
+fn state(text: &str) -> Result<State, String> {
+    let known = State::ALL.into_iter();
+    let mut known = known.filter(|&state| state != State::BoundInactive);
+    let plain = |name: &str| name.replace(['-', '_'], "").to_ascii_uppercase();
+    let named = plain(text);
+    let alias = match named.as_str() {
+        "ESTAB" => "ESTABLISHED",
+        "CLOSED" | "UNCONN" => "CLOSE",
+        other => other,
+    };
+    known
+        .find(|state| plain(state.name()) == alias)
+        .ok_or_else(|| {
+            let names: Vec<&str> = State::ALL[..12].iter().map(|state| state.name()).collect();
+            format!("a state is one of {}", names.join(", "))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_has_the_kernels_name_or_that_of_ss() {
+        for (text, meant) in [
+            ("SYN_SENT", State::SynSent),
+            ("SYN-SENT", State::SynSent),
+            ("syn-sent", State::SynSent),
+            ("FIN_WAIT1", State::FinWait1),
+            ("FIN-WAIT-1", State::FinWait1),
+            ("ESTAB", State::Established),
+            ("time_wait", State::TimeWait),
+            ("CLOSED", State::Close),
+            ("NEW_SYN_RECV", State::NewSynRecv),
+        ] {
+            assert_eq!(state(text), Ok(meant), "{text}");
+        }
+        for text in ["", "SYN", "LISTENING", "BOUND_INACTIVE", "FIN_WAIT3"] {
+            assert!(state(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_as_long_as_the_kernel_keeps_it() {
+        assert_eq!(comm("nginx"), Ok(Comm::from("nginx")));
+        assert!(comm("fifteen-bytes-x").is_ok());
+        let told = comm("systemd-resolved").unwrap_err();
+        assert!(told.ends_with(": systemd-resolve"), "{told}");
+        assert!(comm("").is_err());
+    }
+}

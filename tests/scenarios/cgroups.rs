@@ -1,0 +1,71 @@
+//! Whose a socket is, by cgroup and container.
+
+use tests::cgroup::Cgroup;
+use tests::run::Running;
+use tests::traffic::*;
+use tests::{Lab, run};
+
+const CONTAINER: &str = "4f66ad9a0b2e8b3c1d5e7f90a1b2c3d4e5f60718293a4b5c6d7e8f9001122334";
+
+#[test]
+fn a_socket_belongs_to_the_cgroup_of_its_process_and_to_its_container() {
+    let (lab, outer) = (Lab::new(), Cgroup::new());
+    let cgroup = outer.child(&format!("docker-{CONTAINER}.scope"));
+    let port = lab.port();
+    let tracer = lab.trace();
+    let mut helper = run::helper(&["talk", &port.to_string(), "0"]);
+    cgroup.put(&mut helper);
+    assert_eq!(Running::to_the_end(helper).code, Some(0));
+    tracer.wait_for_ends(2);
+    let trace = tracer.stop();
+
+    for line in [
+        trace.listen(),
+        trace.client(),
+        trace.server(),
+        trace.accept(),
+    ] {
+        line.shows(&[("cgroup", &cgroup.id()), ("container", &CONTAINER)]);
+    }
+}
+
+/// The kernel gives a child the cgroup of its listener, whoever accepts it.
+#[test]
+fn a_server_has_its_listeners_cgroup() {
+    let (lab, cgroup) = (Lab::new(), Cgroup::new());
+    let port = lab.port();
+    let tracer = lab.trace();
+    let listener = listen(port);
+    let mut helper = run::helper(&["connect", &port.to_string()]);
+    cgroup.put(&mut helper);
+    assert_eq!(Running::to_the_end(helper).code, Some(0));
+    drop(accept(&listener));
+    tracer.wait_for_ends(2);
+    let trace = tracer.stop();
+
+    trace
+        .client()
+        .shows(&[("cgroup", &cgroup.id()), ("container", &tests::trace::NULL)]);
+    let own = trace.listen()["cgroup"].clone();
+    assert_ne!(own, cgroup.id());
+    trace.server().shows(&[("cgroup", &own)]);
+}
+
+#[test]
+fn what_is_older_than_the_trace_has_its_cgroup() {
+    let (lab, cgroup) = (Lab::new(), Cgroup::new());
+    let port = lab.port();
+    let mut helper = run::helper(&["listen", &port.to_string()]);
+    cgroup.put(&mut helper);
+    helper.stdin(std::process::Stdio::piped());
+    let helper = Running::start(helper);
+    let listens = |lines: &[String]| (!lines.is_empty()).then_some(());
+    helper.stdout().wait_until("the helper to listen", listens);
+    let tracer = lab.trace();
+    tracer.wait_for(1, "the old listener", |line| line.is("preexisting"));
+    let trace = tracer.stop();
+
+    let mut old = trace.own("preexisting");
+    let line = old.next().expect("the listener");
+    line.shows(&[("lport", &port), ("cgroup", &cgroup.id())]);
+}

@@ -1,0 +1,55 @@
+//! Another process that shares a listener with the scenario's.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Stdio};
+
+use crate::{eventually, run};
+
+/// A process that accepts when it is told to.
+pub struct Acceptor {
+    child: Child,
+}
+
+impl Acceptor {
+    /// With a listener of this process.
+    pub fn start(listener: &TcpListener) -> Acceptor {
+        let fd = listener.as_raw_fd();
+        let mut command = run::helper(&["accept-in-turn", &fd.to_string()]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        // Rust opens descriptors close-on-exec; this one is to stay open in this child alone.
+        // SAFETY: fcntl is async-signal-safe.
+        unsafe {
+            command.pre_exec(move || match libc::fcntl(fd, libc::F_SETFD, 0) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            });
+        }
+        Acceptor {
+            child: command.spawn().expect("start the helper"),
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The port of the client whose connection it took.
+    pub fn accept_one(&mut self) -> u16 {
+        let stdin = self.child.stdin.as_mut().expect("a pipe");
+        writeln!(stdin, "accept").unwrap();
+        let mut line = String::new();
+        let stdout = self.child.stdout.as_mut().expect("a pipe");
+        BufReader::new(stdout).read_line(&mut line).unwrap();
+        line.trim().parse().expect("a port")
+    }
+}
+
+impl Drop for Acceptor {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        eventually("an acceptor to end", || self.child.try_wait().unwrap());
+    }
+}
