@@ -11,6 +11,8 @@ pub struct Machine {
     pub memory_mib: Option<u64>,
     pub kernel: Option<String>,
     pub distribution: Option<String>,
+    /// Over the minute before; what others do on the machine is noise in the figures.
+    pub load_average: Option<f64>,
     /// Packages that are measured against, with their versions.
     pub peers: Vec<String>,
 }
@@ -27,6 +29,7 @@ impl Machine {
             memory_mib: kib.map(|kib| kib / 1024),
             kernel: (!kernel.is_empty()).then_some(kernel),
             distribution: value(&read("/etc/os-release"), "PRETTY_NAME", '='),
+            load_average: load_average(),
             peers,
         }
     }
@@ -55,6 +58,11 @@ impl Machine {
                 "distribution",
                 self.distribution.clone().unwrap_or_else(unknown),
             ),
+            (
+                "load average before",
+                self.load_average
+                    .map_or_else(unknown, |load| load.to_string()),
+            ),
         ];
         let mut list: String = lines
             .iter()
@@ -76,8 +84,7 @@ fn value(text: &str, name: &str, separator: char) -> Option<String> {
     })
 }
 
-/// The machine's load average over the last minute.
-pub fn busy() -> Option<f64> {
+fn load_average() -> Option<f64> {
     let text = fs::read_to_string("/proc/loadavg").ok()?;
     text.split(' ').next()?.parse().ok()
 }
@@ -109,12 +116,13 @@ mod tests {
             memory_mib: None,
             kernel: Some("6.12.1".into()),
             distribution: None,
+            load_average: Some(0.25),
             peers: vec!["tcpdump 4.99".into()],
         };
         assert_eq!(
             machine.list(),
             "- CPU: 2 × Fast CPU\n- memory: unknown\n- kernel: Linux 6.12.1\n\
-             - distribution: unknown\n- peers: tcpdump 4.99\n"
+             - distribution: unknown\n- load average before: 0.25\n- peers: tcpdump 4.99\n"
         );
     }
 }

@@ -102,10 +102,11 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
     };
     let results = root.join("target/bench");
     fs::create_dir_all(&results).with_context(|| format!("cannot make {}", results.display()))?;
-    if let Some(load @ 0.5..) = machine::busy() {
+    let machine = Machine::look(packages::versions(&rows::PACKAGES));
+    if let Some(load @ 0.5..) = machine.load_average {
         eprintln!("xtask: this machine is busy (load average {load}): expect noise");
     }
-    let report = measure(root, args, &programs, &results)?;
+    let report = measure(root, args, machine, &programs, &results)?;
     println!("{}", report.tables());
     let output = args.output.clone();
     let output = output.unwrap_or_else(|| results.join("bench.json"));
@@ -145,7 +146,13 @@ fn is_peer(row: &str) -> bool {
     Row::named(row).is_some_and(|row| matches!(row.watcher, Watcher::Peer { .. }))
 }
 
-fn measure(root: &Path, args: &Args, programs: &Programs, folder: &Path) -> Result<Report> {
+fn measure(
+    root: &Path,
+    args: &Args,
+    machine: Machine,
+    programs: &Programs,
+    folder: &Path,
+) -> Result<Report> {
     let wanted = |row: &&Row| {
         row.name == UNTRACED || args.only.is_empty() || args.only.iter().any(|it| it == row.name)
     };
@@ -161,7 +168,7 @@ fn measure(root: &Path, args: &Args, programs: &Programs, folder: &Path) -> Resu
     let is_wanted = |load: &Load| args.load.is_empty() || args.load.contains(load);
 
     let mut report = Report {
-        machine: Machine::look(packages::versions(&rows::PACKAGES)),
+        machine,
         version: version(root),
         rounds: args.rounds.into(),
         seconds: args.seconds,

@@ -259,6 +259,7 @@ mod tests {
                 memory_mib: Some(4096),
                 kernel: Some("6.12.1".into()),
                 distribution: Some("Some Linux".into()),
+                load_average: Some(0.25),
                 peers: vec![],
             },
             version: "0.1.0".into(),
