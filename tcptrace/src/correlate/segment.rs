@@ -259,6 +259,15 @@ impl Segments {
         }
     }
 
+    /// Whether nobody lives at a segment's own end, and nobody is known to come.
+    fn is_vacant(&self, segment: &Segment) -> bool {
+        let own = FlowEnd::of(segment.netns, &segment.tuple);
+        let end = own.and_then(|own| self.ends.get(&own));
+        end.is_none_or(|end| {
+            end.promised.is_none() && matches!(end.holder, Holder::Nobody | Holder::Ended(_))
+        })
+    }
+
     /// The number that a segment was told under, and that is the connection's which begins here.
     pub fn take_promise(&mut self, netns: u32, ends: &Tuple) -> Option<u64> {
         let own = FlowEnd::of(netns, ends)?;
@@ -315,7 +324,10 @@ impl Correlator {
     /// (`order::HOLD_BACK_NS` is more than that).
     pub fn foresee(&mut self, event: &Event, later: &[Event]) {
         self.segments.foreseen = match &event.kind {
-            Kind::Segment(segment) => begins(event.mono_ns, segment, later),
+            // The others are somebody's already, and looking costs time.
+            Kind::Segment(segment) if self.segments.is_vacant(segment) => {
+                begins(event.mono_ns, segment, later)
+            }
             _ => false,
         };
     }
