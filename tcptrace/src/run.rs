@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,9 +23,11 @@ use crate::event::Hook;
 use crate::exit;
 use crate::fields::{HookCount, Lost, SCHEMA, Session};
 use crate::filter::Filter;
-use crate::pipeline::{self, Feedback, Message, Outcome, Output};
+use crate::pipeline::{self, Feedback, Message, Outcome, Output, Tape};
+use crate::record::Recorder;
 use crate::sink::text::{Style, Zone};
 use crate::sink::{Json, Text};
+use crate::story::{Begin, Import};
 
 /// How often the loss counters are looked at.
 const LOSS_EVERY: Duration = Duration::from_millis(250);
@@ -47,9 +50,10 @@ pub async fn run(trace: &Trace) -> anyhow::Result<u8> {
     let command = Command::find(&trace.command)?;
     let clock = Clock::measure();
     let outputs = outputs(trace, clock)?;
+    let tape = tape(trace)?;
 
     let request = trace.request();
-    let mut tracing = Tracing::start(&request, outputs, trace.count)?;
+    let mut tracing = Tracing::start(&request, clock, outputs, tape, trace.count)?;
     let mut running = command.map(Command::start).transpose()?;
     let until = Until {
         duration: trace.duration,
@@ -97,16 +101,31 @@ fn outputs(trace: &Trace, clock: Clock) -> anyhow::Result<Vec<Output>> {
         },
     }];
     if let Some(path) = &trace.write {
-        let file = File::create(path).map_err(|error| {
-            let (path, why) = (path.display(), plain(&error));
-            anyhow!("cannot write to {path}: {why}; choose another file for --write")
-        })?;
+        let file = create(path, "--write")?;
         outputs.push(Output {
             name: path.display().to_string(),
             sink: Box::new(Json::new(Box::new(file), clock)),
         });
     }
     Ok(outputs)
+}
+
+fn tape(trace: &Trace) -> anyhow::Result<Option<Tape>> {
+    let tape = trace.write_events.as_ref().map(|path| {
+        let file = create(path, "--write-events")?;
+        Ok(Tape {
+            name: path.display().to_string(),
+            recorder: Recorder::new(Box::new(file)),
+        })
+    });
+    tape.transpose()
+}
+
+fn create(path: &Path, option: &str) -> anyhow::Result<File> {
+    File::create(path).map_err(|error| {
+        let (path, why) = (path.display(), plain(&error));
+        anyhow!("cannot write to {path}: {why}; choose another file for {option}")
+    })
 }
 
 /// An error of the operating system without its number.
@@ -132,6 +151,14 @@ fn waiting_for(filter: &Filter) -> String {
     format!("nothing yet; waiting for {what} (Ctrl-C ends; `tcptrace demo` needs no server)")
 }
 
+/// The filters in force, as given.
+fn filters(filter: &Filter) -> BTreeMap<String, String> {
+    let conditions = filter.describe().into_iter();
+    conditions
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+}
+
 /// When a trace ends by itself.
 #[derive(Default)]
 pub struct Until {
@@ -155,7 +182,9 @@ impl Tracing {
     /// Attaches the hooks and starts the pipeline.
     pub fn start(
         request: &Request,
+        clock: Clock,
         outputs: Vec<Output>,
+        tape: Option<Tape>,
         count: Option<u64>,
     ) -> anyhow::Result<Tracing> {
         // Before attaching: a signal from now on ends the trace in good order.
@@ -163,18 +192,21 @@ impl Tracing {
         let capture = Capture::start(request)?;
         let session = Session {
             schema: SCHEMA,
-            version: env!("CARGO_PKG_VERSION"),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             kernel: kernel_release(),
             hooks: capture.carriers(),
             refused: capture.refused(),
-            filters: request.filter.describe(),
+            filters: filters(&request.filter),
             unseen: capture.unseen(),
             mono_ns: capture.attached_ns,
         };
         let feedback = Feedback::default();
-        let reasons = capture.reset_reasons.clone();
-        let (sender, outcome) =
-            pipeline::spawn(session, reasons, outputs, count, feedback.clone())?;
+        let begin = Begin {
+            clock_offset_ns: clock.offset_ns(),
+            session,
+            reset_reasons: capture.reset_reasons.clone(),
+        };
+        let (sender, outcome) = pipeline::spawn(begin, outputs, tape, count, feedback.clone())?;
         Ok(Tracing {
             capture,
             sender,
@@ -230,10 +262,10 @@ impl Tracing {
     async fn import(&mut self) {
         let looks = self.capture.look(None);
         let inodes = looks.iter().flat_map(|look| look.inodes.iter().copied());
-        let import = Message::Import {
+        let import = Message::Import(Import {
             owners: owners(&inodes.collect()),
             until_ns: mono_now_ns(),
-        };
+        });
         // A pipeline that is gone is noticed where its outcome is awaited.
         let _ = self.sender.send(import).await;
         for look in looks {
