@@ -67,21 +67,6 @@ impl<R: BufRead> Recording<R> {
         }
     }
 
-    /// The next input; `None` after the last.
-    pub fn next(&mut self) -> Result<Option<Input>, Damaged> {
-        let ended = self.ended;
-        let input = self.read()?;
-        let line = self.line;
-        match &input {
-            Some(_) if ended => return Err(Damaged::AfterEnd { line }),
-            Some(Input::Begin(_)) => return Err(Damaged::Begin { line }),
-            Some(Input::End(_)) => self.ended = true,
-            None if !ended => return Err(Damaged::BreaksOff { line }),
-            _ => {}
-        }
-        Ok(input)
-    }
-
     fn read(&mut self) -> Result<Option<Input>, Damaged> {
         for text in self.lines.by_ref() {
             self.line += 1;
@@ -95,6 +80,29 @@ impl<R: BufRead> Recording<R> {
             }
         }
         Ok(None)
+    }
+}
+
+/// After an error there is nothing worth reading.
+impl<R: BufRead> Iterator for Recording<R> {
+    type Item = Result<Input, Damaged>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let input = match self.read() {
+            Ok(input) => input,
+            Err(error) => return Some(Err(error)),
+        };
+        let line = self.line;
+        match input {
+            Some(_) if self.ended => Some(Err(Damaged::AfterEnd { line })),
+            Some(Input::Begin(_)) => Some(Err(Damaged::Begin { line })),
+            Some(input) => {
+                self.ended = matches!(input, Input::End(_));
+                Some(Ok(input))
+            }
+            None if self.ended => None,
+            None => Some(Err(Damaged::BreaksOff { line })),
+        }
     }
 }
 
@@ -140,10 +148,8 @@ mod tests {
 
     /// Everything after the beginning.
     fn read(text: &str) -> Result<Vec<Input>, String> {
-        let (_, mut recording) =
-            Recording::open(text.as_bytes()).map_err(|error| error.to_string())?;
-        let inputs = std::iter::from_fn(|| recording.next().transpose());
-        inputs
+        let (_, recording) = Recording::open(text.as_bytes()).map_err(|error| error.to_string())?;
+        recording
             .collect::<Result<_, _>>()
             .map_err(|error| error.to_string())
     }

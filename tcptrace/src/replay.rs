@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
+use std::iter;
 
 use crate::cli::{Output as Form, Replay};
 use crate::clock::Clock;
@@ -23,18 +24,16 @@ pub enum Stopped {
 /// Tells a recorded trace to the sinks.
 pub fn replay<R: BufRead>(
     begin: Begin,
-    mut recording: Recording<R>,
+    recording: Recording<R>,
     sinks: &mut [Box<dyn Sink>],
 ) -> Result<(), Stopped> {
     let mut story = Story::new(&begin);
     let mut lines = vec![];
-    let mut next = Some(Input::Begin(begin));
-    while let Some(input) = next {
-        story.tell(&input, &mut lines);
+    for input in iter::once(Ok(Input::Begin(begin))).chain(recording) {
+        story.tell(&input?, &mut lines);
         for line in lines.drain(..) {
             sinks.iter_mut().try_for_each(|sink| sink.line(&line))?;
         }
-        next = recording.next()?;
     }
     sinks.iter_mut().try_for_each(|sink| sink.flush())?;
     Ok(())

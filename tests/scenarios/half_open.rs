@@ -305,7 +305,8 @@ fn a_syn_that_finds_the_accept_queue_full_is_an_event_over_ipv6() {
     syn_meets_a_full_accept_queue(Ipv6Addr::LOCALHOST.into());
 }
 
-/// Without SYN cookies a listener has no more half-open requests than its backlog.
+/// Without SYN cookies a listener has no more half-open requests than its backlog says, and
+/// one more on some kernels.
 #[test]
 fn a_syn_that_finds_the_syn_queue_full_is_an_event() {
     const BACKLOG: i32 = 2;
@@ -324,13 +325,17 @@ fn a_syn_that_finds_the_syn_queue_full_is_an_event() {
             talk.own()
         })
         .collect();
+    peer.talk(lab.port(), port).syn();
     let mut dropped = peer.talk(lab.port(), port);
-    let syn_ns = dropped.syn();
+    let syn_ns = dropped.syn()[0];
     dropped.hear_nothing_for(Duration::from_millis(300));
+    let silent_ns = now_ns();
     drop(listener);
     let trace = tracer.stop();
 
-    let overflows: Vec<_> = trace.own("overflow").collect();
+    assert!(dropped.heard().is_empty());
+    let mut overflows: Vec<_> = trace.own("overflow").collect();
+    overflows.retain(|line| line["rport"] == dropped.own());
     if !sees_overflows(&trace) {
         assert!(overflows.is_empty());
         assert!(trace.connections("server").is_empty());
@@ -345,11 +350,10 @@ fn a_syn_that_finds_the_syn_queue_full_is_an_event() {
         ("what", &"syn"),
         ("queue", &"syn"),
         ("lport", &port),
-        ("rport", &dropped.own()),
-        ("backlog_len", &BACKLOG),
         ("backlog_max", &BACKLOG),
     ]);
-    assert!((syn_ns[0]..=syn_ns[1] + 5_000_000_000).contains(&line.num("mono_ns")));
+    assert!(line.num("backlog_len") >= BACKLOG as u64, "{line}");
+    assert!((syn_ns..silent_ns).contains(&line.num("mono_ns")));
     for (ahead, own) in half_open.into_iter().enumerate() {
         trace.server_of(own).shows(&[
             ("verdict", &"unfinished"),
