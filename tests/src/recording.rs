@@ -5,6 +5,7 @@
 //! come out of a VM as well: `cargo xtask test --only vms` passes the variable on.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::Lab;
 
@@ -17,9 +18,11 @@ pub struct Recording {
 impl Recording {
     /// If the run is to be recorded.
     pub fn wanted(lab: &Lab) -> Option<Recording> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
         std::env::var_os("TCPTRACE_TEST_RECORD")?;
         let ports = format!("{}-{}", lab.ports.first, lab.ports.last);
-        let name = format!("tcptrace-{}-{ports}.events", std::process::id());
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("tcptrace-{}-{n}.events", std::process::id());
         let path = std::env::temp_dir().join(name);
         Some(Recording { path, ports })
     }
