@@ -62,10 +62,15 @@ fn sent(sk: *const u8, skb: *const u8, reason: u32) {
         }
     } else if !skb.is_null() {
         let segment = Segment(skb);
+        // A segment that has met a listener has lost its device (`tcp_v4_rcv`).
+        let netns = match sk.is_null() {
+            true => segment.netns(),
+            false => sk.netns(),
+        };
         write(
             Sock::null(),
             segment.receivers_ends(),
-            segment.netns(),
+            netns,
             state,
             reason,
             true,
