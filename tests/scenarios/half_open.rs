@@ -354,7 +354,6 @@ fn a_syn_that_finds_the_syn_queue_full_is_an_event() {
         assert!(overflows.is_empty());
     }
     if !sees_requests(&trace) {
-        assert!(trace.connections("server").is_empty());
         return;
     }
     for (ahead, own) in half_open.into_iter().enumerate() {
