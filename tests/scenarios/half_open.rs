@@ -468,9 +468,14 @@ fn a_half_open_connection_that_is_reset_is_unfinished() {
         return;
     }
     let server = trace.server_of(client_port);
+    // A RST of the kernel's own, from a full queue, looks the same where that is not seen.
+    let end = match sees_overflows(&trace) {
+        true => "reset".into(),
+        false => NULL,
+    };
     server.shows(&[
         ("verdict", &"unfinished"),
-        ("half_open_end", &"reset"),
+        ("half_open_end", &end),
         ("state", &"CLOSE"),
         ("defer_accept", &true),
         ("complete", &true),

@@ -20,7 +20,8 @@ pub(super) struct HalfOpen {
     pub overflows: u32,
     /// One of them was answered with a RST.
     pub aborted: bool,
-    end: Option<(u64, HalfOpenEnd)>,
+    /// When it ended, and how, if that is known.
+    end: Option<(u64, Option<HalfOpenEnd>)>,
     /// A line has named it.
     pub told: bool,
     /// The number of its child, to which the trace has given another one.
@@ -77,11 +78,11 @@ impl HalfOpen {
     }
 
     /// NEW_SYN_RECV→CLOSE.
-    pub fn closes(&mut self, event: &Event, end: HalfOpenEnd) -> Transition {
+    pub fn closes(&mut self, event: &Event, end: Option<HalfOpenEnd>) -> Transition {
         let half_open_ns = self.half_open_ns(event.mono_ns);
         self.socket.state = State::Close;
         self.end = Some((event.mono_ns, end));
-        let why = cause::half_open_end(end);
+        let why = end.and_then(cause::half_open_end);
         self.transition(event, State::NewSynRecv, half_open_ns, why)
     }
 
@@ -145,7 +146,7 @@ impl HalfOpen {
             closed_mono_ns: closed_ns,
             handshake_ns: None,
             half_open_ns: closed_ns.and_then(|ns| self.half_open_ns(ns)),
-            half_open_end: self.end.map(|(_, end)| end),
+            half_open_end: self.end.and_then(|(_, end)| end),
             synack_retransmits: self.handshake.synack_retransmits,
             syncookie: self.handshake.syncookie,
             defer_accept: self.handshake.defer_accept,
@@ -180,7 +181,7 @@ impl HalfOpen {
             Some(true) => "the ACK or, as TCP_DEFER_ACCEPT wants, the first data",
             _ => "the final ACK",
         };
-        let end = self.end.map(|(_, end)| end);
+        let end = self.end.and_then(|(_, end)| end);
         if end == Some(HalfOpenEnd::Overflow) {
             return "the final ACK met a full accept queue, and the peer got a RST \
                     (tcp_abort_on_overflow)"
@@ -203,6 +204,9 @@ impl HalfOpen {
                     "{waited_for} did not come; the SYN-ACK was sent {}",
                     times(sent)
                 ),
+                None if self.end.is_some() => {
+                    "reset by the peer, or by the kernel as the accept queue was full".into()
+                }
                 None => format!(
                     "{waited_for} had not come when the trace ended; the SYN-ACK was sent {}",
                     times(sent)

@@ -32,6 +32,10 @@ fn half_open_ended(trace: &Trace, how: &str, synack_retransmits: u32) {
     if trace.session()["hooks"]["request_sock"].is_null() {
         return;
     }
+    // A RST of the kernel's own, from a full queue, looks the same where that is not seen.
+    let overflows = !trace.session()["hooks"]["listen_overflow"].is_null();
+    let known = overflows || how != "reset";
+    let how = if known { how.into() } else { NULL };
     let server = trace.server();
     server.shows(&[
         ("half_open_end", &how),
