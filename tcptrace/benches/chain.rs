@@ -10,7 +10,7 @@ use std::io;
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use tcptrace::clock::Clock;
-use tcptrace::correlate::Correlator;
+use tcptrace::correlate::{Correlator, Selection};
 use tcptrace::decode::decode;
 use tcptrace::event::{Event, Hook};
 use tcptrace::fields::{SCHEMA, Session};
@@ -18,6 +18,7 @@ use tcptrace::order::{HOLD_BACK_NS, Order};
 use tcptrace::pipeline::{self, Feedback, Message, Output};
 use tcptrace::sink::text::{Style, Zone};
 use tcptrace::sink::{Json, Sink, Text};
+use tcptrace::story::Begin;
 
 use stream::{ATTACHED_NS, Stream};
 
@@ -55,7 +56,7 @@ fn ordering(bencher: Bencher) {
         .bench_local_values(|events| {
             let mut order = Order::default();
             let mut sum = 0;
-            let mut take = |event: &Event| sum ^= event.mono_ns;
+            let mut take = |event: &Event, _: &[Event]| sum ^= event.mono_ns;
             for (n, event) in events.into_iter().enumerate() {
                 let until_ns = event.mono_ns.saturating_sub(HOLD_BACK_NS);
                 order.push(event);
@@ -168,14 +169,9 @@ fn chain(bencher: Bencher, sink: impl Fn() -> Box<dyn Sink>) {
                 name: "nowhere".into(),
                 sink: sink(),
             };
-            let (sender, outcome) = pipeline::spawn(
-                session(),
-                BTreeMap::new(),
-                vec![output],
-                None,
-                Feedback::default(),
-            )
-            .expect("a thread");
+            let (sender, outcome) =
+                pipeline::spawn(begin(), vec![output], None, None, Feedback::default())
+                    .expect("a thread");
             let mut until_ns = ATTACHED_NS;
             for batch in &batches {
                 // A record takes a microsecond of the stream's time.
@@ -212,15 +208,21 @@ fn in_order() -> Vec<Event> {
     events
 }
 
-fn session() -> Session {
-    Session {
+fn begin() -> Begin {
+    let session = Session {
         mono_ns: ATTACHED_NS,
         schema: SCHEMA,
-        version: "0",
+        version: "0".into(),
         kernel: "6.12".into(),
         hooks: HOOKS.map(|hook| (hook, Some("tp_btf".into()))).into(),
         refused: BTreeMap::new(),
         filters: BTreeMap::new(),
         unseen: vec![],
+    };
+    Begin {
+        clock_offset_ns: WALL_NS,
+        session,
+        selection: Selection::default(),
+        reset_reasons: BTreeMap::new(),
     }
 }

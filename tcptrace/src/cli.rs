@@ -58,6 +58,9 @@ pub enum Task {
     /// Show what this kernel offers, which carrier each hook gets, what cannot be said, and what
     /// it costs
     Doctor(Doctor),
+    /// Write the trace that --write-events has recorded, for tests
+    #[command(hide = true)]
+    Replay(Replay),
 }
 
 #[derive(Debug, Args)]
@@ -82,6 +85,24 @@ pub struct Doctor {
         requires = "stats"
     )]
     pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// The recording
+    pub events: PathBuf,
+
+    /// Form of the output
+    #[arg(short, long, value_name = "FORM", default_value = "text")]
+    pub output: Output,
+
+    /// As in a trace
+    #[arg(short, long)]
+    pub verbose: bool,
+
+    /// As in a trace
+    #[arg(long)]
+    pub explain: bool,
 }
 
 #[derive(Debug, Args)]
@@ -149,6 +170,10 @@ pub struct Trace {
     /// Remember only so many accept() calls in flight, for tests
     #[arg(long, value_name = "N", hide = true, default_value_t = 0)]
     pub calls: u32,
+
+    /// Also write all that enters the correlator to FILE, for tests: `tcptrace replay FILE`
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub write_events: Option<PathBuf>,
 
     /// Trace while this command runs, and end with its exit code; its output goes to stderr
     #[arg(last = true, value_name = "COMMAND")]

@@ -24,6 +24,11 @@ impl Clock {
         Clock { offset_ns }
     }
 
+    /// Wall clock minus CLOCK_MONOTONIC, in nanoseconds.
+    pub fn offset_ns(&self) -> u64 {
+        self.offset_ns
+    }
+
     /// The wall clock time of a CLOCK_MONOTONIC time in nanoseconds.
     pub fn wall(&self, mono_ns: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_nanos(self.offset_ns.saturating_add(mono_ns))

@@ -9,6 +9,7 @@ mod ending;
 pub use ending::{Direction, Reset, Retransmit, Retransmitted, Stats};
 mod found;
 mod half_open;
+mod recorded;
 mod segment;
 mod tally;
 mod timewait;
@@ -106,7 +107,7 @@ impl fmt::Display for State {
 pub struct Sk(pub u64);
 
 /// A socket's two ends, its own first. IPv4-mapped IPv6 addresses are shown as IPv4.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Tuple {
     pub laddr: IpAddr,
     /// `None` until the kernel has chosen it (a connecting socket that was not bound).
@@ -205,12 +206,13 @@ impl JsonSchema for Comm {
 }
 
 /// The thread that was running.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {
     /// The process (the kernel's tgid).
     pub pid: u32,
     /// The thread (the kernel's pid); 0 when only the process is known.
     pub tid: u32,
+    #[serde(with = "recorded::comm")]
     pub comm: Comm,
 }
 
@@ -338,7 +340,7 @@ impl Hook {
 }
 
 /// One thing that happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     /// CLOCK_MONOTONIC, nanoseconds, taken in the hook.
     pub mono_ns: u64,
@@ -349,7 +351,8 @@ pub struct Event {
     pub kind: Kind,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Kind {
     SetState(SetState),
     Accept(Accept),
@@ -391,7 +394,7 @@ impl Kind {
 }
 
 /// `sock:inet_sock_set_state` fired: the socket is about to enter `newstate`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetState {
     pub sk: Sk,
     /// The id that `ss -e` prints as `sk:`, in hexadecimal there.
@@ -434,7 +437,7 @@ pub struct SetState {
 }
 
 /// The limit that a listener was asked to have, and the one on all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listen {
     /// The `backlog` that listen() was called with; `None` when that is not known.
     pub backlog: Option<i32>,
@@ -443,7 +446,7 @@ pub struct Listen {
 }
 
 /// An accept returned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accept {
     pub outcome: Outcome,
     /// `None` when it could not be found.
@@ -460,7 +463,8 @@ pub struct Accept {
     pub backlog_max: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// The accepted socket.
     Accepted {
@@ -477,7 +481,8 @@ pub enum Outcome {
 }
 
 /// When accept() was entered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Called {
     /// CLOCK_MONOTONIC, nanoseconds.
     At(u64),

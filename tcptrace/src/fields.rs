@@ -24,7 +24,7 @@ use std::net::IpAddr;
 use std::time::SystemTime;
 
 use schemars::JsonSchema;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::event::{Comm, Context, ListenQueue, OverflowSegment, State, Witness};
 pub use segment::Segment;
@@ -34,7 +34,7 @@ pub use trace::{HookCount, ListenerSummary, Lost, Refusal, Session, Summary, Why
 pub const SCHEMA: u32 = 1;
 
 /// Which end of a connection a socket is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Side {
     /// It called connect().

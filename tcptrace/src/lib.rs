@@ -21,5 +21,8 @@ pub mod fields;
 pub mod filter;
 pub mod order;
 pub mod pipeline;
+pub mod record;
+pub mod replay;
 pub mod run;
 pub mod sink;
+pub mod story;

@@ -1,4 +1,4 @@
-//! Batches to lines: decode → order → correlate → sinks, on one thread.
+//! Batches to lines: decode → order → story → sinks, on one thread.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -10,12 +10,13 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use crate::capture::cgroups::Cgroups;
 use crate::capture::iterator::Look;
 use crate::capture::ring::Batch;
-use crate::correlate::{Correlator, Selection};
 use crate::decode::decode;
-use crate::event::{Event, Hook, Kind, Looked, State, Tally, Task};
-use crate::fields::{HookCount, Line, Lost, Session, Summary};
+use crate::event::{Event, Hook, Kind, Looked, State, Tally};
+use crate::fields::{HookCount, Line, Lost};
 use crate::order::{HOLD_BACK_NS, Order};
+use crate::record::Recorder;
 use crate::sink::Sink;
+use crate::story::{Begin, End, Import, Input, Story};
 
 /// What the capturing side hands over.
 pub enum Message {
@@ -34,12 +35,8 @@ pub enum Message {
     Looked(Look),
     /// What the kernel side had counted at a time (CLOCK_MONOTONIC, nanoseconds).
     Tallied { mono_ns: u64, tallies: Vec<Tally> },
-    /// Announces such a look at the start of the trace: who has the sockets, by inode, and when it
-    /// was over.
-    Import {
-        owners: BTreeMap<u64, Task>,
-        until_ns: u64,
-    },
+    /// Announces such a look at the start of the trace.
+    Import(Import),
     /// Asks which namespaces are worth a look.
     WhereToLook(oneshot::Sender<BTreeSet<u32>>),
     /// The hooks are being detached: what happened after this time (CLOCK_MONOTONIC,
@@ -55,6 +52,12 @@ pub struct Output {
     pub sink: Box<dyn Sink>,
 }
 
+/// Where a trace is recorded and what to call that when it fails.
+pub struct Tape {
+    pub name: String,
+    pub recorder: Recorder,
+}
+
 /// A sink that failed and was given up.
 #[derive(Debug)]
 pub struct Failed {
@@ -65,7 +68,6 @@ pub struct Failed {
 /// How a pipeline ended.
 pub struct Outcome {
     pub failed: Vec<Failed>,
-    pub summary: Summary,
 }
 
 /// The signals from the pipeline to whoever feeds it.
@@ -79,12 +81,11 @@ pub struct Feedback {
 
 /// Starts the thread. Feed it through the sender, which pushes back when the thread is slow; the
 /// kernel's ring buffer then fills up and counts what it loses. The last message is
-/// [`Message::End`]. `reset_reasons` names the kernel's numbers.
+/// [`Message::End`].
 pub fn spawn(
-    session: Session,
-    selection: Selection,
-    reset_reasons: BTreeMap<u32, String>,
+    begin: Begin,
     outputs: Vec<Output>,
+    tape: Option<Tape>,
     count: Option<u64>,
     feedback: Feedback,
 ) -> io::Result<(mpsc::Sender<Message>, oneshot::Receiver<Outcome>)> {
@@ -93,13 +94,7 @@ pub fn spawn(
     std::thread::Builder::new()
         .name("pipeline".into())
         .spawn(move || {
-            let carriers = session.hooks.iter();
-            let attached = carriers.filter_map(|(&hook, carrier)| carrier.as_ref().map(|_| hook));
-            let correlator = Correlator::new(session.mono_ns)
-                .with_hooks(attached)
-                .with_reset_reasons(reset_reasons)
-                .with_selection(selection);
-            let mut pipeline = Pipeline::new(session, correlator, outputs, count, feedback);
+            let mut pipeline = Pipeline::new(begin, outputs, tape, count, feedback);
             while let Some(message) = receiver.blocking_recv() {
                 match message {
                     Message::Drained {
@@ -108,12 +103,10 @@ pub fn spawn(
                     } => pipeline.drained(&batch, complete_until_ns),
                     Message::Lost(mut lost) => {
                         lost.mono_ns = lost.mono_ns.min(pipeline.ended_ns);
-                        pipeline.put(Line::Lost(lost));
+                        pipeline.tell(&Input::Lost(lost));
                     }
-                    Message::Missed => pipeline.correlator.missed(),
-                    Message::Import { owners, until_ns } => {
-                        pipeline.correlator.import(owners, until_ns);
-                    }
+                    Message::Missed => pipeline.tell(&Input::Missed {}),
+                    Message::Import(import) => pipeline.tell(&Input::Import(import)),
                     Message::Looked(look) => pipeline.looked(&look),
                     Message::Tallied { mono_ns, tallies } => {
                         let mono_ns = mono_ns.min(pipeline.ended_ns);
@@ -121,7 +114,7 @@ pub fn spawn(
                     }
                     Message::WhereToLook(answer) => {
                         // Nobody waits for it when the trace ends just now.
-                        let _ = answer.send(pipeline.correlator.worth_a_look());
+                        let _ = answer.send(pipeline.story.worth_a_look());
                     }
                     Message::Ending { ended_ns } => pipeline.ended_ns = ended_ns,
                     Message::End { counts } => {
@@ -137,16 +130,16 @@ pub fn spawn(
 
 struct Pipeline {
     order: Order,
-    correlator: Correlator,
+    story: Story,
     cgroups: Cgroups,
     outputs: Vec<Output>,
+    tape: Option<Tape>,
     failed: Vec<Failed>,
     feedback: Feedback,
     /// Connections that may still end before the trace does.
     remaining: Option<u64>,
     /// When the last of them ended: what happened later is not part of the trace.
     counted_ns: Option<u64>,
-    began_ns: u64,
     /// What happened later is not part of the trace; `u64::MAX` while it goes on.
     ended_ns: u64,
     emitted: BTreeMap<Hook, u64>,
@@ -157,35 +150,29 @@ struct Pipeline {
 
 impl Pipeline {
     fn new(
-        session: Session,
-        correlator: Correlator,
+        begin: Begin,
         outputs: Vec<Output>,
+        tape: Option<Tape>,
         count: Option<u64>,
         feedback: Feedback,
     ) -> Pipeline {
         let mut pipeline = Pipeline {
             order: Order::default(),
-            correlator,
+            story: Story::new(&begin),
             cgroups: Cgroups::new(),
             outputs,
+            tape,
             failed: vec![],
             feedback,
             remaining: count,
             counted_ns: None,
-            began_ns: session.mono_ns,
             ended_ns: u64::MAX,
             emitted: BTreeMap::new(),
             undecodable: 0,
             lines: vec![],
         };
-        if let Some(Some(_)) = session.hooks.get(&Hook::TimewaitSock) {
-            pipeline.correlator.sees_buckets();
-        }
-        if session.hooks.contains_key(&Hook::Segment) {
-            pipeline.correlator.expect_segments();
-        }
         // Written at once: it tells a reader that everything from here on is traced.
-        pipeline.put(Line::Session(session));
+        pipeline.tell(&Input::Begin(begin));
         pipeline.flush();
         pipeline
     }
@@ -241,7 +228,6 @@ impl Pipeline {
     }
 
     fn release(&mut self, until_ns: u64) {
-        let mut lines = std::mem::take(&mut self.lines);
         let mut order = std::mem::take(&mut self.order);
         order.release(until_ns, |event, later| {
             if self.remaining == Some(0) || event.mono_ns > self.ended_ns {
@@ -250,37 +236,45 @@ impl Pipeline {
             // A trace that may end at any event does not know what comes.
             if self.remaining.is_none() {
                 let until = later.partition_point(|it| it.mono_ns <= self.ended_ns);
-                self.correlator.foresee(event, &later[..until]);
-            }
-            self.correlator.event(event, &mut lines);
-            for line in lines.drain(..) {
-                if let (Some(remaining), Line::Connection(connection)) =
-                    (&mut self.remaining, &line)
-                    && connection.state == State::Close
-                {
-                    *remaining = remaining.saturating_sub(1);
-                    if *remaining == 0 {
-                        self.counted_ns = Some(event.mono_ns);
-                        self.feedback.stop.notify_one();
-                    }
+                if self.story.foresees(event, &later[..until]) {
+                    self.tell(&Input::Foreseen {});
                 }
-                self.put(line);
+            }
+            // Only a recording needs an input of its own.
+            self.on_tape(|recorder| recorder.write(&Input::Event(event.clone())));
+            self.told(|story, lines| story.event(event, lines));
+            if self.remaining == Some(0) {
+                self.counted_ns = Some(event.mono_ns);
+                self.feedback.stop.notify_one();
             }
         });
         self.order = order;
-        self.lines = lines;
         self.flush();
+    }
+
+    /// Takes the story on by one input.
+    fn tell(&mut self, input: &Input) {
+        self.on_tape(|recorder| recorder.write(input));
+        self.told(|story, lines| story.tell(input, lines));
+    }
+
+    /// Writes the lines that the story tells.
+    fn told(&mut self, tell: impl FnOnce(&mut Story, &mut Vec<Line>)) {
+        let mut lines = std::mem::take(&mut self.lines);
+        tell(&mut self.story, &mut lines);
+        for line in lines.drain(..) {
+            if let (Some(remaining), Line::Connection(connection)) = (&mut self.remaining, &line)
+                && connection.state == State::Close
+            {
+                *remaining = remaining.saturating_sub(1);
+            }
+            self.put(line);
+        }
+        self.lines = lines;
     }
 
     fn end(mut self, counts: Vec<(Hook, HookCount)>) -> Outcome {
         self.release(u64::MAX);
-        let ended_ns = self.counted_ns.unwrap_or(self.ended_ns);
-        let lost: u64 = counts.iter().map(|(_, count)| count.lost).sum();
-        let mut lines = std::mem::take(&mut self.lines);
-        // The header's running count is 32 bits wide as well.
-        let totals = self.correlator.finish(ended_ns, lost as u32, &mut lines);
-        lines.into_iter().for_each(|line| self.put(line));
-
         let hooks = counts
             .into_iter()
             .map(|(hook, count)| {
@@ -289,25 +283,15 @@ impl Pipeline {
                 (hook, HookCount { emitted, ..count })
             })
             .collect();
-        let summary = Summary {
-            mono_ns: ended_ns,
-            duration_ns: ended_ns.saturating_sub(self.began_ns),
+        self.tell(&Input::End(End {
+            mono_ns: self.counted_ns.unwrap_or(self.ended_ns),
             hooks,
-            verdicts: totals.verdicts,
-            servers: totals.servers,
-            clients: totals.clients,
-            incomplete: totals.incomplete,
             undecodable: self.undecodable,
             late: self.order.late(),
-            repeated_segments: totals.repeated_segments,
-            dropped_lines: totals.dropped_lines,
-            listeners: totals.listeners,
-        };
-        self.put(Line::Summary(summary.clone()));
+        }));
         self.flush();
         Outcome {
             failed: self.failed,
-            summary,
         }
     }
 
@@ -323,6 +307,16 @@ impl Pipeline {
 
     fn flush(&mut self) {
         self.each_output(|sink| sink.flush());
+        self.on_tape(|recorder| recorder.flush());
+    }
+
+    fn on_tape(&mut self, act: impl FnOnce(&mut Recorder) -> io::Result<()>) {
+        let acted = self.tape.as_mut().map(|tape| act(&mut tape.recorder));
+        if let Some(Err(error)) = acted
+            && let Some(Tape { name, .. }) = self.tape.take()
+        {
+            self.fail(name, error);
+        }
     }
 
     /// An output that fails is given up and ends the trace; the others get their summary.
@@ -333,10 +327,14 @@ impl Pipeline {
                 Ok(()) => index += 1,
                 Err(error) => {
                     let Output { name, .. } = self.outputs.remove(index);
-                    self.failed.push(Failed { name, error });
-                    self.feedback.stop.notify_one();
+                    self.fail(name, error);
                 }
             }
         }
+    }
+
+    fn fail(&mut self, name: String, error: io::Error) {
+        self.failed.push(Failed { name, error });
+        self.feedback.stop.notify_one();
     }
 }

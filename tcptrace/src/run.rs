@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,9 +25,11 @@ use crate::event::Hook;
 use crate::exit;
 use crate::fields::{HookCount, Lost, SCHEMA, Session, Why};
 use crate::filter::Filter;
-use crate::pipeline::{self, Feedback, Message, Outcome, Output};
+use crate::pipeline::{self, Feedback, Message, Outcome, Output, Tape};
+use crate::record::Recorder;
 use crate::sink::text::{Style, Zone};
 use crate::sink::{Json, Text};
+use crate::story::{Begin, Import};
 
 /// How often the loss counters are looked at.
 const LOSS_EVERY: Duration = Duration::from_millis(250);
@@ -52,11 +55,12 @@ pub async fn run(trace: &Trace) -> anyhow::Result<u8> {
     let command = Command::find(&trace.command)?;
     let clock = Clock::measure();
     let outputs = outputs(trace, clock)?;
+    let tape = tape(trace)?;
 
     let request = trace.request();
     let selection = trace.filters.selection();
     let hint = waiting_for(&filters(&request.filter, &selection));
-    let mut tracing = Tracing::start(&request, selection, outputs, trace.count)?;
+    let mut tracing = Tracing::start(&request, clock, selection, outputs, tape, trace.count)?;
     let mut running = command.map(Command::start).transpose()?;
     let until = Until {
         duration: trace.duration,
@@ -101,16 +105,31 @@ fn outputs(trace: &Trace, clock: Clock) -> anyhow::Result<Vec<Output>> {
         },
     }];
     if let Some(path) = &trace.write {
-        let file = File::create(path).map_err(|error| {
-            let (path, why) = (path.display(), plain(&error));
-            anyhow!("cannot write to {path}: {why}; choose another file for --write")
-        })?;
+        let file = create(path, "--write")?;
         outputs.push(Output {
             name: path.display().to_string(),
             sink: Box::new(Json::new(Box::new(file), clock)),
         });
     }
     Ok(outputs)
+}
+
+fn tape(trace: &Trace) -> anyhow::Result<Option<Tape>> {
+    let tape = trace.write_events.as_ref().map(|path| {
+        let file = create(path, "--write-events")?;
+        Ok(Tape {
+            name: path.display().to_string(),
+            recorder: Recorder::new(Box::new(file)),
+        })
+    });
+    tape.transpose()
+}
+
+fn create(path: &Path, option: &str) -> anyhow::Result<File> {
+    File::create(path).map_err(|error| {
+        let (path, why) = (path.display(), plain(&error));
+        anyhow!("cannot write to {path}: {why}; choose another file for {option}")
+    })
 }
 
 /// An error of the operating system without its number.
@@ -123,14 +142,15 @@ fn plain(error: &io::Error) -> String {
 }
 
 /// All conditions by name, whoever decides them.
-fn filters(filter: &Filter, selection: &Selection) -> BTreeMap<&'static str, String> {
-    let mut conditions = filter.describe();
-    conditions.extend(selection.describe());
+fn filters(filter: &Filter, selection: &Selection) -> BTreeMap<String, String> {
+    let conditions = filter.describe().into_iter().chain(selection.describe());
     conditions
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
 }
 
 /// What to say when nothing happens.
-fn waiting_for(filters: &BTreeMap<&'static str, String>) -> String {
+fn waiting_for(filters: &BTreeMap<String, String>) -> String {
     let conditions: Vec<String> = filters
         .iter()
         .map(|(name, value)| format!("{} {value}", name.replace('_', " ")))
@@ -166,8 +186,10 @@ impl Tracing {
     /// Attaches the hooks and starts the pipeline.
     pub fn start(
         request: &Request,
+        clock: Clock,
         selection: Selection,
         outputs: Vec<Output>,
+        tape: Option<Tape>,
         count: Option<u64>,
     ) -> anyhow::Result<Tracing> {
         // Before attaching: a signal from now on ends the trace in good order.
@@ -175,7 +197,7 @@ impl Tracing {
         let capture = Capture::start(request)?;
         let session = Session {
             schema: SCHEMA,
-            version: env!("CARGO_PKG_VERSION"),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             kernel: kernel_release(),
             hooks: capture.carriers(),
             refused: capture.refused(),
@@ -184,15 +206,13 @@ impl Tracing {
             mono_ns: capture.attached_ns,
         };
         let feedback = Feedback::default();
-        let reasons = capture.reset_reasons.clone();
-        let (sender, outcome) = pipeline::spawn(
+        let begin = Begin {
+            clock_offset_ns: clock.offset_ns(),
             session,
             selection,
-            reasons,
-            outputs,
-            count,
-            feedback.clone(),
-        )?;
+            reset_reasons: capture.reset_reasons.clone(),
+        };
+        let (sender, outcome) = pipeline::spawn(begin, outputs, tape, count, feedback.clone())?;
         Ok(Tracing {
             capture,
             sender,
@@ -253,10 +273,10 @@ impl Tracing {
     async fn import(&mut self) {
         let looks = self.capture.look(None);
         let inodes = looks.iter().flat_map(|look| look.inodes.iter().copied());
-        let import = Message::Import {
+        let import = Message::Import(Import {
             owners: owners(&inodes.collect()),
             until_ns: mono_now_ns(),
-        };
+        });
         // A pipeline that is gone is noticed where its outcome is awaited.
         let _ = self.sender.send(import).await;
         for look in looks {

@@ -78,28 +78,6 @@ fn the_server_closes_first() {
 }
 
 #[test]
-fn half_closed_data_still_comes_back() {
-    let lab = Lab::new();
-    let (tracer, mut client, mut server) = a_pair(&lab);
-    close_half(&client);
-    hear_the_end(&mut server);
-    tracer.wait_for(1, "the client to be half-closed", |line| {
-        line.is("transition") && line["newstate"] == "FIN_WAIT2"
-    });
-    say(&mut server);
-    hear(&mut client);
-    close(server, client);
-    tracer.wait_for_ends(2);
-    let trace = tracer.stop();
-
-    paths(
-        &trace,
-        "FIN_WAIT1 FIN_WAIT2 CLOSE",
-        "CLOSE_WAIT LAST_ACK CLOSE",
-    );
-}
-
-#[test]
 fn both_close_at_once() {
     let lab = Lab::new();
     let (tracer, client, server) = a_pair(&lab);

@@ -31,36 +31,6 @@ fn resets<'a>(trace: &'a Trace, direction: &str) -> Vec<&'a Line> {
 }
 
 #[test]
-fn half_closed_with_data_coming_back() {
-    let lab = Lab::new();
-    let port = lab.port();
-    let tracer = lab.trace();
-    let listener = listen(port);
-    let mut client = connect(port);
-    let mut server = accept(&listener).stream;
-    close_half(&client);
-    hear_the_end(&mut server);
-    say(&mut server);
-    hear(&mut client);
-    close(server, client);
-    tracer.wait_for_ends(2);
-    let trace = tracer.stop();
-
-    trace.client().shows(&[
-        ("ended", &"orderly"),
-        ("closed_first", &"local"),
-        ("bytes_acked", &0),
-        ("bytes_received", &TEXT.len()),
-    ]);
-    trace.server().shows(&[
-        ("ended", &"orderly"),
-        ("closed_first", &"remote"),
-        ("bytes_acked", &TEXT.len()),
-        ("bytes_received", &0),
-    ]);
-}
-
-#[test]
 fn closed_by_both_at_once() {
     let lab = Lab::new();
     let port = lab.port();
@@ -168,33 +138,6 @@ fn in_the_accept_queue() {
         let line = servers.iter().find(|line| line["lport"] == port).unwrap();
         line.shows(&[("ended", &ended), ("verdict", &"never_accepted")]);
     }
-}
-
-#[test]
-fn no_free_port() {
-    let lab = Lab::new();
-    let (port, only) = (lab.port(), lab.port());
-    let range = "/proc/sys/net/ipv4/ip_local_port_range";
-    std::fs::write(range, format!("{only} {only}")).expect("set the port range");
-    let tracer = lab.trace();
-    let listener = listen(port);
-    let first = connect(port);
-    let error = TcpStream::connect((LOOPBACK, port)).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::AddrNotAvailable);
-    close(first, accept(&listener).stream);
-    tracer.wait_for_ends(3);
-    let trace = tracer.stop();
-
-    let clients = trace.connections("client");
-    assert_eq!(clients.len(), 2);
-    clients[0].shows(&[
-        ("ended", &"no_free_port"),
-        ("lport", &NULL),
-        ("rport", &port),
-        ("segs_out", &0),
-        ("established_mono_ns", &NULL),
-    ]);
-    clients[1].shows(&[("ended", &"orderly"), ("lport", &only)]);
 }
 
 #[test]

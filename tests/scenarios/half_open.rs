@@ -1,15 +1,16 @@
 //! Half-open connections, from the SYN to the final ACK or to their end, and the queues they wait
 //! in.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, Type};
+use tests::peer::KERNEL;
 use tests::task::now_ns;
 use tests::trace::NULL;
 use tests::traffic::*;
-use tests::{Lab, Line, Trace, Tracer, eventually};
+use tests::{Lab, Line, Peer, Trace, Tracer, eventually};
 
 /// Whether the kernel's functions can be probed in this run.
 fn sees_requests(trace: &Trace) -> bool {
@@ -33,11 +34,11 @@ fn half_open_steps(trace: &Trace) -> Vec<&Line> {
 }
 
 /// A socket that begins to connect and does not wait.
-fn begin_to_connect(port: u16) -> Socket {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+fn begin_to_connect(addr: SocketAddr) -> Socket {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None).expect("a socket");
     socket.set_nonblocking(true).expect("O_NONBLOCK");
     // EINPROGRESS.
-    let _ = socket.connect(&SocketAddr::from((LOOPBACK, port)).into());
+    let _ = socket.connect(&addr.into());
     socket
 }
 
@@ -244,22 +245,22 @@ fn a_syn_cookie_leaves_nothing_of_the_syn() {
 }
 
 /// Two connections fill the accept queue of listen(1), which holds one more than it says.
-fn full_queue(tracer: &Tracer, port: u16) -> (TcpListener, [TcpStream; 2]) {
-    let listener = listen_at((LOOPBACK, port).into(), 1);
-    let clients = [connect(port), connect(port)];
+fn full_queue(tracer: &Tracer, addr: SocketAddr) -> (TcpListener, [TcpStream; 2]) {
+    let listener = listen_at(addr, 1);
+    let clients = [connect_to(addr), connect_to(addr)];
     tracer.wait_for(2, "two in the queue", |line| {
         line.is("transition") && line["side"] == "server" && line["newstate"] == "ESTABLISHED"
     });
     (listener, clients)
 }
 
-#[test]
-fn a_syn_that_finds_the_accept_queue_full_is_an_event() {
+fn syn_meets_a_full_accept_queue(address: IpAddr) {
     let lab = Lab::new();
     let port = lab.port();
+    let addr = SocketAddr::new(address, port);
     let tracer = lab.trace();
-    let (listener, clients) = full_queue(&tracer, port);
-    let third = begin_to_connect(port);
+    let (listener, clients) = full_queue(&tracer, addr);
+    let third = begin_to_connect(addr);
     let third_port = port_of_socket(&third);
     // It is sent again after a second.
     tracer.wait_for(1, "the SYN to be sent again", |line| {
@@ -287,6 +288,7 @@ fn a_syn_that_finds_the_accept_queue_full_is_an_event() {
             ("what", &"syn"),
             ("queue", &"accept"),
             ("lport", &port),
+            ("raddr", &address.to_string()),
             ("rport", &third_port),
             ("backlog_len", &2),
             ("backlog_max", &1),
@@ -312,8 +314,9 @@ fn a_syn_that_found_the_queue_full_is_told_where_it_is_answered_at_last() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace();
-    let (listener, clients) = full_queue(&tracer, port);
-    let third = begin_to_connect(port);
+    let addr = SocketAddr::new(LOOPBACK, port);
+    let (listener, clients) = full_queue(&tracer, addr);
+    let third = begin_to_connect(addr);
     let third_port = port_of_socket(&third);
     let accepted = accept(&listener);
     tracer.wait_for(1, "the third to be ESTABLISHED", |line| {
@@ -354,6 +357,76 @@ fn a_syn_that_found_the_queue_full_is_told_where_it_is_answered_at_last() {
     );
     let told = clients[0].text("explanation");
     assert!(told.contains("so SYN_SENT lasted 1."), "{told}");
+}
+
+#[test]
+fn a_syn_that_finds_the_accept_queue_full_is_an_event() {
+    syn_meets_a_full_accept_queue(LOOPBACK);
+}
+
+#[test]
+fn a_syn_that_finds_the_accept_queue_full_is_an_event_over_ipv6() {
+    syn_meets_a_full_accept_queue(Ipv6Addr::LOCALHOST.into());
+}
+
+/// Without SYN cookies a listener has no more half-open requests than its backlog says, and
+/// one more on some kernels.
+#[test]
+fn a_syn_that_finds_the_syn_queue_full_is_an_event() {
+    const BACKLOG: i32 = 2;
+    let lab = Lab::new();
+    sysctl("tcp_syncookies", "0");
+    let port = lab.port();
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let listener = listen_at((KERNEL, port).into(), BACKLOG);
+    // Each waits for an ACK that does not come.
+    let half_open: Vec<u16> = (0..BACKLOG)
+        .map(|_| {
+            let mut talk = peer.talk(lab.port(), port);
+            talk.syn();
+            talk.hear_syn_ack();
+            talk.own()
+        })
+        .collect();
+    peer.talk(lab.port(), port).syn();
+    let mut dropped = peer.talk(lab.port(), port);
+    let syn_ns = dropped.syn()[0];
+    dropped.hear_nothing_for(Duration::from_millis(300));
+    let silent_ns = now_ns();
+    drop(listener);
+    let trace = tracer.stop();
+
+    assert!(dropped.heard().is_empty());
+    let mut overflows: Vec<_> = trace.own("overflow").collect();
+    overflows.retain(|line| line["rport"] == dropped.own());
+    if sees_overflows(&trace) {
+        let [line] = overflows[..] else {
+            panic!("{overflows:#?}");
+        };
+        line.shows(&[
+            ("conn", &NULL),
+            ("listener", &trace.listen()["conn"]),
+            ("what", &"syn"),
+            ("queue", &"syn"),
+            ("lport", &port),
+            ("backlog_max", &BACKLOG),
+        ]);
+        assert!(line.num("backlog_len") >= BACKLOG as u64, "{line}");
+        assert!((syn_ns..silent_ns).contains(&line.num("mono_ns")));
+    } else {
+        assert!(overflows.is_empty());
+    }
+    if !sees_requests(&trace) {
+        return;
+    }
+    for (ahead, own) in half_open.into_iter().enumerate() {
+        trace.server_of(own).shows(&[
+            ("verdict", &"unfinished"),
+            ("syn_queue_ahead", &ahead),
+            ("established_mono_ns", &NULL),
+        ]);
+    }
 }
 
 /// A connection whose final ACK finds the accept queue full: it waits half-open for its data, as
@@ -476,9 +549,14 @@ fn a_half_open_connection_that_is_reset_is_unfinished() {
         return;
     }
     let server = trace.server_of(client_port);
+    // A RST of the kernel's own, from a full queue, looks the same where that is not seen.
+    let end = match sees_overflows(&trace) {
+        true => "reset".into(),
+        false => NULL,
+    };
     server.shows(&[
         ("verdict", &"unfinished"),
-        ("half_open_end", &"reset"),
+        ("half_open_end", &end),
         ("state", &"CLOSE"),
         ("defer_accept", &true),
         ("complete", &true),

@@ -1,13 +1,14 @@
 //! Several acceptors: which listener, and which process, took the connection.
 
 use std::collections::HashMap;
+use std::os::fd::AsRawFd;
 
 use socket2::SockRef;
 use tests::acceptor::Acceptor;
 use tests::task::{become_user, join, spawn};
 use tests::trace::NULL;
 use tests::traffic::*;
-use tests::{Lab, Trace, eventually};
+use tests::{Lab, Trace};
 
 #[test]
 fn each_accept_names_its_own_listener_of_a_shared_port() {

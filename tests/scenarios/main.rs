@@ -3,6 +3,7 @@
 //!
 //! `cargo xtask test` builds what they need and runs them as root.
 
+mod a_minute;
 mod accepting;
 mod both_ends;
 mod calls;
@@ -31,6 +32,7 @@ mod output;
 mod races;
 mod refusals;
 mod segments;
+mod teaching;
 mod teeth;
 mod time_wait;
 mod wire;

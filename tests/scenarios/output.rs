@@ -86,6 +86,51 @@ fn lines_go_to_a_file_beside_the_text() {
     }
 }
 
+/// What has entered the correlator, told again, gives the same bytes.
+fn told_again(form: &str, ends_with: &str) {
+    let lab = Lab::new();
+    let port = lab.port();
+    let name = format!("tcptrace-{}-{port}.events", std::process::id());
+    let file = std::env::temp_dir().join(name);
+    let events = file.to_str().expect("a printable path");
+    let ports = port.to_string();
+    let running = Running::start(tcptrace_trace(&[
+        "--color=never",
+        "--segments",
+        "-p",
+        &ports,
+        "--output",
+        form,
+        "--write-events",
+        events,
+    ]));
+    let printed = running.stdout();
+    printed.wait_until("the first line", |lines| lines.first().map(drop));
+    talk(port);
+    printed.wait_until("both ends to have ended", |lines| {
+        let ended = lines.iter().filter(|it| it.contains(ends_with));
+        (ended.count() >= 2).then_some(())
+    });
+    running.signal(Signal::SIGINT);
+    let live = running.wait();
+    assert_eq!(live.code, Some(0), "{}", live.stderr);
+    let replayed = Running::to_the_end(tcptrace(&["replay", events, "--output", form]));
+    std::fs::remove_file(&file).expect("the recording");
+
+    assert_eq!(replayed.code, Some(0), "{}", replayed.stderr);
+    assert!(replayed.stdout == live.stdout, "{replayed:#?} {live:#?}");
+}
+
+#[test]
+fn a_recorded_trace_is_told_again_in_the_same_json() {
+    told_again("json", r#"{"event":"connection""#);
+}
+
+#[test]
+fn a_recorded_trace_is_told_again_in_the_same_text() {
+    told_again("text", " ended: ");
+}
+
 #[test]
 fn a_hostile_name_does_not_reach_the_terminal_raw() {
     let lab = Lab::new();

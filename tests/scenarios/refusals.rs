@@ -37,6 +37,20 @@ fn a_port_that_is_no_port() {
 }
 
 #[test]
+fn a_damaged_recording() {
+    let name = format!("tcptrace-{}-damaged.events", std::process::id());
+    let file = std::env::temp_dir().join(name);
+    std::fs::write(&file, "# A comment\nno JSON\n").expect("a file");
+    let path = file.to_str().expect("a printable path");
+    let ended = Running::to_the_end(tcptrace(&["replay", path]));
+    std::fs::remove_file(&file).expect("the file");
+    refuses(&ended, USAGE, &[path, "line 2"]);
+
+    let ended = Running::to_the_end(tcptrace(&["replay", path]));
+    refuses(&ended, USAGE, &[path, "No such file"]);
+}
+
+#[test]
 fn an_unknown_flag() {
     let ended = Running::to_the_end(tcptrace(&["--prot", "80"]));
     refuses(&ended, USAGE, &["--prot"]);

@@ -20,6 +20,8 @@ pub fn check(trace: &Trace) {
     assert!(trace.summary().is("summary"), "the summary comes last");
     for line in &trace.lines {
         follows_the_schema(line);
+        // No namespace has this inode: whatever happened, it happened in one.
+        assert!(line.0.get("netns").is_none_or(|it| *it != 0), "{line}");
         if line.is("connection") {
             verdict_follows_from_the_times(line);
         }

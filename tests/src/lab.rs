@@ -16,6 +16,7 @@ static MACHINE: RwLock<()> = RwLock::new(());
 enum Turn {
     Shared(#[allow(dead_code)] RwLockReadGuard<'static, ()>),
     Alone(#[allow(dead_code)] RwLockWriteGuard<'static, ()>),
+    Any,
 }
 
 /// A network namespace of its own for the calling thread and the threads and processes that it
@@ -43,6 +44,11 @@ impl Lab {
         Lab::enter(Turn::Alone(
             MACHINE.write().unwrap_or_else(PoisonError::into_inner),
         ))
+    }
+
+    /// For a scenario that only waits, even beside storms: it must filter by its ports.
+    pub fn aside() -> Lab {
+        Lab::enter(Turn::Any)
     }
 
     fn enter(turn: Turn) -> Lab {

@@ -10,6 +10,7 @@
 //!
 //! * `TCPTRACE_BIN`: the tcptrace to test;
 //! * `TCPTRACE_TEST_ARGS` (optional): arguments for every trace, such as `--attach kprobe`;
+//! * `TCPTRACE_TEST_RECORD` (optional): print recordings ([`recording`]);
 //! * `tests-helper` beside it, or in the folder above.
 
 pub mod acceptor;
@@ -22,6 +23,7 @@ pub mod netns;
 pub mod packets;
 pub mod peer;
 pub mod programs;
+pub mod recording;
 pub mod run;
 pub mod task;
 pub mod trace;

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -117,7 +117,6 @@ impl Running {
         while self.runs() && Instant::now() < deadline {
             std::thread::sleep(PATIENCE / 1000);
         }
-        // A scenario may have panicked while it looked at the lines.
         let lines = self.stdout.lines();
         eprintln!(
             "The last line of a process that still ran: {:?}",
@@ -162,6 +161,13 @@ struct Shared {
     grown: Condvar,
 }
 
+impl Shared {
+    /// A scenario that fails while it looks at them still wants them told.
+    fn lines(&self) -> MutexGuard<'_, Vec<String>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Output {
     fn read(pipe: Option<impl Read + Send + 'static>) -> Output {
         let shared = Arc::new(Shared::default());
@@ -173,7 +179,7 @@ impl Output {
                 while pipe.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
                     let text = String::from_utf8_lossy(&line).into_owned();
                     line.clear();
-                    shared.lines.lock().expect("no panic").push(text);
+                    shared.lines().push(text);
                     shared.grown.notify_all();
                 }
             })
@@ -203,7 +209,7 @@ impl Output {
     }
 
     fn lines(&self) -> MutexGuard<'_, Vec<String>> {
-        self.shared.lines.lock().expect("no panic")
+        self.shared.lines()
     }
 
     /// Everything, to the end of the pipe.

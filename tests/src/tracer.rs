@@ -5,6 +5,7 @@ use nix::sys::signal::Signal;
 use crate::lab::Lab;
 use crate::netns::Netns;
 use crate::programs::Programs;
+use crate::recording::Recording;
 use crate::run::{Ended, Running, tcptrace_trace};
 use crate::trace::{Line, Trace};
 use crate::witness::{Ends, Seen, Share, Witness, compare};
@@ -16,12 +17,20 @@ pub struct Tracer {
     witness: Witness,
     programs: Programs,
     netns: Netns,
+    recording: Option<Recording>,
 }
 
 impl Tracer {
     /// `tcptrace -o json ARGS…`, when its session line has said that all hooks are attached.
     pub(crate) fn start(lab: &Lab, args: &[&str]) -> Tracer {
-        Tracer::spawn(lab, tcptrace_trace(&[&["-o", "json"], args].concat()))
+        let recording = Recording::wanted(lab);
+        let more = recording.as_ref().map(Recording::args);
+        let more = more.as_ref().map_or(&[][..], |args| args);
+        let command = tcptrace_trace(&[&["-o", "json"], more, args].concat());
+        Tracer {
+            recording,
+            ..Tracer::spawn(lab, command)
+        }
     }
 
     /// Any command line that writes JSON to stdout.
@@ -34,6 +43,7 @@ impl Tracer {
             running,
             witness,
             netns: lab.netns,
+            recording: None,
         }
     }
 
@@ -127,6 +137,9 @@ impl Tracer {
         let ended = self.running.wait();
         assert_eq!(ended.code, Some(code), "{}", ended.stderr);
         self.programs.wait_until_gone();
+        if let Some(recording) = self.recording {
+            recording.print();
+        }
         let trace = Trace::read(&ended.stdout, self.netns);
         invariants::check(&trace);
         let testimony = self.witness.testimony();

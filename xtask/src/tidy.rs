@@ -43,6 +43,13 @@ const IO: &[&str] = &[
     "std::process",
     "std::thread",
 ];
+const FILES: &[&str] = &[
+    "std::env",
+    "std::fs",
+    "std::os",
+    "std::process",
+    "std::thread",
+];
 const LOG: &[&str] = &["log"];
 /// Their order of iteration changes from run to run.
 const RANDOM_ORDER: &[&str] = &[
@@ -68,6 +75,16 @@ const PARTS: &[Part] = &[
         paths: &["tcptrace/src/decode.rs", "tcptrace/src/order.rs"],
         may: Own::Only(&["event"]),
         never: &[AYA, TOKIO, IO, CLOCKS],
+    },
+    Part {
+        paths: &["tcptrace/src/story.rs"],
+        may: Own::Only(&["correlate", "event", "fields"]),
+        never: &[AYA, TOKIO, IO, CLOCKS],
+    },
+    Part {
+        paths: &["tcptrace/src/record.rs"],
+        may: Own::Only(&["event", "fields", "story"]),
+        never: &[ABI, AYA, TOKIO, FILES, CLOCKS],
     },
     Part {
         paths: &["tcptrace/src/correlate/"],

@@ -61,8 +61,13 @@ fn sent(sk: *const u8, skb: *const u8, reason: u32) {
         }
     } else if !skb.is_null() {
         let skb = Skb::<Probed>::new(skb);
-        // SAFETY: the network namespace of the device that it came in by.
-        let netns = unsafe { Probed::read(netns_of(skb.dev()), &NET_INUM) };
+        // A segment that has met a listener has lost its device (`tcp_v4_rcv`).
+        let netns = if sk.is_null() {
+            // SAFETY: the network namespace of the device that it came in by.
+            unsafe { Probed::read(netns_of(skb.dev()), &NET_INUM) }
+        } else {
+            sk.netns()
+        };
         write(
             Sock::null(),
             skb.receivers_ends(),

@@ -92,6 +92,7 @@ impl Stream {
         let payload = abi::SetState {
             sk: end.sk,
             cookie: end.cookie,
+            cgroup: 1,
             netns: NETNS,
             backlog_len: 0,
             backlog_max: of.backlog_max,

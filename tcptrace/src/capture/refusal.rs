@@ -50,7 +50,7 @@ pub fn for_session(refused: &[Refusal]) -> Vec<fields::Refusal> {
         let carrier = refusal.carrier.name;
         if told.iter().all(|it| it.carrier != carrier) {
             told.push(fields::Refusal {
-                carrier,
+                carrier: carrier.to_owned(),
                 reason: refusal.in_short(),
             });
         }
@@ -96,7 +96,7 @@ mod tests {
         let told = for_session(&refused);
         let told: Vec<_> = told
             .iter()
-            .map(|it| (it.carrier, it.reason.as_str()))
+            .map(|it| (it.carrier.as_str(), it.reason.as_str()))
             .collect();
         assert_eq!(told, [("fentry", "EPERM"), ("kprobe", "no kprobes")]);
         assert!(refused[1].is_not_permitted() && !refused[2].is_not_permitted());

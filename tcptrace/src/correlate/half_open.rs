@@ -24,7 +24,8 @@ pub(super) struct HalfOpen {
     pub peer: Option<Peer>,
     /// It is over, and nobody has seen how.
     is_gone: bool,
-    end: Option<(u64, HalfOpenEnd)>,
+    /// When it ended, and how, if that is known.
+    end: Option<(u64, Option<HalfOpenEnd>)>,
     /// A line has named it.
     pub told: bool,
     /// The number of its child, to which the trace has given another one.
@@ -90,11 +91,11 @@ impl HalfOpen {
     }
 
     /// NEW_SYN_RECV→CLOSE.
-    pub fn closes(&mut self, event: &Event, end: HalfOpenEnd) -> Transition {
+    pub fn closes(&mut self, event: &Event, end: Option<HalfOpenEnd>) -> Transition {
         let half_open_ns = self.half_open_ns(event.mono_ns);
         self.socket.state = State::Close;
         self.end = Some((event.mono_ns, end));
-        let why = cause::half_open_end(end);
+        let why = end.and_then(cause::half_open_end);
         self.transition(event, State::NewSynRecv, half_open_ns, why)
     }
 
@@ -160,7 +161,7 @@ impl HalfOpen {
             closed_mono_ns: closed_ns,
             handshake_ns: None,
             half_open_ns: closed_ns.and_then(|ns| self.half_open_ns(ns)),
-            half_open_end: self.end.map(|(_, end)| end),
+            half_open_end: self.end.and_then(|(_, end)| end),
             synack_retransmits: self.handshake.synack_retransmits,
             syncookie: self.handshake.syncookie,
             defer_accept: self.handshake.defer_accept,
@@ -199,7 +200,7 @@ impl HalfOpen {
             Some(true) => "the ACK or, as TCP_DEFER_ACCEPT wants, the first data",
             _ => "the final ACK",
         };
-        let end = self.end.map(|(_, end)| end);
+        let end = self.end.and_then(|(_, end)| end);
         let met = self.handshake.refused.ack_met();
         if let (Some(HalfOpenEnd::Overflow), Some(met)) = (end, &met) {
             return format!(
@@ -231,6 +232,9 @@ impl HalfOpen {
                 Some(HalfOpenEnd::Reset) => format!("reset before {waited_for} came"),
                 Some(_) => format!("{waited_for} did not come; the SYN-ACK was sent {sent}"),
                 None if self.is_gone => "how it ended was not seen".to_owned(),
+                None if self.end.is_some() => {
+                    "reset by the peer, or by the kernel as the accept queue was full".into()
+                }
                 None => format!(
                     "{waited_for} had not come when the trace ended; the SYN-ACK was sent {sent}"
                 ),

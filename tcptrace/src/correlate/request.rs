@@ -180,10 +180,12 @@ impl Correlator {
             } => {
                 let mut half_open = self.known_or_met(event, request, out);
                 let end = match (listening, by_timer) {
-                    (false, _) => HalfOpenEnd::ListenerClosed,
-                    (true, true) => HalfOpenEnd::Timeout,
-                    (true, false) if half_open.aborted => HalfOpenEnd::Overflow,
-                    (true, false) => HalfOpenEnd::Reset,
+                    (false, _) => Some(HalfOpenEnd::ListenerClosed),
+                    (true, true) => Some(HalfOpenEnd::Timeout),
+                    (true, false) if half_open.aborted => Some(HalfOpenEnd::Overflow),
+                    (true, false) if self.sight.overflows => Some(HalfOpenEnd::Reset),
+                    // tcp_abort_on_overflow may be set, and the queue full.
+                    (true, false) => None,
                 };
                 half_open.handshake.synack_retransmits = Some(request.synack_retransmits);
                 out.push(Line::Transition(half_open.closes(event, end)));

@@ -318,18 +318,24 @@ impl Correlator {
     }
 
     /// Looks ahead before a segment is told: whether a connection begins right after it, at the end
-    /// that it came to. So it can have that connection's number, which it is the first to show.
+    /// that it came to. If so, and [`foreseen`](Self::foreseen) is said, it has that connection's
+    /// number, which it is the first to show.
     ///
     /// `later`: what follows, in order of time, for at least [`FORESEEN_NS`]
     /// (`order::HOLD_BACK_NS` is more than that).
-    pub fn foresee(&mut self, event: &Event, later: &[Event]) {
-        self.segments.foreseen = match &event.kind {
+    pub fn foresees(&self, event: &Event, later: &[Event]) -> bool {
+        match &event.kind {
             // The others are somebody's already, and looking costs time.
             Kind::Segment(segment) if self.segments.is_vacant(segment) => {
                 begins(event.mono_ns, segment, later)
             }
             _ => false,
-        };
+        }
+    }
+
+    /// The next event is a segment whose connection begins right after it.
+    pub fn foreseen(&mut self) {
+        self.segments.foreseen = true;
     }
 
     /// How many ends of flows are remembered.

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Display;
 
 use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
 
 use crate::event::{Comm, State};
 use crate::fields::{Line, PidSource, Side, Subject};
@@ -20,7 +21,7 @@ const HELD_EACH: usize = 64;
 const HELD: usize = 16_384;
 
 /// What to let in. A line passes when every condition that is given holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Selection {
     /// The owner's process; empty: any.
     pub pids: Vec<u32>,

@@ -49,7 +49,8 @@ pub async fn run(options: &Demo) -> anyhow::Result<u8> {
         explain: false,
         zone: Zone::Local,
     };
-    let log = Text::new(Box::new(io::stdout()), Clock::measure(), style);
+    let clock = Clock::measure();
+    let log = Text::new(Box::new(io::stdout()), clock, style);
     let outputs = vec![
         Output {
             name: "standard output".into(),
@@ -60,7 +61,7 @@ pub async fn run(options: &Demo) -> anyhow::Result<u8> {
             sink: Box::new(evidence.collector()),
         },
     ];
-    let mut tracing = Tracing::start(&request, Selection::default(), outputs, None)?;
+    let mut tracing = Tracing::start(&request, clock, Selection::default(), outputs, None, None)?;
 
     println!(
         "Does accept() do the three-way handshake? Three experiments on this machine's kernel."

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{Sk, State, Tuple};
 
 /// A `tcp_sock`'s own figures, as the kernel counts: SYN and FIN are a byte each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
     /// Sent and acknowledged, with the FIN, and with the SYN of a client.
     pub bytes_acked: u64,
@@ -31,7 +31,7 @@ pub struct Stats {
 }
 
 /// `tcp:tcp_retransmit_skb`: a socket has sent a segment again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retransmit {
     pub sk: Sk,
     pub cookie: Option<u64>,
@@ -85,7 +85,7 @@ impl Retransmitted {
 }
 
 /// `tcp:tcp_send_reset` or `tcp:tcp_receive_reset`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reset {
     /// `None` when the segment that was answered met no full socket.
     pub sk: Option<Sk>,

@@ -1,9 +1,11 @@
 //! What a look through the kernel's sockets finds.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Sk, State, Tuple};
 
 /// A socket, or the bucket that is left of one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
     pub sk: Sk,
     pub cookie: Option<u64>,
@@ -28,7 +30,7 @@ pub struct Found {
 }
 
 /// A look through a network namespace is over: what was there all along has been found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Looked {
     pub netns: u32,
     /// When it began, CLOCK_MONOTONIC in nanoseconds.

@@ -1,10 +1,12 @@
 //! Half-open connections, and the queues of a listener that they wait in.
 
+use serde::{Deserialize, Serialize};
+
 use super::{ListenQueue, OverflowSegment, Sk, Tuple};
 
 /// Something happened to a request socket: a half-open connection (NEW_SYN_RECV), which becomes a
 /// child socket with the final ACK.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// Address of the `struct request_sock`. Not an identity by itself, like a socket's.
     pub req: Sk,
@@ -28,7 +30,8 @@ pub struct Request {
     pub defer_accept: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum RequestStep {
     /// The SYN made it (`inet_csk_reqsk_queue_hash_add`).
     Begun,
@@ -46,7 +49,8 @@ pub enum RequestStep {
 }
 
 /// What a child is made from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum CloneOf {
     /// A half-open request, by the final ACK.
     Request,
@@ -57,7 +61,7 @@ pub enum CloneOf {
 }
 
 /// A segment met a full queue of its listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Overflow {
     pub listener: Sk,
     /// The request that an ACK was to complete.

@@ -1,14 +1,15 @@
 //! A TCP segment on the wire.
 
 use std::fmt;
+use std::str::FromStr;
 
 use schemars::JsonSchema;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::{Direction, Sk, Tuple};
 
 /// A segment passed a network device: SYN, FIN, RST, or an ACK that one of them waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Segment {
     pub direction: Direction,
     /// Who sent it, in the kernel's eyes. `None` for a received one, and for one without a socket,
@@ -66,6 +67,31 @@ impl Serialize for TcpFlags {
     }
 }
 
+/// From the letters; the inverse of Display.
+impl FromStr for TcpFlags {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<TcpFlags, String> {
+        if text == "none" {
+            return Ok(TcpFlags(0));
+        }
+        let bits = text.chars().map(|letter| {
+            let bit = TcpFlags::LETTERS.iter().position(|&it| it == letter);
+            bit.ok_or_else(|| format!("no TCP flag has the letter {letter:?}"))
+        });
+        bits.into_iter()
+            .try_fold(0, |set, bit| Ok(set | 1 << bit?))
+            .map(TcpFlags)
+    }
+}
+
+impl<'de> Deserialize<'de> for TcpFlags {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<TcpFlags, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
 impl JsonSchema for TcpFlags {
     fn schema_name() -> std::borrow::Cow<'static, str> {
         "TcpFlags".into()
@@ -98,7 +124,9 @@ mod tests {
             (0x00, "none"),
         ] {
             assert_eq!(TcpFlags(bits).to_string(), text);
+            assert_eq!(text.parse(), Ok(TcpFlags(bits)));
         }
         assert_eq!(format!("{:<3}|", TcpFlags::SYN), "S  |");
+        assert!("SX".parse::<TcpFlags>().unwrap_err().contains('X'));
     }
 }

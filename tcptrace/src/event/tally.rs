@@ -1,7 +1,9 @@
 //! Connections that the kernel side has counted, and told nothing else of.
 
+use serde::{Deserialize, Serialize};
+
 /// How many connections at one port have gone the plain way so far, and how long they took.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// Inode of the network namespace.
     pub netns: u32,
@@ -20,7 +22,7 @@ pub struct Tally {
 }
 
 /// How often each time was taken, in buckets.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Distribution {
     /// The longest time of a bucket in nanoseconds, and how many fell into it; by time, without
     /// the empty ones.

@@ -1,9 +1,11 @@
 //! What happens to the buckets that outlive their sockets.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Sk, State, Tuple};
 
 /// A TIME_WAIT bucket (`struct inet_timewait_sock`) begins, changes or ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timewait {
     /// The bucket's own address: no socket has it at the same time.
     pub tw: Sk,
@@ -18,7 +20,8 @@ pub struct Timewait {
 }
 
 /// A moment in a bucket's life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum TimewaitStep {
     /// It takes its socket's place, which goes to CLOSE a moment later.
     Begun,

@@ -4,22 +4,22 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Backlog, SCHEMA, Verdict};
 use crate::event::Hook;
 
 /// A way to carry a hook that the kernel did not take.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Refusal {
     /// The program type.
-    pub carrier: &'static str,
+    pub carrier: String,
     /// Why, in short, such as EPERM; `tcptrace doctor` tells more.
     pub reason: String,
 }
 
 /// The first line: what this trace is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Session {
     /// When all hooks were attached, in CLOCK_MONOTONIC nanoseconds.
     pub mono_ns: u64,
@@ -27,7 +27,7 @@ pub struct Session {
     #[schemars(extend("const" = SCHEMA))]
     pub schema: u32,
     /// Version of tcptrace.
-    pub version: &'static str,
+    pub version: String,
     /// Kernel release, as `uname -r`.
     pub kernel: String,
     /// Hook to the program type that carries it, null when it is not attached.
@@ -36,14 +36,14 @@ pub struct Session {
     /// first; empty when the best was taken, or one was asked for.
     pub refused: BTreeMap<Hook, Vec<Refusal>>,
     /// The filters in force, as given; empty when everything is traced.
-    pub filters: BTreeMap<&'static str, String>,
+    pub filters: BTreeMap<String, String>,
     /// What this trace cannot see.
     pub unseen: Vec<String>,
 }
 
 /// Events were lost: the ring buffer was full, or there were more accept() calls in flight than
 /// can be remembered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Lost {
     /// When tcptrace noticed, in CLOCK_MONOTONIC nanoseconds.
     pub mono_ns: u64,
@@ -56,7 +56,7 @@ pub struct Lost {
 }
 
 /// Why events were lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Why {
     /// The ring buffer was full.
@@ -68,7 +68,7 @@ pub enum Why {
 
 /// A hook's balance: seen = filtered + emitted + lost. An accept() is one event, its return; a call
 /// that could not be remembered is another, lost one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HookCount {
     /// TCP events that reached the hook.
     pub seen: u64,

@@ -428,7 +428,7 @@ pub fn session() -> Session {
     Session {
         mono_ns: NOW,
         schema: SCHEMA,
-        version: "0.1.0",
+        version: "0.1.0".to_owned(),
         kernel: "6.18.5".to_owned(),
         hooks: [
             (Hook::InetSockSetState, Some("tp_btf".to_owned())),
@@ -439,13 +439,13 @@ pub fn session() -> Session {
             Hook::InetCskAccept,
             [("fentry", "EPERM"), ("kprobe", "ENOENT")]
                 .map(|(carrier, reason)| Refusal {
-                    carrier,
+                    carrier: carrier.to_owned(),
                     reason: reason.to_owned(),
                 })
                 .into(),
         )]
         .into(),
-        filters: [("port", "7878".to_owned())].into(),
+        filters: [("port".to_owned(), "7878".to_owned())].into(),
         unseen: vec!["accept(): no hook could be attached, so there are no verdicts".to_owned()],
     }
 }

@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::thread::sleep;
-use std::time::Duration;
 
 use tests::peer::{Between, Segment};
 use tests::task::{join, now_ns};
@@ -14,7 +13,7 @@ use super::*;
 
 /// SYN_SENT and the handshake lasted as long as the script says.
 #[track_caller]
-fn opened(trace: &Trace, since: Between, answered_ns: Between) {
+pub(crate) fn opened(trace: &Trace, since: Between, answered_ns: Between) {
     let client = trace.client();
     client.shows(&[
         ("laddr", &"10.0.0.1"),
@@ -56,26 +55,6 @@ fn the_answer_comes_late() {
 
     assert_eq!(path(&trace), "CLOSE SYN_SENT ESTABLISHED");
     opened(&trace, [called_ns, syn.at_ns], answered_ns);
-}
-
-#[test]
-fn the_syn_is_lost() {
-    let lab = Lab::new();
-    let port = lab.port();
-    let peer = Peer::new(&lab);
-    let tracer = lab.trace();
-    let (called_ns, calling) = call(port);
-    let (mut talk, lost) = peer.called(port);
-    let again = talk.hear_syn();
-    let answered_ns = talk.syn_ack();
-    talk.hear_ack();
-    let _client = join(calling).unwrap();
-    let trace = tracer.stop();
-
-    assert_eq!(again.segment.seq, lost.segment.seq);
-    assert!(again.at_ns - lost.at_ns > Duration::from_millis(500).as_nanos() as u64);
-    assert_eq!(path(&trace), "CLOSE SYN_SENT ESTABLISHED");
-    opened(&trace, [called_ns, lost.at_ns], answered_ns);
 }
 
 #[test]
@@ -165,30 +144,4 @@ fn an_answer_to_something_else_is_refused() {
     assert_eq!(refusal.segment.seq, old);
     assert_eq!(path(&trace), "CLOSE SYN_SENT ESTABLISHED");
     opened(&trace, [called_ns, syn.at_ns], answered_ns);
-}
-
-/// Two SYNs cross: RFC 9293, 3.5.
-#[test]
-fn both_call_at_once() {
-    let lab = Lab::new();
-    let port = lab.port();
-    let peer = Peer::new(&lab);
-    let tracer = lab.trace();
-    let (called_ns, calling) = call(port);
-    let (mut talk, syn) = peer.called(port);
-    sleep(A_WHILE);
-    let crossed_ns = talk.syn();
-    talk.hear_syn_ack();
-    sleep(A_WHILE);
-    let ack_ns = talk.ack();
-    let _client = join(calling).unwrap();
-    let trace = tracer.stop();
-
-    assert_eq!(path(&trace), "CLOSE SYN_SENT SYN_RECV ESTABLISHED");
-    let since = [called_ns, syn.at_ns];
-    lasted(time_in(&trace, "SYN_SENT"), since, crossed_ns);
-    lasted(time_in(&trace, "SYN_RECV"), crossed_ns, ack_ns);
-    let client = trace.client();
-    client.shows(&[("side", &"client"), ("verdict", &NULL), ("complete", &true)]);
-    lasted(client.num("handshake_ns"), since, ack_ns);
 }

@@ -11,59 +11,12 @@ use super::*;
 
 /// What a server went through after the handshake, without an error.
 #[track_caller]
-fn ended(trace: &Trace, states: &str) {
+pub(crate) fn ended(trace: &Trace, states: &str) {
     let opened = "LISTEN SYN_RECV ESTABLISHED";
     assert_eq!(path(trace), format!("{opened} {states}"));
     trace
         .server()
         .shows(&[("state", &"CLOSE"), ("error", &NULL), ("complete", &true)]);
-}
-
-/// FIN, ACK, FIN, ACK, and a while between the two halves.
-#[test]
-fn four_segments() {
-    let lab = Lab::new();
-    let peer = Peer::new(&lab);
-    let tracer = lab.trace();
-    let (mut talk, server) = accepted(&lab, &peer);
-    let closed_ns = now_ns();
-    drop(server);
-    let fin = talk.hear_fin();
-    sleep(A_WHILE);
-    let ack_ns = talk.ack();
-    sleep(A_WHILE);
-    let fin_ns = talk.fin();
-    let last = talk.hear_ack();
-    tracer.wait_for_ends(1);
-    let trace = tracer.stop();
-
-    assert!(ack_ns < fin_ns && fin_ns[0] <= last.at_ns);
-    ended(&trace, "FIN_WAIT1 FIN_WAIT2 CLOSE");
-    lasted(time_in(&trace, "FIN_WAIT1"), [closed_ns, fin.at_ns], ack_ns);
-    // As nobody has the socket open, it ends with the ACK, and not with the peer's FIN.
-    caused(entered(&trace, "CLOSE"), ack_ns, fin.at_ns);
-}
-
-/// FIN, FIN and ACK in one, ACK.
-#[test]
-fn three_segments() {
-    let lab = Lab::new();
-    let peer = Peer::new(&lab);
-    let tracer = lab.trace();
-    let (mut talk, server) = accepted(&lab, &peer);
-    let closed_ns = now_ns();
-    drop(server);
-    let fin = talk.hear_fin();
-    sleep(A_WHILE);
-    let fin_ns = talk.fin();
-    talk.hear_ack();
-    tracer.wait_for_ends(1);
-    let trace = tracer.stop();
-
-    // The ACK in it is worked on first, so FIN_WAIT2 is there, if only for a moment.
-    ended(&trace, "FIN_WAIT1 FIN_WAIT2 CLOSE");
-    lasted(time_in(&trace, "FIN_WAIT1"), [closed_ns, fin.at_ns], fin_ns);
-    caused(entered(&trace, "CLOSE"), fin_ns, fin.at_ns);
 }
 
 #[test]

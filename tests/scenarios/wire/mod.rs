@@ -3,9 +3,9 @@
 //!
 //! The kernel's end is the one that tcptrace shows; the peer's end has no socket.
 
-mod calling;
-mod closing;
-mod half_open;
+pub(crate) mod calling;
+pub(crate) mod closing;
+pub(crate) mod half_open;
 mod overflow;
 mod resets;
 mod sending;
@@ -21,22 +21,22 @@ use tests::traffic::{accept, listen_at};
 use tests::{Lab, Peer, Trace, Tracer};
 
 /// Long enough to be told from what takes no time.
-const A_WHILE: Duration = Duration::from_millis(400);
+pub(crate) const A_WHILE: Duration = Duration::from_millis(400);
 
 /// A listener that the peer can reach.
-fn serve(port: u16) -> TcpListener {
+pub(crate) fn serve(port: u16) -> TcpListener {
     listen_at((KERNEL, port).into(), 16)
 }
 
 /// The kernel's connect() to the peer, which takes as long as the peer lets it, and the moment
 /// before it.
-fn call(port: u16) -> (u64, JoinHandle<io::Result<TcpStream>>) {
+pub(crate) fn call(port: u16) -> (u64, JoinHandle<io::Result<TcpStream>>) {
     let called_ns = now_ns();
     (called_ns, spawn(move || TcpStream::connect((PEER, port))).1)
 }
 
 /// A connection from the peer, accepted.
-fn accepted<'a>(lab: &Lab, peer: &'a Peer) -> (Talk<'a>, TcpStream) {
+pub(crate) fn accepted<'a>(lab: &Lab, peer: &'a Peer) -> (Talk<'a>, TcpStream) {
     let (own, port) = (lab.port(), lab.port());
     let listener = serve(port);
     let talk = peer.connect(own, port);
@@ -44,7 +44,7 @@ fn accepted<'a>(lab: &Lab, peer: &'a Peer) -> (Talk<'a>, TcpStream) {
 }
 
 /// Waits until tcptrace has shown the kernel's end in this state.
-fn until(tracer: &Tracer, state: &str) {
+pub(crate) fn until(tracer: &Tracer, state: &str) {
     tracer.wait_for(1, state, |line| {
         line.is("transition") && line["side"] != "listener" && line["newstate"] == state
     });
@@ -52,7 +52,7 @@ fn until(tracer: &Tracer, state: &str) {
 
 /// How long the kernel's end of the only connection was in a state.
 #[track_caller]
-fn time_in(trace: &Trace, state: &str) -> u64 {
+pub(crate) fn time_in(trace: &Trace, state: &str) -> u64 {
     let mut lines = trace
         .own("transition")
         .filter(|it| it["oldstate"] == state && it["synthetic"] == false);
@@ -63,7 +63,7 @@ fn time_in(trace: &Trace, state: &str) -> u64 {
 
 /// When the kernel's end of the only connection entered a state.
 #[track_caller]
-fn entered(trace: &Trace, state: &str) -> u64 {
+pub(crate) fn entered(trace: &Trace, state: &str) -> u64 {
     let mut lines = trace
         .own("transition")
         .filter(|it| it["newstate"] == state && it["side"] != "listener")
@@ -75,7 +75,7 @@ fn entered(trace: &Trace, state: &str) -> u64 {
 
 /// The states that the only connection went through.
 #[track_caller]
-fn path(trace: &Trace) -> String {
+pub(crate) fn path(trace: &Trace) -> String {
     let all: Vec<_> = trace.own("connection").collect();
     let [connection] = all[..] else {
         panic!("{} connections instead of one", all.len());
@@ -86,7 +86,7 @@ fn path(trace: &Trace) -> String {
 /// A duration that tcptrace shows is the script's own. What the kernel's end does in a system call
 /// happens between that call and the segment that it makes.
 #[track_caller]
-fn lasted(traced_ns: u64, since: Between, until: Between) {
+pub(crate) fn lasted(traced_ns: u64, since: Between, until: Between) {
     let (shortest, longest) = (until[0] - since[1], until[1] - since[0]);
     let tolerance = tolerance(longest);
     assert!(
@@ -97,7 +97,7 @@ fn lasted(traced_ns: u64, since: Between, until: Between) {
 
 /// Something happened when the script caused it, and not when the wait for that began.
 #[track_caller]
-fn caused(happened_ns: u64, caused_ns: Between, waited_since_ns: u64) {
+pub(crate) fn caused(happened_ns: u64, caused_ns: Between, waited_since_ns: u64) {
     let [before, after] = caused_ns;
     let tolerance = tolerance(after - waited_since_ns);
     assert!(

@@ -6,7 +6,7 @@ mod steps;
 mod tally;
 mod vms;
 
-use std::path::Path;
+use std::{path::Path, thread};
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -100,6 +100,8 @@ fn scenarios(root: &Path, filter: &[String], steps: &mut Steps) {
     let Some((tcptrace, sudo)) = steps.needed("release build", prepare) else {
         return;
     };
+    // One of them waits for a minute, and takes no CPU from the others.
+    let threads = 1 + thread::available_parallelism().map_or(1, Into::into);
     let mut tests = cmd::cargo(root);
     tests
         .args([
@@ -111,7 +113,8 @@ fn scenarios(root: &Path, filter: &[String], steps: &mut Steps) {
             "--",
         ])
         .args(filter)
-        .env("TCPTRACE_BIN", tcptrace);
+        .env("TCPTRACE_BIN", tcptrace)
+        .env("RUST_TEST_THREADS", threads.to_string());
     // cargo builds the tests as the user, and starts them as root.
     if let Some(sudo) = sudo {
         let runner = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER";

@@ -67,12 +67,16 @@ fn scenarios(
 ) -> Result<Tally> {
     let mut words = vec!["/bin/scenarios".into()];
     words.extend(filter.iter().map(Into::into));
+    let mut environment = vec![
+        "TCPTRACE_BIN=/bin/tcptrace".into(),
+        format!("TCPTRACE_TEST_ARGS=--attach {attach}"),
+    ];
+    if std::env::var_os("TCPTRACE_TEST_RECORD").is_some() {
+        environment.push("TCPTRACE_TEST_RECORD=1".into());
+    }
     let job = Job {
         words,
-        environment: vec![
-            "TCPTRACE_BIN=/bin/tcptrace".into(),
-            format!("TCPTRACE_TEST_ARGS=--attach {attach}"),
-        ],
+        environment,
         timeout: PATIENCE,
     };
     let mut tally = Tally::default();

@@ -53,7 +53,9 @@ fn played(hooks: &[Hook], script: &[(u64, Kind)]) -> (Vec<Option<u64>>, Vec<Opti
         });
     }
     for (n, event) in events.iter().enumerate() {
-        t.correlator.foresee(event, &events[n + 1..]);
+        if t.correlator.foresees(event, &events[n + 1..]) {
+            t.correlator.foreseen();
+        }
         t.correlator.event(event, &mut t.lines);
     }
     t.finish();

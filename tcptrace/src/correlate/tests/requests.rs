@@ -245,6 +245,22 @@ fn birth_is_not_taken_for_that_of_another_request() {
     }
 }
 
+/// Linux 6.1 by fentry: a RST of the kernel's own may have ended it.
+#[test]
+fn request_that_is_dropped_where_overflows_are_not_seen_has_no_known_end() {
+    let mut t = seeing(&[Hook::InetSockSetState, Hook::RequestSock]);
+    t.step(&child(2), RequestStep::Begun);
+    t.step(&child(2), DROPPED);
+    assert_eq!(t.last_transition().cause, None);
+    t.finish();
+    let line = t.connection(2);
+    assert_eq!(line.verdict, Some(Verdict::Unfinished));
+    assert_eq!(line.half_open_end, None);
+    assert_eq!(line.state, Close);
+    let reason = line.reason.as_deref().unwrap();
+    assert!(reason.contains("or by the kernel"), "{reason}");
+}
+
 #[test]
 fn request_without_an_ack_is_unfinished() {
     for (step, end) in [

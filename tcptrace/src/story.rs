@@ -1,0 +1,138 @@
+//! A trace without its hooks and its outputs: everything that enters it, in order, and the lines
+//! that follow. Live and replayed it is the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::correlate::{Correlator, Selection};
+use crate::event::{Event, Hook, Task};
+use crate::fields::{HookCount, Line, Lost, Session, Summary};
+
+/// Whatever can enter a story. The first is [`Input::Begin`], the last [`Input::End`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Input {
+    Begin(Begin),
+    Import(Import),
+    /// The next event is a segment after which its connection begins, see
+    /// [`Correlator::foresees`].
+    Foreseen {},
+    Event(Event),
+    /// The kernel skipped runs of a program, and nothing made up for them.
+    Missed {},
+    /// Records were lost since the last such input.
+    Lost(Lost),
+    End(End),
+}
+
+/// What the trace is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begin {
+    /// Wall clock minus CLOCK_MONOTONIC, in nanoseconds.
+    pub clock_offset_ns: u64,
+    pub session: Session,
+    /// Which lines are wanted.
+    pub selection: Selection,
+    /// The kernel's reasons for sending a RST (`enum sk_rst_reason`), by number.
+    pub reset_reasons: BTreeMap<u32, String>,
+}
+
+/// Announces a look at the start of the trace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Import {
+    /// Who has the sockets, by their descriptors' inodes.
+    pub owners: BTreeMap<u64, Task>,
+    /// When the look was over (CLOCK_MONOTONIC, nanoseconds).
+    pub until_ns: u64,
+}
+
+/// What is known when nothing more comes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// When the trace ended (CLOCK_MONOTONIC, nanoseconds).
+    pub mono_ns: u64,
+    pub hooks: BTreeMap<Hook, HookCount>,
+    /// Records that could not be decoded.
+    pub undecodable: u64,
+    /// Events that came too late to be put in order.
+    pub late: u64,
+}
+
+/// A trace as it goes on.
+pub struct Story {
+    correlator: Correlator,
+    began_ns: u64,
+}
+
+impl Story {
+    pub fn new(begin: &Begin) -> Story {
+        let session = &begin.session;
+        let carriers = session.hooks.iter();
+        let attached = carriers.filter_map(|(&hook, carrier)| carrier.as_ref().map(|_| hook));
+        let mut correlator = Correlator::new(session.mono_ns)
+            .with_hooks(attached)
+            .with_reset_reasons(begin.reset_reasons.clone())
+            .with_selection(begin.selection.clone());
+        if let Some(Some(_)) = session.hooks.get(&Hook::TimewaitSock) {
+            correlator.sees_buckets();
+        }
+        if session.hooks.contains_key(&Hook::Segment) {
+            correlator.expect_segments();
+        }
+        Story {
+            correlator,
+            began_ns: session.mono_ns,
+        }
+    }
+
+    /// Takes the next input, in order of time, and appends the lines that follow from it.
+    pub fn tell(&mut self, input: &Input, out: &mut Vec<Line>) {
+        match input {
+            Input::Begin(begin) => out.push(Line::Session(begin.session.clone())),
+            Input::Import(Import { owners, until_ns }) => {
+                self.correlator.import(owners.clone(), *until_ns);
+            }
+            Input::Foreseen {} => self.correlator.foreseen(),
+            Input::Event(event) => self.event(event, out),
+            Input::Missed {} => self.correlator.missed(),
+            Input::Lost(lost) => out.push(Line::Lost(lost.clone())),
+            Input::End(end) => self.end(end, out),
+        }
+    }
+
+    /// The same as [`Input::Event`].
+    pub fn event(&mut self, event: &Event, out: &mut Vec<Line>) {
+        self.correlator.event(event, out);
+    }
+
+    /// See [`Correlator::foresees`].
+    pub fn foresees(&self, event: &Event, later: &[Event]) -> bool {
+        self.correlator.foresees(event, later)
+    }
+
+    /// The network namespaces with buckets that no hook tells of.
+    pub fn worth_a_look(&self) -> BTreeSet<u32> {
+        self.correlator.worth_a_look()
+    }
+
+    fn end(&mut self, end: &End, out: &mut Vec<Line>) {
+        let lost: u64 = end.hooks.values().map(|count| count.lost).sum();
+        // The header's running count is 32 bits wide as well.
+        let totals = self.correlator.finish(end.mono_ns, lost as u32, out);
+        out.push(Line::Summary(Summary {
+            mono_ns: end.mono_ns,
+            duration_ns: end.mono_ns.saturating_sub(self.began_ns),
+            hooks: end.hooks.clone(),
+            verdicts: totals.verdicts,
+            servers: totals.servers,
+            clients: totals.clients,
+            incomplete: totals.incomplete,
+            undecodable: end.undecodable,
+            late: end.late,
+            repeated_segments: totals.repeated_segments,
+            dropped_lines: totals.dropped_lines,
+            listeners: totals.listeners,
+        }));
+    }
+}

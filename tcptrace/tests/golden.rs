@@ -1,0 +1,152 @@
+//! Recorded traces of real connections, told again: the same lines must come of them on any
+//! machine. `UPDATE=1 cargo test -p tcptrace --test golden` writes what comes of them now; read
+//! the difference before you commit it.
+//!
+//! Each begins with a comment that says what happened. How they are recorded:
+//! tests/src/recording.rs.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use tcptrace::clock::Clock;
+use tcptrace::event::State;
+use tcptrace::record::Recording;
+use tcptrace::replay::replay;
+use tcptrace::sink::text::{Style, Zone};
+use tcptrace::sink::{Json, Sink, Text};
+use tcptrace::story::Input;
+
+/// Bytes that are written into a sink and read afterwards.
+#[derive(Clone, Default)]
+struct Written(Arc<Mutex<Vec<u8>>>);
+
+impl Written {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn recordings() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let entries = fs::read_dir(folder).unwrap().map(|it| it.unwrap().path());
+    let is_recording = |path: &PathBuf| path.extension().is_some_and(|it| it == "events");
+    let mut paths: Vec<_> = entries.filter(is_recording).collect();
+    paths.sort();
+    assert!(paths.len() >= 12, "{} recordings", paths.len());
+    paths
+}
+
+/// The log and the JSON Lines.
+fn told(path: &Path) -> (String, String) {
+    let file = BufReader::new(fs::File::open(path).unwrap());
+    let name = path.display();
+    let (begin, recording) =
+        Recording::open(file).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let clock = Clock::with_offset(begin.clock_offset_ns);
+    let style = Style {
+        color: false,
+        verbose: true,
+        explain: false,
+        zone: Zone::Utc,
+    };
+    let (text, json) = (Written::default(), Written::default());
+    let mut sinks: [Box<dyn Sink>; 2] = [
+        Box::new(Text::new(Box::new(text.clone()), clock, style)),
+        Box::new(Json::new(Box::new(json.clone()), clock)),
+    ];
+    replay(begin, recording, &mut sinks).unwrap_or_else(|error| panic!("{name}: {error}"));
+    (text.text(), json.text())
+}
+
+#[test]
+fn recorded_traces_are_told_as_ever() {
+    let update = std::env::var_os("UPDATE").is_some();
+    let mut differ = vec![];
+    for path in recordings() {
+        let (text, json) = told(&path);
+        for (extension, told) in [("txt", text), ("jsonl", json)] {
+            let path = path.with_extension(extension);
+            if update {
+                fs::write(&path, told).unwrap();
+                continue;
+            }
+            let expected = fs::read_to_string(&path)
+                .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            if told != expected {
+                let (mut old, mut new) = (expected.lines(), told.lines());
+                let first = std::iter::from_fn(|| Some((old.next(), new.next())))
+                    .enumerate()
+                    .find(|(_, (old, new))| old != new);
+                differ.push(format!("{}: {first:#?}", path.display()));
+            }
+        }
+    }
+    assert!(differ.is_empty(), "{}", differ.join("\n"));
+}
+
+#[test]
+fn every_recording_says_what_happened() {
+    for path in recordings() {
+        let text = fs::read_to_string(&path).unwrap();
+        let words = text.lines().take_while(|line| line.starts_with('#'));
+        assert!(words.count() >= 2, "{}", path.display());
+    }
+}
+
+/// Reading a line and writing it gives the line.
+#[test]
+fn a_recording_is_read_as_it_was_written() {
+    for path in recordings() {
+        for line in fs::read_to_string(&path).unwrap().lines() {
+            if !line.starts_with('#') {
+                let input: Input = serde_json::from_str(line).unwrap();
+                assert_eq!(serde_json::to_string(&input).unwrap(), line);
+            }
+        }
+    }
+}
+
+/// No expectation is left behind when a recording is renamed.
+#[test]
+fn every_expectation_has_its_recording() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        assert!(path.with_extension("events").exists(), "{}", path.display());
+    }
+}
+
+/// The recordings together pass through the whole diagram of RFC 9293, as the kernel draws it.
+#[test]
+fn every_state_is_entered_and_left() {
+    let (mut entered, mut left) = (BTreeSet::new(), BTreeSet::new());
+    for path in recordings() {
+        for line in told(&path).1.lines() {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            let state = |name: &str| serde_json::from_value::<State>(line[name].clone()).ok();
+            if line["event"] == "transition" {
+                entered.extend(state("newstate"));
+                left.extend(state("oldstate"));
+            }
+        }
+    }
+    // Sockets are in this one for the kernel's iterators only.
+    let all = State::ALL.into_iter();
+    let all: BTreeSet<State> = all.filter(|&it| it != State::BoundInactive).collect();
+    assert_eq!(entered, all);
+    assert_eq!(left, all);
+}

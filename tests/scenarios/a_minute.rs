@@ -1,0 +1,77 @@
+//! TIME_WAIT to its end, in real time. Tests begin in the order of their names, and this one first,
+//! so that the others go on beside it.
+
+use std::time::Duration;
+
+use tests::trace::NULL;
+use tests::traffic::*;
+use tests::{Lab, eventually};
+
+/// TCP_TIMEWAIT_LEN (include/net/tcp.h), which is the kernel's 2 MSL.
+const TWO_MSL: Duration = Duration::from_secs(60);
+
+/// The kernel's timers for so long a time are late by up to 2 s (kernel/time/timer.c), and a look
+/// comes once a second.
+const LATE: Duration = Duration::from_secs(5);
+
+/// Timers count from the last tick of the kernel's clock, which ticks 100 times a second at least.
+const JIFFY: Duration = Duration::from_millis(10);
+
+/// Whether this namespace has anything in TIME_WAIT.
+fn in_time_wait() -> bool {
+    const TIME_WAIT: &str = " 06 ";
+    let sockets = std::fs::read_to_string("/proc/thread-self/net/tcp").expect("a table");
+    sockets.contains(TIME_WAIT)
+}
+
+#[test]
+fn time_wait_lasts_two_msl() {
+    let lab = Lab::aside();
+    let port = lab.port();
+    let tracer = lab.trace_with(&["-p", &port.to_string()]);
+    let listener = listen(port);
+    let client = connect(port);
+    let server = accept(&listener).stream;
+    close_half(&client);
+    tracer.wait_for(1, "the client to be half-closed", |line| {
+        line.is("transition") && line["newstate"] == "FIN_WAIT2"
+    });
+    drop(server);
+    tracer.wait_for_ends(2);
+    drop(client);
+    eventually("TIME_WAIT", || in_time_wait().then_some(()));
+    // Longer than any other wait of a scenario.
+    std::thread::sleep(TWO_MSL - LATE);
+    assert!(in_time_wait());
+    eventually("the end of TIME_WAIT", || (!in_time_wait()).then_some(()));
+    let line = tracer
+        .wait_for(1, "the line about it", |line| line.is("time_wait"))
+        .remove(0);
+    let trace = tracer.stop();
+
+    line.shows(&[("conn", &trace.client()["conn"]), ("state", &"TIME_WAIT")]);
+    let mut steps = trace.own("transition");
+    let entered = steps
+        .find(|step| step["newstate"] == "TIME_WAIT")
+        .expect("TIME_WAIT");
+    entered.shows(&[("conn", &line["conn"]), ("oldstate", &"FIN_WAIT2")]);
+    let lasted = Duration::from_nanos(line.num("mono_ns") - entered.num("mono_ns"));
+    assert!(
+        (TWO_MSL - JIFFY..TWO_MSL + LATE).contains(&lasted),
+        "{lasted:?}"
+    );
+    if trace.session()["hooks"]["timewait_sock"].is_null() {
+        // When it was gone is known to a second, so how long it lasted is not said.
+        line.shows(&[
+            ("ended", &"gone"),
+            ("source", &"socket_iterator"),
+            ("time_wait_ns", &NULL),
+        ]);
+    } else {
+        line.shows(&[
+            ("ended", &"expired"),
+            ("source", &"timewait_sock"),
+            ("time_wait_ns", &(lasted.as_nanos() as u64)),
+        ]);
+    }
+}

@@ -1,0 +1,44 @@
+//! Recordings of scenarios, for tcptrace/tests/golden.
+//!
+//! With `TCPTRACE_TEST_RECORD=1` each trace is confined to the scenario's ports, and prints at its
+//! end what has entered tcptrace's correlator, between two lines with the scenario's name. So they
+//! come out of a VM as well: `cargo xtask test --only vms` passes the variable on.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::Lab;
+
+/// The recording of one trace.
+pub struct Recording {
+    path: PathBuf,
+    ports: String,
+}
+
+impl Recording {
+    /// If the run is to be recorded.
+    pub fn wanted(lab: &Lab) -> Option<Recording> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        std::env::var_os("TCPTRACE_TEST_RECORD")?;
+        let ports = format!("{}-{}", lab.ports.first, lab.ports.last);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("tcptrace-{}-{n}.events", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        Some(Recording { path, ports })
+    }
+
+    /// What to tell tcptrace.
+    pub fn args(&self) -> [&str; 4] {
+        let path = self.path.to_str().expect("a path in UTF-8");
+        ["--write-events", path, "-p", &self.ports]
+    }
+
+    /// The trace has ended.
+    pub fn print(&self) {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or_default();
+        let text = std::fs::read_to_string(&self.path).expect("the recording");
+        println!("recording {name}\n{text}end of {name}");
+        std::fs::remove_file(&self.path).expect("remove the recording");
+    }
+}
