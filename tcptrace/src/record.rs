@@ -111,9 +111,9 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::correlate::Selection;
     use crate::event::{Comm, Task};
     use crate::fields::Session;
+    use crate::story::Selection;
     use crate::story::{End, Import};
 
     fn begin() -> Input {

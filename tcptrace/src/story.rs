@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::correlate::{Correlator, Selection};
+use crate::correlate::Correlator;
+pub use crate::correlate::Selection;
 use crate::event::{Event, Hook, Task};
 use crate::fields::{HookCount, Line, Lost, Session, Summary};
 

@@ -13,7 +13,7 @@ pub fn tally(key: &abi::TallyKey, values: &[Value]) -> Tally {
         .iter()
         .map(|&value| zerocopy::transmute!(value))
         .collect();
-    let sum = |part: fn(&abi::Tally) -> u64| values.iter().map(|value| part(value)).sum();
+    let sum = |part: fn(&abi::Tally) -> u64| values.iter().map(part).sum();
     Tally {
         netns: key.netns,
         port: key.port,
