@@ -383,7 +383,7 @@ impl Correlator {
         let (netns, ends) = half_open.ends();
         self.listeners
             .stats(half_open.listener, netns, &ends)
-            .half_open_failed += u64::from(line.half_open_end.is_some());
+            .half_open_failed += u64::from(line.closed_mono_ns.is_some());
         out.push(Line::Connection(line));
     }
 }
