@@ -24,7 +24,8 @@ impl Stats {
         self.connections += u64::from(handshake_finished);
         self.accepted += u64::from(connection.accepted_mono_ns.is_some());
         self.never_accepted += u64::from(connection.verdict == Some(Verdict::NeverAccepted));
-        self.half_open_failed += u64::from(connection.half_open_end.is_some());
+        let unfinished = connection.verdict == Some(Verdict::Unfinished);
+        self.half_open_failed += u64::from(unfinished && connection.closed_mono_ns.is_some());
         if let Some(ns) = connection.accept_queue_ns {
             self.waits.record(ns);
         }

@@ -252,7 +252,8 @@ fn request_that_is_dropped_where_overflows_are_not_seen_has_no_known_end() {
     t.step(&child(2), RequestStep::Begun);
     t.step(&child(2), DROPPED);
     assert_eq!(t.last_transition().cause, None);
-    t.finish();
+    let totals = t.finish();
+    assert_eq!(totals.listeners[0].half_open_failed, Some(1));
     let line = t.connection(2);
     assert_eq!(line.verdict, Some(Verdict::Unfinished));
     assert_eq!(line.half_open_end, None);
