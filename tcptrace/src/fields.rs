@@ -21,10 +21,9 @@ mod trace;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
-use std::time::SystemTime;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::event::{Comm, Context, ListenQueue, OverflowSegment, State, Witness};
 pub use segment::Segment;
@@ -487,14 +486,8 @@ pub struct Stamped<'a, T> {
     pub event: &'a str,
     /// Wall clock time, RFC 3339 in UTC with nanoseconds: mono_ns plus the offset that was
     /// measured when the trace began.
-    #[serde(serialize_with = "rfc3339")]
-    #[schemars(with = "String", extend("format" = "date-time"))]
-    pub ts: SystemTime,
+    #[schemars(extend("format" = "date-time"))]
+    pub ts: &'a str,
     #[serde(flatten)]
     pub line: T,
-}
-
-/// Writes the digits straight into the serializer, without a String a line.
-fn rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&humantime::format_rfc3339_nanos(*time))
 }

@@ -1,12 +1,15 @@
 //! JSON Lines: one flat object a line. The names are a contract, see [`crate::fields`].
 
+mod stamp;
+mod writer;
+
 use std::io::{self, Write};
-use std::time::SystemTime;
 
 use serde::Serialize;
-use serde_json::Serializer;
 use serde_json::ser::Formatter;
 
+use self::stamp::Stamp;
+use self::writer::Writer;
 use super::Sink;
 use crate::clock::Clock;
 use crate::fields::{Line, Stamped};
@@ -21,6 +24,7 @@ pub struct Json {
     /// ado than a `BufWriter`.
     lines: Vec<u8>,
     clock: Clock,
+    stamp: Stamp,
 }
 
 impl Json {
@@ -29,12 +33,15 @@ impl Json {
             out,
             lines: Vec::with_capacity(2 * BUFFER),
             clock,
+            stamp: Stamp::default(),
         }
     }
 
-    fn write(&mut self, event: &str, ts: SystemTime, line: &impl Serialize) -> io::Result<()> {
-        Stamped { event, ts, line }
-            .serialize(&mut Serializer::with_formatter(&mut self.lines, Printable))?;
+    fn write(&mut self, event: &str, mono_ns: u64, line: &impl Serialize) -> io::Result<()> {
+        let ts = self.stamp.of(self.clock.wall_ns(mono_ns));
+        Stamped { event, ts, line }.serialize(Writer {
+            out: &mut self.lines,
+        })?;
         self.lines.push(b'\n');
         if self.lines.len() < BUFFER {
             return Ok(());
@@ -51,21 +58,21 @@ impl Json {
 
 impl Sink for Json {
     fn line(&mut self, line: &Line) -> io::Result<()> {
-        let ts = self.clock.wall(line.mono_ns());
+        let mono_ns = line.mono_ns();
         match line {
-            Line::Session(x) => self.write("session", ts, x),
-            Line::Preexisting(x) => self.write("preexisting", ts, x),
-            Line::Transition(x) => self.write("transition", ts, x),
-            Line::Accept(x) => self.write("accept", ts, x),
-            Line::Overflow(x) => self.write("overflow", ts, x),
-            Line::Segment(x) => self.write("segment", ts, x),
-            Line::Connection(x) => self.write("connection", ts, x),
-            Line::Retransmit(x) => self.write("retransmit", ts, x),
-            Line::Reset(x) => self.write("reset", ts, x),
-            Line::TimeWait(x) => self.write("time_wait", ts, x),
-            Line::Histogram(x) => self.write("histogram", ts, x),
-            Line::Lost(x) => self.write("lost", ts, x),
-            Line::Summary(x) => self.write("summary", ts, x),
+            Line::Session(x) => self.write("session", mono_ns, x),
+            Line::Preexisting(x) => self.write("preexisting", mono_ns, x),
+            Line::Transition(x) => self.write("transition", mono_ns, x),
+            Line::Accept(x) => self.write("accept", mono_ns, x),
+            Line::Overflow(x) => self.write("overflow", mono_ns, x),
+            Line::Segment(x) => self.write("segment", mono_ns, x),
+            Line::Connection(x) => self.write("connection", mono_ns, x),
+            Line::Retransmit(x) => self.write("retransmit", mono_ns, x),
+            Line::Reset(x) => self.write("reset", mono_ns, x),
+            Line::TimeWait(x) => self.write("time_wait", mono_ns, x),
+            Line::Histogram(x) => self.write("histogram", mono_ns, x),
+            Line::Lost(x) => self.write("lost", mono_ns, x),
+            Line::Summary(x) => self.write("summary", mono_ns, x),
         }
     }
 

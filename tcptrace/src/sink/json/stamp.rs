@@ -1,0 +1,68 @@
+//! Wall clock times, thousands of which share a second.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+/// `2026-03-01T14:03:07.123456789Z`
+const LEN: usize = 30;
+/// Where the nanoseconds begin.
+const NANOS: usize = 20;
+
+/// The last time that was written.
+pub struct Stamp {
+    second: u64,
+    text: String,
+}
+
+impl Default for Stamp {
+    fn default() -> Stamp {
+        Stamp {
+            second: u64::MAX,
+            text: String::with_capacity(LEN),
+        }
+    }
+}
+
+impl Stamp {
+    /// A time since 1970 in nanoseconds, by RFC 3339 in UTC.
+    pub fn of(&mut self, wall_ns: u64) -> &str {
+        use std::fmt::Write;
+        let (second, nanos) = (wall_ns / 1_000_000_000, wall_ns % 1_000_000_000);
+        if second != self.second {
+            let time = UNIX_EPOCH + Duration::from_secs(second);
+            self.second = second;
+            self.text.clear();
+            // Writing to a String cannot fail.
+            let _ = write!(self.text, "{}", humantime::format_rfc3339_nanos(time));
+        }
+        self.text.truncate(NANOS);
+        let mut buffer = itoa::Buffer::new();
+        // A leading 1 keeps the zeros.
+        self.text
+            .push_str(&buffer.format(1_000_000_000 + nanos)[1..]);
+        self.text.push('Z');
+        &self.text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_those_of_humantime() {
+        const NOON: u64 = 1_772_366_400_000_000_000;
+        let mut stamp = Stamp::default();
+        for ns in [
+            0,
+            1,
+            999_999_999,
+            1_000_000_000,
+            59_000_000_123,
+            86_400_000_000_000,
+        ] {
+            let time = UNIX_EPOCH + Duration::from_nanos(NOON + ns);
+            let expected = humantime::format_rfc3339_nanos(time).to_string();
+            assert_eq!(stamp.of(NOON + ns), expected);
+        }
+    }
+}

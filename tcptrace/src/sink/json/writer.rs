@@ -1,0 +1,362 @@
+//! JSON as serde_json writes it, for lines.
+//!
+//! A line has forty short fields. serde_json looks at every byte of every name for what it must
+//! escape, which takes longer than all the rest; names of fields and variants are this program's
+//! own and need no look. Strings are looked at once, and what is unusual in them is left to
+//! serde_json.
+
+use serde::ser::{
+    Error as _, Impossible, Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeTuple,
+    Serializer,
+};
+use serde_json::Error;
+
+use super::Printable;
+
+/// Writes one value.
+pub struct Writer<'a> {
+    pub out: &'a mut Vec<u8>,
+}
+
+/// The inside of an object or an array, and what closes it.
+pub struct Inside<'a> {
+    out: &'a mut Vec<u8>,
+    is_empty: bool,
+    close: u8,
+}
+
+impl<'a> Writer<'a> {
+    fn open(self, open: u8, close: u8) -> Inside<'a> {
+        self.out.push(open);
+        Inside {
+            out: self.out,
+            is_empty: true,
+            close,
+        }
+    }
+
+    /// A string that needs no look.
+    fn quoted(self, plain: &str) {
+        self.out.push(b'"');
+        self.out.extend_from_slice(plain.as_bytes());
+        self.out.push(b'"');
+    }
+
+    fn integer(self, digits: impl itoa::Integer) -> Result<(), Error> {
+        let mut buffer = itoa::Buffer::new();
+        self.out.extend_from_slice(buffer.format(digits).as_bytes());
+        Ok(())
+    }
+
+    /// Whatever lines have none of.
+    fn unexpected<T>(self, what: &str) -> Result<T, Error> {
+        Err(Error::custom(format_args!("no line has {what}")))
+    }
+}
+
+impl Inside<'_> {
+    fn comma(&mut self) {
+        if !std::mem::take(&mut self.is_empty) {
+            self.out.push(b',');
+        }
+    }
+
+    fn close(self) -> Result<(), Error> {
+        self.out.push(self.close);
+        Ok(())
+    }
+}
+
+impl<'a> Serializer for Writer<'a> {
+    type Ok = ();
+    type Error = Error;
+    type SerializeSeq = Inside<'a>;
+    type SerializeTuple = Inside<'a>;
+    type SerializeTupleStruct = Impossible<(), Error>;
+    type SerializeTupleVariant = Impossible<(), Error>;
+    type SerializeMap = Inside<'a>;
+    type SerializeStruct = Inside<'a>;
+    type SerializeStructVariant = Impossible<(), Error>;
+
+    fn serialize_bool(self, value: bool) -> Result<(), Error> {
+        let word: &[u8] = if value { b"true" } else { b"false" };
+        self.out.extend_from_slice(word);
+        Ok(())
+    }
+
+    fn serialize_i8(self, value: i8) -> Result<(), Error> {
+        self.integer(value)
+    }
+
+    fn serialize_i16(self, value: i16) -> Result<(), Error> {
+        self.integer(value)
+    }
+
+    fn serialize_i32(self, value: i32) -> Result<(), Error> {
+        self.integer(value)
+    }
+
+    fn serialize_i64(self, value: i64) -> Result<(), Error> {
+        self.integer(value)
+    }
+
+    fn serialize_u8(self, value: u8) -> Result<(), Error> {
+        self.integer(value)
+    }
+
+    fn serialize_u16(self, value: u16) -> Result<(), Error> {
+        self.integer(value)
+    }
+
+    fn serialize_u32(self, value: u32) -> Result<(), Error> {
+        self.integer(value)
+    }
+
+    fn serialize_u64(self, value: u64) -> Result<(), Error> {
+        self.integer(value)
+    }
+
+    fn serialize_f32(self, _: f32) -> Result<(), Error> {
+        self.unexpected("fractions")
+    }
+
+    fn serialize_f64(self, _: f64) -> Result<(), Error> {
+        self.unexpected("fractions")
+    }
+
+    fn serialize_char(self, value: char) -> Result<(), Error> {
+        self.serialize_str(value.encode_utf8(&mut [0; 4]))
+    }
+
+    fn serialize_str(self, value: &str) -> Result<(), Error> {
+        let is_plain = |byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
+        if value.bytes().all(is_plain) {
+            self.quoted(value);
+            return Ok(());
+        }
+        serde_json::Serializer::with_formatter(self.out, Printable).serialize_str(value)
+    }
+
+    fn serialize_bytes(self, _: &[u8]) -> Result<(), Error> {
+        self.unexpected("bytes")
+    }
+
+    fn serialize_none(self) -> Result<(), Error> {
+        self.serialize_unit()
+    }
+
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Error> {
+        value.serialize(self)
+    }
+
+    fn serialize_unit(self) -> Result<(), Error> {
+        self.out.extend_from_slice(b"null");
+        Ok(())
+    }
+
+    fn serialize_unit_struct(self, _: &'static str) -> Result<(), Error> {
+        self.serialize_unit()
+    }
+
+    fn serialize_unit_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+    ) -> Result<(), Error> {
+        self.quoted(variant);
+        Ok(())
+    }
+
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        value: &T,
+    ) -> Result<(), Error> {
+        value.serialize(self)
+    }
+
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: &T,
+    ) -> Result<(), Error> {
+        self.unexpected("variants with values")
+    }
+
+    fn serialize_seq(self, _: Option<usize>) -> Result<Inside<'a>, Error> {
+        Ok(self.open(b'[', b']'))
+    }
+
+    fn serialize_tuple(self, _: usize) -> Result<Inside<'a>, Error> {
+        Ok(self.open(b'[', b']'))
+    }
+
+    fn serialize_tuple_struct(
+        self,
+        _: &'static str,
+        _: usize,
+    ) -> Result<Self::SerializeTupleStruct, Error> {
+        self.unexpected("tuple structs")
+    }
+
+    fn serialize_tuple_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: usize,
+    ) -> Result<Self::SerializeTupleVariant, Error> {
+        self.unexpected("variants with values")
+    }
+
+    fn serialize_map(self, _: Option<usize>) -> Result<Inside<'a>, Error> {
+        Ok(self.open(b'{', b'}'))
+    }
+
+    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Inside<'a>, Error> {
+        Ok(self.open(b'{', b'}'))
+    }
+
+    fn serialize_struct_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: usize,
+    ) -> Result<Self::SerializeStructVariant, Error> {
+        self.unexpected("variants with values")
+    }
+}
+
+impl SerializeSeq for Inside<'_> {
+    type Ok = ();
+    type Error = Error;
+
+    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
+        self.comma();
+        value.serialize(Writer { out: self.out })
+    }
+
+    fn end(self) -> Result<(), Error> {
+        self.close()
+    }
+}
+
+impl SerializeTuple for Inside<'_> {
+    type Ok = ();
+    type Error = Error;
+
+    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
+        SerializeSeq::serialize_element(self, value)
+    }
+
+    fn end(self) -> Result<(), Error> {
+        self.close()
+    }
+}
+
+impl SerializeStruct for Inside<'_> {
+    type Ok = ();
+    type Error = Error;
+
+    fn serialize_field<T: Serialize + ?Sized>(
+        &mut self,
+        name: &'static str,
+        value: &T,
+    ) -> Result<(), Error> {
+        self.comma();
+        Writer { out: self.out }.quoted(name);
+        self.out.push(b':');
+        value.serialize(Writer { out: self.out })
+    }
+
+    fn end(self) -> Result<(), Error> {
+        self.close()
+    }
+}
+
+/// A struct with `#[serde(flatten)]` comes as a map, whose keys are names of fields. A key of
+/// a map proper is a string or a unit variant, too.
+impl SerializeMap for Inside<'_> {
+    type Ok = ();
+    type Error = Error;
+
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Error> {
+        self.comma();
+        key.serialize(Writer { out: self.out })?;
+        self.out.push(b':');
+        Ok(())
+    }
+
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
+        value.serialize(Writer { out: self.out })
+    }
+
+    fn end(self) -> Result<(), Error> {
+        self.close()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fields::{Line, Stamped};
+    use crate::sink::samples;
+
+    /// Both serializers' text of a line's fields.
+    fn both(line: &impl Serialize) -> [String; 2] {
+        let stamped = Stamped {
+            event: "x",
+            ts: "2026-03-01T14:03:07.123456789Z",
+            line,
+        };
+        let mut own = vec![];
+        stamped.serialize(Writer { out: &mut own }).unwrap();
+        let theirs = serde_json::to_string(&stamped).unwrap();
+        [String::from_utf8(own).unwrap(), theirs]
+    }
+
+    #[test]
+    fn lines_are_what_serde_json_writes() {
+        for line in samples::all() {
+            let [own, theirs] = match &line {
+                Line::Session(x) => both(x),
+                Line::Preexisting(x) => both(x),
+                Line::Transition(x) => both(x),
+                Line::Accept(x) => both(x),
+                Line::Overflow(x) => both(x),
+                Line::Segment(x) => both(x),
+                Line::Connection(x) => both(x),
+                Line::Retransmit(x) => both(x),
+                Line::Reset(x) => both(x),
+                Line::TimeWait(x) => both(x),
+                Line::Histogram(x) => both(x),
+                Line::Lost(x) => both(x),
+                Line::Summary(x) => both(x),
+            };
+            assert_eq!(own, theirs);
+        }
+    }
+
+    #[test]
+    fn what_must_be_escaped_is() {
+        for text in [
+            "a \"quote\"",
+            "back\\slash",
+            "\u{1b}[31m",
+            "\u{9b}31m",
+            "naïve ✓",
+            "",
+        ] {
+            let mut own = vec![];
+            text.serialize(Writer { out: &mut own }).unwrap();
+            let read: String = serde_json::from_slice(&own).unwrap();
+            assert_eq!(read, text);
+            let printed = String::from_utf8(own).unwrap();
+            assert!(!printed.contains(char::is_control), "{printed}");
+        }
+    }
+}
