@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use filters::Filters;
 
 use crate::capture::Request;
+use crate::correlate::Selection;
 use crate::depth::Depth;
 
 const EXAMPLES: &str = "\
@@ -148,7 +149,7 @@ pub struct Trace {
     pub color: Color,
 
     /// Also show the segments on the wire that open and close connections, as tcpdump does
-    #[arg(long, conflicts_with = "depth")]
+    #[arg(long)]
     pub segments: bool,
 
     /// Show more: process or softirq, failed accept() calls such as EAGAIN
@@ -217,7 +218,7 @@ pub enum Color {
 impl Cli {
     /// Parses the process's arguments. An error is one line on stderr; the value is the exit code.
     pub fn from_args() -> Result<Cli, u8> {
-        Cli::try_parse().map_err(|error| {
+        let cli = Cli::try_parse().map_err(|error| {
             if !error.use_stderr() {
                 // --help and --version are answers; a closed pipe is no failure.
                 let _ = error.print();
@@ -225,7 +226,14 @@ impl Cli {
             }
             eprintln!("tcptrace: {}; see tcptrace --help", one_line(&error));
             crate::exit::USAGE
-        })
+        })?;
+        match cli.trace.contradiction() {
+            None => Ok(cli),
+            Some(what) => {
+                eprintln!("tcptrace: {what}");
+                Err(crate::exit::USAGE)
+            }
+        }
     }
 }
 
@@ -238,6 +246,24 @@ fn one_line(error: &clap::Error) -> String {
 }
 
 impl Trace {
+    /// Two options that cannot go together, and what to do.
+    fn contradiction(&self) -> Option<&'static str> {
+        let by_owner = Selection {
+            traced_only: false,
+            ..self.filters.selection()
+        };
+        if self.segments && self.depth != Depth::Events {
+            Some("--segments shows what happens as it happens: use it with --depth events")
+        } else if self.depth == Depth::Histogram && by_owner != Selection::default() {
+            Some(
+                "--depth histogram counts in the kernel, before --pid, --comm, --side and --state \
+                 are known: use these with --depth connections",
+            )
+        } else {
+            None
+        }
+    }
+
     pub fn request(&self) -> Request {
         Request {
             filter: self.filters.filter(),
@@ -374,6 +400,25 @@ mod tests {
             let line = parse(args).unwrap_err();
             assert!(line.contains(told), "{args}: {line}");
             assert!(!line.contains('\n'), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_go_together_is_refused() {
+        let refused = |args| parse(args).unwrap().trace.contradiction();
+        for (args, told) in [
+            ("--segments --depth connections", "--depth events"),
+            ("--depth histogram --pid 1", "--depth connections"),
+            ("--depth histogram --state LISTEN", "--depth connections"),
+        ] {
+            assert!(refused(args).unwrap().contains(told), "{args}");
+        }
+        for args in [
+            "--segments --depth events",
+            "--depth connections --comm nginx",
+            "--depth histogram --uid 0 -p 80",
+        ] {
+            assert_eq!(refused(args), None, "{args}");
         }
     }
 

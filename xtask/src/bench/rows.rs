@@ -125,6 +125,22 @@ pub const ROWS: &[Row] = &[
         loads: ALL,
     },
     Row {
+        name: "depth connections",
+        watcher: Watcher::Tcptrace {
+            args: &["-o", "json", "--depth", "connections"],
+            screen: Screen::File,
+        },
+        loads: &[Load::Connections, Load::Mix],
+    },
+    Row {
+        name: "depth histogram",
+        watcher: Watcher::Tcptrace {
+            args: &["-o", "json", "--depth", "histogram"],
+            screen: Screen::File,
+        },
+        loads: ALL,
+    },
+    Row {
         name: "segments",
         watcher: Watcher::Tcptrace {
             args: &["-o", "json", "--segments"],
@@ -218,6 +234,10 @@ pub const GOALS: &[Goal] = &[
     goal("terminal", Limit::Share(0.90)),
     goal("terminal", Limit::Lost(0.0)),
     goal("filtered", Limit::Share(0.985)),
+    goal("depth connections", Limit::Share(0.97)),
+    goal("depth connections", Limit::Lost(0.0)),
+    goal("depth histogram", Limit::Share(0.98)),
+    goal("depth histogram", Limit::Lost(0.0)),
     goal("json", Limit::Attach(150.0)),
     goal("json", Limit::AtRest(20.0)),
 ];

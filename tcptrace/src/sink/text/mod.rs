@@ -187,17 +187,20 @@ impl Text {
         }
     }
 
-    /// The verdict, or, where it was told at accept(), how it ended.
+    /// The verdict, where accept() has not told it, and how it ended.
     fn connection(&mut self, x: &Connection) -> io::Result<()> {
         let told = x.subject.conn.and_then(|conn| self.told.remove(&conn));
-        match (x.verdict, &x.reason) {
-            (Some(verdict), Some(reason)) if told != Some(verdict) => {
-                self.verdict(x.mono_ns, &x.subject, verdict, reason);
+        let news = x.verdict.filter(|&verdict| told != Some(verdict));
+        if let (Some(verdict), Some(reason)) = (news, &x.reason) {
+            self.verdict(x.mono_ns, &x.subject, verdict, reason);
+            if x.accepted_mono_ns.is_some() {
+                self.end()?;
             }
-            _ => {
-                self.begin(x.mono_ns, &x.subject, x.subject.conn);
-                self.row.plain(ending(x));
-            }
+        }
+        // What nobody accepted is told by its verdict alone.
+        if news.is_none() || x.accepted_mono_ns.is_some() {
+            self.begin(x.mono_ns, &x.subject, x.subject.conn);
+            self.row.plain(ending(x));
         }
         self.error(x.error.as_deref());
         if !x.complete {

@@ -138,6 +138,7 @@ fn verdict_is_told_once() {
         &[
             "14:03:07.123456  #3    127.0.0.1:39709 → :7878            accept() returned to server[4711] after 5.000 ms, 2 still queued",
             "14:03:07.123456  #3    127.0.0.1:39709 → :7878            queued: the kernel finished the handshake 5.003 s before accept() returned to server[4711]",
+            "14:03:07.123456  #3    127.0.0.1:39709 → :7878            ended: open for 5.103 s, closed here first, 18 B out, 0 B in, rtt 32.00 µs",
         ],
     );
 }
