@@ -125,13 +125,16 @@ impl Capture {
                 Err(refused) => return Err(impossible(row, &refused)),
             }
         }
+        let reset_reasons = kernel.own_btf.enumerators("sk_rst_reason");
+        drop(kernel);
+        give_back_memory();
         Ok(Capture {
             ebpf,
             log,
             ring,
             hooks: attached,
             absent,
-            reset_reasons: kernel.own_btf.enumerators("sk_rst_reason"),
+            reset_reasons,
             attached_ns: mono_now_ns(),
             depth: request.depth,
         })
@@ -238,6 +241,12 @@ impl Capture {
         }
         Ok(counts)
     }
+}
+
+/// The kernel's types take tens of megabytes in small pieces, which the allocator would keep.
+fn give_back_memory() {
+    // SAFETY: it takes only what nobody has.
+    unsafe { libc::malloc_trim(0) };
 }
 
 /// Prints the diagnostics object's log records.
