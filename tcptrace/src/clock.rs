@@ -29,12 +29,7 @@ impl Clock {
         self.offset_ns
     }
 
-    /// The wall clock time of a CLOCK_MONOTONIC time in nanoseconds.
-    pub fn wall(&self, mono_ns: u64) -> SystemTime {
-        UNIX_EPOCH + Duration::from_nanos(self.wall_ns(mono_ns))
-    }
-
-    /// The same in nanoseconds since 1970.
+    /// The wall clock time of a CLOCK_MONOTONIC time, in nanoseconds since 1970.
     pub fn wall_ns(&self, mono_ns: u64) -> u64 {
         self.offset_ns.saturating_add(mono_ns)
     }

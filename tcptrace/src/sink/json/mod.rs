@@ -39,9 +39,7 @@ impl Json {
 
     fn write(&mut self, event: &str, mono_ns: u64, line: &impl Serialize) -> io::Result<()> {
         let ts = self.stamp.of(self.clock.wall_ns(mono_ns));
-        Stamped { event, ts, line }.serialize(Writer {
-            out: &mut self.lines,
-        })?;
+        Stamped { event, ts, line }.serialize(Writer::new(&mut self.lines))?;
         self.lines.push(b'\n');
         if self.lines.len() < BUFFER {
             return Ok(());

@@ -15,7 +15,9 @@ use super::Printable;
 
 /// Writes one value.
 pub struct Writer<'a> {
-    pub out: &'a mut Vec<u8>,
+    out: &'a mut Vec<u8>,
+    /// It is the name of a field.
+    is_name: bool,
 }
 
 /// The inside of an object or an array, and what closes it.
@@ -26,6 +28,13 @@ pub struct Inside<'a> {
 }
 
 impl<'a> Writer<'a> {
+    pub fn new(out: &'a mut Vec<u8>) -> Writer<'a> {
+        Writer {
+            out,
+            is_name: false,
+        }
+    }
+
     fn open(self, open: u8, close: u8) -> Inside<'a> {
         self.out.push(open);
         Inside {
@@ -129,8 +138,7 @@ impl<'a> Serializer for Writer<'a> {
     }
 
     fn serialize_str(self, value: &str) -> Result<(), Error> {
-        let is_plain = |byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
-        if value.bytes().all(is_plain) {
+        if self.is_name || is_plain(value) {
             self.quoted(value);
             return Ok(());
         }
@@ -231,13 +239,20 @@ impl<'a> Serializer for Writer<'a> {
     }
 }
 
+/// Whether a string stands in JSON, and in a terminal, as it is.
+fn is_plain(text: &str) -> bool {
+    // Without a way out on the first one that is not, so that many bytes are looked at at once.
+    let plain = |byte| matches!(byte, b' '..=b'~') & (byte != b'"') & (byte != b'\\');
+    text.bytes().fold(true, |all, byte| all & plain(byte))
+}
+
 impl SerializeSeq for Inside<'_> {
     type Ok = ();
     type Error = Error;
 
     fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
         self.comma();
-        value.serialize(Writer { out: self.out })
+        value.serialize(Writer::new(self.out))
     }
 
     fn end(self) -> Result<(), Error> {
@@ -268,9 +283,9 @@ impl SerializeStruct for Inside<'_> {
         value: &T,
     ) -> Result<(), Error> {
         self.comma();
-        Writer { out: self.out }.quoted(name);
+        Writer::new(self.out).quoted(name);
         self.out.push(b':');
-        value.serialize(Writer { out: self.out })
+        value.serialize(Writer::new(self.out))
     }
 
     fn end(self) -> Result<(), Error> {
@@ -279,20 +294,23 @@ impl SerializeStruct for Inside<'_> {
 }
 
 /// A struct with `#[serde(flatten)]` comes as a map, whose keys are names of fields. A key of
-/// a map proper is a string or a unit variant, too.
+/// a map proper is one of this program's names, too.
 impl SerializeMap for Inside<'_> {
     type Ok = ();
     type Error = Error;
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Error> {
         self.comma();
-        key.serialize(Writer { out: self.out })?;
+        key.serialize(Writer {
+            out: self.out,
+            is_name: true,
+        })?;
         self.out.push(b':');
         Ok(())
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
-        value.serialize(Writer { out: self.out })
+        value.serialize(Writer::new(self.out))
     }
 
     fn end(self) -> Result<(), Error> {
@@ -314,7 +332,7 @@ mod tests {
             line,
         };
         let mut own = vec![];
-        stamped.serialize(Writer { out: &mut own }).unwrap();
+        stamped.serialize(Writer::new(&mut own)).unwrap();
         let theirs = serde_json::to_string(&stamped).unwrap();
         [String::from_utf8(own).unwrap(), theirs]
     }
@@ -352,7 +370,7 @@ mod tests {
             "",
         ] {
             let mut own = vec![];
-            text.serialize(Writer { out: &mut own }).unwrap();
+            text.serialize(Writer::new(&mut own)).unwrap();
             let read: String = serde_json::from_slice(&own).unwrap();
             assert_eq!(read, text);
             let printed = String::from_utf8(own).unwrap();

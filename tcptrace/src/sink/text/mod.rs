@@ -28,6 +28,7 @@ use rustc_hash::FxHashMap;
 use self::ending::ending;
 use self::paint::{ALARM, DIM, PLAIN, STRONG};
 use self::row::Row;
+use self::time::TimeOfDay;
 pub use self::time::Zone;
 use self::words::{Count, Tuple, Who, overflow, verdict_words};
 use super::Sink;
@@ -66,6 +67,7 @@ pub struct Text {
     out: BufWriter<Box<dyn Write + Send>>,
     clock: Clock,
     style: Style,
+    time_of_day: TimeOfDay,
     row: Row,
     /// The verdicts told at accept() for connections that have not ended, which are told only
     /// once. `conn` to verdict.
@@ -78,6 +80,7 @@ impl Text {
             out: BufWriter::new(out),
             clock,
             style,
+            time_of_day: TimeOfDay::new(style.zone),
             row: Row::new(style.color),
             told: FxHashMap::default(),
         }
@@ -268,7 +271,7 @@ impl Text {
     }
 
     fn time(&mut self, mono_ns: u64) {
-        let time = self.style.zone.time_of_day(self.clock.wall(mono_ns));
+        let time = self.time_of_day.of(self.clock.wall_ns(mono_ns));
         self.row.put(DIM, time);
     }
 

@@ -8,6 +8,8 @@ use anstyle::Style;
 /// Two blanks between columns, however long the text before.
 const GAP: usize = 2;
 
+const BLANKS: &str = "                                ";
+
 /// A line in the making. Reused from line to line.
 pub struct Row {
     text: String,
@@ -70,7 +72,12 @@ impl Row {
     }
 
     fn blank(&mut self, n: usize) -> &mut Row {
-        self.text.extend(std::iter::repeat_n(' ', n));
+        let mut rest = n;
+        while rest > 0 {
+            let some = rest.min(BLANKS.len());
+            self.text.push_str(&BLANKS[..some]);
+            rest -= some;
+        }
         self.width += n;
         self
     }
@@ -91,10 +98,16 @@ impl fmt::Write for Printable<'_> {
         for c in s.chars() {
             let before = row.text.len();
             match c {
-                '\'' | '"' | '\\' => row.text.push(c),
-                _ => row.text.extend(c.escape_debug()),
+                // All that this program itself writes.
+                ' '..='~' | '→' | '←' | '⇄' | 'µ' | '≈' | '…' | '−' => {
+                    row.text.push(c);
+                    row.width += 1;
+                }
+                _ => {
+                    row.text.extend(c.escape_debug());
+                    row.width += row.text[before..].chars().count();
+                }
             }
-            row.width += row.text[before..].chars().count();
         }
         Ok(())
     }

@@ -1,7 +1,5 @@
 //! The time of day.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 /// Whose clock on the wall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Zone {
@@ -18,15 +16,45 @@ impl Zone {
         }
     }
 
-    /// `HH:MM:SS.µµµµµµ`
-    pub fn time_of_day(self, time: SystemTime) -> String {
-        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let seconds = since.as_secs();
-        let (h, m, s) = match self {
+    fn hours_minutes_seconds(self, seconds: u64) -> (u64, u64, u64) {
+        match self {
             Zone::Local => local(seconds),
             Zone::Utc => utc(seconds),
-        };
-        format!("{h:02}:{m:02}:{s:02}.{:06}", since.subsec_micros())
+        }
+    }
+}
+
+/// Writes times of day, thousands of which share a second.
+pub struct TimeOfDay {
+    zone: Zone,
+    second: u64,
+    text: String,
+}
+
+impl TimeOfDay {
+    pub fn new(zone: Zone) -> TimeOfDay {
+        TimeOfDay {
+            zone,
+            second: u64::MAX,
+            text: String::new(),
+        }
+    }
+
+    /// `HH:MM:SS.µµµµµµ` of a time since 1970 in nanoseconds.
+    pub fn of(&mut self, wall_ns: u64) -> &str {
+        /// `HH:MM:SS.`
+        const SECONDS: usize = 9;
+        let (second, micros) = (wall_ns / 1_000_000_000, wall_ns / 1_000 % 1_000_000);
+        if second != self.second {
+            let (h, m, s) = self.zone.hours_minutes_seconds(second);
+            self.second = second;
+            self.text = format!("{h:02}:{m:02}:{s:02}.");
+        }
+        self.text.truncate(SECONDS);
+        // A leading 1 keeps the zeros.
+        let mut buffer = itoa::Buffer::new();
+        self.text.push_str(&buffer.format(1_000_000 + micros)[1..]);
+        &self.text
     }
 }
 
@@ -50,13 +78,16 @@ fn local(seconds: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn of_day() {
-        let time = UNIX_EPOCH + Duration::from_nanos(1_772_373_787_123_456_789);
-        assert_eq!(Zone::Utc.time_of_day(time), "14:03:07.123456");
+        const TIME: u64 = 1_772_373_787_123_456_789;
+        let mut utc = TimeOfDay::new(Zone::Utc);
+        assert_eq!(utc.of(TIME), "14:03:07.123456");
+        assert_eq!(utc.of(TIME + 1_000), "14:03:07.123457");
+        assert_eq!(utc.of(TIME + 876_543_211), "14:03:08.000000");
+        assert_eq!(utc.of(TIME), "14:03:07.123456");
         // Zones differ by whole minutes, nowadays.
-        assert!(Zone::Local.time_of_day(time).ends_with(":07.123456"));
+        assert!(TimeOfDay::new(Zone::Local).of(TIME).ends_with(":07.123456"));
     }
 }
