@@ -4,11 +4,15 @@
 //! Nothing is worked out here. A life keeps what its events would have said, and the loader plays
 //! them to the same correlator. An event without a life (the socket is older than the trace, or
 //! `LIVES` was full at its birth) is told as ever.
+//!
+//! A life is over when its socket has entered CLOSE and no accept() can return it any more: one that
+//! is reset in the accept queue stays there. Of CLOSE and accept(), which may come at once on two
+//! CPUs, each notes itself first and then looks for the other, so that one of them sees both; and
+//! who tells of a life is whoever removes it from `LIVES`.
 
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
 use tcptrace_ebpf::abi::{
-    Accept, Addrs6, Closed, Header, Life, STEPS, SetState, Stats, Task, depth, hook, kind,
-    life_flag, section,
+    Accept, Addrs6, Header, Life, STEPS, SetState, Stats, depth, hook, kind, section, state_flag,
 };
 
 use crate::emit::{current_task, header, wakeup};
@@ -31,20 +35,19 @@ pub fn has(sk: u64) -> bool {
 
 /// Adds a change of state that is no CLOSE to its socket's life; false when there is none.
 ///
-/// The kernel changes a socket's state under its lock, so its life is no other CPU's at the time.
+/// The kernel changes a socket's state under its lock, so no other change of it comes at the time.
 #[inline(always)]
 pub fn live(change: &SetState, ends: impl FnOnce() -> Addrs6) -> bool {
     let Some(life) = life_of(change) else {
         return false;
     };
-    let step = life.steps as usize;
+    let step = usize::from(life.steps);
     if step >= STEPS {
         return false;
     }
     life.entered_ns[step] = unsafe { bpf_ktime_get_ns() };
     life.states[step] = change.newstate;
     life.flags[step] = change.flags;
-    life.steps = step as u32 + 1;
     if step == 0 {
         life.born_from = change.oldstate;
         life.cpu = unsafe { bpf_get_smp_processor_id() } as u16;
@@ -59,9 +62,8 @@ pub fn live(change: &SetState, ends: impl FnOnce() -> Addrs6) -> bool {
         life.born.sections = sections;
         life.ends = ends();
     }
-    if tallies::is_tallied(life) {
-        tallies::count_steps(1);
-    }
+    // Last: an accept() on another CPU may be looking.
+    life.steps = step as u8 + 1;
     true
 }
 
@@ -72,11 +74,8 @@ fn life_of(change: &SetState) -> Option<&'static mut Life> {
     let life = match (change.oldstate, change.newstate) {
         (TCP_CLOSE, TCP_SYN_SENT) | (TCP_LISTEN, TCP_SYN_RECV) => {
             if let Some(old) = known {
-                // SAFETY: a value of the map. What lived here is gone, and went without CLOSE.
-                let old = unsafe { &*old };
-                if !tallies::is_tallied(old) {
-                    tell(old);
-                }
+                // SAFETY: a value of the map. What lived here is gone.
+                over(change.sk, unsafe { &*old });
             }
             begin(change.sk)
         }
@@ -84,7 +83,7 @@ fn life_of(change: &SetState) -> Option<&'static mut Life> {
         (TCP_SYN_RECV, TCP_ESTABLISHED) => known.or_else(|| begin(change.sk)),
         _ => known,
     };
-    // SAFETY: a value of the map, which only the end of the life removes.
+    // SAFETY: a value of the map, which stays there until the life is over.
     life.map(|life| unsafe { &mut *life })
 }
 
@@ -94,84 +93,36 @@ fn begin(sk: u64) -> Option<*mut Life> {
     LIVES.get_ptr_mut(sk)
 }
 
-/// Ends a socket's life at its change to CLOSE; false when it has none.
+/// Notes a socket's change to CLOSE; false when it has no life.
 #[inline(always)]
-pub fn end(change: &SetState, ends: Addrs6, stats: Stats) -> bool {
-    #[repr(C)]
-    struct Record {
-        header: Header,
-        life: Life,
-        closed: Closed,
-    }
-
+pub fn close(change: &SetState, ends: Addrs6, stats: Stats) -> bool {
     let Some(life) = LIVES.get_ptr_mut(change.sk) else {
         return false;
     };
     // SAFETY: as in `live`.
     let life = unsafe { &mut *life };
-    if tallies::wanted() && tallies::ended(life, change) {
-        let _ = LIVES.remove(change.sk);
-        return true;
+    let closed = &mut life.closed;
+    closed.mono_ns = unsafe { bpf_ktime_get_ns() };
+    closed.change = *change;
+    closed.ends = ends;
+    closed.stats = stats;
+    if change.sections & section::TASK != 0 {
+        closed.task = current_task();
     }
-    life.status |= life_flag::CLOSED;
-    let mono_ns = unsafe { bpf_ktime_get_ns() };
-    if let Some(mut slot) = EVENTS.reserve::<Record>(0) {
-        let record = slot.as_mut_ptr();
-        let task = if change.sections & section::TASK != 0 {
-            current_task()
-        } else {
-            Task {
-                pid: 0,
-                tid: 0,
-                comm: [0; 16],
-            }
-        };
-        // SAFETY: the reserved slot, big enough and aligned to eight bytes.
-        unsafe {
-            (&raw mut (*record).header).write(header(kind::LIFE, mono_ns));
-            (&raw mut (*record).life).write(*life);
-            (&raw mut (*record).closed.change).write(*change);
-            (&raw mut (*record).closed.ends).write(ends);
-            (&raw mut (*record).closed.task).write(task);
-            (&raw mut (*record).closed.stats).write(stats);
-        }
-        slot.submit(wakeup(size_of::<Record>() as u64));
-    } else {
-        lost(life, 1);
+    life.is_closed = 1;
+    if tallies::wanted() {
+        tallies::closed(life);
     }
-    let _ = LIVES.remove(change.sk);
+    fence(life);
+    // SAFETY: a member of the life, which accept() may be setting on another CPU.
+    let accepted_ns = unsafe { (&raw const life.accepted_ns).read_volatile() };
+    let may_be_queued = life.born_from == TCP_LISTEN
+        && accepted_ns == 0
+        && change.flags & (state_flag::HELD | state_flag::ORPHANED) == 0;
+    if !may_be_queued {
+        over(change.sk, life);
+    }
     true
-}
-
-/// Writes a life without an end.
-#[inline(never)]
-fn tell(life: &Life) {
-    #[repr(C)]
-    struct Record {
-        header: Header,
-        life: Life,
-    }
-
-    let Some(mut slot) = EVENTS.reserve::<Record>(0) else {
-        lost(life, 0);
-        return;
-    };
-    let record = slot.as_mut_ptr();
-    // SAFETY: as above.
-    unsafe {
-        (&raw mut (*record).header).write(header(kind::LIFE, bpf_ktime_get_ns()));
-        (&raw mut (*record).life).write(*life);
-    }
-    slot.submit(wakeup(size_of::<Record>() as u64));
-}
-
-/// Counts all that a life has seen as lost, and so many changes of state more.
-#[inline(always)]
-fn lost(life: &Life, more: u64) {
-    maps::count_all_lost(hook::SET_STATE, u64::from(life.steps) + more);
-    if life.accepted_ns != 0 {
-        maps::count_all_lost(hook::ACCEPT, 1);
-    }
 }
 
 /// Adds the accept() that returned it to a socket's life; false when it has none.
@@ -180,17 +131,68 @@ pub fn accepted(accept: &Accept, listener: [u8; 16]) -> bool {
     let Some(life) = LIVES.get_ptr_mut(accept.sk) else {
         return false;
     };
-    // SAFETY: a value of the map. The final ACK may be changing it on another CPU: not these
-    // members, and its end comes after this.
+    // SAFETY: a value of the map, which stays there: whoever closes it waits for this. The softirq
+    // that may be changing it on another CPU leaves these members alone.
+    let life = unsafe { &mut *life };
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    unsafe {
-        (&raw mut (*life).accept).write(*accept);
-        (&raw mut (*life).listener).write(listener);
-        (&raw mut (*life).acceptor).write(current_task());
-        (&raw mut (*life).accepted_ns).write(now_ns);
-    }
+    life.accept = *accept;
+    life.listener = listener;
+    life.acceptor = current_task();
     if tallies::wanted() {
         tallies::accepted(life, accept.called_ns, now_ns);
     }
+    life.accepted_ns = now_ns;
+    fence(life);
+    // SAFETY: as above.
+    if unsafe { (&raw const life.is_closed).read_volatile() } != 0 {
+        over(accept.sk, life);
+    }
     true
+}
+
+#[inline(always)]
+fn fence(life: &mut Life) {
+    // An atomic addition: on x86-64 nothing passes it.
+    // SAFETY: a member of a value of the map.
+    unsafe { maps::increment(&raw mut life.fence) };
+}
+
+/// Removes a life and tells of it, unless another CPU does so or it is counted.
+#[inline(never)]
+fn over(sk: u64, life: &Life) {
+    #[repr(C)]
+    struct Record {
+        header: Header,
+        life: Life,
+    }
+
+    let steps = u64::from(life.steps) + u64::from(life.is_closed);
+    if life.is_tallied != 0 {
+        if LIVES.remove(sk).is_ok() {
+            tallies::count_steps(steps);
+        }
+        return;
+    }
+    let is_accepted = life.accepted_ns != 0;
+    let Some(mut slot) = EVENTS.reserve::<Record>(0) else {
+        if LIVES.remove(sk).is_ok() {
+            maps::count_all_lost(hook::SET_STATE, steps);
+            if is_accepted {
+                maps::count_all_lost(hook::ACCEPT, 1);
+            }
+        }
+        return;
+    };
+    let record = slot.as_mut_ptr();
+    let mono_ns = unsafe { bpf_ktime_get_ns() };
+    // SAFETY: the reserved slot, big enough and aligned to eight bytes.
+    unsafe {
+        (&raw mut (*record).header).write(header(kind::LIFE, mono_ns));
+        (&raw mut (*record).life).write(*life);
+    }
+    if LIVES.remove(sk).is_ok() {
+        slot.submit(wakeup(mono_ns));
+    } else {
+        slot.discard(wakeup(mono_ns));
+    }
 }

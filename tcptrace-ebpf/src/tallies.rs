@@ -4,9 +4,7 @@
 //! accept() returned later, the time of whose call is known; and a client's that ended without an
 //! error. All others are lives, and the loader judges them as at the other depths.
 
-use tcptrace_ebpf::abi::{
-    Distribution, Life, SetState, Tally, TallyKey, bucket, depth, hook, life_flag,
-};
+use tcptrace_ebpf::abi::{Distribution, Life, Tally, TallyKey, bucket, depth, hook};
 
 use crate::maps::{self, NO_TALLY, TALLIES, count};
 use crate::settings::DEPTH;
@@ -19,10 +17,7 @@ pub fn wanted() -> bool {
 
 /// An accept() that was called at `called_ns` (0: not known) has returned a socket at `now_ns`.
 #[inline(always)]
-pub fn accepted(life: *mut Life, called_ns: u64, now_ns: u64) {
-    // SAFETY: a value of the map. These members do not change after ESTABLISHED; before it the
-    // state is another one.
-    let life = unsafe { &mut *life };
+pub fn accepted(life: &mut Life, called_ns: u64, now_ns: u64) {
     let established_ns = life.entered_ns[1];
     let is_plain = life.born_from == TCP_LISTEN
         && life.steps >= 2
@@ -52,61 +47,36 @@ pub fn accepted(life: *mut Life, called_ns: u64, now_ns: u64) {
         add(&mut tally.handshake, u64::from(srtt_us) * 125);
     }
     add(&mut tally.accept_queue, now_ns - established_ns);
-    life.status |= life_flag::TALLIED;
-    count_steps(life.steps);
+    life.is_tallied = 1;
     count(hook::ACCEPT, |counters| counters.tallied += 1);
 }
 
-/// A socket enters CLOSE: whether that is counted, and not to be told.
+/// A socket has entered CLOSE: a client's connection that was established is counted.
 #[inline(always)]
-pub fn ended(life: &Life, change: &SetState) -> bool {
-    if is_tallied(life) {
-        count_steps(1);
-        true
-    } else if is_plain_client(life, change) {
-        count_steps(life.steps + 1);
-        true
-    } else {
-        false
+pub fn closed(life: &mut Life) {
+    let is_plain =
+        life.born_from == TCP_CLOSE && life.steps >= 2 && life.states[1] == TCP_ESTABLISHED;
+    if !is_plain {
+        return;
     }
-}
-
-/// Whether a life is counted already.
-#[inline(always)]
-pub fn is_tallied(life: &Life) -> bool {
-    life.status & life_flag::TALLIED != 0
+    let key = TallyKey {
+        netns: life.born.netns,
+        port: life.born.rport,
+        client: 1,
+    };
+    let Some(tally) = tally(&key) else {
+        return;
+    };
+    increment(&mut tally.queued);
+    let syn_sent_ns = life.entered_ns[1].wrapping_sub(life.entered_ns[0]);
+    add(&mut tally.handshake, syn_sent_ns);
+    life.is_tallied = 1;
 }
 
 /// So many changes of state need not be told.
 #[inline(always)]
-pub fn count_steps(steps: u32) {
-    count(hook::SET_STATE, |counters| {
-        counters.tallied += u64::from(steps);
-    });
-}
-
-/// Counts a client's connection that was established.
-#[inline(always)]
-fn is_plain_client(life: &Life, change: &SetState) -> bool {
-    let established =
-        life.born_from == TCP_CLOSE && life.steps >= 2 && life.states[1] == TCP_ESTABLISHED;
-    if !established {
-        return false;
-    }
-    let key = TallyKey {
-        netns: change.netns,
-        port: change.rport,
-        client: 1,
-    };
-    let Some(tally) = tally(&key) else {
-        return false;
-    };
-    increment(&mut tally.queued);
-    add(
-        &mut tally.handshake,
-        life.entered_ns[1].wrapping_sub(life.entered_ns[0]),
-    );
-    true
+pub fn count_steps(steps: u64) {
+    count(hook::SET_STATE, |counters| counters.tallied += steps);
 }
 
 #[inline(always)]

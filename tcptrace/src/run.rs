@@ -309,11 +309,17 @@ impl Tracing {
         // Detaching takes a while, in which some hooks still see and others do not.
         let ended_ns = mono_now_ns();
         let _ = self.sender.send(Message::Ending { ended_ns }).await;
-        let counts = self.capture.detach()?;
+        let mut counts = self.capture.detach()?;
         // Nothing is attached any more, so this comes to an end.
         while !self.drain().await {}
+        let lives = self.capture.lives(ended_ns)?;
+        for (hook, count) in &mut counts {
+            if *hook == Hook::InetSockSetState {
+                count.emitted += lives.tallied;
+            }
+        }
         let lives = Message::Drained {
-            batch: self.capture.lives(ended_ns)?,
+            batch: lives.records,
             complete_until_ns: 0,
         };
         let _ = self.sender.send(lives).await;

@@ -163,7 +163,10 @@ fn three_depths_agree_on_what_they_all_tell() {
         .filter(|line| line["side"] == "server")
         .map(|line| line.num("connections"))
         .sum();
-    assert_eq!(plain, 4, "three late accepts, and one that waited");
+    assert_eq!(
+        plain, 5,
+        "three late accepts, one that waited, one after a reset"
+    );
     let waits: u64 = counted
         .own("histogram")
         .filter_map(|line| line["accept_queue"]["buckets"].as_array())

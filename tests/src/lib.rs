@@ -41,7 +41,7 @@ use std::time::{Duration, Instant};
 
 /// How long anything may take that is sure to happen: a loaded machine and a kernel under software
 /// emulation are slow, and only a failing test waits so long.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Looks until `look` finds something.
 pub fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {

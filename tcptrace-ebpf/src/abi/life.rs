@@ -18,17 +18,8 @@ pub mod depth {
 /// 3.3.2, there are five at most (SYN_SENT, SYN_RECV, ESTABLISHED, FIN_WAIT1, CLOSING).
 pub const STEPS: usize = 8;
 
-/// Bits of [`Life::status`].
-pub mod life_flag {
-    /// [`Closed`](super::Closed) follows; else it was still open when the trace ended, or it went
-    /// without CLOSE.
-    pub const CLOSED: u8 = 1 << 0;
-    /// It is counted in `TALLIES`, and nothing more is to be told of it.
-    pub const TALLIED: u8 = 1 << 1;
-}
-
-/// What a socket did from its birth on, without its way to CLOSE. The value of the `LIVES` map, and
-/// the beginning of a record of [`kind::LIFE`](super::kind::LIFE).
+/// What a socket did from its birth on. The value of the `LIVES` map, and the payload of
+/// [`kind::LIFE`](super::kind::LIFE).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Life {
@@ -39,13 +30,19 @@ pub struct Life {
     /// [`state_flag`](super::state_flag) bits at each.
     pub flags: [u8; STEPS],
     /// How many of these are set.
-    pub steps: u32,
+    pub steps: u8,
     /// The state that it was in before the first.
     pub born_from: u8,
-    /// [`life_flag`] bits.
-    pub status: u8,
+    /// 1 once `closed` is set; else it was still open when the trace ended, or it went without
+    /// CLOSE.
+    pub is_closed: u8,
+    /// 1 once it is counted in `TALLIES`, so that nothing more is to be told of it.
+    pub is_tallied: u8,
     /// The first CPU that it was seen on.
     pub cpu: u16,
+    pub reserved: u16,
+    /// Added to between a write and a read that must not be swapped.
+    pub fence: u64,
     /// When an accept() returned it, 0 when none did.
     pub accepted_ns: u64,
     /// As it was born, from ESTABLISHED on as of then. Followed by `ends`, and by `task` if its
@@ -58,13 +55,16 @@ pub struct Life {
     /// That listener's address, as [`AcceptEnds::listener`](super::AcceptEnds::listener).
     pub listener: [u8; 16],
     pub acceptor: Task,
+    /// Its change to CLOSE.
+    pub closed: Closed,
 }
 
-/// The second half of a record of [`kind::LIFE`](super::kind::LIFE) whose life is [`life_flag::CLOSED`].
+/// A socket's change to CLOSE.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Closed {
-    /// Its change to CLOSE.
+    /// As [`Header::mono_ns`](super::Header::mono_ns).
+    pub mono_ns: u64,
     pub change: SetState,
     pub ends: Addrs6,
     /// Zero unless the sections of `change` announce it.

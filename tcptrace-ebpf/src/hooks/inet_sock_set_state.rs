@@ -66,12 +66,18 @@ fn by_btf(ctx: &BtfTracePointContext) {
     if tcp.is_null() {
         return;
     }
-    let cookie = if COOKIE_HELPER.load() != 0 && !carries_listeners_cookie(oldstate, newstate) {
-        unsafe { bpf_get_socket_cookie(sk) }
-    } else {
-        0
+    let tcp = Sock::<Direct>::new(tcp);
+    let cookie = || {
+        if COOKIE_HELPER.load() == 0 || carries_listeners_cookie(oldstate, newstate) {
+            return 0;
+        }
+        // The helper gives it one, if it has none.
+        match tcp.cookie() {
+            0 => unsafe { bpf_get_socket_cookie(sk) },
+            cookie => cookie,
+        }
     };
-    set_state(Sock::<Direct>::new(tcp), oldstate, newstate, cookie);
+    set_state(tcp, oldstate, newstate, cookie);
 }
 
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
@@ -116,10 +122,9 @@ pub fn state_tp(ctx: TracePointContext) -> u32 {
 fn set_state_probed(sk: *const u8, oldstate: u8, newstate: u8) {
     let sk = Sock::<Probed>::new(sk);
     if sk.is_tcp() {
-        let cookie = if carries_listeners_cookie(oldstate, newstate) {
-            0
-        } else {
-            sk.cookie()
+        let cookie = || match carries_listeners_cookie(oldstate, newstate) {
+            true => 0,
+            false => sk.cookie(),
         };
         set_state(sk, oldstate, newstate, cookie);
     }
@@ -135,7 +140,7 @@ fn carries_listeners_cookie(oldstate: u8, newstate: u8) -> bool {
 const TFO_SERVER_ENABLE: u8 = 2;
 
 #[inline(always)]
-fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: u64) {
+fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: impl FnOnce() -> u64) {
     count(hook::SET_STATE, |counters| counters.seen += 1);
     let mut ends = sk.ends();
     if newstate == TCP_SYN_SENT {
@@ -151,7 +156,7 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: u64) {
     let flag = |holds: bool, bit: u8| if holds { bit } else { 0 };
     let mut payload = SetState {
         sk: sk.id(),
-        cookie,
+        cookie: cookie(),
         cgroup: sk.cgroup_id(),
         netns: sk.netns(),
         backlog_len: sk.backlog_len(),
@@ -176,7 +181,7 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: u64) {
     }
     if lives::wanted() {
         let told = if newstate == TCP_CLOSE {
-            lives::end(&payload, ends.addrs.as_v6(), sk.stats())
+            lives::close(&payload, ends.addrs.as_v6(), sk.stats())
         } else {
             lives::live(&payload, || ends.addrs.as_v6())
         };

@@ -15,19 +15,54 @@
 //! whom it was. `tcp_receive_reset` is told by `tcp_reset`, which the kernel calls as well when
 //! data comes after close(); then it sends a RST itself, a moment later.
 //!
-//! So rare that the one carrier of all kernels will do: a raw tracepoint and probed reads.
+//! A server that resets each of its connections runs these as often as the state hook, so they are
+//! BTF tracepoints with plain loads where there are such.
 
-use aya_ebpf::macros::raw_tracepoint;
-use aya_ebpf::programs::RawTracePointContext;
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::bpf_skc_to_tcp_sock;
+use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint};
+use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
 use tcptrace_ebpf::abi::{NO_REASON, Reset, hook, kind};
 
 use crate::emit::emit;
 use crate::filter;
 use crate::maps::count;
-use crate::memory::{Memory, Probed};
+use crate::memory::{Direct, Memory, Probed};
 use crate::settings::NET_INUM;
 use crate::skb::{Skb, netns_of};
 use crate::sock::{Ends, Sock, TCP_LISTEN, TCP_NEW_SYN_RECV, TCP_TIME_WAIT};
+
+#[btf_tracepoint(function = "tcp_send_reset")]
+pub fn send_reset_btf(ctx: BtfTracePointContext) -> i32 {
+    let reason = ctx.arg(2);
+    let sk = tcp(ctx.arg(0));
+    if !sk.is_null() && sk.state() != TCP_LISTEN {
+        write(sk, sk.ends(), sk.netns(), sk.state(), reason, true);
+    } else {
+        sent(ctx.arg(0), ctx.arg(1), reason);
+    }
+    0
+}
+
+#[btf_tracepoint(function = "tcp_receive_reset")]
+pub fn receive_reset_btf(ctx: BtfTracePointContext) -> i32 {
+    let sk = tcp(ctx.arg(0));
+    if !sk.is_null() {
+        write(sk, sk.ends(), sk.netns(), sk.state(), NO_REASON, false);
+    }
+    0
+}
+
+/// A full TCP socket, or null.
+#[inline(always)]
+fn tcp(sk: *mut c_void) -> Sock<Direct> {
+    if sk.is_null() {
+        return Sock::null();
+    }
+    // SAFETY: the tracepoint's own socket, of any kind.
+    Sock::new(unsafe { bpf_skc_to_tcp_sock(sk) }.cast::<u8>().cast_const())
+}
 
 #[raw_tracepoint(tracepoint = "tcp_send_reset")]
 pub fn send_reset(ctx: RawTracePointContext) -> i32 {
@@ -62,14 +97,15 @@ fn sent(sk: *const u8, skb: *const u8, reason: u32) {
     } else if !skb.is_null() {
         let skb = Skb::<Probed>::new(skb);
         // A segment that has met a listener has lost its device (`tcp_v4_rcv`).
-        let netns = if sk.is_null() {
+        // (Not asked of the pointer: to verifiers before Linux 6.13 it is never null.)
+        let netns = if state == 0 {
             // SAFETY: the network namespace of the device that it came in by.
             unsafe { Probed::read(netns_of(skb.dev()), &NET_INUM) }
         } else {
             sk.netns()
         };
         write(
-            Sock::null(),
+            Sock::<Probed>::null(),
             skb.receivers_ends(),
             netns,
             state,
@@ -80,7 +116,7 @@ fn sent(sk: *const u8, skb: *const u8, reason: u32) {
 }
 
 #[inline(always)]
-fn write(sk: Sock<Probed>, ends: Ends, netns: u32, state: u8, reason: u32, sent: bool) {
+fn write<M: Memory>(sk: Sock<M>, ends: Ends, netns: u32, state: u8, reason: u32, sent: bool) {
     count(hook::TCP_RESET, |counters| counters.seen += 1);
     if !filter::passes(&ends, || netns, sk) {
         count(hook::TCP_RESET, |counters| counters.filtered += 1);

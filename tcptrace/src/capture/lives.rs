@@ -2,13 +2,21 @@
 
 use aya::maps::{HashMap, MapData, PerCpuHashMap};
 use tcptrace_ebpf::abi;
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::IntoBytes;
 
 use super::Capture;
 use super::load::no_map;
 use super::ring::Batch;
 use crate::decode::tally;
 use crate::event::Tally;
+
+/// The lives that are not over.
+pub struct Lives {
+    /// Those that are not counted.
+    pub records: Batch,
+    /// The changes of state of those that are.
+    pub tallied: u64,
+}
 
 impl Capture {
     /// What has been counted in the kernel so far; nothing but at [`Depth::Histogram`].
@@ -29,7 +37,7 @@ impl Capture {
 
     /// The lives of the sockets that were still open when the trace ended, as records; to be asked
     /// for when nothing is attached any more.
-    pub fn lives(&self, ended_ns: u64) -> anyhow::Result<Batch> {
+    pub fn lives(&self, ended_ns: u64) -> anyhow::Result<Lives> {
         let map = self.ebpf.map("LIVES").ok_or_else(no_map)?;
         let lives: HashMap<&MapData, u64, [u8; size_of::<abi::Life>()]> = HashMap::try_from(map)?;
         let header = abi::Header {
@@ -40,14 +48,17 @@ impl Capture {
             version: abi::VERSION,
         };
         let mut records = vec![];
+        let mut tallied = 0;
         for life in lives.iter() {
             let (_, life) = life?;
-            let is_tallied = abi::Life::read_from_bytes(&life)
-                .is_ok_and(|life| life.status & abi::life_flag::TALLIED != 0);
-            if !is_tallied {
+            let kept: abi::Life = zerocopy::transmute!(life);
+            if kept.is_tallied != 0 {
+                tallied += u64::from(kept.steps) + u64::from(kept.is_closed);
+            } else {
                 records.push([header.as_bytes(), &life].concat());
             }
         }
-        Ok(records.iter().map(Vec::as_slice).collect())
+        let records = records.iter().map(Vec::as_slice).collect();
+        Ok(Lives { records, tallied })
     }
 }

@@ -9,6 +9,19 @@ pub const ROW: HookRow = HookRow {
     without: Some("resets as they happen, and why a RST was sent"),
     carriers: &[
         Carrier {
+            name: "tp_btf",
+            via: "with the reason (Linux 6.10 and later)",
+            parameters: None,
+            programs: &[
+                Program::new("send_reset_btf", Point::BtfTracepoint("tcp_send_reset")),
+                Program::new(
+                    "receive_reset_btf",
+                    Point::BtfTracepoint("tcp_receive_reset"),
+                ),
+            ],
+            unseen: &[],
+        },
+        Carrier {
             name: "raw_tp",
             via: "with the reason (Linux 6.10 and later)",
             parameters: None,
