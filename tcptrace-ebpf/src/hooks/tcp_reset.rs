@@ -35,12 +35,20 @@ use crate::sock::{Ends, Sock, TCP_LISTEN, TCP_NEW_SYN_RECV, TCP_TIME_WAIT};
 
 #[btf_tracepoint(function = "tcp_send_reset")]
 pub fn send_reset_btf(ctx: BtfTracePointContext) -> i32 {
-    let reason = ctx.arg(2);
     let sk = tcp(ctx.arg(0));
     if !sk.is_null() && sk.state() != TCP_LISTEN {
-        write(sk, sk.ends(), sk.netns(), sk.state(), reason, true);
-    } else {
-        sent(ctx.arg(0), ctx.arg(1), reason);
+        write(sk, sk.ends(), sk.netns(), sk.state(), ctx.arg(2), true);
+    }
+    0
+}
+
+/// Beside [`send_reset_btf`], whose verifier lets nothing be done with a socket that may be missing:
+/// the RSTs without a full socket.
+#[raw_tracepoint(tracepoint = "tcp_send_reset")]
+pub fn send_reset_bare(ctx: RawTracePointContext) -> i32 {
+    let sk = Sock::<Probed>::new(ctx.arg(0));
+    if !is_full(sk.state()) {
+        answered(sk, ctx.arg(1), ctx.arg(2));
     }
     0
 }
@@ -88,31 +96,36 @@ pub fn receive_reset(ctx: RawTracePointContext) -> i32 {
 #[inline(always)]
 fn sent(sk: *const u8, skb: *const u8, reason: u32) {
     let sk = Sock::<Probed>::new(sk);
-    let state = sk.state();
-    let is_full = !matches!(state, 0 | TCP_LISTEN | TCP_TIME_WAIT | TCP_NEW_SYN_RECV);
-    if is_full {
-        if sk.is_tcp() {
-            write(sk, sk.ends(), sk.netns(), state, reason, true);
-        }
-    } else if !skb.is_null() {
-        let skb = Skb::<Probed>::new(skb);
-        // A segment that has met a listener has lost its device (`tcp_v4_rcv`).
-        // (Not asked of the pointer: to verifiers before Linux 6.13 it is never null.)
-        let netns = if state == 0 {
-            // SAFETY: the network namespace of the device that it came in by.
-            unsafe { Probed::read(netns_of(skb.dev()), &NET_INUM) }
-        } else {
-            sk.netns()
-        };
-        write(
-            Sock::<Probed>::null(),
-            skb.receivers_ends(),
-            netns,
-            state,
-            reason,
-            true,
-        );
+    if !is_full(sk.state()) {
+        answered(sk, skb, reason);
+    } else if sk.is_tcp() {
+        write(sk, sk.ends(), sk.netns(), sk.state(), reason, true);
     }
+}
+
+/// Whether a `struct sock` in this state is a connection's: no listener, bucket or request, and
+/// there at all.
+#[inline(always)]
+fn is_full(state: u8) -> bool {
+    !matches!(state, 0 | TCP_LISTEN | TCP_TIME_WAIT | TCP_NEW_SYN_RECV)
+}
+
+/// A RST answers a segment that no connection was there for; `sk` is what it has met, if anything.
+#[inline(always)]
+fn answered(sk: Sock<Probed>, skb: *const u8, reason: u32) {
+    if skb.is_null() {
+        return;
+    }
+    let skb = Skb::<Probed>::new(skb);
+    // A segment that has met a listener has lost its device (`tcp_v4_rcv`).
+    let netns = if sk.is_null() {
+        // SAFETY: the network namespace of the device that it came in by.
+        unsafe { Probed::read(netns_of(skb.dev()), &NET_INUM) }
+    } else {
+        sk.netns()
+    };
+    let (nobody, ends) = (Sock::<Probed>::null(), skb.receivers_ends());
+    write(nobody, ends, netns, sk.state(), reason, true);
 }
 
 #[inline(always)]
