@@ -9,7 +9,7 @@ use tcptrace_ebpf::abi::{Counters, InSet, Life, Tally, TallyKey, hook, ports, ta
 
 /// Records on their way to the loader, which sets the size.
 #[map]
-pub static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 
 /// Per hook: seen, filtered, lost.
 #[map]

@@ -161,7 +161,7 @@ pub struct Trace {
     pub explain: bool,
 
     /// Size of the kernel's event buffer, such as 512K or 8M
-    #[arg(long, value_name = "BYTES", default_value = "8M", value_parser = parse_bytes)]
+    #[arg(long, value_name = "BYTES", default_value = "4M", value_parser = parse_bytes)]
     pub ring_size: u32,
 
     /// Force the carrier of the tracepoints' hooks, for tests: tp_btf, raw_tp or tracepoint

@@ -36,7 +36,7 @@ use refusal::Refusal;
 use ring::Ring;
 
 /// Size of the ring buffer in bytes unless asked otherwise.
-pub const RING_BYTES: u32 = 8 << 20;
+pub const RING_BYTES: u32 = 4 << 20;
 
 /// What to capture, and how.
 #[derive(Clone, Debug, Default)]
