@@ -22,7 +22,14 @@ impl Machine {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         let memory = value(&read("/proc/meminfo"), "MemTotal", ':');
         let kib = memory.and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
-        let kernel = read("/proc/sys/kernel/osrelease").trim().to_owned();
+        // Whoever built it may have added a name.
+        let release = read("/proc/sys/kernel/osrelease");
+        let kernel = release
+            .trim()
+            .split('-')
+            .next()
+            .unwrap_or_default()
+            .to_owned();
         Machine {
             cpu: value(&read("/proc/cpuinfo"), "model name", ':'),
             cpus: thread::available_parallelism().ok().map(Into::into),
