@@ -12,6 +12,7 @@ use divan::counter::ItemsCount;
 use tcptrace::clock::Clock;
 use tcptrace::correlate::{Correlator, Selection};
 use tcptrace::decode::decode;
+use tcptrace::depth::Depth;
 use tcptrace::event::{Event, Hook};
 use tcptrace::fields::{SCHEMA, Session};
 use tcptrace::order::{HOLD_BACK_NS, Order};
@@ -214,6 +215,7 @@ fn begin() -> Begin {
         schema: SCHEMA,
         version: "0".into(),
         kernel: "6.12".into(),
+        depth: Depth::Events,
         hooks: HOOKS.map(|hook| (hook, Some("tp_btf".into()))).into(),
         refused: BTreeMap::new(),
         filters: BTreeMap::new(),

@@ -1,11 +1,16 @@
 //! How deep a trace goes: what is told of each connection, and so what it costs.
 
 use clap::ValueEnum;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::event::Hook;
 
 /// `--depth`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
 pub enum Depth {
     /// Every change of state and every accept(), as they happen
     #[default]

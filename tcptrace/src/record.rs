@@ -111,6 +111,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::depth::Depth;
     use crate::event::{Comm, Task};
     use crate::fields::Session;
     use crate::story::Selection;
@@ -124,6 +125,7 @@ mod tests {
                 schema: 1,
                 version: "0.1.0".into(),
                 kernel: "6.12.0".into(),
+                depth: Depth::Events,
                 hooks: BTreeMap::new(),
                 refused: BTreeMap::new(),
                 filters: [("port".to_owned(), "7878".to_owned())].into(),

@@ -199,6 +199,7 @@ impl Tracing {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             kernel: kernel_release(),
+            depth: request.depth,
             hooks: capture.carriers(),
             refused: capture.refused(),
             filters: filters(&request.filter, &selection),

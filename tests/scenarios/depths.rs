@@ -141,6 +141,9 @@ fn three_depths_agree_on_what_they_all_tell() {
     let [connected, counted] = [connected, counted].map(Tracer::stop_joined);
     drop((streams, deaf, listener));
 
+    for (trace, depth) in [(&connected, "connections"), (&counted, "histogram")] {
+        trace.session().shows(&[("depth", &depth)]);
+    }
     let [told, joined] = [&events, &connected].map(connections);
     assert!(told.len() >= 14, "{told:?}");
     assert_eq!(

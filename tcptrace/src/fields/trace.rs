@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Backlog, SCHEMA, Verdict};
+use crate::depth::Depth;
 use crate::event::Hook;
 
 /// A way to carry a hook that the kernel did not take.
@@ -30,6 +31,8 @@ pub struct Session {
     pub version: String,
     /// Kernel release, as `uname -r`.
     pub kernel: String,
+    /// How much is told of each connection, see --depth.
+    pub depth: Depth,
     /// Hook to the program type that carries it, null when it is not attached.
     pub hooks: BTreeMap<Hook, Option<String>>,
     /// Hook to the program types that would have been better and that the kernel refused, best

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use super::Sink;
 use crate::clock::Clock;
+use crate::depth::Depth;
 use crate::event::{
     Comm, Context, Direction, Hook, ListenQueue, OverflowSegment, Retransmitted, State, TcpFlags,
     Witness,
@@ -430,6 +431,7 @@ pub fn session() -> Session {
         schema: SCHEMA,
         version: "0.1.0".to_owned(),
         kernel: "6.18.5".to_owned(),
+        depth: Depth::Events,
         hooks: [
             (Hook::InetSockSetState, Some("tp_btf".to_owned())),
             (Hook::InetCskAccept, None),
