@@ -71,7 +71,9 @@ impl Correlator {
         let known = self.take(child.sk, |c| c.may_be_accepted_as(child));
         let mut connection = known.unwrap_or_else(|| {
             self.vacate(child.sk, event.mono_ns, out);
-            Connection::found(self.next_conn(), event, accept, child, losses_before)
+            let conn = self.next_conn();
+            let found = Connection::found(conn, event, accept, child, losses_before);
+            self.spare.keep(found)
         });
         if listener.is_none() {
             self.attribute(&mut connection);

@@ -64,7 +64,7 @@ impl Correlator {
         out.push(preexisting(event, found, &socket));
         let mut connection = Connection::preexisting(socket, event, found, self.losses);
         self.attribute(&mut connection);
-        self.open.insert(found.sk, connection);
+        self.open.insert(found.sk, self.spare.keep(connection));
     }
 
     fn socket_found(&mut self, found: &Found, side: Option<Side>) -> Socket {

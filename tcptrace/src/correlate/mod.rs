@@ -21,6 +21,7 @@ mod request;
 mod segment;
 mod select;
 mod socket;
+mod spare;
 mod stats;
 mod tally;
 #[cfg(test)]
@@ -45,6 +46,7 @@ use segment::Segments;
 use select::Select;
 pub use select::Selection;
 use socket::{Owner, Socket};
+use spare::{Kept, Spare};
 use tally::Ended;
 use timewait::Buckets;
 
@@ -61,9 +63,10 @@ pub struct Correlator {
     losses: u64,
     /// The kernel has skipped runs of a program.
     missed: bool,
-    open: FxHashMap<Sk, Connection>,
+    open: FxHashMap<Sk, Kept>,
     /// Server connections in CLOSE that accept() may still return.
-    queued_closed: FxHashMap<Sk, Connection>,
+    queued_closed: FxHashMap<Sk, Kept>,
+    spare: Spare,
     listeners: Listeners,
     requests: Requests,
     sight: Sight,
@@ -111,6 +114,7 @@ impl Correlator {
             missed: false,
             open: FxHashMap::default(),
             queued_closed: FxHashMap::default(),
+            spare: Spare::default(),
             listeners: Listeners::default(),
             requests: Requests::default(),
             sight: Sight::default(),
@@ -213,7 +217,7 @@ impl Correlator {
     pub fn finish(&mut self, mono_ns: u64, lost: u32, out: &mut Vec<Line>) -> Totals {
         let first = out.len();
         self.note_lost(lost);
-        let mut rest: Vec<Connection> = self.open.drain().map(|(_, c)| c).collect();
+        let mut rest: Vec<Kept> = self.open.drain().map(|(_, c)| c).collect();
         rest.extend(self.queued_closed.drain().map(|(_, c)| c));
         rest.retain(|connection| !connection.untouched);
         self.end_all(rest, mono_ns, out);
@@ -313,7 +317,7 @@ impl Correlator {
                 self.descend(&mut met, origin);
             }
             self.attribute(&mut met);
-            met
+            self.spare.keep(met)
         });
         if change.newstate == State::Established && connection.is_server() {
             self.estimate_syn(&mut connection, event, change, out);
@@ -348,14 +352,14 @@ impl Correlator {
             return;
         };
         connection.peer = Some(other);
-        let is_other = |it: &&mut Connection| it.socket.conn == other.conn;
+        let is_other = |it: &&mut Kept| it.socket.conn == other.conn;
         if let Some(it) = self.open.get_mut(&other_sk).filter(is_other) {
             it.peer = Some(this);
         }
     }
 
     /// Takes the connection at a pointer out of the maps, if it is the one that is meant.
-    fn take(&mut self, sk: Sk, is_meant: impl Fn(&Connection) -> bool) -> Option<Connection> {
+    fn take(&mut self, sk: Sk, is_meant: impl Fn(&Connection) -> bool) -> Option<Kept> {
         [&mut self.open, &mut self.queued_closed]
             .into_iter()
             .find_map(|map| is_meant(map.get(&sk)?).then(|| map.remove(&sk))?)
@@ -384,7 +388,7 @@ impl Correlator {
     }
 
     /// Ends connections in the order of their numbers, which a map does not keep.
-    fn end_all(&mut self, mut all: Vec<Connection>, mono_ns: u64, out: &mut Vec<Line>) {
+    fn end_all(&mut self, mut all: Vec<Kept>, mono_ns: u64, out: &mut Vec<Line>) {
         all.sort_unstable_by_key(|c| c.socket.conn);
         for connection in all {
             self.end(connection, mono_ns, out);
@@ -404,7 +408,7 @@ impl Correlator {
     }
 
     /// Judges a connection, has it counted and writes its line.
-    fn end(&mut self, mut connection: Connection, mono_ns: u64, out: &mut Vec<Line>) {
+    fn end(&mut self, mut connection: Kept, mono_ns: u64, out: &mut Vec<Line>) {
         self.attribute(&mut connection);
         if connection.socket.state == State::SynSent {
             self.ask_after_syn(&mut connection);
@@ -415,6 +419,7 @@ impl Correlator {
         self.segments
             .unbind(&connection.socket, self.losses, &mut line);
         self.connection_ended(&connection);
+        self.spare.give_back(connection);
         out.push(Line::Connection(line));
     }
 }

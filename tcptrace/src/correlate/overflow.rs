@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 use super::Correlator;
 use super::connection::Connection;
 use super::half_open::HalfOpen;
+use super::spare::Kept;
 use crate::duration::Human;
 use crate::event::{self, Event, ListenQueue, OverflowSegment, Request, Tuple};
 use crate::fields::{self, Line, Side};
@@ -278,7 +279,7 @@ impl Correlator {
         let is_ack = overflow.segment == OverflowSegment::Ack;
         let waiting = self.peers.waiting_for(overflow.netns, &overflow.tuple);
         let (sk, peer) = waiting.filter(|_| is_ack)?;
-        let is_it = |it: &&mut Connection| it.socket.conn == peer.conn;
+        let is_it = |it: &&mut Kept| it.socket.conn == peer.conn;
         let client = self.open.get_mut(&sk).filter(is_it)?;
         let refused = &mut client.handshake.refused;
         refused.note(event.mono_ns, overflow, listener);

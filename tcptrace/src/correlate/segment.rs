@@ -8,9 +8,10 @@ use std::net::SocketAddr;
 use rustc_hash::FxHashMap;
 
 use super::Correlator;
-use super::connection::{Connection, birth};
+use super::connection::birth;
 use super::half_open::HalfOpen;
 use super::socket::Socket;
+use super::spare::Kept;
 use crate::event::{Direction, Event, Kind, RequestStep, Segment, Sk, State, TcpFlags, Tuple};
 use crate::fields::{self, Line, Side, Source, Subject};
 
@@ -467,7 +468,7 @@ fn begins(mono_ns: u64, segment: &Segment, later: &[Event]) -> bool {
 
 /// The connection at a pointer, if it is the one that is meant.
 fn living(
-    maps: [&mut FxHashMap<Sk, Connection>; 2],
+    maps: [&mut FxHashMap<Sk, Kept>; 2],
     sk: Sk,
     is_meant: impl Fn(&Socket) -> bool,
 ) -> Option<&mut Socket> {
