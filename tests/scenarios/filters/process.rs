@@ -13,7 +13,9 @@ fn a_worker_gets_the_whole_story_of_what_it_accepts() {
     let port = lab.port();
     let listener = listen(port);
     let mut acceptors = [Acceptor::start(&listener), Acceptor::start(&listener)];
-    let [wanted, _] = acceptors.each_ref().map(Acceptor::pid);
+    // Not the first to accept: who that is may be taken for the owner of a listener that is older
+    // than the trace, and what a presumed owner will probably accept is shown.
+    let [_, wanted] = acceptors.each_ref().map(Acceptor::pid);
     let tracer = lab.trace_with(&["--pid", &wanted.to_string()]);
     let mut took = [vec![], vec![]];
     for _ in 0..ROUNDS {
@@ -40,8 +42,8 @@ fn a_worker_gets_the_whole_story_of_what_it_accepts() {
         shown.push(server.num("rport") as u16);
     }
     shown.sort();
-    took[0].sort();
-    assert_eq!(shown, took[0]);
+    took[1].sort();
+    assert_eq!(shown, took[1]);
     assert!(trace.connections("client").is_empty());
     assert_eq!(trace.accepts().len(), ROUNDS);
     trace.listener_summary(port).shows(&[
