@@ -25,6 +25,7 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::depth::Depth;
 use crate::event::{Comm, Context, ListenQueue, OverflowSegment, State, Witness};
 pub use segment::Segment;
 pub use trace::{HookCount, ListenerSummary, Lost, Refusal, Session, Summary, Why};

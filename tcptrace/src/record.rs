@@ -111,8 +111,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::depth::Depth;
     use crate::event::{Comm, Task};
+    use crate::fields::Depth;
     use crate::fields::Session;
     use crate::story::Selection;
     use crate::story::{End, Import};

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 
 use super::Sink;
 use crate::clock::Clock;
-use crate::depth::Depth;
 use crate::event::{
     Comm, Context, Direction, Hook, ListenQueue, OverflowSegment, Retransmitted, State, TcpFlags,
     Witness,
