@@ -68,7 +68,7 @@ const PARTS: &[Part] = &[
     },
     Part {
         paths: &["tcptrace/src/event.rs", "tcptrace/src/fields.rs"],
-        may: Own::Only(&["errno", "event"]),
+        may: Own::Only(&["depth", "errno", "event"]),
         never: &[ABI, AYA, TOKIO, IO, CLOCKS],
     },
     Part {
