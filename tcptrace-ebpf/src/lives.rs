@@ -10,6 +10,8 @@
 //! CPUs, each notes itself first and then looks for the other, so that one of them sees both; and
 //! who tells of a life is whoever removes it from `LIVES`.
 
+use core::sync::atomic::{Ordering, compiler_fence};
+
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
 use tcptrace_ebpf::abi::{
     Accept, Addrs6, Header, Life, STEPS, SetState, Stats, depth, hook, kind, section, state_flag,
@@ -109,6 +111,7 @@ pub fn close(change: &SetState, ends: Addrs6, stats: Stats) -> bool {
     if change.sections & section::TASK != 0 {
         closed.task = current_task();
     }
+    compiler_fence(Ordering::SeqCst);
     life.is_closed = 1;
     if tallies::wanted() {
         tallies::closed(life);
@@ -131,8 +134,9 @@ pub fn accepted(accept: &Accept, listener: [u8; 16]) -> bool {
     let Some(life) = LIVES.get_ptr_mut(accept.sk) else {
         return false;
     };
-    // SAFETY: a value of the map, which stays there: whoever closes it waits for this. The softirq
-    // that may be changing it on another CPU leaves these members alone.
+    // SAFETY: a value of the map. It stays there: a socket that no process has yet is left in the
+    // map when it closes, until this. The softirq that may be changing it on another CPU leaves
+    // these members alone.
     let life = unsafe { &mut *life };
     let now_ns = unsafe { bpf_ktime_get_ns() };
     life.accept = *accept;
@@ -141,6 +145,7 @@ pub fn accepted(accept: &Accept, listener: [u8; 16]) -> bool {
     if tallies::wanted() {
         tallies::accepted(life, accept.called_ns, now_ns);
     }
+    compiler_fence(Ordering::SeqCst);
     life.accepted_ns = now_ns;
     fence(life);
     // SAFETY: as above.
@@ -150,11 +155,14 @@ pub fn accepted(accept: &Accept, listener: [u8; 16]) -> bool {
     true
 }
 
+/// What stands before it is visible to other CPUs before what stands after it is read.
 #[inline(always)]
 fn fence(life: &mut Life) {
+    compiler_fence(Ordering::SeqCst);
     // An atomic addition: on x86-64 nothing passes it.
     // SAFETY: a member of a value of the map.
     unsafe { maps::increment(&raw mut life.fence) };
+    compiler_fence(Ordering::SeqCst);
 }
 
 /// Removes a life and tells of it, unless another CPU does so or it is counted.

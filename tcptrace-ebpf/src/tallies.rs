@@ -4,6 +4,7 @@
 //! accept() returned later, the time of whose call is known; and a client's that ended without an
 //! error. All others are lives, and the loader judges them as at the other depths.
 
+use aya_ebpf::bindings::BPF_NOEXIST;
 use tcptrace_ebpf::abi::{Distribution, Life, Tally, TallyKey, bucket, depth, hook};
 
 use crate::maps::{self, NO_TALLY, TALLIES, count};
@@ -84,7 +85,8 @@ fn tally(key: &TallyKey) -> Option<&'static mut Tally> {
     let tally = match TALLIES.get_ptr_mut(key) {
         Some(tally) => tally,
         None => {
-            TALLIES.insert(key, NO_TALLY.get(0)?, 0).ok()?;
+            // Not over one that a program on top of this one has begun meanwhile.
+            let _ = TALLIES.insert(key, NO_TALLY.get(0)?, BPF_NOEXIST.into());
             TALLIES.get_ptr_mut(key)?
         }
     };

@@ -183,7 +183,6 @@ pub enum HalfOpenEnd {
     ListenerClosed,
 }
 
-/// Common to `transition`, `accept` and `connection`: which socket, and whose.
 /// Common to `transition`, `accept`, `segment` and `connection`: which socket, and whose.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Subject {
