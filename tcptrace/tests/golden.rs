@@ -11,10 +11,8 @@ use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use tcptrace::clock::Clock;
 use tcptrace::event::State;
-use tcptrace::record::Recording;
-use tcptrace::replay::replay;
+use tcptrace::replay::Recorded;
 use tcptrace::sink::text::{Style, Zone};
 use tcptrace::sink::{Json, Sink, Text};
 use tcptrace::story::Input;
@@ -54,9 +52,8 @@ fn recordings() -> Vec<PathBuf> {
 fn told(path: &Path) -> (String, String) {
     let file = BufReader::new(fs::File::open(path).unwrap());
     let name = path.display();
-    let (begin, recording) =
-        Recording::open(file).unwrap_or_else(|error| panic!("{name}: {error}"));
-    let clock = Clock::with_offset(begin.clock_offset_ns);
+    let recorded = Recorded::new(Box::new(file)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let clock = recorded.clock();
     let style = Style {
         color: false,
         verbose: true,
@@ -68,7 +65,8 @@ fn told(path: &Path) -> (String, String) {
         Box::new(Text::new(Box::new(text.clone()), clock, style)),
         Box::new(Json::new(Box::new(json.clone()), clock)),
     ];
-    replay(begin, recording, &mut sinks).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let done = recorded.tell(&mut sinks);
+    done.unwrap_or_else(|error| panic!("{name}: {error}"));
     (text.text(), json.text())
 }
 
