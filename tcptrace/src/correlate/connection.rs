@@ -172,6 +172,7 @@ impl Connection {
             && self.socket.may_be(&child.tuple)
     }
 
+    #[inline]
     pub fn transition(&mut self, event: &Event, change: &SetState) -> Transition {
         use State::*;
         let backlog = || Backlog {

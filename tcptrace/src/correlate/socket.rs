@@ -90,6 +90,7 @@ impl Socket {
     }
 
     /// Enters `change.newstate`, and tells so in a line.
+    #[inline]
     pub fn transition(&mut self, event: &Event, change: &SetState) -> Transition {
         self.learn(&change.tuple, change.cookie);
         self.uid = Some(change.uid);

@@ -35,6 +35,9 @@ impl Correlator {
     /// Sends the lines from `first` on through the selection, and counts those that are left.
     pub(super) fn settle(&mut self, first: usize, lines: &mut Vec<Line>) {
         self.select.sift(first, lines);
+        if self.ended.is_empty() {
+            return;
+        }
         let mut all = std::mem::take(&mut self.ended);
         let mut ended = all.drain(..);
         for line in &lines[first..] {

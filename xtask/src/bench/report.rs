@@ -190,13 +190,15 @@ impl Report {
             }
             Limit::Attach(limit) => ("attach ms", limit, cost(|it| it.attach_ms), 0, false),
             Limit::AtRest(limit) => ("MiB at rest", limit, cost(|it| it.rest_mib), 1, false),
+            Limit::Peak(limit) => ("MiB at most", limit, cost(|it| it.peak_mib), 1, false),
+            Limit::Shown(limit) => ("ms to the screen", limit, cost(|it| it.shown_ms), 1, false),
         };
         let measured = measured?;
         let met = match goal.limit {
             Limit::Share(_) => measured.median >= limit,
             // A single loss is one too many, whatever the other rounds were like.
-            Limit::Lost(_) => measured.max <= limit,
-            Limit::Attach(_) | Limit::AtRest(_) => measured.median <= limit,
+            Limit::Lost(_) | Limit::Peak(_) => measured.max <= limit,
+            Limit::Attach(_) | Limit::AtRest(_) | Limit::Shown(_) => measured.median <= limit,
         };
         Some(vec![
             format!("{row}: {what}"),
@@ -235,6 +237,7 @@ mod tests {
     fn run(round: usize, row: &'static str, rate: f64, share: f64) -> Run {
         let cost = Cost {
             attach_ms: Some(120.0),
+            shown_ms: None,
             cpu_s: 1.5,
             rest_mib: Some(25.0),
             peak_mib: Some(40.0),

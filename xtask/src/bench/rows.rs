@@ -86,6 +86,8 @@ pub enum Watcher {
 pub enum Screen {
     File,
     Terminal,
+    /// A terminal that shows nothing while the load is on, as after Ctrl-S.
+    Stopped,
 }
 
 const ALL: &[Load] = &[Load::Connections, Load::Mix, Load::Syscalls, Load::Traffic];
@@ -112,6 +114,14 @@ pub const ROWS: &[Row] = &[
         watcher: Watcher::Tcptrace {
             args: &[],
             screen: Screen::Terminal,
+        },
+        loads: STORM,
+    },
+    Row {
+        name: "reader stopped",
+        watcher: Watcher::Tcptrace {
+            args: &[],
+            screen: Screen::Stopped,
         },
         loads: STORM,
     },
@@ -218,6 +228,10 @@ pub enum Limit {
     Attach(f64),
     /// Resident memory before the load begins, in MiB, at most.
     AtRest(f64),
+    /// Resident memory at its highest, in MiB, at most.
+    Peak(f64),
+    /// From connect() to the first line about it on the terminal, in milliseconds, at most.
+    Shown(f64),
 }
 
 const fn goal(row: &'static str, limit: Limit) -> Goal {
@@ -240,6 +254,9 @@ pub const GOALS: &[Goal] = &[
     goal("depth histogram", Limit::Lost(0.0)),
     goal("json", Limit::Attach(150.0)),
     goal("json", Limit::AtRest(20.0)),
+    goal("terminal", Limit::Shown(50.0)),
+    // However long it lasts: no more waits than has room.
+    goal("reader stopped", Limit::Peak(160.0)),
 ];
 
 #[cfg(test)]

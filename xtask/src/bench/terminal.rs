@@ -1,11 +1,15 @@
-//! A terminal that scrolls as fast as it is written to, and keeps its last page.
+//! A terminal that scrolls as fast as it is written to, or not at all, and keeps its last page.
 
 use std::{
     fs::File,
     io::Read as _,
     os::fd::OwnedFd,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -17,12 +21,14 @@ const PAGE: usize = 64 << 10;
 /// The terminal's own side.
 pub struct Terminal {
     shown: Arc<Mutex<Shown>>,
+    /// Ctrl-S was pressed.
+    stopped: Arc<AtomicBool>,
     reader: thread::JoinHandle<()>,
 }
 
 #[derive(Default)]
 struct Shown {
-    any: bool,
+    bytes: usize,
     last: Vec<u8>,
 }
 
@@ -37,15 +43,28 @@ impl Terminal {
         };
         let pair = openpty(Some(&size), None).context("cannot open a terminal")?;
         let shown = Arc::<Mutex<Shown>>::default();
+        let stopped = Arc::<AtomicBool>::default();
         let reader = {
-            let (shown, master) = (shown.clone(), File::from(pair.master));
-            thread::spawn(move || read(master, &shown))
+            let (shown, stopped) = (shown.clone(), stopped.clone());
+            let master = File::from(pair.master);
+            thread::spawn(move || read(master, &shown, &stopped))
         };
-        Ok((Terminal { shown, reader }, pair.slave))
+        let terminal = Terminal {
+            shown,
+            stopped,
+            reader,
+        };
+        Ok((terminal, pair.slave))
     }
 
-    pub fn shows_something(&self) -> bool {
-        self.lock().any
+    /// How much it has shown so far.
+    pub fn bytes(&self) -> usize {
+        self.lock().bytes
+    }
+
+    /// Stops it, as Ctrl-S does, or has it go on.
+    pub fn stop(&self, stopped: bool) {
+        self.stopped.store(stopped, Ordering::Relaxed);
     }
 
     /// The last page, when the last program that writes to it has ended.
@@ -61,14 +80,18 @@ impl Terminal {
     }
 }
 
-fn read(mut master: File, shown: &Mutex<Shown>) {
+fn read(mut master: File, shown: &Mutex<Shown>, stopped: &AtomicBool) {
     let mut bytes = vec![0; PAGE];
     // EIO when nobody has the other side open any more.
     while let Ok(n @ 1..) = master.read(&mut bytes) {
         let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
-        shown.any = true;
+        shown.bytes += n;
         shown.last.extend_from_slice(&bytes[..n]);
         let old = shown.last.len().saturating_sub(PAGE);
         shown.last.drain(..old);
+        drop(shown);
+        while stopped.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io,
+    net::{Ipv4Addr, TcpListener, TcpStream},
     os::unix::{fs::FileExt as _, process::CommandExt as _},
     path::Path,
     process::{Child, Command, Stdio},
@@ -37,6 +38,9 @@ const TAIL: u64 = 256 << 10;
 pub struct Cost {
     /// From the start of the process to its first line, in milliseconds; null for a peer.
     pub attach_ms: Option<f64>,
+    /// From a connect() to what a terminal shows of it, without load, in milliseconds; null without
+    /// a terminal.
+    pub shown_ms: Option<f64>,
     /// CPU time of the process from the beginning of the load to its end, in seconds; the programs
     /// in the kernel run on the load's own time.
     pub cpu_s: f64,
@@ -58,6 +62,7 @@ pub struct Running {
     messages: File,
     is_peer: bool,
     attach_ms: Option<f64>,
+    shown_ms: Option<f64>,
     rest_mib: Option<f64>,
     /// CPU seconds before the load.
     cpu_before_s: f64,
@@ -85,7 +90,7 @@ impl Running {
                 command.stdout(file.try_clone()?);
                 Output::File(file)
             }
-            Screen::Terminal => {
+            Screen::Terminal | Screen::Stopped => {
                 let (terminal, slave) = Terminal::open()?;
                 command.stdout(slave);
                 Output::Terminal(terminal)
@@ -101,6 +106,7 @@ impl Running {
             messages,
             is_peer,
             attach_ms: None,
+            shown_ms: None,
             rest_mib: None,
             cpu_before_s: 0.0,
         };
@@ -109,6 +115,10 @@ impl Running {
         running.wait_until_attached(began)?;
         // What attaching has stirred up settles.
         thread::sleep(QUIET);
+        running.shown_ms = running.connect_and_see()?;
+        if let Output::Terminal(terminal) = &running.output {
+            terminal.stop(screen == Screen::Stopped);
+        }
         running.rest_mib = running.memory("VmRSS");
         running.cpu_before_s = cpu_seconds(running.child.id()).unwrap_or(0.0);
         Ok(running)
@@ -144,13 +154,36 @@ impl Running {
     fn says_something(&self) -> Result<bool> {
         Ok(match &self.output {
             Output::File(file) => file.metadata()?.len() > 0,
-            Output::Terminal(terminal) => terminal.shows_something(),
+            Output::Terminal(terminal) => terminal.bytes() > 0,
         })
+    }
+
+    /// How long it takes until the terminal shows a connection, in milliseconds.
+    fn connect_and_see(&self) -> Result<Option<f64>> {
+        let Output::Terminal(terminal) = &self.output else {
+            return Ok(None);
+        };
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        // That one listens is shown as well.
+        thread::sleep(QUIET);
+        let before = terminal.bytes();
+        let began = Instant::now();
+        let _client = TcpStream::connect(listener.local_addr()?)?;
+        while terminal.bytes() == before {
+            if began.elapsed() > PATIENCE {
+                bail!("it does not show a connection");
+            }
+            thread::sleep(Duration::from_micros(100));
+        }
+        Ok(Some(began.elapsed().as_secs_f64() * 1e3))
     }
 
     /// Ends it as Ctrl-C does, and gives what it has cost.
     pub fn stop(mut self) -> Result<Cost> {
         let peak_mib = self.memory("VmHWM");
+        if let Output::Terminal(terminal) = &self.output {
+            terminal.stop(false);
+        }
         kill(Pid::from_raw(self.child.id() as i32), Signal::SIGINT)?;
         let cpu_s = self.reap()?;
         let messages = Balance::of_messages(&tail(&self.messages)?);
@@ -164,6 +197,7 @@ impl Running {
         };
         Ok(Cost {
             attach_ms: self.attach_ms,
+            shown_ms: self.shown_ms,
             cpu_s: (cpu_s - self.cpu_before_s).max(0.0),
             rest_mib: self.rest_mib,
             peak_mib,
