@@ -1,5 +1,6 @@
 //! The command line.
 
+mod explain;
 mod filters;
 
 use std::ffi::OsString;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use explain::{Explain, Story};
 pub use filters::Filters;
 
 use crate::capture::Request;
@@ -42,7 +44,7 @@ Exit codes:
     before_help = EXAMPLES,
     after_help = EXIT_CODES,
     args_conflicts_with_subcommands = true,
-    override_usage = "tcptrace [OPTIONS] [-- COMMAND...]\n       tcptrace demo|doctor [OPTIONS]"
+    override_usage = "tcptrace [OPTIONS] [-- COMMAND...]\n       tcptrace demo|doctor|explain [OPTIONS]"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -59,6 +61,8 @@ pub enum Task {
     /// Show what this kernel offers, which carrier each hook gets, what cannot be said, and what
     /// it costs
     Doctor(Doctor),
+    /// Tell the story of each connection of a recorded trace, and draw its sequence diagram
+    Explain(Explain),
     /// Write the trace that --write-events has recorded, for tests
     #[command(hide = true)]
     Replay(Replay),

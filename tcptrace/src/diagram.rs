@@ -9,6 +9,10 @@
 
 mod build;
 mod collect;
+pub mod mermaid;
+mod rows;
+pub mod text;
+pub mod words;
 
 use std::net::IpAddr;
 

@@ -18,6 +18,7 @@ pub mod duration;
 pub mod errno;
 pub mod event;
 pub mod exit;
+pub mod explain;
 pub mod fields;
 pub mod filter;
 pub mod order;

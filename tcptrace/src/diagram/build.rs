@@ -219,7 +219,8 @@ impl Builder {
             self.push(at, What::Call(call));
         }
         if let Some(kind) = received_before(x)
-            && !(kind == Kind::Ack && self.has_come(place, kind))
+            // Two changes of state may follow from one segment.
+            && !self.has_come(place, kind)
         {
             self.receives(place, at, kind);
         }
@@ -232,6 +233,8 @@ impl Builder {
                 }
                 self.mark(place, at, MarkKind::SocketFreed { bucket });
             }
+            // Multipath TCP sets the state that there is.
+            _ if x.oldstate == x.newstate => {}
             _ => {
                 self.leave(place, at);
                 self.enter(place, at, x.newstate, true, Some(x));
@@ -378,18 +381,21 @@ impl Builder {
         self.mark(place, x.mono_ns, MarkKind::Reset(x.clone()));
     }
 
-    /// The change of state that sends it may have told already.
+    /// The change of state that sends it has told already, and its arrival may have come between.
     fn sends_reset(&mut self, place: Place, x: &Reset) {
-        let arrow = match self.unanswered(place, Kind::Rst) {
-            Some(known) if known.evidence == Evidence::Inferred => Some(known),
-            _ => {
-                self.sends(place, x.mono_ns, Kind::Rst, Evidence::Seen);
-                self.unanswered(place, Kind::Rst)
-            }
+        let inferred = |it: &Arrow| {
+            it.from == place && it.kind == Kind::Rst && it.evidence == Evidence::Inferred
         };
-        if let Some(arrow) = arrow {
+        let mut known = self.items.iter().rposition(|item| match &item.what {
+            What::Arrow(it) => inferred(it) && it.sent_ns.is_some(),
+            _ => false,
+        });
+        if known.is_none() {
+            known = Some(self.items.len());
+            self.sends(place, x.mono_ns, Kind::Rst, Evidence::Seen);
+        }
+        if let Some(What::Arrow(arrow)) = known.map(|at| &mut self.items[at].what) {
             arrow.evidence = Evidence::Seen;
-            arrow.sent_ns = Some(x.mono_ns);
             arrow.reason = x.reason.clone();
         }
     }

@@ -8,17 +8,17 @@
 mod backlog;
 mod both_ends;
 mod bucket;
-mod ending;
-mod explain;
+pub(crate) mod ending;
+pub(crate) mod explain;
 mod header;
 mod histogram;
-mod paint;
+pub(crate) mod paint;
 mod preexisting;
 mod row;
 mod segment;
 mod summary;
-mod time;
-mod words;
+pub(crate) mod time;
+pub(crate) mod words;
 
 use std::fmt::Display;
 use std::io::{self, BufWriter, Write};
