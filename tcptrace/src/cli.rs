@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use explain::{Explain, Story};
+pub use explain::{Explain, Explained, Story};
 pub use filters::Filters;
 
 use crate::capture::Request;
@@ -24,7 +24,8 @@ Examples:
   tcptrace -L 80,443 --duration 1m     a server's own ports, for a minute
   tcptrace --comm nginx                what nginx listens for, accepts and connects
   tcptrace -p 80 -o json --count 10    JSON Lines, until ten connections have ended
-  tcptrace -p 7878 --explain           what each change of state means, for students
+  tcptrace -p 7878 --explain=diagram   what each change of state means, for students
+  tcptrace explain trace.jsonl         the story and the sequence diagram of each connection
   tcptrace -p 80 --depth histogram     how long handshakes and waits take, each second
   tcptrace --write trace.jsonl         a log on the screen, JSON Lines in a file
   tcptrace -- true                     everything, for as long as a command runs
@@ -106,8 +107,8 @@ pub struct Replay {
     pub verbose: bool,
 
     /// As in a trace
-    #[arg(long)]
-    pub explain: bool,
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "states")]
+    pub explain: Option<Explained>,
 }
 
 #[derive(Debug, Args)]
@@ -160,9 +161,17 @@ pub struct Trace {
     #[arg(short, long)]
     pub verbose: bool,
 
-    /// Say under each change of state what led to it and what it means
-    #[arg(long)]
-    pub explain: bool,
+    /// Say under each change of state what led to it and what it means; with =diagram, also draw
+    /// each connection when it has ended
+    #[arg(
+        long,
+        value_name = "WHAT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "states",
+        hide_possible_values = true
+    )]
+    pub explain: Option<Explained>,
 
     /// Size of the kernel's event buffer, such as 512K or 8M
     #[arg(long, value_name = "BYTES", default_value = "4M", value_parser = parse_bytes)]

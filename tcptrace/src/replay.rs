@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 use std::vec;
 
-use crate::cli::{Output as Form, Replay};
+use crate::cli::{Explained, Output as Form, Replay};
 use crate::clock::Clock;
 use crate::exit;
 use crate::fields::Line;
@@ -103,11 +103,14 @@ pub fn run(options: &Replay) -> anyhow::Result<u8> {
     let style = Style {
         color: false,
         verbose: options.verbose,
-        explain: options.explain,
+        explain: options.explain.is_some(),
         zone: Zone::Local,
     };
     let sink: Box<dyn Sink> = match options.output {
         Form::Json => Box::new(Json::new(stdout, clock)),
+        Form::Text if options.explain == Some(Explained::Diagram) => {
+            Box::new(Text::new(stdout, clock, style).with_diagrams())
+        }
         Form::Text => Box::new(Text::new(stdout, clock, style)),
     };
     match recorded.tell(&mut [sink]) {

@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::capture::owners::owners;
 use crate::capture::{Capture, Request};
-use crate::cli::{Output as Form, Trace};
+use crate::cli::{Explained, Output as Form, Trace};
 use crate::clock::{Clock, mono_now_ns};
 use crate::command::{self, Command, Running};
 use crate::correlate::Selection;
@@ -97,10 +97,14 @@ fn outputs(trace: &Trace, clock: Clock) -> anyhow::Result<Vec<Output>> {
                 let style = Style {
                     color: trace.color.on_stdout(),
                     verbose: trace.verbose,
-                    explain: trace.explain,
+                    explain: trace.explain.is_some(),
                     zone: Zone::Local,
                 };
-                Box::new(Text::new(stdout, clock, style))
+                let text = Text::new(stdout, clock, style);
+                Box::new(match trace.explain {
+                    Some(Explained::Diagram) => text.with_diagrams(),
+                    _ => text,
+                })
             }
         },
     }];

@@ -35,3 +35,12 @@ pub enum Story {
     /// A Mermaid sequenceDiagram, as Markdown pages show it
     Mermaid,
 }
+
+/// What `--explain` adds to the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Explained {
+    /// A sentence under each change of state
+    States,
+    /// The same, and a sequence diagram at the end of each connection
+    Diagram,
+}

@@ -8,6 +8,7 @@
 mod backlog;
 mod both_ends;
 mod bucket;
+mod diagrams;
 pub(crate) mod ending;
 pub(crate) mod explain;
 mod header;
@@ -25,6 +26,7 @@ use std::io::{self, BufWriter, Write};
 
 use rustc_hash::FxHashMap;
 
+use self::diagrams::Diagrams;
 use self::ending::ending;
 use self::paint::{ALARM, DIM, PLAIN, STRONG};
 use self::row::Row;
@@ -72,6 +74,7 @@ pub struct Text {
     /// The verdicts told at accept() for connections that have not ended, which are told only
     /// once. `conn` to verdict.
     told: FxHashMap<u64, Verdict>,
+    diagrams: Option<Diagrams>,
 }
 
 impl Text {
@@ -83,6 +86,7 @@ impl Text {
             time_of_day: TimeOfDay::new(style.zone),
             row: Row::new(style.color),
             told: FxHashMap::default(),
+            diagrams: None,
         }
     }
 
@@ -306,8 +310,8 @@ impl Text {
     }
 }
 
-impl Sink for Text {
-    fn line(&mut self, line: &Line) -> io::Result<()> {
+impl Text {
+    fn tell(&mut self, line: &Line) -> io::Result<()> {
         match line {
             Line::Session(x) => header::write(&mut self.row, &mut self.out, x, self.style.zone),
             Line::Preexisting(x) => self.preexisting(x),
@@ -324,6 +328,16 @@ impl Sink for Text {
             Line::Histogram(x) => self.histogram(x),
             Line::Lost(x) => self.lost(x),
             Line::Summary(x) => summary::write(&mut self.row, &mut self.out, x),
+        }
+    }
+}
+
+impl Sink for Text {
+    fn line(&mut self, line: &Line) -> io::Result<()> {
+        self.tell(line)?;
+        match &mut self.diagrams {
+            Some(diagrams) => diagrams.line(line, &mut self.out),
+            None => Ok(()),
         }
     }
 
