@@ -90,7 +90,7 @@ pub struct Doctor {
         default_value = "text",
         requires = "stats"
     )]
-    pub output: Output,
+    pub output: Report,
 }
 
 #[derive(Debug, Args)]
@@ -207,6 +207,19 @@ pub enum Output {
     Text,
     /// JSON Lines
     Json,
+    /// Trace events for ui.perfetto.dev and chrome://tracing
+    Chrome,
+    /// The segments as packets, for Wireshark; implies --segments
+    Pcapng,
+}
+
+/// What `doctor --stats` writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Report {
+    /// A table for people
+    Text,
+    /// One JSON object
+    Json,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -240,7 +253,13 @@ impl Cli {
             eprintln!("tcptrace: {}; see tcptrace --help", one_line(&error));
             crate::exit::USAGE
         })?;
-        match cli.trace.contradiction() {
+        let form = match &cli.task {
+            None => Some(cli.trace.output),
+            Some(Task::Replay(options)) => Some(options.output),
+            Some(_) => None,
+        };
+        let refused = form.and_then(Output::refusal);
+        match cli.trace.contradiction().or(refused) {
             None => Ok(cli),
             Some(what) => {
                 eprintln!("tcptrace: {what}");
@@ -265,7 +284,7 @@ impl Trace {
             traced_only: false,
             ..self.filters.selection()
         };
-        if self.segments && self.depth != Depth::Events {
+        if self.shows_segments() && self.depth != Depth::Events {
             Some("--segments shows what happens as it happens: use it with --depth events")
         } else if self.depth == Depth::Histogram && by_owner != Selection::default() {
             Some(
@@ -277,6 +296,11 @@ impl Trace {
         }
     }
 
+    /// --segments, which packets are made from.
+    fn shows_segments(&self) -> bool {
+        self.segments || self.output == Output::Pcapng
+    }
+
     pub fn request(&self) -> Request {
         Request {
             filter: self.filters.filter(),
@@ -284,9 +308,19 @@ impl Trace {
             calls: self.calls,
             mode: self.attach.mode(),
             state_carrier: self.state_carrier.clone(),
-            segments: self.segments,
+            segments: self.shows_segments(),
             depth: self.depth,
         }
+    }
+}
+
+impl Output {
+    /// Why it cannot go to where stdout goes, and what to do.
+    fn refusal(self) -> Option<&'static str> {
+        let binary = self == Output::Pcapng;
+        (binary && std::io::stdout().is_terminal()).then_some(
+            "-o pcapng is binary, and this is a terminal: send it to a file, or to wireshark -k -i -",
+        )
     }
 }
 

@@ -11,7 +11,7 @@ use crate::exit;
 use crate::fields::Line;
 use crate::record::{Damaged, Recording};
 use crate::sink::text::{Style, Zone};
-use crate::sink::{Json, Sink, Text};
+use crate::sink::{Chrome, Json, Pcapng, Sink, Text};
 use crate::story::{Input, Story};
 
 /// Why a replay has stopped before its end.
@@ -108,6 +108,8 @@ pub fn run(options: &Replay) -> anyhow::Result<u8> {
     };
     let sink: Box<dyn Sink> = match options.output {
         Form::Json => Box::new(Json::new(stdout, clock)),
+        Form::Chrome => Box::new(Chrome::new(stdout)),
+        Form::Pcapng => Box::new(Pcapng::new(stdout, clock)),
         Form::Text if options.explain == Some(Explained::Diagram) => {
             Box::new(Text::new(stdout, clock, style).with_diagrams())
         }
@@ -117,6 +119,11 @@ pub fn run(options: &Replay) -> anyhow::Result<u8> {
         Ok(()) => Ok(exit::DONE),
         // Whoever reads has seen enough: that is success.
         Err(Stopped::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(exit::DONE),
+        // The recording lacks what this form is made from.
+        Err(Stopped::Output(error)) if error.kind() == io::ErrorKind::InvalidInput => {
+            eprintln!("tcptrace: {}: {error}", options.events.display());
+            Ok(exit::USAGE)
+        }
         Err(Stopped::Output(error)) => Err(error.into()),
         Err(Stopped::Damaged(error)) => {
             let file = options.events.display();

@@ -28,7 +28,7 @@ use crate::filter::Filter;
 use crate::pipeline::{self, Feedback, Message, Outcome, Output, Tape};
 use crate::record::Recorder;
 use crate::sink::text::{Style, Zone};
-use crate::sink::{Json, Text};
+use crate::sink::{Chrome, Json, Pcapng, Text};
 use crate::story::{Begin, Import};
 
 /// How often the loss counters are looked at.
@@ -93,6 +93,8 @@ fn outputs(trace: &Trace, clock: Clock) -> anyhow::Result<Vec<Output>> {
         name: "standard output".into(),
         sink: match trace.output {
             Form::Json => Box::new(Json::new(stdout, clock)),
+            Form::Chrome => Box::new(Chrome::new(stdout)),
+            Form::Pcapng => Box::new(Pcapng::new(stdout, clock)),
             Form::Text => {
                 let style = Style {
                     color: trace.color.on_stdout(),

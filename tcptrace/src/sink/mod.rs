@@ -1,6 +1,8 @@
 //! Where lines go: one small file a format, behind one trait.
 
+pub mod chrome;
 pub mod json;
+pub mod pcapng;
 pub mod schema;
 pub mod text;
 
@@ -11,7 +13,9 @@ use std::io;
 
 use crate::fields::Line;
 
+pub use chrome::Chrome;
 pub use json::Json;
+pub use pcapng::Pcapng;
 pub use text::Text;
 
 /// Writes lines in one format.
