@@ -20,7 +20,7 @@ use self::block::Blocks;
 use super::Sink;
 use crate::clock::Clock;
 use crate::event::{Direction, Hook};
-use crate::fields::{Line, Segment, Session, Side, Verdict};
+use crate::fields::{Line, Segment, Session, Side, Subject, Verdict};
 
 /// How long a packet waits for its verdict, in nanoseconds of the trace's time.
 const HOLD_NS: u64 = 1_000_000_000;
@@ -29,11 +29,17 @@ const MOST_HELD: usize = 4096;
 /// Connections whose verdict is remembered, for what still comes of them.
 const MOST_VERDICTS: usize = 65_536;
 
+/// A packet, and whose it is: of its sender, or of its receiver where that alone is traced.
+struct Held {
+    segment: Segment,
+    whose: Subject,
+}
+
 /// Writes packets.
 pub struct Pcapng {
     blocks: Blocks<BufWriter<Box<dyn Write + Send>>>,
     clock: Clock,
-    held: VecDeque<Segment>,
+    held: VecDeque<Held>,
     /// Segments that were sent, the latest of them: their arrival is no packet of its own.
     sent: VecDeque<Segment>,
     /// `conn` to the verdict on it in a sentence.
@@ -78,13 +84,26 @@ impl Pcapng {
             Direction::Received => {
                 // The latest that has not come yet: an earlier one may have been lost.
                 let same = self.sent.iter().rposition(|sent| is_same(sent, x));
-                if let Some(same) = same {
-                    self.sent.remove(same);
+                if let Some(sent) = same.and_then(|at| self.sent.remove(at)) {
+                    self.arrived(&sent, x);
                     return;
                 }
             }
         }
-        self.held.push_back(x.clone());
+        self.held.push_back(Held {
+            segment: x.clone(),
+            whose: x.subject.clone(),
+        });
+    }
+
+    /// A server's end may have its number later than its SYN-ACK; the client's has it.
+    fn arrived(&mut self, sent: &Segment, came: &Segment) {
+        let held = self.held.iter_mut().rev().find(|it| it.segment == *sent);
+        if let Some(held) = held
+            && held.whose.conn.is_none()
+        {
+            held.whose = came.subject.clone();
+        }
     }
 
     /// The later line has the last word.
@@ -104,22 +123,23 @@ impl Pcapng {
     /// Writes what has waited long enough, in order.
     fn release(&mut self, now_ns: u64) -> io::Result<()> {
         while let Some(next) = self.held.front() {
-            let known = match next.subject.conn {
+            let known = match next.whose.conn {
                 Some(conn) => self.verdicts.contains_key(&conn),
-                None => true,
+                // Its arrival may tell, within the time.
+                None => false,
             };
-            let old = now_ns.saturating_sub(next.mono_ns) >= HOLD_NS;
+            let old = now_ns.saturating_sub(next.segment.mono_ns) >= HOLD_NS;
             if !known && !old && self.held.len() <= MOST_HELD {
                 break;
             }
-            if let Some(segment) = self.held.pop_front() {
-                self.write(&segment)?;
+            if let Some(held) = self.held.pop_front() {
+                self.write(&held)?;
             }
         }
         Ok(())
     }
 
-    fn write(&mut self, x: &Segment) -> io::Result<()> {
+    fn write(&mut self, Held { segment: x, whose }: &Held) -> io::Result<()> {
         let device = (x.subject.netns, x.ifindex);
         let interface = match self.interfaces.get(&device) {
             Some(&known) => known,
@@ -136,7 +156,7 @@ impl Pcapng {
             return Ok(());
         };
         let length = headers.len() as u32 + x.len;
-        let comment = self.comment(x);
+        let comment = self.comment(whose);
         self.blocks.packet(
             interface,
             self.clock.wall_ns(x.mono_ns),
@@ -148,15 +168,15 @@ impl Pcapng {
     }
 
     /// `tcptrace #3 server, nc[4711]; queued: the kernel finished …`
-    fn comment(&self, x: &Segment) -> Option<String> {
-        let conn = x.subject.conn?;
-        let side = match x.subject.side {
+    fn comment(&self, x: &Subject) -> Option<String> {
+        let conn = x.conn?;
+        let side = match x.side {
             Some(Side::Client) => " client",
             Some(Side::Server) => " server",
             Some(Side::Listener) | None => "",
         };
         let mut text = format!("tcptrace #{conn}{side}");
-        if let (Some(comm), Some(pid)) = (x.subject.comm, x.subject.pid) {
+        if let (Some(comm), Some(pid)) = (x.comm, x.pid) {
             text.push_str(&format!(", {comm}[{pid}]"));
         }
         if let Some(verdict) = self.verdicts.get(&conn) {
