@@ -321,6 +321,3 @@ impl From<OverflowSegment> for Kind {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

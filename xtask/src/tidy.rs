@@ -92,8 +92,14 @@ const PARTS: &[Part] = &[
         never: &[ABI, AYA, TOKIO, IO, CLOCKS, LOG, &["libc"], RANDOM_ORDER],
     },
     Part {
+        // Drawn from lines alone, so that a page, a log and an export can show the same.
+        paths: &["tcptrace/src/diagram.rs", "tcptrace/src/diagram/"],
+        may: Own::Only(&["depth", "duration", "event", "fields"]),
+        never: &[ABI, AYA, TOKIO, IO, CLOCKS, LOG, &["libc"], RANDOM_ORDER],
+    },
+    Part {
         paths: &["tcptrace/src/sink/"],
-        may: Own::Only(&["clock", "duration", "errno", "event", "fields"]),
+        may: Own::Only(&["clock", "diagram", "duration", "errno", "event", "fields"]),
         never: &[ABI, AYA, TOKIO, CLOCKS, LOG],
     },
     Part {
