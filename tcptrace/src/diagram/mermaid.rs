@@ -80,12 +80,7 @@ impl Mermaid<'_> {
     }
 
     fn moment(&mut self, at_ns: u64, moment: &Moment) {
-        let apart = Human(at_ns.abs_diff(self.diagram.zero_ns));
-        let time = match at_ns.cmp(&self.diagram.zero_ns) {
-            std::cmp::Ordering::Less => format!("−{apart}"),
-            std::cmp::Ordering::Equal => "0".to_owned(),
-            std::cmp::Ordering::Greater => format!("+{apart}"),
-        };
+        let time = words::offset(self.diagram, at_ns);
         match moment {
             Moment::State(span) => {
                 let (_, kernel) = lanes(span.place);

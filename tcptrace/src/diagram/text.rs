@@ -139,13 +139,7 @@ impl Drawing<'_> {
     }
 
     fn time(&mut self, at_ns: u64) {
-        let zero = self.diagram.zero_ns;
-        let apart = Human(at_ns.abs_diff(zero));
-        let text = match at_ns.cmp(&zero) {
-            std::cmp::Ordering::Less => format!("−{apart}"),
-            std::cmp::Ordering::Equal => "0".to_owned(),
-            std::cmp::Ordering::Greater => format!("+{apart}"),
-        };
+        let text = words::offset(self.diagram, at_ns);
         if self.last_time.as_ref() != Some(&text) {
             self.canvas.right(TIME, DIM, &text);
             self.last_time = Some(text);

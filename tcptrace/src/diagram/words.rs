@@ -3,7 +3,35 @@
 use std::fmt::{self, Display};
 
 use super::*;
+use crate::duration::Human;
 use crate::fields::Side;
+
+/// When something happened, from a diagram's zero: `0`, `+44.06 µs`, `+423.741 ms`, `−1.418 ms`.
+/// To the microsecond below ten seconds, since what follows upon each other is as close as that; at
+/// most 11 characters below a hundred thousand seconds.
+pub fn offset(diagram: &Diagram, at_ns: u64) -> String {
+    let zero = diagram.zero_ns;
+    let sign = match at_ns.cmp(&zero) {
+        std::cmp::Ordering::Less => '−',
+        std::cmp::Ordering::Equal => return "0".to_owned(),
+        std::cmp::Ordering::Greater => '+',
+    };
+    match at_ns.abs_diff(zero) {
+        ns @ 0..1_000_000 => format!("{sign}{}", Human(ns)),
+        ns @ 1_000_000..1_000_000_000 => {
+            format!("{sign}{}.{:03} ms", ns / 1_000_000, ns / 1_000 % 1_000)
+        }
+        ns => {
+            let seconds = ns / 1_000_000_000;
+            let decimals = 6_usize.saturating_sub(seconds.ilog10() as usize);
+            let micros = format!("{:06}", ns / 1_000 % 1_000_000);
+            match decimals {
+                0 => format!("{sign}{seconds} s"),
+                _ => format!("{sign}{seconds}.{} s", &micros[..decimals]),
+            }
+        }
+    }
+}
 
 /// `client`, `server`; `peer` for an end that is not traced, or whose side nobody knows.
 pub fn role(diagram: &Diagram, end: &End) -> &'static str {
@@ -84,4 +112,34 @@ pub fn mark(kind: &MarkKind) -> Option<String> {
         MarkKind::BucketEnded(ended) => format!("{ended:?}").to_lowercase(),
         MarkKind::TraceEnds { .. } => "trace ends".to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offset_is_exact_and_short() {
+        let diagram = Diagram {
+            left: End::default(),
+            right: End::default(),
+            items: vec![],
+            zero_ns: 2_000_000_000,
+            end_ns: 0,
+            segments: false,
+            left_out: 0,
+        };
+        for (at_ns, text) in [
+            (2_000_000_000, "0"),
+            (2_000_044_056, "+44.06 µs"),
+            (2_423_741_500, "+423.741 ms"),
+            (1_998_582_000, "−1.418 ms"),
+            (1_000, "−1.999999 s"),
+            (61_946_123_000, "+59.94612 s"),
+            (90_001_000_000_000, "+89999.00 s"),
+        ] {
+            assert_eq!(offset(&diagram, at_ns), text);
+            assert!(text.chars().count() <= 11);
+        }
+    }
 }

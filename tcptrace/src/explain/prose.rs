@@ -6,7 +6,7 @@ use anstyle::Style;
 
 use crate::clock::Clock;
 use crate::diagram::text::{Look, ascii};
-use crate::diagram::words::{labels, role};
+use crate::diagram::words::{labels, offset, role};
 use crate::diagram::{
     Arrow, Call, CallName, Diagram, End, Evidence, Kind, Mark, MarkKind, Place, StateSpan, What,
 };
@@ -58,7 +58,7 @@ impl Prose<'_> {
             let end = self.diagram.end(place);
             let role = role(self.diagram, end);
             let who = match &end.subject {
-                None => "not traced on this host".to_owned(),
+                None => "not traced".to_owned(),
                 Some(subject) => Who(subject).to_string(),
             };
             self.put(DIM, format_args!("  {role:<7}{who}\n"));
@@ -96,12 +96,7 @@ impl Prose<'_> {
     }
 
     fn step(&mut self, at_ns: u64, sentence: &str) {
-        let apart = Human(at_ns.abs_diff(self.diagram.zero_ns));
-        let time = match at_ns.cmp(&self.diagram.zero_ns) {
-            std::cmp::Ordering::Less => format!("−{apart}"),
-            std::cmp::Ordering::Equal => "0".to_owned(),
-            std::cmp::Ordering::Greater => format!("+{apart}"),
-        };
+        let time = offset(self.diagram, at_ns);
         for (index, line) in textwrap::wrap(sentence, WIDTH - INDENT).iter().enumerate() {
             let time = if index == 0 { time.as_str() } else { "" };
             self.put(DIM, format_args!("{time:>11}  "));

@@ -311,3 +311,54 @@ impl Sink for Chrome {
         self.out.flush()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Comm;
+    use crate::sink::samples;
+
+    fn written(lines: &[Line]) -> String {
+        samples::all_written(lines, |out| Box::new(Chrome::new(out)))
+    }
+
+    #[test]
+    fn every_line_makes_one_array() {
+        let events: Vec<Value> = serde_json::from_str(&written(&samples::all())).unwrap();
+        let has = |name: &str| events.iter().any(|event| event["name"] == name);
+        assert!(has("accept()") && has("in the accept queue") && has("ESTABLISHED"));
+    }
+
+    #[test]
+    fn without_a_connection_it_is_an_empty_array() {
+        let lines = [
+            Line::Session(samples::session()),
+            Line::Summary(samples::summary()),
+        ];
+        let events: Vec<Value> = serde_json::from_str(&written(&lines)).unwrap();
+        assert!(events.is_empty());
+    }
+
+    /// The format lets the end be missing.
+    #[test]
+    fn what_breaks_off_lacks_its_end_only() {
+        let lines = samples::all();
+        let text = written(&lines[..lines.len() - 1]);
+        assert!(!text.trim_end().ends_with(']'));
+        let closed: Vec<Value> = serde_json::from_str(&(text + "]")).unwrap();
+        assert!(!closed.is_empty());
+    }
+
+    #[test]
+    fn hostile_names_are_escaped() {
+        let mut connection = samples::connection();
+        connection.subject.comm = Some(Comm::from("\u{9b}31m\"\\"));
+        let text = written(&[
+            Line::Connection(connection),
+            Line::Summary(samples::summary()),
+        ]);
+        let printed = text.replace('\n', "");
+        assert!(!printed.contains(char::is_control), "{printed:?}");
+        serde_json::from_str::<Value>(&text).unwrap();
+    }
+}
