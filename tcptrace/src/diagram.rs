@@ -86,10 +86,6 @@ pub struct Item {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there are some dozens of them at a time"
-)]
 pub enum What {
     State(StateSpan),
     Call(Call),

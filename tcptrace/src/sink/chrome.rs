@@ -190,15 +190,27 @@ impl Chrome {
         self.slice(end, Track::Queue, times, "in the accept queue", args)
     }
 
-    /// A flow, where it was seen, or must have been, at both ends.
+    /// A flow from state to state; where one end has none, or was not seen, a moment at the other.
     fn arrow(&mut self, diagram: &Diagram, x: &Arrow) -> io::Result<()> {
-        let (Some(sent), Some(received)) = (x.sent_ns, x.received_ns) else {
+        let (from, to) = (diagram.end(x.from), diagram.end(x.from.other()));
+        let times = x.sent_ns.zip(x.received_ns);
+        let flows = times.filter(|&(sent, received)| {
+            in_a_state(diagram, x.from, sent) && in_a_state(diagram, x.from.other(), received)
+        });
+        let Some((sent, received)) = flows else {
+            let inferred = match x.evidence {
+                Evidence::Seen => "",
+                Evidence::Inferred | Evidence::Estimated => " (inferred)",
+            };
+            let sides = [(from, x.sent_ns, "sent"), (to, x.received_ns, "received")];
+            for (end, at_ns, what) in sides {
+                if let (Some(at_ns), Some(_)) = (at_ns, &end.subject) {
+                    let name = format!("{} {what}{inferred}", x.kind.name());
+                    self.instant(end, Track::States, at_ns, &name)?;
+                }
+            }
             return Ok(());
         };
-        let (from, to) = (diagram.end(x.from), diagram.end(x.from.other()));
-        if from.subject.is_none() || to.subject.is_none() {
-            return Ok(());
-        }
         self.arrows += 1;
         let (id, name) = (self.arrows, x.kind.name());
         let category = match x.evidence {
@@ -259,6 +271,19 @@ impl Chrome {
             None => -micros(zero - at_ns),
         }
     }
+}
+
+/// Whether there is a slice that an arrow can be bound to.
+fn in_a_state(diagram: &Diagram, place: Place, at_ns: u64) -> bool {
+    diagram.items.iter().any(|item| match &item.what {
+        What::State(span) => {
+            let until = span.until_ns.unwrap_or(diagram.end_ns);
+            span.place == place
+                && span.state != State::Close
+                && (item.at_ns..=until).contains(&at_ns)
+        }
+        _ => false,
+    })
 }
 
 /// Exact to the nanosecond for a hundred days.
