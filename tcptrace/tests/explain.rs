@@ -47,7 +47,7 @@ fn only(name: &str) -> Diagram {
 
 fn arrows(diagram: &Diagram) -> Vec<&Arrow> {
     let arrow = |what| match what {
-        &What::Arrow(ref arrow) => Some(arrow),
+        What::Arrow(arrow) => Some(arrow),
         _ => None,
     };
     let items = diagram.items.iter();
