@@ -407,7 +407,8 @@ pub struct Connection {
 }
 
 /// Any line.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
 #[expect(
     clippy::large_enum_variant,
     reason = "lines live in a vector that is reused, and a box would be an allocation a connection"
@@ -429,6 +430,25 @@ pub enum Line {
 }
 
 impl Line {
+    /// Which kind of line it is, `event` in JSON.
+    pub fn event(&self) -> &'static str {
+        match self {
+            Line::Session(_) => "session",
+            Line::Preexisting(_) => "preexisting",
+            Line::Transition(_) => "transition",
+            Line::Accept(_) => "accept",
+            Line::Overflow(_) => "overflow",
+            Line::Segment(_) => "segment",
+            Line::Connection(_) => "connection",
+            Line::Retransmit(_) => "retransmit",
+            Line::Reset(_) => "reset",
+            Line::TimeWait(_) => "time_wait",
+            Line::Histogram(_) => "histogram",
+            Line::Lost(_) => "lost",
+            Line::Summary(_) => "summary",
+        }
+    }
+
     /// CLOCK_MONOTONIC, nanoseconds.
     pub fn mono_ns(&self) -> u64 {
         match self {

@@ -20,6 +20,7 @@ pub mod exit;
 pub mod fields;
 pub mod filter;
 pub mod order;
+pub mod output;
 pub mod pipeline;
 pub mod record;
 pub mod replay;

@@ -1,26 +1,34 @@
 //! `tcptrace replay`: a recorded trace, told again.
 
+mod conn;
 mod damage;
 mod lines;
+mod progress;
 mod recorded;
 mod source;
 
+use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
+use anyhow::Context;
+
+use self::conn::Chosen;
 pub use self::damage::Damage;
+use self::progress::Progress;
 pub use self::recorded::Recorded;
 pub use self::source::Position;
-use crate::cli::{Output as Form, Replay};
+use crate::cli::Replay;
 use crate::exit;
-use crate::fields::SCHEMA;
+use crate::fields::{Line, SCHEMA};
+use crate::output::{self, Output, plain};
 use crate::record::Damaged;
-use crate::sink::text::{Style, Zone};
-use crate::sink::{Json, Sink, Text};
 
 /// Why something cannot be replayed at all.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
-    #[error("{0}")]
+    #[error("{}", plain(.0))]
     Unreadable(#[from] io::Error),
     #[error("it is empty; a recording is what tcptrace --write FILE has written")]
     Empty,
@@ -43,44 +51,107 @@ pub enum Stopped {
 
 /// Runs `tcptrace replay FILE`; the value is the exit code.
 pub fn run(options: &Replay) -> anyhow::Result<u8> {
-    let recorded = match Recorded::open(&options.events) {
-        Ok(recorded) => recorded,
+    let name = source::name(&options.file);
+    let (recorded, chosen) = match open(options) {
+        Ok(opened) => opened,
         Err(error) => {
             eprintln!("tcptrace: {error}");
             return Ok(exit::USAGE);
         }
     };
     let clock = recorded.clock();
-    let stdout = Box::new(io::stdout());
-    let style = Style {
-        color: false,
-        verbose: options.verbose,
-        explain: options.explain,
-        zone: Zone::Local,
-    };
-    let sink: Box<dyn Sink> = match options.output {
-        Form::Json => Box::new(Json::new(stdout, clock)),
-        Form::Text => Box::new(Text::new(stdout, clock, style)),
-    };
-    let file = options.events.display();
-    match recorded.tell(&mut [sink]) {
-        Ok(damage) => {
-            let text = damage.to_string();
-            if !text.is_empty() {
-                eprintln!("tcptrace: {file}: {text}");
-            }
-            Ok(if damage.is_none() {
-                exit::DONE
-            } else {
-                exit::FAILURE
-            })
+    let mut outputs = vec![output::stdout(&options.show, clock)];
+    if let Some(path) = &options.write {
+        if is_same(path, &options.file) {
+            eprintln!(
+                "tcptrace: {name} cannot be read and written at once; choose another file for --write"
+            );
+            return Ok(exit::USAGE);
         }
-        // Whoever reads has seen enough: that is success.
-        Err(Stopped::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(exit::DONE),
-        Err(Stopped::Output(error)) => Err(error.into()),
-        Err(Stopped::Damaged(error)) => {
-            eprintln!("tcptrace: cannot replay {file}: {error}");
-            Ok(exit::USAGE)
+        outputs.push(output::file(path, clock)?);
+    }
+    tell(recorded, chosen.as_ref(), outputs, &name)
+}
+
+/// The recording, and which lines are wanted of it.
+fn open(options: &Replay) -> anyhow::Result<(Recorded, Option<Chosen>)> {
+    let (path, name) = (&options.file, source::name(&options.file));
+    let Some(conn) = options.conn else {
+        return Ok((Recorded::open(path)?, None));
+    };
+    // It is read twice.
+    let twice = source::Twice::open(path).with_context(|| format!("cannot replay {name}"));
+    let twice = twice?;
+    let chosen = Chosen::find(conn, &mut twice.recorded(&name)?);
+    let chosen = chosen.with_context(|| format!("cannot replay {name}"))?;
+    let chosen = chosen.with_context(|| {
+        format!("{name} has no connection {conn}; its numbers stand in the column CONN")
+    })?;
+    Ok((twice.recorded(&name)?, Some(chosen)))
+}
+
+/// Whether both are one file.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let of = |path| fs::metadata(path).map(|it| (it.dev(), it.ino()));
+    matches!((of(one), of(other)), (Ok(one), Ok(other)) if one == other)
+}
+
+/// Tells what is recorded to the outputs.
+fn tell(
+    mut recorded: Recorded,
+    chosen: Option<&Chosen>,
+    mut outputs: Vec<Output>,
+    name: &str,
+) -> anyhow::Result<u8> {
+    let mut code = exit::DONE;
+    let mut progress = Progress::new(recorded.position().clone());
+    let mut each = |outputs: &mut Vec<Output>,
+                    act: &mut dyn FnMut(&mut Output) -> io::Result<()>| {
+        outputs.retain_mut(|output| match act(output) {
+            Ok(()) => true,
+            // Whoever reads has seen enough: that is success.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => false,
+            Err(error) => {
+                eprintln!(
+                    "tcptrace: cannot write to {}: {}",
+                    output.name,
+                    plain(&error)
+                );
+                code = exit::FAILURE;
+                false
+            }
+        });
+        !outputs.is_empty()
+    };
+    let wanted = |line: &Line| chosen.is_none_or(|chosen| chosen.take(line));
+    for line in &mut recorded {
+        let line = match line {
+            Ok(line) => line,
+            Err(error) => {
+                drop(progress);
+                each(&mut outputs, &mut |output| output.sink.flush());
+                eprintln!("tcptrace: cannot replay {name}: {error}");
+                return Ok(exit::USAGE);
+            }
+        };
+        if let Some(progress) = &mut progress {
+            progress.line();
+        }
+        if wanted(&line) && !each(&mut outputs, &mut |output| output.sink.line(&line)) {
+            return Ok(code);
         }
     }
+    drop(progress);
+    if !each(&mut outputs, &mut |output| output.sink.flush()) {
+        return Ok(code);
+    }
+    let damage = recorded.damage();
+    let told = damage.to_string();
+    if !told.is_empty() {
+        eprintln!("tcptrace: {name}: {told}");
+    }
+    if !damage.is_none() {
+        code = exit::FAILURE;
+    }
+    Ok(code)
 }

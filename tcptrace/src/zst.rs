@@ -77,7 +77,7 @@ impl<R: BufRead> Reader<R> {
         if self.from.fill_buf()?.is_empty() {
             return Ok(false);
         }
-        self.decoder.init(&mut self.from).map_err(damaged)?;
+        self.decoder.init(&mut self.from).map_err(|_| damaged())?;
         self.idle = false;
         Ok(true)
     }
@@ -87,7 +87,7 @@ impl<R: BufRead> Reader<R> {
         self.idle = true;
         let wanted = self.decoder.get_checksum_from_data();
         match wanted.is_some() && wanted != self.decoder.get_calculated_checksum() {
-            true => Err(damaged("a checksum is wrong")),
+            true => Err(damaged()),
             false => Ok(()),
         }
     }
@@ -109,12 +109,13 @@ impl<R: BufRead> Read for Reader<R> {
                 let one = BlockDecodingStrategy::UptoBlocks(1);
                 self.decoder
                     .decode_blocks(&mut self.from, one)
-                    .map_err(damaged)?;
+                    .map_err(|_| damaged())?;
             }
         }
     }
 }
 
-fn damaged(why: impl std::fmt::Display) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("zstd: {why}"))
+fn damaged() -> io::Error {
+    let what = "its zstd data is damaged or breaks off here";
+    io::Error::new(io::ErrorKind::InvalidData, what)
 }

@@ -96,7 +96,7 @@ impl Display for Damage {
 }
 
 /// What comes out of a file may be made to harm a terminal.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     let escaped = text.chars().map(|c| match c {
         ' '..='~' => c.to_string(),
         _ => c.escape_debug().to_string(),

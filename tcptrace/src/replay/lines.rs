@@ -7,7 +7,7 @@ use std::time::UNIX_EPOCH;
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::Refused;
-use super::damage::Damage;
+use super::damage::{Damage, printable};
 use crate::clock::Clock;
 use crate::fields::{Line, SCHEMA};
 
@@ -22,6 +22,7 @@ pub struct Lines<R> {
     from: R,
     /// The line that was read last. Reused.
     text: Vec<u8>,
+    recognised: bool,
     /// That line is still to be told: it was read to recognise the recording.
     pending: bool,
     damage: Damage,
@@ -35,6 +36,7 @@ impl<R: BufRead> Lines<R> {
         let mut lines = Lines {
             from,
             text: vec![],
+            recognised: false,
             pending: true,
             damage: Damage::default(),
             begun: false,
@@ -43,6 +45,7 @@ impl<R: BufRead> Lines<R> {
         while lines.damage.lines < LOOKED_AT && lines.read()? {
             match recognise(&lines.text)? {
                 Some((event, clock)) => {
+                    lines.recognised = true;
                     lines.damage.headless = event != "session";
                     return Ok((clock, lines));
                 }
@@ -70,6 +73,10 @@ impl<R: BufRead> Lines<R> {
             if read == LONGEST {
                 self.damage
                     .leave_out("it is longer than any line of a trace");
+                if !self.recognised {
+                    // It may be /dev/zero.
+                    return Ok(false);
+                }
                 self.from.skip_until(b'\n')?;
             } else if read == 0 || !self.text.trim_ascii().is_empty() {
                 return Ok(read > 0);
@@ -151,7 +158,7 @@ fn recognise(text: &[u8]) -> Result<Option<(Cow<'_, str>, Clock)>, Refused> {
     if let (Some(schema), "session") = (head.schema, &*head.event)
         && schema != SCHEMA
     {
-        let version = head.version.unwrap_or_default();
+        let version = head.version.as_deref().map(printable).unwrap_or_default();
         return Err(Refused::Schema { schema, version });
     }
     // Each line has its time on the wall and since the start of the machine.

@@ -40,22 +40,21 @@ enum Form {
 impl Recorded {
     /// Opens a file, or standard input by the name `-`; the error names it.
     pub fn open(path: &Path) -> anyhow::Result<Recorded> {
-        let opened = source::open(path)
-            .map_err(Refused::from)
-            .and_then(|(from, position)| {
-                let recorded = Recorded::new(from)?;
-                Ok(Recorded {
-                    position,
-                    ..recorded
-                })
-            });
-        opened.map_err(|why| {
-            let name = match source::is_stdin(path) {
-                true => "standard input".into(),
-                false => path.display().to_string(),
-            };
-            anyhow::anyhow!("cannot replay {name}: {why}")
-        })
+        Recorded::from(source::open(path), &source::name(path))
+    }
+
+    pub(super) fn from(
+        opened: io::Result<(From, Position)>,
+        name: &str,
+    ) -> anyhow::Result<Recorded> {
+        let recorded = opened.map_err(Refused::from).and_then(|(from, position)| {
+            let recorded = Recorded::new(from)?;
+            Ok(Recorded {
+                position,
+                ..recorded
+            })
+        });
+        recorded.map_err(|why| anyhow::anyhow!("cannot replay {name}: {why}"))
     }
 
     /// Reads from anything, zstd-compressed or not.

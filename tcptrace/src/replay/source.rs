@@ -1,11 +1,15 @@
 //! Where a recording is read from: a file or standard input, compressed or not.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Cursor, Read, Seek};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use anyhow::Context;
+
+use super::Recorded;
 use crate::zst;
 
 /// Bytes read from a file at once.
@@ -29,8 +33,16 @@ impl Position {
 }
 
 /// Whether a recording is to come from standard input.
-pub fn is_stdin(path: &Path) -> bool {
+fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"
+}
+
+/// What to call it in a message.
+pub fn name(path: &Path) -> String {
+    match is_stdin(path) {
+        true => "standard input".to_owned(),
+        false => path.display().to_string(),
+    }
 }
 
 /// Opens a file, or standard input by the name `-`.
@@ -38,7 +50,10 @@ pub fn open(path: &Path) -> io::Result<(Box<dyn BufRead + Send>, Position)> {
     if is_stdin(path) {
         return Ok((Box::new(BufReader::new(io::stdin())), Position::default()));
     }
-    let file = File::open(path)?;
+    of(File::open(path)?)
+}
+
+fn of(file: File) -> io::Result<(Box<dyn BufRead + Send>, Position)> {
     let metadata = file.metadata()?;
     let position = Position {
         read: Arc::default(),
@@ -52,6 +67,47 @@ pub fn open(path: &Path) -> io::Result<(Box<dyn BufRead + Send>, Position)> {
         Box::new(BufReader::with_capacity(BUFFER, counted)),
         position,
     ))
+}
+
+/// A recording that can be read again: a file, or a copy of what came on standard input or through
+/// a pipe.
+pub struct Twice(File);
+
+impl Twice {
+    pub fn open(path: &Path) -> anyhow::Result<Twice> {
+        let mut from: Box<dyn Read> = if is_stdin(path) {
+            Box::new(io::stdin())
+        } else {
+            let file = File::open(path)?;
+            if file.metadata()?.is_file() {
+                return Ok(Twice(file));
+            }
+            Box::new(file)
+        };
+        // It has no name, and is gone when this process is.
+        let folder = std::env::temp_dir();
+        let mut copy = OpenOptions::new();
+        let copy = copy.read(true).write(true).custom_flags(libc::O_TMPFILE);
+        let kept = copy.open(&folder).and_then(|mut copy| {
+            io::copy(&mut from, &mut copy)?;
+            Ok(copy)
+        });
+        let kept = kept.with_context(|| {
+            let folder = folder.display();
+            format!("--conn reads it twice, and no copy can be kept in {folder}; save it in a file")
+        });
+        kept.map(Twice)
+    }
+
+    /// From its beginning on.
+    pub fn recorded(&self, name: &str) -> anyhow::Result<Recorded> {
+        let again = || {
+            let mut file = self.0.try_clone()?;
+            file.rewind()?;
+            of(file)
+        };
+        Recorded::from(again(), name)
+    }
 }
 
 /// Takes off the compression, if there is one: its first bytes tell, so that it need not be in the

@@ -1,7 +1,11 @@
 //! Where lines go: one small file a format, behind one trait.
 
+mod cells;
+pub mod columns;
+mod csv;
 pub mod json;
 pub mod schema;
+mod stamp;
 pub mod text;
 
 #[cfg(test)]
@@ -11,6 +15,7 @@ use std::io;
 
 use crate::fields::Line;
 
+pub use csv::Csv;
 pub use json::Json;
 pub use text::Text;
 

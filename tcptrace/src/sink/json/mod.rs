@@ -1,6 +1,5 @@
 //! JSON Lines: one flat object a line. The names are a contract, see [`crate::fields`].
 
-mod stamp;
 mod writer;
 
 use std::io::{self, Write};
@@ -8,9 +7,9 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::ser::Formatter;
 
-use self::stamp::Stamp;
 use self::writer::Writer;
 use super::Sink;
+use super::stamp::Stamp;
 use crate::clock::Clock;
 use crate::fields::{Line, Stamped};
 

@@ -17,6 +17,7 @@ mod preexisting;
 mod row;
 mod segment;
 mod summary;
+mod table;
 mod time;
 mod words;
 
@@ -28,10 +29,12 @@ use rustc_hash::FxHashMap;
 use self::ending::ending;
 use self::paint::{ALARM, DIM, PLAIN, STRONG};
 use self::row::Row;
+use self::table::Table;
 use self::time::TimeOfDay;
 pub use self::time::Zone;
 use self::words::{Count, Tuple, Who, overflow, verdict_words};
 use super::Sink;
+use super::columns::Columns;
 use crate::clock::Clock;
 use crate::duration::Human;
 use crate::event::Context;
@@ -72,6 +75,8 @@ pub struct Text {
     /// The verdicts told at accept() for connections that have not ended, which are told only
     /// once. `conn` to verdict.
     told: FxHashMap<u64, Verdict>,
+    /// Shown instead of the log.
+    table: Option<Table>,
 }
 
 impl Text {
@@ -83,7 +88,14 @@ impl Text {
             time_of_day: TimeOfDay::new(style.zone),
             row: Row::new(style.color),
             told: FxHashMap::default(),
+            table: None,
         }
+    }
+
+    /// Shows these columns, not the log's.
+    pub fn with_columns(mut self, columns: Columns) -> Text {
+        self.table = Some(Table::new(columns, self.clock));
+        self
     }
 
     fn transition(&mut self, x: &Transition) -> io::Result<()> {
@@ -308,6 +320,11 @@ impl Text {
 
 impl Sink for Text {
     fn line(&mut self, line: &Line) -> io::Result<()> {
+        if let Some(mut table) = self.table.take() {
+            let done = self.row_of(&mut table, line);
+            self.table = Some(table);
+            return done;
+        }
         match line {
             Line::Session(x) => header::write(&mut self.row, &mut self.out, x, self.style.zone),
             Line::Preexisting(x) => self.preexisting(x),
