@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::io::{self, BufRead, Read};
 use std::time::UNIX_EPOCH;
 
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::Refused;
 use super::damage::{Damage, printable};
@@ -110,15 +111,18 @@ impl<R: BufRead> Iterator for Lines<R> {
                 }
             }
             match line(&self.text) {
-                Ok(Told::Line(Line::Session(_))) if self.begun => {
+                Ok(Some(Line::Session(_))) if self.begun => {
                     self.damage.another = Some(self.damage.lines);
                 }
-                Ok(Told::Line(line)) => {
+                Ok(Some(line)) => {
                     self.begun = true;
                     self.ended |= matches!(line, Line::Summary(_));
                     return Some(line);
                 }
-                Ok(Told::Unknown(kind)) => self.damage.pass_over(&kind),
+                Ok(None) => {
+                    let kind = event(&self.text).unwrap_or_default();
+                    self.damage.pass_over(&kind);
+                }
                 // Its writer was killed, or the disk was full.
                 Err(_) if !self.text.ends_with(b"\n") => {
                     self.damage.lines -= 1;
@@ -129,13 +133,6 @@ impl<R: BufRead> Iterator for Lines<R> {
             }
         }
     }
-}
-
-/// What a line says.
-enum Told {
-    Line(Line),
-    /// An event of a newer version, by its name.
-    Unknown(String),
 }
 
 /// The name of a line's event, and the clock of its trace; `None` when it is no line of a trace.
@@ -170,13 +167,15 @@ fn recognise(text: &[u8]) -> Result<Option<(Cow<'_, str>, Clock)>, Refused> {
     Ok(clock.map(|clock| (head.event, clock)))
 }
 
-/// Reads a line.
-fn line(text: &[u8]) -> serde_json::Result<Told> {
-    fn of<T: DeserializeOwned>(text: &[u8], kind: fn(T) -> Line) -> serde_json::Result<Told> {
-        serde_json::from_slice(text).map(|line| Told::Line(kind(line)))
+/// Reads a line; `None` when it is of a kind that this version does not know.
+fn line(text: &[u8]) -> serde_json::Result<Option<Line>> {
+    fn of<T: DeserializeOwned>(
+        text: &[u8],
+        kind: fn(T) -> Line,
+    ) -> serde_json::Result<Option<Line>> {
+        serde_json::from_slice(text).map(|line| Some(kind(line)))
     }
-    let event = event(text)?;
-    match &*event {
+    match &*event(text)? {
         "session" => of(text, Line::Session),
         "preexisting" => of(text, Line::Preexisting),
         "transition" => of(text, Line::Transition),
@@ -190,11 +189,8 @@ fn line(text: &[u8]) -> serde_json::Result<Told> {
         "histogram" => of(text, Line::Histogram),
         "lost" => of(text, Line::Lost),
         "summary" => of(text, Line::Summary),
-        _ => {
-            // It may be no JSON after its name.
-            serde_json::from_slice::<serde::de::IgnoredAny>(text)?;
-            Ok(Told::Unknown(event.into_owned()))
-        }
+        // It may be no JSON after its name.
+        _ => serde_json::from_slice::<IgnoredAny>(text).map(|_| None),
     }
 }
 

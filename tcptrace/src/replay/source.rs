@@ -57,7 +57,7 @@ fn of(file: File) -> io::Result<(Box<dyn BufRead + Send>, Position)> {
     let metadata = file.metadata()?;
     let position = Position {
         read: Arc::default(),
-        size: metadata.is_file().then(|| metadata.len()),
+        size: metadata.is_file().then_some(metadata.len()),
     };
     let counted = Counted {
         file,
