@@ -2,9 +2,10 @@
 
 mod explain;
 mod filters;
+mod show;
 
 use std::ffi::OsString;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use explain::{Explain, Explained, Story};
 pub use filters::Filters;
+pub use show::{Form, Show};
 
 use crate::capture::Request;
 use crate::correlate::Selection;
@@ -27,14 +29,17 @@ Examples:
   tcptrace -p 7878 --explain=diagram   what each change of state means, for students
   tcptrace explain trace.jsonl         the story and the sequence diagram of each connection
   tcptrace -p 80 --depth histogram     how long handshakes and waits take, each second
-  tcptrace --write trace.jsonl         a log on the screen, JSON Lines in a file
+  tcptrace --write trace.jsonl.zst     a log on the screen, and a recording
+  tcptrace replay trace.jsonl.zst      the same log again
+  tcptrace -o csv --only connection    a table of connections for a spreadsheet
   tcptrace -- true                     everything, for as long as a command runs
   tcptrace doctor                      what this kernel offers, and at what cost";
 
 const EXIT_CODES: &str = "\
 Exit codes:
   0 done (a closed pipe is done)     3 not permitted
-  1 failed at run time               4 the kernel lacks what is required
+  1 failed at run time, or a         4 the kernel lacks what is required
+    damaged recording
   2 wrong usage                      with COMMAND: its own";
 
 /// Traces the life of TCP connections in the kernel, and tells for each one whether it waited for
@@ -45,7 +50,7 @@ Exit codes:
     before_help = EXAMPLES,
     after_help = EXIT_CODES,
     args_conflicts_with_subcommands = true,
-    override_usage = "tcptrace [OPTIONS] [-- COMMAND...]\n       tcptrace demo|doctor|explain [OPTIONS]"
+    override_usage = "tcptrace [OPTIONS] [-- COMMAND...]\n       tcptrace demo|doctor [OPTIONS]\n       tcptrace replay|explain [OPTIONS] FILE"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -64,8 +69,7 @@ pub enum Task {
     Doctor(Doctor),
     /// Tell the story of each connection of a recorded trace, and draw its sequence diagram
     Explain(Explain),
-    /// Write the trace that --write-events has recorded, for tests
-    #[command(hide = true)]
+    /// Show a trace that --write has recorded, as it was shown live
     Replay(Replay),
 }
 
@@ -95,20 +99,20 @@ pub struct Doctor {
 
 #[derive(Debug, Args)]
 pub struct Replay {
-    /// The recording
-    pub events: PathBuf,
+    /// What --write or -o json has written, compressed (.zst) or not; - is standard input
+    pub file: PathBuf,
 
-    /// Form of the output
-    #[arg(short, long, value_name = "FORM", default_value = "text")]
-    pub output: Output,
+    #[command(flatten)]
+    pub show: Show,
 
-    /// As in a trace
-    #[arg(short, long)]
-    pub verbose: bool,
+    /// Only this connection, with its other end where that was traced too, and what the trace says
+    /// of itself
+    #[arg(long, value_name = "N")]
+    pub conn: Option<u64>,
 
-    /// As in a trace
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "states")]
-    pub explain: Option<Explained>,
+    /// Also write what is shown to FILE, as JSON Lines; compressed when it ends in .zst
+    #[arg(long, value_name = "FILE")]
+    pub write: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -125,11 +129,11 @@ pub struct Demo {
 /// The options of a trace.
 #[derive(Debug, Args)]
 pub struct Trace {
-    /// Form of the output
-    #[arg(short, long, value_name = "FORM", default_value = "text")]
-    pub output: Output,
+    #[command(flatten)]
+    pub show: Show,
 
-    /// Also write JSON Lines to FILE
+    /// Also record the trace in FILE, as JSON Lines, for `tcptrace replay`; compressed when it ends
+    /// in .zst
     #[arg(long, value_name = "FILE")]
     pub write: Option<PathBuf>,
 
@@ -149,29 +153,9 @@ pub struct Trace {
     #[arg(long, value_name = "CARRIER", default_value = "auto")]
     pub attach: Attach,
 
-    /// Use colours; auto: on a terminal, unless NO_COLOR is set
-    #[arg(long, value_name = "WHEN", default_value = "auto")]
-    pub color: Color,
-
     /// Also show the segments on the wire that open and close connections, as tcpdump does
     #[arg(long)]
     pub segments: bool,
-
-    /// Show more: process or softirq, failed accept() calls such as EAGAIN
-    #[arg(short, long)]
-    pub verbose: bool,
-
-    /// Say under each change of state what led to it and what it means; with =diagram, also draw
-    /// each connection when it has ended
-    #[arg(
-        long,
-        value_name = "WHAT",
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "states",
-        hide_possible_values = true
-    )]
-    pub explain: Option<Explained>,
 
     /// Size of the kernel's event buffer, such as 512K or 8M
     #[arg(long, value_name = "BYTES", default_value = "4M", value_parser = parse_bytes)]
@@ -199,18 +183,6 @@ pub struct Trace {
         next_help_heading = "Filters (each that is given must hold; lists and repeats add up)"
     )]
     pub filters: Filters,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// A log for people
-    Text,
-    /// JSON Lines
-    Json,
-    /// Trace events for ui.perfetto.dev and chrome://tracing
-    Chrome,
-    /// The segments as packets, for Wireshark; implies --segments
-    Pcapng,
 }
 
 /// What `doctor --stats` writes.
@@ -253,18 +225,29 @@ impl Cli {
             eprintln!("tcptrace: {}; see tcptrace --help", one_line(&error));
             crate::exit::USAGE
         })?;
-        let form = match &cli.task {
-            None => Some(cli.trace.output),
-            Some(Task::Replay(options)) => Some(options.output),
-            Some(_) => None,
-        };
-        let refused = form.and_then(Output::refusal);
-        match cli.trace.contradiction().or(refused) {
+        if let Some(list) = cli.show().and_then(Show::help) {
+            // A closed pipe is no failure here either.
+            let _ = std::io::stdout().write_all(list.as_bytes());
+            return Err(crate::exit::DONE);
+        }
+        let shown = cli.show().and_then(Show::contradiction);
+        match shown.or(cli.trace.contradiction()) {
             None => Ok(cli),
             Some(what) => {
                 eprintln!("tcptrace: {what}");
                 Err(crate::exit::USAGE)
             }
+        }
+    }
+}
+
+impl Cli {
+    /// How the lines are to be shown, where there are any.
+    fn show(&self) -> Option<&Show> {
+        match &self.task {
+            None => Some(&self.trace.show),
+            Some(Task::Replay(replay)) => Some(&replay.show),
+            Some(Task::Demo(_) | Task::Doctor(_) | Task::Explain(_)) => None,
         }
     }
 }
@@ -298,7 +281,7 @@ impl Trace {
 
     /// --segments, which packets are made from.
     fn shows_segments(&self) -> bool {
-        self.segments || self.output == Output::Pcapng
+        self.segments || self.show.output == Form::Pcapng
     }
 
     pub fn request(&self) -> Request {
@@ -311,16 +294,6 @@ impl Trace {
             segments: self.shows_segments(),
             depth: self.depth,
         }
-    }
-}
-
-impl Output {
-    /// Why it cannot go to where stdout goes, and what to do.
-    fn refusal(self) -> Option<&'static str> {
-        let binary = self == Output::Pcapng;
-        (binary && std::io::stdout().is_terminal()).then_some(
-            "-o pcapng is binary, and this is a terminal: send it to a file, or to wireshark -k -i -",
-        )
     }
 }
 

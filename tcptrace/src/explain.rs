@@ -10,15 +10,14 @@ use crate::cli::{Explain, Story};
 use crate::clock::Clock;
 use crate::diagram::{Collector, Diagram, Keep, mermaid, text};
 use crate::exit;
-use crate::fields::{Line, Side};
-use crate::record::Damaged;
+use crate::fields::Side;
 use crate::replay::{Recorded, Stopped};
 
 use self::numbers::Numbers;
 
 /// Runs `tcptrace explain FILE`; the value is the exit code.
 pub fn run(options: &Explain) -> anyhow::Result<u8> {
-    let recorded = match Recorded::open(&options.file) {
+    let mut recorded = match Recorded::open(&options.file) {
         Ok(recorded) => recorded,
         Err(error) => {
             eprintln!("tcptrace: {error}");
@@ -27,7 +26,7 @@ pub fn run(options: &Explain) -> anyhow::Result<u8> {
     };
     let file = options.file.display();
     let mut teller = Teller::new(options, recorded.clock());
-    match teller.all(recorded) {
+    match teller.all(&mut recorded) {
         Ok(()) => {}
         // Whoever reads has seen enough: that is success.
         Err(Stopped::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -39,8 +38,15 @@ pub fn run(options: &Explain) -> anyhow::Result<u8> {
             return Ok(exit::USAGE);
         }
     }
+    let damage = recorded.damage();
+    // One connection may have been told before the end was reached.
+    let to_its_end = options.conn.is_none() || teller.told == 0;
+    if to_its_end && !damage.to_string().is_empty() {
+        eprintln!("tcptrace: {file}: {damage}");
+    }
     if teller.told > 0 {
-        return Ok(exit::DONE);
+        let whole = !to_its_end || damage.is_none();
+        return Ok(if whole { exit::DONE } else { exit::FAILURE });
     }
     match options.conn {
         None => {
@@ -85,7 +91,7 @@ impl Teller<'_> {
     }
 
     /// Each as it ends, and then those that have not.
-    fn all(&mut self, lines: impl Iterator<Item = Result<Line, Damaged>>) -> Result<(), Stopped> {
+    fn all(&mut self, lines: &mut Recorded) -> Result<(), Stopped> {
         let mut collector = Collector::new(Keep::UntilGone);
         for line in lines {
             let line = line?;

@@ -46,12 +46,11 @@ fn only(name: &str) -> Diagram {
 }
 
 fn arrows(diagram: &Diagram) -> Vec<&Arrow> {
-    let arrow = |what| match what {
+    let arrows = diagram.items.iter().filter_map(|item| match &item.what {
         What::Arrow(arrow) => Some(arrow),
         _ => None,
-    };
-    let items = diagram.items.iter();
-    items.filter_map(|item| arrow(&item.what)).collect()
+    });
+    arrows.collect()
 }
 
 fn arrow(diagram: &Diagram, from: Place, kind: Kind) -> &Arrow {

@@ -9,9 +9,11 @@
 use std::collections::BTreeSet;
 use std::io::{self, BufWriter, Write};
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Sink;
+use super::printable::Printable;
 use crate::diagram::words::{self, role};
 use crate::diagram::{
     Arrow, Call, CallName, Collector, Diagram, End, Evidence, Item, Keep, Mark, Place, StateSpan,
@@ -60,7 +62,8 @@ impl Chrome {
         self.out
             .write_all(if self.begun { b",\n" } else { b"[\n" })?;
         self.begun = true;
-        serde_json::to_writer(&mut self.out, event).map_err(io::Error::from)
+        let mut json = serde_json::Serializer::with_formatter(&mut self.out, Printable);
+        event.serialize(&mut json).map_err(io::Error::from)
     }
 
     fn connection(&mut self, diagram: &Diagram) -> io::Result<()> {
@@ -144,8 +147,8 @@ impl Chrome {
         let mut args = json!({
             "conn": end.subject.as_ref().and_then(|it| it.conn),
             "cause": told.and_then(|it| it.cause),
-            "function": told.and_then(|it| it.function),
-            "rfc9293": told.and_then(|it| it.rfc9293),
+            "function": told.and_then(|it| it.function.as_deref()),
+            "rfc9293": told.and_then(|it| it.rfc9293.as_deref()),
             "context": told.and_then(|it| it.context),
             "cpu": told.map(|it| it.cpu),
             "source": told.map(|it| it.source),

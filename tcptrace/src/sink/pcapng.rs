@@ -182,7 +182,8 @@ impl Pcapng {
         if let Some(verdict) = self.verdicts.get(&conn) {
             text.push_str(&format!("; {verdict}"));
         }
-        Some(text)
+        // Some show it in a terminal.
+        Some(text.replace(char::is_control, "?"))
     }
 }
 

@@ -18,7 +18,7 @@ pub fn read(mut file: &[u8]) -> Vec<Packet> {
     let mut blocks = 0;
     while !file.is_empty() {
         let length = u32_at(file, 4) as usize;
-        assert!(length % 4 == 0 && length >= 12 && length <= file.len());
+        assert!(length.is_multiple_of(4) && length >= 12 && length <= file.len());
         assert_eq!(
             u32_at(file, length - 4) as usize,
             length,

@@ -18,6 +18,7 @@ mod preexisting;
 mod row;
 mod segment;
 mod summary;
+mod table;
 pub(crate) mod time;
 pub(crate) mod words;
 
@@ -30,10 +31,12 @@ use self::diagrams::Diagrams;
 use self::ending::ending;
 use self::paint::{ALARM, DIM, PLAIN, STRONG};
 use self::row::Row;
+use self::table::Table;
 use self::time::TimeOfDay;
 pub use self::time::Zone;
 use self::words::{Count, Tuple, Who, overflow, verdict_words};
 use super::Sink;
+use super::columns::Columns;
 use crate::clock::Clock;
 use crate::duration::Human;
 use crate::event::Context;
@@ -75,6 +78,8 @@ pub struct Text {
     /// once. `conn` to verdict.
     told: FxHashMap<u64, Verdict>,
     diagrams: Option<Diagrams>,
+    /// Shown instead of the log.
+    table: Option<Table>,
 }
 
 impl Text {
@@ -87,7 +92,14 @@ impl Text {
             row: Row::new(style.color),
             told: FxHashMap::default(),
             diagrams: None,
+            table: None,
         }
+    }
+
+    /// Shows these columns, not the log's.
+    pub fn with_columns(mut self, columns: Columns) -> Text {
+        self.table = Some(Table::new(columns, self.clock));
+        self
     }
 
     fn transition(&mut self, x: &Transition) -> io::Result<()> {
@@ -334,6 +346,11 @@ impl Text {
 
 impl Sink for Text {
     fn line(&mut self, line: &Line) -> io::Result<()> {
+        if let Some(mut table) = self.table.take() {
+            let done = self.row_of(&mut table, line);
+            self.table = Some(table);
+            return done;
+        }
         self.tell(line)?;
         match &mut self.diagrams {
             Some(diagrams) => diagrams.line(line, &mut self.out),
