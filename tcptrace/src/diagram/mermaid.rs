@@ -48,7 +48,7 @@ impl Mermaid<'_> {
                 (None, _) => String::new(),
             };
             let Some(subject) = &end.subject else {
-                let what = format!("{role} {address} (not traced)");
+                let what = format!("{role} {address} (not known)");
                 self.say(format_args!("participant {kernel} as {}", Label(&what)));
                 continue;
             };
