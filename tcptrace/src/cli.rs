@@ -268,7 +268,10 @@ impl Trace {
             ..self.filters.selection()
         };
         if self.shows_segments() && self.depth != Depth::Events {
-            Some("--segments shows what happens as it happens: use it with --depth events")
+            Some(
+                "--segments and -o pcapng show what happens as it happens: use them with --depth \
+                 events",
+            )
         } else if self.depth == Depth::Histogram && by_owner != Selection::default() {
             Some(
                 "--depth histogram counts in the kernel, before --pid, --comm, --side and --state \
@@ -428,6 +431,7 @@ mod tests {
         let refused = |args| parse(args).unwrap().trace.contradiction();
         for (args, told) in [
             ("--segments --depth connections", "--depth events"),
+            ("-o pcapng --depth connections", "--depth events"),
             ("--depth histogram --pid 1", "--depth connections"),
             ("--depth histogram --state LISTEN", "--depth connections"),
         ] {

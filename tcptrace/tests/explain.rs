@@ -11,7 +11,7 @@ use tcptrace::diagram::{
     mermaid,
 };
 use tcptrace::event::State;
-use tcptrace::fields::Verdict;
+use tcptrace::fields::{Line, Verdict};
 use tcptrace::replay::Recorded;
 
 fn recording(name: &str) -> PathBuf {
@@ -402,6 +402,42 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{output:?}");
     assert!(output.stderr.is_empty(), "{output:?}");
+}
+
+/// A busy server leaves a thousand buckets a second behind, each for a minute.
+#[test]
+fn what_is_kept_of_time_wait_is_bounded() {
+    let recorded = Recorded::open(&recording("time_wait")).unwrap();
+    let lines: Vec<Line> = recorded.map(|line| line.unwrap()).collect();
+    let ended = |line: &Line| matches!(line, Line::Connection(_));
+    let last = lines.iter().rposition(ended).unwrap();
+    let mut collector = Collector::new(Keep::UntilGone);
+    let mut given = vec![];
+    const CONNECTIONS: u64 = 20_000;
+    for n in 0..CONNECTIONS {
+        for line in &lines[..=last] {
+            let mut line = line.clone();
+            let Some(conn) = line.subject_mut().and_then(|it| it.conn.as_mut()) else {
+                continue;
+            };
+            *conn += 2 * n;
+            match &mut line {
+                Line::Accept(x) => x.peer_conn = x.peer_conn.map(|it| it + 2 * n),
+                Line::Connection(x) => x.peer_conn = x.peer_conn.map(|it| it + 2 * n),
+                _ => {}
+            }
+            given.extend(collector.take(&line));
+        }
+    }
+    let kept = collector.finish();
+    let lines: usize = kept.map(|group| group.lines.len()).sum();
+    assert!(lines <= 131_072, "{lines}");
+    // What was given away for want of room is whole but for TIME_WAIT's end, the oldest first.
+    assert!(given.len() > 1_000);
+    assert!(given.iter().map(|it| &it.conns).is_sorted());
+    for group in given {
+        assert_eq!(group.lines.iter().filter(|line| ended(line)).count(), 2);
+    }
 }
 
 /// What Mermaid itself makes of them was seen by hand; here, that nothing in them is unbalanced.

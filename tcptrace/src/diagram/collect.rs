@@ -10,8 +10,12 @@ use crate::fields::{Line, Side, Subject};
 /// sent again makes so many.
 const MOST_LINES: usize = 4096;
 
-/// Connections at a time; beyond, the oldest is given up as it is.
-const MOST_GROUPS: usize = 65_536;
+/// Lines of all connections at a time. Beyond, the connection that has waited longest for the end
+/// of its TIME_WAIT is given away without it; where none does, the oldest as it is.
+const MOST_LINES_AT_ALL: usize = 131_072;
+
+/// Connections that were given away and are remembered, so that nothing late makes new ones.
+const MOST_RELEASED: usize = 65_536;
 
 /// Lines of segments and RSTs without a connection that may turn out to be of one.
 const MOST_LOOSE: usize = 4096;
@@ -37,16 +41,22 @@ pub struct Group {
     pub left_out: u64,
     /// Ends of which more is to come.
     open: usize,
+    /// Ends whose sockets have ended.
+    ended: usize,
 }
 
 /// Two addresses with ports, in an order that does not depend on whose they are.
 type Pair = [(IpAddr, u16); 2];
 
-/// Groups lines by connection. Bounded: at most 65 536 connections are kept at a time, 4096 lines
-/// of each, and 4096 lines without a connection.
+/// Groups lines by connection. Bounded: at most 131 072 lines are kept at a time, 4096 of each
+/// connection, and 4096 without a connection.
 pub struct Collector {
     keep: Keep,
     groups: BTreeMap<u64, Group>,
+    /// Lines in them.
+    held: usize,
+    /// Groups that wait for a `time_wait` line only, in order.
+    ended: VecDeque<u64>,
     next: u64,
     of_conn: BTreeMap<u64, u64>,
     of_pair: BTreeMap<Pair, u64>,
@@ -60,6 +70,8 @@ impl Collector {
         Collector {
             keep,
             groups: BTreeMap::new(),
+            held: 0,
+            ended: VecDeque::new(),
             next: 0,
             of_conn: BTreeMap::new(),
             of_pair: BTreeMap::new(),
@@ -87,7 +99,7 @@ impl Collector {
             return None;
         };
         let id = self.group_of(conn)?;
-        self.groups.get_mut(&id)?.put(line);
+        self.held += self.groups.get_mut(&id)?.put(line);
         self.meet(id, subject);
         let id = match line {
             Line::Accept(x) => self.join(id, x.peer_conn),
@@ -106,11 +118,28 @@ impl Collector {
         if group.open == 0 {
             return self.release(id);
         }
-        if self.groups.len() > MOST_GROUPS {
-            let oldest = *self.groups.first_key_value()?.0;
-            return self.release(oldest);
+        if matches!(line, Line::Connection(_)) {
+            group.ended += 1;
+            if group.ended == group.conns.len() {
+                self.ended.push_back(id);
+            }
+        }
+        if self.held > MOST_LINES_AT_ALL {
+            return self.give_up();
         }
         None
+    }
+
+    /// Makes room.
+    fn give_up(&mut self) -> Option<Group> {
+        while let Some(id) = self.ended.pop_front() {
+            // Many are gone since, in good order.
+            if self.groups.contains_key(&id) {
+                return self.release(id);
+            }
+        }
+        let oldest = *self.groups.first_key_value()?.0;
+        self.release(oldest)
     }
 
     /// What has not ended, the oldest first.
@@ -150,7 +179,7 @@ impl Collector {
         let loose = std::mem::take(&mut self.loose);
         for line in loose {
             if line.subject().and_then(self::pair) == Some(pair) {
-                group.put(&line);
+                self.held += group.put(&line);
             } else {
                 self.loose.push_back(line);
             }
@@ -169,7 +198,7 @@ impl Collector {
             .get(&pair)
             .and_then(|id| self.groups.get_mut(id));
         if let Some(group) = group {
-            group.put(line);
+            self.held += group.put(line);
             return;
         }
         if self.loose.len() == MOST_LOOSE {
@@ -201,11 +230,16 @@ impl Collector {
 
     fn release(&mut self, id: u64) -> Option<Group> {
         let group = self.groups.remove(&id)?;
+        self.held -= group.lines.len();
+        // Its place in the queue goes as well, before the queue is longer than what is kept.
+        if self.ended.len() > 2 * self.groups.len() + 16 {
+            self.ended.retain(|id| self.groups.contains_key(id));
+        }
         for conn in &group.conns {
             self.of_conn.remove(conn);
             self.released.insert(*conn);
         }
-        while self.released.len() > MOST_GROUPS {
+        while self.released.len() > MOST_RELEASED {
             self.released.pop_first();
         }
         // The ports may have another connection by now.
@@ -219,13 +253,16 @@ impl Collector {
 }
 
 impl Group {
-    fn put(&mut self, line: &Line) {
+    /// Gives how many lines it has more.
+    fn put(&mut self, line: &Line) -> usize {
         // How it ended is never left out.
         let end = matches!(line, Line::Connection(_) | Line::TimeWait(_));
         if self.lines.len() < MOST_LINES || end {
             self.lines.push(line.clone());
+            1
         } else {
             self.left_out += 1;
+            0
         }
     }
 
@@ -237,6 +274,7 @@ impl Group {
         self.conns.sort_unstable();
         self.left_out += other.left_out;
         self.open += other.open;
+        self.ended += other.ended;
         self
     }
 }
