@@ -1,15 +1,19 @@
 //! The command line.
 
+mod explain;
 mod filters;
+mod show;
 
 use std::ffi::OsString;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use explain::{Explain, Explained, Story};
 pub use filters::Filters;
+pub use show::{Form, Show};
 
 use crate::capture::Request;
 use crate::correlate::Selection;
@@ -22,16 +26,20 @@ Examples:
   tcptrace -L 80,443 --duration 1m     a server's own ports, for a minute
   tcptrace --comm nginx                what nginx listens for, accepts and connects
   tcptrace -p 80 -o json --count 10    JSON Lines, until ten connections have ended
-  tcptrace -p 7878 --explain           what each change of state means, for students
+  tcptrace -p 7878 --explain=diagram   what each change of state means, for students
+  tcptrace explain trace.jsonl         the story and the sequence diagram of each connection
   tcptrace -p 80 --depth histogram     how long handshakes and waits take, each second
-  tcptrace --write trace.jsonl         a log on the screen, JSON Lines in a file
+  tcptrace --write trace.jsonl.zst     a log on the screen, and a recording
+  tcptrace replay trace.jsonl.zst      the same log again
+  tcptrace -o csv --only connection    a table of connections for a spreadsheet
   tcptrace -- true                     everything, for as long as a command runs
   tcptrace doctor                      what this kernel offers, and at what cost";
 
 const EXIT_CODES: &str = "\
 Exit codes:
   0 done (a closed pipe is done)     3 not permitted
-  1 failed at run time               4 the kernel lacks what is required
+  1 failed at run time, or a         4 the kernel lacks what is required
+    damaged recording
   2 wrong usage                      with COMMAND: its own";
 
 /// Traces the life of TCP connections in the kernel, and tells for each one whether it waited for
@@ -42,7 +50,7 @@ Exit codes:
     before_help = EXAMPLES,
     after_help = EXIT_CODES,
     args_conflicts_with_subcommands = true,
-    override_usage = "tcptrace [OPTIONS] [-- COMMAND...]\n       tcptrace demo|doctor [OPTIONS]"
+    override_usage = "tcptrace [OPTIONS] [-- COMMAND...]\n       tcptrace demo|doctor [OPTIONS]\n       tcptrace replay|explain [OPTIONS] FILE"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -59,8 +67,9 @@ pub enum Task {
     /// Show what this kernel offers, which carrier each hook gets, what cannot be said, and what
     /// it costs
     Doctor(Doctor),
-    /// Write the trace that --write-events has recorded, for tests
-    #[command(hide = true)]
+    /// Tell the story of each connection of a recorded trace, and draw its sequence diagram
+    Explain(Explain),
+    /// Show a trace that --write has recorded, as it was shown live
     Replay(Replay),
 }
 
@@ -85,25 +94,25 @@ pub struct Doctor {
         default_value = "text",
         requires = "stats"
     )]
-    pub output: Output,
+    pub output: Report,
 }
 
 #[derive(Debug, Args)]
 pub struct Replay {
-    /// The recording
-    pub events: PathBuf,
+    /// What --write or -o json has written, compressed (.zst) or not; - is standard input
+    pub file: PathBuf,
 
-    /// Form of the output
-    #[arg(short, long, value_name = "FORM", default_value = "text")]
-    pub output: Output,
+    #[command(flatten)]
+    pub show: Show,
 
-    /// As in a trace
-    #[arg(short, long)]
-    pub verbose: bool,
+    /// Only this connection, with its other end where that was traced too, and what the trace says
+    /// of itself
+    #[arg(long, value_name = "N")]
+    pub conn: Option<u64>,
 
-    /// As in a trace
-    #[arg(long)]
-    pub explain: bool,
+    /// Also write what is shown to FILE, as JSON Lines; compressed when it ends in .zst
+    #[arg(long, value_name = "FILE")]
+    pub write: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -120,11 +129,11 @@ pub struct Demo {
 /// The options of a trace.
 #[derive(Debug, Args)]
 pub struct Trace {
-    /// Form of the output
-    #[arg(short, long, value_name = "FORM", default_value = "text")]
-    pub output: Output,
+    #[command(flatten)]
+    pub show: Show,
 
-    /// Also write JSON Lines to FILE
+    /// Also record the trace in FILE, as JSON Lines, for `tcptrace replay`; compressed when it ends
+    /// in .zst
     #[arg(long, value_name = "FILE")]
     pub write: Option<PathBuf>,
 
@@ -144,21 +153,9 @@ pub struct Trace {
     #[arg(long, value_name = "CARRIER", default_value = "auto")]
     pub attach: Attach,
 
-    /// Use colours; auto: on a terminal, unless NO_COLOR is set
-    #[arg(long, value_name = "WHEN", default_value = "auto")]
-    pub color: Color,
-
     /// Also show the segments on the wire that open and close connections, as tcpdump does
     #[arg(long)]
     pub segments: bool,
-
-    /// Show more: process or softirq, failed accept() calls such as EAGAIN
-    #[arg(short, long)]
-    pub verbose: bool,
-
-    /// Say under each change of state what led to it and what it means
-    #[arg(long)]
-    pub explain: bool,
 
     /// Size of the kernel's event buffer, such as 512K or 8M
     #[arg(long, value_name = "BYTES", default_value = "4M", value_parser = parse_bytes)]
@@ -188,11 +185,12 @@ pub struct Trace {
     pub filters: Filters,
 }
 
+/// What `doctor --stats` writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// A log for people
+pub enum Report {
+    /// A table for people
     Text,
-    /// JSON Lines
+    /// One JSON object
     Json,
 }
 
@@ -227,12 +225,29 @@ impl Cli {
             eprintln!("tcptrace: {}; see tcptrace --help", one_line(&error));
             crate::exit::USAGE
         })?;
-        match cli.trace.contradiction() {
+        if let Some(list) = cli.show().and_then(Show::help) {
+            // A closed pipe is no failure here either.
+            let _ = std::io::stdout().write_all(list.as_bytes());
+            return Err(crate::exit::DONE);
+        }
+        let shown = cli.show().and_then(Show::contradiction);
+        match shown.or(cli.trace.contradiction()) {
             None => Ok(cli),
             Some(what) => {
                 eprintln!("tcptrace: {what}");
                 Err(crate::exit::USAGE)
             }
+        }
+    }
+}
+
+impl Cli {
+    /// How the lines are to be shown, where there are any.
+    fn show(&self) -> Option<&Show> {
+        match &self.task {
+            None => Some(&self.trace.show),
+            Some(Task::Replay(replay)) => Some(&replay.show),
+            Some(Task::Demo(_) | Task::Doctor(_) | Task::Explain(_)) => None,
         }
     }
 }
@@ -252,8 +267,11 @@ impl Trace {
             traced_only: false,
             ..self.filters.selection()
         };
-        if self.segments && self.depth != Depth::Events {
-            Some("--segments shows what happens as it happens: use it with --depth events")
+        if self.shows_segments() && self.depth != Depth::Events {
+            Some(
+                "--segments and -o pcapng show what happens as it happens: use them with --depth \
+                 events",
+            )
         } else if self.depth == Depth::Histogram && by_owner != Selection::default() {
             Some(
                 "--depth histogram counts in the kernel, before --pid, --comm, --side and --state \
@@ -264,6 +282,11 @@ impl Trace {
         }
     }
 
+    /// --segments, which packets are made from.
+    fn shows_segments(&self) -> bool {
+        self.segments || self.show.output == Form::Pcapng
+    }
+
     pub fn request(&self) -> Request {
         Request {
             filter: self.filters.filter(),
@@ -271,7 +294,7 @@ impl Trace {
             calls: self.calls,
             mode: self.attach.mode(),
             state_carrier: self.state_carrier.clone(),
-            segments: self.segments,
+            segments: self.shows_segments(),
             depth: self.depth,
         }
     }
@@ -408,6 +431,7 @@ mod tests {
         let refused = |args| parse(args).unwrap().trace.contradiction();
         for (args, told) in [
             ("--segments --depth connections", "--depth events"),
+            ("-o pcapng --depth connections", "--depth events"),
             ("--depth histogram --pid 1", "--depth connections"),
             ("--depth histogram --state LISTEN", "--depth connections"),
         ] {

@@ -1,7 +1,7 @@
 use std::process::ExitCode;
 
 use tcptrace::cli::{Cli, Task};
-use tcptrace::{demo, doctor, exit, replay, run};
+use tcptrace::{demo, doctor, exit, explain, replay, run};
 
 fn main() -> ExitCode {
     let cli = match Cli::from_args() {
@@ -18,6 +18,7 @@ fn main() -> ExitCode {
                     None => run::run(&cli.trace).await,
                     Some(Task::Demo(options)) => demo::run(&options).await,
                     Some(Task::Doctor(options)) => doctor::run(&options).await,
+                    Some(Task::Explain(options)) => explain::run(&options),
                     Some(Task::Replay(options)) => replay::run(&options),
                 }
             })

@@ -1,18 +1,44 @@
 //! `tcptrace replay`: a recorded trace, told again.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader};
-use std::path::Path;
-use std::vec;
+mod conn;
+mod damage;
+mod lines;
+mod progress;
+mod recorded;
+mod source;
 
-use crate::cli::{Output as Form, Replay};
-use crate::clock::Clock;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use anyhow::Context;
+
+use self::conn::Chosen;
+pub use self::damage::Damage;
+use self::progress::Progress;
+pub use self::recorded::Recorded;
+pub use self::source::Position;
+use crate::cli::Replay;
 use crate::exit;
-use crate::fields::Line;
-use crate::record::{Damaged, Recording};
-use crate::sink::text::{Style, Zone};
-use crate::sink::{Json, Sink, Text};
-use crate::story::{Input, Story};
+use crate::fields::{Line, SCHEMA};
+use crate::output::{self, Output, plain};
+use crate::record::Damaged;
+
+/// Why something cannot be replayed at all.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    #[error("{}", plain(.0))]
+    Unreadable(#[from] io::Error),
+    #[error("it is empty; a recording is what tcptrace --write FILE has written")]
+    Empty,
+    #[error("it is no recording; one is what tcptrace --write FILE has written")]
+    NoRecording,
+    #[error("it has schema {schema}, this tcptrace reads schema {SCHEMA}; take tcptrace {version}")]
+    Schema { schema: u32, version: String },
+    #[error(transparent)]
+    Damaged(#[from] Damaged),
+}
 
 /// Why a replay has stopped before its end.
 #[derive(Debug, thiserror::Error)]
@@ -23,104 +49,115 @@ pub enum Stopped {
     Output(#[from] io::Error),
 }
 
-/// A recorded trace: the lines that were told, in the same order.
-pub struct Recorded {
-    clock: Clock,
-    story: Story,
-    inputs: Recording<Box<dyn BufRead>>,
-    /// What the last input gave and is not taken yet.
-    lines: vec::IntoIter<Line>,
-}
-
-impl Recorded {
-    /// Opens a file; the error names it.
-    pub fn open(path: &Path) -> anyhow::Result<Recorded> {
-        let opened = File::open(path)
-            .map_err(anyhow::Error::from)
-            .and_then(|file| Ok(Recorded::new(Box::new(BufReader::new(file)))?));
-        opened.map_err(|error| anyhow::anyhow!("cannot replay {}: {error}", path.display()))
-    }
-
-    pub fn new(from: Box<dyn BufRead>) -> Result<Recorded, Damaged> {
-        let (begin, inputs) = Recording::open(from)?;
-        let mut story = Story::new(&begin);
-        let clock = Clock::with_offset(begin.clock_offset_ns);
-        let mut lines = vec![];
-        story.tell(&Input::Begin(begin), &mut lines);
-        Ok(Recorded {
-            clock,
-            story,
-            inputs,
-            lines: lines.into_iter(),
-        })
-    }
-
-    /// The clock of the machine that was traced.
-    pub fn clock(&self) -> Clock {
-        self.clock
-    }
-
-    /// Tells the rest to the sinks.
-    pub fn tell(mut self, sinks: &mut [Box<dyn Sink>]) -> Result<(), Stopped> {
-        for line in &mut self {
-            let line = line?;
-            sinks.iter_mut().try_for_each(|sink| sink.line(&line))?;
-        }
-        sinks.iter_mut().try_for_each(|sink| sink.flush())?;
-        Ok(())
-    }
-}
-
-impl Iterator for Recorded {
-    type Item = Result<Line, Damaged>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if let Some(line) = self.lines.next() {
-                return Some(Ok(line));
-            }
-            let mut lines = vec![];
-            if !self.story.more(&mut lines) {
-                match self.inputs.next()? {
-                    Ok(input) => self.story.tell(&input, &mut lines),
-                    Err(error) => return Some(Err(error)),
-                }
-            }
-            self.lines = lines.into_iter();
-        }
-    }
-}
-
 /// Runs `tcptrace replay FILE`; the value is the exit code.
 pub fn run(options: &Replay) -> anyhow::Result<u8> {
-    let recorded = match Recorded::open(&options.events) {
-        Ok(recorded) => recorded,
+    let name = source::name(&options.file);
+    let (recorded, chosen) = match open(options) {
+        Ok(opened) => opened,
         Err(error) => {
             eprintln!("tcptrace: {error}");
             return Ok(exit::USAGE);
         }
     };
     let clock = recorded.clock();
-    let stdout = Box::new(io::stdout());
-    let style = Style {
-        color: false,
-        verbose: options.verbose,
-        explain: options.explain,
-        zone: Zone::Local,
+    let mut outputs = vec![output::stdout(&options.show, clock)];
+    if let Some(path) = &options.write {
+        if is_same(path, &options.file) {
+            eprintln!(
+                "tcptrace: {name} cannot be read and written at once; choose another file for --write"
+            );
+            return Ok(exit::USAGE);
+        }
+        outputs.push(output::file(path, clock)?);
+    }
+    tell(recorded, chosen.as_ref(), outputs, &name)
+}
+
+/// The recording, and which lines are wanted of it.
+fn open(options: &Replay) -> anyhow::Result<(Recorded, Option<Chosen>)> {
+    let (path, name) = (&options.file, source::name(&options.file));
+    let Some(conn) = options.conn else {
+        return Ok((Recorded::open(path)?, None));
     };
-    let sink: Box<dyn Sink> = match options.output {
-        Form::Json => Box::new(Json::new(stdout, clock)),
-        Form::Text => Box::new(Text::new(stdout, clock, style)),
+    // It is read twice.
+    let twice = source::Twice::open(path).with_context(|| format!("cannot replay {name}"));
+    let twice = twice?;
+    let chosen = Chosen::find(conn, &mut twice.recorded(&name)?);
+    let chosen = chosen.with_context(|| format!("cannot replay {name}"))?;
+    let chosen = chosen.with_context(|| {
+        format!("{name} has no connection {conn}; its numbers stand in the column CONN")
+    })?;
+    Ok((twice.recorded(&name)?, Some(chosen)))
+}
+
+/// Whether both are one file.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let of = |path| fs::metadata(path).map(|it| (it.dev(), it.ino()));
+    matches!((of(one), of(other)), (Ok(one), Ok(other)) if one == other)
+}
+
+/// Tells what is recorded to the outputs.
+fn tell(
+    mut recorded: Recorded,
+    chosen: Option<&Chosen>,
+    mut outputs: Vec<Output>,
+    name: &str,
+) -> anyhow::Result<u8> {
+    let mut code = exit::DONE;
+    let mut progress = Progress::new(recorded.position().clone());
+    let mut each = |outputs: &mut Vec<Output>,
+                    act: &mut dyn FnMut(&mut Output) -> io::Result<()>| {
+        outputs.retain_mut(|output| match act(output) {
+            Ok(()) => true,
+            // Whoever reads has seen enough: that is success.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => false,
+            // The recording lacks what this form is made from.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                eprintln!("tcptrace: {name}: {error}");
+                code = exit::USAGE;
+                false
+            }
+            Err(error) => {
+                eprintln!(
+                    "tcptrace: cannot write to {}: {}",
+                    output.name,
+                    plain(&error)
+                );
+                code = exit::FAILURE;
+                false
+            }
+        });
+        !outputs.is_empty()
     };
-    match recorded.tell(&mut [sink]) {
-        Ok(()) => Ok(exit::DONE),
-        // Whoever reads has seen enough: that is success.
-        Err(Stopped::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(exit::DONE),
-        Err(Stopped::Output(error)) => Err(error.into()),
-        Err(Stopped::Damaged(error)) => {
-            let file = options.events.display();
-            eprintln!("tcptrace: cannot replay {file}: {error}");
-            Ok(exit::USAGE)
+    let wanted = |line: &Line| chosen.is_none_or(|chosen| chosen.take(line));
+    for line in &mut recorded {
+        let line = match line {
+            Ok(line) => line,
+            Err(error) => {
+                drop(progress);
+                each(&mut outputs, &mut |output| output.sink.flush());
+                eprintln!("tcptrace: cannot replay {name}: {error}");
+                return Ok(exit::USAGE);
+            }
+        };
+        if let Some(progress) = &mut progress {
+            progress.line();
+        }
+        if wanted(&line) && !each(&mut outputs, &mut |output| output.sink.line(&line)) {
+            return Ok(code);
         }
     }
+    drop(progress);
+    if !each(&mut outputs, &mut |output| output.sink.flush()) {
+        return Ok(code);
+    }
+    let damage = recorded.damage();
+    let told = damage.to_string();
+    if !told.is_empty() {
+        eprintln!("tcptrace: {name}: {told}");
+    }
+    if !damage.is_none() {
+        code = exit::FAILURE;
+    }
+    Ok(code)
 }

@@ -1,22 +1,20 @@
 //! A trace from its start to its end.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io::{self, Write};
-use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::capture::owners::owners;
 use crate::capture::{Capture, Request};
-use crate::cli::{Output as Form, Trace};
+use crate::cli::Trace;
 use crate::clock::{Clock, mono_now_ns};
 use crate::command::{self, Command, Running};
 use crate::correlate::Selection;
@@ -25,10 +23,9 @@ use crate::event::Hook;
 use crate::exit;
 use crate::fields::{HookCount, Lost, SCHEMA, Session, Why};
 use crate::filter::Filter;
-use crate::pipeline::{self, Feed, Feedback, Message, Outcome, Output, Tape};
+use crate::output::{self, Output, create, plain};
+use crate::pipeline::{self, Feed, Feedback, Message, Outcome, Tape};
 use crate::record::Recorder;
-use crate::sink::text::{Style, Zone};
-use crate::sink::{Json, Text};
 use crate::story::{Begin, Import};
 
 /// How often the loss counters are looked at.
@@ -88,28 +85,9 @@ pub async fn run(trace: &Trace) -> anyhow::Result<u8> {
 }
 
 fn outputs(trace: &Trace, clock: Clock) -> anyhow::Result<Vec<Output>> {
-    let stdout = Box::new(io::stdout());
-    let mut outputs = vec![Output {
-        name: "standard output".into(),
-        sink: match trace.output {
-            Form::Json => Box::new(Json::new(stdout, clock)),
-            Form::Text => {
-                let style = Style {
-                    color: trace.color.on_stdout(),
-                    verbose: trace.verbose,
-                    explain: trace.explain,
-                    zone: Zone::Local,
-                };
-                Box::new(Text::new(stdout, clock, style))
-            }
-        },
-    }];
+    let mut outputs = vec![output::stdout(&trace.show, clock)];
     if let Some(path) = &trace.write {
-        let file = create(path, "--write")?;
-        outputs.push(Output {
-            name: path.display().to_string(),
-            sink: Box::new(Json::new(Box::new(file), clock)),
-        });
+        outputs.push(output::file(path, clock)?);
     }
     Ok(outputs)
 }
@@ -123,22 +101,6 @@ fn tape(trace: &Trace) -> anyhow::Result<Option<Tape>> {
         })
     });
     tape.transpose()
-}
-
-fn create(path: &Path, option: &str) -> anyhow::Result<File> {
-    File::create(path).map_err(|error| {
-        let (path, why) = (path.display(), plain(&error));
-        anyhow!("cannot write to {path}: {why}; choose another file for {option}")
-    })
-}
-
-/// An error of the operating system without its number.
-fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.split_once(" (os error") {
-        Some((text, _)) => text.to_owned(),
-        None => text,
-    }
 }
 
 /// All conditions by name, whoever decides them.

@@ -87,13 +87,29 @@ const PARTS: &[Part] = &[
         never: &[ABI, AYA, TOKIO, FILES, CLOCKS],
     },
     Part {
+        paths: &["tcptrace/src/replay/"],
+        may: Own::Only(&["clock", "fields", "record", "sink", "story", "zst"]),
+        never: &[ABI, AYA, TOKIO],
+    },
+    Part {
+        paths: &["tcptrace/src/zst.rs"],
+        may: Own::Only(&[]),
+        never: &[ABI, AYA, TOKIO, FILES, CLOCKS],
+    },
+    Part {
         paths: &["tcptrace/src/correlate/"],
         may: Own::Only(&["duration", "errno", "event", "fields"]),
         never: &[ABI, AYA, TOKIO, IO, CLOCKS, LOG, &["libc"], RANDOM_ORDER],
     },
     Part {
+        // Drawn from lines alone, so that a page, a log and an export can show the same.
+        paths: &["tcptrace/src/diagram.rs", "tcptrace/src/diagram/"],
+        may: Own::Only(&["depth", "duration", "event", "fields"]),
+        never: &[ABI, AYA, TOKIO, IO, CLOCKS, LOG, &["libc"], RANDOM_ORDER],
+    },
+    Part {
         paths: &["tcptrace/src/sink/"],
-        may: Own::Only(&["clock", "duration", "errno", "event", "fields"]),
+        may: Own::Only(&["clock", "diagram", "duration", "errno", "event", "fields"]),
         never: &[ABI, AYA, TOKIO, CLOCKS, LOG],
     },
     Part {
@@ -116,8 +132,16 @@ const SIBLINGS: &[Siblings] = &[
     },
     Siblings {
         folder: "tcptrace/src/sink/",
-        // The trait, the schema of them all, and the lines that their tests write.
-        shared: &["Sink", "samples", "schema"],
+        // The trait, the schema of them all, what several write, and the lines of their tests.
+        shared: &[
+            "Sink",
+            "cells",
+            "columns",
+            "printable",
+            "samples",
+            "schema",
+            "stamp",
+        ],
     },
 ];
 

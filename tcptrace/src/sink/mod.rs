@@ -1,7 +1,14 @@
 //! Where lines go: one small file a format, behind one trait.
 
+mod cells;
+pub mod chrome;
+pub mod columns;
+mod csv;
 pub mod json;
+pub mod pcapng;
+mod printable;
 pub mod schema;
+mod stamp;
 pub mod text;
 
 #[cfg(test)]
@@ -11,7 +18,10 @@ use std::io;
 
 use crate::fields::Line;
 
+pub use chrome::Chrome;
+pub use csv::Csv;
 pub use json::Json;
+pub use pcapng::Pcapng;
 pub use text::Text;
 
 /// Writes lines in one format.

@@ -11,7 +11,7 @@ use serde::ser::{
 };
 use serde_json::Error;
 
-use super::Printable;
+use crate::sink::printable::Printable;
 
 /// Writes one value.
 pub struct Writer<'a> {

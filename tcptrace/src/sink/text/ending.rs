@@ -53,7 +53,7 @@ impl Text {
 }
 
 /// `ended: connected in 45.2 µs, open for 5.103 s, closed here first, 18 B out, 0 B in, …`
-pub(super) fn ending(x: &Connection) -> String {
+pub(crate) fn ending(x: &Connection) -> String {
     let mut parts = Vec::new();
     match (x.handshake_ns, x.established_mono_ns) {
         (Some(ns), _) if x.subject.side == Some(Side::Server) => {

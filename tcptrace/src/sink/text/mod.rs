@@ -8,30 +8,35 @@
 mod backlog;
 mod both_ends;
 mod bucket;
-mod ending;
-mod explain;
+mod diagrams;
+pub(crate) mod ending;
+pub(crate) mod explain;
 mod header;
 mod histogram;
-mod paint;
+pub(crate) mod paint;
 mod preexisting;
 mod row;
 mod segment;
 mod summary;
-mod time;
-mod words;
+mod table;
+pub(crate) mod time;
+pub(crate) mod words;
 
 use std::fmt::Display;
 use std::io::{self, BufWriter, Write};
 
 use rustc_hash::FxHashMap;
 
+use self::diagrams::Diagrams;
 use self::ending::ending;
 use self::paint::{ALARM, DIM, PLAIN, STRONG};
 use self::row::Row;
+use self::table::Table;
 use self::time::TimeOfDay;
 pub use self::time::Zone;
 use self::words::{Count, Tuple, Who, overflow, verdict_words};
 use super::Sink;
+use super::columns::Columns;
 use crate::clock::Clock;
 use crate::duration::Human;
 use crate::event::Context;
@@ -72,6 +77,9 @@ pub struct Text {
     /// The verdicts told at accept() for connections that have not ended, which are told only
     /// once. `conn` to verdict.
     told: FxHashMap<u64, Verdict>,
+    diagrams: Option<Diagrams>,
+    /// Shown instead of the log.
+    table: Option<Table>,
 }
 
 impl Text {
@@ -83,7 +91,15 @@ impl Text {
             time_of_day: TimeOfDay::new(style.zone),
             row: Row::new(style.color),
             told: FxHashMap::default(),
+            diagrams: None,
+            table: None,
         }
+    }
+
+    /// Shows these columns, not the log's.
+    pub fn with_columns(mut self, columns: Columns) -> Text {
+        self.table = Some(Table::new(columns, self.clock));
+        self
     }
 
     fn transition(&mut self, x: &Transition) -> io::Result<()> {
@@ -306,8 +322,8 @@ impl Text {
     }
 }
 
-impl Sink for Text {
-    fn line(&mut self, line: &Line) -> io::Result<()> {
+impl Text {
+    fn tell(&mut self, line: &Line) -> io::Result<()> {
         match line {
             Line::Session(x) => header::write(&mut self.row, &mut self.out, x, self.style.zone),
             Line::Preexisting(x) => self.preexisting(x),
@@ -324,6 +340,21 @@ impl Sink for Text {
             Line::Histogram(x) => self.histogram(x),
             Line::Lost(x) => self.lost(x),
             Line::Summary(x) => summary::write(&mut self.row, &mut self.out, x),
+        }
+    }
+}
+
+impl Sink for Text {
+    fn line(&mut self, line: &Line) -> io::Result<()> {
+        if let Some(mut table) = self.table.take() {
+            let done = self.row_of(&mut table, line);
+            self.table = Some(table);
+            return done;
+        }
+        self.tell(line)?;
+        match &mut self.diagrams {
+            Some(diagrams) => diagrams.line(line, &mut self.out),
+            None => Ok(()),
         }
     }
 

@@ -1,0 +1,46 @@
+//! The options of `tcptrace explain`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::Color;
+
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// What --write or -o json has written, compressed (.zst) or not; - is standard input
+    pub file: PathBuf,
+
+    /// Only this connection, by the number of either of its ends
+    #[arg(long, value_name = "N")]
+    pub conn: Option<u64>,
+
+    /// Form of the output
+    #[arg(short, long, value_name = "FORM", default_value = "text")]
+    pub output: Story,
+
+    /// Draw with ASCII characters only
+    #[arg(long)]
+    pub ascii: bool,
+
+    /// Use colours; auto: on a terminal, unless NO_COLOR is set
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub color: Color,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Story {
+    /// Prose, and a sequence diagram in 80 columns
+    Text,
+    /// A Mermaid sequenceDiagram, as Markdown pages show it
+    Mermaid,
+}
+
+/// What `--explain` adds to the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Explained {
+    /// A sentence under each change of state
+    States,
+    /// The same, and a sequence diagram at the end of each connection
+    Diagram,
+}

@@ -1,0 +1,414 @@
+//! From the lines of a connection to its diagram.
+
+mod arrows;
+
+use std::net::IpAddr;
+
+use self::arrows::{received_before, sender, sent_after};
+use super::*;
+use crate::event::Direction;
+use crate::fields::{Ended, Line, Preexisting, Side, Verdict};
+
+impl Diagram {
+    /// Draws up one connection; `None` when there is no line with its number.
+    pub fn of(group: &Group) -> Option<Diagram> {
+        let mut lines: Vec<&Line> = group.lines.iter().collect();
+        lines.sort_by_key(|line| line.mono_ns());
+        let mut builder = Builder::new(&lines)?;
+        for line in &lines {
+            builder.line(line);
+        }
+        Some(builder.done(group.left_out))
+    }
+}
+
+struct Builder {
+    ends: [Traced; 2],
+    items: Vec<Item>,
+    segments: bool,
+    /// No segment was ever sent: connect() found no port.
+    silent: bool,
+}
+
+/// An end while it is drawn.
+#[derive(Default)]
+struct Traced {
+    conn: Option<u64>,
+    end: End,
+    /// Its initial sequence number.
+    isn: Option<u32>,
+    /// The state that it is in, an item.
+    state: Option<usize>,
+    /// Its connect(), while that has not returned.
+    connecting: Option<usize>,
+    accepted: bool,
+    ended: Option<Ended>,
+    last_ns: u64,
+}
+
+impl Builder {
+    fn new(lines: &[&Line]) -> Option<Builder> {
+        let mut conns: Vec<(u64, Option<Side>)> = vec![];
+        for subject in lines.iter().filter_map(|line| line.subject()) {
+            let Some(conn) = subject.conn else { continue };
+            match conns.iter_mut().find(|it| it.0 == conn) {
+                Some((_, side)) => *side = side.or(subject.side),
+                None => conns.push((conn, subject.side)),
+            }
+        }
+        // The caller is on the left; where the side is not known, or is the same, the lower number.
+        conns.sort_by_key(|&(conn, side)| (side == Some(Side::Server), conn));
+        conns.truncate(2);
+        let mut ends = [Traced::default(), Traced::default()];
+        match conns[..] {
+            [] => return None,
+            [(conn, Some(Side::Server))] => ends[1].conn = Some(conn),
+            [(conn, _)] => ends[0].conn = Some(conn),
+            [left, right, ..] => {
+                ends[0].conn = Some(left.0);
+                ends[1].conn = Some(right.0);
+            }
+        }
+        let mut builder = Builder {
+            ends,
+            items: vec![],
+            segments: lines.iter().any(|line| matches!(line, Line::Segment(_))),
+            silent: false,
+        };
+        for line in lines {
+            builder.get_to_know(line);
+        }
+        let mut ended = builder.ends.iter().map(|it| it.ended);
+        builder.silent = ended.any(|it| it == Some(Ended::NoFreePort));
+        Some(builder)
+    }
+
+    /// Addresses and initial sequence numbers, before anything is drawn.
+    fn get_to_know(&mut self, line: &Line) {
+        let Some((place, subject)) = line.subject().and_then(|it| Some((self.place(it)?, it)))
+        else {
+            return;
+        };
+        let own = &mut self.ends[place as usize].end;
+        own.addr = own.addr.or(Some(subject.laddr));
+        own.port = own.port.or(subject.lport);
+        own.subject = Some(subject.clone());
+        let peer = &mut self.ends[place.other() as usize].end;
+        peer.addr = peer.addr.or(subject.raddr);
+        peer.port = peer.port.or(subject.rport);
+        if let Line::Connection(x) = line {
+            self.ends[place as usize].ended = x.ending.ended;
+        }
+        if let Line::Segment(x) = line {
+            let from = sender(place, x.direction);
+            let isn =
+                |number: Option<u32>, relative: Option<u32>| Some(number?.wrapping_sub(relative?));
+            let sender = &mut self.ends[from as usize].isn;
+            *sender = sender.or(isn(Some(x.seq), x.rel_seq));
+            let receiver = &mut self.ends[from.other() as usize].isn;
+            *receiver = receiver.or(isn(x.ack, x.rel_ack));
+        }
+    }
+
+    fn place(&self, subject: &Subject) -> Option<Place> {
+        let conn = subject.conn?;
+        let is = |place: &Place| self.ends[*place as usize].conn == Some(conn);
+        Place::BOTH.into_iter().find(is)
+    }
+
+    /// Whose addresses these are, of a line without a number.
+    fn place_by_address(&self, subject: &Subject) -> Option<Place> {
+        let [left, right] = &self.ends;
+        let end = |end: &End| Some((end.addr?, end.port?));
+        let own: (IpAddr, u16) = (subject.laddr, subject.lport?);
+        let peer = (subject.raddr?, subject.rport?);
+        match (end(&left.end)?, end(&right.end)?) {
+            // A socket that is connected to itself.
+            (left, right) if left == right => None,
+            (left, right) if (own, peer) == (left, right) => Some(Place::Left),
+            (left, right) if (peer, own) == (left, right) => Some(Place::Right),
+            _ => None,
+        }
+    }
+
+    fn line(&mut self, line: &Line) {
+        let Some(subject) = line.subject() else {
+            return;
+        };
+        if let Some(place) = self.place(subject) {
+            let last = &mut self.ends[place as usize].last_ns;
+            *last = line.mono_ns().max(*last);
+            match line {
+                Line::Preexisting(x) => self.preexisting(place, x),
+                Line::Transition(x) => self.transition(place, x),
+                Line::Accept(x) => self.accept(place, x),
+                Line::Overflow(x) => self.mark(place, x.mono_ns, MarkKind::Overflow(x.clone())),
+                Line::Segment(x) => self.segment(place, x),
+                Line::Retransmit(x) => self.retransmit(place, x),
+                Line::Reset(x) => self.reset(place, x),
+                Line::Connection(x) => self.connection(place, x),
+                Line::TimeWait(x) => {
+                    // A change of state has told of all others.
+                    if let Some(ended) = x.ended
+                        && self.in_bucket(place)
+                    {
+                        self.leave(place, x.mono_ns);
+                        self.mark(place, x.mono_ns, MarkKind::BucketEnded(ended));
+                    } else if x.ended.is_none() {
+                        let state = x.state;
+                        self.mark(place, x.mono_ns, MarkKind::TraceEnds { state });
+                    }
+                }
+                Line::Session(_) | Line::Histogram(_) | Line::Lost(_) | Line::Summary(_) => {}
+            }
+            return;
+        }
+        let Some(place) = self.place_by_address(subject) else {
+            return;
+        };
+        match line {
+            Line::Segment(x) if self.is_ours(place, x) => self.segment(place, x),
+            Line::Reset(x) if self.is_here(subject, x.mono_ns) => self.reset(place, x),
+            Line::Overflow(x) if self.is_here(subject, x.mono_ns) => {
+                self.mark(place, x.mono_ns, MarkKind::Overflow(x.clone()));
+            }
+            _ => {}
+        }
+    }
+
+    /// Addresses are unique in a namespace, for as long as a connection has them.
+    fn is_here(&self, subject: &Subject, mono_ns: u64) -> bool {
+        let known = self.ends.iter().filter_map(|it| it.end.subject.as_ref());
+        let begun = self.items.first().is_some_and(|it| it.at_ns <= mono_ns);
+        begun && known.into_iter().any(|it| it.netns == subject.netns)
+    }
+
+    fn preexisting(&mut self, place: Place, x: &Preexisting) {
+        self.enter(place, x.mono_ns, x.state, false, None);
+    }
+
+    fn transition(&mut self, place: Place, x: &Transition) {
+        let at = x.mono_ns;
+        if x.cause
+            .is_some_and(|it| matches!(it, Cause::Close | Cause::Abort))
+        {
+            self.closed(place, x);
+        }
+        if x.oldstate == State::Close && x.newstate == State::SynSent {
+            let call = Call {
+                place,
+                name: CallName::Connect,
+                begun: true,
+                until_ns: None,
+                error: None,
+                accept: None,
+            };
+            self.ends[place as usize].connecting = Some(self.items.len());
+            self.push(at, What::Call(call));
+        }
+        if let Some(kind) = received_before(x)
+            // Two changes of state may follow from one segment.
+            && !self.has_come(place, kind)
+        {
+            self.receives(place, at, kind);
+        }
+        match x.bucket {
+            Some(bucket) if x.newstate == State::Close => {
+                let now = self.ends[place as usize].state.map(|it| self.state_of(it));
+                if now != Some(Some(bucket)) {
+                    self.leave(place, at);
+                    self.enter(place, at, bucket, true, Some(x));
+                }
+                self.mark(place, at, MarkKind::SocketFreed { bucket });
+            }
+            // Multipath TCP sets the state that there is.
+            _ if x.oldstate == x.newstate => {}
+            _ => {
+                self.leave(place, at);
+                self.enter(place, at, x.newstate, true, Some(x));
+            }
+        }
+        if matches!(x.newstate, State::Established | State::Close)
+            && let Some(call) = self.ends[place as usize].connecting.take()
+            && let What::Call(call) = &mut self.items[call].what
+        {
+            call.until_ns = Some(at);
+            call.error = x.error.as_ref().map(|it| it.to_string());
+        }
+        if let Some(kind) = sent_after(x) {
+            self.sends(place, at, kind, Evidence::Inferred);
+        }
+    }
+
+    /// The process, or its end, is what led to it.
+    fn closed(&mut self, place: Place, x: &Transition) {
+        let name = match x.cause {
+            Some(Cause::Abort) => CallName::Abort,
+            _ => CallName::Close,
+        };
+        let call = Call {
+            place,
+            name,
+            begun: true,
+            until_ns: Some(x.mono_ns),
+            error: None,
+            accept: None,
+        };
+        self.push(x.mono_ns, What::Call(call));
+    }
+
+    fn accept(&mut self, place: Place, x: &Accept) {
+        if x.error.is_some() {
+            return;
+        }
+        let call = Call {
+            place,
+            name: CallName::Accept,
+            begun: x.called_mono_ns.is_some(),
+            until_ns: Some(x.mono_ns),
+            error: None,
+            accept: Some(x.clone()),
+        };
+        self.ends[place as usize].accepted = true;
+        self.push(x.called_mono_ns.unwrap_or(x.mono_ns), What::Call(call));
+        let established = x.established_mono_ns;
+        self.wait(place, established, x.mono_ns, true);
+    }
+
+    fn wait(&mut self, place: Place, from_ns: Option<u64>, until_ns: u64, taken: bool) {
+        if let Some(at) = from_ns.filter(|&at| at < until_ns) {
+            let wait = Wait {
+                place,
+                until_ns,
+                taken,
+            };
+            self.push(at, What::Wait(wait));
+        }
+    }
+
+    fn connection(&mut self, place: Place, x: &Connection) {
+        self.ends[place as usize].end.connection = Some(x.clone());
+        if self.ends[place as usize].state.is_none() {
+            self.outline(place, x);
+        }
+        if x.syn_source == Some(Source::Srtt)
+            && !self.segments
+            && let Some(syn) = x.syn_mono_ns
+        {
+            self.estimated_syn_ack(place, syn);
+        }
+        if x.verdict == Some(Verdict::NeverAccepted) {
+            self.wait(place, x.established_mono_ns, x.mono_ns, false);
+        }
+        if x.state != State::Close && x.bucket.is_none() {
+            self.mark(place, x.mono_ns, MarkKind::TraceEnds { state: x.state });
+        }
+    }
+
+    /// All that there is at the lighter depths.
+    fn outline(&mut self, place: Place, x: &Connection) {
+        let mut step = |at: Option<u64>, state: State, until: Option<u64>| {
+            let Some(at_ns) = at else { return };
+            let span = StateSpan {
+                place,
+                state,
+                begun: true,
+                until_ns: until,
+                transition: None,
+            };
+            self.push(at_ns, What::State(span));
+        };
+        if x.subject.side == Some(Side::Client) {
+            step(x.syn_mono_ns, State::SynSent, x.established_mono_ns);
+        }
+        step(x.established_mono_ns, State::Established, None);
+        step(x.closed_mono_ns, State::Close, None);
+        if let Some(accepted) = x.accepted_mono_ns
+            && !self.ends[place as usize].accepted
+        {
+            let call = Call {
+                place,
+                name: CallName::Accept,
+                begun: x.accept_called_mono_ns.is_some(),
+                until_ns: Some(accepted),
+                error: None,
+                accept: None,
+            };
+            self.push(
+                x.accept_called_mono_ns.unwrap_or(accepted),
+                What::Call(call),
+            );
+            self.wait(place, x.established_mono_ns, accepted, true);
+        }
+    }
+
+    fn enter(
+        &mut self,
+        place: Place,
+        at_ns: u64,
+        state: State,
+        begun: bool,
+        transition: Option<&Transition>,
+    ) {
+        let span = StateSpan {
+            place,
+            state,
+            begun,
+            until_ns: None,
+            transition: transition.cloned(),
+        };
+        self.ends[place as usize].state = Some(self.items.len());
+        self.push(at_ns, What::State(span));
+    }
+
+    fn leave(&mut self, place: Place, at_ns: u64) {
+        let state = self.ends[place as usize].state;
+        if let Some(Item {
+            what: What::State(span),
+            ..
+        }) = state.and_then(|it| self.items.get_mut(it))
+        {
+            span.until_ns = Some(at_ns);
+        }
+    }
+
+    fn in_bucket(&self, place: Place) -> bool {
+        let state = self.ends[place as usize].state;
+        let state = state.and_then(|it| self.state_of(it));
+        matches!(state, Some(State::TimeWait | State::FinWait2))
+    }
+
+    fn state_of(&self, item: usize) -> Option<State> {
+        match &self.items.get(item)?.what {
+            What::State(span) => Some(span.state),
+            _ => None,
+        }
+    }
+
+    fn mark(&mut self, place: Place, at_ns: u64, kind: MarkKind) {
+        self.push(at_ns, What::Mark(Mark { place, kind }));
+    }
+
+    fn push(&mut self, at_ns: u64, what: What) {
+        self.items.push(Item { at_ns, what });
+    }
+
+    fn done(mut self, left_out: u64) -> Diagram {
+        // Stable, so that equal times stay in the order of the kernel's work.
+        self.items.sort_by_key(|item| item.at_ns);
+        let own = |item: &&Item| !matches!(&item.what, What::Call(call) if call.name == CallName::Accept && call.begun);
+        let first = self.items.iter().find(own).or(self.items.first());
+        let zero_ns = first.map_or(0, |item| item.at_ns);
+        let last = self.ends.iter().map(|it| it.last_ns).max();
+        let [left, right] = self.ends.map(|it| it.end);
+        Diagram {
+            left,
+            right,
+            zero_ns,
+            end_ns: last.unwrap_or(zero_ns),
+            segments: self.segments,
+            left_out,
+            items: self.items,
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Where the lines of a trace go: to standard output in the form that was asked for, and into the
+//! file of `--write`.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+
+use anyhow::anyhow;
+
+use crate::cli::{Explained, Form, Show};
+use crate::clock::Clock;
+use crate::fields::Line;
+use crate::sink::text::{Style, Zone};
+use crate::sink::{Chrome, Csv, Json, Pcapng, Sink, Text};
+use crate::zst;
+
+/// A sink and what to call it when it fails.
+pub struct Output {
+    pub name: String,
+    pub sink: Box<dyn Sink>,
+}
+
+/// Standard output.
+pub fn stdout(show: &Show, clock: Clock) -> Output {
+    Output {
+        name: "standard output".into(),
+        sink: sink(show, Box::new(io::stdout()), clock),
+    }
+}
+
+fn sink(show: &Show, out: Box<dyn Write + Send>, clock: Clock) -> Box<dyn Sink> {
+    let text = |out| {
+        let style = Style {
+            color: show.color.on_stdout(),
+            verbose: show.verbose,
+            explain: show.explain.is_some(),
+            zone: Zone::Local,
+        };
+        Text::new(out, clock, style)
+    };
+    let sink: Box<dyn Sink> = match (show.output, show.columns()) {
+        // They choose the lines themselves.
+        (Form::Csv, Some(columns)) => return Box::new(Csv::new(out, clock, columns)),
+        (_, Some(columns)) => return Box::new(text(out).with_columns(columns)),
+        (Form::Json, None) => Box::new(Json::new(out, clock)),
+        (Form::Chrome, None) => Box::new(Chrome::new(out)),
+        (Form::Pcapng, None) => Box::new(Pcapng::new(out, clock)),
+        (_, None) if show.explain == Some(Explained::Diagram) => {
+            Box::new(text(out).with_diagrams())
+        }
+        (_, None) => Box::new(text(out)),
+    };
+    match show.only.is_empty() {
+        true => sink,
+        false => Box::new(Only {
+            kinds: show.only.clone(),
+            sink,
+        }),
+    }
+}
+
+/// The file of `--write`: JSON Lines, compressed when its name says so.
+pub fn file(path: &Path, clock: Clock) -> anyhow::Result<Output> {
+    let file = create(path, "--write")?;
+    let out: Box<dyn Write + Send> = match path.extension().is_some_and(|it| it == "zst") {
+        true => Box::new(zst::Writer::new(file)),
+        false => Box::new(file),
+    };
+    Ok(Output {
+        name: path.display().to_string(),
+        sink: Box::new(Json::new(out, clock)),
+    })
+}
+
+/// Creates a file that an option names.
+pub fn create(path: &Path, option: &str) -> anyhow::Result<File> {
+    File::create(path).map_err(|error| {
+        let (path, why) = (path.display(), plain(&error));
+        anyhow!("cannot write to {path}: {why}; choose another file for {option}")
+    })
+}
+
+/// An error of the operating system without its number.
+pub fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error") {
+        Some((text, _)) => text.to_owned(),
+        None => text,
+    }
+}
+
+/// Lets some kinds of lines through.
+struct Only {
+    kinds: Vec<String>,
+    sink: Box<dyn Sink>,
+}
+
+impl Sink for Only {
+    fn line(&mut self, line: &Line) -> io::Result<()> {
+        match self.kinds.iter().any(|kind| kind == line.event()) {
+            true => self.sink.line(line),
+            false => Ok(()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush()
+    }
+}

@@ -1,0 +1,274 @@
+//! The fields of lines as columns of a table, for CSV and for `--fields`. They are read off the
+//! schema, so a new field needs no line here.
+
+use std::sync::LazyLock;
+
+use serde_json::Value;
+
+use super::schema::schema;
+use crate::fields::Line;
+
+/// A kind of line and its fields.
+struct Kind {
+    name: String,
+    columns: Vec<Column>,
+}
+
+/// A field of one or more kinds of lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// As in JSON.
+    pub name: String,
+    /// Its first sentence is enough.
+    pub description: String,
+    /// Characters that its values take, as a rule.
+    pub width: usize,
+    pub shape: Shape,
+}
+
+/// How people read a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// The wall clock.
+    Time,
+    /// Nanoseconds, as a duration.
+    Duration,
+    Number,
+    Text,
+}
+
+/// The lines about the trace as a whole come last: few look for them.
+static KINDS: LazyLock<Vec<Kind>> = LazyLock::new(|| {
+    let schema = schema();
+    let kinds = schema["oneOf"].as_array().into_iter().flatten();
+    let mut kinds: Vec<Kind> = kinds
+        .map(|kind| Kind::new(kind, &schema["$defs"]))
+        .collect();
+    kinds.sort_by_key(|kind| matches!(&*kind.name, "session" | "lost" | "summary"));
+    kinds
+});
+
+/// What every line has: these alone do not say which lines are wanted.
+const COMMON: [&str; 3] = ["event", "ts", "mono_ns"];
+
+/// The columns of `-o wide`.
+const WIDE: [&str; 22] = [
+    "ts",
+    "event",
+    "conn",
+    "side",
+    "netns",
+    "laddr",
+    "lport",
+    "raddr",
+    "rport",
+    "pid",
+    "tid",
+    "comm",
+    "oldstate",
+    "newstate",
+    "in_state_ns",
+    "handshake_ns",
+    "blocked_ns",
+    "accept_queue_ns",
+    "verdict",
+    "state",
+    "ended",
+    "error",
+];
+
+/// Columns and the kinds of lines that are to fill them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Columns {
+    pub columns: Vec<Column>,
+    kinds: Vec<String>,
+}
+
+impl Columns {
+    /// The columns that are named, in this order, of the kinds that are; without kinds, of those
+    /// that have all these fields, or else any.
+    pub fn of(fields: &[String], only: &[String]) -> Columns {
+        let columns = fields
+            .iter()
+            .filter_map(|name| find(name).cloned())
+            .collect();
+        let wanted = || {
+            fields
+                .iter()
+                .filter(|name| !COMMON.contains(&name.as_str()))
+        };
+        let having = |enough: fn(&Kind, &[&String]) -> bool| {
+            let wanted: Vec<&String> = wanted().collect();
+            let kinds = KINDS.iter().filter(|kind| enough(kind, &wanted));
+            kinds.map(|kind| kind.name.clone()).collect::<Vec<_>>()
+        };
+        let mut kinds = only.to_vec();
+        if kinds.is_empty() {
+            kinds = having(|kind, wanted| wanted.iter().all(|name| kind.has(name)));
+        }
+        if kinds.is_empty() {
+            kinds = having(|kind, wanted| wanted.iter().any(|name| kind.has(name)));
+        }
+        Columns { columns, kinds }
+    }
+
+    /// All fields of the kinds that are named, of all kinds when none is.
+    pub fn all(only: &[String]) -> Columns {
+        let kinds = KINDS
+            .iter()
+            .filter(|kind| only.is_empty() || only.contains(&kind.name));
+        let mut columns: Vec<Column> = vec![];
+        for column in kinds.clone().flat_map(|kind| &kind.columns) {
+            if !columns.iter().any(|it| it.name == column.name) {
+                columns.push(column.clone());
+            }
+        }
+        let kinds = kinds.map(|kind| kind.name.clone()).collect();
+        Columns { columns, kinds }
+    }
+
+    /// What is worth to be seen of every line about a connection or a listener.
+    pub fn wide(only: &[String]) -> Columns {
+        let of_sockets = KINDS.iter().filter(|kind| kind.has("laddr"));
+        let kinds = match only.is_empty() {
+            true => of_sockets.map(|kind| kind.name.clone()).collect(),
+            false => only.to_vec(),
+        };
+        Columns::of(&WIDE.map(str::to_owned), &kinds)
+    }
+
+    /// Whether a line fills a row.
+    pub fn take(&self, line: &Line) -> bool {
+        self.kinds.iter().any(|kind| kind == line.event())
+    }
+}
+
+/// The kinds of lines, by their `event`.
+pub fn kinds() -> impl Iterator<Item = &'static str> {
+    KINDS.iter().map(|kind| kind.name.as_str())
+}
+
+/// Checks the name of a field; the error says which there are.
+pub fn check(name: &str) -> Result<String, String> {
+    if find(name).is_some() {
+        return Ok(name.to_owned());
+    }
+    let mut names: Vec<&str> = every().map(|column| column.name.as_str()).collect();
+    names.sort_by_cached_key(|it| {
+        let near = strsim::jaro_winkler(it, &name.to_lowercase());
+        // The nearest first.
+        (1000.0 * (1.0 - near)) as u32
+    });
+    names.dedup();
+    names.truncate(3);
+    Err(format!(
+        "no such field; near it: {} (--fields help lists all)",
+        names.join(", ")
+    ))
+}
+
+/// What `--fields help` prints.
+pub fn help() -> String {
+    let mut text = String::new();
+    for kind in KINDS.iter() {
+        text += &format!("{}:\n", kind.name);
+        for column in &kind.columns {
+            if !COMMON.contains(&&*column.name) || kind.name == "session" {
+                let about = column
+                    .description
+                    .split(['.', ';'])
+                    .next()
+                    .unwrap_or_default();
+                text += &format!("  {:<26}{about}\n", column.name);
+            }
+        }
+    }
+    text
+}
+
+fn every() -> impl Iterator<Item = &'static Column> {
+    KINDS.iter().flat_map(|kind| &kind.columns)
+}
+
+/// The widest of those with this name: kinds may differ in what they have there.
+fn find(name: &str) -> Option<&'static Column> {
+    let named = every().filter(|column| column.name == name);
+    named.max_by_key(|column| column.width)
+}
+
+impl Kind {
+    fn new(kind: &Value, definitions: &Value) -> Kind {
+        // All fields are required, and this list keeps their order.
+        let names = kind["required"].as_array().into_iter().flatten();
+        let columns = names.filter_map(Value::as_str).map(|name| {
+            let field = &kind["properties"][name];
+            Column {
+                name: name.to_owned(),
+                description: field["description"].as_str().unwrap_or_default().to_owned(),
+                width: width(name, field, definitions).max(name.len()),
+                shape: shape(name, field),
+            }
+        });
+        Kind {
+            name: kind["title"].as_str().unwrap_or_default().to_owned(),
+            columns: columns.collect(),
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.columns.iter().any(|column| column.name == name)
+    }
+}
+
+/// Whether a field is of a JSON type, which a field that may be null lists among others.
+fn is(field: &Value, name: &str) -> bool {
+    let types = &field["type"];
+    types == name
+        || types
+            .as_array()
+            .is_some_and(|all| all.iter().any(|it| it == name))
+}
+
+fn shape(name: &str, field: &Value) -> Shape {
+    match name {
+        "ts" => Shape::Time,
+        _ if name.ends_with("mono_ns") => Shape::Number,
+        _ if name.ends_with("_ns") => Shape::Duration,
+        _ if is(field, "integer") => Shape::Number,
+        _ => Shape::Text,
+    }
+}
+
+/// What its values take, as a rule; 0 when there is none.
+fn width(name: &str, field: &Value, definitions: &Value) -> usize {
+    match name {
+        // A time of day in microseconds.
+        "ts" => 15,
+        "comm" => 15,
+        _ if name.ends_with("mono_ns") => 16,
+        _ if name.ends_with("_ns") => 8,
+        _ if is(field, "boolean") => 5,
+        _ => match field["format"].as_str() {
+            Some("ip") => 15,
+            Some("uint16") => 5,
+            // Most numbers are small.
+            Some("uint32") => 10,
+            Some(_) => 6,
+            None => words(field, definitions),
+        },
+    }
+}
+
+/// The longest of the words that it can be.
+fn words(field: &Value, definitions: &Value) -> usize {
+    let reference = field["$ref"]
+        .as_str()
+        .and_then(|it| it.strip_prefix("#/$defs/"));
+    let referred = reference.map(|name| words(&definitions[name], definitions));
+    let list = |name: &str| field[name].as_array().into_iter().flatten();
+    let one = field["const"].as_str().map(str::len);
+    let any = ["anyOf", "oneOf"].into_iter().flat_map(list);
+    let any = any.map(|it| words(it, definitions));
+    let of = list("enum").filter_map(Value::as_str).map(str::len);
+    any.chain(of).chain(one).chain(referred).max().unwrap_or(0)
+}

@@ -1,0 +1,227 @@
+//! The segments as packets, for Wireshark: pcapng (draft-ietf-opsawg-pcapng), link type raw IP.
+//!
+//! tcptrace copies no packet. The headers here are made from what it recorded: addresses, ports,
+//! numbers, flags and window are the segment's own; there are no options and no payload, and TTL,
+//! identification and the like are invented. A packet's original length counts the payload. The TCP
+//! checksum is right where there was no payload, else 0, as it cannot be known. A segment that was
+//! seen at both its ends is one packet, taken where it was sent.
+//!
+//! A packet's comment names its connection and the verdict, if that was known a second later, or
+//! when the connection was over within that time: for so long a packet is held back, at most
+//! [`MOST_HELD`] of them.
+
+mod block;
+mod packet;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, BufWriter, Write};
+
+use self::block::Blocks;
+use super::Sink;
+use crate::clock::Clock;
+use crate::event::{Direction, Hook};
+use crate::fields::{Line, Segment, Session, Side, Subject, Verdict};
+
+/// How long a packet waits for its verdict, in nanoseconds of the trace's time.
+const HOLD_NS: u64 = 1_000_000_000;
+const MOST_HELD: usize = 4096;
+
+/// Connections whose verdict is remembered, for what still comes of them.
+const MOST_VERDICTS: usize = 65_536;
+
+/// A packet, and whose it is: of its sender, or of its receiver where that alone is traced.
+struct Held {
+    segment: Segment,
+    whose: Subject,
+}
+
+/// Writes packets.
+pub struct Pcapng {
+    blocks: Blocks<BufWriter<Box<dyn Write + Send>>>,
+    clock: Clock,
+    held: VecDeque<Held>,
+    /// Segments that were sent, the latest of them: their arrival is no packet of its own.
+    sent: VecDeque<Segment>,
+    /// `conn` to the verdict on it in a sentence.
+    verdicts: BTreeMap<u64, String>,
+    /// Network devices, by namespace and index, to interfaces of the file.
+    interfaces: BTreeMap<(u32, u32), u32>,
+}
+
+impl Pcapng {
+    pub fn new(out: Box<dyn Write + Send>, clock: Clock) -> Pcapng {
+        Pcapng {
+            blocks: Blocks::new(BufWriter::new(out)),
+            clock,
+            held: VecDeque::new(),
+            sent: VecDeque::new(),
+            verdicts: BTreeMap::new(),
+            interfaces: BTreeMap::new(),
+        }
+    }
+
+    /// The error is of kind `InvalidInput` where the trace shows no segments.
+    fn session(&mut self, x: &Session) -> io::Result<()> {
+        if !matches!(x.hooks.get(&Hook::Segment), Some(Some(_))) {
+            let what = "no segments were recorded in this trace, and packets are made from them: \
+                        record it with --segments";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
+        self.blocks.section(
+            &format!("tcptrace {}", x.version),
+            &format!("Linux {}", x.kernel),
+        )
+    }
+
+    fn segment(&mut self, x: &Segment) {
+        match x.direction {
+            Direction::Sent => {
+                if self.sent.len() == MOST_HELD {
+                    self.sent.pop_front();
+                }
+                self.sent.push_back(x.clone());
+            }
+            Direction::Received => {
+                // The latest that has not come yet: an earlier one may have been lost.
+                let same = self.sent.iter().rposition(|sent| is_same(sent, x));
+                if let Some(sent) = same.and_then(|at| self.sent.remove(at)) {
+                    self.arrived(&sent, x);
+                    return;
+                }
+            }
+        }
+        self.held.push_back(Held {
+            segment: x.clone(),
+            whose: x.subject.clone(),
+        });
+    }
+
+    /// A server's end may have its number later than its SYN-ACK; the client's has it.
+    fn arrived(&mut self, sent: &Segment, came: &Segment) {
+        let held = self.held.iter_mut().rev().find(|it| it.segment == *sent);
+        if let Some(held) = held
+            && held.whose.conn.is_none()
+        {
+            held.whose = came.subject.clone();
+        }
+    }
+
+    /// The later line has the last word.
+    fn verdict(&mut self, conns: [Option<u64>; 2], verdict: Option<Verdict>, reason: Option<&str>) {
+        let (Some(verdict), Some(reason)) = (verdict, reason) else {
+            return;
+        };
+        for conn in conns.into_iter().flatten() {
+            let text = format!("{}: {reason}", verdict.name());
+            self.verdicts.insert(conn, text);
+        }
+        while self.verdicts.len() > MOST_VERDICTS {
+            self.verdicts.pop_first();
+        }
+    }
+
+    /// Writes what has waited long enough, in order.
+    fn release(&mut self, now_ns: u64) -> io::Result<()> {
+        while let Some(next) = self.held.front() {
+            let known = match next.whose.conn {
+                Some(conn) => self.verdicts.contains_key(&conn),
+                // Its arrival may tell, within the time.
+                None => false,
+            };
+            let old = now_ns.saturating_sub(next.segment.mono_ns) >= HOLD_NS;
+            if !known && !old && self.held.len() <= MOST_HELD {
+                break;
+            }
+            if let Some(held) = self.held.pop_front() {
+                self.write(&held)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, Held { segment: x, whose }: &Held) -> io::Result<()> {
+        let device = (x.subject.netns, x.ifindex);
+        let interface = match self.interfaces.get(&device) {
+            Some(&known) => known,
+            None => {
+                let (netns, index) = device;
+                let name = format!("device {index} of net:[{netns}]");
+                let new = self.interfaces.len() as u32;
+                self.blocks.interface(&name)?;
+                self.interfaces.insert(device, new);
+                new
+            }
+        };
+        let Some(headers) = packet::headers(x) else {
+            return Ok(());
+        };
+        let length = headers.len() as u32 + x.len;
+        let comment = self.comment(whose);
+        self.blocks.packet(
+            interface,
+            self.clock.wall_ns(x.mono_ns),
+            &headers,
+            length,
+            x.direction,
+            comment.as_deref(),
+        )
+    }
+
+    /// `tcptrace #3 server, nc[4711]; queued: the kernel finished …`
+    fn comment(&self, x: &Subject) -> Option<String> {
+        let conn = x.conn?;
+        let side = match x.side {
+            Some(Side::Client) => " client",
+            Some(Side::Server) => " server",
+            Some(Side::Listener) | None => "",
+        };
+        let mut text = format!("tcptrace #{conn}{side}");
+        if let (Some(comm), Some(pid)) = (x.comm, x.pid) {
+            text.push_str(&format!(", {comm}[{pid}]"));
+        }
+        if let Some(verdict) = self.verdicts.get(&conn) {
+            text.push_str(&format!("; {verdict}"));
+        }
+        // Some show it in a terminal.
+        Some(text.replace(char::is_control, "?"))
+    }
+}
+
+/// Whether this is the arrival of what was sent.
+fn is_same(sent: &Segment, came: &Segment) -> bool {
+    let numbers = |it: &Segment| (it.flags, it.seq, it.ack, it.len);
+    let (from, to) = (&sent.subject, &came.subject);
+    numbers(sent) == numbers(came)
+        && (Some(from.laddr), from.lport) == (to.raddr, to.rport)
+        && (from.raddr, from.rport) == (Some(to.laddr), to.lport)
+}
+
+impl Sink for Pcapng {
+    fn line(&mut self, line: &Line) -> io::Result<()> {
+        match line {
+            Line::Session(x) => self.session(x)?,
+            Line::Segment(x) => self.segment(x),
+            Line::Accept(x) => {
+                self.verdict(
+                    [x.subject.conn, x.peer_conn],
+                    x.verdict,
+                    x.reason.as_deref(),
+                );
+            }
+            Line::Connection(x) => {
+                self.verdict(
+                    [x.subject.conn, x.peer_conn],
+                    x.verdict,
+                    x.reason.as_deref(),
+                );
+            }
+            Line::Summary(_) => return self.release(u64::MAX),
+            _ => {}
+        }
+        self.release(line.mono_ns())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.blocks.flush()
+    }
+}

@@ -1,0 +1,119 @@
+//! The three kinds of block of a pcapng file that are written here, in little-endian order.
+//!
+//! Written by hand: the format is a handful of integers, and the crate for it, pcap-file, has not
+//! had a release since 2022.
+
+use std::io::{self, Write};
+
+use crate::event::Direction;
+
+/// LINKTYPE_RAW: the packet begins with its IP header.
+const RAW_IP: u16 = 101;
+
+const SECTION_HEADER: u32 = 0x0a0d_0d0a;
+const INTERFACE: u32 = 1;
+const ENHANCED_PACKET: u32 = 6;
+
+const OPT_COMMENT: u16 = 1;
+const SHB_OS: u16 = 3;
+const SHB_USERAPPL: u16 = 4;
+const IF_NAME: u16 = 2;
+const IF_TSRESOL: u16 = 9;
+const EPB_FLAGS: u16 = 2;
+
+const ABOUT: &str = "The IP and TCP headers are made from what tcptrace recorded. Addresses, ports, \
+     sequence numbers, flags and window are those of the segment; options and payload were not \
+     recorded, and TTL and identification are invented. The TCP checksum is 0 where there was \
+     payload.";
+
+pub struct Blocks<W> {
+    out: W,
+    /// Of the block that is being made.
+    body: Vec<u8>,
+}
+
+impl<W: Write> Blocks<W> {
+    pub fn new(out: W) -> Blocks<W> {
+        Blocks { out, body: vec![] }
+    }
+
+    pub fn section(&mut self, application: &str, os: &str) -> io::Result<()> {
+        self.body.extend(0x1a2b_3c4d_u32.to_le_bytes());
+        self.body.extend(1_u16.to_le_bytes());
+        self.body.extend(0_u16.to_le_bytes());
+        // The section's length is not known.
+        self.body.extend(u64::MAX.to_le_bytes());
+        self.option(OPT_COMMENT, ABOUT.as_bytes());
+        self.option(SHB_OS, os.as_bytes());
+        self.option(SHB_USERAPPL, application.as_bytes());
+        self.end(SECTION_HEADER)
+    }
+
+    /// The first has the number 0.
+    pub fn interface(&mut self, name: &str) -> io::Result<()> {
+        self.body.extend(RAW_IP.to_le_bytes());
+        self.body.extend(0_u16.to_le_bytes());
+        // No limit to a packet's length.
+        self.body.extend(0_u32.to_le_bytes());
+        self.option(IF_NAME, name.as_bytes());
+        // Nanoseconds.
+        self.option(IF_TSRESOL, &[9]);
+        self.end(INTERFACE)
+    }
+
+    /// `length` is that of the packet with what was not recorded.
+    pub fn packet(
+        &mut self,
+        interface: u32,
+        wall_ns: u64,
+        bytes: &[u8],
+        length: u32,
+        direction: Direction,
+        comment: Option<&str>,
+    ) -> io::Result<()> {
+        self.body.extend(interface.to_le_bytes());
+        self.body.extend(((wall_ns >> 32) as u32).to_le_bytes());
+        self.body.extend((wall_ns as u32).to_le_bytes());
+        self.body.extend((bytes.len() as u32).to_le_bytes());
+        self.body.extend(length.to_le_bytes());
+        self.padded(bytes);
+        if let Some(comment) = comment {
+            self.option(OPT_COMMENT, comment.as_bytes());
+        }
+        let direction: u32 = match direction {
+            Direction::Received => 1,
+            Direction::Sent => 2,
+        };
+        self.option(EPB_FLAGS, &direction.to_le_bytes());
+        self.end(ENHANCED_PACKET)
+    }
+
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+
+    fn option(&mut self, code: u16, value: &[u8]) {
+        // The texts are sentences; one that is longer than an option can be is cut off.
+        let value = &value[..value.len().min(usize::from(u16::MAX))];
+        self.body.extend(code.to_le_bytes());
+        self.body.extend((value.len() as u16).to_le_bytes());
+        self.padded(value);
+    }
+
+    fn padded(&mut self, bytes: &[u8]) {
+        self.body.extend(bytes);
+        let padding = bytes.len().next_multiple_of(4) - bytes.len();
+        self.body.extend(&[0; 3][..padding]);
+    }
+
+    /// Ends the options and writes the block.
+    fn end(&mut self, kind: u32) -> io::Result<()> {
+        self.body.extend([0; 4]);
+        let length = (self.body.len() as u32 + 12).to_le_bytes();
+        self.out.write_all(&kind.to_le_bytes())?;
+        self.out.write_all(&length)?;
+        self.out.write_all(&self.body)?;
+        self.body.clear();
+        self.out.write_all(&length)
+    }
+}

@@ -1,0 +1,40 @@
+//! `--explain=diagram`: a sequence diagram at the end of each connection.
+
+use std::io::{self, Write};
+
+use super::Text;
+use crate::diagram::text::{Look, draw};
+use crate::diagram::{Collector, Diagram, Keep};
+use crate::fields::Line;
+
+pub(super) struct Diagrams {
+    collector: Collector,
+    look: Look,
+}
+
+impl Text {
+    /// Draws each connection when its ends have ended, both at once where both are traced.
+    /// TIME_WAIT, which follows, is not waited for.
+    pub fn with_diagrams(mut self) -> Text {
+        self.diagrams = Some(Diagrams {
+            collector: Collector::new(Keep::UntilEnded),
+            look: Look {
+                color: self.style.color,
+                ascii: false,
+            },
+        });
+        self
+    }
+}
+
+impl Diagrams {
+    pub(super) fn line(&mut self, line: &Line, out: &mut impl Write) -> io::Result<()> {
+        let group = self.collector.take(line);
+        let Some(diagram) = group.as_ref().and_then(Diagram::of) else {
+            return Ok(());
+        };
+        let numbers: Vec<String> = diagram.conns().map(|it| format!("#{it}")).collect();
+        let drawn = draw(&diagram, self.look);
+        writeln!(out, "\n{}\n{drawn}", numbers.join(" → "))
+    }
+}

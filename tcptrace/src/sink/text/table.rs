@@ -1,0 +1,82 @@
+//! `--fields` and `-o wide`: a table of fields instead of the log's own columns.
+
+use std::io;
+
+use super::Text;
+use super::paint::{DIM, PLAIN, STRONG};
+use crate::duration::Human;
+use crate::fields::Line;
+use crate::sink::cells::Cells;
+use crate::sink::columns::{Column, Columns, Shape};
+
+/// Blanks between two columns.
+const GAP: usize = 2;
+
+/// The columns and where they start.
+pub struct Table {
+    columns: Columns,
+    starts: Vec<usize>,
+    cells: Cells,
+    begun: bool,
+}
+
+impl Table {
+    pub fn new(columns: Columns, clock: crate::clock::Clock) -> Table {
+        let starts = columns.columns.iter().scan(0, |next, column| {
+            let start = *next;
+            *next += column.width + GAP;
+            Some(start)
+        });
+        Table {
+            starts: starts.collect(),
+            cells: Cells::new(&columns.columns, clock),
+            columns,
+            begun: false,
+        }
+    }
+}
+
+impl Text {
+    /// A row, if the table is to have one of this line.
+    pub(super) fn row_of(&mut self, table: &mut Table, line: &Line) -> io::Result<()> {
+        if !std::mem::replace(&mut table.begun, true) {
+            self.headings(table)?;
+        }
+        match line {
+            // Whoever reads a table must know that something is missing.
+            Line::Lost(lost) => return self.lost(lost),
+            _ if !table.columns.take(line) => return Ok(()),
+            _ => {}
+        }
+        let cells = table.cells.of(line)?;
+        for ((column, cell), &start) in table.columns.columns.iter().zip(cells).zip(&table.starts) {
+            self.row.column(start);
+            let ns = cell.text.parse().map(Human);
+            match (column.shape, ns) {
+                _ if cell.text.is_empty() => self.put_in(column, DIM, "-"),
+                (Shape::Time, _) => self.time(line.mono_ns()),
+                (Shape::Duration, Ok(duration)) => {
+                    self.put_in(column, PLAIN, &duration.to_string())
+                }
+                _ => self.put_in(column, PLAIN, &cell.text),
+            }
+        }
+        self.end()
+    }
+
+    fn headings(&mut self, table: &Table) -> io::Result<()> {
+        for (column, &start) in table.columns.columns.iter().zip(&table.starts) {
+            self.row.column(start);
+            self.put_in(column, STRONG, &column.name.to_uppercase());
+        }
+        self.end()
+    }
+
+    /// Numbers end where their column does.
+    fn put_in(&mut self, column: &Column, style: anstyle::Style, text: &str) {
+        match column.shape {
+            Shape::Number | Shape::Duration => self.row.right(style, column.width, text),
+            Shape::Time | Shape::Text => self.row.put(style, text),
+        };
+    }
+}

@@ -1,0 +1,468 @@
+//! Stories and diagrams of recorded traces. `UPDATE=1 cargo test -p tcptrace --test explain` writes
+//! what is drawn now; read the difference before you commit it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use tcptrace::diagram::text::{Look, draw};
+use tcptrace::diagram::{
+    Arrow, Call, CallName, Collector, Diagram, Evidence, Group, Keep, Kind, MarkKind, Place, What,
+    mermaid,
+};
+use tcptrace::event::State;
+use tcptrace::fields::{Line, Verdict};
+use tcptrace::replay::Recorded;
+
+fn recording(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    folder.join(name).with_extension("events")
+}
+
+fn recordings() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let entries = fs::read_dir(folder).unwrap().map(|it| it.unwrap().path());
+    let is_recording = |path: &PathBuf| path.extension().is_some_and(|it| it == "events");
+    entries.filter(is_recording).collect()
+}
+
+fn diagrams(path: &Path, keep: Keep) -> Vec<Diagram> {
+    let recorded = Recorded::open(path).unwrap();
+    let mut collector = Collector::new(keep);
+    let mut groups: Vec<Group> = vec![];
+    for line in recorded {
+        groups.extend(collector.take(&line.unwrap()));
+    }
+    groups.extend(collector.finish());
+    let diagrams = groups.iter().map(|group| Diagram::of(group).unwrap());
+    diagrams.collect()
+}
+
+/// The connection of a recording that has one.
+fn only(name: &str) -> Diagram {
+    let mut diagrams = diagrams(&recording(name), Keep::UntilGone);
+    assert_eq!(diagrams.len(), 1, "{name}");
+    diagrams.remove(0)
+}
+
+fn arrows(diagram: &Diagram) -> Vec<&Arrow> {
+    let arrows = diagram.items.iter().filter_map(|item| match &item.what {
+        What::Arrow(arrow) => Some(arrow),
+        _ => None,
+    });
+    arrows.collect()
+}
+
+fn arrow(diagram: &Diagram, from: Place, kind: Kind) -> &Arrow {
+    let all = arrows(diagram);
+    let mut found = all.iter().filter(|it| it.from == from && it.kind == kind);
+    match (found.next(), found.next()) {
+        (Some(it), None) => it,
+        (first, second) => panic!("not one {kind:?}: {first:?}, {second:?}"),
+    }
+}
+
+fn call(diagram: &Diagram, name: CallName) -> (u64, &Call) {
+    let mut calls = diagram.items.iter().filter_map(|item| match &item.what {
+        What::Call(call) if call.name == name => Some((item.at_ns, call)),
+        _ => None,
+    });
+    calls.next().unwrap()
+}
+
+fn states(diagram: &Diagram, place: Place) -> Vec<State> {
+    let states = diagram.items.iter().filter_map(|item| match &item.what {
+        What::State(span) if span.place == place => Some(span.state),
+        _ => None,
+    });
+    states.collect()
+}
+
+/// When an end entered a state.
+fn entered(diagram: &Diagram, place: Place, state: State) -> u64 {
+    let mut items = diagram.items.iter();
+    let is = |what: &What| matches!(what, What::State(span) if span.place == place && span.state == state);
+    items.find(|item| is(&item.what)).unwrap().at_ns
+}
+
+#[test]
+fn a_queued_connection_waits_from_established_to_the_return_of_accept() {
+    let diagram = only("late_accept");
+    assert_eq!(diagram.conns().collect::<Vec<_>>(), [2, 3]);
+    let (since_ns, wait) = diagram.wait().unwrap();
+    assert_eq!(
+        since_ns,
+        entered(&diagram, Place::Right, State::Established)
+    );
+    let (called_ns, accept) = call(&diagram, CallName::Accept);
+    assert_eq!(
+        (accept.place, accept.until_ns),
+        (Place::Right, Some(wait.until_ns))
+    );
+    assert!(wait.taken && since_ns < called_ns);
+    assert_eq!(wait.until_ns - since_ns, 418_771_331);
+    // connect() could return before accept() was called.
+    let (_, connect) = call(&diagram, CallName::Connect);
+    assert!(connect.until_ns.unwrap() < called_ns);
+}
+
+#[test]
+fn an_awaited_connection_finds_accept_called_before_its_beginning() {
+    let diagram = only("conversation");
+    let (called_ns, accept) = call(&diagram, CallName::Accept);
+    assert!(accept.begun && called_ns < diagram.zero_ns);
+    assert_eq!(
+        diagram.zero_ns,
+        entered(&diagram, Place::Left, State::SynSent)
+    );
+}
+
+#[test]
+fn without_segments_an_arrow_says_that_it_is_inferred() {
+    let diagram = only("late_accept");
+    assert!(!diagram.segments);
+    let syn = arrow(&diagram, Place::Left, Kind::Syn);
+    assert_eq!(syn.evidence, Evidence::Inferred);
+    assert_eq!(syn.sent_ns, Some(diagram.zero_ns));
+    // No hook has seen the SYN at the server.
+    assert_eq!(syn.received_ns, None);
+    // The FIN is one segment, though two changes of state follow from it.
+    let fin = arrow(&diagram, Place::Right, Kind::Fin);
+    assert_eq!(
+        fin.sent_ns,
+        Some(entered(&diagram, Place::Right, State::LastAck))
+    );
+    assert_eq!(
+        fin.received_ns,
+        Some(entered(&diagram, Place::Left, State::TimeWait))
+    );
+}
+
+#[test]
+fn a_segment_that_both_ends_saw_is_one_arrow() {
+    let diagram = only("across_namespaces");
+    assert!(diagram.segments);
+    let kinds: Vec<Kind> = arrows(&diagram).iter().map(|it| it.kind).collect();
+    use Kind::{Ack, Fin, Syn, SynAck};
+    assert_eq!(kinds, [Syn, SynAck, Ack, Fin, Fin, Ack]);
+    for arrow in arrows(&diagram) {
+        assert_eq!(arrow.evidence, Evidence::Seen);
+        assert!(arrow.sent_ns.unwrap() < arrow.received_ns.unwrap());
+    }
+}
+
+#[test]
+fn segments_that_nobody_owned_are_found_by_their_numbers() {
+    // The peer is a script with a raw socket: the kernel has no connection at that end.
+    let diagram = only("three_segments_close");
+    assert_eq!(diagram.left.subject, None);
+    let syn = arrow(&diagram, Place::Left, Kind::Syn);
+    let header = syn.header.unwrap();
+    assert_eq!((header.seq, header.rel_seq), (1_000_000, Some(0)));
+    assert!(syn.sent_ns.is_some() && syn.received_ns.is_some());
+    let fins: Vec<bool> = arrows(&diagram)
+        .iter()
+        .filter(|it| it.from == Place::Right && it.kind == Kind::Fin)
+        .map(|it| it.again)
+        .collect();
+    assert_eq!(fins, [false, true]);
+}
+
+#[test]
+fn of_a_remote_end_nothing_is_drawn_but_what_the_local_one_shows() {
+    let diagram = only("half_open");
+    assert_eq!(diagram.left.subject, None);
+    assert!(diagram.left.addr.is_some() && diagram.left.port.is_some());
+    assert!(states(&diagram, Place::Left).is_empty());
+    let half_open = entered(&diagram, Place::Right, State::NewSynRecv);
+    let syn = arrow(&diagram, Place::Left, Kind::Syn);
+    assert_eq!((syn.sent_ns, syn.received_ns), (None, Some(half_open)));
+    let syn_ack = arrow(&diagram, Place::Right, Kind::SynAck);
+    assert_eq!(
+        (syn_ack.sent_ns, syn_ack.received_ns),
+        (Some(half_open), None)
+    );
+}
+
+#[test]
+fn a_dropped_ack_stands_at_the_servers_kernel() {
+    let path = recording("overflow_ack");
+    let all = diagrams(&path, Keep::UntilGone);
+    let unfinished = all
+        .iter()
+        .find(|it| it.conns().any(|conn| conn == 3))
+        .unwrap();
+    let verdict = unfinished.right.connection.as_ref().unwrap().verdict;
+    assert_eq!(verdict, Some(Verdict::Unfinished));
+    let drops = unfinished.items.iter().filter(|item| match &item.what {
+        What::Mark(mark) => {
+            mark.place == Place::Right && matches!(mark.kind, MarkKind::Overflow(_))
+        }
+        _ => false,
+    });
+    assert_eq!(drops.count(), 2);
+    // The client's ACK is not said to have come.
+    let ack = arrow(unfinished, Place::Left, Kind::Ack);
+    assert_eq!(ack.received_ns, None);
+    assert!(unfinished.wait().is_none());
+}
+
+#[test]
+fn a_rst_is_seen_where_the_kernel_says_so() {
+    let refused = only("refused");
+    let rst = arrow(&refused, Place::Right, Kind::Rst);
+    assert_eq!(rst.evidence, Evidence::Seen);
+    assert_eq!(rst.reason.as_deref(), Some("NO_SOCKET"));
+    let (_, connect) = call(&refused, CallName::Connect);
+    assert_eq!(connect.error.as_deref(), Some("ECONNREFUSED"));
+
+    // Sent by a change of state, and by the kernel's word a moment later: that is one.
+    let queued = only("reset_in_queue");
+    let rst = arrow(&queued, Place::Left, Kind::Rst);
+    assert_eq!(rst.evidence, Evidence::Seen);
+    assert!(rst.received_ns.is_some());
+}
+
+#[test]
+fn a_client_without_a_port_sends_nothing() {
+    let all = diagrams(&recording("no_free_port"), Keep::UntilGone);
+    let failed = all.iter().find(|it| it.conns().eq([4])).unwrap();
+    assert!(arrows(failed).is_empty());
+    let (_, connect) = call(failed, CallName::Connect);
+    assert!(connect.until_ns.is_some());
+}
+
+#[test]
+fn time_wait_goes_on_behind_the_socket() {
+    let diagram = only("time_wait");
+    let states = states(&diagram, Place::Left);
+    assert_eq!(states[states.len() - 2..], [State::TimeWait, State::Close]);
+    let freed = diagram.items.iter().any(|item| {
+        let freed = MarkKind::SocketFreed {
+            bucket: State::TimeWait,
+        };
+        matches!(&item.what, What::Mark(mark) if mark.kind == freed)
+    });
+    assert!(freed);
+    // Whoever does not wait for it has the connection without its end.
+    let mut early = diagrams(&recording("time_wait"), Keep::UntilEnded);
+    assert_eq!(early.len(), 1);
+    assert!(early.remove(0).end_ns < diagram.end_ns);
+}
+
+#[test]
+fn every_diagram_is_in_order_and_claims_no_more_than_was_seen() {
+    for path in recordings() {
+        let name = path.display();
+        for diagram in diagrams(&path, Keep::UntilGone) {
+            assert!(diagram.items.is_sorted_by_key(|item| item.at_ns), "{name}");
+            for item in &diagram.items {
+                let until = match &item.what {
+                    What::State(span) => span.until_ns,
+                    What::Call(call) => call.until_ns,
+                    What::Wait(wait) => Some(wait.until_ns),
+                    What::Arrow(arrow) => {
+                        assert!(arrow.sent_ns.or(arrow.received_ns).is_some(), "{name}");
+                        assert!(
+                            !diagram.segments || arrow.evidence == Evidence::Seen,
+                            "{name}: {arrow:?}"
+                        );
+                        arrow.received_ns
+                    }
+                    What::Mark(_) => None,
+                };
+                assert!(
+                    until.is_none_or(|until| item.at_ns <= until),
+                    "{name}: {item:?}"
+                );
+            }
+            for place in Place::BOTH {
+                let known = diagram.end(place).subject.is_some();
+                assert_eq!(known, !states(&diagram, place).is_empty(), "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_text_diagram_fits_80_columns_and_can_be_ascii() {
+    for path in recordings() {
+        for diagram in diagrams(&path, Keep::UntilGone) {
+            for ascii in [false, true] {
+                let text = draw(
+                    &diagram,
+                    Look {
+                        color: false,
+                        ascii,
+                    },
+                );
+                let widest = text.lines().map(|line| line.chars().count()).max();
+                assert!(widest <= Some(80), "{}:\n{text}", path.display());
+                assert!(!ascii || text.is_ascii(), "{}:\n{text}", path.display());
+            }
+        }
+    }
+}
+
+/// The longer the wait, the more rows.
+#[test]
+fn a_longer_wait_is_visibly_longer() {
+    let rows = |name: &str| {
+        let text = draw(
+            &only(name),
+            Look {
+                color: false,
+                ascii: false,
+            },
+        );
+        text.lines().filter(|line| line.contains("┊▒")).count()
+    };
+    let (short, middle, long) = (rows("older_listener"), rows("mptcp"), rows("late_accept"));
+    assert!(short < middle && middle < long, "{short} {middle} {long}");
+}
+
+fn explain(name: &str, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tcptrace"))
+        .arg("explain")
+        .arg(recording(name))
+        .args(args)
+        .env("TZ", "UTC0")
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn stories_are_told_as_ever() {
+    let update = std::env::var_os("UPDATE").is_some();
+    for name in [
+        "late_accept",
+        "conversation",
+        "half_open",
+        "overflow_ack",
+        "refused",
+        "reset_in_queue",
+        "three_segments_close",
+    ] {
+        let output = explain(name, &[]);
+        assert!(output.status.success(), "{output:?}");
+        let told = String::from_utf8(output.stdout).unwrap();
+        let path = recording(name).with_extension("explain");
+        if update {
+            fs::write(&path, told).unwrap();
+            continue;
+        }
+        let expected = fs::read_to_string(&path).unwrap();
+        let (mut old, mut new) = (expected.lines(), told.lines());
+        let first = std::iter::from_fn(|| Some((old.next(), new.next())))
+            .take_while(|lines| *lines != (None, None))
+            .find(|(old, new)| old != new);
+        assert_eq!(first, None, "{name}");
+    }
+}
+
+#[test]
+fn one_connection_is_found_by_either_end() {
+    let all = String::from_utf8(explain("loss", &[]).stdout).unwrap();
+    assert!(all.matches("0 is").count() > 5);
+    for end in ["2", "3"] {
+        let one = String::from_utf8(explain("loss", &["--conn", end]).stdout).unwrap();
+        assert_eq!(one.matches("0 is").count(), 1);
+        assert!(one.starts_with("#2 → #3 "), "{one}");
+    }
+}
+
+#[test]
+fn a_number_that_is_none_is_refused_with_those_that_are() {
+    for (conn, what) in [("99", "has no connection 99"), ("1", "1 is a listener")] {
+        let output = explain("loss", &["--conn", conn]);
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(
+            told.starts_with("tcptrace: ") && told.contains(what),
+            "{told}"
+        );
+        assert!(told.contains("2-11, 13-19"), "{told}");
+        assert_eq!(told.lines().count(), 1, "{told}");
+        assert!(output.stdout.is_empty());
+    }
+    let missing = explain("no_such_recording", &[]);
+    assert_eq!(missing.status.code(), Some(2));
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tcptrace"))
+        .arg("explain")
+        .arg(recording("loss"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+}
+
+/// A busy server leaves a thousand buckets a second behind, each for a minute.
+#[test]
+fn what_is_kept_of_time_wait_is_bounded() {
+    let recorded = Recorded::open(&recording("time_wait")).unwrap();
+    let lines: Vec<Line> = recorded.map(|line| line.unwrap()).collect();
+    let ended = |line: &Line| matches!(line, Line::Connection(_));
+    let last = lines.iter().rposition(ended).unwrap();
+    let mut collector = Collector::new(Keep::UntilGone);
+    let mut given = vec![];
+    const CONNECTIONS: u64 = 20_000;
+    for n in 0..CONNECTIONS {
+        for line in &lines[..=last] {
+            let mut line = line.clone();
+            let Some(conn) = line.subject_mut().and_then(|it| it.conn.as_mut()) else {
+                continue;
+            };
+            *conn += 2 * n;
+            match &mut line {
+                Line::Accept(x) => x.peer_conn = x.peer_conn.map(|it| it + 2 * n),
+                Line::Connection(x) => x.peer_conn = x.peer_conn.map(|it| it + 2 * n),
+                _ => {}
+            }
+            given.extend(collector.take(&line));
+        }
+    }
+    let kept = collector.finish();
+    let lines: usize = kept.map(|group| group.lines.len()).sum();
+    assert!(lines <= 131_072, "{lines}");
+    // What was given away for want of room is whole but for TIME_WAIT's end, the oldest first.
+    assert!(given.len() > 1_000);
+    assert!(given.iter().map(|it| &it.conns).is_sorted());
+    for group in given {
+        assert_eq!(group.lines.iter().filter(|line| ended(line)).count(), 2);
+    }
+}
+
+/// What Mermaid itself makes of them was seen by hand; here, that nothing in them is unbalanced.
+#[test]
+fn mermaid_has_every_arrow_and_ends_what_it_begins() {
+    for path in recordings() {
+        for diagram in diagrams(&path, Keep::UntilGone) {
+            let text = mermaid::draw(&diagram);
+            assert!(text.starts_with("sequenceDiagram\n"));
+            let lines: Vec<&str> = text.lines().map(str::trim).collect();
+            let drawn = lines.iter().filter(|line| {
+                line.split_once(": ").is_some_and(|(who, _)| {
+                    who.starts_with('K')
+                        && who.ends_with(|c: char| c.is_ascii_digit())
+                        && who.matches('K').count() == 2
+                })
+            });
+            assert_eq!(drawn.count(), arrows(&diagram).len(), "{text}");
+            for process in ["P1", "P2"] {
+                let count = |word: &str| {
+                    let line = format!("{word} {process}");
+                    lines.iter().filter(|it| **it == line).count()
+                };
+                assert!(count("deactivate") <= count("activate"), "{text}");
+            }
+        }
+    }
+}
