@@ -62,6 +62,8 @@ pub enum Task {
     /// Write the trace that --write-events has recorded, for tests
     #[command(hide = true)]
     Replay(Replay),
+    /// Make one page of a recorded trace, for a browser: every connection with its diagram
+    Report(Report),
 }
 
 #[derive(Debug, Args)]
@@ -104,6 +106,17 @@ pub struct Replay {
     /// As in a trace
     #[arg(long)]
     pub explain: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Report {
+    /// The recorded trace
+    #[arg(value_name = "FILE")]
+    pub recording: PathBuf,
+
+    /// Where to write the page, - for stdout; a file is replaced when the page is complete
+    #[arg(short, long, value_name = "PAGE")]
+    pub output: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -23,6 +23,7 @@ pub mod order;
 pub mod pipeline;
 pub mod record;
 pub mod replay;
+pub mod report;
 pub mod run;
 pub mod sink;
 pub mod story;

@@ -1,0 +1,78 @@
+//! The page: markup, style, script and data in one file, and a policy that lets nothing else in.
+
+use std::io::{self, Write};
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::Content;
+
+const PAGE: &str = include_str!("web/page.html");
+const STYLE: &str = concat!(
+    include_str!("web/style.css"),
+    include_str!("web/diagram.css"),
+    include_str!("web/print.css"),
+);
+/// One module in the end: the parts share their names, and come in the order of their use.
+const SCRIPT: &str = concat!(
+    include_str!("web/format.js"),
+    include_str!("web/data.js"),
+    include_str!("web/dom.js"),
+    include_str!("web/query.js"),
+    include_str!("web/charts.js"),
+    include_str!("web/overview.js"),
+    include_str!("web/table.js"),
+    include_str!("web/diagram.js"),
+    include_str!("web/detail.js"),
+    include_str!("web/app.js"),
+);
+
+/// Writes the page.
+pub fn write(content: Content) -> io::Result<Vec<u8>> {
+    let (trace, connections) = content.finish();
+    let mut page = Vec::new();
+    for part in PAGE.split_inclusive("-->") {
+        let (text, slot) = match part.rsplit_once("<!--slot ") {
+            Some((text, slot)) => (text, slot.trim_end_matches("-->").trim()),
+            None => (part, ""),
+        };
+        page.write_all(text.as_bytes())?;
+        match slot {
+            "" => {}
+            "policy" => write!(page, "{}", policy())?,
+            "style" => write!(page, "<style>{STYLE}</style>")?,
+            "script" => write!(page, "<script type=\"module\">{SCRIPT}</script>")?,
+            "data" => {
+                block(&mut page, "trace", &trace)?;
+                block(&mut page, "connections", &connections)?;
+            }
+            other => unreachable!("page.html has no slot {other}"),
+        }
+    }
+    Ok(page)
+}
+
+/// What the browser may do with this page: run its script, apply its style, and nothing more. Not
+/// even its own script can make markup of a text (trusted types).
+fn policy() -> String {
+    let hash = |text: &str| BASE64_STANDARD.encode(Sha256::digest(text));
+    let policy = format!(
+        "default-src 'none'; script-src 'sha256-{}'; style-src 'sha256-{}'; img-src data:; \
+         base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types",
+        hash(SCRIPT),
+        hash(STYLE)
+    );
+    format!("<meta http-equiv=\"Content-Security-Policy\" content=\"{policy}\">")
+}
+
+/// A data block: JSON, deflated, in base64, which has no character that HTML knows.
+fn block(page: &mut impl Write, id: &str, data: &impl Serialize) -> io::Result<()> {
+    let mut deflated = ZlibEncoder::new(Vec::new(), Compression::default());
+    serde_json::to_writer(&mut deflated, data)?;
+    let text = BASE64_STANDARD.encode(deflated.finish()?);
+    writeln!(page, "<script type=\"text/plain\" id=\"data-{id}\">{text}</script>")
+}
