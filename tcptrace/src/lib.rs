@@ -12,6 +12,7 @@ pub mod correlate;
 pub mod decode;
 pub mod demo;
 pub mod depth;
+pub mod diagram;
 pub mod doctor;
 pub mod duration;
 pub mod errno;
