@@ -6,6 +6,7 @@
 
 mod columns;
 mod content;
+mod diagrams;
 mod page;
 mod save;
 

@@ -6,7 +6,9 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::Columns;
+use super::diagrams::{Diagrams, Index};
 use crate::clock::Clock;
+use crate::diagram::{Collector, Diagram, Group, Keep};
 use crate::event::State;
 use crate::fields::{
     Accept, Connection, Histogram, Line, Lost, Session, Side, Subject, Summary, Times, Verdict,
@@ -17,11 +19,21 @@ pub struct Content {
     clock: Clock,
     trace: Trace,
     connections: Columns,
+    collector: Collector,
+    diagrams: Diagrams,
     /// What began and has had no `connection` line yet, by `conn`.
     open: BTreeMap<u64, Open>,
     ports: BTreeMap<(u32, u16, &'static str), Port>,
     /// When the trace began, in CLOCK_MONOTONIC nanoseconds; the first line's time.
     began_ns: Option<u64>,
+}
+
+/// What the page is made of.
+pub struct Finished {
+    pub trace: Trace,
+    pub connections: Columns,
+    /// Blocks of diagrams, see [`super::diagrams`].
+    pub diagrams: Vec<String>,
 }
 
 /// About the trace.
@@ -47,6 +59,7 @@ pub struct Trace {
     lines: u64,
     /// Connections without a `connection` line.
     without_end: u64,
+    diagrams: Index,
 }
 
 #[derive(Debug, Serialize)]
@@ -104,6 +117,8 @@ impl Content {
                 ..Trace::default()
             },
             connections: Columns::default(),
+            collector: Collector::new(Keep::UntilGone),
+            diagrams: Diagrams::default(),
             open: BTreeMap::new(),
             ports: BTreeMap::new(),
             began_ns: None,
@@ -116,6 +131,9 @@ impl Content {
         self.began_ns.get_or_insert(mono_ns);
         self.trace.ended_at = self.trace.ended_at.max(self.at(mono_ns));
         self.trace.lines += 1;
+        if let Some(group) = self.collector.take(line) {
+            self.draw(&group);
+        }
         match line {
             Line::Session(x) => self.trace.session = Some(x.clone()),
             Line::Summary(x) => self.trace.summary = Some(x.clone()),
@@ -163,8 +181,12 @@ impl Content {
         self.trace.damage.as_deref()
     }
 
-    /// About the trace, and the connections.
-    pub fn finish(mut self) -> (Trace, Columns) {
+    /// What the page is made of.
+    pub fn finish(mut self) -> Finished {
+        let collector = std::mem::replace(&mut self.collector, Collector::new(Keep::UntilGone));
+        for group in collector.finish() {
+            self.draw(&group);
+        }
         for (_, open) in std::mem::take(&mut self.open) {
             self.trace.without_end += 1;
             let record = self.without_end(&open);
@@ -173,7 +195,19 @@ impl Content {
         let began_ns = self.began_ns.unwrap_or(0);
         self.trace.began_wall_ns = self.clock.wall_ns(began_ns).to_string();
         self.trace.ports = self.ports.into_values().collect();
-        (self.trace, self.connections)
+        let (index, diagrams) = self.diagrams.finish();
+        self.trace.diagrams = index;
+        Finished {
+            trace: self.trace,
+            connections: self.connections,
+            diagrams,
+        }
+    }
+
+    fn draw(&mut self, group: &Group) {
+        if let Some(diagram) = Diagram::of(group) {
+            self.diagrams.push(&diagram, self.began_ns.unwrap_or(0));
+        }
     }
 
     fn at(&self, mono_ns: u64) -> i64 {

@@ -9,7 +9,7 @@ use flate2::write::ZlibEncoder;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::Content;
+use super::content::{Content, Finished};
 
 const PAGE: &str = include_str!("web/page.html");
 const STYLE: &str = concat!(
@@ -33,7 +33,11 @@ const SCRIPT: &str = concat!(
 
 /// Writes the page.
 pub fn write(content: Content) -> io::Result<Vec<u8>> {
-    let (trace, connections) = content.finish();
+    let Finished {
+        trace,
+        connections,
+        diagrams,
+    } = content.finish();
     let mut page = Vec::new();
     for part in PAGE.split_inclusive("-->") {
         let (text, slot) = match part.rsplit_once("<!--slot ") {
@@ -47,8 +51,11 @@ pub fn write(content: Content) -> io::Result<Vec<u8>> {
             "style" => write!(page, "<style>{STYLE}</style>")?,
             "script" => write!(page, "<script type=\"module\">{SCRIPT}</script>")?,
             "data" => {
-                block(&mut page, "trace", &trace)?;
-                block(&mut page, "connections", &connections)?;
+                block(&mut page, "trace", &deflated(&trace))?;
+                block(&mut page, "connections", &deflated(&connections))?;
+                for (n, diagrams) in diagrams.iter().enumerate() {
+                    block(&mut page, &format!("diagrams-{n}"), diagrams)?;
+                }
             }
             other => unreachable!("page.html has no slot {other}"),
         }
@@ -69,10 +76,14 @@ fn policy() -> String {
     format!("<meta http-equiv=\"Content-Security-Policy\" content=\"{policy}\">")
 }
 
-/// A data block: JSON, deflated, in base64, which has no character that HTML knows.
-fn block(page: &mut impl Write, id: &str, data: &impl Serialize) -> io::Result<()> {
-    let mut deflated = ZlibEncoder::new(Vec::new(), Compression::default());
-    serde_json::to_writer(&mut deflated, data)?;
-    let text = BASE64_STANDARD.encode(deflated.finish()?);
-    writeln!(page, "<script type=\"text/plain\" id=\"data-{id}\">{text}</script>")
+/// JSON, deflated, in base64, which has no character that HTML knows.
+pub fn deflated(data: &impl Serialize) -> String {
+    let mut to = ZlibEncoder::new(Vec::new(), Compression::default());
+    serde_json::to_writer(&mut to, data).expect("no map has keys that are no texts");
+    BASE64_STANDARD.encode(to.finish().expect("a vector takes everything"))
+}
+
+/// A block that no browser runs.
+fn block(page: &mut impl Write, id: &str, data: &str) -> io::Result<()> {
+    writeln!(page, "<script type=\"text/plain\" id=\"data-{id}\">{data}</script>")
 }
