@@ -46,7 +46,7 @@ pub enum Side {
 }
 
 /// Where `pid`, `tid` and `comm` come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PidSource {
     /// It called connect().
@@ -65,7 +65,7 @@ pub enum PidSource {
 }
 
 /// What led to a change of state: a system call, a segment or a timer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// listen()
@@ -100,7 +100,7 @@ pub enum Cause {
 }
 
 /// What a time or a change of state was learnt from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     /// The tracepoint sock:inet_sock_set_state, exact.
@@ -120,7 +120,9 @@ pub enum Source {
 }
 
 /// What the evidence shows about handshake and accept(): one per server-side connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// ESTABLISHED before accept() was even called.
@@ -170,7 +172,7 @@ impl Verdict {
 }
 
 /// How a half-open connection ended that was never finished.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HalfOpenEnd {
     /// The SYN-ACK and its retransmissions went unanswered, or deferred data did not come.
@@ -184,7 +186,7 @@ pub enum HalfOpenEnd {
 }
 
 /// Common to `transition`, `accept`, `segment` and `connection`: which socket, and whose.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Subject {
     /// Number of the connection or listener, unique in the trace; null for an accept that failed.
     pub conn: Option<u64>,
@@ -226,7 +228,7 @@ pub struct Subject {
 }
 
 /// A socket changed its state.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Transition {
     /// When, in CLOCK_MONOTONIC nanoseconds (bpf_ktime_get_ns); where the source is
     /// `socket_iterator`, when a look noticed it.
@@ -251,9 +253,9 @@ pub struct Transition {
     /// What led to it; null where the evidence does not decide.
     pub cause: Option<Cause>,
     /// The kernel function that acts on that cause (as in Linux 6.12); null when the cause is.
-    pub function: Option<&'static str>,
+    pub function: Option<Cow<'static, str>>,
     /// The section of RFC 9293 about it; null when the cause is.
-    pub rfc9293: Option<&'static str>,
+    pub rfc9293: Option<Cow<'static, str>>,
     /// Where a socket enters CLOSE: the state in which the kernel keeps the connection without
     /// it, FIN_WAIT2 or TIME_WAIT; null when in none, or when that is not known.
     pub bucket: Option<State>,
@@ -264,7 +266,7 @@ pub struct Transition {
 }
 
 /// An accept() returned.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Accept {
     /// When it returned, in CLOCK_MONOTONIC nanoseconds.
     pub mono_ns: u64,
@@ -304,7 +306,7 @@ pub struct Accept {
 }
 
 /// A segment met a full queue of its listener and was dropped.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Overflow {
     /// When, in CLOCK_MONOTONIC nanoseconds.
     pub mono_ns: u64,
@@ -328,7 +330,7 @@ pub struct Overflow {
 }
 
 /// All that is known of a connection, once, at its end or at the end of the trace.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Connection {
     /// When it ended; the end of the trace for one that was still open.
     pub mono_ns: u64,

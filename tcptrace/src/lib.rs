@@ -28,3 +28,4 @@ pub mod report;
 pub mod run;
 pub mod sink;
 pub mod story;
+pub mod zst;

@@ -23,25 +23,27 @@ use crate::replay::Recorded;
 
 /// Runs `tcptrace report FILE -o PAGE`; the value is the exit code.
 pub fn run(options: &Report) -> anyhow::Result<u8> {
-    let recorded = match Recorded::open(&options.recording) {
+    let mut recorded = match Recorded::open(&options.recording) {
         Ok(recorded) => recorded,
         Err(error) => {
             eprintln!("tcptrace: {error}");
             return Ok(exit::USAGE);
         }
     };
-    let file = options.recording.display().to_string();
     let mut content = Content::new(recorded.clock(), name_of(&options.recording));
-    for line in recorded {
+    let mut damage = None;
+    for line in &mut recorded {
         match line {
             Ok(line) => content.line(&line),
             Err(error) => {
-                content.breaks_off(error.to_string());
+                damage = Some(error.to_string());
                 break;
             }
         }
     }
-    let damaged = content.damage().map(str::to_owned);
+    let left_out = recorded.damage();
+    let told = damage.clone().unwrap_or_else(|| left_out.to_string());
+    content.is_damaged(&told);
     let page = page::write(content)?;
     if options.output == Path::new("-") {
         let mut stdout = io::stdout().lock();
@@ -55,17 +57,18 @@ pub fn run(options: &Report) -> anyhow::Result<u8> {
         save::save(&options.output, &page)
             .map_err(|error| anyhow::anyhow!("cannot write {to}: {error}"))?;
     }
-    match damaged {
-        None => Ok(exit::DONE),
-        Some(error) => {
-            eprintln!("tcptrace: {file}: {error}; the page shows what comes before");
-            Ok(exit::FAILURE)
-        }
+    if !told.is_empty() {
+        eprintln!("tcptrace: {}: {told}", options.recording.display());
     }
+    let whole = damage.is_none() && left_out.is_none();
+    Ok(if whole { exit::DONE } else { exit::FAILURE })
 }
 
 /// The file's name without its folders, which are nobody's business in a page that is passed on.
 fn name_of(path: &Path) -> String {
+    if path == Path::new("-") {
+        return "standard input".to_owned();
+    }
     let name = path.file_name().unwrap_or(path.as_os_str());
     name.to_string_lossy().into_owned()
 }

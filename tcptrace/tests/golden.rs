@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, BufReader, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -48,11 +48,10 @@ fn recordings() -> Vec<PathBuf> {
     paths
 }
 
-/// The log and the JSON Lines.
+/// The log and the JSON Lines that come of a file.
 fn told(path: &Path) -> (String, String) {
-    let file = BufReader::new(fs::File::open(path).unwrap());
     let name = path.display();
-    let recorded = Recorded::new(Box::new(file)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let recorded = Recorded::open(path).unwrap_or_else(|error| panic!("{name}: {error}"));
     let clock = recorded.clock();
     let style = Style {
         color: false,
@@ -66,7 +65,8 @@ fn told(path: &Path) -> (String, String) {
         Box::new(Json::new(Box::new(json.clone()), clock)),
     ];
     let done = recorded.tell(&mut sinks);
-    done.unwrap_or_else(|error| panic!("{name}: {error}"));
+    let damage = done.unwrap_or_else(|error| panic!("{name}: {error}"));
+    assert!(damage.is_none(), "{name}: {damage}");
     (text.text(), json.text())
 }
 
@@ -94,6 +94,17 @@ fn recorded_traces_are_told_as_ever() {
         }
     }
     assert!(differ.is_empty(), "{}", differ.join("\n"));
+}
+
+/// `tcptrace replay` of what `--write` has written gives it again, and the log of that time.
+#[test]
+fn json_lines_are_told_again() {
+    for path in recordings() {
+        let expected = |extension| fs::read_to_string(path.with_extension(extension)).unwrap();
+        let (text, json) = told(&path.with_extension("jsonl"));
+        assert_eq!(json, expected("jsonl"), "{}", path.display());
+        assert_eq!(text, expected("txt"), "{}", path.display());
+    }
 }
 
 #[test]

@@ -21,8 +21,8 @@ impl Why {
     /// Into the line of a transition.
     pub fn write(self, line: &mut Transition) {
         line.cause = Some(self.cause);
-        line.function = Some(self.function);
-        line.rfc9293 = Some(self.rfc);
+        line.function = Some(self.function.into());
+        line.rfc9293 = Some(self.rfc.into());
     }
 }
 

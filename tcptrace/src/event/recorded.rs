@@ -1,5 +1,7 @@
 //! How a recording writes what JSON has no form for.
 
+use std::fmt;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::{Comm, Sk};
@@ -20,10 +22,39 @@ impl<'de> Deserialize<'de> for Sk {
     }
 }
 
-/// Of a name that was asked for.
+/// From the text that [`Comm`] is written as. What was no UTF-8 was written as U+FFFD and comes
+/// back as the byte 0xFF, which is none either and is written as U+FFFD again, so the name looks
+/// the same; and is no longer than it was.
 impl<'de> Deserialize<'de> for Comm {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Comm, D::Error> {
-        comm::deserialize(deserializer)
+        struct Text;
+
+        impl de::Visitor<'_> for Text {
+            type Value = Comm;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a thread's name, at most 15 bytes")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Comm, E> {
+                let mut bytes = [0; 16];
+                let mut len = 0;
+                for c in text.chars() {
+                    let mut utf8 = [0; 4];
+                    let name = match c {
+                        char::REPLACEMENT_CHARACTER => &[0xff],
+                        _ => c.encode_utf8(&mut utf8).as_bytes(),
+                    };
+                    let to = bytes[..15].get_mut(len..len + name.len());
+                    to.ok_or_else(|| E::invalid_length(text.len(), &self))?
+                        .copy_from_slice(name);
+                    len += name.len();
+                }
+                Ok(Comm::new(bytes))
+            }
+        }
+
+        deserializer.deserialize_str(Text)
     }
 }
 

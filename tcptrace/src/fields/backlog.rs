@@ -1,10 +1,10 @@
 //! The limit of a listener's queues.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What a listener was asked for, and what is in force.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Backlog {
     /// The limit in force of a listener's queues, which hold one more than this: the smaller of
     /// what listen() asked for and net.core.somaxconn; null when not known, and in a transition

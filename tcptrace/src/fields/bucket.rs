@@ -1,13 +1,13 @@
 //! What lives longer than its socket, or longer than the trace.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Source, Subject};
 use crate::event::State;
 
 /// A listener or a connection that is older than the trace, at its start.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Preexisting {
     /// When it was found, in CLOCK_MONOTONIC nanoseconds.
     pub mono_ns: u64,
@@ -22,7 +22,7 @@ pub struct Preexisting {
 }
 
 /// How a bucket ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BucketEnd {
     /// Its time was over: 60 seconds in TIME_WAIT, net.ipv4.tcp_fin_timeout in FIN_WAIT2.
@@ -39,7 +39,7 @@ pub enum BucketEnd {
 
 /// What the kernel kept of a connection after its socket, in FIN_WAIT2 and TIME_WAIT: once, at its
 /// end or at the end of the trace.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TimeWait {
     /// When it ended; the end of the trace when it did not.
     pub mono_ns: u64,

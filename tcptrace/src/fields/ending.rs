@@ -1,13 +1,13 @@
 //! How a connection ended, and what the kernel says on the way there.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Subject;
 use crate::event::{Direction, Retransmitted, State};
 
 /// How a connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Ended {
     /// By FINs: both sides', or this one's, acknowledged, after which the kernel keeps no socket
@@ -56,7 +56,7 @@ impl Ended {
 }
 
 /// Who sent the first FIN.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ClosedFirst {
     Local,
@@ -67,7 +67,7 @@ pub enum ClosedFirst {
 
 /// Part of the `connection` line: how it ended, and its figures at the end. Null where it was not
 /// seen to end.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Ending {
     /// How it ended; null while it is open, and when the evidence does not decide.
     pub ended: Option<Ended>,
@@ -96,7 +96,7 @@ pub struct Ending {
 }
 
 /// A socket sent a segment again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Retransmit {
     /// When, in CLOCK_MONOTONIC nanoseconds.
     pub mono_ns: u64,
@@ -111,7 +111,7 @@ pub struct Retransmit {
 }
 
 /// A RST was sent, or has ended a socket.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Reset {
     /// When, in CLOCK_MONOTONIC nanoseconds.
     pub mono_ns: u64,

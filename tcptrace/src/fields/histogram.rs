@@ -1,14 +1,14 @@
 //! What `--depth histogram` tells each second.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Side;
 
 /// Connections at one port that went the plain way, counted in the kernel: a server's were
 /// accepted after they were ESTABLISHED, a client's were established and have ended. All others
 /// have `connection` lines. One line a port and second in which there were any.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Histogram {
     /// When they were counted, in CLOCK_MONOTONIC nanoseconds.
     pub mono_ns: u64,
@@ -34,7 +34,7 @@ pub struct Histogram {
 }
 
 /// Times in nanoseconds, each the end of its bucket, so at most an eighth too long.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Times {
     /// The median.
     pub p50_ns: u64,

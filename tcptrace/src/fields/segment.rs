@@ -1,7 +1,7 @@
 //! The `segment` line.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Subject;
 use crate::event::{Direction, TcpFlags};
@@ -12,7 +12,7 @@ use crate::event::{Direction, TcpFlags};
 /// Its own end is the sender of an outgoing segment and the receiver of an incoming one. `conn` is
 /// null while that end has no connection: a server's begins with the last ACK of its handshake.
 /// It is not null after the `connection` line for what the kernel still answers in TIME_WAIT.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Segment {
     /// When, in CLOCK_MONOTONIC nanoseconds (bpf_ktime_get_ns).
     pub mono_ns: u64,

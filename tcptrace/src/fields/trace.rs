@@ -91,7 +91,7 @@ pub struct HookCount {
 }
 
 /// What happened at one listener.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ListenerSummary {
     /// The listener's `conn`; null when several share the address, or none was seen.
     pub conn: Option<u64>,
@@ -124,7 +124,7 @@ pub struct ListenerSummary {
 }
 
 /// The last line.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Summary {
     /// When the trace ended, in CLOCK_MONOTONIC nanoseconds.
     pub mono_ns: u64,

@@ -51,7 +51,7 @@ pub struct Trace {
     lost: Vec<Loss>,
     /// Counts of `--depth histogram`.
     ports: Vec<Port>,
-    /// Where the recording ends before its summary, and why it cannot be read further.
+    /// What of the recording could not be read, in words.
     damage: Option<String>,
     /// The last line's time, in nanoseconds since the trace began.
     ended_at: i64,
@@ -171,14 +171,9 @@ impl Content {
         }
     }
 
-    /// Nothing more can be read, for this reason.
-    pub fn breaks_off(&mut self, why: String) {
-        self.trace.damage = Some(why);
-    }
-
-    /// Why the recording is not whole, if so.
-    pub fn damage(&self) -> Option<&str> {
-        self.trace.damage.as_deref()
+    /// What of the recording could not be read, in words; nothing where it was whole.
+    pub fn is_damaged(&mut self, how: &str) {
+        self.trace.damage = Some(how.to_owned()).filter(|it| !it.is_empty());
     }
 
     /// What the page is made of.

@@ -473,7 +473,10 @@ fn a_child_is_born_by_what_its_request_was_cloned_for() {
         t.step(&child(2), RequestStep::Cloning(of));
         t.set(peerless(&child(2)));
         let birth = t.last_transition();
-        assert_eq!((birth.cause, birth.function), (Some(cause), Some(function)));
+        assert_eq!(
+            (birth.cause, birth.function.as_deref()),
+            (Some(cause), Some(function))
+        );
     }
     let mut t = probed();
     t.set(child(2).enters(Listen, SynRecv));

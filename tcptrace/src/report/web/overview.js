@@ -29,7 +29,7 @@ function notices(trace, data) {
   const told = [];
   const tell = (text, alarm = true) => told.push(h("p", { class: alarm ? "notice alarm" : "notice", role: "note" }, text));
   if (trace.damage !== null) {
-    tell(`The recording could not be read to its end: ${trace.damage}. This page shows the ${plural(trace.lines, "line")} before.`);
+    tell(`The recording could not be read as it was written: ${trace.damage}. This page shows what could be read, ${plural(trace.lines, "line")}.`);
   } else if (trace.summary === null) {
     tell("The recording breaks off before its summary: the tracer was killed, or still runs. This page shows it as far as it goes.");
   }

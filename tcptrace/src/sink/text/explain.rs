@@ -12,7 +12,7 @@ pub fn transition(x: &Transition) -> Option<String> {
         (None, Some(one)) => one.to_owned(),
         (None, None) => return None,
     };
-    Some(match (x.function, x.rfc9293) {
+    Some(match (&x.function, &x.rfc9293) {
         (Some(function), Some(rfc)) => format!("{sentence} [{function}; RFC 9293, {rfc}]"),
         _ => sentence,
     })

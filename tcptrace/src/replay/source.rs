@@ -1,0 +1,82 @@
+//! Where a recording is read from: a file or standard input, compressed or not.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::zst;
+
+/// Bytes read from a file at once.
+const BUFFER: usize = 256 * 1024;
+
+/// How far a file has been read.
+#[derive(Clone, Default)]
+pub struct Position {
+    read: Arc<AtomicU64>,
+    /// Bytes that the file has; `None` when it is none, but a pipe.
+    size: Option<u64>,
+}
+
+impl Position {
+    /// From 0 to 100; `None` when the end is not known.
+    pub fn percent(&self) -> Option<u64> {
+        let size = self.size.filter(|&size| size > 0)?;
+        // It may grow while it is read.
+        Some((self.read.load(Ordering::Relaxed).saturating_mul(100) / size).min(100))
+    }
+}
+
+/// Whether a recording is to come from standard input.
+pub fn is_stdin(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+/// Opens a file, or standard input by the name `-`.
+pub fn open(path: &Path) -> io::Result<(Box<dyn BufRead + Send>, Position)> {
+    if is_stdin(path) {
+        return Ok((Box::new(BufReader::new(io::stdin())), Position::default()));
+    }
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    let position = Position {
+        read: Arc::default(),
+        size: metadata.is_file().then(|| metadata.len()),
+    };
+    let counted = Counted {
+        file,
+        read: position.read.clone(),
+    };
+    Ok((
+        Box::new(BufReader::with_capacity(BUFFER, counted)),
+        position,
+    ))
+}
+
+/// Takes off the compression, if there is one: its first bytes tell, so that it need not be in the
+/// name.
+pub fn plain(mut from: Box<dyn BufRead + Send>) -> io::Result<Box<dyn BufRead + Send>> {
+    let mut magic = vec![];
+    let wanted = zst::MAGIC.len() as u64;
+    from.by_ref().take(wanted).read_to_end(&mut magic)?;
+    let is_compressed = magic == zst::MAGIC;
+    let whole = Cursor::new(magic).chain(from);
+    Ok(match is_compressed {
+        true => Box::new(BufReader::with_capacity(BUFFER, zst::Reader::new(whole))),
+        false => Box::new(whole),
+    })
+}
+
+struct Counted {
+    file: File,
+    read: Arc<AtomicU64>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read(bytes)?;
+        self.read.fetch_add(n as u64, Ordering::Relaxed);
+        Ok(n)
+    }
+}
