@@ -95,8 +95,8 @@ fn row(item: &Item, zero_ns: u64) -> Value {
                 x.begun,
                 x.noticed(),
                 x.cause(),
-                told.and_then(|it| it.function),
-                told.and_then(|it| it.rfc9293),
+                told.and_then(|it| it.function.as_deref()),
+                told.and_then(|it| it.rfc9293.as_deref()),
                 told.is_some_and(|it| it.synthetic),
                 told.and_then(|it| it.error.as_deref()),
             ])
