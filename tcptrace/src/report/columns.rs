@@ -177,7 +177,10 @@ mod tests {
             assert_eq!(record(&table, row), *expect);
         }
         assert_eq!(table["texts"], json!(["queued"]));
-        assert_eq!(table["columns"]["netns"], json!({"kind": "number", "all": 7}));
+        assert_eq!(
+            table["columns"]["netns"],
+            json!({"kind": "number", "all": 7})
+        );
     }
 
     #[test]

@@ -248,10 +248,16 @@ impl Content {
         put("first_at", self.at(open.first_ns).into());
         put("state", open.state.map(State::name).into());
         let established_ns = open.established_ns;
-        put("established_at", established_ns.map(|it| self.at(it)).into());
+        put(
+            "established_at",
+            established_ns.map(|it| self.at(it)).into(),
+        );
         if let Some(it) = &open.accepted {
             put("listener", it.listener.into());
-            put("accept_called_at", it.called_ns.map(|it| self.at(it)).into());
+            put(
+                "accept_called_at",
+                it.called_ns.map(|it| self.at(it)).into(),
+            );
             put("accepted_at", self.at(it.returned_ns).into());
             put("accept_queue_ns", it.queue_ns.into());
             put("verdict", it.verdict.map(Verdict::name).into());

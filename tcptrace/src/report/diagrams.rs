@@ -4,7 +4,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::page::deflated;
-use crate::diagram::{Arrow, Call, Diagram, End, Evidence, Header, Item, Mark, MarkKind, Place, What};
+use crate::diagram::{
+    Arrow, Call, Diagram, End, Evidence, Header, Item, Mark, MarkKind, Place, What,
+};
 
 /// Diagrams in a block: so many that they compress well, so few that one is there at once.
 pub const PER_BLOCK: usize = 256;
@@ -126,7 +128,18 @@ fn call(x: &Call, at: i64, until: Option<i64>) -> Value {
     let (begun, error) = (x.begun, x.error.as_deref());
     let still = accept.map(|it| it.backlog_len);
     let limit = accept.map(|it| it.backlog_max);
-    json!(["call", x.place as u8, at, until, name, begun, error, who, still, limit])
+    json!([
+        "call",
+        x.place as u8,
+        at,
+        until,
+        name,
+        begun,
+        error,
+        who,
+        still,
+        limit
+    ])
 }
 
 fn arrow(x: &Arrow, at: i64, sent: Option<i64>, received: Option<i64>) -> Value {
@@ -138,7 +151,9 @@ fn arrow(x: &Arrow, at: i64, sent: Option<i64>, received: Option<i64>) -> Value 
     let kind = x.kind.name();
     let header = x.header.as_ref().map(header);
     let (from, again) = (x.from as u8, x.again);
-    json!(["arrow", from, at, sent, received, kind, evidence, again, header, x.reason])
+    json!([
+        "arrow", from, at, sent, received, kind, evidence, again, header, x.reason
+    ])
 }
 
 /// As tcpdump writes it.
@@ -157,7 +172,9 @@ fn mark(x: &Mark, at: i64) -> Value {
         MarkKind::Overflow(it) => {
             let (what, queue) = (it.what, it.queue);
             let (len, max) = (it.backlog_len, it.backlog_max);
-            json!(["mark", place, at, "overflow", what, queue, len, max, it.aborted])
+            json!([
+                "mark", place, at, "overflow", what, queue, len, max, it.aborted
+            ])
         }
         MarkKind::Retransmit { what, so_far } => {
             json!(["mark", place, at, "retransmit", what.name(), so_far])

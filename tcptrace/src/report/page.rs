@@ -85,5 +85,8 @@ pub fn deflated(data: &impl Serialize) -> String {
 
 /// A block that no browser runs.
 fn block(page: &mut impl Write, id: &str, data: &str) -> io::Result<()> {
-    writeln!(page, "<script type=\"text/plain\" id=\"data-{id}\">{data}</script>")
+    writeln!(
+        page,
+        "<script type=\"text/plain\" id=\"data-{id}\">{data}</script>"
+    )
 }
