@@ -78,9 +78,11 @@ fn policy() -> String {
 
 /// JSON, deflated, in base64, which has no character that HTML knows.
 pub fn deflated(data: &impl Serialize) -> String {
+    let json = serde_json::to_vec(data).expect("no map has keys that are no texts");
+    // In one piece: every write costs the encoder a clean buffer.
     let mut to = ZlibEncoder::new(Vec::new(), Compression::default());
-    serde_json::to_writer(&mut to, data).expect("no map has keys that are no texts");
-    BASE64_STANDARD.encode(to.finish().expect("a vector takes everything"))
+    let deflated = to.write_all(&json).and_then(|()| to.finish());
+    BASE64_STANDARD.encode(deflated.expect("a vector takes everything"))
 }
 
 /// A block that no browser runs.
