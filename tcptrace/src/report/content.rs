@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use rustc_hash::FxHashSet;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -23,6 +24,8 @@ pub struct Content {
     diagrams: Diagrams,
     /// What began and has had no `connection` line yet, by `conn`.
     open: BTreeMap<u64, Open>,
+    /// Whose `connection` line has come: what comes later is about what the kernel kept of them.
+    ended: FxHashSet<u64>,
     ports: BTreeMap<(u32, u16, &'static str), Port>,
     /// When the trace began, in CLOCK_MONOTONIC nanoseconds; the first line's time.
     began_ns: Option<u64>,
@@ -120,6 +123,7 @@ impl Content {
             collector: Collector::new(Keep::UntilGone),
             diagrams: Diagrams::default(),
             open: BTreeMap::new(),
+            ended: FxHashSet::default(),
             ports: BTreeMap::new(),
             began_ns: None,
         }
@@ -211,7 +215,7 @@ impl Content {
 
     fn open(&mut self, subject: &Subject, mono_ns: u64) -> Option<&mut Open> {
         let conn = subject.conn?;
-        if subject.side == Some(Side::Listener) {
+        if subject.side == Some(Side::Listener) || self.ended.contains(&conn) {
             return None;
         }
         let open = self.open.entry(conn).or_insert_with(|| Open {
@@ -228,6 +232,7 @@ impl Content {
     }
 
     fn connection(&mut self, x: &Connection) {
+        self.ended.extend(x.subject.conn);
         let open = x.subject.conn.and_then(|conn| self.open.remove(&conn));
         let first_ns = open.as_ref().map_or(x.mono_ns, |open| open.first_ns);
         let first_ns = x.syn_mono_ns.map_or(first_ns, |syn| syn.min(first_ns));
@@ -333,3 +338,6 @@ impl From<&Accept> for Accepted {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

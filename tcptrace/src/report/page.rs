@@ -92,3 +92,62 @@ fn block(page: &mut impl Write, id: &str, data: &str) -> io::Result<()> {
         "<script type=\"text/plain\" id=\"data-{id}\">{data}</script>"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+
+    fn page() -> String {
+        let content = Content::new(Clock::with_offset(0), "a </script> b".to_owned());
+        String::from_utf8(write(content).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_page_is_whole_and_asks_for_nothing() {
+        let page = page();
+        assert!(!page.contains("<!--slot"));
+        for foreign in ["http://", "https://", "src=", "@import", "url(\""] {
+            let page = page.replace("http://www.w3.org/2000/svg", "");
+            assert!(!page.contains(foreign), "{foreign}");
+        }
+        assert!(page.trim_end().ends_with("</html>"));
+    }
+
+    #[test]
+    fn nothing_of_a_trace_stands_in_it_as_it_is() {
+        assert!(!page().contains("a </script> b"));
+    }
+
+    #[test]
+    fn the_policy_names_the_very_texts() {
+        let page = page();
+        for (tag, end) in [
+            ("<script type=\"module\">", "</script>"),
+            ("<style>", "</style>"),
+        ] {
+            let (_, rest) = page.split_once(tag).unwrap();
+            let (text, _) = rest.split_once(end).unwrap();
+            let hash = BASE64_STANDARD.encode(Sha256::digest(text));
+            assert!(page.contains(&format!("'sha256-{hash}'")), "{tag}");
+        }
+    }
+
+    /// No handler and no style in an attribute, and no text that is made markup: the policy would
+    /// refuse them, without a word to the reader.
+    #[test]
+    fn the_source_keeps_to_the_policy() {
+        for refused in [
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+            "eval(",
+        ] {
+            assert!(!SCRIPT.contains(refused), "{refused}");
+        }
+        for refused in [" onclick=", " style=", " onload="] {
+            assert!(!PAGE.contains(refused), "{refused}");
+        }
+    }
+}

@@ -171,6 +171,17 @@ function draw(diagram, names, clock) {
     before = time;
   }
 
+  // An arrow's label stands on its middle, or beside it where another's is.
+  const taken = [];
+  const beside = (string, x1, y1, x2, y2) => {
+    const half = string.length * 3.4 + 2;
+    const places = [0.5, 0.3, 0.7, 0.16, 0.84].map((t) => [x1 + (x2 - x1) * t, y1 + (y2 - y1) * t - 4]);
+    const free = ([x, y]) => taken.every((it) => Math.abs(it.x - x) > it.half + half || Math.abs(it.y - y) > 11);
+    const [x, y] = places.find(free) ?? places[0];
+    taken.push({ x, y, half });
+    return [x, y];
+  };
+
   for (const it of list) {
     const label = labels.get(it);
     const lanes = LANES[it.place], left = it.place === 0;
@@ -202,11 +213,12 @@ function draw(diagram, names, clock) {
       const y1 = it.sent === null ? at(it.received) - 7 : at(it.sent);
       const y2 = it.received === null ? at(it.sent) + 7 : at(it.received);
       const x1 = start + way * 7, x2 = stop - way * 8;
+      const name = `${it.segment}${it.again ? ", again" : ""}`;
       const group = item(it,
         s("line", { x1, y1, x2, y2, class: "hit-line" }),
         s("line", { x1, y1, x2: x2 - way * 6, y2: y2 - ((y2 - y1) * 6) / Math.abs(x2 - x1), class: `shaft ${it.evidence}` }),
         s("path", { d: `M0 0 l-9 -4 v8 z`, transform: `translate(${x2} ${y2}) rotate(${(Math.atan2(y2 - y1, x2 - x1) * 180) / Math.PI})`, class: `point ${it.evidence}${known && it.received === null ? " unsure" : ""}` }),
-        text((x1 + x2) / 2, (y1 + y2) / 2 - 4, `${it.segment}${it.again ? ", again" : ""}`, { class: "name halo", "text-anchor": "middle" }));
+        text(...beside(name, x1, y1, x2, y2), name, { class: "name halo", "text-anchor": "middle" }));
       if (it.segment === "RST") group.classList.add("bad");
       over.push(group);
     } else {
