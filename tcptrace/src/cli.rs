@@ -25,6 +25,7 @@ Examples:
   tcptrace -p 7878 --explain           what each change of state means, for students
   tcptrace -p 80 --depth histogram     how long handshakes and waits take, each second
   tcptrace --write trace.jsonl         a log on the screen, JSON Lines in a file
+  tcptrace report trace.jsonl -o trace.html    a page of it, for a browser
   tcptrace -- true                     everything, for as long as a command runs
   tcptrace doctor                      what this kernel offers, and at what cost";
 
@@ -42,7 +43,7 @@ Exit codes:
     before_help = EXAMPLES,
     after_help = EXIT_CODES,
     args_conflicts_with_subcommands = true,
-    override_usage = "tcptrace [OPTIONS] [-- COMMAND...]\n       tcptrace demo|doctor [OPTIONS]"
+    override_usage = "tcptrace [OPTIONS] [-- COMMAND...]\n       tcptrace demo|doctor|report [OPTIONS]"
 )]
 pub struct Cli {
     #[command(subcommand)]

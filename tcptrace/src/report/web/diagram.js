@@ -223,7 +223,7 @@ function draw(diagram, names, clock) {
       over.push(group);
     } else {
       const x = lanes.kernel;
-      const short = { overflow: "queue full: dropped", retransmit: `${it.a} again`, reset: "RST", freed: `socket gone, ${it.a} stays`, bucket: words(it.a), open: `still ${it.a}` }[it.what];
+      const short = { overflow: "queue full", retransmit: `${it.a} again`, reset: "RST", freed: "socket freed", bucket: words(it.a), open: `still ${it.a}` }[it.what];
       const alarm = ["overflow", "retransmit", "reset"].includes(it.what);
       // An arrow shows these two already.
       const quiet = it.what === "reset" || it.what === "retransmit";

@@ -6,16 +6,16 @@ const PRINTED = 500;
 
 const COLUMNS = [
   { name: "conn", title: "Conn", width: 72, number: true, text: (d, r) => `#${d.get(r, "conn")}`, sort: (d, r) => d.get(r, "conn") },
-  { name: "verdict", title: "Verdict", width: 128, cell: (d, r) => badge(verdictOf(d, r)), sort: (d, r) => Object.keys(VERDICTS).indexOf(verdictOf(d, r)) },
-  { name: "tuple", title: "From → to", width: 280, text: (d, r) => d.tuple(r), sort: (d, r) => d.tuple(r) },
-  { name: "began", title: "Began", width: 134, time: true, sort: (d, r) => d.get(r, "first_at") },
-  { name: "handshake", title: "Handshake", width: 96, number: true, text: (d, r) => (d.get(r, "syn_source") === "srtt" && d.get(r, "handshake_ns") !== null ? "≈ " : "") + human(d.get(r, "handshake_ns")), sort: (d, r) => d.get(r, "handshake_ns") },
-  { name: "wait", title: "Queue wait", width: 96, number: true, text: (d, r) => human(d.get(r, "accept_queue_ns")), sort: (d, r) => d.get(r, "accept_queue_ns") },
-  { name: "open", title: "Open for", width: 86, number: true, text: (d, r) => human(d.open(r)), sort: (d, r) => d.open(r) },
-  { name: "process", title: "Process", width: 184, text: (d, r) => d.who(r), sort: (d, r) => d.who(r) },
-  { name: "end", title: "End", width: 190, text: (d, r) => d.outcome(r) + (d.get(r, "error") === null ? "" : `, ${d.get(r, "error")}`), sort: (d, r) => d.outcome(r) },
-  { name: "out", title: "B out", width: 72, number: true, text: (d, r) => count(d.get(r, "bytes_acked")), sort: (d, r) => d.get(r, "bytes_acked") },
-  { name: "in", title: "B in", width: 72, number: true, text: (d, r) => count(d.get(r, "bytes_received")), sort: (d, r) => d.get(r, "bytes_received") },
+  { name: "verdict", title: "Verdict", width: 122, cell: (d, r) => badge(verdictOf(d, r)), sort: (d, r) => Object.keys(VERDICTS).indexOf(verdictOf(d, r)) },
+  { name: "tuple", title: "From → to", width: 262, text: (d, r) => d.tuple(r), sort: (d, r) => d.tuple(r) },
+  { name: "began", title: "Began", width: 142, time: true, sort: (d, r) => d.get(r, "first_at") },
+  { name: "handshake", title: "Handshake", width: 92, number: true, text: (d, r) => (d.get(r, "syn_source") === "srtt" && d.get(r, "handshake_ns") !== null ? "≈ " : "") + human(d.get(r, "handshake_ns")), sort: (d, r) => d.get(r, "handshake_ns") },
+  { name: "wait", title: "Queue wait", width: 94, number: true, text: (d, r) => human(d.get(r, "accept_queue_ns")), sort: (d, r) => d.get(r, "accept_queue_ns") },
+  { name: "open", title: "Open for", width: 84, number: true, text: (d, r) => human(d.open(r)), sort: (d, r) => d.open(r) },
+  { name: "process", title: "Process", width: 160, text: (d, r) => d.who(r), sort: (d, r) => d.who(r) },
+  { name: "end", title: "End", width: 176, text: (d, r) => d.outcome(r) + (d.get(r, "error") === null ? "" : `, ${d.get(r, "error")}`), sort: (d, r) => d.outcome(r) },
+  { name: "out", title: "B out", width: 66, number: true, text: (d, r) => count(d.get(r, "bytes_acked")), sort: (d, r) => d.get(r, "bytes_acked") },
+  { name: "in", title: "B in", width: 66, number: true, text: (d, r) => count(d.get(r, "bytes_received")), sort: (d, r) => d.get(r, "bytes_received") },
 ];
 
 class Table {
