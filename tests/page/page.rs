@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::json;
 
 use crate::browser::{Browser, key};
-use crate::recordings::{Desk, LOSS, changed, late_accept, many, report};
+use crate::recordings::{Desk, LATE_ACCEPT, LOSS, changed, many, report};
 
 const ROWS: &str = "document.querySelectorAll('.rows tbody tr[data-index]').length";
 
@@ -17,7 +17,7 @@ fn row(n: usize) -> String {
 #[test]
 fn a_trace_is_shown_as_the_log_tells_it() {
     let desk = Desk::new();
-    let page = desk.page("late.jsonl", late_accept());
+    let page = desk.page("late.jsonl", LATE_ACCEPT);
     let browser = Browser::start();
     browser.open(&page, "");
     assert_eq!(
@@ -88,7 +88,7 @@ fn rows_are_found_and_sorted() {
 #[test]
 fn a_connection_opens_with_its_diagram() {
     let desk = Desk::new();
-    let page = desk.page("late.jsonl", late_accept());
+    let page = desk.page("late.jsonl", LATE_ACCEPT);
     let browser = Browser::start();
     browser.open(&page, "conn=3");
     browser.wait("document.querySelector('dialog[open] svg.diagram')");
@@ -177,7 +177,7 @@ fn what_was_lost_is_told() {
 fn a_recording_that_breaks_off_is_shown_as_far_as_it_goes() {
     let desk = Desk::new();
     // Its server is ESTABLISHED, and accept() has not returned.
-    let part: String = late_accept().split_inclusive('\n').take(6).collect();
+    let part: String = LATE_ACCEPT.split_inclusive('\n').take(6).collect();
     let (page, output) = desk.report("part.jsonl", &format!("{part}{{\"event\":\"acc"));
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -239,7 +239,7 @@ fn hostile_names_are_only_names() {
 #[test]
 fn the_policy_lets_nothing_else_run() {
     let desk = Desk::new();
-    let page = desk.page("late.jsonl", late_accept());
+    let page = desk.page("late.jsonl", LATE_ACCEPT);
     let text = fs::read_to_string(&page).unwrap();
     let foreign = "<script>document.title = 'taken'</script>\
                    <p style=\"color: red\" id=\"foreign\" onclick=\"document.title = 'taken'\">x</p>\
@@ -290,7 +290,7 @@ fn durations_are_written_as_in_the_log() {
         .map(|line| format!("{line}\n"))
         .collect::<String>();
     }
-    recording += late_accept().lines().last().unwrap();
+    recording += LATE_ACCEPT.lines().last().unwrap();
     let desk = Desk::new();
     let browser = Browser::start();
     browser.open(&desk.page("durations.jsonl", &recording), "");

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tests::run::tcptrace;
 
 /// Lines of one connection with both ends here, #2 and #3; its server was late to call accept().
-const LATE_ACCEPT: &str = include_str!("../../tcptrace/tests/golden/late_accept.jsonl");
+pub const LATE_ACCEPT: &str = include_str!("../../tcptrace/tests/golden/late_accept.jsonl");
 /// Events were lost, and six connections are incomplete.
 pub const LOSS: &str = include_str!("../../tcptrace/tests/golden/loss.jsonl");
 
@@ -49,10 +49,6 @@ pub fn report(file: &Path) -> (PathBuf, Output) {
     (page.clone(), output.expect("tcptrace runs"))
 }
 
-pub fn late_accept() -> &'static str {
-    LATE_ACCEPT
-}
-
 /// `late_accept` with the lines changed.
 pub fn changed(change: impl Fn(&mut Value)) -> String {
     let lines = LATE_ACCEPT.lines().map(|line| {
@@ -66,11 +62,8 @@ pub fn changed(change: impl Fn(&mut Value)) -> String {
 /// Many connections like `late_accept`, both ends, as `--depth connections` has them: each 0.2 ms
 /// after the one before, from another port. The number is that of ends.
 pub fn many(file: &Path, ends: u64) {
-    let lines = LATE_ACCEPT.lines().map(|line| {
-        let line: Value = serde_json::from_str(line).expect("JSON");
-        line
-    });
-    let lines: Vec<Value> = lines.collect();
+    let lines = LATE_ACCEPT.lines().map(serde_json::from_str);
+    let lines: Vec<Value> = lines.collect::<Result<_, _>>().expect("JSON");
     let mut out = BufWriter::new(File::create(file).expect("a file"));
     writeln!(out, "{}", lines[0]).expect("room");
     let told = |line: &&Value| line["event"] == "accept" || line["event"] == "connection";
