@@ -32,6 +32,7 @@ Examples:
   tcptrace --write trace.jsonl.zst     a log on the screen, and a recording
   tcptrace replay trace.jsonl.zst      the same log again
   tcptrace -o csv --only connection    a table of connections for a spreadsheet
+  tcptrace report trace.jsonl -o trace.html    a page of it, for a browser
   tcptrace -- true                     everything, for as long as a command runs
   tcptrace doctor                      what this kernel offers, and at what cost";
 
@@ -50,7 +51,7 @@ Exit codes:
     before_help = EXAMPLES,
     after_help = EXIT_CODES,
     args_conflicts_with_subcommands = true,
-    override_usage = "tcptrace [OPTIONS] [-- COMMAND...]\n       tcptrace demo|doctor [OPTIONS]\n       tcptrace replay|explain [OPTIONS] FILE"
+    override_usage = "tcptrace [OPTIONS] [-- COMMAND...]\n       tcptrace demo|doctor [OPTIONS]\n       tcptrace replay|explain|report [OPTIONS] FILE"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -71,6 +72,8 @@ pub enum Task {
     Explain(Explain),
     /// Show a trace that --write has recorded, as it was shown live
     Replay(Replay),
+    /// Make one page of a recorded trace, for a browser: every connection with its diagram
+    Report(Report),
 }
 
 #[derive(Debug, Args)]
@@ -94,7 +97,7 @@ pub struct Doctor {
         default_value = "text",
         requires = "stats"
     )]
-    pub output: Report,
+    pub output: StatsForm,
 }
 
 #[derive(Debug, Args)]
@@ -113,6 +116,17 @@ pub struct Replay {
     /// Also write what is shown to FILE, as JSON Lines; compressed when it ends in .zst
     #[arg(long, value_name = "FILE")]
     pub write: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Report {
+    /// The recorded trace
+    #[arg(value_name = "FILE")]
+    pub recording: PathBuf,
+
+    /// Where to write the page, - for stdout; a file is replaced when the page is complete
+    #[arg(short, long, value_name = "PAGE")]
+    pub output: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -187,7 +201,7 @@ pub struct Trace {
 
 /// What `doctor --stats` writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Report {
+pub enum StatsForm {
     /// A table for people
     Text,
     /// One JSON object
@@ -247,7 +261,7 @@ impl Cli {
         match &self.task {
             None => Some(&self.trace.show),
             Some(Task::Replay(replay)) => Some(&replay.show),
-            Some(Task::Demo(_) | Task::Doctor(_) | Task::Explain(_)) => None,
+            Some(Task::Demo(_) | Task::Doctor(_) | Task::Report(_) | Task::Explain(_)) => None,
         }
     }
 }

@@ -26,6 +26,7 @@ pub mod output;
 pub mod pipeline;
 pub mod record;
 pub mod replay;
+pub mod report;
 pub mod run;
 pub mod sink;
 pub mod story;

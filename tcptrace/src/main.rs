@@ -1,7 +1,7 @@
 use std::process::ExitCode;
 
 use tcptrace::cli::{Cli, Task};
-use tcptrace::{demo, doctor, exit, explain, replay, run};
+use tcptrace::{demo, doctor, exit, explain, replay, report, run};
 
 fn main() -> ExitCode {
     let cli = match Cli::from_args() {
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
                     Some(Task::Doctor(options)) => doctor::run(&options).await,
                     Some(Task::Explain(options)) => explain::run(&options),
                     Some(Task::Replay(options)) => replay::run(&options),
+                    Some(Task::Report(options)) => report::run(&options),
                 }
             })
         });

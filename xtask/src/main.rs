@@ -5,6 +5,7 @@ mod cmd;
 mod ebpf;
 mod files;
 mod packages;
+mod pictures;
 mod tcptrace;
 mod test;
 mod tidy;
@@ -34,6 +35,7 @@ Examples:
   cargo xtask bench                  what tracing costs, beside other tools
   cargo xtask vm --kernel 6.1 -- doctor    tcptrace under another kernel
   cargo xtask kernels --kernels all  hold the hooks' prototypes against kernels in VMs
+  cargo xtask pictures --install     make the README's pictures
   cargo xtask ebpf build             rebuild the committed eBPF object
   cargo xtask ebpf check             prove that it comes from the committed source";
 
@@ -62,6 +64,8 @@ enum Task {
     /// Ask kernels in VMs whether the hooked functions are as the hooks say, and count the
     /// instructions that the verifier goes through
     Kernels(vm::facts::Args),
+    /// Make the README's pictures of a report, of a trace that is played for them
+    Pictures(pictures::Args),
     /// Hold the source to the house's rules: who may name whom, SAFETY comments, sizes
     Tidy,
     /// Make the eBPF toolchain, build the eBPF object, check the committed one
@@ -94,6 +98,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Bench(args) => bench::run(&root, &args)?,
         Task::Vm(args) => return vm::tcptrace(&root, &args),
         Task::Kernels(args) => vm::facts::run(&root, &args.kernels)?,
+        Task::Pictures(args) => pictures::run(&root, &args)?,
         Task::Tidy => tidy::run(&root)?,
         Task::Ebpf(args) => ebpf::run(&root, &args)?,
     }

@@ -20,8 +20,11 @@ const TOOLCHAIN: [&str; 7] = [
     "zlib1g",
 ];
 
+/// What shows the page that `tcptrace report` makes.
+pub const BROWSER: [&str; 2] = ["chromium", "chromium-driver"];
+
 fn needed() -> Vec<&'static str> {
-    [&TOOLCHAIN[..], &vm::PACKAGES].concat()
+    [&TOOLCHAIN[..], &vm::PACKAGES, &BROWSER].concat()
 }
 
 /// Sees to it that the packages are there: installs what is missing, or names it.

@@ -113,6 +113,17 @@ const PARTS: &[Part] = &[
         never: &[ABI, AYA, TOKIO, CLOCKS, LOG],
     },
     Part {
+        // The one that opens files and ends in an exit code is report.rs; save.rs writes the page.
+        paths: &[
+            "tcptrace/src/report/columns.rs",
+            "tcptrace/src/report/content.rs",
+            "tcptrace/src/report/diagrams.rs",
+            "tcptrace/src/report/page.rs",
+        ],
+        may: Own::Only(&["clock", "diagram", "event", "fields"]),
+        never: &[ABI, AYA, TOKIO, FILES, CLOCKS],
+    },
+    Part {
         paths: &["tcptrace/src/capture/"],
         may: Own::AllBut(&["correlate", "sink"]),
         never: &[],

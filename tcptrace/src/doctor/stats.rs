@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::capture::statistics::{Counting, ProgramStatistics};
 use crate::capture::{Capture, Request};
-use crate::cli::Report;
+use crate::cli::StatsForm;
 
 /// As JSON: one object.
 #[derive(Serialize)]
@@ -18,11 +18,11 @@ struct Statistics {
 }
 
 /// Traces for so long, or until Ctrl-C, and gives the report.
-pub async fn report(time: Duration, output: Report) -> anyhow::Result<String> {
+pub async fn report(time: Duration, output: StatsForm) -> anyhow::Result<String> {
     let mut capture = Capture::start(&Request::default())?;
     let counting = Counting::start()?;
     let began = Instant::now();
-    if output == Report::Text {
+    if output == StatsForm::Text {
         eprintln!("tcptrace: counting for {time:?} (Ctrl-C ends it sooner)");
     }
     let until = async {
@@ -38,8 +38,8 @@ pub async fn report(time: Duration, output: Report) -> anyhow::Result<String> {
     };
     drop(counting);
     Ok(match output {
-        Report::Json => serde_json::to_string(&statistics)? + "\n",
-        Report::Text => text(&statistics),
+        StatsForm::Json => serde_json::to_string(&statistics)? + "\n",
+        StatsForm::Text => text(&statistics),
     })
 }
 

@@ -1,0 +1,74 @@
+//! `tcptrace report`: a recorded trace as one page that needs nothing else.
+//!
+//! [`Content`] gathers the lines, [`page`] writes them into the page whose parts are the files of
+//! `report/web/`. What the page shows of a trace is in data blocks, compressed and in base64, and
+//! comes onto the screen as text only: no name in a trace can be taken for markup.
+
+mod columns;
+mod content;
+mod diagrams;
+mod page;
+mod save;
+
+use std::io::{self, Write};
+use std::path::Path;
+
+pub use columns::Columns;
+pub use content::Content;
+pub use page::write;
+
+use crate::cli::Report;
+use crate::exit;
+use crate::replay::Recorded;
+
+/// Runs `tcptrace report FILE -o PAGE`; the value is the exit code.
+pub fn run(options: &Report) -> anyhow::Result<u8> {
+    let mut recorded = match Recorded::open(&options.recording) {
+        Ok(recorded) => recorded,
+        Err(error) => {
+            eprintln!("tcptrace: {error}");
+            return Ok(exit::USAGE);
+        }
+    };
+    let mut content = Content::new(recorded.clock(), name_of(&options.recording));
+    let mut damage = None;
+    for line in &mut recorded {
+        match line {
+            Ok(line) => content.line(&line),
+            Err(error) => {
+                damage = Some(error.to_string());
+                break;
+            }
+        }
+    }
+    let left_out = recorded.damage();
+    let told = damage.clone().unwrap_or_else(|| left_out.to_string());
+    content.is_damaged(&told);
+    let page = page::write(content)?;
+    if options.output == Path::new("-") {
+        let mut stdout = io::stdout().lock();
+        match stdout.write_all(&page).and_then(|()| stdout.flush()) {
+            // Whoever reads has seen enough: that is success.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            done => done.map_err(|error| anyhow::anyhow!("cannot write the page: {error}"))?,
+        }
+    } else {
+        let to = options.output.display();
+        save::save(&options.output, &page)
+            .map_err(|error| anyhow::anyhow!("cannot write {to}: {error}"))?;
+    }
+    if !told.is_empty() {
+        eprintln!("tcptrace: {}: {told}", options.recording.display());
+    }
+    let whole = damage.is_none() && left_out.is_none();
+    Ok(if whole { exit::DONE } else { exit::FAILURE })
+}
+
+/// The file's name without its folders, which are nobody's business in a page that is passed on.
+fn name_of(path: &Path) -> String {
+    if path == Path::new("-") {
+        return "standard input".to_owned();
+    }
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    name.to_string_lossy().into_owned()
+}

@@ -1,0 +1,343 @@
+//! What the page tells: lines gathered into a table of connections and what is about the trace.
+
+use std::collections::BTreeMap;
+
+use rustc_hash::FxHashSet;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::Columns;
+use super::diagrams::{Diagrams, Index};
+use crate::clock::Clock;
+use crate::diagram::{Collector, Diagram, Group, Keep};
+use crate::event::State;
+use crate::fields::{
+    Accept, Connection, Histogram, Line, Lost, Session, Side, Subject, Summary, Times, Verdict,
+};
+
+/// Gathers lines; times become nanoseconds since the trace began.
+pub struct Content {
+    clock: Clock,
+    trace: Trace,
+    connections: Columns,
+    collector: Collector,
+    diagrams: Diagrams,
+    /// What began and has had no `connection` line yet, by `conn`.
+    open: BTreeMap<u64, Open>,
+    /// Whose `connection` line has come: what comes later is about what the kernel kept of them.
+    ended: FxHashSet<u64>,
+    ports: BTreeMap<(u32, u16, &'static str), Port>,
+    /// When the trace began, in CLOCK_MONOTONIC nanoseconds; the first line's time.
+    began_ns: Option<u64>,
+}
+
+/// What the page is made of.
+pub struct Finished {
+    pub trace: Trace,
+    pub connections: Columns,
+    /// Blocks of diagrams, see [`super::diagrams`].
+    pub diagrams: Vec<String>,
+}
+
+/// About the trace.
+#[derive(Debug, Default, Serialize)]
+pub struct Trace {
+    /// The recording's file name.
+    file: String,
+    /// Of the tcptrace that made this page.
+    made_by: &'static str,
+    /// Wall clock time of the trace's beginning, in nanoseconds since 1970, in digits: JavaScript's
+    /// numbers are too short.
+    began_wall_ns: String,
+    session: Option<Session>,
+    summary: Option<Summary>,
+    lost: Vec<Loss>,
+    /// Counts of `--depth histogram`.
+    ports: Vec<Port>,
+    /// What of the recording could not be read, in words.
+    damage: Option<String>,
+    /// The last line's time, in nanoseconds since the trace began.
+    ended_at: i64,
+    /// How many lines were read.
+    lines: u64,
+    /// Connections without a `connection` line.
+    without_end: u64,
+    diagrams: Index,
+}
+
+#[derive(Debug, Serialize)]
+struct Loss {
+    at: i64,
+    #[serde(flatten)]
+    lost: Lost,
+}
+
+/// The histogram lines of one port and side, added up.
+#[derive(Debug, Default, Serialize)]
+struct Port {
+    netns: u32,
+    port: u16,
+    side: &'static str,
+    connections: u64,
+    queued: Option<u64>,
+    awaited: Option<u64>,
+    /// Bucket ends and counts.
+    handshake: BTreeMap<u64, u64>,
+    accept_queue: BTreeMap<u64, u64>,
+    /// Each line's time and connections.
+    seconds: Vec<(i64, u64)>,
+}
+
+/// What is known of a connection before its `connection` line.
+struct Open {
+    subject: Subject,
+    first_ns: u64,
+    last_ns: u64,
+    state: Option<State>,
+    established_ns: Option<u64>,
+    accepted: Option<Accepted>,
+}
+
+/// What an `accept` line adds.
+struct Accepted {
+    listener: Option<u64>,
+    called_ns: Option<u64>,
+    returned_ns: u64,
+    queue_ns: Option<u64>,
+    verdict: Option<Verdict>,
+    reason: Option<String>,
+}
+
+impl Content {
+    /// For the recording of this name, from a machine with this clock.
+    pub fn new(clock: Clock, file: String) -> Content {
+        let made_by = env!("CARGO_PKG_VERSION");
+        Content {
+            clock,
+            trace: Trace {
+                file,
+                made_by,
+                ..Trace::default()
+            },
+            connections: Columns::default(),
+            collector: Collector::new(Keep::UntilGone),
+            diagrams: Diagrams::default(),
+            open: BTreeMap::new(),
+            ended: FxHashSet::default(),
+            ports: BTreeMap::new(),
+            began_ns: None,
+        }
+    }
+
+    /// Takes the next line.
+    pub fn line(&mut self, line: &Line) {
+        let mono_ns = line.mono_ns();
+        self.began_ns.get_or_insert(mono_ns);
+        self.trace.ended_at = self.trace.ended_at.max(self.at(mono_ns));
+        self.trace.lines += 1;
+        if let Some(group) = self.collector.take(line) {
+            self.draw(&group);
+        }
+        match line {
+            Line::Session(x) => self.trace.session = Some(x.clone()),
+            Line::Summary(x) => self.trace.summary = Some(x.clone()),
+            Line::Lost(x) => self.trace.lost.push(Loss {
+                at: self.at(mono_ns),
+                lost: x.clone(),
+            }),
+            Line::Histogram(x) => self.histogram(x),
+            Line::Connection(x) => self.connection(x),
+            Line::Transition(x) => {
+                let Some(open) = self.open(&x.subject, mono_ns) else {
+                    return;
+                };
+                // What the kernel keeps after the socket is not the socket's state.
+                if !x.synthetic || open.state.is_none() {
+                    open.state = Some(x.newstate);
+                }
+                if x.newstate == State::Established {
+                    open.established_ns = Some(mono_ns);
+                }
+            }
+            Line::Accept(x) if x.error.is_none() => {
+                if let Some(open) = self.open(&x.subject, mono_ns) {
+                    open.accepted = Some(Accepted::from(x));
+                }
+            }
+            Line::Preexisting(x) => {
+                if let Some(open) = self.open(&x.subject, mono_ns) {
+                    open.state = Some(x.state);
+                }
+            }
+            // After its end, or of no connection that is known.
+            Line::TimeWait(_) | Line::Accept(_) => {}
+            Line::Overflow(_) | Line::Segment(_) | Line::Retransmit(_) | Line::Reset(_) => {}
+        }
+    }
+
+    /// What of the recording could not be read, in words; nothing where it was whole.
+    pub fn is_damaged(&mut self, how: &str) {
+        self.trace.damage = Some(how.to_owned()).filter(|it| !it.is_empty());
+    }
+
+    /// What the page is made of.
+    pub fn finish(mut self) -> Finished {
+        let collector = std::mem::replace(&mut self.collector, Collector::new(Keep::UntilGone));
+        for group in collector.finish() {
+            self.draw(&group);
+        }
+        for (_, open) in std::mem::take(&mut self.open) {
+            self.trace.without_end += 1;
+            let record = self.without_end(&open);
+            self.connections.push(record);
+        }
+        let began_ns = self.began_ns.unwrap_or(0);
+        self.trace.began_wall_ns = self.clock.wall_ns(began_ns).to_string();
+        self.trace.ports = self.ports.into_values().collect();
+        let (index, diagrams) = self.diagrams.finish();
+        self.trace.diagrams = index;
+        Finished {
+            trace: self.trace,
+            connections: self.connections,
+            diagrams,
+        }
+    }
+
+    fn draw(&mut self, group: &Group) {
+        if let Some(diagram) = Diagram::of(group) {
+            self.diagrams.push(&diagram, self.began_ns.unwrap_or(0));
+        }
+    }
+
+    fn at(&self, mono_ns: u64) -> i64 {
+        mono_ns.wrapping_sub(self.began_ns.unwrap_or(mono_ns)) as i64
+    }
+
+    fn open(&mut self, subject: &Subject, mono_ns: u64) -> Option<&mut Open> {
+        let conn = subject.conn?;
+        if subject.side == Some(Side::Listener) || self.ended.contains(&conn) {
+            return None;
+        }
+        let open = self.open.entry(conn).or_insert_with(|| Open {
+            subject: subject.clone(),
+            first_ns: mono_ns,
+            last_ns: mono_ns,
+            state: None,
+            established_ns: None,
+            accepted: None,
+        });
+        open.last_ns = mono_ns;
+        open.subject.clone_from(subject);
+        Some(open)
+    }
+
+    fn connection(&mut self, x: &Connection) {
+        self.ended.extend(x.subject.conn);
+        let open = x.subject.conn.and_then(|conn| self.open.remove(&conn));
+        let first_ns = open.as_ref().map_or(x.mono_ns, |open| open.first_ns);
+        let first_ns = x.syn_mono_ns.map_or(first_ns, |syn| syn.min(first_ns));
+        let listener = open.and_then(|open| open.accepted?.listener);
+        let mut record = self.record(x);
+        record.insert("first_at".into(), self.at(first_ns).into());
+        record.insert("listener".into(), listener.into());
+        record.insert("told".into(), true.into());
+        self.name(&mut record, &x.subject);
+        self.connections.push(record);
+    }
+
+    /// A connection as far as it was seen, where the recording has no `connection` line of it.
+    fn without_end(&self, open: &Open) -> Map<String, Value> {
+        let mut record = self.record(&open.subject);
+        let mut put = |name: &str, value: Value| record.insert(name.into(), value);
+        put("at", self.at(open.last_ns).into());
+        put("first_at", self.at(open.first_ns).into());
+        put("state", open.state.map(State::name).into());
+        let established_ns = open.established_ns;
+        put(
+            "established_at",
+            established_ns.map(|it| self.at(it)).into(),
+        );
+        if let Some(it) = &open.accepted {
+            put("listener", it.listener.into());
+            put(
+                "accept_called_at",
+                it.called_ns.map(|it| self.at(it)).into(),
+            );
+            put("accepted_at", self.at(it.returned_ns).into());
+            put("accept_queue_ns", it.queue_ns.into());
+            put("verdict", it.verdict.map(Verdict::name).into());
+            put("reason", it.reason.clone().into());
+        }
+        put("complete", false.into());
+        put("told", false.into());
+        self.name(&mut record, &open.subject);
+        record
+    }
+
+    /// A line's fields by their names in JSON, times since the trace began as `…_at`.
+    fn record(&self, line: &impl Serialize) -> Map<String, Value> {
+        let Ok(Value::Object(fields)) = serde_json::to_value(line) else {
+            return Map::new();
+        };
+        let renamed = fields.into_iter().map(|(name, value)| {
+            let of = match name.as_str() {
+                "mono_ns" => "at".to_owned(),
+                other => match other.strip_suffix("_mono_ns") {
+                    Some(what) => format!("{what}_at"),
+                    None => return (name, value),
+                },
+            };
+            (of, value.as_u64().map(|it| self.at(it)).into())
+        });
+        renamed.collect()
+    }
+
+    /// Names that the page shows as the log does, and ids, which are no quantities.
+    fn name(&self, record: &mut Map<String, Value>, subject: &Subject) {
+        let mut put = |name: &str, value: Option<String>| record.insert(name.into(), value.into());
+        put("comm", subject.comm.map(|comm| comm.to_string()));
+        put("cookie", subject.cookie.map(|it| format!("{it:x}")));
+        put("cgroup", subject.cgroup.map(|it| it.to_string()));
+    }
+
+    fn histogram(&mut self, x: &Histogram) {
+        let at = self.at(x.mono_ns);
+        let side = match x.side {
+            Side::Client => "client",
+            Side::Server | Side::Listener => "server",
+        };
+        let port = self.ports.entry((x.netns, x.port, side)).or_default();
+        (port.netns, port.port, port.side) = (x.netns, x.port, side);
+        port.connections += x.connections;
+        let add = |sum: &mut Option<u64>, more: Option<u64>| {
+            if let Some(more) = more {
+                *sum.get_or_insert(0) += more;
+            }
+        };
+        add(&mut port.queued, x.queued);
+        add(&mut port.awaited, x.awaited);
+        let merge = |sum: &mut BTreeMap<u64, u64>, more: &Option<Times>| {
+            let buckets = more.iter().flat_map(|times| &times.buckets);
+            buckets.for_each(|&(end, n)| *sum.entry(end).or_default() += n);
+        };
+        merge(&mut port.handshake, &x.handshake);
+        merge(&mut port.accept_queue, &x.accept_queue);
+        port.seconds.push((at, x.connections));
+    }
+}
+
+impl From<&Accept> for Accepted {
+    fn from(x: &Accept) -> Accepted {
+        Accepted {
+            listener: x.listener,
+            called_ns: x.called_mono_ns,
+            returned_ns: x.mono_ns,
+            queue_ns: x.accept_queue_ns,
+            verdict: x.verdict,
+            reason: x.reason.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

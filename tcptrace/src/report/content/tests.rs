@@ -1,0 +1,87 @@
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::*;
+use crate::replay::Recorded;
+
+/// What the page is made of, of a recording in `tests/golden`.
+fn gathered(name: &str, lines: usize) -> (Value, Value, usize) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name);
+    let recorded = Recorded::open(&path).unwrap();
+    let mut content = Content::new(recorded.clock(), name.to_owned());
+    for line in recorded.take(lines) {
+        content.line(&line.unwrap());
+    }
+    let finished = content.finish();
+    (
+        serde_json::to_value(&finished.trace).unwrap(),
+        serde_json::to_value(&finished.connections).unwrap(),
+        finished.diagrams.len(),
+    )
+}
+
+fn cell<'a>(table: &'a Value, name: &str, row: usize) -> &'a Value {
+    let column = &table["columns"][name];
+    let cell = column.get("all").unwrap_or(&column["cells"][row]);
+    match column["kind"] == "text" {
+        true => cell
+            .as_u64()
+            .map_or(&Value::Null, |at| &table["texts"][at as usize]),
+        false => cell,
+    }
+}
+
+#[test]
+fn a_connection_is_a_row_with_its_names_in_json() {
+    let (trace, table, blocks) = gathered("late_accept.jsonl", usize::MAX);
+    assert_eq!(table["rows"], 2);
+    // The client ends first.
+    assert_eq!(cell(&table, "conn", 0), 2);
+    assert_eq!(cell(&table, "side", 1), "server");
+    assert_eq!(cell(&table, "verdict", 1), "queued");
+    assert_eq!(cell(&table, "accept_queue_ns", 1), 418_771_331);
+    assert_eq!(cell(&table, "listener", 1), 1);
+    assert_eq!(cell(&table, "complete", 1), 1);
+    // Since the session line, whose time in CLOCK_MONOTONIC is 24206801828942.
+    assert_eq!(
+        cell(&table, "established_at", 1),
+        24_206_807_959_087u64 - 24_206_801_828_942
+    );
+    assert_eq!(cell(&table, "cookie", 1), "136781");
+    assert_eq!(trace["began_wall_ns"], "1795279683626255307");
+    assert_eq!(trace["diagrams"]["conns"], serde_json::json!([[2, 3]]));
+    assert_eq!(blocks, 1);
+}
+
+#[test]
+fn what_has_no_connection_line_is_told_as_far_as_it_was_seen() {
+    // The server is ESTABLISHED, and accept() has just returned.
+    let (trace, table, _) = gathered("late_accept.jsonl", 7);
+    assert_eq!(trace["without_end"], 2);
+    assert_eq!(table["rows"], 2);
+    assert_eq!(cell(&table, "told", 1), 0);
+    assert_eq!(cell(&table, "complete", 1), 0);
+    assert_eq!(cell(&table, "state", 1), "ESTABLISHED");
+    assert_eq!(cell(&table, "verdict", 1), "queued");
+    assert!(cell(&table, "ended", 1).is_null());
+}
+
+#[test]
+fn a_bucket_is_no_connection_of_its_own() {
+    let (trace, table, _) = gathered("time_wait_reused.jsonl", usize::MAX);
+    assert_eq!(trace["without_end"], 0);
+    let conns: Vec<&Value> = (0..4).map(|row| cell(&table, "conn", row)).collect();
+    assert_eq!(table["rows"], 4, "{conns:?}");
+}
+
+#[test]
+fn losses_are_told() {
+    let (trace, _, _) = gathered("loss.jsonl", usize::MAX);
+    let lost = trace["lost"].as_array().unwrap();
+    let sum: u64 = lost.iter().map(|it| it["count"].as_u64().unwrap()).sum();
+    assert_eq!(sum, 10_968);
+    assert_eq!(trace["summary"]["incomplete"], 12);
+}

@@ -1,0 +1,189 @@
+//! The connections' sequence diagrams as compact rows, in blocks that are read one at a time.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::page::deflated;
+use crate::diagram::{
+    Arrow, Call, Diagram, End, Evidence, Header, Item, Mark, MarkKind, Place, What,
+};
+
+/// Diagrams in a block: so many that they compress well, so few that one is there at once.
+pub const PER_BLOCK: usize = 256;
+
+/// Takes diagrams and keeps them as the page will have them.
+#[derive(Default)]
+pub struct Diagrams {
+    /// `conn` of the ends of each.
+    conns: Vec<Vec<u64>>,
+    next: Vec<Value>,
+    /// In base64.
+    blocks: Vec<String>,
+}
+
+/// What the page wants to know of all of them.
+#[derive(Debug, Default, Serialize)]
+pub struct Index {
+    per_block: usize,
+    conns: Vec<Vec<u64>>,
+}
+
+impl Diagrams {
+    /// Takes a diagram of a trace that began at this time (CLOCK_MONOTONIC, nanoseconds).
+    pub fn push(&mut self, diagram: &Diagram, began_ns: u64) {
+        self.conns.push(diagram.conns().collect());
+        self.next.push(rows(diagram, began_ns));
+        if self.next.len() == PER_BLOCK {
+            self.close();
+        }
+    }
+
+    fn close(&mut self) {
+        self.blocks.push(deflated(&std::mem::take(&mut self.next)));
+    }
+
+    /// The index, and the blocks in base64.
+    pub fn finish(mut self) -> (Index, Vec<String>) {
+        if !self.next.is_empty() {
+            self.close();
+        }
+        let index = Index {
+            per_block: PER_BLOCK,
+            conns: self.conns,
+        };
+        (index, self.blocks)
+    }
+}
+
+/// Times are nanoseconds since the diagram's own beginning, which is since that of the trace.
+fn rows(diagram: &Diagram, began_ns: u64) -> Value {
+    let items = diagram.items.iter();
+    json!({
+        "zero": since(diagram.zero_ns, began_ns),
+        "end": since(diagram.end_ns, diagram.zero_ns),
+        "segments": diagram.segments,
+        "left_out": diagram.left_out,
+        "ends": Place::BOTH.map(|place| end(diagram.end(place))),
+        "items": items.map(|it| row(it, diagram.zero_ns)).collect::<Vec<_>>(),
+    })
+}
+
+fn end(end: &End) -> Value {
+    json!({
+        "conn": end.subject.as_ref().and_then(|it| it.conn),
+        "addr": end.addr,
+        "port": end.port,
+    })
+}
+
+fn since(at_ns: u64, zero_ns: u64) -> i64 {
+    at_ns.wrapping_sub(zero_ns) as i64
+}
+
+/// An item: what it is, its lane (0 is the client), its time, and what `report/web/diagram.js`
+/// names there. What is missing at the end is null, or false.
+fn row(item: &Item, zero_ns: u64) -> Value {
+    let time = |ns: Option<u64>| ns.map(|it| since(it, zero_ns));
+    let at = since(item.at_ns, zero_ns);
+    let row = match &item.what {
+        What::State(x) => {
+            let told = x.transition.as_ref();
+            json!([
+                "state",
+                x.place as u8,
+                at,
+                time(x.until_ns),
+                x.state,
+                x.begun,
+                x.noticed(),
+                x.cause(),
+                told.and_then(|it| it.function.as_deref()),
+                told.and_then(|it| it.rfc9293.as_deref()),
+                told.is_some_and(|it| it.synthetic),
+                told.and_then(|it| it.error.as_deref()),
+            ])
+        }
+        What::Call(x) => call(x, at, time(x.until_ns)),
+        What::Wait(x) => json!(["wait", x.place as u8, at, time(Some(x.until_ns)), x.taken]),
+        What::Arrow(x) => arrow(x, at, time(x.sent_ns), time(x.received_ns)),
+        What::Mark(x) => mark(x, at),
+    };
+    let Value::Array(mut row) = row else {
+        return row;
+    };
+    while let Some(Value::Null | Value::Bool(false)) = row.last() {
+        row.pop();
+    }
+    Value::Array(row)
+}
+
+fn call(x: &Call, at: i64, until: Option<i64>) -> Value {
+    let accept = x.accept.as_ref();
+    let who = accept.map(|it| match (it.subject.comm, it.subject.pid) {
+        (Some(comm), Some(pid)) => format!("{comm}[{pid}]"),
+        (None, Some(pid)) => format!("[{pid}]"),
+        (_, None) => "-".to_owned(),
+    });
+    let name = x.name.name();
+    let (begun, error) = (x.begun, x.error.as_deref());
+    let still = accept.map(|it| it.backlog_len);
+    let limit = accept.map(|it| it.backlog_max);
+    json!([
+        "call",
+        x.place as u8,
+        at,
+        until,
+        name,
+        begun,
+        error,
+        who,
+        still,
+        limit
+    ])
+}
+
+fn arrow(x: &Arrow, at: i64, sent: Option<i64>, received: Option<i64>) -> Value {
+    let evidence = match x.evidence {
+        Evidence::Seen => "seen",
+        Evidence::Inferred => "inferred",
+        Evidence::Estimated => "estimated",
+    };
+    let kind = x.kind.name();
+    let header = x.header.as_ref().map(header);
+    let (from, again) = (x.from as u8, x.again);
+    json!([
+        "arrow", from, at, sent, received, kind, evidence, again, header, x.reason
+    ])
+}
+
+/// As tcpdump writes it.
+fn header(x: &Header) -> String {
+    let mut text = format!("Flags [{}], seq {}", x.flags, x.rel_seq.unwrap_or(x.seq));
+    if let Some(ack) = x.rel_ack.or(x.ack) {
+        text += &format!(", ack {ack}");
+    }
+    text += &format!(", win {}, length {}", x.win, x.len);
+    text
+}
+
+fn mark(x: &Mark, at: i64) -> Value {
+    let place = x.place as u8;
+    match &x.kind {
+        MarkKind::Overflow(it) => {
+            let (what, queue) = (it.what, it.queue);
+            let (len, max) = (it.backlog_len, it.backlog_max);
+            json!([
+                "mark", place, at, "overflow", what, queue, len, max, it.aborted
+            ])
+        }
+        MarkKind::Retransmit { what, so_far } => {
+            json!(["mark", place, at, "retransmit", what.name(), so_far])
+        }
+        MarkKind::Reset(it) => {
+            json!(["mark", place, at, "reset", it.direction, it.reason])
+        }
+        MarkKind::SocketFreed { bucket } => json!(["mark", place, at, "freed", bucket]),
+        MarkKind::BucketEnded(end) => json!(["mark", place, at, "bucket", end]),
+        MarkKind::TraceEnds { state } => json!(["mark", place, at, "open", state]),
+    }
+}

@@ -1,0 +1,332 @@
+//! What someone who opens the page relies on.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::browser::{Browser, key};
+use crate::recordings::{Desk, LATE_ACCEPT, LOSS, changed, many, report};
+
+const ROWS: &str = "document.querySelectorAll('.rows tbody tr[data-index]').length";
+
+/// The text of a row of the table in sight.
+fn row(n: usize) -> String {
+    format!("document.querySelector(\".rows tr[data-index='{n}']\").innerText")
+}
+
+#[test]
+fn a_trace_is_shown_as_the_log_tells_it() {
+    let desk = Desk::new();
+    let page = desk.page("late.jsonl", LATE_ACCEPT);
+    let browser = Browser::start();
+    browser.open(&page, "");
+    assert_eq!(
+        browser.text("document.title"),
+        "late.jsonl – tcptrace report"
+    );
+    assert_eq!(browser.get(ROWS), 2);
+    let server = browser.text(&row(1));
+    for told in [
+        "#3",
+        "queued",
+        "127.0.0.1:44070 → :22024",
+        "≈ 20.00 µs",
+        "418.8 ms",
+        "accepting::late[26215]",
+        "closed in good order",
+    ] {
+        assert!(server.contains(told), "{told} in {server}");
+    }
+    let all = browser.text("document.body.innerText");
+    for told in [
+        "Linux 6.18.44",
+        "port 22024-22031",
+        "accepts by io_uring",
+        "fentry: EPERM",
+    ] {
+        assert!(all.contains(told), "{told} in {all}");
+    }
+    assert_eq!(browser.complaints(), [""; 0]);
+}
+
+#[test]
+fn rows_are_found_and_sorted() {
+    let desk = Desk::new();
+    let browser = Browser::start();
+    browser.open(&desk.page("loss.jsonl", LOSS), "");
+    assert_eq!(browser.get(ROWS), 17);
+    for (text, found) in [
+        ("side:server", "9 of 17"),
+        ("verdict:queued wait>1ms", "5 of 17"),
+        ("-is:incomplete side:server", "3 of 17"),
+        ("is:incomplete side:client wait<1", "0 of 17"),
+        ("port:22193 conn>=13", "7 of 17"),
+        ("\"still established\" :22192", "10 of 17"),
+    ] {
+        let told = browser.search(text);
+        assert!(told.starts_with(found), "{text}: {told}");
+    }
+    assert!(browser.search("colour:red").contains("no field “colour”"));
+    assert!(browser.search("wait>long").contains("a number"));
+    browser.search("side:server");
+    browser.click(".rows th:nth-child(6) button");
+    let longest = browser.text(&row(0));
+    assert!(longest.contains("15.75 ms"), "{longest}");
+    let sorted = "document.querySelector('.rows th:nth-child(6)').getAttribute('aria-sort')";
+    assert_eq!(browser.text(sorted), "descending");
+    browser.click(".rows th:nth-child(6) button");
+    assert!(!browser.text(&row(0)).contains("15.75 ms"));
+    // What is not known is last in both directions.
+    assert!(browser.text(&row(8)).contains("unknown"));
+    // Each figure of the overview leads to its connections.
+    browser.click("#tiles .v-awaited");
+    browser.wait("document.getElementById('search').value === 'verdict:awaited'");
+    assert_eq!(browser.get(ROWS), 1);
+    assert_eq!(browser.complaints(), [""; 0]);
+}
+
+#[test]
+fn a_connection_opens_with_its_diagram() {
+    let desk = Desk::new();
+    let page = desk.page("late.jsonl", LATE_ACCEPT);
+    let browser = Browser::start();
+    browser.open(&page, "conn=3");
+    browser.wait("document.querySelector('dialog[open] svg.diagram')");
+    let told = browser.text("document.getElementById('detail').innerText");
+    assert!(
+        told.contains("the kernel finished the handshake 418.8 ms before accept()"),
+        "{told}"
+    );
+    let drawn = browser.text("document.querySelector('svg.diagram').textContent");
+    for it in [
+        "server process",
+        "connect()",
+        "SYN-ACK",
+        "ESTABLISHED",
+        "accept()",
+        "queued",
+        "LAST_ACK",
+    ] {
+        assert!(drawn.contains(it), "{it} in {drawn}");
+    }
+    // Nothing was recorded on the wire, so no arrow claims to be one.
+    let shafts = "[...document.querySelectorAll('.shaft')].map(it => it.getAttribute('class'))";
+    let shafts = browser.get(shafts).to_string();
+    assert!(
+        shafts.contains("inferred") && !shafts.contains("seen"),
+        "{shafts}"
+    );
+    // The wait is drawn from ESTABLISHED to the return of accept().
+    let drawn = "(name => { const it = document.querySelector(name).getBoundingClientRect(); \
+                 return [Math.round(it.top), Math.round(it.bottom)]; })";
+    let wait = browser.get(&format!("{drawn}('.wait .queue')"));
+    let accept = browser.get(&format!("{drawn}('.call:has(text) .call-bar[x=\"772\"]')"));
+    assert_eq!(wait[1], accept[1], "{wait} {accept}");
+    assert!(wait[0].as_i64() < accept[0].as_i64(), "{wait} {accept}");
+
+    browser.keys(&key::ESCAPE.to_string());
+    browser.wait("!document.getElementById('detail').open && location.hash === ''");
+    browser.get("(location.hash = 'conn=99')");
+    browser.wait("document.querySelector('dialog[open]')?.innerText.includes('no connection #99')");
+    assert_eq!(browser.complaints(), [""; 0]);
+}
+
+#[test]
+fn all_goes_by_keyboard() {
+    let desk = Desk::new();
+    let browser = Browser::start();
+    browser.open(&desk.page("loss.jsonl", LOSS), "");
+    browser.keys("/");
+    browser.wait("document.activeElement.id === 'search'");
+    browser.keys("side:server");
+    browser.wait("document.getElementById('search-told').textContent.startsWith('9 of 17')");
+    browser.get("document.querySelector('.rows tr[tabindex=\"0\"]').focus()");
+    browser.keys(&format!("{}{}{}", key::DOWN, key::DOWN, key::ENTER));
+    browser.wait(
+        "document.querySelector('dialog[open] #detail-title')?.textContent.startsWith('#7 ')",
+    );
+    browser.keys(&key::RIGHT.to_string());
+    browser.wait("document.querySelector('#detail-title').textContent.startsWith('#9 ')");
+    browser.wait("location.hash === '#q=side%3Aserver&conn=9'");
+    browser.keys(&key::ESCAPE.to_string());
+    browser.wait("document.activeElement.tagName === 'TR'");
+    browser.keys(&key::END.to_string());
+    browser.wait("document.activeElement.dataset.index === '8'");
+    assert_eq!(browser.complaints(), [""; 0]);
+}
+
+#[test]
+fn what_was_lost_is_told() {
+    let desk = Desk::new();
+    let browser = Browser::start();
+    browser.open(&desk.page("loss.jsonl", LOSS), "");
+    let notice = browser.text("document.getElementById('notices').innerText");
+    assert!(
+        notice.contains("10\u{202f}968 events were lost"),
+        "{notice}"
+    );
+    let marks = browser.get("document.querySelectorAll('.rows .warn').length");
+    let incomplete = browser.search("is:incomplete");
+    assert!(
+        incomplete.starts_with(&format!("{marks} of 17")),
+        "{marks}, {incomplete}"
+    );
+}
+
+#[test]
+fn a_recording_that_breaks_off_is_shown_as_far_as_it_goes() {
+    let desk = Desk::new();
+    // Its server is ESTABLISHED, and accept() has not returned.
+    let part: String = LATE_ACCEPT.split_inclusive('\n').take(6).collect();
+    let (page, output) = desk.report("part.jsonl", &format!("{part}{{\"event\":\"acc"));
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    let browser = Browser::start();
+    browser.open(&page, "");
+    let notice = browser.text("document.getElementById('notices').innerText");
+    assert!(
+        notice.contains("could not be read as it was written"),
+        "{notice}"
+    );
+    assert!(
+        notice.contains("2 connections have no last line"),
+        "{notice}"
+    );
+    let server = browser.text(&row(1));
+    assert!(server.contains("not seen to end (ESTABLISHED)"), "{server}");
+    assert!(server.contains("unknown"), "{server}");
+    assert_eq!(browser.complaints(), [""; 0]);
+}
+
+#[test]
+fn hostile_names_are_only_names() {
+    const MARKUP: &str = "</script><img src=x onerror=\"document.title='taken'\">";
+    let recording = changed(|line| {
+        line["comm"] = match line["comm"].is_string() {
+            true => "</script><b>\u{202e}".into(),
+            false => return,
+        };
+    });
+    // Texts about the trace, and of the connection, that a stranger may have made.
+    let recording = recording.replace("\"6.18.44\"", &json!(MARKUP).to_string());
+    let recording = recording.replace("\"22024-22031\"", &json!(MARKUP).to_string());
+    let recording = recording.replace("the kernel finished", &MARKUP.replace('"', "\\\""));
+    let desk = Desk::new();
+    let page = desk.page("<img src=x>.jsonl", &recording);
+    // Nothing of a trace stands in the page as it is.
+    let text = fs::read_to_string(&page).unwrap();
+    assert!(!text.contains("onerror") && !text.contains("img src=x"));
+    let browser = Browser::start();
+    browser.open(&page, "conn=3");
+    browser.wait("document.querySelector('dialog[open] svg.diagram')");
+    assert_eq!(
+        browser.text("document.title"),
+        "<img src=x>.jsonl – tcptrace report"
+    );
+    assert_eq!(
+        browser
+            .get("document.querySelectorAll('img, main b:not(figcaption b, .caption b)').length"),
+        0
+    );
+    let told = browser.text("document.getElementById('detail').innerText");
+    assert!(told.contains(MARKUP), "{told}");
+    // As the log writes it: what would turn the line around is escaped.
+    assert!(told.contains("</script><b>\\u{202e}[26215]"), "{told}");
+    assert_eq!(browser.complaints(), [""; 0]);
+}
+
+#[test]
+fn the_policy_lets_nothing_else_run() {
+    let desk = Desk::new();
+    let page = desk.page("late.jsonl", LATE_ACCEPT);
+    let text = fs::read_to_string(&page).unwrap();
+    let foreign = "<script>document.title = 'taken'</script>\
+                   <p style=\"color: red\" id=\"foreign\" onclick=\"document.title = 'taken'\">x</p>\
+                   <img src=\"https://example.invalid/x.png\"></body>";
+    fs::write(&page, text.replace("</body>", foreign)).unwrap();
+    let browser = Browser::start();
+    browser.open(&page, "");
+    browser.get("document.getElementById('foreign').click()");
+    assert_eq!(
+        browser.text("document.title"),
+        "late.jsonl – tcptrace report"
+    );
+    let complaints = browser.complaints().join("\n");
+    for refused in ["script", "style", "event handler", "image"] {
+        assert!(complaints.contains(refused), "{refused}: {complaints}");
+    }
+    // Not even the page's own script can make markup of a text.
+    browser.wait("(() => { try { document.body.innerHTML = 'x'; } catch { return true; } })()");
+}
+
+#[test]
+fn durations_are_written_as_in_the_log() {
+    // One end for each: the time it took to connect.
+    let durations = [
+        (0u64, "0 ns"),
+        (950, "950 ns"),
+        (9_999, "9.999 µs"),
+        (99_995, "100.0 µs"),
+        (999_950, "1.000 ms"),
+        (23_414, "23.41 µs"),
+        (999_950_000, "1.000 s"),
+        (86_400_000_000_000, "86400 s"),
+    ];
+    let mut recording = String::new();
+    for (n, (ns, _)) in durations.iter().enumerate() {
+        recording += &changed(|line| {
+            if line["event"] == "connection" && line["side"] == "client" {
+                line["handshake_ns"] = (*ns).into();
+                line["conn"] = (100 + n).into();
+                line["peer_conn"] = ().into();
+            }
+        })
+        .lines()
+        .filter(|line| match n {
+            0 => !line.contains("\"event\":\"summary\""),
+            _ => line.contains("\"conn\":10"),
+        })
+        .map(|line| format!("{line}\n"))
+        .collect::<String>();
+    }
+    recording += LATE_ACCEPT.lines().last().unwrap();
+    let desk = Desk::new();
+    let browser = Browser::start();
+    browser.open(&desk.page("durations.jsonl", &recording), "");
+    for (n, (_, expect)) in durations.iter().enumerate() {
+        browser.search(&format!("conn:{}", 100 + n));
+        let told = browser.text(
+            "document.querySelector('.rows tr[data-index=\"0\"] td:nth-child(5)').textContent",
+        );
+        assert_eq!(told, *expect);
+    }
+}
+
+#[test]
+fn a_hundred_thousand_ends_can_be_used() {
+    let desk = Desk::new();
+    let file = desk.path("many.jsonl");
+    many(&file, 100_000);
+    let (page, output) = report(&file);
+    assert!(output.status.success(), "{output:?}");
+    let size = fs::metadata(&page).unwrap().len();
+    assert!(size < 30_000_000, "{size} bytes");
+    let browser = Browser::start();
+    browser.open(&page, "");
+    let drawn = browser.get(ROWS).as_u64().unwrap();
+    assert!((10..200).contains(&drawn), "{drawn} rows exist");
+    assert!(browser.text(&row(0)).contains("#2"));
+    browser.get("(document.querySelector('.viewport').scrollTop = 1e9)");
+    browser.wait(
+        "document.querySelector('.rows tr[data-index=\"99999\"]')?.innerText.includes('#100001')",
+    );
+    assert!(browser.get(ROWS).as_u64().unwrap() < 200);
+    let found = browser.search("verdict:queued port:2000");
+    assert!(found.starts_with("1 of 100\u{202f}000"), "{found}");
+    browser.get("(location.hash = 'conn=77777')");
+    browser.wait("document.querySelector('dialog[open] svg.diagram')");
+    let title = browser.text("document.getElementById('detail-title').textContent");
+    assert!(title.starts_with("#77777 "), "{title}");
+    assert_eq!(browser.complaints(), [""; 0]);
+}

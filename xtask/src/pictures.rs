@@ -1,0 +1,165 @@
+//! The README's pictures: a trace of a server that is busy at times, its report, and what a browser
+//! makes of it.
+
+mod traffic;
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+
+use crate::{cmd, packages, tcptrace};
+
+/// A picture: its file in docs/, its size, where on the page it is, and whether it is dark.
+struct Picture {
+    file: &'static str,
+    size: (u32, u32),
+    /// The verdict of a connection to open; the overview where there is none.
+    verdict: Option<&'static str>,
+    dark: bool,
+}
+
+const PICTURES: [Picture; 2] = [
+    Picture {
+        file: "report.png",
+        size: (1180, 830),
+        verdict: None,
+        dark: false,
+    },
+    Picture {
+        file: "report-connection.png",
+        size: (1080, 800),
+        verdict: Some("queued"),
+        dark: true,
+    },
+];
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Install the browser where it is missing
+    #[arg(long)]
+    install: bool,
+    /// Of this recording, instead of one that is made for it
+    #[arg(long, value_name = "FILE")]
+    recording: Option<PathBuf>,
+}
+
+pub fn run(root: &Path, args: &Args) -> Result<()> {
+    if args.install {
+        packages::install(&packages::BROWSER)?;
+    }
+    let program = tcptrace::build(root)?;
+    let folder = root.join("target/pictures");
+    fs::create_dir_all(&folder)?;
+    let recording = match &args.recording {
+        Some(file) => file.clone(),
+        None => record(&program, &folder)?,
+    };
+    let page = folder.join("report.html");
+    cmd::run(
+        Command::new(&program)
+            .arg("report")
+            .arg(&recording)
+            .arg("-o")
+            .arg(&page),
+    )?;
+    for picture in &PICTURES {
+        let hash = match picture.verdict {
+            None => String::new(),
+            Some(verdict) => format!("#conn={}", longest_wait(&recording, verdict)?),
+        };
+        let file = root.join("docs").join(picture.file);
+        take(picture, &page, &hash, &folder, &file)?;
+        let size = fs::metadata(&file)?.len();
+        println!("{}: {size} bytes", file.display());
+    }
+    Ok(())
+}
+
+/// Traces the traffic.
+fn record(program: &Path, folder: &Path) -> Result<PathBuf> {
+    let file = folder.join("demo.jsonl");
+    let servers = traffic::Servers::open()?;
+    let mut tracer = cmd::as_root(program)?;
+    tracer
+        .args(["-o", "json", "--segments", "-p", &servers.ports()])
+        .stdout(Stdio::piped());
+    let mut tracer = tracer.spawn().context("cannot start tcptrace")?;
+    let mut lines = BufReader::new(tracer.stdout.take().context("no pipe")?).lines();
+    let first = lines.next().context("tcptrace said nothing")??;
+    let reader = std::thread::spawn(move || lines.collect::<Result<Vec<_>, _>>());
+    servers.play()?;
+    end(&mut tracer)?;
+    let lines = reader.join().expect("the reader reads")?;
+    // What this machine calls its kernel is nobody's business in a README.
+    let mut session: Value = serde_json::from_str(&first).context("no session line")?;
+    let kernel = session["kernel"].as_str().unwrap_or_default();
+    session["kernel"] = kernel.split('-').next().unwrap_or_default().into();
+    fs::write(&file, format!("{session}\n{}\n", lines.join("\n")))?;
+    Ok(file)
+}
+
+/// As Ctrl-C does; through sudo, too, which hands it on.
+fn end(tracer: &mut Child) -> Result<()> {
+    kill(Pid::from_raw(tracer.id() as i32), Signal::SIGINT)?;
+    let status = tracer.wait()?;
+    ensure!(status.success(), "tcptrace failed: {status}");
+    Ok(())
+}
+
+/// The connection of this verdict that waited longest.
+fn longest_wait(recording: &Path, verdict: &str) -> Result<u64> {
+    let text = fs::read_to_string(recording)
+        .with_context(|| format!("cannot read {}", recording.display()))?;
+    let ends = text.lines().filter_map(|line| {
+        let line: Value = serde_json::from_str(line).ok()?;
+        let right = line["event"] == "connection" && line["verdict"] == verdict;
+        right.then(|| Some((line["accept_queue_ns"].as_u64()?, line["conn"].as_u64()?)))?
+    });
+    let (_, conn) = ends.max().context("no connection has this verdict")?;
+    Ok(conn)
+}
+
+fn take(picture: &Picture, page: &Path, hash: &str, folder: &Path, file: &Path) -> Result<()> {
+    let (width, height) = picture.size;
+    let scheme = if picture.dark { 0 } else { 1 };
+    let output = Command::new("chromium")
+        .args([
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--hide-scrollbars",
+            // Not before all is drawn.
+            "--run-all-compositor-stages-before-draw",
+            "--virtual-time-budget=5000",
+        ])
+        .arg(format!("--blink-settings=preferredColorScheme={scheme}"))
+        .arg(format!(
+            "--user-data-dir={}",
+            folder.join("browser").display()
+        ))
+        .arg(format!("--window-size={width},{height}"))
+        .arg(format!("--screenshot={}", file.display()))
+        .arg(format!("file://{}{hash}", page.display()))
+        .output()
+        .context("cannot start chromium; cargo xtask pictures --install")?;
+    ensure!(
+        output.status.success() && file.exists(),
+        "chromium took no picture: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
