@@ -10,15 +10,10 @@ use anyhow::anyhow;
 use crate::cli::{Form, Show};
 use crate::clock::Clock;
 use crate::fields::Line;
+use crate::pipeline::Output;
 use crate::sink::text::{Style, Zone};
 use crate::sink::{Csv, Json, Sink, Text};
 use crate::zst;
-
-/// A sink and what to call it when it fails.
-pub struct Output {
-    pub name: String,
-    pub sink: Box<dyn Sink>,
-}
 
 /// Standard output.
 pub fn stdout(show: &Show, clock: Clock) -> Output {

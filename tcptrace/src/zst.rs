@@ -119,3 +119,70 @@ fn damaged() -> io::Error {
     let what = "its zstd data is damaged or breaks off here";
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Not all alike, and not at random.
+    fn text(lines: u64) -> Vec<u8> {
+        let line = |n: u64| {
+            format!(
+                "{{\"conn\":{n},\"mono_ns\":{}}}\n",
+                n.wrapping_mul(0x9e37_79b9)
+            )
+        };
+        (0..lines).flat_map(|n| line(n).into_bytes()).collect()
+    }
+
+    fn compressed(parts: &[&[u8]]) -> Vec<u8> {
+        let mut out = vec![];
+        let mut writer = Writer::new(&mut out);
+        for part in parts {
+            writer.write_all(part).unwrap();
+            writer.flush().unwrap();
+        }
+        out
+    }
+
+    fn read(bytes: &[u8]) -> (Vec<u8>, io::Result<usize>) {
+        let mut text = vec![];
+        let done = Reader::new(bytes).read_to_end(&mut text);
+        (text, done)
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        for lines in [0, 1, 100, 100_000] {
+            let text = text(lines);
+            let (again, done) = read(&compressed(&[&text]));
+            assert_eq!(done.unwrap(), text.len());
+            assert!(again == text, "{lines} lines");
+        }
+        assert!(compressed(&[&text(100_000)]).len() < text(100_000).len() / 2);
+    }
+
+    #[test]
+    fn what_was_flushed_is_read_whatever_became_of_the_rest() {
+        let (first, second) = (text(20), text(30));
+        let begun = compressed(&[&first]).len();
+        let whole = compressed(&[&first, &second]);
+        for len in begun + 1..whole.len() {
+            let (again, done) = read(&whole[..len]);
+            assert!(again.starts_with(&first), "{len} bytes");
+            assert!(done.is_err(), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn a_changed_byte_is_noticed() {
+        let text = text(30);
+        let good = compressed(&[&text]);
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 0x10;
+            let (again, done) = read(&bad);
+            assert!(done.is_err() || again == text, "byte {at}");
+        }
+    }
+}
