@@ -116,10 +116,7 @@ mod tests {
         assert_eq!(rows.len(), lines.len());
         assert_eq!(text.lines().count(), lines.len() + 1);
         for (row, line) in rows.iter().zip(&lines) {
-            let json = samples::written(line, |out| {
-                Box::new(crate::sink::Json::new(out, samples::clock()))
-            });
-            let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+            let json = samples::json(line);
             for (name, cell) in names.iter().zip(row) {
                 match &json[name] {
                     serde_json::Value::Null => assert_eq!(cell, ""),
