@@ -53,7 +53,7 @@ fn sink(show: &Show, out: Box<dyn Write + Send>, clock: Clock) -> Box<dyn Sink> 
 pub fn file(path: &Path, clock: Clock) -> anyhow::Result<Output> {
     let file = create(path, "--write")?;
     let out: Box<dyn Write + Send> = match path.extension().is_some_and(|it| it == "zst") {
-        true => Box::new(zst::Writer::new(file)),
+        true => Box::new(zst::Writer::new(file)?),
         false => Box::new(file),
     };
     Ok(Output {

