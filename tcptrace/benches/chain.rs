@@ -16,8 +16,8 @@ use tcptrace::depth::Depth;
 use tcptrace::event::{Event, Hook};
 use tcptrace::fields::{SCHEMA, Session};
 use tcptrace::order::{HOLD_BACK_NS, Order};
-use tcptrace::output::Output;
-use tcptrace::pipeline::{self, Feedback, Message};
+
+use tcptrace::pipeline::{self, Feedback, Message, Output};
 use tcptrace::sink::text::{Style, Zone};
 use tcptrace::sink::{Json, Sink, Text};
 use tcptrace::story::Begin;

@@ -10,15 +10,10 @@ use anyhow::anyhow;
 use crate::cli::{Explained, Form, Show};
 use crate::clock::Clock;
 use crate::fields::Line;
+use crate::pipeline::Output;
 use crate::sink::text::{Style, Zone};
 use crate::sink::{Chrome, Csv, Json, Pcapng, Sink, Text};
 use crate::zst;
-
-/// A sink and what to call it when it fails.
-pub struct Output {
-    pub name: String,
-    pub sink: Box<dyn Sink>,
-}
 
 /// Standard output.
 pub fn stdout(show: &Show, clock: Clock) -> Output {
@@ -63,7 +58,7 @@ fn sink(show: &Show, out: Box<dyn Write + Send>, clock: Clock) -> Box<dyn Sink> 
 pub fn file(path: &Path, clock: Clock) -> anyhow::Result<Output> {
     let file = create(path, "--write")?;
     let out: Box<dyn Write + Send> = match path.extension().is_some_and(|it| it == "zst") {
-        true => Box::new(zst::Writer::new(file)),
+        true => Box::new(zst::Writer::new(file)?),
         false => Box::new(file),
     };
     Ok(Output {

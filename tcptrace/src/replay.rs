@@ -22,7 +22,8 @@ pub use self::source::Position;
 use crate::cli::Replay;
 use crate::exit;
 use crate::fields::{Line, SCHEMA};
-use crate::output::{self, Output, plain};
+use crate::output::{self, plain};
+use crate::pipeline::Output;
 use crate::record::Damaged;
 
 /// Why something cannot be replayed at all.

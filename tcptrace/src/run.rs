@@ -23,8 +23,8 @@ use crate::event::Hook;
 use crate::exit;
 use crate::fields::{HookCount, Lost, SCHEMA, Session, Why};
 use crate::filter::Filter;
-use crate::output::{self, Output, create, plain};
-use crate::pipeline::{self, Feed, Feedback, Message, Outcome, Tape};
+use crate::output::{self, create, plain};
+use crate::pipeline::{self, Feed, Feedback, Message, Outcome, Output, Tape};
 use crate::record::Recorder;
 use crate::story::{Begin, Import};
 

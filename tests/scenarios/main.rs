@@ -31,6 +31,7 @@ mod older;
 mod output;
 mod races;
 mod refusals;
+mod replay;
 mod segments;
 mod teaching;
 mod teeth;

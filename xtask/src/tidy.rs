@@ -88,7 +88,7 @@ const PARTS: &[Part] = &[
     },
     Part {
         paths: &["tcptrace/src/replay/"],
-        may: Own::Only(&["clock", "fields", "record", "sink", "story", "zst"]),
+        may: Own::Only(&["clock", "event", "fields", "record", "sink", "story", "zst"]),
         never: &[ABI, AYA, TOKIO],
     },
     Part {

@@ -13,7 +13,7 @@ use crate::correlate::Selection;
 use crate::exit;
 use crate::fields::Line;
 use crate::filter::{Filter, PortRange};
-use crate::output::Output;
+use crate::pipeline::Output;
 use crate::run::{Tracing, Until};
 use crate::sink::text::{Style, Zone};
 use crate::sink::{Sink, Text};

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, IntoDeserializer, value};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Backlog, SCHEMA, Verdict};
 use crate::depth::Depth;
@@ -34,9 +35,11 @@ pub struct Session {
     /// How much is told of each connection, see --depth.
     pub depth: Depth,
     /// Hook to the program type that carries it, null when it is not attached.
+    #[serde(deserialize_with = "known")]
     pub hooks: BTreeMap<Hook, Option<String>>,
     /// Hook to the program types that would have been better and that the kernel refused, best
     /// first; empty when the best was taken, or one was asked for.
+    #[serde(deserialize_with = "known")]
     pub refused: BTreeMap<Hook, Vec<Refusal>>,
     /// The filters in force, as given; empty when everything is traced.
     pub filters: BTreeMap<String, String>,
@@ -131,8 +134,10 @@ pub struct Summary {
     /// From the first to the last moment of the trace, in nanoseconds.
     pub duration_ns: u64,
     /// Hook to its balance.
+    #[serde(deserialize_with = "known")]
     pub hooks: BTreeMap<Hook, HookCount>,
     /// Verdict to the number of connections.
+    #[serde(deserialize_with = "known")]
     pub verdicts: BTreeMap<Verdict, u64>,
     /// Server-side connections.
     pub servers: u64,
@@ -154,4 +159,19 @@ pub struct Summary {
     pub dropped_lines: u64,
     /// What happened at each listener.
     pub listeners: Vec<ListenerSummary>,
+}
+
+/// A map by names that this version knows. A newer one may have more, as it may have more fields.
+fn known<'de, D, K, V>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
+where
+    D: Deserializer<'de>,
+    K: DeserializeOwned + Ord,
+    V: Deserialize<'de>,
+{
+    let all = BTreeMap::<String, V>::deserialize(deserializer)?;
+    let known = all.into_iter().filter_map(|(name, value)| {
+        let name: Result<K, value::Error> = K::deserialize(name.into_deserializer());
+        Some((name.ok()?, value))
+    });
+    Ok(known.collect())
 }

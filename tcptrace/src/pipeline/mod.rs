@@ -19,7 +19,6 @@ use crate::decode::decode;
 use crate::event::{Event, Hook, Kind, Looked, State, Tally};
 use crate::fields::{HookCount, Line, Lost};
 use crate::order::{HOLD_BACK_NS, Order};
-use crate::output::Output;
 use crate::record::Recorder;
 use crate::sink::Sink;
 use crate::story::{Begin, End, Import, Input, Story};
@@ -50,6 +49,12 @@ pub enum Message {
     Ending { ended_ns: u64 },
     /// Nothing more will come.
     End { counts: Vec<(Hook, HookCount)> },
+}
+
+/// A sink and what to call it when it fails.
+pub struct Output {
+    pub name: String,
+    pub sink: Box<dyn Sink>,
 }
 
 /// Where a trace is recorded and what to call that when it fails.

@@ -53,7 +53,7 @@ impl<R: BufRead> Lines<R> {
                 None => lines.damage.leave_out("no line of a trace"),
             }
         }
-        match lines.damage.lines {
+        match lines.damage.unreadable {
             0 => Err(Refused::Empty),
             _ => Err(Refused::NoRecording),
         }
@@ -217,3 +217,6 @@ fn plain(error: &serde_json::Error) -> String {
         None => text,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -119,7 +119,7 @@ pub fn plain(mut from: Box<dyn BufRead + Send>) -> io::Result<Box<dyn BufRead + 
     let is_compressed = magic == zst::MAGIC;
     let whole = Cursor::new(magic).chain(from);
     Ok(match is_compressed {
-        true => Box::new(BufReader::with_capacity(BUFFER, zst::Reader::new(whole))),
+        true => Box::new(BufReader::with_capacity(BUFFER, zst::Reader::new(whole)?)),
         false => Box::new(whole),
     })
 }

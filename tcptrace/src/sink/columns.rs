@@ -272,3 +272,73 @@ fn words(field: &Value, definitions: &Value) -> usize {
     let of = list("enum").filter_map(Value::as_str).map(str::len);
     any.chain(of).chain(one).chain(referred).max().unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::samples;
+
+    fn named(names: &[&str]) -> Vec<String> {
+        names.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    #[test]
+    fn every_kind_of_line_has_columns() {
+        for line in samples::all() {
+            assert!(kinds().any(|kind| kind == line.event()), "{}", line.event());
+            assert!(Columns::all(&[]).take(&line));
+        }
+    }
+
+    #[test]
+    fn all_columns_are_all_fields_once_in_the_order_of_the_lines() {
+        let columns = Columns::all(&[]).columns;
+        let names: Vec<&str> = columns.iter().map(|it| it.name.as_str()).collect();
+        let mut sorted = names.clone();
+        sorted.sort_unstable();
+        sorted.dedup();
+        assert_eq!(sorted.len(), names.len());
+        assert!(names.starts_with(&["event", "ts", "mono_ns", "conn", "side", "family", "laddr"]));
+        assert!(names.contains(&"listeners") && names.contains(&"rel_seq"));
+    }
+
+    #[test]
+    fn fields_choose_the_lines_that_have_them_all() {
+        let taken = |fields: &[&str], only: &[&str]| {
+            let columns = Columns::of(&named(fields), &named(only));
+            let taken = samples::all().into_iter().filter(|line| columns.take(line));
+            let mut kinds: Vec<&str> = taken.map(|line| line.event()).collect();
+            kinds.dedup();
+            kinds
+        };
+        assert_eq!(taken(&["ts", "conn", "oldstate"], &[]), ["transition"]);
+        assert_eq!(taken(&["verdict", "laddr"], &[]), ["accept", "connection"]);
+        assert_eq!(taken(&["verdict"], &["connection"]), ["connection"]);
+        // No line has both.
+        assert_eq!(
+            taken(&["oldstate", "ended"], &[]),
+            ["transition", "connection", "time_wait"]
+        );
+    }
+
+    #[test]
+    fn an_unknown_name_is_answered_with_the_nearest() {
+        for (name, near) in [
+            ("verdit", "verdict"),
+            ("LPORT", "lport"),
+            ("retransmit", "retransmits"),
+        ] {
+            let told = check(name).unwrap_err();
+            assert!(told.contains(near), "{told}");
+        }
+        assert_eq!(check("comm"), Ok("comm".to_owned()));
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_their_words() {
+        let width = |name| find(name).unwrap().width;
+        assert_eq!(width("oldstate"), "BOUND_INACTIVE".len());
+        assert_eq!(width("verdict"), "never_accepted".len());
+        assert_eq!(width("side"), "listener".len());
+    }
+}

@@ -76,3 +76,85 @@ fn text(cell: &Cell) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Comm;
+    use crate::fields::Subject;
+    use crate::sink::samples;
+
+    fn csv(lines: &[Line], columns: Columns) -> String {
+        samples::all_written(lines, |out| {
+            Box::new(Csv::new(out, samples::clock(), columns))
+        })
+    }
+
+    fn chosen(fields: &[&str]) -> Columns {
+        let fields: Vec<String> = fields.iter().map(|&it| it.to_owned()).collect();
+        Columns::of(&fields, &[])
+    }
+
+    #[test]
+    fn a_header_and_a_row_a_line() {
+        let columns = chosen(&["ts", "conn", "oldstate", "newstate", "error", "synthetic"]);
+        assert_eq!(
+            csv(&[Line::Transition(samples::transition())], columns),
+            "ts,conn,oldstate,newstate,error,synthetic\n\
+             2026-03-01T14:03:07.123456789Z,3,SYN_RECV,ESTABLISHED,,false\n"
+        );
+    }
+
+    /// Read by a reader that does not know how they were written.
+    #[test]
+    fn all_columns_hold_what_json_says() {
+        let lines = samples::all();
+        let text = csv(&lines, Columns::all(&[]));
+        let mut reader = csv::Reader::from_reader(text.as_bytes());
+        let names = reader.headers().unwrap().clone();
+        let rows: Vec<_> = reader.records().map(|row| row.unwrap()).collect();
+        assert_eq!(rows.len(), lines.len());
+        assert_eq!(text.lines().count(), lines.len() + 1);
+        for (row, line) in rows.iter().zip(&lines) {
+            let json = samples::json(line);
+            for (name, cell) in names.iter().zip(row) {
+                match &json[name] {
+                    serde_json::Value::Null => assert_eq!(cell, ""),
+                    // What is not printable in ASCII is escaped.
+                    serde_json::Value::String(text) if text.is_ascii() => assert_eq!(cell, text),
+                    serde_json::Value::String(_) => {}
+                    other => {
+                        let cell: serde_json::Value = serde_json::from_str(cell).unwrap();
+                        assert_eq!(&cell, other, "{name}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_cell_is_a_formula_or_more_than_a_line() {
+        for (name, cell) in [
+            ("=1+1", "'=1+1"),
+            ("+x", "'+x"),
+            ("-x", "'-x"),
+            ("@x", "'@x"),
+            ("\t=x", "'\\t=x"),
+            ("\r\n", "'\\r\\n"),
+            ("a\nb", "a\\nb"),
+            ("\u{1b}[31m", "\\u{1b}[31m"),
+            ("a,\"b\"", "\"a,\"\"b\"\"\""),
+            ("a=b", "a=b"),
+        ] {
+            let mut line = samples::transition();
+            line.subject = Subject {
+                comm: Some(Comm::from(name)),
+                ..line.subject
+            };
+            line.backlog.backlog_asked = Some(-1);
+            let columns = chosen(&["comm", "backlog_asked"]);
+            let text = csv(&[Line::Transition(line)], columns);
+            assert_eq!(text, format!("comm,backlog_asked\n{cell},-1\n"));
+        }
+    }
+}

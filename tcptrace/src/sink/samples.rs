@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex};
 
-use super::Sink;
+use super::{Json, Sink};
 use crate::clock::Clock;
 use crate::event::{
     Comm, Context, Direction, Hook, ListenQueue, OverflowSegment, Retransmitted, State, TcpFlags,
@@ -40,6 +40,12 @@ pub fn all_written(
     sink.flush().unwrap();
     let bytes = shared.0.lock().unwrap().clone();
     String::from_utf8(bytes).unwrap()
+}
+
+/// What JSON says of one line.
+pub fn json(line: &Line) -> serde_json::Value {
+    let text = written(line, |out| Box::new(Json::new(out, clock())));
+    serde_json::from_str(&text).unwrap()
 }
 
 /// A writer that can be read after it was given away.

@@ -413,3 +413,37 @@ fn of_what_is_older_only_listeners_are_listed() {
         ],
     );
 }
+
+#[test]
+fn columns_instead_of_the_log() {
+    let fields = ["ts", "conn", "laddr", "verdict", "accept_queue_ns"].map(str::to_owned);
+    let columns = crate::sink::columns::Columns::of(&fields, &[]);
+    let lines = [
+        Line::Session(samples::session()),
+        Line::Transition(samples::transition()),
+        Line::Accept(Accept {
+            verdict: Some(Verdict::Queued),
+            ..samples::accept()
+        }),
+        Line::Lost(samples::lost()),
+        Line::Connection(samples::client()),
+    ];
+    let text = samples::all_written(&lines, |out| {
+        Box::new(Text::new(out, samples::clock(), PLAIN).with_columns(columns))
+    });
+    let rows: Vec<&str> = text.lines().collect();
+    assert_eq!(
+        rows[0],
+        "TS                 CONN  LADDR            VERDICT         ACCEPT_QUEUE_NS"
+    );
+    assert_eq!(
+        rows[1],
+        "14:03:07.123456       3  127.0.0.1        queued                  5.003 s"
+    );
+    assert!(rows[2].contains("LOST"), "{text}");
+    assert_eq!(
+        rows[3],
+        "14:03:07.123456       2  127.0.0.1        -                             -"
+    );
+    assert_eq!(rows.len(), 4);
+}
