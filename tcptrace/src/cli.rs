@@ -1,6 +1,7 @@
 //! The command line.
 
 mod filters;
+mod top;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use filters::Filters;
+pub use top::Top;
 
 use crate::capture::Request;
 use crate::correlate::Selection;
@@ -26,6 +28,7 @@ Examples:
   tcptrace -p 80 --depth histogram     how long handshakes and waits take, each second
   tcptrace --write trace.jsonl         a log on the screen, JSON Lines in a file
   tcptrace -- true                     everything, for as long as a command runs
+  tcptrace top                         the listeners and their queues, live on a terminal
   tcptrace doctor                      what this kernel offers, and at what cost";
 
 const EXIT_CODES: &str = "\
@@ -42,7 +45,7 @@ Exit codes:
     before_help = EXAMPLES,
     after_help = EXIT_CODES,
     args_conflicts_with_subcommands = true,
-    override_usage = "tcptrace [OPTIONS] [-- COMMAND...]\n       tcptrace demo|doctor [OPTIONS]"
+    override_usage = "tcptrace [OPTIONS] [-- COMMAND...]\n       tcptrace top|demo|doctor [OPTIONS]"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -54,6 +57,9 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Task {
+    /// Show the listeners live on a terminal: rates, accept queues, how long they make connections
+    /// wait, and for whom
+    Top(Top),
     /// Play three experiments on a loopback port, trace them, and print the proof
     Demo(Demo),
     /// Show what this kernel offers, which carrier each hook gets, what cannot be said, and what
@@ -227,7 +233,11 @@ impl Cli {
             eprintln!("tcptrace: {}; see tcptrace --help", one_line(&error));
             crate::exit::USAGE
         })?;
-        match cli.trace.contradiction() {
+        let contradiction = match &cli.task {
+            Some(Task::Top(top)) => top.contradiction(),
+            _ => cli.trace.contradiction(),
+        };
+        match contradiction {
             None => Ok(cli),
             Some(what) => {
                 eprintln!("tcptrace: {what}");
@@ -396,6 +406,8 @@ mod tests {
             ("frobnicate", "frobnicate"),
             ("doctor --stats=5", "--stats"),
             ("doctor -o json", "--stats"),
+            ("top --interval 1ms", "50ms"),
+            ("top --window 2m", "60s"),
         ] {
             let line = parse(args).unwrap_err();
             assert!(line.contains(told), "{args}: {line}");

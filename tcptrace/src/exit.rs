@@ -1,6 +1,7 @@
 //! Exit codes, and which error ends in which.
 
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use crate::capture::CaptureError;
 
@@ -25,4 +26,19 @@ pub fn code_of(error: &anyhow::Error) -> ExitCode {
         Some(CaptureError::Failed(_)) | None => FAILURE,
     };
     ExitCode::from(code)
+}
+
+static BEFORE: OnceLock<fn()> = OnceLock::new();
+
+/// Has something done before [`at_once`] ends the process. The first one asked for counts.
+pub fn before(act: fn()) {
+    let _ = BEFORE.set(act);
+}
+
+/// Ends the process without waiting for anybody.
+pub fn at_once(code: u8) -> ! {
+    if let Some(act) = BEFORE.get() {
+        act();
+    }
+    std::process::exit(code.into())
 }

@@ -26,3 +26,4 @@ pub mod replay;
 pub mod run;
 pub mod sink;
 pub mod story;
+pub mod top;

@@ -1,7 +1,7 @@
 use std::process::ExitCode;
 
 use tcptrace::cli::{Cli, Task};
-use tcptrace::{demo, doctor, exit, replay, run};
+use tcptrace::{demo, doctor, exit, replay, run, top};
 
 fn main() -> ExitCode {
     let cli = match Cli::from_args() {
@@ -19,6 +19,7 @@ fn main() -> ExitCode {
                     Some(Task::Demo(options)) => demo::run(&options).await,
                     Some(Task::Doctor(options)) => doctor::run(&options).await,
                     Some(Task::Replay(options)) => replay::run(&options),
+                    Some(Task::Top(options)) => top::run(&options).await,
                 }
             })
         });

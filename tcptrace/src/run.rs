@@ -436,7 +436,7 @@ impl Signals {
             notify.notify_one();
             either(&mut interrupt, &mut terminate).await;
             // The kernel detaches the programs when their descriptors are closed.
-            std::process::exit(exit::INTERRUPTED.into());
+            exit::at_once(exit::INTERRUPTED);
         });
         Ok(Signals { first })
     }
