@@ -5,7 +5,7 @@ pub mod schema;
 pub mod text;
 
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 
 use std::io;
 

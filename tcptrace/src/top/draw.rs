@@ -48,7 +48,9 @@ pub fn draw(frame: &mut Frame, view: &View, ui: &mut Ui, theme: Theme) {
     if ui.help {
         let area = help::place(body);
         frame.render_widget(Clear, area);
-        frame.render_widget(help::text(view, theme), area);
+        let (help, from) = help::text(view, area, ui.help_from, theme);
+        ui.help_from = from;
+        frame.render_widget(help, area);
     }
 }
 
@@ -144,7 +146,10 @@ fn places(body: Rect, view: &View, ui: &Ui) -> Vec<(Pane, Rect)> {
     let fair = [left / 2, left / 4, left / 4];
     let mut give = |pane: Pane, most: u16| {
         let height = &mut heights[pane as usize];
-        let more = needs[pane as usize].saturating_sub(*height).min(most).min(left);
+        let more = needs[pane as usize]
+            .saturating_sub(*height)
+            .min(most)
+            .min(left);
         *height += more;
         left -= more;
     };

@@ -4,7 +4,7 @@
 //! that. The lock between them is held for a line, or for a view: drawing takes none.
 
 mod draw;
-mod model;
+pub(crate) mod model;
 mod screen;
 mod ui;
 
@@ -180,12 +180,7 @@ fn show(
         })
 }
 
-fn watch(
-    shared: &Shared,
-    screen: &mut Screen,
-    interval: Duration,
-    theme: Theme,
-) -> io::Result<()> {
+fn watch(shared: &Shared, screen: &mut Screen, interval: Duration, theme: Theme) -> io::Result<()> {
     let mut ui = Ui::default();
     let mut view = shared.model().view(mono_now_ns());
     loop {

@@ -423,9 +423,7 @@ impl Model {
         let (sight, window_s) = (self.sight, self.window_s);
         let all = self.listeners.iter_mut();
         let mut listeners: Vec<Row> = all
-            .map(|(&key, listener)| {
-                listener.row(Row::new(key), sight, now_ns, began_ns, window_s)
-            })
+            .map(|(&key, listener)| listener.row(Row::new(key), sight, now_ns, began_ns, window_s))
             .collect();
         listeners.sort_by_key(|row| row.key.order());
         let unnamed = self.listeners.values().map(Listener::unnamed).sum::<u64>();

@@ -75,6 +75,8 @@ pub struct Ui {
     pub typing: bool,
     pub paused: bool,
     pub help: bool,
+    /// Lines of the help that are above the screen.
+    pub help_from: u16,
     /// The listener that the cursor is on. It stays there when the order changes.
     pub cursor: Option<Key>,
     tables: [TableState; 3],
@@ -92,6 +94,7 @@ impl Default for Ui {
             typing: false,
             paused: false,
             help: false,
+            help_from: 0,
             cursor: None,
             tables: [(); 3].map(|()| TableState::default().with_selected(0)),
             sizes: [(0, 0); 3],
@@ -122,11 +125,20 @@ impl Ui {
             KeyCode::Char('l') if control => return Wish::Draw,
             _ if self.typing => self.type_filter(key.code, control),
             KeyCode::Char('q') => return Wish::Quit,
-            // Any key leaves the help.
+            KeyCode::Down | KeyCode::Char('j') | KeyCode::PageDown if self.help => {
+                self.help_from = self.help_from.saturating_add(1);
+            }
+            KeyCode::Up | KeyCode::Char('k') | KeyCode::PageUp if self.help => {
+                self.help_from = self.help_from.saturating_sub(1);
+            }
             _ if self.help => self.help = false,
             KeyCode::Esc if !self.filter.is_empty() => self.filter.clear(),
             KeyCode::Esc => return Wish::Quit,
-            KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.help = true,
+            KeyCode::Char('?' | 'h') | KeyCode::F(1) => {
+                self.help = true;
+                self.help_from = 0;
+            }
+            KeyCode::Enter => self.follow_cursor(),
             KeyCode::Char('p' | ' ') => self.paused = !self.paused,
             KeyCode::Char('/') => self.typing = true,
             KeyCode::Char('s') => self.sort = self.sort.step(true),
@@ -143,6 +155,13 @@ impl Ui {
             _ => {}
         }
         Wish::Draw
+    }
+
+    /// Shows only the listener that the cursor is on, and its connections.
+    fn follow_cursor(&mut self) {
+        if let (Pane::Listeners, Some(key)) = (self.pane, self.cursor) {
+            self.filter = format!(":{}", key.port);
+        }
     }
 
     fn type_filter(&mut self, code: KeyCode, control: bool) {

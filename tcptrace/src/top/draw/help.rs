@@ -1,32 +1,67 @@
 //! What the keys do and what the columns mean.
 
 use ratatui::layout::{Constraint, Flex, Layout, Rect};
-use ratatui::text::{Line, Span};
-use ratatui::widgets::{Block, Paragraph, Wrap};
+use ratatui::widgets::{Block, Paragraph};
 
 use super::Theme;
 use crate::top::model::View;
 
 const WIDTH: u16 = 78;
+const NAME: usize = 12;
 
-const KEYS: [(&str, &str); 8] = [
+const KEYS: [(&str, &str); 9] = [
     ("q, Ctrl-C", "quit; Esc too, when no filter is set"),
     ("Tab", "the next pane; Shift-Tab the one before"),
     ("↑ ↓ j k", "one row; Page Up, Page Down, Home, End"),
-    ("s, S", "sort listeners by queue, p99, conn/s, overflows, port"),
+    (
+        "s, S",
+        "sort listeners by queue, p99, conn/s, overflows, port",
+    ),
     ("r", "reverse that order"),
-    ("/", "show only what has a text in it: address, process, state, verdict"),
+    (
+        "/",
+        "show only what has a text in it: an address, a process, …",
+    ),
+    (
+        "Enter",
+        "show only this listener's port; Esc shows all again",
+    ),
     ("p, Space", "hold the screen still; the trace goes on"),
     ("Ctrl-Z", "suspend"),
 ];
 
-const COLUMNS: [(&str, &str); 6] = [
-    ("QUEUE", "waiting now / the limit, which holds one more. ≥3: the trace began later; 3?: events were lost"),
-    ("P50 P99 MAX", "wait in the accept queue of those accepted in the last seconds"),
-    ("WAITS", "the longest wait of each second, ▁ under 10 µs, each step ten times, █ 10 s and more"),
-    ("HALF", "half-open connections now; - where this kernel cannot show them"),
-    ("OVERFL", "SYNs and ACKs that met a full queue since the trace began; - as above"),
-    ("PROCESS", "name[pid]?: the listener's, as nobody has accepted yet"),
+const COLUMNS: [(&str, &str); 8] = [
+    (
+        "CONN/s",
+        "connections that became ESTABLISHED, of the last seconds",
+    ),
+    ("ACC/s", "those that accept() returned"),
+    (
+        "HALF",
+        "half-open connections now; - where this kernel cannot show them",
+    ),
+    (
+        "QUEUE",
+        "connections in the accept queue / its limit, which holds one more. ≥3: the trace began \
+         later. 3?: events were lost. Several sockets (×4) have a queue each",
+    ),
+    (
+        "P50 P99 MAX",
+        "how long those waited in it that were accepted in the last seconds",
+    ),
+    (
+        "WAITS",
+        "the longest wait of each second: ▁ under 10 µs, each step up ten times as long, █ from \
+         10 s on",
+    ),
+    (
+        "OVERFL",
+        "SYNs and ACKs that met a full queue since the trace began; - as above",
+    ),
+    (
+        "PROCESS",
+        "name[pid]? is the listener's, as nobody has accepted yet",
+    ),
 ];
 
 pub fn place(within: Rect) -> Rect {
@@ -36,20 +71,37 @@ pub fn place(within: Rect) -> Rect {
     area
 }
 
-pub fn text<'a>(view: &'a View, theme: Theme) -> Paragraph<'a> {
-    let entry = |(name, means): (&'a str, &'a str)| {
-        let name = Span::styled(format!("{name:<12}"), theme.strong());
-        Line::from(vec![name, Span::raw(means)])
+/// The help from a line on, or from the last that leaves none of the room empty; and which that is.
+pub fn text<'a>(view: &View, area: Rect, from: u16, theme: Theme) -> (Paragraph<'a>, u16) {
+    let width = usize::from(area.width.saturating_sub(2)).max(NAME + 8);
+    let mut lines = vec![];
+    let mut entry = |name: &str, means: &str| {
+        for (index, line) in textwrap::wrap(means, width - NAME).iter().enumerate() {
+            let name = if index == 0 { name } else { "" };
+            lines.push(format!("{name:<NAME$}{line}"));
+        }
     };
-    let mut lines: Vec<Line> = KEYS.into_iter().map(entry).collect();
-    lines.push(Line::default());
-    lines.extend(COLUMNS.into_iter().map(entry));
-    if !view.unseen.is_empty() {
-        lines.push(Line::default());
-        lines.push(Line::styled("This kernel or trace cannot show:", theme.strong()));
-        lines.extend(view.unseen.iter().map(|what| Line::from(format!("- {what}"))));
+    for (name, means) in KEYS {
+        entry(name, means);
     }
-    Paragraph::new(lines)
-        .wrap(Wrap { trim: false })
-        .block(Block::bordered().title(" Help: any key closes "))
+    entry("", " ");
+    for (name, means) in COLUMNS {
+        entry(name, means);
+    }
+    for (index, what) in view.unseen.iter().enumerate() {
+        if index == 0 {
+            entry("", " ");
+        }
+        entry(if index == 0 { "NOT SEEN" } else { "" }, what);
+    }
+    let room = usize::from(area.height.saturating_sub(2));
+    let last = lines.len().saturating_sub(room) as u16;
+    let from = from.min(last);
+    let title = match last {
+        0 => " Help: any key closes ",
+        _ => " Help: ↑↓ scroll, any other key closes ",
+    };
+    let block = Block::bordered().title(title).title_style(theme.strong());
+    let text = Paragraph::new(lines.join("\n"));
+    (text.block(block).scroll((from, 0)), from)
 }

@@ -148,7 +148,11 @@ pub fn draw(frame: &mut Frame, area: Rect, view: &View, ui: &mut Ui, theme: Them
         ui.sized(Pane::Listeners, usize::from(inside.height), 0);
         return frame.render_widget(nothing(text, theme), inside);
     }
-    let details = if inside.height > DETAILS + 2 { DETAILS } else { 0 };
+    let details = if inside.height > DETAILS + 2 {
+        DETAILS
+    } else {
+        0
+    };
     let [table, below] =
         Layout::vertical([Constraint::Fill(1), Constraint::Length(details)]).areas(inside);
     let room = usize::from(table.height.saturating_sub(1));
@@ -158,7 +162,11 @@ pub fn draw(frame: &mut Frame, area: Rect, view: &View, ui: &mut Ui, theme: Them
     let cells = |row: &&Row| {
         let cells = columns.iter();
         let cells = cells.map(|&(column, width)| column.cell(row, width, theme));
-        let style = if row.closed { theme.dim() } else { Default::default() };
+        let style = if row.closed {
+            theme.dim()
+        } else {
+            Default::default()
+        };
         TableRow::new(cells.collect::<Vec<_>>()).style(style)
     };
     let titles = columns.iter().map(|&(column, width)| {
@@ -246,7 +254,12 @@ fn bar(fill: Option<f64>) -> String {
     let halves = (fill * 2.0 * all as f64).ceil() as usize;
     let (whole, half) = (halves / 2, halves % 2);
     let rest = all - whole - half;
-    format!("{}{}{}", "█".repeat(whole), "▌".repeat(half), "·".repeat(rest))
+    format!(
+        "{}{}{}",
+        "█".repeat(whole),
+        "▌".repeat(half),
+        "·".repeat(rest)
+    )
 }
 
 /// A bar a second, each step up ten times as long, from under 10 µs to 10 s and more.
@@ -275,11 +288,12 @@ fn told(row: &Row) -> String {
     if let Some(acceptor) = row.acceptor {
         parts.push(format!("accepted last: {acceptor}"));
     }
-    let time = |ns: Option<u64>| ns.map_or("-".to_owned(), |ns| Human(ns).to_string());
-    let (p50, p99, max) = (time(row.p50_ns), time(row.p99_ns), time(row.max_ns));
-    parts.push(format!("waits p50 {p50} p99 {p99} max {max}"));
+    if let (Some(p50), Some(p99), Some(max)) = (row.p50_ns, row.p99_ns, row.max_ns) {
+        let [p50, p99, max] = [p50, p99, max].map(Human);
+        parts.push(format!("waits p50 {p50} p99 {p99} max {max}"));
+    }
     parts.push(format!(
-        "{} connections, {} accepted, {} never",
+        "in all {} established, {} accepted, {} never",
         row.connections, row.accepted, row.never_accepted
     ));
     if row.failed_accepts > 0 {

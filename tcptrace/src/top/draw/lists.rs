@@ -30,7 +30,10 @@ pub fn waiting(frame: &mut Frame, area: Rect, view: &View, ui: &mut Ui, theme: T
         title += &format!(", +{} not seen to come", view.waiting_unnamed);
     }
     let conn = number_width(all.iter().map(|it| &it.subject));
-    let process = area.width.saturating_sub(TIME + conn + 30 + STATE + 4).clamp(8, 26);
+    let process = area
+        .width
+        .saturating_sub(TIME + conn + 30 + STATE + 4)
+        .clamp(8, 26);
     let row = |it: &&Waiting| {
         let waited = Human(view.now_ns.saturating_sub(it.since_ns)).to_string();
         TableRow::new([
@@ -124,7 +127,9 @@ impl List<'_> {
 }
 
 fn number(subject: &Subject) -> String {
-    subject.conn.map_or("-".to_owned(), |conn| format!("#{conn}"))
+    subject
+        .conn
+        .map_or("-".to_owned(), |conn| format!("#{conn}"))
 }
 
 fn number_width<'a>(subjects: impl Iterator<Item = &'a Subject>) -> u16 {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use hdrhistogram::Histogram;
 use smallvec::SmallVec;
 
-use super::{Depth, Owner, Row, Sight, SPARK_S};
+use super::{Depth, Owner, Row, SPARK_S, Sight};
 use crate::fields::Backlog;
 
 const SECOND_NS: u64 = 1_000_000_000;
