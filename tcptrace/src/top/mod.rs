@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 
 use self::draw::Theme;
 use self::model::Model;
-pub use self::screen::Screen;
+pub use self::screen::{Screen, restore_on_panic};
 use self::ui::{Ui, Wish};
 use crate::cli::Top;
 use crate::clock::{Clock, mono_now_ns};
@@ -170,7 +170,7 @@ fn show(
         }
     }
     exit::before(screen::restore);
-    screen::restore_on_panic();
+    restore_on_panic();
     std::thread::Builder::new()
         .name("screen".into())
         .spawn(move || {
@@ -188,7 +188,14 @@ fn watch(shared: &Shared, screen: &mut Screen, interval: Duration, theme: Theme)
             view = shared.model().view(mono_now_ns());
         }
         if shared.resumed.swap(false, Ordering::Relaxed) {
-            screen.again()?;
+            screen.resumed();
+        }
+        while !screen::in_foreground() {
+            screen.resumed();
+            if shared.quit.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            std::thread::sleep(NOTICE);
         }
         screen.draw(|frame| draw::draw(frame, &view, &mut ui, theme))?;
         let next = Instant::now() + interval;
@@ -209,7 +216,7 @@ fn watch(shared: &Shared, screen: &mut Screen, interval: Duration, theme: Theme)
                     match ui.key(key) {
                         Wish::Draw => {}
                         Wish::Quit => return Ok(()),
-                        Wish::Suspend => screen.suspend()?,
+                        Wish::Suspend => screen.suspend(),
                     }
                 }
                 break;

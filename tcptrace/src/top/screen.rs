@@ -2,54 +2,78 @@
 
 use std::io::{self, Stdout, stdout};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::cursor::{Hide, Show};
 use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{
-    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+    Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 use ratatui::{Frame, Terminal};
+
+/// How long it takes at most until a signal has stopped every thread.
+const STOPPING: Duration = Duration::from_millis(50);
 
 /// Whether the terminal is ours. There is one terminal in a process.
 static OURS: AtomicBool = AtomicBool::new(false);
 
+/// Whether something has panicked, and was told on the terminal: that stays on it.
+static OVER: AtomicBool = AtomicBool::new(false);
+
 /// The alternate screen of the terminal on stdout, in raw mode. Dropped, it gives the terminal back.
-pub struct Screen(Terminal<CrosstermBackend<Stdout>>);
+pub struct Screen {
+    terminal: Terminal<CrosstermBackend<Stdout>>,
+    /// Others have used the terminal, or may have.
+    stale: bool,
+}
 
 impl Screen {
     /// Takes the terminal over. An error is the terminal's own.
     pub fn enter() -> io::Result<Screen> {
-        let screen = Screen(Terminal::new(CrosstermBackend::new(stdout()))?);
+        let screen = Screen {
+            terminal: terminal()?,
+            stale: false,
+        };
         take()?;
         Ok(screen)
     }
 
     /// Draws a frame; an error when the terminal is not ours any more, as after a panic elsewhere.
     pub fn draw(&mut self, draw: impl FnOnce(&mut Frame)) -> io::Result<()> {
-        if !OURS.load(Ordering::Relaxed) {
-            return Err(io::Error::other("it was given back"));
+        if OVER.load(Ordering::Relaxed) {
+            return Err(io::Error::other("the trace has failed"));
         }
-        self.0.draw(draw)?;
+        if self.stale {
+            self.anew()?;
+        }
+        self.terminal.draw(draw)?;
         Ok(())
     }
 
-    /// Takes the terminal again, after others may have used it.
-    pub fn again(&mut self) -> io::Result<()> {
-        if OURS.load(Ordering::Relaxed) {
-            take()?;
-            self.0.clear()?;
-        }
-        Ok(())
+    /// Has the terminal taken again before it is drawn on: others may have used it.
+    pub fn resumed(&mut self) {
+        self.stale = true;
     }
 
-    /// Gives the terminal back, stops the process as Ctrl-Z does, and goes on when it is continued.
-    pub fn suspend(&mut self) -> io::Result<()> {
+    /// Gives the terminal back and stops the process, as Ctrl-Z does. Returns when it is continued.
+    pub fn suspend(&mut self) {
         restore();
+        self.stale = true;
         // SAFETY: a plain system call. The whole process group, as the terminal does it: sudo too.
         unsafe { libc::kill(0, libc::SIGTSTP) };
+        // Another thread may be the one that takes the signal, a moment later.
+        std::thread::sleep(STOPPING);
+    }
+
+    /// Takes the terminal, and draws everything the next time. (`Terminal::clear` would ask the
+    /// terminal where its cursor is, and wait for the answer.)
+    fn anew(&mut self) -> io::Result<()> {
         take()?;
-        self.0.clear()
+        execute!(stdout(), Clear(ClearType::All))?;
+        self.terminal = terminal()?;
+        self.stale = false;
+        Ok(())
     }
 }
 
@@ -59,8 +83,24 @@ impl Drop for Screen {
     }
 }
 
+fn terminal() -> io::Result<Terminal<CrosstermBackend<Stdout>>> {
+    Terminal::new(CrosstermBackend::new(stdout()))
+}
+
+/// Whether the terminal listens to this process: a job in the background must let it be.
+pub fn in_foreground() -> bool {
+    // SAFETY: plain system calls. One that fails, as on a terminal that is gone, gives -1, and then
+    // drawing says what is wrong.
+    let (front, own) = unsafe { (libc::tcgetpgrp(libc::STDOUT_FILENO), libc::getpgrp()) };
+    front == own || front == -1
+}
+
 fn take() -> io::Result<()> {
-    OURS.store(true, Ordering::Relaxed);
+    // Who is in raw mode already, as far as crossterm knows, is not brought there again, although a
+    // shell may have changed that while the process was stopped.
+    if OURS.swap(true, Ordering::Relaxed) {
+        disable_raw_mode()?;
+    }
     let taken = enable_raw_mode().and_then(|()| execute!(stdout(), EnterAlternateScreen, Hide));
     if taken.is_err() {
         restore();
@@ -80,6 +120,7 @@ pub fn restore() {
 pub fn restore_on_panic() {
     let tell = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
+        OVER.store(true, Ordering::Relaxed);
         restore();
         tell(panic);
     }));
