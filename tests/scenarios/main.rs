@@ -35,4 +35,5 @@ mod segments;
 mod teaching;
 mod teeth;
 mod time_wait;
+mod top;
 mod wire;
