@@ -17,6 +17,7 @@ pub mod duration;
 pub mod errno;
 pub mod event;
 pub mod exit;
+pub mod expect;
 pub mod fields;
 pub mod filter;
 pub mod order;

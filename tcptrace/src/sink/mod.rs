@@ -22,3 +22,17 @@ pub trait Sink: Send {
     /// Hands everything written so far to the operating system.
     fn flush(&mut self) -> io::Result<()>;
 }
+
+/// Shows each line to whoever wants to see it, and writes nothing.
+pub struct Show<F>(pub F);
+
+impl<F: FnMut(&Line) + Send> Sink for Show<F> {
+    fn line(&mut self, line: &Line) -> io::Result<()> {
+        (self.0)(line);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -29,7 +29,7 @@ use crate::exit;
 use crate::fields::Line;
 use crate::pipeline::Output;
 use crate::run::{Tracing, Until};
-use crate::sink::Sink;
+use crate::sink::Show;
 
 /// How soon the screen notices that the trace has ended.
 const NOTICE: Duration = Duration::from_millis(100);
@@ -44,9 +44,10 @@ pub async fn run(options: &Top) -> anyhow::Result<u8> {
         return Ok(exit::USAGE);
     }
     let shared = Shared::new(options.window.as_secs());
+    let fed = shared.clone();
     let output = Output {
         name: "the screen".to_owned(),
-        sink: Box::new(Feed(shared.clone())),
+        sink: Box::new(Show(move |line: &Line| fed.model().line(line))),
     };
     let selection = options.filters.selection();
     // What goes wrong here is told on a screen that is as it was.
@@ -121,20 +122,6 @@ impl Shared {
             Ok(shown) => shown.context("cannot draw on the terminal"),
             Err(_) => Err(anyhow!("the screen has failed")),
         }
-    }
-}
-
-/// Feeds the model.
-struct Feed(Shared);
-
-impl Sink for Feed {
-    fn line(&mut self, line: &Line) -> io::Result<()> {
-        self.0.model().line(line);
-        Ok(())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 
