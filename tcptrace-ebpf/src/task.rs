@@ -53,19 +53,24 @@ impl Task {
     /// seen: its descriptor is still in the saved registers. Null when it cannot be told.
     #[inline(always)]
     pub fn listener_of_accept(self, child: Sock<Probed>) -> Sock<Probed> {
-        let Some((number, fd)) = self.system_call(&REGS_DI) else {
+        let Some(descriptor) = self.descriptor_of_accept() else {
             return Sock::null();
         };
-        if !is_accept(number) {
-            return Sock::null();
-        }
-        let listener = self.tcp_sock(fd as i32);
+        let listener = self.tcp_sock(descriptor as i32);
         // Another thread may have put another socket there meanwhile.
         if listener.state() == TCP_LISTEN && listener.ends().lport == child.ends().lport {
             listener
         } else {
             Sock::null()
         }
+    }
+
+    /// The descriptor that the accept system call was called with that this task is in; `None`
+    /// when it is in none, or when that cannot be told.
+    #[inline(always)]
+    pub fn descriptor_of_accept(self) -> Option<u64> {
+        let (number, descriptor) = self.system_call(&REGS_DI)?;
+        is_accept(number).then_some(descriptor)
     }
 
     /// The `backlog` of the listen() system call that this task is in; `None` when it is in none,

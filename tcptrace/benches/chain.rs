@@ -163,6 +163,9 @@ fn the_whole_chain_to_text(bencher: Bencher) {
 fn chain(bencher: Bencher, sink: impl Fn() -> Box<dyn Sink>) {
     let stream = Stream::of(CONNECTIONS);
     let batches = stream.batches(BATCH);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .expect("a runtime");
     bencher
         .counter(ItemsCount::new(stream.records().count()))
         .bench_local(|| {
@@ -170,7 +173,7 @@ fn chain(bencher: Bencher, sink: impl Fn() -> Box<dyn Sink>) {
                 name: "nowhere".into(),
                 sink: sink(),
             };
-            let (sender, outcome) =
+            let (feed, outcome) =
                 pipeline::spawn(begin(), vec![output], None, None, Feedback::default())
                     .expect("a thread");
             let mut until_ns = ATTACHED_NS;
@@ -181,13 +184,10 @@ fn chain(bencher: Bencher, sink: impl Fn() -> Box<dyn Sink>) {
                     batch: batch.clone(),
                     complete_until_ns: until_ns,
                 };
-                assert!(
-                    sender.blocking_send(drained).is_ok(),
-                    "the pipeline is gone"
-                );
+                runtime.block_on(feed.send(drained));
             }
             let end = Message::End { counts: vec![] };
-            assert!(sender.blocking_send(end).is_ok(), "the pipeline is gone");
+            runtime.block_on(feed.send(end));
             outcome.blocking_recv().expect("a pipeline")
         });
 }

@@ -1,6 +1,6 @@
 //! A trace from its start to its end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::capture::owners::owners;
@@ -25,7 +25,7 @@ use crate::event::Hook;
 use crate::exit;
 use crate::fields::{HookCount, Lost, SCHEMA, Session, Why};
 use crate::filter::Filter;
-use crate::pipeline::{self, Feedback, Message, Outcome, Output, Tape};
+use crate::pipeline::{self, Feed, Feedback, Message, Outcome, Output, Tape};
 use crate::record::Recorder;
 use crate::sink::text::{Style, Zone};
 use crate::sink::{Json, Text};
@@ -173,7 +173,7 @@ pub struct Until {
 /// The programs at their hooks and the pipeline that takes their records.
 pub struct Tracing {
     capture: Capture,
-    sender: mpsc::Sender<Message>,
+    feed: Feed,
     outcome: oneshot::Receiver<Outcome>,
     feedback: Feedback,
     signals: Signals,
@@ -213,10 +213,10 @@ impl Tracing {
             selection,
             reset_reasons: capture.reset_reasons.clone(),
         };
-        let (sender, outcome) = pipeline::spawn(begin, outputs, tape, count, feedback.clone())?;
+        let (feed, outcome) = pipeline::spawn(begin, outputs, tape, count, feedback.clone())?;
         Ok(Tracing {
             capture,
-            sender,
+            feed,
             outcome,
             feedback,
             signals,
@@ -244,14 +244,22 @@ impl Tracing {
         let stop = self.feedback.stop.clone();
         self.import().await;
         let mut look_at = Instant::now() + LOOK_EVERY;
+        let mut asked = None;
 
         loop {
             tokio::select! {
                 () = self.capture.ring.due() => { self.drain().await; }
                 _ = losses.tick() => self.tell_losses().await?,
                 _ = tallies.tick(), if tallying => self.tally().await?,
-                () = tokio::time::sleep_until(look_at) => {
-                    let took = self.look_again().await;
+                () = tokio::time::sleep_until(look_at), if asked.is_none() => {
+                    // The pipeline answers when it comes to it; the draining goes on.
+                    let (answer, wanted) = oneshot::channel();
+                    self.feed.send(Message::WhereToLook(answer)).await;
+                    asked = Some(wanted);
+                }
+                namespaces = answer(&mut asked) => {
+                    asked = None;
+                    let took = self.look_again(&namespaces).await;
                     look_at = Instant::now() + LOOK_EVERY.max(took * LOOK_SHARE);
                 }
                 () = at(hint.as_ref().map(|(at, _)| *at)) => {
@@ -278,22 +286,18 @@ impl Tracing {
             owners: owners(&inodes.collect()),
             until_ns: mono_now_ns(),
         });
-        // A pipeline that is gone is noticed where its outcome is awaited.
-        let _ = self.sender.send(import).await;
+        self.feed.send(import).await;
         for look in looks {
-            let _ = self.sender.send(Message::Looked(look)).await;
+            self.feed.send(Message::Looked(look)).await;
         }
     }
 
-    /// Looks where the pipeline has buckets that no hook tells of; how long that took.
-    async fn look_again(&mut self) -> Duration {
-        let (answer, wanted) = oneshot::channel();
-        let _ = self.sender.send(Message::WhereToLook(answer)).await;
-        let namespaces = wanted.await.unwrap_or_default();
+    /// Looks through the sockets of these namespaces; how long that took.
+    async fn look_again(&mut self, namespaces: &BTreeSet<u32>) -> Duration {
         let began = Instant::now();
         if !namespaces.is_empty() {
-            for look in self.capture.look(Some(&namespaces)) {
-                let _ = self.sender.send(Message::Looked(look)).await;
+            for look in self.capture.look(Some(namespaces)) {
+                self.feed.send(Message::Looked(look)).await;
             }
         }
         began.elapsed()
@@ -309,7 +313,7 @@ impl Tracing {
         self.tell_losses().await?;
         // Detaching takes a while, in which some hooks still see and others do not.
         let ended_ns = mono_now_ns();
-        let _ = self.sender.send(Message::Ending { ended_ns }).await;
+        self.feed.send(Message::Ending { ended_ns }).await;
         let mut counts = self.capture.detach()?;
         // Nothing is attached any more, so this comes to an end.
         while !self.drain().await {}
@@ -323,12 +327,12 @@ impl Tracing {
             batch: lives.records,
             complete_until_ns: 0,
         };
-        let _ = self.sender.send(lives).await;
+        self.feed.send(lives).await;
         self.tally().await?;
         self.tell_losses().await?;
         let end = Message::End { counts };
         // The pipeline outlives every message but this one.
-        let _ = self.sender.send(end).await;
+        self.feed.send(end).await;
         self.outcome.await.context("the pipeline has failed")
     }
 
@@ -344,8 +348,7 @@ impl Tracing {
                 batch,
                 complete_until_ns: if emptied { drained_ns } else { 0 },
             };
-            // A pipeline that is gone is noticed where its outcome is awaited.
-            let _ = self.sender.send(message).await;
+            self.feed.send(message).await;
             // Writers that are faster than this reader must not keep it here for ever.
             if emptied || mono_now_ns() - drained_ns > DRAIN_AT_MOST_NS {
                 self.capture.print_log();
@@ -359,10 +362,7 @@ impl Tracing {
         if self.depth == Depth::Histogram {
             let tallies = self.capture.tallies()?;
             let mono_ns = mono_now_ns();
-            let _ = self
-                .sender
-                .send(Message::Tallied { mono_ns, tallies })
-                .await;
+            self.feed.send(Message::Tallied { mono_ns, tallies }).await;
         }
         Ok(())
     }
@@ -372,7 +372,7 @@ impl Tracing {
             let told = self.told.entry(hook).or_default();
             let missed = |count: &HookCount| count.recursion_misses.unwrap_or(0);
             if missed(&count) > missed(told) {
-                let _ = self.sender.send(Message::Missed).await;
+                self.feed.send(Message::Missed).await;
             }
             let calls = count.lost_calls.saturating_sub(told.lost_calls);
             // The counters are not read at one moment, so a call may be counted as one only.
@@ -386,11 +386,19 @@ impl Tracing {
                         why,
                         count,
                     };
-                    let _ = self.sender.send(Message::Lost(lost)).await;
+                    self.feed.send(Message::Lost(lost)).await;
                 }
             }
         }
         Ok(())
+    }
+}
+
+/// The answer to a question, if one was asked. A pipeline that is gone has none.
+async fn answer(asked: &mut Option<oneshot::Receiver<BTreeSet<u32>>>) -> BTreeSet<u32> {
+    match asked {
+        Some(answer) => answer.await.unwrap_or_default(),
+        None => std::future::pending().await,
     }
 }
 

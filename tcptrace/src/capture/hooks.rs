@@ -82,7 +82,8 @@ impl Program {
 pub enum Point {
     BtfTracepoint(&'static str),
     RawTracepoint(&'static str),
-    Tracepoint(&'static str, &'static str),
+    /// A category, and its tracepoints.
+    Tracepoint(&'static str, &'static [&'static str]),
     Fentry(&'static str),
     Fexit(&'static str),
     /// Entry or return, as the program was built.
@@ -199,10 +200,12 @@ impl Program {
                 program.load()?;
                 program.attach(name)?;
             }
-            Point::Tracepoint(category, name) => {
+            Point::Tracepoint(category, names) => {
                 let program: &mut TracePoint = program.try_into()?;
                 program.load()?;
-                program.attach(category, name)?;
+                for name in names {
+                    program.attach(category, name)?;
+                }
             }
             Point::Fentry(function) => {
                 let program: &mut FEntry = program.try_into()?;

@@ -31,6 +31,11 @@ impl Batch {
         self.0.is_empty()
     }
 
+    /// How many bytes it takes.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// The records, in the order in which they were written.
     pub fn records(&self) -> impl Iterator<Item = &[u8]> {
         let mut rest = &self.0[..];

@@ -57,6 +57,23 @@ pub const ROW: HookRow = HookRow {
         },
         Carrier {
             name: "syscall",
+            via: "tracepoints of accept() and accept4()",
+            parameters: None,
+            // The entry first: a call that its exit finds no entry of began before.
+            programs: &[
+                Program::new(
+                    "accept_enter_tp",
+                    Point::Tracepoint("syscalls", &["sys_enter_accept", "sys_enter_accept4"]),
+                ),
+                Program::new(
+                    "accept_exit_tp",
+                    Point::Tracepoint("syscalls", &["sys_exit_accept", "sys_exit_accept4"]),
+                ),
+            ],
+            unseen: SYSCALL_UNSEEN,
+        },
+        Carrier {
+            name: "syscall",
             via: "BTF tracepoints sys_enter and sys_exit",
             parameters: None,
             // sys_enter first: a call that sys_exit finds no entry of began before.

@@ -40,7 +40,7 @@ pub const ROW: HookRow = HookRow {
             parameters: None,
             programs: &[Program::new(
                 "state_tp",
-                Point::Tracepoint("sock", "inet_sock_set_state"),
+                Point::Tracepoint("sock", &["inet_sock_set_state"]),
             )],
             unseen: &[],
         },

@@ -1,12 +1,17 @@
 //! Batches to lines: decode → order → story → sinks, on one thread.
 
+mod feed;
+mod priority;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, oneshot};
 
+pub use self::feed::Feed;
+use self::priority::Priority;
 use crate::capture::cgroups::Cgroups;
 use crate::capture::iterator::Look;
 use crate::capture::ring::Batch;
@@ -79,23 +84,34 @@ pub struct Feedback {
     pub busy: Arc<AtomicBool>,
 }
 
-/// Starts the thread. Feed it through the sender, which pushes back when the thread is slow; the
-/// kernel's ring buffer then fills up and counts what it loses. The last message is
-/// [`Message::End`].
+impl Message {
+    /// How long its records are.
+    fn bytes(&self) -> usize {
+        match self {
+            Message::Drained { batch, .. } => batch.len(),
+            Message::Looked(look) => look.found.len(),
+            _ => 0,
+        }
+    }
+}
+
+/// Starts the thread. The last message is [`Message::End`].
 pub fn spawn(
     begin: Begin,
     outputs: Vec<Output>,
     tape: Option<Tape>,
     count: Option<u64>,
     feedback: Feedback,
-) -> io::Result<(mpsc::Sender<Message>, oneshot::Receiver<Outcome>)> {
-    let (sender, mut receiver) = mpsc::channel(16);
+) -> io::Result<(Feed, oneshot::Receiver<Outcome>)> {
+    let (feed, mut fed) = feed::feed();
     let (done, outcome) = oneshot::channel();
     std::thread::Builder::new()
         .name("pipeline".into())
         .spawn(move || {
             let mut pipeline = Pipeline::new(begin, outputs, tape, count, feedback);
-            while let Some(message) = receiver.blocking_recv() {
+            let mut priority = Priority::of_this_thread();
+            while let Some(message) = fed.receive() {
+                priority.adjust(fed.fill());
                 match message {
                     Message::Drained {
                         batch,
@@ -125,7 +141,7 @@ pub fn spawn(
                 }
             }
         })?;
-    Ok((sender, outcome))
+    Ok((feed, outcome))
 }
 
 struct Pipeline {
