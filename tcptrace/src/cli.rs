@@ -16,6 +16,7 @@ pub use top::Top;
 use crate::capture::Request;
 use crate::correlate::Selection;
 use crate::depth::Depth;
+use crate::expect::Expectation;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,13 +30,15 @@ Examples:
   tcptrace --write trace.jsonl         a log on the screen, JSON Lines in a file
   tcptrace -- true                     everything, for as long as a command runs
   tcptrace top                         the listeners and their queues, live on a terminal
+  tcptrace --expect overflows==0 -- true   for CI: exit code 5 if that is not so
   tcptrace doctor                      what this kernel offers, and at what cost";
 
 const EXIT_CODES: &str = "\
 Exit codes:
   0 done (a closed pipe is done)     3 not permitted
   1 failed at run time               4 the kernel lacks what is required
-  2 wrong usage                      with COMMAND: its own";
+  2 wrong usage                      5 an --expect was not met
+  with COMMAND: its own, unless that is 0";
 
 /// Traces the life of TCP connections in the kernel, and tells for each one whether it waited for
 /// the network, for the handshake, or for a server that was late to call accept().
@@ -110,6 +113,10 @@ pub struct Replay {
     /// As in a trace
     #[arg(long)]
     pub explain: bool,
+
+    /// As in a trace
+    #[arg(long, value_name = "EXPECTATION")]
+    pub expect: Vec<Expectation>,
 }
 
 #[derive(Debug, Args)]
@@ -165,6 +172,11 @@ pub struct Trace {
     /// Say under each change of state what led to it and what it means
     #[arg(long)]
     pub explain: bool,
+
+    /// What the trace must show, such as 'accept_queue_p99<10ms' or never_accepted@7878==0, else
+    /// the exit code is 5. May be repeated
+    #[arg(long, value_name = "EXPECTATION")]
+    pub expect: Vec<Expectation>,
 
     /// Size of the kernel's event buffer, such as 512K or 8M
     #[arg(long, value_name = "BYTES", default_value = "4M", value_parser = parse_bytes)]
@@ -406,6 +418,8 @@ mod tests {
             ("frobnicate", "frobnicate"),
             ("doctor --stats=5", "--stats"),
             ("doctor -o json", "--stats"),
+            ("--expect accept_queue_p99<10", "such as 1.5ms"),
+            ("--expect nonsense<10ms", "there are accept_queue_p50"),
             ("top --interval 1ms", "50ms"),
             ("top --window 2m", "60s"),
         ] {

@@ -15,6 +15,8 @@ pub const USAGE: u8 = 2;
 pub const NOT_PERMITTED: u8 = 3;
 /// The kernel lacks what is required.
 pub const UNSUPPORTED: u8 = 4;
+/// What was asked for with --expect did not hold, or could not be known.
+pub const NOT_MET: u8 = 5;
 /// Ended at once by a second Ctrl-C: 128 + SIGINT, as shells have it.
 pub const INTERRUPTED: u8 = 130;
 

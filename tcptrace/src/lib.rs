@@ -5,6 +5,7 @@
 //! [`correlate`] makes connections and verdicts of them, [`sink`] writes the lines.
 
 pub mod capture;
+pub mod checks;
 pub mod cli;
 pub mod clock;
 pub mod command;

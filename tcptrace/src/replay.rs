@@ -5,6 +5,7 @@ use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 use std::vec;
 
+use crate::checks::Checks;
 use crate::cli::{Output as Form, Replay};
 use crate::clock::Clock;
 use crate::exit;
@@ -110,8 +111,11 @@ pub fn run(options: &Replay) -> anyhow::Result<u8> {
         Form::Json => Box::new(Json::new(stdout, clock)),
         Form::Text => Box::new(Text::new(stdout, clock, style)),
     };
-    match recorded.tell(&mut [sink]) {
-        Ok(()) => Ok(exit::DONE),
+    let checks = Checks::new(&options.expect);
+    let mut sinks = vec![sink];
+    sinks.extend(checks.sink());
+    match recorded.tell(&mut sinks) {
+        Ok(()) => Ok(checks.tell(exit::DONE)),
         // Whoever reads has seen enough: that is success.
         Err(Stopped::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(exit::DONE),
         Err(Stopped::Output(error)) => Err(error.into()),

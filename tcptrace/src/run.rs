@@ -16,6 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::capture::owners::owners;
 use crate::capture::{Capture, Request};
+use crate::checks::Checks;
 use crate::cli::{Output as Form, Trace};
 use crate::clock::{Clock, mono_now_ns};
 use crate::command::{self, Command, Running};
@@ -54,7 +55,12 @@ pub async fn run(trace: &Trace) -> anyhow::Result<u8> {
     // All that can be wrong with the command line is found before anything is attached.
     let command = Command::find(&trace.command)?;
     let clock = Clock::measure();
-    let outputs = outputs(trace, clock)?;
+    let mut outputs = outputs(trace, clock)?;
+    let checks = Checks::new(&trace.expect);
+    outputs.extend(checks.sink().map(|sink| Output {
+        name: "--expect".into(),
+        sink,
+    }));
     let tape = tape(trace)?;
 
     let request = trace.request();
@@ -84,7 +90,7 @@ pub async fn run(trace: &Trace) -> anyhow::Result<u8> {
             code = exit::FAILURE;
         }
     }
-    Ok(code)
+    Ok(checks.tell(code))
 }
 
 fn outputs(trace: &Trace, clock: Clock) -> anyhow::Result<Vec<Output>> {
