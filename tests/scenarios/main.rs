@@ -17,6 +17,7 @@ mod depths;
 mod earlier;
 mod ended;
 mod ending;
+mod expect;
 mod families;
 mod figures;
 mod filters;
