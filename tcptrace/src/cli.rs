@@ -421,7 +421,7 @@ mod tests {
             ("--expect accept_queue_p99<10", "such as 1.5ms"),
             ("--expect nonsense<10ms", "there are accept_queue_p50"),
             ("top --interval 1ms", "50ms"),
-            ("top --window 2m", "60s"),
+            ("top --window 2m", "from 1s to 1m"),
         ] {
             let line = parse(args).unwrap_err();
             assert!(line.contains(told), "{args}: {line}");

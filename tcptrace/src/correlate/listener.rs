@@ -33,12 +33,19 @@ pub(super) struct Listener {
     /// `None`: before the trace.
     opened_ns: Option<u64>,
     closed_ns: Option<u64>,
+    /// Its line has been written: that of its beginning, or that of what is older than the trace.
+    announced: bool,
     /// The limit of its queues, as last seen.
     pub backlog: Backlog,
     stats: Stats,
 }
 
 impl Listener {
+    /// Whether nothing has said yet what this listener is: the first to ask does.
+    pub fn is_to_be_announced(&mut self) -> bool {
+        !std::mem::replace(&mut self.announced, true)
+    }
+
     fn listened_at(&self, ns: u64) -> bool {
         self.opened_ns.is_none_or(|opened| opened <= ns)
             && self.closed_ns.is_none_or(|closed| ns <= closed)
@@ -54,6 +61,7 @@ impl Listeners {
             socket,
             opened_ns,
             closed_ns: None,
+            announced: opened_ns.is_some(),
             backlog: Backlog::default(),
             stats: Stats::default(),
         });

@@ -163,6 +163,10 @@ impl Model {
     /// A listener's row, made if it must be and can be.
     fn listening(&mut self, subject: &Subject) -> Option<&mut Listener> {
         let (conn, key) = (subject.conn?, Key::of(subject)?);
+        let known = self.by_conn.get(&conn).copied();
+        if let Some(known) = known.filter(|known| *known != key) {
+            self.rename(known, key);
+        }
         if self.row(key).is_none() {
             if self.left_out.len() < MOST_CONNECTIONS {
                 self.left_out.insert(conn);
@@ -173,6 +177,31 @@ impl Model {
         let listener = self.listeners.get_mut(&key)?;
         listener.owner = Owner::of(subject).or(listener.owner);
         Some(listener)
+    }
+
+    /// A listener that was known by a connection to it has told its own address.
+    fn rename(&mut self, from: Key, to: Key) {
+        if self.listeners.contains_key(&to) || self.row(to).is_none() {
+            return;
+        }
+        let Some(row) = self.listeners.remove(&from) else {
+            return;
+        };
+        self.listeners.insert(to, row);
+        self.no_longer_at_port(from);
+        let keys = self.by_conn.values_mut().chain(self.half_open.values_mut());
+        let keys = keys.chain(self.waiting.values_mut().map(|it| &mut it.listener));
+        keys.filter(|key| **key == from).for_each(|key| *key = to);
+    }
+
+    fn no_longer_at_port(&mut self, key: Key) {
+        let port = (key.netns, key.port);
+        if let Some(keys) = self.at_port.get_mut(&port) {
+            keys.retain(|it| *it != key);
+            if keys.is_empty() {
+                self.at_port.remove(&port);
+            }
+        }
     }
 
     /// The row with this address; `None` when there is no room for it.
@@ -446,18 +475,11 @@ impl Model {
     }
 
     fn forget_closed(&mut self, now_ns: u64) {
-        let at_port = &mut self.at_port;
-        self.listeners.retain(|key, listener| {
-            let keep = !listener.closed || listener.last_ns + CLOSED_FOR_NS > now_ns;
-            if !keep {
-                if let Some(keys) = at_port.get_mut(&(key.netns, key.port)) {
-                    keys.retain(|it| it != key);
-                    if keys.is_empty() {
-                        at_port.remove(&(key.netns, key.port));
-                    }
-                }
-            }
-            keep
-        });
+        let is_old =
+            |it: &Listener| it.closed && it.last_ns.saturating_add(CLOSED_FOR_NS) <= now_ns;
+        let old: Vec<Key> = (self.listeners.extract_if(|_, it| is_old(it)))
+            .map(|(key, _)| key)
+            .collect();
+        old.into_iter().for_each(|key| self.no_longer_at_port(key));
     }
 }

@@ -320,6 +320,29 @@ fn a_wildcard_listener_has_the_connections_to_any_address() {
 }
 
 #[test]
+fn a_listener_that_was_met_by_its_accept_takes_its_own_address_when_that_is_told() {
+    let mut trace = Trace::new();
+    trace.establish(3, 0);
+    trace.accept(3, MS, Some(MS), 1);
+    trace.establish(4, 2 * MS);
+    assert_eq!(trace.row(2 * MS).key.to_string(), "127.0.0.1:7878");
+    trace.0.line(&Line::Preexisting(Preexisting {
+        subject: Subject {
+            laddr: "0.0.0.0".parse().unwrap(),
+            ..samples::listener()
+        },
+        ..samples::preexisting()
+    }));
+    let row = trace.row(3 * MS);
+    assert_eq!(row.key.to_string(), "0.0.0.0:7878");
+    assert_eq!((row.depth, row.accepted), (Depth::Exact(2), 1));
+    trace.accept(4, 4 * MS, Some(2 * MS), 1);
+    let view = trace.view(5 * MS);
+    assert_eq!((waiting(&view).len(), view.waiting_unnamed), (0, 1));
+    assert_eq!(view.listeners.len(), 1);
+}
+
+#[test]
 fn a_listener_that_has_closed_is_shown_for_a_while() {
     let mut trace = Trace::new();
     trace.listen();
