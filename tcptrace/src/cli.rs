@@ -62,7 +62,7 @@ pub struct Cli {
 pub enum Task {
     /// Show the listeners live on a terminal: rates, accept queues, how long they make connections
     /// wait, and for whom
-    Top(Top),
+    Top(Box<Top>),
     /// Play three experiments on a loopback port, trace them, and print the proof
     Demo(Demo),
     /// Show what this kernel offers, which carrier each hook gets, what cannot be said, and what

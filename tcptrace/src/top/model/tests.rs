@@ -272,13 +272,13 @@ fn rates_and_waits_are_those_of_the_window() {
     let close = |ns: Option<u64>, to: u64| ns.unwrap().abs_diff(to) <= to / 50;
     assert!(close(row.p50_ns, 5 * MS), "{row:?}");
     assert!(close(row.p99_ns, 99 * MS / 10), "{row:?}");
-    assert!(row.longest_ns.iter().any(|ns| *ns == Some(10 * MS)));
+    assert!(row.longest_ns.contains(&Some(10 * MS)));
     let row = trace.row(5 * S);
     assert_eq!(row.connections_per_s.round(), 20.0, "since the trace began");
     let row = trace.row(12 * S);
     assert_eq!((row.p99_ns, row.connections_per_s), (None, 0.0));
     assert_eq!((row.connections, row.accepted), (100, 100), "in all");
-    assert!(row.longest_ns.iter().any(|ns| *ns == Some(10 * MS)));
+    assert!(row.longest_ns.contains(&Some(10 * MS)));
 }
 
 #[test]
