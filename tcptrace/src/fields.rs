@@ -46,7 +46,7 @@ pub enum Side {
 }
 
 /// Where `pid`, `tid` and `comm` come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PidSource {
     /// It called connect().
@@ -65,7 +65,7 @@ pub enum PidSource {
 }
 
 /// What led to a change of state: a system call, a segment or a timer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// listen()
@@ -100,7 +100,7 @@ pub enum Cause {
 }
 
 /// What a time or a change of state was learnt from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     /// The tracepoint sock:inet_sock_set_state, exact.
@@ -400,8 +400,12 @@ pub struct Connection {
     pub error: Option<Cow<'static, str>>,
     #[serde(flatten)]
     pub ending: Ending,
-    /// False when the trace began after the connection did, or lost events while it was open.
+    /// False when the trace began after the connection did, lost events while it was open, or gave
+    /// it up.
     pub complete: bool,
+    /// True when it goes on, but was given up because more than 1048576 connections were open: the
+    /// one that had been quiet for longest. If an event names it again, it gets another number.
+    pub evicted: bool,
 }
 
 /// Any line.

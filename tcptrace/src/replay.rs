@@ -81,9 +81,11 @@ impl Iterator for Recorded {
                 return Some(Ok(line));
             }
             let mut lines = vec![];
-            match self.inputs.next()? {
-                Ok(input) => self.story.tell(&input, &mut lines),
-                Err(error) => return Some(Err(error)),
+            if !self.story.more(&mut lines) {
+                match self.inputs.next()? {
+                    Ok(input) => self.story.tell(&input, &mut lines),
+                    Err(error) => return Some(Err(error)),
+                }
             }
             self.lines = lines.into_iter();
         }

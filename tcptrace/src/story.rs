@@ -60,9 +60,14 @@ pub struct End {
     pub late: u64,
 }
 
+/// So many connections end at a time when the trace does.
+const AT_ONCE: usize = 1024;
+
 /// A trace as it goes on.
 pub struct Story {
     correlator: Correlator,
+    /// It has come, and not all is told.
+    ending: Option<End>,
     began_ns: u64,
 }
 
@@ -83,11 +88,13 @@ impl Story {
         }
         Story {
             correlator,
+            ending: None,
             began_ns: session.mono_ns,
         }
     }
 
-    /// Takes the next input, in order of time, and appends the lines that follow from it.
+    /// Takes the next input, in order of time, and appends the lines that follow from it, or the
+    /// first of them: [`Story::more`] has the rest.
     pub fn tell(&mut self, input: &Input, out: &mut Vec<Line>) {
         match input {
             Input::Begin(begin) => out.push(Line::Session(begin.session.clone())),
@@ -98,8 +105,25 @@ impl Story {
             Input::Event(event) => self.event(event, out),
             Input::Missed {} => self.correlator.missed(),
             Input::Lost(lost) => out.push(Line::Lost(lost.clone())),
-            Input::End(end) => self.end(end, out),
+            Input::End(end) => self.ending = Some(end.clone()),
         }
+    }
+
+    /// Appends more lines that follow from what was told last; false when there are none. Of a
+    /// million connections that are open at the end not all lines need to be in memory at once.
+    pub fn more(&mut self, out: &mut Vec<Line>) -> bool {
+        let Some(end) = self.ending.take() else {
+            return false;
+        };
+        let lost: u64 = end.hooks.values().map(|count| count.lost).sum();
+        // The header's running count is 32 bits wide as well.
+        let lost = lost as u32;
+        if self.correlator.end_some(AT_ONCE, end.mono_ns, lost, out) {
+            self.ending = Some(end);
+        } else {
+            self.end(&end, lost, out);
+        }
+        true
     }
 
     /// The same as [`Input::Event`].
@@ -117,10 +141,8 @@ impl Story {
         self.correlator.worth_a_look()
     }
 
-    fn end(&mut self, end: &End, out: &mut Vec<Line>) {
-        let lost: u64 = end.hooks.values().map(|count| count.lost).sum();
-        // The header's running count is 32 bits wide as well.
-        let totals = self.correlator.finish(end.mono_ns, lost as u32, out);
+    fn end(&mut self, end: &End, lost: u32, out: &mut Vec<Line>) {
+        let totals = self.correlator.finish(end.mono_ns, lost, out);
         out.push(Line::Summary(Summary {
             mono_ns: end.mono_ns,
             duration_ns: end.mono_ns.saturating_sub(self.began_ns),
@@ -129,6 +151,7 @@ impl Story {
             servers: totals.servers,
             clients: totals.clients,
             incomplete: totals.incomplete,
+            evicted: totals.evicted,
             undecodable: end.undecodable,
             late: end.late,
             repeated_segments: totals.repeated_segments,

@@ -1,16 +1,21 @@
 //! In the steady state, decoding and correlating an event allocates nothing, because what a
-//! connection needs was allocated for an earlier one; but for the two texts that a verdict has.
+//! connection needs was allocated for an earlier one; but for the two texts that a verdict has. And
+//! a million connections that are open at the same time have room in 256 MiB.
 
 #[path = "../benches/stream/mod.rs"]
 mod stream;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::net::Ipv4Addr;
 
 use tcptrace::correlate::Correlator;
 use tcptrace::decode::decode;
-use tcptrace::event::Hook;
-use tcptrace::fields::Line;
+use tcptrace::event::{
+    Accept, Called, Comm, Context, Event, Hook, Kind, Outcome, SetState, Sk, State, Task, Tuple,
+    Witness,
+};
+use tcptrace::fields::{Line, Verdict};
 
 use stream::{ATTACHED_NS, Stream};
 
@@ -22,23 +27,35 @@ static ALLOCATOR: Counting = Counting;
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    /// Bytes that are allocated, as the system's allocator rounds them.
+    static IN_USE: Cell<i64> = const { Cell::new(0) };
+}
+
+/// What a block takes: 8 bytes of its own, and a multiple of 16 (glibc on 64 bits).
+fn add(size: usize, sign: i64) {
+    let block = (size + 8).next_multiple_of(16).max(32) as i64;
+    IN_USE.set(IN_USE.get() + sign * block);
 }
 
 // SAFETY: hands everything to the system's allocator, unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        add(layout.size(), 1);
         // SAFETY: the caller keeps the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        add(layout.size(), -1);
         // SAFETY: the caller keeps the contract of `dealloc`.
         unsafe { System.dealloc(at, layout) }
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        add(layout.size(), -1);
+        add(size, 1);
         // SAFETY: the caller keeps the contract of `realloc`.
         unsafe { System.realloc(at, layout, size) }
     }
@@ -106,5 +123,120 @@ fn is_judged(line: &Line) -> bool {
         Line::Accept(accept) => accept.verdict.is_some(),
         Line::Connection(connection) => connection.verdict.is_some(),
         _ => false,
+    }
+}
+
+/// Half of them in half of that: a hash table has the same share of empty places then.
+#[test]
+fn a_million_open_connections_have_room_in_256_mib() {
+    const MANY: u32 = 1_000_000 / 2;
+    const BYTES: i64 = (256 << 20) / 2;
+    let before = IN_USE.get();
+    let hooks = [Hook::InetSockSetState, Hook::InetCskAccept];
+    let mut correlator = Correlator::new(ATTACHED_NS).with_hooks(hooks);
+    let mut lines = vec![];
+    let mut event = |mono_ns, kind| {
+        let event = Event {
+            mono_ns,
+            cpu: 1,
+            lost: 0,
+            kind,
+        };
+        correlator.event(&event, &mut lines);
+        lines.clear();
+    };
+    // Half a day after boot.
+    let mut now_ns = ATTACHED_NS + 43_200_000_000_000;
+    for n in 0..MANY {
+        now_ns += 600_000;
+        let child = Child(n);
+        event(now_ns, child.enters(State::Listen, State::SynRecv));
+        event(
+            now_ns + 4_000,
+            child.enters(State::SynRecv, State::Established),
+        );
+        event(now_ns + 300_000, child.is_accepted(now_ns + 290_000));
+    }
+    let bytes = IN_USE.get() - before;
+    assert!(bytes < BYTES, "{bytes} bytes");
+
+    // None was given up, and telling of them takes no more room.
+    let mut told = 0;
+    while correlator.end_some(1_000, now_ns + 1_000_000, 0, &mut lines) {
+        let bytes = IN_USE.get() - before;
+        assert!(bytes < BYTES, "{bytes} bytes after {told}");
+        told += lines.drain(..).count() as u32;
+    }
+    let totals = correlator.finish(now_ns + 1_000_000, 0, &mut lines);
+    assert_eq!(told + lines.len() as u32, MANY);
+    assert_eq!((totals.servers, totals.evicted), (MANY.into(), 0));
+    assert_eq!(totals.verdicts, [(Verdict::Queued, MANY.into())].into());
+}
+
+/// A connection that was accepted from somewhere in the net.
+struct Child(u32);
+
+impl Child {
+    fn sk(&self) -> Sk {
+        Sk(0xffff_8880_0000_0000 + u64::from(self.0) * 0x980)
+    }
+
+    fn tuple(&self) -> Tuple {
+        Tuple {
+            laddr: Ipv4Addr::new(10, 1, 2, 3).into(),
+            lport: Some(443),
+            raddr: Some(Ipv4Addr::from_bits(0xc000_0000 + self.0).into()),
+            rport: Some(32_768 + (self.0 % 28_000) as u16),
+        }
+    }
+
+    fn enters(&self, oldstate: State, newstate: State) -> Kind {
+        Kind::SetState(SetState {
+            sk: self.sk(),
+            cookie: Some(1_000 + u64::from(self.0)),
+            cgroup: Some(6_425),
+            netns: 4_026_531_840,
+            tuple: self.tuple(),
+            oldstate,
+            newstate,
+            context: Some(Context::Softirq),
+            task: None,
+            backlog_len: 3,
+            backlog_max: 4_096,
+            held: false,
+            fin_received: false,
+            orphaned: false,
+            srtt_ns: Some(23_456_000),
+            uid: 33,
+            err: None,
+            stats: None,
+            listen: None,
+            no_fast_open: false,
+        })
+    }
+
+    fn is_accepted(&self, called_ns: u64) -> Kind {
+        Kind::Accept(Accept {
+            outcome: Outcome::Accepted {
+                sk: self.sk(),
+                cookie: Some(1_000 + u64::from(self.0)),
+                tuple: self.tuple(),
+                state: Some(State::Established),
+                fastopen: false,
+            },
+            listener: Some(Sk(0xffff_8880_0001_0000)),
+            listener_addr: Ipv4Addr::UNSPECIFIED.into(),
+            listener_port: Some(443),
+            netns: 4_026_531_840,
+            called: Called::At(called_ns),
+            witness: Witness::SysExit,
+            task: Task {
+                pid: 471_100,
+                tid: 471_123,
+                comm: Comm::from("nginx"),
+            },
+            backlog_len: 2,
+            backlog_max: 4_096,
+        })
     }
 }

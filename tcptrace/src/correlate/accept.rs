@@ -73,7 +73,7 @@ impl Correlator {
             self.vacate(child.sk, event.mono_ns, out);
             let conn = self.next_conn();
             let found = Connection::found(conn, event, accept, child, losses_before);
-            self.spare.keep(found)
+            self.open.boxed(found)
         });
         if listener.is_none() {
             self.attribute(&mut connection);
@@ -109,7 +109,7 @@ impl Correlator {
         if connection.socket.state == State::Close {
             self.end(connection, event.mono_ns, out);
         } else {
-            self.open.insert(child.sk, connection);
+            self.keep(event.mono_ns, child.sk, connection, out);
         }
     }
 

@@ -1,5 +1,7 @@
 //! One connection's life: it takes the events of its socket and becomes a `connection` line.
 
+use serde::{Deserialize, Serialize};
+
 use super::accept::{Child, called_ns};
 use super::cause;
 use super::ending::Ending;
@@ -12,6 +14,7 @@ use crate::errno;
 use crate::event::{self, Called, Context, Event, Found, SetState, State};
 use crate::fields::{self, Cause, PidSource, Side, Source, Transition};
 
+#[derive(Serialize, Deserialize)]
 pub(super) struct Connection {
     pub socket: Socket,
     /// When the trace first met it.
@@ -40,9 +43,12 @@ pub(super) struct Connection {
     pub bucket: Option<State>,
     /// It is older than the trace, and nothing has happened to it since.
     pub untouched: bool,
+    /// It goes on, but the trace has given it up.
+    pub evicted: bool,
 }
 
 /// The accept queue as the child found it.
+#[derive(Serialize, Deserialize)]
 struct Backlog {
     ahead: u32,
     max: u32,
@@ -147,6 +153,7 @@ impl Connection {
             peer: None,
             bucket: None,
             untouched: false,
+            evicted: false,
         }
     }
 
@@ -327,6 +334,7 @@ impl Connection {
             error: self.err.map(errno::name),
             ending: self.ending.fields(self.socket.side),
             complete: self.gap(end).is_none(),
+            evicted: self.evicted,
         }
     }
 
@@ -407,6 +415,8 @@ impl Connection {
     fn gap(&self, end: &End) -> Option<Gap> {
         if self.met_ns < end.attached_ns || (self.birth_unseen && end.losses == 0) {
             Some(Gap::BeforeTrace)
+        } else if self.evicted {
+            Some(Gap::Evicted)
         } else if self.birth_unseen {
             Some(Gap::Beginning)
         } else if self.socket.missed || self.losses != end.losses {

@@ -3,13 +3,15 @@
 //! The code paths named here are those of net/ipv4/tcp.c, tcp_input.c and tcp_timer.c, alike from
 //! Linux 5.10 to 6.18.
 
+use serde::{Deserialize, Serialize};
+
 use crate::errno;
 use crate::event::State::{CloseWait, Closing, FinWait1, FinWait2, LastAck, SynSent};
 use crate::event::{Context, SetState, State, Stats};
 use crate::fields::{self, ClosedFirst, Ended, Side};
 
 /// What one connection's changes of state have told so far.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub(super) struct Ending {
     closed_first: Option<ClosedFirst>,
     syn_retransmits: Option<u32>,
@@ -21,6 +23,7 @@ pub(super) struct Ending {
 }
 
 /// The change to CLOSE.
+#[derive(Serialize, Deserialize)]
 struct End {
     ended: Option<Ended>,
     stats: Option<Stats>,

@@ -59,7 +59,7 @@ impl Correlator {
     }
 
     fn connection_found(&mut self, event: &Event, found: &Found, out: &mut Vec<Line>) {
-        if self.open.contains_key(&found.sk) || self.queued_closed.contains_key(&found.sk) {
+        if self.open.contains(found.sk) || self.queued_closed.contains_key(&found.sk) {
             return;
         }
         self.vacate(found.sk, event.mono_ns, out);
@@ -73,7 +73,8 @@ impl Correlator {
         out.push(preexisting(event, found, &socket));
         let mut connection = Connection::preexisting(socket, event, found, self.losses);
         self.attribute(&mut connection);
-        self.open.insert(found.sk, self.spare.keep(connection));
+        let connection = self.open.boxed(connection);
+        self.keep(event.mono_ns, found.sk, connection, out);
     }
 
     fn socket_found(&mut self, found: &Found, side: Option<Side>) -> Socket {

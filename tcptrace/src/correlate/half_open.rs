@@ -182,6 +182,7 @@ impl HalfOpen {
             bucket: None,
             ending: Ending::default(),
             complete: !began_before && !lost && self.child.is_none(),
+            evicted: false,
         }
     }
 

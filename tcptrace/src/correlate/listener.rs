@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
 
 use super::backlog;
 use super::request::Sight;
@@ -25,7 +26,7 @@ pub(super) struct Listeners {
 }
 
 /// Index of a listener in [`Listeners`].
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ListenerId(usize);
 
 pub(super) struct Listener {

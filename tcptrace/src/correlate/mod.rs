@@ -21,8 +21,8 @@ mod request;
 mod segment;
 mod select;
 mod socket;
-mod spare;
 mod stats;
+mod table;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -47,7 +47,7 @@ use segment::Segments;
 use select::Select;
 pub use select::Selection;
 use socket::{Owner, Socket};
-use spare::{Kept, Spare};
+use table::{Kept, Table};
 use tally::Ended;
 use timewait::Buckets;
 
@@ -64,10 +64,9 @@ pub struct Correlator {
     losses: u64,
     /// The kernel has skipped runs of a program.
     missed: bool,
-    open: FxHashMap<Sk, Kept>,
+    open: Table,
     /// Server connections in CLOSE that accept() may still return.
     queued_closed: FxHashMap<Sk, Kept>,
-    spare: Spare,
     listeners: Listeners,
     requests: Requests,
     sight: Sight,
@@ -79,6 +78,8 @@ pub struct Correlator {
     select: Select,
     /// The connections that have ended in the event at hand.
     ended: Vec<Ended>,
+    /// At the end of the trace: the connections that are still open, the last one first.
+    rest: Option<Vec<(u64, Sk)>>,
     histograms: Histograms,
     totals: Totals,
     /// `enum sk_rst_reason`
@@ -96,6 +97,8 @@ pub struct Totals {
     pub clients: u64,
     /// Connections of any side that are not `complete`.
     pub incomplete: u64,
+    /// Connections given up while they were open, because too many were.
+    pub evicted: u64,
     /// Segments left out because another device of the same namespace had shown them.
     pub repeated_segments: u64,
     /// Lines given up while it was not known yet whether they are asked for.
@@ -113,9 +116,8 @@ impl Correlator {
             lost: 0,
             losses: 0,
             missed: false,
-            open: FxHashMap::default(),
+            open: Table::default(),
             queued_closed: FxHashMap::default(),
-            spare: Spare::default(),
             listeners: Listeners::default(),
             requests: Requests::default(),
             sight: Sight::default(),
@@ -126,6 +128,7 @@ impl Correlator {
             segments: Segments::default(),
             select: Select::default(),
             ended: vec![],
+            rest: None,
             histograms: Histograms::default(),
             totals: Totals::default(),
             reset_reasons: BTreeMap::new(),
@@ -213,15 +216,40 @@ impl Correlator {
         self.missed = true;
     }
 
-    /// Ends the trace: appends the `connection` lines of everything still open, in order of `conn`.
+    /// Ends the trace, some at a time: appends the `connection` lines of up to so many sockets that
+    /// are still open, in order of `conn`; true when there may be more. `lost` is the kernel side's
+    /// final count of lost records.
+    pub fn end_some(&mut self, many: usize, mono_ns: u64, lost: u32, out: &mut Vec<Line>) -> bool {
+        self.note_lost(lost);
+        let mut rest = self.rest.take().unwrap_or_else(|| {
+            let closed = self.queued_closed.iter();
+            let closed = closed.map(|(&sk, it)| (it.socket.conn, sk));
+            let mut rest: Vec<_> = self.open.conns().chain(closed).collect();
+            rest.sort_unstable_by(|one, other| other.cmp(one));
+            rest
+        });
+        let first = out.len();
+        for (conn, sk) in rest
+            .split_off(rest.len().saturating_sub(many))
+            .into_iter()
+            .rev()
+        {
+            let connection = self.take(sk, |it| it.socket.conn == conn);
+            if let Some(connection) = connection.filter(|it| !it.untouched) {
+                self.end(connection, mono_ns, out);
+            }
+        }
+        self.settle(first, out);
+        let more = !rest.is_empty();
+        self.rest = Some(rest);
+        more
+    }
+
+    /// Ends the trace: appends the `connection` lines of everything that is still open.
     /// `lost` is the kernel side's final count of lost records.
     pub fn finish(&mut self, mono_ns: u64, lost: u32, out: &mut Vec<Line>) -> Totals {
+        self.end_some(usize::MAX, mono_ns, lost, out);
         let first = out.len();
-        self.note_lost(lost);
-        let mut rest: Vec<Kept> = self.open.drain().map(|(_, c)| c).collect();
-        rest.extend(self.queued_closed.drain().map(|(_, c)| c));
-        rest.retain(|connection| !connection.untouched);
-        self.end_all(rest, mono_ns, out);
         let half_open = self.requests.drain();
         self.end_half_opens(half_open, mono_ns, out);
         self.finish_buckets(mono_ns, out);
@@ -318,7 +346,7 @@ impl Correlator {
                 self.descend(&mut met, origin);
             }
             self.attribute(&mut met);
-            self.spare.keep(met)
+            self.open.boxed(met)
         });
         if change.newstate == State::Established && connection.is_server() {
             self.estimate_syn(&mut connection, event, change, out);
@@ -335,7 +363,7 @@ impl Correlator {
             self.meet_peer(event, change.sk, &mut connection);
         }
         if connection.socket.state != State::Close {
-            self.open.insert(change.sk, connection);
+            self.keep(event.mono_ns, change.sk, connection, out);
         } else if connection.may_be_queued_closed()
             && !listener_closed(&self.listeners, &connection)
         {
@@ -353,17 +381,28 @@ impl Correlator {
             return;
         };
         connection.peer = Some(other);
-        let is_other = |it: &&mut Kept| it.socket.conn == other.conn;
-        if let Some(it) = self.open.get_mut(&other_sk).filter(is_other) {
+        let it = self.open.get_mut(other_sk);
+        if let Some(it) = it.filter(|it| it.socket.conn == other.conn) {
             it.peer = Some(this);
+        }
+    }
+
+    /// Puts a connection into the table of those that are open, which is bounded.
+    fn keep(&mut self, mono_ns: u64, sk: Sk, connection: Kept, out: &mut Vec<Line>) {
+        if let Some(mut given_up) = self.open.insert(sk, connection) {
+            given_up.evicted = true;
+            self.totals.evicted += 1;
+            self.end(given_up, mono_ns, out);
         }
     }
 
     /// Takes the connection at a pointer out of the maps, if it is the one that is meant.
     fn take(&mut self, sk: Sk, is_meant: impl Fn(&Connection) -> bool) -> Option<Kept> {
-        [&mut self.open, &mut self.queued_closed]
-            .into_iter()
-            .find_map(|map| is_meant(map.get(&sk)?).then(|| map.remove(&sk))?)
+        if self.open.get_mut(sk).is_some_and(|it| is_meant(it)) {
+            return self.open.remove(sk);
+        }
+        let closed = &mut self.queued_closed;
+        is_meant(closed.get(&sk)?).then(|| closed.remove(&sk))?
     }
 
     /// Finds the listener of a child whose listener is not known.
@@ -381,7 +420,7 @@ impl Correlator {
     /// Ends whatever lived at a pointer: another socket lives there now.
     fn vacate(&mut self, sk: Sk, mono_ns: u64, out: &mut Vec<Line>) {
         self.listeners.vacate(sk, mono_ns);
-        let old = [self.open.remove(&sk), self.queued_closed.remove(&sk)];
+        let old = [self.open.remove(sk), self.queued_closed.remove(&sk)];
         for mut connection in old.into_iter().flatten() {
             connection.vanish();
             self.end(connection, mono_ns, out);
@@ -420,7 +459,7 @@ impl Correlator {
         self.segments
             .unbind(&connection.socket, self.losses, &mut line);
         self.connection_ended(&connection);
-        self.spare.give_back(connection);
+        self.open.give_back(connection);
         out.push(Line::Connection(line));
     }
 }

@@ -27,7 +27,7 @@ impl Correlator {
         let subject = self.subject(it.sk, it.netns, &it.tuple, it.cookie, state);
         if it.direction == Direction::Sent
             && subject.conn.is_some()
-            && let Some(connection) = it.sk.and_then(|sk| self.open.get_mut(&sk))
+            && let Some(connection) = it.sk.and_then(|sk| self.open.get_mut(sk))
         {
             connection.ending.reset_sent = true;
         }
@@ -51,7 +51,7 @@ impl Correlator {
         cookie: Option<u64>,
         state: State,
     ) -> Subject {
-        let known = sk.and_then(|sk| self.open.get_mut(&sk));
+        let known = sk.and_then(|sk| self.open.get_mut(sk));
         match known.filter(|connection| connection.socket.may_be(tuple)) {
             Some(connection) => {
                 connection.untouched = false;

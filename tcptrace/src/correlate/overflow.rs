@@ -3,11 +3,11 @@
 use std::fmt;
 
 use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
 
 use super::Correlator;
 use super::connection::Connection;
 use super::half_open::HalfOpen;
-use super::spare::Kept;
 use crate::duration::Human;
 use crate::event::{self, Event, ListenQueue, OverflowSegment, Request, Tuple};
 use crate::fields::{self, Line, Side};
@@ -20,14 +20,14 @@ pub(super) const REMEMBER_NS: u64 = 70_000_000_000;
 const MANY: usize = 1 << 16;
 
 /// What of one connection met a full queue.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Refused {
     syn: Option<Met>,
     ack: Option<Met>,
 }
 
 /// How a segment met it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Met {
     times: u32,
     /// CLOCK_MONOTONIC, nanoseconds.
@@ -279,8 +279,10 @@ impl Correlator {
         let is_ack = overflow.segment == OverflowSegment::Ack;
         let waiting = self.peers.waiting_for(overflow.netns, &overflow.tuple);
         let (sk, peer) = waiting.filter(|_| is_ack)?;
-        let is_it = |it: &&mut Kept| it.socket.conn == peer.conn;
-        let client = self.open.get_mut(&sk).filter(is_it)?;
+        let client = self.open.get_mut(sk)?;
+        if client.socket.conn != peer.conn {
+            return None;
+        }
         let refused = &mut client.handshake.refused;
         refused.note(event.mono_ns, overflow, listener);
         Some(peer)

@@ -2,14 +2,16 @@
 
 use std::net::IpAddr;
 
-use rustc_hash::FxHashMap;
+use hashlink::LinkedHashMap;
+use rustc_hash::FxBuildHasher;
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::socket::Socket;
 use crate::event::{Sk, Tuple};
 
 /// The other end, as far as it concerns this one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Peer {
     /// Its number in the trace.
     pub conn: u64,
@@ -19,11 +21,15 @@ pub(super) struct Peer {
     pub established_ns: u64,
 }
 
+/// So many ends wait for their other end. Where that is on this host it comes soon, where it is not
+/// it never does: then the ones that have waited for longest are forgotten.
+const MANY: usize = 1 << 15;
+
 /// The ends that are ESTABLISHED and have not met their other end.
 #[derive(Default)]
 pub(super) struct Peers {
     /// By own end and peer's. Network namespaces may use the same addresses.
-    waiting: FxHashMap<Ends, SmallVec<[Waiting; 1]>>,
+    waiting: LinkedHashMap<Ends, SmallVec<[Waiting; 1]>, FxBuildHasher>,
 }
 
 type End = (IpAddr, u16);
@@ -61,7 +67,11 @@ impl Peers {
                 netns,
                 peer: this,
             };
-            self.waiting.entry((own, other)).or_default().push(waiting);
+            let all = self.waiting.entry((own, other));
+            all.or_insert_with(SmallVec::new).push(waiting);
+            if self.waiting.len() > MANY {
+                self.waiting.pop_front();
+            }
             return None;
         };
         let met = self.remove((other, own), index)?;

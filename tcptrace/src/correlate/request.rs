@@ -7,6 +7,7 @@
 //! when any other child's SYN came is estimated.
 
 use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
 
 use super::Correlator;
 use super::connection::{Connection, End};
@@ -43,7 +44,7 @@ impl Sight {
 }
 
 /// What is known of a connection's handshake besides its states.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
 pub(super) struct Handshake {
     /// When the SYN was sent or received, and how that is known.
     pub syn: Option<(u64, Source)>,
@@ -166,7 +167,7 @@ impl Correlator {
                 self.requests.cloning.insert(event.cpu, cloning);
             }
             RequestStep::SynackRetransmitted => {
-                if let Some(child) = self.open.get_mut(&request.sk) {
+                if let Some(child) = self.open.get_mut(request.sk) {
                     child.handshake.synack_retransmits = Some(request.synack_retransmits);
                     return;
                 }

@@ -11,7 +11,7 @@ use super::Correlator;
 use super::connection::birth;
 use super::half_open::HalfOpen;
 use super::socket::Socket;
-use super::spare::Kept;
+use super::table::{Kept, Table};
 use crate::event::{Direction, Event, Kind, RequestStep, Segment, Sk, State, TcpFlags, Tuple};
 use crate::fields::{self, Line, Side, Source, Subject};
 
@@ -365,8 +365,8 @@ impl Correlator {
             cpu: event.cpu,
         }));
         self.segments.prune(event.mono_ns, |sk, conn| {
-            let mut at_sk = [self.open.get(&sk), self.queued_closed.get(&sk)].into_iter();
-            at_sk.any(|it| it.is_some_and(|connection| connection.socket.conn == conn))
+            let closed = self.queued_closed.get(&sk).map(|it| it.socket.conn);
+            [self.open.conn_at(sk), closed].contains(&Some(conn))
         });
     }
 
@@ -392,10 +392,9 @@ impl Correlator {
     /// Whose segment it is: the socket's that sent it, or else whoever lives at the own end.
     fn subject_of(&mut self, event: &Event, segment: &Segment) -> Subject {
         let (netns, tuple) = (segment.netns, &segment.tuple);
-        let maps = [&mut self.open, &mut self.queued_closed];
         let may_be = |socket: &Socket| socket.netns == netns && socket.may_be(tuple);
         if let Some(sk) = segment.sk
-            && let Some(socket) = living(maps, sk, may_be)
+            && let Some(socket) = living(&mut self.open, &mut self.queued_closed, sk, may_be)
         {
             // A SYN is the first to know the port that the kernel has chosen.
             socket.learn(tuple, None);
@@ -405,8 +404,8 @@ impl Correlator {
         match self.segments.holder(netns, tuple) {
             Some(Holder::Ended(subject)) => return (**subject).clone(),
             Some(&Holder::Connection { sk, conn }) => {
-                let maps = [&mut self.open, &mut self.queued_closed];
-                if let Some(socket) = living(maps, sk, |socket| socket.conn == conn) {
+                let is_it = |socket: &Socket| socket.conn == conn;
+                if let Some(socket) = living(&mut self.open, &mut self.queued_closed, sk, is_it) {
                     return socket.subject(socket.owner);
                 }
             }
@@ -467,13 +466,16 @@ fn begins(mono_ns: u64, segment: &Segment, later: &[Event]) -> bool {
 }
 
 /// The connection at a pointer, if it is the one that is meant.
-fn living(
-    maps: [&mut FxHashMap<Sk, Kept>; 2],
+fn living<'a>(
+    open: &'a mut Table,
+    queued_closed: &'a mut FxHashMap<Sk, Kept>,
     sk: Sk,
     is_meant: impl Fn(&Socket) -> bool,
-) -> Option<&mut Socket> {
-    maps.into_iter()
-        .filter_map(|map| map.get_mut(&sk))
+) -> Option<&'a mut Socket> {
+    let closed = queued_closed.get_mut(&sk).map(Box::as_mut);
+    [open.get_mut(sk), closed]
+        .into_iter()
+        .flatten()
         .map(|connection| &mut connection.socket)
         .find(|socket| is_meant(socket))
 }

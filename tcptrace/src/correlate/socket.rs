@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 use super::backlog;
 use super::cause::cause;
 use crate::errno;
@@ -9,13 +11,14 @@ use crate::event::{Context, Event, SetState, State, Task, Tuple};
 use crate::fields::{PidSource, Side, Source, Subject, Transition};
 
 /// Whose socket it is, and how that is known.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Owner {
     pub task: Task,
     pub source: PidSource,
 }
 
 /// One life of a socket, from its birth to its end.
+#[derive(Serialize, Deserialize)]
 pub(super) struct Socket {
     /// Its number in the trace.
     pub conn: u64,

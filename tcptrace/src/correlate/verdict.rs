@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::duration::Human;
 use crate::errno;
 use crate::event::{Called, State, Task, Witness};
@@ -22,7 +24,7 @@ pub(super) struct Facts {
 }
 
 /// The accept() that took the connection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Accepted {
     /// When it returned.
     pub mono_ns: u64,
@@ -44,6 +46,8 @@ pub(super) enum Gap {
     Beginning,
     /// Events were lost while it lived.
     Lost,
+    /// It was given up while it was open.
+    Evicted,
 }
 
 impl Gap {
@@ -52,6 +56,7 @@ impl Gap {
             Gap::BeforeTrace => "the connection began before the trace",
             Gap::Beginning => "the connection began before the trace, or events were lost",
             Gap::Lost => "events were lost",
+            Gap::Evicted => "too many connections were open, and the trace gave it up",
         }
     }
 }

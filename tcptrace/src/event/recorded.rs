@@ -39,6 +39,9 @@ pub(super) mod comm {
     }
 
     pub fn serialize<S: Serializer>(comm: &Comm, serializer: S) -> Result<S::Ok, S::Error> {
+        if !serializer.is_human_readable() {
+            return serializer.serialize_bytes(comm.bytes());
+        }
         let bytes = comm.bytes().to_vec();
         match String::from_utf8(bytes) {
             Ok(text) => Name::Text(text),
@@ -48,9 +51,13 @@ pub(super) mod comm {
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Comm, D::Error> {
-        let name = match Name::deserialize(deserializer)? {
-            Name::Text(text) => text.into_bytes(),
-            Name::Bytes(bytes) => bytes,
+        let name = if deserializer.is_human_readable() {
+            match Name::deserialize(deserializer)? {
+                Name::Text(text) => text.into_bytes(),
+                Name::Bytes(bytes) => bytes,
+            }
+        } else {
+            <&[u8]>::deserialize(deserializer)?.to_vec()
         };
         let mut bytes = [0; 16];
         if name.len() >= bytes.len() {

@@ -366,6 +366,10 @@ fn incomplete(summary: &Summary) -> Option<String> {
     let (n, what) = [
         (lost, "events were lost"),
         (missed, "runs of a hook were skipped by the kernel"),
+        (
+            summary.evicted,
+            "connections were given up while they were open",
+        ),
         (lines, "lines were given up"),
         (undecodable, "records could not be read"),
     ]

@@ -1,13 +1,13 @@
 //! How a connection ended, and what the kernel says on the way there.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Subject;
 use crate::event::{Direction, Retransmitted, State};
 
 /// How a connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Ended {
     /// By FINs: both sides', or this one's, acknowledged, after which the kernel keeps no socket
@@ -56,7 +56,7 @@ impl Ended {
 }
 
 /// Who sent the first FIN.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ClosedFirst {
     Local,

@@ -140,6 +140,8 @@ pub struct Summary {
     pub clients: u64,
     /// Connections that are not `complete`.
     pub incomplete: u64,
+    /// Connections given up while they were open, because too many were.
+    pub evicted: u64,
     /// Records that could not be decoded; 0 unless loader and object disagree.
     pub undecodable: u64,
     /// Events that came too late to be put in order; 0 unless the machine stalls for milliseconds

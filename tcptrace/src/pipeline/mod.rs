@@ -278,15 +278,25 @@ impl Pipeline {
     fn told(&mut self, tell: impl FnOnce(&mut Story, &mut Vec<Line>)) {
         let mut lines = std::mem::take(&mut self.lines);
         tell(&mut self.story, &mut lines);
-        for line in lines.drain(..) {
-            if let (Some(remaining), Line::Connection(connection)) = (&mut self.remaining, &line)
-                && connection.state == State::Close
-            {
-                *remaining = remaining.saturating_sub(1);
+        loop {
+            for line in lines.drain(..) {
+                self.count_down(&line);
+                self.put(line);
             }
-            self.put(line);
+            if !self.story.more(&mut lines) {
+                break;
+            }
         }
         self.lines = lines;
+    }
+
+    /// Counts a connection that has ended.
+    fn count_down(&mut self, line: &Line) {
+        if let (Some(remaining), Line::Connection(connection)) = (&mut self.remaining, line)
+            && connection.state == State::Close
+        {
+            *remaining = remaining.saturating_sub(1);
+        }
     }
 
     fn end(mut self, counts: Vec<(Hook, HookCount)>) -> Outcome {

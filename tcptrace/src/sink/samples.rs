@@ -269,6 +269,7 @@ pub fn connection() -> Connection {
         error: None,
         ending: ending(),
         complete: true,
+        evicted: false,
     }
 }
 
@@ -524,6 +525,7 @@ pub fn summary() -> Summary {
         servers: 4,
         clients: 1,
         incomplete: 1,
+        evicted: 0,
         undecodable: 0,
         late: 0,
         repeated_segments: 0,

@@ -413,7 +413,14 @@ impl Model {
         self.early.remove(&conn);
         let told = self.told.remove(&conn);
         let key = self.key_of_child(&x.subject);
-        if self.since.contains_key(&conn) {
+        if self.since.contains_key(&conn) && x.closed_mono_ns.is_none() {
+            // It waits on, but the trace follows it no more: too many were open.
+            if let Some(waiting) = self.take_waiting(conn)
+                && let Some(listener) = self.listeners.get_mut(&waiting.listener)
+            {
+                listener.leave();
+            }
+        } else if self.since.contains_key(&conn) {
             self.vanish(conn);
         } else if x.established_mono_ns.is_some()
             && x.accepted_mono_ns.is_none()

@@ -15,11 +15,13 @@ mod requests;
 mod scenarios;
 mod segments;
 mod select;
+mod table;
 mod timewait;
 mod verdicts;
 
 use std::net::IpAddr;
 
+use super::table::Table;
 use super::{Correlator, Totals};
 use crate::event::State::*;
 use crate::event::{
@@ -193,8 +195,11 @@ pub struct Trace {
 
 /// A trace in which nothing has happened yet.
 pub fn trace() -> Trace {
+    let mut correlator = Correlator::new(START);
+    // Nearly all that a test does happens to connections that were packed.
+    correlator.open = Table::of_size(1, 1 << 16);
     Trace {
-        correlator: Correlator::new(START),
+        correlator,
         now: START,
         lost: 0,
         events: Vec::new(),

@@ -89,8 +89,11 @@ impl Random {
 }
 
 fn run(seed: u64, events: usize) -> (Vec<Line>, Totals) {
+    run_on(trace(), seed, events)
+}
+
+fn run_on(mut t: Trace, seed: u64, events: usize) -> (Vec<Line>, Totals) {
     let mut random = Random(seed);
-    let mut t = trace();
     for _ in 0..events {
         t.wait(random.below(20) * US);
         if random.one_in(5) {
@@ -162,6 +165,15 @@ fn any_events_keep_the_books() {
     for seed in 1..=300 {
         let (lines, totals) = run(seed * 0x9e37_79b9, 400);
         check(seed, &lines, &totals);
+    }
+}
+
+#[test]
+fn what_is_packed_comes_back_whole() {
+    for seed in 1..=50 {
+        let mut awake = trace();
+        awake.correlator.open = Table::default();
+        assert_eq!(run_on(awake, seed, 400), run(seed, 400));
     }
 }
 

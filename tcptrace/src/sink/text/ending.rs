@@ -87,6 +87,7 @@ pub(super) fn ending(x: &Connection) -> String {
     }
     let mut text = match x.state {
         State::Close => "ended".to_owned(),
+        state if x.evicted => format!("given up while {state}, too many are open"),
         state => format!("still {state} at the end of the trace"),
     };
     if !parts.is_empty() {

@@ -142,6 +142,12 @@ fn connections(row: &mut Row, out: &mut dyn Write, summary: &Summary) -> io::Res
         row.plain(", ")
             .put(ALARM, format_args!("{} incomplete", summary.incomplete));
     }
+    if summary.evicted > 0 {
+        row.plain(", ").put(
+            ALARM,
+            format_args!("{} given up (too many open)", summary.evicted),
+        );
+    }
     row.end(out)
 }
 

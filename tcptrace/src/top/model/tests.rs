@@ -239,6 +239,25 @@ fn what_its_process_closes_was_accepted_unseen() {
 }
 
 #[test]
+fn one_that_is_given_up_while_it_waits_is_counted_on() {
+    let mut trace = Trace::new();
+    trace.listen();
+    trace.establish(3, 0);
+    trace.0.line(&Line::Connection(Connection {
+        subject: subject(3),
+        accepted_mono_ns: None,
+        closed_mono_ns: None,
+        state: State::Established,
+        complete: false,
+        ..samples::connection()
+    }));
+    let view = trace.view(MS);
+    assert_eq!(waiting(&view), [0; 0]);
+    assert_eq!(view.listeners[0].depth, Depth::Exact(1));
+    assert_eq!(view.waiting_unnamed, 1);
+}
+
+#[test]
 fn half_open_connections_come_and_go() {
     let mut trace = Trace::new();
     trace.listen();

@@ -1,0 +1,148 @@
+//! The connections that are open, by the addresses of their sockets.
+//!
+//! A busy server has many open, and most of them are quiet: nothing happens to them until they end.
+//! Those that have been quiet for longest are packed, to a quarter of their size. One that an event
+//! names is unpacked first.
+//!
+//! A connection is taken out of the table for each of its events, and put back. In a box that moves
+//! eight bytes; and the box of one that has ended is the next one's, so that none is allocated while
+//! as many begin as end.
+
+use hashlink::LinkedHashMap;
+use rustc_hash::FxBuildHasher;
+
+use super::connection::Connection;
+use crate::event::Sk;
+
+/// A connection where it stays.
+pub(super) type Kept = Box<Connection>;
+
+/// So many are not packed.
+const AWAKE: usize = 1 << 13;
+
+/// So many can be open, packed or not.
+const OPEN: usize = 1 << 20;
+
+/// So many boxes are enough for what ends between two drains of the ring buffer.
+const SPARE: usize = 1 << 12;
+
+/// Both maps have the one that was quiet for longest in front.
+pub(super) struct Table {
+    awake: LinkedHashMap<Sk, Kept, FxBuildHasher>,
+    packed: LinkedHashMap<Sk, Packed, FxBuildHasher>,
+    /// The boxes of connections that have ended.
+    spare: Vec<Kept>,
+    /// How many may be awake, and how many there may be.
+    limits: (usize, usize),
+}
+
+impl Default for Table {
+    fn default() -> Table {
+        Table::of_size(AWAKE, OPEN)
+    }
+}
+
+impl Table {
+    /// With limits of its own: so many awake, so many in all.
+    pub fn of_size(awake: usize, open: usize) -> Table {
+        Table {
+            awake: LinkedHashMap::default(),
+            packed: LinkedHashMap::default(),
+            spare: vec![],
+            limits: (awake, open),
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.awake.len() + self.packed.len()
+    }
+
+    /// Puts a new connection into a box, for [`Table::insert`].
+    pub fn boxed(&mut self, connection: Connection) -> Kept {
+        match self.spare.pop() {
+            Some(mut kept) => {
+                *kept = connection;
+                kept
+            }
+            None => Box::new(connection),
+        }
+    }
+
+    /// Takes back the box of one that has ended.
+    pub fn give_back(&mut self, kept: Kept) {
+        if self.spare.len() < SPARE {
+            self.spare.push(kept);
+        }
+    }
+
+    /// Puts in a connection that something has just happened to. Gives back the one that was quiet
+    /// for longest when there are too many.
+    #[must_use = "a connection that is given up has to be told"]
+    pub fn insert(&mut self, sk: Sk, connection: Kept) -> Option<Kept> {
+        self.awake.insert(sk, connection);
+        let (awake, open) = self.limits;
+        while self.awake.len() > awake
+            && let Some((quiet, connection)) = self.awake.pop_front()
+        {
+            self.packed.insert(quiet, Packed::new(&connection));
+            self.give_back(connection);
+        }
+        if self.len() <= open {
+            return None;
+        }
+        let (_, given_up) = self.packed.pop_front()?;
+        Some(self.boxed(given_up.unpack()))
+    }
+
+    pub fn contains(&self, sk: Sk) -> bool {
+        self.awake.contains_key(&sk) || self.packed.contains_key(&sk)
+    }
+
+    /// The number in the trace of the one at this address.
+    pub fn conn_at(&self, sk: Sk) -> Option<u64> {
+        match self.awake.get(&sk) {
+            Some(connection) => Some(connection.socket.conn),
+            None => Some(self.packed.get(&sk)?.unpack().socket.conn),
+        }
+    }
+
+    pub fn get_mut(&mut self, sk: Sk) -> Option<&mut Connection> {
+        if let Some(packed) = self.packed.remove(&sk) {
+            let connection = self.boxed(packed.unpack());
+            self.awake.insert(sk, connection);
+        }
+        self.awake.get_mut(&sk).map(Box::as_mut)
+    }
+
+    pub fn remove(&mut self, sk: Sk) -> Option<Kept> {
+        match self.awake.remove(&sk) {
+            Some(connection) => Some(connection),
+            None => {
+                let packed = self.packed.remove(&sk)?;
+                Some(self.boxed(packed.unpack()))
+            }
+        }
+    }
+
+    /// The numbers in the trace of all of them, and their addresses.
+    pub fn conns(&self) -> impl Iterator<Item = (u64, Sk)> {
+        let packed = self.packed.iter();
+        let packed = packed.map(|(&sk, it)| (it.unpack().socket.conn, sk));
+        let awake = self.awake.iter();
+        packed.chain(awake.map(|(&sk, it)| (it.socket.conn, sk)))
+    }
+}
+
+/// A connection in the fewest bytes: numbers as long as they need to be, what is absent as one byte.
+struct Packed(Box<[u8]>);
+
+impl Packed {
+    fn new(connection: &Connection) -> Packed {
+        let bytes = postcard::to_allocvec(connection).expect("a connection has a form in bytes");
+        Packed(bytes.into_boxed_slice())
+    }
+
+    fn unpack(&self) -> Connection {
+        postcard::from_bytes(&self.0).expect("these bytes were a connection")
+    }
+}
