@@ -3,6 +3,7 @@
 mod explain;
 mod filters;
 mod show;
+mod top;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -14,10 +15,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use explain::{Explain, Explained, Story};
 pub use filters::Filters;
 pub use show::{Form, Show};
+pub use top::Top;
 
 use crate::capture::Request;
 use crate::correlate::Selection;
 use crate::depth::Depth;
+use crate::expect::Expectation;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -34,14 +37,16 @@ Examples:
   tcptrace -o csv --only connection    a table of connections for a spreadsheet
   tcptrace report trace.jsonl -o trace.html    a page of it, for a browser
   tcptrace -- true                     everything, for as long as a command runs
+  tcptrace top                         the listeners and their queues, live on a terminal
+  tcptrace --expect overflows==0 -- true   for CI: exit code 5 if that is not so
   tcptrace doctor                      what this kernel offers, and at what cost";
 
 const EXIT_CODES: &str = "\
 Exit codes:
   0 done (a closed pipe is done)     3 not permitted
   1 failed at run time, or a         4 the kernel lacks what is required
-    damaged recording
-  2 wrong usage                      with COMMAND: its own";
+    damaged recording                5 an --expect was not met
+  2 wrong usage                      with COMMAND: its own, unless that is 0";
 
 /// Traces the life of TCP connections in the kernel, and tells for each one whether it waited for
 /// the network, for the handshake, or for a server that was late to call accept().
@@ -51,7 +56,7 @@ Exit codes:
     before_help = EXAMPLES,
     after_help = EXIT_CODES,
     args_conflicts_with_subcommands = true,
-    override_usage = "tcptrace [OPTIONS] [-- COMMAND...]\n       tcptrace demo|doctor [OPTIONS]\n       tcptrace replay|explain|report [OPTIONS] FILE"
+    override_usage = "tcptrace [OPTIONS] [-- COMMAND...]\n       tcptrace top|demo|doctor [OPTIONS]\n       tcptrace replay|explain|report [OPTIONS] FILE"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -63,6 +68,9 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Task {
+    /// Show the listeners live on a terminal: rates, accept queues, how long they make connections
+    /// wait, and for whom
+    Top(Box<Top>),
     /// Play three experiments on a loopback port, trace them, and print the proof
     Demo(Demo),
     /// Show what this kernel offers, which carrier each hook gets, what cannot be said, and what
@@ -116,6 +124,10 @@ pub struct Replay {
     /// Also write what is shown to FILE, as JSON Lines; compressed when it ends in .zst
     #[arg(long, value_name = "FILE")]
     pub write: Option<PathBuf>,
+
+    /// As in a trace
+    #[arg(long, value_name = "EXPECTATION")]
+    pub expect: Vec<Expectation>,
 }
 
 #[derive(Debug, Args)]
@@ -170,6 +182,11 @@ pub struct Trace {
     /// Also show the segments on the wire that open and close connections, as tcpdump does
     #[arg(long)]
     pub segments: bool,
+
+    /// What the trace must show, such as 'accept_queue_p99<10ms' or never_accepted@7878==0, else
+    /// the exit code is 5. May be repeated
+    #[arg(long, value_name = "EXPECTATION")]
+    pub expect: Vec<Expectation>,
 
     /// Size of the kernel's event buffer, such as 512K or 8M
     #[arg(long, value_name = "BYTES", default_value = "4M", value_parser = parse_bytes)]
@@ -245,7 +262,11 @@ impl Cli {
             return Err(crate::exit::DONE);
         }
         let shown = cli.show().and_then(Show::contradiction);
-        match shown.or(cli.trace.contradiction()) {
+        let contradiction = match &cli.task {
+            Some(Task::Top(top)) => top.contradiction(),
+            _ => shown.or(cli.trace.contradiction()),
+        };
+        match contradiction {
             None => Ok(cli),
             Some(what) => {
                 eprintln!("tcptrace: {what}");
@@ -261,7 +282,7 @@ impl Cli {
         match &self.task {
             None => Some(&self.trace.show),
             Some(Task::Replay(replay)) => Some(&replay.show),
-            Some(Task::Demo(_) | Task::Doctor(_) | Task::Report(_) | Task::Explain(_)) => None,
+            Some(_) => None,
         }
     }
 }
@@ -433,6 +454,10 @@ mod tests {
             ("frobnicate", "frobnicate"),
             ("doctor --stats=5", "--stats"),
             ("doctor -o json", "--stats"),
+            ("--expect accept_queue_p99<10", "such as 1.5ms"),
+            ("--expect nonsense<10ms", "there are accept_queue_p50"),
+            ("top --interval 1ms", "50ms"),
+            ("top --window 2m", "from 1s to 1m"),
         ] {
             let line = parse(args).unwrap_err();
             assert!(line.contains(told), "{args}: {line}");

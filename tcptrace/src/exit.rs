@@ -1,6 +1,7 @@
 //! Exit codes, and which error ends in which.
 
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use crate::capture::CaptureError;
 
@@ -14,6 +15,8 @@ pub const USAGE: u8 = 2;
 pub const NOT_PERMITTED: u8 = 3;
 /// The kernel lacks what is required.
 pub const UNSUPPORTED: u8 = 4;
+/// What was asked for with --expect did not hold, or could not be known.
+pub const NOT_MET: u8 = 5;
 /// Ended at once by a second Ctrl-C: 128 + SIGINT, as shells have it.
 pub const INTERRUPTED: u8 = 130;
 
@@ -25,4 +28,19 @@ pub fn code_of(error: &anyhow::Error) -> ExitCode {
         Some(CaptureError::Failed(_)) | None => FAILURE,
     };
     ExitCode::from(code)
+}
+
+static BEFORE: OnceLock<fn()> = OnceLock::new();
+
+/// Has something done before [`at_once`] ends the process. The first one asked for counts.
+pub fn before(act: fn()) {
+    let _ = BEFORE.set(act);
+}
+
+/// Ends the process without waiting for anybody.
+pub fn at_once(code: u8) -> ! {
+    if let Some(act) = BEFORE.get() {
+        act();
+    }
+    std::process::exit(code.into())
 }

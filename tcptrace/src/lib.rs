@@ -5,6 +5,7 @@
 //! [`correlate`] makes connections and verdicts of them, [`sink`] writes the lines.
 
 pub mod capture;
+pub mod checks;
 pub mod cli;
 pub mod clock;
 pub mod command;
@@ -18,6 +19,7 @@ pub mod duration;
 pub mod errno;
 pub mod event;
 pub mod exit;
+pub mod expect;
 pub mod explain;
 pub mod fields;
 pub mod filter;
@@ -30,4 +32,5 @@ pub mod report;
 pub mod run;
 pub mod sink;
 pub mod story;
+pub mod top;
 pub mod zst;

@@ -1,7 +1,7 @@
 use std::process::ExitCode;
 
 use tcptrace::cli::{Cli, Task};
-use tcptrace::{demo, doctor, exit, explain, replay, report, run};
+use tcptrace::{demo, doctor, exit, explain, replay, report, run, top};
 
 fn main() -> ExitCode {
     let cli = match Cli::from_args() {
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
                     Some(Task::Explain(options)) => explain::run(&options),
                     Some(Task::Replay(options)) => replay::run(&options),
                     Some(Task::Report(options)) => report::run(&options),
+                    Some(Task::Top(options)) => top::run(&options).await,
                 }
             })
         });

@@ -19,6 +19,7 @@ pub use self::damage::Damage;
 use self::progress::Progress;
 pub use self::recorded::Recorded;
 pub use self::source::Position;
+use crate::checks::Checks;
 use crate::cli::Replay;
 use crate::exit;
 use crate::fields::{Line, SCHEMA};
@@ -71,7 +72,10 @@ pub fn run(options: &Replay) -> anyhow::Result<u8> {
         }
         outputs.push(output::file(path, clock)?);
     }
-    tell(recorded, chosen.as_ref(), outputs, &name)
+    let checks = Checks::new(&options.expect);
+    outputs.extend(checks.output());
+    let code = tell(recorded, chosen.as_ref(), outputs, &name)?;
+    Ok(checks.tell(code))
 }
 
 /// The recording, and which lines are wanted of it.

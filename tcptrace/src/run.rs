@@ -14,6 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::capture::owners::owners;
 use crate::capture::{Capture, Request};
+use crate::checks::Checks;
 use crate::cli::Trace;
 use crate::clock::{Clock, mono_now_ns};
 use crate::command::{self, Command, Running};
@@ -51,7 +52,9 @@ pub async fn run(trace: &Trace) -> anyhow::Result<u8> {
     // All that can be wrong with the command line is found before anything is attached.
     let command = Command::find(&trace.command)?;
     let clock = Clock::measure();
-    let outputs = outputs(trace, clock)?;
+    let mut outputs = outputs(trace, clock)?;
+    let checks = Checks::new(&trace.expect);
+    outputs.extend(checks.output());
     let tape = tape(trace)?;
 
     let request = trace.request();
@@ -81,7 +84,7 @@ pub async fn run(trace: &Trace) -> anyhow::Result<u8> {
             code = exit::FAILURE;
         }
     }
-    Ok(code)
+    Ok(checks.tell(code))
 }
 
 fn outputs(trace: &Trace, clock: Clock) -> anyhow::Result<Vec<Output>> {
@@ -406,7 +409,7 @@ impl Signals {
             notify.notify_one();
             either(&mut interrupt, &mut terminate).await;
             // The kernel detaches the programs when their descriptors are closed.
-            std::process::exit(exit::INTERRUPTED.into());
+            exit::at_once(exit::INTERRUPTED);
         });
         Ok(Signals { first })
     }

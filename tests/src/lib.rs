@@ -26,6 +26,7 @@ pub mod programs;
 pub mod recording;
 pub mod run;
 pub mod task;
+pub mod terminal;
 pub mod trace;
 pub mod tracer;
 pub mod traffic;

@@ -124,6 +124,25 @@ const PARTS: &[Part] = &[
         never: &[ABI, AYA, TOKIO, FILES, CLOCKS],
     },
     Part {
+        paths: &["tcptrace/src/expect.rs", "tcptrace/src/expect/measured.rs"],
+        may: Own::Only(&["duration", "event", "fields"]),
+        never: &[ABI, AYA, TOKIO, IO, CLOCKS, LOG, &["libc"]],
+    },
+    // What top knows, and what it shows: a terminal is the loop's alone.
+    Part {
+        paths: &[
+            "tcptrace/src/top/model.rs",
+            "tcptrace/src/top/model/listener.rs",
+        ],
+        may: Own::Only(&["correlate", "event", "fields"]),
+        never: &[ABI, AYA, TOKIO, IO, CLOCKS, LOG, RANDOM_ORDER, &["ratatui"]],
+    },
+    Part {
+        paths: &["tcptrace/src/top/draw", "tcptrace/src/top/ui.rs"],
+        may: Own::Only(&["duration", "event", "fields", "sink", "top"]),
+        never: &[ABI, AYA, TOKIO, IO, CLOCKS, LOG],
+    },
+    Part {
         paths: &["tcptrace/src/capture/"],
         may: Own::AllBut(&["correlate", "sink"]),
         never: &[],

@@ -39,14 +39,23 @@ impl Correlator {
 
     fn listener_found(&mut self, event: &Event, found: &Found, out: &mut Vec<Line>) {
         let known = self.listeners.at_sk(found.sk);
-        if known.is_some_and(|id| !self.listeners.is_closed(id)) {
-            return;
+        let known = known.filter(|&id| !self.listeners.is_closed(id));
+        let id = known.unwrap_or_else(|| {
+            self.vacate(found.sk, event.mono_ns, out);
+            let socket = self.socket_found(found, Some(Side::Listener));
+            self.listeners.open(found.sk, socket, None)
+        });
+        // An accept() may have shown it before, but not what it is.
+        if self.listeners.get_mut(id).is_to_be_announced() {
+            let owner = self.owner_of(found);
+            let socket = &mut self.listeners.get_mut(id).socket;
+            socket.learn(&found.tuple, found.cookie);
+            socket.uid = socket.uid.or(found.uid);
+            socket.cgroup = socket.cgroup.or(found.cgroup);
+            socket.owner = socket.owner.or(owner);
+            out.push(preexisting(event, found, socket));
+            self.listeners.limited(id, found.backlog_max);
         }
-        self.vacate(found.sk, event.mono_ns, out);
-        let socket = self.socket_found(found, Some(Side::Listener));
-        out.push(preexisting(event, found, &socket));
-        let id = self.listeners.open(found.sk, socket, None);
-        self.listeners.limited(id, found.backlog_max);
     }
 
     fn connection_found(&mut self, event: &Event, found: &Found, out: &mut Vec<Line>) {
@@ -74,12 +83,16 @@ impl Correlator {
         socket.cookie = found.cookie;
         socket.uid = found.uid;
         socket.cgroup = found.cgroup;
-        let owner = found.inode.and_then(|it| self.import.owners.get(&it));
-        socket.owner = owner.map(|&task| Owner {
+        socket.owner = self.owner_of(found);
+        socket
+    }
+
+    fn owner_of(&self, found: &Found) -> Option<Owner> {
+        let task = found.inode.and_then(|it| self.import.owners.get(&it));
+        task.map(|&task| Owner {
             task,
             source: PidSource::Snapshot,
-        });
-        socket
+        })
     }
 }
 

@@ -34,12 +34,19 @@ pub(super) struct Listener {
     /// `None`: before the trace.
     opened_ns: Option<u64>,
     closed_ns: Option<u64>,
+    /// Its line has been written: that of its beginning, or that of what is older than the trace.
+    announced: bool,
     /// The limit of its queues, as last seen.
     pub backlog: Backlog,
     stats: Stats,
 }
 
 impl Listener {
+    /// Whether nothing has said yet what this listener is: the first to ask does.
+    pub fn is_to_be_announced(&mut self) -> bool {
+        !std::mem::replace(&mut self.announced, true)
+    }
+
     fn listened_at(&self, ns: u64) -> bool {
         self.opened_ns.is_none_or(|opened| opened <= ns)
             && self.closed_ns.is_none_or(|closed| ns <= closed)
@@ -55,6 +62,7 @@ impl Listeners {
             socket,
             opened_ns,
             closed_ns: None,
+            announced: opened_ns.is_some(),
             backlog: Backlog::default(),
             stats: Stats::default(),
         });
@@ -234,7 +242,7 @@ fn summary(conn: Option<u64>, netns: u32, laddr: IpAddr, lport: Option<u16>) -> 
 /// How well a listener's address fits a child's, best first; `None` if not at all. The kernel asks
 /// in this order (`inet_lookup_listener`, net/ipv4/inet_hashtables.c): the address itself, the
 /// wildcard of its family, then for IPv4 the wildcard of a dual-stack IPv6 socket.
-fn match_rank(listener: IpAddr, child: IpAddr) -> Option<u8> {
+pub(crate) fn match_rank(listener: IpAddr, child: IpAddr) -> Option<u8> {
     let any4 = listener == IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let any6 = listener == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
     match child {

@@ -39,6 +39,7 @@ use connection::{Connection, End, birth};
 use found::Import;
 use histogram::Histograms;
 use listener::Listeners;
+pub(crate) use listener::match_rank;
 use overflow::RefusedSyns;
 use peers::Peers;
 use request::{Requests, Sight};

@@ -12,7 +12,7 @@ mod stamp;
 pub mod text;
 
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 
 use std::io;
 
@@ -31,4 +31,18 @@ pub trait Sink: Send {
 
     /// Hands everything written so far to the operating system.
     fn flush(&mut self) -> io::Result<()>;
+}
+
+/// Shows each line to whoever wants to see it, and writes nothing.
+pub struct Show<F>(pub F);
+
+impl<F: FnMut(&Line) + Send> Sink for Show<F> {
+    fn line(&mut self, line: &Line) -> io::Result<()> {
+        (self.0)(line);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

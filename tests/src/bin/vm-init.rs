@@ -7,10 +7,11 @@ use std::ffi::CString;
 use std::os::fd::AsRawFd;
 use std::process::{Command, ExitStatus};
 
-const MOUNTS: [(&str, &str); 8] = [
+const MOUNTS: [(&str, &str); 9] = [
     ("proc", "/proc"),
     ("sysfs", "/sys"),
     ("devtmpfs", "/dev"),
+    ("devpts", "/dev/pts"),
     ("tmpfs", "/tmp"),
     ("tracefs", "/sys/kernel/tracing"),
     ("bpf", "/sys/fs/bpf"),
@@ -87,6 +88,8 @@ fn finit_module(module: &std::fs::File) -> std::io::Result<()> {
 
 /// A file system that the kernel lacks is missed by those who need it, not here.
 fn mount(kind: &str, at: &str) {
+    // Most are in the initramfs; what lies in another file system cannot be.
+    let _ = std::fs::create_dir_all(at);
     let (kind, at) = (CString::new(kind).unwrap(), CString::new(at).unwrap());
     // SAFETY: two C strings, no data.
     unsafe {

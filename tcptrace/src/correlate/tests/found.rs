@@ -99,6 +99,23 @@ fn what_nothing_happens_to_has_one_line() {
 }
 
 #[test]
+fn a_listener_that_accepted_before_it_was_found_has_its_line_too() {
+    let mut t = trace();
+    t.correlator.import([(INODE, server())].into(), START + MS);
+    t.set(child(2).enters(Listen, SynRecv));
+    t.set(child(2).enters(SynRecv, Established));
+    t.accept(listener().accepts(&child(2), Called::At(t.now)));
+    let conn = t.last_accept().listener;
+    t.finds(found(&listener(), Listen));
+    t.finds(found(&listener(), Listen));
+    let found = preexisting(&t);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].subject.conn, conn);
+    assert_eq!(found[0].subject.laddr, listener().tuple.laddr);
+    assert_eq!(found[0].state, Listen);
+}
+
+#[test]
 fn an_event_knows_better_than_a_look() {
     let mut t = trace();
     t.correlator.import([].into(), START + MS);

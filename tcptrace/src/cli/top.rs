@@ -1,0 +1,81 @@
+//! The options of `tcptrace top`.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{Attach, Color, Filters};
+use crate::capture::Request;
+
+#[derive(Debug, Args)]
+pub struct Top {
+    /// Time between two looks, such as 250ms or 2s
+    #[arg(long, value_name = "TIME", default_value = "250ms", value_parser = interval)]
+    pub interval: Duration,
+
+    /// How far back rates and quantiles look
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = window)]
+    pub window: Duration,
+
+    /// End after this time, such as 30s or 5m
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub duration: Option<Duration>,
+
+    /// How to see accept(): auto takes the best that this kernel can carry
+    #[arg(long, value_name = "CARRIER", default_value = "auto")]
+    pub attach: Attach,
+
+    /// Use colours; auto: unless NO_COLOR is set
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub color: Color,
+
+    /// Size of the kernel's event buffer, such as 512K or 8M
+    #[arg(long, value_name = "BYTES", default_value = "4M", value_parser = super::parse_bytes)]
+    pub ring_size: u32,
+
+    // At the end: clap puts what follows under the same heading.
+    #[command(
+        flatten,
+        next_help_heading = "Filters (each that is given must hold; lists and repeats add up)"
+    )]
+    pub filters: Filters,
+}
+
+impl Top {
+    /// Options that cannot go together, and what to do.
+    pub(super) fn contradiction(&self) -> Option<&'static str> {
+        let filtered = !self.filters.states.is_empty() || !self.filters.sides.is_empty();
+        filtered.then_some(
+            "top needs every state of listeners and their connections: leave --state and --side \
+             out, or type a filter with /",
+        )
+    }
+
+    pub fn request(&self) -> Request {
+        Request {
+            filter: self.filters.filter(),
+            ring_bytes: self.ring_size,
+            mode: self.attach.mode(),
+            ..Request::default()
+        }
+    }
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    within(text, Duration::from_millis(50)..=Duration::from_secs(60))
+}
+
+fn window(text: &str) -> Result<Duration, String> {
+    within(text, Duration::from_secs(1)..=Duration::from_secs(60))
+}
+
+fn within(text: &str, range: std::ops::RangeInclusive<Duration>) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    match range.contains(&time) {
+        true => Ok(time),
+        false => {
+            let [from, to] = [range.start(), range.end()].map(|it| humantime::format_duration(*it));
+            Err(format!("a time from {from} to {to}"))
+        }
+    }
+}

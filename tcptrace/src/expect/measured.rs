@@ -1,0 +1,379 @@
+//! What the lines of a trace add up to.
+
+use hdrhistogram::Histogram;
+
+use super::{Expectation, Quantity, Share};
+use crate::event::Hook;
+use crate::fields::{
+    self, Connection, Depth, Line, Session, Side, Subject, Summary, Times, Verdict,
+};
+
+/// What a quantity can be, by what was seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Measure {
+    /// At least this.
+    pub least: u64,
+    /// At most this; `None`: nobody knows.
+    pub most: Option<u64>,
+    /// Why these two are not the same.
+    pub why: Option<String>,
+}
+
+impl Measure {
+    fn exact(n: u64) -> Measure {
+        Measure {
+            least: n,
+            most: Some(n),
+            why: None,
+        }
+    }
+
+    fn at_least(n: u64, why: &str) -> Measure {
+        Measure {
+            least: n,
+            most: None,
+            why: Some(why.to_owned()),
+        }
+    }
+
+    fn unknown(why: &str) -> Measure {
+        Measure::at_least(0, why)
+    }
+}
+
+/// A trace so far.
+pub struct Measured {
+    session: Option<Session>,
+    summary: Option<Summary>,
+    /// Of everything, and of each port that an expectation is about.
+    scopes: Vec<(Option<u16>, Counts)>,
+}
+
+/// The same at one port, or at all.
+struct Counts {
+    servers: u64,
+    clients: u64,
+    accepted: u64,
+    verdicts: [u64; Verdict::ALL.len()],
+    overflows: u64,
+    half_open_failed: u64,
+    failed_accepts: u64,
+    retransmits: u64,
+    resets: u64,
+    incomplete: u64,
+    accept_queue: Waits,
+    handshake: Waits,
+}
+
+/// Times in nanoseconds, to 0.1 %.
+struct Waits {
+    times: Histogram<u64>,
+    max_ns: u64,
+    /// Some are the ends of buckets.
+    bucketed: bool,
+}
+
+impl Waits {
+    fn new() -> Waits {
+        Waits {
+            times: Histogram::new(3).expect("three significant digits are within 0..=5"),
+            max_ns: 0,
+            bucketed: false,
+        }
+    }
+
+    fn record(&mut self, ns: u64, count: u64) {
+        self.max_ns = self.max_ns.max(ns);
+        self.times
+            .record_n(ns, count)
+            .expect("a histogram that resizes takes every value");
+    }
+
+    fn record_all(&mut self, times: &Times) {
+        self.bucketed = true;
+        for &(end_ns, count) in &times.buckets {
+            self.record(end_ns.min(times.max_ns), count);
+        }
+    }
+
+    /// The smallest time that is not exceeded by this share of all; `None` when there is none.
+    fn of(&self, share: Share) -> Option<u64> {
+        let quantile = |share| self.times.value_at_quantile(share).min(self.max_ns);
+        (!self.times.is_empty()).then(|| match share {
+            Share::P50 => quantile(0.50),
+            Share::P90 => quantile(0.90),
+            Share::P99 => quantile(0.99),
+            Share::Max => self.max_ns,
+        })
+    }
+}
+
+impl Counts {
+    fn new() -> Counts {
+        Counts {
+            servers: 0,
+            clients: 0,
+            accepted: 0,
+            verdicts: [0; Verdict::ALL.len()],
+            overflows: 0,
+            half_open_failed: 0,
+            failed_accepts: 0,
+            retransmits: 0,
+            resets: 0,
+            incomplete: 0,
+            accept_queue: Waits::new(),
+            handshake: Waits::new(),
+        }
+    }
+
+    fn verdict(&mut self, verdict: Verdict) -> &mut u64 {
+        let at = Verdict::ALL.iter().position(|it| *it == verdict);
+        &mut self.verdicts[at.expect("ALL has every verdict")]
+    }
+
+    fn line(&mut self, line: &Line) {
+        match line {
+            Line::Accept(x) => self.failed_accepts += u64::from(x.error.is_some()),
+            Line::Overflow(_) => self.overflows += 1,
+            Line::Retransmit(_) => self.retransmits += 1,
+            Line::Reset(_) => self.resets += 1,
+            Line::Connection(x) => self.connection(x),
+            Line::Histogram(x) => self.histogram(x),
+            _ => {}
+        }
+    }
+
+    fn connection(&mut self, x: &Connection) {
+        match x.subject.side {
+            Some(Side::Client) => self.clients += 1,
+            Some(Side::Server) => self.servers += 1,
+            _ => {}
+        }
+        self.incomplete += u64::from(!x.complete);
+        if let Some(ns) = x.handshake_ns {
+            self.handshake.record(ns, 1);
+        }
+        if let Some(ns) = x.accept_queue_ns {
+            self.accept_queue.record(ns, 1);
+        }
+        if let Some(verdict) = x.verdict {
+            *self.verdict(verdict) += 1;
+            self.accepted += u64::from(x.accepted_mono_ns.is_some());
+            let failed = verdict == Verdict::Unfinished && x.closed_mono_ns.is_some();
+            self.half_open_failed += u64::from(failed);
+        }
+    }
+
+    fn histogram(&mut self, x: &fields::Histogram) {
+        match x.side {
+            Side::Client => self.clients += x.connections,
+            _ => {
+                self.servers += x.connections;
+                self.accepted += x.connections;
+                *self.verdict(Verdict::Queued) += x.queued.unwrap_or(0);
+                *self.verdict(Verdict::Awaited) += x.awaited.unwrap_or(0);
+            }
+        }
+        if let Some(times) = &x.handshake {
+            self.handshake.record_all(times);
+        }
+        if let Some(times) = &x.accept_queue {
+            self.accept_queue.record_all(times);
+        }
+    }
+}
+
+/// The server's port of what a line is about.
+fn port(line: &Line) -> Option<u16> {
+    if let Line::Histogram(x) = line {
+        return Some(x.port);
+    }
+    let Subject {
+        side, lport, rport, ..
+    } = line.subject()?;
+    match side {
+        Some(Side::Client) => *rport,
+        _ => *lport,
+    }
+}
+
+impl Measured {
+    /// Measures what these expectations are about.
+    pub fn new(expectations: &[Expectation]) -> Measured {
+        let mut ports: Vec<Option<u16>> = expectations.iter().map(|it| it.port()).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        let scopes = ports.into_iter().map(|port| (port, Counts::new()));
+        Measured {
+            session: None,
+            summary: None,
+            scopes: scopes.collect(),
+        }
+    }
+
+    /// Takes the next line of the trace.
+    pub fn line(&mut self, line: &Line) {
+        match line {
+            Line::Session(x) => self.session = Some(x.clone()),
+            Line::Summary(x) => self.summary = Some(x.clone()),
+            line => {
+                let at = port(line);
+                let scopes = self.scopes.iter_mut();
+                let scopes = scopes.filter(|(port, _)| port.is_none() || *port == at);
+                scopes.for_each(|(_, counts)| counts.line(line));
+            }
+        }
+    }
+
+    /// What a quantity is, at a port or at all, now that the trace has ended.
+    pub fn measure(&self, quantity: Quantity, port: Option<u16>) -> Measure {
+        let scope = self.scopes.iter().find(|(it, _)| *it == port);
+        let (Some((_, counts)), Some(session)) = (scope, &self.session) else {
+            return Measure::unknown("there was no trace");
+        };
+        let Some(summary) = &self.summary else {
+            return Measure::unknown(
+                "the trace has no end: its last line, the summary, is missing",
+            );
+        };
+        if quantity == Quantity::Lost {
+            return Measure::exact(summary.hooks.values().map(|count| count.lost).sum());
+        }
+        let measure = self.seen(quantity, counts, session, summary, port);
+        match incomplete(summary) {
+            None => measure,
+            // There can be only more of what is counted; a quantile can be anything.
+            Some(why) => match quantity {
+                Quantity::AcceptQueue(share) | Quantity::Handshake(share)
+                    if share != Share::Max =>
+                {
+                    Measure::unknown(&why)
+                }
+                _ => Measure::at_least(measure.least, &why),
+            },
+        }
+    }
+
+    /// The same, as if everything had been seen that the hooks can show.
+    fn seen(
+        &self,
+        quantity: Quantity,
+        counts: &Counts,
+        session: &Session,
+        summary: &Summary,
+        port: Option<u16>,
+    ) -> Measure {
+        let sees = |hook| matches!(session.hooks.get(&hook), Some(Some(_)));
+        let unseen = |what: &str| {
+            let because = match session.depth {
+                Depth::Events => "on this kernel",
+                _ => "at this --depth",
+            };
+            Measure::unknown(&format!("{what} cannot be seen {because}"))
+        };
+        let at_lighter_depths_too = [
+            Quantity::Accepted,
+            Quantity::FailedAccepts,
+            Quantity::Verdict(Verdict::Queued),
+            Quantity::Verdict(Verdict::Awaited),
+            Quantity::Verdict(Verdict::FastOpen),
+            Quantity::Verdict(Verdict::Overlapped),
+            Quantity::Verdict(Verdict::NeverAccepted),
+        ];
+        let by_accept = at_lighter_depths_too.contains(&quantity)
+            || matches!(quantity, Quantity::AcceptQueue(_));
+        if by_accept && !sees(Hook::InetCskAccept) {
+            return Measure::unknown("no hook of this trace sees accept()");
+        }
+        match quantity {
+            Quantity::AcceptQueue(share) => {
+                // The listeners' own longest waits are exact, whatever the depth.
+                let listeners = summary.listeners.iter();
+                let mine = listeners.filter(|it| port.is_none() || it.lport == port);
+                let exact = match share {
+                    Share::Max => mine.filter_map(|it| it.accept_queue_max_ns).max(),
+                    _ => None,
+                };
+                exact.map_or_else(
+                    || {
+                        time(
+                            &counts.accept_queue,
+                            share,
+                            "the wait of no connection was measured",
+                        )
+                    },
+                    Measure::exact,
+                )
+            }
+            Quantity::Handshake(share) => {
+                time(&counts.handshake, share, "no handshake was measured")
+            }
+            Quantity::Connections => Measure::exact(counts.servers + counts.clients),
+            Quantity::Servers => Measure::exact(counts.servers),
+            Quantity::Clients => Measure::exact(counts.clients),
+            Quantity::Accepted => Measure::exact(counts.accepted),
+            Quantity::FailedAccepts => Measure::exact(counts.failed_accepts),
+            Quantity::Incomplete => Measure::exact(counts.incomplete),
+            Quantity::Verdict(verdict) => {
+                let at = Verdict::ALL.iter().position(|it| *it == verdict);
+                let n = counts.verdicts[at.expect("ALL has every verdict")];
+                match verdict {
+                    Verdict::Unfinished if !sees(Hook::RequestSock) => {
+                        let why = "half-open connections are not seen, but where a SYN-ACK was \
+                                   sent again";
+                        Measure::at_least(n, why)
+                    }
+                    _ => Measure::exact(n),
+                }
+            }
+            Quantity::Overflows if sees(Hook::ListenOverflow) => Measure::exact(counts.overflows),
+            Quantity::Overflows => unseen("segments that meet a full queue"),
+            Quantity::HalfOpenFailed if sees(Hook::RequestSock) => {
+                Measure::exact(counts.half_open_failed)
+            }
+            Quantity::HalfOpenFailed => unseen("half-open connections"),
+            Quantity::Retransmits if sees(Hook::TcpRetransmitSkb) => {
+                Measure::exact(counts.retransmits)
+            }
+            Quantity::Retransmits => unseen("retransmissions"),
+            Quantity::Resets if sees(Hook::TcpReset) => Measure::exact(counts.resets),
+            Quantity::Resets => unseen("RSTs"),
+            Quantity::Lost => unreachable!("it is of the whole trace"),
+        }
+    }
+}
+
+fn time(waits: &Waits, share: Share, none: &str) -> Measure {
+    match waits.of(share) {
+        None => Measure::unknown(none),
+        Some(ns) if waits.bucketed => Measure {
+            // No bucket is wider than an eighth of its start.
+            least: ns - ns / 9,
+            most: Some(ns),
+            why: Some("--depth histogram tells the ends of buckets".to_owned()),
+        },
+        Some(ns) => Measure::exact(ns),
+    }
+}
+
+/// Why what was seen may not be all.
+fn incomplete(summary: &Summary) -> Option<String> {
+    let hooks = || summary.hooks.values();
+    let lost: u64 = hooks().map(|count| count.lost).sum();
+    let missed: u64 = hooks().filter_map(|count| count.recursion_misses).sum();
+    let lines = summary.dropped_lines;
+    let undecodable = summary.undecodable;
+    let (n, what) = [
+        (lost, "events were lost"),
+        (missed, "runs of a hook were skipped by the kernel"),
+        (
+            summary.evicted,
+            "connections were given up while they were open",
+        ),
+        (lines, "lines were given up"),
+        (undecodable, "records could not be read"),
+    ]
+    .into_iter()
+    .find(|(n, _)| *n > 0)?;
+    Some(format!("{n} {what}"))
+}

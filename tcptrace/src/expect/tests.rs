@@ -1,0 +1,388 @@
+//! What can be expected, and what becomes of it.
+
+use super::*;
+use crate::event::Hook;
+use crate::fields::{Depth, Line, Session, Summary};
+use crate::sink::samples;
+
+fn expectation(text: &str) -> Expectation {
+    text.parse()
+        .unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+#[test]
+fn quantities_relations_and_values_are_read() {
+    let it = expectation("accept_queue_p99@7878<10ms");
+    assert_eq!(it.quantity, Quantity::AcceptQueue(Share::P99));
+    assert_eq!(
+        (it.port, it.relation, it.value),
+        (Some(7878), Relation::Less, 10_000_000)
+    );
+    for (text, relation) in [
+        ("lost<1", Relation::Less),
+        ("lost <= 1", Relation::AtMost),
+        ("lost>1", Relation::Greater),
+        ("lost>=1", Relation::AtLeast),
+        ("lost==1", Relation::Equal),
+        (" lost != 1 ", Relation::Other),
+    ] {
+        let it = expectation(text);
+        assert_eq!((it.relation, it.value), (relation, 1), "{text}");
+    }
+    for (text, ns) in [
+        ("950ns", 950),
+        ("1.5ms", 1_500_000),
+        ("20us", 20_000),
+        ("20µs", 20_000),
+        ("0.25 s", 250_000_000),
+        ("2m", 120_000_000_000),
+        ("0", 0),
+    ] {
+        let it = expectation(&format!("handshake_max<{text}"));
+        assert_eq!(it.value, ns, "{text}");
+    }
+    for (name, quantity) in Quantity::all() {
+        let value = if quantity.is_time() { "1s" } else { "1" };
+        assert_eq!(expectation(&format!("{name}=={value}")).quantity, quantity);
+    }
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    for (text, told) in [
+        ("", "a quantity, <"),
+        ("accepted", "a quantity, <"),
+        ("accepted=3", "the relations are"),
+        ("accepted=>3", "the relations are"),
+        ("<3", "'' is no quantity; there are accept_queue_p50, "),
+        ("accept_queue_p98<1ms", "there are accept_queue_p50, "),
+        ("acepted==0", "never_accepted, unfinished"),
+        ("accepted@http==0", "'http' is no port"),
+        ("accepted@0==0", "'0' is no port"),
+        ("accepted@70000==0", "'70000' is no port"),
+        ("lost@80==0", "lost==0"),
+        (
+            "accept_queue_p99<10",
+            "'10' is no time: accept_queue_p99 wants one with a unit",
+        ),
+        ("accept_queue_p99<", "'' is no time"),
+        ("accept_queue_p99<1.2.3ms", "'1.2.3ms' is no time"),
+        ("accept_queue_p99<-1ms", "'-1ms' is no time"),
+        ("accepted<3ms", "'3ms' is no number: accepted is a count"),
+        ("accepted<-1", "'-1' is no number"),
+    ] {
+        let error = text.parse::<Expectation>().unwrap_err();
+        assert!(error.contains(told), "{text}: {error}");
+        assert!(!error.contains('\n'), "{error}");
+    }
+}
+
+/// A trace at a depth with these hooks and lines that lost nothing.
+fn judged(
+    text: &str,
+    hooks: &[Hook],
+    depth: Depth,
+    lines: &[Line],
+    end: Option<Summary>,
+) -> Judgement {
+    let expectation = expectation(text);
+    let mut measured = Measured::new(std::slice::from_ref(&expectation));
+    measured.line(&Line::Session(Session {
+        hooks: hooks
+            .iter()
+            .map(|&hook| (hook, Some("kprobe".to_owned())))
+            .collect(),
+        depth,
+        ..samples::session()
+    }));
+    lines.iter().for_each(|line| measured.line(line));
+    if let Some(summary) = end {
+        measured.line(&Line::Summary(summary));
+    }
+    expectation.judge(&measured)
+}
+
+/// What happens in the samples, one by one.
+fn sampled() -> Vec<Line> {
+    let of_the_trace = |line: &Line| {
+        matches!(
+            line,
+            Line::Session(_) | Line::Histogram(_) | Line::Lost(_) | Line::Summary(_)
+        )
+    };
+    let lines = samples::all().into_iter();
+    lines.filter(|line| !of_the_trace(line)).collect()
+}
+
+fn end() -> Summary {
+    Summary {
+        hooks: [].into(),
+        listeners: vec![],
+        ..samples::summary()
+    }
+}
+
+/// By everything that the samples have.
+fn judge(text: &str) -> Judgement {
+    judged(text, &Hook::ALL, Depth::Events, &sampled(), Some(end()))
+}
+
+#[test]
+fn every_relation_is_judged_by_the_value() {
+    // One connection is queued.
+    for (met, texts) in [
+        (
+            true,
+            [
+                "queued<2",
+                "queued<=1",
+                "queued==1",
+                "queued>=1",
+                "queued>0",
+                "queued!=2",
+            ],
+        ),
+        (
+            false,
+            [
+                "queued<1",
+                "queued<=0",
+                "queued==2",
+                "queued>=2",
+                "queued>1",
+                "queued!=1",
+            ],
+        ),
+    ] {
+        for text in texts {
+            let judgement = judge(text);
+            assert_eq!(judgement.met, met, "{judgement:?}");
+            let word = if met { "holds" } else { "NOT MET" };
+            assert_eq!(judgement.text, format!("expected {text}: {word}, 1"));
+        }
+    }
+}
+
+#[test]
+fn every_quantity_is_measured() {
+    for (text, said) in [
+        ("accept_queue_p50<6s", "5.003 s"),
+        ("accept_queue_p99<6s", "5.003 s"),
+        ("accept_queue_max@7878<6s", "5.003 s"),
+        ("handshake_max<1ms", "45.20 µs"),
+        ("handshake_max@7878<1ms", "45.20 µs"),
+        ("connections==2", "2"),
+        ("servers==1", "1"),
+        ("clients==1", "1"),
+        ("clients@7878==1", "1"),
+        ("accepted==1", "1"),
+        ("queued@7878==1", "1"),
+        ("unknown==1", "1"),
+        ("never_accepted==0", "0"),
+        ("overflows==1", "1"),
+        ("half_open_failed==0", "0"),
+        ("failed_accepts==1", "1"),
+        ("retransmits==1", "1"),
+        ("resets==1", "1"),
+        ("incomplete==1", "1"),
+        ("lost==0", "0"),
+        ("queued@80==0", "0"),
+    ] {
+        let judgement = judged(text, &Hook::ALL, Depth::Events, &sampled(), Some(end()));
+        assert_eq!(judgement.text, format!("expected {text}: holds, {said}"));
+    }
+}
+
+#[test]
+fn what_was_not_seen_is_not_met() {
+    use Depth::{Connections, Events};
+    let state = [Hook::InetSockSetState];
+    let most = [Hook::InetSockSetState, Hook::InetCskAccept];
+    for (text, hooks, depth, told) in [
+        (
+            "accept_queue_p99<1h",
+            &most[..],
+            Events,
+            "the wait of no connection was measured",
+        ),
+        (
+            "handshake_p99<1h",
+            &most,
+            Events,
+            "no handshake was measured",
+        ),
+        (
+            "never_accepted==0",
+            &state,
+            Events,
+            "no hook of this trace sees accept()",
+        ),
+        (
+            "accepted==0",
+            &state,
+            Events,
+            "no hook of this trace sees accept()",
+        ),
+        (
+            "overflows==0",
+            &most,
+            Events,
+            "cannot be seen on this kernel",
+        ),
+        (
+            "half_open_failed==0",
+            &most,
+            Connections,
+            "cannot be seen at this --depth",
+        ),
+        (
+            "resets==0",
+            &most,
+            Connections,
+            "cannot be seen at this --depth",
+        ),
+        (
+            "retransmits==0",
+            &most,
+            Connections,
+            "cannot be seen at this --depth",
+        ),
+        (
+            "unfinished==0",
+            &most,
+            Events,
+            "but where a SYN-ACK was sent again",
+        ),
+    ] {
+        let judgement = judged(text, hooks, depth, &[], Some(end()));
+        assert!(!judgement.met, "{judgement:?}");
+        assert!(
+            judgement.text.contains(": NOT MET, not known: "),
+            "{judgement:?}"
+        );
+        assert!(judgement.text.contains(told), "{judgement:?}");
+    }
+    let cut_off = judged("accepted==0", &Hook::ALL, Depth::Events, &[], None);
+    assert!(
+        !cut_off.met && cut_off.text.contains("no end"),
+        "{cut_off:?}"
+    );
+}
+
+#[test]
+fn with_losses_only_what_is_sure_is_said() {
+    let lossy = || Some(samples::summary());
+    let judge = |text| judged(text, &Hook::ALL, Depth::Events, &sampled(), lossy());
+    // More can only make these more true, or less.
+    for (text, met) in [
+        ("queued>=1", true),
+        ("queued<1", false),
+        ("accept_queue_max>1s", true),
+    ] {
+        let judgement = judge(text);
+        assert_eq!(judgement.met, met, "{judgement:?}");
+        assert!(judgement.text.contains("at least"), "{judgement:?}");
+    }
+    for text in [
+        "queued<100",
+        "never_accepted==0",
+        "accept_queue_p99<1h",
+        "overflows<100",
+    ] {
+        let judgement = judge(text);
+        assert!(!judgement.met, "{judgement:?}");
+        assert!(
+            judgement.text.contains("not known: 1 events were lost"),
+            "{judgement:?}"
+        );
+    }
+    assert_eq!(judge("lost==0").text, "expected lost==0: NOT MET, 1");
+}
+
+#[test]
+fn a_histogram_tells_the_ends_of_buckets() {
+    let lines = [Line::Histogram(samples::histogram())];
+    let hooks = [Hook::InetCskAccept];
+    let judge = |text| judged(text, &hooks, Depth::Histogram, &lines, Some(end()));
+    assert_eq!(judge("accepted==3").text, "expected accepted==3: holds, 3");
+    assert!(judge("queued@7878==2").met);
+    // Two of three are in the bucket that ends at 30.719 µs.
+    let below = judge("accept_queue_p50<31us");
+    assert!(below.met, "{below:?}");
+    assert!(
+        below
+            .text
+            .contains("at most 30.72 µs, as --depth histogram"),
+        "{below:?}"
+    );
+    let within = judge("accept_queue_p50<30us");
+    assert!(
+        !within.met && within.text.contains("not known"),
+        "{within:?}"
+    );
+    let above = judge("accept_queue_p50<27us");
+    assert!(!above.met && !above.text.contains("not known"), "{above:?}");
+    assert!(judge("accept_queue_max<=5ms").met);
+    assert!(!judge("accept_queue_max<5ms").met);
+}
+
+/// The lines add up to what the summary says, at every port.
+#[test]
+fn recorded_traces_add_up_to_their_summaries() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|it| it != "events") {
+            continue;
+        }
+        let read = || {
+            crate::replay::Recorded::open(&path)
+                .unwrap()
+                .map(|line| line.unwrap())
+        };
+        let Some(Line::Summary(summary)) = read().last() else {
+            panic!("no summary");
+        };
+        let mut expectations = vec![
+            format!("servers=={}", summary.servers),
+            format!("clients=={}", summary.clients),
+            format!("incomplete=={}", summary.incomplete),
+        ];
+        for (verdict, count) in &summary.verdicts {
+            expectations.push(format!("{}=={count}", verdict.name()));
+        }
+        for listener in &summary.listeners {
+            let port = listener.lport.unwrap();
+            expectations.push(format!("accepted@{port}=={}", listener.accepted));
+            expectations.push(format!(
+                "never_accepted@{port}=={}",
+                listener.never_accepted
+            ));
+            expectations.push(format!(
+                "failed_accepts@{port}=={}",
+                listener.failed_accepts
+            ));
+            if let Some(n) = listener.overflows {
+                expectations.push(format!("overflows@{port}=={n}"));
+            }
+            if let Some(ns) = listener.accept_queue_p99_ns {
+                expectations.push(format!("accept_queue_p99@{port}=={ns}ns"));
+            }
+        }
+        let expectations: Vec<Expectation> =
+            expectations.iter().map(|it| expectation(it)).collect();
+        let mut measured = Measured::new(&expectations);
+        let lost: u64 = summary.hooks.values().map(|it| it.lost).sum();
+        for line in read() {
+            measured.line(&line);
+        }
+        for expectation in &expectations {
+            let judgement = expectation.judge(&measured);
+            let sure = judgement.met || lost > 0;
+            assert!(sure, "{}: {}", path.display(), judgement.text);
+        }
+        seen += 1;
+    }
+    assert!(seen >= 12, "{seen} recordings");
+}

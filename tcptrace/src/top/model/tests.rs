@@ -1,0 +1,477 @@
+//! Lines in, what is shown out.
+
+use super::*;
+use crate::fields::{Backlog, Lost};
+use crate::sink::samples;
+use crate::sink::samples::NOW;
+
+const MS: u64 = 1_000_000;
+const S: u64 = 1_000 * MS;
+
+/// Times count from the trace's beginning, [`NOW`].
+struct Trace(Model);
+
+impl Trace {
+    /// With hooks that see everything.
+    fn new() -> Trace {
+        Trace::with_hooks(&[
+            Hook::InetSockSetState,
+            Hook::InetCskAccept,
+            Hook::RequestSock,
+            Hook::ListenOverflow,
+        ])
+    }
+
+    fn with_hooks(hooks: &[Hook]) -> Trace {
+        let mut model = Model::new(10);
+        model.line(&Line::Session(Session {
+            hooks: hooks
+                .iter()
+                .map(|&hook| (hook, Some("kprobe".to_owned())))
+                .collect(),
+            ..samples::session()
+        }));
+        Trace(model)
+    }
+
+    /// Listener 1 on 127.0.0.1:7878.
+    fn listen(&mut self) {
+        self.0.line(&Line::Transition(Transition {
+            oldstate: State::Close,
+            newstate: State::Listen,
+            backlog: Backlog {
+                backlog_max: Some(128),
+                ..Backlog::default()
+            },
+            subject: samples::listener(),
+            ..samples::transition()
+        }));
+    }
+
+    fn step(&mut self, conn: u64, at: u64, from: State, to: State) {
+        self.0.line(&Line::Transition(Transition {
+            mono_ns: NOW + at,
+            subject: subject(conn),
+            oldstate: from,
+            newstate: to,
+            ..samples::transition()
+        }));
+    }
+
+    fn establish(&mut self, conn: u64, at: u64) {
+        self.step(conn, at, State::Listen, State::SynRecv);
+        self.step(conn, at, State::SynRecv, State::Established);
+    }
+
+    fn accept(&mut self, conn: u64, at: u64, wait: Option<u64>, left: u32) {
+        self.0.line(&Line::Accept(Accept {
+            mono_ns: NOW + at,
+            subject: Subject {
+                pid_source: Some(PidSource::Accept),
+                ..subject(conn)
+            },
+            established_mono_ns: wait.map(|wait| NOW + at - wait),
+            accept_queue_ns: wait,
+            backlog_len: left,
+            ..samples::accept()
+        }));
+    }
+
+    fn lose(&mut self, at: u64) {
+        self.0.line(&Line::Lost(Lost {
+            mono_ns: NOW + at,
+            ..samples::lost()
+        }));
+    }
+
+    fn view(&mut self, at: u64) -> View {
+        self.0.view(NOW + at)
+    }
+
+    /// The only listener.
+    fn row(&mut self, at: u64) -> Row {
+        let mut view = self.view(at);
+        assert_eq!(view.listeners.len(), 1, "{:#?}", view.listeners);
+        view.listeners.remove(0)
+    }
+}
+
+fn subject(conn: u64) -> Subject {
+    Subject {
+        conn: Some(conn),
+        rport: Some(30_000 + conn as u16),
+        ..samples::server()
+    }
+}
+
+fn waiting(view: &View) -> Vec<u64> {
+    let conns = view.waiting.iter().map(|it| it.subject.conn.unwrap());
+    conns.collect()
+}
+
+#[test]
+fn a_queue_has_what_came_and_was_not_accepted() {
+    let mut trace = Trace::new();
+    trace.listen();
+    for conn in [3, 4, 5] {
+        trace.establish(conn, conn * MS);
+    }
+    let row = trace.row(10 * MS);
+    assert_eq!(row.depth, Depth::Exact(3));
+    assert_eq!(row.backlog.backlog_max, Some(128));
+    assert_eq!(row.key.to_string(), "127.0.0.1:7878");
+    trace.accept(3, 10 * MS, Some(7 * MS), 2);
+    let view = trace.view(11 * MS);
+    assert_eq!(waiting(&view), [4, 5], "the longest first");
+    assert_eq!(view.listeners[0].depth, Depth::Exact(2));
+    assert_eq!((view.waiting_more, view.waiting_unnamed), (0, 0));
+}
+
+#[test]
+fn the_kernels_own_number_is_better() {
+    let mut trace = Trace::new();
+    trace.listen();
+    trace.establish(3, 0);
+    trace.accept(3, MS, Some(MS), 7);
+    assert_eq!(trace.row(MS).depth, Depth::Exact(7));
+    let view = trace.view(MS);
+    assert_eq!(view.waiting_unnamed, 7, "nobody saw them come");
+}
+
+#[test]
+fn an_older_queue_is_counted_by_what_the_kernel_said_at_the_start() {
+    let mut trace = Trace::new();
+    trace.0.line(&Line::Preexisting(samples::preexisting()));
+    trace.establish(9, MS);
+    let view = trace.view(2 * MS);
+    assert_eq!(view.listeners[0].depth, Depth::Exact(3));
+    assert_eq!(waiting(&view), [9]);
+    assert_eq!(view.waiting_unnamed, 2);
+    // One of the older ones is accepted: its ESTABLISHED is not known.
+    trace.accept(2, 3 * MS, None, 2);
+    let row = trace.row(3 * MS);
+    assert_eq!(row.depth, Depth::Exact(2));
+    assert_eq!(row.p99_ns, None, "how long it waited is not known");
+}
+
+#[test]
+fn a_listener_that_was_never_seen_has_at_least_what_came() {
+    let mut trace = Trace::new();
+    trace.establish(3, 0);
+    let row = trace.row(MS);
+    assert_eq!((row.depth, row.sockets), (Depth::AtLeast(1), 0));
+    assert_eq!(row.backlog.backlog_max, None);
+    assert_eq!(row.fill(), None);
+    // The first accept() tells both its number and its limit.
+    trace.accept(3, MS, Some(MS), 4);
+    let row = trace.row(MS);
+    assert_eq!((row.depth, row.sockets), (Depth::Exact(4), 1));
+    assert_eq!(row.backlog.backlog_max, Some(128));
+}
+
+#[test]
+fn after_a_loss_the_depth_is_in_doubt_until_the_kernel_tells_it() {
+    let mut trace = Trace::new();
+    trace.listen();
+    trace.establish(3, 0);
+    trace.lose(MS);
+    let view = trace.view(MS);
+    assert_eq!(view.listeners[0].depth, Depth::Doubtful(1));
+    assert_eq!(view.lost.iter().map(|(_, n)| n).sum::<u64>(), 1234);
+    // The accept() of 3 was lost; that of 4 says that nothing is left.
+    trace.establish(4, 2 * MS);
+    trace.accept(4, 3 * MS, Some(MS), 0);
+    let view = trace.view(3 * MS);
+    assert_eq!(view.listeners[0].depth, Depth::Exact(0));
+    assert_eq!(waiting(&view), [0; 0]);
+}
+
+#[test]
+fn without_a_hook_for_accept_a_depth_is_never_sure() {
+    let mut trace = Trace::with_hooks(&[Hook::InetSockSetState]);
+    trace.listen();
+    trace.establish(3, 0);
+    let row = trace.row(MS);
+    assert_eq!(row.depth, Depth::Doubtful(1));
+    assert_eq!((row.half_open, row.overflows), (None, None));
+}
+
+#[test]
+fn an_accept_that_overtakes_established_leaves_nothing_behind() {
+    let mut trace = Trace::new();
+    trace.listen();
+    trace.step(3, 0, State::Listen, State::SynRecv);
+    trace.accept(3, MS, None, 0);
+    trace.step(3, MS + 1, State::SynRecv, State::Established);
+    let view = trace.view(2 * MS);
+    assert_eq!(waiting(&view), [0; 0]);
+    assert_eq!(view.listeners[0].depth, Depth::Exact(0));
+}
+
+#[test]
+fn what_is_reset_in_the_queue_stays_in_it() {
+    let mut trace = Trace::new();
+    trace.listen();
+    trace.establish(3, 0);
+    trace.step(3, MS, State::Established, State::Close);
+    let view = trace.view(2 * MS);
+    assert_eq!(view.waiting[0].state, State::Close);
+    assert_eq!(view.listeners[0].depth, Depth::Exact(1));
+}
+
+#[test]
+fn what_its_process_closes_was_accepted_unseen() {
+    let mut trace = Trace::new();
+    trace.listen();
+    trace.establish(3, 0);
+    trace.0.line(&Line::Transition(Transition {
+        subject: Subject {
+            pid_source: Some(PidSource::Close),
+            ..subject(3)
+        },
+        oldstate: State::Established,
+        newstate: State::FinWait1,
+        ..samples::transition()
+    }));
+    let view = trace.view(MS);
+    assert_eq!(waiting(&view), [0; 0]);
+    assert_eq!(view.listeners[0].depth, Depth::Exact(0));
+}
+
+#[test]
+fn one_that_is_given_up_while_it_waits_is_counted_on() {
+    let mut trace = Trace::new();
+    trace.listen();
+    trace.establish(3, 0);
+    trace.0.line(&Line::Connection(Connection {
+        subject: subject(3),
+        accepted_mono_ns: None,
+        closed_mono_ns: None,
+        state: State::Established,
+        complete: false,
+        ..samples::connection()
+    }));
+    let view = trace.view(MS);
+    assert_eq!(waiting(&view), [0; 0]);
+    assert_eq!(view.listeners[0].depth, Depth::Exact(1));
+    assert_eq!(view.waiting_unnamed, 1);
+}
+
+#[test]
+fn half_open_connections_come_and_go() {
+    let mut trace = Trace::new();
+    trace.listen();
+    trace.step(3, 0, State::Listen, State::NewSynRecv);
+    trace.step(4, 0, State::Listen, State::NewSynRecv);
+    assert_eq!(trace.row(0).half_open, Some(2));
+    trace.establish(3, MS);
+    trace.0.line(&Line::Connection(Connection {
+        subject: subject(4),
+        accepted_mono_ns: None,
+        established_mono_ns: None,
+        verdict: Some(Verdict::Unfinished),
+        ..samples::connection()
+    }));
+    let row = trace.row(MS);
+    assert_eq!((row.half_open, row.depth), (Some(0), Depth::Exact(1)));
+}
+
+#[test]
+fn rates_and_waits_are_those_of_the_window() {
+    let mut trace = Trace::new();
+    trace.listen();
+    for conn in 0..100 {
+        trace.establish(conn, conn * 10 * MS);
+        trace.accept(conn, conn * 10 * MS + MS, Some((conn + 1) * MS / 10), 0);
+    }
+    let row = trace.row(S);
+    assert_eq!(row.connections_per_s.round(), 100.0);
+    assert_eq!(row.accepted_per_s.round(), 100.0);
+    assert_eq!(row.max_ns, Some(10 * MS));
+    let close = |ns: Option<u64>, to: u64| ns.unwrap().abs_diff(to) <= to / 50;
+    assert!(close(row.p50_ns, 5 * MS), "{row:?}");
+    assert!(close(row.p99_ns, 99 * MS / 10), "{row:?}");
+    assert!(row.longest_ns.contains(&Some(10 * MS)));
+    let row = trace.row(5 * S);
+    assert_eq!(row.connections_per_s.round(), 20.0, "since the trace began");
+    let row = trace.row(12 * S);
+    assert_eq!((row.p99_ns, row.connections_per_s), (None, 0.0));
+    assert_eq!((row.connections, row.accepted), (100, 100), "in all");
+    assert!(row.longest_ns.contains(&Some(10 * MS)));
+}
+
+#[test]
+fn sockets_that_share_an_address_are_one_row() {
+    let mut trace = Trace::new();
+    trace.listen();
+    trace.0.line(&Line::Transition(Transition {
+        oldstate: State::Close,
+        newstate: State::Listen,
+        subject: Subject {
+            conn: Some(2),
+            ..samples::listener()
+        },
+        ..samples::transition()
+    }));
+    trace.establish(3, 0);
+    trace.establish(4, 0);
+    // What is left in one socket's queue is not what is left in all of them.
+    trace.accept(3, MS, Some(MS), 0);
+    let row = trace.row(MS);
+    assert_eq!(
+        (row.sockets, row.depth, row.fill()),
+        (2, Depth::Exact(1), None)
+    );
+}
+
+#[test]
+fn a_wildcard_listener_has_the_connections_to_any_address() {
+    let mut trace = Trace::new();
+    trace.0.line(&Line::Transition(samples::listen()));
+    trace.0.line(&Line::Transition(Transition {
+        newstate: State::Listen,
+        ..samples::listen()
+    }));
+    trace.establish(3, 0);
+    let row = trace.row(MS);
+    assert_eq!(row.key.to_string(), "[::]:7878");
+    assert_eq!(row.depth, Depth::Exact(1));
+}
+
+#[test]
+fn a_listener_that_was_met_by_its_accept_takes_its_own_address_when_that_is_told() {
+    let mut trace = Trace::new();
+    trace.establish(3, 0);
+    trace.accept(3, MS, Some(MS), 1);
+    trace.establish(4, 2 * MS);
+    assert_eq!(trace.row(2 * MS).key.to_string(), "127.0.0.1:7878");
+    trace.0.line(&Line::Preexisting(Preexisting {
+        subject: Subject {
+            laddr: "0.0.0.0".parse().unwrap(),
+            ..samples::listener()
+        },
+        ..samples::preexisting()
+    }));
+    let row = trace.row(3 * MS);
+    assert_eq!(row.key.to_string(), "0.0.0.0:7878");
+    assert_eq!((row.depth, row.accepted), (Depth::Exact(2), 1));
+    trace.accept(4, 4 * MS, Some(2 * MS), 1);
+    let view = trace.view(5 * MS);
+    assert_eq!((waiting(&view).len(), view.waiting_unnamed), (0, 1));
+    assert_eq!(view.listeners.len(), 1);
+}
+
+#[test]
+fn a_listener_that_has_closed_is_shown_for_a_while() {
+    let mut trace = Trace::new();
+    trace.listen();
+    trace.establish(3, 0);
+    trace.0.line(&Line::Transition(Transition {
+        mono_ns: NOW + MS,
+        subject: samples::listener(),
+        oldstate: State::Listen,
+        newstate: State::Close,
+        ..samples::transition()
+    }));
+    let row = trace.row(2 * MS);
+    assert!(row.closed);
+    assert_eq!(row.depth, Depth::Exact(0));
+    assert_eq!(trace.view(60 * S).listeners, []);
+}
+
+#[test]
+fn a_verdict_is_told_once() {
+    let mut trace = Trace::new();
+    trace.0.line(&Line::Accept(samples::accept_with_verdict()));
+    trace.0.line(&Line::Connection(samples::connection()));
+    trace.0.line(&Line::Connection(samples::client()));
+    let view = trace.view(MS);
+    let verdicts: Vec<Verdict> = view.verdicts.iter().map(|it| it.verdict).collect();
+    assert_eq!(verdicts, [Verdict::Queued]);
+}
+
+#[test]
+fn what_there_is_no_room_for_is_counted() {
+    let mut trace = Trace::new();
+    trace.listen();
+    let many = MOST_CONNECTIONS as u64 + 5;
+    for conn in 0..many {
+        trace.establish(10 + conn, conn);
+    }
+    let view = trace.view(MS);
+    assert_eq!(view.listeners[0].depth, Depth::Exact(many));
+    assert_eq!(view.waiting.len(), MOST_SHOWN);
+    assert_eq!(view.waiting_more, many - MOST_SHOWN as u64);
+    assert_eq!(view.waiting_unnamed, 0);
+    for conn in 0..many {
+        trace.accept(10 + conn, 2 * MS, Some(MS), (many - 1 - conn) as u32);
+    }
+    let view = trace.view(3 * MS);
+    assert_eq!(view.listeners[0].depth, Depth::Exact(0));
+    assert_eq!((view.waiting.len(), view.waiting_more), (0, 0));
+
+    for port in 0..MOST_LISTENERS as u16 + 3 {
+        trace.0.line(&Line::Preexisting(Preexisting {
+            subject: Subject {
+                conn: Some(100_000 + u64::from(port)),
+                lport: Some(10_000 + port),
+                ..samples::listener()
+            },
+            ..samples::preexisting()
+        }));
+    }
+    let view = trace.view(3 * MS);
+    assert_eq!((view.listeners.len(), view.left_out), (MOST_LISTENERS, 4));
+}
+
+/// Real traces leave nothing behind: at their end nobody waits whose connection has ended.
+#[test]
+fn recorded_traces_end_with_what_they_say() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|it| it != "events") {
+            continue;
+        }
+        let mut model = Model::new(10);
+        let mut end_ns = 0;
+        let mut summary = None;
+        for line in crate::replay::Recorded::open(&path).unwrap() {
+            let line = line.unwrap();
+            end_ns = line.mono_ns();
+            model.line(&line);
+            if let Line::Summary(x) = line {
+                summary = Some(x);
+            }
+        }
+        let (view, summary) = (model.view(end_ns), summary.unwrap());
+        let name = path.display();
+        assert_eq!(waiting(&view), [0; 0], "{name}");
+        let total = |count: fn(&Row) -> u64| view.listeners.iter().map(count).sum::<u64>();
+        let of = |count: fn(&crate::fields::ListenerSummary) -> u64| {
+            summary.listeners.iter().map(count).sum::<u64>()
+        };
+        assert_eq!(total(|it| it.accepted), of(|it| it.accepted), "{name}");
+        assert_eq!(
+            total(|it| it.never_accepted),
+            of(|it| it.never_accepted),
+            "{name}"
+        );
+        assert_eq!(
+            total(|it| it.failed_accepts),
+            of(|it| it.failed_accepts),
+            "{name}"
+        );
+        assert_eq!(total(|it| it.half_open.unwrap_or(0)), 0, "{name}");
+        let overflows = of(|it| it.overflows.unwrap_or(0));
+        assert_eq!(total(|it| it.overflows.unwrap_or(0)), overflows, "{name}");
+        // Each that was judged is in the list, as the last word has it.
+        for (verdict, count) in summary.verdicts {
+            let told = view.verdicts.iter().filter(|it| it.verdict == verdict);
+            assert!(told.count() as u64 >= count, "{name}: {verdict:?}");
+        }
+        seen += 1;
+    }
+    assert!(seen >= 12, "{seen} recordings");
+}
