@@ -89,7 +89,7 @@ async fn examine() -> anyhow::Result<String> {
                     "  sys_enter and sys_exit run at every system call of the machine, the \
                      others only for TCP.\n"
                 }
-                false => "  All of them run only for TCP.\n",
+                false => "  All of them run only for TCP and at accept().\n",
             };
         }
         Err(error) => report += &format!("  not measured: {error:#}\n"),

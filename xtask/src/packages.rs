@@ -23,8 +23,11 @@ const TOOLCHAIN: [&str; 7] = [
 /// What shows the page that `tcptrace report` makes.
 pub const BROWSER: [&str; 2] = ["chromium", "chromium-driver"];
 
+/// What reads the packets that `-o pcapng` makes.
+const WIRESHARK: [&str; 1] = ["tshark"];
+
 fn needed() -> Vec<&'static str> {
-    [&TOOLCHAIN[..], &vm::PACKAGES, &BROWSER].concat()
+    [&TOOLCHAIN[..], &vm::PACKAGES, &BROWSER, &WIRESHARK].concat()
 }
 
 /// Sees to it that the packages are there: installs what is missing, or names it.
