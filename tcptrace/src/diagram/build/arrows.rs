@@ -133,16 +133,7 @@ impl Builder {
             // Its arrival; an estimate would put the sending beside it, or behind.
             Some(_) => {}
             None => {
-                let arrow = Arrow {
-                    from: place,
-                    kind: Kind::SynAck,
-                    evidence: Evidence::Estimated,
-                    sent_ns: Some(at_ns),
-                    received_ns: None,
-                    again: false,
-                    header: None,
-                    reason: None,
-                };
+                let arrow = unrecorded(place, Kind::SynAck, Evidence::Estimated, at_ns);
                 self.push(at_ns, What::Arrow(arrow));
             }
         }
@@ -153,16 +144,7 @@ impl Builder {
         if evidence == Evidence::Inferred && (self.segments || self.silent) {
             return;
         }
-        let arrow = Arrow {
-            from: place,
-            kind,
-            evidence,
-            sent_ns: Some(at_ns),
-            received_ns: None,
-            again: false,
-            header: None,
-            reason: None,
-        };
+        let arrow = unrecorded(place, kind, evidence, at_ns);
         self.push(at_ns, What::Arrow(arrow));
     }
 
@@ -270,4 +252,18 @@ pub(super) fn sent_after(x: &Transition) -> Option<Kind> {
         (Cause::Abort, _) => Kind::Rst,
         _ => return None,
     })
+}
+
+/// A segment that was sent, and that something else than a record of it tells of.
+fn unrecorded(from: Place, kind: Kind, evidence: Evidence, sent_ns: u64) -> Arrow {
+    Arrow {
+        from,
+        kind,
+        evidence,
+        sent_ns: Some(sent_ns),
+        received_ns: None,
+        again: false,
+        header: None,
+        reason: None,
+    }
 }
