@@ -23,11 +23,11 @@ const TOOLCHAIN: [&str; 7] = [
 /// What shows the page that `tcptrace report` makes.
 pub const BROWSER: [&str; 2] = ["chromium", "chromium-driver"];
 
-/// What reads the packets that `-o pcapng` makes.
-const WIRESHARK: [&str; 1] = ["tshark"];
+/// What reads the packets that `-o pcapng` makes, and what shows `tcptrace top`.
+const VIEWERS: [&str; 2] = ["tshark", "tmux"];
 
 fn needed() -> Vec<&'static str> {
-    [&TOOLCHAIN[..], &vm::PACKAGES, &BROWSER, &WIRESHARK].concat()
+    [&TOOLCHAIN[..], &vm::PACKAGES, &BROWSER, &VIEWERS].concat()
 }
 
 /// Sees to it that the packages are there: installs what is missing, or names it.
