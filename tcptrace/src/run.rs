@@ -275,6 +275,7 @@ impl Tracing {
 
     /// Detaches, takes what is left, and waits for the summary to be written.
     pub async fn end(mut self) -> anyhow::Result<Outcome> {
+        self.feed.hurry();
         self.tell_losses().await?;
         // Detaching takes a while, in which some hooks still see and others do not.
         let ended_ns = mono_now_ns();

@@ -4,6 +4,8 @@
 //! kernel's ring buffer, so a burst that fits is not lost, only told later.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc};
 
@@ -12,31 +14,44 @@ use super::Message;
 /// How many bytes of records may wait. A batch may take twice its size in memory.
 const ROOM_BYTES: usize = 64 << 20;
 
+/// So much of the room may be taken, and a message may have waited so long, before the pipeline is
+/// too far behind.
+const BEHIND_BYTES: usize = ROOM_BYTES / 4;
+const BEHIND: Duration = Duration::from_secs(1);
+
 /// The sending end.
 pub struct Feed {
-    messages: mpsc::UnboundedSender<Message>,
+    messages: mpsc::UnboundedSender<(Instant, Message)>,
     room: Arc<Semaphore>,
+    hurry: Arc<AtomicBool>,
 }
 
 /// The receiving end.
 pub struct Fed {
-    messages: mpsc::UnboundedReceiver<Message>,
+    messages: mpsc::UnboundedReceiver<(Instant, Message)>,
     room: Arc<Semaphore>,
+    hurry: Arc<AtomicBool>,
     /// Of the message that was received last, which is still in memory.
     held: usize,
+    /// How long that one had waited.
+    waited: Duration,
 }
 
 pub fn feed() -> (Feed, Fed) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let room = Arc::new(Semaphore::new(ROOM_BYTES));
+    let hurry = Arc::<AtomicBool>::default();
     let feed = Feed {
         messages: sender,
         room: room.clone(),
+        hurry: hurry.clone(),
     };
     let fed = Fed {
         messages: receiver,
         room,
+        hurry,
         held: 0,
+        waited: Duration::ZERO,
     };
     (feed, fed)
 }
@@ -48,8 +63,13 @@ impl Feed {
         // No batch is larger than a few hundred KiB.
         if let Ok(room) = self.room.acquire_many(message.bytes() as u32).await {
             room.forget();
-            let _ = self.messages.send(message);
+            let _ = self.messages.send((Instant::now(), message));
         }
+    }
+
+    /// From now on somebody waits for the pipeline's end.
+    pub fn hurry(&self) {
+        self.hurry.store(true, Ordering::Relaxed);
     }
 }
 
@@ -57,14 +77,20 @@ impl Fed {
     /// Waits for the next message; `None` when the other end is gone and everything was received.
     pub fn receive(&mut self) -> Option<Message> {
         self.room.add_permits(std::mem::take(&mut self.held));
-        let message = self.messages.blocking_recv()?;
+        let (sent, message) = self.messages.blocking_recv()?;
         self.held = message.bytes();
+        self.waited = sent.elapsed();
         Some(message)
     }
 
-    /// How much of the room is taken, from 0 to 1.
-    pub fn fill(&self) -> f64 {
-        1.0 - self.room.available_permits() as f64 / ROOM_BYTES as f64
+    /// How far the pipeline is behind; from 1 on it is too far.
+    pub fn behind(&self) -> f64 {
+        if self.hurry.load(Ordering::Relaxed) {
+            return f64::INFINITY;
+        }
+        let taken = ROOM_BYTES - self.room.available_permits();
+        let by_bytes = taken as f64 / BEHIND_BYTES as f64;
+        by_bytes.max(self.waited.as_secs_f64() / BEHIND.as_secs_f64())
     }
 }
 
@@ -106,7 +132,7 @@ mod tests {
         for _ in 0..4 {
             assert!(taken(&feed, drained(ROOM_BYTES / 4)));
         }
-        assert_eq!(fed.fill(), 1.0);
+        assert!(fed.behind() > 1.0);
         assert!(!taken(&feed, drained(100)));
         // What has no size always has room.
         assert!(taken(&feed, Message::Missed));
@@ -115,8 +141,27 @@ mod tests {
         assert!(matches!(fed.receive(), Some(Message::Drained { .. })));
         assert!(!taken(&feed, drained(100)));
         assert!(matches!(fed.receive(), Some(Message::Drained { .. })));
-        assert_eq!(fed.fill(), 0.75);
         assert!(taken(&feed, drained(100)));
+    }
+
+    #[test]
+    fn behind_is_who_has_much_to_do_or_is_waited_for() {
+        let (feed, mut fed) = feed();
+        assert!(taken(&feed, drained(BEHIND_BYTES / 2)));
+        assert_eq!(fed.behind(), 0.5);
+        assert!(taken(&feed, Message::Missed));
+        assert!(fed.receive().is_some() && fed.receive().is_some());
+        assert!(fed.behind() < 0.5);
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(fed.behind() < 0.5, "waiting for more is no delay");
+
+        assert!(taken(&feed, Message::Missed));
+        std::thread::sleep(BEHIND);
+        assert!(fed.receive().is_some());
+        assert!(fed.behind() >= 1.0);
+
+        feed.hurry();
+        assert!(fed.behind() > 1.0);
     }
 
     #[test]

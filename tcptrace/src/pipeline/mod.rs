@@ -111,7 +111,7 @@ pub fn spawn(
             let mut pipeline = Pipeline::new(begin, outputs, tape, count, feedback);
             let mut priority = Priority::of_this_thread();
             while let Some(message) = fed.receive() {
-                priority.adjust(fed.fill());
+                priority.adjust(fed.behind());
                 match message {
                     Message::Drained {
                         batch,

@@ -2,14 +2,13 @@
 //!
 //! A server that is busy on every CPU would share them with its tracer. What the tracer has to do can
 //! wait a little: records are safe in memory. So its working thread is nice, and takes no CPU away
-//! from a thread that runs (SCHED_BATCH), until too much waits.
+//! from a thread that runs (SCHED_BATCH), until it is too far behind.
 
 /// How much nicer the thread is while it keeps up.
 const NICER: libc::c_int = 10;
 
-/// So much of the room may be taken before the thread competes, and so little before it yields again.
-const BEHIND: f64 = 0.25;
-const CAUGHT_UP: f64 = 0.05;
+/// As far as this it must have caught up before it yields again.
+const CAUGHT_UP: f64 = 0.2;
 
 /// The priority of a thread. Threads and processes that it starts would inherit it.
 pub struct Priority {
@@ -41,11 +40,11 @@ impl Priority {
         priority
     }
 
-    /// Decides anew by how full the room is, from 0 to 1.
-    pub fn adjust(&mut self, fill: f64) {
+    /// Decides anew by how far the thread is behind; from 1 on it is too far.
+    pub fn adjust(&mut self, behind: f64) {
         match self.yields {
-            true if fill > BEHIND => self.set(false),
-            false if fill < CAUGHT_UP => self.set(true),
+            true if behind >= 1.0 => self.set(false),
+            false if behind < CAUGHT_UP => self.set(true),
             _ => {}
         }
     }
@@ -83,8 +82,8 @@ mod tests {
         let before = nice();
         let seen = in_a_thread(|| {
             let mut priority = Priority::of_this_thread();
-            let seen = [0.0, 0.2, 0.3, 0.1, 0.01].map(|fill| {
-                priority.adjust(fill);
+            let seen = [0.0, 0.9, 1.1, 0.3, 0.1].map(|behind| {
+                priority.adjust(behind);
                 nice()
             });
             priority.may_change.then_some(seen)
