@@ -1,8 +1,10 @@
 //! Stories and diagrams of recorded traces. `UPDATE=1 cargo test -p tcptrace --test explain` writes
 //! what is drawn now; read the difference before you commit it.
 
+mod recordings;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use tcptrace::diagram::text::{Look, draw};
@@ -14,17 +16,7 @@ use tcptrace::event::State;
 use tcptrace::fields::{Line, Verdict};
 use tcptrace::replay::Recorded;
 
-fn recording(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    folder.join(name).with_extension("events")
-}
-
-fn recordings() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    let entries = fs::read_dir(folder).unwrap().map(|it| it.unwrap().path());
-    let is_recording = |path: &PathBuf| path.extension().is_some_and(|it| it == "events");
-    entries.filter(is_recording).collect()
-}
+use recordings::{recording, recordings};
 
 fn diagrams(path: &Path, keep: Keep) -> Vec<Diagram> {
     let recorded = Recorded::open(path).unwrap();

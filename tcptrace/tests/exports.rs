@@ -1,27 +1,17 @@
 //! What other programs read: trace events and packets of recorded traces.
 
 mod packets;
+mod recordings;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
 
 use packets::Packet;
-
-fn recording(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    folder.join(name).with_extension("events")
-}
-
-fn recordings() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    let entries = fs::read_dir(folder).unwrap().map(|it| it.unwrap().path());
-    let is_recording = |path: &PathBuf| path.extension().is_some_and(|it| it == "events");
-    entries.filter(is_recording).collect()
-}
+use recordings::{recording, recordings};
 
 fn replay(path: &Path, form: &str) -> Output {
     let mut tcptrace = Command::new(env!("CARGO_BIN_EXE_tcptrace"));
