@@ -46,7 +46,7 @@ impl Correlator {
             self.listeners.open(found.sk, socket, None)
         });
         // An accept() may have shown it before, but not what it is.
-        if self.listeners.get_mut(id).is_to_be_announced() {
+        if self.listeners.get_mut(id).announce() {
             let owner = self.owner_of(found);
             let socket = &mut self.listeners.get_mut(id).socket;
             socket.learn(&found.tuple, found.cookie);

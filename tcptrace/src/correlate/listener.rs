@@ -42,8 +42,8 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// Whether nothing has said yet what this listener is: the first to ask does.
-    pub fn is_to_be_announced(&mut self) -> bool {
+    /// Notes that a line says what this listener is; false when one did already.
+    pub fn announce(&mut self) -> bool {
         !std::mem::replace(&mut self.announced, true)
     }
 
