@@ -99,9 +99,24 @@ fn three_thousand_connections_one_after_another() {
 
     let clients = storm(port, CLIENTS);
     tracer.wait_for_ends(2 * CLIENTS);
-    let trace = tracer.stop();
-
-    trace.tells_each_once(CLIENTS);
+    // On a loaded Linux 6.18, once in some 50000 connections, the kernel runs neither of the state
+    // hook's two programs for a step or two, and counts no skipped run. What was missed must show.
+    let trace = tracer.stop_lossy();
+    let sides = ["server", "client"].map(|side| trace.connections(side));
+    assert_eq!(sides.each_ref().map(Vec::len), [CLIENTS, CLIENTS]);
+    let all = sides.concat();
+    let whole = all.iter().filter(|line| line["complete"] == true).count();
+    assert!(
+        whole >= all.len() - CLIENTS / 1000,
+        "only {whole} are complete"
+    );
+    for line in all.iter().filter(|line| line["complete"] == true) {
+        line.shows(&[("state", &"CLOSE")]);
+    }
+    let mut accepted: Vec<u64> = trace.accepts().iter().map(|it| it.num("conn")).collect();
+    accepted.sort();
+    accepted.dedup();
+    assert_eq!(accepted.len(), CLIENTS, "accepts of different connections");
     let mut told: Vec<u64> = trace
         .connections("server")
         .iter()
