@@ -113,6 +113,11 @@ impl Tracer {
         self.stop_against(Share::Some)
     }
 
+    /// For a trace that may miss something of a connection, but then says so.
+    pub fn stop_marked(self) -> Trace {
+        self.stop_against(Share::Whole)
+    }
+
     fn stop_against(self, share: Share) -> Trace {
         self.running.signal(Signal::SIGINT);
         self.finish(0, share).0

@@ -155,30 +155,35 @@ impl Step {
     }
 }
 
+/// As a line names them.
+fn ends_of(line: &Line) -> Ends {
+    let port = |name| line.maybe(name).unwrap_or(0) as u16;
+    let laddr: IpAddr = line.text("laddr").parse().expect("an address");
+    let raddr = match line["raddr"].as_str() {
+        Some(addr) => addr.parse().expect("an address"),
+        None if laddr.is_ipv4() => IpAddr::from([0; 4]),
+        None => IpAddr::from([0; 16]),
+    };
+    Ends {
+        laddr,
+        lport: port("lport"),
+        raddr,
+        rport: port("rport"),
+    }
+}
+
 impl Seen {
     /// The same from a `transition` line.
     fn from_line(line: &Line) -> Seen {
-        let port = |name| line.maybe(name).unwrap_or(0) as u16;
-        let laddr: IpAddr = line.text("laddr").parse().expect("an address");
-        let raddr = match line["raddr"].as_str() {
-            Some(addr) => addr.parse().expect("an address"),
-            None if laddr.is_ipv4() => IpAddr::from([0; 4]),
-            None => IpAddr::from([0; 16]),
-        };
+        let mut ends = ends_of(line);
         let [old, new] = ["oldstate", "newstate"].map(|it| line.text(it).to_owned());
         let step = Step(old, new);
+        if step.leaves_port_open() {
+            ends.lport = 0;
+        }
         Seen {
             mono_ns: line.num("mono_ns"),
-            ends: Ends {
-                laddr,
-                lport: if step.leaves_port_open() {
-                    0
-                } else {
-                    port("lport")
-                },
-                raddr,
-                rport: port("rport"),
-            },
+            ends,
             step,
         }
     }
@@ -192,6 +197,8 @@ pub enum Share<'a> {
     Where(&'a dyn Fn(&Ends) -> bool),
     /// Nothing else, but perhaps less: records were lost, or joined.
     Some,
+    /// All of it, but of connections that are told as incomplete.
+    Whole,
 }
 
 /// Compares a trace with the testimony: per connection the same steps in the same order, at the
@@ -203,11 +210,11 @@ pub fn compare(trace: &Trace, testimony: &[Seen], share: Share) {
         present.contains(&seen.mono_ns)
             && match share {
                 Share::Where(filter) => filter(&seen.ends),
-                Share::All | Share::Some => true,
+                Share::All | Share::Some | Share::Whole => true,
             }
     };
-    let witnessed = sequences(testimony.iter().filter(wanted).cloned());
-    let traced = sequences(
+    let mut witnessed = sequences(testimony.iter().filter(wanted).cloned());
+    let mut traced = sequences(
         trace
             .own("transition")
             .filter(|line| line["synthetic"] == false)
@@ -219,6 +226,15 @@ pub fn compare(trace: &Trace, testimony: &[Seen], share: Share) {
             assert!(is_part(steps, known), "{ends}: {steps:?} of {known:?}");
         }
         return;
+    }
+    if let Share::Whole = share {
+        let incomplete = trace
+            .own("connection")
+            .filter(|line| line["complete"] == false);
+        for ends in incomplete.map(ends_of) {
+            witnessed.remove(&ends);
+            traced.remove(&ends);
+        }
     }
     let names = |sequences: &Sequences| -> Vec<String> {
         let steps = |seen: &[(Step, u64)]| -> Vec<String> {
