@@ -113,7 +113,7 @@ impl Tracer {
         self.stop_against(Share::Some)
     }
 
-    /// For a trace that may miss something of a connection, but then says so.
+    /// For a trace so long that softirqs come on top of init, see [`Share::Whole`].
     pub fn stop_marked(self) -> Trace {
         self.stop_against(Share::Whole)
     }
