@@ -154,6 +154,15 @@ impl Comm {
         let end = self.0.iter().position(|&b| b == 0).unwrap_or(self.0.len());
         &self.0[..end]
     }
+
+    /// The name, if it can be shown as it is, as nearly all can.
+    pub fn plain(&self) -> Option<&str> {
+        let bytes = self.bytes();
+        let plain = bytes
+            .iter()
+            .all(|b| matches!(b, b' '..=b'~') && *b != b'\\');
+        str::from_utf8(bytes).ok().filter(|_| plain)
+    }
 }
 
 impl From<&str> for Comm {
@@ -170,6 +179,9 @@ impl From<&str> for Comm {
 impl fmt::Display for Comm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use fmt::Write;
+        if let Some(plain) = self.plain() {
+            return f.write_str(plain);
+        }
         for c in String::from_utf8_lossy(self.bytes()).chars() {
             match c {
                 '\'' | '"' => f.write_char(c)?,
@@ -189,7 +201,10 @@ impl fmt::Debug for Comm {
 /// The name itself, with invalid UTF-8 replaced; JSON does its own escaping.
 impl Serialize for Comm {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&String::from_utf8_lossy(self.bytes()))
+        match self.plain() {
+            Some(plain) => serializer.serialize_str(plain),
+            None => serializer.serialize_str(&String::from_utf8_lossy(self.bytes())),
+        }
     }
 }
 

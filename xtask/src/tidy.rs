@@ -167,6 +167,7 @@ const SIBLINGS: &[Siblings] = &[
             "Sink",
             "cells",
             "columns",
+            "lines",
             "printable",
             "samples",
             "schema",

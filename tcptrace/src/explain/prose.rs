@@ -12,7 +12,7 @@ use crate::diagram::{
 };
 use crate::duration::Human;
 use crate::sink::text::Zone;
-use crate::sink::text::ending::ending;
+use crate::sink::text::ending::Ending;
 use crate::sink::text::explain;
 use crate::sink::text::paint::{self, ALARM, DIM, PLAIN, STRONG};
 use crate::sink::text::time::TimeOfDay;
@@ -219,7 +219,7 @@ impl Prose<'_> {
             let Some(connection) = &end.connection else {
                 continue;
             };
-            let mut text = format!("{}: {}.", self.who(place), ending(connection));
+            let mut text = format!("{}: {}.", self.who(place), Ending(connection));
             if let Some(explanation) = &connection.explanation {
                 let _ = write!(text, " {}.", capital(explanation));
             }

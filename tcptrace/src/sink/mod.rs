@@ -5,6 +5,7 @@ pub mod chrome;
 pub mod columns;
 mod csv;
 pub mod json;
+mod lines;
 pub mod pcapng;
 mod printable;
 pub mod schema;

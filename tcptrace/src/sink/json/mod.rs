@@ -8,19 +8,14 @@ use serde::Serialize;
 
 use self::writer::Writer;
 use super::Sink;
+use super::lines::Lines;
 use super::stamp::Stamp;
 use crate::clock::Clock;
 use crate::fields::{Line, Stamped};
 
-/// Bytes gathered before a write; the pipeline flushes after each batch of events anyway.
-const BUFFER: usize = 64 * 1024;
-
 /// Writes JSON Lines.
 pub struct Json {
-    out: Box<dyn Write + Send>,
-    /// Whole lines. A line is made of hundreds of small pieces, which a `Vec` takes with less
-    /// ado than a `BufWriter`.
-    lines: Vec<u8>,
+    lines: Lines,
     clock: Clock,
     stamp: Stamp,
 }
@@ -28,8 +23,7 @@ pub struct Json {
 impl Json {
     pub fn new(out: Box<dyn Write + Send>, clock: Clock) -> Json {
         Json {
-            out,
-            lines: Vec::with_capacity(2 * BUFFER),
+            lines: Lines::new(out),
             clock,
             stamp: Stamp::default(),
         }
@@ -37,18 +31,8 @@ impl Json {
 
     fn write(&mut self, event: &str, mono_ns: u64, line: &impl Serialize) -> io::Result<()> {
         let ts = self.stamp.of(self.clock.wall_ns(mono_ns));
-        Stamped { event, ts, line }.serialize(Writer::new(&mut self.lines))?;
-        self.lines.push(b'\n');
-        if self.lines.len() < BUFFER {
-            return Ok(());
-        }
-        self.write_out()
-    }
-
-    fn write_out(&mut self) -> io::Result<()> {
-        let written = self.out.write_all(&self.lines);
-        self.lines.clear();
-        written
+        Stamped { event, ts, line }.serialize(Writer::new(&mut self.lines.text))?;
+        self.lines.end()
     }
 }
 
@@ -73,8 +57,7 @@ impl Sink for Json {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.write_out()?;
-        self.out.flush()
+        self.lines.flush()
     }
 }
 

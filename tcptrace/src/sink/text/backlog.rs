@@ -9,8 +9,8 @@ impl Text {
     pub(super) fn backlog(&mut self, x: &Backlog) {
         let Some(max) = x.backlog_max else { return };
         match clipped(x) {
-            Some(clipped) => self.detail(format_args!("backlog {max}, {clipped}")),
-            None if self.style.verbose => self.detail(format_args!("backlog {max}")),
+            Some(clipped) => self.detail(("backlog ", max, ", ", clipped)),
+            None if self.style.verbose => self.detail(("backlog ", max)),
             None => {}
         }
     }

@@ -11,9 +11,7 @@ impl Text {
     /// found by a look that it came before.
     pub(super) fn bucket(&mut self, x: &Transition) {
         if let Some(state) = x.bucket {
-            self.detail(format_args!(
-                "the socket is gone, {state} goes on without it"
-            ));
+            self.detail(("the socket is gone, ", state, " goes on without it"));
         }
         if x.source == Source::SocketIterator {
             self.detail("noticed by a look, it came earlier");
@@ -31,13 +29,12 @@ impl Text {
             Some(BucketEnd::Gone) => "is over",
             None => "not seen to end",
         };
-        self.row.plain(format_args!("{} {end}", x.state));
+        self.row.plain((x.state, " ", end));
         let times = [("FIN_WAIT2", x.fin_wait2_ns), ("TIME_WAIT", x.time_wait_ns)];
         let mut before = ": ";
         for (state, ns) in times {
             if let Some(ns) = ns {
-                self.row
-                    .plain(format_args!("{before}{state} for {}", Human(ns)));
+                self.row.plain((before, state, " for ", Human(ns)));
                 before = ", ";
             }
         }

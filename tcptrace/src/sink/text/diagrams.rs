@@ -1,8 +1,9 @@
 //! `--explain=diagram`: a sequence diagram at the end of each connection.
 
-use std::io::{self, Write};
+use std::io;
 
 use super::Text;
+use super::row::Row;
 use crate::diagram::text::{Look, draw};
 use crate::diagram::{Collector, Diagram, Keep};
 use crate::fields::Line;
@@ -28,13 +29,13 @@ impl Text {
 }
 
 impl Diagrams {
-    pub(super) fn line(&mut self, line: &Line, out: &mut impl Write) -> io::Result<()> {
+    pub(super) fn line(&mut self, line: &Line, row: &mut Row) -> io::Result<()> {
         let group = self.collector.take(line);
         let Some(diagram) = group.as_ref().and_then(Diagram::of) else {
             return Ok(());
         };
         let numbers: Vec<String> = diagram.conns().map(|it| format!("#{it}")).collect();
         let drawn = draw(&diagram, self.look);
-        writeln!(out, "\n{}\n{drawn}", numbers.join(" → "))
+        row.verbatim(&format!("\n{}\n{drawn}", numbers.join(" → ")))
     }
 }

@@ -1,8 +1,10 @@
 //! How a connection ended, and what the kernel said on the way there.
 
+use std::fmt::{self, Display};
 use std::io;
 
 use super::paint::ALARM;
+use super::piece::{Piece, Said};
 use super::words::Who;
 use super::{PROCESS, Text};
 use crate::duration::Human;
@@ -19,11 +21,11 @@ impl Text {
         self.begin(x.mono_ns, &x.subject, x.subject.conn);
         let (what, so_far) = (x.what.name(), x.retransmits);
         self.row
-            .put(ALARM, format_args!("{what} sent again, {so_far} so far"))
+            .put(ALARM, (what, " sent again, ", so_far, " so far"))
             .column(PROCESS)
             .plain(Who(&x.subject));
         if self.style.verbose {
-            self.detail(format_args!("in {}", x.state));
+            self.detail(("in ", x.state));
             self.identity(&x.subject);
         }
         self.end()
@@ -38,12 +40,12 @@ impl Text {
         };
         self.row.put(ALARM, what);
         if let Some(reason) = &x.reason {
-            self.row.plain(format_args!(": {reason}"));
+            self.row.plain((": ", Said(reason)));
         }
         self.row.column(PROCESS).plain(Who(&x.subject));
         if self.style.verbose {
             match x.state {
-                Some(state) => self.detail(format_args!("in {state}")),
+                Some(state) => self.detail(("in ", state)),
                 None => self.detail("no socket"),
             }
             self.identity(&x.subject);
@@ -53,73 +55,99 @@ impl Text {
 }
 
 /// `ended: connected in 45.2 µs, open for 5.103 s, closed here first, 18 B out, 0 B in, …`
-pub(crate) fn ending(x: &Connection) -> String {
-    let mut parts = Vec::new();
-    match (x.handshake_ns, x.established_mono_ns) {
-        (Some(ns), _) if x.subject.side == Some(Side::Server) => {
-            let took = Human(ns);
-            parts.push(match x.syn_source {
-                Some(Source::Srtt) => format!("handshake ≈ {took} (SYN-ACK to ESTABLISHED)"),
-                _ => format!("handshake {took} (SYN to ESTABLISHED)"),
-            });
+pub(crate) struct Ending<'a>(pub &'a Connection);
+
+impl Piece for Ending<'_> {
+    fn put(&self, to: &mut Vec<u8>) {
+        let x = self.0;
+        match x.state {
+            State::Close => "ended".put(to),
+            state if x.evicted => ("given up while ", state, ", too many are open").put(to),
+            state => ("still ", state, " at the end of the trace").put(to),
         }
-        (Some(ns), _) => parts.push(format!("connected in {}", Human(ns))),
-        (None, None) if x.subject.side == Some(Side::Client) => {
-            // Equal times are possible, earlier ones are not; a wrong clock must not panic.
-            let tried = x.syn_mono_ns.map(|syn| x.mono_ns.saturating_sub(syn));
-            parts.push(match tried {
-                Some(ns) => format!("not connected after {}", Human(ns)),
-                None => "not connected".to_owned(),
-            });
+        let mut parts = Parts { to, before: ": " };
+        parts.beginning(x);
+        parts.how(x);
+        if x.established_mono_ns.is_some() {
+            parts.figures(x);
         }
-        (None, _) => {}
     }
-    if let Some(n) = x.ending.syn_retransmits.filter(|&n| n > 0) {
-        parts.push(format!("SYN sent again {n}×"));
-    }
-    if let Some(established) = x.established_mono_ns {
-        let open = x.mono_ns.saturating_sub(established);
-        parts.push(format!("open for {}", Human(open)));
-    }
-    parts.extend(how(x));
-    if x.established_mono_ns.is_some() {
-        parts.extend(figures(x));
-    }
-    let mut text = match x.state {
-        State::Close => "ended".to_owned(),
-        state if x.evicted => format!("given up while {state}, too many are open"),
-        state => format!("still {state} at the end of the trace"),
-    };
-    if !parts.is_empty() {
-        text.push_str(": ");
-        text.push_str(&parts.join(", "));
-    }
-    text
 }
 
-fn how(x: &Connection) -> impl Iterator<Item = String> {
-    let first = x.ending.closed_first.map(|first| match first {
-        ClosedFirst::Local => "closed here first",
-        ClosedFirst::Remote => "closed by the peer first",
-        ClosedFirst::Both => "closed by both at once",
-    });
-    // Who closed first says enough of an orderly end.
-    let ended = x.ending.ended;
-    let ended = ended.filter(|&ended| ended != Ended::Orderly || first.is_none());
-    let both = [first, ended.map(Ended::words)].into_iter().flatten();
-    both.map(str::to_owned)
+impl Display for Ending<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text())
+    }
 }
 
-fn figures(x: &Connection) -> impl Iterator<Item = String> {
-    let it = &x.ending;
-    let some = |n: Option<u32>| n.filter(|&n| n > 0);
-    [
-        it.bytes_acked.map(|n| format!("{n} B out")),
-        it.bytes_received.map(|n| format!("{n} B in")),
-        some(it.unread_bytes).map(|n| format!("{n} B unread")),
-        some(it.retransmits).map(|n| format!("{n} retransmitted")),
-        it.srtt_ns.map(|ns| format!("rtt {}", Human(ns))),
-    ]
-    .into_iter()
-    .flatten()
+/// A list with commas.
+struct Parts<'a> {
+    to: &'a mut Vec<u8>,
+    /// What stands before the next part.
+    before: &'static str,
+}
+
+impl Parts<'_> {
+    fn add(&mut self, part: impl Piece) {
+        (self.before, part).put(self.to);
+        self.before = ", ";
+    }
+
+    fn beginning(&mut self, x: &Connection) {
+        match (x.handshake_ns, x.established_mono_ns) {
+            (Some(ns), _) if x.subject.side == Some(Side::Server) => match x.syn_source {
+                Some(Source::Srtt) => {
+                    self.add(("handshake ≈ ", Human(ns), " (SYN-ACK to ESTABLISHED)"))
+                }
+                _ => self.add(("handshake ", Human(ns), " (SYN to ESTABLISHED)")),
+            },
+            (Some(ns), _) => self.add(("connected in ", Human(ns))),
+            (None, None) if x.subject.side == Some(Side::Client) => {
+                // Equal times are possible, earlier ones are not; a wrong clock must not panic.
+                let tried = x.syn_mono_ns.map(|syn| x.mono_ns.saturating_sub(syn));
+                self.add(("not connected", tried.map(|ns| (" after ", Human(ns)))));
+            }
+            (None, _) => {}
+        }
+        if let Some(n @ 1..) = x.ending.syn_retransmits {
+            self.add(("SYN sent again ", n, "×"));
+        }
+        if let Some(established) = x.established_mono_ns {
+            let open = x.mono_ns.saturating_sub(established);
+            self.add(("open for ", Human(open)));
+        }
+    }
+
+    fn how(&mut self, x: &Connection) {
+        let first = x.ending.closed_first.map(|first| match first {
+            ClosedFirst::Local => "closed here first",
+            ClosedFirst::Remote => "closed by the peer first",
+            ClosedFirst::Both => "closed by both at once",
+        });
+        // Who closed first says enough of an orderly end.
+        let ended = x.ending.ended;
+        let ended = ended.filter(|&ended| ended != Ended::Orderly || first.is_none());
+        for words in [first, ended.map(Ended::words)].into_iter().flatten() {
+            self.add(words);
+        }
+    }
+
+    fn figures(&mut self, x: &Connection) {
+        let it = &x.ending;
+        if let Some(n) = it.bytes_acked {
+            self.add((n, " B out"));
+        }
+        if let Some(n) = it.bytes_received {
+            self.add((n, " B in"));
+        }
+        if let Some(n @ 1..) = it.unread_bytes {
+            self.add((n, " B unread"));
+        }
+        if let Some(n @ 1..) = it.retransmits {
+            self.add((n, " retransmitted"));
+        }
+        if let Some(ns) = it.srtt_ns {
+            self.add(("rtt ", Human(ns)));
+        }
+    }
 }

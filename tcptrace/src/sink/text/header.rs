@@ -1,27 +1,27 @@
 //! The first lines: what is traced, by which hooks, what cannot be seen.
 
-use std::io::{self, Write};
+use std::io;
 
 use super::paint::{DIM, STRONG};
 use super::row::Row;
 use super::{CONN, DURATION, IN_STATE, PROCESS, TUPLE, WHAT, Zone};
 use crate::fields::Session;
 
-pub fn write(row: &mut Row, out: &mut dyn Write, x: &Session, zone: Zone) -> io::Result<()> {
+pub fn write(row: &mut Row, x: &Session, zone: Zone) -> io::Result<()> {
     row.put(STRONG, format_args!("tcptrace {}", x.version))
         .plain(format_args!(" on Linux {}: {}", x.kernel, filters(x)))
-        .end(out)?;
-    row.put(DIM, format_args!("hooks: {}", hooks(x))).end(out)?;
+        .end()?;
+    row.put(DIM, format_args!("hooks: {}", hooks(x))).end()?;
     if !x.unseen.is_empty() {
         row.put(DIM, format_args!("not seen: {}", x.unseen.join("; ")))
-            .end(out)?;
+            .end()?;
     }
     row.put(STRONG, format_args!("TIME ({})", zone.name()));
     for (at, heading) in [(CONN, "CONN"), (TUPLE, "FROM → TO"), (WHAT, "STATE")] {
         row.column(at).put(STRONG, heading);
     }
     row.column(IN_STATE).right(STRONG, DURATION, "IN STATE");
-    row.column(PROCESS).put(STRONG, "PROCESS").end(out)
+    row.column(PROCESS).put(STRONG, "PROCESS").end()
 }
 
 /// `TCP, port 7878`

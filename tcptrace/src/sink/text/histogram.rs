@@ -16,29 +16,28 @@ impl Text {
             Side::Client => ("client", "→ "),
             _ => ("server", ""),
         };
-        let port = format_args!("{arrow}:{}", x.port).to_string();
         self.row.column(CONN).plain(side).column(TUPLE + 2);
         self.row
-            .put(STRONG, port)
+            .put(STRONG, (arrow, ":", x.port))
             .column(TUPLE + 10)
-            .plain(Count(x.connections, "connection"));
+            .plain(format_args!("{}", Count(x.connections, "connection")));
         self.times("handshake", x.handshake.as_ref());
         self.times("in the accept queue", x.accept_queue.as_ref());
         if let (Some(queued), Some(awaited)) = (x.queued, x.awaited) {
             self.row
-                .plain(format_args!(", {queued} queued, {awaited} awaited"));
+                .plain((", ", queued, " queued, ", (awaited, " awaited")));
         }
         if self.style.verbose {
-            self.detail(format_args!("net:[{}]", x.netns));
+            self.detail(("net:[", x.netns, "]"));
         }
         self.end()
     }
 
-    fn times(&mut self, what: &str, times: Option<&Times>) {
+    fn times(&mut self, what: &'static str, times: Option<&Times>) {
         if let Some(times) = times {
             let [p50, p99, max] = [times.p50_ns, times.p99_ns, times.max_ns].map(Human);
             self.row
-                .plain(format_args!(", {what} p50 {p50} p99 {p99} max {max}"));
+                .plain((", ", what, (" p50 ", p50), (" p99 ", p99, " max ", max)));
         }
     }
 }

@@ -14,6 +14,7 @@ pub(crate) mod explain;
 mod header;
 mod histogram;
 pub(crate) mod paint;
+pub(crate) mod piece;
 mod preexisting;
 mod row;
 mod segment;
@@ -22,14 +23,14 @@ mod table;
 pub(crate) mod time;
 pub(crate) mod words;
 
-use std::fmt::Display;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 
 use rustc_hash::FxHashMap;
 
 use self::diagrams::Diagrams;
-use self::ending::ending;
+use self::ending::Ending;
 use self::paint::{ALARM, DIM, PLAIN, STRONG};
+use self::piece::{Known, Piece, Said};
 use self::row::Row;
 use self::table::Table;
 use self::time::TimeOfDay;
@@ -70,7 +71,6 @@ pub struct Style {
 
 /// Writes the terminal log.
 pub struct Text {
-    out: BufWriter<Box<dyn Write + Send>>,
     clock: Clock,
     style: Style,
     time_of_day: TimeOfDay,
@@ -86,11 +86,10 @@ pub struct Text {
 impl Text {
     pub fn new(out: Box<dyn Write + Send>, clock: Clock, style: Style) -> Text {
         Text {
-            out: BufWriter::new(out),
             clock,
             style,
             time_of_day: TimeOfDay::new(style.zone),
-            row: Row::new(style.color),
+            row: Row::new(out, style.color),
             told: FxHashMap::default(),
             diagrams: None,
             table: None,
@@ -106,7 +105,7 @@ impl Text {
     fn transition(&mut self, x: &Transition) -> io::Result<()> {
         self.begin(x.mono_ns, &x.subject, x.subject.conn);
         self.row
-            .plain(format_args!("{} → ", x.oldstate))
+            .plain((x.oldstate, " → "))
             .put(paint::state(x.newstate), x.newstate);
         self.row.column(IN_STATE);
         match x.in_state_ns {
@@ -123,23 +122,27 @@ impl Text {
                 Some(Context::Softirq) => "softirq",
                 None => "context unknown",
             };
-            self.detail(format_args!("{context} on cpu {}", x.cpu));
+            self.detail((context, " on cpu ", x.cpu));
             if x.synthetic {
                 self.detail("synthetic");
             }
             self.identity(&x.subject);
         }
         self.end()?;
-        match explain::transition(x) {
-            Some(sentence) if self.style.explain => self.explain(&sentence),
-            _ => Ok(()),
+        let sentence = match self.style.explain {
+            true => explain::transition(x),
+            false => None,
+        };
+        match sentence {
+            Some(sentence) => self.explain(&sentence),
+            None => Ok(()),
         }
     }
 
     /// Prose under a line, broken at the width that the lines have.
     fn explain(&mut self, sentence: &str) -> io::Result<()> {
         for line in textwrap::wrap(sentence, EXPLAIN_WIDTH) {
-            self.row.column(TUPLE).put(DIM, line);
+            self.row.column(TUPLE).put(DIM, Said(&line));
             self.end()?;
         }
         Ok(())
@@ -164,16 +167,13 @@ impl Text {
     fn accepted(&mut self, x: &Accept) -> io::Result<()> {
         self.begin(x.mono_ns, &x.subject, x.subject.conn);
         self.row
-            .plain(format_args!("accept() returned to {}", Who(&x.subject)));
-        if let Some(ns) = x.blocked_ns {
-            self.row.plain(format_args!(" after {}", Human(ns)));
-        }
+            .plain(("accept() returned to ", Who(&x.subject)))
+            .plain(x.blocked_ns.map(|ns| (" after ", Human(ns))));
         if x.backlog_len > 0 {
-            self.row
-                .plain(format_args!(", {} still queued", x.backlog_len));
+            self.row.plain((", ", x.backlog_len, " still queued"));
         }
         if self.style.verbose {
-            self.detail(format_args!("queue limit {}", x.backlog_max));
+            self.detail(("queue limit ", x.backlog_max));
             self.identity(&x.subject);
         }
         self.end()
@@ -183,11 +183,9 @@ impl Text {
     fn accept_failed(&mut self, x: &Accept, errno: &str) -> io::Result<()> {
         self.begin(x.mono_ns, &x.subject, x.listener);
         self.row
-            .plain(format_args!("accept() failed for {}: ", Who(&x.subject)))
-            .put(ALARM, errno);
-        if let Some(ns) = x.blocked_ns {
-            self.row.plain(format_args!(" after {}", Human(ns)));
-        }
+            .plain(("accept() failed for ", Who(&x.subject), ": "))
+            .put(ALARM, Said(errno))
+            .plain(x.blocked_ns.map(|ns| (" after ", Human(ns))));
         if self.style.verbose {
             self.identity(&x.subject);
         }
@@ -220,7 +218,7 @@ impl Text {
         // What nobody accepted is told by its verdict alone.
         if news.is_none() || x.accepted_mono_ns.is_some() {
             self.begin(x.mono_ns, &x.subject, x.subject.conn);
-            self.row.plain(ending(x));
+            self.row.plain(Ending(x));
         }
         self.error(x.error.as_deref());
         if !x.complete {
@@ -229,13 +227,13 @@ impl Text {
         }
         if self.style.verbose {
             if let Some(evidence) = &x.evidence {
-                self.detail(format_args!("evidence: {evidence}"));
+                self.detail(("evidence: ", Said(evidence)));
             }
             if let Some(peer) = x.peer_conn {
-                self.detail(format_args!("its other end is #{peer}"));
+                self.detail(("its other end is #", peer));
             }
             if let Some(ahead) = x.backlog_ahead {
-                self.detail(format_args!("{ahead} ahead in the queue"));
+                self.detail((ahead, " ahead in the queue"));
             }
         }
         self.end()?;
@@ -250,7 +248,7 @@ impl Text {
         self.begin(mono_ns, subject, subject.conn);
         self.row
             .put(paint::verdict(verdict), verdict_words(verdict))
-            .plain(format_args!(": {reason}"));
+            .plain((": ", Said(reason)));
     }
 
     fn lost(&mut self, x: &Lost) -> io::Result<()> {
@@ -281,7 +279,7 @@ impl Text {
         self.time(mono_ns);
         self.row.column(CONN);
         match conn {
-            Some(conn) => self.row.put(STRONG, format_args!("#{conn}")),
+            Some(conn) => self.row.put(STRONG, ("#", conn)),
             None => self.row.plain("-"),
         };
         self.row.column(TUPLE).plain(Tuple(subject)).column(WHAT);
@@ -289,28 +287,28 @@ impl Text {
 
     fn time(&mut self, mono_ns: u64) {
         let time = self.time_of_day.of(self.clock.wall_ns(mono_ns));
-        self.row.put(DIM, time);
+        self.row.put(DIM, Known(time));
     }
 
     fn error(&mut self, errno: Option<&str>) {
         if let Some(errno) = errno {
-            self.row.plain("  ").put(ALARM, errno);
+            self.row.plain("  ").put(ALARM, Said(errno));
         }
     }
 
-    fn detail(&mut self, what: impl Display) {
-        self.row.plain("  ").put(DIM, format_args!("({what})"));
+    fn detail(&mut self, what: impl Piece) {
+        self.row.plain("  ").put(DIM, ("(", what, ")"));
     }
 
     /// What `ss -e` and /proc/PID/ns/net call this socket's own.
     fn identity(&mut self, subject: &Subject) {
         if let (Some(tid), true) = (subject.tid, subject.tid != subject.pid) {
-            self.detail(format_args!("tid {tid}"));
+            self.detail(("tid ", tid));
         }
         if let Some(cookie) = subject.cookie {
             self.detail(format_args!("sk:{cookie:x}"));
         }
-        self.detail(format_args!("net:[{}]", subject.netns));
+        self.detail(("net:[", subject.netns, "]"));
         if let Some(container) = &subject.container {
             // As the runtimes show it themselves.
             let short: String = container.chars().take(12).collect();
@@ -319,14 +317,14 @@ impl Text {
     }
 
     fn end(&mut self) -> io::Result<()> {
-        self.row.end(&mut self.out)
+        self.row.end()
     }
 }
 
 impl Text {
     fn tell(&mut self, line: &Line) -> io::Result<()> {
         match line {
-            Line::Session(x) => header::write(&mut self.row, &mut self.out, x, self.style.zone),
+            Line::Session(x) => header::write(&mut self.row, x, self.style.zone),
             Line::Preexisting(x) => self.preexisting(x),
             Line::Transition(x) => self.transition(x),
             Line::Accept(x) => self.accept(x),
@@ -340,7 +338,7 @@ impl Text {
             Line::TimeWait(x) => self.time_wait(x),
             Line::Histogram(x) => self.histogram(x),
             Line::Lost(x) => self.lost(x),
-            Line::Summary(x) => summary::write(&mut self.row, &mut self.out, x),
+            Line::Summary(x) => summary::write(&mut self.row, x),
         }
     }
 }
@@ -354,13 +352,13 @@ impl Sink for Text {
         }
         self.tell(line)?;
         match &mut self.diagrams {
-            Some(diagrams) => diagrams.line(line, &mut self.out),
+            Some(diagrams) => diagrams.line(line, &mut self.row),
             None => Ok(()),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
+        self.row.flush()
     }
 }
 

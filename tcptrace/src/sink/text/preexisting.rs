@@ -14,17 +14,17 @@ impl Text {
             return Ok(());
         }
         self.begin(x.mono_ns, &x.subject, x.subject.conn);
-        self.row.plain(format_args!("in {} before", x.state));
+        self.row.plain(("in ", x.state, " before"));
         self.row
             .column(IN_STATE)
             .column(PROCESS)
             .plain(Who(&x.subject));
         if let Some(queued @ 1..) = x.backlog_len {
-            self.detail(format_args!("{queued} queued"));
+            self.detail((queued, " queued"));
         }
         if self.style.verbose {
             if let Some(limit) = x.backlog_max {
-                self.detail(format_args!("queue limit {limit}"));
+                self.detail(("queue limit ", limit));
             }
             self.identity(&x.subject);
         }

@@ -1,9 +1,9 @@
 //! A segment in the log, much as tcpdump shows it.
 
-use std::fmt::{self, Display};
 use std::io;
 
 use super::paint::DIM;
+use super::piece::Piece;
 use super::words::{End, Who};
 use super::{CONN, PROCESS, TUPLE, Text, WHAT};
 use crate::event::Direction;
@@ -22,7 +22,7 @@ impl Text {
             self.row.column(PROCESS).plain(Who(&x.subject));
         }
         if self.style.verbose {
-            self.detail(format_args!("device {} on cpu {}", x.ifindex, x.cpu));
+            self.detail(("device ", x.ifindex, " on cpu ", x.cpu));
             self.identity(&x.subject);
         }
         self.end()
@@ -38,48 +38,39 @@ impl Text {
         self.time(x.mono_ns);
         self.row.column(CONN);
         match x.subject.conn {
-            Some(conn) => self.row.plain(format_args!("#{conn}")),
+            Some(conn) => self.row.plain(("#", conn)),
             None => self.row.plain("-"),
         };
-        self.row
-            .column(TUPLE)
-            .plain(format_args!("{from} → {to}"))
-            .column(WHAT);
+        self.row.column(TUPLE).plain((from, " → ", to)).column(WHAT);
     }
 }
 
 /// What a segment says. Numbers are relative where the SYN was seen, as tcpdump has them.
 struct What<'a>(&'a Segment);
 
-impl Display for What<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Piece for What<'_> {
+    fn put(&self, to: &mut Vec<u8>) {
         let x = self.0;
         let arrow = match x.direction {
-            Direction::Sent => '→',
-            Direction::Received => '←',
+            Direction::Sent => "→ ",
+            Direction::Received => "← ",
         };
-        write!(f, "{arrow} {:<3}", x.flags)?;
-        number(f, "seq", x.rel_seq, x.seq)?;
+        (arrow, format_args!("{:<3}", x.flags)).put(to);
+        number(to, " seq ", x.rel_seq, x.seq);
         if let Some(ack) = x.ack {
-            number(f, "ack", x.rel_ack, ack)?;
+            number(to, " ack ", x.rel_ack, ack);
         }
-        write!(f, " win {}", x.win)?;
-        match x.len {
-            0 => Ok(()),
-            len => write!(f, " len {len}"),
+        (" win ", x.win).put(to);
+        if x.len > 0 {
+            (" len ", x.len).put(to);
         }
     }
 }
 
-fn number(
-    f: &mut fmt::Formatter<'_>,
-    name: &str,
-    relative: Option<u32>,
-    absolute: u32,
-) -> fmt::Result {
+fn number(to: &mut Vec<u8>, name: &'static str, relative: Option<u32>, absolute: u32) {
     match relative {
-        Some(relative) => write!(f, " {name} {relative}"),
-        None => write!(f, " {name} {absolute} (absolute)"),
+        Some(relative) => (name, relative).put(to),
+        None => (name, absolute, " (absolute)").put(to),
     }
 }
 

@@ -1,32 +1,33 @@
 //! The summary: a table of the listeners, then what was counted.
 
-use std::io::{self, Write};
+use std::io;
 
 use super::backlog::clipped;
 use super::paint::{self, ALARM, PLAIN, STRONG};
+use super::piece::Said;
 use super::row::Row;
 use super::words::{Count, End, verdict_words};
 use crate::duration::Human;
 use crate::event::Hook;
 use crate::fields::{HookCount, ListenerSummary, Summary};
 
-pub fn write(row: &mut Row, out: &mut dyn Write, summary: &Summary) -> io::Result<()> {
-    row.end(out)?;
-    listeners(row, out, &summary.listeners)?;
-    connections(row, out, summary)?;
+pub fn write(row: &mut Row, summary: &Summary) -> io::Result<()> {
+    row.end()?;
+    listeners(row, &summary.listeners)?;
+    connections(row, summary)?;
     for (&hook, count) in &summary.hooks {
-        balance(row, out, hook, count)?;
+        balance(row, hook, count)?;
     }
     if summary.dropped_lines > 0 {
         let lines = Count(summary.dropped_lines, "line");
         let why = "whose connection it is was not known for too long";
         row.put(ALARM, format_args!("{lines} given up: {why}"))
-            .end(out)?;
+            .end()?;
     }
     if summary.undecodable > 0 {
         let records = Count(summary.undecodable, "record");
         row.put(ALARM, format_args!("{records} could not be decoded"))
-            .end(out)?;
+            .end()?;
     }
     Ok(())
 }
@@ -42,20 +43,20 @@ const HEADINGS: [&str; 7] = [
     " WAIT MAX",
 ];
 
-fn listeners(row: &mut Row, out: &mut dyn Write, listeners: &[ListenerSummary]) -> io::Result<()> {
+fn listeners(row: &mut Row, listeners: &[ListenerSummary]) -> io::Result<()> {
     if listeners.is_empty() {
         return Ok(());
     }
     let names: Vec<String> = listeners.iter().map(name).collect();
     let longest = names.iter().map(|name| name.chars().count()).max();
     let mut cells = |name: &str, style, cells: [String; 7]| {
-        row.put(style, name);
+        row.put(style, Said(name));
         let mut at = longest.unwrap_or(0).max("LISTENER".len());
         for (heading, cell) in HEADINGS.iter().zip(cells) {
             row.column(at + 2).right(style, heading.len(), cell);
             at += 2 + heading.len();
         }
-        row.end(out)
+        row.end()
     };
 
     cells("LISTENER", STRONG, HEADINGS.map(str::to_owned))?;
@@ -80,18 +81,13 @@ fn listeners(row: &mut Row, out: &mut dyn Write, listeners: &[ListenerSummary]) 
         )?;
     }
     for (name, x) in names.iter().zip(listeners) {
-        turned_away(row, out, name, x)?;
+        turned_away(row, name, x)?;
     }
-    row.end(out)
+    row.end()
 }
 
 /// `#1 127.0.0.1:80: 3 segments dropped at a full queue (limit 1), 1 half-open connection unfinished`
-fn turned_away(
-    row: &mut Row,
-    out: &mut dyn Write,
-    name: &str,
-    x: &ListenerSummary,
-) -> io::Result<()> {
+fn turned_away(row: &mut Row, name: &str, x: &ListenerSummary) -> io::Result<()> {
     let mut told = vec![];
     if let Some(n @ 1..) = x.overflows {
         let limit = match (x.backlog.backlog_max, clipped(&x.backlog)) {
@@ -110,7 +106,7 @@ fn turned_away(
     }
     row.plain(format_args!("{name}: "))
         .put(ALARM, told.join(", "))
-        .end(out)
+        .end()
 }
 
 fn name(listener: &ListenerSummary) -> String {
@@ -122,7 +118,7 @@ fn name(listener: &ListenerSummary) -> String {
 }
 
 /// `12.88 s traced: 4 server-side connections (3 queued, 1 never accepted), 1 client-side, 1 incomplete`
-fn connections(row: &mut Row, out: &mut dyn Write, summary: &Summary) -> io::Result<()> {
+fn connections(row: &mut Row, summary: &Summary) -> io::Result<()> {
     let servers = Count(summary.servers, "server-side connection");
     row.put(STRONG, Human(summary.duration_ns))
         .plain(format_args!(" traced: {servers}"));
@@ -148,11 +144,11 @@ fn connections(row: &mut Row, out: &mut dyn Write, summary: &Summary) -> io::Res
             format_args!("{} given up (too many open)", summary.evicted),
         );
     }
-    row.end(out)
+    row.end()
 }
 
 /// `inet_csk_accept: 5 events seen, 0 filtered out, 4 traced, 1 lost`
-fn balance(row: &mut Row, out: &mut dyn Write, hook: Hook, count: &HookCount) -> io::Result<()> {
+fn balance(row: &mut Row, hook: Hook, count: &HookCount) -> io::Result<()> {
     let alarm = |n| if n > 0 { ALARM } else { PLAIN };
     row.plain(format_args!(
         "{}: {} seen, {} filtered out, {} traced, ",
@@ -166,5 +162,5 @@ fn balance(row: &mut Row, out: &mut dyn Write, hook: Hook, count: &HookCount) ->
         row.plain(", ")
             .put(ALARM, format_args!("{misses} skipped by the kernel"));
     }
-    row.end(out)
+    row.end()
 }

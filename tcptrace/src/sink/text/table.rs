@@ -4,6 +4,7 @@ use std::io;
 
 use super::Text;
 use super::paint::{DIM, PLAIN, STRONG};
+use super::piece::Said;
 use crate::duration::Human;
 use crate::fields::Line;
 use crate::sink::cells::Cells;
@@ -75,8 +76,8 @@ impl Text {
     /// Numbers end where their column does.
     fn put_in(&mut self, column: &Column, style: anstyle::Style, text: &str) {
         match column.shape {
-            Shape::Number | Shape::Duration => self.row.right(style, column.width, text),
-            Shape::Time | Shape::Text => self.row.put(style, text),
+            Shape::Number | Shape::Duration => self.row.right(style, column.width, Said(text)),
+            Shape::Time | Shape::Text => self.row.put(style, Said(text)),
         };
     }
 }

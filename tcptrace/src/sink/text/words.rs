@@ -3,25 +3,26 @@
 use std::fmt::{self, Display};
 use std::net::IpAddr;
 
+use super::piece::Piece;
 use crate::event::{ListenQueue, OverflowSegment};
 use crate::fields::{Overflow, PidSource, Side, Subject, Verdict};
 
 /// `server[4711]`, `server[4711]?` when that is presumed, `-` when unknown.
 pub struct Who<'a>(pub &'a Subject);
 
+impl Piece for Who<'_> {
+    fn put(&self, to: &mut Vec<u8>) {
+        let Some(pid) = self.0.pid else {
+            return "-".put(to);
+        };
+        let presumed = self.0.pid_source == Some(PidSource::Presumed);
+        (self.0.comm, "[", pid, if presumed { "]?" } else { "]" }).put(to);
+    }
+}
+
 impl Display for Who<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(pid) = self.0.pid else {
-            return f.write_str("-");
-        };
-        match self.0.comm {
-            Some(comm) => write!(f, "{comm}[{pid}]")?,
-            None => write!(f, "[{pid}]")?,
-        }
-        if self.0.pid_source == Some(PidSource::Presumed) {
-            f.write_str("?")?;
-        }
-        Ok(())
+        f.write_str(&self.text())
     }
 }
 
@@ -29,35 +30,47 @@ impl Display for Who<'_> {
 /// `10.0.0.1:39709 → 10.0.0.9:443` where we called. A listener is its own address.
 pub struct Tuple<'a>(pub &'a Subject);
 
-impl Display for Tuple<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Piece for Tuple<'_> {
+    fn put(&self, to: &mut Vec<u8>) {
         let s = self.0;
         let own = End(Some(s.laddr), s.lport);
         let peer = End(s.raddr, s.rport);
         match s.side {
-            Some(Side::Server) => write!(f, "{peer} → {}", End(None, s.lport)),
-            Some(Side::Listener) => own.fmt(f),
-            None if s.raddr.is_none() => own.fmt(f),
-            Some(Side::Client) | None => write!(f, "{own} → {peer}"),
+            Some(Side::Server) => (peer, " → ", End(None, s.lport)).put(to),
+            Some(Side::Listener) => own.put(to),
+            None if s.raddr.is_none() => own.put(to),
+            Some(Side::Client) | None => (own, " → ", peer).put(to),
         }
+    }
+}
+
+impl Display for Tuple<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text())
     }
 }
 
 /// An address and a port; IPv6 in brackets, an unknown port as `?`.
 pub struct End(pub Option<IpAddr>, pub Option<u16>);
 
-impl Display for End {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Piece for End {
+    fn put(&self, to: &mut Vec<u8>) {
         match self.0 {
-            Some(IpAddr::V4(addr)) => write!(f, "{addr}")?,
-            Some(IpAddr::V6(addr)) => write!(f, "[{addr}]")?,
-            None if self.1.is_none() => return f.write_str("?"),
+            Some(addr @ IpAddr::V4(_)) => addr.put(to),
+            Some(addr @ IpAddr::V6(_)) => ("[", addr, "]").put(to),
+            None if self.1.is_none() => return "?".put(to),
             None => {}
         }
         match self.1 {
-            Some(port) => write!(f, ":{port}"),
-            None => f.write_str(":?"),
+            Some(port) => (":", port).put(to),
+            None => ":?".put(to),
         }
+    }
+}
+
+impl Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text())
     }
 }
 
@@ -91,8 +104,12 @@ pub fn overflow(x: &Overflow) -> String {
 }
 
 /// As in JSON, for people.
-pub fn verdict_words(verdict: Verdict) -> String {
-    verdict.name().replace('_', " ")
+pub fn verdict_words(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::FastOpen => "fast open",
+        Verdict::NeverAccepted => "never accepted",
+        _ => verdict.name(),
+    }
 }
 
 #[cfg(test)]
@@ -113,6 +130,13 @@ mod tests {
             ..samples::listener()
         };
         assert_eq!(Who(&hostile).to_string(), "\\u{1b}[31m[4711]");
+    }
+
+    #[test]
+    fn a_verdict_is_its_name() {
+        for verdict in Verdict::ALL {
+            assert_eq!(verdict_words(verdict), verdict.name().replace('_', " "));
+        }
     }
 
     #[test]
