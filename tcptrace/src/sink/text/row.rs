@@ -80,6 +80,8 @@ impl Row {
         self.put(style, what);
         let blanks = width.saturating_sub(self.width() - before);
         self.blank(blanks);
+        // Before its bytes change their places.
+        self.width();
         self.lines.text[begin..].rotate_right(blanks);
         self
     }
@@ -157,6 +159,10 @@ mod tests {
         let mut row = row(false);
         row.plain("a").column(4).right(Style::new(), 8, "23.1 µs");
         assert_eq!(end(&mut row), "a    23.1 µs\n");
+
+        let mut row = self::row(false);
+        row.right(Style::new(), 12, "23.1 µs").column(14).plain("b");
+        assert_eq!(end(&mut row), "     23.1 µs  b\n");
     }
 
     #[test]
