@@ -17,11 +17,12 @@ use tcptrace_ebpf::abi::{
     Accept, Addrs6, Header, Life, STEPS, SetState, Stats, depth, hook, kind, section, state_flag,
 };
 
-use crate::emit::{current_task, header, wakeup};
+use crate::emit::{header, wakeup};
 use crate::maps::{self, EVENTS, LIVES, UNBORN};
 use crate::settings::DEPTH;
 use crate::sock::{TCP_CLOSE, TCP_ESTABLISHED, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT};
 use crate::tallies;
+use crate::task::Task;
 
 /// Whether sockets have lives.
 #[inline(always)]
@@ -56,7 +57,7 @@ pub fn live(change: &SetState, ends: impl FnOnce() -> Addrs6) -> bool {
         life.born = *change;
         life.ends = ends();
         if change.sections & section::TASK != 0 {
-            life.task = current_task();
+            life.task = Task::current().told();
         }
     } else if change.newstate == TCP_ESTABLISHED {
         let sections = life.born.sections;
@@ -109,7 +110,7 @@ pub fn close(change: &SetState, ends: Addrs6, stats: Stats) -> bool {
     closed.ends = ends;
     closed.stats = stats;
     if change.sections & section::TASK != 0 {
-        closed.task = current_task();
+        closed.task = Task::current().told();
     }
     compiler_fence(Ordering::SeqCst);
     life.is_closed = 1;
@@ -141,7 +142,7 @@ pub fn accepted(accept: &Accept, listener: [u8; 16]) -> bool {
     let now_ns = unsafe { bpf_ktime_get_ns() };
     life.accept = *accept;
     life.listener = listener;
-    life.acceptor = current_task();
+    life.acceptor = Task::current().told();
     if tallies::wanted() {
         tallies::accepted(life, accept.called_ns, now_ns);
     }

@@ -1,10 +1,12 @@
-//! Two ways to read kernel memory. Either reads a fault as zero, without a branch: the verifier
+//! Ways to read kernel memory. Each reads a fault as zero, without a branch: the verifier
 //! walks every path, and an error path per field would multiply them.
 
 use core::mem::MaybeUninit;
 
 use aya_ebpf::Global;
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+
+use crate::settings::TASK_HELPERS;
 
 /// How a program reads the structures that a hook hands it.
 pub trait Memory {
@@ -39,6 +41,24 @@ impl Memory for Probed {
     }
 }
 
+/// For what is reached from [`Task::current`](crate::task::Task::current): a pointer with a type
+/// where the kernel has a helper that gives one.
+pub struct FromTask;
+
+impl Memory for FromTask {
+    #[inline(always)]
+    unsafe fn read<T: Copy>(base: *const u8, offset: &Global<u32>) -> T {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if TASK_HELPERS.load() != 0 {
+                Direct::read(base, offset)
+            } else {
+                Probed::read(base, offset)
+            }
+        }
+    }
+}
+
 impl Probed {
     /// Reads a `T` at an address.
     ///
@@ -52,6 +72,48 @@ impl Probed {
         unsafe {
             bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, at.cast());
             value.assume_init()
+        }
+    }
+}
+
+/// `8 * N` bytes of a structure in one read by [`Probed`], which is as dear as one of its members.
+pub struct Piece<const N: usize> {
+    base: *const u8,
+    /// Where the piece begins in the structure, a multiple of 8.
+    start: u32,
+    words: [u64; N],
+}
+
+impl<const N: usize> Piece<N> {
+    /// Reads the piece that has the member at `first` in its first word.
+    ///
+    /// # Safety
+    /// As [`Memory::read`], and what follows must be kernel memory too: else it reads as zero.
+    #[inline(always)]
+    pub unsafe fn read(base: *const u8, first: &Global<u32>) -> Self {
+        let start = first.load() & !7;
+        Piece {
+            base,
+            start,
+            // SAFETY: the caller's promise.
+            words: unsafe { Probed::read_at(base.wrapping_add(start as usize)) },
+        }
+    }
+
+    /// A member; one that is not in the piece on this kernel is read for itself.
+    ///
+    /// # Safety
+    /// As [`Memory::read`].
+    #[inline(always)]
+    pub unsafe fn get<T: Copy>(&self, offset: &Global<u32>) -> T {
+        let at = offset.load().wrapping_sub(self.start) as usize;
+        // SAFETY: inside of the words; or else the caller's promise.
+        unsafe {
+            if at <= size_of_val(&self.words) - size_of::<T>() && at % align_of::<T>() == 0 {
+                self.words.as_ptr().cast::<u8>().add(at).cast::<T>().read()
+            } else {
+                Probed::read(self.base, offset)
+            }
         }
     }
 }

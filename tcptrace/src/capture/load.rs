@@ -71,8 +71,8 @@ pub fn load(request: &Request) -> Result<(Ebpf, Kernel), CaptureError> {
     let running = KernelVersion::current().ok();
     let cookie_helper = kernels::SOCKET_COOKIE.is_in(running);
     globals.push((abi::setting::COOKIE_HELPER, cookie_helper.into()));
-    let regs_helper = kernels::TASK_REGISTERS.is_in(running);
-    globals.push((abi::setting::REGS_HELPER, regs_helper.into()));
+    let task_helpers = kernels::TASK_REGISTERS.is_in(running);
+    globals.push((abi::setting::TASK_HELPERS, task_helpers.into()));
     let parameters = own_btf.parameters("inet_csk_accept").unwrap_or(0);
     globals.push((abi::setting::ACCEPT_ARGS, parameters as u32));
     // Without tracefs the classic tracepoint cannot be attached either, so these may stay 0.

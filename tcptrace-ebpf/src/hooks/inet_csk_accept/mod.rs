@@ -15,14 +15,15 @@ mod function;
 mod syscall;
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
-use tcptrace_ebpf::abi::{Accept, AcceptEnds, Task, accept_flag, hook, kind, tally};
+use tcptrace_ebpf::abi::{self, Accept, AcceptEnds, accept_flag, hook, kind, tally};
 
-use crate::emit::{current_task, emit};
+use crate::emit::emit;
 use crate::filter;
 use crate::lives;
 use crate::maps::{self, CALLS, Call, count};
 use crate::memory::Probed;
 use crate::sock::Sock;
+use crate::task::Task;
 
 /// Remembers that the current task has called accept().
 ///
@@ -114,11 +115,11 @@ impl Returned {
         if lives::wanted() && lives::accepted(&payload, accept_ends.listener) {
             return;
         }
-        let sections = Sections(accept_ends, current_task());
+        let sections = Sections(accept_ends, Task::current().told());
         emit(hook::ACCEPT, kind::ACCEPT, &payload, sections);
     }
 }
 
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Sections(AcceptEnds, Task);
+struct Sections(AcceptEnds, abi::Task);
