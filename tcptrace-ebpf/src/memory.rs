@@ -1,6 +1,7 @@
 //! Ways to read kernel memory. Each reads a fault as zero, without a branch: the verifier
 //! walks every path, and an error path per field would multiply them.
 
+use core::marker::PhantomData;
 use core::mem::MaybeUninit;
 
 use aya_ebpf::Global;
@@ -16,6 +17,37 @@ pub trait Memory {
     /// `base` + `offset` must be where the kernel keeps a `T`: a pointer from the hook or read
     /// through this trait, and an offset from kernel BTF. All zero must be a `T`.
     unsafe fn read<T: Copy>(base: *const u8, offset: &Global<u32>) -> T;
+
+    /// Where several members are read from that lie together, in the `8 * N` bytes from the one at
+    /// `first` on.
+    ///
+    /// # Safety
+    /// As [`read`](Self::read), and all these bytes must be kernel memory.
+    #[inline(always)]
+    unsafe fn piece<const N: usize>(base: *const u8, first: &Global<u32>) -> impl Members {
+        let _ = first;
+        Each::<Self>(base, PhantomData)
+    }
+}
+
+/// A structure, or a piece of one.
+pub trait Members {
+    /// Reads a member.
+    ///
+    /// # Safety
+    /// As [`Memory::read`].
+    unsafe fn get<T: Copy>(&self, offset: &Global<u32>) -> T;
+}
+
+/// Each member is read for itself.
+struct Each<M: ?Sized>(*const u8, PhantomData<M>);
+
+impl<M: Memory + ?Sized> Members for Each<M> {
+    #[inline(always)]
+    unsafe fn get<T: Copy>(&self, offset: &Global<u32>) -> T {
+        // SAFETY: the caller's promise.
+        unsafe { M::read(self.0, offset) }
+    }
 }
 
 /// Plain loads through pointers that the verifier knows the type of (BTF tracepoints, fentry):
@@ -38,6 +70,12 @@ impl Memory for Probed {
     unsafe fn read<T: Copy>(base: *const u8, offset: &Global<u32>) -> T {
         // SAFETY: the caller's promise.
         unsafe { Probed::read_at(base.wrapping_add(offset.load() as usize)) }
+    }
+
+    #[inline(always)]
+    unsafe fn piece<const N: usize>(base: *const u8, first: &Global<u32>) -> impl Members {
+        // SAFETY: the caller's promise.
+        unsafe { Piece::<N>::read(base, first) }
     }
 }
 
@@ -76,8 +114,8 @@ impl Probed {
     }
 }
 
-/// `8 * N` bytes of a structure in one read by [`Probed`], which is as dear as one of its members.
-pub struct Piece<const N: usize> {
+/// `8 * N` bytes in one read, which is as dear as one of a member.
+struct Piece<const N: usize> {
     base: *const u8,
     /// Where the piece begins in the structure, a multiple of 8.
     start: u32,
@@ -85,12 +123,10 @@ pub struct Piece<const N: usize> {
 }
 
 impl<const N: usize> Piece<N> {
-    /// Reads the piece that has the member at `first` in its first word.
-    ///
     /// # Safety
-    /// As [`Memory::read`], and what follows must be kernel memory too: else it reads as zero.
+    /// As [`Memory::piece`].
     #[inline(always)]
-    pub unsafe fn read(base: *const u8, first: &Global<u32>) -> Self {
+    unsafe fn read(base: *const u8, first: &Global<u32>) -> Self {
         let start = first.load() & !7;
         Piece {
             base,
@@ -99,13 +135,12 @@ impl<const N: usize> Piece<N> {
             words: unsafe { Probed::read_at(base.wrapping_add(start as usize)) },
         }
     }
+}
 
-    /// A member; one that is not in the piece on this kernel is read for itself.
-    ///
-    /// # Safety
-    /// As [`Memory::read`].
+impl<const N: usize> Members for Piece<N> {
+    /// One that is not in the piece on this kernel is read for itself.
     #[inline(always)]
-    pub unsafe fn get<T: Copy>(&self, offset: &Global<u32>) -> T {
+    unsafe fn get<T: Copy>(&self, offset: &Global<u32>) -> T {
         let at = offset.load().wrapping_sub(self.start) as usize;
         // SAFETY: inside of the words; or else the caller's promise.
         unsafe {

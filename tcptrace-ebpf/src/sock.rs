@@ -6,7 +6,7 @@ use aya_ebpf::Global;
 use tcptrace_ebpf::abi::{Addrs4, Addrs6, Stats, stats_flag};
 
 use crate::cgroup;
-use crate::memory::{Memory, Probed};
+use crate::memory::{Members, Memory, Probed};
 use crate::settings::*;
 
 const AF_INET: u16 = 2;
@@ -138,15 +138,17 @@ impl<M: Memory> Sock<M> {
     /// (`mptcp_sock.first`), which is what the TCP code and its tracepoint know; else null.
     #[inline(always)]
     pub fn tcp(self) -> Self {
-        let is_wrapper = self.is_inet()
-            && self.get::<u16>(&SK_PROTOCOL) == IPPROTO_MPTCP
-            && MPTCP_FIRST.load() != 0;
-        let tcp = if is_wrapper {
-            Sock::new(self.get(&MPTCP_FIRST))
-        } else {
-            self
-        };
-        if tcp.is_tcp() { tcp } else { Sock::null() }
+        if !self.is_inet() {
+            return Sock::null();
+        }
+        match self.get::<u16>(&SK_PROTOCOL) {
+            IPPROTO_TCP => self,
+            IPPROTO_MPTCP if MPTCP_FIRST.load() != 0 => {
+                let first = Sock::<M>::new(self.get(&MPTCP_FIRST));
+                if first.is_tcp() { first } else { Sock::null() }
+            }
+            _ => Sock::null(),
+        }
     }
 
     /// `skc_state`; at the tracepoint still the old one.
@@ -254,6 +256,16 @@ impl<M: Memory> Sock<M> {
         }
     }
 
+    /// A listener's accept queue: its length and its limit.
+    #[inline(always)]
+    pub fn backlog(self) -> (u32, u32) {
+        // SAFETY: `ptr` is a sock, and longer than that.
+        unsafe {
+            let piece = M::piece::<2>(self.ptr, &SK_ACK_BACKLOG);
+            (piece.get(&SK_ACK_BACKLOG), piece.get(&SK_MAX_ACK_BACKLOG))
+        }
+    }
+
     #[inline(always)]
     pub fn backlog_len(self) -> u32 {
         self.get(&SK_ACK_BACKLOG)
@@ -279,12 +291,7 @@ impl<M: Memory> Sock<M> {
     /// Inode of the network namespace.
     #[inline(always)]
     pub fn netns(self) -> u32 {
-        let net: *const u8 = self.get(&SK_NET);
-        if net.is_null() {
-            return 0;
-        }
-        // SAFETY: skc_net points to the socket's `struct net`, which outlives it.
-        unsafe { M::read(net, &NET_INUM) }
+        inode_of::<M>(self.get(&SK_NET))
     }
 
     /// The port that the socket is bound to, in host order; 0 when to none.
@@ -297,20 +304,37 @@ impl<M: Memory> Sock<M> {
     /// enters CLOSE (`tcp_set_state` unhashes it first, net/ipv4/tcp.c).
     #[inline(always)]
     pub fn ends(self) -> Ends {
+        self.ends_by(&self.common())
+    }
+
+    /// The same, what is in `common` by that.
+    #[inline(always)]
+    pub fn ends_by(self, common: &Common<M, impl Members>) -> Ends {
         Ends {
-            addrs: self.addrs(),
+            addrs: common.addrs(),
             lport: u16::from_be(self.get(&INET_SPORT)),
-            rport: u16::from_be(self.get(&SK_DPORT)),
+            rport: common.rport(),
         }
     }
 
     /// The same from `struct sock_common` alone, with which buckets and request sockets begin.
     #[inline(always)]
     pub fn ends_in_common(self) -> Ends {
+        let common = self.common();
         Ends {
-            addrs: self.addrs(),
-            lport: self.bound_port(),
-            rport: u16::from_be(self.get(&SK_DPORT)),
+            addrs: common.addrs(),
+            lport: common.get(&SK_NUM),
+            rport: common.rport(),
+        }
+    }
+
+    /// For whoever needs more than one member of `struct sock_common`.
+    #[inline(always)]
+    pub fn common(self) -> Common<M, impl Members> {
+        Common {
+            // SAFETY: `ptr` is a sock_common, which is longer than what is read of it.
+            members: unsafe { M::piece::<13>(self.ptr, &SK_DADDR) },
+            memory: PhantomData,
         }
     }
 
@@ -329,7 +353,8 @@ impl<M: Memory> Sock<M> {
     /// `sk_acceptq_is_full`: a queue holds one more than its limit.
     #[inline(always)]
     pub fn accept_queue_is_full(self) -> bool {
-        self.backlog_len() > self.backlog_max()
+        let (len, max) = self.backlog();
+        len > max
     }
 
     /// A listener's TCP_DEFER_ACCEPT.
@@ -357,9 +382,56 @@ impl<M: Memory> Sock<M> {
         // SAFETY: skc_net points to the socket's `struct net`, which outlives it.
         unsafe { M::read(net, offset) }
     }
+}
+
+/// Inode of a `struct net`, 0 of none.
+#[inline(always)]
+fn inode_of<M: Memory>(net: *const u8) -> u32 {
+    if net.is_null() {
+        return 0;
+    }
+    // SAFETY: a socket's `struct net`, which outlives it.
+    unsafe { M::read(net, &NET_INUM) }
+}
+
+/// A `struct sock_common`: by [`Probed`] its first 104 bytes as they were at one moment.
+pub struct Common<M, P> {
+    members: P,
+    memory: PhantomData<M>,
+}
+
+impl<M: Memory, P: Members> Common<M, P> {
+    #[inline(always)]
+    fn get<T: Copy>(&self, offset: &Global<u32>) -> T {
+        // SAFETY: members of a sock_common, and every caller names an offset into one.
+        unsafe { self.members.get(offset) }
+    }
+
+    /// As [`Sock::state`].
+    #[inline(always)]
+    pub fn state(&self) -> u8 {
+        self.get(&SK_STATE)
+    }
+
+    /// As [`Sock::cookie`].
+    #[inline(always)]
+    pub fn cookie(&self) -> u64 {
+        self.get(&SK_COOKIE)
+    }
+
+    /// As [`Sock::netns`].
+    #[inline(always)]
+    pub fn netns(&self) -> u32 {
+        inode_of::<M>(self.get(&SK_NET))
+    }
 
     #[inline(always)]
-    fn addrs(self) -> Addrs {
+    fn rport(&self) -> u16 {
+        u16::from_be(self.get(&SK_DPORT))
+    }
+
+    #[inline(always)]
+    pub fn addrs(&self) -> Addrs {
         if self.get::<u16>(&SK_FAMILY) == AF_INET6 {
             let laddr = In6Addr(self.get(&SK_V6_RCV_SADDR));
             let raddr = In6Addr(self.get(&SK_V6_DADDR));

@@ -7,7 +7,7 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_task};
 use tcptrace_ebpf::abi;
 
-use crate::memory::{FromTask, Memory, Piece, Probed};
+use crate::memory::{FromTask, Members, Memory, Probed};
 use crate::settings::{
     FDT_FD, FDT_MAX_FDS, FILE_PRIVATE_DATA, FILES_FDT, REGS_DI, REGS_ORIG_AX, REGS_SI, SOCKET_FILE,
     SOCKET_SK, TASK_COMM, TASK_FILES, TASK_HELPERS, TASK_PID, TASK_STATUS, TASK_TGID,
@@ -156,7 +156,8 @@ fn sock_of_fd(task: *const u8, fd: i32) -> *const u8 {
         let entries: *const u8 = FromTask::read(table, &FDT_FD);
         let file: *const u8 =
             Probed::read_at(entries.wrapping_add(fd as usize * size_of::<usize>()));
-        let socket = Piece::<2>::read(Probed::read(file, &FILE_PRIVATE_DATA), &SOCKET_FILE);
+        let socket = Probed::read(file, &FILE_PRIVATE_DATA);
+        let socket = Probed::piece::<2>(socket, &SOCKET_FILE);
         // Any kind of file has private data; only a socket's points back to the file.
         if file.is_null() || socket.get::<*const u8>(&SOCKET_FILE) != file {
             return core::ptr::null();

@@ -22,7 +22,7 @@ use crate::filter;
 use crate::lives;
 use crate::maps::{self, CALLS, Call, count};
 use crate::memory::Probed;
-use crate::sock::Sock;
+use crate::sock::{Sock, TCP_ESTABLISHED};
 use crate::task::Task;
 
 /// Remembers that the current task has called accept().
@@ -79,38 +79,46 @@ impl Returned {
         } else {
             self.child
         };
-        let ends = subject.ends();
-        if !filter::passes(&ends, || subject.netns(), subject) {
+        let common = subject.common();
+        let ends = subject.ends_by(&common);
+        if !filter::passes(&ends, || common.netns(), subject) {
             count(hook::ACCEPT, |counters| counters.filtered += 1);
             return;
         }
 
+        let (cookie, state) = if self.child.is_null() {
+            (0, 0)
+        } else {
+            (common.cookie(), common.state())
+        };
         let mut flags = 0;
-        if self.child.has_fastopen_request() {
+        // The request is gone before the socket is ESTABLISHED (`tcp_rcv_synrecv_state_fastopen`).
+        if state != TCP_ESTABLISHED && self.child.has_fastopen_request() {
             flags |= accept_flag::FASTOPEN;
         }
         if self.call.is_none() && maps::tally(tally::MISSED_CALLS) == 0 {
             flags |= accept_flag::BLOCKED_AT_ATTACH;
         }
+        let (backlog_len, backlog_max) = self.listener.backlog();
         let payload = Accept {
             sk: self.child.id(),
             listener: self.listener.id(),
-            cookie: self.child.cookie(),
+            cookie,
             called_ns: self.call.map_or(0, |call| call.called_ns),
-            netns: subject.netns(),
-            backlog_len: self.listener.backlog_len(),
-            backlog_max: self.listener.backlog_max(),
+            netns: common.netns(),
+            backlog_len,
+            backlog_max,
             result: self.result,
             lport: ends.lport,
             rport: ends.rport,
-            state: self.child.state(),
+            state,
             witness: self.witness,
             flags,
             reserved: 0,
         };
         let accept_ends = AcceptEnds {
             child: ends.addrs.as_v6(),
-            listener: self.listener.ends().addrs.as_v6().laddr,
+            listener: self.listener.common().addrs().as_v6().laddr,
         };
         if lives::wanted() && lives::accepted(&payload, accept_ends.listener) {
             return;
