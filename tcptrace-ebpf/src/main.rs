@@ -17,6 +17,7 @@ mod lives;
 mod maps;
 mod memory;
 mod request;
+mod rest;
 mod settings;
 mod skb;
 mod sock;

@@ -139,6 +139,9 @@ pub mod setting {
     pub const TASK_HELPERS: &str = "TASK_HELPERS";
     /// What becomes of a socket's events, see [`depth`](super::super::depth).
     pub const DEPTH: &str = "DEPTH";
+    /// How many entries of a group of [`rest`](super::super::rest) may rest in `CALLS`, in `LIVES`.
+    pub const CALLS_AT_REST: &str = "CALLS_AT_REST";
+    pub const LIVES_AT_REST: &str = "LIVES_AT_REST";
     /// Bytes waiting in the ring buffer at which the reader is woken before its timer.
     pub const WAKE_AT: &str = "WAKE_AT";
     /// Offsets of the classic tracepoint's fields, from its `format` file.

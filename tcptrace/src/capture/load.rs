@@ -86,15 +86,24 @@ pub fn load(request: &Request) -> Result<(Ebpf, Kernel), CaptureError> {
         }
     }
 
+    let calls = match request.calls {
+        0 => abi::rest::CALLS,
+        calls => calls,
+    };
+    for (global, entries) in [
+        (abi::setting::CALLS_AT_REST, calls),
+        (abi::setting::LIVES_AT_REST, abi::rest::LIVES),
+    ] {
+        globals.push((global, abi::rest::room(entries)));
+    }
+
     privilege::raise_memlock_limit();
     let mut loader = EbpfLoader::new();
     loader
         .btf(Some(&btf))
         .verifier_log_level(VerifierLogLevel::default())
         .map_max_entries("EVENTS", ring_bytes);
-    if request.calls > 0 {
-        loader.map_max_entries("CALLS", request.calls);
-    }
+    loader.map_max_entries("CALLS", calls);
     if request.depth == Depth::Events {
         loader.map_max_entries("LIVES", 1);
     }

@@ -22,6 +22,7 @@ use crate::filter;
 use crate::lives;
 use crate::maps::{self, CALLS, Call, count};
 use crate::memory::Probed;
+use crate::rest;
 use crate::sock::{Sock, TCP_ESTABLISHED};
 use crate::task::Task;
 
@@ -37,7 +38,16 @@ fn called(listener: Sock<Probed>, error: u64) {
         error,
         told: 0,
     };
-    if CALLS.insert(bpf_get_current_pid_tgid(), call, 0).is_err() {
+    let id = bpf_get_current_pid_tgid();
+    if let Some(known) = CALLS.get_ptr_mut(id) {
+        // SAFETY: only this task touches its own entry.
+        unsafe {
+            if (*known).called_ns == 0 {
+                rest::CALLS.wakes(id);
+            }
+            *known = call;
+        }
+    } else if CALLS.insert(id, call, 0).is_err() {
         maps::add_to_tally(tally::MISSED_CALLS);
         count(hook::ACCEPT, |counters| counters.seen += 1);
         count(hook::ACCEPT, |counters| counters.lost_calls += 1);
@@ -49,10 +59,31 @@ fn called(listener: Sock<Probed>, error: u64) {
 #[inline(always)]
 fn take_call() -> Option<Call> {
     let id = bpf_get_current_pid_tgid();
+    let call = call_of(id)?;
     // SAFETY: only this task touches its own entry.
-    let call = unsafe { CALLS.get(id) }.copied();
-    let _ = CALLS.remove(id);
-    call
+    let taken = unsafe { *call };
+    lay_to_rest(id, call);
+    Some(taken)
+}
+
+/// The call that a task is in; `None` when it was not seen.
+#[inline(always)]
+fn call_of(id: u64) -> Option<*mut Call> {
+    // SAFETY: only this task touches its own entry.
+    CALLS
+        .get_ptr_mut(id)
+        .filter(|call| unsafe { (**call).called_ns != 0 })
+}
+
+/// The task has returned from its call.
+#[inline(always)]
+fn lay_to_rest(id: u64, call: *mut Call) {
+    if rest::CALLS.has_room(id) {
+        // SAFETY: as above.
+        unsafe { (*call).called_ns = 0 };
+    } else {
+        let _ = CALLS.remove(id);
+    }
 }
 
 /// A call that has returned. A socket that is not there is null and reads as zero, so that
