@@ -151,6 +151,9 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: impl Fn
         count(hook::SET_STATE, |counters| counters.filtered += 1);
         return;
     }
+    if lives::counted(sk.id(), newstate) {
+        return;
+    }
     let owned = sk.owned();
     let sk_flags = sk.flags();
     let flag = |holds: bool, bit: u8| if holds { bit } else { 0 };
