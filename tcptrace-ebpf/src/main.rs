@@ -11,6 +11,7 @@
 
 mod cgroup;
 mod emit;
+mod ends;
 mod filter;
 mod hooks;
 mod lives;

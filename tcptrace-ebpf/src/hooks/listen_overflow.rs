@@ -20,12 +20,13 @@ use aya_ebpf::programs::{FEntryContext, ProbeContext};
 use tcptrace_ebpf::abi::{Overflow, hook, kind, overflow_flag, section};
 
 use crate::emit::emit;
+use crate::ends::Ends;
 use crate::filter;
 use crate::maps::count;
 use crate::memory::Probed;
 use crate::settings::{NET_ABORT_ON_OVERFLOW, NET_SYNCOOKIES};
 use crate::skb::Skb;
-use crate::sock::{Ends, Sock};
+use crate::sock::Sock;
 
 #[fentry(function = "tcp_conn_request")]
 pub fn overflow_syn_fentry(ctx: FEntryContext) -> i32 {
