@@ -79,6 +79,7 @@ impl Rest<'_> {
     }
 }
 
+#[inline]
 fn set_state(rest: &mut Rest) -> Result<SetState, Undecodable> {
     let payload: abi::SetState = rest.take()?;
     let addrs = addrs(payload.sections, rest)?;
@@ -102,6 +103,7 @@ fn set_state(rest: &mut Rest) -> Result<SetState, Undecodable> {
 }
 
 /// Without what was asked of listen().
+#[inline]
 fn set_state_of(
     payload: &abi::SetState,
     (laddr, raddr): (IpAddr, IpAddr),
@@ -165,6 +167,7 @@ fn context(owned: bool, cloned: bool, oldstate: State, newstate: State) -> Optio
     }
 }
 
+#[inline]
 fn accept(rest: &mut Rest) -> Result<Accept, Undecodable> {
     let payload: abi::Accept = rest.take()?;
     let ends: abi::AcceptEnds = rest.take()?;
@@ -172,6 +175,7 @@ fn accept(rest: &mut Rest) -> Result<Accept, Undecodable> {
     accept_of(&payload, &ends, task)
 }
 
+#[inline]
 fn accept_of(
     payload: &abi::Accept,
     ends: &abi::AcceptEnds,
@@ -215,6 +219,7 @@ fn accept_of(
 }
 
 /// The own address and the peer's.
+#[inline]
 fn addrs(sections: u8, rest: &mut Rest) -> Result<(IpAddr, IpAddr), Undecodable> {
     if sections & abi::section::V4 != 0 {
         let addrs: abi::Addrs4 = rest.take()?;

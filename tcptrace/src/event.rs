@@ -143,6 +143,7 @@ pub struct Comm([u8; 16]);
 
 impl Comm {
     /// What follows the first NUL is left out.
+    #[inline]
     pub fn new(mut bytes: [u8; 16]) -> Comm {
         let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
         bytes[end..].fill(0);
@@ -170,6 +171,11 @@ impl From<&str> for Comm {
 impl fmt::Display for Comm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use fmt::Write;
+        // Nearly all names are like this, and most lines of text have one.
+        let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && *byte != b'\\';
+        if let (true, Ok(name)) = (self.bytes().iter().all(is_plain), str::from_utf8(self.bytes())) {
+            return f.write_str(name);
+        }
         for c in String::from_utf8_lossy(self.bytes()).chars() {
             match c {
                 '\'' | '"' => f.write_char(c)?,

@@ -172,7 +172,7 @@ impl Connection {
             && self.socket.may_be(&child.tuple)
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn transition(&mut self, event: &Event, change: &SetState) -> Transition {
         use State::*;
         let backlog = || Backlog {
@@ -298,6 +298,7 @@ impl Connection {
     }
 
     /// Its line, at its end.
+    #[inline(always)]
     pub fn line(&self, end: &End) -> fields::Connection {
         let (verdict, reason, evidence) = match self.is_server().then(|| self.judge(end)) {
             Some(j) => (Some(j.verdict), Some(j.reason), j.evidence),

@@ -13,6 +13,7 @@ mod ending;
 mod found;
 mod half_open;
 mod histogram;
+mod lines;
 mod listener;
 mod notices;
 mod overflow;
@@ -38,6 +39,7 @@ use crate::fields::{Line, ListenerSummary, PidSource, Side, Verdict};
 use connection::{Connection, End, birth};
 use found::Import;
 use histogram::Histograms;
+use lines::append;
 use listener::Listeners;
 pub(crate) use listener::match_rank;
 use overflow::RefusedSyns;
@@ -356,7 +358,7 @@ impl Correlator {
             self.ask_after_syn(&mut connection);
         }
         self.leave_bucket(event, change, &mut connection, out);
-        out.push(Line::Transition(connection.transition(event, change)));
+        append(out, || Line::Transition(connection.transition(event, change)));
         self.segments
             .bind(event.mono_ns, change.sk, &connection.socket);
         if change.newstate == State::Established {
@@ -455,12 +457,13 @@ impl Correlator {
         }
         self.peers.leave(&connection.socket);
         let listener_closed = listener_closed(&self.listeners, &connection);
-        let mut line = connection.line(&self.end_at(mono_ns, listener_closed));
-        self.segments
-            .unbind(&connection.socket, self.losses, &mut line);
+        let end = self.end_at(mono_ns, listener_closed);
+        append(out, || Line::Connection(connection.line(&end)));
+        if let Some(Line::Connection(line)) = out.last_mut() {
+            (self.segments).unbind(&connection.socket, self.losses, line);
+        }
         self.connection_ended(&connection);
         self.open.give_back(connection);
-        out.push(Line::Connection(line));
     }
 }
 
