@@ -358,7 +358,9 @@ impl Correlator {
             self.ask_after_syn(&mut connection);
         }
         self.leave_bucket(event, change, &mut connection, out);
-        append(out, || Line::Transition(connection.transition(event, change)));
+        append(out, || {
+            Line::Transition(connection.transition(event, change))
+        });
         self.segments
             .bind(event.mono_ns, change.sk, &connection.socket);
         if change.newstate == State::Established {
