@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use smallvec::SmallVec;
-
 /// A duration in nanoseconds; displays as `950 ns`, `23.41 µs`, `5.003 s`, rounded to nearest.
 ///
 /// Width, fill and alignment apply: `{:>9}` makes a column (no duration under 100 000 s is wider).
@@ -34,17 +32,20 @@ impl fmt::Display for Human {
 }
 
 /// Writes a number, the last `decimals` digits of which come after the point, and its unit. In one
-/// piece, because half of all lines have a duration, and each piece is a call through a table.
-fn write(f: &mut fmt::Formatter<'_>, number: u64, decimals: usize, unit: &str) -> fmt::Result {
-    let mut digits = itoa::Buffer::new();
-    let digits = digits.format(number);
-    let (whole, fraction) = digits.split_at(digits.len() - decimals);
-    let point = if fraction.is_empty() { "" } else { "." };
-    let mut text = SmallVec::<[u8; 32]>::new();
-    for part in [whole, point, fraction, unit] {
-        text.extend_from_slice(part.as_bytes());
+/// piece, made from its end: many lines have a duration or two.
+fn write(f: &mut fmt::Formatter<'_>, mut number: u64, decimals: usize, unit: &str) -> fmt::Result {
+    // Twenty digits, a point and a unit.
+    let mut text = [b'.'; 32];
+    let mut at = text.len() - unit.len();
+    text[at..].copy_from_slice(unit.as_bytes());
+    let point = at - decimals;
+    while number > 0 || point <= at {
+        // The point is there already.
+        at -= if at == point && decimals > 0 { 2 } else { 1 };
+        text[at] = b'0' + (number % 10) as u8;
+        number /= 10;
     }
-    f.pad(str::from_utf8(&text).map_err(|_| fmt::Error)?)
+    f.pad(str::from_utf8(&text[at..]).map_err(|_| fmt::Error)?)
 }
 
 /// `n / by`, rounded half up.

@@ -402,8 +402,8 @@ impl Correlator {
 
     /// Takes the connection at a pointer out of the maps, if it is the one that is meant.
     fn take(&mut self, sk: Sk, is_meant: impl Fn(&Connection) -> bool) -> Option<Kept> {
-        if self.open.get_mut(sk).is_some_and(|it| is_meant(it)) {
-            return self.open.remove(sk);
+        if let Some(open) = self.open.take(sk, &is_meant) {
+            return Some(open);
         }
         let closed = &mut self.queued_closed;
         is_meant(closed.get(&sk)?).then(|| closed.remove(&sk))?
@@ -424,7 +424,7 @@ impl Correlator {
     /// Ends whatever lived at a pointer: another socket lives there now.
     fn vacate(&mut self, sk: Sk, mono_ns: u64, out: &mut Vec<Line>) {
         self.listeners.vacate(sk, mono_ns);
-        let old = [self.open.remove(sk), self.queued_closed.remove(&sk)];
+        let old = [self.open.take(sk, |_| true), self.queued_closed.remove(&sk)];
         for mut connection in old.into_iter().flatten() {
             connection.vanish();
             self.end(connection, mono_ns, out);

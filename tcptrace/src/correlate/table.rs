@@ -9,6 +9,7 @@
 //! as many begin as end.
 
 use hashlink::LinkedHashMap;
+use hashlink::linked_hash_map::Entry;
 use rustc_hash::FxBuildHasher;
 
 use super::connection::Connection;
@@ -107,20 +108,25 @@ impl Table {
     }
 
     pub fn get_mut(&mut self, sk: Sk) -> Option<&mut Connection> {
-        if let Some(packed) = self.packed.remove(&sk) {
-            let connection = self.boxed(packed.unpack());
-            self.awake.insert(sk, connection);
-        }
+        self.wake(sk);
         self.awake.get_mut(&sk).map(Box::as_mut)
     }
 
-    pub fn remove(&mut self, sk: Sk) -> Option<Kept> {
-        match self.awake.remove(&sk) {
-            Some(connection) => Some(connection),
-            None => {
-                let packed = self.packed.remove(&sk)?;
-                Some(self.boxed(packed.unpack()))
-            }
+    /// Takes out the one at this address, if it is the one that is meant.
+    pub fn take(&mut self, sk: Sk, is_meant: impl Fn(&Connection) -> bool) -> Option<Kept> {
+        self.wake(sk);
+        match self.awake.entry(sk) {
+            Entry::Occupied(found) if is_meant(found.get()) => Some(found.remove()),
+            _ => None,
+        }
+    }
+
+    fn wake(&mut self, sk: Sk) {
+        if !self.packed.is_empty()
+            && let Some(packed) = self.packed.remove(&sk)
+        {
+            let connection = self.boxed(packed.unpack());
+            self.awake.insert(sk, connection);
         }
     }
 
