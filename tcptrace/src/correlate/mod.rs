@@ -343,12 +343,13 @@ impl Correlator {
             let promised = || self.segments.take_promise(change.netns, &change.tuple);
             let conn = conn.or_else(promised);
             let conn = conn.unwrap_or_else(|| self.next_conn());
-            let mut met = Connection::met(conn, event, change, losses);
+            let met = Connection::met(conn, event, change, losses);
+            let mut met = self.open.boxed(met);
             if let Some(origin) = origin {
                 self.descend(&mut met, origin);
             }
             self.attribute(&mut met);
-            self.open.boxed(met)
+            met
         });
         if change.newstate == State::Established && connection.is_server() {
             self.estimate_syn(&mut connection, event, change, out);

@@ -312,7 +312,7 @@ impl Judgement {
         Judgement {
             verdict,
             reason,
-            evidence: evidence.into(),
+            evidence: SmallVec::from_slice(evidence),
         }
     }
 
