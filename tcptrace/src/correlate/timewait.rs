@@ -234,8 +234,8 @@ fn presume(event: &Event, change: &SetState) -> Option<Begun> {
 }
 
 impl Bucket {
-    #[inline(always)]
     /// It enters a state, and tells so in a line.
+    #[inline(always)]
     fn enters(
         &mut self,
         newstate: State,
