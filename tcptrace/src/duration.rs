@@ -9,13 +9,13 @@ use std::fmt;
 pub struct Human(pub u64);
 
 /// Units above the nanosecond, and how many of those each one has.
-const UNITS: [(&str, u64); 3] = [("µs", 1_000), ("ms", 1_000_000), ("s", 1_000_000_000)];
+const UNITS: [(&str, u64); 3] = [(" µs", 1_000), (" ms", 1_000_000), (" s", 1_000_000_000)];
 
 impl fmt::Display for Human {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ns = self.0;
         if ns < 1_000 {
-            return pad(f, format_args!("{ns} ns"));
+            return write(f, ns, 0, " ns");
         }
         // The first form whose digits, once rounded, are four at most: 999 960 ns is no longer
         // "999.9 µs" and not "1000.0 µs" but "1.000 ms".
@@ -23,21 +23,29 @@ impl fmt::Display for Human {
             for (decimals, power) in [(3, 1_000), (2, 100), (1, 10)] {
                 let digits = div_round(ns, scale / power);
                 if digits < 10_000 {
-                    let (whole, fraction) = (digits / power, digits % power);
-                    return pad(f, format_args!("{whole}.{fraction:0decimals$} {unit}"));
+                    return write(f, digits, decimals, unit);
                 }
             }
         }
-        pad(f, format_args!("{} s", div_round(ns, 1_000_000_000)))
+        write(f, div_round(ns, 1_000_000_000), 0, " s")
     }
 }
 
-/// As [`fmt::Formatter::pad`], which wants a string, but makes one only where it is to be padded.
-fn pad(f: &mut fmt::Formatter<'_>, text: fmt::Arguments<'_>) -> fmt::Result {
-    match (f.width(), f.precision()) {
-        (None, None) => f.write_fmt(text),
-        _ => f.pad(&text.to_string()),
+/// Writes a number, the last `decimals` digits of which come after the point, and its unit. In one
+/// piece, made from its end: many lines have a duration or two.
+fn write(f: &mut fmt::Formatter<'_>, mut number: u64, decimals: usize, unit: &str) -> fmt::Result {
+    // Twenty digits, a point and a unit.
+    let mut text = [b'.'; 32];
+    let mut at = text.len() - unit.len();
+    text[at..].copy_from_slice(unit.as_bytes());
+    let point = at - decimals;
+    while number > 0 || point <= at {
+        // The point is there already.
+        at -= if at == point && decimals > 0 { 2 } else { 1 };
+        text[at] = b'0' + (number % 10) as u8;
+        number /= 10;
     }
+    f.pad(str::from_utf8(&text[at..]).map_err(|_| fmt::Error)?)
 }
 
 /// `n / by`, rounded half up.
