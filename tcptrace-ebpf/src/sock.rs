@@ -292,6 +292,20 @@ impl<M: Memory> Sock<M> {
         }
     }
 
+    /// Its own address alone, IPv4 ones IPv4-mapped. Read for itself: the verifier's stack has no
+    /// room for two sockets' [`common`](Self::common).
+    #[inline(always)]
+    pub fn laddr(self) -> [u8; 16] {
+        let addrs = if self.get::<u16>(&SK_FAMILY) == AF_INET6 {
+            let laddr = self.get(&SK_V6_RCV_SADDR);
+            Addrs::of_v6(laddr, laddr)
+        } else {
+            let laddr = self.get(&SK_RCV_SADDR);
+            Addrs::of_v4(laddr, laddr)
+        };
+        addrs.as_v6().laddr
+    }
+
     /// Whether it is in a hash table: `!sk_unhashed(sk)`.
     #[inline(always)]
     pub fn is_hashed(self) -> bool {

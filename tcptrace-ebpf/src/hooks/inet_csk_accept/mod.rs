@@ -149,7 +149,7 @@ impl Returned {
         };
         let accept_ends = AcceptEnds {
             child: ends.addrs.as_v6(),
-            listener: self.listener.common().addrs().as_v6().laddr,
+            listener: self.listener.laddr(),
         };
         if lives::wanted() && lives::accepted(&payload, accept_ends.listener) {
             return;
