@@ -10,6 +10,7 @@ mod half_open;
 mod life;
 mod notices;
 mod offsets;
+pub mod rest;
 mod segment;
 mod tallies;
 

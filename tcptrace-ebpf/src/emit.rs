@@ -1,9 +1,8 @@
 //! Writes one record into the ring buffer, or counts it as lost.
 
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
-use aya_ebpf::helpers::generated::bpf_get_current_comm;
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns};
-use tcptrace_ebpf::abi::{Header, Task, VERSION, tally};
+use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
+use tcptrace_ebpf::abi::{Header, VERSION, tally};
 
 use crate::maps::{self, EVENTS};
 use crate::settings::WAKE_AT;
@@ -14,20 +13,6 @@ struct Record<P, S> {
     header: Header,
     payload: P,
     sections: S,
-}
-
-/// The current task, for a hook that runs in its context.
-#[inline(always)]
-pub fn current_task() -> Task {
-    let pid_tgid = bpf_get_current_pid_tgid();
-    let mut comm = [0; 16];
-    // SAFETY: `comm` is as long as it is said to be. The helper has no way to fail then.
-    unsafe { bpf_get_current_comm((&raw mut comm).cast(), size_of_val(&comm) as u32) };
-    Task {
-        pid: (pid_tgid >> 32) as u32,
-        tid: pid_tgid as u32,
-        comm,
-    }
 }
 
 /// Writes a record of `kind`. `S` is a section, or a tuple struct of sections without padding.

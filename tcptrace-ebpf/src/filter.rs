@@ -4,10 +4,11 @@ use aya_ebpf::maps::lpm_trie::Key;
 use tcptrace_ebpf::abi::{InSet, addresses, filter, ports};
 
 use crate::cgroup;
+use crate::ends::Ends;
 use crate::maps::{ADDRESSES, NETNS, PORTS, UIDS};
 use crate::memory::Memory;
 use crate::settings::FILTER;
-use crate::sock::{Ends, Sock};
+use crate::sock::Sock;
 
 /// Whether what a hook has seen passes.
 ///

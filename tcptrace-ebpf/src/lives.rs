@@ -8,20 +8,24 @@
 //! A life is over when its socket has entered CLOSE and no accept() can return it any more: one that
 //! is reset in the accept queue stays there. Of CLOSE and accept(), which may come at once on two
 //! CPUs, each notes itself first and then looks for the other, so that one of them sees both; and
-//! who tells of a life is whoever removes it from `LIVES`.
+//! who tells of a life is whoever removes it from `LIVES`. Where no accept() can be looking any more,
+//! CLOSE is alone with it, and the life may [`rest`] instead.
 
 use core::sync::atomic::{Ordering, compiler_fence};
 
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
 use tcptrace_ebpf::abi::{
     Accept, Addrs6, Header, Life, STEPS, SetState, Stats, depth, hook, kind, section, state_flag,
 };
 
-use crate::emit::{current_task, header, wakeup};
+use crate::emit::{header, wakeup};
 use crate::maps::{self, EVENTS, LIVES, UNBORN};
+use crate::rest;
 use crate::settings::DEPTH;
 use crate::sock::{TCP_CLOSE, TCP_ESTABLISHED, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT};
 use crate::tallies;
+use crate::task::Task;
 
 /// Whether sockets have lives.
 #[inline(always)]
@@ -32,7 +36,34 @@ pub fn wanted() -> bool {
 /// Whether a socket has a life.
 #[inline(always)]
 pub fn has(sk: u64) -> bool {
-    wanted() && LIVES.get_ptr(sk).is_some()
+    wanted() && living(sk).is_some()
+}
+
+/// A socket's life.
+#[inline(always)]
+fn living(sk: u64) -> Option<&'static mut Life> {
+    // SAFETY: a value of the map, which stays there until the life is over.
+    let life = unsafe { &mut *LIVES.get_ptr_mut(sk)? };
+    (life.steps != 0).then_some(life)
+}
+
+/// Adds a change of state to a life of which nothing more is to be told; false where there is none.
+#[inline(always)]
+pub fn counted(sk: u64, newstate: u8) -> bool {
+    if !tallies::wanted() {
+        return false;
+    }
+    let Some(life) = living(sk).filter(|life| life.is_tallied != 0 && life.is_settled != 0) else {
+        return false;
+    };
+    if newstate == TCP_CLOSE {
+        tallies::count_steps(u64::from(life.steps) + 1);
+        end(sk, life, true);
+    } else {
+        // More steps than a life can have are counted all the same.
+        life.steps = life.steps.saturating_add(1);
+    }
+    true
 }
 
 /// Adds a change of state that is no CLOSE to its socket's life; false when there is none.
@@ -56,7 +87,7 @@ pub fn live(change: &SetState, ends: impl FnOnce() -> Addrs6) -> bool {
         life.born = *change;
         life.ends = ends();
         if change.sections & section::TASK != 0 {
-            life.task = current_task();
+            life.task = Task::current().told();
         }
     } else if change.newstate == TCP_ESTABLISHED {
         let sections = life.born.sections;
@@ -72,58 +103,84 @@ pub fn live(change: &SetState, ends: impl FnOnce() -> Addrs6) -> bool {
 /// The life that a change of state belongs to, or begins.
 #[inline(always)]
 fn life_of(change: &SetState) -> Option<&'static mut Life> {
-    let known = LIVES.get_ptr_mut(change.sk);
-    let life = match (change.oldstate, change.newstate) {
+    match (change.oldstate, change.newstate) {
         (TCP_CLOSE, TCP_SYN_SENT) | (TCP_LISTEN, TCP_SYN_RECV) => {
-            if let Some(old) = known {
-                // SAFETY: a value of the map. What lived here is gone.
-                over(change.sk, unsafe { &*old });
+            if let Some(old) = living(change.sk) {
+                // What lived here is gone.
+                over(change.sk, old, unsafe { bpf_ktime_get_ns() }, false);
             }
             begin(change.sk)
         }
         // The filter may not have passed its birth, where the kernel had not set the peer yet.
-        (TCP_SYN_RECV, TCP_ESTABLISHED) => known.or_else(|| begin(change.sk)),
-        _ => known,
-    };
-    // SAFETY: a value of the map, which stays there until the life is over.
-    life.map(|life| unsafe { &mut *life })
+        (TCP_SYN_RECV, TCP_ESTABLISHED) => living(change.sk).or_else(|| begin(change.sk)),
+        _ => living(change.sk),
+    }
 }
 
+/// Where nothing lives yet.
 #[inline(always)]
-fn begin(sk: u64) -> Option<*mut Life> {
+fn begin(sk: u64) -> Option<&'static mut Life> {
+    if let Some(life) = LIVES.get_ptr_mut(sk) {
+        // SAFETY: two values of maps, of the same length.
+        unsafe {
+            rest::LIVES.wakes((*life).born.sk);
+            let unborn = (&raw const *UNBORN.get(0)?).cast();
+            bpf_probe_read_kernel(life.cast(), size_of::<Life>() as u32, unborn);
+            return Some(&mut *life);
+        }
+    }
     LIVES.insert(sk, UNBORN.get(0)?, 0).ok()?;
-    LIVES.get_ptr_mut(sk)
+    // SAFETY: a value of the map, which stays there until the life is over.
+    LIVES.get_ptr_mut(sk).map(|life| unsafe { &mut *life })
+}
+
+/// Takes a life that is over from its place; false when another CPU has done so. `alone`: none can.
+#[inline(always)]
+fn end(sk: u64, life: &mut Life, alone: bool) -> bool {
+    // Not `sk`: verifiers let nobody multiply an address.
+    if alone && rest::LIVES.has_room(life.born.sk) {
+        life.steps = 0;
+        return true;
+    }
+    LIVES.remove(sk).is_ok()
 }
 
 /// Notes a socket's change to CLOSE; false when it has no life.
 #[inline(always)]
 pub fn close(change: &SetState, ends: Addrs6, stats: Stats) -> bool {
-    let Some(life) = LIVES.get_ptr_mut(change.sk) else {
+    let Some(life) = living(change.sk) else {
         return false;
     };
-    // SAFETY: as in `live`.
-    let life = unsafe { &mut *life };
+    let is_accepted_one = life.born_from == TCP_LISTEN;
+    if !is_accepted_one && tallies::wanted() && tallies::closed(life) {
+        tallies::count_steps(u64::from(life.steps) + 1);
+        end(change.sk, life, true);
+        return true;
+    }
     let closed = &mut life.closed;
-    closed.mono_ns = unsafe { bpf_ktime_get_ns() };
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    closed.mono_ns = now_ns;
     closed.change = *change;
     closed.ends = ends;
     closed.stats = stats;
     if change.sections & section::TASK != 0 {
-        closed.task = current_task();
+        closed.task = Task::current().told();
     }
     compiler_fence(Ordering::SeqCst);
     life.is_closed = 1;
-    if tallies::wanted() {
-        tallies::closed(life);
-    }
     fence(life);
-    // SAFETY: a member of the life, which accept() may be setting on another CPU.
-    let accepted_ns = unsafe { (&raw const life.accepted_ns).read_volatile() };
-    let may_be_queued = life.born_from == TCP_LISTEN
+    // SAFETY: members of the life, which accept() may be setting on another CPU.
+    let (accepted_ns, is_settled) = unsafe {
+        (
+            (&raw const life.accepted_ns).read_volatile(),
+            (&raw const life.is_settled).read_volatile() != 0,
+        )
+    };
+    let may_be_queued = is_accepted_one
         && accepted_ns == 0
         && change.flags & (state_flag::HELD | state_flag::ORPHANED) == 0;
     if !may_be_queued {
-        over(change.sk, life);
+        over(change.sk, life, now_ns, !is_accepted_one || is_settled);
     }
     true
 }
@@ -131,17 +188,15 @@ pub fn close(change: &SetState, ends: Addrs6, stats: Stats) -> bool {
 /// Adds the accept() that returned it to a socket's life; false when it has none.
 #[inline(always)]
 pub fn accepted(accept: &Accept, listener: [u8; 16]) -> bool {
-    let Some(life) = LIVES.get_ptr_mut(accept.sk) else {
+    // It stays in the map: a socket that no process has yet is left there when it closes, until
+    // this. The softirq that may be changing it on another CPU leaves these members alone.
+    let Some(life) = living(accept.sk) else {
         return false;
     };
-    // SAFETY: a value of the map. It stays there: a socket that no process has yet is left in the
-    // map when it closes, until this. The softirq that may be changing it on another CPU leaves
-    // these members alone.
-    let life = unsafe { &mut *life };
     let now_ns = unsafe { bpf_ktime_get_ns() };
     life.accept = *accept;
     life.listener = listener;
-    life.acceptor = current_task();
+    life.acceptor = Task::current().told();
     if tallies::wanted() {
         tallies::accepted(life, accept.called_ns, now_ns);
     }
@@ -150,7 +205,10 @@ pub fn accepted(accept: &Accept, listener: [u8; 16]) -> bool {
     fence(life);
     // SAFETY: as above.
     if unsafe { (&raw const life.is_closed).read_volatile() } != 0 {
-        over(accept.sk, life);
+        over(accept.sk, life, now_ns, false);
+    } else {
+        // After it nothing of the life is touched here. SAFETY: as above.
+        unsafe { (&raw mut life.is_settled).write_volatile(1) };
     }
     true
 }
@@ -165,9 +223,10 @@ fn fence(life: &mut Life) {
     compiler_fence(Ordering::SeqCst);
 }
 
-/// Removes a life and tells of it, unless another CPU does so or it is counted.
+/// Ends a life and tells of it, unless another CPU does so or it is counted. `now_ns` is when what
+/// ended it came; `alone` as in [`end`].
 #[inline(never)]
-fn over(sk: u64, life: &Life) {
+fn over(sk: u64, life: &mut Life, now_ns: u64, alone: bool) {
     #[repr(C)]
     struct Record {
         header: Header,
@@ -176,14 +235,14 @@ fn over(sk: u64, life: &Life) {
 
     let steps = u64::from(life.steps) + u64::from(life.is_closed);
     if life.is_tallied != 0 {
-        if LIVES.remove(sk).is_ok() {
+        if end(sk, life, alone) {
             tallies::count_steps(steps);
         }
         return;
     }
     let is_accepted = life.accepted_ns != 0;
     let Some(mut slot) = EVENTS.reserve::<Record>(0) else {
-        if LIVES.remove(sk).is_ok() {
+        if end(sk, life, alone) {
             maps::count_all_lost(hook::SET_STATE, steps);
             if is_accepted {
                 maps::count_all_lost(hook::ACCEPT, 1);
@@ -192,15 +251,14 @@ fn over(sk: u64, life: &Life) {
         return;
     };
     let record = slot.as_mut_ptr();
-    let mono_ns = unsafe { bpf_ktime_get_ns() };
     // SAFETY: the reserved slot, big enough and aligned to eight bytes.
     unsafe {
-        (&raw mut (*record).header).write(header(kind::LIFE, mono_ns));
+        (&raw mut (*record).header).write(header(kind::LIFE, now_ns));
         (&raw mut (*record).life).write(*life);
     }
-    if LIVES.remove(sk).is_ok() {
-        slot.submit(wakeup(mono_ns));
+    if end(sk, life, alone) {
+        slot.submit(wakeup(now_ns));
     } else {
-        slot.discard(wakeup(mono_ns));
+        slot.discard(wakeup(now_ns));
     }
 }

@@ -11,12 +11,14 @@
 
 mod cgroup;
 mod emit;
+mod ends;
 mod filter;
 mod hooks;
 mod lives;
 mod maps;
 mod memory;
 mod request;
+mod rest;
 mod settings;
 mod skb;
 mod sock;

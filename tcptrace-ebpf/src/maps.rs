@@ -5,7 +5,7 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::LpmTrie;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
-use tcptrace_ebpf::abi::{Counters, InSet, Life, Tally, TallyKey, hook, ports, tally};
+use tcptrace_ebpf::abi::{Counters, InSet, Life, Tally, TallyKey, hook, ports, rest, tally};
 
 /// Records on their way to the loader, which sets the size.
 #[map]
@@ -54,7 +54,7 @@ pub static UIDS: HashMap<u32, u32> = HashMap::with_max_entries(1, 0);
 #[map]
 pub static CGROUPS: HashMap<u64, u32> = HashMap::with_max_entries(1, 0);
 
-/// An accept() that has been entered and has not returned.
+/// An accept() that has been entered and has not returned; at rest while `called_ns` is 0.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Call {
@@ -67,15 +67,16 @@ pub struct Call {
 }
 
 /// The accept() calls in flight, by `bpf_get_current_pid_tgid()`; the loader may set the size. A
-/// task that is killed in accept() still returns from it, so entries do not leak.
+/// task that is killed in accept() still returns from it, so entries do not leak, but for those
+/// that [`rest`](crate::rest).
 #[map]
-pub static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(16384, 0);
+pub static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(rest::CALLS, 0);
 
 /// The lives of open sockets, by address, unless each event is a record of its own. The loader sets
 /// the size. Entries are allocated at once: before Linux 6.1 a tracing program has no safe way to
 /// do it later. One that finds no room is told event by event.
 #[map]
-pub static LIVES: HashMap<u64, Life> = HashMap::with_max_entries(65536, 0);
+pub static LIVES: HashMap<u64, Life> = HashMap::with_max_entries(rest::LIVES, 0);
 
 /// A life that has not begun.
 #[map]
@@ -203,6 +204,16 @@ pub unsafe fn increment(total: *mut u64) {
     // the BPF instruction itself.
     // SAFETY: the caller's promise.
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(total, 1) };
+}
+
+/// Takes one from it.
+///
+/// # Safety
+/// As [`increment`].
+#[inline(always)]
+pub unsafe fn decrement(total: *mut u64) {
+    // SAFETY: the caller's promise.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(total, u64::MAX) };
 }
 
 /// Reads a row of `TALLY`.

@@ -27,7 +27,11 @@ pub static COOKIE_HELPER: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static ACCEPT_ARGS: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
-pub static REGS_HELPER: Global<u32> = Global::new(0);
+pub static TASK_HELPERS: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+pub static CALLS_AT_REST: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+pub static LIVES_AT_REST: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static WAKE_AT: Global<u32> = Global::new(u32::MAX);
 #[unsafe(no_mangle)]

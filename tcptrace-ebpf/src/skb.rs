@@ -4,9 +4,9 @@ use core::marker::PhantomData;
 
 use aya_ebpf::Global;
 
+use crate::ends::{Addrs, Ends, In6Addr};
 use crate::memory::{Memory, Probed};
 use crate::settings::*;
-use crate::sock::{Addrs, Ends, In6Addr};
 
 /// include/uapi/linux/if_ether.h
 const ETH_P_IP: u16 = 0x0800;

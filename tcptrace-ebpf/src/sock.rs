@@ -3,10 +3,11 @@
 use core::marker::PhantomData;
 
 use aya_ebpf::Global;
-use tcptrace_ebpf::abi::{Addrs4, Addrs6, Stats, stats_flag};
+use tcptrace_ebpf::abi::{Stats, stats_flag};
 
 use crate::cgroup;
-use crate::memory::{Memory, Probed};
+use crate::ends::{Addrs, Ends};
+use crate::memory::{Members, Memory, Probed};
 use crate::settings::*;
 
 const AF_INET: u16 = 2;
@@ -43,53 +44,6 @@ impl<M> Clone for Sock<M> {
     }
 }
 impl<M> Copy for Sock<M> {}
-
-/// Both ends' addresses, IPv4 ones IPv4-mapped (RFC 4291 section 2.5.5.2).
-///
-/// One form for both families, not an enum: the unused half of one would reach the verifier as
-/// an uninitialised register.
-#[derive(Clone, Copy)]
-pub struct Addrs {
-    pub is_v4: bool,
-    laddr: In6Addr,
-    raddr: In6Addr,
-}
-
-impl Addrs {
-    /// From a packet's addresses, which say their family themselves.
-    #[inline(always)]
-    pub fn new(is_v4: bool, laddr: In6Addr, raddr: In6Addr) -> Addrs {
-        Addrs {
-            is_v4,
-            laddr,
-            raddr,
-        }
-    }
-
-    #[inline(always)]
-    pub fn as_v4(self) -> Addrs4 {
-        Addrs4 {
-            laddr: self.laddr.last_four(),
-            raddr: self.raddr.last_four(),
-        }
-    }
-
-    #[inline(always)]
-    pub fn as_v6(self) -> Addrs6 {
-        Addrs6 {
-            laddr: self.laddr.bytes(),
-            raddr: self.raddr.bytes(),
-        }
-    }
-}
-
-/// What the filter looks at. Ports in host order, 0 while the kernel has not set them.
-#[derive(Clone, Copy)]
-pub struct Ends {
-    pub addrs: Addrs,
-    pub lport: u16,
-    pub rport: u16,
-}
 
 impl<M: Memory> Sock<M> {
     #[inline(always)]
@@ -138,15 +92,17 @@ impl<M: Memory> Sock<M> {
     /// (`mptcp_sock.first`), which is what the TCP code and its tracepoint know; else null.
     #[inline(always)]
     pub fn tcp(self) -> Self {
-        let is_wrapper = self.is_inet()
-            && self.get::<u16>(&SK_PROTOCOL) == IPPROTO_MPTCP
-            && MPTCP_FIRST.load() != 0;
-        let tcp = if is_wrapper {
-            Sock::new(self.get(&MPTCP_FIRST))
-        } else {
-            self
-        };
-        if tcp.is_tcp() { tcp } else { Sock::null() }
+        if !self.is_inet() {
+            return Sock::null();
+        }
+        match self.get::<u16>(&SK_PROTOCOL) {
+            IPPROTO_TCP => self,
+            IPPROTO_MPTCP if MPTCP_FIRST.load() != 0 => {
+                let first = Sock::<M>::new(self.get(&MPTCP_FIRST));
+                if first.is_tcp() { first } else { Sock::null() }
+            }
+            _ => Sock::null(),
+        }
     }
 
     /// `skc_state`; at the tracepoint still the old one.
@@ -254,6 +210,16 @@ impl<M: Memory> Sock<M> {
         }
     }
 
+    /// A listener's accept queue: its length and its limit.
+    #[inline(always)]
+    pub fn backlog(self) -> (u32, u32) {
+        // SAFETY: `ptr` is a sock, and longer than that.
+        unsafe {
+            let piece = M::piece::<2>(self.ptr, &SK_ACK_BACKLOG);
+            (piece.get(&SK_ACK_BACKLOG), piece.get(&SK_MAX_ACK_BACKLOG))
+        }
+    }
+
     #[inline(always)]
     pub fn backlog_len(self) -> u32 {
         self.get(&SK_ACK_BACKLOG)
@@ -279,12 +245,7 @@ impl<M: Memory> Sock<M> {
     /// Inode of the network namespace.
     #[inline(always)]
     pub fn netns(self) -> u32 {
-        let net: *const u8 = self.get(&SK_NET);
-        if net.is_null() {
-            return 0;
-        }
-        // SAFETY: skc_net points to the socket's `struct net`, which outlives it.
-        unsafe { M::read(net, &NET_INUM) }
+        inode_of::<M>(self.get(&SK_NET))
     }
 
     /// The port that the socket is bound to, in host order; 0 when to none.
@@ -297,21 +258,52 @@ impl<M: Memory> Sock<M> {
     /// enters CLOSE (`tcp_set_state` unhashes it first, net/ipv4/tcp.c).
     #[inline(always)]
     pub fn ends(self) -> Ends {
+        self.ends_by(&self.common())
+    }
+
+    /// The same, what is in `common` by that.
+    #[inline(always)]
+    pub fn ends_by(self, common: &Common<M, impl Members>) -> Ends {
         Ends {
-            addrs: self.addrs(),
+            addrs: common.addrs(),
             lport: u16::from_be(self.get(&INET_SPORT)),
-            rport: u16::from_be(self.get(&SK_DPORT)),
+            rport: common.rport(),
         }
     }
 
     /// The same from `struct sock_common` alone, with which buckets and request sockets begin.
     #[inline(always)]
     pub fn ends_in_common(self) -> Ends {
+        let common = self.common();
         Ends {
-            addrs: self.addrs(),
-            lport: self.bound_port(),
-            rport: u16::from_be(self.get(&SK_DPORT)),
+            addrs: common.addrs(),
+            lport: common.get(&SK_NUM),
+            rport: common.rport(),
         }
+    }
+
+    /// For whoever needs more than one member of `struct sock_common`.
+    #[inline(always)]
+    pub fn common(self) -> Common<M, impl Members> {
+        Common {
+            // SAFETY: `ptr` is a sock_common, which is longer than what is read of it.
+            members: unsafe { M::piece::<13>(self.ptr, &SK_DADDR) },
+            memory: PhantomData,
+        }
+    }
+
+    /// Its own address alone, IPv4 ones IPv4-mapped. Read for itself: the verifier's stack has no
+    /// room for two sockets' [`common`](Self::common).
+    #[inline(always)]
+    pub fn laddr(self) -> [u8; 16] {
+        let addrs = if self.get::<u16>(&SK_FAMILY) == AF_INET6 {
+            let laddr = self.get(&SK_V6_RCV_SADDR);
+            Addrs::of_v6(laddr, laddr)
+        } else {
+            let laddr = self.get(&SK_RCV_SADDR);
+            Addrs::of_v4(laddr, laddr)
+        };
+        addrs.as_v6().laddr
     }
 
     /// Whether it is in a hash table: `!sk_unhashed(sk)`.
@@ -329,7 +321,8 @@ impl<M: Memory> Sock<M> {
     /// `sk_acceptq_is_full`: a queue holds one more than its limit.
     #[inline(always)]
     pub fn accept_queue_is_full(self) -> bool {
-        self.backlog_len() > self.backlog_max()
+        let (len, max) = self.backlog();
+        len > max
     }
 
     /// A listener's TCP_DEFER_ACCEPT.
@@ -357,57 +350,60 @@ impl<M: Memory> Sock<M> {
         // SAFETY: skc_net points to the socket's `struct net`, which outlives it.
         unsafe { M::read(net, offset) }
     }
-
-    #[inline(always)]
-    fn addrs(self) -> Addrs {
-        if self.get::<u16>(&SK_FAMILY) == AF_INET6 {
-            let laddr = In6Addr(self.get(&SK_V6_RCV_SADDR));
-            let raddr = In6Addr(self.get(&SK_V6_DADDR));
-            Addrs {
-                is_v4: laddr.is_v4_mapped() || raddr.is_v4_mapped(),
-                laddr,
-                raddr,
-            }
-        } else {
-            Addrs {
-                is_v4: true,
-                laddr: In6Addr::mapping(self.get(&SK_RCV_SADDR)),
-                raddr: In6Addr::mapping(self.get(&SK_DADDR)),
-            }
-        }
-    }
 }
 
-/// `struct in6_addr` in two loads.
-#[derive(Clone, Copy)]
-pub struct In6Addr([u64; 2]);
+/// Inode of a `struct net`, 0 of none.
+#[inline(always)]
+fn inode_of<M: Memory>(net: *const u8) -> u32 {
+    if net.is_null() {
+        return 0;
+    }
+    // SAFETY: a socket's `struct net`, which outlives it.
+    unsafe { M::read(net, &NET_INUM) }
+}
 
-impl In6Addr {
-    /// `v4` is in network order, as the kernel keeps it.
+/// A `struct sock_common`: by [`Probed`] its first 104 bytes as they were at one moment.
+pub struct Common<M, P> {
+    members: P,
+    memory: PhantomData<M>,
+}
+
+impl<M: Memory, P: Members> Common<M, P> {
     #[inline(always)]
-    pub fn mapping(v4: u32) -> In6Addr {
-        In6Addr([0, (0xffff << 32 | u64::from(u32::from_be(v4))).to_be()])
+    fn get<T: Copy>(&self, offset: &Global<u32>) -> T {
+        // SAFETY: members of a sock_common, and every caller names an offset into one.
+        unsafe { self.members.get(offset) }
+    }
+
+    /// As [`Sock::state`].
+    #[inline(always)]
+    pub fn state(&self) -> u8 {
+        self.get(&SK_STATE)
+    }
+
+    /// As [`Sock::cookie`].
+    #[inline(always)]
+    pub fn cookie(&self) -> u64 {
+        self.get(&SK_COOKIE)
+    }
+
+    /// As [`Sock::netns`].
+    #[inline(always)]
+    pub fn netns(&self) -> u32 {
+        inode_of::<M>(self.get(&SK_NET))
     }
 
     #[inline(always)]
-    pub fn words(&self) -> [u64; 2] {
-        self.0
-    }
-
-    /// ::ffff:0:0/96, RFC 4291 section 2.5.5.2.
-    #[inline(always)]
-    fn is_v4_mapped(&self) -> bool {
-        self.0[0] == 0 && (u64::from_be(self.0[1]) >> 32) == 0xffff
+    fn rport(&self) -> u16 {
+        u16::from_be(self.get(&SK_DPORT))
     }
 
     #[inline(always)]
-    fn last_four(&self) -> [u8; 4] {
-        (u64::from_be(self.0[1]) as u32).to_be_bytes()
-    }
-
-    #[inline(always)]
-    fn bytes(&self) -> [u8; 16] {
-        // SAFETY: two u64 are sixteen bytes.
-        unsafe { core::mem::transmute(self.0) }
+    pub fn addrs(&self) -> Addrs {
+        if self.get::<u16>(&SK_FAMILY) == AF_INET6 {
+            Addrs::of_v6(self.get(&SK_V6_RCV_SADDR), self.get(&SK_V6_DADDR))
+        } else {
+            Addrs::of_v4(self.get(&SK_RCV_SADDR), self.get(&SK_DADDR))
+        }
     }
 }

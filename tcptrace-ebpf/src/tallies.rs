@@ -52,13 +52,13 @@ pub fn accepted(life: &mut Life, called_ns: u64, now_ns: u64) {
     count(hook::ACCEPT, |counters| counters.tallied += 1);
 }
 
-/// A socket has entered CLOSE: a client's connection that was established is counted.
+/// A client's socket has entered CLOSE; whether its connection was established, and is counted.
 #[inline(always)]
-pub fn closed(life: &mut Life) {
+pub fn closed(life: &Life) -> bool {
     let is_plain =
         life.born_from == TCP_CLOSE && life.steps >= 2 && life.states[1] == TCP_ESTABLISHED;
     if !is_plain {
-        return;
+        return false;
     }
     let key = TallyKey {
         netns: life.born.netns,
@@ -66,12 +66,12 @@ pub fn closed(life: &mut Life) {
         client: 1,
     };
     let Some(tally) = tally(&key) else {
-        return;
+        return false;
     };
     increment(&mut tally.queued);
     let syn_sent_ns = life.entered_ns[1].wrapping_sub(life.entered_ns[0]);
     add(&mut tally.handshake, syn_sent_ns);
-    life.is_tallied = 1;
+    true
 }
 
 /// So many changes of state need not be told.

@@ -1,13 +1,16 @@
 //! The current task: the system call it is in, and its descriptors.
 
 use aya_ebpf::Global;
-use aya_ebpf::helpers::bpf_get_current_task;
-use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_comm, bpf_get_current_task_btf, bpf_task_pt_regs,
+};
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_task};
+use tcptrace_ebpf::abi;
 
-use crate::memory::{Memory, Probed};
+use crate::memory::{FromTask, Members, Memory, Probed};
 use crate::settings::{
-    FDT_FD, FDT_MAX_FDS, FILE_PRIVATE_DATA, FILES_FDT, REGS_DI, REGS_HELPER, REGS_ORIG_AX, REGS_SI,
-    SOCKET_FILE, SOCKET_SK, TASK_FILES, TASK_STATUS,
+    FDT_FD, FDT_MAX_FDS, FILE_PRIVATE_DATA, FILES_FDT, REGS_DI, REGS_ORIG_AX, REGS_SI, SOCKET_FILE,
+    SOCKET_SK, TASK_COMM, TASK_FILES, TASK_HELPERS, TASK_PID, TASK_STATUS, TASK_TGID,
 };
 use crate::sock::{Sock, TCP_LISTEN};
 
@@ -33,14 +36,49 @@ pub struct Task(*const u8);
 impl Task {
     #[inline(always)]
     pub fn current() -> Task {
-        Task(unsafe { bpf_get_current_task() } as *const u8)
+        // SAFETY: the helpers take nothing and cannot fail.
+        Task(unsafe {
+            if TASK_HELPERS.load() != 0 {
+                bpf_get_current_task_btf() as *const u8
+            } else {
+                bpf_get_current_task() as *const u8
+            }
+        })
+    }
+
+    #[inline(always)]
+    fn get<T: Copy>(self, offset: &Global<u32>) -> T {
+        // SAFETY: a struct task_struct, and every caller names an offset into one.
+        unsafe { FromTask::read(self.0, offset) }
+    }
+
+    /// As a record tells it. What follows the name's NUL may be the rest of a longer one.
+    #[inline(always)]
+    pub fn told(self) -> abi::Task {
+        if TASK_HELPERS.load() != 0 {
+            let comm: [u64; 2] = self.get(&TASK_COMM);
+            return abi::Task {
+                pid: self.get(&TASK_TGID),
+                tid: self.get(&TASK_PID),
+                // SAFETY: two u64 are sixteen bytes.
+                comm: unsafe { core::mem::transmute::<[u64; 2], [u8; 16]>(comm) },
+            };
+        }
+        let pid_tgid = bpf_get_current_pid_tgid();
+        let mut comm = [0; 16];
+        // SAFETY: `comm` is as long as it is said to be. The helper has no way to fail then.
+        unsafe { bpf_get_current_comm((&raw mut comm).cast(), size_of_val(&comm) as u32) };
+        abi::Task {
+            pid: (pid_tgid >> 32) as u32,
+            tid: pid_tgid as u32,
+            comm,
+        }
     }
 
     /// In a 32-bit system call.
     #[inline(always)]
     pub fn is_compat(self) -> bool {
-        // SAFETY: a struct task_struct.
-        unsafe { Probed::read::<u32>(self.0, &TASK_STATUS) & TS_COMPAT != 0 }
+        self.get::<u32>(&TASK_STATUS) & TS_COMPAT != 0
     }
 
     /// The TCP socket behind a descriptor, or null.
@@ -85,7 +123,7 @@ impl Task {
     /// its arguments by the register's offset: both are in the saved registers.
     #[inline(always)]
     fn system_call(self, argument: &Global<u32>) -> Option<(u64, u64)> {
-        if REGS_HELPER.load() == 0 || self.is_compat() {
+        if TASK_HELPERS.load() == 0 || self.is_compat() {
             return None;
         }
         // SAFETY: the current task's own registers, a struct pt_regs.
@@ -104,21 +142,26 @@ impl Task {
 /// A subprogram of its own: inlined three times it would fill most of the object.
 #[inline(never)]
 fn sock_of_fd(task: *const u8, fd: i32) -> *const u8 {
-    // SAFETY: each pointer is read from the structure before it; the helper checks addresses.
+    // SAFETY: each pointer is read from the structure before it, and the helper checks addresses.
     unsafe {
-        let files = Probed::read(task, &TASK_FILES);
-        let table = Probed::read(files, &FILES_FDT);
-        if fd < 0 || fd as u32 >= Probed::read::<u32>(table, &FDT_MAX_FDS) {
+        // Verifiers may ask for a look at a pointer to what RCU frees.
+        let files: *const u8 = FromTask::read(task, &TASK_FILES);
+        if files.is_null() {
             return core::ptr::null();
         }
-        let entries: *const u8 = Probed::read(table, &FDT_FD);
+        let table: *const u8 = FromTask::read(files, &FILES_FDT);
+        if table.is_null() || fd < 0 || fd as u32 >= FromTask::read::<u32>(table, &FDT_MAX_FDS) {
+            return core::ptr::null();
+        }
+        let entries: *const u8 = FromTask::read(table, &FDT_FD);
         let file: *const u8 =
             Probed::read_at(entries.wrapping_add(fd as usize * size_of::<usize>()));
         let socket = Probed::read(file, &FILE_PRIVATE_DATA);
+        let socket = Probed::piece::<2>(socket, &SOCKET_FILE);
         // Any kind of file has private data; only a socket's points back to the file.
-        if file.is_null() || Probed::read::<*const u8>(socket, &SOCKET_FILE) != file {
+        if file.is_null() || socket.get::<*const u8>(&SOCKET_FILE) != file {
             return core::ptr::null();
         }
-        Probed::read(socket, &SOCKET_SK)
+        socket.get(&SOCKET_SK)
     }
 }

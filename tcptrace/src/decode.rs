@@ -71,14 +71,16 @@ struct Rest<'a> {
 }
 
 impl Rest<'_> {
+    #[inline(always)]
     fn take<T: FromBytes + KnownLayout + Immutable>(&mut self) -> Result<T, Undecodable> {
-        let (part, rest) =
-            T::read_from_prefix(self.bytes).map_err(|_| Undecodable::Short(self.len))?;
+        let cut = self.bytes.split_at_checked(size_of::<T>());
+        let (part, rest) = cut.ok_or(Undecodable::Short(self.len))?;
         self.bytes = rest;
-        Ok(part)
+        T::read_from_bytes(part).map_err(|_| Undecodable::Short(self.len))
     }
 }
 
+#[inline(always)]
 fn set_state(rest: &mut Rest) -> Result<SetState, Undecodable> {
     let payload: abi::SetState = rest.take()?;
     let addrs = addrs(payload.sections, rest)?;
@@ -91,22 +93,20 @@ fn set_state(rest: &mut Rest) -> Result<SetState, Undecodable> {
         0 => None,
         _ => Some(rest.take()?),
     };
-    let listening = match payload.sections & abi::section::LISTEN {
+    let listen = match payload.sections & abi::section::LISTEN {
         0 => None,
         _ => Some(listen(rest.take()?)),
     };
-    Ok(SetState {
-        listen: listening,
-        ..set_state_of(&payload, addrs, task, stats)?
-    })
+    set_state_of(&payload, addrs, task, stats, listen)
 }
 
-/// Without what was asked of listen().
+#[inline(always)]
 fn set_state_of(
     payload: &abi::SetState,
     (laddr, raddr): (IpAddr, IpAddr),
     task: Option<Task>,
     stats: Option<abi::Stats>,
+    listen: Option<Listen>,
 ) -> Result<SetState, Undecodable> {
     let oldstate = state("oldstate", payload.oldstate)?;
     let newstate = state("newstate", payload.newstate)?;
@@ -135,7 +135,7 @@ fn set_state_of(
         backlog_max: payload.backlog_max,
         err: nonzero(payload.err),
         stats: stats.map(ending::stats),
-        listen: None,
+        listen,
         no_fast_open: payload.flags & abi::state_flag::NO_FAST_OPEN != 0,
     })
 }
@@ -165,6 +165,7 @@ fn context(owned: bool, cloned: bool, oldstate: State, newstate: State) -> Optio
     }
 }
 
+#[inline(always)]
 fn accept(rest: &mut Rest) -> Result<Accept, Undecodable> {
     let payload: abi::Accept = rest.take()?;
     let ends: abi::AcceptEnds = rest.take()?;
@@ -172,6 +173,7 @@ fn accept(rest: &mut Rest) -> Result<Accept, Undecodable> {
     accept_of(&payload, &ends, task)
 }
 
+#[inline(always)]
 fn accept_of(
     payload: &abi::Accept,
     ends: &abi::AcceptEnds,
@@ -215,6 +217,7 @@ fn accept_of(
 }
 
 /// The own address and the peer's.
+#[inline(always)]
 fn addrs(sections: u8, rest: &mut Rest) -> Result<(IpAddr, IpAddr), Undecodable> {
     if sections & abi::section::V4 != 0 {
         let addrs: abi::Addrs4 = rest.take()?;
@@ -241,6 +244,7 @@ fn tuple(laddr: IpAddr, lport: u16, raddr: IpAddr, rport: u16) -> Tuple {
     }
 }
 
+#[inline(always)]
 fn task(task: abi::Task) -> Task {
     Task {
         pid: task.pid,

@@ -13,23 +13,40 @@ const UNITS: [(&str, u64); 3] = [(" µs", 1_000), (" ms", 1_000_000), (" s", 1_0
 
 impl fmt::Display for Human {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if (f.width(), f.precision()) == (None, None) {
-            return self.write(f);
-        }
-        let mut text = String::new();
-        self.write(&mut text)?;
-        f.pad(&text)
+        f.pad(self.text(&mut [0; 32]))
     }
 }
 
 impl Human {
-    /// As Display, but without a width, and several times as fast where `to` is no formatter.
+    /// As Display, but without a width, and faster where `to` is no formatter.
     pub fn write(self, to: &mut impl fmt::Write) -> fmt::Result {
+        to.write_str(self.text(&mut [0; 32]))
+    }
+
+    /// In one piece, made from its end, because many lines have a duration or two. Twenty digits, a
+    /// point and a unit find room.
+    fn text(self, buffer: &mut [u8; 32]) -> &str {
+        let (mut number, decimals, unit) = self.form();
+        let mut at = buffer.len() - unit.len();
+        buffer[at..].copy_from_slice(unit.as_bytes());
+        let point = at - decimals;
+        while number > 0 || point <= at {
+            if at == point && decimals > 0 {
+                at -= 1;
+                buffer[at] = b'.';
+            }
+            at -= 1;
+            buffer[at] = b'0' + (number % 10) as u8;
+            number /= 10;
+        }
+        str::from_utf8(&buffer[at..]).expect("digits and a unit")
+    }
+
+    /// A number, how many of its digits come after the point, and the unit.
+    fn form(self) -> (u64, usize, &'static str) {
         let ns = self.0;
-        let mut buffer = itoa::Buffer::new();
         if ns < 1_000 {
-            to.write_str(buffer.format(ns))?;
-            return to.write_str(" ns");
+            return (ns, 0, " ns");
         }
         // The first form whose digits, once rounded, are four at most: 999 960 ns is no longer
         // "999.9 µs" and not "1000.0 µs" but "1.000 ms".
@@ -37,17 +54,11 @@ impl Human {
             for (decimals, power) in [(3, 1_000), (2, 100), (1, 10)] {
                 let digits = div_round(ns, scale / power);
                 if digits < 10_000 {
-                    // Four of them: the form before this one had too many.
-                    let (whole, fraction) = buffer.format(digits).split_at(4 - decimals);
-                    to.write_str(whole)?;
-                    to.write_str(".")?;
-                    to.write_str(fraction)?;
-                    return to.write_str(unit);
+                    return (digits, decimals, unit);
                 }
             }
         }
-        to.write_str(buffer.format(div_round(ns, 1_000_000_000)))?;
-        to.write_str(" s")
+        (div_round(ns, 1_000_000_000), 0, " s")
     }
 }
 

@@ -22,13 +22,19 @@ const USUAL: [(Errno, &str); 9] = [
 ];
 
 /// The name of a positive errno, such as `ECONNRESET`; `errno N` where there is none.
+#[inline]
 pub fn name(errno: u32) -> Cow<'static, str> {
+    let usual = USUAL.iter().find(|(known, _)| *known as u32 == errno);
+    match usual {
+        Some((_, name)) => Cow::Borrowed(name),
+        None => unusual(errno),
+    }
+}
+
+#[cold]
+fn unusual(errno: u32) -> Cow<'static, str> {
     if errno == ERESTARTSYS {
         return "ERESTARTSYS".into();
-    }
-    let usual = USUAL.iter().find(|(known, _)| *known as u32 == errno);
-    if let Some((_, name)) = usual {
-        return (*name).into();
     }
     match i32::try_from(errno).map(Errno::from_raw) {
         Ok(known) if known != Errno::UnknownErrno => format!("{known:?}").into(),

@@ -4,8 +4,10 @@
 //! CLOCK_MONOTONIC, addresses and ports are in host form, and what the kernel did not know yet is
 //! `None`.
 
+mod comm;
 mod ending;
 
+pub use comm::Comm;
 pub use ending::{Direction, Reset, Retransmit, Retransmitted, Stats};
 mod found;
 mod half_open;
@@ -134,89 +136,6 @@ impl Tuple {
             IpAddr::V4(_) => 4,
             IpAddr::V6(_) => 6,
         }
-    }
-}
-
-/// A thread's name: at most 15 bytes, chosen by its owner, so possibly hostile.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Comm([u8; 16]);
-
-impl Comm {
-    /// What follows the first NUL is left out.
-    pub fn new(mut bytes: [u8; 16]) -> Comm {
-        let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
-        bytes[end..].fill(0);
-        Comm(bytes)
-    }
-
-    /// The bytes before the first NUL.
-    pub fn bytes(&self) -> &[u8] {
-        let end = self.0.iter().position(|&b| b == 0).unwrap_or(self.0.len());
-        &self.0[..end]
-    }
-
-    /// The name, if it can be shown as it is, as nearly all can.
-    pub fn plain(&self) -> Option<&str> {
-        let bytes = self.bytes();
-        let plain = bytes
-            .iter()
-            .all(|b| matches!(b, b' '..=b'~') && *b != b'\\');
-        str::from_utf8(bytes).ok().filter(|_| plain)
-    }
-}
-
-impl From<&str> for Comm {
-    /// Cuts off after 15 bytes, as the kernel does.
-    fn from(name: &str) -> Comm {
-        let mut bytes = [0; 16];
-        let n = name.len().min(15);
-        bytes[..n].copy_from_slice(&name.as_bytes()[..n]);
-        Comm(bytes)
-    }
-}
-
-/// Safe for a terminal: whatever is not printable comes out escaped.
-impl fmt::Display for Comm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use fmt::Write;
-        if let Some(plain) = self.plain() {
-            return f.write_str(plain);
-        }
-        for c in String::from_utf8_lossy(self.bytes()).chars() {
-            match c {
-                '\'' | '"' => f.write_char(c)?,
-                _ => write!(f, "{}", c.escape_debug())?,
-            }
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Debug for Comm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Comm({self})")
-    }
-}
-
-/// The name itself, with invalid UTF-8 replaced; JSON does its own escaping.
-impl Serialize for Comm {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.plain() {
-            Some(plain) => serializer.serialize_str(plain),
-            None => serializer.serialize_str(&String::from_utf8_lossy(self.bytes())),
-        }
-    }
-}
-
-impl JsonSchema for Comm {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Comm".into()
-    }
-    fn inline_schema() -> bool {
-        true
-    }
-    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        String::json_schema(generator)
     }
 }
 

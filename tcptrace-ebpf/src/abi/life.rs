@@ -29,7 +29,7 @@ pub struct Life {
     pub states: [u8; STEPS],
     /// [`state_flag`](super::state_flag) bits at each.
     pub flags: [u8; STEPS],
-    /// How many of these are set.
+    /// How many of these are set; 0 of a life that is over, whose place is kept for the next.
     pub steps: u8,
     /// The state that it was in before the first.
     pub born_from: u8,
@@ -40,7 +40,9 @@ pub struct Life {
     pub is_tallied: u8,
     /// The first CPU that it was seen on.
     pub cpu: u16,
-    pub reserved: u16,
+    /// 1 once the accept() that returned it has noted itself, looked for CLOSE, and found none.
+    pub is_settled: u8,
+    pub reserved: u8,
     /// Added to between a write and a read that must not be swapped.
     pub fence: u64,
     /// When an accept() returned it, 0 when none did.

@@ -72,6 +72,9 @@ macro_rules! for_each_offset {
             TW_SUBSTATE = "inet_timewait_sock.tw_substate";
             TW_TIMER = "inet_timewait_sock.tw_timer";
             TASK_FILES = "task_struct.files";
+            TASK_TGID = "task_struct.tgid";
+            TASK_PID = "task_struct.pid";
+            TASK_COMM = "task_struct.comm";
             TASK_STATUS = "task_struct.thread_info.status";
             FILES_FDT = "files_struct.fdt";
             FDT_FD = "fdtable.fd";
@@ -132,10 +135,13 @@ pub mod setting {
     pub const COOKIE_HELPER: &str = "COOKIE_HELPER";
     /// Number of parameters of `inet_csk_accept`: 4 until Linux 6.9, 2 from 6.10.
     pub const ACCEPT_ARGS: &str = "ACCEPT_ARGS";
-    /// 1 when `bpf_task_pt_regs` may be called (Linux 5.15).
-    pub const REGS_HELPER: &str = "REGS_HELPER";
+    /// 1 when `bpf_get_current_task_btf` and `bpf_task_pt_regs` may be called (Linux 5.15).
+    pub const TASK_HELPERS: &str = "TASK_HELPERS";
     /// What becomes of a socket's events, see [`depth`](super::super::depth).
     pub const DEPTH: &str = "DEPTH";
+    /// How many entries of a group of [`rest`](super::super::rest) may rest in `CALLS`, in `LIVES`.
+    pub const CALLS_AT_REST: &str = "CALLS_AT_REST";
+    pub const LIVES_AT_REST: &str = "LIVES_AT_REST";
     /// Bytes waiting in the ring buffer at which the reader is woken before its timer.
     pub const WAKE_AT: &str = "WAKE_AT";
     /// Offsets of the classic tracepoint's fields, from its `format` file.

@@ -20,9 +20,9 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
 use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint, tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext, TracePointContext};
-use tcptrace_ebpf::abi::{Addrs6, Listen, SetState, Stats, Task, hook, kind, section, state_flag};
+use tcptrace_ebpf::abi::{self, Addrs6, Listen, SetState, Stats, hook, kind, section, state_flag};
 
-use crate::emit::{current_task, emit};
+use crate::emit::emit;
 use crate::filter;
 use crate::lives;
 use crate::maps::{count, forget_told, remember_told};
@@ -31,7 +31,7 @@ use crate::settings::{COOKIE_HELPER, NET_FASTOPEN, TP_NEWSTATE, TP_OLDSTATE, TP_
 use crate::sock::{
     SOCK_DEAD, SOCK_DONE, Sock, TCP_CLOSE, TCP_FIN_WAIT1, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT,
 };
-use crate::task;
+use crate::task::Task;
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn state_btf(ctx: BtfTracePointContext) -> i32 {
@@ -151,6 +151,9 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: impl Fn
         count(hook::SET_STATE, |counters| counters.filtered += 1);
         return;
     }
+    if lives::counted(sk.id(), newstate) {
+        return;
+    }
     let owned = sk.owned();
     let sk_flags = sk.flags();
     let flag = |holds: bool, bit: u8| if holds { bit } else { 0 };
@@ -207,10 +210,10 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: impl Fn
 fn with_task<A: Copy + 'static>(payload: &SetState, addrs: A, owned: bool) {
     #[repr(C)]
     #[derive(Clone, Copy)]
-    struct Sections<A>(A, Task);
+    struct Sections<A>(A, abi::Task);
 
     if owned {
-        let sections = Sections(addrs, current_task());
+        let sections = Sections(addrs, Task::current().told());
         emit(hook::SET_STATE, kind::SET_STATE, payload, sections);
     } else {
         emit(hook::SET_STATE, kind::SET_STATE, payload, addrs);
@@ -232,10 +235,10 @@ fn with_stats(payload: &SetState, addrs: Addrs6, owned: bool, stats: Stats) {
     struct Sections(Addrs6, Stats);
     #[repr(C)]
     #[derive(Clone, Copy)]
-    struct SectionsWithTask(Addrs6, Task, Stats);
+    struct SectionsWithTask(Addrs6, abi::Task, Stats);
 
     if owned {
-        let sections = SectionsWithTask(addrs, current_task(), stats);
+        let sections = SectionsWithTask(addrs, Task::current().told(), stats);
         emit(hook::SET_STATE, kind::SET_STATE, payload, sections);
     } else {
         let sections = Sections(addrs, stats);
@@ -246,7 +249,7 @@ fn with_stats(payload: &SetState, addrs: Addrs6, owned: bool, stats: Stats) {
 /// What the listener was asked for: nearly always the current task is in its listen().
 #[inline(always)]
 fn listen<M: Memory>(sk: Sock<M>) -> Listen {
-    let backlog = task::Task::current().backlog_of_listen();
+    let backlog = Task::current().backlog_of_listen();
     Listen {
         backlog: backlog.unwrap_or(0),
         is_known: backlog.is_some().into(),
@@ -262,10 +265,10 @@ fn with_listen(payload: &SetState, addrs: Addrs6, owned: bool, listen: Listen) {
     struct Sections(Addrs6, Listen);
     #[repr(C)]
     #[derive(Clone, Copy)]
-    struct SectionsWithTask(Addrs6, Task, Listen);
+    struct SectionsWithTask(Addrs6, abi::Task, Listen);
 
     if owned {
-        let sections = SectionsWithTask(addrs, current_task(), listen);
+        let sections = SectionsWithTask(addrs, Task::current().told(), listen);
         emit(hook::SET_STATE, kind::SET_STATE, payload, sections);
     } else {
         emit(

@@ -2,15 +2,15 @@
 //!
 //! ```text
 //! int tcp_conn_request(struct request_sock_ops *rsk_ops, const struct tcp_request_sock_ops *af_ops, struct sock *sk, struct sk_buff *skb)  5.10 to 6.18
-//! struct sock *tcp_v4_syn_recv_sock(const struct sock *sk, struct sk_buff *skb, struct request_sock *req, struct dst_entry *dst, struct request_sock *req_unhash, bool *own_req)  5.10 to 5.15
+//! struct sock *tcp_v4_syn_recv_sock(const struct sock *sk, struct sk_buff *skb, struct request_sock *req, struct dst_entry *dst, struct request_sock *req_unhash, bool *own_req)  5.10 to 6.18
 //! struct sock *tcp_v4_syn_recv_sock(const struct sock *sk, struct sk_buff *skb, struct request_sock *req, struct dst_entry *dst, struct request_sock *req_unhash, bool *own_req, (function) *opt_child_init)  6.1 to 6.18
-//! struct sock *tcp_v6_syn_recv_sock(const struct sock *sk, struct sk_buff *skb, struct request_sock *req, struct dst_entry *dst, struct request_sock *req_unhash, bool *own_req)  5.10 to 5.15
+//! struct sock *tcp_v6_syn_recv_sock(const struct sock *sk, struct sk_buff *skb, struct request_sock *req, struct dst_entry *dst, struct request_sock *req_unhash, bool *own_req)  5.10 to 6.18
 //! struct sock *tcp_v6_syn_recv_sock(const struct sock *sk, struct sk_buff *skb, struct request_sock *req, struct dst_entry *dst, struct request_sock *req_unhash, bool *own_req, (function) *opt_child_init)  6.1 to 6.18
 //! ```
 //! <https://elixir.bootlin.com/linux/v6.12/source/net/ipv4/tcp_input.c#L7175>
 //! <https://elixir.bootlin.com/linux/v6.12/source/net/ipv4/tcp_ipv4.c#L1727>
 //!
-//! The last argument, a pointer to a function, came with stable updates; nothing here reads it.
+//! The last argument, a pointer to a function, came with stable updates of 6.1 and later; nothing here reads it.
 //! With it they have more arguments than a BTF trampoline of Linux 6.1 can pass on, so there only
 //! kprobes are left. What the functions look at first is looked at here, at their entry: no tracepoint tells of the
 //! SYN (it is `consume_skb`ed), and of the ACK only Linux 6.15 and later.
@@ -20,12 +20,13 @@ use aya_ebpf::programs::{FEntryContext, ProbeContext};
 use tcptrace_ebpf::abi::{Overflow, hook, kind, overflow_flag, section};
 
 use crate::emit::emit;
+use crate::ends::Ends;
 use crate::filter;
 use crate::maps::count;
 use crate::memory::Probed;
 use crate::settings::{NET_ABORT_ON_OVERFLOW, NET_SYNCOOKIES};
 use crate::skb::Skb;
-use crate::sock::{Ends, Sock};
+use crate::sock::Sock;
 
 #[fentry(function = "tcp_conn_request")]
 pub fn overflow_syn_fentry(ctx: FEntryContext) -> i32 {

@@ -20,12 +20,13 @@ use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
 use tcptrace_ebpf::abi::{Segment, direction, hook, kind, section};
 
 use crate::emit::emit;
+use crate::ends::Ends;
 use crate::filter;
 use crate::maps::{AWAITED, Awaited, Flow, count};
 use crate::memory::{Direct, Memory, Probed};
 use crate::settings::*;
 use crate::skb::{self, Skb};
-use crate::sock::{Ends, Sock, TCP_CLOSE, TCP_NEW_SYN_RECV, TCP_TIME_WAIT};
+use crate::sock::{Sock, TCP_CLOSE, TCP_NEW_SYN_RECV, TCP_TIME_WAIT};
 
 #[btf_tracepoint(function = "net_dev_start_xmit")]
 pub fn segment_out_btf(ctx: BtfTracePointContext) -> i32 {

@@ -26,12 +26,13 @@ use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
 use tcptrace_ebpf::abi::{NO_REASON, Reset, hook, kind};
 
 use crate::emit::emit;
+use crate::ends::Ends;
 use crate::filter;
 use crate::maps::count;
 use crate::memory::{Direct, Memory, Probed};
 use crate::settings::NET_INUM;
 use crate::skb::{Skb, netns_of};
-use crate::sock::{Ends, Sock, TCP_LISTEN, TCP_NEW_SYN_RECV, TCP_TIME_WAIT};
+use crate::sock::{Sock, TCP_LISTEN, TCP_NEW_SYN_RECV, TCP_TIME_WAIT};
 
 #[btf_tracepoint(function = "tcp_send_reset")]
 pub fn send_reset_btf(ctx: BtfTracePointContext) -> i32 {

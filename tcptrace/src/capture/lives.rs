@@ -52,6 +52,10 @@ impl Capture {
         for life in lives.iter() {
             let (_, life) = life?;
             let kept: abi::Life = zerocopy::transmute!(life);
+            if kept.steps == 0 {
+                // Its place is kept for the next.
+                continue;
+            }
             if kept.is_tallied != 0 {
                 tallied += u64::from(kept.steps) + u64::from(kept.is_closed);
             } else {

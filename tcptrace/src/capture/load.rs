@@ -71,8 +71,8 @@ pub fn load(request: &Request) -> Result<(Ebpf, Kernel), CaptureError> {
     let running = KernelVersion::current().ok();
     let cookie_helper = kernels::SOCKET_COOKIE.is_in(running);
     globals.push((abi::setting::COOKIE_HELPER, cookie_helper.into()));
-    let regs_helper = kernels::TASK_REGISTERS.is_in(running);
-    globals.push((abi::setting::REGS_HELPER, regs_helper.into()));
+    let task_helpers = kernels::TASK_REGISTERS.is_in(running);
+    globals.push((abi::setting::TASK_HELPERS, task_helpers.into()));
     let parameters = own_btf.parameters("inet_csk_accept").unwrap_or(0);
     globals.push((abi::setting::ACCEPT_ARGS, parameters as u32));
     // Without tracefs the classic tracepoint cannot be attached either, so these may stay 0.
@@ -86,15 +86,24 @@ pub fn load(request: &Request) -> Result<(Ebpf, Kernel), CaptureError> {
         }
     }
 
+    let calls = match request.calls {
+        0 => abi::rest::CALLS,
+        calls => calls,
+    };
+    for (global, entries) in [
+        (abi::setting::CALLS_AT_REST, calls),
+        (abi::setting::LIVES_AT_REST, abi::rest::LIVES),
+    ] {
+        globals.push((global, abi::rest::room(entries)));
+    }
+
     privilege::raise_memlock_limit();
     let mut loader = EbpfLoader::new();
     loader
         .btf(Some(&btf))
         .verifier_log_level(VerifierLogLevel::default())
         .map_max_entries("EVENTS", ring_bytes);
-    if request.calls > 0 {
-        loader.map_max_entries("CALLS", request.calls);
-    }
+    loader.map_max_entries("CALLS", calls);
     if request.depth == Depth::Events {
         loader.map_max_entries("LIVES", 1);
     }

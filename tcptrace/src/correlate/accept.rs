@@ -2,6 +2,7 @@
 
 use super::Correlator;
 use super::connection::Connection;
+use super::lines::append;
 use super::listener::ListenerId;
 use super::socket::{Owner, Socket};
 use crate::errno;
@@ -88,24 +89,25 @@ impl Correlator {
             *owner = owner.or(connection.socket.owner);
         }
 
-        let subject = connection.socket.subject(connection.socket.owner);
-        let queue_ns = connection.accept_queue_ns();
-        let line = accept_line(event, accept, subject, self.conn_of(connection.listener));
+        let listener = self.conn_of(connection.listener);
         let (verdict, reason) = connection
             .judge_at_accept(&self.end_at(event.mono_ns, false))
             .map(|judgement| (judgement.verdict, judgement.reason))
             .unzip();
         let peer = connection.peer;
-        out.push(Line::Accept(fields::Accept {
-            established_mono_ns: connection.established_ns(),
-            peer_conn: peer.map(|peer| peer.conn),
-            peer_syn_mono_ns: peer.and_then(|peer| peer.syn_ns),
-            peer_established_mono_ns: peer.map(|peer| peer.established_ns),
-            accept_queue_ns: queue_ns,
-            verdict,
-            reason,
-            ..line
-        }));
+        append(out, || {
+            let subject = connection.socket.subject(connection.socket.owner);
+            Line::Accept(fields::Accept {
+                established_mono_ns: connection.established_ns(),
+                peer_conn: peer.map(|peer| peer.conn),
+                peer_syn_mono_ns: peer.and_then(|peer| peer.syn_ns),
+                peer_established_mono_ns: peer.map(|peer| peer.established_ns),
+                accept_queue_ns: connection.accept_queue_ns(),
+                verdict,
+                reason,
+                ..accept_line(event, accept, subject, listener)
+            })
+        });
         if connection.socket.state == State::Close {
             self.end(connection, event.mono_ns, out);
         } else {
@@ -190,6 +192,7 @@ fn listener_end(accept: &event::Accept) -> Tuple {
 }
 
 /// What the lines of all accept() calls have in common.
+#[inline(always)]
 fn accept_line(
     event: &Event,
     accept: &event::Accept,

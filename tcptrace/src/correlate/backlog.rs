@@ -4,6 +4,7 @@ use crate::event::SetState;
 use crate::fields::Backlog;
 
 /// As a listener shows it that enters LISTEN; nothing of any other socket.
+#[inline(always)]
 pub(super) fn of(change: &SetState) -> Backlog {
     let Some(listen) = change.listen else {
         return Backlog::default();

@@ -19,6 +19,7 @@ pub(super) struct Why {
 
 impl Why {
     /// Into the line of a transition.
+    #[inline(always)]
     pub fn write(self, line: &mut Transition) {
         line.cause = Some(self.cause);
         line.function = Some(self.function.into());

@@ -172,7 +172,7 @@ impl Connection {
             && self.socket.may_be(&child.tuple)
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn transition(&mut self, event: &Event, change: &SetState) -> Transition {
         use State::*;
         let backlog = || Backlog {
@@ -298,11 +298,11 @@ impl Connection {
     }
 
     /// Its line, at its end.
+    #[inline(always)]
     pub fn line(&self, end: &End) -> fields::Connection {
-        let (verdict, reason, evidence) = match self.is_server().then(|| self.judge(end)) {
-            Some(j) => (Some(j.verdict), Some(j.reason), j.evidence),
-            None => (None, None, None),
-        };
+        let judgement = self.is_server().then(|| self.judge(end));
+        let evidence = judgement.as_ref().and_then(Judgement::evidence);
+        let (verdict, reason) = judgement.map(|it| (it.verdict, it.reason)).unzip();
         fields::Connection {
             mono_ns: end.mono_ns,
             subject: self.socket.subject(self.socket.owner),
@@ -364,7 +364,7 @@ impl Connection {
 
     /// What is known so far, taking `end` for the end.
     fn judge(&self, end: &End) -> Judgement {
-        let judgement = self.judge_handshake(end);
+        let mut judgement = self.judge_handshake(end);
         let refused = &self.handshake.refused;
         if refused.times() == 0 {
             return judgement;
@@ -372,13 +372,9 @@ impl Connection {
         let until_ns = self.established_ns.unwrap_or(end.mono_ns);
         let retransmits = self.handshake.synack_retransmits;
         let more = refused.of_server(until_ns, retransmits);
-        let evidence = judgement.evidence.into_iter().collect::<Vec<_>>();
-        let evidence = [evidence, vec!["listen_overflow".to_owned()]].concat();
-        Judgement {
-            reason: judgement.reason + &more,
-            evidence: Some(evidence.join(", ")),
-            ..judgement
-        }
+        judgement.reason += &more;
+        judgement.evidence.push("listen_overflow");
+        judgement
     }
 
     fn judge_handshake(&self, end: &End) -> Judgement {

@@ -13,6 +13,7 @@ mod ending;
 mod found;
 mod half_open;
 mod histogram;
+mod lines;
 mod listener;
 mod notices;
 mod overflow;
@@ -38,6 +39,7 @@ use crate::fields::{Line, ListenerSummary, PidSource, Side, Verdict};
 use connection::{Connection, End, birth};
 use found::Import;
 use histogram::Histograms;
+use lines::append;
 use listener::Listeners;
 pub(crate) use listener::match_rank;
 use overflow::RefusedSyns;
@@ -224,7 +226,9 @@ impl Correlator {
         let mut rest = self.rest.take().unwrap_or_else(|| {
             let closed = self.queued_closed.iter();
             let closed = closed.map(|(&sk, it)| (it.socket.conn, sk));
-            let mut rest: Vec<_> = self.open.conns().chain(closed).collect();
+            // A million of them are to take no more room than they need.
+            let mut rest = Vec::with_capacity(self.open.len() + closed.len());
+            rest.extend(self.open.conns().chain(closed));
             rest.sort_unstable_by(|one, other| other.cmp(one));
             rest
         });
@@ -341,12 +345,13 @@ impl Correlator {
             let promised = || self.segments.take_promise(change.netns, &change.tuple);
             let conn = conn.or_else(promised);
             let conn = conn.unwrap_or_else(|| self.next_conn());
-            let mut met = Connection::met(conn, event, change, losses);
+            let met = Connection::met(conn, event, change, losses);
+            let mut met = self.open.boxed(met);
             if let Some(origin) = origin {
                 self.descend(&mut met, origin);
             }
             self.attribute(&mut met);
-            self.open.boxed(met)
+            met
         });
         if change.newstate == State::Established && connection.is_server() {
             self.estimate_syn(&mut connection, event, change, out);
@@ -356,7 +361,9 @@ impl Correlator {
             self.ask_after_syn(&mut connection);
         }
         self.leave_bucket(event, change, &mut connection, out);
-        out.push(Line::Transition(connection.transition(event, change)));
+        append(out, || {
+            Line::Transition(connection.transition(event, change))
+        });
         self.segments
             .bind(event.mono_ns, change.sk, &connection.socket);
         if change.newstate == State::Established {
@@ -398,8 +405,8 @@ impl Correlator {
 
     /// Takes the connection at a pointer out of the maps, if it is the one that is meant.
     fn take(&mut self, sk: Sk, is_meant: impl Fn(&Connection) -> bool) -> Option<Kept> {
-        if self.open.get_mut(sk).is_some_and(|it| is_meant(it)) {
-            return self.open.remove(sk);
+        if let Some(open) = self.open.take(sk, &is_meant) {
+            return Some(open);
         }
         let closed = &mut self.queued_closed;
         is_meant(closed.get(&sk)?).then(|| closed.remove(&sk))?
@@ -420,7 +427,7 @@ impl Correlator {
     /// Ends whatever lived at a pointer: another socket lives there now.
     fn vacate(&mut self, sk: Sk, mono_ns: u64, out: &mut Vec<Line>) {
         self.listeners.vacate(sk, mono_ns);
-        let old = [self.open.remove(sk), self.queued_closed.remove(&sk)];
+        let old = [self.open.take(sk, |_| true), self.queued_closed.remove(&sk)];
         for mut connection in old.into_iter().flatten() {
             connection.vanish();
             self.end(connection, mono_ns, out);
@@ -455,12 +462,13 @@ impl Correlator {
         }
         self.peers.leave(&connection.socket);
         let listener_closed = listener_closed(&self.listeners, &connection);
-        let mut line = connection.line(&self.end_at(mono_ns, listener_closed));
-        self.segments
-            .unbind(&connection.socket, self.losses, &mut line);
+        let end = self.end_at(mono_ns, listener_closed);
+        append(out, || Line::Connection(connection.line(&end)));
+        if let Some(Line::Connection(line)) = out.last_mut() {
+            (self.segments).unbind(&connection.socket, self.losses, line);
+        }
         self.connection_ended(&connection);
         self.open.give_back(connection);
-        out.push(Line::Connection(line));
     }
 }
 

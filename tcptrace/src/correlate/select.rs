@@ -37,10 +37,6 @@ pub struct Selection {
 }
 
 impl Selection {
-    fn is_everything(&self) -> bool {
-        *self == Selection::default()
-    }
-
     /// The conditions by name, as they were given.
     pub fn describe(&self) -> BTreeMap<&'static str, String> {
         let mut conditions = BTreeMap::new();
@@ -111,6 +107,8 @@ enum Fit {
 #[derive(Default)]
 pub(super) struct Select {
     selection: Selection,
+    /// There is a condition; every event asks.
+    chooses: bool,
     known: FxHashMap<u64, Known>,
     /// The highest number met: connections are numbered as they begin.
     latest: u64,
@@ -134,6 +132,7 @@ struct Known {
 impl Select {
     pub fn new(selection: Selection) -> Select {
         Select {
+            chooses: selection != Selection::default(),
             selection,
             ..Select::default()
         }
@@ -141,8 +140,9 @@ impl Select {
 
     /// Keeps of the lines from `first` on those that are asked for, and puts those before them that
     /// were held back until now.
+    #[inline]
     pub fn sift(&mut self, first: usize, lines: &mut Vec<Line>) {
-        if self.selection.is_everything() {
+        if !self.chooses {
             return;
         }
         for line in lines.split_off(first) {
@@ -177,7 +177,7 @@ impl Select {
     /// Whether a listener is asked for.
     pub fn shows(&self, conn: u64) -> bool {
         let known = || self.known.get(&conn);
-        self.selection.is_everything()
+        !self.chooses
             || known().is_some_and(|it| {
                 it.fit == Fit::Yes && (it.was_in || self.selection.states.is_empty())
             })

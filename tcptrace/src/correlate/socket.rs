@@ -90,7 +90,7 @@ impl Socket {
     }
 
     /// Enters `change.newstate`, and tells so in a line.
-    #[inline]
+    #[inline(always)]
     pub fn transition(&mut self, event: &Event, change: &SetState) -> Transition {
         self.learn(&change.tuple, change.cookie);
         self.uid = Some(change.uid);
@@ -135,6 +135,7 @@ impl Socket {
     }
 
     /// The head of a line, naming `owner`.
+    #[inline(always)]
     pub fn subject(&self, owner: Option<Owner>) -> Subject {
         Subject {
             conn: Some(self.conn),

@@ -5,8 +5,8 @@
 //! names is unpacked first.
 //!
 //! A connection is taken out of the table for each of its events, and put back. In a box that moves
-//! eight bytes; and the box of one that has ended is the next one's, so that none is allocated while
-//! as many begin as end.
+//! eight bytes, and its place stays, because nearly all come back to it; and the box of one that has
+//! ended is the next one's, so that none is allocated while as many begin as end.
 
 use hashlink::LinkedHashMap;
 use rustc_hash::FxBuildHasher;
@@ -28,8 +28,10 @@ const SPARE: usize = 1 << 12;
 
 /// Both maps have the one that was quiet for longest in front.
 pub(super) struct Table {
-    awake: LinkedHashMap<Sk, Kept, FxBuildHasher>,
+    awake: LinkedHashMap<Sk, Option<Kept>, FxBuildHasher>,
     packed: LinkedHashMap<Sk, Packed, FxBuildHasher>,
+    /// The one place in `awake` that is empty: that of the connection at hand.
+    empty: Option<Sk>,
     /// The boxes of connections that have ended.
     spare: Vec<Kept>,
     /// How many may be awake, and how many there may be.
@@ -48,13 +50,14 @@ impl Table {
         Table {
             awake: LinkedHashMap::default(),
             packed: LinkedHashMap::default(),
+            empty: None,
             spare: vec![],
             limits: (awake, open),
         }
     }
 
     pub fn len(&self) -> usize {
-        self.awake.len() + self.packed.len()
+        self.awake.len() + self.packed.len() - usize::from(self.empty.is_some())
     }
 
     /// Puts a new connection into a box, for [`Table::insert`].
@@ -79,10 +82,18 @@ impl Table {
     /// for longest when there are too many.
     #[must_use = "a connection that is given up has to be told"]
     pub fn insert(&mut self, sk: Sk, connection: Kept) -> Option<Kept> {
-        self.awake.insert(sk, connection);
+        if self.empty == Some(sk)
+            && let Some(place) = self.awake.to_back(&sk)
+        {
+            *place = Some(connection);
+            self.empty = None;
+        } else {
+            self.clear();
+            self.awake.insert(sk, Some(connection));
+        }
         let (awake, open) = self.limits;
         while self.awake.len() > awake
-            && let Some((quiet, connection)) = self.awake.pop_front()
+            && let Some((quiet, Some(connection))) = self.awake.pop_front()
         {
             self.packed.insert(quiet, Packed::new(&connection));
             self.give_back(connection);
@@ -94,33 +105,52 @@ impl Table {
         Some(self.boxed(given_up.unpack()))
     }
 
+    #[cfg(test)]
+    pub fn awake(&self) -> usize {
+        self.awake.len()
+    }
+
     pub fn contains(&self, sk: Sk) -> bool {
-        self.awake.contains_key(&sk) || self.packed.contains_key(&sk)
+        self.conn_at(sk).is_some()
     }
 
     /// The number in the trace of the one at this address.
     pub fn conn_at(&self, sk: Sk) -> Option<u64> {
         match self.awake.get(&sk) {
-            Some(connection) => Some(connection.socket.conn),
+            Some(place) => Some(place.as_ref()?.socket.conn),
             None => Some(self.packed.get(&sk)?.unpack().socket.conn),
         }
     }
 
     pub fn get_mut(&mut self, sk: Sk) -> Option<&mut Connection> {
-        if let Some(packed) = self.packed.remove(&sk) {
-            let connection = self.boxed(packed.unpack());
-            self.awake.insert(sk, connection);
-        }
-        self.awake.get_mut(&sk).map(Box::as_mut)
+        self.wake(sk);
+        self.awake.get_mut(&sk)?.as_deref_mut()
     }
 
-    pub fn remove(&mut self, sk: Sk) -> Option<Kept> {
-        match self.awake.remove(&sk) {
-            Some(connection) => Some(connection),
-            None => {
-                let packed = self.packed.remove(&sk)?;
-                Some(self.boxed(packed.unpack()))
-            }
+    /// Takes out the one at this address, if it is the one that is meant.
+    pub fn take(&mut self, sk: Sk, is_meant: impl Fn(&Connection) -> bool) -> Option<Kept> {
+        self.clear();
+        self.wake(sk);
+        let taken = self.awake.get_mut(&sk)?.take_if(|it| is_meant(it))?;
+        self.empty = Some(sk);
+        Some(taken)
+    }
+
+    /// Gives up the place of one that has not come back.
+    fn clear(&mut self) {
+        if let Some(sk) = self.empty.take() {
+            self.awake.remove(&sk);
+        }
+    }
+
+    /// Unpacks the one at this address.
+    #[inline]
+    fn wake(&mut self, sk: Sk) {
+        if !self.packed.is_empty()
+            && let Some(packed) = self.packed.remove(&sk)
+        {
+            let connection = self.boxed(packed.unpack());
+            self.awake.insert(sk, Some(connection));
         }
     }
 
@@ -129,7 +159,7 @@ impl Table {
         let packed = self.packed.iter();
         let packed = packed.map(|(&sk, it)| (it.unpack().socket.conn, sk));
         let awake = self.awake.iter();
-        packed.chain(awake.map(|(&sk, it)| (it.socket.conn, sk)))
+        packed.chain(awake.filter_map(|(&sk, place)| Some((place.as_ref()?.socket.conn, sk))))
     }
 }
 

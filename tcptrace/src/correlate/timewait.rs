@@ -13,6 +13,7 @@ use rustc_hash::FxHashMap;
 use super::Correlator;
 use super::cause::{self, Why};
 use super::connection::Connection;
+use super::lines::append;
 use crate::event::{
     Event, Found, Kind, Looked, SetState, Sk, State, Timewait, TimewaitStep, Tuple,
 };
@@ -151,16 +152,14 @@ impl Correlator {
                 lost: event.lost,
                 kind: Kind::SetState(*change),
             };
-            out.push(Line::Transition(bucket.enters(
-                begun.state,
-                &at,
-                source,
-                cause::bucket_begins(change.oldstate),
-            )));
+            let why = cause::bucket_begins(change.oldstate);
+            append(out, || {
+                Line::Transition(bucket.enters(begun.state, &at, source, why))
+            });
         }
         let ends = (change.netns, connection.socket.tuple);
         if let Some(old) = self.buckets.open.insert(ends, bucket) {
-            out.push(old.line(event.mono_ns, None, None));
+            append(out, || old.line(event.mono_ns, None, None));
         }
     }
 
@@ -236,6 +235,7 @@ fn presume(event: &Event, change: &SetState) -> Option<Begun> {
 
 impl Bucket {
     /// It enters a state, and tells so in a line.
+    #[inline(always)]
     fn enters(
         &mut self,
         newstate: State,
@@ -280,6 +280,7 @@ impl Bucket {
     }
 
     /// Its line. `in_state_ns`: how long it was in its last state, if that is over.
+    #[inline(always)]
     fn line(&self, mono_ns: u64, in_state_ns: Option<u64>, ended: Option<BucketEnd>) -> Line {
         let (fin_wait2_ns, time_wait_ns) = match self.state {
             State::TimeWait => (self.fin_wait2_ns, in_state_ns),

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use crate::duration::Human;
 use crate::errno;
@@ -83,7 +84,7 @@ pub(super) enum Fate {
 pub(super) struct Judgement {
     pub verdict: Verdict,
     pub reason: String,
-    pub evidence: Option<String>,
+    pub evidence: SmallVec<[&'static str; 4]>,
 }
 
 const ESTABLISHED: &str = "inet_sock_set_state SYN_RECV→ESTABLISHED";
@@ -231,7 +232,7 @@ fn accept_unseen(facts: &Facts) -> Judgement {
         let why = gap.why();
         return unknown(format!("whether accept() took it is not known: {why}"));
     }
-    let never = |fate: fmt::Arguments<'_>, evidence: &[&str]| {
+    let never = |fate: fmt::Arguments<'_>, evidence: &[&'static str]| {
         let reason = format!("the kernel finished the handshake; accept() never took it: {fate}");
         Judgement::new(Verdict::NeverAccepted, reason, evidence)
     };
@@ -307,12 +308,17 @@ fn nothing_seen(facts: &Facts) -> Judgement {
 }
 
 impl Judgement {
-    fn new(verdict: Verdict, reason: String, evidence: &[&str]) -> Judgement {
+    fn new(verdict: Verdict, reason: String, evidence: &[&'static str]) -> Judgement {
         Judgement {
             verdict,
             reason,
-            evidence: (!evidence.is_empty()).then(|| evidence.join(", ")),
+            evidence: SmallVec::from_slice(evidence),
         }
+    }
+
+    /// As the `connection` line has it.
+    pub fn evidence(&self) -> Option<String> {
+        (!self.evidence.is_empty()).then(|| self.evidence.join(", "))
     }
 }
 
@@ -321,6 +327,10 @@ struct Who(Task);
 
 impl fmt::Display for Who {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}[{}]", self.0.comm, self.0.pid)
+        let Task { comm, pid, .. } = self.0;
+        comm.fmt(f)?;
+        f.write_str("[")?;
+        pid.fmt(f)?;
+        f.write_str("]")
     }
 }

@@ -27,7 +27,7 @@ pub fn life(header: &abi::Header, rest: &mut Rest) -> Result<Vec<Event>, Undecod
         };
         state = change.newstate;
         let owner = has_task.then(|| task(life.task));
-        let change = set_state_of(&change, addrs6(&life.ends), owner, None)?;
+        let change = set_state_of(&change, addrs6(&life.ends), owner, None, None)?;
         events.push(event(life.entered_ns[step], Kind::SetState(change)));
     }
     if life.accepted_ns != 0 {
@@ -46,6 +46,7 @@ pub fn life(header: &abi::Header, rest: &mut Rest) -> Result<Vec<Event>, Undecod
             addrs6(&closed.ends),
             has_task.then(|| task(closed.task)),
             Some(closed.stats),
+            None,
         )?;
         events.push(event(closed.mono_ns, Kind::SetState(change)));
     }

@@ -70,22 +70,27 @@ pub fn compare(
     let version = version(series)?;
     let mut differences = vec![];
     for function in functions(prototypes) {
-        let written = prototypes
+        // Several, where a stable update has changed it.
+        let written: Vec<&str> = prototypes
             .iter()
-            .find(|it| it.function == function && (it.first..=it.last).contains(&version));
+            .filter(|it| it.function == function && (it.first..=it.last).contains(&version))
+            .map(|it| it.text.as_str())
+            .collect();
         let has = kernel.get(&function).map(|text| in_short(text));
         let has = has.as_deref().unwrap_or("nothing of that name");
-        match written {
-            Some(written) if written.text == has => {}
-            Some(written) => differences.push(format!(
+        if written.contains(&has) {
+            continue;
+        }
+        if !written.is_empty() {
+            differences.push(format!(
                 "Linux {series} has `{has}`, the comment says `{}`",
-                written.text
-            )),
+                written.join("` or `")
+            ));
+        } else if kernel.contains_key(&function) {
             // A kernel may lack what another carrier of the hook does without.
-            None if !kernel.contains_key(&function) => {}
-            None => differences.push(format!(
+            differences.push(format!(
                 "Linux {series} has `{has}`, no comment covers this version"
-            )),
+            ));
         }
     }
     Ok(differences)

@@ -20,8 +20,8 @@ use aya_ebpf::macros::{fentry, fexit, kprobe, kretprobe};
 use aya_ebpf::programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext};
 use tcptrace_ebpf::abi::{tally, witness};
 
-use super::{Returned, called, take_call};
-use crate::maps::{self, CALLS};
+use super::{Returned, call_of, called, lay_to_rest, take_call};
+use crate::maps;
 use crate::memory::Probed;
 use crate::settings::{ACCEPT_ARGS, PROTO_ACCEPT_ARG_ERR};
 use crate::sock::Sock;
@@ -104,7 +104,7 @@ fn entered(listener: *const u8, error: u64) {
 #[inline(always)]
 fn left(child: *const u8, witness: u8) {
     let id = bpf_get_current_pid_tgid();
-    let Some(call) = CALLS.get_ptr_mut(id) else {
+    let Some(call) = call_of(id) else {
         // Only calls that began with all hooks attached pass here, so this one's entry was missed:
         // `CALLS` was full, or the kernel skipped the program. security_sock_graft tells of a
         // child; a failure is lost, which was counted there and by the kernel.
@@ -113,21 +113,21 @@ fn left(child: *const u8, witness: u8) {
     };
     let child = Sock::<Probed>::new(child);
     // SAFETY: only this task touches its own entry.
-    let call = unsafe {
+    let returned = unsafe {
         (*call).told = child.id();
         *call
     };
     let result = if child.is_null() {
-        let _ = CALLS.remove(id);
+        lay_to_rest(id, call);
         // SAFETY: where the kernel has just stored the error, on the caller's stack.
-        unsafe { Probed::read_at(call.error as *const u8) }
+        unsafe { Probed::read_at(returned.error as *const u8) }
     } else {
         0
     };
     Returned {
         child,
-        listener: Sock::new(call.listener as *const u8),
-        call: Some(call),
+        listener: Sock::new(returned.listener as *const u8),
+        call: Some(returned),
         result,
         witness,
     }

@@ -15,14 +15,16 @@ mod function;
 mod syscall;
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
-use tcptrace_ebpf::abi::{Accept, AcceptEnds, Task, accept_flag, hook, kind, tally};
+use tcptrace_ebpf::abi::{self, Accept, AcceptEnds, accept_flag, hook, kind, tally};
 
-use crate::emit::{current_task, emit};
+use crate::emit::emit;
 use crate::filter;
 use crate::lives;
 use crate::maps::{self, CALLS, Call, count};
 use crate::memory::Probed;
-use crate::sock::Sock;
+use crate::rest;
+use crate::sock::{Sock, TCP_ESTABLISHED};
+use crate::task::Task;
 
 /// Remembers that the current task has called accept().
 ///
@@ -36,7 +38,16 @@ fn called(listener: Sock<Probed>, error: u64) {
         error,
         told: 0,
     };
-    if CALLS.insert(bpf_get_current_pid_tgid(), call, 0).is_err() {
+    let id = bpf_get_current_pid_tgid();
+    if let Some(known) = CALLS.get_ptr_mut(id) {
+        // SAFETY: only this task touches its own entry.
+        unsafe {
+            if (*known).called_ns == 0 {
+                rest::CALLS.wakes(id);
+            }
+            *known = call;
+        }
+    } else if CALLS.insert(id, call, 0).is_err() {
         maps::add_to_tally(tally::MISSED_CALLS);
         count(hook::ACCEPT, |counters| counters.seen += 1);
         count(hook::ACCEPT, |counters| counters.lost_calls += 1);
@@ -48,10 +59,31 @@ fn called(listener: Sock<Probed>, error: u64) {
 #[inline(always)]
 fn take_call() -> Option<Call> {
     let id = bpf_get_current_pid_tgid();
+    let call = call_of(id)?;
     // SAFETY: only this task touches its own entry.
-    let call = unsafe { CALLS.get(id) }.copied();
-    let _ = CALLS.remove(id);
-    call
+    let taken = unsafe { *call };
+    lay_to_rest(id, call);
+    Some(taken)
+}
+
+/// The call that a task is in; `None` when it was not seen.
+#[inline(always)]
+fn call_of(id: u64) -> Option<*mut Call> {
+    // SAFETY: only this task touches its own entry.
+    CALLS
+        .get_ptr_mut(id)
+        .filter(|call| unsafe { (**call).called_ns != 0 })
+}
+
+/// The task has returned from its call.
+#[inline(always)]
+fn lay_to_rest(id: u64, call: *mut Call) {
+    if rest::CALLS.has_room(id) {
+        // SAFETY: as above.
+        unsafe { (*call).called_ns = 0 };
+    } else {
+        let _ = CALLS.remove(id);
+    }
 }
 
 /// A call that has returned. A socket that is not there is null and reads as zero, so that
@@ -78,47 +110,55 @@ impl Returned {
         } else {
             self.child
         };
-        let ends = subject.ends();
-        if !filter::passes(&ends, || subject.netns(), subject) {
+        let common = subject.common();
+        let ends = subject.ends_by(&common);
+        if !filter::passes(&ends, || common.netns(), subject) {
             count(hook::ACCEPT, |counters| counters.filtered += 1);
             return;
         }
 
+        let (cookie, state) = if self.child.is_null() {
+            (0, 0)
+        } else {
+            (common.cookie(), common.state())
+        };
         let mut flags = 0;
-        if self.child.has_fastopen_request() {
+        // The request is gone before the socket is ESTABLISHED (`tcp_rcv_synrecv_state_fastopen`).
+        if state != TCP_ESTABLISHED && self.child.has_fastopen_request() {
             flags |= accept_flag::FASTOPEN;
         }
         if self.call.is_none() && maps::tally(tally::MISSED_CALLS) == 0 {
             flags |= accept_flag::BLOCKED_AT_ATTACH;
         }
+        let (backlog_len, backlog_max) = self.listener.backlog();
         let payload = Accept {
             sk: self.child.id(),
             listener: self.listener.id(),
-            cookie: self.child.cookie(),
+            cookie,
             called_ns: self.call.map_or(0, |call| call.called_ns),
-            netns: subject.netns(),
-            backlog_len: self.listener.backlog_len(),
-            backlog_max: self.listener.backlog_max(),
+            netns: common.netns(),
+            backlog_len,
+            backlog_max,
             result: self.result,
             lport: ends.lport,
             rport: ends.rport,
-            state: self.child.state(),
+            state,
             witness: self.witness,
             flags,
             reserved: 0,
         };
         let accept_ends = AcceptEnds {
             child: ends.addrs.as_v6(),
-            listener: self.listener.ends().addrs.as_v6().laddr,
+            listener: self.listener.laddr(),
         };
         if lives::wanted() && lives::accepted(&payload, accept_ends.listener) {
             return;
         }
-        let sections = Sections(accept_ends, current_task());
+        let sections = Sections(accept_ends, Task::current().told());
         emit(hook::ACCEPT, kind::ACCEPT, &payload, sections);
     }
 }
 
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Sections(AcceptEnds, Task);
+struct Sections(AcceptEnds, abi::Task);

@@ -38,6 +38,23 @@ fn whether_it_would_have_been_accepted_is_not_known() {
     assert!(reason.contains("the trace gave it up"), "{reason}");
 }
 
+/// Who is woken by an event puts another one to sleep.
+#[test]
+fn no_more_are_awake_than_may_be() {
+    let mut t = crowded();
+    for state in [CloseWait, LastAck] {
+        for child in [child(3), child(4)] {
+            let from = if state == LastAck {
+                CloseWait
+            } else {
+                Established
+            };
+            t.set(child.enters(from, state));
+            assert_eq!(t.correlator.open.awake(), 1);
+        }
+    }
+}
+
 #[test]
 fn every_one_is_counted_and_told_once() {
     let mut t = crowded();

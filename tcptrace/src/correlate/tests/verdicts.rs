@@ -62,13 +62,17 @@ fn fast_open_may_come_first_or_never_be_established() {
             reason: "accept() returned to server[4711] 1.020 s before the kernel finished the \
                      handshake, as TCP Fast Open allows"
                 .into(),
-            evidence: Some(
-                "accept() exit (sys_exit), tcp_sock.fastopen_rsk, \
-                 inet_sock_set_state SYN_RECV→ESTABLISHED"
-                    .into()
-            ),
+            evidence: [
+                "accept() exit (sys_exit)",
+                "tcp_sock.fastopen_rsk",
+                "inet_sock_set_state SYN_RECV→ESTABLISHED",
+            ][..]
+                .into(),
         }
     );
+    let evidence = "accept() exit (sys_exit), tcp_sock.fastopen_rsk, inet_sock_set_state \
+                    SYN_RECV→ESTABLISHED";
+    assert_eq!(judged.evidence().as_deref(), Some(evidence));
     let judged = verdict::judge(&facts(None, Some(accepted)));
     assert_eq!(judged.verdict, Verdict::FastOpen);
 }
