@@ -279,10 +279,11 @@ impl Pipeline {
         let mut lines = std::mem::take(&mut self.lines);
         tell(&mut self.story, &mut lines);
         loop {
-            for line in lines.drain(..) {
-                self.count_down(&line);
+            for line in &mut lines {
+                self.count_down(line);
                 self.put(line);
             }
+            lines.clear();
             if !self.story.more(&mut lines) {
                 break;
             }
@@ -321,14 +322,14 @@ impl Pipeline {
         }
     }
 
-    fn put(&mut self, mut line: Line) {
+    fn put(&mut self, line: &mut Line) {
         if let Some(subject) = line.subject_mut() {
             subject.container = subject.cgroup.and_then(|id| self.cgroups.container(id));
         }
         if !matches!(line, Line::Session(_) | Line::Preexisting(_)) {
             self.feedback.busy.store(true, Ordering::Relaxed);
         }
-        self.each_output(|sink| sink.line(&line));
+        self.each_output(|sink| sink.line(line));
     }
 
     fn flush(&mut self) {
