@@ -6,8 +6,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 /// A thread's name: at most 15 bytes, chosen by its owner, so possibly hostile.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Comm([u8; 16]);
+#[derive(Clone, Copy, PartialEq, Eq, Hash, JsonSchema)]
+#[schemars(transparent, inline)]
+pub struct Comm(#[schemars(with = "String")] [u8; 16]);
 
 impl Comm {
     /// What follows the first NUL is left out.
@@ -85,18 +86,6 @@ impl Serialize for Comm {
             Some(plain) => serializer.serialize_str(plain),
             None => serializer.serialize_str(&String::from_utf8_lossy(self.bytes())),
         }
-    }
-}
-
-impl JsonSchema for Comm {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Comm".into()
-    }
-    fn inline_schema() -> bool {
-        true
-    }
-    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        String::json_schema(generator)
     }
 }
 

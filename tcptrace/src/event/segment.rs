@@ -34,8 +34,9 @@ pub struct Segment {
 }
 
 /// The control bits of a TCP header (RFC 9293 section 3.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct TcpFlags(pub u8);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, JsonSchema)]
+#[schemars(transparent, inline)]
+pub struct TcpFlags(#[schemars(with = "String")] pub u8);
 
 impl TcpFlags {
     pub const SYN: TcpFlags = TcpFlags(1 << 1);
@@ -89,18 +90,6 @@ impl<'de> Deserialize<'de> for TcpFlags {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<TcpFlags, D::Error> {
         let text = String::deserialize(deserializer)?;
         text.parse().map_err(de::Error::custom)
-    }
-}
-
-impl JsonSchema for TcpFlags {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "TcpFlags".into()
-    }
-    fn inline_schema() -> bool {
-        true
-    }
-    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        String::json_schema(generator)
     }
 }
 

@@ -1,0 +1,120 @@
+use super::*;
+
+fn parse(args: &str) -> Result<Cli, String> {
+    let args = ["tcptrace"].into_iter().chain(args.split_whitespace());
+    Cli::try_parse_from(args).map_err(|error| one_line(&error))
+}
+
+#[test]
+fn the_definition_is_sound() {
+    use clap::CommandFactory;
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn every_example_in_the_help_parses() {
+    for line in EXAMPLES.lines().skip(1) {
+        let command = line.trim().split("   ").next().unwrap();
+        let args = command.strip_prefix("tcptrace").unwrap();
+        assert!(parse(args).is_ok(), "{command}");
+    }
+}
+
+#[test]
+fn ports_come_in_lists_ranges_and_repeats() {
+    let cli = parse("-p 80,443 -p 8000-8010").unwrap();
+    let ports: Vec<String> = cli
+        .trace
+        .filters
+        .ports
+        .iter()
+        .map(|it| it.to_string())
+        .collect();
+    assert_eq!(ports, ["80", "443", "8000-8010"]);
+}
+
+#[test]
+fn values_of_a_filter_add_up() {
+    let cli = parse("--address 10.0.0.0/8,::1 --uid 0,root --pid 1 --pid 2 --state listen,estab");
+    let filters = cli.unwrap().trace.filters;
+    assert_eq!(filters.filter().addresses.len(), 2);
+    assert_eq!(filters.filter().users.len(), 2);
+    assert_eq!(filters.selection().pids, [1, 2]);
+    assert_eq!(filters.selection().states.len(), 2);
+    assert!(filters.selection().traced_only);
+}
+
+#[test]
+fn what_is_wrong_is_told_in_one_line() {
+    for (args, told) in [
+        ("-p http", "'http'"),
+        ("-p 70000", "1 to 65535"),
+        ("--prot 80", "--prot"),
+        ("--duration 5", "--duration"),
+        ("--count 0", "--count"),
+        ("--ring-size 12", "4096"),
+        ("--attach kprobes", "kprobes"),
+        ("-4 -6", "--ipv6"),
+        ("--address localhost", "10.0.0.0/8"),
+        ("--address 10.1.2.3/8", "10.0.0.0/8"),
+        ("--remote-address ::/200", "0 to 128"),
+        ("--netns nosuch", "/run/netns/nosuch"),
+        ("--uid nosuch", "no such user"),
+        ("--cgroup nosuch", "cgroup"),
+        ("--pid 0", "--pid"),
+        ("--pid me", "'me'"),
+        (
+            "--comm systemd-resolved",
+            "15 bytes of a thread's name: systemd-resolve",
+        ),
+        ("--side both", "client, server or listener"),
+        ("--state OPEN", "SYN_SENT"),
+        ("frobnicate", "frobnicate"),
+        ("doctor --stats=5", "--stats"),
+        ("doctor -o json", "--stats"),
+        ("--expect accept_queue_p99<10", "such as 1.5ms"),
+        ("--expect nonsense<10ms", "there are accept_queue_p50"),
+        ("top --interval 1ms", "50ms"),
+        ("top --window 2m", "from 1s to 1m"),
+    ] {
+        let line = parse(args).unwrap_err();
+        assert!(line.contains(told), "{args}: {line}");
+        assert!(!line.contains('\n'), "{line}");
+    }
+}
+
+#[test]
+fn what_cannot_go_together_is_refused() {
+    let refused = |args| parse(args).unwrap().trace.contradiction();
+    for (args, told) in [
+        ("--segments --depth connections", "--depth events"),
+        ("-o pcapng --depth connections", "--depth events"),
+        ("--depth histogram --pid 1", "--depth connections"),
+        ("--depth histogram --state LISTEN", "--depth connections"),
+    ] {
+        assert!(refused(args).unwrap().contains(told), "{args}");
+    }
+    for args in [
+        "--segments --depth events",
+        "--depth connections --comm nginx",
+        "--depth histogram --uid 0 -p 80",
+    ] {
+        assert_eq!(refused(args), None, "{args}");
+    }
+}
+
+#[test]
+fn sizes_have_units_and_limits() {
+    assert_eq!(parse_bytes("4096"), Ok(4096));
+    assert_eq!(parse_bytes("512K"), Ok(512 << 10));
+    assert_eq!(parse_bytes("5M"), Ok(8 << 20));
+    for text in ["", "K", "-1", "4095", "2000M", "99999999999"] {
+        assert!(parse_bytes(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn a_command_keeps_its_own_options() {
+    let cli = parse("-p 80 -- curl -v -p x").unwrap();
+    assert_eq!(cli.trace.command, ["curl", "-v", "-p", "x"]);
+}
