@@ -42,18 +42,39 @@ pub fn has(sk: u64) -> bool {
 /// A socket's life.
 #[inline(always)]
 fn living(sk: u64) -> Option<&'static mut Life> {
-    // SAFETY: a value of the map, which stays there until the life is over.
-    let life = unsafe { &mut *LIVES.get_ptr_mut(sk)? };
-    (life.steps != 0).then_some(life)
+    Place::of(sk).life()
+}
+
+/// Where a socket's life is, or may begin. It is looked up once for all that a change of state does
+/// there.
+#[derive(Clone, Copy)]
+pub struct Place(Option<*mut Life>);
+
+impl Place {
+    #[inline(always)]
+    pub fn of(sk: u64) -> Place {
+        Place(LIVES.get_ptr_mut(sk))
+    }
+
+    /// The life there, unless it is over and its place at rest.
+    #[inline(always)]
+    fn life(self) -> Option<&'static mut Life> {
+        // SAFETY: a value of the map, which stays there until the life is over.
+        let life = unsafe { &mut *self.0? };
+        (life.steps != 0).then_some(life)
+    }
 }
 
 /// Adds a change of state to a life of which nothing more is to be told; false where there is none.
 #[inline(always)]
-pub fn counted(sk: u64, newstate: u8) -> bool {
+pub fn counted(sk: u64, place: Place, newstate: u8) -> bool {
     if !tallies::wanted() {
         return false;
     }
-    let Some(life) = living(sk).filter(|life| life.is_tallied != 0 && life.is_settled != 0) else {
+    let Some(life) = place
+        .life()
+        .filter(|life| life.is_tallied != 0 && life.is_settled != 0)
+    else {
         return false;
     };
     if newstate == TCP_CLOSE {
@@ -70,8 +91,8 @@ pub fn counted(sk: u64, newstate: u8) -> bool {
 ///
 /// The kernel changes a socket's state under its lock, so no other change of it comes at the time.
 #[inline(always)]
-pub fn live(change: &SetState, ends: impl FnOnce() -> Addrs6) -> bool {
-    let Some(life) = life_of(change) else {
+pub fn live(change: &SetState, place: Place, ends: impl FnOnce() -> Addrs6) -> bool {
+    let Some(life) = life_of(change, place) else {
         return false;
     };
     let step = usize::from(life.steps);
@@ -102,25 +123,27 @@ pub fn live(change: &SetState, ends: impl FnOnce() -> Addrs6) -> bool {
 
 /// The life that a change of state belongs to, or begins.
 #[inline(always)]
-fn life_of(change: &SetState) -> Option<&'static mut Life> {
+fn life_of(change: &SetState, place: Place) -> Option<&'static mut Life> {
     match (change.oldstate, change.newstate) {
         (TCP_CLOSE, TCP_SYN_SENT) | (TCP_LISTEN, TCP_SYN_RECV) => {
-            if let Some(old) = living(change.sk) {
+            if let Some(old) = place.life() {
                 // What lived here is gone.
                 over(change.sk, old, unsafe { bpf_ktime_get_ns() }, false);
+                begin(change.sk, Place::of(change.sk))
+            } else {
+                begin(change.sk, place)
             }
-            begin(change.sk)
         }
         // The filter may not have passed its birth, where the kernel had not set the peer yet.
-        (TCP_SYN_RECV, TCP_ESTABLISHED) => living(change.sk).or_else(|| begin(change.sk)),
-        _ => living(change.sk),
+        (TCP_SYN_RECV, TCP_ESTABLISHED) => place.life().or_else(|| begin(change.sk, place)),
+        _ => place.life(),
     }
 }
 
 /// Where nothing lives yet.
 #[inline(always)]
-fn begin(sk: u64) -> Option<&'static mut Life> {
-    if let Some(life) = LIVES.get_ptr_mut(sk) {
+fn begin(sk: u64, place: Place) -> Option<&'static mut Life> {
+    if let Place(Some(life)) = place {
         // SAFETY: two values of maps, of the same length.
         unsafe {
             rest::LIVES.wakes((*life).born.sk);
@@ -147,12 +170,12 @@ fn end(sk: u64, life: &mut Life, alone: bool) -> bool {
 
 /// Notes a socket's change to CLOSE; false when it has no life.
 #[inline(always)]
-pub fn close(change: &SetState, ends: Addrs6, stats: Stats) -> bool {
-    let Some(life) = living(change.sk) else {
+pub fn close(change: &SetState, place: Place, ends: Addrs6, stats: Stats) -> bool {
+    let Some(life) = place.life() else {
         return false;
     };
-    let is_accepted_one = life.born_from == TCP_LISTEN;
-    if !is_accepted_one && tallies::wanted() && tallies::closed(life) {
+    let is_a_servers = life.born_from == TCP_LISTEN;
+    if !is_a_servers && tallies::wanted() && tallies::closed(life) {
         tallies::count_steps(u64::from(life.steps) + 1);
         end(change.sk, life, true);
         return true;
@@ -176,11 +199,11 @@ pub fn close(change: &SetState, ends: Addrs6, stats: Stats) -> bool {
             (&raw const life.is_settled).read_volatile() != 0,
         )
     };
-    let may_be_queued = is_accepted_one
+    let may_be_queued = is_a_servers
         && accepted_ns == 0
         && change.flags & (state_flag::HELD | state_flag::ORPHANED) == 0;
     if !may_be_queued {
-        over(change.sk, life, now_ns, !is_accepted_one || is_settled);
+        over(change.sk, life, now_ns, !is_a_servers || is_settled);
     }
     true
 }

@@ -24,7 +24,7 @@ use tcptrace_ebpf::abi::{self, Addrs6, Listen, SetState, Stats, hook, kind, sect
 
 use crate::emit::emit;
 use crate::filter;
-use crate::lives;
+use crate::lives::{self, Place};
 use crate::maps::{count, forget_told, remember_told};
 use crate::memory::{Direct, Memory, Probed};
 use crate::settings::{COOKIE_HELPER, NET_FASTOPEN, TP_NEWSTATE, TP_OLDSTATE, TP_SKADDR};
@@ -151,7 +151,8 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: impl Fn
         count(hook::SET_STATE, |counters| counters.filtered += 1);
         return;
     }
-    if lives::counted(sk.id(), newstate) {
+    let place = lives::wanted().then(|| Place::of(sk.id()));
+    if place.is_some_and(|place| lives::counted(sk.id(), place, newstate)) {
         return;
     }
     let owned = sk.owned();
@@ -182,11 +183,11 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: impl Fn
     {
         payload.flags |= state_flag::NO_FAST_OPEN;
     }
-    if lives::wanted() {
+    if let Some(place) = place {
         let told = if newstate == TCP_CLOSE {
-            lives::close(&payload, ends.addrs.as_v6(), sk.stats())
+            lives::close(&payload, place, ends.addrs.as_v6(), sk.stats())
         } else {
-            lives::live(&payload, || ends.addrs.as_v6())
+            lives::live(&payload, place, || ends.addrs.as_v6())
         };
         if told {
             return;
