@@ -3,6 +3,7 @@
 
 mod connections;
 mod keep_alive;
+mod one_thread;
 mod round_trips;
 mod syscalls;
 
@@ -35,6 +36,8 @@ struct Cli {
 enum Load {
     /// Connections that are accepted and reset, one after another
     Connections,
+    /// Connections that one thread makes, accepts and resets, at the pace of its fastest tenth
+    OneThread,
     /// Requests on IPv6 connections that are kept for a hundred of them, and 200 threads blocked
     /// in accept()
     Mix,
@@ -84,6 +87,7 @@ fn main() -> Result<()> {
     let at = SocketAddr::from((Ipv4Addr::LOCALHOST, cli.port));
     let (operations, seconds) = match cli.load {
         Load::Connections => connections::run(at, cli.seconds)?,
+        Load::OneThread => one_thread::run(at, cli.seconds)?,
         Load::Mix => keep_alive::run(cli.port, cli.seconds)?,
         Load::Syscalls => syscalls::run(cli.seconds)?,
         Load::Traffic => round_trips::run(at, cli.seconds)?,

@@ -164,7 +164,6 @@ fn measure(
             None => bail!("{} is {ABSENT}; see --install-peers", row.name),
         }
     }
-    let loads = [Load::Connections, Load::Mix, Load::Syscalls, Load::Traffic];
     let is_wanted = |load: &Load| args.load.is_empty() || args.load.contains(load);
 
     let mut report = Report {
@@ -177,7 +176,7 @@ fn measure(
         failed,
     };
     for round in 1..=report.rounds {
-        for load in loads.into_iter().filter(is_wanted) {
+        for load in rows::ALL.iter().copied().filter(is_wanted) {
             let mut turns: Vec<_> = rows
                 .iter()
                 .filter(|(row, _)| row.loads.contains(&load))

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{
     machine::Machine,
     programs::Program,
-    rows::{GOALS, Goal, Limit, Load, Row},
+    rows::{self, GOALS, Goal, Limit, Load, Row},
     spread::Spread,
     table::table,
     watcher::Cost,
@@ -74,7 +74,7 @@ impl Report {
             let heading = ["goal", "limit", "measured", ""];
             text += &format!("## Goals\n\n{}\n", table(&heading, &goals));
         }
-        for load in [Load::Connections, Load::Mix, Load::Syscalls, Load::Traffic] {
+        for &load in rows::ALL {
             text += &self.load(load);
         }
         if !self.programs.is_empty() {

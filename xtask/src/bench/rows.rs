@@ -15,9 +15,10 @@ pub const PORT: &str = "7878";
 
 /// A load of `bench/src/main.rs`, by its name there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Load {
     Connections,
+    OneThread,
     Mix,
     Syscalls,
     Traffic,
@@ -27,6 +28,7 @@ impl Load {
     pub fn name(self) -> &'static str {
         match self {
             Load::Connections => "connections",
+            Load::OneThread => "one-thread",
             Load::Mix => "mix",
             Load::Syscalls => "syscalls",
             Load::Traffic => "traffic",
@@ -38,6 +40,10 @@ impl Load {
             Load::Connections => {
                 "Connections over loopback that are accepted and reset, as fast as one client and \
                  one server thread can."
+            }
+            Load::OneThread => {
+                "Connections that one thread makes, accepts and resets, at the pace of the fastest \
+                 tenth of its time: what a connection itself pays, without the scheduler."
             }
             Load::Mix => {
                 "Requests on IPv6 connections that are kept for a hundred of them, with 200 \
@@ -53,7 +59,7 @@ impl Load {
     /// What is counted.
     pub fn unit(self) -> &'static str {
         match self {
-            Load::Connections => "connections/s",
+            Load::Connections | Load::OneThread => "connections/s",
             Load::Mix => "requests/s",
             Load::Syscalls => "calls/s",
             Load::Traffic => "round trips/s",
@@ -90,8 +96,16 @@ pub enum Screen {
     Stopped,
 }
 
-const ALL: &[Load] = &[Load::Connections, Load::Mix, Load::Syscalls, Load::Traffic];
+/// Every load.
+pub const ALL: &[Load] = &[
+    Load::Connections,
+    Load::OneThread,
+    Load::Mix,
+    Load::Syscalls,
+    Load::Traffic,
+];
 const STORM: &[Load] = &[Load::Connections];
+const BOTH: &[Load] = &[Load::Connections, Load::OneThread];
 
 pub const UNTRACED: &str = "untraced";
 
@@ -140,7 +154,7 @@ pub const ROWS: &[Row] = &[
             args: &["-o", "json", "--depth", "connections"],
             screen: Screen::File,
         },
-        loads: &[Load::Connections, Load::Mix],
+        loads: &[Load::Connections, Load::OneThread, Load::Mix],
     },
     Row {
         name: "depth histogram",
@@ -185,7 +199,7 @@ const fn peer(name: &'static str, program: &'static str, args: &'static [&'stati
     Row {
         name,
         watcher: Watcher::Peer { program, args },
-        loads: STORM,
+        loads: BOTH,
     }
 }
 
