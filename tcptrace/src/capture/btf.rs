@@ -1,7 +1,7 @@
 //! Reads structure offsets from kernel BTF.
 //!
 //! aya keeps its own reader private, and the crates that read BTF build the whole type graph
-//! first. This one indexes where types begin (about 5 ms) and walks from there by name.
+//! first. This one indexes where types begin (a few milliseconds) and walks from there by name.
 //! Format: <https://docs.kernel.org/bpf/btf.html>
 
 mod enumeration;
@@ -9,6 +9,7 @@ mod prototype;
 
 use std::path::Path;
 
+use rustc_hash::FxHashMap;
 use thiserror::Error;
 
 /// Where the kernel shows its BTF.
@@ -63,6 +64,8 @@ pub struct Btf {
     data: Vec<u8>,
     /// Offset of the type section's types, by type id; id 0 is void.
     types: Vec<usize>,
+    /// Ids of the structures by name: a hundred members are asked for, and there are ten thousand.
+    structs: FxHashMap<Vec<u8>, u32>,
     strings: std::ops::Range<usize>,
 }
 
@@ -102,16 +105,29 @@ impl Btf {
         let (type_section, strings) = (section(8, 12)?, section(16, 20)?);
 
         let mut types = vec![0];
+        let mut structs = FxHashMap::default();
         let mut at = type_section.start;
         while at < type_section.end {
+            let info = word(&data, at + 4)?;
+            if kind_of(info) == kind::STRUCT {
+                let name = name(&data[strings.clone()], word(&data, at)?);
+                // Of several of one name the first.
+                structs.entry(name.to_vec()).or_insert(types.len() as u32);
+            }
             types.push(at);
-            at += type_len(word(&data, at + 4)?)?;
+            at += type_len(info)?;
         }
         Ok(Btf {
             data,
             types,
+            structs,
             strings,
         })
+    }
+
+    /// The blob.
+    pub fn data(&self) -> &[u8] {
+        &self.data
     }
 
     /// Offset in bytes of a member, by a path such as `sock.__sk_common.skc_family`. Members of
@@ -119,7 +135,7 @@ impl Btf {
     pub fn offset(&self, path: &str) -> Result<u32, BtfError> {
         let (root, members) = path.split_once('.').unwrap_or((path, ""));
         let mut type_id = self
-            .find(root, kind::STRUCT)
+            .structure(root)
             .ok_or_else(|| BtfError::NoStruct(root.into()))?;
         let mut bits = 0;
         for name in members.split('.') {
@@ -158,16 +174,19 @@ impl Btf {
     }
 
     fn name(&self, offset: u32) -> &[u8] {
-        let strings = &self.data[self.strings.clone()];
-        let tail = strings.get(offset as usize..).unwrap_or_default();
-        tail.split(|&byte| byte == 0).next().unwrap_or_default()
+        name(&self.data[self.strings.clone()], offset)
     }
 
     /// Whether the kernel has a structure of this name.
     pub fn has_struct(&self, name: &str) -> bool {
-        self.find(name, kind::STRUCT).is_some()
+        self.structure(name).is_some()
     }
 
+    fn structure(&self, name: &str) -> Option<u32> {
+        self.structs.get(name.as_bytes()).copied()
+    }
+
+    /// A type of another kind: few are asked for.
     fn find(&self, name: &str, wanted: u32) -> Option<u32> {
         (1..self.types.len() as u32).find(|&id| {
             let at = self.types[id as usize];
@@ -228,6 +247,13 @@ impl Btf {
         }
         Ok(None)
     }
+}
+
+/// The string at an offset of the string section.
+fn name(strings: &[u8], offset: u32) -> &[u8] {
+    let tail = strings.get(offset as usize..).unwrap_or_default();
+    let end = tail.iter().position(|&byte| byte == 0);
+    &tail[..end.unwrap_or(tail.len())]
 }
 
 fn word(data: &[u8], at: usize) -> Result<u32, BtfError> {

@@ -39,7 +39,7 @@ pub fn load(request: &Request) -> Result<(Ebpf, Kernel), CaptureError> {
         )),
         error => CaptureError::Unsupported(format!("{}: {error}", btf::VMLINUX)),
     })?;
-    let btf = aya::Btf::from_sys_fs()
+    let btf = aya::Btf::parse(own_btf.data(), aya::Endianness::default())
         .map_err(|error| CaptureError::Unsupported(format!("{}: {error}", btf::VMLINUX)))?;
 
     let mut globals = vec![];
