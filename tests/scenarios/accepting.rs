@@ -152,15 +152,21 @@ fn each_connection_tells_how_many_were_queued_ahead() {
     let tracer = lab.trace();
 
     let listener = listen_at((LOOPBACK, port).into(), 8);
-    let clients: Vec<_> = (0..5).map(|_| connect(port)).collect();
+    let connect_and_queue = |nth| {
+        let client = connect(port);
+        wait_until_in_queue(&listener, nth);
+        client
+    };
+    let clients: Vec<_> = (1..=5).map(connect_and_queue).collect();
     for client in clients {
         close(client, accept(&listener).stream);
     }
     tracer.wait_for_ends(10);
     let trace = tracer.stop();
 
+    // A queue: who came first is accepted first.
     let mut servers = trace.connections("server");
-    servers.sort_by_key(|line| line.num("established_mono_ns"));
+    servers.sort_by_key(|line| line.num("accepted_mono_ns"));
     for (ahead, line) in servers.iter().enumerate() {
         line.shows(&[("backlog_ahead", &ahead), ("backlog_max", &8)]);
     }

@@ -131,6 +131,32 @@ pub fn wait_until_queued(listener: &TcpListener) {
     });
 }
 
+/// Waits until so many connections are in the accept queue: connect() returns earlier, and another CPU
+/// may be at the final ACK still.
+pub fn wait_until_in_queue(listener: &TcpListener, connections: u32) {
+    let what = format!("{connections} connections in the accept queue");
+    crate::eventually(&what, || (in_queue(listener) == connections).then_some(()));
+}
+
+/// Of a listener `tcpi_unacked` is `sk_ack_backlog` (`tcp_get_info`, net/ipv4/tcp.c).
+fn in_queue(listener: &TcpListener) -> u32 {
+    // SAFETY: all zero is a tcp_info.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes of it.
+    let done = unsafe {
+        libc::getsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &mut length,
+        )
+    };
+    assert_eq!(done, 0, "TCP_INFO: {}", std::io::Error::last_os_error());
+    info.tcpi_unacked
+}
+
 pub fn say(stream: &mut TcpStream) {
     stream.write_all(TEXT).expect("write");
 }
