@@ -55,7 +55,7 @@ impl Witness {
     /// Begins to record what happens on these ports.
     pub fn start(ports: Ports) -> Witness {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        mount_tracefs();
+        prepare_tracefs();
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("tcptrace-test-{}-{n}", std::process::id());
         let instance = Path::new(TRACEFS).join("instances").join(name);
@@ -99,15 +99,35 @@ impl Drop for Witness {
 }
 
 /// tracefs stays mounted: any program that looks at it mounts it there.
-fn mount_tracefs() {
+fn prepare_tracefs() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
-        if !Path::new(TRACEFS).join("instances").exists() {
+        let instances = Path::new(TRACEFS).join("instances");
+        if !instances.exists() {
             let none = None::<&str>;
             let flags = nix::mount::MsFlags::empty();
             nix::mount::mount(none, TRACEFS, Some("tracefs"), flags, none).expect("mount tracefs");
         }
+        remove_left_behind(&instances);
     });
+}
+
+/// Removes the instances of tests that were killed: they would record for ever, and every change of
+/// state would pay for it.
+fn remove_left_behind(instances: &Path) {
+    for entry in fs::read_dir(instances)
+        .expect("list the instances")
+        .flatten()
+    {
+        let name = entry.file_name();
+        let owner = name
+            .to_str()
+            .and_then(|name| name.strip_prefix("tcptrace-test-")?.split('-').next());
+        if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            // Another test may be faster.
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
 }
 
 /// `# entries-in-buffer/entries-written: 12/12   #P:2`

@@ -1,6 +1,6 @@
 //! The machine that was measured, as it describes itself, without its name.
 
-use std::{fs, thread};
+use std::{fs, iter, path::Path, thread};
 
 use serde::Serialize;
 
@@ -13,6 +13,8 @@ pub struct Machine {
     pub distribution: Option<String>,
     /// Over the minute before; what others do on the machine is noise in the figures.
     pub load_average: Option<f64>,
+    /// Instances of ftrace that record changes of state as well, which every row pays for.
+    pub ftrace: Vec<String>,
     /// Packages that are measured against, with their versions.
     pub peers: Vec<String>,
 }
@@ -37,6 +39,7 @@ impl Machine {
             kernel: (!kernel.is_empty()).then_some(kernel),
             distribution: value(&read("/etc/os-release"), "PRETTY_NAME", '='),
             load_average: load_average(),
+            ftrace: ftrace(Path::new("/sys/kernel/tracing")),
             peers,
         }
     }
@@ -75,6 +78,9 @@ impl Machine {
             .iter()
             .map(|(name, value)| format!("- {name}: {value}\n"))
             .collect();
+        if !self.ftrace.is_empty() {
+            list += &format!("- ftrace records beside it: {}\n", self.ftrace.join(", "));
+        }
         if !self.peers.is_empty() {
             list += &format!("- peers: {}\n", self.peers.join(", "));
         }
@@ -94,6 +100,20 @@ fn value(text: &str, name: &str, separator: char) -> Option<String> {
 fn load_average() -> Option<f64> {
     let text = fs::read_to_string("/proc/loadavg").ok()?;
     text.split(' ').next()?.parse().ok()
+}
+
+/// The instances that record `sock:inet_sock_set_state`: `tracefs` itself and those in it.
+fn ftrace(tracefs: &Path) -> Vec<String> {
+    let instances = fs::read_dir(tracefs.join("instances"));
+    let instances = instances.into_iter().flatten().flatten();
+    let folders = iter::once(tracefs.to_owned()).chain(instances.map(|entry| entry.path()));
+    folders
+        .filter(|folder| {
+            let enabled = folder.join("events/sock/inet_sock_set_state/enable");
+            fs::read_to_string(enabled).is_ok_and(|it| it.starts_with('1'))
+        })
+        .map(|folder| folder.display().to_string())
+        .collect()
 }
 
 #[cfg(test)]
@@ -124,12 +144,14 @@ mod tests {
             kernel: Some("6.12.1".into()),
             distribution: None,
             load_average: Some(0.25),
+            ftrace: vec!["/sys/kernel/tracing".into()],
             peers: vec!["tcpdump 4.99".into()],
         };
         assert_eq!(
             machine.list(),
             "- CPU: 2 × Fast CPU\n- memory: unknown\n- kernel: Linux 6.12.1\n\
-             - distribution: unknown\n- load average before: 0.25\n- peers: tcpdump 4.99\n"
+             - distribution: unknown\n- load average before: 0.25\n\
+             - ftrace records beside it: /sys/kernel/tracing\n- peers: tcpdump 4.99\n"
         );
     }
 }

@@ -31,9 +31,9 @@ use self::{
     machine::Machine,
     report::{Report, Run},
     rows::{Load, ROWS, Row, UNTRACED, Watcher},
-    watcher::Running,
+    watcher::{HOLLOW, Running},
 };
-use crate::{cmd, packages, tcptrace};
+use crate::{cmd, ebpf, packages, tcptrace};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -106,6 +106,12 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
     if let Some(load @ 0.5..) = machine.load_average {
         eprintln!("xtask: this machine is busy (load average {load}): expect noise");
     }
+    for instance in &machine.ftrace {
+        eprintln!(
+            "xtask: ftrace records inet_sock_set_state, which every row pays for: {instance}"
+        );
+    }
+    fs::write(results.join(HOLLOW), ebpf::hollow(root)?)?;
     let report = measure(root, args, machine, &programs, &results)?;
     println!("{}", report.tables());
     let output = args.output.clone();

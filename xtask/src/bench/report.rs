@@ -46,7 +46,9 @@ const PREFACE: &str = "\
 Written by `cargo xtask bench --write`, not by hand. Each figure is the median of the rounds, with
 the smallest and the largest in parentheses. In a round each row is run once, in an order that
 rotates; its share is its rate divided by the untraced rate of the same round. The loads are in
-`bench/`, the rows in `xtask/src/bench/rows.rs`.
+`bench/`, the rows in `xtask/src/bench/rows.rs`. `empty programs` is tcptrace with programs that return
+at once, at the same hooks: what the kernel takes to run any, and no row of `--depth events` can do
+better.
 ";
 
 impl Report {
@@ -263,6 +265,7 @@ mod tests {
                 kernel: Some("6.12.1".into()),
                 distribution: Some("Some Linux".into()),
                 load_average: Some(0.25),
+                ftrace: vec![],
                 peers: vec![],
             },
             version: "0.1.0".into(),

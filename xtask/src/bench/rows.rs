@@ -79,12 +79,22 @@ pub enum Watcher {
     Tcptrace {
         args: &'static [&'static str],
         screen: Screen,
+        object: Object,
     },
     /// Somebody else's program, when it is installed.
     Peer {
         program: &'static str,
         args: &'static [&'static str],
     },
+}
+
+/// What tcptrace loads.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Object {
+    Own,
+    /// The same programs at the same hooks, and each returns at once: what the kernel takes to run
+    /// any.
+    Hollow,
 }
 
 /// Where a watcher's stdout goes.
@@ -116,10 +126,20 @@ pub const ROWS: &[Row] = &[
         loads: ALL,
     },
     Row {
+        name: "empty programs",
+        watcher: Watcher::Tcptrace {
+            args: &["-o", "json"],
+            screen: Screen::File,
+            object: Object::Hollow,
+        },
+        loads: ALL,
+    },
+    Row {
         name: "json",
         watcher: Watcher::Tcptrace {
             args: &["-o", "json"],
             screen: Screen::File,
+            object: Object::Own,
         },
         loads: ALL,
     },
@@ -128,6 +148,7 @@ pub const ROWS: &[Row] = &[
         watcher: Watcher::Tcptrace {
             args: &[],
             screen: Screen::Terminal,
+            object: Object::Own,
         },
         loads: STORM,
     },
@@ -136,6 +157,7 @@ pub const ROWS: &[Row] = &[
         watcher: Watcher::Tcptrace {
             args: &[],
             screen: Screen::Stopped,
+            object: Object::Own,
         },
         loads: STORM,
     },
@@ -145,6 +167,7 @@ pub const ROWS: &[Row] = &[
             // A port that none of the loads uses.
             args: &["-o", "json", "-p", "1"],
             screen: Screen::File,
+            object: Object::Own,
         },
         loads: ALL,
     },
@@ -153,6 +176,7 @@ pub const ROWS: &[Row] = &[
         watcher: Watcher::Tcptrace {
             args: &["-o", "json", "--depth", "connections"],
             screen: Screen::File,
+            object: Object::Own,
         },
         loads: &[Load::Connections, Load::OneThread, Load::Mix],
     },
@@ -161,6 +185,7 @@ pub const ROWS: &[Row] = &[
         watcher: Watcher::Tcptrace {
             args: &["-o", "json", "--depth", "histogram"],
             screen: Screen::File,
+            object: Object::Own,
         },
         loads: ALL,
     },
@@ -169,6 +194,7 @@ pub const ROWS: &[Row] = &[
         watcher: Watcher::Tcptrace {
             args: &["-o", "json", "--segments"],
             screen: Screen::File,
+            object: Object::Own,
         },
         loads: &[Load::Connections, Load::Traffic],
     },

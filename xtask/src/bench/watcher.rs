@@ -20,7 +20,7 @@ use serde::Serialize;
 
 use super::{
     balance::Balance,
-    rows::{Row, Screen, Watcher},
+    rows::{Object, Row, Screen, Watcher},
     terminal::Terminal,
 };
 
@@ -29,6 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A peer whose descriptors have not changed for so long has attached what it wants to attach.
 const QUIET: Duration = Duration::from_millis(500);
+
+/// The object of [`Object::Hollow`].
+pub const HOLLOW: &str = "hollow.bpf.o";
 
 /// Bytes of output that are looked at for the summary.
 const TAIL: u64 = 256 << 10;
@@ -75,15 +78,28 @@ enum Output {
 
 impl Running {
     /// Starts what the row says, and waits until it watches. Output goes to a nameless file in
-    /// `folder`, or to a terminal.
+    /// `folder`, where [`HOLLOW`] is as well, or to a terminal.
     pub fn start(row: &Row, program: &Path, folder: &Path) -> Result<Running> {
-        let (args, screen, is_peer) = match row.watcher {
-            Watcher::Nobody => bail!("{} is no program", row.name),
-            Watcher::Tcptrace { args, screen } => (args, screen, false),
-            Watcher::Peer { args, .. } => (args, Screen::File, true),
-        };
         let mut command = Command::new(program);
-        command.args(args).stdin(Stdio::null());
+        command.stdin(Stdio::null());
+        let (screen, is_peer) = match row.watcher {
+            Watcher::Nobody => bail!("{} is no program", row.name),
+            Watcher::Tcptrace {
+                args,
+                screen,
+                object,
+            } => {
+                command.args(args);
+                if object == Object::Hollow {
+                    command.env("TCPTRACE_BPF_OBJECT", folder.join(HOLLOW));
+                }
+                (screen, false)
+            }
+            Watcher::Peer { args, .. } => {
+                command.args(args);
+                (Screen::File, true)
+            }
+        };
         let output = match screen {
             Screen::File => {
                 let file = nameless(folder)?;

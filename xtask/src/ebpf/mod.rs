@@ -4,13 +4,14 @@
 mod build;
 mod buildinfo;
 mod check;
+mod hollow;
 mod setup;
 mod strip;
 mod toolchain;
 
-use std::path::Path;
+use std::{fs, path::Path};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Subcommand;
 
 #[derive(clap::Args)]
@@ -50,4 +51,11 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
 pub fn prove(root: &Path) -> Result<()> {
     setup::make(root)?;
     check::run(root)
+}
+
+/// The committed object with programs that do nothing.
+pub fn hollow(root: &Path) -> Result<Vec<u8>> {
+    let path = build::object_path(root);
+    let object = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    hollow::programs(&object)
 }
