@@ -134,70 +134,29 @@ pub const ROWS: &[Row] = &[
         },
         loads: ALL,
     },
-    Row {
-        name: "json",
-        watcher: Watcher::Tcptrace {
-            args: &["-o", "json"],
-            screen: Screen::File,
-            object: Object::Own,
-        },
-        loads: ALL,
-    },
-    Row {
-        name: "terminal",
-        watcher: Watcher::Tcptrace {
-            args: &[],
-            screen: Screen::Terminal,
-            object: Object::Own,
-        },
-        loads: STORM,
-    },
-    Row {
-        name: "reader stopped",
-        watcher: Watcher::Tcptrace {
-            args: &[],
-            screen: Screen::Stopped,
-            object: Object::Own,
-        },
-        loads: STORM,
-    },
-    Row {
-        name: "filtered",
-        watcher: Watcher::Tcptrace {
-            // A port that none of the loads uses.
-            args: &["-o", "json", "-p", "1"],
-            screen: Screen::File,
-            object: Object::Own,
-        },
-        loads: ALL,
-    },
-    Row {
-        name: "depth connections",
-        watcher: Watcher::Tcptrace {
-            args: &["-o", "json", "--depth", "connections"],
-            screen: Screen::File,
-            object: Object::Own,
-        },
-        loads: &[Load::Connections, Load::OneThread, Load::Mix],
-    },
-    Row {
-        name: "depth histogram",
-        watcher: Watcher::Tcptrace {
-            args: &["-o", "json", "--depth", "histogram"],
-            screen: Screen::File,
-            object: Object::Own,
-        },
-        loads: ALL,
-    },
-    Row {
-        name: "segments",
-        watcher: Watcher::Tcptrace {
-            args: &["-o", "json", "--segments"],
-            screen: Screen::File,
-            object: Object::Own,
-        },
-        loads: &[Load::Connections, Load::Traffic],
-    },
+    tcptrace("json", &["-o", "json"], Screen::File, ALL),
+    tcptrace("terminal", &[], Screen::Terminal, STORM),
+    tcptrace("reader stopped", &[], Screen::Stopped, STORM),
+    // A port that none of the loads uses.
+    tcptrace("filtered", &["-o", "json", "-p", "1"], Screen::File, ALL),
+    tcptrace(
+        "depth connections",
+        &["-o", "json", "--depth", "connections"],
+        Screen::File,
+        &[Load::Connections, Load::OneThread, Load::Mix],
+    ),
+    tcptrace(
+        "depth histogram",
+        &["-o", "json", "--depth", "histogram"],
+        Screen::File,
+        ALL,
+    ),
+    tcptrace(
+        "segments",
+        &["-o", "json", "--segments"],
+        Screen::File,
+        &[Load::Connections, Load::Traffic],
+    ),
     peer("tcplife", "tcplife", &[]),
     peer("tcpstates", "tcpstates", &[]),
     peer("tcpstates -L", "tcpstates", &["-L", PORT]),
@@ -220,6 +179,23 @@ const TRANSITIONS: &str = r#"tracepoint:sock:inet_sock_set_state /args->protocol
     printf("%d %d %d %d %d -> %d\n", nsecs, pid, args->sport, args->dport, args->oldstate,
         args->newstate);
 }"#;
+
+const fn tcptrace(
+    name: &'static str,
+    args: &'static [&'static str],
+    screen: Screen,
+    loads: &'static [Load],
+) -> Row {
+    Row {
+        name,
+        watcher: Watcher::Tcptrace {
+            args,
+            screen,
+            object: Object::Own,
+        },
+        loads,
+    }
+}
 
 const fn peer(name: &'static str, program: &'static str, args: &'static [&'static str]) -> Row {
     Row {
