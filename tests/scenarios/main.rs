@@ -33,6 +33,7 @@ mod output;
 mod races;
 mod refusals;
 mod replay;
+mod rest;
 mod segments;
 mod teaching;
 mod teeth;

@@ -1,0 +1,48 @@
+//! What tcptrace's programs keep for the next use.
+
+use std::sync::Arc;
+
+use tests::Lab;
+use tests::task::{join, spawn, wait_until_in_accept};
+use tests::traffic::*;
+
+/// What is remembered of a thread stays for its next call, but only of some threads: those that are
+/// gone leave room for others.
+#[test]
+fn acceptors_that_are_gone_leave_room_for_others() {
+    const ROOM: usize = 512;
+    const GONE: usize = 200;
+    const BLOCKED: usize = 400;
+    let lab = Lab::alone();
+    let port = lab.port();
+    let tracer = lab.trace_with(&["--calls", &ROOM.to_string()]);
+
+    let listener = Arc::new(listen(port));
+    for _ in 0..GONE {
+        let client = connect_queued(port);
+        let listener = listener.clone();
+        let (_, acceptor) = spawn(move || accept(&listener));
+        reset(client);
+        join(acceptor);
+    }
+    let acceptors: Vec<_> = (0..BLOCKED)
+        .map(|_| {
+            let listener = listener.clone();
+            spawn(move || accept(&listener))
+        })
+        .collect();
+    for (tid, _) in &acceptors {
+        wait_until_in_accept(*tid);
+    }
+    let clients: Vec<_> = (0..BLOCKED).map(|_| connect(port)).collect();
+    acceptors.into_iter().for_each(|(_, it)| drop(join(it)));
+    drop(clients);
+    tracer.wait_for_ends(2 * (GONE + BLOCKED));
+    // Nothing may be lost here.
+    let trace = tracer.stop();
+
+    let accepts = trace.accepts();
+    assert_eq!(accepts.len(), GONE + BLOCKED);
+    let called = |line: &&&tests::Line| line.maybe("called_mono_ns").is_some();
+    assert_eq!(accepts.iter().filter(called).count(), GONE + BLOCKED);
+}
