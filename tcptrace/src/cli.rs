@@ -172,6 +172,9 @@ pub struct Trace {
     pub count: Option<u64>,
 
     /// How much to tell, and so what it costs
+    ///
+    /// The costs are those of a connection with both ends on the machine of BENCHMARKS.md, where
+    /// accept() is seen by its system call.
     #[arg(long, value_name = "DEPTH", default_value = "events")]
     pub depth: Depth,
 
@@ -233,7 +236,7 @@ pub enum Attach {
     Fentry,
     /// kprobe and kretprobe of inet_csk_accept
     Kprobe,
-    /// Raw sys_enter and sys_exit
+    /// The tracepoints of the system calls accept() and accept4()
     Syscall,
 }
 

@@ -14,11 +14,27 @@ use crate::event::Hook;
 pub enum Depth {
     /// Every change of state and every accept(), as they happen
     #[default]
+    #[value(
+        help = "Every change of state and every accept(), as they happen. Costs some 5 µs a \
+                connection in the kernel, both ends together, and 18 µs of tcptrace's own CPU time"
+    )]
     Events,
     /// A line a connection, at its end, with all its times; joined in the kernel
+    #[value(
+        help = "A line a connection, at its end, with all its times; joined in the kernel. Costs \
+                some 4 µs, and 11 µs of tcptrace's. Cannot show what is going on just now, \
+                half-open connections, TIME_WAIT, retransmits and resets, nor which two ends \
+                belong together"
+    )]
     Connections,
     /// How long handshakes and waits for accept() took, each second; counted in the kernel. A line
     /// only for the connections that went wrong
+    #[value(
+        help = "How long handshakes and waits for accept() took, each second; counted in the \
+                kernel. A line only for the connections that went wrong. Costs some 4 µs, and \
+                less than 1 µs of tcptrace's. Cannot show what `connections` cannot, nor the \
+                connections that went well one by one"
+    )]
     Histogram,
 }
 
