@@ -13,7 +13,6 @@
 
 use core::sync::atomic::{Ordering, compiler_fence};
 
-use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
 use tcptrace_ebpf::abi::{
     Accept, Addrs6, Header, Life, STEPS, SetState, Stats, depth, hook, kind, section, state_flag,
@@ -144,13 +143,15 @@ fn life_of(change: &SetState, place: Place) -> Option<&'static mut Life> {
 #[inline(always)]
 fn begin(sk: u64, place: Place) -> Option<&'static mut Life> {
     if let Place(Some(life)) = place {
-        // SAFETY: two values of maps, of the same length.
-        unsafe {
-            rest::LIVES.wakes((*life).born.sk);
-            let unborn = (&raw const *UNBORN.get(0)?).cast();
-            bpf_probe_read_kernel(life.cast(), size_of::<Life>() as u32, unborn);
-            return Some(&mut *life);
-        }
+        // SAFETY: a value of the map, which nobody else looks at while it is at rest.
+        let life = unsafe { &mut *life };
+        rest::LIVES.wakes(life.born.sk);
+        // What else is left of its last one counts only where these say so, or `steps`.
+        life.accepted_ns = 0;
+        life.is_closed = 0;
+        life.is_tallied = 0;
+        life.is_settled = 0;
+        return Some(life);
     }
     LIVES.insert(sk, UNBORN.get(0)?, 0).ok()?;
     // SAFETY: a value of the map, which stays there until the life is over.
