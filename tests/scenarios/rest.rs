@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tests::Lab;
 use tests::task::{join, spawn, wait_until_in_accept};
+use tests::trace::NULL;
 use tests::traffic::*;
 
 /// What is remembered of a thread stays for its next call, but only of some threads: those that are
@@ -45,4 +46,43 @@ fn acceptors_that_are_gone_leave_room_for_others() {
     assert_eq!(accepts.len(), GONE + BLOCKED);
     let called = |line: &&&tests::Line| line.maybe("called_mono_ns").is_some();
     assert_eq!(accepts.iter().filter(called).count(), GONE + BLOCKED);
+}
+
+/// The kernel gives a socket the memory of one that is gone, and its life the place of that one's:
+/// nothing of it may be told again.
+#[test]
+fn a_life_has_nothing_of_the_one_before() {
+    const ROUNDS: usize = 20;
+    let lab = Lab::new();
+    let port = lab.port();
+    let tracer = lab.trace_with(&["--depth", "connections"]);
+
+    let mut accepted = vec![];
+    let mut left = vec![];
+    for _ in 0..ROUNDS {
+        accepted.push(talk(port));
+        // The listener is gone before it calls accept(), and takes its queue with it.
+        let listener = listen(port);
+        let client = connect_queued(port);
+        drop(listener);
+        left.push(port_of(&client));
+    }
+    // A life that ends in the queue is told when its place is needed, or with the trace.
+    tracer.wait_for_ends(3 * ROUNDS);
+    let trace = tracer.stop_joined();
+
+    for client in accepted {
+        let server = trace.server_of(client);
+        server.shows(&[("verdict", &"queued"), ("complete", &true)]);
+        assert!(server.maybe("accepted_mono_ns").is_some());
+    }
+    for client in left {
+        trace.server_of(client).shows(&[
+            ("verdict", &"never_accepted"),
+            ("accept_called_mono_ns", &NULL),
+            ("accepted_mono_ns", &NULL),
+            ("accept_queue_ns", &NULL),
+            ("complete", &true),
+        ]);
+    }
 }
