@@ -1,12 +1,10 @@
 //! Many at once, and many after another.
 
 use std::collections::HashMap;
-use std::net::TcpListener;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use tests::Lab;
-use tests::task::{join, spawn, wait_until_in_accept};
+use tests::task::join;
 use tests::trace::NULL;
 use tests::traffic::*;
 
@@ -72,20 +70,6 @@ fn acceptors_blocked_before_and_after_the_trace_are_left_well() {
             .iter()
             .all(|it| took.contains_key(&port_of(it)))
     );
-}
-
-/// Threads that sleep in accept() on one listener, with their ids.
-fn blocked_in_accept(listener: &Arc<TcpListener>, n: usize) -> Vec<(u32, JoinHandle<Accepted>)> {
-    let acceptors: Vec<_> = (0..n)
-        .map(|_| {
-            let listener = listener.clone();
-            spawn(move || accept(&listener))
-        })
-        .collect();
-    for (tid, _) in &acceptors {
-        wait_until_in_accept(*tid);
-    }
-    acceptors
 }
 
 /// The kernel reuses the memory of a closed socket at once: thousands of connections live at a few

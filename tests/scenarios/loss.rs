@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use nix::sys::signal::Signal;
 use tests::Lab;
-use tests::task::{join, spawn, wait_until_in_accept};
+use tests::task::join;
 use tests::trace::NULL;
 use tests::traffic::*;
 
@@ -79,15 +79,7 @@ fn an_accept_that_cannot_be_remembered_is_counted() {
     let tracer = lab.trace_with(&["--calls", &ROOM.to_string()]);
 
     let listener = Arc::new(listen(port));
-    let acceptors: Vec<_> = (0..THREADS)
-        .map(|_| {
-            let listener = listener.clone();
-            spawn(move || accept(&listener))
-        })
-        .collect();
-    for (tid, _) in &acceptors {
-        wait_until_in_accept(*tid);
-    }
+    let acceptors = blocked_in_accept(&listener, THREADS);
     tracer.wait_for_line("the loss to be told", |line| {
         line.is("lost") && line["hook"] == "inet_csk_accept" && line["why"] == "too_many_calls"
     });

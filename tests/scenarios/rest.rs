@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tests::Lab;
-use tests::task::{join, spawn, wait_until_in_accept};
+use tests::task::{join, spawn};
 use tests::trace::NULL;
 use tests::traffic::*;
 
@@ -26,15 +26,7 @@ fn acceptors_that_are_gone_leave_room_for_others() {
         reset(client);
         join(acceptor);
     }
-    let acceptors: Vec<_> = (0..BLOCKED)
-        .map(|_| {
-            let listener = listener.clone();
-            spawn(move || accept(&listener))
-        })
-        .collect();
-    for (tid, _) in &acceptors {
-        wait_until_in_accept(*tid);
-    }
+    let acceptors = blocked_in_accept(&listener, BLOCKED);
     let clients: Vec<_> = (0..BLOCKED).map(|_| connect(port)).collect();
     acceptors.into_iter().for_each(|(_, it)| drop(join(it)));
     drop(clients);

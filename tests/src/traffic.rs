@@ -3,12 +3,14 @@
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::task::{join, now_ns, spawn};
+use crate::task::{join, now_ns, spawn, wait_until_in_accept};
 
 /// What a client has to say: 18 bytes.
 pub const TEXT: &[u8; 18] = b"This is tcp client";
@@ -120,6 +122,23 @@ pub fn accept(listener: &TcpListener) -> Accepted {
         called_ns,
         returned_ns,
     }
+}
+
+/// Threads that sleep in accept() on one listener, with their ids.
+pub fn blocked_in_accept(
+    listener: &Arc<TcpListener>,
+    threads: usize,
+) -> Vec<(u32, JoinHandle<Accepted>)> {
+    let acceptors: Vec<_> = (0..threads)
+        .map(|_| {
+            let listener = listener.clone();
+            spawn(move || accept(&listener))
+        })
+        .collect();
+    for (tid, _) in &acceptors {
+        wait_until_in_accept(*tid);
+    }
+    acceptors
 }
 
 /// Waits without sleeping until accept() would give something. No accept() is called for it.
