@@ -22,6 +22,9 @@ const BUFFER_KB: &str = "8192";
 /// busy host that emulates two CPUs in turn does so for a while.
 const CLOCKS_APART_NS: u64 = 1_000_000_000;
 
+/// ftrace prints microseconds.
+const ROUNDED_TO_NS: u64 = 1_000;
+
 /// An ftrace instance that records state changes.
 pub struct Witness {
     instance: PathBuf,
@@ -231,8 +234,9 @@ pub enum Share<'a> {
 /// Compares a trace with the testimony: per connection the same steps in the same order, at the
 /// same times.
 pub fn compare(trace: &Trace, testimony: &[Seen], share: Share) {
-    // Before the session line and after the summary tcptrace was not there.
-    let present = trace.session().num("mono_ns")..=trace.summary().num("mono_ns");
+    // Before the session line and after the summary tcptrace was not there. A trace that ends by
+    // --count ends with its last event, which the witness may have rounded up.
+    let present = trace.session().num("mono_ns")..=trace.summary().num("mono_ns") + ROUNDED_TO_NS;
     let wanted = |seen: &&Seen| {
         present.contains(&seen.mono_ns)
             && match share {
