@@ -47,8 +47,7 @@ Written by `cargo xtask bench --write`, not by hand. Each figure is the median o
 the smallest and the largest in parentheses. In a round each row is run once, in an order that
 rotates; its share is its rate divided by the untraced rate of the same round. The loads are in
 `bench/`, the rows in `xtask/src/bench/rows.rs`. `empty programs` is tcptrace with programs that return
-at once, at the same hooks: what the kernel takes to run any, and no row of `--depth events` can do
-better.
+at once, at the hooks of `--depth events`: what the kernel takes to run any.
 ";
 
 impl Report {
