@@ -174,7 +174,7 @@ fn chain(bencher: Bencher, sink: impl Fn() -> Box<dyn Sink>) {
                 name: "nowhere".into(),
                 sink: sink(),
             };
-            let (feed, outcome) =
+            let (mut feed, outcome) =
                 pipeline::spawn(begin(), vec![output], None, None, Feedback::default())
                     .expect("a thread");
             let mut until_ns = ATTACHED_NS;

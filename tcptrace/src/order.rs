@@ -10,11 +10,17 @@ use crate::event::Event;
 /// How long an event is held back, in nanoseconds: a hundred times the worst inversion measured.
 pub const HOLD_BACK_NS: u64 = 5_000_000;
 
+/// As many places before the last one an event is looked a place for as it comes; one that
+/// belongs further back is left to a sort.
+const NEAR: usize = 64;
+
 /// Events that are not released yet.
 #[derive(Default)]
 pub struct Order {
-    /// Sorted by time but for what was pushed since the last release.
+    /// Sorted by time, unless said otherwise.
     held: Vec<Event>,
+    /// The last of them are in the order of their arrival.
+    unsorted: bool,
     /// Time of the last event released.
     released_ns: u64,
     late: u64,
@@ -22,14 +28,26 @@ pub struct Order {
 
 impl Order {
     pub fn push(&mut self, event: Event) {
-        self.held.push(event);
+        // Nearly every event belongs behind the last one, and the others a few places before it:
+        // a sort of all would move each several times.
+        let end = self.held.len();
+        let near = self.held[end.saturating_sub(NEAR)..].iter().rev();
+        let later = near.take_while(|it| it.mono_ns > event.mono_ns).count();
+        if self.unsorted || later == NEAR {
+            self.unsorted = true;
+            self.held.push(event);
+        } else {
+            self.held.insert(end - later, event);
+        }
     }
 
     /// Releases, in order of time, the events up to `until_ns`, each with those that are known to
     /// come after it. Equal times keep the order of arrival.
     pub fn release(&mut self, until_ns: u64, mut take: impl FnMut(&Event, &[Event])) {
-        // The sort is stable and made for nearly sorted input.
-        self.held.sort_by_key(|event| event.mono_ns);
+        if std::mem::take(&mut self.unsorted) {
+            // It is stable.
+            self.held.sort_by_key(|event| event.mono_ns);
+        }
         let due = self.held.partition_point(|event| event.mono_ns <= until_ns);
         for index in 0..due {
             let event = &self.held[index];
@@ -119,6 +137,20 @@ mod tests {
             after.push(later.iter().map(|it| it.mono_ns).collect::<Vec<_>>());
         });
         assert_eq!(after, [vec![20, 30], vec![30]]);
+    }
+
+    #[test]
+    fn however_far_back_an_event_belongs_it_comes_to_its_place() {
+        let mut order = Order::default();
+        let many = 3 * NEAR as u64;
+        let swapped = (1..=many).map(|time| if time % 7 == 0 { time - 3 } else { time });
+        // The last come after all that is later than they.
+        for time in swapped.chain([2 * NEAR as u64, 1, many]) {
+            order.push(at(time, 0));
+        }
+        let times = released(&mut order, u64::MAX);
+        assert_eq!(times.len(), many as usize + 3);
+        assert!(times.is_sorted());
     }
 
     #[test]

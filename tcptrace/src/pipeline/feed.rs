@@ -3,112 +3,160 @@
 //! A terminal or a disk is slower than a storm of connections. Records that wait here are out of the
 //! kernel's ring buffer, so a burst that fits is not lost, only told later.
 
+use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc};
 
 use super::Message;
+use super::priority::Priority;
 
 /// How many bytes of records may wait. A batch may take twice its size in memory.
 const ROOM_BYTES: usize = 64 << 20;
 
-/// So much of the room may be taken, and a message may have waited so long, before the pipeline is
-/// too far behind.
+/// So much of the room may be taken, and a message may wait so long, before the pipeline is too far
+/// behind.
 const BEHIND_BYTES: usize = ROOM_BYTES / 4;
-const BEHIND: Duration = Duration::from_secs(1);
+const BEHIND: Duration = Duration::from_millis(250);
 
-/// The sending end.
+/// The sending end, which also sees to it that the receiving one gets on.
 pub struct Feed {
-    messages: mpsc::UnboundedSender<(Instant, Message)>,
-    room: Arc<Semaphore>,
-    hurry: Arc<AtomicBool>,
+    messages: mpsc::UnboundedSender<Message>,
+    shared: Arc<Shared>,
+    priority: Priority,
+    /// When those messages were sent that are not done, the first one first.
+    waiting: VecDeque<Instant>,
+    sent: u64,
+    /// Somebody waits for the pipeline's end.
+    hurry: bool,
 }
 
 /// The receiving end.
 pub struct Fed {
-    messages: mpsc::UnboundedReceiver<(Instant, Message)>,
-    room: Arc<Semaphore>,
-    hurry: Arc<AtomicBool>,
-    /// Of the message that was received last, which is still in memory.
-    held: usize,
-    /// How long that one had waited.
-    waited: Duration,
+    messages: mpsc::UnboundedReceiver<Message>,
+    shared: Arc<Shared>,
+    /// The size of the message that was received last, which is still in memory.
+    held: Option<usize>,
 }
 
-pub fn feed() -> (Feed, Fed) {
+struct Shared {
+    room: Semaphore,
+    /// Messages that were received and are done.
+    done: AtomicU64,
+}
+
+/// Both ends; `fed` starts the thread that receives, and gives its priority.
+pub fn feed(fed: impl FnOnce(Fed) -> io::Result<Priority>) -> io::Result<Feed> {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let room = Arc::new(Semaphore::new(ROOM_BYTES));
-    let hurry = Arc::<AtomicBool>::default();
-    let feed = Feed {
-        messages: sender,
-        room: room.clone(),
-        hurry: hurry.clone(),
-    };
-    let fed = Fed {
+    let shared = Arc::new(Shared {
+        room: Semaphore::new(ROOM_BYTES),
+        done: AtomicU64::new(0),
+    });
+    let priority = fed(Fed {
         messages: receiver,
-        room,
-        hurry,
-        held: 0,
-        waited: Duration::ZERO,
-    };
-    (feed, fed)
+        shared: shared.clone(),
+        held: None,
+    })?;
+    Ok(Feed {
+        messages: sender,
+        shared,
+        priority,
+        waiting: VecDeque::new(),
+        sent: 0,
+        hurry: false,
+    })
 }
 
 impl Feed {
     /// Waits for room, if need be; the kernel's ring buffer then fills up and counts what it loses.
     /// A pipeline that is gone is noticed where its outcome is awaited.
-    pub async fn send(&self, message: Message) {
+    pub async fn send(&mut self, message: Message) {
+        self.adjust();
         // No batch is larger than a few hundred KiB.
-        if let Ok(room) = self.room.acquire_many(message.bytes() as u32).await {
+        let room = self.shared.room.acquire_many(message.bytes() as u32);
+        if let Ok(room) = room.await {
             room.forget();
-            let _ = self.messages.send((Instant::now(), message));
+            self.waiting.push_back(Instant::now());
+            self.sent += 1;
+            // An error: it is gone.
+            let _ = self.messages.send(message);
         }
     }
 
     /// From now on somebody waits for the pipeline's end.
-    pub fn hurry(&self) {
-        self.hurry.store(true, Ordering::Relaxed);
+    pub fn hurry(&mut self) {
+        self.hurry = true;
+        self.adjust();
+    }
+
+    fn adjust(&mut self) {
+        let behind = self.behind();
+        // The number of a thread that is gone may be another's.
+        if !self.shared.room.is_closed() {
+            self.priority.adjust(behind);
+        }
+    }
+
+    /// How far the pipeline is behind; from 1 on it is too far.
+    fn behind(&mut self) -> f64 {
+        let done = self.shared.done.load(Ordering::Relaxed);
+        let waiting = (self.sent - done) as usize;
+        self.waiting.drain(..self.waiting.len() - waiting);
+        if self.hurry {
+            return f64::INFINITY;
+        }
+        let taken = ROOM_BYTES - self.shared.room.available_permits();
+        let by_bytes = taken as f64 / BEHIND_BYTES as f64;
+        let waits = self
+            .waiting
+            .front()
+            .map_or(Duration::ZERO, Instant::elapsed);
+        by_bytes.max(waits.div_duration_f64(BEHIND))
     }
 }
 
 impl Fed {
-    /// Waits for the next message; `None` when the other end is gone and everything was received.
+    /// Waits for the next message, the last one being done; `None` when the other end is gone and
+    /// everything was received.
     pub fn receive(&mut self) -> Option<Message> {
-        self.room.add_permits(std::mem::take(&mut self.held));
-        let (sent, message) = self.messages.blocking_recv()?;
-        self.held = message.bytes();
-        self.waited = sent.elapsed();
-        Some(message)
-    }
-
-    /// How far the pipeline is behind; from 1 on it is too far.
-    pub fn behind(&self) -> f64 {
-        if self.hurry.load(Ordering::Relaxed) {
-            return f64::INFINITY;
+        if let Some(held) = self.held.take() {
+            self.shared.room.add_permits(held);
+            self.shared.done.fetch_add(1, Ordering::Relaxed);
         }
-        let taken = ROOM_BYTES - self.room.available_permits();
-        let by_bytes = taken as f64 / BEHIND_BYTES as f64;
-        by_bytes.max(self.waited.as_secs_f64() / BEHIND.as_secs_f64())
+        let message = self.messages.blocking_recv()?;
+        self.held = Some(message.bytes());
+        Some(message)
     }
 }
 
 impl Drop for Fed {
     fn drop(&mut self) {
         // Nobody waits for room that will never be.
-        self.room.close();
+        self.shared.room.close();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
+    /// Both ends in one thread; the one whose priority is changed has ended.
+    fn both() -> (Feed, Fed) {
+        let mut receiving = None;
+        let feed = feed(|fed| {
+            receiving = Some(fed);
+            let thread = std::thread::spawn(Priority::of_this_thread);
+            Ok(thread.join().unwrap())
+        });
+        (feed.unwrap(), receiving.unwrap())
+    }
+
+    /// A message that takes so many bytes.
     fn drained(bytes: usize) -> Message {
-        let record = vec![0; bytes - 4];
+        let record = vec![0; bytes - Message::Missed.bytes() - 4];
         Message::Drained {
             batch: [&record[..]].into_iter().collect(),
             complete_until_ns: 0,
@@ -116,7 +164,7 @@ mod tests {
     }
 
     /// Whether it was taken at once.
-    fn taken(feed: &Feed, message: Message) -> bool {
+    fn taken(feed: &mut Feed, message: Message) -> bool {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_time().build().unwrap();
         runtime.block_on(async {
@@ -128,47 +176,63 @@ mod tests {
 
     #[test]
     fn what_waits_is_bounded_by_its_size() {
-        let (feed, mut fed) = feed();
+        let (mut feed, mut fed) = both();
         for _ in 0..4 {
-            assert!(taken(&feed, drained(ROOM_BYTES / 4)));
+            assert!(taken(&mut feed, drained(ROOM_BYTES / 4)));
         }
-        assert!(fed.behind() > 1.0);
-        assert!(!taken(&feed, drained(100)));
-        // What has no size always has room.
-        assert!(taken(&feed, Message::Missed));
+        assert!(feed.behind() > 1.0);
+        assert!(!taken(&mut feed, drained(1000)));
 
         // While the pipeline works at it, it is still there.
         assert!(matches!(fed.receive(), Some(Message::Drained { .. })));
-        assert!(!taken(&feed, drained(100)));
+        assert!(!taken(&mut feed, drained(1000)));
         assert!(matches!(fed.receive(), Some(Message::Drained { .. })));
-        assert!(taken(&feed, drained(100)));
+        assert!(taken(&mut feed, drained(1000)));
+    }
+
+    #[test]
+    fn what_has_no_records_takes_room_too() {
+        let (mut feed, _fed) = both();
+        assert!(taken(&mut feed, drained(ROOM_BYTES - 1000)));
+        let more = (0..100).take_while(|_| taken(&mut feed, Message::Missed));
+        assert!(more.count() < 100);
     }
 
     #[test]
     fn behind_is_who_has_much_to_do_or_is_waited_for() {
-        let (feed, mut fed) = feed();
-        assert!(taken(&feed, drained(BEHIND_BYTES / 2)));
-        assert_eq!(fed.behind(), 0.5);
-        assert!(taken(&feed, Message::Missed));
-        assert!(fed.receive().is_some() && fed.receive().is_some());
-        assert!(fed.behind() < 0.5);
-        std::thread::sleep(Duration::from_millis(100));
-        assert!(fed.behind() < 0.5, "waiting for more is no delay");
-
-        assert!(taken(&feed, Message::Missed));
-        std::thread::sleep(BEHIND);
+        let (mut feed, mut fed) = both();
+        assert!(taken(&mut feed, drained(BEHIND_BYTES / 2)));
+        assert!((0.5..1.0).contains(&feed.behind()));
         assert!(fed.receive().is_some());
-        assert!(fed.behind() >= 1.0);
+        // What is being worked at is not done.
+        std::thread::sleep(BEHIND);
+        assert!(feed.behind() >= 1.0);
 
+        assert!(taken(&mut feed, Message::Missed));
+        assert!(fed.receive().is_some());
+        assert!(feed.behind() < 0.5);
+
+        drop(fed);
         feed.hurry();
-        assert!(fed.behind() > 1.0);
+        assert!(feed.behind() > 1.0);
+    }
+
+    #[test]
+    fn waiting_for_more_is_no_delay() {
+        let (mut feed, mut fed) = both();
+        assert!(taken(&mut feed, Message::Missed));
+        let pipeline = std::thread::spawn(move || while fed.receive().is_some() {});
+        std::thread::sleep(2 * BEHIND);
+        assert_eq!(feed.behind(), 0.0);
+        drop(feed);
+        pipeline.join().unwrap();
     }
 
     #[test]
     fn a_pipeline_that_is_gone_holds_nobody_up() {
-        let (feed, fed) = feed();
-        assert!(taken(&feed, drained(ROOM_BYTES)));
+        let (mut feed, fed) = both();
+        assert!(taken(&mut feed, drained(ROOM_BYTES)));
         drop(fed);
-        assert!(taken(&feed, drained(100)));
+        assert!(taken(&mut feed, drained(1000)));
     }
 }

@@ -7,9 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 
 use tokio::sync::{Notify, oneshot};
 
+use self::feed::Fed;
 pub use self::feed::Feed;
 use self::priority::Priority;
 use crate::capture::cgroups::Cgroups;
@@ -85,13 +87,15 @@ pub struct Feedback {
 }
 
 impl Message {
-    /// How long its records are.
+    /// How much memory it takes: its records, and itself. A pipeline that is held up for a night is
+    /// sent millions of messages without a record.
     fn bytes(&self) -> usize {
-        match self {
+        let records = match self {
             Message::Drained { batch, .. } => batch.len(),
             Message::Looked(look) => look.found.len(),
             _ => 0,
-        }
+        };
+        size_of::<Message>() + records
     }
 }
 
@@ -103,44 +107,22 @@ pub fn spawn(
     count: Option<u64>,
     feedback: Feedback,
 ) -> io::Result<(Feed, oneshot::Receiver<Outcome>)> {
-    let (feed, mut fed) = feed::feed();
     let (done, outcome) = oneshot::channel();
-    std::thread::Builder::new()
-        .name("pipeline".into())
-        .spawn(move || {
-            let mut pipeline = Pipeline::new(begin, outputs, tape, count, feedback);
-            let mut priority = Priority::of_this_thread();
-            while let Some(message) = fed.receive() {
-                priority.adjust(fed.behind());
-                match message {
-                    Message::Drained {
-                        batch,
-                        complete_until_ns,
-                    } => pipeline.drained(&batch, complete_until_ns),
-                    Message::Lost(mut lost) => {
-                        lost.mono_ns = lost.mono_ns.min(pipeline.ended_ns);
-                        pipeline.tell(&Input::Lost(lost));
-                    }
-                    Message::Missed => pipeline.tell(&Input::Missed {}),
-                    Message::Import(import) => pipeline.tell(&Input::Import(import)),
-                    Message::Looked(look) => pipeline.looked(&look),
-                    Message::Tallied { mono_ns, tallies } => {
-                        let mono_ns = mono_ns.min(pipeline.ended_ns);
-                        pipeline.own_event(mono_ns, Kind::Tallied(tallies));
-                    }
-                    Message::WhereToLook(answer) => {
-                        // Nobody waits for it when the trace ends just now.
-                        let _ = answer.send(pipeline.story.worth_a_look());
-                    }
-                    Message::Ending { ended_ns } => pipeline.ended_ns = ended_ns,
-                    Message::End { counts } => {
-                        // The receiver is gone only when the process is being torn down.
-                        let _ = done.send(pipeline.end(counts));
-                        return;
-                    }
+    let feed = feed::feed(|fed| {
+        let (started, priority) = mpsc::sync_channel(1);
+        std::thread::Builder::new()
+            .name("pipeline".into())
+            .spawn(move || {
+                // Whoever starts it waits for that.
+                let _ = started.send(Priority::of_this_thread());
+                let pipeline = Pipeline::new(begin, outputs, tape, count, feedback);
+                if let Some(outcome) = pipeline.run(fed) {
+                    // The receiver is gone only when the process is being torn down.
+                    let _ = done.send(outcome);
                 }
-            }
-        })?;
+            })?;
+        priority.recv().map_err(io::Error::other)
+    })?;
     Ok((feed, outcome))
 }
 
@@ -191,6 +173,35 @@ impl Pipeline {
         pipeline.tell(&Input::Begin(begin));
         pipeline.flush();
         pipeline
+    }
+
+    /// Does what comes; `None` when it ends without [`Message::End`].
+    fn run(mut self, mut fed: Fed) -> Option<Outcome> {
+        loop {
+            match fed.receive()? {
+                Message::Drained {
+                    batch,
+                    complete_until_ns,
+                } => self.drained(&batch, complete_until_ns),
+                Message::Lost(mut lost) => {
+                    lost.mono_ns = lost.mono_ns.min(self.ended_ns);
+                    self.tell(&Input::Lost(lost));
+                }
+                Message::Missed => self.tell(&Input::Missed {}),
+                Message::Import(import) => self.tell(&Input::Import(import)),
+                Message::Looked(look) => self.looked(&look),
+                Message::Tallied { mono_ns, tallies } => {
+                    let mono_ns = mono_ns.min(self.ended_ns);
+                    self.own_event(mono_ns, Kind::Tallied(tallies));
+                }
+                Message::WhereToLook(answer) => {
+                    // Nobody waits for it when the trace ends just now.
+                    let _ = answer.send(self.story.worth_a_look());
+                }
+                Message::Ending { ended_ns } => self.ended_ns = ended_ns,
+                Message::End { counts } => return Some(self.end(counts)),
+            }
+        }
     }
 
     fn looked(&mut self, look: &Look) {

@@ -1,47 +1,45 @@
 //! Lets what is traced run first, as long as the pipeline keeps up.
 //!
 //! A server that is busy on every CPU would share them with its tracer. What the tracer has to do can
-//! wait a little: records are safe in memory. So its working thread is nice, and takes no CPU away
-//! from a thread that runs (SCHED_BATCH), until it is too far behind.
+//! wait a little: records are safe in memory. So its working thread takes only what nobody else wants
+//! (SCHED_IDLE), until it is too far behind. That is more than being nice: to a thread that wakes
+//! up, a CPU with nothing else on it is idle (`sched_idle_cpu`, kernel/sched/fair.c), so it comes back
+//! to the CPU where it was, and does not displace another that is traced.
 
-/// How much nicer the thread is while it keeps up.
-const NICER: libc::c_int = 10;
-
-/// As far as this it must have caught up before it yields again.
-const CAUGHT_UP: f64 = 0.2;
-
-/// The priority of a thread. Threads and processes that it starts would inherit it.
+/// The priority of a thread, in the hands of another: one that gets no CPU cannot help itself.
+/// Threads and processes that it starts would inherit it.
 pub struct Priority {
-    /// Its nice value as the user wants it.
-    own: libc::c_int,
-    /// Whether it is nicer now.
+    /// The kernel's number of the thread.
+    tid: libc::pid_t,
+    /// Whether it takes only what nobody wants now.
     yields: bool,
-    /// Where going back is not allowed (CAP_SYS_NICE, RLIMIT_NICE), it never is.
+    /// Where going back is not allowed (CAP_SYS_NICE, RLIMIT_NICE), it never does.
     may_change: bool,
 }
 
 impl Priority {
-    /// Has the calling thread yield, if that can be taken back.
+    /// Of the calling thread, which is to yield where that can be taken back.
     pub fn of_this_thread() -> Priority {
-        // Allowed to everybody, there and back.
-        let param = libc::sched_param { sched_priority: 0 };
-        // SAFETY: a valid parameter; a refusal changes nothing.
-        unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &param) };
+        // SAFETY: a plain system call.
+        let tid = unsafe { libc::gettid() };
+        // Allowed to everybody: it never takes the CPU from a thread that runs.
+        set_policy(tid, libc::SCHED_BATCH);
+        // Who may be less nice than now may also leave SCHED_IDLE (`can_nice`,
+        // kernel/sched/syscalls.c).
         // SAFETY: a plain system call about the calling thread.
-        let own = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
-        // Who may be less nice than now may come back to it.
-        let may_change = set_nice(own - 1) && set_nice(own);
-        let mut priority = Priority {
-            own,
+        let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+        let may_change = set_nice(nice - 1) && set_nice(nice);
+        Priority {
+            tid,
             yields: false,
             may_change,
-        };
-        priority.set(true);
-        priority
+        }
     }
 
-    /// Decides anew by how far the thread is behind; from 1 on it is too far.
+    /// Decides anew by how far the thread is behind: from 1 on it is too far, and at 0 it has
+    /// caught up.
     pub fn adjust(&mut self, behind: f64) {
+        const CAUGHT_UP: f64 = 0.2;
         match self.yields {
             true if behind >= 1.0 => self.set(false),
             false if behind < CAUGHT_UP => self.set(true),
@@ -51,10 +49,21 @@ impl Priority {
 
     fn set(&mut self, yields: bool) {
         if self.may_change {
-            set_nice(if yields { self.own + NICER } else { self.own });
+            let policy = if yields {
+                libc::SCHED_IDLE
+            } else {
+                libc::SCHED_BATCH
+            };
+            set_policy(self.tid, policy);
             self.yields = yields;
         }
     }
+}
+
+fn set_policy(tid: libc::pid_t, policy: libc::c_int) {
+    let param = libc::sched_param { sched_priority: 0 };
+    // SAFETY: a valid parameter; a refusal changes nothing.
+    unsafe { libc::sched_setscheduler(tid, policy, &param) };
 }
 
 /// Sets the calling thread's nice value, within its limits; whether that was allowed.
@@ -65,34 +74,50 @@ fn set_nice(nice: libc::c_int) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::*;
 
-    /// In a thread of its own, whose end ends all that.
-    fn in_a_thread<T: Send + 'static>(test: fn() -> T) -> T {
-        std::thread::spawn(test).join().unwrap()
+    /// Runs `test` in this thread, and beside it the one whose priority it gets.
+    fn beside_a_thread(test: impl FnOnce(Priority)) {
+        let (hand_over, handed) = mpsc::channel();
+        let (end, ended) = mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            hand_over.send(Priority::of_this_thread()).unwrap();
+            // An error: the other end is gone.
+            let _ = ended.recv();
+        });
+        test(handed.recv().unwrap());
+        drop(end);
+        thread.join().unwrap();
     }
 
-    fn nice() -> libc::c_int {
-        // SAFETY: a plain system call about the calling thread.
-        unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
+    fn policy(tid: libc::pid_t) -> libc::c_int {
+        // SAFETY: a plain system call.
+        unsafe { libc::sched_getscheduler(tid) }
+    }
+
+    fn nice(tid: libc::pid_t) -> libc::c_int {
+        // SAFETY: a plain system call.
+        unsafe { libc::getpriority(libc::PRIO_PROCESS, tid as libc::id_t) }
     }
 
     #[test]
     fn it_yields_until_too_much_waits() {
-        let before = nice();
-        let seen = in_a_thread(|| {
-            let mut priority = Priority::of_this_thread();
+        let own = (policy(0), nice(0));
+        beside_a_thread(|mut priority| {
             let seen = [0.0, 0.9, 1.1, 0.3, 0.1].map(|behind| {
                 priority.adjust(behind);
-                nice()
+                policy(priority.tid)
             });
-            priority.may_change.then_some(seen)
+            let (idle, batch) = (libc::SCHED_IDLE, libc::SCHED_BATCH);
+            // Nobody but root may go back; everybody else stays as they were.
+            match priority.may_change {
+                true => assert_eq!(seen, [idle, idle, batch, batch, idle]),
+                false => assert_eq!(seen, [batch; 5]),
+            }
+            assert_eq!(nice(priority.tid), own.1);
         });
-        // Nobody but root may go back; everybody else stays as they were.
-        if let Some(seen) = seen {
-            let nicer = (before + NICER).min(19);
-            assert_eq!(seen, [nicer, nicer, before, before, nicer]);
-        }
-        assert_eq!(nice(), before);
+        assert_eq!((policy(0), nice(0)), own);
     }
 }
