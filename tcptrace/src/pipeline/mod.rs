@@ -3,7 +3,7 @@
 mod feed;
 mod priority;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -140,7 +140,8 @@ struct Pipeline {
     counted_ns: Option<u64>,
     /// What happened later is not part of the trace; `u64::MAX` while it goes on.
     ended_ns: u64,
-    emitted: BTreeMap<Hook, u64>,
+    /// Events by the number of their hook.
+    emitted: [u64; Hook::ALL.len()],
     undecodable: u64,
     /// Reused from event to event.
     lines: Vec<Line>,
@@ -165,7 +166,7 @@ impl Pipeline {
             remaining: count,
             counted_ns: None,
             ended_ns: u64::MAX,
-            emitted: BTreeMap::new(),
+            emitted: Default::default(),
             undecodable: 0,
             lines: vec![],
         };
@@ -250,7 +251,7 @@ impl Pipeline {
     fn count(&mut self, event: &Event) {
         match &event.kind {
             Kind::Life(events) => events.iter().for_each(|event| self.count(event)),
-            kind => *self.emitted.entry(kind.hook()).or_default() += 1,
+            kind => self.emitted[kind.hook() as usize] += 1,
         }
     }
 
@@ -316,7 +317,7 @@ impl Pipeline {
         let hooks = counts
             .into_iter()
             .map(|(hook, count)| {
-                let received = self.emitted.get(&hook).copied().unwrap_or(0);
+                let received = self.emitted[hook as usize];
                 let emitted = count.emitted + received;
                 (hook, HookCount { emitted, ..count })
             })
