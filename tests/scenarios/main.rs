@@ -40,3 +40,4 @@ mod teeth;
 mod time_wait;
 mod top;
 mod wire;
+mod yielding;

@@ -395,8 +395,11 @@ mod tests {
     #[test]
     fn what_is_empty_has_brackets_and_no_comma() {
         use std::collections::BTreeMap;
-        let value: BTreeMap<&str, Vec<Vec<u32>>> =
-            [("none", vec![]), ("empty", vec![vec![], vec![1, 2], vec![]])].into();
+        let value: BTreeMap<&str, Vec<Vec<u32>>> = [
+            ("none", vec![]),
+            ("empty", vec![vec![], vec![1, 2], vec![]]),
+        ]
+        .into();
         let mut own = vec![];
         value.serialize(Writer::new(&mut own)).unwrap();
         assert_eq!(own, serde_json::to_vec(&value).unwrap());
