@@ -32,7 +32,7 @@ pub fn run(root: &Path, args: &Args, steps: &mut Steps) {
         vm::facts::run(root, &args.kernels)
     });
     let prepare = || Ok((Kernel::choose(root, &args.kernels)?, vm::scenarios(root)?));
-    let Some((kernels, programs)) = steps.needed("kernels, and a static build", prepare) else {
+    let Some((kernels, programs)) = steps.needed("kernels, and programs for them", prepare) else {
         return;
     };
     let modes = |kernel| args.attach.iter().map(move |attach| (kernel, attach));

@@ -1,16 +1,15 @@
-//! Static builds of what runs in a VM, which has no libraries.
+//! Builds what runs in a VM: the same programs as on this machine, and the libraries they need.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use crate::cmd;
-
-const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Programs by the name that they have in a VM's /bin.
 pub type Programs = BTreeMap<String, PathBuf>;
@@ -46,17 +45,27 @@ fn init(root: &Path) -> Result<Programs> {
     cargo(root, &["build", "--package", "tests", "--bin", "vm-init"])
 }
 
-/// Builds statically, and says which programs came of it.
+/// Builds, and says which programs came of it.
 fn cargo(root: &Path, words: &[&str]) -> Result<Programs> {
     let mut cargo = cmd::cargo(root);
     cargo
         .args(words)
-        .args(["--quiet", "--release", "--target", TARGET, "--target-dir"])
-        // A folder of its own: other flags would make cargo build everything anew each time.
-        .arg(root.join("target/vm/build"))
-        .arg("--message-format=json-render-diagnostics")
-        .env("RUSTFLAGS", "-Ctarget-feature=+crt-static");
+        .args(["--quiet", "--release"])
+        .arg("--message-format=json-render-diagnostics");
     programs(&cmd::output(&mut cargo)?)
+}
+
+/// The libraries of all these programs, the one that loads the others among them.
+pub fn libraries(programs: &Programs) -> Result<BTreeSet<PathBuf>> {
+    let listed = cmd::output(Command::new("ldd").args(programs.values()))?;
+    Ok(listed.lines().filter_map(library).collect())
+}
+
+/// `NAME => PATH (ADDRESS)` or `PATH (ADDRESS)`; the kernel's own library has no path.
+fn library(line: &str) -> Option<PathBuf> {
+    let (file, _address) = line.trim().rsplit_once(" (")?;
+    let path = file.rsplit(" => ").next()?;
+    path.starts_with('/').then(|| path.into())
 }
 
 /// The executables in cargo's messages, one JSON object a line.
@@ -78,6 +87,25 @@ fn programs(messages: &str) -> Result<Programs> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn libraries_are_known_by_their_paths() {
+        for (line, path) in [
+            ("/home/user/tcptrace:", None),
+            ("\tlinux-vdso.so.1 (0x00007ffe26ffb000)", None),
+            (
+                "\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f0f2b9c7000)",
+                Some("/lib/x86_64-linux-gnu/libc.so.6"),
+            ),
+            (
+                "\t/lib64/ld-linux-x86-64.so.2 (0x00007f0f2bbbd000)",
+                Some("/lib64/ld-linux-x86-64.so.2"),
+            ),
+            ("\tstatically linked", None),
+        ] {
+            assert_eq!(library(line).as_deref(), path.map(Path::new), "{line}");
+        }
+    }
 
     #[test]
     fn only_executables_are_taken() {

@@ -3,10 +3,11 @@
 //! Format: <https://docs.kernel.org/driver-api/early-userspace/buffer-format.html>
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{self, Write},
     os::unix::fs::PermissionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 const FOLDER: u32 = 0o040755;
@@ -17,14 +18,20 @@ const CONSOLE: u32 = 0o020600;
 pub struct Initramfs<W> {
     out: W,
     inodes: u32,
+    /// Those that are in it.
+    folders: BTreeSet<PathBuf>,
 }
 
 impl<W: Write> Initramfs<W> {
     /// Begins with the folders and the console that an init needs.
     pub fn new(out: W) -> io::Result<Initramfs<W>> {
-        let mut archive = Initramfs { out, inodes: 0 };
+        let mut archive = Initramfs {
+            out,
+            inodes: 0,
+            folders: BTreeSet::new(),
+        };
         for folder in ["bin", "dev", "etc", "modules", "proc", "sys", "tmp"] {
-            archive.entry(folder, FOLDER, (0, 0), &[])?;
+            archive.folder(Path::new(folder))?;
         }
         archive.entry("dev/console", CONSOLE, (5, 1), &[])?;
         Ok(archive)
@@ -38,6 +45,28 @@ impl<W: Write> Initramfs<W> {
     pub fn copy(&mut self, name: &str, of: &Path) -> io::Result<()> {
         let mode = 0o100000 | fs::metadata(of)?.permissions().mode() & 0o777;
         self.entry(name, mode, (0, 0), &fs::read(of)?)
+    }
+
+    /// A copy of a file at the same place, and the folders on the way there.
+    pub fn copy_in_place(&mut self, of: &Path) -> io::Result<()> {
+        let path = of.strip_prefix("/").map_err(io::Error::other)?;
+        if let Some(folder) = path.parent() {
+            self.folder(folder)?;
+        }
+        self.copy(&path.to_string_lossy(), of)
+    }
+
+    /// A folder, unless it is there, and before it those that it is in.
+    fn folder(&mut self, path: &Path) -> io::Result<()> {
+        match path.parent() {
+            Some(parent) => self.folder(parent)?,
+            // The root.
+            None => return Ok(()),
+        }
+        match self.folders.insert(path.to_owned()) {
+            true => self.entry(&path.to_string_lossy(), FOLDER, (0, 0), &[]),
+            false => Ok(()),
+        }
     }
 
     pub fn finish(mut self) -> io::Result<()> {

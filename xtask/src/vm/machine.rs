@@ -17,7 +17,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{Kernel, Programs, initramfs::Initramfs};
+use super::{Kernel, Programs, build::libraries, initramfs::Initramfs};
 use crate::cmd;
 
 /// How long a boot may take; it takes three seconds.
@@ -81,6 +81,9 @@ fn write_initramfs(path: &Path, kernel: &Kernel, programs: &Programs, job: &Job)
             name => format!("bin/{name}"),
         };
         archive.copy(&name, program)?;
+    }
+    for library in libraries(programs)? {
+        archive.copy_in_place(&library)?;
     }
     for module in &kernel.modules {
         let name = module.file_name().context("a module has a name")?;

@@ -1,8 +1,8 @@
 //! Other kernels, in QEMU under software emulation.
 //!
 //! A VM here is a kernel of Debian's, and an initramfs with four things in it: an init of our own
-//! (tests/src/bin/vm-init.rs), a few of the kernel's modules, the programs to run, and the job, one
-//! word a line. The init loads the modules, mounts the file systems, starts the job, prints
+//! (tests/src/bin/vm-init.rs), a few of the kernel's modules, the programs to run with the libraries
+//! that they need, and the job, one word a line. The init loads the modules, mounts the file systems, starts the job, prints
 //! `vm-exit: N` on the serial console and powers off.
 //! There is no disk, no network and no shared folder: what a VM has to say, it says on that
 //! console, and a boot takes about three seconds.
