@@ -125,15 +125,12 @@ pub const ROWS: &[Row] = &[
         watcher: Watcher::Nobody,
         loads: ALL,
     },
-    Row {
-        name: "empty programs",
-        watcher: Watcher::Tcptrace {
-            args: &["-o", "json"],
-            screen: Screen::File,
-            object: Object::Hollow,
-        },
-        loads: ALL,
-    },
+    hollow("empty programs", &["-o", "json"], ALL),
+    hollow(
+        "empty, histogram",
+        &["-o", "json", "--depth", "histogram"],
+        BOTH,
+    ),
     tcptrace("json", &["-o", "json"], Screen::File, ALL),
     tcptrace("terminal", &[], Screen::Terminal, STORM),
     tcptrace("reader stopped", &[], Screen::Stopped, STORM),
@@ -192,6 +189,18 @@ const fn tcptrace(
             args,
             screen,
             object: Object::Own,
+        },
+        loads,
+    }
+}
+
+const fn hollow(name: &'static str, args: &'static [&'static str], loads: &'static [Load]) -> Row {
+    Row {
+        name,
+        watcher: Watcher::Tcptrace {
+            args,
+            screen: Screen::File,
+            object: Object::Hollow,
         },
         loads,
     }
