@@ -47,7 +47,7 @@ Written by `cargo xtask bench --write`, not by hand. Each figure is the median o
 the smallest and the largest in parentheses. In a round each row is run once, in an order that
 rotates; its share is its rate divided by the untraced rate of the same round. The loads are in
 `bench/`, the rows in `xtask/src/bench/rows.rs`. `empty programs` is tcptrace with programs that return
-at once, at the hooks of `--depth events`: what the kernel takes to run any. `empty, histogram` is the
+at once, at the hooks of `--depth events`: what the kernel takes to run any. `empty histogram` is the
 same at the hooks of `--depth histogram`, which are those of `--depth connections` too.
 ";
 

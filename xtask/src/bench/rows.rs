@@ -127,7 +127,7 @@ pub const ROWS: &[Row] = &[
     },
     hollow("empty programs", &["-o", "json"], ALL),
     hollow(
-        "empty, histogram",
+        "empty histogram",
         &["-o", "json", "--depth", "histogram"],
         BOTH,
     ),
