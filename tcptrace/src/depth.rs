@@ -15,14 +15,14 @@ pub enum Depth {
     /// Every change of state and every accept(), as they happen
     #[default]
     #[value(
-        help = "Every change of state and every accept(), as they happen. Costs some 5 µs a \
-                connection in the kernel, both ends together, and 18 µs of tcptrace's own CPU time"
+        help = "Every change of state and every accept(), as they happen. Costs some 4 µs a \
+                connection in the kernel, both ends together, and 12 µs of tcptrace's own CPU time"
     )]
     Events,
     /// A line a connection, at its end, with all its times; joined in the kernel
     #[value(
         help = "A line a connection, at its end, with all its times; joined in the kernel. Costs \
-                some 4 µs, and 11 µs of tcptrace's. Cannot show what is going on just now, \
+                some 4 µs, and 6 µs of tcptrace's. Cannot show what is going on just now, \
                 half-open connections, TIME_WAIT, retransmits and resets, nor which two ends \
                 belong together"
     )]
