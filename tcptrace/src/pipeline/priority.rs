@@ -6,6 +6,9 @@
 //! up, a CPU with nothing else on it is idle (`sched_idle_cpu`, kernel/sched/fair.c), so it comes back
 //! to the CPU where it was, and does not displace another that is traced.
 
+/// As far as this it must have caught up before it yields again.
+const CAUGHT_UP: f64 = 0.2;
+
 /// The priority of a thread, in the hands of another: one that gets no CPU cannot help itself.
 /// Threads and processes that it starts would inherit it.
 pub struct Priority {
@@ -36,10 +39,8 @@ impl Priority {
         }
     }
 
-    /// Decides anew by how far the thread is behind: from 1 on it is too far, and at 0 it has
-    /// caught up.
+    /// Decides anew by how far the thread is behind; from 1 on it is too far.
     pub fn adjust(&mut self, behind: f64) {
-        const CAUGHT_UP: f64 = 0.2;
         match self.yields {
             true if behind >= 1.0 => self.set(false),
             false if behind < CAUGHT_UP => self.set(true),
