@@ -115,4 +115,25 @@ mod tests {
         assert_eq!(&text[at..at + 15], "etc/job\0\0\x0012345");
         assert!(text.contains("TRAILER!!!\0"));
     }
+
+    #[test]
+    fn a_folder_is_there_once_and_before_what_is_in_it() {
+        let folder = std::env::temp_dir().join(format!("initramfs-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let mut bytes = vec![];
+        let mut archive = Initramfs::new(&mut bytes).unwrap();
+        for name in ["one", "two"] {
+            fs::write(folder.join(name), name).unwrap();
+            archive.copy_in_place(&folder.join(name)).unwrap();
+        }
+        archive.finish().unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+
+        let text = String::from_utf8_lossy(&bytes);
+        let entry = |path: &Path| format!("{}\0", path.strip_prefix("/").unwrap().display());
+        assert_eq!(text.matches(&entry(&folder)).count(), 1);
+        let of = |path: &Path| text.find(&entry(path)).expect("an entry");
+        assert!(of(&folder) < of(&folder.join("one")));
+        assert!(of(&folder) < of(&folder.join("two")));
+    }
 }
