@@ -3,7 +3,6 @@
 use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
 
-use tests::netns::set_loopback;
 use tests::task::{pid, tid};
 use tests::trace::NULL;
 use tests::traffic::*;
@@ -81,11 +80,7 @@ fn the_server_closes_first() {
 fn both_close_at_once() {
     let lab = Lab::new();
     let (tracer, client, server) = a_pair(&lab);
-    // Neither FIN arrives before the other one is sent: both are lost, and sent again.
-    set_loopback(false);
-    close_half(&client);
-    close_half(&server);
-    set_loopback(true);
+    close_at_once(&client, &server);
     tracer.wait_for_ends(2);
     drop((client, server));
     let trace = tracer.stop();

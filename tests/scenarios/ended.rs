@@ -38,11 +38,7 @@ fn closed_by_both_at_once() {
     let listener = listen(port);
     let client = connect(port);
     let server = accept(&listener).stream;
-    // Neither FIN arrives before the other one is sent: both are lost, and sent again.
-    set_loopback(false);
-    close_half(&client);
-    close_half(&server);
-    set_loopback(true);
+    close_at_once(&client, &server);
     tracer.wait_for_ends(2);
     drop((client, server));
     let trace = tracer.stop();

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use socket2::{Domain, Socket, Type};
 
-use crate::traffic::{BACKLOG, LOOPBACK, TEXT, listen_socket, set_option};
+use crate::traffic::{BACKLOG, LOOPBACK, TEXT, deafen, hear_again, listen_socket, set_option};
 
 /// Lets clients and servers of this namespace use Fast Open, without having met before.
 pub fn allow() {
@@ -30,21 +30,10 @@ pub struct Client {
 }
 
 impl Client {
-    /// Drops every segment that reaches it: it never learns of the SYN-ACK.
+    /// It never learns of the SYN-ACK.
     pub fn deaf() -> Client {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        // One instruction of classic BPF: keep 0 bytes.
-        let mut drop_all = libc::sock_filter {
-            code: (libc::BPF_RET | libc::BPF_K) as u16,
-            jt: 0,
-            jf: 0,
-            k: 0,
-        };
-        let program = libc::sock_fprog {
-            len: 1,
-            filter: &mut drop_all,
-        };
-        set_option(&socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program);
+        deafen(&socket);
         // Otherwise sending would wait for the SYN-ACK.
         socket.set_nonblocking(true).expect("O_NONBLOCK");
         Client { socket }
@@ -60,14 +49,8 @@ impl Client {
         assert_eq!(sent, TEXT.len());
     }
 
-    /// Is not deaf any more: it answers the next SYN-ACK, which the server sends after a second.
+    /// It answers the next SYN-ACK, which the server sends after a second.
     pub fn hear_again(&self) {
-        let nothing: libc::c_int = 0;
-        set_option(
-            &self.socket,
-            libc::SOL_SOCKET,
-            libc::SO_DETACH_FILTER,
-            &nothing,
-        );
+        hear_again(&self.socket);
     }
 }

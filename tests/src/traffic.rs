@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{Domain, SockFilter, SockRef, Socket, Type};
 
 use crate::task::{join, now_ns, spawn, wait_until_in_accept};
 
@@ -202,6 +202,28 @@ pub fn close(first: TcpStream, mut second: TcpStream) {
 /// Closes one direction.
 pub fn close_half(stream: &TcpStream) {
     stream.shutdown(Shutdown::Write).expect("shutdown");
+}
+
+/// Drops every segment that reaches a socket.
+pub fn deafen(socket: &impl AsFd) {
+    // An instruction of classic BPF: keep 0 bytes.
+    let drop_all = SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, 0);
+    let attached = SockRef::from(socket).attach_filter(&[drop_all]);
+    attached.expect("SO_ATTACH_FILTER");
+}
+
+/// A socket is not deaf any more.
+pub fn hear_again(socket: &impl AsFd) {
+    let detached = SockRef::from(socket).detach_filter();
+    detached.expect("SO_DETACH_FILTER");
+}
+
+/// Both ends close their direction before either FIN arrives: both FINs are lost, and sent again.
+pub fn close_at_once(one: &TcpStream, other: &TcpStream) {
+    let ends = [one, other];
+    ends.into_iter().for_each(deafen);
+    ends.into_iter().for_each(close_half);
+    ends.into_iter().for_each(hear_again);
 }
 
 /// Closes with a RST instead of a FIN.
