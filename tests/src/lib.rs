@@ -16,6 +16,7 @@
 pub mod acceptor;
 pub mod cgroup;
 pub mod fast_open;
+pub mod hole;
 pub mod invariants;
 pub mod lab;
 pub mod mounts;

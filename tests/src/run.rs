@@ -126,6 +126,11 @@ impl Running {
 
     /// Waits until it has ended by itself.
     pub fn wait(mut self) -> Ended {
+        self.wait_here()
+    }
+
+    /// The same for one that belongs to something that is still needed.
+    pub(crate) fn wait_here(&mut self) -> Ended {
         let status = eventually("a process to end", || {
             self.child.try_wait().expect("wait for a child")
         });
@@ -208,7 +213,7 @@ impl Output {
         }
     }
 
-    fn lines(&self) -> MutexGuard<'_, Vec<String>> {
+    pub(crate) fn lines(&self) -> MutexGuard<'_, Vec<String>> {
         self.shared.lines()
     }
 

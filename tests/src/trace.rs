@@ -88,13 +88,19 @@ pub struct Trace {
     /// Of the whole machine, in the order in which they were written.
     pub lines: Vec<Line>,
     pub netns: Netns,
+    /// What the kernel has hidden, see [`hole`](crate::hole).
+    pub(crate) evidence: Option<String>,
 }
 
 impl Trace {
     /// What tcptrace wrote.
     pub fn read(text: &str, netns: Netns) -> Trace {
         let lines = text.lines().map(Line::parse).collect();
-        Trace { lines, netns }
+        Trace {
+            lines,
+            netns,
+            evidence: None,
+        }
     }
 
     pub fn session(&self) -> &Line {
@@ -263,6 +269,9 @@ impl Drop for Trace {
             // Its balance says whether the kernel skipped or lost anything.
             if let Some(last) = self.lines.last() {
                 eprintln!("…\n{last}");
+            }
+            if let Some(evidence) = &self.evidence {
+                eprintln!("{evidence}");
             }
         }
     }

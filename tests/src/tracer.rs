@@ -9,7 +9,7 @@ use crate::recording::Recording;
 use crate::run::{Ended, Running, tcptrace_trace};
 use crate::trace::{Line, Trace};
 use crate::witness::{Ends, Seen, Share, Witness, compare};
-use crate::{invariants, run};
+use crate::{hole, invariants, run};
 
 /// tcptrace with JSON on its stdout, and the witness beside it.
 pub struct Tracer {
@@ -27,10 +27,9 @@ impl Tracer {
         let more = recording.as_ref().map(Recording::args);
         let more = more.as_ref().map_or(&[][..], |args| args);
         let command = tcptrace_trace(&[&["-o", "json"], more, args].concat());
-        Tracer {
-            recording,
-            ..Tracer::spawn(lab, command)
-        }
+        let mut tracer = Tracer::spawn(lab, command);
+        tracer.recording = recording;
+        tracer
     }
 
     /// Any command line that writes JSON to stdout.
@@ -138,18 +137,34 @@ impl Tracer {
         self.finish(code, Share::Some).0
     }
 
-    fn finish(self, code: i32, share: Share) -> (Trace, Vec<Seen>) {
-        let ended = self.running.wait();
+    fn finish(mut self, code: i32, share: Share) -> (Trace, Vec<Seen>) {
+        let ended = self.running.wait_here();
         assert_eq!(ended.code, Some(code), "{}", ended.stderr);
         self.programs.wait_until_gone();
-        if let Some(recording) = self.recording {
+        if let Some(recording) = &self.recording {
             recording.print();
         }
-        let trace = Trace::read(&ended.stdout, self.netns);
+        let mut trace = Trace::read(&ended.stdout, self.netns);
         invariants::check(&trace);
         let testimony = self.witness.testimony();
         compare(&trace, &testimony, share);
+        // Until here it is the tracer that tells it.
+        trace.evidence = hole::evidence(&trace.lines, &testimony);
         (trace, testimony)
+    }
+}
+
+/// A scenario that fails, in vain or by what was left, says whether the kernel has hidden anything.
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let lines = self.running.stdout().lines();
+            let lines = lines.iter().map(|line| serde_json::from_str(line));
+            let lines: Vec<Line> = lines.flatten().map(Line).collect();
+            if let Some(evidence) = hole::evidence(&lines, &self.witness.remains()) {
+                eprintln!("{evidence}");
+            }
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -20,7 +21,7 @@ const BUFFER_KB: &str = "8192";
 
 /// The clock is read twice, microseconds apart; a hypervisor may steal the CPU in between, and a
 /// busy host that emulates two CPUs in turn does so for a while.
-const CLOCKS_APART_NS: u64 = 1_000_000_000;
+pub(crate) const CLOCKS_APART_NS: u64 = 1_000_000_000;
 
 /// ftrace prints microseconds.
 const ROUNDED_TO_NS: u64 = 1_000;
@@ -82,10 +83,20 @@ impl Witness {
 
     /// What it has recorded, in order of time.
     pub fn testimony(&self) -> Vec<Seen> {
-        let text = fs::read_to_string(self.instance.join("trace")).expect("read the trace");
+        let text = self.read().expect("read the trace");
         let (written, kept) = entries(&text).expect("a header with a count");
         assert_eq!(written, kept, "the witness lost records");
         text.lines().filter_map(parse).collect()
+    }
+
+    /// The same for a scenario that has failed already: as much as there is.
+    pub fn remains(&self) -> Vec<Seen> {
+        let text = self.read().unwrap_or_default();
+        text.lines().filter_map(parse).collect()
+    }
+
+    fn read(&self) -> io::Result<String> {
+        fs::read_to_string(self.instance.join("trace"))
     }
 }
 

@@ -2,11 +2,12 @@
 //!
 //! A step that fails hides no later one: each is run, and what failed is told again at the end.
 
+mod again;
 mod steps;
 mod tally;
 mod vms;
 
-use std::{path::Path, thread};
+use std::{path::Path, process::Command, thread};
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -102,23 +103,26 @@ fn scenarios(root: &Path, filter: &[String], steps: &mut Steps) {
     };
     // One of them waits for a minute, and takes no CPU from the others.
     let threads = 1 + thread::available_parallelism().map_or(1, Into::into);
-    let mut tests = cmd::cargo(root);
-    tests
-        .args([
-            "test",
-            "--no-fail-fast",
-            "--release",
-            "--package",
-            "tests",
-            "--",
-        ])
-        .args(filter)
-        .env("TCPTRACE_BIN", tcptrace)
-        .env("RUST_TEST_THREADS", threads.to_string());
-    // cargo builds the tests as the user, and starts them as root.
-    if let Some(sudo) = sudo {
-        let runner = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER";
-        tests.env(runner, format!("{sudo} --preserve-env --"));
-    }
-    steps.tests("scenarios on this kernel", &mut tests);
+    let tests = |words: &[String]| -> Command {
+        let mut tests = cmd::cargo(root);
+        tests
+            .args([
+                "test",
+                "--no-fail-fast",
+                "--release",
+                "--package",
+                "tests",
+                "--",
+            ])
+            .args(words)
+            .env("TCPTRACE_BIN", &tcptrace)
+            .env("RUST_TEST_THREADS", threads.to_string());
+        // cargo builds the tests as the user, and starts them as root.
+        if let Some(sudo) = sudo {
+            let runner = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER";
+            tests.env(runner, format!("{sudo} --preserve-env --"));
+        }
+        tests
+    };
+    steps.tests_or_again("scenarios on this kernel", filter, tests);
 }

@@ -13,13 +13,18 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::tally::Tally;
+use super::{
+    again::{self, Hidden},
+    tally::Tally,
+};
 use crate::cmd;
 
 pub struct Steps {
     total: Tally,
     /// What failed, to be told again at the end.
     failures: Vec<String>,
+    /// What was played again, and why: the same.
+    played_again: Vec<String>,
 }
 
 impl Steps {
@@ -27,6 +32,7 @@ impl Steps {
         Steps {
             total: Tally::default(),
             failures: Vec::new(),
+            played_again: Vec::new(),
         }
     }
 
@@ -44,7 +50,24 @@ impl Steps {
 
     /// A run of `cargo test`: each of its tests counts.
     pub fn tests(&mut self, name: &str, command: &mut Command) -> Option<Tally> {
-        self.tallied(name, || cargo_test(command))
+        self.tallied(name, || cargo_test(command, |_| ()))
+    }
+
+    /// The same for tests that the kernel may be in the way of, see [`again`]. `command` runs those
+    /// that the words choose.
+    pub fn tests_or_again(
+        &mut self,
+        name: &str,
+        words: &[String],
+        command: impl Fn(&[String]) -> Command,
+    ) -> Option<Tally> {
+        let run = |words: &[String], hidden: &mut Hidden| {
+            cargo_test(&mut command(words), |line| hidden.read(line))
+        };
+        let mut said = Vec::new();
+        let tally = self.tallied(name, || again::play(words, run, &mut said));
+        self.played_again.append(&mut said);
+        tally
     }
 
     /// Several runs of tests that wait a lot, one more at a time than there are CPUs. The results
@@ -100,6 +123,9 @@ impl Steps {
     /// Tells what failed, and closes with the line that counts. Whether all passed.
     pub fn close(self) -> bool {
         println!();
+        for sentence in &self.played_again {
+            println!("{sentence}");
+        }
         for failure in &self.failures {
             println!("FAILED {failure}");
         }
@@ -128,9 +154,10 @@ impl Steps {
     }
 }
 
-/// Shows the output of `cargo test` as it comes, and counts. A run that ends badly without a
-/// failed test (it does not compile, it was killed) and one without any test are errors.
-fn cargo_test(command: &mut Command) -> Result<Tally> {
+/// Shows the output of `cargo test` as it comes, and counts; `read` gets each line, too. A run that
+/// ends badly without a failed test (it does not compile, it was killed) and one without any test
+/// are errors.
+fn cargo_test(command: &mut Command, mut read: impl FnMut(&str)) -> Result<Tally> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -143,6 +170,7 @@ fn cargo_test(command: &mut Command) -> Result<Tally> {
         let line = String::from_utf8_lossy(&line);
         println!("{line}");
         tally.read(&line);
+        read(&line);
     }
     let status = child.wait()?;
     ensure!(

@@ -18,6 +18,14 @@ impl Tally {
             self.failed += 1;
         }
     }
+
+    /// The result, when tests that have failed in it were played `again`.
+    pub fn corrected(self, again: Tally) -> Tally {
+        Tally {
+            passed: self.passed + again.passed,
+            failed: self.failed - again.passed,
+        }
+    }
 }
 
 impl AddAssign for Tally {
