@@ -7,6 +7,7 @@
 
 mod bucket;
 mod half_open;
+pub mod lane;
 mod life;
 mod notices;
 mod offsets;
@@ -25,7 +26,7 @@ pub use tallies::*;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Bumped whenever the meaning or the layout of anything in this file changes.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 /// What [`Header::kind`] can be.
 pub mod kind {
@@ -292,6 +293,17 @@ pub struct Counters {
     pub made_up: u64,
     /// Of `seen`: counted in `TALLIES`, and in no record.
     pub tallied: u64,
+}
+
+/// Value of the `BACKUP` map: how far the backup of a program is. The loader lets time pass between one
+/// and the next, so that no firing of the tracepoint is under way in two of them.
+pub mod backup {
+    /// Not attached.
+    pub const NONE: u32 = 0;
+    /// Attached: notes are taken and cleared away.
+    pub const WATCHES: u32 = 1;
+    /// It tells what there is no note of.
+    pub const ACTS: u32 = 2;
 }
 
 /// Row of the `TALLY` map.

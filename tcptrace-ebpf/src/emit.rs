@@ -1,9 +1,10 @@
-//! Writes one record into the ring buffer, or counts it as lost.
+//! Writes one record where the loader reads it, or counts it as lost.
 
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
 use tcptrace_ebpf::abi::{Header, VERSION, tally};
 
+use crate::lanes;
 use crate::maps::{self, EVENTS};
 use crate::settings::WAKE_AT;
 
@@ -15,30 +16,63 @@ struct Record<P, S> {
     sections: S,
 }
 
-/// Writes a record of `kind`. `S` is a section, or a tuple struct of sections without padding.
+impl<P: Copy + 'static, S: Copy + 'static> Record<P, S> {
+    const NO_PADDING: () = assert!(
+        size_of::<Self>() == size_of::<Header>() + size_of::<P>() + size_of::<S>(),
+        "padding would carry kernel memory out"
+    );
+
+    /// # Safety
+    /// `record` must be big enough, and aligned to eight bytes.
+    #[inline(always)]
+    unsafe fn write(record: *mut Self, kind: u8, mono_ns: u64, payload: &P, sections: S) {
+        const { Self::NO_PADDING };
+        // SAFETY: the caller's promise.
+        unsafe {
+            (&raw mut (*record).header).write(header(kind, mono_ns));
+            (&raw mut (*record).payload).write(*payload);
+            (&raw mut (*record).sections).write(sections);
+        }
+    }
+}
+
+/// Writes a record of `kind`. `S` is a section, or a tuple struct of sections without padding. For
+/// programs that can be preempted; [`emit_here`] is cheaper.
 #[inline(always)]
 pub fn emit<P: Copy + 'static, S: Copy + 'static>(hook: u32, kind: u8, payload: &P, sections: S) {
-    const {
-        assert!(
-            size_of::<Record<P, S>>() == size_of::<Header>() + size_of::<P>() + size_of::<S>(),
-            "padding would carry kernel memory out"
-        );
-    }
-    // Before the reservation: ordering by time tolerates the gap, and waiting for the ring
-    // buffer's lock is not part of what happened.
-    let mono_ns = unsafe { bpf_ktime_get_ns() };
+    let mono_ns = now_ns();
     let Some(mut slot) = EVENTS.reserve::<Record<P, S>>(0) else {
         maps::count_lost(hook);
         return;
     };
-    let record = slot.as_mut_ptr();
-    // SAFETY: `record` is the reserved slot, big enough and aligned to eight bytes.
-    unsafe {
-        (&raw mut (*record).header).write(header(kind, mono_ns));
-        (&raw mut (*record).payload).write(*payload);
-        (&raw mut (*record).sections).write(sections);
-    }
+    // SAFETY: the reserved slot.
+    unsafe { Record::write(slot.as_mut_ptr(), kind, mono_ns, payload, sections) };
     slot.submit(wakeup(mono_ns));
+}
+
+/// The same for programs that cannot be preempted: those at tracepoints.
+#[inline(always)]
+pub fn emit_here<P: Copy + 'static, S: Copy + 'static>(
+    hook: u32,
+    kind: u8,
+    payload: &P,
+    sections: S,
+) {
+    let mono_ns = now_ns();
+    let is_written = lanes::write::<Record<P, S>>(mono_ns, |record| {
+        // SAFETY: a place for one.
+        unsafe { Record::write(record, kind, mono_ns, payload, sections) }
+    });
+    if !is_written {
+        maps::count_lost(hook);
+    }
+}
+
+/// Before the place is looked for: ordering by time tolerates the gap, and waiting for the ring
+/// buffer's lock is not part of what happened.
+#[inline(always)]
+fn now_ns() -> u64 {
+    unsafe { bpf_ktime_get_ns() }
 }
 
 /// The header of a record of `kind`, on this CPU.

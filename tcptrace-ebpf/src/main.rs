@@ -9,11 +9,13 @@
 #![feature(core_intrinsics)]
 #![allow(internal_features, reason = "atomic addition, see maps.rs")]
 
+mod backup;
 mod cgroup;
 mod emit;
 mod ends;
 mod filter;
 mod hooks;
+mod lanes;
 mod lives;
 mod maps;
 mod memory;

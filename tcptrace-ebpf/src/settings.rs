@@ -33,6 +33,8 @@ pub static CALLS_AT_REST: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static LIVES_AT_REST: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
+pub static LANE_CHUNKS: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
 pub static WAKE_AT: Global<u32> = Global::new(u32::MAX);
 #[unsafe(no_mangle)]
 pub static TP_SKADDR: Global<u32> = Global::new(0);

@@ -1,8 +1,8 @@
 //! Puts events in order of time.
 //!
-//! The ring buffer keeps the order of reservation, which is not quite the order of time: two CPUs
-//! take their timestamps before they queue for the buffer's lock, and an interrupt or a hypervisor
-//! can stretch the gap between the two (42 µs at worst was measured). So events are held back for
+//! A CPU's lane is in order of time, and lanes are merged; but a timestamp is taken before the record can
+//! be read, and an interrupt or a hypervisor can stretch the gap between the two (42 µs at worst was
+//! measured with the ring buffer, which keeps the order of reservation on all CPUs). So events are held back for
 //! a moment, sorted, and released when nothing earlier can still be on its way.
 
 use crate::event::Event;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use nix::sys::signal::Signal;
 use tests::Lab;
-use tests::task::join;
+use tests::task::{cpus, join, join_scoped, pin_to};
 use tests::trace::NULL;
 use tests::traffic::*;
 
@@ -66,6 +66,39 @@ fn after_a_loss_new_connections_are_complete_again() {
     trace
         .server_of(client_port)
         .shows(&[("verdict", &"queued"), ("complete", &true)]);
+}
+
+/// A CPU that writes more between two drains than its lane has room for goes on in the ring buffer:
+/// nothing is lost, and all of it is in order.
+#[test]
+fn what_a_lane_has_no_room_for_goes_through_the_ring_buffer() {
+    // Of more than 2 KiB each, for a lane of 64 KiB and a ring buffer of 128.
+    const CONNECTIONS: usize = 60;
+    let lab = Lab::alone();
+    let port = lab.port();
+    let mut tracer = lab.trace_with(&["--ring-size", "128K"]);
+
+    tracer.process().signal(Signal::SIGSTOP);
+    std::thread::scope(|scope| {
+        let talking = scope.spawn(|| {
+            pin_to(cpus()[0]);
+            for _ in 0..CONNECTIONS {
+                talk(port);
+            }
+        });
+        join_scoped(talking);
+    });
+    tracer.process().signal(Signal::SIGCONT);
+    tracer.wait_for_ends(2 * CONNECTIONS);
+    let trace = tracer.stop();
+
+    for side in ["client", "server"] {
+        let connections = trace.connections(side);
+        assert_eq!(connections.len(), CONNECTIONS);
+        for connection in connections {
+            connection.shows(&[("state", &"CLOSE"), ("complete", &true)]);
+        }
+    }
 }
 
 /// A call that finds no room in the table is lost, and said to be; the connection that it takes is

@@ -142,6 +142,8 @@ pub mod setting {
     /// How many entries of a group of [`rest`](super::super::rest) may rest in `CALLS`, in `LIVES`.
     pub const CALLS_AT_REST: &str = "CALLS_AT_REST";
     pub const LIVES_AT_REST: &str = "LIVES_AT_REST";
+    /// Chunks of a CPU's [`lane`](super::super::lane), a power of two, or 0 for none.
+    pub const LANE_CHUNKS: &str = "LANE_CHUNKS";
     /// Bytes waiting in the ring buffer at which the reader is woken before its timer.
     pub const WAKE_AT: &str = "WAKE_AT";
     /// Offsets of the classic tracepoint's fields, from its `format` file.

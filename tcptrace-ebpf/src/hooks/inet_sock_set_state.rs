@@ -12,9 +12,11 @@
 //! A softirq can interrupt a program here and change another socket's state. From Linux 6.1 the
 //! kernel does not run a BPF program on top of itself on one CPU (`prog->active`,
 //! kernel/trace/bpf_trace.c, `__bpf_trace_run`): it skips the run and counts it in the program's
-//! `recursion_misses`. So each carrier has a backup, attached behind it, which runs at the same
-//! firings of the tracepoint. The first notes what it has told; the backup tells what it finds no
-//! note of, because that is what was skipped.
+//! `recursion_misses`. So each carrier has a backup, attached behind it when the kernel has first
+//! counted a run, which runs at the same firings of the tracepoint. From then on the first program
+//! notes what it has told, and the backup tells what it finds no note of, because that is what was
+//! skipped. Where nothing is ever skipped, nobody pays for it: a second program at a tracepoint
+//! costs more than the first.
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
@@ -22,10 +24,11 @@ use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint, tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext, TracePointContext};
 use tcptrace_ebpf::abi::{self, Addrs6, Listen, SetState, Stats, hook, kind, section, state_flag};
 
-use crate::emit::emit;
+use crate::backup::{is_skipped, told};
+use crate::emit::emit_here;
 use crate::filter;
 use crate::lives::{self, Place};
-use crate::maps::{count, forget_told, remember_told};
+use crate::maps::count;
 use crate::memory::{Direct, Memory, Probed};
 use crate::settings::{COOKIE_HELPER, NET_FASTOPEN, TP_NEWSTATE, TP_OLDSTATE, TP_SKADDR};
 use crate::sock::{
@@ -36,7 +39,7 @@ use crate::task::Task;
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn state_btf(ctx: BtfTracePointContext) -> i32 {
     by_btf(&ctx);
-    remember_told(ctx.as_ptr().cast(), ctx.arg(0));
+    told(ctx.as_ptr().cast(), ctx.arg(0));
     #[cfg(feature = "log")]
     aya_log_ebpf::info!(
         &ctx,
@@ -49,7 +52,7 @@ pub fn state_btf(ctx: BtfTracePointContext) -> i32 {
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn state_backup_btf(ctx: BtfTracePointContext) -> i32 {
-    if !forget_told(ctx.as_ptr().cast(), ctx.arg(0)) {
+    if is_skipped(ctx.as_ptr().cast(), ctx.arg(0)) {
         by_btf(&ctx);
         count(hook::SET_STATE, |counters| counters.made_up += 1);
     }
@@ -83,13 +86,13 @@ fn by_btf(ctx: &BtfTracePointContext) {
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 pub fn state_raw(ctx: RawTracePointContext) -> i32 {
     by_raw(&ctx);
-    remember_told(ctx.as_ptr().cast(), ctx.arg(0));
+    told(ctx.as_ptr().cast(), ctx.arg(0));
     0
 }
 
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 pub fn state_backup_raw(ctx: RawTracePointContext) -> i32 {
-    if !forget_told(ctx.as_ptr().cast(), ctx.arg(0)) {
+    if is_skipped(ctx.as_ptr().cast(), ctx.arg(0)) {
         by_raw(&ctx);
         count(hook::SET_STATE, |counters| counters.made_up += 1);
     }
@@ -215,9 +218,9 @@ fn with_task<A: Copy + 'static>(payload: &SetState, addrs: A, owned: bool) {
 
     if owned {
         let sections = Sections(addrs, Task::current().told());
-        emit(hook::SET_STATE, kind::SET_STATE, payload, sections);
+        emit_here(hook::SET_STATE, kind::SET_STATE, payload, sections);
     } else {
-        emit(hook::SET_STATE, kind::SET_STATE, payload, addrs);
+        emit_here(hook::SET_STATE, kind::SET_STATE, payload, addrs);
     }
 }
 
@@ -240,10 +243,10 @@ fn with_stats(payload: &SetState, addrs: Addrs6, owned: bool, stats: Stats) {
 
     if owned {
         let sections = SectionsWithTask(addrs, Task::current().told(), stats);
-        emit(hook::SET_STATE, kind::SET_STATE, payload, sections);
+        emit_here(hook::SET_STATE, kind::SET_STATE, payload, sections);
     } else {
         let sections = Sections(addrs, stats);
-        emit(hook::SET_STATE, kind::SET_STATE, payload, sections);
+        emit_here(hook::SET_STATE, kind::SET_STATE, payload, sections);
     }
 }
 
@@ -270,9 +273,9 @@ fn with_listen(payload: &SetState, addrs: Addrs6, owned: bool, listen: Listen) {
 
     if owned {
         let sections = SectionsWithTask(addrs, Task::current().told(), listen);
-        emit(hook::SET_STATE, kind::SET_STATE, payload, sections);
+        emit_here(hook::SET_STATE, kind::SET_STATE, payload, sections);
     } else {
-        emit(
+        emit_here(
             hook::SET_STATE,
             kind::SET_STATE,
             payload,

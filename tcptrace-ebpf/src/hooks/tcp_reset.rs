@@ -20,12 +20,13 @@
 
 use core::ffi::c_void;
 
+use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::bpf_skc_to_tcp_sock;
 use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
 use tcptrace_ebpf::abi::{NO_REASON, Reset, hook, kind};
 
-use crate::emit::emit;
+use crate::emit::emit_here;
 use crate::ends::Ends;
 use crate::filter;
 use crate::maps::count;
@@ -36,20 +37,20 @@ use crate::sock::{Sock, TCP_LISTEN, TCP_NEW_SYN_RECV, TCP_TIME_WAIT};
 
 #[btf_tracepoint(function = "tcp_send_reset")]
 pub fn send_reset_btf(ctx: BtfTracePointContext) -> i32 {
-    let sk = tcp(ctx.arg(0));
-    if !sk.is_null() && sk.state() != TCP_LISTEN {
-        write(sk, sk.ends(), sk.netns(), sk.state(), ctx.arg(2), true);
+    // Once more through the helper: verifiers take it that there always is a socket, and drop what is
+    // done without one.
+    // SAFETY: the context is an array of the arguments.
+    let [sk, skb, reason]: [u64; 3] = unsafe { Probed::read_at(ctx.as_ptr().cast()) };
+    if sk != 0 {
+        let sk = tcp(ctx.arg(0));
+        if !sk.is_null() && sk.state() != TCP_LISTEN {
+            write(sk, sk.ends(), sk.netns(), sk.state(), reason as u32, true);
+            return 0;
+        }
     }
-    0
-}
-
-/// Beside [`send_reset_btf`], whose verifier lets nothing be done with a socket that may be missing:
-/// the RSTs without a full socket.
-#[raw_tracepoint(tracepoint = "tcp_send_reset")]
-pub fn send_reset_bare(ctx: RawTracePointContext) -> i32 {
-    let sk = Sock::<Probed>::new(ctx.arg(0));
+    let sk = Sock::<Probed>::new(sk as *const u8);
     if !is_full(sk.state()) {
-        answered(sk, ctx.arg(1), ctx.arg(2));
+        answered(sk, skb as *const u8, reason as u32);
     }
     0
 }
@@ -147,5 +148,5 @@ fn write<M: Memory>(sk: Sock<M>, ends: Ends, netns: u32, state: u8, reason: u32,
         sent: sent.into(),
         reserved: 0,
     };
-    emit(hook::TCP_RESET, kind::RESET, &payload, ends.addrs.as_v6());
+    emit_here(hook::TCP_RESET, kind::RESET, &payload, ends.addrs.as_v6());
 }

@@ -57,8 +57,8 @@ pub struct Program {
     /// Its symbol in the object.
     pub name: &'static str,
     pub point: Point,
-    /// Makes up for runs of the program before it that the kernel skips. Where the kernel skips
-    /// none it finds nothing to do.
+    /// Makes up for runs of the program before it that the kernel skips: attached when it has
+    /// skipped one (`capture/backup.rs`).
     pub is_backup: bool,
 }
 
@@ -142,7 +142,7 @@ impl Point {
 }
 
 impl Carrier {
-    /// Loads and attaches all programs, or none.
+    /// Loads all programs, and attaches those that are no backup; or none.
     ///
     /// # Errors
     /// What the kernel says against it.
@@ -184,21 +184,21 @@ impl Carrier {
 
 impl Program {
     fn attach(&self, ebpf: &mut Ebpf, btf: &aya::Btf) -> Result<(), ProgramError> {
-        let program = ebpf
-            .program_mut(self.name)
-            .ok_or(ProgramError::InvalidName {
-                name: self.name.into(),
-            })?;
+        let program = self.find(ebpf)?;
         match self.point {
             Point::BtfTracepoint(name) => {
-                let program: &mut BtfTracePoint = program.try_into()?;
-                program.load(name, btf)?;
-                program.attach()?;
+                let tracepoint: &mut BtfTracePoint = program.try_into()?;
+                tracepoint.load(name, btf)?;
+                if !self.is_backup {
+                    tracepoint.attach()?;
+                }
             }
             Point::RawTracepoint(name) => {
-                let program: &mut RawTracePoint = program.try_into()?;
-                program.load()?;
-                program.attach(name)?;
+                let tracepoint: &mut RawTracePoint = program.try_into()?;
+                tracepoint.load()?;
+                if !self.is_backup {
+                    tracepoint.attach(name)?;
+                }
             }
             Point::Tracepoint(category, names) => {
                 let program: &mut TracePoint = program.try_into()?;
@@ -228,6 +228,28 @@ impl Program {
             }
         }
         Ok(())
+    }
+
+    /// Attaches a backup, which is loaded.
+    ///
+    /// # Errors
+    /// What the kernel says against it.
+    pub fn back_up(&self, ebpf: &mut Ebpf) -> Result<(), ProgramError> {
+        match self.find(ebpf)? {
+            aya::programs::Program::BtfTracePoint(program) => program.attach().map(|_| ()),
+            aya::programs::Program::RawTracePoint(program) => match self.point {
+                Point::RawTracepoint(name) => program.attach(name).map(|_| ()),
+                _ => Err(ProgramError::UnexpectedProgramType),
+            },
+            _ => Err(ProgramError::UnexpectedProgramType),
+        }
+    }
+
+    fn find<'a>(&self, ebpf: &'a mut Ebpf) -> Result<&'a mut aya::programs::Program, ProgramError> {
+        ebpf.program_mut(self.name)
+            .ok_or(ProgramError::InvalidName {
+                name: self.name.into(),
+            })
     }
 }
 

@@ -1,13 +1,14 @@
 //! Prepares the eBPF object for the running kernel: offsets, settings, maps.
 
-use aya::maps::RingBuf;
-use aya::util::KernelVersion;
+use anyhow::anyhow;
+use aya::maps::{MapData, RingBuf};
+use aya::util::{KernelVersion, nr_cpus};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel, include_bytes_aligned};
 use tcptrace_ebpf::abi;
 
 use super::btf::{self, Btf, BtfError};
+use super::lanes::{self, Lanes};
 use super::refusal::os_error;
-use super::ring::Ring;
 use super::{CaptureError, RING_BYTES, Request, filter, kernels, privilege, tracefs};
 use crate::depth::Depth;
 
@@ -25,13 +26,21 @@ pub struct Kernel {
     pub own_btf: Btf,
 }
 
+/// The object in the kernel, its programs not verified yet, and what is read of it.
+pub struct Loaded {
+    pub ebpf: Ebpf,
+    pub kernel: Kernel,
+    pub ring: RingBuf<MapData>,
+    pub lanes: Lanes,
+}
+
 /// What to say of an object whose programs or maps are not the expected ones.
 pub fn no_map() -> anyhow::Error {
     anyhow::anyhow!("the eBPF object does not belong to this tcptrace")
 }
 
 /// Resolves the offsets on this kernel and creates the maps; verifies nothing yet.
-pub fn load(request: &Request) -> Result<(Ebpf, Kernel), CaptureError> {
+pub fn load(request: &Request) -> Result<Loaded, CaptureError> {
     let own_btf = Btf::from_file(btf::VMLINUX).map_err(|error| match error {
         BtfError::Read(..) => CaptureError::Unsupported(format!(
             "no BTF ({error}); boot a kernel built with CONFIG_DEBUG_INFO_BTF=y, as the \
@@ -68,6 +77,11 @@ pub fn load(request: &Request) -> Result<(Ebpf, Kernel), CaptureError> {
     };
     globals.push((abi::setting::DEPTH, depth));
     globals.push((abi::setting::WAKE_AT, ring_bytes / 4));
+    let cpus =
+        nr_cpus().map_err(|(what, error)| CaptureError::Failed(anyhow!("{what}: {error}")))?;
+    let cpus = cpus as u32;
+    let lane_chunks = lanes::chunks(ring_bytes, cpus);
+    globals.push((abi::setting::LANE_CHUNKS, lane_chunks));
     let running = KernelVersion::current().ok();
     let cookie_helper = kernels::SOCKET_COOKIE.is_in(running);
     globals.push((abi::setting::COOKIE_HELPER, cookie_helper.into()));
@@ -104,6 +118,8 @@ pub fn load(request: &Request) -> Result<(Ebpf, Kernel), CaptureError> {
         .verifier_log_level(VerifierLogLevel::default())
         .map_max_entries("EVENTS", ring_bytes);
     loader.map_max_entries("CALLS", calls);
+    loader.map_max_entries("LANE_ENDS", cpus);
+    loader.map_max_entries("LANES", cpus * abi::lane::chunks(lane_chunks));
     if request.depth == Depth::Events {
         loader.map_max_entries("LIVES", 1);
     }
@@ -123,19 +139,21 @@ pub fn load(request: &Request) -> Result<(Ebpf, Kernel), CaptureError> {
         Some(path) => loader.load_file(path),
         None => loader.load(OBJECT),
     };
-    let ebpf = loaded.map_err(|error| {
+    let mut ebpf = loaded.map_err(|error| {
         let error = anyhow::Error::new(error);
         match os_error(&error) {
             Some(libc::EPERM) => privilege::refused("to create eBPF maps"),
             _ => CaptureError::Failed(error.context("loading the eBPF object")),
         }
     })?;
+    let lanes = Lanes::of(&ebpf, cpus, lane_chunks)?;
+    let ring = RingBuf::try_from(ebpf.take_map("EVENTS").ok_or_else(no_map)?)
+        .map_err(anyhow::Error::new)?;
     let kernel = Kernel { btf, own_btf };
-    Ok((ebpf, kernel))
-}
-
-/// The reading end of the ring buffer.
-pub fn take_ring(ebpf: &mut Ebpf) -> anyhow::Result<Ring> {
-    let map = ebpf.take_map("EVENTS").ok_or_else(no_map)?;
-    Ok(Ring::new(RingBuf::try_from(map)?)?)
+    Ok(Loaded {
+        ebpf,
+        kernel,
+        ring,
+        lanes,
+    })
 }

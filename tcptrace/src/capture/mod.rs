@@ -1,11 +1,13 @@
 //! Everything that touches the kernel: loads the programs, attaches them, drains their records.
 
+mod backup;
 pub mod btf;
 pub mod cgroups;
 mod filter;
 pub mod hooks;
 pub mod iterator;
 pub mod kernels;
+mod lanes;
 mod lives;
 mod load;
 pub mod owners;
@@ -31,7 +33,7 @@ use crate::filter::Filter;
 
 use hooks::{Carrier, HOOKS, HookRow};
 use iterator::Look;
-use load::{Kernel, load, no_map, take_ring};
+use load::{Kernel, Loaded, load, no_map};
 use refusal::Refusal;
 use ring::Ring;
 
@@ -51,6 +53,8 @@ pub struct Request {
     /// Carrier to take for the state hook, by [`Carrier::name`], and for other hooks where they have
     /// one of that name; the first that loads when absent.
     pub state_carrier: Option<String>,
+    /// Whether the state hook is backed up from the beginning.
+    pub state_backup: bool,
     /// Whether to capture segments on the wire, too.
     pub segments: bool,
     pub depth: Depth,
@@ -96,15 +100,22 @@ pub struct Capture {
     /// When the last hook was attached, CLOCK_MONOTONIC in nanoseconds.
     pub attached_ns: u64,
     depth: Depth,
+    /// How far the state hook's backup is, `abi::backup`.
+    backup: u32,
 }
 
 impl Capture {
     /// Loads the programs and attaches every hook of the table. Needs a tokio runtime.
     pub fn start(request: &Request) -> Result<Capture, CaptureError> {
         privilege::check()?;
-        let (mut ebpf, kernel) = load(request)?;
+        let Loaded {
+            mut ebpf,
+            kernel,
+            ring,
+            lanes,
+        } = load(request)?;
         let log = EbpfLogger::init_with_logger(&mut ebpf, ToStderr).ok();
-        let ring = take_ring(&mut ebpf)?;
+        let ring = Ring::new(ring, lanes).map_err(anyhow::Error::new)?;
         filter::fill(&mut ebpf, &request.filter)?;
 
         let (mut attached, mut absent) = (vec![], vec![]);
@@ -128,16 +139,22 @@ impl Capture {
         let reset_reasons = kernel.own_btf.enumerators("sk_rst_reason");
         drop(kernel);
         give_back_memory();
-        Ok(Capture {
+        let mut capture = Capture {
             ebpf,
             log,
             ring,
             hooks: attached,
             absent,
             reset_reasons,
-            attached_ns: mono_now_ns(),
+            attached_ns: 0,
             depth: request.depth,
-        })
+            backup: abi::backup::NONE,
+        };
+        if request.state_backup {
+            capture.back_up_now(Hook::InetSockSetState)?;
+        }
+        capture.attached_ns = mono_now_ns();
+        Ok(capture)
     }
 
     /// Prints what the diagnostics object has logged.
@@ -291,7 +308,9 @@ pub struct Finding {
 
 /// Tries every carrier of every hook, one after the other, and leaves nothing attached.
 pub fn survey() -> Result<Vec<Finding>, CaptureError> {
-    let (mut ebpf, kernel) = load(&Request::default())?;
+    let Loaded {
+        mut ebpf, kernel, ..
+    } = load(&Request::default())?;
     let mut findings = vec![];
     for row in HOOKS {
         let mut taken = false;

@@ -1,4 +1,4 @@
-//! Drains the ring buffer in batches.
+//! Drains in batches what the programs have written: the CPUs' lanes, and the ring buffer.
 
 use std::time::Duration;
 
@@ -7,21 +7,24 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// How often the ring buffer is drained when it does not fill up sooner.
+use super::lanes::Lanes;
+
+/// How often it is drained when the ring buffer does not fill up sooner.
 const DRAIN_EVERY: Duration = Duration::from_millis(10);
 
 /// A batch is closed when it is this long, so that the reader can start on it.
 const BATCH_BYTES: usize = 256 << 10;
 
-/// The reading end of the ring buffer.
+/// The reading end of the lanes and of the ring buffer.
 pub struct Ring {
+    lanes: Lanes,
     fd: AsyncFd<RingBuf<MapData>>,
     timer: tokio::time::Interval,
 }
 
-/// Records as they were in the ring buffer, each behind its length.
+/// Records as they were in memory that is shared with the kernel, each behind its length.
 ///
-/// They are copied once, out of the ring buffer, whose space is then free again; from here to the
+/// They are copied once, out of that memory, which is then free again; from here to the
 /// decoder the batch travels by reference.
 #[derive(Clone, Debug, Default)]
 pub struct Batch(Bytes);
@@ -66,14 +69,14 @@ fn append(bytes: &mut BytesMut, record: &[u8]) {
 impl Ring {
     /// # Errors
     /// When the descriptor cannot be registered with the reactor.
-    pub fn new(ring: RingBuf<MapData>) -> std::io::Result<Ring> {
+    pub fn new(ring: RingBuf<MapData>, lanes: Lanes) -> std::io::Result<Ring> {
         let mut timer = tokio::time::interval(DRAIN_EVERY);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // SAFETY: the ring buffer owns its descriptor and keeps it open as long as it lives,
         // which is longer than its registration.
         let fd = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
             .map_err(|error| std::io::Error::other(error.to_string()))?;
-        Ok(Ring { fd, timer })
+        Ok(Ring { lanes, fd, timer })
     }
 
     /// Waits until it is time to drain: the timer, or the kernel side's wake-up at a quarter full.
@@ -90,10 +93,14 @@ impl Ring {
         }
     }
 
-    /// Takes what is there, up to one batch; an empty batch when the ring buffer is empty.
+    /// Takes what is there, up to one batch; an empty batch when nothing is.
     pub fn drain(&mut self) -> Batch {
-        let ring = self.fd.get_mut();
         let mut bytes = BytesMut::new();
+        self.lanes.drain(|record| {
+            append(&mut bytes, record);
+            bytes.len() < BATCH_BYTES
+        });
+        let ring = self.fd.get_mut();
         while bytes.len() < BATCH_BYTES {
             match ring.next() {
                 Some(record) => append(&mut bytes, &record),

@@ -15,9 +15,9 @@ mod function;
 mod syscall;
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
-use tcptrace_ebpf::abi::{self, Accept, AcceptEnds, accept_flag, hook, kind, tally};
+use tcptrace_ebpf::abi::{self, Accept, AcceptEnds, accept_flag, hook, kind, tally, witness};
 
-use crate::emit::emit;
+use crate::emit::{emit, emit_here};
 use crate::filter;
 use crate::lives;
 use crate::maps::{self, CALLS, Call, count};
@@ -155,7 +155,12 @@ impl Returned {
             return;
         }
         let sections = Sections(accept_ends, Task::current().told());
-        emit(hook::ACCEPT, kind::ACCEPT, &payload, sections);
+        // The others' programs can be preempted.
+        if self.witness == witness::SYS_EXIT {
+            emit_here(hook::ACCEPT, kind::ACCEPT, &payload, sections);
+        } else {
+            emit(hook::ACCEPT, kind::ACCEPT, &payload, sections);
+        }
     }
 }
 

@@ -14,7 +14,6 @@ pub const ROW: HookRow = HookRow {
             parameters: None,
             programs: &[
                 Program::new("send_reset_btf", Point::BtfTracepoint("tcp_send_reset")),
-                Program::new("send_reset_bare", Point::RawTracepoint("tcp_send_reset")),
                 Program::new(
                     "receive_reset_btf",
                     Point::BtfTracepoint("tcp_receive_reset"),
