@@ -72,11 +72,11 @@ fn after_a_loss_new_connections_are_complete_again() {
 /// nothing is lost, and all of it is in order.
 #[test]
 fn what_a_lane_has_no_room_for_goes_through_the_ring_buffer() {
-    // Of more than 2 KiB each, for a lane of 64 KiB and a ring buffer of 128.
+    // Of more than 2 KiB each, for a lane of 64 KiB (with one CPU, of 128) and a ring buffer of 128.
     const CONNECTIONS: usize = 60;
     let lab = Lab::alone();
     let port = lab.port();
-    let mut tracer = lab.trace_with(&["--ring-size", "128K"]);
+    let mut tracer = lab.trace_with(&["--ring-size", "256K"]);
 
     tracer.process().signal(Signal::SIGSTOP);
     std::thread::scope(|scope| {

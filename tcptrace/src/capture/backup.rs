@@ -35,8 +35,10 @@ impl Capture {
     fn next_stage(&mut self, hook: Hook) -> anyhow::Result<()> {
         self.backup = match self.backup {
             backup::NONE => {
+                // Not kept from the start: the kernel's types take tens of megabytes.
+                let btf = aya::Btf::from_sys_fs()?;
                 for program in self.backups(hook) {
-                    program.back_up(&mut self.ebpf)?;
+                    program.attach(&mut self.ebpf, &btf)?;
                 }
                 backup::WATCHES
             }

@@ -142,7 +142,7 @@ impl Point {
 }
 
 impl Carrier {
-    /// Loads all programs, and attaches those that are no backup; or none.
+    /// Loads and attaches all programs that are no backup, or none.
     ///
     /// # Errors
     /// What the kernel says against it.
@@ -165,6 +165,7 @@ impl Carrier {
         let attached = self
             .programs
             .iter()
+            .filter(|program| !program.is_backup)
             .try_for_each(|program| program.attach(ebpf, &kernel.btf));
         if attached.is_err() {
             self.detach(ebpf);
@@ -183,22 +184,22 @@ impl Carrier {
 }
 
 impl Program {
-    fn attach(&self, ebpf: &mut Ebpf, btf: &aya::Btf) -> Result<(), ProgramError> {
-        let program = self.find(ebpf)?;
+    pub fn attach(&self, ebpf: &mut Ebpf, btf: &aya::Btf) -> Result<(), ProgramError> {
+        let program = ebpf
+            .program_mut(self.name)
+            .ok_or(ProgramError::InvalidName {
+                name: self.name.into(),
+            })?;
         match self.point {
             Point::BtfTracepoint(name) => {
-                let tracepoint: &mut BtfTracePoint = program.try_into()?;
-                tracepoint.load(name, btf)?;
-                if !self.is_backup {
-                    tracepoint.attach()?;
-                }
+                let program: &mut BtfTracePoint = program.try_into()?;
+                program.load(name, btf)?;
+                program.attach()?;
             }
             Point::RawTracepoint(name) => {
-                let tracepoint: &mut RawTracePoint = program.try_into()?;
-                tracepoint.load()?;
-                if !self.is_backup {
-                    tracepoint.attach(name)?;
-                }
+                let program: &mut RawTracePoint = program.try_into()?;
+                program.load()?;
+                program.attach(name)?;
             }
             Point::Tracepoint(category, names) => {
                 let program: &mut TracePoint = program.try_into()?;
@@ -228,28 +229,6 @@ impl Program {
             }
         }
         Ok(())
-    }
-
-    /// Attaches a backup, which is loaded.
-    ///
-    /// # Errors
-    /// What the kernel says against it.
-    pub fn back_up(&self, ebpf: &mut Ebpf) -> Result<(), ProgramError> {
-        match self.find(ebpf)? {
-            aya::programs::Program::BtfTracePoint(program) => program.attach().map(|_| ()),
-            aya::programs::Program::RawTracePoint(program) => match self.point {
-                Point::RawTracepoint(name) => program.attach(name).map(|_| ()),
-                _ => Err(ProgramError::UnexpectedProgramType),
-            },
-            _ => Err(ProgramError::UnexpectedProgramType),
-        }
-    }
-
-    fn find<'a>(&self, ebpf: &'a mut Ebpf) -> Result<&'a mut aya::programs::Program, ProgramError> {
-        ebpf.program_mut(self.name)
-            .ok_or(ProgramError::InvalidName {
-                name: self.name.into(),
-            })
     }
 }
 

@@ -14,8 +14,8 @@ use tcptrace_ebpf::abi::lane::{self, CHUNK, CHUNK_WORDS, LaneEnds};
 
 use super::load::no_map;
 
-/// The size of a lane is that of the ring buffer by the number of CPUs, within these bounds: what a CPU
-/// writes until the next drain has room, and what it wrote last is still in its cache.
+/// Half of what `--ring-size` says is shared among the CPUs' lanes, within these bounds: room for what a
+/// CPU writes until the next drain.
 const LANE_BYTES: std::ops::RangeInclusive<u32> = (64 << 10)..=(1 << 20);
 
 /// From one chunk to the next.
@@ -30,13 +30,13 @@ pub struct Lanes {
     of_a_lane: usize,
 }
 
-/// How many chunks the lane of each of so many CPUs has; 0 where the ring buffer is so small that there
-/// shall be none.
+/// How many chunks the lane of each of so many CPUs has; 0 where that is so little that the ring buffer
+/// shall have it alone.
 pub fn chunks(ring_bytes: u32, cpus: u32) -> u32 {
-    if ring_bytes < *LANE_BYTES.start() {
+    if ring_bytes / 2 < *LANE_BYTES.start() {
         return 0;
     }
-    let bytes = (ring_bytes / cpus).clamp(*LANE_BYTES.start(), *LANE_BYTES.end());
+    let bytes = (ring_bytes / 2 / cpus).clamp(*LANE_BYTES.start(), *LANE_BYTES.end());
     // A power of two, the next one down.
     1 << (bytes / CHUNK as u32).ilog2()
 }

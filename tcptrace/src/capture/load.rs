@@ -60,7 +60,7 @@ pub fn load(request: &Request) -> Result<Loaded, CaptureError> {
         };
         globals.push((global, offset));
     }
-    let ring_bytes = match request.ring_bytes {
+    let ring_bytes: u32 = match request.ring_bytes {
         0 => RING_BYTES,
         bytes => bytes,
     };
@@ -76,11 +76,13 @@ pub fn load(request: &Request) -> Result<Loaded, CaptureError> {
         Depth::Histogram => abi::depth::HISTOGRAM,
     };
     globals.push((abi::setting::DEPTH, depth));
-    globals.push((abi::setting::WAKE_AT, ring_bytes / 4));
     let cpus =
         nr_cpus().map_err(|(what, error)| CaptureError::Failed(anyhow!("{what}: {error}")))?;
     let cpus = cpus as u32;
     let lane_chunks = lanes::chunks(ring_bytes, cpus);
+    // The other half of it is the lanes'.
+    let ring_bytes = ring_bytes >> u32::from(lane_chunks > 0);
+    globals.push((abi::setting::WAKE_AT, ring_bytes / 4));
     globals.push((abi::setting::LANE_CHUNKS, lane_chunks));
     let running = KernelVersion::current().ok();
     let cookie_helper = kernels::SOCKET_COOKIE.is_in(running);

@@ -37,14 +37,15 @@ use load::{Kernel, Loaded, load, no_map};
 use refusal::Refusal;
 use ring::Ring;
 
-/// Size of the ring buffer in bytes unless asked otherwise.
+/// Size of the ring buffer and the lanes in bytes unless asked otherwise.
 pub const RING_BYTES: u32 = 4 << 20;
 
 /// What to capture, and how.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
     pub filter: Filter,
-    /// Size of the ring buffer in bytes, rounded up to a power of two; 0 for [`RING_BYTES`].
+    /// Size of the ring buffer and the lanes together in bytes, rounded up to a power of two; 0 for
+    /// [`RING_BYTES`].
     pub ring_bytes: u32,
     /// How many accept() calls in flight can be remembered; 0 for what the object says.
     pub calls: u32,

@@ -73,7 +73,7 @@ fn drained(lanes: &mut Lanes) -> Vec<Vec<u8>> {
 fn lanes_are_a_power_of_two_and_within_bounds() {
     let bytes = |ring, cpus| chunks(ring, cpus) as usize * CHUNK;
     assert_eq!(bytes(4 << 20, 2), 1 << 20);
-    assert_eq!(bytes(4 << 20, 12), 256 << 10);
+    assert_eq!(bytes(4 << 20, 12), 128 << 10);
     assert_eq!(bytes(4 << 20, 512), 64 << 10);
     assert_eq!(bytes(64 << 20, 1), 1 << 20);
 }
