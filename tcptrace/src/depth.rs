@@ -15,14 +15,14 @@ pub enum Depth {
     /// Every change of state and every accept(), as they happen
     #[default]
     #[value(
-        help = "Every change of state and every accept(), as they happen. Costs some 4 µs a \
-                connection in the kernel, both ends together, and 12 µs of tcptrace's own CPU time"
+        help = "Every change of state and every accept(), as they happen. Costs some 6 µs a \
+                connection in the kernel, both ends together, and 29 µs of tcptrace's own CPU time"
     )]
     Events,
     /// A line a connection, at its end, with all its times; joined in the kernel
     #[value(
         help = "A line a connection, at its end, with all its times; joined in the kernel. Costs \
-                some 4 µs, and 6 µs of tcptrace's. Cannot show what is going on just now, \
+                some 5 µs, and 14 µs of tcptrace's. Cannot show what is going on just now, \
                 half-open connections, TIME_WAIT, retransmits and resets, nor which two ends \
                 belong together"
     )]
@@ -31,8 +31,8 @@ pub enum Depth {
     /// only for the connections that went wrong
     #[value(
         help = "How long handshakes and waits for accept() took, each second; counted in the \
-                kernel. A line only for the connections that went wrong. Costs some 4 µs, and \
-                less than 1 µs of tcptrace's. Cannot show what `connections` cannot, nor the \
+                kernel. A line only for the connections that went wrong. Costs some 5 µs, and \
+                2 µs of tcptrace's. Cannot show what `connections` cannot, nor the \
                 connections that went well one by one"
     )]
     Histogram,
