@@ -50,7 +50,8 @@ pub fn emit<P: Copy + 'static, S: Copy + 'static>(hook: u32, kind: u8, payload: 
     slot.submit(wakeup(mono_ns));
 }
 
-/// The same for programs that cannot be preempted: those at tracepoints.
+/// The same for programs that cannot be preempted: those at BTF tracepoints, see [`lanes`], and at
+/// classic ones (`perf_syscall_exit`, kernel/trace/trace_syscalls.c, sees to it itself).
 #[inline(always)]
 pub fn emit_here<P: Copy + 'static, S: Copy + 'static>(
     hook: u32,

@@ -1,9 +1,10 @@
 //! Writes a record into this CPU's lane, see `abi::lane`.
 //!
 //! The ring buffer is one for all CPUs: its lock, and the helpers around it, take as long as all that a
-//! hook reads. A lane needs neither, because a CPU is alone with it: these programs run with preemption
-//! off, and one that comes on top of another is over before that one goes on. It finds `level` raised,
-//! and its record goes through the ring buffer, as does one that finds its lane full.
+//! hook reads. A lane needs neither, because a CPU is alone with it: programs at BTF tracepoints run
+//! with preemption off (until Linux 6.19: from 7.0 on their carriers are not taken), and one that comes on
+//! top of another is over before that one goes on. It finds `level` raised, and its record goes through the ring
+//! buffer, as does one that finds its lane full.
 
 use core::hint::black_box;
 use core::sync::atomic::{Ordering, compiler_fence};

@@ -11,6 +11,9 @@ use crate::settings::TASK_HELPERS;
 
 /// How a program reads the structures that a hook hands it.
 pub trait Memory {
+    /// Whether programs that read so write into lanes: a program's stack has room for one way only.
+    const LANES: bool = false;
+
     /// Reads a `T` at `base` + `offset`.
     ///
     /// # Safety
@@ -55,6 +58,8 @@ impl<M: Memory + ?Sized> Members for Each<M> {
 pub struct Direct;
 
 impl Memory for Direct {
+    const LANES: bool = true;
+
     #[inline(always)]
     unsafe fn read<T: Copy>(base: *const u8, offset: &Global<u32>) -> T {
         // SAFETY: the caller's promise, which the verifier checks against kernel BTF.

@@ -25,7 +25,7 @@ use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext, TracePointC
 use tcptrace_ebpf::abi::{self, Addrs6, Listen, SetState, Stats, hook, kind, section, state_flag};
 
 use crate::backup::{is_skipped, told};
-use crate::emit::emit_here;
+use crate::emit::{emit, emit_here};
 use crate::filter;
 use crate::lives::{self, Place};
 use crate::maps::count;
@@ -198,29 +198,38 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: impl Fn
     }
     if newstate == TCP_LISTEN {
         payload.sections |= section::LISTEN;
-        with_listen(&payload, ends.addrs.as_v6(), owned, listen(sk));
+        with_listen::<M>(&payload, ends.addrs.as_v6(), owned, listen(sk));
     } else if tells_by_figures(oldstate, newstate) {
         payload.sections |= section::STATS;
-        with_stats(&payload, ends.addrs.as_v6(), owned, sk.stats());
+        with_stats::<M>(&payload, ends.addrs.as_v6(), owned, sk.stats());
     } else if ends.addrs.is_v4 {
         payload.sections |= section::V4;
-        with_task(&payload, ends.addrs.as_v4(), owned);
+        with_task::<M, _>(&payload, ends.addrs.as_v4(), owned);
     } else {
-        with_task(&payload, ends.addrs.as_v6(), owned);
+        with_task::<M, _>(&payload, ends.addrs.as_v6(), owned);
     }
 }
 
 #[inline(always)]
-fn with_task<A: Copy + 'static>(payload: &SetState, addrs: A, owned: bool) {
+fn with_task<M: Memory, A: Copy + 'static>(payload: &SetState, addrs: A, owned: bool) {
     #[repr(C)]
     #[derive(Clone, Copy)]
     struct Sections<A>(A, abi::Task);
 
     if owned {
         let sections = Sections(addrs, Task::current().told());
+        tell::<M, _>(payload, sections);
+    } else {
+        tell::<M, _>(payload, addrs);
+    }
+}
+
+#[inline(always)]
+fn tell<M: Memory, S: Copy + 'static>(payload: &SetState, sections: S) {
+    if M::LANES {
         emit_here(hook::SET_STATE, kind::SET_STATE, payload, sections);
     } else {
-        emit_here(hook::SET_STATE, kind::SET_STATE, payload, addrs);
+        emit(hook::SET_STATE, kind::SET_STATE, payload, sections);
     }
 }
 
@@ -233,7 +242,7 @@ fn tells_by_figures(oldstate: u8, newstate: u8) -> bool {
 
 /// Addresses of one form only: a form for each family would double the verifier's work.
 #[inline(always)]
-fn with_stats(payload: &SetState, addrs: Addrs6, owned: bool, stats: Stats) {
+fn with_stats<M: Memory>(payload: &SetState, addrs: Addrs6, owned: bool, stats: Stats) {
     #[repr(C)]
     #[derive(Clone, Copy)]
     struct Sections(Addrs6, Stats);
@@ -243,10 +252,10 @@ fn with_stats(payload: &SetState, addrs: Addrs6, owned: bool, stats: Stats) {
 
     if owned {
         let sections = SectionsWithTask(addrs, Task::current().told(), stats);
-        emit_here(hook::SET_STATE, kind::SET_STATE, payload, sections);
+        tell::<M, _>(payload, sections);
     } else {
         let sections = Sections(addrs, stats);
-        emit_here(hook::SET_STATE, kind::SET_STATE, payload, sections);
+        tell::<M, _>(payload, sections);
     }
 }
 
@@ -263,7 +272,7 @@ fn listen<M: Memory>(sk: Sock<M>) -> Listen {
 }
 
 #[inline(always)]
-fn with_listen(payload: &SetState, addrs: Addrs6, owned: bool, listen: Listen) {
+fn with_listen<M: Memory>(payload: &SetState, addrs: Addrs6, owned: bool, listen: Listen) {
     #[repr(C)]
     #[derive(Clone, Copy)]
     struct Sections(Addrs6, Listen);
@@ -273,13 +282,8 @@ fn with_listen(payload: &SetState, addrs: Addrs6, owned: bool, listen: Listen) {
 
     if owned {
         let sections = SectionsWithTask(addrs, Task::current().told(), listen);
-        emit_here(hook::SET_STATE, kind::SET_STATE, payload, sections);
+        tell::<M, _>(payload, sections);
     } else {
-        emit_here(
-            hook::SET_STATE,
-            kind::SET_STATE,
-            payload,
-            Sections(addrs, listen),
-        );
+        tell::<M, _>(payload, Sections(addrs, listen));
     }
 }

@@ -26,7 +26,7 @@ use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
 use tcptrace_ebpf::abi::{NO_REASON, Reset, hook, kind};
 
-use crate::emit::emit_here;
+use crate::emit::{emit, emit_here};
 use crate::ends::Ends;
 use crate::filter;
 use crate::maps::count;
@@ -148,5 +148,9 @@ fn write<M: Memory>(sk: Sock<M>, ends: Ends, netns: u32, state: u8, reason: u32,
         sent: sent.into(),
         reserved: 0,
     };
-    emit_here(hook::TCP_RESET, kind::RESET, &payload, ends.addrs.as_v6());
+    if M::LANES {
+        emit_here(hook::TCP_RESET, kind::RESET, &payload, ends.addrs.as_v6());
+    } else {
+        emit(hook::TCP_RESET, kind::RESET, &payload, ends.addrs.as_v6());
+    }
 }

@@ -158,6 +158,10 @@ impl Carrier {
                 None => bail!("this kernel has no {function}"),
             }
         }
+        let running = KernelVersion::current().ok();
+        if self.name == "tp_btf" && kernels::PREEMPTIBLE_TRACEPOINTS.is_in(running) {
+            bail!("its programs can be preempted on this kernel, and their lanes have one writer");
+        }
         let has_fexit = |program: &Program| matches!(program.point, Point::Fexit(_));
         if self.programs.iter().any(has_fexit) && !kernel.own_btf.has_struct("bpf_tramp_image") {
             bail!("this kernel frees the trampoline under a call that sleeps");

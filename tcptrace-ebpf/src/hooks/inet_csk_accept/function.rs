@@ -130,6 +130,7 @@ fn left(child: *const u8, witness: u8) {
         call: Some(returned),
         result,
         witness,
+        lanes: false,
     }
     .write();
 }
@@ -153,6 +154,7 @@ fn grafted(sk: *const u8) {
         call,
         result: 0,
         witness: witness::SECURITY_SOCK_GRAFT,
+        lanes: false,
     }
     .write();
 }

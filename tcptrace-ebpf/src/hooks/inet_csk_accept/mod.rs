@@ -15,7 +15,7 @@ mod function;
 mod syscall;
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
-use tcptrace_ebpf::abi::{self, Accept, AcceptEnds, accept_flag, hook, kind, tally, witness};
+use tcptrace_ebpf::abi::{self, Accept, AcceptEnds, accept_flag, hook, kind, tally};
 
 use crate::emit::{emit, emit_here};
 use crate::filter;
@@ -98,6 +98,8 @@ struct Returned {
     result: i32,
     /// `abi::witness`
     witness: u8,
+    /// Whether the program that tells of it cannot be preempted.
+    lanes: bool,
 }
 
 impl Returned {
@@ -155,8 +157,7 @@ impl Returned {
             return;
         }
         let sections = Sections(accept_ends, Task::current().told());
-        // The others' programs can be preempted.
-        if self.witness == witness::SYS_EXIT {
+        if self.lanes {
             emit_here(hook::ACCEPT, kind::ACCEPT, &payload, sections);
         } else {
             emit(hook::ACCEPT, kind::ACCEPT, &payload, sections);

@@ -45,7 +45,7 @@ pub fn accept_enter_tp(ctx: TracePointContext) -> u32 {
 #[tracepoint]
 pub fn accept_exit_tp(ctx: TracePointContext) -> u32 {
     let task = Task::current();
-    returned(task, value(&ctx), || task.descriptor_of_accept());
+    returned(task, value(&ctx), true, || task.descriptor_of_accept());
     0
 }
 
@@ -108,7 +108,7 @@ fn exited<M: Memory>(regs: *const u8, result: i64) {
     if task.is_compat() {
         return;
     }
-    returned(task, result, || {
+    returned(task, result, false, || {
         // SAFETY: as above.
         Some(unsafe { M::read(regs, &REGS_DI) })
     });
@@ -116,7 +116,7 @@ fn exited<M: Memory>(regs: *const u8, result: i64) {
 
 /// `descriptor` tells which one accept() was called with, where the registers still have it.
 #[inline(always)]
-fn returned(task: Task, result: i64, descriptor: impl FnOnce() -> Option<u64>) {
+fn returned(task: Task, result: i64, lanes: bool, descriptor: impl FnOnce() -> Option<u64>) {
     let call = take_call();
     let listener = match &call {
         Some(call) => Sock::new(call.listener as *const u8),
@@ -132,6 +132,7 @@ fn returned(task: Task, result: i64, descriptor: impl FnOnce() -> Option<u64>) {
         call,
         result: result as i32,
         witness: witness::SYS_EXIT,
+        lanes,
     };
     let is_tcp = if result < 0 {
         !returned.listener.is_null()
