@@ -295,17 +295,6 @@ pub struct Counters {
     pub tallied: u64,
 }
 
-/// Value of the `BACKUP` map: how far the backup of a program is. The loader lets time pass between one
-/// and the next, so that no firing of the tracepoint is under way in two of them.
-pub mod backup {
-    /// Not attached.
-    pub const NONE: u32 = 0;
-    /// Attached: notes are taken and cleared away.
-    pub const WATCHES: u32 = 1;
-    /// It tells what there is no note of.
-    pub const ACTS: u32 = 2;
-}
-
 /// Row of the `TALLY` map.
 pub mod tally {
     /// Records lost by all hooks, the source of [`Header::lost`](super::Header::lost).

@@ -9,7 +9,6 @@
 #![feature(core_intrinsics)]
 #![allow(internal_features, reason = "atomic addition, see maps.rs")]
 
-mod backup;
 mod cgroup;
 mod emit;
 mod ends;

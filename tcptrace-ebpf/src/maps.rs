@@ -15,6 +15,20 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 #[map]
 pub static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(hook::COUNT, 0);
 
+/// A firing of the tracepoint that a state program has told, and its backup has not seen yet.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Firing {
+    /// Where its arguments are, on the kernel's stack: firings that are under way at the same
+    /// time have them at different places. 0: none.
+    args: u64,
+    sk: u64,
+}
+
+/// Two a CPU: a process's firing, and that of a softirq on top of it.
+#[map]
+static TOLD: PerCpuArray<[Firing; 2]> = PerCpuArray::with_max_entries(1, 0);
+
 /// Totals over all CPUs of what should not happen, see `abi::tally`.
 #[map]
 static TALLY: Array<u64> = Array::with_max_entries(tally::COUNT, 0);
@@ -126,6 +140,49 @@ pub fn count_lost(hook: u32) {
 pub fn count_all_lost(hook: u32, events: u64) {
     add_to_tally(tally::LOST);
     count(hook, |counters| counters.lost += events);
+}
+
+/// Remembers that a firing has been told. `args` is the program's context.
+#[inline(always)]
+pub fn remember_told(args: *const u8, sk: *const u8) {
+    let Some(slots) = TOLD.get_ptr_mut(0) else {
+        return;
+    };
+    let firing = Firing {
+        args: args as u64,
+        sk: sk as u64,
+    };
+    // SAFETY: this CPU's own slots. Volatile, because a softirq may work on them in between.
+    unsafe {
+        let first = (&raw const (*slots)[0].args).read_volatile();
+        // A firing at the same place is over, whoever left it there.
+        let free = first == 0 || first == firing.args;
+        let slot = if free {
+            &raw mut (*slots)[0]
+        } else {
+            &raw mut (*slots)[1]
+        };
+        slot.write_volatile(firing);
+    }
+}
+
+/// Forgets a firing; whether it had been told.
+#[inline(always)]
+pub fn forget_told(args: *const u8, sk: *const u8) -> bool {
+    let Some(slots) = TOLD.get_ptr_mut(0) else {
+        return false;
+    };
+    // SAFETY: as above.
+    unsafe {
+        for slot in [&raw mut (*slots)[0], &raw mut (*slots)[1]] {
+            let told = slot.read_volatile();
+            if told.args == args as u64 && told.sk == sk as u64 {
+                (&raw mut (*slot).args).write_volatile(0);
+                return true;
+            }
+        }
+    }
+    false
 }
 
 /// Adds one to a row of `TALLY`.

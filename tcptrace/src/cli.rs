@@ -199,10 +199,6 @@ pub struct Trace {
     #[arg(long, value_name = "CARRIER", hide = true)]
     pub state_carrier: Option<String>,
 
-    /// Back the hook on state changes up from the beginning, for tests
-    #[arg(long, hide = true)]
-    pub state_backup: bool,
-
     /// Remember only so many accept() calls in flight, for tests
     #[arg(long, value_name = "N", hide = true, default_value_t = 0)]
     pub calls: u32,
@@ -336,7 +332,6 @@ impl Trace {
             calls: self.calls,
             mode: self.attach.mode(),
             state_carrier: self.state_carrier.clone(),
-            state_backup: self.state_backup,
             segments: self.shows_segments(),
             depth: self.depth,
         }

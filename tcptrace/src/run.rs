@@ -214,10 +214,7 @@ impl Tracing {
         loop {
             tokio::select! {
                 () = self.capture.ring.due() => { self.drain().await; }
-                _ = losses.tick() => {
-                    self.tell_losses().await?;
-                    self.back_up();
-                }
+                _ = losses.tick() => self.tell_losses().await?,
                 _ = tallies.tick(), if tallying => self.tally().await?,
                 () = tokio::time::sleep_until(look_at), if asked.is_none() => {
                     // The pipeline answers when it comes to it; the draining goes on.
@@ -334,14 +331,6 @@ impl Tracing {
             self.feed.send(Message::Tallied { mono_ns, tallies }).await;
         }
         Ok(())
-    }
-
-    /// Backs the state hook up once the kernel has skipped a run of it.
-    fn back_up(&mut self) {
-        let hook = Hook::InetSockSetState;
-        if let Some(count) = self.told.get(&hook) {
-            self.capture.back_up(hook, count);
-        }
     }
 
     async fn tell_losses(&mut self) -> anyhow::Result<()> {

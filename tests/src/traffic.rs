@@ -10,6 +10,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, SockFilter, SockRef, Socket, Type};
 
+use crate::eventually;
 use crate::task::{join, now_ns, spawn, wait_until_in_accept};
 
 /// What a client has to say: 18 bytes.
@@ -48,7 +49,13 @@ pub(crate) fn listen_socket(
         socket.set_only_v6(false).expect("IPV6_V6ONLY");
     }
     prepare(&socket);
-    socket.bind(&addr.into()).expect("bind");
+    // A child that another test has just forked may still hold the listener that was here.
+    eventually("the address to be free", || {
+        match socket.bind(&addr.into()) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => None,
+            bound => Some(bound.expect("bind")),
+        }
+    });
     socket.listen(backlog).expect("listen");
     socket.into()
 }

@@ -12,11 +12,9 @@
 //! A softirq can interrupt a program here and change another socket's state. From Linux 6.1 the
 //! kernel does not run a BPF program on top of itself on one CPU (`prog->active`,
 //! kernel/trace/bpf_trace.c, `__bpf_trace_run`): it skips the run and counts it in the program's
-//! `recursion_misses`. So each carrier has a backup, attached behind it when the kernel has first
-//! counted a run, which runs at the same firings of the tracepoint. From then on the first program
-//! notes what it has told, and the backup tells what it finds no note of, because that is what was
-//! skipped. Where nothing is ever skipped, nobody pays for it: a second program at a tracepoint
-//! costs more than the first.
+//! `recursion_misses`. That softirq may have a hundred segments to process. So each carrier has a
+//! backup, attached behind it, which runs at the same firings of the tracepoint. The first notes what
+//! it has told; the backup tells what it finds no note of, because that is what was skipped.
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
@@ -24,11 +22,10 @@ use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint, tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext, TracePointContext};
 use tcptrace_ebpf::abi::{self, Addrs6, Listen, SetState, Stats, hook, kind, section, state_flag};
 
-use crate::backup::{is_skipped, told};
 use crate::emit::{emit, emit_here};
 use crate::filter;
 use crate::lives::{self, Place};
-use crate::maps::count;
+use crate::maps::{count, forget_told, remember_told};
 use crate::memory::{Direct, Memory, Probed};
 use crate::settings::{COOKIE_HELPER, NET_FASTOPEN, TP_NEWSTATE, TP_OLDSTATE, TP_SKADDR};
 use crate::sock::{
@@ -39,7 +36,7 @@ use crate::task::Task;
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn state_btf(ctx: BtfTracePointContext) -> i32 {
     by_btf(&ctx);
-    told(ctx.as_ptr().cast(), ctx.arg(0));
+    remember_told(ctx.as_ptr().cast(), ctx.arg(0));
     #[cfg(feature = "log")]
     aya_log_ebpf::info!(
         &ctx,
@@ -52,7 +49,7 @@ pub fn state_btf(ctx: BtfTracePointContext) -> i32 {
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn state_backup_btf(ctx: BtfTracePointContext) -> i32 {
-    if is_skipped(ctx.as_ptr().cast(), ctx.arg(0)) {
+    if !forget_told(ctx.as_ptr().cast(), ctx.arg(0)) {
         by_btf(&ctx);
         count(hook::SET_STATE, |counters| counters.made_up += 1);
     }
@@ -86,13 +83,13 @@ fn by_btf(ctx: &BtfTracePointContext) {
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 pub fn state_raw(ctx: RawTracePointContext) -> i32 {
     by_raw(&ctx);
-    told(ctx.as_ptr().cast(), ctx.arg(0));
+    remember_told(ctx.as_ptr().cast(), ctx.arg(0));
     0
 }
 
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 pub fn state_backup_raw(ctx: RawTracePointContext) -> i32 {
-    if is_skipped(ctx.as_ptr().cast(), ctx.arg(0)) {
+    if !forget_told(ctx.as_ptr().cast(), ctx.arg(0)) {
         by_raw(&ctx);
         count(hook::SET_STATE, |counters| counters.made_up += 1);
     }

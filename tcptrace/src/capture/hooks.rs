@@ -57,8 +57,8 @@ pub struct Program {
     /// Its symbol in the object.
     pub name: &'static str,
     pub point: Point,
-    /// Makes up for runs of the program before it that the kernel skips: attached when it has
-    /// skipped one (`capture/backup.rs`).
+    /// Makes up for runs of the program before it that the kernel skips. Where the kernel skips
+    /// none it finds nothing to do.
     pub is_backup: bool,
 }
 
@@ -142,7 +142,7 @@ impl Point {
 }
 
 impl Carrier {
-    /// Loads and attaches all programs that are no backup, or none.
+    /// Loads and attaches all programs, or none.
     ///
     /// # Errors
     /// What the kernel says against it.
@@ -169,7 +169,6 @@ impl Carrier {
         let attached = self
             .programs
             .iter()
-            .filter(|program| !program.is_backup)
             .try_for_each(|program| program.attach(ebpf, &kernel.btf));
         if attached.is_err() {
             self.detach(ebpf);
@@ -188,7 +187,7 @@ impl Carrier {
 }
 
 impl Program {
-    pub fn attach(&self, ebpf: &mut Ebpf, btf: &aya::Btf) -> Result<(), ProgramError> {
+    fn attach(&self, ebpf: &mut Ebpf, btf: &aya::Btf) -> Result<(), ProgramError> {
         let program = ebpf
             .program_mut(self.name)
             .ok_or(ProgramError::InvalidName {

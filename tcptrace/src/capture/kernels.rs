@@ -122,7 +122,7 @@ pub const CHANGES: &[Change] = &[
         since: (6, 1),
         what: "a tracepoint's program is skipped where it would run on top of itself",
         source: "https://git.kernel.org/torvalds/c/05b24ff9b2cf",
-        before: "no difference: the state hook's backup is never needed",
+        before: "no difference: the state hook's backup finds nothing to do",
     },
     Change {
         since: (6, 1),

@@ -1,6 +1,5 @@
 //! Everything that touches the kernel: loads the programs, attaches them, drains their records.
 
-mod backup;
 pub mod btf;
 pub mod cgroups;
 mod filter;
@@ -54,8 +53,6 @@ pub struct Request {
     /// Carrier to take for the state hook, by [`Carrier::name`], and for other hooks where they have
     /// one of that name; the first that loads when absent.
     pub state_carrier: Option<String>,
-    /// Whether the state hook is backed up from the beginning.
-    pub state_backup: bool,
     /// Whether to capture segments on the wire, too.
     pub segments: bool,
     pub depth: Depth,
@@ -101,8 +98,6 @@ pub struct Capture {
     /// When the last hook was attached, CLOCK_MONOTONIC in nanoseconds.
     pub attached_ns: u64,
     depth: Depth,
-    /// How far the state hook's backup is, `abi::backup`.
-    backup: u32,
 }
 
 impl Capture {
@@ -140,22 +135,16 @@ impl Capture {
         let reset_reasons = kernel.own_btf.enumerators("sk_rst_reason");
         drop(kernel);
         give_back_memory();
-        let mut capture = Capture {
+        Ok(Capture {
             ebpf,
             log,
             ring,
             hooks: attached,
             absent,
             reset_reasons,
-            attached_ns: 0,
+            attached_ns: mono_now_ns(),
             depth: request.depth,
-            backup: abi::backup::NONE,
-        };
-        if request.state_backup {
-            capture.back_up_now(Hook::InetSockSetState)?;
-        }
-        capture.attached_ns = mono_now_ns();
-        Ok(capture)
+        })
     }
 
     /// Prints what the diagnostics object has logged.
