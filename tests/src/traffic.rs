@@ -52,8 +52,9 @@ pub(crate) fn listen_socket(
     // A child that another test has just forked may still hold the listener that was here.
     eventually("the address to be free", || {
         match socket.bind(&addr.into()) {
+            Ok(()) => Some(()),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => None,
-            bound => Some(bound.expect("bind")),
+            Err(error) => panic!("bind: {error}"),
         }
     });
     socket.listen(backlog).expect("listen");
