@@ -11,7 +11,7 @@ use crate::settings::TASK_HELPERS;
 
 /// How a program reads the structures that a hook hands it.
 pub trait Memory {
-    /// Whether programs that read so write into lanes: a program's stack has room for one way only.
+    /// Whether programs that read so write into lanes: a state program's stack has room for one way only.
     const LANES: bool = false;
 
     /// Reads a `T` at `base` + `offset`.

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::ptr::NonNull;
@@ -14,8 +15,8 @@ use tcptrace_ebpf::abi::lane::{self, CHUNK, CHUNK_WORDS, LaneEnds};
 
 use super::load::no_map;
 
-/// Half of what `--ring-size` says is shared among the CPUs' lanes, within these bounds: room for what a
-/// CPU writes until the next drain.
+/// A CPU's part of half of what `--ring-size` says, within these bounds, is its lane: room for what it
+/// writes until the next drain.
 const LANE_BYTES: std::ops::RangeInclusive<u32> = (64 << 10)..=(1 << 20);
 
 /// From one chunk to the next.
@@ -39,6 +40,16 @@ pub fn chunks(ring_bytes: u32, cpus: u32) -> u32 {
     let bytes = (ring_bytes / 2 / cpus).clamp(*LANE_BYTES.start(), *LANE_BYTES.end());
     // A power of two, the next one down.
     1 << (bytes / CHUNK as u32).ilog2()
+}
+
+/// How many of the ring buffer's bytes go to the lanes: half, which leaves a power of two, if they have
+/// that many together; else none, so that whoever asks for much gets as much.
+pub fn share(ring_bytes: u32, cpus: u32, of_a_lane: u32) -> u32 {
+    let all_lanes = u64::from(cpus) * u64::from(of_a_lane) * CHUNK as u64;
+    match all_lanes >= u64::from(ring_bytes / 2) {
+        true => ring_bytes / 2,
+        false => 0,
+    }
 }
 
 impl Lanes {
@@ -82,7 +93,7 @@ impl Lanes {
             lanes[n].step_over(record);
             match lanes[n].peek() {
                 Some(record) => *next = Reverse((time(record), n)),
-                None => drop(std::collections::binary_heap::PeekMut::pop(next)),
+                None => drop(PeekMut::pop(next)),
             }
             if !wants_more {
                 break;

@@ -79,12 +79,14 @@ pub fn load(request: &Request) -> Result<Loaded, CaptureError> {
     let cpus =
         nr_cpus().map_err(|(what, error)| CaptureError::Failed(anyhow!("{what}: {error}")))?;
     let cpus = cpus as u32;
-    let lane_chunks = lanes::chunks(ring_bytes, cpus);
-    // The other half of it is the lanes'.
-    let ring_bytes = ring_bytes >> u32::from(lane_chunks > 0);
+    let running = KernelVersion::current().ok();
+    let lane_chunks = match kernels::PREEMPTIBLE_TRACEPOINTS.is_in(running) {
+        true => 0,
+        false => lanes::chunks(ring_bytes, cpus),
+    };
+    let ring_bytes = ring_bytes - lanes::share(ring_bytes, cpus, lane_chunks);
     globals.push((abi::setting::WAKE_AT, ring_bytes / 4));
     globals.push((abi::setting::LANE_CHUNKS, lane_chunks));
-    let running = KernelVersion::current().ok();
     let cookie_helper = kernels::SOCKET_COOKIE.is_in(running);
     globals.push((abi::setting::COOKIE_HELPER, cookie_helper.into()));
     let task_helpers = kernels::TASK_REGISTERS.is_in(running);

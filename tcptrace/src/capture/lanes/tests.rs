@@ -84,6 +84,25 @@ fn a_small_ring_buffer_has_no_lanes() {
 }
 
 #[test]
+fn lanes_and_ring_buffer_have_what_was_asked_for_at_least() {
+    for (ring, cpus, left) in [
+        (4 << 20, 2, 2 << 20),
+        (4 << 20, 3, 4 << 20),
+        (4 << 20, 64, 2 << 20),
+        (64 << 20, 2, 64 << 20),
+        (4096, 2, 4096),
+    ] {
+        let chunks = chunks(ring, cpus);
+        let rest = ring - share(ring, cpus, chunks);
+        assert_eq!(rest, left, "{ring} on {cpus}");
+        assert!(
+            rest + cpus * chunks * CHUNK as u32 >= ring,
+            "{ring} on {cpus}"
+        );
+    }
+}
+
+#[test]
 fn what_is_written_is_read_once() {
     let mut lanes = lanes(1);
     assert!(drained(&mut lanes).is_empty());
