@@ -1,0 +1,319 @@
+//! Connection 3, the late accept, with its listener and its other end.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use super::{LOOPBACK, MS, NOW};
+use crate::event::{
+    Comm, Context, Direction, ListenQueue, OverflowSegment, Retransmitted, State, TcpFlags, Witness,
+};
+use crate::fields::*;
+
+/// Connection 3, not accepted yet.
+pub fn server() -> Subject {
+    Subject {
+        conn: Some(3),
+        side: Some(Side::Server),
+        family: 4,
+        laddr: LOOPBACK,
+        lport: Some(7878),
+        raddr: Some(LOOPBACK),
+        rport: Some(39709),
+        netns: 4_026_531_840,
+        cookie: Some(17),
+        uid: Some(1000),
+        cgroup: Some(25),
+        container: None,
+        pid: Some(4711),
+        tid: Some(4711),
+        comm: Some(Comm::from("server")),
+        pid_source: Some(PidSource::Presumed),
+    }
+}
+
+/// The same subject, but nobody knows whose it is.
+pub fn nobody(subject: Subject) -> Subject {
+    Subject {
+        pid: None,
+        tid: None,
+        comm: None,
+        pid_source: None,
+        ..subject
+    }
+}
+
+pub fn listener() -> Subject {
+    Subject {
+        conn: Some(1),
+        side: Some(Side::Listener),
+        raddr: None,
+        rport: None,
+        pid_source: Some(PidSource::Listen),
+        ..server()
+    }
+}
+
+/// A listener on [::], whose owner nobody knows.
+pub fn listen() -> Transition {
+    Transition {
+        subject: Subject {
+            family: 6,
+            laddr: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            cookie: None,
+            ..nobody(listener())
+        },
+        oldstate: State::Close,
+        newstate: State::Listen,
+        in_state_ns: None,
+        context: None,
+        backlog: Backlog {
+            backlog_max: Some(128),
+            backlog_asked: Some(128),
+            somaxconn: Some(4096),
+            backlog_clipped: Some(false),
+        },
+        ..transition()
+    }
+}
+
+pub fn transition() -> Transition {
+    Transition {
+        mono_ns: NOW,
+        subject: server(),
+        oldstate: State::SynRecv,
+        newstate: State::Established,
+        in_state_ns: Some(23_100),
+        context: Some(Context::Softirq),
+        cpu: 1,
+        synthetic: false,
+        source: Source::Tracepoint,
+        cause: Some(Cause::AckReceived),
+        function: Some("tcp_rcv_state_process".into()),
+        rfc9293: Some("3.10.7.4".into()),
+        bucket: None,
+        error: None,
+        backlog: Backlog::default(),
+    }
+}
+
+pub fn accept() -> Accept {
+    Accept {
+        mono_ns: NOW,
+        subject: Subject {
+            pid_source: Some(PidSource::Accept),
+            ..server()
+        },
+        listener: Some(1),
+        established_mono_ns: Some(NOW - 5003 * MS),
+        peer_conn: None,
+        peer_syn_mono_ns: None,
+        peer_established_mono_ns: None,
+        called_mono_ns: Some(NOW - 5 * MS),
+        blocked_ns: Some(5 * MS),
+        accept_queue_ns: Some(5003 * MS),
+        backlog_len: 2,
+        backlog_max: 128,
+        witness: Witness::SysExit,
+        error: None,
+        verdict: None,
+        reason: None,
+    }
+}
+
+/// An accept that says what it shows.
+pub fn accept_with_verdict() -> Accept {
+    Accept {
+        verdict: Some(Verdict::Queued),
+        reason: Some(REASON.to_owned()),
+        ..accept()
+    }
+}
+
+pub fn failed_accept(errno: &'static str) -> Accept {
+    Accept {
+        subject: Subject {
+            conn: None,
+            side: None,
+            cookie: None,
+            pid_source: Some(PidSource::Accept),
+            ..listener()
+        },
+        called_mono_ns: Some(NOW - 3100),
+        blocked_ns: Some(3100),
+        accept_queue_ns: None,
+        backlog_len: 0,
+        error: Some(errno.into()),
+        ..accept()
+    }
+}
+
+const REASON: &str =
+    "the kernel finished the handshake 5.003 s before accept() returned to server[4711]";
+
+pub fn connection() -> Connection {
+    Connection {
+        mono_ns: NOW,
+        subject: accept().subject,
+        syn_mono_ns: None,
+        syn_source: None,
+        established_mono_ns: Some(NOW - 5103 * MS),
+        accept_called_mono_ns: Some(NOW - 105 * MS),
+        accepted_mono_ns: Some(NOW - 100 * MS),
+        closed_mono_ns: Some(NOW),
+        handshake_ns: None,
+        half_open_ns: None,
+        half_open_end: None,
+        synack_retransmits: None,
+        syncookie: None,
+        defer_accept: None,
+        syn_queue_ahead: None,
+        accept_queue_ns: Some(5003 * MS),
+        backlog_ahead: Some(0),
+        backlog_max: Some(128),
+        verdict: Some(Verdict::Queued),
+        reason: Some(REASON.to_owned()),
+        evidence: Some("SYN_RECV → ESTABLISHED, accept() called, accept() returned".to_owned()),
+        state: State::Close,
+        peer_conn: Some(2),
+        peer_established_mono_ns: Some(NOW - 5103 * MS - 30_000),
+        overflows: Some(0),
+        first_overflow_mono_ns: None,
+        explanation: None,
+        bucket: None,
+        error: None,
+        ending: ending(),
+        complete: true,
+        evicted: false,
+    }
+}
+
+/// The final ACK of connection 3 met a full accept queue.
+pub fn overflow() -> Overflow {
+    Overflow {
+        mono_ns: NOW,
+        subject: server(),
+        listener: Some(1),
+        what: OverflowSegment::Ack,
+        queue: ListenQueue::Accept,
+        backlog_len: 2,
+        backlog_max: 1,
+        aborted: false,
+    }
+}
+
+/// A connection of which only the end was seen.
+pub fn unknown() -> Connection {
+    Connection {
+        subject: Subject {
+            side: None,
+            ..nobody(server())
+        },
+        established_mono_ns: None,
+        accept_called_mono_ns: None,
+        accepted_mono_ns: None,
+        accept_queue_ns: None,
+        backlog_ahead: None,
+        backlog_max: None,
+        ending: Ending::default(),
+        verdict: Some(Verdict::Unknown),
+        reason: Some("the trace began after the connection did".to_owned()),
+        error: Some("ECONNRESET".into()),
+        complete: false,
+        ..connection()
+    }
+}
+
+/// How [`connection`] ended.
+pub fn ending() -> Ending {
+    Ending {
+        ended: Some(Ended::Orderly),
+        closed_first: Some(ClosedFirst::Local),
+        syn_retransmits: None,
+        bytes_acked: Some(18),
+        bytes_received: Some(0),
+        segs_out: Some(4),
+        segs_in: Some(3),
+        retransmits: Some(0),
+        srtt_ns: Some(32_000),
+        snd_cwnd: Some(10),
+        unread_bytes: Some(0),
+    }
+}
+
+pub fn retransmit() -> Retransmit {
+    Retransmit {
+        mono_ns: NOW,
+        subject: client().subject,
+        state: State::SynSent,
+        what: Retransmitted::Syn,
+        retransmits: 2,
+    }
+}
+
+pub fn reset() -> Reset {
+    Reset {
+        mono_ns: NOW,
+        subject: client().subject,
+        state: Some(State::Established),
+        direction: Direction::Sent,
+        reason: Some("TCP_ABORT_ON_CLOSE".to_owned()),
+    }
+}
+
+pub fn client() -> Connection {
+    Connection {
+        subject: Subject {
+            conn: Some(2),
+            side: Some(Side::Client),
+            lport: Some(39709),
+            rport: Some(7878),
+            pid: Some(4712),
+            tid: Some(4712),
+            comm: Some(Comm::from("nc")),
+            pid_source: Some(PidSource::Connect),
+            ..server()
+        },
+        syn_mono_ns: Some(NOW - 5103 * MS - 45_200),
+        syn_source: Some(Source::Tracepoint),
+        accept_called_mono_ns: None,
+        accepted_mono_ns: None,
+        handshake_ns: Some(45_200),
+        accept_queue_ns: None,
+        backlog_ahead: None,
+        backlog_max: None,
+        verdict: None,
+        reason: None,
+        evidence: None,
+        ..connection()
+    }
+}
+
+/// What is left of the client's connection, at its end.
+pub fn time_wait() -> TimeWait {
+    TimeWait {
+        mono_ns: NOW,
+        subject: client().subject,
+        state: State::TimeWait,
+        fin_wait2_ns: Some(500 * MS),
+        time_wait_ns: Some(60_012 * MS),
+        ended: Some(BucketEnd::Expired),
+        source: Source::TimewaitSock,
+    }
+}
+
+/// The SYN-ACK, as the client receives it.
+pub fn segment() -> Segment {
+    Segment {
+        mono_ns: NOW,
+        subject: client().subject,
+        direction: Direction::Received,
+        flags: TcpFlags(0x12),
+        seq: u32::MAX,
+        ack: Some(1_000_001),
+        rel_seq: Some(0),
+        rel_ack: Some(1),
+        len: 0,
+        win: 65483,
+        ifindex: 1,
+        cpu: 1,
+    }
+}

@@ -1,0 +1,149 @@
+//! What a trace tells of itself: its beginning, its losses, its counts.
+
+use super::{LOOPBACK, MS, NOW, listener};
+use crate::event::{Hook, State};
+use crate::fields::*;
+
+/// A listener that is older than the trace.
+pub fn preexisting() -> Preexisting {
+    Preexisting {
+        mono_ns: NOW,
+        subject: Subject {
+            tid: None,
+            pid_source: Some(PidSource::Snapshot),
+            ..listener()
+        },
+        state: State::Listen,
+        backlog_len: Some(2),
+        backlog_max: Some(128),
+    }
+}
+
+pub fn histogram() -> Histogram {
+    Histogram {
+        mono_ns: NOW,
+        interval_ns: 1_000 * MS,
+        side: Side::Server,
+        netns: 4_026_531_840,
+        port: 7878,
+        connections: 3,
+        queued: Some(2),
+        awaited: Some(1),
+        handshake: None,
+        accept_queue: Some(Times {
+            p50_ns: 30_719,
+            p99_ns: 5 * MS,
+            max_ns: 5 * MS,
+            buckets: vec![(30_719, 2), (5_242_879, 1)],
+        }),
+    }
+}
+
+pub fn session() -> Session {
+    Session {
+        mono_ns: NOW,
+        schema: SCHEMA,
+        version: "0.1.0".to_owned(),
+        kernel: "6.18.5".to_owned(),
+        depth: Depth::Events,
+        hooks: [
+            (Hook::InetSockSetState, Some("tp_btf".to_owned())),
+            (Hook::InetCskAccept, None),
+        ]
+        .into(),
+        refused: [(
+            Hook::InetCskAccept,
+            [("fentry", "EPERM"), ("kprobe", "ENOENT")]
+                .map(|(carrier, reason)| Refusal {
+                    carrier: carrier.to_owned(),
+                    reason: reason.to_owned(),
+                })
+                .into(),
+        )]
+        .into(),
+        filters: [("port".to_owned(), "7878".to_owned())].into(),
+        unseen: vec!["accept(): no hook could be attached, so there are no verdicts".to_owned()],
+    }
+}
+
+pub fn lost() -> Lost {
+    Lost {
+        mono_ns: NOW,
+        hook: Hook::InetSockSetState,
+        why: Why::RingBufferFull,
+        count: 1234,
+    }
+}
+
+pub fn summary() -> Summary {
+    let listener = ListenerSummary {
+        conn: Some(1),
+        laddr: LOOPBACK,
+        lport: Some(7878),
+        netns: 4_026_531_840,
+        connections: 4,
+        accepted: 3,
+        never_accepted: 1,
+        failed_accepts: 2,
+        half_open_failed: None,
+        overflows: None,
+        backlog: Backlog {
+            backlog_max: Some(128),
+            ..Backlog::default()
+        },
+        accept_queue_p50_ns: Some(23_100),
+        accept_queue_p99_ns: Some(5003 * MS),
+        accept_queue_max_ns: Some(5003 * MS),
+    };
+    let idle = ListenerSummary {
+        conn: None,
+        lport: Some(80),
+        connections: 0,
+        accepted: 0,
+        never_accepted: 0,
+        failed_accepts: 0,
+        accept_queue_p50_ns: None,
+        accept_queue_p99_ns: None,
+        accept_queue_max_ns: None,
+        ..listener.clone()
+    };
+    Summary {
+        mono_ns: NOW,
+        duration_ns: 12_877 * MS,
+        hooks: [
+            (
+                Hook::InetSockSetState,
+                HookCount {
+                    seen: 44,
+                    filtered: 20,
+                    emitted: 24,
+                    lost: 0,
+                    lost_calls: 0,
+                    recursion_misses: Some(0),
+                },
+            ),
+            (
+                Hook::InetCskAccept,
+                HookCount {
+                    seen: 5,
+                    filtered: 0,
+                    emitted: 4,
+                    lost: 1,
+                    lost_calls: 1,
+                    recursion_misses: None,
+                },
+            ),
+        ]
+        .into(),
+        verdicts: [(Verdict::Queued, 3), (Verdict::NeverAccepted, 1)].into(),
+        servers: 4,
+        clients: 1,
+        incomplete: 1,
+        evicted: 0,
+        undecodable: 0,
+        late: 0,
+        repeated_segments: 0,
+        dropped_lines: 0,
+        listeners: vec![listener, idle],
+    }
+}
