@@ -32,9 +32,15 @@ pub const SOCK_DONE: u64 = 1 << 1;
 /// A bit of `sk_shutdown`, include/net/sock.h
 const RCV_SHUTDOWN: u8 = 1;
 
-/// A `struct sock` (or a `struct tcp_sock`, which begins with one), read by `M`.
+/// A `struct sock`, read by `M`.
 pub struct Sock<M> {
     ptr: *const u8,
+    /// The same address for members of the structures that begin with it, up to `struct tcp_sock`.
+    ///
+    /// [`Direct`](crate::memory::Direct) needs a pointer of that type there. It is not to be used for
+    /// all: the kernel trusts the pointer that a tracepoint hands over (Linux 6.2) and loads through
+    /// it in one instruction, but checks the address at each load through one that a cast has given.
+    tcp: *const u8,
     memory: PhantomData<M>,
 }
 
@@ -48,8 +54,15 @@ impl<M> Copy for Sock<M> {}
 impl<M: Memory> Sock<M> {
     #[inline(always)]
     pub fn new(ptr: *const u8) -> Self {
+        Sock::with_tcp(ptr, ptr)
+    }
+
+    /// `tcp` is `ptr` with the type of a `struct tcp_sock`.
+    #[inline(always)]
+    pub fn with_tcp(ptr: *const u8, tcp: *const u8) -> Self {
         Sock {
             ptr,
+            tcp,
             memory: PhantomData,
         }
     }
@@ -77,6 +90,21 @@ impl<M: Memory> Sock<M> {
         unsafe { M::read(self.ptr, offset) }
     }
 
+    /// As [`get`](Self::get), of a structure that begins with a sock.
+    #[inline(always)]
+    fn get_tcp<T: Copy>(self, offset: &Global<u32>) -> T {
+        // SAFETY: as above.
+        unsafe { M::read(self.tcp, offset) }
+    }
+
+    /// A member that is a pointer. Not through a trusted one: to see whether it is to be trusted as
+    /// well, the verifier looks through all types of the kernel (`type_is_trusted`,
+    /// kernel/bpf/verifier.c), which takes milliseconds a load.
+    #[inline(always)]
+    fn pointer(self, offset: &Global<u32>) -> *const u8 {
+        self.get_tcp(offset)
+    }
+
     /// An AF_INET or AF_INET6 socket of protocol IPPROTO_TCP.
     #[inline(always)]
     pub fn is_tcp(self) -> bool {
@@ -98,7 +126,7 @@ impl<M: Memory> Sock<M> {
         match self.get::<u16>(&SK_PROTOCOL) {
             IPPROTO_TCP => self,
             IPPROTO_MPTCP if MPTCP_FIRST.load() != 0 => {
-                let first = Sock::<M>::new(self.get(&MPTCP_FIRST));
+                let first = Sock::<M>::new(self.get_tcp(&MPTCP_FIRST));
                 if first.is_tcp() { first } else { Sock::null() }
             }
             _ => Sock::null(),
@@ -124,13 +152,13 @@ impl<M: Memory> Sock<M> {
     /// and `sock_orphan` clears at close().
     #[inline(always)]
     pub fn held(self) -> bool {
-        self.get::<u64>(&SK_SOCKET) != 0
+        !self.pointer(&SK_SOCKET).is_null()
     }
 
     /// `sk_socket`, the `struct socket` of the descriptor; null where there is none.
     #[inline(always)]
     pub fn socket(self) -> *const u8 {
-        self.get(&SK_SOCKET)
+        self.pointer(&SK_SOCKET)
     }
 
     #[inline(always)]
@@ -154,7 +182,7 @@ impl<M: Memory> Sock<M> {
     #[inline(always)]
     pub fn cgroup(self) -> *const u8 {
         if SK_CGROUP.load() != 0 {
-            self.get(&SK_CGROUP)
+            self.pointer(&SK_CGROUP)
         } else if SK_CGROUP_OR_CLASS.load() != 0 {
             // A member of a union, whose type a verifier of that time does not find.
             // SAFETY: `ptr` is a sock.
@@ -169,7 +197,7 @@ impl<M: Memory> Sock<M> {
     pub fn cgroup_id(self) -> u64 {
         // Only a member of its own has a type that the verifier knows.
         if SK_CGROUP.load() != 0 {
-            cgroup::id::<M>(self.get(&SK_CGROUP))
+            cgroup::id::<M>(self.pointer(&SK_CGROUP))
         } else {
             cgroup::id::<Probed>(self.cgroup())
         }
@@ -178,35 +206,39 @@ impl<M: Memory> Sock<M> {
     /// In eighths of a microsecond.
     #[inline(always)]
     pub fn srtt_us(self) -> u32 {
-        self.get(&TCP_SRTT_US)
+        self.get_tcp(&TCP_SRTT_US)
     }
 
     /// `tcp_sock.total_retrans`
     #[inline(always)]
     pub fn retransmits(self) -> u32 {
-        self.get(&TCP_TOTAL_RETRANS)
+        self.get_tcp(&TCP_TOTAL_RETRANS)
     }
 
     #[inline(always)]
     pub fn stats(self) -> Stats {
         let distance = |from: &Global<u32>, to: &Global<u32>| -> u32 {
-            self.get::<u32>(to).wrapping_sub(self.get::<u32>(from))
+            self.get_tcp::<u32>(to)
+                .wrapping_sub(self.get_tcp::<u32>(from))
         };
         let flag = |holds: bool, bit: u32| if holds { bit } else { 0 };
         Stats {
-            bytes_acked: self.get(&TCP_BYTES_ACKED),
-            bytes_received: self.get(&TCP_BYTES_RECEIVED),
-            segs_in: self.get(&TCP_SEGS_IN),
-            segs_out: self.get(&TCP_SEGS_OUT),
-            data_segs_in: self.get(&TCP_DATA_SEGS_IN),
+            bytes_acked: self.get_tcp(&TCP_BYTES_ACKED),
+            bytes_received: self.get_tcp(&TCP_BYTES_RECEIVED),
+            segs_in: self.get_tcp(&TCP_SEGS_IN),
+            segs_out: self.get_tcp(&TCP_SEGS_OUT),
+            data_segs_in: self.get_tcp(&TCP_DATA_SEGS_IN),
             retransmits: self.retransmits(),
-            snd_cwnd: self.get(&TCP_SND_CWND),
+            snd_cwnd: self.get_tcp(&TCP_SND_CWND),
             unacked: distance(&TCP_SND_UNA, &TCP_WRITE_SEQ),
             unread: distance(&TCP_COPIED_SEQ, &TCP_RCV_NXT),
             flags: flag(
                 self.get::<u8>(&SK_SHUTDOWN) & RCV_SHUTDOWN != 0,
                 stats_flag::RCV_SHUTDOWN,
-            ) | flag(self.get::<i32>(&TCP_LINGER2) < 0, stats_flag::NO_FIN_WAIT2),
+            ) | flag(
+                self.get_tcp::<i32>(&TCP_LINGER2) < 0,
+                stats_flag::NO_FIN_WAIT2,
+            ),
         }
     }
 
@@ -239,13 +271,13 @@ impl<M: Memory> Sock<M> {
     /// The TCP Fast Open request that still waits for the final ACK.
     #[inline(always)]
     pub fn has_fastopen_request(self) -> bool {
-        self.get::<u64>(&TCP_FASTOPEN_RSK) != 0
+        self.get_tcp::<u64>(&TCP_FASTOPEN_RSK) != 0
     }
 
     /// Inode of the network namespace.
     #[inline(always)]
     pub fn netns(self) -> u32 {
-        inode_of::<M>(self.get(&SK_NET))
+        inode_of::<M>(self.pointer(&SK_NET))
     }
 
     /// The port that the socket is bound to, in host order; 0 when to none.
@@ -266,7 +298,7 @@ impl<M: Memory> Sock<M> {
     pub fn ends_by(self, common: &Common<M, impl Members>) -> Ends {
         Ends {
             addrs: common.addrs(),
-            lport: u16::from_be(self.get(&INET_SPORT)),
+            lport: u16::from_be(self.get_tcp(&INET_SPORT)),
             rport: common.rport(),
         }
     }
@@ -309,13 +341,13 @@ impl<M: Memory> Sock<M> {
     /// Whether it is in a hash table: `!sk_unhashed(sk)`.
     #[inline(always)]
     pub fn is_hashed(self) -> bool {
-        self.get::<u64>(&SK_NODE_PPREV) != 0
+        !self.pointer(&SK_NODE_PPREV).is_null()
     }
 
     /// A listener's half-open requests.
     #[inline(always)]
     pub fn syn_queue_len(self) -> u32 {
-        self.get(&ICSK_QLEN)
+        self.get_tcp(&ICSK_QLEN)
     }
 
     /// `sk_acceptq_is_full`: a queue holds one more than its limit.
@@ -328,7 +360,7 @@ impl<M: Memory> Sock<M> {
     /// A listener's TCP_DEFER_ACCEPT.
     #[inline(always)]
     pub fn defers_accept(self) -> bool {
-        self.get::<u8>(&ICSK_DEFER_ACCEPT) != 0
+        self.get_tcp::<u8>(&ICSK_DEFER_ACCEPT) != 0
     }
 
     /// A setting of the socket's network namespace, by its offset in `struct net`. One that was
@@ -346,7 +378,7 @@ impl<M: Memory> Sock<M> {
 
     #[inline(always)]
     fn in_netns<T: Copy>(self, offset: &Global<u32>) -> T {
-        let net: *const u8 = self.get(&SK_NET);
+        let net = self.pointer(&SK_NET);
         // SAFETY: skc_net points to the socket's `struct net`, which outlives it.
         unsafe { M::read(net, offset) }
     }

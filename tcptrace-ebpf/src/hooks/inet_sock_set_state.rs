@@ -62,22 +62,22 @@ fn by_btf(ctx: &BtfTracePointContext) {
     let (oldstate, newstate) = (ctx.arg::<i32>(1) as u8, ctx.arg::<i32>(2) as u8);
     // The verifier lets a `sock` pointer reach inet_sock and tcp_sock members only after this
     // cast, which also refuses sockets of another protocol.
-    let tcp = unsafe { bpf_skc_to_tcp_sock(sk) }.cast::<u8>().cast_const();
+    let tcp = unsafe { bpf_skc_to_tcp_sock(sk) };
     if tcp.is_null() {
         return;
     }
-    let tcp = Sock::<Direct>::new(tcp);
+    let sock = Sock::<Direct>::with_tcp(sk.cast(), tcp.cast());
     let cookie = || {
         if COOKIE_HELPER.load() == 0 || carries_listeners_cookie(oldstate, newstate) {
             return 0;
         }
         // The helper gives it one, if it has none.
-        match tcp.cookie() {
+        match sock.cookie() {
             0 => unsafe { bpf_get_socket_cookie(sk) },
             cookie => cookie,
         }
     };
-    set_state(tcp, oldstate, newstate, cookie);
+    set_state(sock, oldstate, newstate, cookie);
 }
 
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]

@@ -71,7 +71,11 @@ fn tcp(sk: *mut c_void) -> Sock<Direct> {
         return Sock::null();
     }
     // SAFETY: the tracepoint's own socket, of any kind.
-    Sock::new(unsafe { bpf_skc_to_tcp_sock(sk) }.cast::<u8>().cast_const())
+    let tcp = unsafe { bpf_skc_to_tcp_sock(sk) };
+    if tcp.is_null() {
+        return Sock::null();
+    }
+    Sock::with_tcp(sk.cast(), tcp.cast())
 }
 
 #[raw_tracepoint(tracepoint = "tcp_send_reset")]
