@@ -1,7 +1,8 @@
 //! How much a tracer slows what it watches: tcptrace and its peers beside the same loads.
 //!
-//! Runs are interleaved: in each round every row is run once, in an order that rotates, and
-//! compared with the untraced rate of the same round, because machines have moods.
+//! Runs are interleaved: in each round every row is run once, in an order that rotates, between two
+//! untraced runs that it is compared with, because machines have moods. The untraced row is run
+//! so as well: how far its share is from 1 tells what the others are worth.
 
 mod balance;
 mod load;
@@ -75,6 +76,9 @@ fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Where tracefs has the tracepoints.
+const TRACEPOINTS: &str = "/sys/kernel/tracing/events";
+
 /// Why a peer is not measured.
 const ABSENT: &str = "not installed";
 
@@ -109,6 +113,11 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
     for instance in &machine.ftrace {
         eprintln!(
             "xtask: ftrace records inet_sock_set_state, which every row pays for: {instance}"
+        );
+    }
+    if !Path::new(TRACEPOINTS).exists() {
+        eprintln!(
+            "xtask: no tracefs, which peers need: `sudo mount -t tracefs tracefs /sys/kernel/tracing`"
         );
     }
     fs::write(results.join(HOLLOW), ebpf::hollow(root)?)?;
@@ -193,7 +202,8 @@ fn measure(
             }
             let turn = round % turns.len();
             turns.rotate_left(turn);
-            let mut measured = vec![];
+            let untraced = || untraced(load, programs, args.seconds);
+            let mut before = untraced()?;
             for (row, program) in turns {
                 if report.failed.iter().any(|(name, _)| name == row.name) {
                     continue;
@@ -204,28 +214,27 @@ fn measure(
                     load.name(),
                     row.name
                 );
-                match once(row, program, load, programs, folder, args.seconds) {
-                    Ok((rate, cost)) => measured.push((row.name, rate, cost)),
+                let (rate, cost) = match once(row, program, load, programs, folder, args.seconds) {
+                    Ok(measured) => measured,
                     Err(error) if row.name == UNTRACED => return Err(error),
-                    Err(error) => report
-                        .failed
-                        .push((row.name.to_owned(), format!("{error:#}"))),
-                }
-            }
-            let untraced = measured.iter().find(|(row, ..)| *row == UNTRACED);
-            let untraced = untraced
-                .map(|(_, rate, _)| *rate)
-                .context("no untraced run")?;
-            report
-                .runs
-                .extend(measured.into_iter().map(|(row, rate, cost)| Run {
+                    Err(error) => {
+                        report
+                            .failed
+                            .push((row.name.to_owned(), format!("{error:#}")));
+                        continue;
+                    }
+                };
+                let after = untraced()?;
+                report.runs.push(Run {
                     round,
                     load,
-                    row,
+                    row: row.name,
                     rate,
-                    share: rate / untraced,
+                    share: rate / f64::midpoint(before, after),
                     cost,
-                }));
+                });
+                before = after;
+            }
         }
     }
     if is_wanted(&Load::Connections) && rows.len() > 1 {
@@ -234,6 +243,12 @@ fn measure(
         report.programs = programs::measure(&programs.tcptrace, &programs.storm, args.seconds)?;
     }
     Ok(report)
+}
+
+/// The rate of a load that nobody watches.
+fn untraced(load: Load, programs: &Programs, seconds: f64) -> Result<f64> {
+    netns::enter()?;
+    load::play(&programs.storm, load, seconds)
 }
 
 /// One row under one load, in a network namespace of its own.

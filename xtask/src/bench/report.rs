@@ -19,7 +19,7 @@ pub struct Run {
     pub row: &'static str,
     /// Operations a second.
     pub rate: f64,
-    /// Of the untraced rate of the same round.
+    /// Of the untraced rate: the mean of that before and that after it.
     pub share: f64,
     /// Null where nobody watched.
     pub cost: Option<Cost>,
@@ -45,8 +45,9 @@ const PREFACE: &str = "\
 
 Written by `cargo xtask bench --write`, not by hand. Each figure is the median of the rounds, with
 the smallest and the largest in parentheses. In a round each row is run once, in an order that
-rotates; its share is its rate divided by the untraced rate of the same round. The loads are in
-`bench/`, the rows in `xtask/src/bench/rows.rs`. `empty programs` is tcptrace with programs that return
+rotates, between two untraced runs; its share is its rate divided by the mean of theirs. The untraced
+row is compared so as well, so its share tells how noisy the machine was. The loads are in `bench/`,
+the rows in `xtask/src/bench/rows.rs`. `empty programs` is tcptrace with programs that return
 at once, at the hooks of `--depth events`: what the kernel takes to run any. `empty histogram` is the
 same at the hooks of `--depth histogram`, which are those of `--depth connections` too.
 ";
