@@ -15,14 +15,15 @@ pub enum Depth {
     /// Every change of state and every accept(), as they happen
     #[default]
     #[value(
-        help = "Every change of state and every accept(), as they happen. Costs some 6 µs a \
-                connection in the kernel, both ends together, and 31 µs of tcptrace's own CPU time"
+        help = "Every change of state and every accept(), as they happen. Costs 3 to 6 µs \
+                a connection in the kernel, both ends together, and 16 to 31 µs of tcptrace's own \
+                CPU time"
     )]
     Events,
     /// A line a connection, at its end, with all its times; joined in the kernel
     #[value(
         help = "A line a connection, at its end, with all its times; joined in the kernel. Costs \
-                some 6 µs, and 16 µs of tcptrace's. Cannot show what is going on just now, \
+                3 to 6 µs, and 8 to 16 µs of tcptrace's. Cannot show what is going on just now, \
                 half-open connections, TIME_WAIT, retransmits and resets, nor which two ends \
                 belong together"
     )]
@@ -31,8 +32,8 @@ pub enum Depth {
     /// only for the connections that went wrong
     #[value(
         help = "How long handshakes and waits for accept() took, each second; counted in the \
-                kernel. A line only for the connections that went wrong. Costs some 6 µs, and \
-                2 µs of tcptrace's. Cannot show what `connections` cannot, nor the \
+                kernel. A line only for the connections that went wrong. Costs 3 to 6 µs, \
+                and 1 to 2 µs of tcptrace's. Cannot show what `connections` cannot, nor the \
                 connections that went well one by one"
     )]
     Histogram,
