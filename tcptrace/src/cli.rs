@@ -173,8 +173,8 @@ pub struct Trace {
 
     /// How much to tell, and so what it costs
     ///
-    /// The costs are those of a connection with both ends on the machine of BENCHMARKS.md, where
-    /// accept() is seen by its system call.
+    /// The costs are those of a connection with both ends, on two machines that see accept() by its
+    /// system call; `cargo xtask bench` measures them on yours.
     #[arg(long, value_name = "DEPTH", default_value = "events")]
     pub depth: Depth,
 
