@@ -39,7 +39,8 @@ pub struct Sock<M> {
     ///
     /// [`Direct`](crate::memory::Direct) needs a pointer of that type there. It is not to be used for
     /// all: the kernel trusts the pointer that a tracepoint hands over (Linux 6.2) and loads through
-    /// it in one instruction, but checks the address at each load through one that a cast has given.
+    /// it in one instruction, but checks the address at each load through one that a cast has given
+    /// (`convert_ctx_accesses`, kernel/bpf/verifier.c).
     tcp: *const u8,
     memory: PhantomData<M>,
 }
@@ -99,7 +100,7 @@ impl<M: Memory> Sock<M> {
 
     /// A member that is a pointer. Not through a trusted one: to see whether it is to be trusted as
     /// well, the verifier looks through all types of the kernel (`type_is_trusted`,
-    /// kernel/bpf/verifier.c), which takes milliseconds a load.
+    /// kernel/bpf/verifier.c), and attaching took twice as long (Linux 6.18).
     #[inline(always)]
     fn pointer(self, offset: &Global<u32>) -> *const u8 {
         self.get_tcp(offset)
@@ -126,7 +127,7 @@ impl<M: Memory> Sock<M> {
         match self.get::<u16>(&SK_PROTOCOL) {
             IPPROTO_TCP => self,
             IPPROTO_MPTCP if MPTCP_FIRST.load() != 0 => {
-                let first = Sock::<M>::new(self.get_tcp(&MPTCP_FIRST));
+                let first = Sock::<M>::new(self.pointer(&MPTCP_FIRST));
                 if first.is_tcp() { first } else { Sock::null() }
             }
             _ => Sock::null(),
@@ -271,7 +272,7 @@ impl<M: Memory> Sock<M> {
     /// The TCP Fast Open request that still waits for the final ACK.
     #[inline(always)]
     pub fn has_fastopen_request(self) -> bool {
-        self.get_tcp::<u64>(&TCP_FASTOPEN_RSK) != 0
+        !self.pointer(&TCP_FASTOPEN_RSK).is_null()
     }
 
     /// Inode of the network namespace.

@@ -16,14 +16,14 @@ pub enum Depth {
     #[default]
     #[value(
         help = "Every change of state and every accept(), as they happen. Costs 3 to 6 µs \
-                a connection in the kernel, both ends together, and 16 to 31 µs of tcptrace's own \
+                a connection in the kernel, both ends together, and 21 to 31 µs of tcptrace's own \
                 CPU time"
     )]
     Events,
     /// A line a connection, at its end, with all its times; joined in the kernel
     #[value(
         help = "A line a connection, at its end, with all its times; joined in the kernel. Costs \
-                3 to 6 µs, and 8 to 16 µs of tcptrace's. Cannot show what is going on just now, \
+                3 to 6 µs, and 10 to 16 µs of tcptrace's. Cannot show what is going on just now, \
                 half-open connections, TIME_WAIT, retransmits and resets, nor which two ends \
                 belong together"
     )]
@@ -33,7 +33,7 @@ pub enum Depth {
     #[value(
         help = "How long handshakes and waits for accept() took, each second; counted in the \
                 kernel. A line only for the connections that went wrong. Costs 3 to 6 µs, \
-                and 1 to 2 µs of tcptrace's. Cannot show what `connections` cannot, nor the \
+                and at most 2 µs of tcptrace's. Cannot show what `connections` cannot, nor the \
                 connections that went well one by one"
     )]
     Histogram,

@@ -4,6 +4,9 @@ use std::{fs, iter, path::Path, thread};
 
 use serde::Serialize;
 
+/// Where tracefs is mounted.
+pub const TRACEFS: &str = "/sys/kernel/tracing";
+
 #[derive(Clone, Debug, Serialize)]
 pub struct Machine {
     pub cpu: Option<String>,
@@ -39,7 +42,7 @@ impl Machine {
             kernel: (!kernel.is_empty()).then_some(kernel),
             distribution: value(&read("/etc/os-release"), "PRETTY_NAME", '='),
             load_average: load_average(),
-            ftrace: ftrace(Path::new("/sys/kernel/tracing")),
+            ftrace: ftrace(Path::new(TRACEFS)),
             peers,
         }
     }

@@ -29,7 +29,7 @@ use clap::builder::PossibleValuesParser;
 
 pub use self::smoke::smoke;
 use self::{
-    machine::Machine,
+    machine::{Machine, TRACEFS},
     report::{Report, Run},
     rows::{Load, ROWS, Row, UNTRACED, Watcher},
     watcher::{HOLLOW, Running},
@@ -42,7 +42,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
     /// How long each load is counted
-    #[arg(long, value_name = "SECONDS", default_value_t = 3.0, value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
     seconds: f64,
     /// Only these rows, and the untraced one
     #[arg(
@@ -75,9 +75,6 @@ fn seconds(text: &str) -> Result<f64, String> {
         _ => Err("a number of seconds from 0.1 to 3600".into()),
     }
 }
-
-/// Where tracefs has the tracepoints.
-const TRACEPOINTS: &str = "/sys/kernel/tracing/events";
 
 /// Why a peer is not measured.
 const ABSENT: &str = "not installed";
@@ -115,10 +112,8 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
             "xtask: ftrace records inet_sock_set_state, which every row pays for: {instance}"
         );
     }
-    if !Path::new(TRACEPOINTS).exists() {
-        eprintln!(
-            "xtask: no tracefs, which peers need: `sudo mount -t tracefs tracefs /sys/kernel/tracing`"
-        );
+    if !Path::new(TRACEFS).join("events").exists() {
+        eprintln!("xtask: no tracefs, which peers need: `sudo mount -t tracefs tracefs {TRACEFS}`");
     }
     fs::write(results.join(HOLLOW), ebpf::hollow(root)?)?;
     let report = measure(root, args, machine, &programs, &results)?;
@@ -245,7 +240,7 @@ fn measure(
     Ok(report)
 }
 
-/// The rate of a load that nobody watches.
+/// A load that nobody watches: its operations a second.
 fn untraced(load: Load, programs: &Programs, seconds: f64) -> Result<f64> {
     netns::enter()?;
     load::play(&programs.storm, load, seconds)
