@@ -8,25 +8,20 @@
 mod bucket;
 mod half_open;
 pub mod lane;
-mod life;
 mod notices;
 mod offsets;
-pub mod rest;
 mod segment;
-mod tallies;
 
 pub use bucket::*;
 pub use half_open::*;
-pub use life::*;
 pub use notices::*;
 pub use offsets::*;
 pub use segment::*;
-pub use tallies::*;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Bumped whenever the meaning or the layout of anything in this file changes.
-pub const VERSION: u8 = 3;
+pub const VERSION: u8 = 4;
 
 /// What [`Header::kind`] can be.
 pub mod kind {
@@ -39,7 +34,6 @@ pub mod kind {
     pub const TIMEWAIT: u8 = 6;
     pub const SOCKET: u8 = 7;
     pub const SEGMENT: u8 = 11;
-    pub const LIFE: u8 = 12;
 }
 
 /// Bits of a payload's `sections`: what follows the payload, in this order.
@@ -275,7 +269,7 @@ pub mod hook {
     pub const COUNT: u32 = 12;
 }
 
-/// One hook's counters on one CPU: `seen` = told in records + `tallied` + `filtered` + `lost`.
+/// One hook's counters on one CPU: `seen` = told in records + `filtered` + `lost`.
 #[repr(C)]
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -291,9 +285,10 @@ pub struct Counters {
     pub lost_calls: u64,
     /// Of `seen`: runs that a backup program made up for, see `hooks/inet_sock_set_state.rs`.
     pub made_up: u64,
-    /// Of `seen`: counted in `TALLIES`, and in no record.
-    pub tallied: u64,
 }
+
+/// Entries of the `CALLS` map, unless the loader sets another number.
+pub const CALLS: u32 = 16384;
 
 /// Row of the `TALLY` map.
 pub mod tally {

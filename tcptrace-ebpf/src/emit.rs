@@ -25,13 +25,19 @@ impl<P: Copy + 'static, S: Copy + 'static> Record<P, S> {
     /// # Safety
     /// `record` must be big enough, and aligned to eight bytes.
     #[inline(always)]
-    unsafe fn write(record: *mut Self, kind: u8, mono_ns: u64, payload: &P, sections: S) {
+    unsafe fn write(
+        record: *mut Self,
+        kind: u8,
+        mono_ns: u64,
+        payload: &P,
+        sections: impl FnOnce() -> S,
+    ) {
         const { Self::NO_PADDING };
         // SAFETY: the caller's promise.
         unsafe {
             (&raw mut (*record).header).write(header(kind, mono_ns));
             (&raw mut (*record).payload).write(*payload);
-            (&raw mut (*record).sections).write(sections);
+            (&raw mut (*record).sections).write(sections());
         }
     }
 }
@@ -40,6 +46,18 @@ impl<P: Copy + 'static, S: Copy + 'static> Record<P, S> {
 /// programs that can be preempted; [`emit_here`] is cheaper.
 #[inline(always)]
 pub fn emit<P: Copy + 'static, S: Copy + 'static>(hook: u32, kind: u8, payload: &P, sections: S) {
+    emit_with(hook, kind, payload, || sections);
+}
+
+/// Like [`emit`], but reads the sections when the record has its place, so that they need none on
+/// the stack.
+#[inline(always)]
+pub fn emit_with<P: Copy + 'static, S: Copy + 'static>(
+    hook: u32,
+    kind: u8,
+    payload: &P,
+    sections: impl FnOnce() -> S,
+) {
     let mono_ns = now_ns();
     let Some(mut slot) = EVENTS.reserve::<Record<P, S>>(0) else {
         maps::count_lost(hook);
@@ -58,6 +76,17 @@ pub fn emit_here<P: Copy + 'static, S: Copy + 'static>(
     kind: u8,
     payload: &P,
     sections: S,
+) {
+    emit_here_with(hook, kind, payload, || sections);
+}
+
+/// Like [`emit_here`], but reads the sections when the record has its place, as [`emit_with`].
+#[inline(always)]
+pub fn emit_here_with<P: Copy + 'static, S: Copy + 'static>(
+    hook: u32,
+    kind: u8,
+    payload: &P,
+    sections: impl FnOnce() -> S,
 ) {
     let mono_ns = now_ns();
     let is_written = lanes::write::<Record<P, S>>(mono_ns, |record| {

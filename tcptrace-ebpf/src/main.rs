@@ -2,8 +2,8 @@
 //!
 //! `hooks/*` → `filter` → `emit` → the ring buffer; `sock`, `skb`, `cgroup` and `memory` read
 //! kernel structures, `settings` holds the frozen globals, `maps` the maps. No state lives here but the accept()
-//! calls in flight, the ACKs that are waited for and, at the lighter depths, what sockets have done so
-//! far (`lives`, `tallies`): everything that can be worked out later is left to the loader.
+//! calls in flight and the ACKs that are waited for: everything that can be worked out later is left
+//! to the loader.
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
@@ -15,15 +15,12 @@ mod ends;
 mod filter;
 mod hooks;
 mod lanes;
-mod lives;
 mod maps;
 mod memory;
 mod request;
-mod rest;
 mod settings;
 mod skb;
 mod sock;
-mod tallies;
 mod task;
 
 /// The helpers that read kernel memory are GPL-only.

@@ -4,8 +4,8 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::LpmTrie;
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
-use tcptrace_ebpf::abi::{Counters, InSet, Life, Tally, TallyKey, hook, ports, rest, tally};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use tcptrace_ebpf::abi::{self, Counters, InSet, hook, ports, tally};
 
 /// Records on their way to the loader, which sets the size.
 #[map]
@@ -54,7 +54,7 @@ pub static UIDS: HashMap<u32, u32> = HashMap::with_max_entries(1, 0);
 #[map]
 pub static CGROUPS: HashMap<u64, u32> = HashMap::with_max_entries(1, 0);
 
-/// An accept() that has been entered and has not returned; at rest while `called_ns` is 0.
+/// An accept() that has been entered and has not returned.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Call {
@@ -67,29 +67,9 @@ pub struct Call {
 }
 
 /// The accept() calls in flight, by `bpf_get_current_pid_tgid()`; the loader may set the size. A
-/// task that is killed in accept() still returns from it, so entries do not leak, but for those
-/// that [`rest`](crate::rest).
+/// task that is killed in accept() still returns from it, so entries do not leak.
 #[map]
-pub static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(rest::CALLS, 0);
-
-/// The lives of open sockets, by address, unless each event is a record of its own. The loader sets
-/// the size. Entries are allocated at once: before Linux 6.1 a tracing program has no safe way to
-/// do it later. One that finds no room is told event by event.
-#[map]
-pub static LIVES: HashMap<u64, Life> = HashMap::with_max_entries(rest::LIVES, 0);
-
-/// A life that has not begun.
-#[map]
-pub static UNBORN: Array<Life> = Array::with_max_entries(1, 0);
-
-/// What `--depth histogram` counts; the loader sets the size. A connection that finds no room is
-/// told as a life.
-#[map]
-pub static TALLIES: PerCpuHashMap<TallyKey, Tally> = PerCpuHashMap::with_max_entries(1024, 0);
-
-/// A tally of nothing.
-#[map]
-pub static NO_TALLY: Array<Tally> = Array::with_max_entries(1, 0);
+pub static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(abi::CALLS, 0);
 
 /// The segments from one end to the other, in one network namespace.
 #[repr(C)]
@@ -132,14 +112,8 @@ pub fn count(hook: u32, change: impl FnOnce(&mut Counters)) {
 /// Counts an event of a hook as lost.
 #[inline(always)]
 pub fn count_lost(hook: u32) {
-    count_all_lost(hook, 1);
-}
-
-/// Counts events of a hook as lost.
-#[inline(always)]
-pub fn count_all_lost(hook: u32, events: u64) {
     add_to_tally(tally::LOST);
-    count(hook, |counters| counters.lost += events);
+    count(hook, |counters| counters.lost += 1);
 }
 
 /// Remembers that a firing has been told. `args` is the program's context.
@@ -189,31 +163,11 @@ pub fn forget_told(args: *const u8, sk: *const u8) -> bool {
 #[inline(always)]
 pub fn add_to_tally(row: u32) {
     if let Some(total) = TALLY.get_ptr_mut(row) {
+        // The target has no compare-and-swap, so core gives AtomicU64 no fetch_add; the intrinsic is
+        // the BPF instruction itself.
         // SAFETY: the map's value is an aligned u64 that is only ever written here.
-        unsafe { increment(total) };
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(total, 1) };
     }
-}
-
-/// Adds one to what another program may be adding to as well.
-///
-/// # Safety
-/// `total` must be an aligned value of a map.
-#[inline(always)]
-pub unsafe fn increment(total: *mut u64) {
-    // The target has no compare-and-swap, so core gives AtomicU64 no fetch_add; the intrinsic is
-    // the BPF instruction itself.
-    // SAFETY: the caller's promise.
-    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(total, 1) };
-}
-
-/// Takes one from it.
-///
-/// # Safety
-/// As [`increment`].
-#[inline(always)]
-pub unsafe fn decrement(total: *mut u64) {
-    // SAFETY: the caller's promise.
-    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(total, u64::MAX) };
 }
 
 /// Reads a row of `TALLY`.

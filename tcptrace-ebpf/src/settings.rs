@@ -19,8 +19,6 @@ for_each_offset!(offset_globals);
 #[unsafe(no_mangle)]
 pub static FILTER: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
-pub static DEPTH: Global<u32> = Global::new(0);
-#[unsafe(no_mangle)]
 pub static CGROUP_LEVELS: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static COOKIE_HELPER: Global<u32> = Global::new(0);
@@ -28,10 +26,6 @@ pub static COOKIE_HELPER: Global<u32> = Global::new(0);
 pub static ACCEPT_ARGS: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static TASK_HELPERS: Global<u32> = Global::new(0);
-#[unsafe(no_mangle)]
-pub static CALLS_AT_REST: Global<u32> = Global::new(0);
-#[unsafe(no_mangle)]
-pub static LIVES_AT_REST: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static LANE_CHUNKS: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]

@@ -18,7 +18,6 @@ pub use show::{Form, Show};
 pub use top::Top;
 
 use crate::capture::Request;
-use crate::correlate::Selection;
 use crate::depth::Depth;
 use crate::expect::Expectation;
 
@@ -173,8 +172,8 @@ pub struct Trace {
 
     /// How much to tell, and so what it costs
     ///
-    /// The costs are those of a connection with both ends, on two machines that see accept() by its
-    /// system call; `cargo xtask bench` measures them on yours.
+    /// The kernel side does the same at each. The costs are those of a connection with both ends, on
+    /// two machines that see accept() by its system call; `cargo xtask bench` measures them on yours.
     #[arg(long, value_name = "DEPTH", default_value = "events")]
     pub depth: Depth,
 
@@ -301,23 +300,10 @@ fn one_line(error: &clap::Error) -> String {
 impl Trace {
     /// Two options that cannot go together, and what to do.
     fn contradiction(&self) -> Option<&'static str> {
-        let by_owner = Selection {
-            traced_only: false,
-            ..self.filters.selection()
-        };
-        if self.shows_segments() && self.depth != Depth::Events {
-            Some(
-                "--segments and -o pcapng show what happens as it happens: use them with --depth \
-                 events",
-            )
-        } else if self.depth == Depth::Histogram && by_owner != Selection::default() {
-            Some(
-                "--depth histogram counts in the kernel, before --pid, --comm, --side and --state \
-                 are known: use these with --depth connections",
-            )
-        } else {
-            None
-        }
+        (self.shows_segments() && self.depth != Depth::Events).then_some(
+            "--segments and -o pcapng show what happens as it happens: use them with --depth \
+             events",
+        )
     }
 
     /// --segments, which packets are made from.
@@ -333,7 +319,6 @@ impl Trace {
             mode: self.attach.mode(),
             state_carrier: self.state_carrier.clone(),
             segments: self.shows_segments(),
-            depth: self.depth,
         }
     }
 }

@@ -3,9 +3,7 @@
 mod ending;
 mod found;
 mod half_open;
-mod life;
 mod segment;
-pub mod tally;
 mod timewait;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -52,7 +50,6 @@ pub fn decode(record: &[u8]) -> Result<Event, Undecodable> {
         abi::kind::OVERFLOW => Kind::Overflow(half_open::overflow(&mut rest)?),
         abi::kind::SOCKET => Kind::Found(found::found(&mut rest)?),
         abi::kind::TIMEWAIT => Kind::Timewait(timewait::timewait(&mut rest)?),
-        abi::kind::LIFE => Kind::Life(life::life(&header, &mut rest)?),
         abi::kind::SEGMENT => Kind::Segment(segment::segment(&mut rest)?),
         other => return Err(Undecodable::Kind(other)),
     };
@@ -83,7 +80,7 @@ impl Rest<'_> {
 #[inline(always)]
 fn set_state(rest: &mut Rest) -> Result<SetState, Undecodable> {
     let payload: abi::SetState = rest.take()?;
-    let addrs = addrs(payload.sections, rest)?;
+    let (laddr, raddr) = addrs(payload.sections, rest)?;
     let task = if payload.sections & abi::section::TASK != 0 {
         Some(task(rest.take()?))
     } else {
@@ -97,17 +94,6 @@ fn set_state(rest: &mut Rest) -> Result<SetState, Undecodable> {
         0 => None,
         _ => Some(listen(rest.take()?)),
     };
-    set_state_of(&payload, addrs, task, stats, listen)
-}
-
-#[inline(always)]
-fn set_state_of(
-    payload: &abi::SetState,
-    (laddr, raddr): (IpAddr, IpAddr),
-    task: Option<Task>,
-    stats: Option<abi::Stats>,
-    listen: Option<Listen>,
-) -> Result<SetState, Undecodable> {
     let oldstate = state("oldstate", payload.oldstate)?;
     let newstate = state("newstate", payload.newstate)?;
     Ok(SetState {
@@ -170,15 +156,6 @@ fn accept(rest: &mut Rest) -> Result<Accept, Undecodable> {
     let payload: abi::Accept = rest.take()?;
     let ends: abi::AcceptEnds = rest.take()?;
     let task = task(rest.take()?);
-    accept_of(&payload, &ends, task)
-}
-
-#[inline(always)]
-fn accept_of(
-    payload: &abi::Accept,
-    ends: &abi::AcceptEnds,
-    task: Task,
-) -> Result<Accept, Undecodable> {
     let outcome = if payload.sk == 0 {
         Outcome::Failed(payload.result.unsigned_abs())
     } else {
@@ -227,12 +204,8 @@ fn addrs(sections: u8, rest: &mut Rest) -> Result<(IpAddr, IpAddr), Undecodable>
         ))
     } else {
         let addrs: abi::Addrs6 = rest.take()?;
-        Ok(addrs6(&addrs))
+        Ok((ip(addrs.laddr), ip(addrs.raddr)))
     }
-}
-
-fn addrs6(addrs: &abi::Addrs6) -> (IpAddr, IpAddr) {
-    (ip(addrs.laddr), ip(addrs.raddr))
 }
 
 fn tuple(laddr: IpAddr, lport: u16, raddr: IpAddr, rport: u16) -> Tuple {

@@ -13,7 +13,6 @@ mod found;
 mod half_open;
 mod recorded;
 mod segment;
-mod tally;
 mod timewait;
 
 use std::fmt;
@@ -25,7 +24,6 @@ use serde::{Deserialize, Serialize};
 pub use found::{Found, Looked};
 pub use half_open::{CloneOf, Overflow, Request, RequestStep};
 pub use segment::{Segment, TcpFlags};
-pub use tally::{Distribution, Tally};
 pub use timewait::{Timewait, TimewaitStep};
 
 /// A TCP state under its kernel name without `TCP_` (include/net/tcp_states.h).
@@ -298,11 +296,8 @@ pub enum Kind {
     Found(Found),
     Looked(Looked),
     Segment(Segment),
-    /// What happened to one socket from its birth to its end, in order of time: the kernel side has
-    /// kept it until then.
-    Life(Vec<Event>),
-    /// What the kernel side has counted so far.
-    Tallied(Vec<Tally>),
+    /// Time for `--depth histogram` to tell what it has counted; no hook's event.
+    Tick,
 }
 
 impl Kind {
@@ -321,8 +316,8 @@ impl Kind {
             Kind::Timewait(_) => Hook::TimewaitSock,
             Kind::Found(_) | Kind::Looked(_) => Hook::SocketIterator,
             Kind::Segment(_) => Hook::Segment,
-            // Which writes it; its events say theirs.
-            Kind::Life(_) | Kind::Tallied(_) => Hook::InetSockSetState,
+            // It comes with no record, so it is counted nowhere.
+            Kind::Tick => Hook::InetSockSetState,
         }
     }
 }

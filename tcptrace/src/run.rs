@@ -33,7 +33,7 @@ use crate::story::{Begin, Import};
 const LOSS_EVERY: Duration = Duration::from_millis(250);
 
 /// How often the counts of `--depth histogram` are told.
-const TALLY_EVERY: Duration = Duration::from_secs(1);
+const TICK_EVERY: Duration = Duration::from_secs(1);
 
 /// How often the kernel's sockets are looked through while that can tell something.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -60,7 +60,16 @@ pub async fn run(trace: &Trace) -> anyhow::Result<u8> {
     let request = trace.request();
     let selection = trace.filters.selection();
     let hint = waiting_for(&filters(&request.filter, &selection));
-    let mut tracing = Tracing::start(&request, clock, selection, outputs, tape, trace.count)?;
+    let depth = trace.depth;
+    let mut tracing = Tracing::start(
+        &request,
+        clock,
+        selection,
+        depth,
+        outputs,
+        tape,
+        trace.count,
+    )?;
     let mut running = command.map(Command::start).transpose()?;
     let until = Until {
         duration: trace.duration,
@@ -153,6 +162,7 @@ impl Tracing {
         request: &Request,
         clock: Clock,
         selection: Selection,
+        depth: Depth,
         outputs: Vec<Output>,
         tape: Option<Tape>,
         count: Option<u64>,
@@ -164,11 +174,15 @@ impl Tracing {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             kernel: kernel_release(),
-            depth: request.depth,
+            depth,
             hooks: capture.carriers(),
             refused: capture.refused(),
             filters: filters(&request.filter, &selection),
-            unseen: capture.unseen(),
+            unseen: capture
+                .unseen()
+                .into_iter()
+                .chain(depth.unseen().iter().map(|&what| what.to_owned()))
+                .collect(),
             mono_ns: capture.attached_ns,
         };
         let feedback = Feedback::default();
@@ -185,7 +199,7 @@ impl Tracing {
             outcome,
             feedback,
             signals,
-            depth: request.depth,
+            depth,
             told: BTreeMap::new(),
         })
     }
@@ -201,9 +215,9 @@ impl Tracing {
         let mut hint = until.hint.map(|hint| (Instant::now() + HINT_AFTER, hint));
         let mut losses = tokio::time::interval(LOSS_EVERY);
         losses.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let tallying = self.depth == Depth::Histogram;
-        let mut tallies = tokio::time::interval(TALLY_EVERY);
-        tallies.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let counts = self.depth == Depth::Histogram;
+        let mut ticks = tokio::time::interval(TICK_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let ended = ended(command);
         tokio::pin!(ended);
         let stop = self.feedback.stop.clone();
@@ -215,7 +229,9 @@ impl Tracing {
             tokio::select! {
                 () = self.capture.ring.due() => { self.drain().await; }
                 _ = losses.tick() => self.tell_losses().await?,
-                _ = tallies.tick(), if tallying => self.tally().await?,
+                _ = ticks.tick(), if counts => {
+                    self.feed.send(Message::Tick { mono_ns: mono_now_ns() }).await;
+                }
                 () = tokio::time::sleep_until(look_at), if asked.is_none() => {
                     // The pipeline answers when it comes to it; the draining goes on.
                     let (answer, wanted) = oneshot::channel();
@@ -280,21 +296,9 @@ impl Tracing {
         // Detaching takes a while, in which some hooks still see and others do not.
         let ended_ns = mono_now_ns();
         self.feed.send(Message::Ending { ended_ns }).await;
-        let mut counts = self.capture.detach()?;
+        let counts = self.capture.detach()?;
         // Nothing is attached any more, so this comes to an end.
         while !self.drain().await {}
-        let lives = self.capture.lives(ended_ns)?;
-        for (hook, count) in &mut counts {
-            if *hook == Hook::InetSockSetState {
-                count.emitted += lives.tallied;
-            }
-        }
-        let lives = Message::Drained {
-            batch: lives.records,
-            complete_until_ns: 0,
-        };
-        self.feed.send(lives).await;
-        self.tally().await?;
         self.tell_losses().await?;
         let end = Message::End { counts };
         // The pipeline outlives every message but this one.
@@ -321,16 +325,6 @@ impl Tracing {
                 return emptied;
             }
         }
-    }
-
-    /// Hands over what has been counted in the kernel.
-    async fn tally(&mut self) -> anyhow::Result<()> {
-        if self.depth == Depth::Histogram {
-            let tallies = self.capture.tallies()?;
-            let mono_ns = mono_now_ns();
-            self.feed.send(Message::Tallied { mono_ns, tallies }).await;
-        }
-        Ok(())
     }
 
     async fn tell_losses(&mut self) -> anyhow::Result<()> {

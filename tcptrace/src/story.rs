@@ -79,7 +79,8 @@ impl Story {
         let mut correlator = Correlator::new(session.mono_ns)
             .with_hooks(attached)
             .with_reset_reasons(begin.reset_reasons.clone())
-            .with_selection(begin.selection.clone());
+            .with_selection(begin.selection.clone())
+            .with_depth(session.depth);
         if let Some(Some(_)) = session.hooks.get(&Hook::TimewaitSock) {
             correlator.sees_buckets();
         }
@@ -134,6 +135,11 @@ impl Story {
     /// See [`Correlator::foresees`].
     pub fn foresees(&self, event: &Event, later: &[Event]) -> bool {
         self.correlator.foresees(event, later)
+    }
+
+    /// How many connections have ended so far, of those that are asked for.
+    pub fn closed(&self) -> u64 {
+        self.correlator.closed()
     }
 
     /// The network namespaces with buckets that no hook tells of.

@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
@@ -171,4 +172,36 @@ fn an_accept_on_a_listener_that_is_shut_down_fails() {
     let listener = &trace.listen()["conn"];
     failed[0].shows(&[("error", &"EINVAL"), ("tid", &acceptor), ("conn", &NULL)]);
     assert_eq!(trace.path(listener), "CLOSE LISTEN CLOSE");
+}
+
+/// What is remembered of a call is forgotten when it returns.
+#[test]
+fn acceptors_that_are_gone_leave_room_for_others() {
+    const ROOM: usize = 512;
+    const GONE: usize = 200;
+    const BLOCKED: usize = 400;
+    let lab = Lab::alone();
+    let port = lab.port();
+    let tracer = lab.trace_with(&["--calls", &ROOM.to_string()]);
+
+    let listener = Arc::new(listen(port));
+    for _ in 0..GONE {
+        let client = connect_queued(port);
+        let listener = listener.clone();
+        let (_, acceptor) = spawn(move || accept(&listener));
+        reset(client);
+        join(acceptor);
+    }
+    let acceptors = blocked_in_accept(&listener, BLOCKED);
+    let clients: Vec<_> = (0..BLOCKED).map(|_| connect(port)).collect();
+    acceptors.into_iter().for_each(|(_, it)| drop(join(it)));
+    drop(clients);
+    tracer.wait_for_ends(2 * (GONE + BLOCKED));
+    // Nothing may be lost here.
+    let trace = tracer.stop();
+
+    let accepts = trace.accepts();
+    assert_eq!(accepts.len(), GONE + BLOCKED);
+    let called = |line: &&&tests::Line| line.maybe("called_mono_ns").is_some();
+    assert_eq!(accepts.iter().filter(called).count(), GONE + BLOCKED);
 }

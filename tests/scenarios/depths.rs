@@ -1,40 +1,20 @@
 //! The three depths of tracing, side by side on the same traffic.
 
-use std::collections::BTreeMap;
-use std::net::{TcpListener, TcpStream};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
 use serde_json::Value;
-use tests::Lab;
 use tests::task::{join, spawn, wait_until_in_accept};
 use tests::trace::{Line, Trace};
 use tests::traffic::*;
-use tests::{Tracer, fast_open};
+use tests::{Lab, Peer, Tracer, fast_open};
 
-/// What a connection's line says at any depth that has one.
-const SAID: [&str; 22] = [
-    "side",
-    "family",
-    "laddr",
-    "lport",
-    "raddr",
-    "rport",
-    "cookie",
-    "uid",
-    "pid",
-    "tid",
-    "comm",
-    "pid_source",
-    "verdict",
-    "state",
-    "error",
-    "ended",
-    "closed_first",
-    "bytes_acked",
-    "bytes_received",
-    "segs_out",
-    "backlog_max",
-    "complete",
-];
+/// Whether three tracers must agree on a field of a connection: they number for themselves, and
+/// their programs run one after the other.
+fn is_shared(field: &str) -> bool {
+    let is_own = ["ts", "conn", "peer_conn", "reason", "explanation"].contains(&field);
+    field == "srtt_ns" || !(is_own || field.ends_with("_ns"))
+}
 
 /// What is still open.
 struct Open {
@@ -43,10 +23,19 @@ struct Open {
     listener: TcpListener,
 }
 
-/// One connection of each fate.
-fn every_fate(tracer: &Tracer, port: u16, deaf_port: u16) -> Open {
-    let listener = listen(port);
-    let late: Vec<_> = (0..3).map(|_| connect_queued(port)).collect();
+/// Connections that end in good order, as many at each end.
+const ORDERLY: u64 = 4;
+
+/// One connection of each fate. `ports`: of a listener, of one with Fast Open, of none.
+fn every_fate(lab: &Lab, tracer: &Tracer, [port, deaf_port, closed_port]: [u16; 3]) -> Open {
+    let peer = Peer::new(lab);
+    let listener = listen_at((Ipv4Addr::UNSPECIFIED, port).into(), 512);
+    let mut ends = 0;
+    let mut ended = |more| {
+        ends += more;
+        tracer.wait_for_ends(ends);
+    };
+    let late: Vec<_> = (0..ORDERLY - 1).map(|_| connect_queued(port)).collect();
     let mut open = vec![];
     for mut client in late {
         say(&mut client);
@@ -60,6 +49,20 @@ fn every_fate(tracer: &Tracer, port: u16, deaf_port: u16) -> Open {
     let (accepted, listener) = join(accepting);
     open.push(accepted.stream);
 
+    // Data that is sent again.
+    let mut client = connect_queued(port);
+    let mut server = accept(&listener).stream;
+    deafen(&client);
+    say(&mut server);
+    tracer.wait_for(1, "data to be sent again", |line| {
+        line.is("retransmit") && line["what"] == "data"
+    });
+    hear_again(&client);
+    hear(&mut client);
+    close(client, server);
+    ended(2 * ORDERLY as usize);
+
+    // Reset in the accept queue, and accepted then.
     let client = connect_queued(port);
     let gone = port_of(&client);
     reset(client);
@@ -67,6 +70,26 @@ fn every_fate(tracer: &Tracer, port: u16, deaf_port: u16) -> Open {
         line.is("transition") && line["rport"] == gone && line["newstate"] == "CLOSE"
     });
     assert_eq!(accept(&listener).peer.port(), gone);
+    ended(2);
+
+    // Reset after accept(), by either side.
+    for by_server in [true, false] {
+        let client = connect_queued(port);
+        let server = accept(&listener).stream;
+        reset(if by_server { server } else { client });
+        ended(2);
+    }
+
+    // A client that nobody listens for, and half a handshake, which few kernels show.
+    TcpStream::connect((LOOPBACK, closed_port)).expect_err("nobody listens there");
+    ended(1);
+    let mut talk = peer.talk(4000, port);
+    talk.syn();
+    talk.hear_syn_ack();
+    talk.rst();
+
+    listener.set_nonblocking(true).expect("O_NONBLOCK");
+    listener.accept().expect_err("nobody has called");
 
     fast_open::allow();
     let deaf_listener = fast_open::listen(deaf_port);
@@ -82,10 +105,10 @@ fn every_fate(tracer: &Tracer, port: u16, deaf_port: u16) -> Open {
     });
     open.push(early.stream);
 
+    // Dropped with its listener.
     let reset_by_listener = connect_queued(port);
-    tracer.wait_for_ends(2 * 3 + 2);
     drop(listener);
-    tracer.wait_for_ends(2 * 3 + 2 + 2);
+    ended(2);
     drop(reset_by_listener);
     Open {
         streams: open,
@@ -110,9 +133,17 @@ fn totals(trace: &Trace) -> Value {
         .expect("a list")
         .iter()
         .map(|it| {
-            ["lport", "connections", "accepted", "never_accepted"]
-                .map(|field| it[field].clone())
-                .into()
+            [
+                "lport",
+                "connections",
+                "accepted",
+                "never_accepted",
+                "failed_accepts",
+                "half_open_failed",
+                "overflows",
+            ]
+            .map(|field| it[field].clone())
+            .into()
         })
         .collect();
     serde_json::json!({
@@ -124,57 +155,71 @@ fn totals(trace: &Trace) -> Value {
     })
 }
 
+/// The sum of a field of the `histogram` lines of one side.
+fn counted(trace: &Trace, side: &str, field: &str) -> u64 {
+    let lines = trace.own("histogram").filter(|line| line["side"] == side);
+    lines.map(|line| line.num(field)).sum()
+}
+
 #[test]
-fn three_depths_agree_on_what_they_all_tell() {
+fn three_depths_agree_on_every_fate_of_a_connection() {
     let lab = Lab::new();
-    let (port, deaf_port) = (lab.port(), lab.port());
-    let ports = format!("{port},{deaf_port}");
-    let at = |depth| lab.trace_with(&["-p", &ports, "--depth", depth]);
-    let [events, connected, counted] = ["events", "connections", "histogram"].map(at);
+    let ports = [lab.port(), lab.port(), lab.port()];
+    let filter = ports.map(|port| port.to_string()).join(",");
+    let at = |depth| lab.trace_with(&["-p", &filter, "--depth", depth]);
+    let [events, joined, counts] = ["events", "connections", "histogram"].map(at);
 
     let Open {
         streams,
         deaf,
         listener,
-    } = every_fate(&events, port, deaf_port);
+    } = every_fate(&lab, &events, ports);
     let events = events.stop();
-    let [connected, counted] = [connected, counted].map(Tracer::stop_joined);
+    let [joined, counts] = [joined, counts].map(Tracer::stop_joined);
     drop((streams, deaf, listener));
 
-    for (trace, depth) in [(&connected, "connections"), (&counted, "histogram")] {
-        trace.session().shows(&[("depth", &depth)]);
+    for (trace, depth) in [(&joined, "connections"), (&counts, "histogram")] {
+        let session = trace.session();
+        session.shows(&[("depth", &depth)]);
+        assert_eq!(session["hooks"], events.session()["hooks"]);
+        let kinds: BTreeSet<&str> = trace.lines.iter().map(|line| line.text("event")).collect();
+        let mut told = BTreeSet::from(["accept", "connection", "session", "summary"]);
+        told.extend((depth == "histogram").then_some("histogram"));
+        assert_eq!(kinds, told, "at {depth}");
+        let [failed] = trace.failed_accepts()[..] else {
+            panic!("{:?}", trace.accepts());
+        };
+        failed.shows(&[("error", &"EAGAIN")]);
+        assert_eq!(totals(&events), totals(trace), "at {depth}");
     }
-    let [told, joined] = [&events, &connected].map(connections);
-    assert!(told.len() >= 14, "{told:?}");
-    assert_eq!(
-        told.keys().collect::<Vec<_>>(),
-        joined.keys().collect::<Vec<_>>()
-    );
-    for (name, line) in &told {
-        for field in SAID {
-            assert_eq!(line[field], joined[name][field], "{field} of {name}");
+
+    let all = connections(&events);
+    let [joined, wrong] = [&joined, &counts].map(connections);
+    assert!(all.keys().eq(joined.keys()), "{joined:?}");
+    for (name, line) in joined.iter().chain(&wrong) {
+        let fields = all[name].0.as_object().expect("an object");
+        for (field, value) in fields.iter().filter(|(field, _)| is_shared(field)) {
+            assert_eq!(line[field.as_str()], *value, "{field} of {name}");
         }
     }
-    // A change of state on its way is the events' alone.
-    assert_eq!(connected.own("transition").count(), 3, "of listeners");
 
-    assert_eq!(totals(&events), totals(&connected));
-    let told: Vec<String> = counted.own("connection").map(Line::to_string).collect();
-    assert_eq!(totals(&events), totals(&counted), "{told:#?}");
-    let plain: u64 = counted
-        .own("histogram")
-        .filter(|line| line["side"] == "server")
-        .map(|line| line.num("connections"))
-        .sum();
-    assert_eq!(
-        plain, 5,
-        "three late accepts, one that waited, one after a reset"
-    );
-    let waits: u64 = counted
+    // Four were closed in good order, one is open; the others have lines.
+    assert_eq!(counted(&counts, "server", "queued"), ORDERLY);
+    assert_eq!(counted(&counts, "server", "awaited"), 1);
+    assert_eq!(counted(&counts, "server", "connections"), ORDERLY + 1);
+    assert_eq!(counted(&counts, "client", "connections"), ORDERLY);
+    assert_eq!(all.len(), wrong.len() + 2 * ORDERLY as usize + 1);
+    for line in wrong.values() {
+        assert_ne!(line["ended"], "orderly", "{line}");
+    }
+    let waits: u64 = counts
         .own("histogram")
         .filter_map(|line| line["accept_queue"]["buckets"].as_array())
         .flatten()
         .map(|bucket| bucket[1].as_u64().expect("a count"))
         .sum();
-    assert_eq!(waits, plain);
+    assert_eq!(waits, ORDERLY + 1);
+    // Both ends of those that a RST has ended.
+    let reset = |line: &&&Line| line["error"] == "ECONNRESET" && line["side"] == "client";
+    assert_eq!(wrong.values().filter(reset).count(), 2, "{wrong:#?}");
 }

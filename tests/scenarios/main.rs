@@ -33,7 +33,6 @@ mod output;
 mod races;
 mod refusals;
 mod replay;
-mod rest;
 mod segments;
 mod teaching;
 mod teeth;

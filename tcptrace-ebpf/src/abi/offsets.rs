@@ -137,11 +137,6 @@ pub mod setting {
     pub const ACCEPT_ARGS: &str = "ACCEPT_ARGS";
     /// 1 when `bpf_get_current_task_btf` and `bpf_task_pt_regs` may be called (Linux 5.15).
     pub const TASK_HELPERS: &str = "TASK_HELPERS";
-    /// What becomes of a socket's events, see [`depth`](super::super::depth).
-    pub const DEPTH: &str = "DEPTH";
-    /// How many entries of a group of [`rest`](super::super::rest) may rest in `CALLS`, in `LIVES`.
-    pub const CALLS_AT_REST: &str = "CALLS_AT_REST";
-    pub const LIVES_AT_REST: &str = "LIVES_AT_REST";
     /// Chunks of a CPU's [`lane`](super::super::lane), a power of two, or 0 for none.
     pub const LANE_CHUNKS: &str = "LANE_CHUNKS";
     /// Bytes waiting in the ring buffer at which the reader is woken before its timer.

@@ -20,11 +20,10 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
 use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint, tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext, TracePointContext};
-use tcptrace_ebpf::abi::{self, Addrs6, Listen, SetState, Stats, hook, kind, section, state_flag};
+use tcptrace_ebpf::abi::{Listen, SetState, hook, kind, section, state_flag};
 
-use crate::emit::{emit, emit_here};
+use crate::emit::{emit_here_with, emit_with};
 use crate::filter;
-use crate::lives::{self, Place};
 use crate::maps::{count, forget_told, remember_told};
 use crate::memory::{Direct, Memory, Probed};
 use crate::settings::{COOKIE_HELPER, NET_FASTOPEN, TP_NEWSTATE, TP_OLDSTATE, TP_SKADDR};
@@ -151,10 +150,6 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: impl Fn
         count(hook::SET_STATE, |counters| counters.filtered += 1);
         return;
     }
-    let place = lives::wanted().then(|| Place::of(sk.id()));
-    if place.is_some_and(|place| lives::counted(sk.id(), place, newstate)) {
-        return;
-    }
     let owned = sk.owned();
     let sk_flags = sk.flags();
     let flag = |holds: bool, bit: u8| if holds { bit } else { 0 };
@@ -183,50 +178,51 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: impl Fn
     {
         payload.flags |= state_flag::NO_FAST_OPEN;
     }
-    if let Some(place) = place {
-        let told = if newstate == TCP_CLOSE {
-            lives::close(&payload, place, ends.addrs.as_v6(), sk.stats())
-        } else {
-            lives::live(&payload, place, || ends.addrs.as_v6())
-        };
-        if told {
-            return;
-        }
-    }
+    let addrs = ends.addrs;
+    let task = || Task::current().told();
     if newstate == TCP_LISTEN {
         payload.sections |= section::LISTEN;
-        with_listen::<M>(&payload, ends.addrs.as_v6(), owned, listen(sk));
+        if owned {
+            tell::<M, _>(&payload, || Three(addrs.as_v6(), task(), listen(sk)));
+        } else {
+            tell::<M, _>(&payload, || Two(addrs.as_v6(), listen(sk)));
+        }
     } else if tells_by_figures(oldstate, newstate) {
+        // Addresses of one form only: a form for each family would double the verifier's work.
         payload.sections |= section::STATS;
-        with_stats::<M>(&payload, ends.addrs.as_v6(), owned, sk.stats());
-    } else if ends.addrs.is_v4 {
+        if owned {
+            tell::<M, _>(&payload, || Three(addrs.as_v6(), task(), sk.stats()));
+        } else {
+            tell::<M, _>(&payload, || Two(addrs.as_v6(), sk.stats()));
+        }
+    } else if addrs.is_v4 {
         payload.sections |= section::V4;
-        with_task::<M, _>(&payload, ends.addrs.as_v4(), owned);
+        if owned {
+            tell::<M, _>(&payload, || Two(addrs.as_v4(), task()));
+        } else {
+            tell::<M, _>(&payload, || addrs.as_v4());
+        }
+    } else if owned {
+        tell::<M, _>(&payload, || Two(addrs.as_v6(), task()));
     } else {
-        with_task::<M, _>(&payload, ends.addrs.as_v6(), owned);
+        tell::<M, _>(&payload, || addrs.as_v6());
     }
 }
 
-#[inline(always)]
-fn with_task<M: Memory, A: Copy + 'static>(payload: &SetState, addrs: A, owned: bool) {
-    #[repr(C)]
-    #[derive(Clone, Copy)]
-    struct Sections<A>(A, abi::Task);
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Two<A, B>(A, B);
 
-    if owned {
-        let sections = Sections(addrs, Task::current().told());
-        tell::<M, _>(payload, sections);
-    } else {
-        tell::<M, _>(payload, addrs);
-    }
-}
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Three<A, B, C>(A, B, C);
 
 #[inline(always)]
-fn tell<M: Memory, S: Copy + 'static>(payload: &SetState, sections: S) {
+fn tell<M: Memory, S: Copy + 'static>(payload: &SetState, sections: impl FnOnce() -> S) {
     if M::LANES {
-        emit_here(hook::SET_STATE, kind::SET_STATE, payload, sections);
+        emit_here_with(hook::SET_STATE, kind::SET_STATE, payload, sections);
     } else {
-        emit(hook::SET_STATE, kind::SET_STATE, payload, sections);
+        emit_with(hook::SET_STATE, kind::SET_STATE, payload, sections);
     }
 }
 
@@ -235,25 +231,6 @@ fn tell<M: Memory, S: Copy + 'static>(payload: &SetState, sections: S) {
 #[inline(always)]
 fn tells_by_figures(oldstate: u8, newstate: u8) -> bool {
     oldstate == TCP_SYN_SENT || matches!(newstate, TCP_FIN_WAIT1 | TCP_CLOSE)
-}
-
-/// Addresses of one form only: a form for each family would double the verifier's work.
-#[inline(always)]
-fn with_stats<M: Memory>(payload: &SetState, addrs: Addrs6, owned: bool, stats: Stats) {
-    #[repr(C)]
-    #[derive(Clone, Copy)]
-    struct Sections(Addrs6, Stats);
-    #[repr(C)]
-    #[derive(Clone, Copy)]
-    struct SectionsWithTask(Addrs6, abi::Task, Stats);
-
-    if owned {
-        let sections = SectionsWithTask(addrs, Task::current().told(), stats);
-        tell::<M, _>(payload, sections);
-    } else {
-        let sections = Sections(addrs, stats);
-        tell::<M, _>(payload, sections);
-    }
 }
 
 /// What the listener was asked for: nearly always the current task is in its listen().
@@ -265,22 +242,5 @@ fn listen<M: Memory>(sk: Sock<M>) -> Listen {
         is_known: backlog.is_some().into(),
         somaxconn: sk.somaxconn(),
         reserved: 0,
-    }
-}
-
-#[inline(always)]
-fn with_listen<M: Memory>(payload: &SetState, addrs: Addrs6, owned: bool, listen: Listen) {
-    #[repr(C)]
-    #[derive(Clone, Copy)]
-    struct Sections(Addrs6, Listen);
-    #[repr(C)]
-    #[derive(Clone, Copy)]
-    struct SectionsWithTask(Addrs6, abi::Task, Listen);
-
-    if owned {
-        let sections = SectionsWithTask(addrs, Task::current().told(), listen);
-        tell::<M, _>(payload, sections);
-    } else {
-        tell::<M, _>(payload, Sections(addrs, listen));
     }
 }

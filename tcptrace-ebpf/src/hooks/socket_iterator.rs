@@ -16,7 +16,6 @@ use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
 use tcptrace_ebpf::abi::{Header, Socket, SocketRecord, VERSION, hook, kind, state_flag, tally};
 
 use crate::filter;
-use crate::lives;
 use crate::maps::{self, count};
 use crate::memory::{Memory, Probed};
 use crate::settings::{SOCKET_INO, TW_SUBSTATE};
@@ -55,8 +54,7 @@ pub fn socket_iterator(ctx: *const IterTcp) -> i32 {
 fn shown(seq: *mut seq_file, ptr: *const u8) {
     let sock = Sock::<Probed>::new(ptr);
     let state = sock.state();
-    // One that has a life is no older than the trace.
-    if state == TCP_NEW_SYN_RECV || lives::has(sock.id()) {
+    if state == TCP_NEW_SYN_RECV {
         return;
     }
     let is_bucket = state == TCP_TIME_WAIT;

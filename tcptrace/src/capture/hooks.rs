@@ -110,7 +110,7 @@ pub const HOOKS: &[HookRow] = &[
 impl HookRow {
     /// Whether a trace attaches it: segments only when they are asked for.
     pub fn is_wanted(&self, request: &Request) -> bool {
-        request.depth.takes(self.hook) && (self.hook != Hook::Segment || request.segments)
+        self.hook != Hook::Segment || request.segments
     }
 
     /// The carriers to try under `--attach MODE`; all of them when the choice is free.

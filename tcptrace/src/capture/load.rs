@@ -10,7 +10,6 @@ use super::btf::{self, Btf, BtfError};
 use super::lanes::{self, Lanes};
 use super::refusal::os_error;
 use super::{CaptureError, RING_BYTES, Request, filter, kernels, privilege, tracefs};
-use crate::depth::Depth;
 
 /// The eBPF programs, built from tcptrace-ebpf by `cargo xtask ebpf build`.
 static OBJECT: &[u8] = include_bytes_aligned!("../../ebpf/tcptrace.bpf.o");
@@ -70,12 +69,6 @@ pub fn load(request: &Request) -> Result<Loaded, CaptureError> {
     globals.push((abi::setting::FILTER, filter::bits(&request.filter)));
     let levels = filter::cgroup_levels(&request.filter);
     globals.push((abi::setting::CGROUP_LEVELS, levels));
-    let depth = match request.depth {
-        Depth::Events => abi::depth::EVENTS,
-        Depth::Connections => abi::depth::CONNECTIONS,
-        Depth::Histogram => abi::depth::HISTOGRAM,
-    };
-    globals.push((abi::setting::DEPTH, depth));
     let cpus =
         nr_cpus().map_err(|(what, error)| CaptureError::Failed(anyhow!("{what}: {error}")))?;
     let cpus = cpus as u32;
@@ -105,15 +98,9 @@ pub fn load(request: &Request) -> Result<Loaded, CaptureError> {
     }
 
     let calls = match request.calls {
-        0 => abi::rest::CALLS,
+        0 => abi::CALLS,
         calls => calls,
     };
-    for (global, entries) in [
-        (abi::setting::CALLS_AT_REST, calls),
-        (abi::setting::LIVES_AT_REST, abi::rest::LIVES),
-    ] {
-        globals.push((global, abi::rest::room(entries)));
-    }
 
     privilege::raise_memlock_limit();
     let mut loader = EbpfLoader::new();
@@ -124,12 +111,6 @@ pub fn load(request: &Request) -> Result<Loaded, CaptureError> {
     loader.map_max_entries("CALLS", calls);
     loader.map_max_entries("LANE_ENDS", cpus);
     loader.map_max_entries("LANES", cpus * abi::lane::chunks(lane_chunks));
-    if request.depth == Depth::Events {
-        loader.map_max_entries("LIVES", 1);
-    }
-    if request.depth != Depth::Histogram {
-        loader.map_max_entries("TALLIES", 1);
-    }
     if !request.segments {
         loader.map_max_entries("AWAITED", 1);
     }

@@ -7,7 +7,6 @@ pub mod hooks;
 pub mod iterator;
 pub mod kernels;
 mod lanes;
-mod lives;
 mod load;
 pub mod owners;
 pub mod privilege;
@@ -25,7 +24,6 @@ use tcptrace_ebpf::abi;
 use thiserror::Error;
 
 use crate::clock::mono_now_ns;
-use crate::depth::Depth;
 use crate::event::Hook;
 use crate::fields::{self, HookCount};
 use crate::filter::Filter;
@@ -55,7 +53,6 @@ pub struct Request {
     pub state_carrier: Option<String>,
     /// Whether to capture segments on the wire, too.
     pub segments: bool,
-    pub depth: Depth,
 }
 
 /// Why capturing cannot begin.
@@ -97,7 +94,6 @@ pub struct Capture {
     pub reset_reasons: BTreeMap<u32, String>,
     /// When the last hook was attached, CLOCK_MONOTONIC in nanoseconds.
     pub attached_ns: u64,
-    depth: Depth,
 }
 
 impl Capture {
@@ -143,7 +139,6 @@ impl Capture {
             absent,
             reset_reasons,
             attached_ns: mono_now_ns(),
-            depth: request.depth,
         })
     }
 
@@ -174,16 +169,13 @@ impl Capture {
     pub fn unseen(&self) -> Vec<String> {
         let partly = self.hooks.iter().flat_map(|hook| hook.carrier.unseen);
         let wholly = self.absent.iter().filter_map(|it| it.row.without.as_ref());
-        let left_out = self.depth.unseen().iter();
-        let all = partly.chain(wholly).chain(left_out);
-        all.map(|&what| what.to_owned()).collect()
+        partly.chain(wholly).map(|&what| what.to_owned()).collect()
     }
 
-    /// The kernel side's counters, summed over CPUs. Of `emitted` only what was counted there: the
-    /// rest is left to the one who receives.
+    /// The kernel side's counters, summed over CPUs. `emitted` is left to the one who receives.
     pub fn counters(&self) -> anyhow::Result<Vec<(Hook, HookCount)>> {
         let map = self.ebpf.map("COUNTERS").ok_or_else(no_map)?;
-        let rows: PerCpuArray<&MapData, [u64; 6]> = PerCpuArray::try_from(map)?;
+        let rows: PerCpuArray<&MapData, [u64; 5]> = PerCpuArray::try_from(map)?;
         let mut counts = vec![];
         for attached in &self.hooks {
             let mut count = HookCount::default();
@@ -197,7 +189,6 @@ impl Capture {
                 count.lost += counters.lost;
                 count.lost_calls += counters.lost_calls;
                 made_up += counters.made_up;
-                count.emitted += counters.tallied;
             }
             count.recursion_misses = misses.map(|misses| misses.saturating_sub(made_up));
             counts.push((attached.row.hook, count));

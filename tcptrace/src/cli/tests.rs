@@ -89,15 +89,13 @@ fn what_cannot_go_together_is_refused() {
     for (args, told) in [
         ("--segments --depth connections", "--depth events"),
         ("-o pcapng --depth connections", "--depth events"),
-        ("--depth histogram --pid 1", "--depth connections"),
-        ("--depth histogram --state LISTEN", "--depth connections"),
     ] {
         assert!(refused(args).unwrap().contains(told), "{args}");
     }
     for args in [
         "--segments --depth events",
         "--depth connections --comm nginx",
-        "--depth histogram --uid 0 -p 80",
+        "--depth histogram --uid 0 -p 80 --pid 1",
     ] {
         assert_eq!(refused(args), None, "{args}");
     }

@@ -1,102 +1,216 @@
-//! Connections that come as counts: lines of what is new, and their place in the summary.
+//! `--depth histogram`: connections that went well are counted instead of told one by one.
 
-use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
 
 use super::Correlator;
-use crate::event::{Distribution, Event, Tally, Tuple};
-use crate::fields::{Histogram, Line, Side, Times, Verdict};
+use crate::event::State;
+use crate::fields::{Connection, Ended, Histogram, Line, Side, Times, Verdict};
 
-/// The last counts of each port.
+/// What was counted since the last lines.
 #[derive(Default)]
 pub(super) struct Histograms {
-    last: FxHashMap<(u32, u16, bool), Tally>,
-    /// When they were taken; `None`: not yet.
-    taken_ns: Option<u64>,
+    counts: BTreeMap<Port, Counts>,
+    /// When the last lines were made; `None`: not yet.
+    told_ns: Option<u64>,
+}
+
+/// Whose connections are counted together, in the order of the lines.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Port {
+    netns: u32,
+    /// The listener's port, or the one that the clients connected to.
+    port: u16,
+    is_client: bool,
+}
+
+#[derive(Default)]
+struct Counts {
+    connections: u64,
+    queued: u64,
+    awaited: u64,
+    handshake: Distribution,
+    accept_queue: Distribution,
+}
+
+/// How often each time was taken, in buckets.
+#[derive(Default)]
+struct Distribution {
+    /// By [`bucket`].
+    counts: BTreeMap<u16, u64>,
+    /// The longest time in nanoseconds, exact.
+    max_ns: u64,
+}
+
+impl Histograms {
+    /// Counts a connection at its end if it went well; false if not.
+    pub fn count(&mut self, line: &Connection) -> bool {
+        let Some(port) = went_well(line) else {
+            return false;
+        };
+        let counts = self.counts.entry(port).or_default();
+        counts.connections += 1;
+        match line.verdict {
+            Some(Verdict::Queued) => counts.queued += 1,
+            Some(Verdict::Awaited) => counts.awaited += 1,
+            _ => {}
+        }
+        counts.handshake.add(line.handshake_ns);
+        counts.accept_queue.add(line.accept_queue_ns);
+        true
+    }
 }
 
 impl Correlator {
-    /// The kernel side's counts so far, which include all earlier ones.
-    pub(super) fn tallied(&mut self, event: &Event, tallies: &[Tally], out: &mut Vec<Line>) {
-        let since_ns = self.histograms.taken_ns.unwrap_or(self.attached_ns);
-        for tally in tallies {
-            let key = (tally.netns, tally.port, tally.client);
-            let fresh = match self.histograms.last.insert(key, tally.clone()) {
-                Some(last) => since(tally, &last),
-                None => tally.clone(),
-            };
-            if fresh.queued + fresh.awaited > 0 {
-                let interval_ns = event.mono_ns.saturating_sub(since_ns);
-                out.push(Line::Histogram(line(&fresh, event.mono_ns, interval_ns)));
-            }
-        }
-        self.histograms.taken_ns = Some(event.mono_ns);
-    }
-
-    /// Adds the counts to the totals.
-    pub(super) fn add_tallies(&mut self) {
-        let last = std::mem::take(&mut self.histograms.last);
-        for tally in last.values().filter(|tally| tally.client) {
-            self.totals.clients += tally.queued;
-        }
-        for tally in last.into_values().filter(|tally| !tally.client) {
-            let mut count = |verdict, n| {
-                if n > 0 {
-                    *self.totals.verdicts.entry(verdict).or_default() += n;
-                }
-            };
-            count(Verdict::Queued, tally.queued);
-            count(Verdict::Awaited, tally.awaited);
-            self.totals.servers += tally.queued + tally.awaited;
-            let listener = self.listeners.at_port(tally.netns, tally.port);
-            let own = Tuple {
-                laddr: std::net::Ipv6Addr::UNSPECIFIED.into(),
-                lport: Some(tally.port),
-                raddr: None,
-                rport: None,
-            };
-            self.listeners
-                .stats(listener, tally.netns, &own)
-                .count_all(&tally);
-        }
+    /// Appends a line for each port at which a connection was counted since the last time.
+    pub(super) fn tell_histograms(&mut self, mono_ns: u64, out: &mut Vec<Line>) {
+        let since_ns = self.histograms.told_ns.replace(mono_ns);
+        let interval_ns = mono_ns.saturating_sub(since_ns.unwrap_or(self.attached_ns));
+        let counts = std::mem::take(&mut self.histograms.counts);
+        let lines = counts.iter().map(|(port, counts)| {
+            let at_server = |count| (!port.is_client).then_some(count);
+            Line::Histogram(Histogram {
+                mono_ns,
+                interval_ns,
+                side: match port.is_client {
+                    true => Side::Client,
+                    false => Side::Server,
+                },
+                netns: port.netns,
+                port: port.port,
+                connections: counts.connections,
+                queued: at_server(counts.queued),
+                awaited: at_server(counts.awaited),
+                handshake: counts.handshake.times(),
+                accept_queue: counts.accept_queue.times(),
+            })
+        });
+        out.extend(lines);
     }
 }
 
-/// What a tally has more than an earlier one.
-fn since(tally: &Tally, earlier: &Tally) -> Tally {
-    Tally {
-        queued: tally.queued - earlier.queued,
-        awaited: tally.awaited - earlier.awaited,
-        handshake: tally.handshake.since(&earlier.handshake),
-        accept_queue: tally.accept_queue.since(&earlier.accept_queue),
-        ..*tally
-    }
-}
-
-fn line(tally: &Tally, mono_ns: u64, interval_ns: u64) -> Histogram {
-    let at_server = |count| (!tally.client).then_some(count);
-    Histogram {
-        mono_ns,
-        interval_ns,
-        side: if tally.client {
-            Side::Client
-        } else {
-            Side::Server
-        },
-        netns: tally.netns,
-        port: tally.port,
-        connections: tally.queued + tally.awaited,
-        queued: at_server(tally.queued),
-        awaited: at_server(tally.awaited),
-        handshake: times(&tally.handshake),
-        accept_queue: times(&tally.accept_queue),
-    }
-}
-
-fn times(distribution: &Distribution) -> Option<Times> {
-    Some(Times {
-        p50_ns: distribution.quantile(0.50)?,
-        p99_ns: distribution.quantile(0.99)?,
-        max_ns: distribution.max_ns,
-        buckets: distribution.buckets.clone(),
+/// Where a connection is counted that was established, at a server accepted after that, and that
+/// ended in good order, or had not ended when the trace did. `None` for all others, and for those
+/// of which something may not have been seen.
+fn went_well(line: &Connection) -> Option<Port> {
+    let is_open = line.state != State::Close && line.closed_mono_ns.is_none();
+    let is_orderly = line.ending.ended == Some(Ended::Orderly);
+    let (is_well, port) = match line.subject.side? {
+        Side::Server => {
+            let is_accepted = matches!(line.verdict, Some(Verdict::Queued | Verdict::Awaited));
+            (is_accepted && (is_orderly || is_open), line.subject.lport)
+        }
+        Side::Client => {
+            let is_established = line.established_mono_ns.is_some();
+            (is_established && is_orderly, line.subject.rport)
+        }
+        Side::Listener => return None,
+    };
+    let is_sure = line.complete && !line.evicted && line.error.is_none();
+    Some(Port {
+        netns: line.subject.netns,
+        port: port.filter(|_| is_well && is_sure)?,
+        is_client: line.subject.side == Some(Side::Client),
     })
+}
+
+impl Distribution {
+    fn add(&mut self, ns: Option<u64>) {
+        if let Some(ns) = ns {
+            *self.counts.entry(bucket(ns)).or_default() += 1;
+            self.max_ns = self.max_ns.max(ns);
+        }
+    }
+
+    /// As the line has it; `None` when there is none.
+    fn times(&self) -> Option<Times> {
+        let buckets = self.counts.iter();
+        Some(Times {
+            p50_ns: self.quantile(0.50)?,
+            p99_ns: self.quantile(0.99)?,
+            max_ns: self.max_ns,
+            buckets: buckets.map(|(&at, &n)| (bucket_end_ns(at), n)).collect(),
+        })
+    }
+
+    /// The smallest time that is not exceeded by this share of all, as the end of its bucket.
+    fn quantile(&self, share: f64) -> Option<u64> {
+        let all: u64 = self.counts.values().sum();
+        let rank = (all as f64 * share).ceil().max(1.0) as u64;
+        let mut below = 0;
+        self.counts.iter().find_map(|(&at, count)| {
+            below += count;
+            (rank <= below).then_some(bucket_end_ns(at).min(self.max_ns))
+        })
+    }
+}
+
+/// Each power of two is divided into so many buckets, so that none is wider than an eighth of its
+/// times.
+const DIVISIONS: u64 = 8;
+const DIVISION_BITS: u32 = DIVISIONS.ilog2();
+
+/// Times from here on (18 minutes) share the last bucket.
+const LIMIT_BITS: u32 = 40;
+
+const BUCKETS: u16 = (LIMIT_BITS - DIVISION_BITS + 1) as u16 * DIVISIONS as u16;
+
+/// The bucket that a time falls into.
+fn bucket(ns: u64) -> u16 {
+    if ns < DIVISIONS {
+        return ns as u16;
+    }
+    let octave = ns.ilog2();
+    if octave >= LIMIT_BITS {
+        return BUCKETS - 1;
+    }
+    let division = (ns >> (octave - DIVISION_BITS)) % DIVISIONS;
+    (u64::from(octave - DIVISION_BITS + 1) * DIVISIONS + division) as u16
+}
+
+/// The longest time that falls into a bucket, in nanoseconds.
+fn bucket_end_ns(bucket: u16) -> u64 {
+    let (octave, division) = (u64::from(bucket) / DIVISIONS, u64::from(bucket) % DIVISIONS);
+    match octave {
+        0 => division,
+        _ if bucket + 1 >= BUCKETS => u64::MAX,
+        _ => ((DIVISIONS + division + 1) << (octave - 1)) - 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_time_is_in_the_bucket_that_ends_at_or_after_it() {
+        let mut times: Vec<u64> = (0..64)
+            .flat_map(|bit| [1 << bit, (1u64 << bit) + 1])
+            .collect();
+        times.extend((0..100_000).map(|n| n * 7919));
+        for ns in times {
+            let at = bucket(ns);
+            assert!(ns <= bucket_end_ns(at), "{ns}");
+            assert!(at == 0 || bucket_end_ns(at - 1) < ns, "{ns}");
+        }
+    }
+
+    #[test]
+    fn no_bucket_is_wider_than_an_eighth() {
+        for at in 16..BUCKETS - 1 {
+            let (start, end) = (bucket_end_ns(at - 1) + 1, bucket_end_ns(at));
+            assert!((end - start) * 8 < start, "{start} to {end}");
+        }
+    }
+
+    #[test]
+    fn quantiles_are_the_ends_of_buckets_and_never_above_the_longest() {
+        let mut all = Distribution::default();
+        (0..98).for_each(|_| all.add(Some(100)));
+        all.add(Some(200));
+        all.add(Some(900));
+        assert_eq!(all.quantile(0.5), Some(103));
+        assert_eq!(all.quantile(0.99), Some(207));
+        assert_eq!(all.quantile(1.0), Some(900));
+        assert_eq!(Distribution::default().quantile(0.5), None);
+    }
 }

@@ -82,16 +82,6 @@ impl Listeners {
         ids.push(id);
     }
 
-    /// The listener at a port, if there has been only one.
-    pub fn at_port(&self, netns: u32, port: u16) -> Option<ListenerId> {
-        let mut all = self.all.iter().enumerate().filter(|(_, listener)| {
-            let socket = &listener.socket;
-            socket.netns == netns && socket.tuple.lport == Some(port)
-        });
-        let (first, _) = all.next()?;
-        all.next().is_none().then_some(ListenerId(first))
-    }
-
     pub fn at_sk(&self, sk: Sk) -> Option<ListenerId> {
         self.at_sk.get(&sk).copied()
     }

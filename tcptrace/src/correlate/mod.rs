@@ -9,6 +9,7 @@ mod accept;
 mod backlog;
 mod cause;
 mod connection;
+mod depth;
 mod ending;
 mod found;
 mod half_open;
@@ -35,7 +36,7 @@ use std::collections::BTreeMap;
 use rustc_hash::FxHashMap;
 
 use crate::event::{Event, Hook, Kind, SetState, Sk, State};
-use crate::fields::{Line, ListenerSummary, PidSource, Side, Verdict};
+use crate::fields::{Depth, Line, ListenerSummary, PidSource, Side, Verdict};
 use connection::{Connection, End, birth};
 use found::Import;
 use histogram::Histograms;
@@ -78,6 +79,7 @@ pub struct Correlator {
     import: Import,
     segments: Segments,
     select: Select,
+    depth: Depth,
     /// The connections that have ended in the event at hand.
     ended: Vec<Ended>,
     /// At the end of the trace: the connections that are still open, the last one first.
@@ -86,8 +88,6 @@ pub struct Correlator {
     totals: Totals,
     /// `enum sk_rst_reason`
     reset_reasons: BTreeMap<u32, String>,
-    /// Reused from life to life.
-    scratch: Vec<Line>,
 }
 
 /// What the correlator counted, for the summary line.
@@ -99,6 +99,8 @@ pub struct Totals {
     pub clients: u64,
     /// Connections of any side that are not `complete`.
     pub incomplete: u64,
+    /// Connections of any side that were seen to end.
+    pub closed: u64,
     /// Connections given up while they were open, because too many were.
     pub evicted: u64,
     /// Segments left out because another device of the same namespace had shown them.
@@ -129,12 +131,12 @@ impl Correlator {
             import: Import::default(),
             segments: Segments::default(),
             select: Select::default(),
+            depth: Depth::Events,
             ended: vec![],
             rest: None,
             histograms: Histograms::default(),
             totals: Totals::default(),
             reset_reasons: BTreeMap::new(),
-            scratch: vec![],
         }
     }
 
@@ -160,11 +162,18 @@ impl Correlator {
         }
     }
 
+    /// Lets only those lines out that a depth tells. All connections are counted at each.
+    pub fn with_depth(self, depth: Depth) -> Correlator {
+        Correlator { depth, ..self }
+    }
+
+    /// How many connections have ended so far, of those that are asked for.
+    pub fn closed(&self) -> u64 {
+        self.totals.closed
+    }
+
     /// Takes the next event, in order of time, and appends the lines that follow from it.
     pub fn event(&mut self, event: &Event, out: &mut Vec<Line>) {
-        if let Kind::Life(events) = &event.kind {
-            return self.life(events, out);
-        }
         let first = out.len();
         self.take_in(event, out);
         self.settle(first, out);
@@ -192,23 +201,8 @@ impl Correlator {
             Kind::Found(found) => self.found(event, found, out),
             Kind::Looked(looked) => self.looked(event, looked, out),
             Kind::Segment(segment) => self.segment(event, segment, out),
-            Kind::Life(_) => {}
-            Kind::Tallied(tallies) => self.tallied(event, tallies, out),
+            Kind::Tick => self.tell_histograms(event.mono_ns, out),
         }
-    }
-
-    /// A connection that is over, told at once: only its own line is news.
-    fn life(&mut self, events: &[Event], out: &mut Vec<Line>) {
-        let mut lines = std::mem::take(&mut self.scratch);
-        for event in events {
-            self.event(event, &mut lines);
-        }
-        out.extend(
-            lines
-                .drain(..)
-                .filter(|line| matches!(line, Line::Connection(_))),
-        );
-        self.scratch = lines;
     }
 
     /// Events were missed that nobody could count in [`Event::lost`]: whatever is open now may
@@ -257,8 +251,8 @@ impl Correlator {
         let half_open = self.requests.drain();
         self.end_half_opens(half_open, mono_ns, out);
         self.finish_buckets(mono_ns, out);
-        self.add_tallies();
         self.settle(first, out);
+        self.tell_histograms(mono_ns, out);
         let is_shown = |conn| self.select.shows(conn);
         Totals {
             listeners: std::mem::take(&mut self.listeners).summarize(self.sight, is_shown),

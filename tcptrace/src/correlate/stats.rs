@@ -3,7 +3,6 @@
 use hdrhistogram::Histogram;
 
 use super::request::Sight;
-use crate::event::{Distribution, Tally};
 use crate::fields::{Connection, ListenerSummary, Verdict};
 
 /// Counts of one listener.
@@ -28,17 +27,6 @@ impl Stats {
         self.half_open_failed += u64::from(unfinished && connection.closed_mono_ns.is_some());
         if let Some(ns) = connection.accept_queue_ns {
             self.waits.record(ns);
-        }
-    }
-
-    /// Counts the connections of a tally, whose times are the ends of their buckets.
-    pub fn count_all(&mut self, tally: &Tally) {
-        let accepted = tally.queued + tally.awaited;
-        self.connections += accepted;
-        self.accepted += accepted;
-        let Distribution { buckets, max_ns } = &tally.accept_queue;
-        for &(end_ns, count) in buckets {
-            self.waits.record_many(end_ns.min(*max_ns), count);
         }
     }
 
@@ -83,16 +71,6 @@ impl Waits {
         self.batch.push(ns);
         if self.batch.len() == Waits::BATCH {
             self.fold();
-        }
-    }
-
-    fn record_many(&mut self, ns: u64, count: u64) {
-        self.max = self.max.max(Some(ns));
-        self.fold();
-        if let Some(histogram) = &mut self.histogram {
-            histogram
-                .record_n(ns, count)
-                .expect("a histogram that resizes takes every value");
         }
     }
 

@@ -4,6 +4,7 @@ use super::Correlator;
 use super::connection::Connection;
 use super::half_open::HalfOpen;
 use super::listener::ListenerId;
+use crate::event::State;
 use crate::fields::{self, Line, Side};
 
 /// A `connection` line on its way, and what it does not tell of itself.
@@ -32,15 +33,20 @@ impl Correlator {
         });
     }
 
-    /// Sends the lines from `first` on through the selection, and counts those that are left.
+    /// Sends the lines from `first` on through the selection, counts those that are left, and
+    /// leaves those that the depth tells.
     pub(super) fn settle(&mut self, first: usize, lines: &mut Vec<Line>) {
         self.select.sift(first, lines);
-        if self.ended.is_empty() {
-            return;
+        if !self.ended.is_empty() {
+            self.count_ended(&lines[first..]);
         }
+        self.shorten(first, lines);
+    }
+
+    fn count_ended(&mut self, lines: &[Line]) {
         let mut all = std::mem::take(&mut self.ended);
         let mut ended = all.drain(..);
-        for line in &lines[first..] {
+        for line in lines {
             if let Line::Connection(line) = line
                 // Both are in one order; what is passed over has no line.
                 && let Some(ended) = ended.find(|it| it.conn == line.subject.conn)
@@ -54,6 +60,7 @@ impl Correlator {
 
     fn count(&mut self, line: &fields::Connection, ended: &Ended) {
         self.totals.incomplete += u64::from(!line.complete);
+        self.totals.closed += u64::from(line.state == State::Close);
         match line.subject.side {
             Some(Side::Client) => self.totals.clients += 1,
             Some(Side::Server) => self.totals.servers += 1,

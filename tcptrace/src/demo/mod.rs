@@ -10,6 +10,7 @@ use crate::capture::Request;
 use crate::cli::Demo;
 use crate::clock::Clock;
 use crate::correlate::Selection;
+use crate::depth::Depth;
 use crate::exit;
 use crate::fields::Line;
 use crate::filter::{Filter, PortRange};
@@ -61,7 +62,15 @@ pub async fn run(options: &Demo) -> anyhow::Result<u8> {
             sink: Box::new(evidence.collector()),
         },
     ];
-    let mut tracing = Tracing::start(&request, clock, Selection::default(), outputs, None, None)?;
+    let mut tracing = Tracing::start(
+        &request,
+        clock,
+        Selection::default(),
+        Depth::Events,
+        outputs,
+        None,
+        None,
+    )?;
 
     println!(
         "Does accept() do the three-way handshake? Three experiments on this machine's kernel."

@@ -264,13 +264,12 @@ impl Measured {
         port: Option<u16>,
     ) -> Measure {
         let sees = |hook| matches!(session.hooks.get(&hook), Some(Some(_)));
-        let unseen = |what: &str| {
-            let because = match session.depth {
-                Depth::Events => "on this kernel",
-                _ => "at this --depth",
-            };
-            Measure::unknown(&format!("{what} cannot be seen {because}"))
+        let unseen =
+            |what: &str| Measure::unknown(&format!("{what} cannot be seen on this kernel"));
+        let only_events_tell = |what: &str| {
+            Measure::unknown(&format!("{what} are not told one by one at this --depth"))
         };
+        let is_lighter = session.depth != Depth::Events;
         let at_lighter_depths_too = [
             Quantity::Accepted,
             Quantity::FailedAccepts,
@@ -332,10 +331,12 @@ impl Measured {
                 Measure::exact(counts.half_open_failed)
             }
             Quantity::HalfOpenFailed => unseen("half-open connections"),
+            Quantity::Retransmits if is_lighter => only_events_tell("retransmissions"),
             Quantity::Retransmits if sees(Hook::TcpRetransmitSkb) => {
                 Measure::exact(counts.retransmits)
             }
             Quantity::Retransmits => unseen("retransmissions"),
+            Quantity::Resets if is_lighter => only_events_tell("RSTs"),
             Quantity::Resets if sees(Hook::TcpReset) => Measure::exact(counts.resets),
             Quantity::Resets => unseen("RSTs"),
             Quantity::Lost => unreachable!("it is of the whole trace"),

@@ -233,19 +233,19 @@ fn what_was_not_seen_is_not_met() {
             "half_open_failed==0",
             &most,
             Connections,
-            "cannot be seen at this --depth",
+            "cannot be seen on this kernel",
         ),
         (
             "resets==0",
             &most,
             Connections,
-            "cannot be seen at this --depth",
+            "are not told one by one at this --depth",
         ),
         (
             "retransmits==0",
             &most,
             Connections,
-            "cannot be seen at this --depth",
+            "are not told one by one at this --depth",
         ),
         (
             "unfinished==0",

@@ -5,9 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Side;
 
-/// Connections at one port that went the plain way, counted in the kernel: a server's were
-/// accepted after they were ESTABLISHED, a client's were established and have ended. All others
-/// have `connection` lines. One line a port and second in which there were any.
+/// Connections at one port that went well: a server's were accepted after they were ESTABLISHED,
+/// a client's were established, and they ended in good order. A server's that are open when the
+/// trace ends count as well. All others have `connection` lines. One line a port and second in
+/// which there were any.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Histogram {
     /// When they were counted, in CLOCK_MONOTONIC nanoseconds.
@@ -26,8 +27,7 @@ pub struct Histogram {
     pub queued: Option<u64>,
     /// Of these, those that accept() was waiting for; null for clients.
     pub awaited: Option<u64>,
-    /// A client's SYN_SENT; at a server the first round trip, from SYN-ACK to ACK. Null when
-    /// nothing was measured.
+    /// `handshake_ns` of their connection lines. Null when it is known of none.
     pub handshake: Option<Times>,
     /// ESTABLISHED to the return of accept(); null for clients.
     pub accept_queue: Option<Times>,
@@ -40,7 +40,7 @@ pub struct Times {
     pub p50_ns: u64,
     /// The 99th percentile.
     pub p99_ns: u64,
-    /// The longest.
+    /// The longest, exact.
     pub max_ns: u64,
     /// Pairs: the end of a bucket, and how many fell into it. Empty ones are left out.
     pub buckets: Vec<(u64, u64)>,

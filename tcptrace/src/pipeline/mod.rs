@@ -18,7 +18,7 @@ use crate::capture::cgroups::Cgroups;
 use crate::capture::iterator::Look;
 use crate::capture::ring::Batch;
 use crate::decode::decode;
-use crate::event::{Event, Hook, Kind, Looked, State, Tally};
+use crate::event::{Event, Hook, Kind, Looked};
 use crate::fields::{HookCount, Line, Lost};
 use crate::order::{HOLD_BACK_NS, Order};
 use crate::record::Recorder;
@@ -40,8 +40,8 @@ pub enum Message {
     Missed,
     /// A look through the sockets of a network namespace, some of them older than the trace.
     Looked(Look),
-    /// What the kernel side had counted at a time (CLOCK_MONOTONIC, nanoseconds).
-    Tallied { mono_ns: u64, tallies: Vec<Tally> },
+    /// Asks for what has been counted until a time (CLOCK_MONOTONIC, nanoseconds).
+    Tick { mono_ns: u64 },
     /// Announces such a look at the start of the trace.
     Import(Import),
     /// Asks which namespaces are worth a look.
@@ -134,8 +134,8 @@ struct Pipeline {
     tape: Option<Tape>,
     failed: Vec<Failed>,
     feedback: Feedback,
-    /// Connections that may still end before the trace does.
-    remaining: Option<u64>,
+    /// The trace is over when so many connections have ended.
+    count: Option<u64>,
     /// When the last of them ended: what happened later is not part of the trace.
     counted_ns: Option<u64>,
     /// What happened later is not part of the trace; `u64::MAX` while it goes on.
@@ -163,7 +163,7 @@ impl Pipeline {
             tape,
             failed: vec![],
             feedback,
-            remaining: count,
+            count,
             counted_ns: None,
             ended_ns: u64::MAX,
             emitted: Default::default(),
@@ -191,10 +191,7 @@ impl Pipeline {
                 Message::Missed => self.tell(&Input::Missed {}),
                 Message::Import(import) => self.tell(&Input::Import(import)),
                 Message::Looked(look) => self.looked(&look),
-                Message::Tallied { mono_ns, tallies } => {
-                    let mono_ns = mono_ns.min(self.ended_ns);
-                    self.own_event(mono_ns, Kind::Tallied(tallies));
-                }
+                Message::Tick { mono_ns } => self.own_event(mono_ns, Kind::Tick),
                 Message::WhereToLook(answer) => {
                     // Nobody waits for it when the trace ends just now.
                     let _ = answer.send(self.story.worth_a_look());
@@ -234,13 +231,8 @@ impl Pipeline {
     fn take(&mut self, batch: &Batch) {
         for record in batch.records() {
             match decode(record) {
-                Ok(mut event) => {
-                    self.count(&event);
-                    if let Kind::Life(events) = &mut event.kind {
-                        // Of a life that went on while the hooks were detached.
-                        events.retain(|event| event.mono_ns <= self.ended_ns);
-                        event.mono_ns = event.mono_ns.min(self.ended_ns);
-                    }
+                Ok(event) => {
+                    self.emitted[event.kind.hook() as usize] += 1;
                     self.order.push(event);
                 }
                 Err(_) => self.undecodable += 1,
@@ -248,21 +240,14 @@ impl Pipeline {
         }
     }
 
-    fn count(&mut self, event: &Event) {
-        match &event.kind {
-            Kind::Life(events) => events.iter().for_each(|event| self.count(event)),
-            kind => self.emitted[kind.hook() as usize] += 1,
-        }
-    }
-
     fn release(&mut self, until_ns: u64) {
         let mut order = std::mem::take(&mut self.order);
         order.release(until_ns, |event, later| {
-            if self.remaining == Some(0) || event.mono_ns > self.ended_ns {
+            if self.is_counted() || event.mono_ns > self.ended_ns {
                 return;
             }
             // A trace that may end at any event does not know what comes.
-            if self.remaining.is_none() {
+            if self.count.is_none() {
                 let until = later.partition_point(|it| it.mono_ns <= self.ended_ns);
                 if self.story.foresees(event, &later[..until]) {
                     self.tell(&Input::Foreseen {});
@@ -271,7 +256,7 @@ impl Pipeline {
             // Only a recording needs an input of its own.
             self.on_tape(|recorder| recorder.write(&Input::Event(event.clone())));
             self.told(|story, lines| story.event(event, lines));
-            if self.remaining == Some(0) {
+            if self.is_counted() {
                 self.counted_ns = Some(event.mono_ns);
                 self.feedback.stop.notify_one();
             }
@@ -292,7 +277,6 @@ impl Pipeline {
         tell(&mut self.story, &mut lines);
         loop {
             for line in &mut lines {
-                self.count_down(line);
                 self.put(line);
             }
             lines.clear();
@@ -303,13 +287,9 @@ impl Pipeline {
         self.lines = lines;
     }
 
-    /// Counts a connection that has ended.
-    fn count_down(&mut self, line: &Line) {
-        if let (Some(remaining), Line::Connection(connection)) = (&mut self.remaining, line)
-            && connection.state == State::Close
-        {
-            *remaining = remaining.saturating_sub(1);
-        }
+    /// Whether so many connections have ended as were asked for.
+    fn is_counted(&self) -> bool {
+        self.count.is_some_and(|count| self.story.closed() >= count)
     }
 
     fn end(mut self, counts: Vec<(Hook, HookCount)>) -> Outcome {
@@ -317,8 +297,7 @@ impl Pipeline {
         let hooks = counts
             .into_iter()
             .map(|(hook, count)| {
-                let received = self.emitted[hook as usize];
-                let emitted = count.emitted + received;
+                let emitted = self.emitted[hook as usize];
                 (hook, HookCount { emitted, ..count })
             })
             .collect();

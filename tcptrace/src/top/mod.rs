@@ -25,6 +25,7 @@ pub use self::screen::{Screen, restore_on_panic};
 use self::ui::{Ui, Wish};
 use crate::cli::Top;
 use crate::clock::{Clock, mono_now_ns};
+use crate::depth::Depth;
 use crate::exit;
 use crate::fields::Line;
 use crate::pipeline::Output;
@@ -53,7 +54,15 @@ pub async fn run(options: &Top) -> anyhow::Result<u8> {
     // What goes wrong here is told on a screen that is as it was.
     let request = options.request();
     let clock = Clock::measure();
-    let mut tracing = Tracing::start(&request, clock, selection, vec![output], None, None)?;
+    let mut tracing = Tracing::start(
+        &request,
+        clock,
+        selection,
+        Depth::Events,
+        vec![output],
+        None,
+        None,
+    )?;
     let theme = Theme {
         color: options.color.on_stdout(),
     };

@@ -48,8 +48,7 @@ the smallest and the largest in parentheses. In a round each row is run once, in
 rotates, between two untraced runs; its share is its rate divided by the mean of theirs. The untraced
 row is compared so as well, so its share tells how noisy the machine was. The loads are in `bench/`,
 the rows in `xtask/src/bench/rows.rs`. `empty programs` is tcptrace with programs that return
-at once, at the hooks of `--depth events`: what the kernel takes to run any. `empty histogram` is the
-same at the hooks of `--depth histogram`, which are those of `--depth connections` too.
+at once, at the same hooks: what the kernel takes to run any.
 ";
 
 impl Report {

@@ -126,11 +126,6 @@ pub const ROWS: &[Row] = &[
         loads: ALL,
     },
     hollow("empty programs", &["-o", "json"], ALL),
-    hollow(
-        "empty histogram",
-        &["-o", "json", "--depth", "histogram"],
-        BOTH,
-    ),
     tcptrace("json", &["-o", "json"], Screen::File, ALL),
     tcptrace("terminal", &[], Screen::Terminal, STORM),
     tcptrace("reader stopped", &[], Screen::Stopped, STORM),

@@ -20,8 +20,8 @@ use aya_ebpf::macros::{fentry, fexit, kprobe, kretprobe};
 use aya_ebpf::programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext};
 use tcptrace_ebpf::abi::{tally, witness};
 
-use super::{Returned, call_of, called, lay_to_rest, take_call};
-use crate::maps;
+use super::{Returned, called, take_call};
+use crate::maps::{self, CALLS};
 use crate::memory::Probed;
 use crate::settings::{ACCEPT_ARGS, PROTO_ACCEPT_ARG_ERR};
 use crate::sock::Sock;
@@ -104,7 +104,7 @@ fn entered(listener: *const u8, error: u64) {
 #[inline(always)]
 fn left(child: *const u8, witness: u8) {
     let id = bpf_get_current_pid_tgid();
-    let Some(call) = call_of(id) else {
+    let Some(call) = CALLS.get_ptr_mut(id) else {
         // Only calls that began with all hooks attached pass here, so this one's entry was missed:
         // `CALLS` was full, or the kernel skipped the program. security_sock_graft tells of a
         // child; a failure is lost, which was counted there and by the kernel.
@@ -118,7 +118,7 @@ fn left(child: *const u8, witness: u8) {
         *call
     };
     let result = if child.is_null() {
-        lay_to_rest(id, call);
+        let _ = CALLS.remove(id);
         // SAFETY: where the kernel has just stored the error, on the caller's stack.
         unsafe { Probed::read_at(returned.error as *const u8) }
     } else {

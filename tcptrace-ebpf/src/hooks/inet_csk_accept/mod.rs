@@ -19,10 +19,8 @@ use tcptrace_ebpf::abi::{self, Accept, AcceptEnds, accept_flag, hook, kind, tall
 
 use crate::emit::{emit, emit_here};
 use crate::filter;
-use crate::lives;
 use crate::maps::{self, CALLS, Call, count};
 use crate::memory::Probed;
-use crate::rest;
 use crate::sock::{Sock, TCP_ESTABLISHED};
 use crate::task::Task;
 
@@ -38,16 +36,7 @@ fn called(listener: Sock<Probed>, error: u64) {
         error,
         told: 0,
     };
-    let id = bpf_get_current_pid_tgid();
-    if let Some(known) = CALLS.get_ptr_mut(id) {
-        // SAFETY: only this task touches its own entry.
-        unsafe {
-            if (*known).called_ns == 0 {
-                rest::CALLS.wakes(id);
-            }
-            *known = call;
-        }
-    } else if CALLS.insert(id, call, 0).is_err() {
+    if CALLS.insert(bpf_get_current_pid_tgid(), call, 0).is_err() {
         maps::add_to_tally(tally::MISSED_CALLS);
         count(hook::ACCEPT, |counters| counters.seen += 1);
         count(hook::ACCEPT, |counters| counters.lost_calls += 1);
@@ -59,31 +48,11 @@ fn called(listener: Sock<Probed>, error: u64) {
 #[inline(always)]
 fn take_call() -> Option<Call> {
     let id = bpf_get_current_pid_tgid();
-    let call = call_of(id)?;
     // SAFETY: only this task touches its own entry.
-    let taken = unsafe { *call };
-    lay_to_rest(id, call);
-    Some(taken)
-}
-
-/// The call that a task is in; `None` when it was not seen.
-#[inline(always)]
-fn call_of(id: u64) -> Option<*mut Call> {
-    // SAFETY: only this task touches its own entry.
-    CALLS
-        .get_ptr_mut(id)
-        .filter(|call| unsafe { (**call).called_ns != 0 })
-}
-
-/// The task has returned from its call.
-#[inline(always)]
-fn lay_to_rest(id: u64, call: *mut Call) {
-    if rest::CALLS.has_room(id) {
-        // SAFETY: as above.
-        unsafe { (*call).called_ns = 0 };
-    } else {
-        let _ = CALLS.remove(id);
-    }
+    let call = unsafe { *CALLS.get_ptr_mut(id)? };
+    // It is there, and so it can be removed.
+    let _ = CALLS.remove(id);
+    Some(call)
 }
 
 /// A call that has returned. A socket that is not there is null and reads as zero, so that
@@ -153,9 +122,6 @@ impl Returned {
             child: ends.addrs.as_v6(),
             listener: self.listener.laddr(),
         };
-        if lives::wanted() && lives::accepted(&payload, accept_ends.listener) {
-            return;
-        }
         let sections = Sections(accept_ends, Task::current().told());
         if self.lanes {
             emit_here(hook::ACCEPT, kind::ACCEPT, &payload, sections);

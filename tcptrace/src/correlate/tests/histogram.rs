@@ -1,30 +1,88 @@
-//! Connections that come as lives and as counts.
+//! What a depth tells: the same connections as lines, or as counts.
 
 use super::*;
-use crate::event::{Distribution, Tally};
-use crate::fields::Histogram;
+use crate::event::{Direction, Reset, Stats};
+use crate::fields::{Depth, Histogram};
 
-fn tally(queued: u64, awaited: u64) -> Tally {
-    let all = Distribution {
-        buckets: vec![(10 * US, queued + awaited)],
-        max_ns: 9 * US,
-    };
-    Tally {
-        netns: NETNS,
-        port: PORT,
-        client: false,
-        queued,
-        awaited,
-        handshake: Distribution::default(),
-        accept_queue: all,
-    }
+/// A trace at a depth with `listener()` listening.
+fn listening_at(depth: Depth) -> Trace {
+    let mut t = trace();
+    t.correlator = Correlator::new(START).with_depth(depth);
+    t.set(listener().enters_by(server(), Close, Listen));
+    t
 }
 
-fn clients(count: u64) -> Tally {
-    Tally {
-        client: true,
-        ..tally(count, 0)
-    }
+/// `child(sk)` is established and accepted after a millisecond, by a call that came at once.
+fn accepted_late(t: &mut Trace, sk: u64) {
+    t.establish(&child(sk));
+    t.wait(MS);
+    t.accept(listener().accepts(&child(sk), Called::At(t.now)));
+}
+
+/// Its process closes it first, and the peer then.
+fn closes_in_order(t: &mut Trace, it: &Sock) {
+    t.set(it.enters_by(server(), Established, FinWait1));
+    t.set(it.enters(FinWait1, FinWait2));
+    let stats = Some(Stats::default());
+    t.set(SetState {
+        fin_received: true,
+        orphaned: true,
+        stats,
+        ..it.enters(FinWait2, Close)
+    });
+}
+
+/// The peer sends a RST.
+fn is_reset(t: &mut Trace, it: &Sock) {
+    t.set(SetState {
+        err: Some(ECONNRESET),
+        held: true,
+        ..it.enters(Established, Close)
+    });
+}
+
+/// `client(sk)` connects within 2 µs.
+fn connects(t: &mut Trace, sk: u64) {
+    t.set(client(sk).enters_by(visitor(), Close, SynSent));
+    t.wait(US);
+    t.set(client(sk).enters(SynSent, Established));
+}
+
+/// One connection of each fate, with both ends where the other end matters.
+fn every_fate(t: &mut Trace) {
+    // In good order, at both ends.
+    accepted_late(t, 2);
+    connects(t, 12);
+    closes_in_order(t, &client(12));
+    closes_in_order(t, &child(2));
+    t.tick();
+    // Reset after ESTABLISHED, at both ends.
+    accepted_late(t, 3);
+    connects(t, 13);
+    is_reset(t, &client(13));
+    is_reset(t, &child(3));
+    // Never accepted; refused; open.
+    t.establish(&child(4));
+    is_reset(t, &child(4));
+    t.set(client(14).enters_by(visitor(), Close, SynSent));
+    t.set(SetState {
+        err: Some(111),
+        ..client(14).enters(SynSent, Close)
+    });
+    accepted_late(t, 5);
+    connects(t, 15);
+    t.accept(listener().fails_to_accept(24));
+    t.event(Kind::Reset(Reset {
+        sk: Some(child(5).sk),
+        cookie: None,
+        netns: NETNS,
+        tuple: child(5).tuple,
+        state: Some(Established),
+        direction: Direction::Sent,
+        reason: None,
+    }));
+    t.wait(1_000 * MS);
+    t.tick();
 }
 
 fn histograms(t: &Trace) -> Vec<&Histogram> {
@@ -35,59 +93,102 @@ fn histograms(t: &Trace) -> Vec<&Histogram> {
     only.collect()
 }
 
-#[test]
-fn each_count_is_told_once_and_adds_up_in_the_summary() {
-    let mut t = listening();
-    t.tally(vec![tally(2, 1), clients(3)]);
-    t.wait(1_000 * MS);
-    t.tally(vec![tally(2, 1), clients(3)]);
-    t.wait(1_000 * MS);
-    t.tally(vec![tally(6, 1), clients(3)]);
+fn played(depth: Depth) -> (Trace, Totals) {
+    let mut t = listening_at(depth);
+    every_fate(&mut t);
     let totals = t.finish();
+    (t, totals)
+}
 
+#[test]
+fn every_depth_has_the_same_totals_and_connection_lines() {
+    let (events, totals) = played(Depth::Events);
+    let (connections, same) = played(Depth::Connections);
+    assert_eq!(connections.connections(), events.connections());
+    assert_eq!(same, totals);
+
+    let (counted, same) = played(Depth::Histogram);
+    assert_eq!(same, totals);
+    for line in counted.connections() {
+        let conn = line.subject.conn.unwrap();
+        assert_eq!(line, events.connection(conn));
+    }
+    let lines = counted.connections().len() as u64;
+    let in_counts: u64 = histograms(&counted).iter().map(|it| it.connections).sum();
+    assert_eq!(lines + in_counts, events.connections().len() as u64);
+}
+
+#[test]
+fn the_lighter_depths_tell_connections_and_failures_and_nothing_else() {
+    for depth in [Depth::Connections, Depth::Histogram] {
+        let (t, _) = played(depth);
+        let others = t.lines.iter().filter(|line| {
+            !matches!(
+                line,
+                Line::Connection(_) | Line::Histogram(_) | Line::Accept(_)
+            )
+        });
+        assert_eq!(others.count(), 0, "{depth:?}");
+        let [failed] = t.accepts()[..] else {
+            panic!("{:?}", t.accepts());
+        };
+        assert_eq!(failed.error.as_deref(), Some("EMFILE"));
+    }
+}
+
+#[test]
+fn what_went_well_is_counted_at_its_end_and_what_went_wrong_has_a_line() {
+    let (t, _) = played(Depth::Histogram);
     let told: Vec<_> = histograms(&t)
         .iter()
-        .map(|x| (x.side, x.connections, x.queued, x.awaited))
+        .map(|x| (x.side, x.port, x.connections, x.queued, x.awaited))
         .collect();
     assert_eq!(
         told,
         [
-            (Side::Server, 3, Some(2), Some(1)),
-            (Side::Client, 3, None, None),
-            (Side::Server, 4, Some(4), Some(0)),
+            (Side::Server, PORT, 1, Some(1), Some(0)),
+            (Side::Client, PORT, 1, None, None),
+            // It was accepted, and open at the end of the trace.
+            (Side::Server, PORT, 1, Some(1), Some(0)),
         ]
     );
-    let last = histograms(&t)[2];
-    assert_eq!(last.interval_ns, 1_000 * MS + US);
-    let waits = last.accept_queue.as_ref().unwrap();
-    assert_eq!(waits.buckets, [(10 * US, 4)]);
-    assert_eq!(waits.max_ns, 9 * US, "no longer than the longest of all");
-    assert_eq!(last.handshake, None);
-
-    assert_eq!((totals.servers, totals.clients), (7, 3));
-    assert_eq!(totals.verdicts[&Verdict::Queued], 6);
-    assert_eq!(totals.verdicts[&Verdict::Awaited], 1);
-    let [at] = &totals.listeners[..] else {
-        panic!("{:?}", totals.listeners);
+    let [first, clients, last] = histograms(&t)[..] else {
+        panic!()
     };
-    assert_eq!((at.conn, at.connections, at.accepted), (Some(1), 7, 7));
-    assert_eq!(at.accept_queue_max_ns, Some(9 * US));
+    let waits = first.accept_queue.as_ref().unwrap();
+    assert_eq!(waits.max_ns, MS + US, "exact");
+    assert_eq!(waits.buckets.len(), 1);
+    assert!((MS..MS * 9 / 8 + US).contains(&waits.buckets[0].0));
+    assert_eq!(clients.accept_queue, None);
+    assert_eq!(clients.handshake.as_ref().unwrap().max_ns, 2 * US);
+    assert_eq!(last.interval_ns, US, "since the last tick");
+
+    let mut fates: Vec<_> = t
+        .connections()
+        .iter()
+        .map(|x| (x.subject.side, x.state, x.error.as_deref()))
+        .collect();
+    fates.sort_by_key(|fate| format!("{fate:?}"));
+    let reset = Some("ECONNRESET");
+    assert_eq!(
+        fates,
+        [
+            (Some(Side::Client), Close, Some("ECONNREFUSED")),
+            (Some(Side::Client), Close, reset),
+            (Some(Side::Client), Established, None),
+            (Some(Side::Server), Close, reset),
+            (Some(Side::Server), Close, reset),
+        ]
+    );
 }
 
 #[test]
-fn a_life_is_judged_like_its_events_and_told_in_one_line() {
-    let one_by_one = {
-        let mut t = established();
-        t.wait(5 * MS);
-        t.accept(listener().accepts(&child(2), Called::At(t.now - MS)));
-        t.walk(&child(2), &[Established, CloseWait, LastAck, Close]);
-        t
-    };
-    let mut joined = listening();
-    joined.live(one_by_one.events[1..].to_vec());
-
-    assert_eq!(joined.connection(2), one_by_one.connection(2));
-    assert_eq!(joined.verdict(2), Verdict::Queued);
-    assert_eq!(joined.transitions().len(), 1, "the listener's");
-    assert!(joined.accepts().is_empty());
+fn what_may_not_have_been_seen_whole_has_a_line() {
+    let mut t = listening_at(Depth::Histogram);
+    accepted_late(&mut t, 2);
+    t.lost = 1;
+    closes_in_order(&mut t, &child(2));
+    t.finish();
+    assert!(!t.connection(2).complete);
+    assert_eq!(histograms(&t), Vec::<&Histogram>::new());
 }

@@ -284,15 +284,9 @@ impl Trace {
         self.event(Kind::Looked(crate::event::Looked { netns, began_ns }));
     }
 
-    /// A microsecond later, the kernel side hands over its counts.
-    pub fn tally(&mut self, tallies: Vec<crate::event::Tally>) {
-        self.wait(US);
-        self.event(Kind::Tallied(tallies));
-    }
-
-    /// What happened to a socket comes at once.
-    pub fn live(&mut self, events: Vec<Event>) {
-        self.event(Kind::Life(events));
+    /// Time to tell what was counted.
+    pub fn tick(&mut self) {
+        self.event(Kind::Tick);
     }
 
     /// A microsecond later, an accept() returns.

@@ -30,7 +30,7 @@ const logBin = (ns) => (ns < 100 ? 0 : Math.floor((Math.log10(ns) - 2) * PER_DEC
 const logEdge = (bin) => (bin <= 0 ? 0 : Math.round(10 ** (2 + (bin - 1) / PER_DECADE)));
 
 /** A distribution of durations over a logarithmic axis, with its quantiles. `values` are sorted;
- * `buckets` are pairs of a bucket's end and a count, for what was counted in the kernel. */
+ * `buckets` are pairs of a bucket's end and a count, for what --depth histogram has counted. */
 function distribution({ title, note, key, values, buckets, onpick }) {
   const counts = [];
   const add = (ns, n) => (counts[logBin(ns)] = (counts[logBin(ns)] ?? 0) + n);
