@@ -46,7 +46,13 @@ impl<P: Copy + 'static, S: Copy + 'static> Record<P, S> {
 /// programs that can be preempted; [`emit_here`] is cheaper.
 #[inline(always)]
 pub fn emit<P: Copy + 'static, S: Copy + 'static>(hook: u32, kind: u8, payload: &P, sections: S) {
-    emit_with(hook, kind, payload, || sections);
+    emit_with(
+        hook,
+        kind,
+        payload,
+        #[inline(always)]
+        || sections,
+    );
 }
 
 /// Like [`emit`], but reads the sections when the record has its place, so that they need none on
@@ -77,7 +83,13 @@ pub fn emit_here<P: Copy + 'static, S: Copy + 'static>(
     payload: &P,
     sections: S,
 ) {
-    emit_here_with(hook, kind, payload, || sections);
+    emit_here_with(
+        hook,
+        kind,
+        payload,
+        #[inline(always)]
+        || sections,
+    );
 }
 
 /// Like [`emit_here`], but reads the sections when the record has its place, as [`emit_with`].
@@ -89,10 +101,14 @@ pub fn emit_here_with<P: Copy + 'static, S: Copy + 'static>(
     sections: impl FnOnce() -> S,
 ) {
     let mono_ns = now_ns();
-    let is_written = lanes::write::<Record<P, S>>(mono_ns, |record| {
-        // SAFETY: a place for one.
-        unsafe { Record::write(record, kind, mono_ns, payload, sections) }
-    });
+    let is_written = lanes::write::<Record<P, S>>(
+        mono_ns,
+        #[inline(always)]
+        |record| {
+            // SAFETY: a place for one.
+            unsafe { Record::write(record, kind, mono_ns, payload, sections) }
+        },
+    );
     if !is_written {
         maps::count_lost(hook);
     }

@@ -6,7 +6,7 @@
 //! to the loader.
 #![no_std]
 #![no_main]
-#![feature(core_intrinsics)]
+#![feature(core_intrinsics, stmt_expr_attributes)]
 #![allow(internal_features, reason = "atomic addition, see maps.rs")]
 
 mod cgroup;

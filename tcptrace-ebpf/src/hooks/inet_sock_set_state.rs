@@ -179,33 +179,68 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: impl Fn
         payload.flags |= state_flag::NO_FAST_OPEN;
     }
     let addrs = ends.addrs;
-    let task = || Task::current().told();
+    // Closures that are not inlined have frames of their own, and the frames of all callers together
+    // have 512 bytes.
+    let task = #[inline(always)]
+    || Task::current().told();
     if newstate == TCP_LISTEN {
         payload.sections |= section::LISTEN;
         if owned {
-            tell::<M, _>(&payload, || Three(addrs.as_v6(), task(), listen(sk)));
+            tell::<M, _>(
+                &payload,
+                #[inline(always)]
+                || Three(addrs.as_v6(), task(), listen(sk)),
+            );
         } else {
-            tell::<M, _>(&payload, || Two(addrs.as_v6(), listen(sk)));
+            tell::<M, _>(
+                &payload,
+                #[inline(always)]
+                || Two(addrs.as_v6(), listen(sk)),
+            );
         }
     } else if tells_by_figures(oldstate, newstate) {
         // Addresses of one form only: a form for each family would double the verifier's work.
         payload.sections |= section::STATS;
         if owned {
-            tell::<M, _>(&payload, || Three(addrs.as_v6(), task(), sk.stats()));
+            tell::<M, _>(
+                &payload,
+                #[inline(always)]
+                || Three(addrs.as_v6(), task(), sk.stats()),
+            );
         } else {
-            tell::<M, _>(&payload, || Two(addrs.as_v6(), sk.stats()));
+            tell::<M, _>(
+                &payload,
+                #[inline(always)]
+                || Two(addrs.as_v6(), sk.stats()),
+            );
         }
     } else if addrs.is_v4 {
         payload.sections |= section::V4;
         if owned {
-            tell::<M, _>(&payload, || Two(addrs.as_v4(), task()));
+            tell::<M, _>(
+                &payload,
+                #[inline(always)]
+                || Two(addrs.as_v4(), task()),
+            );
         } else {
-            tell::<M, _>(&payload, || addrs.as_v4());
+            tell::<M, _>(
+                &payload,
+                #[inline(always)]
+                || addrs.as_v4(),
+            );
         }
     } else if owned {
-        tell::<M, _>(&payload, || Two(addrs.as_v6(), task()));
+        tell::<M, _>(
+            &payload,
+            #[inline(always)]
+            || Two(addrs.as_v6(), task()),
+        );
     } else {
-        tell::<M, _>(&payload, || addrs.as_v6());
+        tell::<M, _>(
+            &payload,
+            #[inline(always)]
+            || addrs.as_v6(),
+        );
     }
 }
 
