@@ -64,14 +64,16 @@ pub fn emit_with<P: Copy + 'static, S: Copy + 'static>(
     payload: &P,
     sections: impl FnOnce() -> S,
 ) {
+    lanes::announce();
     let mono_ns = now_ns();
-    let Some(mut slot) = EVENTS.reserve::<Record<P, S>>(0) else {
+    if let Some(mut slot) = EVENTS.reserve::<Record<P, S>>(0) {
+        // SAFETY: the reserved slot.
+        unsafe { Record::write(slot.as_mut_ptr(), kind, mono_ns, payload, sections) };
+        slot.submit(wakeup(mono_ns));
+    } else {
         maps::count_lost(hook);
-        return;
-    };
-    // SAFETY: the reserved slot.
-    unsafe { Record::write(slot.as_mut_ptr(), kind, mono_ns, payload, sections) };
-    slot.submit(wakeup(mono_ns));
+    }
+    lanes::arrived();
 }
 
 /// The same for programs that cannot be preempted: those at BTF tracepoints, see [`lanes`], and at
@@ -100,11 +102,9 @@ pub fn emit_here_with<P: Copy + 'static, S: Copy + 'static>(
     payload: &P,
     sections: impl FnOnce() -> S,
 ) {
-    let mono_ns = now_ns();
     let is_written = lanes::write::<Record<P, S>>(
-        mono_ns,
         #[inline(always)]
-        |record| {
+        |record, mono_ns| {
             // SAFETY: a place for one.
             unsafe { Record::write(record, kind, mono_ns, payload, sections) }
         },
@@ -117,7 +117,7 @@ pub fn emit_here_with<P: Copy + 'static, S: Copy + 'static>(
 /// Before the place is looked for: ordering by time tolerates the gap, and waiting for the ring
 /// buffer's lock is not part of what happened.
 #[inline(always)]
-fn now_ns() -> u64 {
+pub fn now_ns() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 

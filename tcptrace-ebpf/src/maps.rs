@@ -1,6 +1,7 @@
 //! The maps, and the counters in them.
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
+use core::ops::AddAssign;
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::LpmTrie;
@@ -100,12 +101,37 @@ pub struct Awaited {
 #[map]
 pub static AWAITED: LruHashMap<Flow, Awaited> = LruHashMap::with_max_entries(65536, 0);
 
-/// Changes this CPU's counters of a hook.
+/// A counter that is only added to, at once: a softirq's program may come on top of one that counts the
+/// same hook's events on this CPU.
+#[repr(transparent)]
+pub struct Adder(u64);
+
+impl AddAssign<u64> for Adder {
+    #[inline(always)]
+    fn add_assign(&mut self, n: u64) {
+        // SAFETY: an aligned value of a map.
+        unsafe { add(&raw mut self.0, n) };
+    }
+}
+
+/// [`Counters`] for adding.
+#[repr(C)]
+pub struct Adders {
+    pub seen: Adder,
+    pub filtered: Adder,
+    pub lost: Adder,
+    pub lost_calls: Adder,
+    pub made_up: Adder,
+}
+
+const _: () = assert!(size_of::<Adders>() == size_of::<Counters>());
+
+/// Adds to this CPU's counters of a hook.
 #[inline(always)]
-pub fn count(hook: u32, change: impl FnOnce(&mut Counters)) {
+pub fn count(hook: u32, change: impl FnOnce(&mut Adders)) {
     if let Some(counters) = COUNTERS.get_ptr_mut(hook) {
-        // SAFETY: a per-CPU slot, and a tracing program does not nest on its own CPU.
-        change(unsafe { &mut *counters });
+        // SAFETY: the same members in the same order.
+        change(unsafe { &mut *counters.cast::<Adders>() });
     }
 }
 
@@ -163,11 +189,39 @@ pub fn forget_told(args: *const u8, sk: *const u8) -> bool {
 #[inline(always)]
 pub fn add_to_tally(row: u32) {
     if let Some(total) = TALLY.get_ptr_mut(row) {
-        // The target has no compare-and-swap, so core gives AtomicU64 no fetch_add; the intrinsic is
-        // the BPF instruction itself.
         // SAFETY: the map's value is an aligned u64 that is only ever written here.
-        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(total, 1) };
+        unsafe { increment(total) };
     }
+}
+
+/// Adds one to what another program may be adding to as well.
+///
+/// # Safety
+/// `total` must be an aligned value of a map.
+#[inline(always)]
+pub unsafe fn increment(total: *mut u64) {
+    // SAFETY: the caller's promise.
+    unsafe { add(total, 1) };
+}
+
+/// Takes one from it.
+///
+/// # Safety
+/// As [`increment`].
+#[inline(always)]
+pub unsafe fn decrement(total: *mut u64) {
+    // SAFETY: the caller's promise.
+    unsafe { add(total, u64::MAX) };
+}
+
+/// # Safety
+/// As [`increment`].
+#[inline(always)]
+unsafe fn add(total: *mut u64, n: u64) {
+    // The target has no compare-and-swap, so core gives AtomicU64 no fetch_add; the intrinsic is
+    // the BPF instruction itself.
+    // SAFETY: the caller's promise.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(total, n) };
 }
 
 /// Reads a row of `TALLY`.

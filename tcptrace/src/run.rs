@@ -309,14 +309,15 @@ impl Tracing {
     /// Hands over what is in the ring buffer; true when that emptied it.
     async fn drain(&mut self) -> bool {
         // Taken before draining: what was written earlier is in the batches up to the one that
-        // finds the ring buffer empty.
+        // finds the buffers empty.
         let drained_ns = mono_now_ns();
+        let written_ns = self.capture.ring.written_until();
         loop {
             let batch = self.capture.ring.drain();
             let emptied = batch.is_empty();
             let message = Message::Drained {
                 batch,
-                complete_until_ns: if emptied { drained_ns } else { 0 },
+                complete_until_ns: if emptied { written_ns } else { 0 },
             };
             self.feed.send(message).await;
             // Writers that are faster than this reader must not keep it here for ever.

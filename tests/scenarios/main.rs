@@ -19,6 +19,7 @@ mod ended;
 mod ending;
 mod expect;
 mod families;
+mod field;
 mod figures;
 mod filters;
 mod half_open;

@@ -1,4 +1,4 @@
-//! Reads the CPUs' lanes, see `abi::lane`, in memory that is shared with the programs that write them.
+//! Reads the per-CPU buffers, see `abi::lane`, in memory that is shared with the programs that write them.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::Context as _;
 use aya::Ebpf;
 use aya::maps::Map;
-use tcptrace_ebpf::abi::lane::{self, CHUNK, CHUNK_WORDS, LaneEnds};
+use tcptrace_ebpf::abi::lane::{self, CHUNK, LEN, LaneEnds, Ring};
 
 use super::load::no_map;
 
@@ -19,16 +19,15 @@ use super::load::no_map;
 /// writes until the next drain.
 const LANE_BYTES: std::ops::RangeInclusive<u32> = (64 << 10)..=(1 << 20);
 
-/// From one chunk to the next.
-const CHUNK_BYTES: usize = 8 * CHUNK_WORDS;
+/// How often a CPU is looked at that has a program writing: some microseconds, in which most are over.
+const SPINS: usize = 200;
 
 /// The lanes of all CPUs.
 pub struct Lanes {
     ends: Shared,
     chunks: Shared,
     cpus: usize,
-    /// Chunks of a lane.
-    of_a_lane: usize,
+    ring: Ring,
 }
 
 /// How many chunks the lane of each of so many CPUs has; 0 where that is so little that the ring buffer
@@ -75,9 +74,9 @@ impl Lanes {
         let (cpus, of_a_cpu) = (cpus as usize, lane::chunks(of_a_lane) as usize);
         Ok(Lanes {
             ends: Shared::map(ends, cpus * size_of::<LaneEnds>())?,
-            chunks: Shared::map(chunks, cpus * of_a_cpu * CHUNK_BYTES)?,
+            chunks: Shared::map(chunks, cpus * of_a_cpu * CHUNK)?,
             cpus,
-            of_a_lane: of_a_lane as usize,
+            ring: Ring::of(of_a_lane),
         })
     }
 
@@ -101,14 +100,35 @@ impl Lanes {
         }
     }
 
+    /// Whether no program is about to write a record of a time that has passed: each CPU has been without
+    /// one since this was called. Waits a moment for those that write just now.
+    pub fn are_quiet(&self) -> bool {
+        (0..self.cpus).all(|cpu| (0..SPINS).any(|_| self.is_quiet(cpu)))
+    }
+
+    fn is_quiet(&self, cpu: usize) -> bool {
+        let members = [
+            std::mem::offset_of!(LaneEnds, level),
+            std::mem::offset_of!(LaneEnds, busy),
+        ];
+        let quiet = members.into_iter().all(|member| {
+            let at = cpu * size_of::<LaneEnds>() + member;
+            self.ends.atomic(at).load(Ordering::Acquire) == 0
+        });
+        if !quiet {
+            std::hint::spin_loop();
+        }
+        quiet
+    }
+
     fn lane(&self, cpu: usize) -> Lane<'_> {
         let ends = |member| self.ends.atomic(cpu * size_of::<LaneEnds>() + member);
         let read = ends(std::mem::offset_of!(LaneEnds, read));
-        let of_a_cpu = lane::chunks(self.of_a_lane as u32) as usize;
+        let of_a_cpu = lane::chunks(self.ring.chunks as u32) as usize;
         Lane {
             chunks: &self.chunks,
             first: cpu * of_a_cpu,
-            mask: self.of_a_lane.wrapping_sub(1),
+            ring: self.ring,
             at: read.load(Ordering::Relaxed),
             written: ends(std::mem::offset_of!(LaneEnds, written)).load(Ordering::Acquire),
             read,
@@ -125,7 +145,7 @@ fn time(record: &[u8]) -> u64 {
 struct Lane<'a> {
     chunks: &'a Shared,
     first: usize,
-    mask: usize,
+    ring: Ring,
     at: u64,
     written: u64,
     read: &'a AtomicU64,
@@ -133,23 +153,20 @@ struct Lane<'a> {
 
 impl<'a> Lane<'a> {
     /// The record that comes next.
-    fn peek(&mut self) -> Option<&'a [u8]> {
-        while self.at < self.written {
-            let chunk = self.first + ((self.at / CHUNK as u64) as usize & self.mask);
-            let offset = (self.at % CHUNK as u64) as usize;
-            let at = chunk * CHUNK_BYTES + offset;
-            let len = self.chunks.bytes(at, size_of::<u64>())?.first_chunk()?;
-            match u64::from_ne_bytes(*len) {
-                0 => self.at += (CHUNK - offset) as u64,
-                len => return self.chunks.bytes(at + size_of::<u64>(), len as usize),
-            }
+    fn peek(&self) -> Option<&'a [u8]> {
+        if self.at >= self.written {
+            return None;
         }
-        None
+        let chunk = self.first + self.ring.chunk_of(self.at) as usize;
+        let at = chunk * CHUNK + self.ring.offset_of(self.at) as usize;
+        let len = self.chunks.bytes(at, LEN)?.first_chunk()?;
+        self.chunks
+            .bytes(at + LEN, u64::from_ne_bytes(*len) as usize)
     }
 
     /// The record that has just been looked at is done with.
     fn step_over(&mut self, record: &[u8]) {
-        self.at += (size_of::<u64>() + record.len()) as u64;
+        self.at = self.ring.next(self.at, (LEN + record.len()) as u64);
     }
 }
 

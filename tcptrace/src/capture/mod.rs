@@ -233,11 +233,26 @@ impl Capture {
         // only without them.
         let before = self.counters()?;
         hooks::detach_all(&mut self.ebpf);
+        await_programs();
         let mut counts = self.counters()?;
         for ((_, count), (_, before)) in counts.iter_mut().zip(before) {
             count.recursion_misses = before.recursion_misses;
         }
         Ok(counts)
+    }
+}
+
+/// Waits until no program of those that were detached is running any more: they run in RCU's read-side
+/// critical sections (kernel/bpf/trampoline.c, `__bpf_prog_enter`; kernel/trace/bpf_trace.c,
+/// `__bpf_trace_run`).
+fn await_programs() {
+    /// `MEMBARRIER_CMD_GLOBAL`, include/uapi/linux/membarrier.h: `synchronize_rcu()`.
+    const GLOBAL: libc::c_int = 1;
+    // SAFETY: plain numbers.
+    let refused = unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) } != 0;
+    if refused {
+        // With nohz_full=. A program takes microseconds.
+        std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }
 

@@ -8,6 +8,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::lanes::Lanes;
+use crate::clock::mono_now_ns;
 
 /// How often it is drained when the ring buffer does not fill up sooner.
 const DRAIN_EVERY: Duration = Duration::from_millis(10);
@@ -15,11 +16,16 @@ const DRAIN_EVERY: Duration = Duration::from_millis(10);
 /// A batch is closed when it is this long, so that the reader can start on it.
 const BATCH_BYTES: usize = 256 << 10;
 
+/// How long the trace waits for a CPU that has stopped while it wrote a record.
+const STALLED_NS: u64 = 1_000_000_000;
+
 /// The reading end of the lanes and of the ring buffer.
 pub struct Ring {
     lanes: Lanes,
     fd: AsyncFd<RingBuf<MapData>>,
     timer: tokio::time::Interval,
+    /// See [`Ring::written_until`].
+    written_ns: u64,
 }
 
 /// Records as they were in memory that is shared with the kernel, each behind its length.
@@ -76,7 +82,12 @@ impl Ring {
         // which is longer than its registration.
         let fd = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
             .map_err(|error| std::io::Error::other(error.to_string()))?;
-        Ok(Ring { lanes, fd, timer })
+        Ok(Ring {
+            lanes,
+            fd,
+            timer,
+            written_ns: 0,
+        })
     }
 
     /// Waits until it is time to drain: the timer, or the kernel side's wake-up at a quarter full.
@@ -91,6 +102,21 @@ impl Ring {
                 }
             }
         }
+    }
+
+    /// A moment (CLOCK_MONOTONIC, nanoseconds) of which, and of all time before, every record is found by
+    /// the drains from now on: nearly always now.
+    ///
+    /// A program takes its record's time before the record can be read, and a hypervisor may stop the CPU
+    /// in between for as long as it likes. Such a CPU is waited for from one drain to the next.
+    pub fn written_until(&mut self) -> u64 {
+        let now_ns = mono_now_ns();
+        if self.lanes.are_quiet() {
+            self.written_ns = now_ns;
+        }
+        // Nobody is waited for longer: what comes later is late.
+        self.written_ns = self.written_ns.max(now_ns.saturating_sub(STALLED_NS));
+        self.written_ns
     }
 
     /// Takes what is there, up to one batch; an empty batch when nothing is.

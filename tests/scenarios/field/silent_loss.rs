@@ -1,0 +1,75 @@
+//! A tracer that does not get to read: what it loses is counted, and nothing else is missing.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tests::Lab;
+use tests::task::{join, spawn};
+use tests::traffic::storm;
+
+const CLIENTS: usize = 2000;
+
+/// How long the tracer is stopped at a time, and how long it runs in between.
+const STOPPED: Duration = Duration::from_millis(150);
+const RUNS: Duration = Duration::from_millis(20);
+
+/// Stops the tracer again and again under a load of short connections, each of which is accepted.
+fn stopped_under_load(ring_size: &str) -> u64 {
+    let lab = Lab::alone();
+    let port = lab.port();
+    let mut tracer = lab.trace_with(&["--ring-size", ring_size]);
+
+    let (_, load) = spawn(move || storm(port, CLIENTS));
+    while !load.is_finished() {
+        tracer.process().signal(Signal::SIGSTOP);
+        std::thread::sleep(STOPPED);
+        tracer.process().signal(Signal::SIGCONT);
+        std::thread::sleep(RUNS);
+    }
+    join(load);
+    // That seen = filtered + emitted + lost, and that the `lost` lines agree with it, is checked for
+    // every trace.
+    let trace = tracer.stop_lossy();
+
+    let hooks = trace.summary()["hooks"].as_object().expect("an object");
+    let total = |field: &str| -> u64 { hooks.values().filter_map(|it| it[field].as_u64()).sum() };
+    let mut complete = 0;
+    for side in ["server", "client"] {
+        for line in trace.connections(side) {
+            if line["complete"] != true {
+                continue;
+            }
+            complete += 1;
+            line.shows(&[("state", &"CLOSE")]);
+            assert!(
+                side == "client" || line["verdict"] == "queued" || line["verdict"] == "awaited",
+                "each was accepted: {line}"
+            );
+        }
+    }
+    let lost = total("lost");
+    if lost == 0 {
+        for side in ["server", "client"] {
+            assert_eq!(trace.connections(side).len(), CLIENTS, "{side}");
+        }
+        // A softirq on top of init may hide a step, see `tests::hole`.
+        assert!(complete >= 2 * CLIENTS - 8, "{complete} are complete");
+    }
+    lost
+}
+
+#[test]
+fn a_tracer_that_is_stopped_under_load_counts_all_that_a_small_buffer_loses() {
+    assert!(stopped_under_load("256K") > 0, "so small a buffer loses");
+}
+
+#[test]
+fn a_tracer_that_is_stopped_under_load_counts_all_that_the_ordinary_buffer_loses() {
+    stopped_under_load("4M");
+}
+
+/// The per-CPU buffers fill up, and what they have no room for is in the ring buffer.
+#[test]
+fn a_tracer_that_is_stopped_under_load_loses_nothing_with_a_large_buffer() {
+    assert_eq!(stopped_under_load("64M"), 0);
+}
