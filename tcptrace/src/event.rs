@@ -5,9 +5,11 @@
 //! `None`.
 
 mod comm;
+mod counters;
 mod ending;
 
 pub use comm::Comm;
+pub use counters::{NetnsCounters, QueueCounters};
 pub use ending::{Direction, Reset, Retransmit, Retransmitted, Stats};
 mod found;
 mod half_open;
@@ -296,6 +298,8 @@ pub enum Kind {
     Found(Found),
     Looked(Looked),
     Segment(Segment),
+    /// A reading of a namespace's counters. No hook writes it.
+    Counters(NetnsCounters),
     /// Time for `--depth histogram` to tell what it has counted; no hook's event.
     Tick,
 }
@@ -316,6 +320,8 @@ impl Kind {
             Kind::Timewait(_) => Hook::TimewaitSock,
             Kind::Found(_) | Kind::Looked(_) => Hook::SocketIterator,
             Kind::Segment(_) => Hook::Segment,
+            // What this hook would show one by one.
+            Kind::Counters(_) => Hook::ListenOverflow,
             // It comes with no record, so it is counted nowhere.
             Kind::Tick => Hook::InetSockSetState,
         }

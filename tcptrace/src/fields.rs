@@ -10,6 +10,7 @@
 mod backlog;
 mod bucket;
 mod connection;
+mod counters;
 mod ending;
 mod histogram;
 mod segment;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 pub use backlog::Backlog;
 pub use bucket::{BucketEnd, Preexisting, TimeWait};
 pub use connection::Connection;
+pub use counters::{NetnsCounters, QueueCounters};
 pub use ending::{ClosedFirst, Ended, Ending, Reset, Retransmit};
 pub use histogram::{Histogram, Times};
 

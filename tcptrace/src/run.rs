@@ -1,6 +1,6 @@
 //! A trace from its start to its end.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::capture::counters::{CounterReader, Reading};
 use crate::capture::owners::owners;
 use crate::capture::{Capture, Request};
 use crate::checks::Checks;
@@ -25,7 +26,7 @@ use crate::exit;
 use crate::fields::{HookCount, Lost, SCHEMA, Session, Why};
 use crate::filter::Filter;
 use crate::output::{self, create, plain};
-use crate::pipeline::{self, Feed, Feedback, Message, Outcome, Output, Tape};
+use crate::pipeline::{self, Feed, Feedback, Message, Outcome, Output, Tape, WorthALook};
 use crate::record::Recorder;
 use crate::story::{Begin, Import};
 
@@ -152,6 +153,9 @@ pub struct Tracing {
     feedback: Feedback,
     signals: Signals,
     depth: Depth,
+    counters: CounterReader,
+    /// Their readings from before the hooks were attached, until they are handed over.
+    readings_before: Vec<Reading>,
     /// The counters when losses were last told.
     told: BTreeMap<Hook, HookCount>,
 }
@@ -169,6 +173,8 @@ impl Tracing {
     ) -> anyhow::Result<Tracing> {
         // Before attaching: a signal from now on ends the trace in good order.
         let signals = Signals::new()?;
+        let mut counters = CounterReader::default();
+        let readings_before = counters.read_all();
         let capture = Capture::start(request)?;
         let session = Session {
             schema: SCHEMA,
@@ -200,6 +206,8 @@ impl Tracing {
             feedback,
             signals,
             depth,
+            counters,
+            readings_before,
             told: BTreeMap::new(),
         })
     }
@@ -221,6 +229,9 @@ impl Tracing {
         let ended = ended(command);
         tokio::pin!(ended);
         let stop = self.feedback.stop.clone();
+        let before = std::mem::take(&mut self.readings_before);
+        self.feed.send(Message::Counters(before)).await;
+        self.read_counters().await;
         self.import().await;
         let mut look_at = Instant::now() + LOOK_EVERY;
         let mut asked = None;
@@ -238,9 +249,9 @@ impl Tracing {
                     self.feed.send(Message::WhereToLook(answer)).await;
                     asked = Some(wanted);
                 }
-                namespaces = answer(&mut asked) => {
+                worth = answer(&mut asked) => {
                     asked = None;
-                    let took = self.look_again(&namespaces).await;
+                    let took = self.look_again(&worth).await;
                     look_at = Instant::now() + LOOK_EVERY.max(took * LOOK_SHARE);
                 }
                 () = at(hint.as_ref().map(|(at, _)| *at)) => {
@@ -273,15 +284,26 @@ impl Tracing {
         }
     }
 
-    /// Looks through the sockets of these namespaces; how long that took.
-    async fn look_again(&mut self, namespaces: &BTreeSet<u32>) -> Duration {
+    /// Looks through the sockets of these namespaces, and reads the counters of those; how long
+    /// that took.
+    async fn look_again(&mut self, worth: &WorthALook) -> Duration {
         let began = Instant::now();
-        if !namespaces.is_empty() {
-            for look in self.capture.look(Some(namespaces)) {
+        if !worth.sockets.is_empty() {
+            for look in self.capture.look(Some(&worth.sockets)) {
                 self.feed.send(Message::Looked(look)).await;
             }
         }
+        if !worth.counters.is_empty() {
+            let readings = self.counters.read(&worth.counters);
+            self.feed.send(Message::Counters(readings)).await;
+        }
         began.elapsed()
+    }
+
+    /// Reads the counters of all namespaces.
+    async fn read_counters(&mut self) {
+        let readings = self.counters.read_all();
+        self.feed.send(Message::Counters(readings)).await;
     }
 
     /// Notified, it ends [`Tracing::trace`].
@@ -293,9 +315,12 @@ impl Tracing {
     pub async fn end(mut self) -> anyhow::Result<Outcome> {
         self.feed.hurry();
         self.tell_losses().await?;
+        // One reading before the end, and one after it.
+        self.read_counters().await;
         // Detaching takes a while, in which some hooks still see and others do not.
         let ended_ns = mono_now_ns();
         self.feed.send(Message::Ending { ended_ns }).await;
+        self.read_counters().await;
         let counts = self.capture.detach()?;
         // Nothing is attached any more, so this comes to an end.
         while !self.drain().await {}
@@ -356,7 +381,7 @@ impl Tracing {
 }
 
 /// The answer to a question, if one was asked. A pipeline that is gone has none.
-async fn answer(asked: &mut Option<oneshot::Receiver<BTreeSet<u32>>>) -> BTreeSet<u32> {
+async fn answer(asked: &mut Option<oneshot::Receiver<WorthALook>>) -> WorthALook {
     match asked {
         Some(answer) => answer.await.unwrap_or_default(),
         None => std::future::pending().await,

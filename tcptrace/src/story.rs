@@ -147,6 +147,11 @@ impl Story {
         self.correlator.worth_a_look()
     }
 
+    /// The network namespaces whose counters are worth a reading now and then.
+    pub fn worth_counting(&self) -> BTreeSet<u32> {
+        self.correlator.worth_counting()
+    }
+
     fn end(&mut self, end: &End, lost: u32, out: &mut Vec<Line>) {
         let totals = self.correlator.finish(end.mono_ns, lost, out);
         out.push(Line::Summary(Summary {
@@ -163,6 +168,7 @@ impl Story {
             repeated_segments: totals.repeated_segments,
             dropped_lines: totals.dropped_lines,
             listeners: totals.listeners,
+            netns_counters: totals.netns_counters,
         }));
     }
 }

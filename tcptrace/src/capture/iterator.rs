@@ -81,7 +81,7 @@ fn look_into(ebpf: &mut Ebpf, netns: u32, path: &Path) -> anyhow::Result<Look> {
 }
 
 /// Takes the calling thread into a namespace, unless it is there already.
-fn enter(netns: u32, path: &Path) -> io::Result<()> {
+pub(super) fn enter(netns: u32, path: &Path) -> io::Result<()> {
     if inode("/proc/thread-self/ns/net") == Some(netns) {
         return Ok(());
     }
@@ -98,7 +98,7 @@ fn enter(netns: u32, path: &Path) -> io::Result<()> {
 }
 
 /// The namespaces that a thread lives in, or that `ip netns` has named, by inode.
-fn namespaces() -> BTreeMap<u32, PathBuf> {
+pub(super) fn namespaces() -> BTreeMap<u32, PathBuf> {
     let named = entries("/run/netns".as_ref());
     let processes = entries("/proc".as_ref()).filter(|path| is_number(path));
     let threads = processes.flat_map(|process| entries(&process.join("task")));
@@ -111,7 +111,7 @@ fn namespaces() -> BTreeMap<u32, PathBuf> {
     found
 }
 
-fn inode(path: impl AsRef<Path>) -> Option<u32> {
+pub(super) fn inode(path: impl AsRef<Path>) -> Option<u32> {
     Some(fs::metadata(path).ok()?.ino() as u32)
 }
 

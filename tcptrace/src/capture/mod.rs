@@ -2,6 +2,7 @@
 
 pub mod btf;
 pub mod cgroups;
+pub mod counters;
 mod filter;
 pub mod hooks;
 pub mod iterator;
@@ -36,6 +37,13 @@ use ring::Ring;
 
 /// Size of the ring buffer and the lanes in bytes unless asked otherwise.
 pub const RING_BYTES: u32 = 4 << 20;
+
+/// What no hook shows, on no kernel.
+const NEVER_SEEN: &[&str] = &[
+    "a connect() that fails before its SYN is sent, as without a route or with a wrong source \
+     address: no socket changes its state",
+    "that two connections are the ends of one whose addresses are translated on the way (NAT)",
+];
 
 /// What to capture, and how.
 #[derive(Clone, Debug, Default)]
@@ -169,7 +177,8 @@ impl Capture {
     pub fn unseen(&self) -> Vec<String> {
         let partly = self.hooks.iter().flat_map(|hook| hook.carrier.unseen);
         let wholly = self.absent.iter().filter_map(|it| it.row.without.as_ref());
-        partly.chain(wholly).map(|&what| what.to_owned()).collect()
+        let all = partly.chain(wholly).chain(NEVER_SEEN);
+        all.map(|&what| what.to_owned()).collect()
     }
 
     /// The kernel side's counters, summed over CPUs. `emitted` is left to the one who receives.

@@ -6,7 +6,7 @@ use super::lines::append;
 use super::listener::ListenerId;
 use super::socket::{Owner, Socket};
 use crate::errno;
-use crate::event::{self, Called, Event, Outcome, Sk, State, Tuple};
+use crate::event::{self, Called, Event, Outcome, SetState, Sk, State, Tuple};
 use crate::fields::{self, Line, PidSource, Side, Subject};
 
 /// accept() on a socket that does not listen.
@@ -39,6 +39,10 @@ impl Correlator {
         out: &mut Vec<Line>,
     ) {
         let listener = self.listener_of_accept(event, accept, out);
+        if let Some(id) = listener {
+            let (held, limit) = (accept.backlog_len, accept.backlog_max);
+            self.listeners.queue_holds(id, event.mono_ns, held, limit);
+        }
         match accept.outcome {
             Outcome::Failed(errno) => self.accept_failed(event, accept, listener, errno, out),
             Outcome::Accepted {
@@ -89,6 +93,7 @@ impl Correlator {
             *owner = owner.or(connection.socket.owner);
         }
 
+        self.name_failures(&mut connection);
         let listener = self.conn_of(connection.listener);
         let (verdict, reason) = connection
             .judge_at_accept(&self.end_at(event.mono_ns, false))
@@ -123,6 +128,10 @@ impl Correlator {
         errno: u32,
         out: &mut Vec<Line>,
     ) {
+        if let Some(id) = listener {
+            let failures = &mut self.listeners.get_mut(id).queue.failures;
+            failures.note(event.mono_ns, errno);
+        }
         let own = listener_end(accept);
         let caller = Owner {
             task: accept.task,
@@ -174,6 +183,27 @@ impl Correlator {
             State::Listen,
         );
         Some(self.listeners.open(sk, socket, None))
+    }
+
+    /// Remembers, as a connection enters the accept queue, how many accept() calls have failed.
+    pub(super) fn note_failures(&self, connection: &mut Connection, change: &SetState) {
+        if change.newstate == State::Established
+            && let Some(id) = connection.listener
+        {
+            connection.failed_before = Some(self.listeners.get(id).queue.failures.count);
+        }
+    }
+
+    /// Names what accept() returned instead of a connection while it waited.
+    pub(super) fn name_failures(&self, connection: &mut Connection) {
+        if let (Some(id), Some(before), Some(since_ns)) = (
+            connection.listener,
+            connection.failed_before.take(),
+            connection.established_ns(),
+        ) {
+            let failures = &self.listeners.get(id).queue.failures;
+            connection.failed_meanwhile = failures.since(before, since_ns);
+        }
     }
 
     fn conn_of(&self, listener: Option<ListenerId>) -> Option<u64> {

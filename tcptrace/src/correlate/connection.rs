@@ -37,6 +37,10 @@ pub(super) struct Connection {
     /// shut it down, or had a descriptor of it.
     held: bool,
     pub ending: Ending,
+    /// How many accept() calls of its listener had failed when it was queued.
+    pub failed_before: Option<u64>,
+    /// What accept() returned instead of it while it waited.
+    pub failed_meanwhile: Option<String>,
     /// Its other end, when that is on this host and was met.
     pub peer: Option<Peer>,
     /// What the kernel keeps of it, FIN_WAIT2 or TIME_WAIT, from its CLOSE on.
@@ -150,6 +154,8 @@ impl Connection {
             err: None,
             held: false,
             ending: Ending::default(),
+            failed_before: None,
+            failed_meanwhile: None,
             peer: None,
             bucket: None,
             untouched: false,
@@ -359,13 +365,34 @@ impl Connection {
             .peer
             .zip(self.established_ns)
             .and_then(|(peer, own_ns)| peer.established_ns.checked_sub(own_ns));
-        self.handshake.refused.of_client(waited_ns, late_ns)
+        let Handshake {
+            refused, suspected, ..
+        } = &self.handshake;
+        let seen = refused.of_client(waited_ns, late_ns);
+        seen.or_else(|| {
+            let answered = self.established_ns.is_some();
+            let silent = !answered
+                && matches!(
+                    self.err.map(errno::name).as_deref(),
+                    None | Some("ETIMEDOUT")
+                );
+            let syn_again = self.ending.syn_retransmits();
+            suspected.of_client(syn_again, answered, silent, waited_ns, late_ns)
+        })
     }
 
     /// What is known so far, taking `end` for the end.
     fn judge(&self, end: &End) -> Judgement {
         let mut judgement = self.judge_handshake(end);
+        if let Some(failed) = &self.failed_meanwhile {
+            judgement.reason += "; ";
+            judgement.reason += failed;
+        }
         let refused = &self.handshake.refused;
+        let again = self.handshake.synack_retransmits;
+        if let (0, Some(more)) = (refused.times(), self.handshake.suspected.of_server(again)) {
+            judgement.reason += &more;
+        }
         if refused.times() == 0 {
             return judgement;
         }

@@ -33,6 +33,11 @@ struct End {
 }
 
 impl Ending {
+    /// How often a client's socket sent its SYN again; `None` while it may still do so.
+    pub fn syn_retransmits(&self) -> Option<u32> {
+        self.syn_retransmits
+    }
+
     /// Takes the next change of state; `side` is the connection's.
     pub fn transition(&mut self, side: Option<Side>, change: &SetState) {
         for state in [change.oldstate, change.newstate] {

@@ -55,6 +55,8 @@ impl Correlator {
             socket.owner = socket.owner.or(owner);
             out.push(preexisting(event, found, socket));
             self.listeners.limited(id, found.backlog_max);
+            let (held, limit) = (found.backlog_len, found.backlog_max);
+            self.listeners.queue_holds(id, event.mono_ns, held, limit);
         }
     }
 

@@ -202,6 +202,16 @@ impl HalfOpen {
             _ => "the final ACK",
         };
         let end = self.end.and_then(|(_, end)| end);
+        let suspected = self.handshake.suspected.ack_met();
+        let is_suspected = suspected.is_some();
+        let missing = match (suspected, client) {
+            (Some(met), Some(client)) => format!(
+                "the final ACK likely met {met}, and its client, #{}, was ESTABLISHED all the while",
+                client.conn
+            ),
+            (Some(met), None) => format!("{waited_for} did not come, or met {met}"),
+            (None, _) => format!("{waited_for} did not come"),
+        };
         let met = self.handshake.refused.ack_met();
         if let (Some(HalfOpenEnd::Overflow), Some(met)) = (end, &met) {
             return format!(
@@ -231,10 +241,13 @@ impl HalfOpen {
             match end {
                 Some(HalfOpenEnd::ListenerClosed) => "the listener closed".into(),
                 Some(HalfOpenEnd::Reset) => format!("reset before {waited_for} came"),
-                Some(_) => format!("{waited_for} did not come; the SYN-ACK was sent {sent}"),
+                Some(_) => format!("{missing}; the SYN-ACK was sent {sent}"),
                 None if self.is_gone => "how it ended was not seen".to_owned(),
                 None if self.end.is_some() => {
                     "reset by the peer, or by the kernel as the accept queue was full".into()
+                }
+                None if is_suspected => {
+                    format!("{missing}, until the trace ended; the SYN-ACK was sent {sent}")
                 }
                 None => format!(
                     "{waited_for} had not come when the trace ended; the SYN-ACK was sent {sent}"

@@ -1,16 +1,18 @@
 //! Listeners: who they are, which of them a child belongs to, and what happened at each.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
+use super::accept_queue::{AcceptQueue, Full};
 use super::backlog;
 use super::request::Sight;
 use super::socket::Socket;
 use super::stats::Stats;
-use crate::event::{Sk, Tuple};
-use crate::fields::{Backlog, ListenerSummary, Subject};
+use crate::event::{Sk, State, Tuple};
+use crate::fields::{Backlog, ListenerSummary, Side, Subject};
 
 /// Every listener of the trace; one that has closed stays for the summary.
 #[derive(Default)]
@@ -21,6 +23,10 @@ pub(super) struct Listeners {
     at_sk: FxHashMap<Sk, ListenerId>,
     /// By network namespace and port.
     at_port: FxHashMap<(u32, u16), Vec<ListenerId>>,
+    /// The network namespaces that have had one.
+    namespaces: BTreeSet<u32>,
+    /// Those whose accept queue is full now.
+    full: Vec<ListenerId>,
     /// What cannot be laid at one listener's door, by network namespace and own end.
     unattributed: FxHashMap<(u32, IpAddr, Option<u16>), Stats>,
 }
@@ -38,6 +44,9 @@ pub(super) struct Listener {
     announced: bool,
     /// The limit of its queues, as last seen.
     pub backlog: Backlog,
+    pub queue: AcceptQueue,
+    /// The address that the last child was reached at.
+    reached_at: Option<IpAddr>,
     stats: Stats,
 }
 
@@ -58,12 +67,15 @@ impl Listeners {
     pub fn open(&mut self, sk: Sk, socket: Socket, opened_ns: Option<u64>) -> ListenerId {
         let id = ListenerId(self.all.len());
         self.at_sk.insert(sk, id);
+        self.namespaces.insert(socket.netns);
         self.all.push(Listener {
             socket,
             opened_ns,
             closed_ns: None,
             announced: opened_ns.is_some(),
             backlog: Backlog::default(),
+            queue: AcceptQueue::default(),
+            reached_at: None,
             stats: Stats::default(),
         });
         self.index(id);
@@ -117,6 +129,83 @@ impl Listeners {
 
     pub fn close(&mut self, id: ListenerId, mono_ns: u64) {
         self.all[id.0].closed_ns.get_or_insert(mono_ns);
+        self.all[id.0].queue.ends(mono_ns);
+        self.full.retain(|it| *it != id);
+    }
+
+    /// An event shows how many connections a listener's accept queue holds.
+    pub fn queue_holds(&mut self, id: ListenerId, mono_ns: u64, held: u32, limit: u32) {
+        let queue = &mut self.all[id.0].queue;
+        queue.holds(mono_ns, held, limit);
+        let is_full = queue.full().is_some();
+        match (is_full, self.full.contains(&id)) {
+            (true, false) => self.full.push(id),
+            (false, true) => self.full.retain(|it| *it != id),
+            _ => {}
+        }
+    }
+
+    /// A child of this listener is put into its accept queue, behind `ahead` others.
+    pub fn queues(&mut self, id: ListenerId, mono_ns: u64, child: &Tuple, ahead: u32, limit: u32) {
+        self.all[id.0].reached_at = Some(child.laddr);
+        self.queue_holds(id, mono_ns, ahead.saturating_add(1), limit);
+    }
+
+    /// The numbers of those listeners of a namespace whose accept queue was full since this was
+    /// last asked.
+    pub fn full_since_last_reading(&mut self, netns: u32) -> Vec<u64> {
+        let here = self.all.iter_mut().filter(|it| it.socket.netns == netns);
+        let full = here.filter_map(|it| it.queue.was_full().then_some(it.socket.conn));
+        full.collect()
+    }
+
+    /// The listener that a client on this host calls, if its accept queue is full now.
+    pub fn full_for(&self, client: &Socket) -> Option<(u64, Full)> {
+        if self.full.is_empty() {
+            return None;
+        }
+        let (called, port) = (client.tuple.raddr?, client.tuple.rport?);
+        let mut all = self.full.iter().filter_map(|&id| {
+            let listener = self.get(id);
+            let (netns, own) = (listener.socket.netns, &listener.socket.tuple);
+            let is_here = netns == client.netns;
+            // A listener at a wildcard address is called only at addresses of its own host.
+            let is_its_address = own.laddr == called
+                || listener.reached_at == Some(called)
+                || (is_here && (called.is_loopback() || called == client.tuple.laddr));
+            let is_called = own.lport == Some(port)
+                && is_its_address
+                && (is_here || !called.is_loopback())
+                && self.is_only_candidate(id, netns, called, port);
+            let full = listener.queue.full()?;
+            is_called.then_some((is_here, listener.socket.conn, full))
+        });
+        // Namespaces may use the same addresses: the client's own comes first, else one may answer.
+        let first = all.next()?;
+        let one = match all.find(|(is_here, ..)| *is_here) {
+            Some(here) if !first.0 => here,
+            Some(_) => return None,
+            None => first,
+        };
+        (one.0 || self.full.len() == 1).then_some((one.1, one.2))
+    }
+
+    /// Whether the kernel can give a connection to this address to no other listener.
+    fn is_only_candidate(&self, id: ListenerId, netns: u32, called: IpAddr, port: u16) -> bool {
+        let own = Tuple {
+            laddr: called,
+            lport: Some(port),
+            raddr: None,
+            rport: None,
+        };
+        let child = Socket::found(0, Some(Side::Server), netns, own, State::Listen);
+        let mut candidates = self.candidates(&child, u64::MAX);
+        candidates.all(|it| it == id)
+    }
+
+    /// The network namespaces that have had a listener.
+    pub fn namespaces(&self) -> &BTreeSet<u32> {
+        &self.namespaces
     }
 
     /// The pointer's next life has begun; the listener that lived there is over.

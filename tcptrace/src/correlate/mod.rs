@@ -6,9 +6,11 @@
 //! the end, from everything that was seen (`verdict.rs`).
 
 mod accept;
+mod accept_queue;
 mod backlog;
 mod cause;
 mod connection;
+mod counters;
 mod depth;
 mod ending;
 mod found;
@@ -24,6 +26,7 @@ mod segment;
 mod select;
 mod socket;
 mod stats;
+mod suspect;
 mod table;
 mod tally;
 #[cfg(test)]
@@ -36,8 +39,9 @@ use std::collections::BTreeMap;
 use rustc_hash::FxHashMap;
 
 use crate::event::{Event, Hook, Kind, SetState, Sk, State};
-use crate::fields::{Depth, Line, ListenerSummary, PidSource, Side, Verdict};
+use crate::fields::{Depth, Line, ListenerSummary, NetnsCounters, PidSource, Side, Verdict};
 use connection::{Connection, End, birth};
+use counters::Counters;
 use found::Import;
 use histogram::Histograms;
 use lines::append;
@@ -76,6 +80,7 @@ pub struct Correlator {
     refused_syns: RefusedSyns,
     peers: Peers,
     buckets: Buckets,
+    counters: Counters,
     import: Import,
     segments: Segments,
     select: Select,
@@ -109,6 +114,8 @@ pub struct Totals {
     pub dropped_lines: u64,
     /// By port, address and number.
     pub listeners: Vec<ListenerSummary>,
+    /// By network namespace.
+    pub netns_counters: Vec<NetnsCounters>,
 }
 
 impl Correlator {
@@ -128,6 +135,7 @@ impl Correlator {
             refused_syns: RefusedSyns::default(),
             peers: Peers::default(),
             buckets: Buckets::default(),
+            counters: Counters::default(),
             import: Import::default(),
             segments: Segments::default(),
             select: Select::default(),
@@ -201,6 +209,7 @@ impl Correlator {
             Kind::Found(found) => self.found(event, found, out),
             Kind::Looked(looked) => self.looked(event, looked, out),
             Kind::Segment(segment) => self.segment(event, segment, out),
+            Kind::Counters(counters) => self.counters(event, counters),
             Kind::Tick => self.tell_histograms(event.mono_ns, out),
         }
     }
@@ -253,11 +262,13 @@ impl Correlator {
         self.finish_buckets(mono_ns, out);
         self.settle(first, out);
         self.tell_histograms(mono_ns, out);
+        let netns_counters = self.summarize_counters(mono_ns);
         let is_shown = |conn| self.select.shows(conn);
         Totals {
             listeners: std::mem::take(&mut self.listeners).summarize(self.sight, is_shown),
             dropped_lines: self.select.dropped,
             repeated_segments: self.segments.repeats,
+            netns_counters,
             ..std::mem::take(&mut self.totals)
         }
     }
@@ -345,6 +356,11 @@ impl Correlator {
                 self.descend(&mut met, origin);
             }
             self.attribute(&mut met);
+            if let (Some(id), State::Listen | State::SynRecv) = (met.listener, change.oldstate) {
+                let (ahead, limit) = (change.backlog_len, change.backlog_max);
+                self.listeners
+                    .queues(id, event.mono_ns, &change.tuple, ahead, limit);
+            }
             met
         });
         if change.newstate == State::Established && connection.is_server() {
@@ -358,6 +374,10 @@ impl Correlator {
         append(out, || {
             Line::Transition(connection.transition(event, change))
         });
+        self.note_failures(&mut connection, change);
+        if change.newstate == State::SynSent {
+            self.suspect_syn(event.mono_ns, &mut connection);
+        }
         self.segments
             .bind(event.mono_ns, change.sk, &connection.socket);
         if change.newstate == State::Established {
@@ -451,6 +471,7 @@ impl Correlator {
     /// Judges a connection, has it counted and writes its line.
     fn end(&mut self, mut connection: Kept, mono_ns: u64, out: &mut Vec<Line>) {
         self.attribute(&mut connection);
+        self.name_failures(&mut connection);
         if connection.socket.state == State::SynSent {
             self.ask_after_syn(&mut connection);
         }

@@ -2,7 +2,7 @@
 
 use super::Correlator;
 use super::socket::Socket;
-use crate::event::{Direction, Event, Reset, Retransmit, Sk, State, Tuple};
+use crate::event::{Direction, Event, Reset, Retransmit, Retransmitted, Sk, State, Tuple};
 use crate::fields::{self, Line, Subject};
 
 /// The kernel gives no reason: SK_RST_REASON_NOT_SPECIFIED.
@@ -12,6 +12,9 @@ impl Correlator {
     /// A socket sent a segment again.
     pub(super) fn retransmit(&mut self, event: &Event, it: &Retransmit, out: &mut Vec<Line>) {
         let subject = self.subject(Some(it.sk), it.netns, &it.tuple, it.cookie, it.state);
+        if it.what == Retransmitted::Syn && subject.conn.is_some() {
+            self.suspect_syn_again(event.mono_ns, it.sk);
+        }
         out.push(Line::Retransmit(fields::Retransmit {
             mono_ns: event.mono_ns,
             subject,

@@ -6,6 +6,7 @@ use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
 use super::Correlator;
+use super::accept_queue::Full;
 use super::connection::Connection;
 use super::half_open::HalfOpen;
 use crate::duration::Human;
@@ -28,7 +29,7 @@ pub(super) struct Refused {
 
 /// How a segment met it.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-struct Met {
+pub(super) struct Met {
     times: u32,
     /// CLOCK_MONOTONIC, nanoseconds.
     first_ns: u64,
@@ -114,8 +115,27 @@ impl Refused {
 }
 
 impl Met {
+    /// One more segment that is likely to have met a full accept queue.
+    pub fn suspected(before: Option<Met>, mono_ns: u64, listener: u64, full: Full) -> Met {
+        Met {
+            times: before.map_or(1, |met| met.times.saturating_add(1)),
+            first_ns: before.map_or(mono_ns, |met| met.first_ns),
+            last_ns: mono_ns,
+            listener: Some(listener),
+            queue: ListenQueue::Accept,
+            held: full.held,
+            limit: full.limit,
+        }
+    }
+
+    /// The same, but no more often than so; `None` if that is never.
+    pub fn at_most(self, times: u32) -> Option<Met> {
+        let times = self.times.min(times);
+        (times > 0).then_some(Met { times, ..self })
+    }
+
     /// For a connection of that listener, which its line need not name.
-    fn anonymous(self) -> Met {
+    pub fn anonymous(self) -> Met {
         Met {
             listener: None,
             ..self

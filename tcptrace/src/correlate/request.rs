@@ -14,6 +14,7 @@ use super::connection::{Connection, End};
 use super::half_open::HalfOpen;
 use super::listener::ListenerId;
 use super::overflow::{REMEMBER_NS, Refused};
+use super::suspect::Suspected;
 use crate::event::{CloneOf, Event, Hook, Request, RequestStep, SetState, Sk, State, Tuple};
 use crate::fields::{Cause, HalfOpenEnd, Line, Side, Source};
 
@@ -55,6 +56,8 @@ pub(super) struct Handshake {
     pub syn_queue_ahead: Option<u32>,
     /// Its segments that met a full queue.
     pub refused: Refused,
+    /// The same, where no hook sees them.
+    pub suspected: Suspected,
 }
 
 impl Handshake {
@@ -79,6 +82,7 @@ impl Handshake {
             defer_accept: Some(request.defer_accept),
             syn_queue_ahead: None,
             refused,
+            suspected: Suspected::default(),
         }
     }
 }
@@ -173,6 +177,7 @@ impl Correlator {
                 }
                 let mut half_open = self.known_or_met(event, request, out);
                 half_open.handshake.synack_retransmits = Some(request.synack_retransmits);
+                self.suspect_ack(event.mono_ns, &mut half_open);
                 self.requests.insert(request.req, half_open);
             }
             RequestStep::Dropped {
@@ -240,6 +245,9 @@ impl Correlator {
                 refused: half_open
                     .as_ref()
                     .map_or(now.refused, |it| it.handshake.refused),
+                suspected: half_open
+                    .as_ref()
+                    .map_or(now.suspected, |it| it.handshake.suspected),
                 ..now
             },
             CloneOf::Cookie => Handshake {

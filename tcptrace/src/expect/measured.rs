@@ -5,7 +5,8 @@ use hdrhistogram::Histogram;
 use super::{Expectation, Quantity, Share};
 use crate::event::Hook;
 use crate::fields::{
-    self, Connection, Depth, Line, Session, Side, Subject, Summary, Times, Verdict,
+    self, Connection, Depth, Line, NetnsCounters, QueueCounters, Session, Side, Subject, Summary,
+    Times, Verdict,
 };
 
 /// What a quantity can be, by what was seen.
@@ -239,6 +240,10 @@ impl Measured {
         if quantity == Quantity::Lost {
             return Measure::exact(summary.hooks.values().map(|count| count.lost).sum());
         }
+        let by_hook = matches!(session.hooks.get(&Hook::ListenOverflow), Some(Some(_)));
+        if quantity == Quantity::Overflows && !by_hook && !summary.netns_counters.is_empty() {
+            return by_counters(session, summary, port);
+        }
         let measure = self.seen(quantity, counts, session, summary, port);
         match incomplete(summary) {
             None => measure,
@@ -341,6 +346,30 @@ impl Measured {
             Quantity::Resets => unseen("RSTs"),
             Quantity::Lost => unreachable!("it is of the whole trace"),
         }
+    }
+}
+
+/// How many segments met a full queue, by the counters of the network namespaces.
+fn by_counters(session: &Session, summary: &Summary, port: Option<u16>) -> Measure {
+    let all = &summary.netns_counters;
+    let sum = |of: fn(&NetnsCounters) -> &Option<QueueCounters>| {
+        let counts = all.iter().map(move |it| of(it).as_ref());
+        counts.map(|it| it.map(|it| it.listen_overflows.saturating_add(it.syn_queue_drops)))
+    };
+    // They count for every listener of a namespace: which are traced they do not say.
+    let counts_no_others = session.filters.is_empty() && port.is_none();
+    let least = sum(|it| &it.at_least).flatten().sum();
+    let most: Option<u64> = sum(|it| &it.at_most).sum();
+    let why = match counts_no_others {
+        true => "only the counters of the network namespaces show them",
+        false => "only the counters of the network namespaces show them, for all listeners there",
+    };
+    Measure {
+        least: if counts_no_others { least } else { 0 },
+        most,
+        why: Some(format!(
+            "no hook sees segments that meet a full queue; {why}"
+        )),
     }
 }
 

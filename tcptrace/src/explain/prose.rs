@@ -58,7 +58,9 @@ impl Prose<'_> {
             let end = self.diagram.end(place);
             let role = role(self.diagram, end);
             let who = match &end.subject {
-                None => "not known".to_owned(),
+                None => {
+                    "not known: it is elsewhere, or its addresses are translated (NAT)".to_owned()
+                }
                 Some(subject) => Who(subject).to_string(),
             };
             self.put(DIM, format_args!("  {role:<7}{who}\n"));

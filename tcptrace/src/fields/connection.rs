@@ -61,7 +61,8 @@ pub struct Connection {
     /// The last state seen.
     pub state: State,
     /// `conn` of its other end, when that is on this host too (mirrored addresses; across network
-    /// namespaces as well, unless they are loopback addresses); null when not known.
+    /// namespaces as well, unless they are loopback addresses); null when not known, as where an
+    /// address is translated on the way (NAT).
     pub peer_conn: Option<u64>,
     /// When that became ESTABLISHED: for a client, the moment from which connect() can return.
     pub peer_established_mono_ns: Option<u64>,
@@ -72,7 +73,8 @@ pub struct Connection {
     /// When one first did, in CLOCK_MONOTONIC nanoseconds.
     pub first_overflow_mono_ns: Option<u64>,
     /// For a client whose segments met a full queue: what that did to it, in a sentence; else
-    /// null. A server's `reason` says it.
+    /// null. Where no hook sees that, a queue that was full when a SYN was sent in vain is named as
+    /// its likely cause. A server's `reason` says it.
     pub explanation: Option<String>,
     /// The state in which the kernel keeps it after its socket is gone, FIN_WAIT2 or TIME_WAIT;
     /// null when in none, or when that is not known.

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::de::{DeserializeOwned, IntoDeserializer, value};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Backlog, SCHEMA, Verdict};
+use super::{Backlog, NetnsCounters, SCHEMA, Verdict};
 use crate::depth::Depth;
 use crate::event::Hook;
 
@@ -159,6 +159,9 @@ pub struct Summary {
     pub dropped_lines: u64,
     /// What happened at each listener.
     pub listeners: Vec<ListenerSummary>,
+    /// What the kernel's own counters say of full queues, by network namespace.
+    #[serde(default)]
+    pub netns_counters: Vec<NetnsCounters>,
 }
 
 /// A map by names that this version knows. A newer one may have more, as it may have more fields.

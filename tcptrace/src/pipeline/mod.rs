@@ -15,6 +15,7 @@ use self::feed::Fed;
 pub use self::feed::Feed;
 use self::priority::Priority;
 use crate::capture::cgroups::Cgroups;
+use crate::capture::counters::Reading;
 use crate::capture::iterator::Look;
 use crate::capture::ring::Batch;
 use crate::decode::decode;
@@ -42,15 +43,26 @@ pub enum Message {
     Looked(Look),
     /// Asks for what has been counted until a time (CLOCK_MONOTONIC, nanoseconds).
     Tick { mono_ns: u64 },
+    /// Readings of the kernel's own counters.
+    Counters(Vec<Reading>),
     /// Announces such a look at the start of the trace.
     Import(Import),
-    /// Asks which namespaces are worth a look.
-    WhereToLook(oneshot::Sender<BTreeSet<u32>>),
+    /// Asks which namespaces are worth a look, or a reading of their counters.
+    WhereToLook(oneshot::Sender<WorthALook>),
     /// The hooks are being detached: what happened after this time (CLOCK_MONOTONIC,
     /// nanoseconds) is not part of the trace, because not all of them saw it.
     Ending { ended_ns: u64 },
     /// Nothing more will come.
     End { counts: Vec<(Hook, HookCount)> },
+}
+
+/// The network namespaces that can tell something, by what they are asked for.
+#[derive(Debug, Default)]
+pub struct WorthALook {
+    /// A look through their sockets.
+    pub sockets: BTreeSet<u32>,
+    /// A reading of their counters.
+    pub counters: BTreeSet<u32>,
 }
 
 /// A sink and what to call it when it fails.
@@ -192,9 +204,17 @@ impl Pipeline {
                 Message::Import(import) => self.tell(&Input::Import(import)),
                 Message::Looked(look) => self.looked(&look),
                 Message::Tick { mono_ns } => self.own_event(mono_ns, Kind::Tick),
+                Message::Counters(readings) => {
+                    for (mono_ns, counters) in readings {
+                        self.own_event(mono_ns, Kind::Counters(counters));
+                    }
+                }
                 Message::WhereToLook(answer) => {
                     // Nobody waits for it when the trace ends just now.
-                    let _ = answer.send(self.story.worth_a_look());
+                    let _ = answer.send(WorthALook {
+                        sockets: self.story.worth_a_look(),
+                        counters: self.story.worth_counting(),
+                    });
                 }
                 Message::Ending { ended_ns } => self.ended_ns = ended_ns,
                 Message::End { counts } => return Some(self.end(counts)),
@@ -243,7 +263,9 @@ impl Pipeline {
     fn release(&mut self, until_ns: u64) {
         let mut order = std::mem::take(&mut self.order);
         order.release(until_ns, |event, later| {
-            if self.is_counted() || event.mono_ns > self.ended_ns {
+            let is_over = self.is_counted() || event.mono_ns > self.ended_ns;
+            // A reading after the end bounds what was counted until then.
+            if is_over && !matches!(event.kind, Kind::Counters(_)) {
                 return;
             }
             // A trace that may end at any event does not know what comes.
@@ -256,7 +278,7 @@ impl Pipeline {
             // Only a recording needs an input of its own.
             self.on_tape(|recorder| recorder.write(&Input::Event(event.clone())));
             self.told(|story, lines| story.event(event, lines));
-            if self.is_counted() {
+            if self.is_counted() && self.counted_ns.is_none() {
                 self.counted_ns = Some(event.mono_ns);
                 self.feedback.stop.notify_one();
             }

@@ -1,3 +1,4 @@
 //! What people's own problems have shown to be told wrongly: one scenario for each kind.
 
+mod hints;
 mod silent_loss;

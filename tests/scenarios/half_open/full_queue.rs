@@ -107,8 +107,14 @@ fn a_syn_that_found_the_queue_full_is_told_where_it_is_answered_at_last() {
     clients.retain(|line| line["lport"] == third_port);
     if !sees_overflows(&trace) {
         for line in [server, clients[0]] {
-            line.shows(&[("overflows", &NULL), ("explanation", &NULL)]);
+            line.shows(&[("overflows", &NULL), ("first_overflow_mono_ns", &NULL)]);
         }
+        let likely = clients[0].text("explanation");
+        assert!(
+            likely.starts_with("its SYN likely met a full accept queue of #"),
+            "{likely}"
+        );
+        assert!(likely.contains("(2 queued, limit 1) once"), "{likely}");
         return;
     }
     let first = trace.own("overflow").next().expect("an overflow line");

@@ -25,6 +25,7 @@ fn main() -> ExitCode {
             talk(number(port));
             return ExitCode::from(number::<u8>(code));
         }
+        ["starve", port] => starve(number(port)),
         ["sleep", seconds] => {
             println!("the helper sleeps");
             sleep(Duration::from_secs(number(seconds)));
@@ -47,6 +48,47 @@ fn accept_in_turn(fd: i32) {
         line.expect("read stdin");
         let accepted = accept(&listener);
         println!("{}", accepted.peer.port());
+        std::io::stdout().flush().expect("write stdout");
+    }
+}
+
+/// Listens without a descriptor to spare. For every line on stdin it calls accept(), or raises its
+/// limit again, and answers with the errno, 0 for success.
+fn starve(port: u16) {
+    use std::os::fd::AsRawFd;
+
+    let set = |soft: u64| {
+        let limit = libc::rlimit {
+            rlim_cur: soft,
+            rlim_max: 1 << 10,
+        };
+        // SAFETY: the kernel reads a struct rlimit.
+        let result = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    };
+    let listener = listen(port);
+    // Descriptors are given from the lowest number on, so all below this one are taken.
+    let next = std::fs::File::open("/dev/null")
+        .expect("a file")
+        .as_raw_fd();
+    set(next as u64);
+    println!("the helper listens");
+    let mut accepted = vec![];
+    for line in std::io::stdin().lock().lines() {
+        let errno = match line.expect("read stdin").as_str() {
+            "raise" => {
+                set(1 << 10);
+                0
+            }
+            _ => match listener.accept() {
+                Ok(connection) => {
+                    accepted.push(connection);
+                    0
+                }
+                Err(error) => error.raw_os_error().unwrap_or(-1),
+            },
+        };
+        println!("{errno}");
         std::io::stdout().flush().expect("write stdout");
     }
 }

@@ -8,7 +8,11 @@ use crate::event::Hook;
 const FENTRY_UNSEEN: &[&str] = &[
     "a failed accept() that was already blocked when tracing began, or when another tracer was \
      attached to inet_csk_accept or left it",
+    NO_DESCRIPTOR,
 ];
+
+/// The system call asks for a descriptor first (`do_accept`, net/socket.c).
+const NO_DESCRIPTOR: &str = "an accept() that finds no free descriptor (EMFILE, ENFILE)";
 
 const SYSCALL_UNSEEN: &[&str] = &["accepts by io_uring, by 32-bit programs and inside the kernel"];
 
@@ -53,6 +57,7 @@ pub const ROW: HookRow = HookRow {
             unseen: &[
                 "a failed accept() when more than a handful of threads are blocked in accept() \
                  (kretprobes run out), or when it was already blocked when tracing began",
+                NO_DESCRIPTOR,
             ],
         },
         Carrier {

@@ -4,6 +4,7 @@ mod diagram;
 mod ending;
 mod foreseen;
 mod found;
+mod hints;
 mod histogram;
 mod identity;
 mod listeners;

@@ -145,5 +145,11 @@ pub fn summary() -> Summary {
         repeated_segments: 0,
         dropped_lines: 0,
         listeners: vec![listener, idle],
+        netns_counters: vec![NetnsCounters {
+            netns: 4_026_531_840,
+            at_least: Some(QueueCounters::default()),
+            at_most: Some(QueueCounters::default()),
+            likely_listener: None,
+        }],
     }
 }

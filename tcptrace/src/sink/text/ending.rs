@@ -67,11 +67,25 @@ impl Piece for Ending<'_> {
         }
         let mut parts = Parts { to, before: ": " };
         parts.beginning(x);
+        if let Some(deferred) = deferred(x) {
+            parts.add(deferred);
+        }
         parts.how(x);
         if x.established_mono_ns.is_some() {
             parts.figures(x);
         }
     }
+}
+
+/// `half-open for 1.500 s, as TCP_DEFER_ACCEPT waits for the first data`; nothing without that.
+pub(super) fn deferred(x: &Connection) -> Option<impl Piece> {
+    let is_deferred = x.defer_accept == Some(true) && x.established_mono_ns.is_some();
+    let lasted = x.half_open_ns.map(|ns| (" for ", Human(ns)));
+    is_deferred.then_some((
+        "half-open",
+        lasted,
+        ", as TCP_DEFER_ACCEPT waits for the first data",
+    ))
 }
 
 impl Display for Ending<'_> {

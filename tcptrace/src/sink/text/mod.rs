@@ -11,6 +11,7 @@ mod bucket;
 mod diagrams;
 pub(crate) mod ending;
 pub(crate) mod explain;
+mod failing;
 mod header;
 mod histogram;
 pub(crate) mod paint;
@@ -29,6 +30,7 @@ use rustc_hash::FxHashMap;
 
 use self::diagrams::Diagrams;
 use self::ending::Ending;
+use self::failing::{Failing, Repeats, Tell};
 use self::paint::{ALARM, DIM, PLAIN, STRONG};
 use self::piece::{Known, Piece, Said};
 use self::row::Row;
@@ -78,6 +80,7 @@ pub struct Text {
     /// The verdicts told at accept() for connections that have not ended, which are told only
     /// once. `conn` to verdict.
     told: FxHashMap<u64, Verdict>,
+    failing: Failing,
     diagrams: Option<Diagrams>,
     /// Shown instead of the log.
     table: Option<Table>,
@@ -91,6 +94,7 @@ impl Text {
             time_of_day: TimeOfDay::new(style.zone),
             row: Row::new(out, style.color),
             told: FxHashMap::default(),
+            failing: Failing::default(),
             diagrams: None,
             table: None,
         }
@@ -151,6 +155,9 @@ impl Text {
     fn accept(&mut self, x: &Accept) -> io::Result<()> {
         match &x.error {
             None => {
+                for repeats in self.failing.accepted(x) {
+                    self.accepts_failed(x.mono_ns, &repeats)?;
+                }
                 self.accepted(x)?;
                 if let (Some(verdict), Some(reason)) = (x.verdict, &x.reason) {
                     self.verdict(x.mono_ns, &x.subject, verdict, reason);
@@ -160,7 +167,12 @@ impl Text {
                 self.both_ends(x)
             }
             Some(errno) if is_routine(errno) && !self.style.verbose => Ok(()),
-            Some(errno) => self.accept_failed(x, errno),
+            Some(errno) if self.style.verbose => self.accept_failed(x, errno),
+            Some(errno) => match self.failing.again(x, errno) {
+                Tell::Itself => self.accept_failed(x, errno),
+                Tell::Later => Ok(()),
+                Tell::Together(repeats) => self.accepts_failed(x.mono_ns, &repeats),
+            },
         }
     }
 
@@ -192,6 +204,17 @@ impl Text {
         self.end()
     }
 
+    /// `accept() failed for server[4711]: EMFILE, 137 times more`
+    fn accepts_failed(&mut self, mono_ns: u64, x: &Repeats) -> io::Result<()> {
+        self.begin(mono_ns, &x.subject, x.listener);
+        let times = Count(x.count, "time");
+        self.row
+            .plain(("accept() failed for ", Who(&x.subject), ": "))
+            .put(ALARM, Said(&x.error))
+            .plain(format_args!(", {times} more"));
+        self.end()
+    }
+
     fn overflow(&mut self, x: &Overflow) -> io::Result<()> {
         self.begin(x.mono_ns, &x.subject, x.subject.conn);
         self.row.put(ALARM, overflow(x));
@@ -213,6 +236,8 @@ impl Text {
             self.verdict(x.mono_ns, &x.subject, verdict, reason);
             if x.accepted_mono_ns.is_some() {
                 self.end()?;
+            } else if let Some(deferred) = ending::deferred(x) {
+                self.row.plain((", ", deferred));
             }
         }
         // What nobody accepted is told by its verdict alone.
@@ -338,7 +363,12 @@ impl Text {
             Line::TimeWait(x) => self.time_wait(x),
             Line::Histogram(x) => self.histogram(x),
             Line::Lost(x) => self.lost(x),
-            Line::Summary(x) => summary::write(&mut self.row, x),
+            Line::Summary(x) => {
+                for repeats in self.failing.rest() {
+                    self.accepts_failed(x.mono_ns, &repeats)?;
+                }
+                summary::write(&mut self.row, x)
+            }
         }
     }
 }

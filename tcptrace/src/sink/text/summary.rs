@@ -9,11 +9,14 @@ use super::row::Row;
 use super::words::{Count, End, verdict_words};
 use crate::duration::Human;
 use crate::event::Hook;
-use crate::fields::{HookCount, ListenerSummary, Summary};
+use crate::fields::{HookCount, ListenerSummary, NetnsCounters, QueueCounters, Summary};
 
 pub fn write(row: &mut Row, summary: &Summary) -> io::Result<()> {
     row.end()?;
     listeners(row, &summary.listeners)?;
+    for counters in &summary.netns_counters {
+        dropped(row, summary, counters)?;
+    }
     connections(row, summary)?;
     for (&hook, count) in &summary.hooks {
         balance(row, hook, count)?;
@@ -107,6 +110,58 @@ fn turned_away(row: &mut Row, name: &str, x: &ListenerSummary) -> io::Result<()>
     row.plain(format_args!("{name}: "))
         .put(ALARM, told.join(", "))
         .end()
+}
+
+/// What the kernel's counters say of full queues, where no hook has shown each drop.
+fn dropped(row: &mut Row, summary: &Summary, counters: &NetnsCounters) -> io::Result<()> {
+    if summary.hooks.contains_key(&Hook::ListenOverflow) {
+        return Ok(());
+    }
+    let netns = format!("net:[{}]", counters.netns);
+    let Some(at_least) = &counters.at_least else {
+        let text = "SYNs and ACKs dropped at full queues are unknown: no hook shows them, and no \
+                    process of the network namespace was found to read its counters";
+        return row.put(ALARM, format_args!("{netns}: {text}")).end();
+    };
+    let no = QueueCounters::default();
+    let at_most = counters.at_most.as_ref().unwrap_or(&no);
+    let likely = summary
+        .listeners
+        .iter()
+        .find(|it| it.conn.is_some() && it.conn == counters.likely_listener);
+    let likely = likely.map_or(String::new(), |it| format!(", likely at {}", name(it)));
+    let accept = rose(
+        [at_least.listen_overflows, at_most.listen_overflows],
+        "SYN or ACK",
+    );
+    let syn = rose([at_least.syn_queue_drops, at_most.syn_queue_drops], "SYN");
+    let told = [
+        accept.map(|n| format!("{n} dropped at full accept queues (ListenOverflows){likely}")),
+        syn.map(|n| format!("{n} dropped at full SYN queues (TCPReqQFullDrop)")),
+    ];
+    let told: Vec<_> = told.into_iter().flatten().collect();
+    if told.is_empty() {
+        return Ok(());
+    }
+    let why = "the listen_overflow hook is not attached, so the namespace's counters are all";
+    row.plain(format_args!("{netns}: "))
+        .put(ALARM, told.join(", "))
+        .plain(format_args!("; {why}"))
+        .end()
+}
+
+/// `at least 125 SYNs or ACKs`; `None` if it is sure that there was none, as far as is known.
+fn rose([at_least, at_most]: [u64; 2], what: &str) -> Option<String> {
+    let n = at_least.max(at_most);
+    let plural = match n {
+        1 => what.to_owned(),
+        _ => what.replace("SYN", "SYNs").replace("ACK", "ACKs"),
+    };
+    match (at_least, at_most) {
+        (0, 0) => None,
+        (0, most) => Some(format!("up to {most} {plural}")),
+        (least, _) => Some(format!("at least {least} {plural}")),
+    }
 }
 
 fn name(listener: &ListenerSummary) -> String {

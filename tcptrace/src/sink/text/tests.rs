@@ -191,6 +191,44 @@ fn failed_accept() {
 }
 
 #[test]
+fn repeated_failures_are_told_once_a_second() {
+    let failed = |ms: u64, errno| {
+        let x = samples::failed_accept(errno);
+        Line::Accept(Accept {
+            mono_ns: x.mono_ns + ms * 1_000_000,
+            ..x
+        })
+    };
+    let mut lines: Vec<_> = (0..25).map(|n| failed(100 * n, "EMFILE")).collect();
+    lines.insert(3, failed(250, "ECONNABORTED"));
+    lines.push(Line::Accept(samples::accept()));
+    let told = |style, lines: &[Line]| {
+        let text = written(style, lines);
+        let told = text.lines().filter(|it| it.contains("failed for"));
+        let told = told.map(|it| it.split("accept() ").nth(1).unwrap().to_owned());
+        told.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        told(PLAIN, &lines),
+        [
+            "failed for server[4711]: EMFILE after 3.100 µs",
+            "failed for server[4711]: ECONNABORTED after 3.100 µs",
+            "failed for server[4711]: EMFILE, 10 times more",
+            "failed for server[4711]: EMFILE, 10 times more",
+            "failed for server[4711]: EMFILE, 4 times more",
+        ]
+    );
+    assert_eq!(told(VERBOSE, &lines).len(), 26);
+    // The end of the trace tells the rest.
+    lines.pop();
+    lines.push(Line::Summary(samples::summary()));
+    assert_eq!(
+        told(PLAIN, &lines).last().unwrap(),
+        "failed for server[4711]: EMFILE, 4 times more"
+    );
+}
+
+#[test]
 fn client() {
     let client = samples::client();
     check(

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::event::{ListenQueue, OverflowSegment};
-use crate::fields::{ListenerSummary, Overflow, Source, Summary};
+use crate::fields::{ListenerSummary, NetnsCounters, Overflow, QueueCounters, Source, Summary};
 
 #[test]
 fn a_syn_and_its_end_are_rows_like_others() {
@@ -111,4 +111,75 @@ fn summary_alarms_for_listeners_that_turned_connections_away() {
             "#1 127.0.0.1:7878: 2 half-open connections unfinished",
         ]
     );
+}
+
+/// The summary's lines about a namespace's counters: what they rose by at least and at most.
+fn dropped(at_least: Option<[u64; 2]>, at_most: Option<[u64; 2]>) -> Vec<String> {
+    let counters = |[listen_overflows, syn_queue_drops]: [u64; 2]| QueueCounters {
+        listen_overflows,
+        syn_queue_drops,
+        ..QueueCounters::default()
+    };
+    let summary = Summary {
+        netns_counters: vec![NetnsCounters {
+            netns: 4_026_531_840,
+            at_least: at_least.map(counters),
+            at_most: at_most.map(counters),
+            likely_listener: Some(1),
+        }],
+        ..samples::summary()
+    };
+    let text = written(PLAIN, &[Line::Summary(summary)]);
+    let told = text.lines().filter(|line| line.starts_with("net:["));
+    told.map(str::to_owned).collect()
+}
+
+#[test]
+fn summary_tells_what_only_the_counters_of_a_namespace_show() {
+    const WHY: &str =
+        "; the listen_overflow hook is not attached, so the namespace's counters are all";
+    assert_eq!(
+        dropped(Some([125, 0]), Some([126, 0])),
+        [format!(
+            "net:[4026531840]: at least 125 SYNs or ACKs dropped at full accept queues \
+             (ListenOverflows), likely at #1 127.0.0.1:7878{WHY}"
+        )]
+    );
+    assert_eq!(
+        dropped(Some([0, 1]), None),
+        [format!(
+            "net:[4026531840]: at least 1 SYN dropped at full SYN queues (TCPReqQFullDrop){WHY}"
+        )]
+    );
+    assert_eq!(
+        dropped(Some([0, 0]), Some([3, 0])),
+        [format!(
+            "net:[4026531840]: up to 3 SYNs or ACKs dropped at full accept queues \
+             (ListenOverflows), likely at #1 127.0.0.1:7878{WHY}"
+        )]
+    );
+    assert!(dropped(Some([0, 0]), Some([0, 0])).is_empty());
+    let unknown = dropped(None, None);
+    assert!(unknown[0].contains("are unknown"), "{unknown:?}");
+}
+
+#[test]
+fn deferred_connection_is_told_as_one() {
+    let deferred = Connection {
+        defer_accept: Some(true),
+        half_open_ns: Some(1_500_000_000),
+        ..samples::connection()
+    };
+    let text = written(PLAIN, &[Line::Connection(deferred.clone())]);
+    let expected = "half-open for 1.500 s, as TCP_DEFER_ACCEPT waits for the first data";
+    assert!(text.contains(expected), "{text}");
+    let never_accepted = Connection {
+        verdict: Some(Verdict::NeverAccepted),
+        accepted_mono_ns: None,
+        ..deferred
+    };
+    let text = written(PLAIN, &[Line::Connection(never_accepted)]);
+    assert_eq!(text.matches(expected).count(), 1, "{text}");
+    let text = written(PLAIN, &[Line::Connection(samples::connection())]);
+    assert!(!text.contains("DEFER"), "{text}");
 }

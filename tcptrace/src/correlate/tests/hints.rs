@@ -1,0 +1,418 @@
+//! What is not seen, but likely: drops at full accept queues; and what accept() says meanwhile.
+
+use super::requests::request;
+use super::*;
+use crate::event::{
+    Hook, NetnsCounters, QueueCounters, Request, RequestStep, Retransmit, Retransmitted,
+};
+
+const LIMIT: u32 = 4;
+const EMFILE: u32 = 24;
+const SECOND: u64 = 1_000 * MS;
+
+/// `listener()` with a short queue.
+fn short() -> Sock {
+    Sock {
+        backlog_max: LIMIT,
+        ..listener()
+    }
+}
+
+/// A child of it.
+fn queued(sk: u64) -> Sock {
+    Sock {
+        backlog_max: LIMIT,
+        ..child(sk)
+    }
+}
+
+/// `queued(sk)` is put into the queue behind `ahead` others.
+fn enqueue(t: &mut Trace, sk: u64, ahead: u32) {
+    t.set(SetState {
+        backlog_len: ahead,
+        ..queued(sk).enters(Listen, SynRecv)
+    });
+    t.set(SetState {
+        backlog_len: ahead,
+        ..queued(sk).enters(SynRecv, Established)
+    });
+}
+
+/// A trace with a listener, conn 1, whose queue is full with conns 2 to 6.
+fn full_queue() -> Trace {
+    let mut t = trace();
+    t.set(short().enters_by(server(), Close, Listen));
+    for ahead in 0..=LIMIT {
+        enqueue(&mut t, 10 + u64::from(ahead), ahead);
+    }
+    t
+}
+
+fn syn_again(t: &mut Trace, client: &Sock, times: u32) {
+    t.wait(US);
+    t.event(Kind::Retransmit(Retransmit {
+        sk: client.sk,
+        cookie: None,
+        netns: NETNS,
+        tuple: client.tuple,
+        state: SynSent,
+        what: Retransmitted::Syn,
+        retransmits: times,
+    }));
+}
+
+fn explanation(t: &Trace, conn: u64) -> Option<&str> {
+    t.connection(conn).explanation.as_deref()
+}
+
+#[test]
+fn repeated_syn_names_the_full_queue_as_likely_cause() {
+    let mut t = full_queue();
+    t.set(client(50).enters_by(visitor(), Close, SynSent));
+    t.wait(SECOND);
+    syn_again(&mut t, &client(50), 1);
+    t.wait(SECOND);
+    t.accept(short().accepts(&queued(10), Called::At(t.now)));
+    t.wait(SECOND);
+    syn_again(&mut t, &client(50), 2);
+    t.set(client(50).enters(SynSent, Established));
+    t.finish();
+    assert_eq!(
+        explanation(&t, 7),
+        Some(
+            "its SYN likely met a full accept queue of #1 (5 queued, limit 4) 2 times: the queue \
+             was full when the SYN was sent, and it was sent again 2 times, so SYN_SENT lasted \
+             3.000 s"
+        )
+    );
+    // What no hook has seen is not counted.
+    assert_eq!(t.connection(7).overflows, None);
+    assert_eq!(t.connection(7).first_overflow_mono_ns, None);
+}
+
+#[test]
+fn syn_that_is_answered_at_once_did_not_meet_the_full_queue() {
+    let mut t = full_queue();
+    t.set(client(50).enters_by(visitor(), Close, SynSent));
+    t.set(client(50).enters(SynSent, Established));
+    t.finish();
+    assert_eq!(explanation(&t, 7), None);
+}
+
+#[test]
+fn syn_without_any_answer_likely_met_the_full_queue() {
+    let mut t = full_queue();
+    t.set(client(50).enters_by(visitor(), Close, SynSent));
+    t.wait(200 * MS);
+    t.set(client(50).enters_by(visitor(), SynSent, Close));
+    t.finish();
+    assert_eq!(
+        explanation(&t, 7),
+        Some(
+            "its SYN likely met a full accept queue of #1 (5 queued, limit 4) once: the queue was \
+             full when the SYN was sent, and no answer came, so SYN_SENT lasted 200.0 ms"
+        )
+    );
+}
+
+#[test]
+fn syn_that_is_refused_did_not_meet_a_full_queue() {
+    let mut t = full_queue();
+    t.set(client(50).enters_by(visitor(), Close, SynSent));
+    t.set(SetState {
+        err: Some(111),
+        ..client(50).enters(SynSent, Close)
+    });
+    t.finish();
+    assert_eq!(explanation(&t, 7), None);
+}
+
+#[test]
+fn queue_with_room_is_no_cause() {
+    let mut t = trace();
+    t.set(short().enters_by(server(), Close, Listen));
+    enqueue(&mut t, 10, LIMIT - 1);
+    t.set(client(50).enters_by(visitor(), Close, SynSent));
+    t.wait(SECOND);
+    syn_again(&mut t, &client(50), 1);
+    t.finish();
+    assert_eq!(explanation(&t, 3), None);
+}
+
+#[test]
+fn full_queue_of_another_port_or_namespace_is_no_cause() {
+    let mut t = full_queue();
+    let elsewhere = Tuple {
+        rport: Some(PORT + 1),
+        ..client(50).tuple
+    };
+    let other_port = Sock {
+        tuple: elsewhere,
+        ..client(50)
+    };
+    t.set(other_port.enters_by(visitor(), Close, SynSent));
+    t.set(SetState {
+        netns: NETNS + 1,
+        ..client(51).enters_by(visitor(), Close, SynSent)
+    });
+    t.wait(SECOND);
+    t.finish();
+    assert_eq!(explanation(&t, 7), None);
+    assert_eq!(explanation(&t, 8), None);
+}
+
+/// A listener at a wildcard address is not the one that a connection to the internet calls.
+#[test]
+fn full_queue_at_a_wildcard_address_is_no_cause_of_calls_to_other_hosts() {
+    let mut t = trace();
+    let any = Sock {
+        backlog_max: LIMIT,
+        ..listener_at(1, "0.0.0.0")
+    };
+    t.set(any.enters_by(server(), Close, Listen));
+    enqueue(&mut t, 10, LIMIT);
+    for (sk, own, called) in [
+        (50, "10.0.0.9", "192.0.2.1"),
+        (51, "127.0.0.1", "127.0.0.2"),
+        (52, "10.0.0.9", "10.0.0.9"),
+    ] {
+        let caller = Sock {
+            tuple: tuple(own, 40_000 + sk as u16, Some((called, PORT))),
+            ..client(sk)
+        };
+        t.set(caller.enters_by(visitor(), Close, SynSent));
+    }
+    t.wait(SECOND);
+    t.finish();
+    assert_eq!(explanation(&t, 3), None);
+    assert!(explanation(&t, 4).is_some());
+    assert!(explanation(&t, 5).is_some());
+}
+
+#[test]
+fn where_the_hook_sees_drops_nothing_is_guessed() {
+    let mut t = full_queue();
+    let correlator = std::mem::replace(&mut t.correlator, Correlator::new(START));
+    t.correlator = correlator.with_hooks([Hook::ListenOverflow]);
+    t.set(client(50).enters_by(visitor(), Close, SynSent));
+    t.wait(SECOND);
+    syn_again(&mut t, &client(50), 1);
+    t.finish();
+    assert_eq!(explanation(&t, 7), None);
+    assert_eq!(t.connection(7).overflows, None);
+}
+
+fn synack_again(t: &mut Trace, child: &Sock, times: u32) {
+    t.wait(US);
+    t.event(Kind::Request(Request {
+        synack_retransmits: times,
+        ..request(child, RequestStep::SynackRetransmitted)
+    }));
+}
+
+#[test]
+fn repeated_synack_names_the_full_queue_at_both_ends() {
+    let mut t = trace();
+    t.set(short().enters_by(server(), Close, Listen));
+    t.set(client(2).enters_by(visitor(), Close, SynSent));
+    enqueue(&mut t, 14, LIMIT);
+    let its_client = Sock {
+        sk: Sk(50),
+        ..client(2)
+    };
+    t.set(its_client.enters_by(visitor(), Close, SynSent));
+    t.set(its_client.enters(SynSent, Established));
+    let connected = t.now;
+    t.wait(SECOND);
+    synack_again(&mut t, &queued(2), 1);
+    t.wait(SECOND);
+    t.accept(short().accepts(&queued(14), Called::At(t.now)));
+    enqueue(&mut t, 2, 0);
+    let late = t.now - connected;
+    t.finish();
+    let server = t.connections();
+    let server = server
+        .iter()
+        .find(|it| it.subject.rport == Some(40_002) && it.subject.side == Some(Side::Server));
+    let server = server.unwrap();
+    let reason = server.reason.as_deref().unwrap();
+    assert!(
+        reason.ends_with(
+            "; its final ACK likely met a full accept queue (5 queued, limit 4) once: the SYN-ACK \
+             was sent again once"
+        ),
+        "{reason}"
+    );
+    assert_eq!(server.overflows, None);
+    let client = t.connection(server.peer_conn.unwrap());
+    let told = client.explanation.as_deref().unwrap();
+    assert!(
+        told.starts_with("its final ACK likely met a full accept queue of #1 (5 queued, limit 4)"),
+        "{told}"
+    );
+    assert_eq!(
+        client.peer_established_mono_ns.unwrap() - connected,
+        late,
+        "{told}"
+    );
+}
+
+/// Who answers nothing may be gone: without its client nobody knows that an ACK came.
+#[test]
+fn repeated_synack_of_an_unknown_client_leaves_open_whether_its_ack_came() {
+    let mut t = full_queue();
+    synack_again(&mut t, &queued(2), 1);
+    t.wait(SECOND);
+    t.event(Kind::Request(Request {
+        synack_retransmits: 2,
+        ..request(&queued(2), super::requests::TIMEOUT)
+    }));
+    assert_eq!(
+        t.reason(7),
+        "the handshake did not finish: the final ACK did not come, or met a full accept queue (5 \
+         queued, limit 4) once; the SYN-ACK was sent 3 times"
+    );
+}
+
+fn reading(t: &mut Trace, mono_ns: u64, listen_overflows: u64) {
+    let event = Event {
+        mono_ns,
+        cpu: 0,
+        lost: 0,
+        kind: Kind::Counters(NetnsCounters {
+            netns: NETNS,
+            queues: QueueCounters {
+                listen_overflows,
+                listen_drops: listen_overflows,
+                ..QueueCounters::default()
+            },
+        }),
+    };
+    t.correlator.event(&event, &mut t.lines);
+}
+
+fn counters(totals: &Totals) -> (Option<u64>, Option<u64>, Option<u64>) {
+    let [it] = &totals.netns_counters[..] else {
+        panic!("{:?}", totals.netns_counters);
+    };
+    let overflows = |it: Option<fields::QueueCounters>| it.map(|it| it.listen_overflows);
+    (
+        overflows(it.at_least),
+        overflows(it.at_most),
+        it.likely_listener,
+    )
+}
+
+#[test]
+fn counters_bound_the_drops_of_the_trace() {
+    let mut t = trace();
+    reading(&mut t, START - MS, 100);
+    reading(&mut t, START, 103);
+    t.set(short().enters_by(server(), Close, Listen));
+    enqueue(&mut t, 10, LIMIT);
+    t.wait(MS);
+    let now = t.now;
+    reading(&mut t, now, 228);
+    t.wait(MS);
+    let end = t.now + US;
+    reading(&mut t, end + US, 230);
+    let totals = t.finish();
+    assert_eq!(counters(&totals), (Some(125), Some(130), Some(1)));
+}
+
+#[test]
+fn namespace_without_readings_is_unknown() {
+    let mut t = trace();
+    reading(&mut t, START, 1);
+    t.set(SetState {
+        netns: NETNS + 1,
+        ..short().enters_by(server(), Close, Listen)
+    });
+    assert_eq!(counters(&t.finish()), (None, None, None));
+    // A trace that has read none, as an old recording, says nothing of them.
+    assert!(full_queue().finish().netns_counters.is_empty());
+}
+
+#[test]
+fn namespace_that_began_in_the_trace_has_no_upper_bound() {
+    let mut t = full_queue();
+    let now = t.now;
+    reading(&mut t, now, 7);
+    reading(&mut t, now + US, 8);
+    let totals = t.finish();
+    assert_eq!(counters(&totals), (Some(1), None, Some(1)));
+}
+
+#[test]
+fn of_two_full_listeners_neither_is_likely() {
+    let mut t = full_queue();
+    let other = Sock {
+        tuple: tuple("127.0.0.1", PORT + 1, None),
+        backlog_max: 0,
+        ..listener_at(2, "127.0.0.1")
+    };
+    t.set(other.enters_by(server(), Close, Listen));
+    let now = t.now;
+    reading(&mut t, now, 0);
+    reading(&mut t, now + US, 1);
+    t.wait(MS);
+    let its_child = Sock {
+        tuple: tuple("127.0.0.1", PORT + 1, Some(("127.0.0.1", 40_000))),
+        backlog_max: 0,
+        ..child(60)
+    };
+    t.set(its_child.enters(Listen, SynRecv));
+    let now = t.now;
+    reading(&mut t, now, 2);
+    let totals = t.finish();
+    assert_eq!(counters(&totals).2, None);
+}
+
+#[test]
+fn namespaces_with_listeners_are_worth_counting_where_no_hook_sees_drops() {
+    let t = full_queue();
+    assert_eq!(t.correlator.worth_counting(), [NETNS].into());
+    assert!(trace().correlator.worth_counting().is_empty());
+    let hooked = full_queue().correlator.with_hooks([Hook::ListenOverflow]);
+    assert!(hooked.worth_counting().is_empty());
+}
+
+#[test]
+fn failed_accepts_are_named_by_the_connection_that_waited() {
+    let mut t = listening();
+    t.accept(listener().fails_to_accept(EMFILE));
+    t.establish(&child(2));
+    for _ in 0..137 {
+        t.accept(listener().fails_to_accept(EMFILE));
+    }
+    t.accept(listener().fails_to_accept(11));
+    t.wait(MS);
+    t.accept(listener().accepts(&child(2), Called::At(t.now)));
+    let at_accept = t.last_accept().reason.clone().unwrap();
+    let expected = "; meanwhile accept() failed 137 times with EMFILE";
+    assert!(at_accept.ends_with(expected), "{at_accept}");
+    // Those after it are not about it.
+    t.accept(listener().fails_to_accept(EMFILE));
+    t.finish();
+    assert!(t.reason(2).ends_with(expected), "{}", t.reason(2));
+}
+
+#[test]
+fn failed_accepts_are_named_where_nothing_was_accepted() {
+    let mut t = established();
+    t.accept(listener().fails_to_accept(EMFILE));
+    t.finish();
+    assert_eq!(t.verdict(2), Verdict::NeverAccepted);
+    let expected = "; meanwhile accept() failed once with EMFILE";
+    assert!(t.reason(2).ends_with(expected), "{}", t.reason(2));
+}
+
+#[test]
+fn without_failures_nothing_is_said_of_them() {
+    let mut t = listening();
+    t.accept(listener().fails_to_accept(EMFILE));
+    t.establish(&child(2));
+    t.accept(listener().accepts(&child(2), Called::At(t.now)));
+    t.finish();
+    assert!(!t.reason(2).contains("failed"), "{}", t.reason(2));
+}

@@ -1,0 +1,358 @@
+//! What no hook shows by itself is said to be unseen, or likely, or is read from the kernel's own
+//! counters.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use socket2::{Domain, Socket, Type};
+use tests::peer::KERNEL;
+use tests::run::{Running, helper, tcptrace_trace};
+use tests::trace::NULL;
+use tests::tracer::await_session;
+use tests::traffic::*;
+use tests::{Lab, Line, Peer, Trace, Tracer, eventually};
+
+const LIMIT: i32 = 4;
+/// A queue holds one connection more than its limit.
+const FULL: usize = LIMIT as usize + 1;
+
+fn sees(trace: &Trace, hook: &str) -> bool {
+    !trace.session()["hooks"][hook].is_null()
+}
+
+/// Connects without waiting for an answer.
+fn begin_to_connect(addr: SocketAddr) -> Socket {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None).expect("a socket");
+    socket.set_nonblocking(true).expect("O_NONBLOCK");
+    // EINPROGRESS.
+    let _ = socket.connect(&addr.into());
+    socket
+}
+
+/// A counter of the calling thread's network namespace, from /proc/net/netstat.
+fn counter(name: &str) -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/net/netstat").expect("/proc is mounted");
+    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt: "));
+    let mut words = || lines.next().expect("TcpExt has two lines").split(' ');
+    let mut pairs = words().zip(words());
+    let (_, value) = pairs.find(|(it, _)| *it == name).expect("the counter");
+    value.parse().expect("a number")
+}
+
+/// A listener whose accept queue is full, and the clients in it.
+fn full_queue(tracer: &Tracer, port: u16) -> (TcpListener, Vec<TcpStream>) {
+    let listener = listen_at((LOOPBACK, port).into(), LIMIT);
+    let clients = fill(tracer, (LOOPBACK, port).into());
+    (listener, clients)
+}
+
+fn fill(tracer: &Tracer, addr: SocketAddr) -> Vec<TcpStream> {
+    let clients = (0..FULL).map(|_| connect_to(addr)).collect();
+    tracer.wait_for(FULL, "a full queue", |line| {
+        line.is("transition") && line["side"] == "server" && line["newstate"] == "ESTABLISHED"
+    });
+    clients
+}
+
+/// The summary's entry of the scenario's namespace.
+fn netns_counters(trace: &Trace) -> Line {
+    let all = trace.summary()["netns_counters"].as_array();
+    let mut all = all.expect("a list").iter();
+    let own = all.find(|it| it["netns"] == trace.netns.inode);
+    Line(own.expect("the namespace has a listener").clone())
+}
+
+#[test]
+fn syns_dropped_at_a_full_queue_are_counted_and_their_likely_cause_is_named() {
+    const CALLERS: usize = 3;
+    let lab = Lab::new();
+    let port = lab.port();
+    let tracer = lab.trace();
+    let (listener, clients) = full_queue(&tracer, port);
+    let before = counter("ListenOverflows");
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|_| begin_to_connect((LOOPBACK, port).into()))
+        .collect();
+    tracer.wait_for(CALLERS, "the SYNs to be sent again", |line| {
+        line.is("retransmit") && line["what"] == "SYN"
+    });
+    drop((callers, clients));
+    let dropped = counter("ListenOverflows") - before;
+    drop(listener);
+    tracer.wait_for_ends(2 * FULL + CALLERS);
+    let trace = tracer.stop();
+
+    assert!(dropped >= 2 * CALLERS as u64, "{dropped}");
+    let counters = netns_counters(&trace);
+    for bound in ["at_least", "at_most"] {
+        assert_eq!(counters[bound]["listen_overflows"], dropped, "{counters}");
+    }
+    let listener = trace.listen()["conn"].clone();
+    counters.shows(&[("likely_listener", &listener)]);
+    let unanswered: Vec<_> = (trace.connections("client").into_iter())
+        .filter(|line| line["established_mono_ns"].is_null())
+        .collect();
+    assert_eq!(unanswered.len(), CALLERS);
+    for line in unanswered {
+        let told = line.text("explanation");
+        let met = format!("met a full accept queue of #{listener} (5 queued, limit 4) 2 times");
+        let likely = !sees(&trace, "listen_overflow");
+        let begin = if likely { "its SYN likely" } else { "its SYN" };
+        assert!(told.starts_with(&format!("{begin} {met}")), "{told}");
+        if likely {
+            line.shows(&[("overflows", &NULL)]);
+        }
+    }
+}
+
+#[test]
+fn client_that_is_answered_at_once_has_no_likely_cause() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let tracer = lab.trace();
+    let (listener, clients) = full_queue(&tracer, port);
+    let accepted = accept(&listener);
+    let last = connect_queued(port);
+    drop((accepted, last, clients, listener));
+    tracer.wait_for_ends(2 * (FULL + 1));
+    let trace = tracer.stop();
+
+    for line in trace.connections("client") {
+        line.shows(&[("explanation", &NULL)]);
+    }
+    let counters = netns_counters(&trace);
+    counters.shows(&[("likely_listener", &NULL)]);
+    assert_eq!(counters["at_most"]["listen_overflows"], 0, "{counters}");
+}
+
+/// A final ACK that meets a full queue leaves its connection half-open, and the SYN-ACK is sent
+/// again.
+#[test]
+fn ack_dropped_at_a_full_queue_is_the_likely_cause_of_a_repeated_synack() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let addr = SocketAddr::from((KERNEL, port));
+    let peer = Peer::new(&lab);
+    let tracer = lab.trace();
+    let listener = listen_at(addr, LIMIT);
+    let mut talk = peer.talk(lab.port(), port);
+    talk.syn();
+    talk.hear_syn_ack();
+    let clients = fill(&tracer, addr);
+    talk.ack();
+    talk.hear_syn_ack();
+    let accepted = accept(&listener);
+    talk.ack();
+    let own = talk.own();
+    tracer.wait_for(1, "the late one", |line| {
+        line.is("transition") && line["rport"] == own && line["newstate"] == "ESTABLISHED"
+    });
+    drop((accepted, clients, listener));
+    let trace = tracer.stop();
+
+    let server = trace.server_of(own);
+    let reason = server.text("reason");
+    match sees(&trace, "listen_overflow") {
+        true => assert!(reason.contains("but met a full accept queue"), "{reason}"),
+        false => {
+            let likely = "; its final ACK likely met a full accept queue (5 queued, limit 4) once: \
+                          the SYN-ACK was sent again once";
+            assert!(reason.ends_with(likely), "{reason}");
+            server.shows(&[("overflows", &NULL)]);
+        }
+    }
+}
+
+/// Sets TCP_DEFER_ACCEPT.
+fn defer(listener: &TcpListener, seconds: libc::c_int) {
+    let size = size_of_val(&seconds) as libc::socklen_t;
+    // SAFETY: the kernel reads an int.
+    let result = unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            (&raw const seconds).cast(),
+            size,
+        )
+    };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// The exit code of a trace with this expectation, in which one SYN is dropped.
+fn expecting(expectation: &str) -> (Option<i32>, String) {
+    let lab = Lab::new();
+    let port = lab.port();
+    let running = Running::start(tcptrace_trace(&["-o", "json", "--expect", expectation]));
+    await_session(&running);
+    let listener = listen_at((LOOPBACK, port).into(), LIMIT);
+    let clients: Vec<_> = (0..FULL).map(|_| connect_queued(port)).collect();
+    let before = counter("ListenOverflows");
+    let caller = begin_to_connect((LOOPBACK, port).into());
+    eventually("the drop", || {
+        (counter("ListenOverflows") > before).then_some(())
+    });
+    running.signal(Signal::SIGINT);
+    let ended = running.wait();
+    drop((caller, clients, listener));
+    (ended.code, ended.stderr)
+}
+
+#[test]
+fn overflows_are_expected_by_the_counters_where_no_hook_sees_them() {
+    const DONE: Option<i32> = Some(0);
+    const NOT_MET: Option<i32> = Some(5);
+    for (expectation, code) in [("overflows>=1", DONE), ("overflows==0", NOT_MET)] {
+        let (ended, said) = expecting(expectation);
+        assert_eq!(ended, code, "{expectation}: {said}");
+        assert!(!said.contains("not known"), "{said}");
+    }
+}
+
+#[test]
+fn connect_that_fails_before_its_syn_is_named_as_unseen() {
+    let lab = Lab::new();
+    let tracer = lab.trace();
+    // The namespace has no route but that of its loopback interface.
+    let error = TcpStream::connect(("192.0.2.1", lab.port())).expect_err("no route");
+    assert_eq!(error.raw_os_error(), Some(libc::ENETUNREACH));
+    let trace = tracer.stop();
+
+    assert_eq!(trace.connections("client").len(), 0);
+    let unseen = trace.session()["unseen"].as_array().expect("a list");
+    for told in ["a connect() that fails before its SYN is sent", "(NAT)"] {
+        let is_told = unseen.iter().any(|it| it.as_str().unwrap().contains(told));
+        assert!(is_told, "{unseen:?}");
+    }
+}
+
+/// The helper that runs out of descriptors, and does what it is told.
+struct Starving {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Starving {
+    fn start(port: u16) -> Starving {
+        let mut command = helper(&["starve", &port.to_string()]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("start the helper");
+        let mut starving = Starving {
+            stdin: child.stdin.take().expect("a pipe"),
+            stdout: BufReader::new(child.stdout.take().expect("a pipe")),
+            child,
+        };
+        starving.answers("the helper listens");
+        starving
+    }
+
+    /// Has it call accept() once: without a free descriptor, or with one.
+    fn does(&mut self, what: &str, answer: &str) {
+        writeln!(self.stdin, "{what}").expect("the helper reads");
+        self.answers(answer);
+    }
+
+    fn answers(&mut self, expected: &str) {
+        let mut line = String::new();
+        self.stdout
+            .read_line(&mut line)
+            .expect("the helper answers");
+        assert_eq!(line.trim(), expected);
+    }
+}
+
+impl Drop for Starving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn connection_that_waited_out_emfile_says_so() {
+    const FAILURES: usize = 20;
+    let lab = Lab::new();
+    let port = lab.port();
+    let tracer = lab.trace();
+    let mut server = Starving::start(port);
+    let client = connect_queued(port);
+    for _ in 0..FAILURES {
+        server.does("accept", "24");
+    }
+    server.does("raise", "0");
+    server.does("accept", "0");
+    drop((server, client));
+    tracer.wait_for_ends(2);
+    let trace = tracer.stop();
+
+    if trace.accept_carrier() != "syscall" {
+        assert!(trace.failed_accepts().is_empty());
+        let unseen = trace.session()["unseen"].to_string();
+        assert!(unseen.contains("EMFILE"), "{unseen}");
+        return;
+    }
+    let failed = trace.failed_accepts();
+    assert_eq!(failed.len(), FAILURES);
+    for line in failed {
+        line.shows(&[("error", &"EMFILE"), ("listener", &trace.listen()["conn"])]);
+    }
+    let expected = format!("; meanwhile accept() failed {FAILURES} times with EMFILE");
+    for line in [trace.accept(), trace.server()] {
+        let reason = line.text("reason");
+        assert!(reason.ends_with(&expected), "{reason}");
+    }
+}
+
+#[test]
+fn repeated_failures_of_accept_are_folded_in_the_log() {
+    const FAILURES: usize = 20;
+    let lab = Lab::new();
+    let port = lab.port();
+    let ports = port.to_string();
+    let running = Running::start(tcptrace_trace(&["-p", &ports]));
+    let head = |lines: &[String]| lines.iter().any(|it| it.starts_with("TIME")).then_some(());
+    running.stdout().wait_until("the heading", head);
+    let mut server = Starving::start(port);
+    let client = connect_queued(port);
+    for _ in 0..FAILURES {
+        server.does("accept", "24");
+    }
+    server.does("raise", "0");
+    server.does("accept", "0");
+    drop((server, client));
+    std::thread::sleep(Duration::from_millis(200));
+    running.signal(Signal::SIGINT);
+    let text = running.wait().stdout;
+    if text.contains("inet_csk_accept by syscall") {
+        let told: Vec<_> = text.lines().filter(|it| it.contains(": EMFILE")).collect();
+        assert!(told.len() < FAILURES / 2, "{text}");
+        let more = told.last().expect("a line");
+        assert!(more.contains(" more"), "{text}");
+        assert!(text.contains("failed 20 times with EMFILE"), "{text}");
+    }
+}
+
+/// Without probes only a SYN-ACK that is sent again shows the request. With the shortest time to
+/// wait for data that happens after a second, and the ACK that answers it is taken without data.
+#[test]
+fn deferred_connection_is_told_as_one() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let tracer = lab.trace();
+    let listener = listen(port);
+    defer(&listener, 1);
+    let client = connect_queued(port);
+    let server = accept(&listener).stream;
+    close(client, server);
+    tracer.wait_for_ends(2);
+    let trace = tracer.stop();
+
+    let server = trace.server();
+    server.shows(&[("defer_accept", &true), ("synack_retransmits", &1)]);
+    assert!(server.num("half_open_ns") > 900_000_000, "{server}");
+}
