@@ -7,6 +7,7 @@ use crate::expect::{Expectation, Measured};
 use crate::fields::Line;
 use crate::pipeline::Output;
 use crate::sink::Show;
+use crate::stdio::say;
 
 /// What is expected, and what was measured so far.
 pub struct Checks {
@@ -42,7 +43,7 @@ impl Checks {
         let mut all_met = true;
         for expectation in &self.expectations {
             let judgement = expectation.judge(&measured);
-            eprintln!("tcptrace: {}", judgement.text);
+            say(judgement.text);
             all_met &= judgement.met;
         }
         match (code, all_met) {

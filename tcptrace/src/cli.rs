@@ -6,7 +6,7 @@ mod show;
 mod top;
 
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ pub use top::Top;
 use crate::capture::Request;
 use crate::depth::Depth;
 use crate::expect::Expectation;
+use crate::stdio::{self, say};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -96,15 +97,9 @@ pub struct Doctor {
     )]
     pub stats: Option<Duration>,
 
-    /// Form of that
-    #[arg(
-        short,
-        long,
-        value_name = "FORM",
-        default_value = "text",
-        requires = "stats"
-    )]
-    pub output: StatsForm,
+    /// Form of the report
+    #[arg(short, long, value_name = "FORM", default_value = "text")]
+    pub output: ReportForm,
 }
 
 #[derive(Debug, Args)]
@@ -218,10 +213,10 @@ pub struct Trace {
     pub filters: Filters,
 }
 
-/// What `doctor --stats` writes.
+/// What `doctor` writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum StatsForm {
-    /// A table for people
+pub enum ReportForm {
+    /// For people
     Text,
     /// One JSON object
     Json,
@@ -251,17 +246,14 @@ impl Cli {
     pub fn from_args() -> Result<Cli, u8> {
         let cli = Cli::try_parse().map_err(|error| {
             if !error.use_stderr() {
-                // --help and --version are answers; a closed pipe is no failure.
-                let _ = error.print();
-                return crate::exit::DONE;
+                // --help and --version are answers.
+                return stdio::code_of(error.print());
             }
-            eprintln!("tcptrace: {}; see tcptrace --help", one_line(&error));
+            say(format_args!("{}; see tcptrace --help", one_line(&error)));
             crate::exit::USAGE
         })?;
         if let Some(list) = cli.show().and_then(Show::help) {
-            // A closed pipe is no failure here either.
-            let _ = std::io::stdout().write_all(list.as_bytes());
-            return Err(crate::exit::DONE);
+            return Err(stdio::code_of(stdio::print(list)));
         }
         let shown = cli.show().and_then(Show::contradiction);
         let contradiction = match &cli.task {
@@ -271,7 +263,7 @@ impl Cli {
         match contradiction {
             None => Ok(cli),
             Some(what) => {
-                eprintln!("tcptrace: {what}");
+                say(what);
                 Err(crate::exit::USAGE)
             }
         }

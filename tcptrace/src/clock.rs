@@ -1,5 +1,7 @@
 //! Kernel time to wall clock time.
 
+use std::fs;
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The wall clock as an offset from CLOCK_MONOTONIC, measured once, so that one trace has one
@@ -35,13 +37,68 @@ impl Clock {
     }
 }
 
-/// CLOCK_MONOTONIC now, in nanoseconds: the clock of `bpf_ktime_get_ns`.
+/// CLOCK_MONOTONIC now, in nanoseconds: the clock of `bpf_ktime_get_ns`, which knows no time
+/// namespaces.
 pub fn mono_now_ns() -> u64 {
+    static OFFSET_NS: OnceLock<i64> = OnceLock::new();
     let mut now = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
     // SAFETY: `now` is a valid timespec; CLOCK_MONOTONIC always exists, so this cannot fail.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+    let own_ns = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
+    let offset_ns = *OFFSET_NS.get_or_init(namespace_offset_ns);
+    own_ns.saturating_sub_signed(offset_ns)
+}
+
+/// How far CLOCK_MONOTONIC of this process's time namespace is ahead of the machine's, see
+/// time_namespaces(7).
+fn namespace_offset_ns() -> i64 {
+    let namespace = |name| fs::read_link(format!("/proc/self/ns/{name}")).ok();
+    // The file tells the offsets of the namespace that children will be in: nearly always the same.
+    // Where it is another one, it was made by a process that has stayed in its own.
+    if namespace("time") != namespace("time_for_children") {
+        return 0;
+    }
+    let offsets = fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
+    monotonic_offset_ns(&offsets).unwrap_or(0)
+}
+
+/// Reads /proc/PID/timens_offsets: a clock, its offset in seconds, and nanoseconds, on each line.
+fn monotonic_offset_ns(offsets: &str) -> Option<i64> {
+    let mut lines = offsets.lines().map(str::split_ascii_whitespace);
+    let mut fields =
+        lines.find_map(|mut fields| (fields.next()? == "monotonic").then_some(fields))?;
+    let mut number = || fields.next()?.parse::<i64>().ok();
+    let (seconds, nanoseconds) = (number()?, number()?);
+    seconds.checked_mul(1_000_000_000)?.checked_add(nanoseconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_offset_of_a_time_namespace_is_read() {
+        for (offsets, ns) in [
+            (
+                "monotonic           0         0\nboottime            0         0\n",
+                Some(0),
+            ),
+            (
+                "monotonic       -1000         0\nboottime            7         0\n",
+                Some(-1_000_000_000_000),
+            ),
+            (
+                "boottime 7 0\nmonotonic 86400 5\n",
+                Some(86_400_000_000_005),
+            ),
+            ("boottime 7 0\n", None),
+            ("monotonic 9223372036854775807 0\n", None),
+            ("", None),
+        ] {
+            assert_eq!(monotonic_offset_ns(offsets), ns, "{offsets}");
+        }
+    }
 }

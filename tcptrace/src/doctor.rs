@@ -2,18 +2,22 @@
 
 mod stats;
 
-use std::io::{self, Write};
+use std::fmt::{self, Display};
+use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::time::Instant;
 
 use aya::util::KernelVersion;
+use serde::Serialize;
 
 use crate::capture::hooks::HOOKS;
 use crate::capture::statistics::{Counting, ProgramStatistics};
-use crate::capture::{Capture, Request, kernels, privilege, survey};
-use crate::cli::Doctor;
-use crate::exit;
+use crate::capture::{Capture, CaptureError, Request, kernels};
+use crate::cli::{Doctor, ReportForm};
+use crate::event::Hook;
+use crate::fields::Refusal;
 use crate::run::kernel_release;
+use crate::stdio;
 
 /// Loopback connections made to measure the programs.
 const CONNECTIONS: u32 = 300;
@@ -23,44 +27,125 @@ const ROUNDS: u32 = 10;
 
 /// Prints the report; fails as a trace would fail, with the same exit codes.
 pub async fn run(options: &Doctor) -> anyhow::Result<u8> {
-    let report = match options.stats {
-        Some(time) => stats::report(time, options.output).await?,
-        None => examine().await?,
+    let report = match (options.stats, options.output) {
+        (Some(time), form) => stats::report(time, form).await?,
+        (None, ReportForm::Text) => examine().await?,
+        (None, ReportForm::Json) => serde_json::to_string(&Examined::of(&attach()?))? + "\n",
     };
-    match io::stdout().write_all(report.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(exit::DONE),
+    Ok(stdio::code_of(stdio::print(report)))
+}
+
+/// What a trace would attach, attached by the same code. The hook of --segments as well.
+fn attach() -> Result<Capture, CaptureError> {
+    Capture::start(&Request {
+        segments: true,
+        ..Request::default()
+    })
+}
+
+/// What the kernel offers. As JSON: one object.
+#[derive(Serialize)]
+struct Examined {
+    version: &'static str,
+    kernel: String,
+    hooks: Vec<Examination>,
+    /// What a trace cannot see here.
+    unseen: Vec<String>,
+}
+
+/// A hook, and what became of it.
+#[derive(Serialize)]
+struct Examination {
+    hook: Hook,
+    /// What it shows.
+    shows: &'static str,
+    /// What carries it, as the session line has it in `hooks`; null: nothing does.
+    carrier: Option<&'static str>,
+    /// How that attaches, where one name has several ways; else empty.
+    via: &'static str,
+    /// The better carriers that this kernel refused, as the session line has them in `refused`.
+    refused: Vec<Refusal>,
+    /// What is unknown without the hook; null where it is attached.
+    without: Option<&'static str>,
+}
+
+impl Examined {
+    fn of(capture: &Capture) -> Examined {
+        let attached = capture.hooks.iter().map(|it| Examination {
+            hook: it.row.hook,
+            shows: it.row.shows,
+            carrier: Some(it.carrier.name),
+            via: it.carrier.via,
+            refused: it.refused.clone(),
+            without: None,
+        });
+        let absent = capture.absent.iter().map(|it| Examination {
+            hook: it.row.hook,
+            shows: it.row.shows,
+            carrier: None,
+            via: "",
+            refused: it.refused.clone(),
+            without: it.row.without,
+        });
+        let mut hooks: Vec<Examination> = attached.chain(absent).collect();
+        let place = |hook| HOOKS.iter().position(|row| row.hook == hook);
+        hooks.sort_by_key(|it| place(it.hook));
+        Examined {
+            version: env!("CARGO_PKG_VERSION"),
+            kernel: kernel_release(),
+            hooks,
+            unseen: capture.unseen(),
+        }
     }
 }
 
-async fn examine() -> anyhow::Result<String> {
-    let mut report = String::new();
-    report += &format!(
-        "tcptrace {} on Linux {}\n",
-        env!("CARGO_PKG_VERSION"),
-        kernel_release()
-    );
-    privilege::check()?;
-    report += "\nHooks\n";
-    for finding in survey()? {
-        let refusal = finding
-            .refusal
-            .as_deref()
-            .and_then(|text| text.lines().next());
-        report += &format!(
-            "  {:<20} {:<11} {} {}\n",
-            finding.row.hook.name(),
-            finding.carrier.name,
-            match (refusal, finding.taken) {
-                (None, true) => "taken    ",
-                (None, false) => "works    ",
-                (Some(_), _) => "refused: ",
-            },
-            refusal.unwrap_or(finding.carrier.via),
-        );
+/// One line for people: `✓ inet_csk_accept  by syscall: tracepoints of accept() and accept4(); not by
+/// fentry: …`
+impl Display for Examination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = if self.carrier.is_some() { '✓' } else { '✗' };
+        write!(f, "{mark} {:<22} ", self.hook.name())?;
+        match self.carrier {
+            Some(carrier) => write!(f, "by {carrier}")?,
+            None => write!(f, "not attached")?,
+        }
+        if !self.via.is_empty() {
+            write!(f, ": {}", self.via)?;
+        }
+        if self.hook == Hook::Segment {
+            write!(f, ", with --segments")?;
+        }
+        for refused in &self.refused {
+            write!(f, "; not by {}: {}", refused.carrier, why(&refused.reason))?;
+        }
+        Ok(())
     }
-    for row in HOOKS {
-        report += &format!("  {} shows {}\n", row.hook.name(), row.shows);
+}
+
+/// A short reason in words.
+fn why(reason: &str) -> String {
+    let words = match reason {
+        "EPERM" => "the kernel does not permit it",
+        "EACCES" => "the kernel's verifier refuses the program",
+        "ENOENT" => "the kernel has no such thing to attach to",
+        "EINVAL" | "EOPNOTSUPP" | "ENOTSUPP" => "the kernel does not support it",
+        "ENOMEM" => "there is no memory for it",
+        _ => return reason.to_owned(),
+    };
+    format!("{words} ({reason})")
+}
+
+async fn examine() -> anyhow::Result<String> {
+    let before_ns = system_call_ns();
+    let mut capture = attach()?;
+    let after_ns = system_call_ns();
+    let examined = Examined::of(&capture);
+    let mut report = format!(
+        "tcptrace {} on Linux {}\n\nHooks\n",
+        examined.version, examined.kernel
+    );
+    for hook in &examined.hooks {
+        report += &format!("  {hook}\n");
     }
 
     let mut lacking = kernels::lacking(KernelVersion::current().ok()).peekable();
@@ -73,11 +158,8 @@ async fn examine() -> anyhow::Result<String> {
         report += &format!("  {:<5} {what}; {before}\n", format!("{major}.{minor}"));
     }
 
-    let before_ns = system_call_ns();
-    let mut capture = Capture::start(&Request::default())?;
-    let after_ns = system_call_ns();
     report += "\nNot seen on this kernel\n";
-    for what in capture.unseen() {
+    for what in &examined.unseen {
         report += &format!("  - {what}\n");
     }
     report += "\nCost, by the kernel's own run-time statistics (which add about 50 ns a run)\n";

@@ -11,16 +11,21 @@ use crate::clock::Clock;
 use crate::diagram::{Collector, Diagram, Keep, mermaid, text};
 use crate::exit;
 use crate::fields::Side;
+use crate::files::Files;
 use crate::replay::{Recorded, Stopped};
+use crate::stdio::{self, say};
 
 use self::numbers::Numbers;
+#[cfg(test)]
+pub(crate) use self::prose::of as story;
 
 /// Runs `tcptrace explain FILE`; the value is the exit code.
 pub fn run(options: &Explain) -> anyhow::Result<u8> {
+    Files::new(true).read(&options.file, &options.file.display().to_string())?;
     let mut recorded = match Recorded::open(&options.file) {
         Ok(recorded) => recorded,
         Err(error) => {
-            eprintln!("tcptrace: {error}");
+            say(error);
             return Ok(exit::USAGE);
         }
     };
@@ -28,13 +33,9 @@ pub fn run(options: &Explain) -> anyhow::Result<u8> {
     let mut teller = Teller::new(options, recorded.clock());
     match teller.all(&mut recorded) {
         Ok(()) => {}
-        // Whoever reads has seen enough: that is success.
-        Err(Stopped::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
-            return Ok(exit::DONE);
-        }
-        Err(Stopped::Output(error)) => return Err(error.into()),
+        Err(Stopped::Output(error)) => return Ok(stdio::code_of(Err(error))),
         Err(Stopped::Damaged(error)) => {
-            eprintln!("tcptrace: cannot read {file}: {error}");
+            say(format_args!("cannot read {file}: {error}"));
             return Ok(exit::USAGE);
         }
     }
@@ -42,7 +43,7 @@ pub fn run(options: &Explain) -> anyhow::Result<u8> {
     // One connection may have been told before the end was reached.
     let to_its_end = options.conn.is_none() || teller.told == 0;
     if to_its_end && !damage.to_string().is_empty() {
-        eprintln!("tcptrace: {file}: {damage}");
+        say(format_args!("{file}: {damage}"));
     }
     if teller.told > 0 {
         let whole = !to_its_end || damage.is_none();
@@ -50,7 +51,7 @@ pub fn run(options: &Explain) -> anyhow::Result<u8> {
     }
     match options.conn {
         None => {
-            eprintln!("tcptrace: {file} tells of no connection");
+            say(format_args!("{file} tells of no connection"));
             Ok(exit::DONE)
         }
         Some(conn) => {
@@ -59,8 +60,8 @@ pub fn run(options: &Explain) -> anyhow::Result<u8> {
                 (false, _) => format!("{file} has no connection {conn}"),
             };
             match teller.conns.is_empty() {
-                true => eprintln!("tcptrace: {what}; it tells of no connection at all"),
-                false => eprintln!("tcptrace: {what}; its connections are {}", teller.conns),
+                true => say(format_args!("{what}; it tells of no connection at all")),
+                false => say(format_args!("{what}; its connections are {}", teller.conns)),
             }
             Ok(exit::USAGE)
         }

@@ -4,6 +4,9 @@
 //! `decode` turns its bytes into [`event::Event`]s, `order` puts them in order of time,
 //! [`correlate`] makes connections and verdicts of them, [`sink`] writes the lines.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
+mod bounded;
 pub mod capture;
 pub mod checks;
 pub mod cli;
@@ -22,15 +25,21 @@ pub mod exit;
 pub mod expect;
 pub mod explain;
 pub mod fields;
+pub mod files;
 pub mod filter;
+#[cfg(test)]
+mod hostile;
 pub mod order;
 pub mod output;
 pub mod pipeline;
+pub mod printable;
 pub mod record;
 pub mod replay;
 pub mod report;
 pub mod run;
+mod signals;
 pub mod sink;
+pub mod stdio;
 pub mod story;
 pub mod top;
 pub mod zst;

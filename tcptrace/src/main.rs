@@ -1,7 +1,53 @@
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::process::ExitCode;
 
 use tcptrace::cli::{Cli, Task};
+use tcptrace::stdio::{out_of_memory, say};
 use tcptrace::{demo, doctor, exit, explain, replay, report, run, top};
+
+#[global_allocator]
+static ALLOCATOR: Told = Told;
+
+/// The system's allocator. Where there is no memory the process ends with a message and an exit
+/// code, not by SIGABRT.
+struct Told;
+
+// SAFETY: all is the system's allocator's.
+unsafe impl GlobalAlloc for Told {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's layout.
+        told(unsafe { System.alloc(layout) })
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's layout.
+        told(unsafe { System.alloc_zeroed(layout) })
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: the caller's memory and its layout.
+        told(unsafe { System.realloc(memory, layout, size) })
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: the caller's memory and its layout.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+#[inline]
+fn told(memory: *mut u8) -> *mut u8 {
+    match memory.is_null() {
+        true => out_of_memory(),
+        false => memory,
+    }
+}
 
 fn main() -> ExitCode {
     let cli = match Cli::from_args() {
@@ -28,7 +74,7 @@ fn main() -> ExitCode {
     match done {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("tcptrace: {error:#}");
+            say(exit::message(&error));
             exit::code_of(&error)
         }
     }

@@ -1,15 +1,12 @@
 //! Where the lines of a trace go: to standard output in the form that was asked for, and into the
 //! file of `--write`.
 
-use std::fs::File;
 use std::io::{self, Write};
-use std::path::Path;
-
-use anyhow::anyhow;
 
 use crate::cli::{Explained, Form, Show};
 use crate::clock::Clock;
 use crate::fields::Line;
+use crate::files::Target;
 use crate::pipeline::Output;
 use crate::sink::text::{Style, Zone};
 use crate::sink::{Chrome, Csv, Json, Pcapng, Sink, Text};
@@ -54,24 +51,17 @@ fn sink(show: &Show, out: Box<dyn Write + Send>, clock: Clock) -> Box<dyn Sink> 
     }
 }
 
-/// The file of `--write`: JSON Lines, compressed when its name says so.
-pub fn file(path: &Path, clock: Clock) -> anyhow::Result<Output> {
-    let file = create(path, "--write")?;
-    let out: Box<dyn Write + Send> = match path.extension().is_some_and(|it| it == "zst") {
+/// The file of `--write`: JSON Lines, compressed when its name says so. What it had is gone.
+pub fn file(target: Target, clock: Clock) -> io::Result<Output> {
+    let (name, is_compressed) = (target.name(), target.has_extension("zst"));
+    let file = target.begin()?;
+    let out: Box<dyn Write + Send> = match is_compressed {
         true => Box::new(zst::Writer::new(file)?),
         false => Box::new(file),
     };
     Ok(Output {
-        name: path.display().to_string(),
+        name,
         sink: Box::new(Json::new(out, clock)),
-    })
-}
-
-/// Creates a file that an option names.
-pub fn create(path: &Path, option: &str) -> anyhow::Result<File> {
-    File::create(path).map_err(|error| {
-        let (path, why) = (path.display(), plain(&error));
-        anyhow!("cannot write to {path}: {why}; choose another file for {option}")
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, BufWriter, Write};
 
+use crate::bounded;
 use crate::story::{Begin, Input};
 
 /// Writes inputs.
@@ -33,6 +34,8 @@ impl Recorder {
 pub enum Damaged {
     #[error("line {line}: {error}")]
     Unreadable { line: u64, error: io::Error },
+    #[error("line {line} is longer than any line of a trace")]
+    TooLong { line: u64 },
     #[error("line {line}: not an input of a trace: {error}")]
     Malformed { line: u64, error: serde_json::Error },
     #[error("line {line}: a recording begins with its only \"begin\"")]
@@ -45,7 +48,9 @@ pub enum Damaged {
 
 /// Reads inputs, from the one after [`Begin`] on.
 pub struct Recording<R> {
-    lines: io::Lines<R>,
+    from: R,
+    /// The line that was read last. Reused.
+    text: Vec<u8>,
     /// The number of the last line read, from 1.
     line: u64,
     ended: bool,
@@ -55,7 +60,8 @@ impl<R: BufRead> Recording<R> {
     /// Reads what the recorded trace was.
     pub fn open(from: R) -> Result<(Begin, Recording<R>), Damaged> {
         let mut recording = Recording {
-            lines: from.lines(),
+            from,
+            text: vec![],
             line: 0,
             ended: false,
         };
@@ -68,18 +74,22 @@ impl<R: BufRead> Recording<R> {
     }
 
     fn read(&mut self) -> Result<Option<Input>, Damaged> {
-        for text in self.lines.by_ref() {
-            self.line += 1;
-            let line = self.line;
-            let text = text.map_err(|error| Damaged::Unreadable { line, error })?;
-            if !text.trim().is_empty() && !text.starts_with('#') {
-                let input = serde_json::from_str(&text);
+        loop {
+            let read = bounded::read_line(&mut self.from, &mut self.text);
+            let line = self.line + 1;
+            match read.map_err(|error| Damaged::Unreadable { line, error })? {
+                bounded::Line::End => return Ok(None),
+                bounded::Line::TooLong => return Err(Damaged::TooLong { line }),
+                bounded::Line::Whole => self.line = line,
+            }
+            let text = self.text.trim_ascii();
+            if !text.is_empty() && !text.starts_with(b"#") {
+                let input = serde_json::from_slice(text);
                 return input
                     .map(Some)
                     .map_err(|error| Damaged::Malformed { line, error });
             }
         }
-        Ok(None)
     }
 }
 

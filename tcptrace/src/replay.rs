@@ -7,10 +7,7 @@ mod progress;
 mod recorded;
 mod source;
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 use anyhow::Context;
 
@@ -23,9 +20,11 @@ use crate::checks::Checks;
 use crate::cli::Replay;
 use crate::exit;
 use crate::fields::{Line, SCHEMA};
+use crate::files::Files;
 use crate::output::{self, plain};
 use crate::pipeline::Output;
 use crate::record::Damaged;
+use crate::stdio::say;
 
 /// Why something cannot be replayed at all.
 #[derive(Debug, thiserror::Error)]
@@ -54,23 +53,19 @@ pub enum Stopped {
 /// Runs `tcptrace replay FILE`; the value is the exit code.
 pub fn run(options: &Replay) -> anyhow::Result<u8> {
     let name = source::name(&options.file);
+    let mut files = Files::new(true);
+    files.read(&options.file, &name)?;
     let (recorded, chosen) = match open(options) {
         Ok(opened) => opened,
         Err(error) => {
-            eprintln!("tcptrace: {error}");
+            say(error);
             return Ok(exit::USAGE);
         }
     };
     let clock = recorded.clock();
     let mut outputs = vec![output::stdout(&options.show, clock)];
     if let Some(path) = &options.write {
-        if is_same(path, &options.file) {
-            eprintln!(
-                "tcptrace: {name} cannot be read and written at once; choose another file for --write"
-            );
-            return Ok(exit::USAGE);
-        }
-        outputs.push(output::file(path, clock)?);
+        outputs.push(output::file(files.target(path, "--write")?, clock)?);
     }
     let checks = Checks::new(&options.expect);
     outputs.extend(checks.output());
@@ -95,12 +90,6 @@ fn open(options: &Replay) -> anyhow::Result<(Recorded, Option<Chosen>)> {
     Ok((twice.recorded(&name)?, Some(chosen)))
 }
 
-/// Whether both are one file.
-fn is_same(one: &Path, other: &Path) -> bool {
-    let of = |path| fs::metadata(path).map(|it| (it.dev(), it.ino()));
-    matches!((of(one), of(other)), (Ok(one), Ok(other)) if one == other)
-}
-
 /// Tells what is recorded to the outputs.
 fn tell(
     mut recorded: Recorded,
@@ -118,16 +107,16 @@ fn tell(
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => false,
             // The recording lacks what this form is made from.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                eprintln!("tcptrace: {name}: {error}");
+                say(format_args!("{name}: {error}"));
                 code = exit::USAGE;
                 false
             }
             Err(error) => {
-                eprintln!(
-                    "tcptrace: cannot write to {}: {}",
+                say(format_args!(
+                    "cannot write to {}: {}",
                     output.name,
                     plain(&error)
-                );
+                ));
                 code = exit::FAILURE;
                 false
             }
@@ -141,7 +130,7 @@ fn tell(
             Err(error) => {
                 drop(progress);
                 each(&mut outputs, &mut |output| output.sink.flush());
-                eprintln!("tcptrace: cannot replay {name}: {error}");
+                say(format_args!("cannot replay {name}: {error}"));
                 return Ok(exit::USAGE);
             }
         };
@@ -159,7 +148,7 @@ fn tell(
     let damage = recorded.damage();
     let told = damage.to_string();
     if !told.is_empty() {
-        eprintln!("tcptrace: {name}: {told}");
+        say(format_args!("{name}: {told}"));
     }
     if !damage.is_none() {
         code = exit::FAILURE;

@@ -10,23 +10,32 @@ mod diagrams;
 mod page;
 mod save;
 
-use std::io::{self, Write};
 use std::path::Path;
 
 pub use columns::Columns;
 pub use content::Content;
+#[cfg(test)]
+pub(crate) use page::json;
 pub use page::write;
 
 use crate::cli::Report;
 use crate::exit;
+use crate::files::{Files, cannot_write};
 use crate::replay::Recorded;
+use crate::stdio::{self, say};
 
 /// Runs `tcptrace report FILE -o PAGE`; the value is the exit code.
 pub fn run(options: &Report) -> anyhow::Result<u8> {
+    let to_stdout = options.output == Path::new("-");
+    let mut files = Files::new(to_stdout);
+    files.read(&options.recording, &options.recording.display().to_string())?;
+    if !to_stdout {
+        files.write(&options.output, "-o")?;
+    }
     let mut recorded = match Recorded::open(&options.recording) {
         Ok(recorded) => recorded,
         Err(error) => {
-            eprintln!("tcptrace: {error}");
+            say(error);
             return Ok(exit::USAGE);
         }
     };
@@ -45,20 +54,17 @@ pub fn run(options: &Report) -> anyhow::Result<u8> {
     let told = damage.clone().unwrap_or_else(|| left_out.to_string());
     content.is_damaged(&told);
     let page = page::write(content)?;
-    if options.output == Path::new("-") {
-        let mut stdout = io::stdout().lock();
-        match stdout.write_all(&page).and_then(|()| stdout.flush()) {
-            // Whoever reads has seen enough: that is success.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-            done => done.map_err(|error| anyhow::anyhow!("cannot write the page: {error}"))?,
+    if to_stdout {
+        let code = stdio::code_of(stdio::print(&page));
+        if code != exit::DONE {
+            return Ok(code);
         }
     } else {
-        let to = options.output.display();
         save::save(&options.output, &page)
-            .map_err(|error| anyhow::anyhow!("cannot write {to}: {error}"))?;
+            .map_err(|error| cannot_write(&options.output, "-o", error))?;
     }
     if !told.is_empty() {
-        eprintln!("tcptrace: {}: {told}", options.recording.display());
+        say(format_args!("{}: {told}", options.recording.display()));
     }
     let whole = damage.is_none() && left_out.is_none();
     Ok(if whole { exit::DONE } else { exit::FAILURE })

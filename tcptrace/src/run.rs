@@ -1,14 +1,14 @@
 //! A trace from its start to its end.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io;
+use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -24,10 +24,13 @@ use crate::depth::Depth;
 use crate::event::Hook;
 use crate::exit;
 use crate::fields::{HookCount, Lost, SCHEMA, Session, Why};
+use crate::files::{Files, Target};
 use crate::filter::Filter;
-use crate::output::{self, create, plain};
+use crate::output::{self, plain};
 use crate::pipeline::{self, Feed, Feedback, Message, Outcome, Output, Tape, WorthALook};
 use crate::record::Recorder;
+use crate::signals::Signals;
+use crate::stdio::say;
 use crate::story::{Begin, Import};
 
 /// How often the loss counters are looked at.
@@ -53,24 +56,28 @@ pub async fn run(trace: &Trace) -> anyhow::Result<u8> {
     // All that can be wrong with the command line is found before anything is attached.
     let command = Command::find(&trace.command)?;
     let clock = Clock::measure();
-    let mut outputs = outputs(trace, clock)?;
+    let mut files = Files::new(true);
+    let mut target = |path: &Option<PathBuf>, option| {
+        let path = path.as_ref();
+        path.map(|path| files.target(path, option)).transpose()
+    };
+    let write = target(&trace.write, "--write")?;
+    let write_events = target(&trace.write_events, "--write-events")?;
     let checks = Checks::new(&trace.expect);
-    outputs.extend(checks.output());
-    let tape = tape(trace)?;
 
     let request = trace.request();
     let selection = trace.filters.selection();
     let hint = waiting_for(&filters(&request.filter, &selection));
-    let depth = trace.depth;
-    let mut tracing = Tracing::start(
-        &request,
-        clock,
-        selection,
-        depth,
-        outputs,
-        tape,
-        trace.count,
-    )?;
+    // What the files had is gone only when there is a trace to write.
+    let open = || {
+        let mut outputs = vec![output::stdout(&trace.show, clock)];
+        if let Some(target) = write {
+            outputs.push(output::file(target, clock)?);
+        }
+        outputs.extend(checks.output());
+        Ok((outputs, write_events.map(tape).transpose()?))
+    };
+    let mut tracing = Tracing::start(&request, clock, selection, trace.depth, open, trace.count)?;
     let mut running = command.map(Command::start).transpose()?;
     let until = Until {
         duration: trace.duration,
@@ -86,34 +93,22 @@ pub async fn run(trace: &Trace) -> anyhow::Result<u8> {
     for failed in outcome.failed {
         // Whoever reads has seen enough: that is success.
         if failed.error.kind() != io::ErrorKind::BrokenPipe {
-            eprintln!(
-                "tcptrace: cannot write to {}: {}; the trace ends here",
+            say(format_args!(
+                "cannot write to {}: {}; the trace ends here",
                 failed.name,
                 plain(&failed.error)
-            );
+            ));
             code = exit::FAILURE;
         }
     }
     Ok(checks.tell(code))
 }
 
-fn outputs(trace: &Trace, clock: Clock) -> anyhow::Result<Vec<Output>> {
-    let mut outputs = vec![output::stdout(&trace.show, clock)];
-    if let Some(path) = &trace.write {
-        outputs.push(output::file(path, clock)?);
-    }
-    Ok(outputs)
-}
-
-fn tape(trace: &Trace) -> anyhow::Result<Option<Tape>> {
-    let tape = trace.write_events.as_ref().map(|path| {
-        let file = create(path, "--write-events")?;
-        Ok(Tape {
-            name: path.display().to_string(),
-            recorder: Recorder::new(Box::new(file)),
-        })
-    });
-    tape.transpose()
+fn tape(target: Target) -> io::Result<Tape> {
+    Ok(Tape {
+        name: target.name(),
+        recorder: Recorder::new(Box::new(target.begin()?)),
+    })
 }
 
 /// All conditions by name, whoever decides them.
@@ -161,14 +156,13 @@ pub struct Tracing {
 }
 
 impl Tracing {
-    /// Attaches the hooks and starts the pipeline.
+    /// Attaches the hooks, opens the outputs and starts the pipeline.
     pub fn start(
         request: &Request,
         clock: Clock,
         selection: Selection,
         depth: Depth,
-        outputs: Vec<Output>,
-        tape: Option<Tape>,
+        open: impl FnOnce() -> anyhow::Result<(Vec<Output>, Option<Tape>)>,
         count: Option<u64>,
     ) -> anyhow::Result<Tracing> {
         // Before attaching: a signal from now on ends the trace in good order.
@@ -176,6 +170,7 @@ impl Tracing {
         let mut counters = CounterReader::default();
         let readings_before = counters.read_all();
         let capture = Capture::start(request)?;
+        let (outputs, tape) = open()?;
         let session = Session {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -258,7 +253,7 @@ impl Tracing {
                     if let Some((_, hint)) = hint.take()
                         && !self.feedback.busy.load(Ordering::Relaxed)
                     {
-                        say(&hint);
+                        say(hint);
                     }
                 }
                 () = at(deadline) => return Ok(None),
@@ -388,11 +383,6 @@ async fn answer(asked: &mut Option<oneshot::Receiver<WorthALook>>) -> WorthALook
     }
 }
 
-/// A message for the person at the terminal. Whether it can be written does not matter.
-fn say(message: &str) {
-    let _ = writeln!(io::stderr(), "tcptrace: {message}");
-}
-
 /// `uname -r`.
 pub fn kernel_release() -> String {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
@@ -410,39 +400,5 @@ async fn ended(command: Option<&mut Running>) -> io::Result<ExitStatus> {
     match command {
         Some(command) => command.ended().await,
         None => std::future::pending().await,
-    }
-}
-
-/// SIGINT and SIGTERM: the first ends the trace in good order, the second ends the process.
-struct Signals {
-    first: Arc<Notify>,
-}
-
-impl Signals {
-    fn new() -> io::Result<Signals> {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let first = Arc::new(Notify::new());
-        let notify = first.clone();
-        // A task of its own, because the trace may be waiting for a reader that does not read.
-        tokio::spawn(async move {
-            either(&mut interrupt, &mut terminate).await;
-            notify.notify_one();
-            either(&mut interrupt, &mut terminate).await;
-            // The kernel detaches the programs when their descriptors are closed.
-            exit::at_once(exit::INTERRUPTED);
-        });
-        Ok(Signals { first })
-    }
-
-    async fn first(&self) {
-        self.first.notified().await;
-    }
-}
-
-async fn either(one: &mut Signal, other: &mut Signal) {
-    tokio::select! {
-        _ = one.recv() => {}
-        _ = other.recv() => {}
     }
 }

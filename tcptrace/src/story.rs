@@ -116,7 +116,11 @@ impl Story {
         let Some(end) = self.ending.take() else {
             return false;
         };
-        let lost: u64 = end.hooks.values().map(|count| count.lost).sum();
+        let lost: u64 = end
+            .hooks
+            .values()
+            .map(|count| count.lost)
+            .fold(0, u64::saturating_add);
         // The header's running count is 32 bits wide as well.
         let lost = lost as u32;
         if self.correlator.end_some(AT_ONCE, end.mono_ns, lost, out) {

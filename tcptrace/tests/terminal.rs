@@ -72,3 +72,43 @@ fn take_the_terminal_and_panic() {
     );
     panic!("and this one, too");
 }
+
+/// Set in the process that draws.
+const DRAWS: &str = "TCPTRACE_TEST_DRAWS";
+
+/// Two buffers of 4 billion cells each would be more than there is memory.
+#[test]
+fn a_terminal_that_claims_to_be_huge_is_drawn_on() {
+    if std::env::var_os(DRAWS).is_some() {
+        let mut screen = Screen::enter().unwrap();
+        let mut drawn = None;
+        screen.draw(|frame| drawn = Some(frame.area())).unwrap();
+        let area = drawn.unwrap();
+        assert!(
+            area.width >= 500 && area.height >= 200 && area.area() < 1 << 20,
+            "{area}"
+        );
+        return;
+    }
+    let size = nix::pty::Winsize {
+        ws_row: u16::MAX,
+        ws_col: u16::MAX,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    let pty = openpty(&size, None).unwrap();
+    let device = || pty.slave.try_clone().unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child
+        .args([
+            "--exact",
+            "--nocapture",
+            "a_terminal_that_claims_to_be_huge_is_drawn_on",
+        ])
+        .env(DRAWS, "1")
+        .stdin(device())
+        .stdout(device())
+        .stderr(device());
+    let status = child.status().unwrap();
+    assert!(status.success(), "{status}");
+}

@@ -28,7 +28,7 @@ fn sigterm_ends_in_good_order() {
 }
 
 #[test]
-fn a_second_signal_ends_at_once() {
+fn a_second_ctrl_c_ends_at_once_and_no_other_signal() {
     const ENOUGH_TO_FILL_A_PIPE: usize = 400;
     let lab = Lab::alone();
     let port = lab.port();
@@ -45,7 +45,11 @@ fn a_second_signal_ends_at_once() {
         talk(port);
     }
     running.signal(Signal::SIGINT);
-    sleep(Duration::from_millis(500));
+    for signal in [Signal::SIGTERM, Signal::SIGHUP] {
+        sleep(Duration::from_millis(700));
+        running.signal(signal);
+    }
+    sleep(Duration::from_millis(100));
     assert!(
         running.runs(),
         "it wants to write the rest, and nobody reads"

@@ -13,7 +13,13 @@ use crate::cmd;
 
 /// Builds the release binary and gives its path.
 pub fn build(root: &Path) -> Result<PathBuf> {
-    cmd::run(cmd::cargo(root).args(["build", "--quiet", "--release", "--package", "tcptrace"]))?;
+    build_with(root, &[])
+}
+
+/// The same with more arguments for cargo.
+pub fn build_with(root: &Path, args: &[&str]) -> Result<PathBuf> {
+    let build = ["build", "--quiet", "--release", "--package", "tcptrace"];
+    cmd::run(cmd::cargo(root).args(build).args(args))?;
     // A target folder of the user's own choice is respected, as cargo does.
     let target = match env::var_os("CARGO_TARGET_DIR") {
         Some(target) => root.join(target),

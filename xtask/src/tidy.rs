@@ -68,7 +68,7 @@ const PARTS: &[Part] = &[
     },
     Part {
         paths: &["tcptrace/src/event.rs", "tcptrace/src/fields.rs"],
-        may: Own::Only(&["depth", "errno", "event"]),
+        may: Own::Only(&["depth", "errno", "event", "printable"]),
         never: &[ABI, AYA, TOKIO, IO, CLOCKS],
     },
     Part {
@@ -83,16 +83,30 @@ const PARTS: &[Part] = &[
     },
     Part {
         paths: &["tcptrace/src/record.rs"],
-        may: Own::Only(&["event", "fields", "story"]),
+        may: Own::Only(&["bounded", "event", "fields", "story"]),
         never: &[ABI, AYA, TOKIO, FILES, CLOCKS],
     },
     Part {
         paths: &["tcptrace/src/replay/"],
-        may: Own::Only(&["clock", "event", "fields", "record", "sink", "story", "zst"]),
+        may: Own::Only(&[
+            "bounded",
+            "clock",
+            "event",
+            "fields",
+            "printable",
+            "record",
+            "sink",
+            "story",
+            "zst",
+        ]),
         never: &[ABI, AYA, TOKIO],
     },
     Part {
-        paths: &["tcptrace/src/zst.rs"],
+        paths: &[
+            "tcptrace/src/bounded.rs",
+            "tcptrace/src/printable.rs",
+            "tcptrace/src/zst.rs",
+        ],
         may: Own::Only(&[]),
         never: &[ABI, AYA, TOKIO, FILES, CLOCKS],
     },
@@ -104,12 +118,20 @@ const PARTS: &[Part] = &[
     Part {
         // Drawn from lines alone, so that a page, a log and an export can show the same.
         paths: &["tcptrace/src/diagram.rs", "tcptrace/src/diagram/"],
-        may: Own::Only(&["depth", "duration", "event", "fields"]),
+        may: Own::Only(&["depth", "duration", "event", "fields", "printable"]),
         never: &[ABI, AYA, TOKIO, IO, CLOCKS, LOG, &["libc"], RANDOM_ORDER],
     },
     Part {
         paths: &["tcptrace/src/sink/"],
-        may: Own::Only(&["clock", "diagram", "duration", "errno", "event", "fields"]),
+        may: Own::Only(&[
+            "clock",
+            "diagram",
+            "duration",
+            "errno",
+            "event",
+            "fields",
+            "printable",
+        ]),
         never: &[ABI, AYA, TOKIO, CLOCKS, LOG],
     },
     Part {
@@ -120,7 +142,7 @@ const PARTS: &[Part] = &[
             "tcptrace/src/report/diagrams.rs",
             "tcptrace/src/report/page.rs",
         ],
-        may: Own::Only(&["clock", "diagram", "event", "fields"]),
+        may: Own::Only(&["clock", "diagram", "event", "fields", "printable"]),
         never: &[ABI, AYA, TOKIO, FILES, CLOCKS],
     },
     Part {
@@ -134,12 +156,12 @@ const PARTS: &[Part] = &[
             "tcptrace/src/top/model.rs",
             "tcptrace/src/top/model/listener.rs",
         ],
-        may: Own::Only(&["correlate", "event", "fields"]),
+        may: Own::Only(&["correlate", "event", "fields", "printable"]),
         never: &[ABI, AYA, TOKIO, IO, CLOCKS, LOG, RANDOM_ORDER, &["ratatui"]],
     },
     Part {
         paths: &["tcptrace/src/top/draw", "tcptrace/src/top/ui.rs"],
-        may: Own::Only(&["duration", "event", "fields", "sink", "top"]),
+        may: Own::Only(&["duration", "event", "fields", "printable", "sink", "top"]),
         never: &[ABI, AYA, TOKIO, IO, CLOCKS, LOG],
     },
     Part {
@@ -164,14 +186,7 @@ const SIBLINGS: &[Siblings] = &[
         folder: "tcptrace/src/sink/",
         // The trait, the schema of them all, what several write, and the lines of their tests.
         shared: &[
-            "Sink",
-            "cells",
-            "columns",
-            "lines",
-            "printable",
-            "samples",
-            "schema",
-            "stamp",
+            "Sink", "cells", "columns", "lines", "samples", "schema", "stamp",
         ],
     },
 ];

@@ -13,6 +13,8 @@ mod tcp_reset;
 mod tcp_retransmit;
 mod timewait_sock;
 
+use std::sync::{Mutex, PoisonError};
+
 use anyhow::bail;
 use aya::Ebpf;
 use aya::programs::{
@@ -238,11 +240,22 @@ impl Program {
 /// Detaches and unloads every program, all at the same time: each waits for the kernel until no
 /// CPU and no task can be in it any more, which takes a tenth of a second and costs nothing.
 pub fn detach_all(ebpf: &mut Ebpf) {
-    std::thread::scope(|scope| {
-        let loaded = ebpf.programs_mut().filter(|(_, it)| it.fd().is_ok());
-        for (_, program) in loaded {
-            scope.spawn(|| unload(program));
+    let loaded = ebpf.programs_mut().filter(|(_, it)| it.fd().is_ok());
+    let loaded: Vec<_> = loaded.map(|(_, program)| program).collect();
+    let threads = loaded.len().saturating_sub(1);
+    let left = Mutex::new(loaded);
+    let work = || {
+        let next = || left.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        while let Some(program) = next() {
+            unload(program);
         }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            // Where there can be no more threads, the others do it.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, work);
+        }
+        work();
     });
 }
 

@@ -54,7 +54,7 @@ fn look_into(ebpf: &mut Ebpf, netns: u32, path: &Path) -> anyhow::Result<Look> {
         .try_into()?;
     let began_ns = mono_now_ns();
     let bytes = std::thread::scope(|scope| {
-        let reader = scope.spawn(|| -> anyhow::Result<Vec<u8>> {
+        let read = || -> anyhow::Result<Vec<u8>> {
             enter(netns, path)?;
             let link = program.attach()?;
             let mut bytes = vec![];
@@ -63,7 +63,8 @@ fn look_into(ebpf: &mut Ebpf, netns: u32, path: &Path) -> anyhow::Result<Look> {
                 .into_file()?
                 .read_to_end(&mut bytes)?;
             Ok(bytes)
-        });
+        };
+        let reader = std::thread::Builder::new().spawn_scoped(scope, read)?;
         reader.join().map_err(|_| anyhow!("the reader panicked"))?
     })?;
     let records = bytes.chunks_exact(size_of::<abi::SocketRecord>());

@@ -1,5 +1,7 @@
 //! Prepares the eBPF object for the running kernel: offsets, settings, maps.
 
+use std::ffi::OsString;
+
 use anyhow::anyhow;
 use aya::maps::{MapData, RingBuf};
 use aya::util::{KernelVersion, nr_cpus};
@@ -14,8 +16,30 @@ use super::{CaptureError, RING_BYTES, Request, filter, kernels, privilege, trace
 /// The eBPF programs, built from tcptrace-ebpf by `cargo xtask ebpf build`.
 static OBJECT: &[u8] = include_bytes_aligned!("../../ebpf/tcptrace.bpf.o");
 
-/// Names a file to load instead of the embedded object: the diagnostics build.
-pub const OBJECT_VARIABLE: &str = "TCPTRACE_BPF_OBJECT";
+/// Names a file to load instead of the embedded object, in a build for diagnostics.
+#[cfg(feature = "diagnostics")]
+const OBJECT_VARIABLE: &str = "TCPTRACE_BPF_OBJECT";
+
+/// The file to load instead of the embedded object. Only a build with the feature `diagnostics` has
+/// such a thing.
+fn other_object() -> Option<OsString> {
+    #[cfg(feature = "diagnostics")]
+    {
+        // SAFETY: a plain look into the auxiliary vector.
+        let is_secure = unsafe { libc::getauxval(libc::AT_SECURE) } != 0;
+        trusted(std::env::var_os(OBJECT_VARIABLE), is_secure)
+    }
+    #[cfg(not(feature = "diagnostics"))]
+    None
+}
+
+/// What the environment asks for, unless the process runs with privileges that the user who chose
+/// the environment does not have: AT_SECURE, see getauxval(3). A program with file capabilities would
+/// load any user's object otherwise.
+#[cfg(any(test, feature = "diagnostics"))]
+fn trusted(asked: Option<OsString>, is_secure: bool) -> Option<OsString> {
+    asked.filter(|_| !is_secure)
+}
 
 /// The running kernel's types, for those who load programs and for those who read offsets.
 pub struct Kernel {
@@ -41,6 +65,11 @@ pub fn no_map() -> anyhow::Error {
 /// Resolves the offsets on this kernel and creates the maps; verifies nothing yet.
 pub fn load(request: &Request) -> Result<Loaded, CaptureError> {
     let own_btf = Btf::from_file(btf::VMLINUX).map_err(|error| match error {
+        BtfError::Read(_, cause)
+            if matches!(cause.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) =>
+        {
+            CaptureError::Failed(cause.into())
+        }
         BtfError::Read(..) => CaptureError::Unsupported(format!(
             "no BTF ({error}); boot a kernel built with CONFIG_DEBUG_INFO_BTF=y, as the \
              distributions' are"
@@ -120,7 +149,7 @@ pub fn load(request: &Request) -> Result<Loaded, CaptureError> {
     for (global, value) in &globals {
         loader.override_global(global, value, true);
     }
-    let loaded = match std::env::var_os(OBJECT_VARIABLE) {
+    let loaded = match other_object() {
         Some(path) => loader.load_file(path),
         None => loader.load(OBJECT),
     };
@@ -141,4 +170,24 @@ pub fn load(request: &Request) -> Result<Loaded, CaptureError> {
         ring,
         lanes,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_privileged_process_loads_no_object_that_its_user_names() {
+        let asked = || Some(OsString::from("other.o"));
+        assert_eq!(trusted(asked(), true), None);
+        assert_eq!(trusted(asked(), false), asked());
+        assert_eq!(trusted(None, false), None);
+    }
+
+    /// An ordinary build does not even look.
+    #[cfg(not(feature = "diagnostics"))]
+    #[test]
+    fn an_ordinary_build_has_its_own_object_alone() {
+        assert_eq!(other_object(), None);
+    }
 }

@@ -28,11 +28,13 @@ use crate::clock::mono_now_ns;
 use crate::event::Hook;
 use crate::fields::{self, HookCount};
 use crate::filter::Filter;
+use crate::stdio::say;
 
 use hooks::{Carrier, HOOKS, HookRow};
 use iterator::Look;
 use load::{Kernel, Loaded, load, no_map};
 use refusal::Refusal;
+pub use refusal::os_error;
 use ring::Ring;
 
 /// Size of the ring buffer and the lanes in bytes unless asked otherwise.
@@ -129,6 +131,11 @@ impl Capture {
             }
             match attach(row, &carriers, &mut ebpf, &kernel) {
                 Ok(hook) => attached.push(hook),
+                // Not the kernel's fault: this hook would be missing for nothing.
+                Err(mut refused) if refused.last().is_some_and(Refusal::is_out_of_descriptors) => {
+                    let last = refused.pop().map(|it| it.error);
+                    return Err(CaptureError::Failed(last.unwrap_or_else(no_map)));
+                }
                 Err(refused) if row.without.is_some() => absent.push(Absent {
                     row,
                     refused: refusal::for_session(&refused),
@@ -280,7 +287,7 @@ impl log::Log for ToStderr {
     }
 
     fn log(&self, record: &log::Record) {
-        eprintln!("tcptrace: eBPF: {}", record.args());
+        say(format_args!("eBPF: {}", record.args()));
     }
 
     fn flush(&self) {}
@@ -299,41 +306,6 @@ fn index_of(hook: Hook) -> u32 {
         Hook::SocketIterator => abi::hook::SOCKET_ITERATOR,
         Hook::Segment => abi::hook::SEGMENT,
     }
-}
-
-/// A carrier that was tried.
-pub struct Finding {
-    pub row: &'static HookRow,
-    pub carrier: &'static Carrier,
-    /// Why it cannot be used; `None` when it can.
-    pub refusal: Option<String>,
-    /// The one that a trace takes by itself.
-    pub taken: bool,
-}
-
-/// Tries every carrier of every hook, one after the other, and leaves nothing attached.
-pub fn survey() -> Result<Vec<Finding>, CaptureError> {
-    let Loaded {
-        mut ebpf, kernel, ..
-    } = load(&Request::default())?;
-    let mut findings = vec![];
-    for row in HOOKS {
-        let mut taken = false;
-        for carrier in row.carriers {
-            let tried = carrier.attach(&mut ebpf, &kernel);
-            carrier.detach(&mut ebpf);
-            let refusal = tried.err().map(|error| format!("{error:#}"));
-            let works = refusal.is_none();
-            findings.push(Finding {
-                row,
-                carrier,
-                refusal,
-                taken: works && !taken,
-            });
-            taken |= works;
-        }
-    }
-    Ok(findings)
 }
 
 /// Takes the first carrier that loads and attaches; the refusals when none does.
@@ -355,7 +327,12 @@ fn attach(
                     refused,
                 });
             }
-            Err(error) => refused.push(Refusal { carrier, error }),
+            Err(error) => {
+                refused.push(Refusal { carrier, error });
+                if refused.last().is_some_and(Refusal::is_out_of_descriptors) {
+                    break;
+                }
+            }
         }
     }
     Err(refused)

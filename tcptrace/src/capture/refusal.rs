@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::CaptureError;
 use super::hooks::Carrier;
 use crate::errno;
 use crate::fields;
@@ -25,6 +26,11 @@ impl Refusal {
     /// EPERM only: the verifier's refusals are EACCES.
     pub fn is_not_permitted(&self) -> bool {
         os_error(&self.error) == Some(libc::EPERM)
+    }
+
+    /// EMFILE or ENFILE: it says nothing about what the kernel can do.
+    pub fn is_out_of_descriptors(&self) -> bool {
+        matches!(os_error(&self.error), Some(libc::EMFILE | libc::ENFILE))
     }
 
     /// A few words, such as `EPERM`; the first line of the error where it has no number.
@@ -60,6 +66,10 @@ pub fn for_session(refused: &[Refusal]) -> Vec<fields::Refusal> {
 
 /// The error number that the operating system gave.
 pub fn os_error(error: &anyhow::Error) -> Option<i32> {
+    // It shows itself as what is in it, and leaves that out of the chain.
+    if let Some(CaptureError::Failed(failed)) = error.downcast_ref() {
+        return os_error(failed);
+    }
     error
         .chain()
         .find_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error())

@@ -71,7 +71,7 @@ fn what_is_wrong_is_told_in_one_line() {
         ("--state OPEN", "SYN_SENT"),
         ("frobnicate", "frobnicate"),
         ("doctor --stats=5", "--stats"),
-        ("doctor -o json", "--stats"),
+        ("doctor -o csv", "text, json"),
         ("--expect accept_queue_p99<10", "such as 1.5ms"),
         ("--expect nonsense<10ms", "there are accept_queue_p50"),
         ("top --interval 1ms", "50ms"),

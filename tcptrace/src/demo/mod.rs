@@ -18,6 +18,7 @@ use crate::pipeline::Output;
 use crate::run::{Tracing, Until};
 use crate::sink::text::{Style, Zone};
 use crate::sink::{Sink, Text};
+use crate::stdio::{self, say};
 
 use evidence::Evidence;
 use experiments::{EXPERIMENTS, Stage};
@@ -62,44 +63,51 @@ pub async fn run(options: &Demo) -> anyhow::Result<u8> {
             sink: Box::new(evidence.collector()),
         },
     ];
+    let open = || Ok((outputs, None));
     let mut tracing = Tracing::start(
         &request,
         clock,
         Selection::default(),
         Depth::Events,
-        outputs,
-        None,
+        open,
         None,
     )?;
 
-    println!(
-        "Does accept() do the three-way handshake? Three experiments on this machine's kernel."
+    let begun = stdio::print(
+        "Does accept() do the three-way handshake? Three experiments on this machine's kernel.\n",
     );
+    if begun.is_err() {
+        return Ok(stdio::code_of(begun));
+    }
     let played = play(stages, evidence, &tracing)?;
     tracing.trace(Until::default(), None).await?;
     let outcome = tracing.end().await?;
-    if outcome
-        .failed
-        .iter()
-        .any(|failed| failed.error.kind() == io::ErrorKind::BrokenPipe)
-    {
-        return Ok(exit::DONE);
+    if let Some(failed) = outcome.failed.into_iter().next() {
+        return Ok(stdio::code_of(Err(failed.error)));
     }
     match played.try_recv() {
         Ok(Ok(())) => {
-            println!(
+            let shown = stdio::print(
                 "\nShown: the kernel finishes the three-way handshake by itself. accept() only \
                  takes a finished connection\nout of the listener's queue, makes no new port, and \
-                 need not be called at all for both ends to be ESTABLISHED."
+                 need not be called at all for both ends to be ESTABLISHED.\n",
             );
-            Ok(exit::DONE)
+            Ok(stdio::code_of(shown))
         }
-        Ok(Err(error)) => Err(error.context("not shown")),
+        Ok(Err(Unproven::NotPrinted(error))) => Ok(stdio::code_of(Err(error))),
+        Ok(Err(Unproven::NotShown(error))) => Err(error.context("not shown")),
         Err(_) => {
-            eprintln!("tcptrace: the demo was interrupted");
+            say("the demo was interrupted");
             Ok(exit::INTERRUPTED)
         }
     }
+}
+
+/// Why there is no proof.
+enum Unproven {
+    NotShown(anyhow::Error),
+    /// Standard output's own error.
+    NotPrinted(io::Error),
 }
 
 /// Plays the experiments on a thread of their own and ends the trace after the last.
@@ -107,7 +115,7 @@ fn play(
     stages: Vec<Stage>,
     evidence: Evidence,
     tracing: &Tracing,
-) -> io::Result<Receiver<anyhow::Result<()>>> {
+) -> io::Result<Receiver<Result<(), Unproven>>> {
     let (sender, receiver) = channel();
     let stop = tracing.stop();
     std::thread::Builder::new()
@@ -115,15 +123,13 @@ fn play(
         .spawn(move || {
             let shown = EXPERIMENTS.iter().zip(stages).enumerate().try_for_each(
                 |(index, (experiment, stage))| {
-                    println!(
-                        "\n{}. {}\n   {}\n",
-                        index + 1,
-                        experiment.title,
-                        experiment.plot
-                    );
-                    let conclusion = (experiment.play)(stage, &evidence)?;
-                    println!("\n   {}", conclusion.replace('\n', "\n   "));
-                    Ok(())
+                    let (title, plot) = (experiment.title, experiment.plot);
+                    let heading = format!("\n{}. {title}\n   {plot}\n\n", index + 1);
+                    stdio::print(heading).map_err(Unproven::NotPrinted)?;
+                    let concluded = (experiment.play)(stage, &evidence);
+                    let conclusion = concluded.map_err(Unproven::NotShown)?;
+                    let conclusion = conclusion.replace('\n', "\n   ");
+                    stdio::print(format!("\n   {conclusion}\n")).map_err(Unproven::NotPrinted)
                 },
             );
             // The receiver is gone only when the process ends.

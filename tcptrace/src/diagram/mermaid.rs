@@ -8,6 +8,7 @@ use super::rows::{self, Moment, Row};
 use super::words::{self, role};
 use super::*;
 use crate::duration::Human;
+use crate::printable::printable;
 
 /// Shorter gaps are not told.
 const GAP_NS: u64 = 1_000_000;
@@ -118,7 +119,7 @@ impl Mermaid<'_> {
         };
         let waited = self.diagram.wait().filter(|(_, it)| it.until_ns == at_ns);
         if let Some((since, _)) = waited {
-            let text = format!("{} in the accept queue", Human(at_ns - since));
+            let text = format!("{} in the accept queue", Human(at_ns.saturating_sub(since)));
             // The lanes from left to right.
             self.say(format_args!(
                 "Note over {kernel},{process}: {}",
@@ -164,7 +165,7 @@ struct Label<'a>(&'a str);
 
 impl Display for Label<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for c in self.0.chars() {
+        for c in printable(self.0).chars() {
             match c {
                 '.' | '_' | '-' | '(' | ')' | '[' | ']' | '+' | ' ' | '−' | '≈' => {
                     f.write_char(c)?

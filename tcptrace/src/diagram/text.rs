@@ -223,7 +223,7 @@ impl Drawing<'_> {
             self.canvas.put(process - 1, WAITING, '▶');
             let wait = self.diagram.wait().filter(|(_, it)| it.until_ns == at_ns);
             if let Some((since_ns, _)) = wait {
-                let text = format!(" {} ", Human(at_ns - since_ns));
+                let text = format!(" {} ", Human(at_ns.saturating_sub(since_ns)));
                 self.canvas.text_at(kernel + 3, WAITING, text);
             }
         }

@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use crate::capture::statistics::{Counting, ProgramStatistics};
 use crate::capture::{Capture, Request};
-use crate::cli::StatsForm;
+use crate::cli::ReportForm;
+use crate::stdio::say;
 
 /// As JSON: one object.
 #[derive(Serialize)]
@@ -18,12 +19,14 @@ struct Statistics {
 }
 
 /// Traces for so long, or until Ctrl-C, and gives the report.
-pub async fn report(time: Duration, output: StatsForm) -> anyhow::Result<String> {
+pub async fn report(time: Duration, output: ReportForm) -> anyhow::Result<String> {
     let mut capture = Capture::start(&Request::default())?;
     let counting = Counting::start()?;
     let began = Instant::now();
-    if output == StatsForm::Text {
-        eprintln!("tcptrace: counting for {time:?} (Ctrl-C ends it sooner)");
+    if output == ReportForm::Text {
+        say(format_args!(
+            "counting for {time:?} (Ctrl-C ends it sooner)"
+        ));
     }
     let until = async {
         tokio::select! {
@@ -38,8 +41,8 @@ pub async fn report(time: Duration, output: StatsForm) -> anyhow::Result<String>
     };
     drop(counting);
     Ok(match output {
-        StatsForm::Json => serde_json::to_string(&statistics)? + "\n",
-        StatsForm::Text => text(&statistics),
+        ReportForm::Json => serde_json::to_string(&statistics)? + "\n",
+        ReportForm::Text => text(&statistics),
     })
 }
 

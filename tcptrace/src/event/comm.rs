@@ -5,6 +5,8 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::printable::escaped;
+
 /// A thread's name: at most 15 bytes, chosen by its owner, so possibly hostile.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, JsonSchema)]
 #[schemars(transparent, inline)]
@@ -63,13 +65,12 @@ impl fmt::Display for Comm {
         if let Some(plain) = self.plain() {
             return f.write_str(plain);
         }
-        for c in String::from_utf8_lossy(self.bytes()).chars() {
-            match c {
-                '\'' | '"' => f.write_char(c)?,
-                _ => write!(f, "{}", c.escape_debug())?,
-            }
-        }
-        Ok(())
+        String::from_utf8_lossy(self.bytes())
+            .chars()
+            .try_for_each(|c| match c {
+                '\\' => f.write_str("\\\\"),
+                _ => escaped(c).try_for_each(|c| f.write_char(c)),
+            })
     }
 }
 
@@ -114,6 +115,7 @@ mod tests {
             ("\u{e9}t\u{e9}", "\u{e9}t\u{e9}"),
             ("a\\b", "a\\\\b"),
             ("\x1b[31m\"", "\\u{1b}[31m\""),
+            ("\u{3164}", "\\u{3164}"),
         ] {
             assert_eq!(Comm::from(name).to_string(), shown);
         }

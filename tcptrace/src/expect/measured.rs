@@ -134,7 +134,7 @@ impl Counts {
 
     fn line(&mut self, line: &Line) {
         match line {
-            Line::Accept(x) => self.failed_accepts += u64::from(x.error.is_some()),
+            Line::Accept(x) => add(&mut self.failed_accepts, u64::from(x.error.is_some())),
             Line::Overflow(_) => self.overflows += 1,
             Line::Retransmit(_) => self.retransmits += 1,
             Line::Reset(_) => self.resets += 1,
@@ -146,11 +146,11 @@ impl Counts {
 
     fn connection(&mut self, x: &Connection) {
         match x.subject.side {
-            Some(Side::Client) => self.clients += 1,
-            Some(Side::Server) => self.servers += 1,
+            Some(Side::Client) => add(&mut self.clients, 1),
+            Some(Side::Server) => add(&mut self.servers, 1),
             _ => {}
         }
-        self.incomplete += u64::from(!x.complete);
+        add(&mut self.incomplete, u64::from(!x.complete));
         if let Some(ns) = x.handshake_ns {
             self.handshake.record(ns, 1);
         }
@@ -158,21 +158,21 @@ impl Counts {
             self.accept_queue.record(ns, 1);
         }
         if let Some(verdict) = x.verdict {
-            *self.verdict(verdict) += 1;
-            self.accepted += u64::from(x.accepted_mono_ns.is_some());
+            add(self.verdict(verdict), 1);
+            add(&mut self.accepted, u64::from(x.accepted_mono_ns.is_some()));
             let failed = verdict == Verdict::Unfinished && x.closed_mono_ns.is_some();
-            self.half_open_failed += u64::from(failed);
+            add(&mut self.half_open_failed, u64::from(failed));
         }
     }
 
     fn histogram(&mut self, x: &fields::Histogram) {
         match x.side {
-            Side::Client => self.clients += x.connections,
+            Side::Client => add(&mut self.clients, x.connections),
             _ => {
-                self.servers += x.connections;
-                self.accepted += x.connections;
-                *self.verdict(Verdict::Queued) += x.queued.unwrap_or(0);
-                *self.verdict(Verdict::Awaited) += x.awaited.unwrap_or(0);
+                add(&mut self.servers, x.connections);
+                add(&mut self.accepted, x.connections);
+                add(self.verdict(Verdict::Queued), x.queued.unwrap_or(0));
+                add(self.verdict(Verdict::Awaited), x.awaited.unwrap_or(0));
             }
         }
         if let Some(times) = &x.handshake {
@@ -238,7 +238,7 @@ impl Measured {
             );
         };
         if quantity == Quantity::Lost {
-            return Measure::exact(summary.hooks.values().map(|count| count.lost).sum());
+            return Measure::exact(sum(summary.hooks.values().map(|count| count.lost)));
         }
         let by_hook = matches!(session.hooks.get(&Hook::ListenOverflow), Some(Some(_)));
         if quantity == Quantity::Overflows && !by_hook && !summary.netns_counters.is_empty() {
@@ -312,7 +312,7 @@ impl Measured {
             Quantity::Handshake(share) => {
                 time(&counts.handshake, share, "no handshake was measured")
             }
-            Quantity::Connections => Measure::exact(counts.servers + counts.clients),
+            Quantity::Connections => Measure::exact(counts.servers.saturating_add(counts.clients)),
             Quantity::Servers => Measure::exact(counts.servers),
             Quantity::Clients => Measure::exact(counts.clients),
             Quantity::Accepted => Measure::exact(counts.accepted),
@@ -389,8 +389,8 @@ fn time(waits: &Waits, share: Share, none: &str) -> Measure {
 /// Why what was seen may not be all.
 fn incomplete(summary: &Summary) -> Option<String> {
     let hooks = || summary.hooks.values();
-    let lost: u64 = hooks().map(|count| count.lost).sum();
-    let missed: u64 = hooks().filter_map(|count| count.recursion_misses).sum();
+    let lost = sum(hooks().map(|count| count.lost));
+    let missed = sum(hooks().filter_map(|count| count.recursion_misses));
     let lines = summary.dropped_lines;
     let undecodable = summary.undecodable;
     let (n, what) = [
@@ -406,4 +406,13 @@ fn incomplete(summary: &Summary) -> Option<String> {
     .into_iter()
     .find(|(n, _)| *n > 0)?;
     Some(format!("{n} {what}"))
+}
+
+/// A recording may have any numbers.
+fn add(count: &mut u64, more: u64) {
+    *count = count.saturating_add(more);
+}
+
+fn sum(counts: impl Iterator<Item = u64>) -> u64 {
+    counts.fold(0, u64::saturating_add)
 }

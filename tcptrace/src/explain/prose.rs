@@ -11,6 +11,7 @@ use crate::diagram::{
     Arrow, Call, CallName, Diagram, End, Evidence, Kind, Mark, MarkKind, Place, StateSpan, What,
 };
 use crate::duration::Human;
+use crate::printable::{is_printable, printable};
 use crate::sink::text::Zone;
 use crate::sink::text::ending::Ending;
 use crate::sink::text::explain;
@@ -99,7 +100,10 @@ impl Prose<'_> {
 
     fn step(&mut self, at_ns: u64, sentence: &str) {
         let time = offset(self.diagram, at_ns);
-        for (index, line) in textwrap::wrap(sentence, WIDTH - INDENT).iter().enumerate() {
+        for (index, line) in textwrap::wrap(&printable(sentence), WIDTH - INDENT)
+            .iter()
+            .enumerate()
+        {
             let time = if index == 0 { time.as_str() } else { "" };
             self.put(DIM, format_args!("{time:>11}  "));
             self.put(PLAIN, format_args!("{line}\n"));
@@ -149,7 +153,7 @@ impl Prose<'_> {
         }
         match self.diagram.wait() {
             Some((since, wait)) if wait.until_ns == until => {
-                let waited = Human(until - since);
+                let waited = Human(until.saturating_sub(since));
                 let _ = write!(
                     text,
                     ". It took it out of the accept queue, after {waited} there."
@@ -231,7 +235,7 @@ impl Prose<'_> {
             self.put(PLAIN, "\n");
         }
         for (style, text) in told {
-            for line in textwrap::wrap(&text, WIDTH - 2) {
+            for line in textwrap::wrap(&printable(&text), WIDTH - 2) {
                 self.put(PLAIN, "  ");
                 self.put(style, format_args!("{line}\n"));
             }
@@ -254,13 +258,12 @@ impl Prose<'_> {
     /// Nothing in a name may move the cursor, and with --ascii there is ASCII only.
     fn plain(&self, text: String) -> String {
         let text = text.chars().map(|c| match c {
-            c if c.is_control() && c != '\n' => '?',
+            '\n' => c,
+            c if !is_printable(c) => '?',
+            c if self.look.ascii => ascii(c),
             c => c,
         });
-        match self.look.ascii {
-            true => text.map(ascii).collect(),
-            false => text.collect(),
-        }
+        text.collect()
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Display};
 
+use crate::printable::printable;
+
 /// How much of a recording has been read, and what was wrong with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Damage {
@@ -37,17 +39,18 @@ impl Damage {
         self.unreadable += 1;
         let line = self.lines;
         self.first
-            .get_or_insert_with(|| (line, printable(&why.to_string())));
+            .get_or_insert_with(|| (line, printable(&why.to_string()).into_owned()));
     }
 
     /// The same for a kind of line that is not known.
     pub(super) fn pass_over(&mut self, kind: &str) {
         self.unknown += 1;
-        self.first_unknown.get_or_insert_with(|| printable(kind));
+        self.first_unknown
+            .get_or_insert_with(|| printable(kind).into_owned());
     }
 
     pub(super) fn fail(&mut self, why: impl Display) {
-        self.failed = Some(printable(&why.to_string()));
+        self.failed = Some(printable(&why.to_string()).into_owned());
     }
 }
 
@@ -93,13 +96,4 @@ impl Display for Damage {
         }
         f.write_str(&told.join("; "))
     }
-}
-
-/// What comes out of a file may be made to harm a terminal.
-pub(super) fn printable(text: &str) -> String {
-    let escaped = text.chars().map(|c| match c {
-        ' '..='~' => c.to_string(),
-        _ => c.escape_debug().to_string(),
-    });
-    escaped.collect()
 }

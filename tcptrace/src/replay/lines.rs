@@ -1,19 +1,18 @@
 //! JSON Lines to [`Line`]s: what `--write` has written, read back.
 
 use std::borrow::Cow;
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead};
 use std::time::UNIX_EPOCH;
 
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::Refused;
-use super::damage::{Damage, printable};
+use super::damage::Damage;
+use crate::bounded;
 use crate::clock::Clock;
 use crate::fields::{Line, SCHEMA};
-
-/// No line is longer, in bytes. A summary has some hundred for each listener.
-const LONGEST: u64 = 64 << 20;
+use crate::printable::printable;
 
 /// A recording is recognised by one of its first lines, so that these may be damaged too.
 const LOOKED_AT: u64 = 8;
@@ -67,20 +66,21 @@ impl<R: BufRead> Lines<R> {
     /// Reads the next line that is not empty; false at the end.
     fn read(&mut self) -> io::Result<bool> {
         loop {
-            self.text.clear();
-            let mut from = self.from.by_ref().take(LONGEST);
-            let read = from.read_until(b'\n', &mut self.text)? as u64;
-            self.damage.lines += u64::from(read > 0);
-            if read == LONGEST {
-                self.damage
-                    .leave_out("it is longer than any line of a trace");
-                if !self.recognised {
-                    // It may be /dev/zero.
-                    return Ok(false);
+            let read = bounded::read_line(&mut self.from, &mut self.text)?;
+            self.damage.lines += u64::from(read != bounded::Line::End);
+            match read {
+                bounded::Line::End => return Ok(false),
+                bounded::Line::TooLong => {
+                    self.damage
+                        .leave_out("it is longer than any line of a trace");
+                    if !self.recognised {
+                        // It may be /dev/zero.
+                        return Ok(false);
+                    }
+                    self.from.skip_until(b'\n')?;
                 }
-                self.from.skip_until(b'\n')?;
-            } else if read == 0 || !self.text.trim_ascii().is_empty() {
-                return Ok(read > 0);
+                bounded::Line::Whole if self.text.trim_ascii().is_empty() => {}
+                bounded::Line::Whole => return Ok(true),
             }
         }
     }
@@ -155,7 +155,7 @@ fn recognise(text: &[u8]) -> Result<Option<(Cow<'_, str>, Clock)>, Refused> {
     if let (Some(schema), "session") = (head.schema, &*head.event)
         && schema != SCHEMA
     {
-        let version = head.version.as_deref().map(printable).unwrap_or_default();
+        let version = printable(head.version.as_deref().unwrap_or_default()).into_owned();
         return Err(Refused::Schema { schema, version });
     }
     // Each line has its time on the wall and since the start of the machine.

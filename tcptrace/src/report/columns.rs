@@ -43,7 +43,7 @@ enum Kind {
 }
 
 /// Integers beyond this one lose digits in JavaScript (Number.MAX_SAFE_INTEGER).
-const MAX_SAFE: i64 = (1 << 53) - 1;
+const MAX_SAFE: u64 = (1 << 53) - 1;
 
 impl Columns {
     /// How many records there are.
@@ -71,7 +71,7 @@ impl Columns {
             Value::Null => None,
             Value::Bool(it) => Some((Kind::Bool, it.into())),
             Value::Number(it) => {
-                let safe = it.as_i64().filter(|it| it.abs() <= MAX_SAFE);
+                let safe = it.as_i64().filter(|it| it.unsigned_abs() <= MAX_SAFE);
                 safe.map(|it| (Kind::Number, it))
             }
             Value::String(it) => Some((Kind::Text, self.place(it))),

@@ -308,17 +308,20 @@ impl Content {
         };
         let port = self.ports.entry((x.netns, x.port, side)).or_default();
         (port.netns, port.port, port.side) = (x.netns, x.port, side);
-        port.connections += x.connections;
+        port.connections = port.connections.saturating_add(x.connections);
         let add = |sum: &mut Option<u64>, more: Option<u64>| {
             if let Some(more) = more {
-                *sum.get_or_insert(0) += more;
+                *sum = Some(sum.unwrap_or(0).saturating_add(more));
             }
         };
         add(&mut port.queued, x.queued);
         add(&mut port.awaited, x.awaited);
         let merge = |sum: &mut BTreeMap<u64, u64>, more: &Option<Times>| {
             let buckets = more.iter().flat_map(|times| &times.buckets);
-            buckets.for_each(|&(end, n)| *sum.entry(end).or_default() += n);
+            for &(end, n) in buckets {
+                let count = sum.entry(end).or_default();
+                *count = count.saturating_add(n);
+            }
         };
         merge(&mut port.handshake, &x.handshake);
         merge(&mut port.accept_queue, &x.accept_queue);

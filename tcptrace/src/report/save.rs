@@ -1,9 +1,11 @@
 //! A file that is replaced only by a complete one.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+
+use crate::files::open_existing;
 
 /// Writes the file beside its place and moves it there. Whatever is no ordinary file (a pipe,
 /// /dev/null) is written to as it is.
@@ -12,7 +14,7 @@ pub fn save(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let before = fs::metadata(&path).ok();
     if before.as_ref().is_some_and(|it| !it.is_file()) {
-        return File::options().write(true).open(&path)?.write_all(bytes);
+        return open_existing(&path)?.write_all(bytes);
     }
     // What the umask takes away, it takes away here too.
     let permissions = before.map_or(Permissions::from_mode(0o666), |it| it.permissions());

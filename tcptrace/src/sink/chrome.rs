@@ -13,7 +13,6 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Sink;
-use super::printable::Printable;
 use crate::diagram::words::{self, role};
 use crate::diagram::{
     Arrow, Call, CallName, Collector, Diagram, End, Evidence, Item, Keep, Mark, Place, StateSpan,
@@ -21,6 +20,7 @@ use crate::diagram::{
 };
 use crate::event::State;
 use crate::fields::{Line, Verdict};
+use crate::printable::Shown;
 
 /// Writes trace events.
 pub struct Chrome {
@@ -62,7 +62,7 @@ impl Chrome {
         self.out
             .write_all(if self.begun { b",\n" } else { b"[\n" })?;
         self.begun = true;
-        let mut json = serde_json::Serializer::with_formatter(&mut self.out, Printable);
+        let mut json = serde_json::Serializer::with_formatter(&mut self.out, Shown);
         event.serialize(&mut json).map_err(io::Error::from)
     }
 
@@ -301,7 +301,8 @@ fn pid(end: &End) -> u32 {
 impl Track {
     fn of(self, end: &End) -> u64 {
         let conn = end.subject.as_ref().and_then(|it| it.conn);
-        FIRST_TRACK + 4 * conn.unwrap_or(0) + self as u64
+        let first = conn.unwrap_or(0).saturating_mul(4);
+        first.saturating_add(FIRST_TRACK + self as u64)
     }
 
     fn category(self) -> &'static str {

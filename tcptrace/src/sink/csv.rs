@@ -7,6 +7,7 @@ use super::cells::{Cell, Cells};
 use super::columns::Columns;
 use crate::clock::Clock;
 use crate::fields::Line;
+use crate::printable::printable;
 
 /// Writes CSV.
 pub struct Csv {
@@ -68,12 +69,7 @@ fn text(cell: &Cell) -> String {
     let guard = cell.is_string && cell.text.starts_with(['=', '+', '-', '@', '\t', '\r']);
     let mut text = String::with_capacity(cell.text.len() + 1);
     text.extend(guard.then_some('\''));
-    for c in cell.text.chars() {
-        match c {
-            ' '..='~' => text.push(c),
-            _ => text.extend(c.escape_debug()),
-        }
-    }
+    text.push_str(&printable(&cell.text));
     text
 }
 

@@ -7,7 +7,6 @@ mod csv;
 pub mod json;
 mod lines;
 pub mod pcapng;
-mod printable;
 pub mod schema;
 mod stamp;
 pub mod text;

@@ -155,7 +155,7 @@ impl Pcapng {
         let Some(headers) = packet::headers(x) else {
             return Ok(());
         };
-        let length = headers.len() as u32 + x.len;
+        let length = (headers.len() as u32).saturating_add(x.len);
         let comment = self.comment(whose);
         self.blocks.packet(
             interface,
@@ -182,8 +182,7 @@ impl Pcapng {
         if let Some(verdict) = self.verdicts.get(&conn) {
             text.push_str(&format!("; {verdict}"));
         }
-        // Some show it in a terminal.
-        Some(text.replace(char::is_control, "?"))
+        Some(text)
     }
 }
 

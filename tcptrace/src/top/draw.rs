@@ -69,7 +69,11 @@ fn title<'a>(view: &View, ui: &Ui, theme: Theme) -> Line<'a> {
     let listeners = view.listeners.len() as u64 + view.left_out;
     let rates = view.listeners.iter();
     let rate: f64 = rates.map(|row| row.connections_per_s).sum();
-    let waiting: u64 = view.listeners.iter().map(|row| row.depth.count()).sum();
+    let waiting: u64 = view
+        .listeners
+        .iter()
+        .map(|row| row.depth.count())
+        .fold(0, u64::saturating_add);
     spans.push(Span::raw(format!(
         "  {listeners} listener{}, {} conn/s, {waiting} waiting",
         if listeners == 1 { "" } else { "s" },
@@ -90,7 +94,7 @@ fn title<'a>(view: &View, ui: &Ui, theme: Theme) -> Line<'a> {
 fn lost(view: &View) -> Option<String> {
     let sum = |why| {
         let of = view.lost.iter().filter(|((_, it), _)| *it == why);
-        of.map(|(_, count)| count).sum::<u64>()
+        of.map(|(_, count)| *count).fold(0, u64::saturating_add)
     };
     let (events, calls) = (sum(Why::RingBufferFull), sum(Why::TooManyCalls));
     let what = match (events, calls) {

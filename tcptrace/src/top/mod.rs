@@ -31,6 +31,7 @@ use crate::fields::Line;
 use crate::pipeline::Output;
 use crate::run::{Tracing, Until};
 use crate::sink::Show;
+use crate::stdio::say;
 
 /// How soon the screen notices that the trace has ended.
 const NOTICE: Duration = Duration::from_millis(100);
@@ -41,7 +42,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Runs `tcptrace top`; the value is the exit code.
 pub async fn run(options: &Top) -> anyhow::Result<u8> {
     if let Some(why) = no_screen() {
-        eprintln!("tcptrace: {why}");
+        say(why);
         return Ok(exit::USAGE);
     }
     let shared = Shared::new(options.window.as_secs());
@@ -54,19 +55,12 @@ pub async fn run(options: &Top) -> anyhow::Result<u8> {
     // What goes wrong here is told on a screen that is as it was.
     let request = options.request();
     let clock = Clock::measure();
-    let mut tracing = Tracing::start(
-        &request,
-        clock,
-        selection,
-        Depth::Events,
-        vec![output],
-        None,
-        None,
-    )?;
+    let open = || Ok((vec![output], None));
+    let mut tracing = Tracing::start(&request, clock, selection, Depth::Events, open, None)?;
     let theme = Theme {
         color: options.color.on_stdout(),
     };
-    watch_signals(&shared, tracing.stop())?;
+    watch_resumption(&shared)?;
     let screen = show(shared.clone(), options.interval, theme, tracing.stop())?;
     let until = Until {
         duration: options.duration,
@@ -134,15 +128,10 @@ impl Shared {
     }
 }
 
-/// A terminal that hangs up ends the trace, and one that comes back is drawn again.
-fn watch_signals(shared: &Shared, stop: Arc<Notify>) -> io::Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
+/// A terminal that comes back is drawn again.
+fn watch_resumption(shared: &Shared) -> io::Result<()> {
     let mut resume = signal(SignalKind::from_raw(libc::SIGCONT))?;
     let resumed = shared.resumed.clone();
-    tokio::spawn(async move {
-        hangup.recv().await;
-        stop.notify_one();
-    });
     tokio::spawn(async move {
         while resume.recv().await.is_some() {
             resumed.store(true, Ordering::Relaxed);

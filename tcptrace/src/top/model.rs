@@ -19,6 +19,7 @@ use crate::fields::{
     Accept, Connection, Line, Overflow, PidSource, Preexisting, Session, Side, Subject, Transition,
     Verdict, Why,
 };
+use crate::printable::printable;
 
 /// Listening addresses.
 const MOST_LISTENERS: usize = 1024;
@@ -107,7 +108,7 @@ impl Model {
             Line::Lost(x) => {
                 let of = (x.hook, x.why);
                 match self.lost.iter_mut().find(|(it, _)| *it == of) {
-                    Some((_, count)) => *count += x.count,
+                    Some((_, count)) => *count = count.saturating_add(x.count),
                     None => self.lost.push((of, x.count)),
                 }
                 self.lost_ns = Some(x.mono_ns);
@@ -448,7 +449,7 @@ impl Model {
             mono_ns,
             subject: subject.clone(),
             verdict,
-            reason: reason.to_owned(),
+            reason: shown(reason),
         });
     }
 
@@ -462,15 +463,24 @@ impl Model {
             .map(|(&key, listener)| listener.row(Row::new(key), sight, now_ns, began_ns, window_s))
             .collect();
         listeners.sort_by_key(|row| row.key.order());
-        let unnamed = self.listeners.values().map(Listener::unnamed).sum::<u64>();
+        let unnamed = self.listeners.values().map(Listener::unnamed);
+        let unnamed = unnamed.fold(0, u64::saturating_add);
         let waiting: Vec<Waiting> = self.waiting.values().take(MOST_SHOWN).cloned().collect();
         let session = self.session.as_ref();
         View {
             now_ns,
             began_ns,
             window_s,
-            filters: session.map_or_else(BTreeMap::new, |it| it.filters.clone()),
-            unseen: session.map_or_else(Vec::new, |it| it.unseen.clone()),
+            filters: session
+                .into_iter()
+                .flat_map(|it| &it.filters)
+                .map(|(name, value)| (shown(name), shown(value)))
+                .collect(),
+            unseen: session
+                .into_iter()
+                .flat_map(|it| &it.unseen)
+                .map(|what| shown(what))
+                .collect(),
             lost: self.lost.clone(),
             listeners,
             left_out: self.left_out.len() as u64,
@@ -489,4 +499,8 @@ impl Model {
             .collect();
         old.into_iter().for_each(|key| self.no_longer_at_port(key));
     }
+}
+
+fn shown(text: &str) -> String {
+    printable(text).into_owned()
 }

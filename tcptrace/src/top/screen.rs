@@ -4,12 +4,14 @@ use std::io::{self, Stdout, stdout};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ratatui::backend::CrosstermBackend;
+use ratatui::backend::{self, Backend, CrosstermBackend, WindowSize};
+use ratatui::buffer::Cell;
 use ratatui::crossterm::cursor::{Hide, Show};
 use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{
     Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
+use ratatui::layout::{Position, Size};
 use ratatui::{Frame, Terminal};
 
 /// How long it takes at most until a signal has stopped every thread.
@@ -23,7 +25,7 @@ static OVER: AtomicBool = AtomicBool::new(false);
 
 /// The alternate screen of the terminal on stdout, in raw mode. Dropped, it gives the terminal back.
 pub struct Screen {
-    terminal: Terminal<CrosstermBackend<Stdout>>,
+    terminal: Terminal<Bounded>,
     /// Others have used the terminal, or may have.
     stale: bool,
 }
@@ -83,8 +85,64 @@ impl Drop for Screen {
     }
 }
 
-fn terminal() -> io::Result<Terminal<CrosstermBackend<Stdout>>> {
-    Terminal::new(CrosstermBackend::new(stdout()))
+fn terminal() -> io::Result<Terminal<Bounded>> {
+    Terminal::new(Bounded(CrosstermBackend::new(stdout())))
+}
+
+/// The terminal on stdout, of which no more is used than [`MOST`]: a terminal may say that it has
+/// 65535 lines of 65535 columns, and there is no memory for these.
+struct Bounded(CrosstermBackend<Stdout>);
+
+/// More than the largest screens have with the smallest fonts.
+const MOST: Size = Size::new(640, 360);
+
+impl Backend for Bounded {
+    type Error = io::Error;
+
+    fn size(&self) -> io::Result<Size> {
+        let Size { width, height } = self.0.size()?;
+        Ok(Size::new(width.min(MOST.width), height.min(MOST.height)))
+    }
+
+    fn draw<'a, I: Iterator<Item = (u16, u16, &'a Cell)>>(&mut self, content: I) -> io::Result<()> {
+        self.0.draw(content)
+    }
+
+    fn append_lines(&mut self, n: u16) -> io::Result<()> {
+        self.0.append_lines(n)
+    }
+
+    fn hide_cursor(&mut self) -> io::Result<()> {
+        self.0.hide_cursor()
+    }
+
+    fn show_cursor(&mut self) -> io::Result<()> {
+        self.0.show_cursor()
+    }
+
+    fn get_cursor_position(&mut self) -> io::Result<Position> {
+        self.0.get_cursor_position()
+    }
+
+    fn set_cursor_position<P: Into<Position>>(&mut self, position: P) -> io::Result<()> {
+        self.0.set_cursor_position(position)
+    }
+
+    fn clear(&mut self) -> io::Result<()> {
+        self.0.clear()
+    }
+
+    fn clear_region(&mut self, region: backend::ClearType) -> io::Result<()> {
+        self.0.clear_region(region)
+    }
+
+    fn window_size(&mut self) -> io::Result<WindowSize> {
+        self.0.window_size()
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Backend::flush(&mut self.0)
+    }
 }
 
 /// Whether the terminal listens to this process: a job in the background must let it be.

@@ -4,6 +4,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::widgets::TableState;
 
 use super::model::{Key, Row, Told, View, Waiting};
+use crate::printable::is_printable;
 use crate::sink::text::{Tuple, verdict_words};
 
 /// A part of the screen.
@@ -173,7 +174,7 @@ impl Ui {
             }
             KeyCode::Backspace => drop(self.filter.pop()),
             KeyCode::Char('u') if control => self.filter.clear(),
-            KeyCode::Char(c) if !control && !c.is_control() => self.filter.push(c),
+            KeyCode::Char(c) if !control && is_printable(c) => self.filter.push(c),
             _ => {}
         }
     }

@@ -1,4 +1,6 @@
 //! What people's own problems have shown to be told wrongly: one scenario for each kind.
 
+mod doctor;
+mod faults;
 mod hints;
 mod silent_loss;

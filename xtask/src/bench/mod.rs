@@ -31,7 +31,7 @@ pub use self::smoke::smoke;
 use self::{
     machine::{Machine, TRACEFS},
     report::{Report, Run},
-    rows::{Load, ROWS, Row, UNTRACED, Watcher},
+    rows::{Load, Object, ROWS, Row, UNTRACED, Watcher},
     watcher::{HOLLOW, Running},
 };
 use crate::{cmd, ebpf, packages, tcptrace};
@@ -92,7 +92,7 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
     }
     let folder = match &args.built {
         Some(folder) => folder.clone(),
-        None => build(root)?,
+        None => build(root, args)?,
     };
     if let Some(sudo) = cmd::sudo()? {
         return Err(again_as_root(sudo, &folder)?);
@@ -131,12 +131,31 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn build(root: &Path) -> Result<PathBuf> {
-    let tcptrace = tcptrace::build(root)?;
+fn build(root: &Path, args: &Args) -> Result<PathBuf> {
+    // An ordinary build loads no object but its own.
+    let is_hollow = |row: &Row| {
+        matches!(
+            row.watcher,
+            Watcher::Tcptrace {
+                object: Object::Hollow,
+                ..
+            }
+        )
+    };
+    let mut wanted = ROWS.iter().filter(|row| is_wanted(row, args));
+    let features: &[&str] = match wanted.any(is_hollow) {
+        true => &["--features", "diagnostics"],
+        false => &[],
+    };
+    let tcptrace = tcptrace::build_with(root, features)?;
     let storm = ["build", "--quiet", "--release", "--package", "bench"];
     cmd::run(cmd::cargo(root).args(storm))?;
     let folder = tcptrace.parent().context("tcptrace lies in no folder")?;
     Ok(folder.to_path_buf())
+}
+
+fn is_wanted(row: &Row, args: &Args) -> bool {
+    row.name == UNTRACED || args.only.is_empty() || args.only.iter().any(|it| it == row.name)
 }
 
 /// Becomes the same command as root; returns only when that fails.
@@ -163,11 +182,8 @@ fn measure(
     programs: &Programs,
     folder: &Path,
 ) -> Result<Report> {
-    let wanted = |row: &&Row| {
-        row.name == UNTRACED || args.only.is_empty() || args.only.iter().any(|it| it == row.name)
-    };
     let (mut rows, mut failed) = (vec![], vec![]);
-    for row in ROWS.iter().filter(wanted) {
+    for row in ROWS.iter().filter(|row| is_wanted(row, args)) {
         match row.program(&programs.tcptrace) {
             Some(program) => rows.push((row, program)),
             None if args.only.is_empty() => failed.push((row.name.to_owned(), ABSENT.to_owned())),

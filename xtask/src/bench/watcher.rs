@@ -91,6 +91,7 @@ impl Running {
             } => {
                 command.args(args);
                 if object == Object::Hollow {
+                    // Only a build for diagnostics looks at it.
                     command.env("TCPTRACE_BPF_OBJECT", folder.join(HOLLOW));
                 }
                 (screen, false)

@@ -12,12 +12,13 @@ const PATIENCE: Duration = Duration::from_secs(1200);
 
 /// Scenarios that depend on how accept() is seen. Under emulation a trace takes seconds to start
 /// and to end, so the others play here only with --thorough.
-const ABOUT_ACCEPT: [&str; 11] = [
+const ABOUT_ACCEPT: [&str; 12] = [
     "accepting::",
     "calls::",
     "carriers::",
     "crowds::",
     "earlier::",
+    "field::doctor::",
     "inside::",
     "io_uring::",
     "listeners::",

@@ -5,6 +5,7 @@ use std::fmt::{Display, Write};
 use anstyle::Style;
 
 use super::{Look, PLAIN, WIDTH};
+use crate::printable::{is_printable, printable};
 
 pub struct Canvas {
     look: Look,
@@ -29,13 +30,12 @@ impl Canvas {
         if self.row.len() <= at {
             self.row.resize(at + 1, (' ', PLAIN));
         }
-        // A thread's name is escaped before it comes here; nothing else may move the cursor either.
-        let c = if c.is_control() { '?' } else { c };
+        let c = if is_printable(c) { c } else { '?' };
         self.row[at] = (c, style);
     }
 
     pub fn text_at(&mut self, at: usize, style: Style, text: impl Display) {
-        for (n, c) in text.to_string().chars().enumerate() {
+        for (n, c) in printable(&text.to_string()).chars().enumerate() {
             self.put(at + n, style, c);
         }
     }
@@ -43,12 +43,14 @@ impl Canvas {
     /// Ends before the column.
     pub fn right(&mut self, before: usize, style: Style, text: impl Display) {
         let text = text.to_string();
+        let text = printable(&text);
         let at = before.saturating_sub(text.chars().count());
         self.text_at(at, style, text);
     }
 
     pub fn centred(&mut self, at: usize, style: Style, text: impl Display) {
         let text = text.to_string();
+        let text = printable(&text);
         let at = at.saturating_sub(text.chars().count() / 2);
         self.text_at(at, style, text);
     }

@@ -11,7 +11,7 @@ use serde::ser::{
 };
 use serde_json::Error;
 
-use crate::sink::printable::Printable;
+use crate::printable::Exact;
 
 /// Writes one value.
 pub struct Writer<'a> {
@@ -150,7 +150,7 @@ impl<'a> Serializer for Writer<'a> {
             self.quoted(value);
             return Ok(());
         }
-        serde_json::Serializer::with_formatter(self.out, Printable).serialize_str(value)
+        serde_json::Serializer::with_formatter(self.out, Exact).serialize_str(value)
     }
 
     fn serialize_bytes(self, _: &[u8]) -> Result<(), Error> {

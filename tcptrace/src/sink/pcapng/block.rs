@@ -6,6 +6,7 @@
 use std::io::{self, Write};
 
 use crate::event::Direction;
+use crate::printable::printable;
 
 /// LINKTYPE_RAW: the packet begins with its IP header.
 const RAW_IP: u16 = 101;
@@ -43,9 +44,9 @@ impl<W: Write> Blocks<W> {
         self.body.extend(0_u16.to_le_bytes());
         // The section's length is not known.
         self.body.extend(u64::MAX.to_le_bytes());
-        self.option(OPT_COMMENT, ABOUT.as_bytes());
-        self.option(SHB_OS, os.as_bytes());
-        self.option(SHB_USERAPPL, application.as_bytes());
+        self.text(OPT_COMMENT, ABOUT);
+        self.text(SHB_OS, os);
+        self.text(SHB_USERAPPL, application);
         self.end(SECTION_HEADER)
     }
 
@@ -55,7 +56,7 @@ impl<W: Write> Blocks<W> {
         self.body.extend(0_u16.to_le_bytes());
         // No limit to a packet's length.
         self.body.extend(0_u32.to_le_bytes());
-        self.option(IF_NAME, name.as_bytes());
+        self.text(IF_NAME, name);
         // Nanoseconds.
         self.option(IF_TSRESOL, &[9]);
         self.end(INTERFACE)
@@ -78,7 +79,7 @@ impl<W: Write> Blocks<W> {
         self.body.extend(length.to_le_bytes());
         self.padded(bytes);
         if let Some(comment) = comment {
-            self.option(OPT_COMMENT, comment.as_bytes());
+            self.text(OPT_COMMENT, comment);
         }
         let direction: u32 = match direction {
             Direction::Received => 1,
@@ -92,9 +93,16 @@ impl<W: Write> Blocks<W> {
         self.out.flush()
     }
 
+    /// A text, which other programs show in a terminal. One that is longer than an option can be is
+    /// cut off.
+    fn text(&mut self, code: u16, text: &str) {
+        let text = printable(text);
+        let most = text.floor_char_boundary(u16::MAX.into());
+        self.option(code, &text.as_bytes()[..most]);
+    }
+
+    /// A value of at most [`u16::MAX`] bytes.
     fn option(&mut self, code: u16, value: &[u8]) {
-        // The texts are sentences; one that is longer than an option can be is cut off.
-        let value = &value[..value.len().min(usize::from(u16::MAX))];
         self.body.extend(code.to_le_bytes());
         self.body.extend((value.len() as u16).to_le_bytes());
         self.padded(value);

@@ -1,6 +1,6 @@
 //! The first lines: what is traced, by which hooks, what cannot be seen.
 
-use std::io;
+use std::{io, iter};
 
 use super::paint::{DIM, STRONG};
 use super::row::Row;
@@ -29,11 +29,10 @@ fn filters(x: &Session) -> String {
     if x.filters.is_empty() {
         return "all TCP".to_owned();
     }
-    x.filters
-        .iter()
-        .fold("TCP".to_owned(), |all, (condition, value)| {
-            format!("{all}, {} {value}", condition.replace('_', " "))
-        })
+    let conditions = x.filters.iter();
+    let conditions =
+        conditions.map(|(condition, value)| format!(", {} {value}", condition.replace('_', " ")));
+    iter::once("TCP".to_owned()).chain(conditions).collect()
 }
 
 /// `inet_sock_set_state by tp_btf, inet_csk_accept by syscall (fentry: EPERM, kprobe: ENOENT)`

@@ -45,6 +45,7 @@ use crate::clock::Clock;
 use crate::duration::Human;
 use crate::event::Context;
 use crate::fields::{Accept, Connection, Line, Lost, Overflow, Subject, Transition, Verdict, Why};
+use crate::printable::printable;
 
 /// Where the columns start. A connection on 127.0.0.1 fits into 110 characters, at both its ends.
 const CONN: usize = 17;
@@ -145,7 +146,7 @@ impl Text {
 
     /// Prose under a line, broken at the width that the lines have.
     fn explain(&mut self, sentence: &str) -> io::Result<()> {
-        for line in textwrap::wrap(sentence, EXPLAIN_WIDTH) {
+        for line in textwrap::wrap(&printable(sentence), EXPLAIN_WIDTH) {
             self.row.column(TUPLE).put(DIM, Said(&line));
             self.end()?;
         }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use crate::duration::Human;
 use crate::event::{Comm, State};
+use crate::printable::escaped;
 
 pub trait Piece {
     fn put(&self, to: &mut Vec<u8>);
@@ -163,7 +164,7 @@ impl fmt::Write for Printable<'_> {
                 Some(own @ ('→' | '←' | '⇄' | 'µ' | '≈' | '…' | '−')) => {
                     to.extend_from_slice(own.encode_utf8(&mut [0; 4]).as_bytes());
                 }
-                Some(c) => c.escape_debug().for_each(|c| {
+                Some(c) => escaped(c).for_each(|c| {
                     to.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
                 }),
                 None => {}

@@ -62,7 +62,7 @@ impl Listener {
         }
         self.queued = match self.sockets.is_empty() {
             true => Some(queued),
-            false => self.queued.map(|before| before + queued),
+            false => self.queued.map(|before| before.saturating_add(queued)),
         };
         self.met(conn);
     }
@@ -85,7 +85,7 @@ impl Listener {
 
     pub fn established(&mut self, mono_ns: u64, window_s: u64) {
         self.waiting += 1;
-        self.queued = self.queued.map(|n| n + 1);
+        self.queued = self.queued.map(|n| n.saturating_add(1));
         self.connections += 1;
         self.slot(mono_ns, window_s).connections += 1;
     }

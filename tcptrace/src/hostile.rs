@@ -1,0 +1,323 @@
+//! Recordings that somebody has made to do harm: every number at its extremes, every text with what a
+//! terminal obeys or an eye does not see. No output of them panics, or shows such text as it is.
+
+use std::io::{Cursor, Write};
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+
+use crate::clock::Clock;
+use crate::diagram::{Collector, Diagram, Keep, mermaid, text};
+use crate::expect::{Expectation, Measured};
+use crate::explain::story;
+use crate::fields::Line;
+use crate::printable::is_printable;
+use crate::replay::Recorded;
+use crate::report;
+use crate::sink::columns::Columns;
+use crate::sink::text::{Style, Zone};
+use crate::sink::{Chrome, Csv, Json, Pcapng, Sink, Text, samples};
+use crate::top::model::Model;
+
+const NUMBERS: [u64; 6] = [0, 1, u16::MAX as u64, u32::MAX as u64, 1 << 63, u64::MAX];
+
+const HOSTILE: &str = "\x1b[31m\n\u{9b}\u{202e}\u{200b}\u{2028}\u{feff}\u{3164}\u{1160}\u{2800}";
+
+/// A connection with both its ends, and one of every kind of line.
+fn recordings() -> Vec<Vec<Value>> {
+    let golden = [
+        "late_accept",
+        "half_open_reset",
+        "crossing_fins",
+        "time_wait",
+    ];
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
+    let read = |name: &str| {
+        let text = std::fs::read_to_string(format!("{folder}/{name}.jsonl")).ok()?;
+        Some(
+            text.lines()
+                .map(|line| serde_json::from_str(line).unwrap())
+                .collect(),
+        )
+    };
+    let mut all: Vec<Vec<Value>> = golden.into_iter().filter_map(read).collect();
+    assert!(all.len() > 1, "there are golden recordings");
+    all.push(samples::all().iter().map(samples::json).collect());
+    all
+}
+
+/// Where something stands in a line: names and places from outside to inside.
+type Path = Vec<String>;
+
+fn paths(value: &Value, is_wanted: fn(&Value) -> bool) -> Vec<Path> {
+    let inside: Vec<(String, &Value)> = match value {
+        Value::Object(fields) => fields.iter().map(|(name, it)| (name.clone(), it)).collect(),
+        Value::Array(items) => {
+            let items = items.iter().enumerate();
+            items.map(|(n, it)| (n.to_string(), it)).collect()
+        }
+        _ => vec![],
+    };
+    let mut found = if is_wanted(value) {
+        vec![vec![]]
+    } else {
+        vec![]
+    };
+    for (name, value) in inside {
+        for path in paths(value, is_wanted) {
+            found.push([vec![name.clone()], path].concat());
+        }
+    }
+    found
+}
+
+fn set(line: &mut Value, path: &[String], to: &Value) {
+    let place = path.iter().try_fold(line, |value, step| match value {
+        Value::Object(fields) => fields.get_mut(step),
+        Value::Array(items) => items.get_mut(step.parse::<usize>().ok()?),
+        _ => None,
+    });
+    if let Some(place) = place {
+        *place = to.clone();
+    }
+}
+
+/// Everything that a recording can be made into.
+fn outputs(recording: &[Value]) -> Vec<(&'static str, String)> {
+    let mut bytes = vec![];
+    for line in recording {
+        serde_json::to_writer(&mut bytes, line).unwrap();
+        bytes.push(b'\n');
+    }
+    let Ok(recorded) = Recorded::new(Box::new(Cursor::new(bytes))) else {
+        return vec![];
+    };
+    let clock = recorded.clock();
+    let lines: Vec<Line> = recorded.map(|line| line.unwrap()).collect();
+    let mut told = vec![];
+    let style = Style {
+        color: false,
+        verbose: true,
+        explain: true,
+        zone: Zone::Utc,
+    };
+    for (form, sink) in sinks(clock, style) {
+        told.push((form, written(&lines, sink)));
+    }
+    told.push(("page", page(clock, &lines)));
+    told.push(("top", top(&lines)));
+    measure(&lines);
+    let mut collector = Collector::new(Keep::UntilGone);
+    let mut groups: Vec<_> = lines
+        .iter()
+        .filter_map(|line| collector.take(line))
+        .collect();
+    groups.extend(collector.finish());
+    for diagram in groups.iter().filter_map(Diagram::of) {
+        for ascii in [false, true] {
+            let look = text::Look {
+                color: false,
+                ascii,
+            };
+            told.push(("story", story(&diagram, clock, look)));
+            told.push(("diagram", text::draw(&diagram, look)));
+        }
+        told.push(("mermaid", mermaid::draw(&diagram)));
+    }
+    told
+}
+
+type Make = Box<dyn FnOnce(Box<dyn Write + Send>) -> Box<dyn Sink>>;
+
+fn sinks(clock: Clock, style: Style) -> [(&'static str, Make); 7] {
+    [
+        ("json", Box::new(move |out| Box::new(Json::new(out, clock)))),
+        (
+            "text",
+            Box::new(move |out| Box::new(Text::new(out, clock, style))),
+        ),
+        (
+            "diagrams",
+            Box::new(move |out| Box::new(Text::new(out, clock, style).with_diagrams())),
+        ),
+        (
+            "wide",
+            Box::new(move |out| {
+                Box::new(Text::new(out, clock, style).with_columns(Columns::wide(&[])))
+            }),
+        ),
+        (
+            "csv",
+            Box::new(move |out| Box::new(Csv::new(out, clock, Columns::all(&[])))),
+        ),
+        ("chrome", Box::new(|out| Box::new(Chrome::new(out)))),
+        (
+            "pcapng",
+            Box::new(move |out| Box::new(Pcapng::new(out, clock))),
+        ),
+    ]
+}
+
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// An error is an answer: packets are made of segments only.
+fn written(lines: &[Line], sink: Make) -> String {
+    let shared = Shared::default();
+    let mut sink = sink(Box::new(shared.clone()));
+    let _ = lines.iter().try_for_each(|line| sink.line(line));
+    sink.flush().unwrap();
+    let bytes = shared.0.lock().unwrap();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn page(clock: Clock, lines: &[Line]) -> String {
+    let mut content = report::Content::new(clock, HOSTILE.to_owned());
+    lines.iter().for_each(|line| content.line(line));
+    let finished = content.finish();
+    let mut json = report::json(&finished.trace);
+    json.extend(report::json(&finished.connections));
+    String::from_utf8(json).unwrap()
+}
+
+fn top(lines: &[Line]) -> String {
+    let mut model = Model::new(10);
+    let mut told = String::new();
+    for (n, line) in lines.iter().enumerate() {
+        model.line(line);
+        if n + 1 == lines.len() || n % 8 == 0 {
+            let view = model.view(if n % 16 == 0 {
+                u64::MAX
+            } else {
+                line.mono_ns()
+            });
+            told += &format!("{:?}{:?}", view.filters, view.unseen);
+            told.extend(view.verdicts.iter().map(|it| it.reason.as_str()));
+        }
+    }
+    told
+}
+
+fn measure(lines: &[Line]) {
+    let expectations: Vec<Expectation> = ["connections==0", "lost==0", "accept_queue_p99<1ms"]
+        .iter()
+        .map(|text| text.parse().unwrap())
+        .collect();
+    let mut measured = Measured::new(&expectations);
+    lines.iter().for_each(|line| measured.line(line));
+    for expectation in &expectations {
+        expectation.judge(&measured);
+    }
+}
+
+/// How often each recording is changed.
+const ROUNDS: u64 = 40;
+
+/// xorshift64: enough to choose with, and the same each time.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % n as u64) as usize
+    }
+}
+
+#[test]
+fn no_number_of_a_recording_is_too_large() {
+    let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
+    for recording in recordings() {
+        // The extremes that a field can have, by line and path: a port is smaller than a time.
+        let fields: Vec<(usize, Path, Vec<u64>)> = recording
+            .iter()
+            .enumerate()
+            .flat_map(|(n, line)| {
+                let paths = paths(line, Value::is_number).into_iter();
+                paths.map(move |path| {
+                    let fits = |number: &u64| {
+                        let mut one = line.clone();
+                        set(&mut one, &path, &json!(number));
+                        can_be_read(&one)
+                    };
+                    (n, path.clone(), NUMBERS.into_iter().filter(fits).collect())
+                })
+            })
+            .collect();
+        for round in 0..ROUNDS {
+            // In every line that has it the same, or not.
+            let same: Vec<usize> = (0..64).map(|_| dice.below(NUMBERS.len())).collect();
+            let mut changed = recording.clone();
+            for (n, path, numbers) in &fields {
+                let of_name = path
+                    .iter()
+                    .flat_map(|it| it.bytes())
+                    .map(usize::from)
+                    .sum::<usize>();
+                let choice = match round % 2 {
+                    0 => same[of_name % same.len()],
+                    _ => dice.below(NUMBERS.len()),
+                };
+                let is_kept = dice.below(3) > 0 || numbers.is_empty();
+                if !is_kept {
+                    let number = numbers[choice.min(numbers.len() - 1)];
+                    set(&mut changed[*n], path, &json!(number));
+                }
+            }
+            outputs(&changed);
+        }
+    }
+}
+
+/// Whether a line with this in it is still one of a trace.
+fn can_be_read(line: &Value) -> bool {
+    let text = format!("{line}\n");
+    Recorded::new(Box::new(Cursor::new(text.into_bytes())))
+        .is_ok_and(|mut recorded| recorded.next().is_some())
+}
+
+#[test]
+fn no_text_of_a_recording_is_shown_as_it_is() {
+    let mut shown = 0;
+    for recording in recordings() {
+        let mut changed = recording.clone();
+        for line in &mut changed {
+            let is_text = |it: &Value| it.is_string() || it.is_null();
+            for path in paths(line, is_text) {
+                let mut one = line.clone();
+                set(&mut one, &path, &json!(HOSTILE));
+                // Not a name of a state, nor an address.
+                if can_be_read(&one) {
+                    *line = one;
+                }
+            }
+        }
+        for (form, text) in outputs(&changed) {
+            shown += usize::from(text.contains("202e"));
+            // Numbers of packets are no text.
+            let bad = match form {
+                "pcapng" => text
+                    .chars()
+                    .find(|&c| HOSTILE.contains(c) && c as u32 > 0x7f),
+                _ => text.chars().find(|&c| {
+                    let drawn = matches!(c, '\u{2500}'..='\u{25ff}');
+                    c != '\n' && !drawn && !is_printable(c)
+                }),
+            };
+            assert_eq!(bad, None, "{form}: {text}");
+        }
+    }
+    assert!(shown > 20, "{shown} outputs have had such text");
+}

@@ -1,0 +1,69 @@
+//! `tcptrace doctor` says of each hook what the session line of a trace says.
+
+use serde_json::Value;
+use tests::run::{Running, tcptrace};
+
+fn json(args: &[&str]) -> Value {
+    let ended = Running::to_the_end(tcptrace(args));
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let first = ended.stdout.lines().next().expect("a line");
+    serde_json::from_str(first).expect("JSON")
+}
+
+/// Of a trace that attaches what it can, with the hook of --segments.
+fn session() -> Value {
+    json(&["-o", "json", "--segments", "--", "true"])
+}
+
+#[test]
+fn each_hook_is_carried_and_refused_as_in_a_trace() {
+    let (session, doctor) = (session(), json(&["doctor", "-o", "json"]));
+    let hooks = doctor["hooks"].as_array().expect("hooks");
+    let attached = session["hooks"].as_object().expect("hooks");
+    assert_eq!(hooks.len(), attached.len(), "{doctor} {session}");
+    for hook in hooks {
+        let name = hook["hook"].as_str().expect("a name");
+        assert_eq!(hook["carrier"], session["hooks"][name], "{hook}");
+        assert_eq!(hook["refused"], session["refused"][name], "{hook}");
+        assert_eq!(
+            hook["without"].is_null(),
+            !hook["carrier"].is_null(),
+            "{hook}"
+        );
+    }
+    assert_eq!(doctor["unseen"], session["unseen"]);
+    assert_eq!(doctor["kernel"], session["kernel"]);
+    // Nothing works without this one.
+    assert!(
+        session["hooks"]["inet_sock_set_state"].is_string(),
+        "{session}"
+    );
+}
+
+#[test]
+fn people_read_the_same_in_one_line_a_hook() {
+    let session = session();
+    let ended = Running::to_the_end(tcptrace(&["doctor"]));
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+    for (hook, carrier) in session["hooks"].as_object().expect("hooks") {
+        let mut rows = ended.stdout.lines().filter(|line| {
+            let mut words = line.split_whitespace();
+            matches!(words.next(), Some("✓" | "✗")) && words.next() == Some(hook)
+        });
+        let row = rows
+            .next()
+            .unwrap_or_else(|| panic!("{hook} in {}", ended.stdout));
+        assert_eq!(rows.next(), None, "one line");
+        let says = match carrier.as_str() {
+            Some(carrier) => format!(" by {carrier}"),
+            None => " not attached".to_owned(),
+        };
+        assert!(row.contains(&says), "{row}: {says}");
+        for refused in session["refused"][hook].as_array().expect("a list") {
+            let carrier = refused["carrier"].as_str().expect("a name");
+            let reason = refused["reason"].as_str().expect("a reason");
+            let (_, after) = row.split_once(&format!("not by {carrier}: ")).expect(row);
+            assert!(after.contains(reason), "{row}: {reason}");
+        }
+    }
+}
