@@ -6,6 +6,7 @@
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+pub mod balance;
 mod bounded;
 pub mod capture;
 pub mod checks;

@@ -42,8 +42,8 @@ impl Order {
     }
 
     /// Releases, in order of time, the events up to `until_ns`, each with those that are known to
-    /// come after it. Equal times keep the order of arrival.
-    pub fn release(&mut self, until_ns: u64, mut take: impl FnMut(&Event, &[Event])) {
+    /// come after it, and with whether it is late. Equal times keep the order of arrival.
+    pub fn release(&mut self, until_ns: u64, mut take: impl FnMut(&Event, &[Event], bool)) {
         if std::mem::take(&mut self.unsorted) {
             // It is stable.
             self.held.sort_by_key(|event| event.mono_ns);
@@ -51,11 +51,10 @@ impl Order {
         let due = self.held.partition_point(|event| event.mono_ns <= until_ns);
         for index in 0..due {
             let event = &self.held[index];
-            if event.mono_ns < self.released_ns {
-                self.late += 1;
-            }
+            let is_late = event.mono_ns < self.released_ns;
+            self.late += u64::from(is_late);
             self.released_ns = self.released_ns.max(event.mono_ns);
-            take(event, &self.held[index + 1..]);
+            take(event, &self.held[index + 1..], is_late);
         }
         self.held.drain(..due);
     }
@@ -110,7 +109,9 @@ mod tests {
 
     fn released(order: &mut Order, until_ns: u64) -> Vec<(u64, u16)> {
         let mut times = vec![];
-        order.release(until_ns, |event, _| times.push((event.mono_ns, event.cpu)));
+        order.release(until_ns, |event, _, _| {
+            times.push((event.mono_ns, event.cpu))
+        });
         times
     }
 
@@ -133,7 +134,7 @@ mod tests {
             order.push(at(time, 0));
         }
         let mut after = vec![];
-        order.release(20, |_, later| {
+        order.release(20, |_, later, _| {
             after.push(later.iter().map(|it| it.mono_ns).collect::<Vec<_>>());
         });
         assert_eq!(after, [vec![20, 30], vec![30]]);
@@ -170,12 +171,15 @@ mod tests {
     }
 
     #[test]
-    fn a_late_event_is_counted_and_not_dropped() {
+    fn a_late_event_is_counted_and_said_to_be_late() {
         let mut order = Order::default();
         order.push(at(10, 0));
         released(&mut order, 10);
         order.push(at(5, 1));
-        assert_eq!(released(&mut order, 10), [(5, 1)]);
+        order.push(at(12, 1));
+        let mut late = vec![];
+        order.release(12, |event, _, is_late| late.push((event.mono_ns, is_late)));
+        assert_eq!(late, [(5, true), (12, false)]);
         assert_eq!(order.late(), 1);
     }
 }

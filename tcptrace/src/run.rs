@@ -1,6 +1,6 @@
 //! A trace from its start to its end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitStatus;
@@ -35,6 +35,10 @@ use crate::story::{Begin, Import};
 
 /// How often the loss counters are looked at.
 const LOSS_EVERY: Duration = Duration::from_millis(250);
+
+/// So many looks at the counters later, no program is running any more that had counted an event as
+/// seen: a second.
+const LOOKS_FOR_BALANCE: usize = 4;
 
 /// How often the counts of `--depth histogram` are told.
 const TICK_EVERY: Duration = Duration::from_secs(1);
@@ -153,6 +157,11 @@ pub struct Tracing {
     readings_before: Vec<Reading>,
     /// The counters when losses were last told.
     told: BTreeMap<Hook, HookCount>,
+    /// What each hook had seen at the last looks at the counters.
+    seen: VecDeque<BTreeMap<Hook, u64>>,
+    /// Whether a look finds each socket that the filter lets through. A socket's user and cgroup may
+    /// change.
+    can_audit: bool,
 }
 
 impl Tracing {
@@ -204,6 +213,8 @@ impl Tracing {
             counters,
             readings_before,
             told: BTreeMap::new(),
+            seen: VecDeque::new(),
+            can_audit: request.filter.users.is_empty() && request.filter.cgroups.is_empty(),
         })
     }
 
@@ -240,13 +251,11 @@ impl Tracing {
                 }
                 () = tokio::time::sleep_until(look_at), if asked.is_none() => {
                     // The pipeline answers when it comes to it; the draining goes on.
-                    let (answer, wanted) = oneshot::channel();
-                    self.feed.send(Message::WhereToLook(answer)).await;
-                    asked = Some(wanted);
+                    asked = Some(self.ask_where_to_look(false).await);
                 }
                 worth = answer(&mut asked) => {
                     asked = None;
-                    let took = self.look_again(&worth).await;
+                    let took = self.look_again(worth).await;
                     look_at = Instant::now() + LOOK_EVERY.max(took * LOOK_SHARE);
                 }
                 () = at(hint.as_ref().map(|(at, _)| *at)) => {
@@ -279,12 +288,28 @@ impl Tracing {
         }
     }
 
+    async fn ask_where_to_look(&mut self, is_last: bool) -> oneshot::Receiver<WorthALook> {
+        let (answer, wanted) = oneshot::channel();
+        let question = Message::WhereToLook {
+            mono_ns: mono_now_ns(),
+            is_last,
+            answer,
+        };
+        self.feed.send(question).await;
+        wanted
+    }
+
     /// Looks through the sockets of these namespaces, and reads the counters of those; how long
     /// that took.
-    async fn look_again(&mut self, worth: &WorthALook) -> Duration {
+    async fn look_again(&mut self, mut worth: WorthALook) -> Duration {
         let began = Instant::now();
-        if !worth.sockets.is_empty() {
-            for look in self.capture.look(Some(&worth.sockets)) {
+        if !self.can_audit {
+            worth.audit.clear();
+        }
+        let all = &worth.sockets | &worth.audit;
+        if !all.is_empty() {
+            for mut look in self.capture.look(Some(&all)) {
+                look.is_audit = worth.audit.contains(&look.netns);
                 self.feed.send(Message::Looked(look)).await;
             }
         }
@@ -301,6 +326,22 @@ impl Tracing {
         self.feed.send(Message::Counters(readings)).await;
     }
 
+    /// Finds out which of the connections that the trace takes for open are gone.
+    async fn look_at_last(&mut self) {
+        let mut asked = Some(self.ask_where_to_look(true).await);
+        loop {
+            tokio::select! {
+                () = self.capture.ring.due() => { self.drain().await; }
+                mut worth = answer(&mut asked) => {
+                    worth.sockets.clear();
+                    worth.counters.clear();
+                    self.look_again(worth).await;
+                    return;
+                }
+            }
+        }
+    }
+
     /// Notified, it ends [`Tracing::trace`].
     pub fn stop(&self) -> Arc<Notify> {
         self.feedback.stop.clone()
@@ -309,6 +350,7 @@ impl Tracing {
     /// Detaches, takes what is left, and waits for the summary to be written.
     pub async fn end(mut self) -> anyhow::Result<Outcome> {
         self.feed.hurry();
+        self.look_at_last().await;
         self.tell_losses().await?;
         // One reading before the end, and one after it.
         self.read_counters().await;
@@ -348,8 +390,32 @@ impl Tracing {
         }
     }
 
+    /// Has the pipeline compare what the hooks had seen a while ago, whose programs are over, with what
+    /// has become of it.
+    async fn check_balance(&mut self, counters: &[(Hook, HookCount)]) {
+        let seen = counters.iter().map(|(hook, count)| (*hook, count.seen));
+        self.seen.push_back(seen.collect());
+        if self.seen.len() <= LOOKS_FOR_BALANCE {
+            return;
+        }
+        let Some(seen) = self.seen.pop_front() else {
+            return;
+        };
+        // Of what is still in the buffers nobody knows yet.
+        if self.drain().await {
+            let counts = counters.iter().filter_map(|(hook, count)| {
+                Some((*hook, *seen.get(hook)?, count.filtered + count.lost))
+            });
+            let counts = Message::Counted(counts.collect());
+            self.feed.send(counts).await;
+        }
+    }
+
+    /// Looks at the counters: tells what has been lost, and has the pipeline check what it has received.
     async fn tell_losses(&mut self) -> anyhow::Result<()> {
-        for (hook, count) in self.capture.counters()? {
+        let counters = self.capture.counters()?;
+        self.check_balance(&counters).await;
+        for (hook, count) in counters {
             let told = self.told.entry(hook).or_default();
             let missed = |count: &HookCount| count.recursion_misses.unwrap_or(0);
             if missed(&count) > missed(told) {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::correlate::Correlator;
 pub use crate::correlate::Selection;
 use crate::event::{Event, Hook, Task};
-use crate::fields::{HookCount, Line, Lost, Session, Summary};
+use crate::fields::{HookCount, Line, Lost, Session, Summary, Why};
 
 /// Whatever can enter a story. The first is [`Input::Begin`], the last [`Input::End`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +19,8 @@ pub enum Input {
     /// The next event is a segment after which its connection begins, see
     /// [`Correlator::foresees`].
     Foreseen {},
+    /// The next event is late: a later one has been told already.
+    Late {},
     Event(Event),
     /// The kernel skipped runs of a program, and nothing made up for them.
     Missed {},
@@ -80,6 +82,7 @@ impl Story {
             .with_hooks(attached)
             .with_reset_reasons(begin.reset_reasons.clone())
             .with_selection(begin.selection.clone())
+            .with_hidden_births(hides_births(session))
             .with_depth(session.depth);
         if let Some(Some(_)) = session.hooks.get(&Hook::TimewaitSock) {
             correlator.sees_buckets();
@@ -104,8 +107,15 @@ impl Story {
             }
             Input::Foreseen {} => self.correlator.foreseen(),
             Input::Event(event) => self.event(event, out),
+            Input::Late {} => self.correlator.late(),
             Input::Missed {} => self.correlator.missed(),
-            Input::Lost(lost) => out.push(Line::Lost(lost.clone())),
+            Input::Lost(lost) => {
+                // The others are in the running count of `Event::lost`.
+                if lost.why == Why::Unaccounted {
+                    self.correlator.unaccounted();
+                }
+                out.push(Line::Lost(lost.clone()));
+            }
             Input::End(end) => self.ending = Some(end.clone()),
         }
     }
@@ -119,7 +129,7 @@ impl Story {
         let lost: u64 = end
             .hooks
             .values()
-            .map(|count| count.lost)
+            .map(|count| count.lost.saturating_sub(count.unaccounted))
             .fold(0, u64::saturating_add);
         // The header's running count is 32 bits wide as well.
         let lost = lost as u32;
@@ -156,6 +166,11 @@ impl Story {
         self.correlator.worth_counting()
     }
 
+    /// See [`Correlator::worth_an_audit`].
+    pub fn worth_an_audit(&mut self, mono_ns: u64, is_last: bool) -> BTreeSet<u32> {
+        self.correlator.worth_an_audit(mono_ns, is_last)
+    }
+
     fn end(&mut self, end: &End, lost: u32, out: &mut Vec<Line>) {
         let totals = self.correlator.finish(end.mono_ns, lost, out);
         out.push(Line::Summary(Summary {
@@ -175,4 +190,24 @@ impl Story {
             netns_counters: totals.netns_counters,
         }));
     }
+}
+
+/// Whether the filter can leave out a server's birth, LISTEN to SYN_RECV, and not what follows: until
+/// Linux 6.14 the birth has neither the peer nor, of a wildcard listener's child, the own address.
+fn hides_births(session: &Session) -> bool {
+    let conditions = [
+        "port",
+        "remote_port",
+        "address",
+        "local_address",
+        "remote_address",
+        "family",
+    ];
+    let mut numbers = session.kernel.split(|c: char| !c.is_ascii_digit());
+    let mut number = || numbers.next()?.parse::<u32>().ok();
+    let version = number().zip(number());
+    version < Some((6, 15))
+        && conditions
+            .iter()
+            .any(|it| session.filters.contains_key(*it))
 }

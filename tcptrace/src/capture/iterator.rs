@@ -32,6 +32,8 @@ pub struct Look {
     pub found: Batch,
     /// The descriptors' inodes in them.
     pub inodes: BTreeSet<u64>,
+    /// See [`Looked`](crate::event::Looked).
+    pub is_audit: bool,
 }
 
 /// Looks through these namespaces, all that can be found when `only` is `None`. One that cannot be
@@ -78,6 +80,7 @@ fn look_into(ebpf: &mut Ebpf, netns: u32, path: &Path) -> anyhow::Result<Look> {
             .map(|record| record.socket.inode)
             .collect(),
         found: records.collect(),
+        is_audit: false,
     })
 }
 

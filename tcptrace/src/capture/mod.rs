@@ -8,6 +8,7 @@ pub mod hooks;
 pub mod iterator;
 pub mod kernels;
 mod lanes;
+mod links;
 mod load;
 pub mod owners;
 pub mod privilege;
@@ -17,6 +18,7 @@ pub mod statistics;
 mod tracefs;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::RawFd;
 
 use aya::Ebpf;
 use aya::maps::{MapData, PerCpuArray};
@@ -104,6 +106,8 @@ pub struct Capture {
     pub reset_reasons: BTreeMap<u32, String>,
     /// When the last hook was attached, CLOCK_MONOTONIC in nanoseconds.
     pub attached_ns: u64,
+    /// The links of kprobes by the names of their programs, see [`links`].
+    probes: Vec<(&'static str, RawFd)>,
 }
 
 impl Capture {
@@ -146,6 +150,7 @@ impl Capture {
         let reset_reasons = kernel.own_btf.enumerators("sk_rst_reason");
         drop(kernel);
         give_back_memory();
+        let probes = probes(&ebpf, &attached);
         Ok(Capture {
             ebpf,
             log,
@@ -154,6 +159,7 @@ impl Capture {
             absent,
             reset_reasons,
             attached_ns: mono_now_ns(),
+            probes,
         })
     }
 
@@ -212,8 +218,9 @@ impl Capture {
         Ok(counts)
     }
 
-    /// Runs that the kernel skipped because the program was already running on that CPU. Only the
-    /// program's fdinfo tells; `None` where it does not, or when nothing is attached.
+    /// Runs that the kernel skipped because the program was already running on that CPU, or another kprobe
+    /// was. Only the program's fdinfo and the probe's link tell; `None` where the first does not, or when
+    /// nothing is attached.
     fn recursion_misses(&self, carrier: &Carrier) -> Option<u64> {
         let mut total = None;
         // A backup is skipped only where the program that it backs up has run.
@@ -228,7 +235,9 @@ impl Capture {
             let misses = info
                 .lines()
                 .find_map(|line| line.strip_prefix("recursion_misses:"))?;
-            total = Some(total.unwrap_or(0) + misses.trim().parse::<u64>().ok()?);
+            let probes = self.probes.iter().filter(|(name, _)| *name == program.name);
+            let missed: u64 = probes.filter_map(|(_, link)| links::missed(*link)).sum();
+            total = Some(total.unwrap_or(0) + missed + misses.trim().parse::<u64>().ok()?);
         }
         total
     }
@@ -256,6 +265,23 @@ impl Capture {
         }
         Ok(counts)
     }
+}
+
+/// The links of the kprobes of these hooks by the names of their programs. Those at returns are not among
+/// them: what the return of `inet_csk_accept` misses, `security_sock_graft` sees.
+fn probes(ebpf: &Ebpf, attached: &[Attached]) -> Vec<(&'static str, RawFd)> {
+    let programs = attached.iter().flat_map(|it| it.carrier.programs);
+    let names: BTreeMap<u32, &'static str> = programs
+        .filter(|it| matches!(it.point, hooks::Point::Kprobe(_)))
+        .filter_map(|it| Some((ebpf.program(it.name)?.info().ok()?.id(), it.name)))
+        .collect();
+    if names.is_empty() {
+        return vec![];
+    }
+    let links = links::probes().into_iter();
+    links
+        .filter_map(|(program, link)| Some((*names.get(&program)?, link)))
+        .collect()
 }
 
 /// Waits until no program of those that were detached is running any more: they run in RCU's read-side

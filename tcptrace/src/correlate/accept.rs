@@ -83,6 +83,7 @@ impl Correlator {
         if listener.is_none() {
             self.attribute(&mut connection);
         }
+        connection.late |= self.is_late;
         connection.accept(event, accept, child, listener);
         self.segments
             .bind(event.mono_ns, child.sk, &connection.socket);

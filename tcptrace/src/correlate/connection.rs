@@ -25,6 +25,10 @@ pub(super) struct Connection {
     losses: u64,
     /// It began before the trace, or its birth was lost.
     birth_unseen: bool,
+    /// A look at the start of the trace found it.
+    is_older: bool,
+    /// An event about it came too late.
+    pub late: bool,
     pub handshake: Handshake,
     /// The segment that made a server's socket, where what it was made from is known.
     pub born_by: Option<Cause>,
@@ -65,6 +69,8 @@ pub(super) struct End {
     pub attached_ns: u64,
     /// How often loss has been noticed.
     pub losses: u64,
+    /// What the trace lacks if that is more than a connection has met.
+    pub why_lost: Gap,
     /// The kernel has skipped runs of a program, perhaps at the entry of accept().
     pub missed: bool,
     /// The accept queue that it can have been in does not exist any more.
@@ -98,13 +104,22 @@ fn side_of_unknown(change: &SetState) -> Option<Side> {
 impl Connection {
     /// A socket about to make its first transition of this trace: one that is just born, or one
     /// that began before.
-    pub fn met(conn: u64, event: &Event, change: &SetState, losses: u64) -> Connection {
+    ///
+    /// `births_hide`: the filter may have left out a birth, and nothing has been lost.
+    pub fn met(
+        conn: u64,
+        event: &Event,
+        change: &SetState,
+        losses: u64,
+        births_hide: bool,
+    ) -> Connection {
         let side = birth(change).or_else(|| side_of_unknown(change));
         let socket = Socket::new(conn, side, change);
         // A port or family filter in the kernel cannot pass LISTEN→SYN_RECV on Linux 6.14 and
         // before, where the peer is not in it; ESTABLISHED comes with the same segment and has
         // all that matters.
-        let as_good_as_born = side == Some(Side::Server)
+        let as_good_as_born = births_hide
+            && side == Some(Side::Server)
             && (change.oldstate, change.newstate) == (State::SynRecv, State::Established);
         let birth_unseen = birth(change).is_none() && !as_good_as_born;
         Connection::new(socket, event.mono_ns, birth_unseen, losses)
@@ -133,6 +148,7 @@ impl Connection {
         );
         Connection {
             held: found.held || closed,
+            is_older: true,
             untouched: true,
             ..Connection::new(socket, event.mono_ns, true, losses)
         }
@@ -145,6 +161,8 @@ impl Connection {
             listener: None,
             losses,
             birth_unseen,
+            is_older: false,
+            late: false,
             handshake: Handshake::default(),
             born_by: None,
             established_ns: None,
@@ -284,6 +302,13 @@ impl Connection {
         if !matches!(self.socket.state, State::Close | State::SynRecv) {
             self.socket.missed = true;
         }
+    }
+
+    /// When the last thing happened that its states depend on, as far as the trace has seen it.
+    pub fn latest_ns(&self) -> u64 {
+        let accepted_ns = self.accepted.map_or(0, |it| it.mono_ns);
+        let since_ns = self.socket.since(self.socket.state).unwrap_or(0);
+        self.met_ns.max(since_ns).max(accepted_ns)
     }
 
     /// When the kernel finished the handshake, CLOCK_MONOTONIC in nanoseconds.
@@ -437,17 +462,28 @@ impl Connection {
     }
 
     fn gap(&self, end: &End) -> Option<Gap> {
-        if self.met_ns < end.attached_ns || (self.birth_unseen && end.losses == 0) {
+        // Of one that was found after a loss the birth may be what was lost.
+        if self.met_ns < end.attached_ns || (self.is_older && self.losses == 0) {
             Some(Gap::BeforeTrace)
         } else if self.evicted {
             Some(Gap::Evicted)
+        } else if self.late {
+            Some(Gap::Late)
         } else if self.birth_unseen {
             Some(Gap::Beginning)
-        } else if self.socket.missed || self.losses != end.losses {
-            Some(Gap::Lost)
+        } else if self.losses != end.losses {
+            Some(end.why_lost)
+        } else if self.socket.missed || self.was_accepted_established() {
+            Some(Gap::Missed)
         } else {
             None
         }
+    }
+
+    /// accept() returned it as ESTABLISHED, and the trace has not seen it become that.
+    fn was_accepted_established(&self) -> bool {
+        let state = self.accepted.and_then(|it| it.state);
+        self.established_ns.is_none() && state == Some(State::Established)
     }
 
     fn fate(&self, end: &End) -> Fate {

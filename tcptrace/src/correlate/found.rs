@@ -26,6 +26,9 @@ impl Correlator {
 
     /// A look has found a socket. What an event has shown already is known better.
     pub(super) fn found(&mut self, event: &Event, found: &Found, out: &mut Vec<Line>) {
+        if !found.is_bucket {
+            self.audit.found(found);
+        }
         if found.is_bucket {
             self.bucket_found(event, found, out);
         } else if event.mono_ns > self.import.until_ns || found.state == State::Close {

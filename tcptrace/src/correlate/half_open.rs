@@ -145,7 +145,10 @@ impl HalfOpen {
             // A child of it may be among what was lost.
             (None, None) if lost => (
                 Verdict::Unknown,
-                "whether the handshake finished is not known: events were lost".to_owned(),
+                format!(
+                    "whether the handshake finished is not known: {}",
+                    end.why_lost.why()
+                ),
             ),
             _ => (Verdict::Unfinished, self.reason(client)),
         };

@@ -7,6 +7,7 @@
 
 mod accept;
 mod accept_queue;
+mod audit;
 mod backlog;
 mod cause;
 mod connection;
@@ -38,8 +39,9 @@ use std::collections::BTreeMap;
 
 use rustc_hash::FxHashMap;
 
-use crate::event::{Event, Hook, Kind, SetState, Sk, State};
+use crate::event::{Event, Hook, Kind, Outcome, SetState, Sk, State};
 use crate::fields::{Depth, Line, ListenerSummary, NetnsCounters, PidSource, Side, Verdict};
+use audit::Audit;
 use connection::{Connection, End, birth};
 use counters::Counters;
 use found::Import;
@@ -57,6 +59,7 @@ use socket::{Owner, Socket};
 use table::{Kept, Table};
 use tally::Ended;
 use timewait::Buckets;
+use verdict::Gap;
 
 /// The per-connection state machines of one trace.
 pub struct Correlator {
@@ -69,8 +72,15 @@ pub struct Correlator {
     /// How often that count was seen to have risen. A connection that was met at another value
     /// than it ends at has had losses in its life; so none needs to be told of a loss.
     losses: u64,
-    /// The kernel has skipped runs of a program.
+    /// The kernel has skipped runs of a program, or records are unaccounted.
     missed: bool,
+    /// Records were lost.
+    has_lost: bool,
+    /// The event at hand, or the next one, is late.
+    is_late: bool,
+    /// The filter may leave out a birth, see [`Connection::met`].
+    births_hide: bool,
+    audit: Audit,
     open: Table,
     /// Server connections in CLOSE that accept() may still return.
     queued_closed: FxHashMap<Sk, Kept>,
@@ -127,6 +137,10 @@ impl Correlator {
             lost: 0,
             losses: 0,
             missed: false,
+            has_lost: false,
+            is_late: false,
+            births_hide: false,
+            audit: Audit::default(),
             open: Table::default(),
             queued_closed: FxHashMap::default(),
             listeners: Listeners::default(),
@@ -162,6 +176,15 @@ impl Correlator {
         }
     }
 
+    /// Says whether the kernel side's filter may leave out the birth of a server's connection and pass
+    /// what follows.
+    pub fn with_hidden_births(self, births_hide: bool) -> Correlator {
+        Correlator {
+            births_hide,
+            ..self
+        }
+    }
+
     /// Lets only those lines out that are asked for, and counts only them.
     pub fn with_selection(self, selection: Selection) -> Correlator {
         Correlator {
@@ -184,12 +207,16 @@ impl Correlator {
     pub fn event(&mut self, event: &Event, out: &mut Vec<Line>) {
         let first = out.len();
         self.take_in(event, out);
+        self.is_late = false;
         self.settle(first, out);
     }
 
     fn take_in(&mut self, event: &Event, out: &mut Vec<Line>) {
         let losses_before = self.losses;
         self.note_lost(event.lost);
+        if self.is_late && self.is_overtaken(event) {
+            return;
+        }
         match &event.kind {
             Kind::SetState(change) if change.newstate == State::Listen => {
                 self.listen(event, change, out);
@@ -207,7 +234,10 @@ impl Correlator {
             Kind::Overflow(overflow) => self.overflow(event, overflow, out),
             Kind::Timewait(timewait) => self.timewait(event, timewait, out),
             Kind::Found(found) => self.found(event, found, out),
-            Kind::Looked(looked) => self.looked(event, looked, out),
+            Kind::Looked(looked) => {
+                self.audit(event, looked, out);
+                self.looked(event, looked, out);
+            }
             Kind::Segment(segment) => self.segment(event, segment, out),
             Kind::Counters(counters) => self.counters(event, counters),
             Kind::Tick => self.tell_histograms(event.mono_ns, out),
@@ -217,8 +247,48 @@ impl Correlator {
     /// Events were missed that nobody could count in [`Event::lost`]: whatever is open now may
     /// lack one. From now on an accept() without a call need not have begun before the trace.
     pub fn missed(&mut self) {
-        self.losses += 1;
+        self.noticed_loss();
         self.missed = true;
+    }
+
+    /// Events were lost that are not in [`Event::lost`] either, because nobody knows where.
+    pub fn unaccounted(&mut self) {
+        self.missed();
+        self.has_lost = true;
+    }
+
+    /// The next event is late: later ones have been taken already.
+    pub fn late(&mut self) {
+        self.is_late = true;
+    }
+
+    fn noticed_loss(&mut self) {
+        self.losses += 1;
+        self.audit.wanted = true;
+    }
+
+    /// Leaves out a late event that something later has overtaken, as if it had been lost, and marks what
+    /// it is about: its socket, or, as the sockets that a request leads to are many, all that is open.
+    fn is_overtaken(&mut self, event: &Event) -> bool {
+        let sk = match &event.kind {
+            Kind::SetState(change) => change.sk,
+            Kind::Accept(accept) => match accept.outcome {
+                Outcome::Accepted { sk, .. } => sk,
+                Outcome::Failed(_) => return false,
+            },
+            Kind::Request(_) => {
+                self.noticed_loss();
+                return true;
+            }
+            _ => return false,
+        };
+        let closed = self.queued_closed.get_mut(&sk).map(|it| &mut **it);
+        let connection = self.open.get_mut(sk).or(closed);
+        let Some(connection) = connection.filter(|it| it.latest_ns() > event.mono_ns) else {
+            return false;
+        };
+        connection.late = true;
+        true
     }
 
     /// Ends the trace, some at a time: appends the `connection` lines of up to so many sockets that
@@ -278,7 +348,8 @@ impl Correlator {
         let rise = lost.wrapping_sub(self.lost);
         if rise != 0 && rise <= u32::MAX / 2 {
             self.lost = lost;
-            self.losses += 1;
+            self.has_lost = true;
+            self.noticed_loss();
         }
     }
 
@@ -350,7 +421,8 @@ impl Correlator {
             let promised = || self.segments.take_promise(change.netns, &change.tuple);
             let conn = conn.or_else(promised);
             let conn = conn.unwrap_or_else(|| self.next_conn());
-            let met = Connection::met(conn, event, change, losses);
+            let births_hide = self.births_hide && self.losses == 0;
+            let met = Connection::met(conn, event, change, losses, births_hide);
             let mut met = self.open.boxed(met);
             if let Some(origin) = origin {
                 self.descend(&mut met, origin);
@@ -363,6 +435,11 @@ impl Correlator {
             }
             met
         });
+        connection.late |= self.is_late;
+        if birth(change) == Some(Side::Server) && change.tuple.raddr.is_some() {
+            // A kernel that names the peer at a birth does so at each.
+            self.births_hide = false;
+        }
         if change.newstate == State::Established && connection.is_server() {
             self.estimate_syn(&mut connection, event, change, out);
         }
@@ -444,6 +521,7 @@ impl Correlator {
         let old = [self.open.take(sk, |_| true), self.queued_closed.remove(&sk)];
         for mut connection in old.into_iter().flatten() {
             connection.vanish();
+            connection.late |= self.is_late;
             self.end(connection, mono_ns, out);
         }
     }
@@ -461,6 +539,11 @@ impl Correlator {
             mono_ns,
             attached_ns: self.attached_ns,
             losses: self.losses,
+            why_lost: match (self.has_lost, self.missed) {
+                (true, _) => Gap::Lost,
+                (false, true) => Gap::Skipped,
+                (false, false) => Gap::Late,
+            },
             missed: self.missed,
             listener_closed,
             sees_overflows: self.sight.overflows,

@@ -129,6 +129,13 @@ impl Socket {
         }
     }
 
+    /// A look has found it in another state than the trace has seen it enter.
+    pub fn found_in(&mut self, state: State) {
+        self.state = state;
+        self.since_ns = None;
+        self.missed = true;
+    }
+
     /// When it entered this state, if it is still in it and the entry was seen.
     pub fn since(&self, state: State) -> Option<u64> {
         self.since_ns.filter(|_| self.state == state)

@@ -154,6 +154,18 @@ impl Table {
         }
     }
 
+    /// What `of` tells of each of them, by its address.
+    pub fn map<T>(&self, mut of: impl FnMut(Sk, &Connection) -> Option<T>) -> Vec<T> {
+        let mut all = vec![];
+        for (&sk, packed) in &self.packed {
+            all.extend(of(sk, &packed.unpack()));
+        }
+        for (&sk, place) in &self.awake {
+            all.extend(place.as_ref().and_then(|it| of(sk, it)));
+        }
+        all
+    }
+
     /// The numbers in the trace of all of them, and their addresses.
     pub fn conns(&self) -> impl Iterator<Item = (u64, Sk)> {
         let packed = self.packed.iter();

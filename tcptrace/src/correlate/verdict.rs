@@ -41,22 +41,31 @@ pub(super) struct Accepted {
 /// Why something may have happened to the connection that the trace does not show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Gap {
-    /// It began before the trace.
+    /// It began before the trace, which is proven.
     BeforeTrace,
-    /// Its beginning was not seen, and the trace has lost events, so either may be why.
+    /// Its beginning was not seen.
     Beginning,
     /// Events were lost while it lived.
     Lost,
+    /// The kernel skipped runs of a program while it lived.
+    Skipped,
+    /// An event that is about it, or may be, came too late.
+    Late,
+    /// The trace has not seen all of its changes of state.
+    Missed,
     /// It was given up while it was open.
     Evicted,
 }
 
 impl Gap {
-    fn why(self) -> &'static str {
+    pub fn why(self) -> &'static str {
         match self {
             Gap::BeforeTrace => "the connection began before the trace",
-            Gap::Beginning => "the connection began before the trace, or events were lost",
+            Gap::Beginning => "its beginning was not seen",
             Gap::Lost => "events were lost",
+            Gap::Skipped => "the kernel skipped runs of a hook",
+            Gap::Late => "an event came too late to be put in order",
+            Gap::Missed => "one of its changes of state was not seen",
             Gap::Evicted => "too many connections were open, and the trace gave it up",
         }
     }

@@ -35,4 +35,7 @@ pub struct Looked {
     pub netns: u32,
     /// When it began, CLOCK_MONOTONIC in nanoseconds.
     pub began_ns: u64,
+    /// It is to tell which connections are not as the trace has them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_audit: bool,
 }

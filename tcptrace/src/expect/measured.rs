@@ -400,6 +400,7 @@ fn incomplete(summary: &Summary) -> Option<String> {
             summary.evicted,
             "connections were given up while they were open",
         ),
+        (summary.late, "events came too late to be put in order"),
         (lines, "lines were given up"),
         (undecodable, "records could not be read"),
     ]

@@ -47,8 +47,8 @@ pub struct Session {
     pub unseen: Vec<String>,
 }
 
-/// Events were lost: the ring buffer was full, or there were more accept() calls in flight than
-/// can be remembered.
+/// Events were lost: the ring buffer was full, there were more accept() calls in flight than can be
+/// remembered, or the counts of a hook do not add up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Lost {
     /// When tcptrace noticed, in CLOCK_MONOTONIC nanoseconds.
@@ -70,6 +70,8 @@ pub enum Why {
     /// More accept() calls were in flight than can be remembered: when such a call began is
     /// unknown, and it is not told if it fails.
     TooManyCalls,
+    /// The hook saw more events than were filtered, received and counted as lost: tcptrace has a fault.
+    Unaccounted,
 }
 
 /// A hook's balance: seen = filtered + emitted + lost. An accept() is one event, its return; a call
@@ -80,16 +82,21 @@ pub struct HookCount {
     pub seen: u64,
     /// Left out by the filter, in the kernel.
     pub filtered: u64,
-    /// Received by tcptrace.
+    /// Received by tcptrace and decoded.
     pub emitted: u64,
     /// Lost because the ring buffer was full, or because more accept() calls were in flight than
-    /// can be remembered (16384): such a call's time is unknown, and it is not told if it fails.
+    /// can be remembered (16384): such a call's time is unknown, and it is not told if it fails. And
+    /// `unaccounted`.
     pub lost: u64,
     /// Of `lost`: accept() calls that could not be remembered.
     pub lost_calls: u64,
-    /// Runs of the hook's programs that the kernel skipped because the program was running on that
-    /// CPU already, and that nothing made up for; not in `seen`. Null when the kernel does not
-    /// say.
+    /// Of `lost`: events that the hook saw and that are in no other count; 0 unless tcptrace has a
+    /// fault.
+    #[serde(default)]
+    pub unaccounted: u64,
+    /// Runs of the hook's programs that the kernel skipped because the program, or another kprobe, was
+    /// running on that CPU already, and that nothing made up for; not in `seen`. Null when the kernel
+    /// does not say.
     pub recursion_misses: Option<u64>,
 }
 

@@ -14,13 +14,15 @@ use tokio::sync::{Notify, oneshot};
 use self::feed::Fed;
 pub use self::feed::Feed;
 use self::priority::Priority;
+use crate::balance::Balance;
 use crate::capture::cgroups::Cgroups;
 use crate::capture::counters::Reading;
 use crate::capture::iterator::Look;
 use crate::capture::ring::Batch;
+use crate::clock::mono_now_ns;
 use crate::decode::decode;
 use crate::event::{Event, Hook, Kind, Looked};
-use crate::fields::{HookCount, Line, Lost};
+use crate::fields::{HookCount, Line, Lost, Why};
 use crate::order::{HOLD_BACK_NS, Order};
 use crate::record::Recorder;
 use crate::sink::Sink;
@@ -47,8 +49,17 @@ pub enum Message {
     Counters(Vec<Reading>),
     /// Announces such a look at the start of the trace.
     Import(Import),
-    /// Asks which namespaces are worth a look, or a reading of their counters.
-    WhereToLook(oneshot::Sender<WorthALook>),
+    /// Asks which namespaces are worth a look now (CLOCK_MONOTONIC, nanoseconds), or a reading of
+    /// their counters.
+    WhereToLook {
+        mono_ns: u64,
+        /// The trace is about to end.
+        is_last: bool,
+        answer: oneshot::Sender<WorthALook>,
+    },
+    /// What the kernel side had counted, each hook's events that were seen a while ago and those that
+    /// have been filtered or lost since; the records are in what was drained before.
+    Counted(Vec<(Hook, u64, u64)>),
     /// The hooks are being detached: what happened after this time (CLOCK_MONOTONIC,
     /// nanoseconds) is not part of the trace, because not all of them saw it.
     Ending { ended_ns: u64 },
@@ -63,6 +74,8 @@ pub struct WorthALook {
     pub sockets: BTreeSet<u32>,
     /// A reading of their counters.
     pub counters: BTreeSet<u32>,
+    /// A look through their sockets, because connections may not be as the trace has them.
+    pub audit: BTreeSet<u32>,
 }
 
 /// A sink and what to call it when it fails.
@@ -152,8 +165,7 @@ struct Pipeline {
     counted_ns: Option<u64>,
     /// What happened later is not part of the trace; `u64::MAX` while it goes on.
     ended_ns: u64,
-    /// Events by the number of their hook.
-    emitted: [u64; Hook::ALL.len()],
+    balance: Balance,
     undecodable: u64,
     /// Reused from event to event.
     lines: Vec<Line>,
@@ -178,7 +190,7 @@ impl Pipeline {
             count,
             counted_ns: None,
             ended_ns: u64::MAX,
-            emitted: Default::default(),
+            balance: Balance::default(),
             undecodable: 0,
             lines: vec![],
         };
@@ -209,13 +221,19 @@ impl Pipeline {
                         self.own_event(mono_ns, Kind::Counters(counters));
                     }
                 }
-                Message::WhereToLook(answer) => {
+                Message::WhereToLook {
+                    mono_ns,
+                    is_last,
+                    answer,
+                } => {
                     // Nobody waits for it when the trace ends just now.
                     let _ = answer.send(WorthALook {
                         sockets: self.story.worth_a_look(),
                         counters: self.story.worth_counting(),
+                        audit: self.story.worth_an_audit(mono_ns, is_last),
                     });
                 }
+                Message::Counted(counts) => self.counted(&counts),
                 Message::Ending { ended_ns } => self.ended_ns = ended_ns,
                 Message::End { counts } => return Some(self.end(counts)),
             }
@@ -227,6 +245,7 @@ impl Pipeline {
         let looked = Looked {
             netns: look.netns,
             began_ns: look.began_ns,
+            is_audit: look.is_audit,
         };
         self.own_event(look.ended_ns, Kind::Looked(looked));
     }
@@ -252,7 +271,7 @@ impl Pipeline {
         for record in batch.records() {
             match decode(record) {
                 Ok(event) => {
-                    self.emitted[event.kind.hook() as usize] += 1;
+                    self.balance.decoded(event.kind.hook());
                     self.order.push(event);
                 }
                 Err(_) => self.undecodable += 1,
@@ -260,9 +279,25 @@ impl Pipeline {
         }
     }
 
+    /// Tells of events that are in no count.
+    fn counted(&mut self, counts: &[(Hook, u64, u64)]) {
+        for &(hook, seen, counted) in counts {
+            let count = self.balance.more_unaccounted(hook, seen, counted);
+            if count > 0 {
+                let lost = Lost {
+                    mono_ns: mono_now_ns().min(self.ended_ns),
+                    hook,
+                    why: Why::Unaccounted,
+                    count,
+                };
+                self.tell(&Input::Lost(lost));
+            }
+        }
+    }
+
     fn release(&mut self, until_ns: u64) {
         let mut order = std::mem::take(&mut self.order);
-        order.release(until_ns, |event, later| {
+        order.release(until_ns, |event, later, is_late| {
             let is_over = self.is_counted() || event.mono_ns > self.ended_ns;
             // A reading after the end bounds what was counted until then.
             if is_over && !matches!(event.kind, Kind::Counters(_)) {
@@ -274,6 +309,9 @@ impl Pipeline {
                 if self.story.foresees(event, &later[..until]) {
                     self.tell(&Input::Foreseen {});
                 }
+            }
+            if is_late {
+                self.tell(&Input::Late {});
             }
             // Only a recording needs an input of its own.
             self.on_tape(|recorder| recorder.write(&Input::Event(event.clone())));
@@ -316,12 +354,13 @@ impl Pipeline {
 
     fn end(mut self, counts: Vec<(Hook, HookCount)>) -> Outcome {
         self.release(u64::MAX);
-        let hooks = counts
-            .into_iter()
-            .map(|(hook, count)| {
-                let emitted = self.emitted[hook as usize];
-                (hook, HookCount { emitted, ..count })
-            })
+        let last = counts
+            .iter()
+            .map(|(hook, count)| (*hook, count.seen, count.filtered + count.lost));
+        self.counted(&last.collect::<Vec<_>>());
+        let hooks = counts.into_iter();
+        let hooks = hooks
+            .map(|(hook, count)| (hook, self.balance.last(hook, count)))
             .collect();
         self.tell(&Input::End(End {
             mono_ns: self.counted_ns.unwrap_or(self.ended_ns),

@@ -96,7 +96,8 @@ fn lost(view: &View) -> Option<String> {
         let of = view.lost.iter().filter(|((_, it), _)| *it == why);
         of.map(|(_, count)| *count).fold(0, u64::saturating_add)
     };
-    let (events, calls) = (sum(Why::RingBufferFull), sum(Why::TooManyCalls));
+    let events = sum(Why::RingBufferFull) + sum(Why::Unaccounted);
+    let calls = sum(Why::TooManyCalls);
     let what = match (events, calls) {
         (0, 0) => return None,
         (events, 0) => format!("{events} events"),

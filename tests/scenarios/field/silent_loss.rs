@@ -5,7 +5,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tests::Lab;
 use tests::task::{join, spawn};
-use tests::traffic::storm;
+use tests::trace::NULL;
+use tests::traffic::*;
 
 const CLIENTS: usize = 2000;
 
@@ -47,6 +48,7 @@ fn stopped_under_load(ring_size: &str) -> u64 {
             );
         }
     }
+    assert_eq!(total("unaccounted"), 0, "{}", trace.summary());
     let lost = total("lost");
     if lost == 0 {
         for side in ["server", "client"] {
@@ -72,4 +74,39 @@ fn a_tracer_that_is_stopped_under_load_counts_all_that_the_ordinary_buffer_loses
 #[test]
 fn a_tracer_that_is_stopped_under_load_loses_nothing_with_a_large_buffer() {
     assert_eq!(stopped_under_load("64M"), 0);
+}
+
+/// Their ends are lost, so only a look through the kernel's sockets can tell that they are gone.
+#[test]
+fn connections_whose_ends_were_lost_are_found_gone_and_incomplete() {
+    const CLIENTS: usize = 300;
+    let lab = Lab::alone();
+    let (calm, stormy) = (lab.port(), lab.port());
+    let mut tracer = lab.trace_with(&["--ring-size", "4096"]);
+    let listener = listen(calm);
+    let client = connect_queued(calm);
+    let server = accept(&listener).stream;
+    let client_port = port_of(&client);
+    tracer.wait_for(1, "the connection to be open", |line| line.is("accept"));
+
+    tracer.process().signal(Signal::SIGSTOP);
+    storm(stormy, CLIENTS);
+    close(client, server);
+    tracer.process().signal(Signal::SIGCONT);
+    tracer.wait_for(2, "both ends to be found gone", |line| {
+        line.is("connection") && (line["lport"] == calm || line["rport"] == calm)
+    });
+    // One that is there stays open.
+    let client = connect_queued(calm);
+    let server = accept(&listener).stream;
+    let trace = tracer.stop_lossy();
+    drop((client, server));
+
+    let gone = trace.server_of(client_port);
+    gone.shows(&[
+        ("state", &"ESTABLISHED"),
+        ("verdict", &"queued"),
+        ("closed_mono_ns", &NULL),
+        ("complete", &false),
+    ]);
 }

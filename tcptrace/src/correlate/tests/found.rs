@@ -150,3 +150,99 @@ fn one_that_waits_in_the_queue_is_not_held() {
     t.finish();
     assert!(!t.connection(2).complete);
 }
+
+const SECOND: u64 = 1_000 * MS;
+
+/// A socket as a look in the middle of a trace finds it.
+fn still(sock: &Sock, state: State) -> Found {
+    found(sock, state)
+}
+
+#[test]
+fn a_connection_that_a_look_does_not_find_is_gone_and_incomplete() {
+    let mut t = accepted();
+    t.set(client(3).enters(Close, SynSent));
+    t.wait(3 * SECOND);
+    let began_ns = t.now;
+    t.finds(still(&child(2), Established));
+    t.audited(began_ns);
+    let gone = t.connection(3);
+    assert_eq!((gone.state, gone.complete), (SynSent, false));
+    assert_eq!(t.connections().len(), 1, "the other one is open");
+    t.finish();
+    assert!(t.connection(2).complete);
+}
+
+#[test]
+fn a_connection_that_a_look_finds_in_another_state_is_incomplete() {
+    let mut t = accepted();
+    t.set(client(3).enters(Close, SynSent));
+    t.wait(3 * SECOND);
+    let began_ns = t.now;
+    t.finds(still(&child(2), Established));
+    t.finds(still(&client(3), Established));
+    t.audited(began_ns);
+    t.finish();
+    let wrong = t.connection(3);
+    assert_eq!((wrong.state, wrong.complete), (Established, false));
+    assert!(t.connection(2).complete);
+}
+
+#[test]
+fn another_socket_at_the_address_of_a_connection_is_not_that_connection() {
+    let mut t = accepted();
+    t.wait(3 * SECOND);
+    let began_ns = t.now;
+    let other = Sock {
+        tuple: client(7).tuple,
+        ..child(2)
+    };
+    t.finds(still(&other, Established));
+    t.audited(began_ns);
+    assert!(!t.connection(2).complete);
+}
+
+/// What has just happened may not be in the kernel's tables yet; and not every look is for this.
+#[test]
+fn a_look_says_nothing_of_what_has_just_happened_or_is_elsewhere_or_is_not_asked() {
+    let mut t = accepted();
+    t.wait(SECOND / 2);
+    t.audited(t.now);
+    t.wait(3 * SECOND);
+    t.looked(t.now);
+    let elsewhere = crate::event::Looked {
+        netns: NETNS + 1,
+        began_ns: t.now,
+        is_audit: true,
+    };
+    t.event(Kind::Looked(elsewhere));
+    assert!(t.connections().is_empty());
+    t.finish();
+    assert!(t.connection(2).complete);
+}
+
+#[test]
+fn a_look_is_wanted_after_a_loss_and_rarely_without() {
+    let mut t = accepted();
+    t.wait(3 * SECOND);
+    let wanted = |t: &mut Trace, ns| t.correlator.worth_an_audit(ns, false);
+    let now = t.now;
+    assert!(wanted(&mut t, now).is_empty());
+    t.correlator.missed();
+    assert!(wanted(&mut t, now).is_empty(), "it may have just happened");
+    assert!(wanted(&mut t, now + 3 * SECOND).contains(&NETNS));
+    assert!(wanted(&mut t, now + 4 * SECOND).is_empty());
+    assert!(wanted(&mut t, now + 400 * SECOND).contains(&NETNS));
+    let last = t.correlator.worth_an_audit(now, true);
+    assert!(last.contains(&NETNS));
+}
+
+#[test]
+fn an_old_connection_that_is_gone_is_told() {
+    let mut t = with_old_listener();
+    t.finds(found(&child(2), Established));
+    t.looked(START);
+    t.wait(3 * SECOND);
+    t.audited(t.now);
+    assert!(!t.connection(2).complete);
+}

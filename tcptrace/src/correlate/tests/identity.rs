@@ -140,7 +140,7 @@ fn connection_from_before_the_trace_is_incomplete() {
         assert_eq!(totals.incomplete, 1);
         if side == Some(Side::Server) {
             assert_eq!(t.verdict(1), Verdict::Unknown);
-            assert!(t.reason(1).contains("before the trace"));
+            assert!(t.reason(1).contains("its beginning was not seen"));
         }
     }
 }
@@ -157,14 +157,16 @@ fn born_while_hooks_were_being_attached_is_from_before_the_trace() {
 }
 
 #[test]
-fn established_alone_is_a_complete_beginning_of_a_child() {
+fn established_alone_is_a_complete_beginning_of_a_child_whose_birth_a_filter_hides() {
     let mut t = trace();
+    t.correlator.births_hide = true;
     t.set(child(2).enters(SynRecv, Established));
     t.finish();
     assert_eq!(t.verdict(1), Verdict::NeverAccepted);
     assert!(t.connection(1).complete);
 
     let mut t = trace();
+    t.correlator.births_hide = true;
     t.lost = 1;
     t.set(child(2).enters(SynRecv, Established));
     t.finish();

@@ -101,12 +101,163 @@ fn established_lost_makes_the_wait_unknown() {
 }
 
 #[test]
-fn beginning_lost_is_not_called_earlier_than_the_trace() {
-    let mut t = listening();
-    t.lost = 1;
+fn a_beginning_that_was_not_seen_is_not_called_earlier_than_the_trace() {
+    for lost in [0, 1] {
+        let mut t = listening();
+        t.lost = lost;
+        t.accept(listener().accepts(&child(2), Called::At(t.now)));
+        t.finish();
+        assert!(t.reason(2).contains("its beginning was not seen"));
+        assert!(!t.connection(2).complete);
+    }
+}
+
+/// A server whose first change that was seen is SYN_RECV to ESTABLISHED.
+fn first_seen_at_established(t: &mut Trace) -> bool {
+    t.set(child(2).enters(SynRecv, Established));
     t.accept(listener().accepts(&child(2), Called::At(t.now)));
     t.finish();
-    assert!(t.reason(2).contains("or events were lost"));
+    let last = t.connections().pop().expect("a connection");
+    assert_eq!(last.subject.side, Some(Side::Server));
+    last.complete
+}
+
+#[test]
+fn a_server_first_seen_at_established_is_complete_only_where_a_filter_hides_births() {
+    assert!(!first_seen_at_established(&mut trace()));
+
+    let mut t = trace();
+    t.correlator.births_hide = true;
+    assert!(first_seen_at_established(&mut t));
+}
+
+#[test]
+fn a_server_first_seen_at_established_after_a_loss_is_incomplete() {
+    let mut t = trace();
+    t.correlator.births_hide = true;
+    t.lost = 1;
+    t.set(client(9).enters(Close, SynSent));
+    assert!(!first_seen_at_established(&mut t));
+}
+
+#[test]
+fn no_birth_is_hidden_where_births_name_their_peer() {
+    let mut t = trace();
+    t.correlator.births_hide = true;
+    t.set(child(9).enters(Listen, SynRecv));
+    assert!(!first_seen_at_established(&mut t));
+}
+
+#[test]
+fn records_that_are_unaccounted_make_what_is_open_incomplete() {
+    let mut t = established();
+    t.correlator.unaccounted();
+    t.finish();
+    assert!(!t.connection(2).complete);
+    assert_eq!(t.verdict(2), Verdict::Unknown);
+    assert!(t.reason(2).contains("events were lost"));
+}
+
+#[test]
+fn skipped_runs_are_not_called_lost_events() {
+    let mut t = established();
+    t.correlator.missed();
+    t.finish();
+    assert!(!t.connection(2).complete);
+    assert!(t.reason(2).contains("the kernel skipped runs of a hook"));
+}
+
+const TOO_LATE: &str = "an event came too late to be put in order";
+
+impl Trace {
+    /// An event comes after later ones have been taken.
+    fn late(&mut self, mono_ns: u64, kind: Kind) {
+        let now = std::mem::replace(&mut self.now, mono_ns);
+        self.correlator.late();
+        self.event(kind);
+        self.now = now;
+    }
+}
+
+#[test]
+fn an_accept_that_comes_after_the_end_of_its_connection_leaves_it_incomplete() {
+    let mut t = established();
+    let accepted_ns = t.now + US;
+    t.wait(MS);
+    t.set(SetState {
+        err: Some(ECONNRESET),
+        ..child(2).enters(Established, Close)
+    });
+    let accept = listener().accepts(&child(2), Called::At(accepted_ns));
+    t.late(accepted_ns, Kind::Accept(accept));
+    t.finish();
+    assert!(!t.connection(2).complete);
+    assert_eq!(t.verdict(2), Verdict::Unknown);
+    assert!(t.reason(2).contains(TOO_LATE), "{}", t.reason(2));
+}
+
+#[test]
+fn a_late_birth_leaves_its_connection_one_and_incomplete() {
+    let mut t = listening();
+    let born_ns = t.now + US;
+    t.wait(MS);
+    t.set(child(2).enters(SynRecv, Established));
+    t.late(born_ns, Kind::SetState(child(2).enters(Listen, SynRecv)));
+    t.finish();
+    assert_eq!(t.connections().len(), 1);
+    assert!(!t.connection(2).complete);
+    assert_eq!(t.verdict(2), Verdict::Unknown);
+    assert!(t.reason(2).contains(TOO_LATE));
+}
+
+#[test]
+fn a_late_established_does_not_make_an_accepted_connection_a_violation() {
+    let mut t = syn_recv();
+    let established_ns = t.now + US;
+    t.wait(MS);
+    t.accept(listener().accepts(&child(2), Called::At(START)));
+    t.late(
+        established_ns,
+        Kind::SetState(child(2).enters(SynRecv, Established)),
+    );
+    t.finish();
+    assert_eq!(t.verdict(2), Verdict::Unknown);
+    assert!(t.reason(2).contains(TOO_LATE));
+    assert!(!t.connection(2).complete);
+}
+
+#[test]
+fn a_late_event_that_nothing_has_overtaken_is_told_and_incomplete() {
+    let mut t = established();
+    let accepted_ns = t.now + US;
+    t.wait(MS);
+    // Another connection's event is what it comes later than.
+    t.set(client(9).enters(Close, SynSent));
+    let accept = listener().accepts(&child(2), Called::At(accepted_ns));
+    t.late(accepted_ns, Kind::Accept(accept));
+    t.finish();
+    assert_eq!(t.accepts().len(), 1);
+    assert_eq!(t.verdict(2), Verdict::Queued);
+    assert!(!t.connection(2).complete);
+    assert!(t.connection(3).complete, "it is not about this one");
+}
+
+#[test]
+fn an_accept_of_an_established_connection_that_was_not_seen_to_become_that_is_a_gap() {
+    let mut t = syn_recv();
+    t.accept(listener().accepts(&child(2), Called::At(t.now)));
+    t.finish();
+    assert!(!t.connection(2).complete);
+    assert!(t.reason(2).contains("changes of state was not seen"));
+}
+
+#[test]
+fn a_state_that_cannot_follow_is_a_gap_with_a_reason_of_its_own() {
+    let mut t = syn_recv();
+    t.set(child(2).enters(Established, CloseWait));
+    t.finish();
+    assert!(!t.connection(2).complete);
+    assert!(t.reason(2).contains("changes of state was not seen"));
 }
 
 #[test]

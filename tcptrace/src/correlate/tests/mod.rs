@@ -282,7 +282,22 @@ impl Trace {
     pub fn looked(&mut self, began_ns: u64) {
         self.wait(US);
         let netns = NETNS;
-        self.event(Kind::Looked(crate::event::Looked { netns, began_ns }));
+        self.event(Kind::Looked(crate::event::Looked {
+            netns,
+            began_ns,
+            is_audit: false,
+        }));
+    }
+
+    /// The same, of a look that is to tell what is not as the trace has it.
+    pub fn audited(&mut self, began_ns: u64) {
+        self.wait(US);
+        let netns = NETNS;
+        self.event(Kind::Looked(crate::event::Looked {
+            netns,
+            began_ns,
+            is_audit: true,
+        }));
     }
 
     /// Time to tell what was counted.

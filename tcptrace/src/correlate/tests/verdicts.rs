@@ -134,7 +134,14 @@ fn never_accepted_says_what_became_of_it() {
 #[test]
 fn what_a_gap_may_hide_is_unknown() {
     let accepted = Some(accept_at(3_000, Called::At(500)));
-    for gap in [Gap::BeforeTrace, Gap::Beginning, Gap::Lost] {
+    for gap in [
+        Gap::BeforeTrace,
+        Gap::Beginning,
+        Gap::Lost,
+        Gap::Skipped,
+        Gap::Late,
+        Gap::Missed,
+    ] {
         for (established_ns, accepted, verdict) in [
             (Some(1_000), accepted, Verdict::Awaited),
             (Some(1_000), None, Verdict::Unknown),
@@ -146,7 +153,7 @@ fn what_a_gap_may_hide_is_unknown() {
                 ..facts(established_ns, accepted)
             });
             assert_eq!(judged.verdict, verdict, "{gap:?} {established_ns:?}");
-            let told = judged.reason.contains("lost") || judged.reason.contains("before the trace");
+            let told = judged.reason.contains(gap.why());
             assert!(told || verdict != Verdict::Unknown, "{}", judged.reason);
         }
     }

@@ -296,6 +296,14 @@ impl Text {
                     Count(count, "call")
                 ),
             ),
+            Why::Unaccounted => self.row.put(
+                ALARM,
+                format_args!(
+                    "LOST {} of {hook}: seen and not received, a fault of tcptrace; what is open now is \
+                     incomplete",
+                    Count(count, "event")
+                ),
+            ),
         };
         self.end()
     }

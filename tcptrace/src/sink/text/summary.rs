@@ -27,6 +27,11 @@ pub fn write(row: &mut Row, summary: &Summary) -> io::Result<()> {
         row.put(ALARM, format_args!("{lines} given up: {why}"))
             .end()?;
     }
+    if summary.late > 0 {
+        let events = Count(summary.late, "event");
+        let why = "came too late to be put in order; the connections are incomplete";
+        row.put(ALARM, format_args!("{events} {why}")).end()?;
+    }
     if summary.undecodable > 0 {
         let records = Count(summary.undecodable, "record");
         row.put(ALARM, format_args!("{records} could not be decoded"))
@@ -213,6 +218,11 @@ fn balance(row: &mut Row, hook: Hook, count: &HookCount) -> io::Result<()> {
         count.emitted
     ))
     .put(alarm(count.lost), format_args!("{} lost", count.lost));
+    if count.unaccounted > 0 {
+        let unaccounted = count.unaccounted;
+        let fault = "seen and not received: a fault of tcptrace, please report it";
+        row.put(ALARM, format_args!(" ({unaccounted} {fault})"));
+    }
     if let Some(misses @ 1..) = count.recursion_misses {
         row.plain(", ")
             .put(ALARM, format_args!("{misses} skipped by the kernel"));
