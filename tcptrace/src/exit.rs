@@ -1,5 +1,6 @@
 //! Exit codes, and which error ends in which.
 
+use std::io;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
@@ -45,10 +46,10 @@ pub fn message(error: &anyhow::Error) -> String {
             "out of file descriptors: tcptrace may have {} open (ulimit -n), and needs up to {DESCRIPTORS}",
             descriptor_limit()
         ),
-        // What nothing but a new thread fails with.
-        Some(libc::EAGAIN) => {
-            "cannot start a thread: there is no memory for it (ulimit -v), or there are too \
-                               many (ulimit -u)"
+        // The kernel's other EAGAINs come with what was asked for.
+        Some(libc::EAGAIN) if error.is::<io::Error>() => {
+            "cannot start a thread: there is no memory for it (ulimit -v), or there are too many \
+             (ulimit -u)"
                 .to_owned()
         }
         Some(libc::ENFILE) => {
@@ -60,7 +61,7 @@ pub fn message(error: &anyhow::Error) -> String {
 
 /// File descriptors that a trace needs at most: maps, programs, their links, and what a look
 /// through the machine's namespaces has open.
-const DESCRIPTORS: u64 = 256;
+const DESCRIPTORS: u64 = 128;
 
 fn descriptor_limit() -> u64 {
     let mut limit = libc::rlimit {
