@@ -12,7 +12,7 @@ fn json(args: &[&str]) -> Value {
 
 /// Of a trace that attaches what it can, with the hook of --segments.
 fn session() -> Value {
-    json(&["-o", "json", "--segments", "--", "true"])
+    json(&["-o", "json", "--segments", "--duration", "100ms"])
 }
 
 #[test]

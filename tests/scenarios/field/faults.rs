@@ -206,7 +206,7 @@ fn a_binary_with_capabilities_loads_no_object_of_its_user() {
     fs::write(&object, "no eBPF object").expect("a file");
     let mut command = Command::new(&copy);
     command
-        .args(["-o", "json", "--", "true"])
+        .args(["-o", "json", "--duration", "100ms"])
         .env("TCPTRACE_BPF_OBJECT", &object)
         .stdin(Stdio::null())
         .uid(NOBODY)
@@ -242,7 +242,7 @@ fn limited(resource: libc::__rlimit_resource_t, limit: u64, args: &[&str]) -> En
 #[test]
 fn out_of_descriptors_the_limit_is_named() {
     let _lab = Lab::new();
-    let trace = ["-o", "json", "--", "true"];
+    let trace = ["-o", "json", "--duration", "100ms"];
     let hooks = |ended: &Ended| {
         let first = ended.stdout.lines().next().expect("a line").to_owned();
         let session: serde_json::Value = serde_json::from_str(&first).expect("JSON");
@@ -279,7 +279,7 @@ fn out_of_memory_it_ends_with_one_line() {
         let ended = limited(
             libc::RLIMIT_AS,
             mebibytes << 20,
-            &["-o", "json", "--", "true"],
+            &["-o", "json", "--duration", "100ms"],
         );
         assert!(
             matches!(ended.code, Some(0 | FAILURE)),
