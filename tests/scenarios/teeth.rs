@@ -108,3 +108,30 @@ fn the_witness_has_teeth() {
         assert!(differs(&sound, &less, Share::All), "without {seen:?}");
     }
 }
+
+/// Every cause that a trace can have, in the place of the right one.
+#[test]
+fn a_wrong_cause_is_noticed() {
+    let (sound, testimony) = a_sound_trace();
+    assert!(
+        testimony.iter().any(|seen| !seen.stack.is_empty()),
+        "this kernel records no stacks"
+    );
+    for n in 0..sound.lines.len() {
+        let line = &sound.lines[n];
+        let printed = line.is("transition") && line["synthetic"] == false;
+        if !printed || line["netns"] != sound.netns.inode || line["cause"].is_null() {
+            continue;
+        }
+        for cause in ["close", "abort", "rst_received", "fin_received", "timeout"] {
+            if line["cause"] == cause {
+                continue;
+            }
+            let mut wrong = sound.clone();
+            wrong.lines[n].0["cause"] = json!(cause);
+            let checked =
+                catch_unwind(AssertUnwindSafe(|| compare(&wrong, &testimony, Share::All)));
+            assert!(checked.is_err(), "{cause} is not noticed in {line}");
+        }
+    }
+}

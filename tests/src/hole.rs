@@ -65,6 +65,7 @@ mod tests {
             },
             step: Step("CLOSING".into(), "CLOSE".into()),
             on_init,
+            stack: vec![],
         }
     }
 

@@ -26,6 +26,7 @@ pub mod peer;
 pub mod programs;
 pub mod recording;
 pub mod run;
+pub mod stacks;
 pub mod task;
 pub mod terminal;
 pub mod trace;

@@ -1,7 +1,8 @@
 //! An independent witness: the kernel's own ftrace on `sock:inet_sock_set_state`.
 //!
 //! It shares nothing with tcptrace but the tracepoint: no BPF, no code, no file format. Every
-//! scenario has an instance with buffers of its own, which records the scenario's ports.
+//! scenario has an instance with buffers of its own, which records the scenario's ports, and the
+//! kernel's stack at each change.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,12 +13,16 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::lab::Ports;
+use crate::stacks;
 use crate::trace::{Line, Trace};
 
 const TRACEFS: &str = "/sys/kernel/tracing";
 
 /// Enough for the largest storm, on each CPU.
-const BUFFER_KB: &str = "8192";
+const BUFFER_KB: &str = "16384";
+
+/// So many stacks are recorded in a scenario: more of a storm would show nothing new.
+const STACKS: u32 = 3_000;
 
 /// The clock is read twice, microseconds apart; a hypervisor may steal the CPU in between, and a
 /// busy host that emulates two CPUs in turn does so for a while.
@@ -40,6 +45,8 @@ pub struct Seen {
     pub step: Step,
     /// The task that the CPU was at was init's: a softirq came on top of it.
     pub on_init: bool,
+    /// The functions that the kernel was in, the innermost first; empty when not recorded.
+    pub stack: Vec<String>,
 }
 
 /// A socket's two ends; port 0 where the kernel does not know it yet.
@@ -72,6 +79,11 @@ impl Witness {
         witness.set("trace_clock", "mono");
         witness.set("buffer_size_kb", BUFFER_KB);
         witness.set("events/sock/inet_sock_set_state/filter", &filter);
+        // Where the kernel was built without stacks, the causes are not compared.
+        let trigger = witness
+            .instance
+            .join("events/sock/inet_sock_set_state/trigger");
+        let _ = fs::write(trigger, format!("stacktrace:{STACKS}"));
         witness.set("events/sock/inet_sock_set_state/enable", "1");
         witness
     }
@@ -86,13 +98,13 @@ impl Witness {
         let text = self.read().expect("read the trace");
         let (written, kept) = entries(&text).expect("a header with a count");
         assert_eq!(written, kept, "the witness lost records");
-        text.lines().filter_map(parse).collect()
+        parse_all(&text)
     }
 
     /// The same for a scenario that has failed already: as much as there is.
     pub fn remains(&self) -> Vec<Seen> {
         let text = self.read().unwrap_or_default();
-        text.lines().filter_map(parse).collect()
+        parse_all(&text)
     }
 
     fn read(&self) -> io::Result<String> {
@@ -152,6 +164,40 @@ fn entries(trace: &str) -> Option<(u64, u64)> {
     Some((written.parse().ok()?, kept.parse().ok()?))
 }
 
+/// All state changes, each with its stack. That comes as an entry of its own behind the change, or
+/// behind those of a softirq that interrupted in between.
+fn parse_all(trace: &str) -> Vec<Seen> {
+    let mut seen: Vec<Seen> = vec![];
+    // By CPU.
+    let mut without_stack: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    let mut begun: Option<usize> = None;
+    for line in trace.lines() {
+        if let (Some(frame), Some(at)) = (line.strip_prefix(" => "), begun) {
+            let stack: &mut Vec<String> = &mut seen[at].stack;
+            stack.push(stacks::function(frame));
+            continue;
+        }
+        let waiting = without_stack.entry(cpu(line)).or_default();
+        begun = None;
+        if line.ends_with("<stack trace>") {
+            begun = waiting.pop();
+        } else if let Some(change) = parse(line) {
+            waiting.push(seen.len());
+            seen.push(change);
+        }
+    }
+    seen
+}
+
+/// `001` of an entry's `[001]`.
+fn cpu(entry: &str) -> String {
+    // A task's name can hold anything: look from behind. The fields have no brackets.
+    let cpu = entry
+        .rsplit_once(" [")
+        .and_then(|(_, rest)| rest.split_once(']'));
+    cpu.map(|(cpu, _)| cpu.to_owned()).unwrap_or_default()
+}
+
 /// `<task>-<pid> [001] ..s2. 123.456789: inet_sock_set_state: family=AF_INET … newstate=TCP_CLOSE`
 fn parse(line: &str) -> Option<Seen> {
     // A task's name can hold anything: look from behind.
@@ -183,6 +229,7 @@ fn parse(line: &str) -> Option<Seen> {
         },
         step,
         on_init: Path::new("/proc/1/task").join(tid).exists(),
+        stack: vec![],
     })
 }
 
@@ -225,6 +272,7 @@ impl Seen {
             ends,
             step,
             on_init: false,
+            stack: vec![],
         }
     }
 }
@@ -243,7 +291,7 @@ pub enum Share<'a> {
 }
 
 /// Compares a trace with the testimony: per connection the same steps in the same order, at the
-/// same times.
+/// same times, each with a cause that its stack shows.
 pub fn compare(trace: &Trace, testimony: &[Seen], share: Share) {
     // Before the session line and after the summary tcptrace was not there. A trace that ends by
     // --count ends with its last event, which the witness may have rounded up.
@@ -306,6 +354,34 @@ pub fn compare(trace: &Trace, testimony: &[Seen], share: Share) {
             );
         }
     }
+    compare_causes(trace, testimony.iter().filter(wanted), &traced);
+}
+
+/// The causes of those connections whose steps agree.
+fn compare_causes<'a>(
+    trace: &Trace,
+    testimony: impl Iterator<Item = &'a Seen>,
+    agreeing: &Sequences,
+) {
+    let mut stacks: BTreeMap<Ends, Vec<&[String]>> = BTreeMap::new();
+    for seen in testimony {
+        stacks.entry(seen.ends).or_default().push(&seen.stack);
+    }
+    let mut taken: BTreeMap<Ends, usize> = BTreeMap::new();
+    for line in trace
+        .own("transition")
+        .filter(|it| it["synthetic"] == false)
+    {
+        let ends = Seen::from_line(line).ends;
+        if !agreeing.contains_key(&ends) {
+            continue;
+        }
+        let n = taken.entry(ends).or_default();
+        if let Err(why) = stacks::agree(line, stacks[&ends][*n]) {
+            panic!("{why}\n{line}");
+        }
+        *n += 1;
+    }
 }
 
 type Sequences = BTreeMap<Ends, Vec<(Step, u64)>>;
@@ -318,6 +394,7 @@ fn sequences(seen: impl Iterator<Item = Seen>) -> Sequences {
         ends,
         step,
         on_init: _,
+        stack: _,
     } in seen
     {
         sequences.entry(ends).or_default().push((step, mono_ns));

@@ -1,0 +1,349 @@
+//! Whether the cause of a state change agrees with the kernel's stack at that change.
+//!
+//! The stack is the truth about a cause: the witness has it from ftrace. The table names functions
+//! that are neither inlined nor cut from the stack by a tail call on Linux 6.1, 6.12 and 6.18.
+//! `tcp_reset`, `tcp_time_wait` and `tcp_write_err` are missing because their last call is a tail
+//! call on some of these.
+
+use crate::trace::Line;
+
+/// Where the kernel begins to work on a socket: what lies outside of the first of these is about
+/// another socket, or about the task that a softirq came on top of.
+const BEGINNINGS: [&str; 10] = [
+    "tcp_v4_rcv",
+    "tcp_v6_rcv",
+    "__release_sock",
+    "release_sock",
+    "ip_protocol_deliver_rcu",
+    "ip6_protocol_deliver_rcu",
+    "call_timer_fn",
+    "handle_softirqs",
+    "__do_softirq",
+    "__softirqentry_text_start",
+];
+
+/// What the stack of a change with this cause looks like.
+struct Rule {
+    cause: &'static str,
+    /// `*` is any state.
+    steps: &'static [(&'static str, &'static str)],
+    /// Of each list, one function is on the stack.
+    has: &'static [&'static [&'static str]],
+    /// None of these is.
+    lacks: &'static [&'static str],
+}
+
+/// The ends of a connection that had a peer.
+const ENDS: &[(&str, &str)] = &[
+    ("SYN_RECV", "CLOSE"),
+    ("ESTABLISHED", "CLOSE"),
+    ("CLOSE_WAIT", "CLOSE"),
+    ("FIN_WAIT1", "CLOSE"),
+    ("FIN_WAIT2", "CLOSE"),
+    ("CLOSING", "CLOSE"),
+    ("LAST_ACK", "CLOSE"),
+];
+const CONNECT: &[&str] = &["tcp_v4_connect", "tcp_v6_connect"];
+const RECEIVE: &[&str] = &["tcp_rcv_state_process", "tcp_rcv_established"];
+/// The ends that need no segment of the peer.
+const LOCAL: &[&str] = &[
+    "__tcp_close",
+    "tcp_shutdown",
+    "tcp_disconnect",
+    "tcp_abort",
+    "tcp_v4_connect",
+    "tcp_v6_connect",
+    "inet_csk_listen_stop",
+];
+/// The segment is refused before its data and its FIN are looked at: a RST.
+const RST: &[&str] = &["tcp_validate_incoming", "tcp_check_req"];
+const TIMER: &[&str] = &[
+    "tcp_write_timer_handler",
+    "tcp_write_timer",
+    "tcp_keepalive_timer",
+    "tcp_retransmit_timer",
+];
+const ICMP: &[&str] = &["tcp_v4_err", "tcp_v6_err"];
+
+/// The first rule that fits the cause and the states counts.
+const RULES: &[Rule] = &[
+    Rule {
+        cause: "listen",
+        steps: &[("CLOSE", "LISTEN")],
+        has: &[&["inet_csk_listen_start"]],
+        lacks: &[],
+    },
+    Rule {
+        cause: "connect",
+        steps: &[("CLOSE", "SYN_SENT")],
+        has: &[CONNECT],
+        lacks: &[],
+    },
+    Rule {
+        cause: "connect_failed",
+        steps: &[("SYN_SENT", "CLOSE")],
+        has: &[&[
+            "tcp_v4_connect",
+            "tcp_v6_connect",
+            "tcp_sendmsg_fastopen",
+            "tcp_sendmsg_locked",
+        ]],
+        lacks: &["tcp_disconnect", "__tcp_close", "tcp_abort"],
+    },
+    Rule {
+        cause: "close",
+        steps: &[("*", "FIN_WAIT1"), ("*", "LAST_ACK")],
+        has: &[&["__tcp_close", "tcp_shutdown"]],
+        lacks: &["tcp_disconnect", "tcp_abort"],
+    },
+    Rule {
+        cause: "close",
+        steps: &[("*", "CLOSE"), ("FIN_WAIT2", "FIN_WAIT2")],
+        has: &[&["__tcp_close"]],
+        lacks: &["tcp_disconnect", "tcp_abort"],
+    },
+    Rule {
+        cause: "abort",
+        steps: ENDS,
+        has: &[&["__tcp_close"]],
+        lacks: &["tcp_abort", "inet_csk_listen_stop"],
+    },
+    Rule {
+        cause: "disconnect",
+        steps: &[("*", "CLOSE")],
+        has: &[&["tcp_disconnect"]],
+        lacks: &["__tcp_close", "inet_csk_listen_stop"],
+    },
+    Rule {
+        cause: "killed",
+        steps: &[("*", "CLOSE")],
+        has: &[&["tcp_abort"]],
+        lacks: &["inet_csk_listen_stop"],
+    },
+    Rule {
+        cause: "repair",
+        steps: &[("CLOSE", "SYN_SENT")],
+        has: &[CONNECT],
+        lacks: &[],
+    },
+    Rule {
+        cause: "repair",
+        steps: &[("SYN_SENT", "ESTABLISHED")],
+        has: &[CONNECT],
+        lacks: RECEIVE,
+    },
+    Rule {
+        cause: "repair",
+        steps: &[("*", "CLOSE")],
+        has: &[&["tcp_disconnect"]],
+        lacks: &["inet_csk_listen_stop"],
+    },
+    Rule {
+        cause: "syn_ack_received",
+        steps: &[("SYN_SENT", "ESTABLISHED")],
+        has: &[RECEIVE],
+        lacks: &["tcp_connect"],
+    },
+    Rule {
+        cause: "syn_received",
+        steps: &[("LISTEN", "SYN_RECV")],
+        has: &[&["tcp_conn_request", "tcp_try_fastopen"]],
+        lacks: &["tcp_check_req"],
+    },
+    Rule {
+        cause: "syn_received",
+        steps: &[("SYN_SENT", "SYN_RECV")],
+        has: &[RECEIVE],
+        lacks: &[],
+    },
+    Rule {
+        cause: "ack_received",
+        steps: &[("LISTEN", "SYN_RECV")],
+        has: &[
+            &["tcp_v4_syn_recv_sock", "tcp_v6_syn_recv_sock"],
+            &[
+                "tcp_check_req",
+                "tcp_get_cookie_sock",
+                "cookie_v4_check",
+                "cookie_v6_check",
+            ],
+        ],
+        lacks: &["tcp_conn_request", "tcp_try_fastopen"],
+    },
+    Rule {
+        cause: "ack_received",
+        steps: &[("SYN_RECV", "ESTABLISHED")],
+        has: &[&["tcp_rcv_state_process"]],
+        lacks: LOCAL,
+    },
+    Rule {
+        cause: "fin_received",
+        steps: &[
+            ("*", "CLOSE_WAIT"),
+            ("*", "CLOSING"),
+            ("FIN_WAIT2", "CLOSE"),
+        ],
+        has: &[&["tcp_fin"]],
+        lacks: LOCAL,
+    },
+    Rule {
+        cause: "ack_of_fin",
+        steps: &[
+            ("FIN_WAIT1", "FIN_WAIT2"),
+            ("FIN_WAIT2", "CLOSE"),
+            ("CLOSING", "CLOSE"),
+            ("LAST_ACK", "CLOSE"),
+        ],
+        has: &[&["tcp_rcv_state_process"]],
+        lacks: &[
+            "__tcp_close",
+            "tcp_shutdown",
+            "tcp_disconnect",
+            "tcp_abort",
+            "tcp_fin",
+            "tcp_reset",
+            "tcp_validate_incoming",
+            "tcp_done_with_error",
+        ],
+    },
+    Rule {
+        cause: "rst_received",
+        steps: &[("SYN_SENT", "CLOSE")],
+        has: &[&["tcp_rcv_state_process"]],
+        lacks: LOCAL,
+    },
+    Rule {
+        cause: "rst_received",
+        steps: &[("*", "CLOSE")],
+        has: &[RST],
+        lacks: LOCAL,
+    },
+    Rule {
+        cause: "data_received",
+        steps: &[
+            ("FIN_WAIT1", "CLOSE"),
+            ("FIN_WAIT2", "CLOSE"),
+            ("CLOSING", "CLOSE"),
+            ("LAST_ACK", "CLOSE"),
+        ],
+        has: &[&["tcp_rcv_state_process"]],
+        lacks: &[
+            "tcp_validate_incoming",
+            "tcp_fin",
+            "tcp_disconnect",
+            "tcp_abort",
+        ],
+    },
+    Rule {
+        cause: "icmp_received",
+        steps: &[("*", "CLOSE")],
+        has: &[ICMP],
+        lacks: LOCAL,
+    },
+    Rule {
+        cause: "timeout",
+        steps: &[("*", "CLOSE")],
+        has: &[TIMER],
+        lacks: LOCAL,
+    },
+];
+
+/// Whether a `transition` line agrees with the stack, innermost function first. A line without a
+/// cause says nothing that could be wrong, and an empty stack proves nothing.
+///
+/// # Errors
+///
+/// What does not fit.
+pub fn agree(line: &Line, stack: &[String]) -> Result<(), String> {
+    let Some(cause) = line["cause"].as_str().filter(|_| !stack.is_empty()) else {
+        return Ok(());
+    };
+    let (old, new) = (line.text("oldstate"), line.text("newstate"));
+    let fits = |pattern: &str, state: &str| pattern == "*" || pattern == state;
+    let rule = RULES.iter().find(|rule| {
+        let mut steps = rule.steps.iter();
+        rule.cause == cause && steps.any(|(from, to)| fits(from, old) && fits(to, new))
+    });
+    let Some(rule) = rule else {
+        return Err(format!("no rule for {cause} at {old}→{new}"));
+    };
+    let about = about_the_socket(stack);
+    let on_stack = |name: &&str| about.iter().any(|function| function == name);
+    for any in rule.has {
+        if !any.iter().any(|name| on_stack(name)) {
+            return Err(format!(
+                "{cause} at {old}→{new} needs one of {any:?}: {about:?}"
+            ));
+        }
+    }
+    match rule.lacks.iter().find(|name| on_stack(name)) {
+        Some(name) => Err(format!(
+            "{cause} at {old}→{new} is not by {name}: {about:?}"
+        )),
+        None => Ok(()),
+    }
+}
+
+/// The innermost functions, up to where the kernel began to work on this socket.
+fn about_the_socket(stack: &[String]) -> &[String] {
+    let begun = stack
+        .iter()
+        .position(|function| BEGINNINGS.contains(&function.as_str()));
+    &stack[..begun.map_or(stack.len(), |at| at + 1)]
+}
+
+/// A frame as ftrace prints it, without what the compiler and the module add to the name.
+pub fn function(frame: &str) -> String {
+    let name = frame.split([' ', '+']).next().unwrap_or_default();
+    name.split('.').next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn line(cause: &str, old: &str, new: &str) -> Line {
+        Line(json!({"cause": cause, "oldstate": old, "newstate": new}))
+    }
+
+    fn stack(functions: &[&str]) -> Vec<String> {
+        functions.iter().map(|it| function(it)).collect()
+    }
+
+    /// A close() sends a FIN, and in a softirq on top of it the peer's end gets that FIN.
+    #[test]
+    fn only_the_frames_of_the_socket_itself_count() {
+        let softirq = stack(&[
+            "tcp_fin",
+            "tcp_data_queue",
+            "tcp_rcv_established",
+            "tcp_v4_rcv",
+            "handle_softirqs",
+            "__tcp_close",
+        ]);
+        let fin = line("fin_received", "ESTABLISHED", "CLOSE_WAIT");
+        assert_eq!(agree(&fin, &softirq), Ok(()));
+        let close = line("close", "ESTABLISHED", "FIN_WAIT1");
+        assert!(agree(&close, &softirq).is_err());
+    }
+
+    #[test]
+    fn a_disconnect_is_no_abort() {
+        let unspec = stack(&["tcp_disconnect", "__inet_stream_connect", "__sys_connect"]);
+        let linger = stack(&["tcp_disconnect", "__tcp_close", "tcp_close"]);
+        let abort = line("abort", "ESTABLISHED", "CLOSE");
+        let disconnect = line("disconnect", "ESTABLISHED", "CLOSE");
+        assert_eq!(agree(&disconnect, &unspec), Ok(()));
+        assert_eq!(agree(&abort, &linger), Ok(()));
+        assert!(agree(&abort, &unspec).is_err());
+        assert!(agree(&disconnect, &linger).is_err());
+    }
+
+    #[test]
+    fn a_frame_is_a_name() {
+        assert_eq!(function("tcp_v4_connect.part.0"), "tcp_v4_connect");
+        assert_eq!(function("tcp_abort+0x12/0x40 [tcp]"), "tcp_abort");
+    }
+}
