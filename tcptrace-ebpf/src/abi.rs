@@ -21,7 +21,7 @@ pub use segment::*;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Bumped whenever the meaning or the layout of anything in this file changes.
-pub const VERSION: u8 = 4;
+pub const VERSION: u8 = 5;
 
 /// What [`Header::kind`] can be.
 pub mod kind {
@@ -115,6 +115,13 @@ pub mod state_flag {
     /// At LISTEN to SYN_RECV: `net.ipv4.tcp_fastopen` lets no server use TCP Fast Open, so no SYN
     /// can have made the child.
     pub const NO_FAST_OPEN: u8 = 1 << 4;
+    /// `tcp_sock.repair`: TCP_REPAIR, in which no segment is sent.
+    pub const REPAIR: u8 = 1 << 5;
+    /// `tcp_sock.fastopen_connect`: TCP_FASTOPEN_CONNECT, with which connect() may leave the SYN to
+    /// the first data.
+    pub const FASTOPEN_CONNECT: u8 = 1 << 6;
+    /// As it enters CLOSE_WAIT: the FIN is not in `bytes_received`.
+    pub const FIN_UNCOUNTED: u8 = 1 << 7;
 }
 
 /// How an accept was seen: [`Accept::witness`].
@@ -252,6 +259,24 @@ pub mod stats_flag {
     pub const RCV_SHUTDOWN: u32 = 1 << 0;
     /// `linger2` is below 0: the socket does not wait for the peer's FIN, it sends a RST.
     pub const NO_FIN_WAIT2: u32 = 1 << 1;
+    /// SEND_SHUTDOWN of `sk_shutdown`: the process will send nothing more.
+    pub const SEND_SHUTDOWN: u32 = 1 << 2;
+    /// `snd_nxt` is before `write_seq`: something has not been sent yet, at least the FIN.
+    pub const UNSENT: u32 = 1 << 3;
+    /// Where the number of a [`call`](super::call) is.
+    pub const CALL_SHIFT: u32 = 8;
+}
+
+/// What the process that changed the state was doing, in [`Stats::flags`] at the change to CLOSE.
+pub mod call {
+    /// Something else, or not known.
+    pub const UNKNOWN: u32 = 0;
+    /// close() and what closes descriptors besides; the end of the process.
+    pub const CLOSE: u32 = 1;
+    pub const CONNECT: u32 = 2;
+    pub const SHUTDOWN: u32 = 3;
+    /// sendmsg() and the like, by which netlink is spoken to.
+    pub const SEND: u32 = 4;
 }
 
 /// Index of a hook's row in the `COUNTERS` map.

@@ -21,6 +21,12 @@ pub trait Memory {
     /// through this trait, and an offset from kernel BTF. All zero must be a `T`.
     unsafe fn read<T: Copy>(base: *const u8, offset: &Global<u32>) -> T;
 
+    /// Reads a bit at `base` + `offset` bits.
+    ///
+    /// # Safety
+    /// As [`read`](Self::read).
+    unsafe fn bit(base: *const u8, offset: &Global<u32>) -> bool;
+
     /// Where several members are read from that lie together, in the `8 * N` bytes from the one at
     /// `first` on.
     ///
@@ -65,6 +71,14 @@ impl Memory for Direct {
         // SAFETY: the caller's promise, which the verifier checks against kernel BTF.
         unsafe { *base.add(offset.load() as usize).cast::<T>() }
     }
+
+    #[inline(always)]
+    unsafe fn bit(base: *const u8, offset: &Global<u32>) -> bool {
+        let offset = offset.load();
+        // SAFETY: the caller's promise, which the verifier checks against kernel BTF.
+        let byte = unsafe { *base.add(offset as usize / 8) };
+        byte >> (offset % 8) & 1 != 0
+    }
 }
 
 /// `bpf_probe_read_kernel`: any address, and the helper zeroes what it cannot read.
@@ -75,6 +89,14 @@ impl Memory for Probed {
     unsafe fn read<T: Copy>(base: *const u8, offset: &Global<u32>) -> T {
         // SAFETY: the caller's promise.
         unsafe { Probed::read_at(base.wrapping_add(offset.load() as usize)) }
+    }
+
+    #[inline(always)]
+    unsafe fn bit(base: *const u8, offset: &Global<u32>) -> bool {
+        let offset = offset.load();
+        // SAFETY: the caller's promise.
+        let byte: u8 = unsafe { Probed::read_at(base.wrapping_add(offset as usize / 8)) };
+        byte >> (offset % 8) & 1 != 0
     }
 
     #[inline(always)]
@@ -97,6 +119,18 @@ impl Memory for FromTask {
                 Direct::read(base, offset)
             } else {
                 Probed::read(base, offset)
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn bit(base: *const u8, offset: &Global<u32>) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if TASK_HELPERS.load() != 0 {
+                Direct::bit(base, offset)
+            } else {
+                Probed::bit(base, offset)
             }
         }
     }

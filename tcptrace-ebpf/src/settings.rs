@@ -2,7 +2,7 @@
 //! constants: it type-checks a load at a structure offset and drops branches that are off.
 
 use aya_ebpf::Global;
-use tcptrace_ebpf::for_each_offset;
+use tcptrace_ebpf::{for_each_bit, for_each_offset};
 
 macro_rules! offset_globals {
     ($($global:ident = $path:literal;)*) => {
@@ -14,6 +14,17 @@ macro_rules! offset_globals {
     };
 }
 for_each_offset!(offset_globals);
+
+macro_rules! bit_globals {
+    ($($global:ident = $path:literal;)*) => {
+        $(
+            #[doc = concat!("Offset of `", $path, "` in bits.")]
+            #[unsafe(no_mangle)]
+            pub static $global: Global<u32> = Global::new(0);
+        )*
+    };
+}
+for_each_bit!(bit_globals);
 
 // See `abi::setting` for their meaning.
 #[unsafe(no_mangle)]

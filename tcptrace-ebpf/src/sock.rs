@@ -22,15 +22,18 @@ pub const TCP_SYN_RECV: u8 = 3;
 pub const TCP_FIN_WAIT1: u8 = 4;
 pub const TCP_TIME_WAIT: u8 = 6;
 pub const TCP_CLOSE: u8 = 7;
+pub const TCP_CLOSE_WAIT: u8 = 8;
 pub const TCP_LISTEN: u8 = 10;
+pub const TCP_CLOSING: u8 = 11;
 pub const TCP_NEW_SYN_RECV: u8 = 12;
 
 /// `enum sock_flags`, include/net/sock.h
 pub const SOCK_DEAD: u64 = 1 << 0;
 pub const SOCK_DONE: u64 = 1 << 1;
 
-/// A bit of `sk_shutdown`, include/net/sock.h
+/// Bits of `sk_shutdown`, include/net/sock.h
 const RCV_SHUTDOWN: u8 = 1;
+const SEND_SHUTDOWN: u8 = 2;
 
 /// A `struct sock`, read by `M`.
 pub struct Sock<M> {
@@ -223,6 +226,7 @@ impl<M: Memory> Sock<M> {
                 .wrapping_sub(self.get_tcp::<u32>(from))
         };
         let flag = |holds: bool, bit: u32| if holds { bit } else { 0 };
+        let shutdown = self.get::<u8>(&SK_SHUTDOWN);
         Stats {
             bytes_acked: self.get_tcp(&TCP_BYTES_ACKED),
             bytes_received: self.get_tcp(&TCP_BYTES_RECEIVED),
@@ -233,14 +237,41 @@ impl<M: Memory> Sock<M> {
             snd_cwnd: self.get_tcp(&TCP_SND_CWND),
             unacked: distance(&TCP_SND_UNA, &TCP_WRITE_SEQ),
             unread: distance(&TCP_COPIED_SEQ, &TCP_RCV_NXT),
-            flags: flag(
-                self.get::<u8>(&SK_SHUTDOWN) & RCV_SHUTDOWN != 0,
-                stats_flag::RCV_SHUTDOWN,
-            ) | flag(
-                self.get_tcp::<i32>(&TCP_LINGER2) < 0,
-                stats_flag::NO_FIN_WAIT2,
-            ),
+            flags: flag(shutdown & RCV_SHUTDOWN != 0, stats_flag::RCV_SHUTDOWN)
+                | flag(shutdown & SEND_SHUTDOWN != 0, stats_flag::SEND_SHUTDOWN)
+                | flag(
+                    self.get_tcp::<i32>(&TCP_LINGER2) < 0,
+                    stats_flag::NO_FIN_WAIT2,
+                )
+                | flag(
+                    distance(&TCP_SND_NXT, &TCP_WRITE_SEQ) != 0,
+                    stats_flag::UNSENT,
+                ),
         }
+    }
+
+    /// TCP_REPAIR is on.
+    #[inline(always)]
+    pub fn is_repaired(self) -> bool {
+        // SAFETY: `tcp` is a tcp_sock.
+        unsafe { M::bit(self.tcp, &TCP_REPAIR) }
+    }
+
+    /// TCP_FASTOPEN_CONNECT is on.
+    #[inline(always)]
+    pub fn defers_connect(self) -> bool {
+        // SAFETY: `tcp` is a tcp_sock.
+        unsafe { M::bit(self.tcp, &TCP_FASTOPEN_CONNECT) }
+    }
+
+    /// At its change to CLOSE_WAIT: whether `bytes_received` lacks the FIN, as it does when the FIN
+    /// came with a SYN (`tcp_fastopen_add_skb`, net/ipv4/tcp_fastopen.c). Nothing is read then.
+    #[inline(always)]
+    pub fn lacks_fin_in_bytes(self) -> bool {
+        let unread = self
+            .get_tcp::<u32>(&TCP_RCV_NXT)
+            .wrapping_sub(self.get_tcp(&TCP_COPIED_SEQ));
+        self.get_tcp::<u64>(&TCP_BYTES_RECEIVED) + 1 == u64::from(unread)
     }
 
     /// A listener's accept queue: its length and its limit.

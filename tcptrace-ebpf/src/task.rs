@@ -10,7 +10,7 @@ use tcptrace_ebpf::abi;
 use crate::memory::{FromTask, Members, Memory, Probed};
 use crate::settings::{
     FDT_FD, FDT_MAX_FDS, FILE_PRIVATE_DATA, FILES_FDT, REGS_DI, REGS_ORIG_AX, REGS_SI, SOCKET_FILE,
-    SOCKET_SK, TASK_COMM, TASK_FILES, TASK_HELPERS, TASK_PID, TASK_STATUS, TASK_TGID,
+    SOCKET_SK, TASK_COMM, TASK_FILES, TASK_FLAGS, TASK_HELPERS, TASK_PID, TASK_STATUS, TASK_TGID,
 };
 use crate::sock::{Sock, TCP_LISTEN};
 
@@ -18,6 +18,28 @@ use crate::sock::{Sock, TCP_LISTEN};
 const NR_ACCEPT: u64 = 43;
 const NR_ACCEPT4: u64 = 288;
 const NR_LISTEN: u64 = 50;
+
+/// arch/x86/entry/syscalls/syscall_64.tbl: what closes descriptors. After exit() and exit_group()
+/// PF_EXITING is set.
+const NR_CLOSE: u64 = 3;
+const NR_DUP2: u64 = 33;
+const NR_DUP3: u64 = 292;
+const NR_EXECVE: u64 = 59;
+const NR_EXECVEAT: u64 = 322;
+const NR_CLOSE_RANGE: u64 = 436;
+const NR_CONNECT: u64 = 42;
+const NR_SHUTDOWN: u64 = 48;
+const NR_WRITE: u64 = 1;
+const NR_WRITEV: u64 = 20;
+const NR_SENDTO: u64 = 44;
+const NR_SENDMSG: u64 = 46;
+const NR_SENDMMSG: u64 = 307;
+
+/// Bits of `task_struct.flags`, include/linux/sched.h: the process ends; a worker of io_uring; a
+/// thread of the kernel.
+const PF_EXITING: u32 = 0x0000_0004;
+const PF_IO_WORKER: u32 = 0x0000_0010;
+const PF_KTHREAD: u32 = 0x0020_0000;
 
 /// `TS_COMPAT`, arch/x86/include/asm/thread_info.h: in a 32-bit system call, whose numbers and
 /// registers mean something else.
@@ -117,6 +139,29 @@ impl Task {
     pub fn backlog_of_listen(self) -> Option<i32> {
         let (number, backlog) = self.system_call(&REGS_SI)?;
         (number == NR_LISTEN).then_some(backlog as i32)
+    }
+
+    /// What this task is doing, a number of [`abi::call`].
+    #[inline(always)]
+    pub fn call(self) -> u32 {
+        let flags: u32 = self.get(&TASK_FLAGS);
+        if flags & PF_EXITING != 0 {
+            return abi::call::CLOSE;
+        }
+        if flags & (PF_IO_WORKER | PF_KTHREAD) != 0 {
+            return abi::call::UNKNOWN;
+        }
+        match self.system_call(&REGS_DI) {
+            Some((NR_CLOSE | NR_DUP2 | NR_DUP3 | NR_EXECVE | NR_EXECVEAT | NR_CLOSE_RANGE, _)) => {
+                abi::call::CLOSE
+            }
+            Some((NR_CONNECT, _)) => abi::call::CONNECT,
+            Some((NR_SHUTDOWN, _)) => abi::call::SHUTDOWN,
+            Some((NR_WRITE | NR_WRITEV | NR_SENDTO | NR_SENDMSG | NR_SENDMMSG, _)) => {
+                abi::call::SEND
+            }
+            _ => abi::call::UNKNOWN,
+        }
     }
 
     /// The number of the 64-bit system call that this task, the current one, is in, and one of

@@ -123,6 +123,9 @@ fn set_state(rest: &mut Rest) -> Result<SetState, Undecodable> {
         stats: stats.map(ending::stats),
         listen,
         no_fast_open: payload.flags & abi::state_flag::NO_FAST_OPEN != 0,
+        repair: payload.flags & abi::state_flag::REPAIR != 0,
+        fastopen_connect: payload.flags & abi::state_flag::FASTOPEN_CONNECT != 0,
+        fin_uncounted: payload.flags & abi::state_flag::FIN_UNCOUNTED != 0,
     })
 }
 

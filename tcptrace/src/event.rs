@@ -10,7 +10,7 @@ mod ending;
 
 pub use comm::Comm;
 pub use counters::{NetnsCounters, QueueCounters};
-pub use ending::{Direction, Reset, Retransmit, Retransmitted, Stats};
+pub use ending::{Call, Direction, Reset, Retransmit, Retransmitted, Stats};
 mod found;
 mod half_open;
 mod recorded;
@@ -362,13 +362,23 @@ pub struct SetState {
     pub backlog_max: u32,
     /// `sk_err` (an errno), if any.
     pub err: Option<u32>,
-    /// The socket's figures, where the change of state tells them: as it enters FIN_WAIT1 or
-    /// CLOSE, and as it leaves SYN_SENT.
+    /// The socket's figures, where the change of state tells them: as it enters FIN_WAIT1,
+    /// CLOSING or CLOSE, and as it leaves SYN_SENT.
     pub stats: Option<Stats>,
     /// As it enters LISTEN.
     pub listen: Option<Listen>,
     /// At LISTEN to SYN_RECV: servers may not use TCP Fast Open, so no SYN can have made it.
     pub no_fast_open: bool,
+    /// In TCP_REPAIR mode: no segment is sent, by connect() and close() neither.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub repair: bool,
+    /// With TCP_FASTOPEN_CONNECT: connect() may leave the SYN to the first data.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fastopen_connect: bool,
+    /// As it enters CLOSE_WAIT: the FIN is not in `bytes_received`, because it came with the SYN or
+    /// the SYN-ACK (`tcp_fastopen_add_skb`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fin_uncounted: bool,
 }
 
 /// The limit that a listener was asked to have, and the one on all.

@@ -59,7 +59,7 @@ pub enum PidSource {
     Listen,
     /// It called accept().
     Accept,
-    /// It closed the socket, or shut it down.
+    /// It closed the socket, shut it down, or killed it.
     Close,
     /// Found in /proc at the start of the trace: some process that had a descriptor of it. There
     /// the thread is not known, and the name is that of the process's first thread.
@@ -67,6 +67,9 @@ pub enum PidSource {
     /// Not accepted yet: the process that listens, which will probably accept.
     Presumed,
 }
+
+/// The `function` of a connect() that may leave the SYN to the first data (TCP_FASTOPEN_CONNECT).
+pub const DEFERS_CONNECT: &str = "tcp_fastopen_defer_connect";
 
 /// What led to a change of state: a system call, a segment or a timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -76,11 +79,20 @@ pub enum Cause {
     Listen,
     /// connect(), or the first sendto() of a Fast Open client
     Connect,
-    /// close(), shutdown(), or the end of the process: a FIN is sent where there is a peer
+    /// connect() failed before anything was sent
+    ConnectFailed,
+    /// close(), shutdown(), or the end of the process: a FIN follows the data, once there is a peer
     Close,
     /// The process closed it in a way that sends a RST: with unread data, with SO_LINGER and a
-    /// time of 0, by disconnecting; or an administrator did (`ss -K`).
+    /// time of 0, or with TCP_LINGER2 below 0.
     Abort,
+    /// The process disconnected it, and keeps the socket: connect() to AF_UNSPEC, or shutdown() of
+    /// a socket that listens or connects.
+    Disconnect,
+    /// Another process killed it (`ss -K`, `bpf_sock_destroy`).
+    Killed,
+    /// A process that restores or saves connections did it in TCP_REPAIR mode, without a segment.
+    Repair,
     /// A SYN came.
     SynReceived,
     /// The SYN-ACK came.
@@ -93,6 +105,8 @@ pub enum Cause {
     AckOfFin,
     /// A RST came.
     RstReceived,
+    /// Data came for a socket that nobody reads any more: the kernel answers with a RST.
+    DataReceived,
     /// An ICMP error came.
     IcmpReceived,
     /// Retransmissions or keep-alive probes stayed without an answer.
@@ -113,7 +127,8 @@ pub enum Source {
     RequestSock,
     /// The kernel functions that make, change and free a TIME_WAIT bucket, exact.
     TimewaitSock,
-    /// An estimate: the first round-trip time that the kernel measured, SYN-ACK to ACK.
+    /// An estimate: the first round-trip time that the kernel measured, SYN-ACK to ACK, or of a
+    /// client with TCP_FASTOPEN_CONNECT, SYN to SYN-ACK.
     Srtt,
     /// What the socket's flags said as it closed.
     SocketFlags,
@@ -258,7 +273,7 @@ pub struct Transition {
     pub cause: Option<Cause>,
     /// The kernel function that acts on that cause (as in Linux 6.12); null when the cause is.
     pub function: Option<Cow<'static, str>>,
-    /// The section of RFC 9293 about it; null when the cause is.
+    /// The section of RFC 9293 about it; null when the cause is, and when the RFC has none.
     pub rfc9293: Option<Cow<'static, str>>,
     /// Where a socket enters CLOSE: the state in which the kernel keeps the connection without
     /// it, FIN_WAIT2 or TIME_WAIT; null when in none, or when that is not known.

@@ -103,6 +103,9 @@ mod tests {
                 stats: None,
                 listen: None,
                 no_fast_open: false,
+                repair: false,
+                fastopen_connect: false,
+                fin_uncounted: false,
             }),
         }
     }

@@ -212,6 +212,9 @@ impl Child {
             stats: None,
             listen: None,
             no_fast_open: false,
+            repair: false,
+            fastopen_connect: false,
+            fin_uncounted: false,
         })
     }
 

@@ -74,7 +74,7 @@ fn verdict_follows_from_the_times(line: &Line) {
 }
 
 /// Per connection: one `connection` line, nothing after it but what the bucket does that may be
-/// left of it, and no step back in time.
+/// left of it and the RST that the kernel sends from a closed socket, and no step back in time.
 fn every_connection_tells_one_story(trace: &Trace) {
     let mut latest: HashMap<u64, u64> = HashMap::new();
     let mut entered: HashMap<u64, (&Value, u64)> = HashMap::new();
@@ -85,7 +85,7 @@ fn every_connection_tells_one_story(trace: &Trace) {
         };
         let of_bucket = line.is("time_wait") || line.0.get("synthetic") == Some(&true.into());
         // TIME_WAIT still answers when the socket is gone.
-        let may_follow = line.is("segment");
+        let may_follow = line.is("segment") || (line.is("reset") && line["direction"] == "sent");
         assert!(
             of_bucket || may_follow || !ended.contains(&conn),
             "after the end of #{conn}: {line}"

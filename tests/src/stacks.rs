@@ -99,13 +99,13 @@ const RULES: &[Rule] = &[
     Rule {
         cause: "close",
         steps: &[("*", "CLOSE"), ("FIN_WAIT2", "FIN_WAIT2")],
-        has: &[&["__tcp_close"]],
+        has: &[&["__tcp_close", "__mptcp_close"]],
         lacks: &["tcp_disconnect", "tcp_abort"],
     },
     Rule {
         cause: "abort",
         steps: ENDS,
-        has: &[&["__tcp_close"]],
+        has: &[&["__tcp_close", "__mptcp_close_ssk"]],
         lacks: &["tcp_abort", "inet_csk_listen_stop"],
     },
     Rule {

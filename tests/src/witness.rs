@@ -186,6 +186,8 @@ fn parse_all(trace: &str) -> Vec<Seen> {
             seen.push(change);
         }
     }
+    // tcp_done() of a listener that was killed: it is CLOSE already, and nothing changes.
+    seen.retain(|it| !it.step.is_none());
     seen
 }
 
@@ -234,6 +236,10 @@ fn parse(line: &str) -> Option<Seen> {
 }
 
 impl Step {
+    fn is_none(&self) -> bool {
+        self.0 == "CLOSE" && self.1 == "CLOSE"
+    }
+
     /// A client that is not bound has no port yet when it begins to connect; one that has
     /// connected before still shows its old one. Neither tells connections apart.
     fn leaves_port_open(&self) -> bool {

@@ -53,6 +53,7 @@ macro_rules! for_each_offset {
             TCP_TOTAL_RETRANS = "tcp_sock.total_retrans";
             TCP_SND_CWND = "tcp_sock.snd_cwnd";
             TCP_SND_UNA = "tcp_sock.snd_una";
+            TCP_SND_NXT = "tcp_sock.snd_nxt";
             TCP_WRITE_SEQ = "tcp_sock.write_seq";
             TCP_RCV_NXT = "tcp_sock.rcv_nxt";
             TCP_COPIED_SEQ = "tcp_sock.copied_seq";
@@ -75,6 +76,7 @@ macro_rules! for_each_offset {
             TASK_TGID = "task_struct.tgid";
             TASK_PID = "task_struct.pid";
             TASK_COMM = "task_struct.comm";
+            TASK_FLAGS = "task_struct.flags";
             TASK_STATUS = "task_struct.thread_info.status";
             FILES_FDT = "files_struct.fdt";
             FDT_FD = "fdtable.fd";
@@ -104,6 +106,26 @@ macro_rules! offset_table {
     };
 }
 for_each_offset!(offset_table);
+
+/// Calls `$then!` with every bit field that the programs read, like [`for_each_offset`]: a global
+/// is the offset in bits.
+#[macro_export]
+macro_rules! for_each_bit {
+    ($then:ident) => {
+        $then! {
+            TCP_REPAIR = "tcp_sock.repair";
+            TCP_FASTOPEN_CONNECT = "tcp_sock.fastopen_connect";
+        }
+    };
+}
+
+macro_rules! bit_table {
+    ($($global:ident = $path:literal;)*) => {
+        /// As [`OFFSETS`], of bit fields that are one bit wide.
+        pub const BITS: &[(&str, &str)] = &[$((stringify!($global), $path)),*];
+    };
+}
+for_each_bit!(bit_table);
 
 /// Offsets that a kernel may lack, because it was built without the feature or is older than the
 /// structure; they are 0 then.

@@ -20,7 +20,7 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
 use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint, tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext, TracePointContext};
-use tcptrace_ebpf::abi::{Listen, SetState, hook, kind, section, state_flag};
+use tcptrace_ebpf::abi::{Listen, SetState, Stats, hook, kind, section, state_flag, stats_flag};
 
 use crate::emit::{emit_here_with, emit_with};
 use crate::filter;
@@ -28,7 +28,8 @@ use crate::maps::{count, forget_told, remember_told};
 use crate::memory::{Direct, Memory, Probed};
 use crate::settings::{COOKIE_HELPER, NET_FASTOPEN, TP_NEWSTATE, TP_OLDSTATE, TP_SKADDR};
 use crate::sock::{
-    SOCK_DEAD, SOCK_DONE, Sock, TCP_CLOSE, TCP_FIN_WAIT1, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT,
+    SOCK_DEAD, SOCK_DONE, Sock, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_CLOSING, TCP_FIN_WAIT1, TCP_LISTEN,
+    TCP_SYN_RECV, TCP_SYN_SENT,
 };
 use crate::task::Task;
 
@@ -170,13 +171,20 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: impl Fn
         flags: flag(owned, state_flag::OWNED)
             | flag(sk.held(), state_flag::HELD)
             | flag(sk_flags & SOCK_DONE != 0, state_flag::FIN_RECEIVED)
-            | flag(sk_flags & SOCK_DEAD != 0, state_flag::ORPHANED),
+            | flag(sk_flags & SOCK_DEAD != 0, state_flag::ORPHANED)
+            | flag(sk.is_repaired(), state_flag::REPAIR),
         sections: flag(owned, section::TASK),
     };
     if (oldstate, newstate) == (TCP_LISTEN, TCP_SYN_RECV)
         && sk.netns_setting(&NET_FASTOPEN) & TFO_SERVER_ENABLE == 0
     {
         payload.flags |= state_flag::NO_FAST_OPEN;
+    }
+    if (oldstate == TCP_SYN_SENT || newstate == TCP_SYN_SENT) && sk.defers_connect() {
+        payload.flags |= state_flag::FASTOPEN_CONNECT;
+    }
+    if newstate == TCP_CLOSE_WAIT && sk.lacks_fin_in_bytes() {
+        payload.flags |= state_flag::FIN_UNCOUNTED;
     }
     let addrs = ends.addrs;
     // Closures that are not inlined have frames of their own, and the frames of all callers together
@@ -205,7 +213,7 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: impl Fn
             tell::<M, _>(
                 &payload,
                 #[inline(always)]
-                || Three(addrs.as_v6(), task(), sk.stats()),
+                || Three(addrs.as_v6(), task(), by_process(sk.stats(), newstate)),
             );
         } else {
             tell::<M, _>(
@@ -261,11 +269,21 @@ fn tell<M: Memory, S: Copy + 'static>(payload: &SetState, sections: impl FnOnce(
     }
 }
 
+/// The figures at a change that the current task makes.
+#[inline(always)]
+fn by_process(mut stats: Stats, newstate: u8) -> Stats {
+    if newstate == TCP_CLOSE {
+        stats.flags |= Task::current().call() << stats_flag::CALL_SHIFT;
+    }
+    stats
+}
+
 /// Where the socket's figures are worth their bytes: at its end, as its process closes it (what
-/// has come since tells how it ended), and when a connect() is decided.
+/// has come since tells how it ended), as both ends close it (whether the own FIN has left tells
+/// who was first), and when a connect() is decided.
 #[inline(always)]
 fn tells_by_figures(oldstate: u8, newstate: u8) -> bool {
-    oldstate == TCP_SYN_SENT || matches!(newstate, TCP_FIN_WAIT1 | TCP_CLOSE)
+    oldstate == TCP_SYN_SENT || matches!(newstate, TCP_FIN_WAIT1 | TCP_CLOSING | TCP_CLOSE)
 }
 
 /// What the listener was asked for: nearly always the current task is in its listen().

@@ -133,22 +133,34 @@ impl Btf {
     /// Offset in bytes of a member, by a path such as `sock.__sk_common.skc_family`. Members of
     /// anonymous structs and unions are found under the struct that holds them.
     pub fn offset(&self, path: &str) -> Result<u32, BtfError> {
+        match self.place(path)? {
+            (_, true) => Err(BtfError::BitField(path.into())),
+            (bits, false) => Ok(bits / 8),
+        }
+    }
+
+    /// Offset in bits of a bit field, by its path.
+    pub fn bit(&self, path: &str) -> Result<u32, BtfError> {
+        self.place(path).map(|(bits, _)| bits)
+    }
+
+    /// Offset in bits of a member, and whether it is a bit field.
+    fn place(&self, path: &str) -> Result<(u32, bool), BtfError> {
         let (root, members) = path.split_once('.').unwrap_or((path, ""));
         let mut type_id = self
             .structure(root)
             .ok_or_else(|| BtfError::NoStruct(root.into()))?;
         let mut bits = 0;
+        let mut is_bit_field = false;
         for name in members.split('.') {
             let member = self
                 .member(self.resolve(type_id)?, name)?
                 .ok_or_else(|| BtfError::NoMember(root.into(), members.into()))?;
-            if member.is_bit_field {
-                return Err(BtfError::BitField(path.into()));
-            }
+            is_bit_field = member.is_bit_field;
             bits += member.bit_offset;
             type_id = member.type_id;
         }
-        Ok(bits / 8)
+        Ok((bits, is_bit_field))
     }
 
     /// Number of parameters of a function; `None` when the kernel has none of that name.
@@ -349,6 +361,7 @@ mod tests {
             "this kernel's struct outer has no member z"
         );
         assert_eq!(error("outer.bits"), "outer.bits is a bit field");
+        assert_eq!(btf.bit("outer.bits").unwrap(), 96);
     }
 
     #[test]

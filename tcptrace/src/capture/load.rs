@@ -88,6 +88,11 @@ pub fn load(request: &Request) -> Result<Loaded, CaptureError> {
         };
         globals.push((global, offset));
     }
+    for &(global, path) in abi::BITS {
+        let offset = own_btf.bit(path);
+        let offset = offset.map_err(|error| CaptureError::Unsupported(error.to_string()))?;
+        globals.push((global, offset));
+    }
     let ring_bytes: u32 = match request.ring_bytes {
         0 => RING_BYTES,
         bytes => bytes,

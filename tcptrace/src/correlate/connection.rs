@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::accept::{Child, called_ns};
-use super::cause;
+use super::cause::{self, Clues};
 use super::ending::Ending;
 use super::listener::ListenerId;
 use super::peers::Peer;
@@ -196,8 +196,14 @@ impl Connection {
             && self.socket.may_be(&child.tuple)
     }
 
+    /// Makes a change of state. `reset_follows`: the kernel sends a RST from it right afterwards.
     #[inline(always)]
-    pub fn transition(&mut self, event: &Event, change: &SetState) -> Transition {
+    pub fn transition(
+        &mut self,
+        event: &Event,
+        change: &SetState,
+        reset_follows: bool,
+    ) -> Transition {
         use State::*;
         let backlog = || Backlog {
             ahead: change.backlog_len,
@@ -205,7 +211,8 @@ impl Connection {
         };
         match (change.oldstate, change.newstate) {
             (Close, SynSent) => {
-                self.handshake.syn = Some((event.mono_ns, Source::Tracepoint));
+                let sends_now = !change.repair && !change.fastopen_connect;
+                self.handshake.syn = sends_now.then_some((event.mono_ns, Source::Tracepoint));
                 self.socket.owner = change.task.map(|task| Owner {
                     task,
                     source: PidSource::Connect,
@@ -229,10 +236,19 @@ impl Connection {
             }
             _ => self.held |= change.held,
         }
+        if change.oldstate == SynSent {
+            self.learn_syn(event, change);
+        }
         self.err = change.err;
-        self.ending.transition(self.socket.side, change);
+        let clues = Clues {
+            was_orphaned: self.socket.was_orphaned(),
+            reset_follows,
+            data_may_be_late: self.ending.data_may_have_come_too_late(change),
+        };
+        let why = cause::cause(change, clues);
+        (self.ending).transition(self.socket.side, change, clues, why);
         self.untouched = false;
-        let mut line = self.socket.transition(event, change);
+        let mut line = self.socket.transition(event, change, why);
         line.bucket = self.bucket;
         if birth(change) == Some(Side::Server)
             && let Some(why) = self.born_by.and_then(|by| cause::birth(change, by))
@@ -240,6 +256,27 @@ impl Connection {
             why.write(&mut line);
         }
         line
+    }
+
+    /// What a client's figures tell of its SYN when it leaves SYN_SENT.
+    fn learn_syn(&mut self, event: &Event, change: &SetState) {
+        let nothing_sent = change.stats.is_some_and(|stats| stats.segs_out == 0);
+        if change.newstate == State::Close && nothing_sent {
+            self.handshake.syn = None;
+        }
+        // TCP_FASTOPEN_CONNECT: the SYN has left with the first data, one round trip ago, unless
+        // it had to be sent again.
+        let sent_once = change.stats.is_some_and(|stats| stats.retransmits == 0);
+        if change.newstate == State::Established
+            && change.fastopen_connect
+            && sent_once
+            && !self.birth_unseen
+        {
+            let syn_ns = change
+                .srtt_ns
+                .and_then(|srtt| event.mono_ns.checked_sub(srtt));
+            self.handshake.syn = syn_ns.map(|ns| (ns, Source::Srtt));
+        }
     }
 
     /// accept() returned it: from here on it is the acceptor's.

@@ -5,18 +5,25 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::cause::{Clues, Why, fin_acked};
 use crate::errno;
 use crate::event::State::{CloseWait, Closing, FinWait1, FinWait2, LastAck, SynSent};
 use crate::event::{Context, SetState, State, Stats};
-use crate::fields::{self, ClosedFirst, Ended, Side};
+use crate::fields::{self, Cause, ClosedFirst, Ended, Side};
 
 /// What one connection's changes of state have told so far.
 #[derive(Default, Serialize, Deserialize)]
 pub(super) struct Ending {
     closed_first: Option<ClosedFirst>,
+    /// This side's FIN has left, or will not any more.
+    fin_sent: Option<bool>,
     syn_retransmits: Option<u32>,
     /// Segments with data that had come when the process closed.
     data_segs_at_fin: Option<u32>,
+    /// The peer's FIN is not in the kernel's count of bytes.
+    fin_uncounted: bool,
+    /// It was in TCP_REPAIR mode as it connected: its SYN is not in the count of bytes either.
+    repaired: bool,
     /// The kernel has sent a RST from this socket.
     pub reset_sent: bool,
     end: Option<End>,
@@ -38,17 +45,19 @@ impl Ending {
         self.syn_retransmits
     }
 
-    /// Takes the next change of state; `side` is the connection's.
-    pub fn transition(&mut self, side: Option<Side>, change: &SetState) {
-        for state in [change.oldstate, change.newstate] {
-            self.closed_first = match state {
-                // Once in CLOSING it is clear that neither had waited for the other.
-                Closing => Some(ClosedFirst::Both),
-                FinWait1 | FinWait2 => self.closed_first.or(Some(ClosedFirst::Local)),
-                CloseWait | LastAck => self.closed_first.or(Some(ClosedFirst::Remote)),
-                _ => self.closed_first,
-            };
-        }
+    /// Takes the next change of state; `side` is the connection's. `clues`, `why`: what is known
+    /// beside it, and what led to it.
+    pub fn transition(
+        &mut self,
+        side: Option<Side>,
+        change: &SetState,
+        clues: Clues,
+        why: Option<Why>,
+    ) {
+        self.closed_first = self.closed_first.or(closed_first(change));
+        self.fin_sent = fin_sent(change).or(self.fin_sent);
+        self.fin_uncounted |= change.fin_uncounted;
+        self.repaired |= change.repair && change.newstate == State::Established;
         if change.oldstate == SynSent {
             // All that a socket can have sent again until now.
             self.syn_retransmits = change.stats.map(|stats| stats.retransmits);
@@ -58,7 +67,7 @@ impl Ending {
         }
         if change.newstate == State::Close {
             self.end = Some(End {
-                ended: self.ended(side, change),
+                ended: self.ended(side, change, clues, why),
                 stats: change.stats,
                 srtt_ns: change.srtt_ns,
                 fin_received: change.fin_received,
@@ -68,7 +77,13 @@ impl Ending {
     }
 
     /// Why a change to CLOSE was made, if that is certain.
-    fn ended(&self, side: Option<Side>, change: &SetState) -> Option<Ended> {
+    fn ended(
+        &self,
+        side: Option<Side>,
+        change: &SetState,
+        clues: Clues,
+        why: Option<Why>,
+    ) -> Option<Ended> {
         let error = change.err.map(errno::name);
         let error = error.as_deref();
         let is_reset = matches!(error, Some("ECONNRESET" | "EPIPE"));
@@ -84,18 +99,20 @@ impl Ending {
             }
         }
         if change.oldstate == SynSent {
-            return connecting(change, error, by_process);
+            return connecting(change, error, why?.cause);
         }
-        match error {
-            Some("ETIMEDOUT") => return Some(Ended::Timeout),
-            // Data that comes after close() is answered with a RST, and the socket ended by
-            // tcp_reset() as if one had come.
-            Some(_) if is_reset => {
-                return (!self.data_may_have_come_too_late(change)).then_some(Ended::ResetReceived);
-            }
-            // tcp_abort()
-            Some("ECONNABORTED") => return Some(Ended::Aborted),
+        match why.map(|why| why.cause) {
+            Some(Cause::Killed) => return Some(Ended::Killed),
+            Some(Cause::Disconnect) => return Some(Ended::Disconnected),
+            Some(Cause::Repair) => return Some(Ended::Repair),
+            Some(Cause::Abort) => return Some(Ended::Aborted),
+            Some(Cause::DataReceived) => return Some(Ended::ResetSent),
+            Some(Cause::RstReceived) => return Some(Ended::ResetReceived),
+            _ if is_reset => return None,
             _ => {}
+        }
+        if error == Some("ETIMEDOUT") {
+            return Some(Ended::Timeout);
         }
         // An error that is left now may be an old one that the process has not asked for yet.
         if matches!(change.oldstate, FinWait2 | Closing | LastAck)
@@ -109,13 +126,18 @@ impl Ending {
             Some(error) if is_unreachable(error) && change.context == Some(Context::Softirq) => {
                 Some(Ended::Unreachable)
             }
-            // Closing by FIN orphans the socket first; what ends it before does without.
-            _ if by_process && !change.orphaned => Some(Ended::Aborted),
             Some(_) => None,
+            // TCP_LINGER2: a RST instead of a FIN_WAIT2 bucket.
+            None if change.oldstate == FinWait2
+                && change.stats.is_some_and(|stats| stats.no_fin_wait2) =>
+            {
+                clues.was_orphaned.then_some(Ended::Aborted)
+            }
             // Into a FIN_WAIT2 bucket, tcp_time_wait().
             None if change.oldstate == FinWait2
-                && change.stats.is_some_and(|stats| !stats.no_fin_wait2)
-                && !self.data_may_have_come_too_late(change) =>
+                && change.orphaned
+                && change.stats.is_some()
+                && !(clues.was_orphaned && clues.data_may_be_late) =>
             {
                 Some(Ended::Orderly)
             }
@@ -126,7 +148,7 @@ impl Ending {
 
     /// Whether data can have come for a socket that was closed to it already, which the kernel
     /// answers with a RST.
-    fn data_may_have_come_too_late(&self, change: &SetState) -> bool {
+    pub fn data_may_have_come_too_late(&self, change: &SetState) -> bool {
         matches!(change.oldstate, FinWait1 | FinWait2)
             && change.stats.is_none_or(|stats| {
                 stats.rcv_shutdown && self.data_segs_at_fin != Some(stats.data_segs_in)
@@ -137,6 +159,7 @@ impl Ending {
     pub fn fields(&self, side: Option<Side>) -> fields::Ending {
         let path = fields::Ending {
             closed_first: self.closed_first,
+            fin_sent: self.fin_sent,
             syn_retransmits: self.syn_retransmits,
             ..fields::Ending::default()
         };
@@ -153,17 +176,19 @@ impl Ending {
         };
         // A child is made with its SYN acknowledged; a client's is a byte until then.
         let syn = match side {
+            Some(Side::Client) if self.repaired => Some(0),
             Some(Side::Client) => Some(1),
             Some(Side::Server) => Some(0),
             _ => None,
         };
+        let fin_counted = end.fin_received && !self.fin_uncounted;
         fields::Ending {
             bytes_acked: syn.map(|syn| {
                 stats
                     .bytes_acked
                     .saturating_sub(syn + u64::from(end.fin_acked))
             }),
-            bytes_received: Some(stats.bytes_received.saturating_sub(end.fin_received.into())),
+            bytes_received: Some(stats.bytes_received.saturating_sub(fin_counted.into())),
             segs_out: Some(stats.segs_out),
             segs_in: Some(stats.segs_in),
             retransmits: Some(stats.retransmits),
@@ -175,23 +200,55 @@ impl Ending {
     }
 }
 
-/// A connect() that came to nothing.
-fn connecting(change: &SetState, error: Option<&str>, by_process: bool) -> Option<Ended> {
-    match error {
-        // A RST, or ICMP's port unreachable.
-        Some("ECONNREFUSED") => Some(Ended::Refused),
-        Some("ETIMEDOUT") => Some(Ended::Timeout),
-        Some(error) if is_unreachable(error) => Some(Ended::Unreachable),
-        None if by_process => {
-            let segs_out = change.stats?.segs_out;
-            if segs_out > 0 {
-                Some(Ended::GivenUp)
-            } else {
-                // tcp_v4_connect() takes SYN_SENT back. Without a port, inet_hash_connect() has
-                // found none; with one, several things can have failed.
-                change.tuple.lport.is_none().then_some(Ended::NoFreePort)
-            }
+/// Who sent the first FIN, as far as this change tells.
+///
+/// In FIN_WAIT1 this side's FIN waits behind the data that the peer has no room for, and may never
+/// leave; so only its ACK, or its sequence number sent, proves it.
+fn closed_first(change: &SetState) -> Option<ClosedFirst> {
+    // Recordings of older versions do not tell.
+    let unsent = change.stats.and_then(|stats| stats.unsent).unwrap_or(false);
+    match (change.oldstate, change.newstate) {
+        // Neither had waited for the other.
+        (Closing, _) | (_, Closing) if !unsent => Some(ClosedFirst::Both),
+        (Closing, _) | (_, Closing) => Some(ClosedFirst::Remote),
+        (FinWait2, _) | (_, FinWait2) => Some(ClosedFirst::Local),
+        (CloseWait | LastAck, _) | (_, CloseWait | LastAck) => Some(ClosedFirst::Remote),
+        (FinWait1, State::Close) if !unsent => Some(ClosedFirst::Local),
+        _ => None,
+    }
+}
+
+/// Whether this side's FIN has left; `None` where this change does not tell.
+fn fin_sent(change: &SetState) -> Option<bool> {
+    match (change.oldstate, change.newstate) {
+        (FinWait2, _) | (_, FinWait2) => Some(true),
+        (FinWait1 | Closing | LastAck, State::Close) | (_, Closing) if fin_acked(change) => {
+            Some(true)
         }
+        (FinWait1 | Closing | LastAck, State::Close) | (_, Closing) => {
+            change.stats?.unsent.map(|unsent| !unsent)
+        }
+        (FinWait1 | Closing | LastAck, _) => None,
+        // It never closed its side.
+        (_, State::Close) => Some(false),
+        _ => None,
+    }
+}
+
+/// A connect() that came to nothing.
+fn connecting(change: &SetState, error: Option<&str>, cause: Cause) -> Option<Ended> {
+    match cause {
+        Cause::Killed => Some(Ended::Killed),
+        Cause::Disconnect => Some(Ended::Disconnected),
+        Cause::Close => Some(Ended::GivenUp),
+        // Without a port, inet_hash_connect() has found none; with one, several things can have
+        // failed.
+        Cause::ConnectFailed => change.tuple.lport.is_none().then_some(Ended::NoFreePort),
+        Cause::Timeout => Some(Ended::Timeout),
+        Cause::RstReceived => Some(Ended::Refused),
+        // Port unreachable.
+        Cause::IcmpReceived if error == Some("ECONNREFUSED") => Some(Ended::Refused),
+        Cause::IcmpReceived if error.is_some_and(is_unreachable) => Some(Ended::Unreachable),
         _ => None,
     }
 }
@@ -202,10 +259,4 @@ fn is_unreachable(error: &str) -> bool {
         error,
         "EHOSTUNREACH" | "ENETUNREACH" | "EHOSTDOWN" | "ENONET" | "ENETDOWN"
     )
-}
-
-/// Whether the peer has acknowledged this side's FIN.
-fn fin_acked(change: &SetState) -> bool {
-    matches!(change.oldstate, FinWait1 | FinWait2 | Closing | LastAck)
-        && change.stats.is_some_and(|stats| stats.unacked == 0)
 }

@@ -118,7 +118,7 @@ impl HalfOpen {
             source: Source::RequestSock,
             cause: why.map(|why| why.cause),
             function: why.map(|why| why.function.into()),
-            rfc9293: why.map(|why| why.rfc.into()),
+            rfc9293: why.and_then(|why| why.rfc()).map(Into::into),
             bucket: None,
             error: None,
             backlog: Backlog::default(),

@@ -42,6 +42,7 @@ use rustc_hash::FxHashMap;
 use crate::event::{Event, Hook, Kind, Outcome, SetState, Sk, State};
 use crate::fields::{Depth, Line, ListenerSummary, NetnsCounters, PidSource, Side, Verdict};
 use audit::Audit;
+use cause::Clues;
 use connection::{Connection, End, birth};
 use counters::Counters;
 use found::Import;
@@ -49,6 +50,7 @@ use histogram::Histograms;
 use lines::append;
 use listener::Listeners;
 pub(crate) use listener::match_rank;
+use notices::Resetting;
 use overflow::RefusedSyns;
 use peers::Peers;
 use request::{Requests, Sight};
@@ -93,6 +95,10 @@ pub struct Correlator {
     counters: Counters,
     import: Import,
     segments: Segments,
+    resetting: Resetting,
+    /// Of the event at hand: the segment's connection begins right after it, or the socket sends a
+    /// RST.
+    foreseen: bool,
     select: Select,
     depth: Depth,
     /// The connections that have ended in the event at hand.
@@ -152,6 +158,8 @@ impl Correlator {
             counters: Counters::default(),
             import: Import::default(),
             segments: Segments::default(),
+            resetting: Resetting::default(),
+            foreseen: false,
             select: Select::default(),
             depth: Depth::Events,
             ended: vec![],
@@ -218,6 +226,9 @@ impl Correlator {
             return;
         }
         match &event.kind {
+            // tcp_done() at a socket that was CLOSE already, after `ss -K` of a listener.
+            Kind::SetState(change)
+                if (change.oldstate, change.newstate) == (State::Close, State::Close) => {}
             Kind::SetState(change) if change.newstate == State::Listen => {
                 self.listen(event, change, out);
             }
@@ -368,7 +379,8 @@ impl Correlator {
             task,
             source: PidSource::Listen,
         });
-        out.push(Line::Transition(socket.transition(event, change)));
+        let why = cause::cause(change, Clues::default());
+        out.push(Line::Transition(socket.transition(event, change, why)));
         let id = self.listeners.open(change.sk, socket, Some(event.mono_ns));
         self.listeners.get_mut(id).backlog = backlog::of(change);
     }
@@ -386,7 +398,8 @@ impl Correlator {
         });
         self.listeners.learn(id, &change.tuple);
         let socket = &mut self.listeners.get_mut(id).socket;
-        out.push(Line::Transition(socket.transition(event, change)));
+        let why = cause::cause(change, Clues::default());
+        out.push(Line::Transition(socket.transition(event, change, why)));
         self.listeners.close(id, event.mono_ns);
 
         let listeners = &self.listeners;
@@ -408,6 +421,10 @@ impl Correlator {
         losses_before: u64,
         out: &mut Vec<Line>,
     ) {
+        let reset_follows = std::mem::take(&mut self.foreseen);
+        if birth(change).is_some() {
+            self.resetting.forget(change.sk);
+        }
         let known = self.take(change.sk, |c| birth(change).is_none() && c.may_make(change));
         let mut connection = known.unwrap_or_else(|| {
             self.vacate(change.sk, event.mono_ns, out);
@@ -447,10 +464,16 @@ impl Correlator {
             connection.socket.learn(&change.tuple, change.cookie);
             self.ask_after_syn(&mut connection);
         }
-        self.leave_bucket(event, change, &mut connection, out);
+        self.leave_bucket(event, change, &mut connection, reset_follows, out);
         append(out, || {
-            Line::Transition(connection.transition(event, change))
+            Line::Transition(connection.transition(event, change, reset_follows))
         });
+        if change.newstate == State::Close
+            && change.oldstate != State::SynSent
+            && let Some(Line::Transition(last)) = out.last()
+        {
+            self.resetting.add(change.sk, last);
+        }
         self.note_failures(&mut connection, change);
         if change.newstate == State::SynSent {
             self.suspect_syn(event.mono_ns, &mut connection);

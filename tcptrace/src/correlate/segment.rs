@@ -10,6 +10,7 @@ use rustc_hash::FxHashMap;
 use super::Correlator;
 use super::connection::birth;
 use super::half_open::HalfOpen;
+use super::notices::{is_answered_by_rst, may_be_late_data};
 use super::socket::Socket;
 use super::table::{Kept, Table};
 use crate::event::{Direction, Event, Kind, RequestStep, Segment, Sk, State, TcpFlags, Tuple};
@@ -30,8 +31,6 @@ const FEW: usize = 4096;
 #[derive(Default)]
 pub(super) struct Segments {
     expected: bool,
-    /// The segment that comes next belongs to a connection that begins right after it.
-    foreseen: bool,
     ends: FxHashMap<FlowEnd, End>,
     /// Number of ends at which to look for those that can be forgotten.
     prune_at: usize,
@@ -318,9 +317,10 @@ impl Correlator {
         self.segments.expected = true;
     }
 
-    /// Looks ahead before a segment is told: whether a connection begins right after it, at the end
-    /// that it came to. If so, and [`foreseen`](Self::foreseen) is said, it has that connection's
-    /// number, which it is the first to show.
+    /// Looks ahead before an event is told. Of a segment: whether a connection begins right after
+    /// it, at the end that it came to. If so, and [`foreseen`](Self::foreseen) is said, it has that
+    /// connection's number, which it is the first to show. Of what ends a socket that was closed to
+    /// data: whether the kernel answers it with a RST, as it does data, and never a RST.
     ///
     /// `later`: what follows, in order of time, for at least [`FORESEEN_NS`]
     /// (`order::HOLD_BACK_NS` is more than that).
@@ -330,13 +330,14 @@ impl Correlator {
             Kind::Segment(segment) if self.segments.is_vacant(segment) => {
                 begins(event.mono_ns, segment, later)
             }
-            _ => false,
+            kind => may_be_late_data(kind)
+                .is_some_and(|sk| is_answered_by_rst(event.mono_ns, sk, later)),
         }
     }
 
-    /// The next event is a segment whose connection begins right after it.
+    /// The next event is one for which [`foresees`](Self::foresees) is true.
     pub fn foreseen(&mut self) {
-        self.segments.foreseen = true;
+        self.foreseen = true;
     }
 
     /// How many ends of flows are remembered.
@@ -374,7 +375,7 @@ impl Correlator {
     fn promised(&mut self, event: &Event, segment: &Segment) -> Option<Subject> {
         let (netns, tuple) = (segment.netns, segment.tuple);
         let own = FlowEnd::of(netns, &tuple)?;
-        let foreseen = std::mem::take(&mut self.segments.foreseen);
+        let foreseen = std::mem::take(&mut self.foreseen);
         let promised = self.segments.ends.get(&own).and_then(|end| end.promised);
         let conn = match promised {
             Some(conn) => conn,

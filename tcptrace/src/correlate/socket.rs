@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::backlog;
-use super::cause::cause;
+use super::cause::Why;
 use crate::errno;
 use crate::event::{Context, Event, SetState, State, Task, Tuple};
-use crate::fields::{PidSource, Side, Source, Subject, Transition};
+use crate::fields::{Cause, PidSource, Side, Source, Subject, Transition};
 
 /// Whose socket it is, and how that is known.
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -89,14 +89,21 @@ impl Socket {
             && agree(self.tuple.rport, tuple.rport)
     }
 
+    /// Whether no process had it at its last transition.
+    pub fn was_orphaned(&self) -> bool {
+        self.was_orphaned
+    }
+
     /// Enters `change.newstate`, and tells so in a line.
     #[inline(always)]
-    pub fn transition(&mut self, event: &Event, change: &SetState) -> Transition {
+    pub fn transition(&mut self, event: &Event, change: &SetState, why: Option<Why>) -> Transition {
         self.learn(&change.tuple, change.cookie);
         self.uid = Some(change.uid);
         self.cgroup = change.cgroup.or(self.cgroup);
         let closer = closer(change);
-        self.owner = self.owner.or(closer);
+        if why.is_none_or(|why| why.cause != Cause::Killed) {
+            self.owner = self.owner.or(closer);
+        }
 
         if self.state != change.oldstate {
             self.missed = true;
@@ -105,7 +112,6 @@ impl Socket {
         let in_state_ns = self
             .since_ns
             .and_then(|since| event.mono_ns.checked_sub(since));
-        let why = cause(change, self.was_orphaned);
         self.was_orphaned = change.orphaned;
         self.state = change.newstate;
         self.since_ns = Some(event.mono_ns);
@@ -122,7 +128,7 @@ impl Socket {
             source: Source::Tracepoint,
             cause: why.map(|why| why.cause),
             function: why.map(|why| why.function.into()),
-            rfc9293: why.map(|why| why.rfc.into()),
+            rfc9293: why.and_then(|why| why.rfc()).map(Into::into),
             bucket: None,
             error: change.err.map(errno::name),
             backlog: backlog::of(change),

@@ -115,6 +115,7 @@ impl Correlator {
         event: &Event,
         change: &SetState,
         connection: &mut Connection,
+        reset_follows: bool,
         out: &mut Vec<Line>,
     ) {
         let begun = self.buckets.begun.remove(&change.sk);
@@ -126,7 +127,7 @@ impl Correlator {
             None => Source::SocketFlags,
         };
         let presumed = || {
-            (!self.buckets.seen)
+            (!self.buckets.seen && !reset_follows)
                 .then(|| presume(event, change))
                 .flatten()
         };
@@ -216,13 +217,14 @@ impl Correlator {
 ///
 /// `tcp_time_wait` leads from FIN_WAIT2 and CLOSING to CLOSE without an error, with SOCK_DONE if
 /// the FIN has come; else it is the close()d socket whose wait for it goes on. The flags cannot
-/// tell that the kernel had no bucket left (TCPTimeWaitOverflow), or that the process had asked
-/// for none (TCP_LINGER2 below 0). net/ipv4/tcp_minisocks.c and tcp_input.c, Linux 6.12.
+/// tell that the kernel had no bucket left (TCPTimeWaitOverflow). With TCP_LINGER2 below 0 there is
+/// none for the wait, but a RST. net/ipv4/tcp_minisocks.c and tcp_input.c, Linux 6.12.
 fn presume(event: &Event, change: &SetState) -> Option<Begun> {
     use State::{Closing, FinWait2, TimeWait};
     let state = match change.oldstate {
         _ if change.err.is_some() => return None,
         FinWait2 | Closing if change.fin_received => TimeWait,
+        _ if change.stats.is_some_and(|stats| stats.no_fin_wait2) => return None,
         FinWait2 if change.orphaned => FinWait2,
         _ => return None,
     };
@@ -262,7 +264,7 @@ impl Bucket {
             source,
             cause: why.map(|why| why.cause),
             function: why.map(|why| why.function.into()),
-            rfc9293: why.map(|why| why.rfc.into()),
+            rfc9293: why.and_then(|why| why.rfc()).map(Into::into),
             bucket: None,
             error: None,
             backlog: Backlog::default(),

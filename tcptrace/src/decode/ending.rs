@@ -3,7 +3,7 @@
 use tcptrace_ebpf::abi;
 
 use super::{Rest, Undecodable, ip, nonzero, state, tuple};
-use crate::event::{Direction, Reset, Retransmit, Retransmitted, Sk, State, Stats};
+use crate::event::{Call, Direction, Reset, Retransmit, Retransmitted, Sk, State, Stats};
 
 pub(super) fn stats(stats: abi::Stats) -> Stats {
     Stats {
@@ -18,6 +18,15 @@ pub(super) fn stats(stats: abi::Stats) -> Stats {
         unread: stats.unread,
         rcv_shutdown: stats.flags & abi::stats_flag::RCV_SHUTDOWN != 0,
         no_fin_wait2: stats.flags & abi::stats_flag::NO_FIN_WAIT2 != 0,
+        snd_shutdown: Some(stats.flags & abi::stats_flag::SEND_SHUTDOWN != 0),
+        unsent: Some(stats.flags & abi::stats_flag::UNSENT != 0),
+        call: match stats.flags >> abi::stats_flag::CALL_SHIFT {
+            abi::call::CLOSE => Some(Call::Close),
+            abi::call::CONNECT => Some(Call::Connect),
+            abi::call::SHUTDOWN => Some(Call::Shutdown),
+            abi::call::SEND => Some(Call::Send),
+            _ => None,
+        },
     }
 }
 

@@ -295,7 +295,11 @@ impl Builder {
             && !self.segments
             && let Some(syn) = x.syn_mono_ns
         {
-            self.estimated_syn_ack(place, syn);
+            let kind = match x.subject.side {
+                Some(Side::Client) => Kind::Syn,
+                _ => Kind::SynAck,
+            };
+            self.estimated(place, kind, syn);
         }
         if x.verdict == Some(Verdict::NeverAccepted) {
             self.wait(place, x.established_mono_ns, x.mono_ns, false);
@@ -393,7 +397,27 @@ impl Builder {
         self.items.push(Item { at_ns, what });
     }
 
+    /// Whether a segment that a change of state was to send has never left, as its connection's line
+    /// knows better.
+    fn was_not_sent(&self, arrow: &Arrow) -> bool {
+        let Some(connection) = &self.ends[arrow.from as usize].end.connection else {
+            return false;
+        };
+        let is_sent = match arrow.kind {
+            Kind::Syn => connection.syn_mono_ns.is_some(),
+            Kind::Fin => connection.ending.fin_sent == Some(true),
+            _ => true,
+        };
+        arrow.evidence == Evidence::Inferred && arrow.received_ns.is_none() && !is_sent
+    }
+
     fn done(mut self, left_out: u64) -> Diagram {
+        let mut items = std::mem::take(&mut self.items);
+        items.retain(|item| match &item.what {
+            What::Arrow(arrow) => !self.was_not_sent(arrow),
+            _ => true,
+        });
+        self.items = items;
         // Stable, so that equal times stay in the order of the kernel's work.
         self.items.sort_by_key(|item| item.at_ns);
         let own = |item: &&Item| !matches!(&item.what, What::Call(call) if call.name == CallName::Accept && call.begun);

@@ -28,6 +28,34 @@ pub struct Stats {
     pub rcv_shutdown: bool,
     /// TCP_LINGER2 below 0: it does not wait for the peer's FIN, it sends a RST.
     pub no_fin_wait2: bool,
+    /// The process will send nothing more: shutdown() or close(). `None` in old recordings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snd_shutdown: Option<bool>,
+    /// Something that was to be sent, at least the FIN, has not left yet. `None` in old recordings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsent: Option<bool>,
+    /// What the process was doing, where a process changed the state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call: Option<Call>,
+}
+
+impl Stats {
+    /// Whether both directions are shut down: close() does that before anything else, connect() and
+    /// `tcp_abort` do not. `None` where that is not known.
+    pub fn is_shut(&self) -> Option<bool> {
+        self.snd_shutdown.map(|snd| snd && self.rcv_shutdown)
+    }
+}
+
+/// The system call that a process was in, as far as it tells why a socket ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Call {
+    /// close() and the like, or the end of the process.
+    Close,
+    Connect,
+    Shutdown,
+    /// sendmsg() and the like: netlink is spoken to by these.
+    Send,
 }
 
 /// `tcp:tcp_retransmit_skb`: a socket has sent a segment again.

@@ -13,13 +13,20 @@ pub enum Ended {
     /// By FINs: both sides', or this one's, acknowledged, after which the kernel keeps no socket
     /// for what the peer may still say.
     Orderly,
-    /// The kernel sent a RST for a reason of its own, such as want of memory.
+    /// The kernel sent a RST for a reason of its own, such as data for a socket that nobody reads
+    /// any more, or want of memory.
     ResetSent,
     /// The peer sent a RST.
     ResetReceived,
-    /// Its process ended it without a FIN: it closed it with data unread or with SO_LINGER 0, or
-    /// it connected it to AF_UNSPEC; or an administrator did (`ss -K`).
+    /// Its process ended it with a RST: it closed it with data unread, with SO_LINGER 0, or with
+    /// TCP_LINGER2 below 0.
     Aborted,
+    /// Its process took the connection from the socket, which lives on: connect() to AF_UNSPEC.
+    Disconnected,
+    /// Another process killed it (`ss -K`).
+    Killed,
+    /// Its process closed it in TCP_REPAIR mode: the peer was told nothing.
+    Repair,
     /// The peer did not answer any more, or never did.
     Timeout,
     /// The peer, or a host on the way, refused the connection.
@@ -44,6 +51,9 @@ impl Ended {
             Ended::ResetSent => "reset by this host",
             Ended::ResetReceived => "reset by the peer",
             Ended::Aborted => "aborted by its process",
+            Ended::Disconnected => "disconnected by its process",
+            Ended::Killed => "killed by another process",
+            Ended::Repair => "closed in TCP_REPAIR mode",
             Ended::Timeout => "timed out",
             Ended::Refused => "refused",
             Ended::Unreachable => "unreachable",
@@ -71,8 +81,12 @@ pub enum ClosedFirst {
 pub struct Ending {
     /// How it ended; null while it is open, and when the evidence does not decide.
     pub ended: Option<Ended>,
-    /// Which side sent the first FIN; null when none did.
+    /// Which side sent the first FIN; null when none did, and while it is not known whether this
+    /// side's has left.
     pub closed_first: Option<ClosedFirst>,
+    /// Whether this side's FIN has left: its number was sent, or the peer has acknowledged it; null
+    /// while that is not known. A FIN waits behind data that the peer has no room for.
+    pub fin_sent: Option<bool>,
     /// How often a client sent its SYN again; null for a server, and while it is connecting.
     pub syn_retransmits: Option<u32>,
     /// Bytes sent and acknowledged, SYN and FIN not counted (tcp_sock.bytes_acked); null too when
@@ -120,7 +134,8 @@ pub struct Reset {
     /// The state of the socket; null when there was none, as at a closed port.
     pub state: Option<State>,
     /// Sent by this host, or received. The kernel says received, too, of data that comes for a
-    /// socket that nobody reads any more; a RST that it sends follows at once.
+    /// socket that nobody reads any more, in FIN_WAIT1 or FIN_WAIT2, and then sends a RST; with a
+    /// sent one behind it, it is left out.
     pub direction: Direction,
     /// Why it was sent, as in the kernel's enum sk_rst_reason (Linux 6.10 and later) without
     /// SK_RST_REASON_; null when the kernel does not say.

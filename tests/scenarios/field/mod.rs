@@ -1,5 +1,6 @@
 //! What people's own problems have shown to be told wrongly: one scenario for each kind.
 
+mod causes;
 mod doctor;
 mod faults;
 mod hints;

@@ -23,6 +23,9 @@ const STATS: Stats = Stats {
     unread: 0,
     rcv_shutdown: false,
     no_fin_wait2: false,
+    snd_shutdown: Some(false),
+    unsent: Some(false),
+    call: None,
 };
 
 fn with(stats: Stats, change: SetState) -> SetState {
@@ -32,11 +35,16 @@ fn with(stats: Stats, change: SetState) -> SetState {
     }
 }
 
-/// In the process of `client(2)`.
+/// In the process of `client(2)`, by close() or shutdown().
 fn does(old: State, new: State) -> SetState {
+    let shut = Stats {
+        rcv_shutdown: new == Close,
+        snd_shutdown: Some(new == Close),
+        ..STATS
+    };
     SetState {
         held: true,
-        ..with(STATS, client(2).enters_by(visitor(), old, new))
+        ..with(shut, client(2).enters_by(visitor(), old, new))
     }
 }
 
@@ -153,7 +161,8 @@ fn a_fin_wait2_bucket_is_an_orderly_end_unless_data_may_have_come() {
     };
     assert_eq!(closed(quiet), Some(Ended::Orderly));
     assert_eq!(closed(data_came), None);
-    assert_eq!(closed(impatient), None);
+    // TCP_LINGER2: the kernel answers the ACK of the FIN with a RST.
+    assert_eq!(closed(impatient), Some(Ended::Aborted));
 }
 
 #[test]
@@ -202,8 +211,8 @@ fn resets_timeouts_and_aborts() {
             Some(Ended::Unreachable),
         ),
         (
-            failed(ECONNABORTED, happens(Established, Close)),
-            Some(Ended::Aborted),
+            failed(ECONNABORTED, does(Established, Close)),
+            Some(Ended::Killed),
         ),
         (does(Established, Close), Some(Ended::Aborted)),
         (does(CloseWait, Close), Some(Ended::Aborted)),
@@ -211,6 +220,17 @@ fn resets_timeouts_and_aborts() {
         (
             failed(EHOSTUNREACH, does(Established, Close)),
             Some(Ended::Aborted),
+        ),
+        (
+            with(STATS, does(Established, Close)),
+            Some(Ended::Disconnected),
+        ),
+        (
+            SetState {
+                repair: true,
+                ..does(Established, Close)
+            },
+            Some(Ended::Repair),
         ),
         (orphan(Established, Close), None),
     ] {
@@ -249,7 +269,17 @@ fn a_connect_that_comes_to_nothing() {
             Some(Ended::Unreachable),
         ),
         (does(SynSent, Close), Some(Ended::GivenUp)),
+        (
+            failed(ECONNABORTED, with(STATS, does(SynSent, Close))),
+            Some(Ended::Killed),
+        ),
+        (with(STATS, does(SynSent, Close)), Some(Ended::Disconnected)),
         (with(never_sent, portless), Some(Ended::NoFreePort)),
+        // The socket was disconnected before, which has left an error.
+        (
+            failed(ECONNRESET, with(never_sent, portless)),
+            Some(Ended::NoFreePort),
+        ),
         (with(never_sent, does(SynSent, Close)), None),
     ] {
         let ending = connecting_then(change);
@@ -310,6 +340,8 @@ fn syn_and_fin_are_no_bytes() {
             bytes_acked: 7,
             bytes_received: 18,
             unread: 12,
+            rcv_shutdown: true,
+            snd_shutdown: Some(true),
             ..STATS
         }),
         srtt_ns: Some(32 * US),
@@ -381,7 +413,9 @@ fn a_reset_that_the_kernel_sends_by_itself() {
 fn a_reset_of_a_connection_that_is_over_is_nobodys() {
     let mut t = syn_sent();
     t.set(happens(SynSent, Established));
-    t.set(does(Established, Close));
+    t.set(does(Established, FinWait1));
+    t.set(orphan(FinWait1, FinWait2));
+    t.set(fin_received(orphan(FinWait2, Close)));
     t.event(Kind::Reset(reset(&client(2), Direction::Sent, None)));
     let Some(Line::Reset(line)) = t.lines.last() else {
         panic!();
@@ -411,4 +445,234 @@ fn a_syn_that_is_sent_again_brings_the_port() {
     assert_eq!(line.subject.conn, Some(1));
     assert_eq!(line.subject.lport, client(2).tuple.lport);
     assert_eq!(line.retransmits, 1);
+}
+
+/// A FIN waits behind the data that the peer has no room for, and may never leave.
+#[test]
+fn a_fin_that_never_left_did_not_close_first() {
+    let unsent = Stats {
+        unsent: Some(true),
+        unacked: 100,
+        ..STATS
+    };
+    let sent = Stats {
+        unacked: 1,
+        ..STATS
+    };
+    let closed = |at_the_end: Stats| {
+        let ending = connected_then(&[
+            does(Established, FinWait1),
+            failed(ETIMEDOUT, with(at_the_end, orphan(FinWait1, Close))),
+        ]);
+        (ending.closed_first, ending.fin_sent)
+    };
+    assert_eq!(closed(unsent), (None, Some(false)));
+    assert_eq!(closed(sent), (Some(ClosedFirst::Local), Some(true)));
+
+    // The peer's comes while the own one still waits: the peer was first.
+    let ending = connected_then(&[
+        does(Established, FinWait1),
+        with(unsent, fin_received(orphan(FinWait1, Closing))),
+        failed(
+            ETIMEDOUT,
+            with(unsent, fin_received(orphan(Closing, Close))),
+        ),
+    ]);
+    assert_eq!(ending.closed_first, Some(ClosedFirst::Remote));
+    assert_eq!(ending.fin_sent, Some(false));
+
+    // Nothing tells yet.
+    let ending = connected_then(&[does(Established, FinWait1)]);
+    assert_eq!((ending.closed_first, ending.fin_sent), (None, None));
+}
+
+/// tcp_fastopen_add_skb() counts the data of a SYN-ACK, and not its FIN.
+#[test]
+fn a_fin_with_the_syn_ack_is_in_no_count() {
+    let received = |fin_uncounted| {
+        let stats = Stats {
+            bytes_received: 100,
+            ..STATS
+        };
+        connected_then(&[
+            SetState {
+                fin_uncounted,
+                ..happens(Established, CloseWait)
+            },
+            does(CloseWait, LastAck),
+            with(stats, fin_received(orphan(LastAck, Close))),
+        ])
+        .bytes_received
+    };
+    assert_eq!(received(true), Some(100));
+    assert_eq!(received(false), Some(99));
+}
+
+fn rst(direction: Direction, state: State) -> Kind {
+    Kind::Reset(Reset {
+        sk: Some(client(2).sk),
+        cookie: None,
+        netns: NETNS,
+        tuple: client(2).tuple,
+        state: Some(state),
+        direction,
+        reason: None,
+    })
+}
+
+/// Plays what happens to a connected client, a microsecond apart, with a view of what comes.
+fn played(script: &[Kind]) -> Trace {
+    let mut t = syn_sent();
+    t.set(happens(SynSent, Established));
+    let events: Vec<Event> = script
+        .iter()
+        .map(|kind| {
+            t.wait(US);
+            Event {
+                mono_ns: t.now,
+                cpu: 0,
+                lost: 0,
+                kind: kind.clone(),
+            }
+        })
+        .collect();
+    for (n, event) in events.iter().enumerate() {
+        if t.correlator.foresees(event, &events[n + 1..]) {
+            t.correlator.foreseen();
+        }
+        t.correlator.event(event, &mut t.lines);
+    }
+    t.finish();
+    t
+}
+
+fn resets(t: &Trace) -> Vec<(Direction, Option<u64>)> {
+    let resets = t.lines.iter().filter_map(|line| match line {
+        Line::Reset(x) => Some((x.direction, x.subject.conn)),
+        _ => None,
+    });
+    resets.collect()
+}
+
+/// The kernel ends both by tcp_reset(), and answers only data.
+#[test]
+fn data_after_close_is_no_rst_that_came() {
+    let data_came = Stats {
+        data_segs_in: 1,
+        rcv_shutdown: true,
+        ..STATS
+    };
+    let closed = |stats, answered: bool| {
+        let mut script = vec![
+            Kind::SetState(does(Established, FinWait1)),
+            rst(Direction::Received, FinWait1),
+            Kind::SetState(with(stats, failed(ECONNRESET, orphan(FinWait1, Close)))),
+        ];
+        if answered {
+            script.push(rst(Direction::Sent, Close));
+        }
+        played(&script)
+    };
+    let t = closed(data_came, true);
+    assert_eq!(t.connection(1).ending.ended, Some(Ended::ResetSent));
+    assert_eq!(resets(&t), [(Direction::Sent, Some(1))]);
+    let last = t.transitions().last().unwrap().cause;
+    assert_eq!(last, Some(fields::Cause::DataReceived));
+
+    let quiet = Stats {
+        rcv_shutdown: true,
+        ..STATS
+    };
+    let t = closed(quiet, false);
+    assert_eq!(t.connection(1).ending.ended, Some(Ended::ResetReceived));
+    assert_eq!(resets(&t), [(Direction::Received, Some(1))]);
+}
+
+/// The kernel sends it when the socket is CLOSE and the connection is over.
+#[test]
+fn the_rst_of_an_abort_is_its_connections() {
+    let t = played(&[
+        Kind::SetState(does(Established, Close)),
+        rst(Direction::Sent, Close),
+    ]);
+    assert_eq!(resets(&t), [(Direction::Sent, Some(1))]);
+}
+
+/// `ss -K` of a listener: tcp_abort() calls tcp_done() when it is CLOSE already.
+#[test]
+fn a_socket_that_is_closed_already_is_no_connection() {
+    let mut t = trace();
+    t.set(SetState {
+        err: Some(ECONNABORTED),
+        ..listener().enters_by(visitor(), Close, Close)
+    });
+    t.finish();
+    assert!(t.lines.is_empty(), "{:?}", t.lines);
+}
+
+/// TCP_FASTOPEN_CONNECT: connect() sends nothing; the SYN leaves with the first data.
+#[test]
+fn the_handshake_of_a_deferred_connect_begins_with_its_data() {
+    let deferred = |change: SetState| SetState {
+        fastopen_connect: true,
+        ..change
+    };
+    let begun = || {
+        let mut t = trace();
+        t.set(deferred(does(Close, SynSent)));
+        t.wait(1_000 * MS);
+        t
+    };
+    let mut t = begun();
+    t.set(SetState {
+        srtt_ns: Some(50 * US),
+        ..deferred(happens(SynSent, Established))
+    });
+    t.finish();
+    let line = t.connection(1);
+    assert_eq!(line.handshake_ns, Some(50 * US));
+    assert_eq!(line.syn_source, Some(fields::Source::Srtt));
+
+    // A SYN that was sent again has no round trip.
+    let mut t = begun();
+    let again = Stats {
+        retransmits: 1,
+        ..STATS
+    };
+    t.set(SetState {
+        srtt_ns: Some(50 * US),
+        ..deferred(with(again, happens(SynSent, Established)))
+    });
+    t.finish();
+    assert_eq!(t.connection(1).syn_mono_ns, None);
+
+    let mut t = begun();
+    let nothing_sent = Stats {
+        segs_out: 0,
+        rcv_shutdown: true,
+        snd_shutdown: Some(true),
+        ..STATS
+    };
+    t.set(deferred(with(nothing_sent, does(SynSent, Close))));
+    t.finish();
+    assert_eq!(t.connection(1).syn_mono_ns, None);
+    assert_eq!(t.connection(1).ending.ended, Some(Ended::GivenUp));
+}
+
+/// The process that kills it is named, and does not become its owner.
+#[test]
+fn who_kills_a_connection_does_not_own_it() {
+    let mut t = trace();
+    t.set(happens(Close, SynSent));
+    t.set(failed(
+        ECONNABORTED,
+        SetState {
+            task: Some(server()),
+            ..with(STATS, does(SynSent, Close))
+        },
+    ));
+    t.finish();
+    let last = t.transitions().last().unwrap().subject.pid;
+    assert_eq!(last, Some(server().pid));
+    assert_eq!(t.connection(1).subject.pid, None);
 }

@@ -110,6 +110,9 @@ impl Sock {
             stats: None,
             listen: None,
             no_fast_open: false,
+            repair: false,
+            fastopen_connect: false,
+            fin_uncounted: false,
         }
     }
 

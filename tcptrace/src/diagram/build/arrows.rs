@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::event::Retransmitted;
-use crate::fields::Retransmit;
+use crate::fields::{DEFERS_CONNECT, Retransmit};
 
 impl Builder {
     /// A segment without a number is of this connection when its own numbers say so.
@@ -123,17 +123,17 @@ impl Builder {
         }
     }
 
-    /// The first round trip tells when the SYN-ACK left.
-    pub(super) fn estimated_syn_ack(&mut self, place: Place, at_ns: u64) {
+    /// The first round trip tells when the SYN-ACK left, or the SYN of a client that has put it off.
+    pub(super) fn estimated(&mut self, place: Place, kind: Kind, at_ns: u64) {
         let known = self.items.iter_mut().find_map(|item| match &mut item.what {
-            What::Arrow(it) if it.from == place && it.kind == Kind::SynAck => Some(it),
+            What::Arrow(it) if it.from == place && it.kind == kind => Some(it),
             _ => None,
         });
         match known {
             // Its arrival; an estimate would put the sending beside it, or behind.
             Some(_) => {}
             None => {
-                let arrow = unrecorded(place, Kind::SynAck, Evidence::Estimated, at_ns);
+                let arrow = unrecorded(place, kind, Evidence::Estimated, at_ns);
                 self.push(at_ns, What::Arrow(arrow));
             }
         }
@@ -245,13 +245,25 @@ pub(super) fn received_before(x: &Transition) -> Option<Kind> {
 /// What is sent with it.
 pub(super) fn sent_after(x: &Transition) -> Option<Kind> {
     Some(match (x.cause?, x.newstate) {
-        (Cause::Connect, State::SynSent) => Kind::Syn,
+        (Cause::Connect, State::SynSent) if x.function.as_deref() != Some(DEFERS_CONNECT) => {
+            Kind::Syn
+        }
         (Cause::SynReceived, State::NewSynRecv | State::SynRecv) => Kind::SynAck,
         (Cause::SynAckReceived, State::Established) => Kind::Ack,
         (Cause::Close, State::FinWait1 | State::LastAck) => Kind::Fin,
-        (Cause::Abort, _) => Kind::Rst,
+        (Cause::Abort | Cause::DataReceived, _) => Kind::Rst,
+        // tcp_need_reset(), net/ipv4/tcp.c
+        (Cause::Disconnect | Cause::Killed, _) if has_peer(x.oldstate) => Kind::Rst,
         _ => return None,
     })
+}
+
+fn has_peer(state: State) -> bool {
+    use State::{CloseWait, Established, FinWait1, FinWait2, SynRecv};
+    matches!(
+        state,
+        SynRecv | Established | CloseWait | FinWait1 | FinWait2
+    )
 }
 
 /// A segment that was sent, and that something else than a record of it tells of.

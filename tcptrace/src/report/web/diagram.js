@@ -91,6 +91,8 @@ const CAUSES = {
   abort: "closed in a way that sends a RST", syn_received: "a SYN came", syn_ack_received: "the SYN-ACK came",
   ack_received: "the handshake's last ACK came", fin_received: "the peer's FIN came",
   ack_of_fin: "the peer acknowledged the FIN", rst_received: "a RST came", icmp_received: "an ICMP error came",
+  data_received: "data came that nobody reads", connect_failed: "connect() failed, and nothing was sent",
+  disconnect: "disconnected by its process", killed: "killed by another process", repair: "TCP_REPAIR, without a segment",
   timeout: "nobody answered", expired: "its time was over", reused: "a new connection took its ports",
 };
 

@@ -227,6 +227,7 @@ pub fn ending() -> Ending {
     Ending {
         ended: Some(Ended::Orderly),
         closed_first: Some(ClosedFirst::Local),
+        fin_sent: Some(true),
         syn_retransmits: None,
         bytes_acked: Some(18),
         bytes_received: Some(0),

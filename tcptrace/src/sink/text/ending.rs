@@ -94,6 +94,12 @@ impl Display for Ending<'_> {
     }
 }
 
+/// When it was over: a connection that is reset in the accept queue has its line only as accept()
+/// returns it.
+fn ended(x: &Connection) -> u64 {
+    x.closed_mono_ns.unwrap_or(x.mono_ns)
+}
+
 /// A list with commas.
 struct Parts<'a> {
     to: &'a mut Vec<u8>,
@@ -115,10 +121,13 @@ impl Parts<'_> {
                 }
                 _ => self.add(("handshake ", Human(ns), " (SYN to ESTABLISHED)")),
             },
+            (Some(ns), _) if x.syn_source == Some(Source::Srtt) => {
+                self.add(("connected in ≈ ", Human(ns)));
+            }
             (Some(ns), _) => self.add(("connected in ", Human(ns))),
             (None, None) if x.subject.side == Some(Side::Client) => {
                 // Equal times are possible, earlier ones are not; a wrong clock must not panic.
-                let tried = x.syn_mono_ns.map(|syn| x.mono_ns.saturating_sub(syn));
+                let tried = x.syn_mono_ns.map(|syn| ended(x).saturating_sub(syn));
                 self.add(("not connected", tried.map(|ns| (" after ", Human(ns)))));
             }
             (None, _) => {}
@@ -127,7 +136,7 @@ impl Parts<'_> {
             self.add(("SYN sent again ", n, "×"));
         }
         if let Some(established) = x.established_mono_ns {
-            let open = x.mono_ns.saturating_sub(established);
+            let open = ended(x).saturating_sub(established);
             self.add(("open for ", Human(open)));
         }
     }

@@ -1,7 +1,7 @@
 //! `--explain`: what a change of state means, in a sentence that a student can follow.
 
 use crate::event::{ListenQueue, OverflowSegment, State};
-use crate::fields::{Cause, Overflow, Side, Transition};
+use crate::fields::{Cause, DEFERS_CONNECT, Overflow, Side, Transition};
 
 /// The sentence; `None` where there is nothing to say that the line does not.
 pub fn transition(x: &Transition) -> Option<String> {
@@ -14,6 +14,7 @@ pub fn transition(x: &Transition) -> Option<String> {
     };
     Some(match (&x.function, &x.rfc9293) {
         (Some(function), Some(rfc)) => format!("{sentence} [{function}; RFC 9293, {rfc}]"),
+        (Some(function), None) => format!("{sentence} [{function}]"),
         _ => sentence,
     })
 }
@@ -43,16 +44,45 @@ pub fn overflow(x: &Overflow) -> &'static str {
     }
 }
 
-/// What happened.
+/// What happened. It claims a segment only where the kernel cannot have come here without.
 fn led_to(cause: Cause, x: &Transition) -> Option<&'static str> {
     Some(match cause {
         Cause::Listen => "listen() was called.",
-        Cause::Connect => "connect() was called: the kernel sends a SYN.",
+        Cause::Connect if x.function.as_deref() == Some(DEFERS_CONNECT) => {
+            "connect() was called with TCP_FASTOPEN_CONNECT: the SYN may wait for the first data."
+        }
+        Cause::Connect => {
+            "connect() was called. If it finds a route and a free port, the kernel sends a SYN."
+        }
+        Cause::ConnectFailed => {
+            "connect() failed before anything was sent, for want of a free port or a route."
+        }
         Cause::Close if x.oldstate == State::Listen => "The listener was closed.",
-        Cause::Close => "The process closed its side: the kernel sends a FIN behind the data.",
+        Cause::Close if x.oldstate == State::SynSent => {
+            "The process closed the socket before an answer came. Nothing more is sent."
+        }
+        Cause::Close if x.newstate == State::Close => "The process closed the socket.",
+        Cause::Close => "The process closed its side: the kernel queues a FIN behind the data.",
         Cause::Abort => {
-            "The process threw the connection away (data unread, or SO_LINGER 0): the kernel sends \
-             a RST instead of a FIN."
+            "The process threw the connection away (data unread, SO_LINGER 0, or TCP_LINGER2 below \
+             0): the kernel sends a RST."
+        }
+        Cause::Disconnect if x.oldstate == State::Listen => "The listener was disconnected.",
+        Cause::Disconnect if x.oldstate == State::SynSent => {
+            "The process took the socket back before an answer came, and keeps it. Nothing more is \
+             sent."
+        }
+        Cause::Disconnect if has_peer(x.oldstate) => {
+            "The process disconnected the socket and keeps it: the kernel sends a RST."
+        }
+        Cause::Disconnect => "The process disconnected the socket and keeps it.",
+        Cause::Killed if has_peer(x.oldstate) => {
+            "It was killed from outside, as by ss -K: the kernel sends a RST."
+        }
+        Cause::Killed => "It was killed from outside, as by ss -K.",
+        Cause::Repair => {
+            "The socket is in TCP_REPAIR mode, in which connections are saved and restored: no \
+             segment is sent."
         }
         Cause::SynReceived if x.newstate == State::NewSynRecv => "A SYN came.",
         Cause::SynReceived if x.oldstate == State::Listen => {
@@ -63,6 +93,9 @@ fn led_to(cause: Cause, x: &Transition) -> Option<&'static str> {
         Cause::AckReceived => "The ACK of the SYN-ACK has come.",
         Cause::FinReceived => "The peer's FIN came: it will send nothing more.",
         Cause::AckOfFin => "The peer acknowledged our FIN.",
+        Cause::DataReceived => {
+            "Data came, and nobody reads it any more: the kernel answers with a RST."
+        }
         Cause::RstReceived => "A RST came: the peer has, or wants, no such connection.",
         Cause::IcmpReceived => "An ICMP error came from the network.",
         Cause::Expired => "Its time is over: a minute in TIME_WAIT, tcp_fin_timeout in FIN_WAIT2.",
@@ -71,10 +104,21 @@ fn led_to(cause: Cause, x: &Transition) -> Option<&'static str> {
     })
 }
 
+/// Whether tcp_disconnect() and tcp_abort() send a RST in this state (`tcp_need_reset`,
+/// net/ipv4/tcp.c).
+fn has_peer(state: State) -> bool {
+    use State::*;
+    matches!(
+        state,
+        SynRecv | Established | CloseWait | FinWait1 | FinWait2
+    )
+}
+
 /// What the new state means.
 fn meaning(x: &Transition) -> Option<&'static str> {
     use State::*;
     Some(match (x.oldstate, x.newstate) {
+        _ if x.cause == Some(Cause::Repair) => return None,
         (_, Listen) => {
             "From now on the kernel answers SYNs to this port by itself; accept() need not be called."
         }
@@ -87,7 +131,7 @@ fn meaning(x: &Transition) -> Option<&'static str> {
         (Listen, SynRecv) if x.cause == Some(Cause::SynReceived) => {
             "accept() may return it before the ACK comes."
         }
-        (Listen, SynRecv) => {
+        (Listen, SynRecv) if x.cause.is_some() => {
             "The last segment of the handshake is here, and only now does the kernel make a socket \
              for the connection; until then it kept a small note of the SYN."
         }
@@ -102,18 +146,16 @@ fn meaning(x: &Transition) -> Option<&'static str> {
             "read() returns 0 after the data; our side stays open until the process closes it."
         }
         (_, LastAck) => "Both sides have closed; only the ACK of our FIN is missing.",
-        (_, Closing) => "Both sides closed at the same time; only the ACK of our FIN is missing.",
-        (FinWait2 | Closing, Close)
-            if x.cause == Some(Cause::FinReceived) || x.oldstate == Closing =>
-        {
+        (_, Closing) => "Both sides have closed; only the ACK of our FIN is missing.",
+        (FinWait2 | Closing, Close) if x.bucket == Some(TimeWait) => {
             "The socket is freed; the kernel keeps the pair of addresses in TIME_WAIT for a minute, \
              so that stray segments of this connection meet no later one."
         }
-        (FinWait2, Close) if x.cause.is_some() => {
+        (FinWait2, Close) if x.bucket == Some(FinWait2) => {
             "No process has it any more, so the kernel frees the socket and waits for the peer's \
              FIN with a smaller object: FIN_WAIT2 is not over."
         }
-        (LastAck, Close) => {
+        (LastAck, Close) if x.cause == Some(Cause::AckOfFin) => {
             "Both directions are closed. The side that closed last needs no TIME_WAIT."
         }
         _ => return None,
@@ -140,6 +182,44 @@ mod tests {
             told.ends_with("[tcp_rcv_state_process; RFC 9293, 3.10.7.4]"),
             "{told}"
         );
+    }
+
+    /// Each of these once had a sentence about a segment that never was.
+    #[test]
+    fn no_segment_is_claimed_that_was_not_sent() {
+        use State::*;
+        let said = |cause, oldstate, newstate| {
+            let change = Transition {
+                oldstate,
+                newstate,
+                cause: Some(cause),
+                bucket: None,
+                ..samples::transition()
+            };
+            transition(&change).unwrap_or_default()
+        };
+        for (cause, oldstate, newstate) in [
+            (Cause::Close, SynSent, Close),
+            (Cause::ConnectFailed, SynSent, Close),
+            (Cause::Disconnect, SynSent, Close),
+            (Cause::Disconnect, LastAck, Close),
+            (Cause::Killed, SynSent, Close),
+            (Cause::Killed, Listen, Close),
+            (Cause::Repair, Close, SynSent),
+            (Cause::Repair, SynSent, Established),
+            (Cause::Repair, Established, Close),
+        ] {
+            let said = said(cause, oldstate, newstate);
+            assert!(!said.is_empty());
+            assert!(!said.contains("FIN") && !said.contains("sends"), "{said}");
+            assert!(!said.contains("SYN-ACK"), "{said}");
+        }
+        // It is in the queue, behind data that may never leave.
+        let fin = said(Cause::Close, Established, FinWait1);
+        assert!(!fin.contains("sends a FIN"), "{fin}");
+        // TCP_LINGER2 below 0: no bucket.
+        let linger2 = said(Cause::Abort, FinWait2, Close);
+        assert!(!linger2.contains("not over"), "{linger2}");
     }
 
     #[test]

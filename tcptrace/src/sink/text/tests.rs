@@ -405,6 +405,31 @@ fn how_it_ended_is_told_when_it_is_more_than_who_closed_first() {
     );
 }
 
+/// One that is reset in the accept queue has its line only when accept() returns it.
+#[test]
+fn a_connection_was_open_until_its_close() {
+    let line = samples::client();
+    let since = line.established_mono_ns.unwrap();
+    let reset = Connection {
+        closed_mono_ns: Some(since + 100_300_000),
+        mono_ns: since + 601_500_000,
+        ..line
+    };
+    let told = ending::Ending(&reset).to_string();
+    assert!(told.contains("open for 100.3 ms"), "{told}");
+}
+
+/// The SYN of a client with TCP_FASTOPEN_CONNECT is known by its round trip.
+#[test]
+fn an_estimated_handshake_of_a_client_says_so() {
+    let estimated = Connection {
+        syn_source: Some(crate::fields::Source::Srtt),
+        ..samples::client()
+    };
+    let told = ending::Ending(&estimated).to_string();
+    assert!(told.contains("connected in ≈ 45.20 µs"), "{told}");
+}
+
 #[test]
 fn a_bucket_is_told_from_its_socket() {
     let closing = Transition {
