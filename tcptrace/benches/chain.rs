@@ -58,7 +58,7 @@ fn ordering(bencher: Bencher) {
         .bench_local_values(|events| {
             let mut order = Order::default();
             let mut sum = 0;
-            let mut take = |event: &Event, _: &[Event]| sum ^= event.mono_ns;
+            let mut take = |event: &Event, _: &[Event], _| sum ^= event.mono_ns;
             for (n, event) in events.into_iter().enumerate() {
                 let until_ns = event.mono_ns.saturating_sub(HOLD_BACK_NS);
                 order.push(event);

@@ -270,7 +270,7 @@ pub fn agree(line: &Line, stack: &[String]) -> Result<(), String> {
     let about = about_the_socket(stack);
     let on_stack = |name: &&str| about.iter().any(|function| function == name);
     for any in rule.has {
-        if !any.iter().any(|name| on_stack(name)) {
+        if !any.iter().any(on_stack) {
             return Err(format!(
                 "{cause} at {old}→{new} needs one of {any:?}: {about:?}"
             ));
