@@ -10,18 +10,20 @@ mod half_open;
 pub mod lane;
 mod notices;
 mod offsets;
+mod process;
 mod segment;
 
 pub use bucket::*;
 pub use half_open::*;
 pub use notices::*;
 pub use offsets::*;
+pub use process::*;
 pub use segment::*;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Bumped whenever the meaning or the layout of anything in this file changes.
-pub const VERSION: u8 = 5;
+pub const VERSION: u8 = 6;
 
 /// What [`Header::kind`] can be.
 pub mod kind {
@@ -31,8 +33,10 @@ pub mod kind {
     pub const RESET: u8 = 9;
     pub const REQUEST: u8 = 3;
     pub const OVERFLOW: u8 = 4;
+    pub const PROCESS: u8 = 5;
     pub const TIMEWAIT: u8 = 6;
     pub const SOCKET: u8 = 7;
+    pub const HOLDER: u8 = 10;
     pub const SEGMENT: u8 = 11;
 }
 
@@ -195,6 +199,8 @@ pub struct Task {
     pub tid: u32,
     /// The thread's name, NUL padded, in its owner's hands: any bytes.
     pub comm: [u8; 16],
+    /// The name of the process's first thread, likewise.
+    pub process: [u8; 16],
 }
 
 /// Section: the addresses of an IPv4 connection, network order.
@@ -288,8 +294,10 @@ pub mod hook {
     pub const REQUEST_SOCK: u32 = 2;
     pub const LISTEN_OVERFLOW: u32 = 3;
     pub const RETRANSMIT_SYNACK: u32 = 4;
+    pub const SCHED_PROCESS_EXIT: u32 = 5;
     pub const TIMEWAIT_SOCK: u32 = 6;
     pub const SOCKET_ITERATOR: u32 = 7;
+    pub const TASK_FILE_ITERATOR: u32 = 10;
     pub const SEGMENT: u32 = 11;
     pub const COUNT: u32 = 12;
 }
@@ -322,7 +330,9 @@ pub mod tally {
     /// accept() calls that began with the hooks attached and are not in `CALLS`, at least: while it
     /// is 0, a call that is not there began earlier.
     pub const MISSED_CALLS: u32 = 1;
-    pub const COUNT: u32 = 2;
+    /// Processes that found no room in `PROCESSES`: while it is 0, only those in there are told of.
+    pub const MISSED_PROCESSES: u32 = 2;
+    pub const COUNT: u32 = 3;
 }
 
 /// Bits of the `FILTER` global. A socket passes when every set condition holds.

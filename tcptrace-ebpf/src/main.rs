@@ -22,6 +22,7 @@ mod settings;
 mod skb;
 mod sock;
 mod task;
+mod thread;
 
 /// The helpers that read kernel memory are GPL-only.
 #[unsafe(link_section = "license")]

@@ -72,6 +72,11 @@ pub struct Call {
 #[map]
 pub static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(abi::CALLS, 0);
 
+/// The processes that have, or had, a socket of the trace, by tgid. One that finds no room is told of
+/// all the same, with all others.
+#[map]
+static PROCESSES: HashMap<u32, u32> = HashMap::with_max_entries(8192, 0);
+
 /// The segments from one end to the other, in one network namespace.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -100,6 +105,28 @@ pub struct Awaited {
 /// the size, which is next to nothing unless segments are asked for.
 #[map]
 pub static AWAITED: LruHashMap<Flow, Awaited> = LruHashMap::with_max_entries(65536, 0);
+
+/// Remembers a process: its end and its names are to be told.
+///
+/// A subprogram of its own: the state programs' frames are full.
+#[inline(never)]
+pub fn remember_process(pid: u32) {
+    if PROCESSES.get_ptr(pid).is_none() && PROCESSES.insert(pid, 0, 0).is_err() {
+        add_to_tally(tally::MISSED_PROCESSES);
+    }
+}
+
+/// Whether a process has, or had, a socket of the trace, as far as that is known.
+#[inline(always)]
+pub fn is_remembered(pid: u32) -> bool {
+    PROCESSES.get_ptr(pid).is_some() || tally(tally::MISSED_PROCESSES) > 0
+}
+
+/// A process is over: its number may become another one's.
+#[inline(always)]
+pub fn forget_process(pid: u32) {
+    let _ = PROCESSES.remove(pid);
+}
 
 /// A counter that is only added to, at once: a softirq's program may come on top of one that counts the
 /// same hook's events on this CPU.

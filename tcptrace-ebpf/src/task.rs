@@ -10,7 +10,8 @@ use tcptrace_ebpf::abi;
 use crate::memory::{FromTask, Members, Memory, Probed};
 use crate::settings::{
     FDT_FD, FDT_MAX_FDS, FILE_PRIVATE_DATA, FILES_FDT, REGS_DI, REGS_ORIG_AX, REGS_SI, SOCKET_FILE,
-    SOCKET_SK, TASK_COMM, TASK_FILES, TASK_FLAGS, TASK_HELPERS, TASK_PID, TASK_STATUS, TASK_TGID,
+    SOCKET_SK, TASK_COMM, TASK_FILES, TASK_FLAGS, TASK_GROUP_LEADER, TASK_HELPERS, TASK_PID,
+    TASK_STATUS, TASK_TGID,
 };
 use crate::sock::{Sock, TCP_LISTEN};
 
@@ -84,6 +85,7 @@ impl Task {
                 tid: self.get(&TASK_PID),
                 // SAFETY: two u64 are sixteen bytes.
                 comm: unsafe { core::mem::transmute::<[u64; 2], [u8; 16]>(comm) },
+                process: self.process_name(),
             };
         }
         let pid_tgid = bpf_get_current_pid_tgid();
@@ -94,7 +96,31 @@ impl Task {
             pid: (pid_tgid >> 32) as u32,
             tid: pid_tgid as u32,
             comm,
+            process: self.process_name(),
         }
+    }
+
+    /// The name of the process: its first thread's.
+    #[inline(always)]
+    fn process_name(self) -> [u8; 16] {
+        let first: *const u8 = self.get(&TASK_GROUP_LEADER);
+        // SAFETY: a struct task_struct; two u64 are sixteen bytes.
+        unsafe {
+            let comm: [u64; 2] = FromTask::read(first, &TASK_COMM);
+            core::mem::transmute::<[u64; 2], [u8; 16]>(comm)
+        }
+    }
+
+    /// The process, the kernel's tgid.
+    #[inline(always)]
+    pub fn process(self) -> u32 {
+        self.get(&TASK_TGID)
+    }
+
+    /// A thread of the kernel, which works for whoever has queued the work.
+    #[inline(always)]
+    pub fn is_kernels(self) -> bool {
+        self.get::<u32>(&TASK_FLAGS) & PF_KTHREAD != 0
     }
 
     /// In a 32-bit system call.

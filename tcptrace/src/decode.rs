@@ -3,6 +3,7 @@
 mod ending;
 mod found;
 mod half_open;
+mod process;
 mod segment;
 mod timewait;
 
@@ -50,6 +51,7 @@ pub fn decode(record: &[u8]) -> Result<Event, Undecodable> {
         abi::kind::OVERFLOW => Kind::Overflow(half_open::overflow(&mut rest)?),
         abi::kind::SOCKET => Kind::Found(found::found(&mut rest)?),
         abi::kind::TIMEWAIT => Kind::Timewait(timewait::timewait(&mut rest)?),
+        abi::kind::PROCESS => Kind::Process(process::process(&mut rest)?),
         abi::kind::SEGMENT => Kind::Segment(segment::segment(&mut rest)?),
         other => return Err(Undecodable::Kind(other)),
     };
@@ -226,6 +228,7 @@ fn task(task: abi::Task) -> Task {
         pid: task.pid,
         tid: task.tid,
         comm: Comm::new(task.comm),
+        process: Comm::new(task.process),
     }
 }
 

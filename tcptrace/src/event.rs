@@ -13,6 +13,7 @@ pub use counters::{NetnsCounters, QueueCounters};
 pub use ending::{Call, Direction, Reset, Retransmit, Retransmitted, Stats};
 mod found;
 mod half_open;
+mod process;
 mod recorded;
 mod segment;
 mod timewait;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 pub use found::{Found, Looked};
 pub use half_open::{CloneOf, Overflow, Request, RequestStep};
+pub use process::{Holder, Holders, Process, ProcessStep};
 pub use segment::{Segment, TcpFlags};
 pub use timewait::{Timewait, TimewaitStep};
 
@@ -141,13 +143,23 @@ impl Tuple {
 
 /// The thread that was running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "recorded::Task", into = "recorded::Task")]
 pub struct Task {
     /// The process (the kernel's tgid).
     pub pid: u32,
     /// The thread (the kernel's pid); 0 when only the process is known.
     pub tid: u32,
-    #[serde(with = "recorded::comm")]
+    /// The thread's name.
     pub comm: Comm,
+    /// The name of the process, which is that of its first thread; empty when not known.
+    pub process: Comm,
+}
+
+impl Task {
+    /// The name of the process, if it is known.
+    pub fn process(&self) -> Option<Comm> {
+        (!self.process.bytes().is_empty()).then_some(self.process)
+    }
 }
 
 /// Where the kernel was running when it changed a socket's state.
@@ -239,12 +251,16 @@ pub enum Hook {
     TimewaitSock,
     /// The kernel's iterator over its TCP sockets.
     SocketIterator,
+    /// The tracepoints `sched:sched_process_exit` and `task:task_rename`.
+    SchedProcessExit,
+    /// The kernel's iterator over the descriptors of all processes.
+    TaskFileIterator,
     /// Segments on the wire: the tracepoints `net:net_dev_start_xmit` and `net:netif_receive_skb`.
     Segment,
 }
 
 impl Hook {
-    pub const ALL: [Hook; 10] = [
+    pub const ALL: [Hook; 12] = [
         Hook::InetSockSetState,
         Hook::InetCskAccept,
         Hook::TcpRetransmitSkb,
@@ -254,6 +270,8 @@ impl Hook {
         Hook::TcpRetransmitSynack,
         Hook::TimewaitSock,
         Hook::SocketIterator,
+        Hook::SchedProcessExit,
+        Hook::TaskFileIterator,
         Hook::Segment,
     ];
 
@@ -268,6 +286,8 @@ impl Hook {
             Hook::TcpRetransmitSynack => "tcp_retransmit_synack",
             Hook::TimewaitSock => "timewait_sock",
             Hook::SocketIterator => "socket_iterator",
+            Hook::SchedProcessExit => "sched_process_exit",
+            Hook::TaskFileIterator => "task_file_iterator",
             Hook::Segment => "segment",
         }
     }
@@ -297,6 +317,8 @@ pub enum Kind {
     Timewait(Timewait),
     Found(Found),
     Looked(Looked),
+    Process(Process),
+    Holders(Holders),
     Segment(Segment),
     /// A reading of a namespace's counters. No hook writes it.
     Counters(NetnsCounters),
@@ -319,6 +341,8 @@ impl Kind {
             Kind::Overflow(_) => Hook::ListenOverflow,
             Kind::Timewait(_) => Hook::TimewaitSock,
             Kind::Found(_) | Kind::Looked(_) => Hook::SocketIterator,
+            Kind::Process(_) => Hook::SchedProcessExit,
+            Kind::Holders(_) => Hook::TaskFileIterator,
             Kind::Segment(_) => Hook::Segment,
             // What this hook would show one by one.
             Kind::Counters(_) => Hook::ListenOverflow,

@@ -49,7 +49,7 @@ pub enum Side {
     Listener,
 }
 
-/// Where `pid`, `tid` and `comm` come from.
+/// Where `pid`, `tid`, `comm` and `process` come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PidSource {
@@ -64,6 +64,10 @@ pub enum PidSource {
     /// Found in /proc at the start of the trace: some process that had a descriptor of it. There
     /// the thread is not known, and the name is that of the process's first thread.
     Snapshot,
+    /// Found among the descriptors while the trace ran, because the process that was known before
+    /// has exited or has the socket no more: some process that has a descriptor of it. The thread is
+    /// not known, and the name is that of the process's first thread.
+    Holder,
     /// Not accepted yet: the process that listens, which will probably accept.
     Presumed,
 }
@@ -236,13 +240,16 @@ pub struct Subject {
     /// Id of the container that this cgroup belongs to, from the name that its runtime gave to the
     /// directory: 64 hexadecimal digits; null when it belongs to none, or when unknown.
     pub container: Option<String>,
-    /// Process id; null when unknown.
+    /// Process id; null when unknown, as when the process that was known has exited and another one
+    /// has the socket.
     pub pid: Option<u32>,
     /// Thread id; null when unknown.
     pub tid: Option<u32>,
     /// The thread's name; null when unknown.
     pub comm: Option<Comm>,
-    /// Where pid, tid and comm come from; null when they are.
+    /// The name of the process, that of its first thread; null when unknown.
+    pub process: Option<Comm>,
+    /// Where pid, tid, comm and process come from; null when they are.
     pub pid_source: Option<PidSource>,
 }
 

@@ -200,6 +200,7 @@ mod tests {
                 pid: 4711,
                 tid: 4712,
                 comm: name(bytes),
+                process: name(bytes),
             };
             let import = Input::Import(Import {
                 owners: [(u64::MAX, task)].into(),

@@ -1,6 +1,6 @@
 //! A trace from its start to its end.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitStatus;
@@ -13,7 +13,6 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::capture::counters::{CounterReader, Reading};
-use crate::capture::owners::owners;
 use crate::capture::{Capture, Request};
 use crate::checks::Checks;
 use crate::cli::Trace;
@@ -48,6 +47,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A look that takes long is followed by a pause of so many times as much.
 const LOOK_SHARE: u32 = 20;
+
+/// The descriptors of all processes are not looked through more often than this.
+const HOLDERS_EVERY: Duration = Duration::from_millis(20);
 
 /// How long one drain may go on while records keep coming.
 const DRAIN_AT_MOST_NS: u64 = 100_000_000;
@@ -178,7 +180,12 @@ impl Tracing {
         let signals = Signals::new()?;
         let mut counters = CounterReader::default();
         let readings_before = counters.read_all();
-        let capture = Capture::start(request)?;
+        let mut capture = Capture::start(request)?;
+        let conditions = filters(&request.filter, &selection);
+        let selection = Selection {
+            pids: capture.kernels_pids(&selection.pids)?,
+            ..selection
+        };
         let (outputs, tape) = open()?;
         let session = Session {
             schema: SCHEMA,
@@ -187,7 +194,7 @@ impl Tracing {
             depth,
             hooks: capture.carriers(),
             refused: capture.refused(),
-            filters: filters(&request.filter, &selection),
+            filters: conditions,
             unseen: capture
                 .unseen()
                 .into_iter()
@@ -238,6 +245,8 @@ impl Tracing {
         let before = std::mem::take(&mut self.readings_before);
         self.feed.send(Message::Counters(before)).await;
         self.read_counters().await;
+        let who_listens = self.feedback.who_listens.clone();
+        let (mut holders_at, mut holders_wanted) = (Instant::now(), false);
         self.import().await;
         let mut look_at = Instant::now() + LOOK_EVERY;
         let mut asked = None;
@@ -258,6 +267,12 @@ impl Tracing {
                     let took = self.look_again(worth).await;
                     look_at = Instant::now() + LOOK_EVERY.max(took * LOOK_SHARE);
                 }
+                () = who_listens.notified() => holders_wanted = true,
+                () = tokio::time::sleep_until(holders_at), if holders_wanted => {
+                    holders_wanted = false;
+                    let took = self.look_for_holders().await;
+                    holders_at = Instant::now() + HOLDERS_EVERY.max(took * LOOK_SHARE);
+                }
                 () = at(hint.as_ref().map(|(at, _)| *at)) => {
                     if let Some((_, hint)) = hint.take()
                         && !self.feedback.busy.load(Ordering::Relaxed)
@@ -277,9 +292,15 @@ impl Tracing {
     /// before the first drain, so they are put in order with the events of the meantime.
     async fn import(&mut self) {
         let looks = self.capture.look(None);
-        let inodes = looks.iter().flat_map(|look| look.inodes.iter().copied());
+        let found = self.capture.holders();
+        let mut owners = found.map(|found| found.owners).unwrap_or_default();
+        let inodes: BTreeSet<u64> = looks
+            .iter()
+            .flat_map(|it| it.inodes.iter().copied())
+            .collect();
+        owners.retain(|inode, _| inodes.contains(inode));
         let import = Message::Import(Import {
-            owners: owners(&inodes.collect()),
+            owners,
             until_ns: mono_now_ns(),
         });
         self.feed.send(import).await;
@@ -340,6 +361,19 @@ impl Tracing {
                 }
             }
         }
+    }
+
+    /// Looks through the descriptors of all processes for those of listeners; how long that took.
+    async fn look_for_holders(&mut self) -> Duration {
+        let began = Instant::now();
+        if let Some(found) = self.capture.holders() {
+            let answer = Message::Holders {
+                ended_ns: mono_now_ns(),
+                holders: found.listeners,
+            };
+            self.feed.send(answer).await;
+        }
+        began.elapsed()
     }
 
     /// Notified, it ends [`Tracing::trace`].

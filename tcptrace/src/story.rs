@@ -156,6 +156,11 @@ impl Story {
         self.correlator.closed()
     }
 
+    /// See [`Correlator::wants_holders`].
+    pub fn wants_holders(&self) -> bool {
+        self.correlator.wants_holders()
+    }
+
     /// The network namespaces with buckets that no hook tells of.
     pub fn worth_a_look(&self) -> BTreeSet<u32> {
         self.correlator.worth_a_look()

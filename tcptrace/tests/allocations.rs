@@ -237,6 +237,7 @@ impl Child {
                 pid: 471_100,
                 tid: 471_123,
                 comm: Comm::from("nginx"),
+                process: Comm::from("nginx"),
             },
             backlog_len: 2,
             backlog_max: 4_096,

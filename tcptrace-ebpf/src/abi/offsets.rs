@@ -77,6 +77,12 @@ macro_rules! for_each_offset {
             TASK_PID = "task_struct.pid";
             TASK_COMM = "task_struct.comm";
             TASK_FLAGS = "task_struct.flags";
+            TASK_GROUP_LEADER = "task_struct.group_leader";
+            TASK_SIGNAL = "task_struct.signal";
+            TASK_THREAD_PID = "task_struct.thread_pid";
+            SIGNAL_LIVE = "signal_struct.live";
+            PID_LEVEL = "pid.level";
+            PID_NUMBERS = "pid.numbers";
             TASK_STATUS = "task_struct.thread_info.status";
             FILES_FDT = "files_struct.fdt";
             FDT_FD = "fdtable.fd";

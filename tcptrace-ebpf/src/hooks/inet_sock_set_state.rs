@@ -24,7 +24,7 @@ use tcptrace_ebpf::abi::{Listen, SetState, Stats, hook, kind, section, state_fla
 
 use crate::emit::{emit_here_with, emit_with};
 use crate::filter;
-use crate::maps::{count, forget_told, remember_told};
+use crate::maps::{count, forget_told, remember_process, remember_told};
 use crate::memory::{Direct, Memory, Probed};
 use crate::settings::{COOKIE_HELPER, NET_FASTOPEN, TP_NEWSTATE, TP_OLDSTATE, TP_SKADDR};
 use crate::sock::{
@@ -152,6 +152,12 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: impl Fn
         return;
     }
     let owned = sk.owned();
+    // A kernel thread that works on a socket does it for some process (an MPTCP subflow, io_uring), and
+    // that is not known here. But the kernel itself may listen.
+    let told = owned && (newstate == TCP_LISTEN || !Task::current().is_kernels());
+    if told && matches!(newstate, TCP_LISTEN | TCP_SYN_SENT) {
+        remember_process(Task::current().process());
+    }
     let sk_flags = sk.flags();
     let flag = |holds: bool, bit: u8| if holds { bit } else { 0 };
     let mut payload = SetState {
@@ -173,7 +179,7 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: impl Fn
             | flag(sk_flags & SOCK_DONE != 0, state_flag::FIN_RECEIVED)
             | flag(sk_flags & SOCK_DEAD != 0, state_flag::ORPHANED)
             | flag(sk.is_repaired(), state_flag::REPAIR),
-        sections: flag(owned, section::TASK),
+        sections: flag(told, section::TASK),
     };
     if (oldstate, newstate) == (TCP_LISTEN, TCP_SYN_RECV)
         && sk.netns_setting(&NET_FASTOPEN) & TFO_SERVER_ENABLE == 0
@@ -193,7 +199,7 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: impl Fn
     || Task::current().told();
     if newstate == TCP_LISTEN {
         payload.sections |= section::LISTEN;
-        if owned {
+        if told {
             tell::<M, _>(
                 &payload,
                 #[inline(always)]
@@ -209,7 +215,7 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: impl Fn
     } else if tells_by_figures(oldstate, newstate) {
         // Addresses of one form only: a form for each family would double the verifier's work.
         payload.sections |= section::STATS;
-        if owned {
+        if told {
             tell::<M, _>(
                 &payload,
                 #[inline(always)]
@@ -224,7 +230,7 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: impl Fn
         }
     } else if addrs.is_v4 {
         payload.sections |= section::V4;
-        if owned {
+        if told {
             tell::<M, _>(
                 &payload,
                 #[inline(always)]
@@ -237,7 +243,7 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: impl Fn
                 || addrs.as_v4(),
             );
         }
-    } else if owned {
+    } else if told {
         tell::<M, _>(
             &payload,
             #[inline(always)]

@@ -297,6 +297,7 @@ fn task(pid: u32) -> abi::Task {
     abi::Task {
         pid,
         tid: pid,
+        process: [0; 16],
         comm: match pid {
             10 => *b"server\0\0\0\0\0\0\0\0\0\0",
             _ => *b"client\0\0\0\0\0\0\0\0\0\0",

@@ -77,6 +77,33 @@ impl Default for Cgroups {
     }
 }
 
+/// Why a process may be in a container that is not told.
+pub fn unseen() -> Option<&'static str> {
+    unseen_by(&fs::read_to_string("/proc/self/mountinfo").ok()?)
+}
+
+fn unseen_by(mounts: &str) -> Option<&'static str> {
+    if mounts.lines().find_map(mount_of).is_none() {
+        return Some("containers: cgroups of version 2, which tell of them, are not mounted here");
+    }
+    // Those without a controller, as `name=systemd`, are not what containers are made of.
+    let has_controller = |options: &str| {
+        options
+            .split(',')
+            .any(|it| !matches!(it, "rw" | "ro" | "none" | "xattr") && !it.contains('='))
+    };
+    let is_old = |line: &str| {
+        let (_, what) = line.split_once(" - ")?;
+        let mut what = what.split(' ');
+        let (kind, options) = (what.next()?, what.nth(1)?);
+        (kind == "cgroup" && has_controller(options)).then_some(())
+    };
+    mounts.lines().find_map(is_old).map(|()| {
+        "containers that have cgroups of version 1 only, which are in use here: those of version 2 \
+         tell of containers"
+    })
+}
+
 /// Where cgroups of version 2 are mounted.
 pub fn mount() -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
@@ -166,6 +193,20 @@ mod tests {
         let inner = ID.replace('4', "5");
         let path = format!("/docker/{ID}/docker/{inner}");
         assert_eq!(container(path.as_ref()), Some(inner.as_str()));
+    }
+
+    #[test]
+    fn that_containers_are_not_told_is_said_where_cgroups_are_of_version_1() {
+        const TWO: &str = "41 32 0:37 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw";
+        const NAMED: &str =
+            "40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd";
+        const ONE: &str = "33 32 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu,cpuacct";
+        let said = |mounts: &[&str]| unseen_by(&mounts.join("\n"));
+        assert_eq!(said(&[TWO]), None);
+        assert_eq!(said(&[TWO, NAMED]), None);
+        assert!(said(&[NAMED, ONE, TWO]).unwrap().contains("version 1"));
+        assert!(said(&[ONE]).unwrap().contains("not mounted"));
+        assert!(said(&[]).unwrap().contains("not mounted"));
     }
 
     #[test]

@@ -7,8 +7,10 @@ mod inet_csk_accept;
 mod inet_sock_set_state;
 mod listen_overflow;
 mod request_sock;
+mod sched_process_exit;
 mod segment;
 mod socket_iterator;
+mod task_file_iterator;
 mod tcp_reset;
 mod tcp_retransmit;
 mod timewait_sock;
@@ -106,7 +108,9 @@ pub const HOOKS: &[HookRow] = &[
     listen_overflow::ROW,
     segment::ROW,
     timewait_sock::ROW,
+    sched_process_exit::ROW,
     socket_iterator::ROW,
+    task_file_iterator::ROW,
 ];
 
 impl HookRow {

@@ -4,13 +4,14 @@ pub mod btf;
 pub mod cgroups;
 pub mod counters;
 mod filter;
+pub mod holders;
 pub mod hooks;
 pub mod iterator;
 pub mod kernels;
 mod lanes;
 mod links;
 mod load;
-pub mod owners;
+mod pids;
 pub mod privilege;
 mod refusal;
 pub mod ring;
@@ -190,7 +191,8 @@ impl Capture {
     pub fn unseen(&self) -> Vec<String> {
         let partly = self.hooks.iter().flat_map(|hook| hook.carrier.unseen);
         let wholly = self.absent.iter().filter_map(|it| it.row.without.as_ref());
-        let all = partly.chain(wholly).chain(NEVER_SEEN);
+        let containers = cgroups::unseen();
+        let all = partly.chain(wholly).chain(NEVER_SEEN).chain(&containers);
         all.map(|&what| what.to_owned()).collect()
     }
 
@@ -240,6 +242,30 @@ impl Capture {
             total = Some(total.unwrap_or(0) + missed + misses.trim().parse::<u64>().ok()?);
         }
         total
+    }
+
+    /// The kernel's numbers of these processes, which have those in /proc.
+    ///
+    /// # Errors
+    /// When a process is in a PID namespace where its number cannot be told.
+    pub fn kernels_pids(&mut self, pids: &[u32]) -> Result<Vec<u32>, CaptureError> {
+        let has_iterator = self.has(Hook::TaskFileIterator);
+        pids::translate(pids, || {
+            has_iterator
+                .then(|| holders::numbers(&mut self.ebpf).ok())
+                .flatten()
+        })
+    }
+
+    fn has(&self, hook: Hook) -> bool {
+        self.hooks.iter().any(|it| it.row.hook == hook)
+    }
+
+    /// Looks through the descriptors of all processes; `None` where the kernel has no iterator.
+    pub fn holders(&mut self) -> Option<holders::Found> {
+        self.has(Hook::TaskFileIterator)
+            .then(|| holders::find(&mut self.ebpf).ok())
+            .flatten()
     }
 
     /// Looks through the sockets of these network namespaces, or of all that can be found; nothing
@@ -330,6 +356,8 @@ fn index_of(hook: Hook) -> u32 {
         Hook::TcpRetransmitSynack => abi::hook::RETRANSMIT_SYNACK,
         Hook::TimewaitSock => abi::hook::TIMEWAIT_SOCK,
         Hook::SocketIterator => abi::hook::SOCKET_ITERATOR,
+        Hook::SchedProcessExit => abi::hook::SCHED_PROCESS_EXIT,
+        Hook::TaskFileIterator => abi::hook::TASK_FILE_ITERATOR,
         Hook::Segment => abi::hook::SEGMENT,
     }
 }

@@ -63,7 +63,7 @@ pub struct Filters {
     #[arg(long = "cgroup", value_name = "CGROUP", value_delimiter = ',')]
     pub cgroups: Vec<Cgroup>,
 
-    /// The process that connected, listens or accepted
+    /// The process that connected, listens or accepted, by the number that `ps` shows
     #[arg(
         long = "pid",
         value_name = "PID",
@@ -72,7 +72,7 @@ pub struct Filters {
     )]
     pub pids: Vec<u32>,
 
-    /// The name of the thread that did
+    /// The name of that process, or of its thread that did
     #[arg(long = "comm", value_name = "NAME", value_delimiter = ',', value_parser = comm)]
     pub comms: Vec<Comm>,
 

@@ -89,9 +89,12 @@ impl Correlator {
             .bind(event.mono_ns, child.sk, &connection.socket);
         if let Some(id) = connection.listener {
             self.listeners.limited(id, accept.backlog_max);
-            // Of a listener that began before the trace this may be the first that is known.
+            // Of a listener that began before the trace, or whose process has exited, this may be
+            // the first that is known.
             let owner = &mut self.listeners.get_mut(id).socket.owner;
-            *owner = owner.or(connection.socket.owner);
+            let known = owner.and_then(|owner| self.processes.living(owner));
+            *owner = known.or(connection.socket.owner);
+            self.processes.listens(*owner);
         }
 
         self.name_failures(&mut connection);
@@ -137,6 +140,7 @@ impl Correlator {
         let caller = Owner {
             task: accept.task,
             source: PidSource::Accept,
+            since_ns: event.mono_ns,
         };
         let socket = Socket::found(0, Some(Side::Listener), accept.netns, own, State::Listen);
         let subject = Subject {

@@ -8,7 +8,7 @@ use super::ending::Ending;
 use super::listener::ListenerId;
 use super::peers::Peer;
 use super::request::Handshake;
-use super::socket::{Owner, Socket};
+use super::socket::{Owner, Socket, closer};
 use super::verdict::{self, Accepted, Facts, Fate, Gap, Judgement};
 use crate::errno;
 use crate::event::{self, Called, Context, Event, Found, SetState, State};
@@ -203,6 +203,7 @@ impl Connection {
         event: &Event,
         change: &SetState,
         reset_follows: bool,
+        whose: impl FnOnce(&Connection) -> Option<Owner>,
     ) -> Transition {
         use State::*;
         let backlog = || Backlog {
@@ -216,6 +217,7 @@ impl Connection {
                 self.socket.owner = change.task.map(|task| Owner {
                     task,
                     source: PidSource::Connect,
+                    since_ns: event.mono_ns,
                 });
             }
             (Listen, SynRecv) => self.backlog = Some(backlog()),
@@ -241,14 +243,18 @@ impl Connection {
         }
         self.err = change.err;
         let clues = Clues {
-            was_orphaned: self.socket.was_orphaned(),
+            was_orphaned: self.socket.was_orphaned,
             reset_follows,
             data_may_be_late: self.ending.data_may_have_come_too_late(change),
         };
         let why = cause::cause(change, clues);
         (self.ending).transition(self.socket.side, change, clues, why);
         self.untouched = false;
-        let mut line = self.socket.transition(event, change, why);
+        if why.is_none_or(|why| why.cause != Cause::Killed) {
+            self.closed_by(closer(event, change), change);
+        }
+        let owner = whose(self);
+        let mut line = self.socket.transition(event, change, why, owner);
         line.bucket = self.bucket;
         if birth(change) == Some(Side::Server)
             && let Some(why) = self.born_by.and_then(|by| cause::birth(change, by))
@@ -279,6 +285,35 @@ impl Connection {
         }
     }
 
+    /// Restores what is not packed.
+    pub fn unpacked(mut self) -> Connection {
+        if let Some(owner) = &mut self.socket.owner {
+            owner.since_ns = match (owner.source, self.accepted) {
+                (PidSource::Accept, Some(accepted)) => accepted.mono_ns,
+                _ => self.met_ns,
+            };
+        }
+        self
+    }
+
+    /// A process that closes it, or shuts it down, has it: it may have been handed over by whoever
+    /// connected or accepted (SCM_RIGHTS, fork()).
+    fn closed_by(&mut self, closer: Option<Owner>, change: &SetState) {
+        let Some(closer) = closer else {
+            return;
+        };
+        let owner = &mut self.socket.owner;
+        *owner = match *owner {
+            Some(known) if known.task.pid == closer.task.pid => Some(Owner {
+                since_ns: closer.since_ns,
+                ..known
+            }),
+            // Reset while some process worked on it, or killed by one that never had it (`ss -K`).
+            Some(known) if change.err.is_some() => Some(known),
+            _ => Some(closer),
+        };
+    }
+
     /// accept() returned it: from here on it is the acceptor's.
     pub fn accept(
         &mut self,
@@ -293,6 +328,7 @@ impl Connection {
         self.socket.owner = Some(Owner {
             task: accept.task,
             source: PidSource::Accept,
+            since_ns: event.mono_ns,
         });
         self.listener = listener.or(self.listener);
         self.untouched = false;
@@ -306,15 +342,10 @@ impl Connection {
         });
     }
 
-    /// Its listener is found. Whoever listens will probably accept it, if that is to come yet.
-    pub fn cloned_from(&mut self, listener: ListenerId, owner: Option<Owner>) {
-        self.listener = Some(listener);
-        if self.socket.owner.is_none() && !self.birth_unseen {
-            self.socket.owner = owner.map(|owner| Owner {
-                source: PidSource::Presumed,
-                ..owner
-            });
-        }
+    /// The listener whose process will probably accept it, if that is to come yet.
+    pub fn waits_at(&self) -> Option<ListenerId> {
+        let waits = self.accepted.is_none() && !self.birth_unseen;
+        self.listener.filter(|_| waits)
     }
 
     pub fn is_server(&self) -> bool {
@@ -365,15 +396,15 @@ impl Connection {
         self.established_ns.is_some() || self.accepted.is_some_and(|a| !a.fastopen)
     }
 
-    /// Its line, at its end.
+    /// Its line, at its end. `owner`: whose it is.
     #[inline(always)]
-    pub fn line(&self, end: &End) -> fields::Connection {
+    pub fn line(&self, end: &End, owner: Option<Owner>) -> fields::Connection {
         let judgement = self.is_server().then(|| self.judge(end));
         let evidence = judgement.as_ref().and_then(Judgement::evidence);
         let (verdict, reason) = judgement.map(|it| (it.verdict, it.reason)).unzip();
         fields::Connection {
             mono_ns: end.mono_ns,
-            subject: self.socket.subject(self.socket.owner),
+            subject: self.socket.subject(owner),
             syn_mono_ns: self.handshake.syn.map(|(ns, _)| ns),
             syn_source: self.handshake.syn.map(|(_, source)| source),
             established_mono_ns: self.established_ns,

@@ -45,12 +45,13 @@ impl Correlator {
         let known = known.filter(|&id| !self.listeners.is_closed(id));
         let id = known.unwrap_or_else(|| {
             self.vacate(found.sk, event.mono_ns, out);
-            let socket = self.socket_found(found, Some(Side::Listener));
+            let socket = self.socket_found(event, found, Some(Side::Listener));
             self.listeners.open(found.sk, socket, None)
         });
         // An accept() may have shown it before, but not what it is.
         if self.listeners.get_mut(id).announce() {
-            let owner = self.owner_of(found);
+            let owner = self.owner_of(event, found);
+            self.processes.listens(owner);
             let socket = &mut self.listeners.get_mut(id).socket;
             socket.learn(&found.tuple, found.cookie);
             socket.uid = socket.uid.or(found.uid);
@@ -74,7 +75,7 @@ impl Correlator {
             State::SynSent => Some(Side::Client),
             _ => None,
         };
-        let socket = self.socket_found(found, side);
+        let socket = self.socket_found(event, found, side);
         out.push(preexisting(event, found, &socket));
         let mut connection = Connection::preexisting(socket, event, found, self.losses);
         self.attribute(&mut connection);
@@ -82,21 +83,22 @@ impl Correlator {
         self.keep(event.mono_ns, found.sk, connection, out);
     }
 
-    fn socket_found(&mut self, found: &Found, side: Option<Side>) -> Socket {
+    fn socket_found(&mut self, event: &Event, found: &Found, side: Option<Side>) -> Socket {
         let conn = self.next_conn();
         let mut socket = Socket::found(conn, side, found.netns, found.tuple, found.state);
         socket.cookie = found.cookie;
         socket.uid = found.uid;
         socket.cgroup = found.cgroup;
-        socket.owner = self.owner_of(found);
+        socket.owner = self.owner_of(event, found);
         socket
     }
 
-    fn owner_of(&self, found: &Found) -> Option<Owner> {
+    fn owner_of(&self, event: &Event, found: &Found) -> Option<Owner> {
         let task = found.inode.and_then(|it| self.import.owners.get(&it));
         task.map(|&task| Owner {
             task,
             source: PidSource::Snapshot,
+            since_ns: event.mono_ns,
         })
     }
 }

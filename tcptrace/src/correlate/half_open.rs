@@ -9,7 +9,7 @@ use super::request::Handshake;
 use super::socket::{Owner, Socket};
 use crate::event::{Context, Event, State, Tuple};
 use crate::fields::{
-    self, Backlog, Ending, HalfOpenEnd, PidSource, Side, Source, Subject, Transition, Verdict,
+    self, Backlog, Ending, HalfOpenEnd, Side, Source, Subject, Transition, Verdict,
 };
 
 pub(super) struct HalfOpen {
@@ -33,14 +33,9 @@ pub(super) struct HalfOpen {
 }
 
 impl HalfOpen {
-    /// Its socket; `owner` is the listener's, who will probably accept.
-    pub fn socket(conn: u64, netns: u32, ends: Tuple, owner: Option<Owner>) -> Socket {
-        let mut socket = Socket::found(conn, Some(Side::Server), netns, ends, State::NewSynRecv);
-        socket.owner = owner.map(|owner| Owner {
-            source: PidSource::Presumed,
-            ..owner
-        });
-        socket
+    /// Its socket.
+    pub fn socket(conn: u64, netns: u32, ends: Tuple) -> Socket {
+        Socket::found(conn, Some(Side::Server), netns, ends, State::NewSynRecv)
     }
 
     pub fn new(
@@ -80,35 +75,42 @@ impl HalfOpen {
         (self.socket.netns, self.socket.tuple)
     }
 
-    pub fn subject(&self) -> Subject {
-        self.socket.subject(self.socket.owner)
+    /// The head of a line. `owner`: who will probably accept.
+    pub fn subject(&self, owner: Option<Owner>) -> Subject {
+        self.socket.subject(owner)
     }
 
     /// LISTEN→NEW_SYN_RECV.
-    pub fn begins(&mut self, event: &Event) -> Transition {
+    pub fn begins(&mut self, event: &Event, owner: Option<Owner>) -> Transition {
         self.told = true;
-        self.transition(event, State::Listen, None, cause::half_open())
+        self.transition(event, owner, State::Listen, None, cause::half_open())
     }
 
     /// NEW_SYN_RECV→CLOSE.
-    pub fn closes(&mut self, event: &Event, end: Option<HalfOpenEnd>) -> Transition {
+    pub fn closes(
+        &mut self,
+        event: &Event,
+        owner: Option<Owner>,
+        end: Option<HalfOpenEnd>,
+    ) -> Transition {
         let half_open_ns = self.half_open_ns(event.mono_ns);
         self.socket.state = State::Close;
         self.end = Some((event.mono_ns, end));
         let why = end.and_then(cause::half_open_end);
-        self.transition(event, State::NewSynRecv, half_open_ns, why)
+        self.transition(event, owner, State::NewSynRecv, half_open_ns, why)
     }
 
     fn transition(
         &self,
         event: &Event,
+        owner: Option<Owner>,
         oldstate: State,
         in_state_ns: Option<u64>,
         why: Option<Why>,
     ) -> Transition {
         Transition {
             mono_ns: event.mono_ns,
-            subject: self.subject(),
+            subject: self.subject(owner),
             oldstate,
             newstate: self.socket.state,
             in_state_ns,
@@ -130,8 +132,13 @@ impl HalfOpen {
     }
 
     /// Its line, when it is sure to have no child, or at the end of the trace.
-    /// `client`: its other end, if that is ESTABLISHED on this host.
-    pub fn line(&self, end: &End, client: Option<Peer>) -> fields::Connection {
+    /// `client`: its other end, if that is ESTABLISHED on this host. `owner`: who would accept.
+    pub fn line(
+        &self,
+        end: &End,
+        client: Option<Peer>,
+        owner: Option<Owner>,
+    ) -> fields::Connection {
         let began_before = self
             .handshake
             .syn
@@ -155,7 +162,7 @@ impl HalfOpen {
         let closed_ns = self.end.map(|(ns, _)| ns);
         fields::Connection {
             mono_ns: end.mono_ns,
-            subject: self.subject(),
+            subject: self.subject(owner),
             syn_mono_ns: self.handshake.syn.map(|(ns, _)| ns),
             syn_source: self.handshake.syn.map(|(_, source)| source),
             established_mono_ns: None,

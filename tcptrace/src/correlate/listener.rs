@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::accept_queue::{AcceptQueue, Full};
 use super::backlog;
 use super::request::Sight;
-use super::socket::Socket;
+use super::socket::{Owner, Socket};
 use super::stats::Stats;
 use crate::event::{Sk, State, Tuple};
 use crate::fields::{Backlog, ListenerSummary, Side, Subject};
@@ -104,6 +104,19 @@ impl Listeners {
 
     pub fn get_mut(&mut self, id: ListenerId) -> &mut Listener {
         &mut self.all[id.0]
+    }
+
+    /// The listener at a pointer that listens now and did at this time.
+    pub fn open_at(&self, sk: Sk, ns: u64) -> Option<ListenerId> {
+        let id = self.at_sk(sk)?;
+        let listener = self.get(id);
+        (listener.closed_ns.is_none() && listener.listened_at(ns)).then_some(id)
+    }
+
+    /// The owners of those that listen.
+    pub fn open_owners(&mut self) -> impl Iterator<Item = &mut Owner> {
+        let open = self.all.iter_mut().filter(|it| it.closed_ns.is_none());
+        open.filter_map(|it| it.socket.owner.as_mut())
     }
 
     pub fn is_closed(&self, id: ListenerId) -> bool {

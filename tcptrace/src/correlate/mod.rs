@@ -21,6 +21,7 @@ mod lines;
 mod listener;
 mod notices;
 mod overflow;
+mod owners;
 mod peers;
 mod request;
 mod segment;
@@ -52,6 +53,7 @@ use listener::Listeners;
 pub(crate) use listener::match_rank;
 use notices::Resetting;
 use overflow::RefusedSyns;
+use owners::{Processes, whose};
 use peers::Peers;
 use request::{Requests, Sight};
 use segment::Segments;
@@ -87,6 +89,7 @@ pub struct Correlator {
     /// Server connections in CLOSE that accept() may still return.
     queued_closed: FxHashMap<Sk, Kept>,
     listeners: Listeners,
+    processes: Processes,
     requests: Requests,
     sight: Sight,
     refused_syns: RefusedSyns,
@@ -150,6 +153,7 @@ impl Correlator {
             open: Table::default(),
             queued_closed: FxHashMap::default(),
             listeners: Listeners::default(),
+            processes: Processes::default(),
             requests: Requests::default(),
             sight: Sight::default(),
             refused_syns: RefusedSyns::default(),
@@ -249,6 +253,8 @@ impl Correlator {
                 self.audit(event, looked, out);
                 self.looked(event, looked, out);
             }
+            Kind::Process(process) => self.process(event, process),
+            Kind::Holders(holders) => self.holders(event, holders),
             Kind::Segment(segment) => self.segment(event, segment, out),
             Kind::Counters(counters) => self.counters(event, counters),
             Kind::Tick => self.tell_histograms(event.mono_ns, out),
@@ -378,9 +384,14 @@ impl Correlator {
         socket.owner = change.task.map(|task| Owner {
             task,
             source: PidSource::Listen,
+            since_ns: event.mono_ns,
         });
         let why = cause::cause(change, Clues::default());
-        out.push(Line::Transition(socket.transition(event, change, why)));
+        self.processes.listens(socket.owner);
+        let owner = socket.owner;
+        out.push(Line::Transition(
+            socket.transition(event, change, why, owner),
+        ));
         let id = self.listeners.open(change.sk, socket, Some(event.mono_ns));
         self.listeners.get_mut(id).backlog = backlog::of(change);
     }
@@ -398,8 +409,11 @@ impl Correlator {
         });
         self.listeners.learn(id, &change.tuple);
         let socket = &mut self.listeners.get_mut(id).socket;
+        let owner = socket.owner.and_then(|owner| self.processes.living(owner));
         let why = cause::cause(change, Clues::default());
-        out.push(Line::Transition(socket.transition(event, change, why)));
+        out.push(Line::Transition(
+            socket.transition(event, change, why, owner),
+        ));
         self.listeners.close(id, event.mono_ns);
 
         let listeners = &self.listeners;
@@ -450,6 +464,9 @@ impl Correlator {
                 self.listeners
                     .queues(id, event.mono_ns, &change.tuple, ahead, limit);
             }
+            if let Some(id) = met.waits_at() {
+                self.will_presume(id, event.mono_ns);
+            }
             met
         });
         connection.late |= self.is_late;
@@ -466,7 +483,9 @@ impl Correlator {
         }
         self.leave_bucket(event, change, &mut connection, reset_follows, out);
         append(out, || {
-            Line::Transition(connection.transition(event, change, reset_follows))
+            let whose =
+                |it: &Connection| whose(&self.listeners, &self.processes, it, change.orphaned);
+            Line::Transition(connection.transition(event, change, reset_follows, whose))
         });
         if change.newstate == State::Close
             && change.oldstate != State::SynSent
@@ -532,7 +551,7 @@ impl Correlator {
             && child.listener.is_none()
             && let Some(id) = self.listeners.of_child(&child.socket, child.met_ns)
         {
-            child.cloned_from(id, self.listeners.get(id).socket.owner);
+            child.listener = Some(id);
         }
     }
 
@@ -584,7 +603,8 @@ impl Correlator {
         self.peers.leave(&connection.socket);
         let listener_closed = listener_closed(&self.listeners, &connection);
         let end = self.end_at(mono_ns, listener_closed);
-        append(out, || Line::Connection(connection.line(&end)));
+        let owner = self.whose(&connection);
+        append(out, || Line::Connection(connection.line(&end, owner)));
         if let Some(Line::Connection(line)) = out.last_mut() {
             (self.segments).unbind(&connection.socket, self.losses, line);
         }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::Correlator;
 use super::connection::birth;
+use super::owners::whose;
 use super::socket::Socket;
 use crate::event::{Direction, Event, Kind, Reset, Retransmit, Retransmitted, Sk, State, Tuple};
 use crate::fields::{self, Cause, Line, Subject, Transition};
@@ -146,7 +147,9 @@ impl Correlator {
                 let socket = &mut connection.socket;
                 // A client's own port, chosen after SYN_SENT, may be in here first.
                 socket.learn(tuple, cookie);
-                socket.subject(socket.owner)
+                let orphaned = connection.socket.was_orphaned;
+                let owner = whose(&self.listeners, &self.processes, connection, orphaned);
+                connection.socket.subject(owner)
             }
             None => {
                 let mut socket = Socket::found(0, None, netns, *tuple, state);

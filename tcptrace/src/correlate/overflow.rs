@@ -247,7 +247,7 @@ impl Correlator {
         out: &mut Vec<Line>,
     ) {
         let listener = self.listener_at(overflow.listener, overflow.netns, &overflow.tuple);
-        let owner = listener.and_then(|id| self.listeners.get(id).socket.owner);
+        let owner = self.presumed(listener);
         let listener_conn = listener.map(|id| self.listeners.get(id).socket.conn);
         if let Some(isn) = overflow.isn {
             self.refused_syns.note(event, overflow, isn, listener_conn);
@@ -263,11 +263,11 @@ impl Correlator {
                 refused.note(event.mono_ns, overflow, listener_conn);
                 half_open.aborted |= overflow.aborted;
                 half_open.peer = client.or(half_open.peer);
-                half_open.subject()
+                half_open.subject(owner)
             }
             None => fields::Subject {
                 conn: None,
-                ..HalfOpen::socket(0, overflow.netns, overflow.tuple, owner).subject(None)
+                ..HalfOpen::socket(0, overflow.netns, overflow.tuple).subject(None)
             },
         };
         if let Some(id) = listener {

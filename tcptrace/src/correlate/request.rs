@@ -151,7 +151,11 @@ impl Correlator {
         match request.step {
             RequestStep::Begun => {
                 let mut half_open = self.meet(event, request, Some(event.mono_ns), out);
-                out.push(Line::Transition(half_open.begins(event)));
+                if let Some(id) = half_open.listener {
+                    self.will_presume(id, event.mono_ns);
+                }
+                let owner = self.presumed(half_open.listener);
+                out.push(Line::Transition(half_open.begins(event, owner)));
                 self.segments.bind_half_open(
                     event.mono_ns,
                     request.req,
@@ -194,7 +198,8 @@ impl Correlator {
                     (true, false) => None,
                 };
                 half_open.handshake.synack_retransmits = Some(request.synack_retransmits);
-                out.push(Line::Transition(half_open.closes(event, end)));
+                let owner = self.presumed(half_open.listener);
+                out.push(Line::Transition(half_open.closes(event, owner, end)));
                 self.end_half_open(half_open, event.mono_ns, out);
             }
         }
@@ -208,7 +213,7 @@ impl Correlator {
         }
         let cloned = self.requests.cloning.remove(&event.cpu).filter(|cloning| {
             let request = &cloning.request;
-            let socket = HalfOpen::socket(0, request.netns, request.tuple, None);
+            let socket = HalfOpen::socket(0, request.netns, request.tuple);
             cloning.losses == self.losses
                 && request.netns == change.netns
                 && socket.may_be(&change.tuple)
@@ -223,9 +228,7 @@ impl Correlator {
     pub(super) fn descend(&self, child: &mut Connection, origin: Origin) {
         child.handshake = origin.handshake;
         child.born_by = Some(origin.cause);
-        if let Some(id) = origin.listener {
-            child.cloned_from(id, self.listeners.get(id).socket.owner);
-        }
+        child.listener = origin.listener.or(child.listener);
     }
 
     fn cloned(&mut self, cloning: &Cloning) -> Origin {
@@ -349,7 +352,6 @@ impl Correlator {
             self.end_half_open(half_open.gone(), event.mono_ns, out);
         }
         let listener = self.listener_at(request.sk, request.netns, &request.tuple);
-        let owner = listener.and_then(|id| self.listeners.get(id).socket.owner);
         let mut handshake = Handshake::of(request, self.refused_syns.of_request(request));
         if let Some(ns) = syn_ns {
             handshake.syn = Some((ns, Source::RequestSock));
@@ -357,7 +359,7 @@ impl Correlator {
         }
         let promised = (self.segments).take_promise(request.netns, &request.tuple);
         let conn = promised.unwrap_or_else(|| self.next_conn());
-        let socket = HalfOpen::socket(conn, request.netns, request.tuple, owner);
+        let socket = HalfOpen::socket(conn, request.netns, request.tuple);
         HalfOpen::new(socket, listener, handshake, self.losses)
     }
 
@@ -387,7 +389,8 @@ impl Correlator {
         let (netns, ends) = half_open.ends();
         let client = self.peers.waiting_for(netns, &ends);
         let client = half_open.peer.or(client.map(|(_, peer)| peer));
-        let line = half_open.line(&self.end_at(mono_ns, false), client);
+        let owner = self.presumed(half_open.listener);
+        let line = half_open.line(&self.end_at(mono_ns, false), client, owner);
         self.segments.unbind_half_open(netns, &ends, &line);
         debug_assert_eq!(line.subject.side, Some(Side::Server));
         self.half_open_ended(&half_open);

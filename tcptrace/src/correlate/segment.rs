@@ -8,9 +8,10 @@ use std::net::SocketAddr;
 use rustc_hash::FxHashMap;
 
 use super::Correlator;
-use super::connection::birth;
+use super::connection::{Connection, birth};
 use super::half_open::HalfOpen;
 use super::notices::{is_answered_by_rst, may_be_late_data};
+use super::owners::{presumed, whose};
 use super::socket::Socket;
 use super::table::{Kept, Table};
 use crate::event::{Direction, Event, Kind, RequestStep, Segment, Sk, State, TcpFlags, Tuple};
@@ -383,11 +384,9 @@ impl Correlator {
             None => return None,
         };
         self.segments.end(own, event.mono_ns).promised = Some(conn);
-        let socket = HalfOpen::socket(conn, netns, tuple, None);
+        let socket = HalfOpen::socket(conn, netns, tuple);
         let listener = self.listeners.of_child(&socket, event.mono_ns);
-        let owner = listener.and_then(|id| self.listeners.get(id).socket.owner);
-        let socket = HalfOpen::socket(conn, netns, tuple, owner);
-        Some(socket.subject(socket.owner))
+        Some(socket.subject(self.presumed(listener)))
     }
 
     /// Whose segment it is: the socket's that sent it, or else whoever lives at the own end.
@@ -395,25 +394,31 @@ impl Correlator {
         let (netns, tuple) = (segment.netns, &segment.tuple);
         let may_be = |socket: &Socket| socket.netns == netns && socket.may_be(tuple);
         if let Some(sk) = segment.sk
-            && let Some(socket) = living(&mut self.open, &mut self.queued_closed, sk, may_be)
+            && let Some(it) = living(&mut self.open, &mut self.queued_closed, sk, may_be)
         {
             // A SYN is the first to know the port that the kernel has chosen.
-            socket.learn(tuple, None);
-            self.segments.bind(event.mono_ns, sk, socket);
-            return socket.subject(socket.owner);
+            it.socket.learn(tuple, None);
+            self.segments.bind(event.mono_ns, sk, &it.socket);
+            let orphaned = it.socket.was_orphaned;
+            let owner = whose(&self.listeners, &self.processes, it, orphaned);
+            return it.socket.subject(owner);
         }
         match self.segments.holder(netns, tuple) {
             Some(Holder::Ended(subject)) => return (**subject).clone(),
             Some(&Holder::Connection { sk, conn }) => {
                 let is_it = |socket: &Socket| socket.conn == conn;
-                if let Some(socket) = living(&mut self.open, &mut self.queued_closed, sk, is_it) {
-                    return socket.subject(socket.owner);
+                if let Some(it) = living(&mut self.open, &mut self.queued_closed, sk, is_it) {
+                    let orphaned = it.socket.was_orphaned;
+                    let owner = whose(&self.listeners, &self.processes, it, orphaned);
+                    return it.socket.subject(owner);
                 }
             }
             Some(&Holder::HalfOpen { req, conn }) => {
                 let half_open = self.requests.half_open(req);
                 if let Some(half_open) = half_open.filter(|it| it.conn() == conn) {
-                    return half_open.subject();
+                    let owner = (half_open.listener)
+                        .and_then(|id| presumed(&self.listeners, &self.processes, id));
+                    return half_open.subject(owner);
                 }
             }
             Some(Holder::Nobody) | None => {}
@@ -472,11 +477,10 @@ fn living<'a>(
     queued_closed: &'a mut FxHashMap<Sk, Kept>,
     sk: Sk,
     is_meant: impl Fn(&Socket) -> bool,
-) -> Option<&'a mut Socket> {
+) -> Option<&'a mut Connection> {
     let closed = queued_closed.get_mut(&sk).map(Box::as_mut);
     [open.get_mut(sk), closed]
         .into_iter()
         .flatten()
-        .map(|connection| &mut connection.socket)
-        .find(|socket| is_meant(socket))
+        .find(|connection| is_meant(&connection.socket))
 }

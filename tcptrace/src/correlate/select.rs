@@ -25,7 +25,7 @@ const HELD: usize = 16_384;
 pub struct Selection {
     /// The owner's process; empty: any.
     pub pids: Vec<u32>,
-    /// The owner's thread, by name; empty: any.
+    /// The owner's thread or process, by name; empty: any.
     pub comms: Vec<Comm>,
     /// Empty: any.
     pub sides: Vec<Side>,
@@ -70,12 +70,13 @@ impl Selection {
         fn among<T: PartialEq>(wanted: &[T], it: Option<&T>) -> bool {
             wanted.is_empty() || it.is_some_and(|it| wanted.contains(it))
         }
-        let is_asked_for =
-            among(&self.pids, subject.pid.as_ref()) && among(&self.comms, subject.comm.as_ref());
+        let is_named = among(&self.comms, subject.comm.as_ref())
+            || among(&self.comms, subject.process.as_ref());
+        let is_asked_for = among(&self.pids, subject.pid.as_ref()) && is_named;
         match subject.pid_source {
             _ if is_asked_for => Fit::Yes,
             // Somebody else may accept it, or have a descriptor of it, too.
-            None | Some(PidSource::Presumed | PidSource::Snapshot) => Fit::Open,
+            None | Some(PidSource::Presumed | PidSource::Snapshot | PidSource::Holder) => Fit::Open,
             Some(_) => Fit::No,
         }
     }
@@ -198,8 +199,13 @@ impl Select {
         let is_stray = known.is_none() && is_aside(&line) && conn <= self.latest;
         self.latest = self.latest.max(conn);
         let mut it = known.unwrap_or_default();
-        if it.fit == Fit::Open {
-            it.fit = self.selection.fit(subject);
+        let fit = match it.fit {
+            Fit::Yes => Fit::Yes,
+            _ => self.selection.fit(subject),
+        };
+        // A socket may be handed over: the one who has it now may be asked for.
+        if it.fit == Fit::Open || fit == Fit::Yes {
+            it.fit = fit;
         }
         let is_wanted = self.enter(&mut it, &line);
         if it.fit == Fit::Open && (is_over(&line) || is_stray) {

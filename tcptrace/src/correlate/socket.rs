@@ -8,13 +8,17 @@ use super::backlog;
 use super::cause::Why;
 use crate::errno;
 use crate::event::{Context, Event, SetState, State, Task, Tuple};
-use crate::fields::{Cause, PidSource, Side, Source, Subject, Transition};
+use crate::fields::{PidSource, Side, Source, Subject, Transition};
 
 /// Whose socket it is, and how that is known.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Owner {
     pub task: Task,
     pub source: PidSource,
+    /// When that process was last known to have the socket, CLOCK_MONOTONIC in nanoseconds. Of a
+    /// packed connection it is found out again, see `Connection::unpacked`.
+    #[serde(skip)]
+    pub since_ns: u64,
 }
 
 /// One life of a socket, from its birth to its end.
@@ -31,6 +35,8 @@ pub(super) struct Socket {
     pub uid: Option<u32>,
     /// The cgroup of whoever made the socket, or the listener that it was cloned from.
     pub cgroup: Option<u64>,
+    /// As the last event has proved it; that process may have exited since, see
+    /// [`Processes::living`](super::owners::Processes::living).
     pub owner: Option<Owner>,
     pub state: State,
     /// When it entered `state`; `None` when that was not seen.
@@ -38,7 +44,7 @@ pub(super) struct Socket {
     /// One of its transitions was missed.
     pub missed: bool,
     /// At its last transition no process had it.
-    was_orphaned: bool,
+    pub was_orphaned: bool,
 }
 
 impl Socket {
@@ -89,21 +95,18 @@ impl Socket {
             && agree(self.tuple.rport, tuple.rport)
     }
 
-    /// Whether no process had it at its last transition.
-    pub fn was_orphaned(&self) -> bool {
-        self.was_orphaned
-    }
-
-    /// Enters `change.newstate`, and tells so in a line.
+    /// Enters `change.newstate`, and tells so in a line. `owner`: whose it is.
     #[inline(always)]
-    pub fn transition(&mut self, event: &Event, change: &SetState, why: Option<Why>) -> Transition {
+    pub fn transition(
+        &mut self,
+        event: &Event,
+        change: &SetState,
+        why: Option<Why>,
+        owner: Option<Owner>,
+    ) -> Transition {
         self.learn(&change.tuple, change.cookie);
         self.uid = Some(change.uid);
         self.cgroup = change.cgroup.or(self.cgroup);
-        let closer = closer(change);
-        if why.is_none_or(|why| why.cause != Cause::Killed) {
-            self.owner = self.owner.or(closer);
-        }
 
         if self.state != change.oldstate {
             self.missed = true;
@@ -118,7 +121,7 @@ impl Socket {
 
         Transition {
             mono_ns: event.mono_ns,
-            subject: self.subject(closer.or(self.owner)),
+            subject: self.subject(closer(event, change).or(owner)),
             oldstate: change.oldstate,
             newstate: change.newstate,
             in_state_ns,
@@ -167,6 +170,7 @@ impl Socket {
             pid: owner.map(|o| o.task.pid),
             tid: owner.map(|o| o.task.tid).filter(|&tid| tid != 0),
             comm: owner.map(|o| o.task.comm),
+            process: owner.and_then(|o| o.task.process()),
             pid_source: owner.map(|o| o.source),
         }
     }
@@ -174,7 +178,7 @@ impl Socket {
 
 /// Whoever closes the socket, or shuts it down, by this transition: the ones that close(),
 /// shutdown() and exit make. A closer need not be the owner.
-fn closer(change: &SetState) -> Option<Owner> {
+pub(super) fn closer(event: &Event, change: &SetState) -> Option<Owner> {
     let closing = matches!(
         change.newstate,
         State::FinWait1 | State::LastAck | State::Close
@@ -183,5 +187,6 @@ fn closer(change: &SetState) -> Option<Owner> {
     (closing && change.context == Some(Context::Process)).then_some(Owner {
         task,
         source: PidSource::Close,
+        since_ns: event.mono_ns,
     })
 }

@@ -185,6 +185,8 @@ impl Packed {
     }
 
     fn unpack(&self) -> Connection {
-        postcard::from_bytes(&self.0).expect("these bytes were a connection")
+        let connection: Connection =
+            postcard::from_bytes(&self.0).expect("these bytes were a connection");
+        connection.unpacked()
     }
 }

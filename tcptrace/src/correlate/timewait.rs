@@ -14,6 +14,7 @@ use super::Correlator;
 use super::cause::{self, Why};
 use super::connection::Connection;
 use super::lines::append;
+use super::owners::whose;
 use crate::event::{
     Event, Found, Kind, Looked, SetState, Sk, State, Timewait, TimewaitStep, Tuple,
 };
@@ -134,11 +135,17 @@ impl Correlator {
         let Some(begun) = begun.or_else(presumed) else {
             return;
         };
+        let owner = whose(
+            &self.listeners,
+            &self.processes,
+            connection,
+            change.orphaned,
+        );
         let socket = &mut connection.socket;
         socket.learn(&change.tuple, change.cookie);
         let mut bucket = Bucket {
             tw: begun.tw,
-            subject: socket.subject(socket.owner),
+            subject: socket.subject(owner),
             state: change.oldstate,
             since_ns: socket.since(change.oldstate),
             fin_wait2_ns: None,

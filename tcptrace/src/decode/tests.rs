@@ -56,6 +56,7 @@ fn accept_record(accept: abi::Accept) -> Vec<u8> {
         pid: 10,
         tid: 11,
         comm: *b"server\0garbage\0\0",
+        process: *b"daemon\0\0\0\0\0\0\0\0\0\0",
     };
     record(&[
         header.as_bytes(),
@@ -118,6 +119,7 @@ fn an_owned_socket_was_changed_by_its_process() {
         pid: 10,
         tid: 11,
         comm: *b"server\0\0\0\0\0\0\0\0\0\0",
+        process: *b"daemon\0\0\0\0\0\0\0\0\0\0",
     };
     let bytes = record(&[
         HEADER.as_bytes(),
@@ -131,6 +133,7 @@ fn an_owned_socket_was_changed_by_its_process() {
     assert_eq!(change.context, Some(Context::Process));
     assert!(change.held);
     assert_eq!(change.task.unwrap().comm, Comm::from("server"));
+    assert_eq!(change.task.unwrap().process, Comm::from("daemon"));
     assert_eq!((change.tuple.raddr, change.tuple.rport), (None, None));
     assert_eq!(change.tuple.family(), 6);
 }
@@ -189,6 +192,7 @@ fn an_accept_has_its_call_its_child_and_its_task() {
     assert_eq!(accept.listener, Some(Sk(2)));
     assert_eq!(accept.listener_addr, IpAddr::from([0u16; 8]));
     assert_eq!(accept.task.comm, Comm::from("server"));
+    assert_eq!(accept.task.process, Comm::from("daemon"));
     let Outcome::Accepted { sk, tuple, .. } = accept.outcome else {
         panic!();
     };

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::printable::escaped;
 
 /// A thread's name: at most 15 bytes, chosen by its owner, so possibly hostile.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, JsonSchema)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, JsonSchema)]
 #[schemars(transparent, inline)]
 pub struct Comm(#[schemars(with = "String")] [u8; 16]);
 

@@ -58,6 +58,58 @@ impl<'de> Deserialize<'de> for Comm {
     }
 }
 
+/// A thread, in few bytes: nearly always its process has the same name.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Task {
+    pid: u32,
+    tid: u32,
+    #[serde(with = "comm")]
+    comm: Comm,
+    /// Older recordings do not have it.
+    #[serde(default)]
+    process: Process,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Process {
+    #[default]
+    Unknown,
+    /// It is called as the thread is.
+    Same,
+    Called(#[serde(with = "comm")] Comm),
+}
+
+impl From<super::Task> for Task {
+    fn from(task: super::Task) -> Task {
+        Task {
+            pid: task.pid,
+            tid: task.tid,
+            comm: task.comm,
+            process: match task.process() {
+                None => Process::Unknown,
+                Some(process) if process == task.comm => Process::Same,
+                Some(process) => Process::Called(process),
+            },
+        }
+    }
+}
+
+impl From<Task> for super::Task {
+    fn from(task: Task) -> super::Task {
+        super::Task {
+            pid: task.pid,
+            tid: task.tid,
+            comm: task.comm,
+            process: match task.process {
+                Process::Unknown => Comm::default(),
+                Process::Same => task.comm,
+                Process::Called(process) => process,
+            },
+        }
+    }
+}
+
 /// A thread's name byte for byte: text where it is UTF-8, else its bytes.
 pub(super) mod comm {
     use super::*;

@@ -21,7 +21,7 @@ use crate::capture::iterator::Look;
 use crate::capture::ring::Batch;
 use crate::clock::mono_now_ns;
 use crate::decode::decode;
-use crate::event::{Event, Hook, Kind, Looked};
+use crate::event::{Event, Holders, Hook, Kind, Looked};
 use crate::fields::{HookCount, Line, Lost, Why};
 use crate::order::{HOLD_BACK_NS, Order};
 use crate::record::Recorder;
@@ -43,6 +43,9 @@ pub enum Message {
     Missed,
     /// A look through the sockets of a network namespace, some of them older than the trace.
     Looked(Look),
+    /// A look through the descriptors of all processes, which was over at a time (CLOCK_MONOTONIC,
+    /// nanoseconds): the answer to [`Feedback::who_listens`].
+    Holders { ended_ns: u64, holders: Holders },
     /// Asks for what has been counted until a time (CLOCK_MONOTONIC, nanoseconds).
     Tick { mono_ns: u64 },
     /// Readings of the kernel's own counters.
@@ -107,6 +110,8 @@ pub struct Outcome {
 pub struct Feedback {
     /// The trace should end: enough connections, or an output that failed.
     pub stop: Arc<Notify>,
+    /// It is not known any more which process has a listener.
+    pub who_listens: Arc<Notify>,
     /// Something has been traced.
     pub busy: Arc<AtomicBool>,
 }
@@ -118,6 +123,7 @@ impl Message {
         let records = match self {
             Message::Drained { batch, .. } => batch.len(),
             Message::Looked(look) => look.found.len(),
+            Message::Holders { holders, .. } => size_of_val(&holders.holders[..]),
             _ => 0,
         };
         size_of::<Message>() + records
@@ -167,6 +173,8 @@ struct Pipeline {
     ended_ns: u64,
     balance: Balance,
     undecodable: u64,
+    /// It was asked who has the listeners, and the answer has not come.
+    asked: bool,
     /// Reused from event to event.
     lines: Vec<Line>,
 }
@@ -192,6 +200,7 @@ impl Pipeline {
             ended_ns: u64::MAX,
             balance: Balance::default(),
             undecodable: 0,
+            asked: false,
             lines: vec![],
         };
         // Written at once: it tells a reader that everything from here on is traced.
@@ -215,6 +224,9 @@ impl Pipeline {
                 Message::Missed => self.tell(&Input::Missed {}),
                 Message::Import(import) => self.tell(&Input::Import(import)),
                 Message::Looked(look) => self.looked(&look),
+                Message::Holders { ended_ns, holders } => {
+                    self.own_event(ended_ns, Kind::Holders(holders));
+                }
                 Message::Tick { mono_ns } => self.own_event(mono_ns, Kind::Tick),
                 Message::Counters(readings) => {
                     for (mono_ns, counters) in readings {
@@ -313,6 +325,7 @@ impl Pipeline {
             if is_late {
                 self.tell(&Input::Late {});
             }
+            self.asked &= !matches!(event.kind, Kind::Holders(_));
             // Only a recording needs an input of its own.
             self.on_tape(|recorder| recorder.write(&Input::Event(event.clone())));
             self.told(|story, lines| story.event(event, lines));
@@ -322,6 +335,9 @@ impl Pipeline {
             }
         });
         self.order = order;
+        if self.story.wants_holders() && !std::mem::replace(&mut self.asked, true) {
+            self.feedback.who_listens.notify_one();
+        }
         self.flush();
     }
 

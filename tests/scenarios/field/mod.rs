@@ -4,4 +4,5 @@ mod causes;
 mod doctor;
 mod faults;
 mod hints;
+mod owners;
 mod silent_loss;

@@ -1,12 +1,19 @@
 //! The other process of scenarios that need one.
 
-use std::io::{BufRead, Write};
-use std::net::TcpListener;
-use std::os::fd::{FromRawFd, OwnedFd};
-use std::process::ExitCode;
+use std::ffi::CString;
+use std::io::{BufRead, IoSlice, IoSliceMut, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, ExitCode};
 use std::thread::sleep;
 use std::time::Duration;
 
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, fork};
 use tests::traffic::{accept, close, connect_queued, hear, listen, say};
 
 fn main() -> ExitCode {
@@ -15,6 +22,11 @@ fn main() -> ExitCode {
     match words[..] {
         ["accept-in-turn", fd] => accept_in_turn(number(fd)),
         ["connect", port] => drop(connect_queued(number(port))),
+        ["bequeath", port, name] => bequeath(number(port), name),
+        ["hand-over", port, name] => hand_over(number(port), name),
+        ["in-a-pid-namespace", port, ref args @ ..] => {
+            return in_a_pid_namespace(number(port), args);
+        }
         ["listen", port] => {
             let _listener = listen(number(port));
             println!("the helper listens");
@@ -104,4 +116,101 @@ fn talk(port: u16) {
     let mut server = accept(&listener).stream;
     hear(&mut server);
     close(client, server);
+}
+
+/// Listens, leaves the listener to a child of this name, and exits. The child tells its process, and
+/// keeps the listener to the end of stdin.
+fn bequeath(port: u16, name: &str) {
+    let _listener = listen(port);
+    // SAFETY: this process has one thread.
+    if let ForkResult::Child = unsafe { fork() }.expect("fork") {
+        take_name(name);
+        println!("{}", std::process::id());
+        std::io::stdin().lock().lines().for_each(drop);
+    }
+}
+
+/// Accepts a connection, hands it over to a child of this name, and exits. The child tells its process,
+/// answers when it is spoken to, closes, and lives to the end of stdin.
+fn hand_over(port: u16, name: &str) {
+    let (to, from) = UnixStream::pair().expect("a socket pair");
+    let listener = listen(port);
+    // SAFETY: this process has one thread.
+    if let ForkResult::Parent { .. } = unsafe { fork() }.expect("fork") {
+        let accepted = accept(&listener).stream;
+        send(&to, &accepted);
+        return;
+    }
+    drop((to, listener));
+    take_name(name);
+    println!("{}", std::process::id());
+    let mut connection = receive(&from);
+    hear(&mut connection);
+    drop(connection);
+    std::io::stdin().lock().lines().for_each(drop);
+}
+
+fn take_name(name: &str) {
+    let name = CString::new(name).expect("a name");
+    nix::sys::prctl::set_name(&name).expect("PR_SET_NAME");
+}
+
+/// SCM_RIGHTS
+fn send(to: &UnixStream, connection: &TcpStream) {
+    let descriptors = [connection.as_raw_fd()];
+    let rights = [ControlMessage::ScmRights(&descriptors)];
+    let byte = [IoSlice::new(b"x")];
+    sendmsg::<()>(to.as_raw_fd(), &byte, &rights, MsgFlags::empty(), None).expect("sendmsg");
+}
+
+fn receive(from: &UnixStream) -> TcpStream {
+    let mut byte = [0];
+    let mut bytes = [IoSliceMut::new(&mut byte)];
+    let mut space = nix::cmsg_space!([i32; 1]);
+    let flags = MsgFlags::empty();
+    let message = recvmsg::<()>(from.as_raw_fd(), &mut bytes, Some(&mut space), flags);
+    let message = message.expect("recvmsg");
+    let descriptor = message.cmsgs().expect("room").find_map(|it| match it {
+        ControlMessageOwned::ScmRights(descriptors) => descriptors.first().copied(),
+        _ => None,
+    });
+    // SAFETY: the kernel has just made this descriptor for us.
+    unsafe { OwnedFd::from_raw_fd(descriptor.expect("a descriptor")) }.into()
+}
+
+/// Makes connections with itself in a PID namespace with a /proc of its own, and runs a command there,
+/// in which `PID` stands for the number that it has there.
+fn in_a_pid_namespace(port: u16, args: &[&str]) -> ExitCode {
+    unshare(CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS).expect("unshare");
+    // SAFETY: this process has one thread.
+    match unsafe { fork() }.expect("fork") {
+        ForkResult::Parent { child } => {
+            let status = waitpid(child, None).expect("wait");
+            match status {
+                nix::sys::wait::WaitStatus::Exited(_, code) => ExitCode::from(code as u8),
+                other => panic!("{other:?}"),
+            }
+        }
+        ForkResult::Child => {
+            let none = None::<&str>;
+            let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+            mount(none, "/", none, private, none).expect("private mounts");
+            mount(none, "/proc", Some("proc"), MsFlags::empty(), none).expect("/proc");
+            // SAFETY: this process still has one thread.
+            match unsafe { fork() }.expect("fork") {
+                ForkResult::Child => loop {
+                    tests::traffic::talk(port);
+                    sleep(Duration::from_millis(50));
+                },
+                ForkResult::Parent { child } => {
+                    let args = args.iter().map(|it| it.replace("PID", &child.to_string()));
+                    let args: Vec<String> = args.collect();
+                    let status = Command::new(&args[0]).args(&args[1..]).status();
+                    // The namespace ends with its first process, and all that is in it.
+                    let code = status.expect("run it").code().expect("a code");
+                    ExitCode::from(code as u8)
+                }
+            }
+        }
+    }
 }

@@ -122,7 +122,9 @@ impl Returned {
             child: ends.addrs.as_v6(),
             listener: self.listener.laddr(),
         };
-        let sections = Sections(accept_ends, Task::current().told());
+        let task = Task::current().told();
+        maps::remember_process(task.pid);
+        let sections = Sections(accept_ends, task);
         if self.lanes {
             emit_here(hook::ACCEPT, kind::ACCEPT, &payload, sections);
         } else {

@@ -298,7 +298,7 @@ fn acceptor_of_a_listener_from_before_the_trace_is_presumed_next() {
 }
 
 #[test]
-fn closer_shows_on_its_transition_only() {
+fn closer_owns_what_was_handed_to_it() {
     let reaper = task(1, "reaper");
     let mut t = accepted();
     t.set(child(2).enters_by(reaper, Established, FinWait1));
@@ -307,8 +307,8 @@ fn closer_shows_on_its_transition_only() {
     assert_eq!(subject.pid_source, Some(PidSource::Close));
     t.set(child(2).enters(FinWait1, Close));
     for subject in [&t.last_transition().subject, &t.connection(2).subject] {
-        assert_eq!(subject.pid, Some(4711));
-        assert_eq!(subject.pid_source, Some(PidSource::Accept));
+        assert_eq!(subject.pid, Some(1));
+        assert_eq!(subject.pid_source, Some(PidSource::Close));
     }
 }
 

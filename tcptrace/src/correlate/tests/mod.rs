@@ -10,6 +10,7 @@ mod identity;
 mod listeners;
 mod loss;
 mod overflow;
+mod owners;
 mod peers;
 mod random;
 mod requests;
@@ -26,7 +27,8 @@ use super::table::Table;
 use super::{Correlator, Totals};
 use crate::event::State::*;
 use crate::event::{
-    Accept, Called, Comm, Context, Event, Kind, Outcome, SetState, Sk, State, Task, Tuple, Witness,
+    Accept, Called, Comm, Context, Event, Holder, Holders, Kind, Outcome, Process, ProcessStep,
+    SetState, Sk, State, Task, Tuple, Witness,
 };
 use crate::fields::{self, Line, Side, Verdict};
 
@@ -177,6 +179,7 @@ pub fn task(pid: u32, name: &str) -> Task {
         pid,
         tid: pid,
         comm: Comm::from(name),
+        process: Comm::from(name),
     }
 }
 
@@ -279,6 +282,39 @@ impl Trace {
     pub fn finds(&mut self, found: crate::event::Found) {
         self.wait(US);
         self.event(Kind::Found(found));
+    }
+
+    /// A microsecond later, a process exits.
+    pub fn exit(&mut self, pid: u32) {
+        self.wait(US);
+        let step = ProcessStep::Exited;
+        self.event(Kind::Process(Process { pid, step }));
+    }
+
+    /// A microsecond later, a process gets a new name.
+    pub fn rename(&mut self, pid: u32, name: &str) {
+        self.wait(US);
+        let comm = Comm::from(name);
+        let step = ProcessStep::Renamed { comm };
+        self.event(Kind::Process(Process { pid, step }));
+    }
+
+    /// A look begins a microsecond later and finds in another one that these processes have the
+    /// listener.
+    pub fn holders(&mut self, of: &Sock, tasks: &[Task]) {
+        let began_ns = self.now + US;
+        self.wait(2 * US);
+        let holder = |&task: &Task| Holder {
+            sk: of.sk,
+            task: Task { tid: 0, ..task },
+        };
+        let holders = tasks.iter().map(holder).collect();
+        self.event(Kind::Holders(Holders { began_ns, holders }));
+    }
+
+    /// Whether it is to be looked who has the listeners.
+    pub fn wants_holders(&self) -> bool {
+        self.correlator.wants_holders()
     }
 
     /// A microsecond later, a look that began at `began_ns` is over.

@@ -82,7 +82,7 @@ mod tests {
                 r#""mono_ns":5123456789,"conn":3,"side":"server","family":4,"#,
                 r#""laddr":"127.0.0.1","lport":7878,"raddr":"127.0.0.1","rport":39709,"#,
                 r#""netns":4026531840,"cookie":17,"uid":1000,"cgroup":25,"container":null,"#,
-                r#""pid":4711,"tid":4711,"comm":"server","#,
+                r#""pid":4711,"tid":4711,"comm":"server","process":"server","#,
                 r#""pid_source":"presumed","oldstate":"SYN_RECV","newstate":"ESTABLISHED","#,
                 r#""in_state_ns":23100,"context":"softirq","cpu":1,"synthetic":false,"source":"tracepoint","#,
                 r#""cause":"ack_received","function":"tcp_rcv_state_process","rfc9293":"3.10.7.4","#,

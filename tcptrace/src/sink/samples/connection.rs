@@ -26,6 +26,7 @@ pub fn server() -> Subject {
         pid: Some(4711),
         tid: Some(4711),
         comm: Some(Comm::from("server")),
+        process: Some(Comm::from("server")),
         pid_source: Some(PidSource::Presumed),
     }
 }
@@ -36,6 +37,7 @@ pub fn nobody(subject: Subject) -> Subject {
         pid: None,
         tid: None,
         comm: None,
+        process: None,
         pid_source: None,
         ..subject
     }
@@ -270,6 +272,7 @@ pub fn client() -> Connection {
             pid: Some(4712),
             tid: Some(4712),
             comm: Some(Comm::from("nc")),
+            process: Some(Comm::from("nc")),
             pid_source: Some(PidSource::Connect),
             ..server()
         },

@@ -1,0 +1,70 @@
+//! `sched:sched_process_exit` and `task:task_rename`: what becomes of the processes that have sockets.
+//!
+//! ```text
+//! tracepoint sched_process_exit(struct task_struct *p)                      5.10 to 6.15
+//! tracepoint sched_process_exit(struct task_struct *p, bool group_dead)     6.16 to 6.18
+//! tracepoint task_rename(struct task_struct *task, const char *comm)        5.10 to 6.18
+//! ```
+//! include/trace/events/sched.h and include/trace/events/task.h:
+//! <https://elixir.bootlin.com/linux/v6.12/source/include/trace/events/sched.h#L332>
+//! <https://elixir.bootlin.com/linux/v6.12/source/include/trace/events/task.h#L34>
+//!
+//! Every exit of the machine comes here, but only those of processes that `PROCESSES` has leave a
+//! record. `do_exit` passes the tracepoint after it has counted the thread out of
+//! `signal_struct.live`, and before it closes descriptors. exec() sets the name, too, after it has
+//! closed the descriptors that are to be closed.
+
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
+use aya_ebpf::macros::raw_tracepoint;
+use aya_ebpf::programs::RawTracePointContext;
+use tcptrace_ebpf::abi::{Process, hook, kind, process_step};
+
+use crate::emit::emit;
+use crate::maps::{self, count};
+use crate::thread::Thread;
+
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+pub fn process_exit(ctx: RawTracePointContext) -> i32 {
+    let thread = Thread::new(ctx.arg(0));
+    let pid = thread.process();
+    if thread.is_process_alive() || !maps::is_remembered(pid) {
+        return 0;
+    }
+    maps::forget_process(pid);
+    tell(pid, process_step::EXITED, [0; 16]);
+    0
+}
+
+#[raw_tracepoint(tracepoint = "task_rename")]
+pub fn process_renamed(ctx: RawTracePointContext) -> i32 {
+    let thread = Thread::new(ctx.arg(0));
+    let pid = thread.process();
+    if !thread.is_first() || !maps::is_remembered(pid) {
+        return 0;
+    }
+    let mut comm = [0; 16];
+    let name: *const u8 = ctx.arg(1);
+    // SAFETY: the helper writes no more than `comm` has room for, and checks the address. It cuts a
+    // longer name off as the kernel does.
+    unsafe {
+        bpf_probe_read_kernel_str(
+            comm.as_mut_ptr().cast(),
+            size_of_val(&comm) as u32,
+            name.cast(),
+        );
+    }
+    tell(pid, process_step::RENAMED, comm);
+    0
+}
+
+#[inline(always)]
+fn tell(pid: u32, step: u8, comm: [u8; 16]) {
+    count(hook::SCHED_PROCESS_EXIT, |counters| counters.seen += 1);
+    let payload = Process {
+        pid,
+        step,
+        reserved: [0; 3],
+        comm,
+    };
+    emit(hook::SCHED_PROCESS_EXIT, kind::PROCESS, &payload, ());
+}

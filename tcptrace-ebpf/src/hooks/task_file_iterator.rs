@@ -1,0 +1,136 @@
+//! Looks through the descriptors of all processes, and through the processes, by the kernel's own
+//! iterators.
+//!
+//! ```text
+//! int bpf_iter_task_file(struct bpf_iter_meta *meta, struct task_struct *task, u32 fd, struct file *file)    5.8 to 6.18
+//! int bpf_iter_task(struct bpf_iter_meta *meta, struct task_struct *task)                                    5.8 to 6.18
+//! ```
+//! <https://elixir.bootlin.com/linux/v6.12/source/kernel/bpf/task_iter.c#L343>
+//!
+//! They run in the process that reads them, once for each, and show the processes of its PID
+//! namespace and of those inside it, as /proc does. What they write goes to that reader, not into the
+//! ring buffer: when its buffer is full the kernel runs them for the same once more.
+
+use aya_ebpf::bindings::seq_file;
+use aya_ebpf::helpers::generated::bpf_seq_write;
+use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
+use tcptrace_ebpf::abi::{Header, Holder, HolderRecord, Numbered, VERSION, kind, tally};
+
+use crate::maps;
+use crate::memory::{Members, Memory, Probed};
+use crate::settings::{FILE_PRIVATE_DATA, SOCKET_FILE, SOCKET_INO, SOCKET_SK};
+use crate::sock::Sock;
+use crate::thread::Thread;
+
+/// The beginning of `struct bpf_iter_meta`.
+#[repr(C)]
+struct IterMeta {
+    seq: *mut seq_file,
+}
+
+/// `struct bpf_iter__task_file`, whose members the kernel pads to eight bytes each.
+#[repr(C)]
+pub struct IterTaskFile {
+    meta: *const IterMeta,
+    /// Null when there are no more, as `file`.
+    task: *const u8,
+    fd: u64,
+    file: *const u8,
+}
+
+/// `struct bpf_iter__task`
+#[repr(C)]
+pub struct IterTask {
+    meta: *const IterMeta,
+    /// Null when there are no more.
+    task: *const u8,
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+pub fn task_file_iterator(ctx: *const IterTaskFile) -> i32 {
+    // SAFETY: the kernel hands over a struct bpf_iter__task_file, and its verifier checks each load.
+    let (seq, task, file) = unsafe { ((*(*ctx).meta).seq, (*ctx).task, (*ctx).file) };
+    if !task.is_null() && !file.is_null() {
+        descriptor(seq, Thread::new(task), file);
+    }
+    0
+}
+
+#[inline(always)]
+fn descriptor(seq: *mut seq_file, thread: Thread, file: *const u8) {
+    // SAFETY: each pointer is read from the structure before it, and the helper checks addresses.
+    let sock = unsafe {
+        let socket = Probed::read(file, &FILE_PRIVATE_DATA);
+        let socket = Probed::piece::<2>(socket, &SOCKET_FILE);
+        // Any kind of file has private data; only a socket's points back to the file.
+        if socket.get::<*const u8>(&SOCKET_FILE) != file {
+            return;
+        }
+        Sock::<Probed>::new(socket.get(&SOCKET_SK)).tcp()
+    };
+    if sock.is_null() {
+        return;
+    }
+    let pid = thread.process();
+    maps::remember_process(pid);
+    // Its end may have come by just before it was remembered.
+    if !thread.is_process_alive() {
+        maps::forget_process(pid);
+        return;
+    }
+    let inode = match sock.held() {
+        // SAFETY: a struct socket is the first half of a struct socket_alloc.
+        true => unsafe { Probed::read(sock.socket(), &SOCKET_INO) },
+        false => 0,
+    };
+    let record = HolderRecord {
+        header: Header {
+            mono_ns: unsafe { bpf_ktime_get_ns() },
+            lost: maps::tally(tally::LOST) as u32,
+            cpu: unsafe { bpf_get_smp_processor_id() } as u16,
+            kind: kind::HOLDER,
+            version: VERSION,
+        },
+        holder: Holder {
+            sk: sock.id(),
+            inode,
+            pid,
+            state: sock.state(),
+            reserved: [0; 3],
+            comm: thread.process_name(),
+        },
+    };
+    // SAFETY: the record is as long as it is said to be.
+    unsafe {
+        bpf_seq_write(
+            seq,
+            (&raw const record).cast(),
+            size_of::<HolderRecord>() as u32,
+        )
+    };
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task")]
+pub fn task_iterator(ctx: *const IterTask) -> i32 {
+    // SAFETY: as above.
+    let (seq, task) = unsafe { ((*(*ctx).meta).seq, (*ctx).task) };
+    let thread = Thread::new(task);
+    if task.is_null() || !thread.is_first() {
+        return 0;
+    }
+    let record = Numbered {
+        pid: thread.process(),
+        inner: thread.number_for(Thread::current()),
+    };
+    // SAFETY: the record is as long as it is said to be.
+    unsafe {
+        bpf_seq_write(
+            seq,
+            (&raw const record).cast(),
+            size_of::<Numbered>() as u32,
+        )
+    };
+    0
+}

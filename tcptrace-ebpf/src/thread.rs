@@ -1,0 +1,87 @@
+//! Any thread, and the process that it is of.
+
+use aya_ebpf::Global;
+use aya_ebpf::helpers::bpf_get_current_task;
+
+use crate::memory::{Memory, Probed};
+use crate::settings::{
+    PID_LEVEL, PID_NUMBERS, SIGNAL_LIVE, TASK_COMM, TASK_GROUP_LEADER, TASK_PID, TASK_SIGNAL,
+    TASK_TGID, TASK_THREAD_PID,
+};
+
+/// Size of a `struct upid`, of which `pid.numbers` has one for each level of PID namespaces: a number
+/// and a pointer.
+const UPID_SIZE: u32 = 16;
+
+/// A `struct task_struct`.
+#[derive(Clone, Copy)]
+pub struct Thread(*const u8);
+
+impl Thread {
+    pub fn new(task: *const u8) -> Thread {
+        Thread(task)
+    }
+
+    #[inline(always)]
+    pub fn current() -> Thread {
+        // SAFETY: the helper takes nothing and cannot fail.
+        Thread(unsafe { bpf_get_current_task() } as *const u8)
+    }
+
+    #[inline(always)]
+    fn get<T: Copy>(self, offset: &Global<u32>) -> T {
+        // SAFETY: a struct task_struct, and every caller names an offset into one.
+        unsafe { Probed::read(self.0, offset) }
+    }
+
+    /// The process: the kernel's tgid.
+    #[inline(always)]
+    pub fn process(self) -> u32 {
+        self.get(&TASK_TGID)
+    }
+
+    /// Whether it is the first thread of its process.
+    #[inline(always)]
+    pub fn is_first(self) -> bool {
+        self.get::<u32>(&TASK_PID) == self.process()
+    }
+
+    /// The name of the process: its first thread's.
+    #[inline(always)]
+    pub fn process_name(self) -> [u8; 16] {
+        let first: *const u8 = self.get(&TASK_GROUP_LEADER);
+        // SAFETY: a struct task_struct.
+        unsafe { Probed::read(first, &TASK_COMM) }
+    }
+
+    /// Whether a thread of the process has not exited yet.
+    #[inline(always)]
+    pub fn is_process_alive(self) -> bool {
+        let signal: *const u8 = self.get(&TASK_SIGNAL);
+        // SAFETY: a struct signal_struct, whose count is an int.
+        unsafe { Probed::read::<i32>(signal, &SIGNAL_LIVE) > 0 }
+    }
+
+    /// The thread's number in the PID namespace of another one; 0 when it has none there.
+    #[inline(always)]
+    pub fn number_for(self, other: Thread) -> u32 {
+        let (own, theirs) = (self.numbers(), other.numbers());
+        // SAFETY: each is a struct pid.
+        unsafe {
+            let level: u32 = Probed::read(theirs, &PID_LEVEL);
+            if level > Probed::read(own, &PID_LEVEL) {
+                return 0;
+            }
+            let at = PID_NUMBERS
+                .load()
+                .wrapping_add(level.wrapping_mul(UPID_SIZE));
+            Probed::read_at(own.wrapping_add(at as usize))
+        }
+    }
+
+    /// Its `struct pid`.
+    #[inline(always)]
+    fn numbers(self) -> *const u8 {
+        self.get(&TASK_THREAD_PID)
+    }
+}

@@ -1,0 +1,82 @@
+//! Looks through the descriptors of all processes: which of them has which socket.
+//!
+//! By the kernel's own iterator, which knows processes by the numbers that the hooks record, and costs a
+//! tenth of reading the links in /proc.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use aya::Ebpf;
+use aya::programs::Iter;
+use tcptrace_ebpf::abi;
+use zerocopy::FromBytes;
+
+use super::no_map;
+use crate::clock::mono_now_ns;
+use crate::event::{Comm, Holder, Holders, Sk, State, Task};
+
+/// Symbols of the programs in the object.
+const DESCRIPTORS: &str = "task_file_iterator";
+const PROCESSES: &str = "task_iterator";
+
+/// What a look has found.
+pub struct Found {
+    /// Of each socket that has a descriptor, by that one's inode, the process with the smallest
+    /// number that has one.
+    pub owners: BTreeMap<u64, Task>,
+    /// Who has the listeners.
+    pub listeners: Holders,
+}
+
+/// Looks through the descriptors of the processes in this PID namespace and those inside it.
+pub fn find(ebpf: &mut Ebpf) -> anyhow::Result<Found> {
+    let began_ns = mono_now_ns();
+    let bytes = read(ebpf, DESCRIPTORS)?;
+    let mut owners = BTreeMap::new();
+    let mut holders = vec![];
+    let records = bytes.chunks_exact(size_of::<abi::HolderRecord>());
+    for record in records.filter_map(|it| abi::HolderRecord::read_from_bytes(it).ok()) {
+        let it = record.holder;
+        let name = Comm::new(it.comm);
+        let task = Task {
+            pid: it.pid,
+            tid: 0,
+            comm: name,
+            process: name,
+        };
+        if it.inode != 0 {
+            let owner = owners.entry(it.inode).or_insert(task);
+            if task.pid < owner.pid {
+                *owner = task;
+            }
+        }
+        if it.state == State::Listen as u8 {
+            holders.push(Holder {
+                sk: Sk(it.sk),
+                task,
+            });
+        }
+    }
+    holders.sort_by_key(|it| it.task.pid);
+    holders.dedup();
+    let listeners = Holders { began_ns, holders };
+    Ok(Found { owners, listeners })
+}
+
+/// The numbers that the kernel has for the processes of this PID namespace, by those they have here.
+pub fn numbers(ebpf: &mut Ebpf) -> anyhow::Result<BTreeMap<u32, u32>> {
+    let bytes = read(ebpf, PROCESSES)?;
+    let records = bytes.chunks_exact(size_of::<abi::Numbered>());
+    let records = records.filter_map(|it| abi::Numbered::read_from_bytes(it).ok());
+    Ok(records.map(|it| (it.inner, it.pid)).collect())
+}
+
+/// All that an iterator has to say.
+fn read(ebpf: &mut Ebpf, program: &str) -> anyhow::Result<Vec<u8>> {
+    let program: &mut Iter = ebpf.program_mut(program).ok_or_else(no_map)?.try_into()?;
+    let link = program.attach()?;
+    let mut bytes = vec![];
+    let mut file = program.take_link(link)?.into_file()?;
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}

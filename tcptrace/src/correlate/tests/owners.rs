@@ -1,0 +1,326 @@
+//! Whose a socket is: never a process's that has exited, as far as another one may have it.
+
+use super::*;
+use crate::event::Found;
+use crate::fields::{PidSource, Subject};
+use crate::story::Selection;
+
+fn heir() -> Task {
+    task(4800, "heir")
+}
+
+fn worker() -> Task {
+    task(4900, "worker")
+}
+
+fn who(subject: &Subject) -> (Option<u32>, Option<PidSource>) {
+    (subject.pid, subject.pid_source)
+}
+
+const NOBODY: (Option<u32>, Option<PidSource>) = (None, None);
+
+fn presumed(task: Task) -> (Option<u32>, Option<PidSource>) {
+    (Some(task.pid), Some(PidSource::Presumed))
+}
+
+/// The owner in the line of a child that is never accepted, and ends now.
+fn end_of(t: &mut Trace, child: Sock) -> (Option<u32>, Option<PidSource>) {
+    t.set(SetState {
+        err: Some(ECONNRESET),
+        ..child.enters(Established, Close)
+    });
+    t.set(listener().enters(Listen, Close));
+    t.finish();
+    who(&t.connections().last().expect("an end").subject)
+}
+
+#[test]
+fn a_listeners_maker_that_has_exited_is_not_presumed_to_accept() {
+    let mut t = listening();
+    t.exit(server().pid);
+    t.establish(&child(2));
+    assert_eq!(who(&t.last_transition().subject), NOBODY);
+    assert_eq!(end_of(&mut t, child(2)), NOBODY);
+}
+
+#[test]
+fn a_living_holder_of_the_listener_is_presumed_to_accept() {
+    let mut t = listening();
+    t.exit(server().pid);
+    assert!(t.wants_holders());
+    t.holders(&listener(), &[heir(), worker()]);
+    assert!(!t.wants_holders());
+    t.establish(&child(2));
+    assert_eq!(who(&t.last_transition().subject), presumed(heir()));
+    assert_eq!(end_of(&mut t, child(2)), presumed(heir()));
+}
+
+/// What waits in the queue waits for whoever has the listener now.
+#[test]
+fn the_presumed_owner_of_a_waiting_connection_follows_the_listeners() {
+    let mut t = established();
+    assert_eq!(who(&t.last_transition().subject), presumed(server()));
+    t.exit(server().pid);
+    t.holders(&listener(), &[heir()]);
+    t.exit(heir().pid);
+    t.holders(&listener(), &[worker()]);
+    assert_eq!(end_of(&mut t, child(2)), presumed(worker()));
+}
+
+#[test]
+fn a_connection_has_no_presumed_owner_once_the_last_holder_has_exited() {
+    let mut t = established();
+    t.exit(server().pid);
+    t.holders(&listener(), &[]);
+    assert_eq!(end_of(&mut t, child(2)), NOBODY);
+}
+
+/// Closed by the maker while another process has it: no hook shows that.
+#[test]
+fn a_maker_without_the_listener_gives_way_to_the_process_that_has_it() {
+    let mut t = listening();
+    t.establish(&child(2));
+    assert!(t.wants_holders());
+    t.holders(&listener(), &[heir()]);
+    t.establish(&child(3));
+    assert_eq!(who(&t.last_transition().subject), presumed(heir()));
+}
+
+#[test]
+fn a_maker_that_still_has_the_listener_stays_its_owner() {
+    let mut t = listening();
+    t.establish(&child(2));
+    t.holders(&listener(), &[task(7, "smallest"), server()]);
+    t.establish(&child(3));
+    assert_eq!(who(&t.last_transition().subject), presumed(server()));
+    assert!(!t.wants_holders());
+}
+
+#[test]
+fn a_listener_that_nobody_was_found_to_have_keeps_an_owner_that_lives() {
+    let mut t = listening();
+    t.holders(&listener(), &[]);
+    t.establish(&child(2));
+    assert_eq!(who(&t.last_transition().subject), presumed(server()));
+}
+
+#[test]
+fn holders_are_looked_for_again_after_some_time() {
+    let mut t = listening();
+    t.holders(&listener(), &[server()]);
+    t.wait(MS);
+    t.establish(&child(2));
+    assert!(!t.wants_holders());
+    t.wait(10_000 * MS);
+    t.establish(&child(3));
+    assert!(t.wants_holders());
+    let before = t.now;
+    t.holders(&listener(), &[server()]);
+    assert!(!t.wants_holders() && t.now > before);
+}
+
+#[test]
+fn a_listener_made_at_the_same_address_after_the_look_is_not_its_holders() {
+    let mut t = listening();
+    let began_ns = t.now;
+    t.set(listener().enters_by(server(), Listen, Close));
+    t.set(listener().enters_by(worker(), Close, Listen));
+    let holder = Holder {
+        sk: listener().sk,
+        task: heir(),
+    };
+    t.event(Kind::Holders(Holders {
+        began_ns,
+        holders: vec![holder],
+    }));
+    t.establish(&child(2));
+    assert_eq!(who(&t.last_transition().subject), presumed(worker()));
+}
+
+/// A number is given again: who listens with it now is another process.
+#[test]
+fn a_number_that_is_used_again_is_another_process() {
+    let mut t = listening();
+    t.exit(server().pid);
+    t.set(listener_at(9, "127.0.0.2").enters_by(server(), Close, Listen));
+    let mut other = child(2);
+    other.tuple.laddr = "127.0.0.2".parse().unwrap();
+    t.establish(&other);
+    assert_eq!(who(&t.last_transition().subject), presumed(server()));
+}
+
+#[test]
+fn the_acceptor_owns_a_listener_whose_maker_has_exited() {
+    let mut t = listening();
+    t.exit(server().pid);
+    t.establish(&child(2));
+    t.accept(Accept {
+        task: heir(),
+        ..listener().accepts(&child(2), Called::At(t.now))
+    });
+    t.establish(&child(3));
+    assert_eq!(who(&t.last_transition().subject), presumed(heir()));
+}
+
+#[test]
+fn a_new_name_is_the_presumed_owners() {
+    let mut t = listening();
+    t.rename(server().pid, "renamed");
+    t.establish(&child(2));
+    let subject = &t.last_transition().subject;
+    assert_eq!(subject.comm, Some(Comm::from("renamed")));
+    assert_eq!(subject.process, Some(Comm::from("renamed")));
+    // exec() may have closed the listener.
+    assert!(t.wants_holders());
+}
+
+#[test]
+fn the_worker_that_closes_a_connection_stays_its_owner() {
+    let mut t = accepted();
+    t.set(child(2).enters_by(worker(), Established, FinWait1));
+    let close = (Some(worker().pid), Some(PidSource::Close));
+    assert_eq!(who(&t.last_transition().subject), close);
+    t.exit(server().pid);
+    t.exit(worker().pid);
+    for (from, to) in [(FinWait1, FinWait2), (FinWait2, Close)] {
+        t.set(SetState {
+            orphaned: true,
+            ..child(2).enters(from, to)
+        });
+        assert_eq!(who(&t.last_transition().subject), close);
+    }
+    t.finish();
+    assert_eq!(who(&t.connection(2).subject), close);
+}
+
+#[test]
+fn an_acceptor_that_has_exited_does_not_own_what_another_process_still_has() {
+    let mut t = accepted();
+    t.exit(server().pid);
+    t.set(child(2).enters(Established, CloseWait));
+    assert_eq!(who(&t.last_transition().subject), NOBODY);
+    t.set(child(2).enters_by(worker(), CloseWait, LastAck));
+    t.set(child(2).enters(LastAck, Close));
+    t.finish();
+    let close = (Some(worker().pid), Some(PidSource::Close));
+    assert_eq!(who(&t.connection(2).subject), close);
+}
+
+/// Its exit closes the connection, so it was the last to have it.
+#[test]
+fn a_process_that_closes_by_exiting_stays_the_owner() {
+    let mut t = accepted();
+    t.exit(server().pid);
+    t.set(child(2).enters_by(server(), Established, FinWait1));
+    t.walk(&child(2), &[FinWait1, FinWait2, Close]);
+    t.finish();
+    let accept = (Some(server().pid), Some(PidSource::Accept));
+    assert_eq!(who(&t.connection(2).subject), accept);
+}
+
+/// `ss -K`: the process that the line of the change names never had the connection.
+#[test]
+fn a_connection_that_is_killed_from_outside_keeps_its_owner() {
+    const ECONNABORTED: u32 = 103;
+    let mut t = accepted();
+    t.set(SetState {
+        err: Some(ECONNABORTED),
+        ..child(2).enters_by(task(99, "ss"), Established, Close)
+    });
+    t.finish();
+    assert_eq!(t.connection(2).subject.pid, Some(server().pid));
+}
+
+/// As where a kernel thread closes it: it works for a process that is not known there.
+#[test]
+fn a_close_by_nobody_that_is_known_leaves_the_owner() {
+    let mut t = accepted();
+    t.set(SetState {
+        context: Some(Context::Process),
+        ..child(2).enters(Established, FinWait1)
+    });
+    let accept = (Some(server().pid), Some(PidSource::Accept));
+    assert_eq!(who(&t.last_transition().subject), accept);
+}
+
+#[test]
+fn the_owner_of_an_old_socket_may_exit_too() {
+    let mut t = trace();
+    t.correlator.import([(7, server())].into(), START + MS);
+    t.finds(Found {
+        sk: Sk(1),
+        cookie: None,
+        cgroup: None,
+        netns: NETNS,
+        tuple: listener().tuple,
+        state: Listen,
+        is_bucket: false,
+        held: true,
+        uid: None,
+        inode: Some(7),
+        backlog_len: 0,
+        backlog_max: 128,
+    });
+    t.establish(&child(2));
+    assert_eq!(who(&t.last_transition().subject), presumed(server()));
+    t.exit(server().pid);
+    t.establish(&child(3));
+    assert_eq!(who(&t.last_transition().subject), NOBODY);
+}
+
+/// The lines that this selection lets through.
+fn selected(comm: &str, script: impl FnOnce(&mut Trace)) -> Trace {
+    let mut t = trace();
+    let selection = Selection {
+        comms: vec![Comm::from(comm)],
+        ..Selection::default()
+    };
+    t.correlator =
+        std::mem::replace(&mut t.correlator, Correlator::new(START)).with_selection(selection);
+    script(&mut t);
+    t.finish();
+    t
+}
+
+#[test]
+fn a_holder_that_is_asked_for_has_what_is_never_accepted() {
+    let t = selected("heir", |t| {
+        t.set(listener().enters_by(server(), Close, Listen));
+        t.exit(server().pid);
+        t.establish(&child(2));
+        t.holders(&listener(), &[heir()]);
+        t.set(child(2).enters(Established, CloseWait));
+    });
+    assert_eq!(t.transitions().len(), 3);
+    assert_eq!(who(&t.connection(2).subject), presumed(heir()));
+}
+
+#[test]
+fn a_name_is_a_threads_or_its_processs() {
+    for name in ["Socket Thread", "firefox"] {
+        let t = selected(name, |t| {
+            let thread = Task {
+                comm: Comm::from("Socket Thread"),
+                ..task(815, "firefox")
+            };
+            t.set(client(2).enters_by(thread, Close, SynSent));
+        });
+        let subject = &t.connection(1).subject;
+        assert_eq!(subject.comm, Some(Comm::from("Socket Thread")));
+        assert_eq!(subject.process, Some(Comm::from("firefox")));
+    }
+}
+
+/// From its first sight on: what came before has gone, because it was another process's.
+#[test]
+fn a_worker_that_is_asked_for_has_the_end_of_what_was_handed_to_it() {
+    let t = selected("worker", |t| {
+        t.set(listener().enters_by(server(), Close, Listen));
+        t.establish(&child(2));
+        t.accept(listener().accepts(&child(2), Called::At(t.now)));
+        t.set(child(2).enters_by(worker(), Established, FinWait1));
+        t.walk(&child(2), &[FinWait1, FinWait2, Close]);
+    });
+    assert_eq!(t.connection(2).subject.pid, Some(worker().pid));
+    assert!(t.accepts().is_empty());
+}

@@ -1,0 +1,276 @@
+//! Whose a socket is: of those processes only that have it, or had it last.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tests::mounts::unmount;
+use tests::run::{self, Running};
+use tests::task::{join, now_ns, pid, set_name, spawn};
+use tests::tracer::await_session;
+use tests::traffic::*;
+use tests::{Lab, Line, Trace, Tracer, eventually};
+
+/// What a helper has left behind: its child, which lives as long as this.
+struct Heir {
+    pid: u32,
+    /// The helper itself, which has exited.
+    maker: u32,
+    /// When that was known.
+    exited_ns: u64,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+}
+
+/// A helper that has a child and exits. It may need something `meanwhile`.
+fn heir_of(role: &str, port: u16, name: &str, meanwhile: impl FnOnce()) -> Heir {
+    let mut helper = run::helper(&[role, &port.to_string(), name]);
+    helper.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut helper: Child = helper.spawn().expect("start the helper");
+    let mut stdout = BufReader::new(helper.stdout.take().expect("a pipe"));
+    let mut line = String::new();
+    stdout.read_line(&mut line).expect("the heir's number");
+    meanwhile();
+    eventually("the helper to exit", || helper.try_wait().expect("wait"));
+    Heir {
+        pid: line.trim().parse().expect("a number"),
+        maker: helper.id(),
+        exited_ns: now_ns(),
+        stdin: helper.stdin.take().expect("a pipe"),
+        stdout,
+    }
+}
+
+impl Heir {
+    /// Lets it exit, and waits until it has.
+    fn end(mut self) -> u64 {
+        drop(self.stdin);
+        self.stdout.read_to_end(&mut vec![]).expect("its end");
+        now_ns()
+    }
+}
+
+/// No line later than this names the process.
+fn is_not_named_after(trace: &Trace, pid: u32, ns: u64) {
+    for event in ["transition", "accept", "connection"] {
+        for line in trace.own(event).filter(|line| line.num("mono_ns") > ns) {
+            assert_ne!(line["pid"], pid, "it had exited before {line}");
+        }
+    }
+}
+
+/// The kernel tells who made the listener; who has it now takes a look, some milliseconds later.
+fn wait_until_presumed(tracer: &Tracer, port: u16, pid: u32) {
+    eventually("the heir to be presumed", || {
+        let before = now_ns();
+        drop(connect_queued(port));
+        let lines = tracer.wait_for(1, "a child", |line| {
+            line.is("transition")
+                && line["newstate"] == "ESTABLISHED"
+                && line["lport"] == port
+                && line.num("mono_ns") > before
+        });
+        let line = lines.first().expect("one");
+        (line["pid"] == pid).then(|| line.shows(&[("pid_source", &"presumed")]))
+    });
+}
+
+#[test]
+fn a_listener_whose_maker_has_exited_is_presumed_to_be_a_living_holders() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let tracer = lab.trace();
+    let heir = heir_of("bequeath", port, "heir", || {});
+    wait_until_presumed(&tracer, port, heir.pid);
+    let client = connect_queued(port);
+    let (maker, exited_ns, own) = (heir.maker, heir.exited_ns, heir.pid);
+    let ended_ns = heir.end();
+    tracer.wait_for(1, "the listener to close", |line| {
+        line.0.get("oldstate") == Some(&"LISTEN".into()) && line["newstate"] == "CLOSE"
+    });
+    drop(client);
+    let trace = tracer.stop();
+
+    trace
+        .listen()
+        .shows(&[("pid", &maker), ("pid_source", &"listen")]);
+    is_not_named_after(&trace, maker, exited_ns);
+    is_not_named_after(&trace, own, ended_ns);
+    for server in trace.connections("server") {
+        server.shows(&[("verdict", &"never_accepted")]);
+    }
+}
+
+#[test]
+fn the_name_of_an_heir_finds_what_it_does_not_accept() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let tracer = lab.trace_with(&["--comm", "heir"]);
+    let heir = heir_of("bequeath", port, "heir", || {});
+    // Who has the listener is known some milliseconds after its maker has exited.
+    for _ in 0..20 {
+        drop(connect_queued(port));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let pid = heir.pid;
+    tracer.wait_for(1, "a connection of the heir's", |line| {
+        line.is("transition") && line["pid"] == pid
+    });
+    heir.end();
+    let trace = tracer.stop_lossy();
+
+    assert!(!trace.connections("server").is_empty());
+    assert!(trace.connections("client").is_empty());
+    let named: Vec<&Line> = trace
+        .own("transition")
+        .filter(|it| it["pid"] == pid)
+        .collect();
+    assert!(!named.is_empty());
+    for line in named {
+        line.shows(&[("comm", &"heir"), ("process", &"heir")]);
+    }
+}
+
+/// SCM_RIGHTS, as Node's cluster hands connections to its workers.
+#[test]
+fn a_connection_that_was_handed_over_stays_the_workers_that_closed_it() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let tracer = lab.trace();
+    let mut client = None;
+    let worker = heir_of("hand-over", port, "worker", || {
+        client = Some(connect(port));
+    });
+    let mut client: TcpStream = client.expect("a client");
+    say(&mut client);
+    hear_the_end(&mut client);
+    drop(client);
+    tracer.wait_for_ends(2);
+    let (acceptor, exited_ns, own) = (worker.maker, worker.exited_ns, worker.pid);
+    worker.end();
+    let trace = tracer.stop();
+
+    trace
+        .accept()
+        .shows(&[("pid", &acceptor), ("pid_source", &"accept")]);
+    let server = trace.server();
+    server.shows(&[
+        ("pid", &own),
+        ("comm", &"worker"),
+        ("pid_source", &"close"),
+        ("complete", &true),
+    ]);
+    is_not_named_after(&trace, acceptor, exited_ns);
+    let transitions = trace.transitions(&server["conn"]);
+    let closing = transitions
+        .iter()
+        .skip_while(|it| it["newstate"] != "FIN_WAIT1");
+    for line in closing {
+        line.shows(&[("pid", &own)]);
+    }
+}
+
+/// The kernel closes its subflows in a thread of its own.
+#[test]
+fn a_multipath_connection_is_its_acceptors_and_no_kernel_threads() {
+    let lab = Lab::new();
+    let here = SocketAddr::from((LOOPBACK, lab.port()));
+    // The namespace may have it switched off; the file is missing where the kernel lacks it.
+    let _ = std::fs::write("/proc/sys/net/mptcp/enabled", "1");
+    let mptcp = || Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP));
+    let Ok(listener) = mptcp() else {
+        eprintln!("skipped: no MPTCP");
+        return;
+    };
+    let tracer = lab.trace();
+    listener.bind(&here.into()).expect("bind");
+    listener.listen(4).expect("listen");
+    let listener = TcpListener::from(listener);
+    let client = mptcp().expect("a second one");
+    client.connect(&here.into()).expect("connect");
+    let mut client = TcpStream::from(client);
+    let mut server = accept(&listener).stream;
+    say(&mut client);
+    hear(&mut server);
+    close(client, server);
+    drop(listener);
+    tracer.wait_for_ends(2);
+    let trace = tracer.stop();
+
+    for end in [trace.server(), trace.client()] {
+        end.shows(&[("pid", &pid())]);
+    }
+    for line in trace.own("transition") {
+        let is_ours = line["pid"] == pid() || line["pid"].is_null();
+        assert!(is_ours, "a kernel thread is nobody's owner: {line}");
+    }
+}
+
+#[test]
+fn a_name_is_a_threads_or_its_processs() {
+    let process = std::fs::read_to_string("/proc/self/comm").expect("a name");
+    let process = process.trim_end();
+    let lab = Lab::new();
+    let (port, other) = (lab.port(), lab.port());
+    let tracer = lab.trace_with(&["--comm", process]);
+    let mut helper = run::helper(&["talk", &other.to_string(), "0"]);
+    assert!(helper.status().expect("the helper").success());
+    let named = move || {
+        set_name(c"Socket Thread");
+        talk(port);
+    };
+    join(spawn(named).1);
+    tracer.wait_for_ends(2);
+    let trace = tracer.stop_lossy();
+
+    for end in [trace.server(), trace.client()] {
+        end.shows(&[("comm", &"Socket Thread"), ("process", &process)]);
+        assert!(end["lport"] == port || end["rport"] == port, "{end}");
+    }
+}
+
+/// Where `ps` shows other numbers than the kernel's own.
+#[test]
+fn a_process_is_found_by_the_number_that_it_has_in_a_pid_namespace() {
+    let lab = Lab::new();
+    let (port, tcptrace) = (lab.port().to_string(), run::tcptrace(&[]));
+    let tcptrace = tcptrace.get_program().to_str().expect("a plain name");
+    let inside = |pid: &str| {
+        let args = [
+            "in-a-pid-namespace",
+            &port,
+            tcptrace,
+            "-o",
+            "json",
+            "--netns",
+            "self",
+        ];
+        let helper = run::helper(&[&args[..], &["--count", "2", "--pid", pid]].concat());
+        Running::to_the_end(helper)
+    };
+    let ended = inside("PID");
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let trace = Trace::read(&ended.stdout, lab.netns);
+    // The first of them may have begun before the trace, and is not counted then.
+    assert!(trace.own("connection").count() >= 2);
+
+    let ended = inside("4194000");
+    assert_eq!(ended.code, Some(4), "{}", ended.stderr);
+    assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+    assert!(ended.stderr.contains("--pid 4194000"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_trace_without_cgroups_of_version_2_says_that_it_knows_no_containers() {
+    let _lab = Lab::new();
+    let mut command = run::tcptrace_trace(&["-o", "json", "--duration", "100ms"]);
+    unmount(&mut command, c"/sys/fs/cgroup");
+    let mut running = Running::start(command);
+    let session = await_session(&running);
+    let unseen = session["unseen"].as_array().expect("a list");
+    let said = |it: &serde_json::Value| it.as_str().is_some_and(|it| it.contains("containers"));
+    assert_eq!(unseen.iter().filter(|it| said(it)).count(), 1, "{session}");
+    eventually("its end", || (!running.runs()).then_some(()));
+}
