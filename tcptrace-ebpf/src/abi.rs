@@ -74,7 +74,9 @@ pub struct Header {
 pub struct SetState {
     /// Address of the `struct sock`. The kernel reuses it at once (SLAB_TYPESAFE_BY_RCU).
     pub sk: u64,
-    /// `bpf_get_socket_cookie()`, or 0 where the kernel does not give it truthfully.
+    /// `bpf_get_socket_cookie()`, or 0 where the kernel does not give it truthfully. At LISTEN to
+    /// SYN_RECV, where it never does, the address of the listener that the socket is a clone of
+    /// instead, or 0 where that cannot be told.
     pub cookie: u64,
     /// `sk_cgrp_data`: id of the cgroup (v2) of the process that made the socket, of a child the
     /// listener's; 0 where the kernel does not tell.
@@ -147,6 +149,9 @@ pub mod accept_flag {
     /// `called_ns` is 0 because the call began before the hooks were attached: no later one was
     /// missed, see [`tally::MISSED_CALLS`](super::tally::MISSED_CALLS).
     pub const BLOCKED_AT_ATTACH: u8 = 1 << 1;
+    /// The descriptor is that of a socket around the TCP one (MPTCP): accept() has locked that
+    /// socket, and not the TCP one.
+    pub const WRAPPED: u8 = 1 << 2;
 }
 
 /// `inet_csk_accept`, or the system call around it, returned. Always followed by [`AcceptEnds`]
@@ -176,6 +181,10 @@ pub struct Accept {
     pub witness: u8,
     pub flags: u8,
     pub reserved: u8,
+    /// The listener's own port, host order; 0 when the listener is unknown. A transparent proxy's
+    /// connections have another one.
+    pub listener_port: u16,
+    pub padding: [u8; 6],
 }
 
 /// The addresses that go with [`Accept`]; IPv4 ones are IPv4-mapped, because a dual-stack listener

@@ -207,6 +207,21 @@ impl<M: Memory> Sock<M> {
         }
     }
 
+    /// At LISTEN to SYN_RECV: the address of the listener that this socket is a clone of, or 0.
+    ///
+    /// `sk_clone_lock` copies the whole listener. A list that is empty points to its own head, so
+    /// the copy of the head still points into the listener, until `tcp_create_openreq_child` makes
+    /// a new one of it (net/ipv4/tcp_minisocks.c, alike from Linux 5.10 to 6.18). A listener has
+    /// sent nothing, so this list of it is empty.
+    #[inline(always)]
+    pub fn clone_of(self) -> u64 {
+        if TCP_TSORTED_SENT_QUEUE.load() == 0 {
+            return 0;
+        }
+        let head = self.pointer(&TCP_TSORTED_SENT_QUEUE) as u64;
+        head.wrapping_sub(TCP_TSORTED_SENT_QUEUE.load().into())
+    }
+
     /// In eighths of a microsecond.
     #[inline(always)]
     pub fn srtt_us(self) -> u32 {
@@ -310,6 +325,12 @@ impl<M: Memory> Sock<M> {
     #[inline(always)]
     pub fn netns(self) -> u32 {
         inode_of::<M>(self.pointer(&SK_NET))
+    }
+
+    /// The own port in host order, see [`ends`](Self::ends).
+    #[inline(always)]
+    pub fn lport(self) -> u16 {
+        u16::from_be(self.get_tcp(&INET_SPORT))
     }
 
     /// The port that the socket is bound to, in host order; 0 when to none.

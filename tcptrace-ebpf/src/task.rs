@@ -129,10 +129,16 @@ impl Task {
         self.get::<u32>(&TASK_STATUS) & TS_COMPAT != 0
     }
 
+    /// The socket behind a descriptor, of whatever kind, or null.
+    #[inline(always)]
+    pub fn sock(self, fd: i32) -> Sock<Probed> {
+        Sock::new(sock_of_fd(self.0, fd))
+    }
+
     /// The TCP socket behind a descriptor, or null.
     #[inline(always)]
     pub fn tcp_sock(self, fd: i32) -> Sock<Probed> {
-        Sock::new(sock_of_fd(self.0, fd)).tcp()
+        self.sock(fd).tcp()
     }
 
     /// The listener of the accept system call that this task is in, when the call's entry was not

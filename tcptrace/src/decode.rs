@@ -98,9 +98,10 @@ fn set_state(rest: &mut Rest) -> Result<SetState, Undecodable> {
     };
     let oldstate = state("oldstate", payload.oldstate)?;
     let newstate = state("newstate", payload.newstate)?;
+    let is_birth = (oldstate, newstate) == (State::Listen, State::SynRecv);
     Ok(SetState {
         sk: Sk(payload.sk),
-        cookie: nonzero(payload.cookie),
+        cookie: nonzero(payload.cookie).filter(|_| !is_birth),
         cgroup: nonzero(payload.cgroup),
         netns: payload.netns,
         tuple: tuple(laddr, payload.lport, raddr, payload.rport),
@@ -109,6 +110,7 @@ fn set_state(rest: &mut Rest) -> Result<SetState, Undecodable> {
         context: context(
             payload.flags & abi::state_flag::OWNED != 0,
             payload.backlog_max > 0,
+            payload.err != 0,
             oldstate,
             newstate,
         ),
@@ -128,6 +130,7 @@ fn set_state(rest: &mut Rest) -> Result<SetState, Undecodable> {
         repair: payload.flags & abi::state_flag::REPAIR != 0,
         fastopen_connect: payload.flags & abi::state_flag::FASTOPEN_CONNECT != 0,
         fin_uncounted: payload.flags & abi::state_flag::FIN_UNCOUNTED != 0,
+        clone_of: nonzero(payload.cookie).filter(|_| is_birth).map(Sk),
     })
 }
 
@@ -145,12 +148,20 @@ fn listen(listen: abi::Listen) -> Listen {
 /// softirq, but for two cases where a process works under the bare spinlock: the tail of
 /// `__tcp_close`, which can take FIN_WAIT2 to CLOSE, and `inet_csk_listen_stop`, which closes what
 /// is left in the accept queue, so `cloned` sockets only (net/ipv4/tcp.c and
-/// net/ipv4/inet_connection_sock.c, Linux 6.12).
-fn context(owned: bool, cloned: bool, oldstate: State, newstate: State) -> Option<Context> {
+/// net/ipv4/inet_connection_sock.c, Linux 6.12). A Fast Open child in SYN_RECV that has an error was
+/// ended by that error, in a softirq: nothing there notes an error and lets it live.
+fn context(
+    owned: bool,
+    cloned: bool,
+    failed: bool,
+    oldstate: State,
+    newstate: State,
+) -> Option<Context> {
     use State::{Close, CloseWait, Established, FinWait2, SynRecv};
     match (oldstate, newstate) {
         _ if owned => Some(Context::Process),
         (FinWait2, Close) => None,
+        (SynRecv, Close) if failed => Some(Context::Softirq),
         (Established | SynRecv | CloseWait, Close) if cloned => None,
         _ => Some(Context::Softirq),
     }
@@ -175,6 +186,7 @@ fn accept(rest: &mut Rest) -> Result<Accept, Undecodable> {
             ),
             state: State::from_kernel(payload.state),
             fastopen: payload.flags & abi::accept_flag::FASTOPEN != 0,
+            wrapped: payload.flags & abi::accept_flag::WRAPPED != 0,
         }
     };
     let called = if payload.called_ns != 0 {
@@ -188,7 +200,7 @@ fn accept(rest: &mut Rest) -> Result<Accept, Undecodable> {
         outcome,
         listener: nonzero(payload.listener).map(Sk),
         listener_addr: ip(ends.listener),
-        listener_port: nonzero(payload.lport),
+        listener_port: nonzero(payload.listener_port),
         netns: payload.netns,
         called,
         witness: witness(payload.witness)?,

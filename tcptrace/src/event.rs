@@ -198,8 +198,9 @@ impl Witness {
         }
     }
 
-    /// Whether this witness speaks after `lock_sock(child)` (net/ipv4/af_inet.c, `inet_accept`),
-    /// which waits for the softirq that makes the child ESTABLISHED.
+    /// Whether this witness speaks after `lock_sock(newsk)` (net/ipv4/af_inet.c, `inet_accept`).
+    /// Where that is the TCP socket itself, the call has waited for the softirq that makes it
+    /// ESTABLISHED; with MPTCP it is the socket around it, see [`Outcome::Accepted::wrapped`].
     pub fn follows_child_lock(self) -> bool {
         match self {
             Witness::SysExit | Witness::SecuritySockGraft => true,
@@ -403,6 +404,9 @@ pub struct SetState {
     /// the SYN-ACK (`tcp_fastopen_add_skb`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub fin_uncounted: bool,
+    /// At LISTEN to SYN_RECV: the listener that it is a clone of, where that can be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clone_of: Option<Sk>,
 }
 
 /// The limit that a listener was asked to have, and the one on all.
@@ -444,6 +448,9 @@ pub enum Outcome {
         state: Option<State>,
         /// The final ACK had not come: the socket was there by TCP Fast Open.
         fastopen: bool,
+        /// accept() made a socket around it (MPTCP), and has locked that one.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        wrapped: bool,
     },
     /// The errno, positive.
     Failed(u32),

@@ -74,6 +74,20 @@ pub enum PidSource {
 
 /// The `function` of a connect() that may leave the SYN to the first data (TCP_FASTOPEN_CONNECT).
 pub const DEFERS_CONNECT: &str = "tcp_fastopen_defer_connect";
+/// How it is known which listener a connection was made at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ListenerSource {
+    /// accept() on that listener returned it.
+    Accept,
+    /// The request socket that it comes from names the listener.
+    Request,
+    /// The kernel made its socket as a copy of the listener's.
+    Clone,
+    /// A guess: it is the only listener that the address fits. A packet filter (TPROXY) or a BPF
+    /// program may have chosen another one.
+    Address,
+}
 
 /// What led to a change of state: a system call, a segment or a timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -287,6 +301,10 @@ pub struct Transition {
     pub bucket: Option<State>,
     /// The socket's pending error (an errno name such as ECONNRESET); null when there is none.
     pub error: Option<Cow<'static, str>>,
+    /// For a server's connection the `conn` of the listener that it was made at; null where that is
+    /// not known for certain.
+    #[serde(default)]
+    pub listener: Option<u64>,
     #[serde(flatten)]
     pub backlog: Backlog,
 }

@@ -59,6 +59,11 @@ impl Order {
         self.held.drain(..due);
     }
 
+    /// Those that are not released yet.
+    pub fn held(&self) -> &[Event] {
+        &self.held
+    }
+
     /// Events that came after a later one had been released: the hold-back was too short for
     /// them.
     pub fn late(&self) -> u64 {
@@ -106,6 +111,7 @@ mod tests {
                 repair: false,
                 fastopen_connect: false,
                 fin_uncounted: false,
+                clone_of: None,
             }),
         }
     }

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::capture::counters::{CounterReader, Reading};
+use crate::capture::iterator::Look;
 use crate::capture::{Capture, Request};
 use crate::checks::Checks;
 use crate::cli::Trace;
@@ -50,6 +51,9 @@ const LOOK_SHARE: u32 = 20;
 
 /// The descriptors of all processes are not looked through more often than this.
 const HOLDERS_EVERY: Duration = Duration::from_millis(20);
+
+/// How long the pipeline may take to say where to look at the end.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long one drain may go on while records keep coming.
 const DRAIN_AT_MOST_NS: u64 = 100_000_000;
@@ -376,6 +380,26 @@ impl Tracing {
         began.elapsed()
     }
 
+    /// Looks which connections are still in an accept queue: only that shows that no accept() has
+    /// taken them.
+    async fn look_last(&mut self) {
+        self.drain().await;
+        let (answer, wanted) = oneshot::channel();
+        self.feed.send(Message::WhereToLookLast(answer)).await;
+        // A pipeline whose reader does not read must not keep the trace from its end.
+        let wanted = tokio::time::timeout(ANSWER_WITHIN, wanted).await;
+        let Ok(Ok(namespaces)) = wanted else { return };
+        if !namespaces.is_empty() {
+            for look in self.capture.look(Some(&namespaces)) {
+                let look = Look {
+                    is_last: true,
+                    ..look
+                };
+                self.feed.send(Message::Looked(look)).await;
+            }
+        }
+    }
+
     /// Notified, it ends [`Tracing::trace`].
     pub fn stop(&self) -> Arc<Notify> {
         self.feedback.stop.clone()
@@ -386,6 +410,7 @@ impl Tracing {
         self.feed.hurry();
         self.look_at_last().await;
         self.tell_losses().await?;
+        self.look_last().await;
         // One reading before the end, and one after it.
         self.read_counters().await;
         // Detaching takes a while, in which some hooks still see and others do not.

@@ -16,8 +16,7 @@ use crate::fields::{HookCount, Line, Lost, Session, Summary, Why};
 pub enum Input {
     Begin(Begin),
     Import(Import),
-    /// The next event is a segment after which its connection begins, see
-    /// [`Correlator::foresees`].
+    /// More is known of the next event than it says, see [`Correlator::foresees`].
     Foreseen {},
     /// The next event is late: a later one has been told already.
     Late {},
@@ -86,6 +85,10 @@ impl Story {
             .with_depth(session.depth);
         if let Some(Some(_)) = session.hooks.get(&Hook::TimewaitSock) {
             correlator.sees_buckets();
+        }
+        let accepts = session.hooks.get(&Hook::InetCskAccept).cloned().flatten();
+        if accepts.is_some_and(|carrier| carrier != "syscall") {
+            correlator.sees_all_accepts();
         }
         if session.hooks.contains_key(&Hook::Segment) {
             correlator.expect_segments();
@@ -174,6 +177,11 @@ impl Story {
     /// See [`Correlator::worth_an_audit`].
     pub fn worth_an_audit(&mut self, mono_ns: u64, is_last: bool) -> BTreeSet<u32> {
         self.correlator.worth_an_audit(mono_ns, is_last)
+    }
+
+    /// The network namespaces with connections that may be in an accept queue.
+    pub fn unproven(&self) -> BTreeSet<u32> {
+        self.correlator.unproven()
     }
 
     fn end(&mut self, end: &End, lost: u32, out: &mut Vec<Line>) {

@@ -215,6 +215,7 @@ impl Child {
             repair: false,
             fastopen_connect: false,
             fin_uncounted: false,
+            clone_of: None,
         })
     }
 
@@ -226,6 +227,7 @@ impl Child {
                 tuple: self.tuple(),
                 state: Some(State::Established),
                 fastopen: false,
+                wrapped: false,
             },
             listener: Some(Sk(0xffff_8880_0001_0000)),
             listener_addr: Ipv4Addr::UNSPECIFIED.into(),

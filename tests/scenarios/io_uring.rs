@@ -10,7 +10,7 @@ use tests::traffic::*;
 use tests::{Lab, Trace};
 
 /// An io_uring, or `None` where the kernel has none to give.
-fn ring() -> Option<IoUring> {
+pub(crate) fn ring() -> Option<IoUring> {
     // By Docker's seccomp filter, by sysctl kernel.io_uring_disabled, by the configuration.
     const REFUSED: [i32; 3] = [libc::EPERM, libc::EACCES, libc::ENOSYS];
     match IoUring::new(4) {
@@ -23,20 +23,20 @@ fn ring() -> Option<IoUring> {
     }
 }
 
-fn accept_from(listener: &impl AsRawFd, flags: Flags) -> squeue::Entry {
+pub(crate) fn accept_from(listener: &impl AsRawFd, flags: Flags) -> squeue::Entry {
     let (no_address, no_length) = (std::ptr::null_mut(), std::ptr::null_mut());
     opcode::Accept::new(types::Fd(listener.as_raw_fd()), no_address, no_length)
         .build()
         .flags(flags)
 }
 
-fn submit(ring: &mut IoUring, entry: &squeue::Entry) {
+pub(crate) fn submit(ring: &mut IoUring, entry: &squeue::Entry) {
     // SAFETY: the entry names a descriptor, and no memory.
     unsafe { ring.submission().push(entry) }.expect("room in the ring");
     ring.submit().expect("io_uring_enter");
 }
 
-fn completed(ring: &mut IoUring) -> std::net::TcpStream {
+pub(crate) fn completed(ring: &mut IoUring) -> std::net::TcpStream {
     ring.submit_and_wait(1).expect("io_uring_enter");
     let fd = ring.completion().next().expect("a completion").result();
     assert!(fd >= 0, "accept by io_uring: {fd}");

@@ -7,7 +7,7 @@ use tests::task::tid;
 use tests::traffic::*;
 use tests::{Lab, Trace};
 
-fn mptcp() -> Option<Socket> {
+pub(crate) fn mptcp() -> Option<Socket> {
     // The namespace may have it switched off; the file is missing where the kernel lacks it.
     let _ = std::fs::write("/proc/sys/net/mptcp/enabled", "1");
     match Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP)) {

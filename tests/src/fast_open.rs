@@ -1,6 +1,6 @@
 //! TCP Fast Open, with a client that keeps the final ACK back.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 
 use socket2::{Domain, Socket, Type};
 
@@ -18,7 +18,12 @@ pub fn allow() {
 
 /// A listener that takes data with the SYN.
 pub fn listen(port: u16) -> TcpListener {
-    listen_socket((LOOPBACK, port).into(), BACKLOG, |socket| {
+    listen_at((LOOPBACK, port).into())
+}
+
+/// The same at another address.
+pub fn listen_at(addr: SocketAddr) -> TcpListener {
+    listen_socket(addr, BACKLOG, |socket| {
         let pending: libc::c_int = 16;
         set_option(socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, &pending);
     })

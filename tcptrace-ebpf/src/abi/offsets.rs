@@ -58,6 +58,7 @@ macro_rules! for_each_offset {
             TCP_RCV_NXT = "tcp_sock.rcv_nxt";
             TCP_COPIED_SEQ = "tcp_sock.copied_seq";
             TCP_LINGER2 = "tcp_sock.linger2";
+            TCP_TSORTED_SENT_QUEUE = "tcp_sock.tsorted_sent_queue.next";
             SK_SHUTDOWN = "sock.sk_shutdown";
             SKB_CB = "sk_buff.cb";
             SKB_CB_TCP_FLAGS = "tcp_skb_cb.tcp_flags";
@@ -137,6 +138,7 @@ for_each_bit!(bit_table);
 /// structure; they are 0 then.
 pub const OPTIONAL_OFFSETS: &[&str] = &[
     "MPTCP_FIRST",
+    "TCP_TSORTED_SENT_QUEUE",
     // From 5.15, until 5.14; neither without CONFIG_SOCK_CGROUP_DATA.
     "SK_CGROUP",
     "SK_CGROUP_OR_CLASS",

@@ -68,7 +68,10 @@ fn by_btf(ctx: &BtfTracePointContext) {
     }
     let sock = Sock::<Direct>::with_tcp(sk.cast(), tcp.cast());
     let cookie = || {
-        if COOKIE_HELPER.load() == 0 || carries_listeners_cookie(oldstate, newstate) {
+        if is_birth(oldstate, newstate) {
+            return sock.clone_of();
+        }
+        if COOKIE_HELPER.load() == 0 {
             return 0;
         }
         // The helper gives it one, if it has none.
@@ -122,17 +125,18 @@ pub fn state_tp(ctx: TracePointContext) -> u32 {
 fn set_state_probed(sk: *const u8, oldstate: u8, newstate: u8) {
     let sk = Sock::<Probed>::new(sk);
     if sk.is_tcp() {
-        let cookie = || match carries_listeners_cookie(oldstate, newstate) {
-            true => 0,
+        let cookie = || match is_birth(oldstate, newstate) {
+            true => sk.clone_of(),
             false => sk.cookie(),
         };
         set_state(sk, oldstate, newstate, cookie);
     }
 }
 
-/// Until Linux 6.14 `inet_csk_clone_lock` sets the child's state before its cookie.
+/// A listener's child is born. Until Linux 6.14 `inet_csk_clone_lock` sets its state before its
+/// cookie, so it still has the listener's; instead of a cookie the record tells which listener.
 #[inline(always)]
-fn carries_listeners_cookie(oldstate: u8, newstate: u8) -> bool {
+fn is_birth(oldstate: u8, newstate: u8) -> bool {
     oldstate == TCP_LISTEN && newstate == TCP_SYN_RECV
 }
 
@@ -181,9 +185,7 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: impl Fn
             | flag(sk.is_repaired(), state_flag::REPAIR),
         sections: flag(told, section::TASK),
     };
-    if (oldstate, newstate) == (TCP_LISTEN, TCP_SYN_RECV)
-        && sk.netns_setting(&NET_FASTOPEN) & TFO_SERVER_ENABLE == 0
-    {
+    if is_birth(oldstate, newstate) && sk.netns_setting(&NET_FASTOPEN) & TFO_SERVER_ENABLE == 0 {
         payload.flags |= state_flag::NO_FAST_OPEN;
     }
     if (oldstate == TCP_SYN_SENT || newstate == TCP_SYN_SENT) && sk.defers_connect() {

@@ -210,6 +210,8 @@ impl Pair {
             witness: abi::witness::SYS_EXIT,
             flags: 0,
             reserved: 0,
+            listener_port: PORT,
+            padding: [0; 6],
         };
         let ends = abi::AcceptEnds {
             child: abi::Addrs6 {

@@ -28,6 +28,8 @@ pub struct Look {
     /// CLOCK_MONOTONIC, nanoseconds.
     pub began_ns: u64,
     pub ended_ns: u64,
+    /// It is the one at the end of the trace.
+    pub is_last: bool,
     /// Records of [`abi::kind::SOCKET`].
     pub found: Batch,
     /// The descriptors' inodes in them.
@@ -74,6 +76,7 @@ fn look_into(ebpf: &mut Ebpf, netns: u32, path: &Path) -> anyhow::Result<Look> {
         netns,
         began_ns,
         ended_ns: mono_now_ns(),
+        is_last: false,
         inodes: records
             .clone()
             .filter_map(|record| abi::SocketRecord::read_from_bytes(record).ok())

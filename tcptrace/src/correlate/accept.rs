@@ -19,6 +19,7 @@ pub(super) struct Child {
     pub tuple: event::Tuple,
     pub state: Option<State>,
     pub fastopen: bool,
+    pub wrapped: bool,
 }
 
 /// When accept() was called, if that was seen.
@@ -51,6 +52,7 @@ impl Correlator {
                 tuple,
                 state,
                 fastopen,
+                wrapped,
             } => {
                 let child = Child {
                     sk,
@@ -58,6 +60,7 @@ impl Correlator {
                     tuple,
                     state,
                     fastopen,
+                    wrapped,
                 };
                 self.accepted(event, accept, listener, &child, losses_before, out);
             }
@@ -91,14 +94,16 @@ impl Correlator {
             self.listeners.limited(id, accept.backlog_max);
             // Of a listener that began before the trace, or whose process has exited, this may be
             // the first that is known.
-            let owner = &mut self.listeners.get_mut(id).socket.owner;
-            let known = owner.and_then(|owner| self.processes.living(owner));
-            *owner = known.or(connection.socket.owner);
-            self.processes.listens(*owner);
+            if let Some(listener) = self.listeners.get_mut(id) {
+                let owner = &mut listener.socket.owner;
+                let known = owner.and_then(|owner| self.processes.living(owner));
+                *owner = known.or(connection.socket.owner);
+                self.processes.listens(*owner);
+            }
         }
 
         self.name_failures(&mut connection);
-        let listener = self.conn_of(connection.listener);
+        let listener = connection.listener.map(ListenerId::conn);
         let (verdict, reason) = connection
             .judge_at_accept(&self.end_at(event.mono_ns, false))
             .map(|judgement| (judgement.verdict, judgement.reason))
@@ -132,9 +137,8 @@ impl Correlator {
         errno: u32,
         out: &mut Vec<Line>,
     ) {
-        if let Some(id) = listener {
-            let failures = &mut self.listeners.get_mut(id).queue.failures;
-            failures.note(event.mono_ns, errno);
+        if let Some(listener) = listener.and_then(|id| self.listeners.get_mut(id)) {
+            listener.queue.failures.note(event.mono_ns, errno);
         }
         let own = listener_end(accept);
         let caller = Owner {
@@ -147,7 +151,7 @@ impl Correlator {
             conn: None,
             ..socket.subject(Some(caller))
         };
-        let line = accept_line(event, accept, subject, self.conn_of(listener));
+        let line = accept_line(event, accept, subject, listener.map(ListenerId::conn));
         let line = Line::Accept(fields::Accept {
             error: Some(errno::name(errno)),
             ..line
@@ -168,10 +172,11 @@ impl Correlator {
     ) -> Option<ListenerId> {
         let sk = accept.listener?;
         let own = listener_end(accept);
-        let known = self
-            .listeners
-            .at_sk(sk)
-            .filter(|&id| self.listeners.get(id).socket.may_be(&own));
+        let known = self.listeners.at_sk(sk).filter(|&id| {
+            self.listeners
+                .get(id)
+                .is_some_and(|it| it.socket.may_be(&own))
+        });
         if let Some(id) = known {
             self.listeners.learn(id, &own);
             return Some(id);
@@ -195,7 +200,8 @@ impl Correlator {
         if change.newstate == State::Established
             && let Some(id) = connection.listener
         {
-            connection.failed_before = Some(self.listeners.get(id).queue.failures.count);
+            let listener = self.listeners.get(id);
+            connection.failed_before = listener.map(|it| it.queue.failures.count);
         }
     }
 
@@ -206,13 +212,10 @@ impl Correlator {
             connection.failed_before.take(),
             connection.established_ns(),
         ) {
-            let failures = &self.listeners.get(id).queue.failures;
-            connection.failed_meanwhile = failures.since(before, since_ns);
+            let listener = self.listeners.get(id);
+            let meanwhile = listener.map(|it| it.queue.failures.since(before, since_ns));
+            connection.failed_meanwhile = meanwhile.unwrap_or_default();
         }
-    }
-
-    fn conn_of(&self, listener: Option<ListenerId>) -> Option<u64> {
-        listener.map(|id| self.listeners.get(id).socket.conn)
     }
 }
 

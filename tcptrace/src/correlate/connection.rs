@@ -9,10 +9,10 @@ use super::listener::ListenerId;
 use super::peers::Peer;
 use super::request::Handshake;
 use super::socket::{Owner, Socket, closer};
-use super::verdict::{self, Accepted, Facts, Fate, Gap, Judgement};
+use super::verdict::{self, Accepted, Facts, Fate, Gap, Judgement, Queue};
 use crate::errno;
-use crate::event::{self, Called, Context, Event, Found, SetState, State};
-use crate::fields::{self, Cause, PidSource, Side, Source, Transition};
+use crate::event::{self, Called, Context, Event, Found, SetState, Sk, State};
+use crate::fields::{self, Cause, ListenerSource, PidSource, Side, Source, Transition};
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct Connection {
@@ -21,6 +21,9 @@ pub(super) struct Connection {
     pub met_ns: u64,
     /// The listener it was cloned from; `None` while that is not known.
     pub listener: Option<ListenerId>,
+    pub listener_source: Option<ListenerSource>,
+    /// That listener's pointer, if the kernel side has told it.
+    pub clone_of: Option<Sk>,
     /// How often loss had been noticed when the trace met it.
     losses: u64,
     /// It began before the trace, or its birth was lost.
@@ -40,6 +43,15 @@ pub(super) struct Connection {
     /// A process had it: accept() had handed it out, or else a process could not have closed it,
     /// shut it down, or had a descriptor of it.
     held: bool,
+    /// An error ended it while a process had a descriptor of it: that process may still be in the
+    /// accept() that takes it.
+    held_at_end: bool,
+    /// It went from SYN_RECV to another state than ESTABLISHED.
+    skipped_established: bool,
+    /// When a look last found it without a descriptor, and so in the accept queue.
+    seen_queued_ns: Option<u64>,
+    /// Whether it was in the accept queue when that was last looked at, if it had been reset there.
+    pub still_queued: Option<bool>,
     pub ending: Ending,
     /// How many accept() calls of its listener had failed when it was queued.
     pub failed_before: Option<u64>,
@@ -78,6 +90,10 @@ pub(super) struct End {
     pub sees_overflows: bool,
     /// When dropped SYNs were forgotten, see [`super::overflow::RefusedSyns`].
     pub forgot_syns_ns: Option<u64>,
+    /// The hooks show every accept(), not only those by its system call.
+    pub sees_all_accepts: bool,
+    /// When the look at the sockets at the end of the trace began.
+    pub last_look_ns: Option<u64>,
 }
 
 /// The side that a socket takes by being born in this transition; `None` when it is no birth.
@@ -159,6 +175,8 @@ impl Connection {
             socket,
             met_ns,
             listener: None,
+            listener_source: None,
+            clone_of: None,
             losses,
             birth_unseen,
             is_older: false,
@@ -171,6 +189,10 @@ impl Connection {
             backlog: None,
             err: None,
             held: false,
+            held_at_end: false,
+            skipped_established: false,
+            seen_queued_ns: None,
+            still_queued: None,
             ending: Ending::default(),
             failed_before: None,
             failed_meanwhile: None,
@@ -210,6 +232,8 @@ impl Connection {
             ahead: change.backlog_len,
             max: change.backlog_max,
         };
+        let was_held = self.held || self.accepted.is_some();
+        self.skipped_established |= change.oldstate == SynRecv && change.newstate != Established;
         match (change.oldstate, change.newstate) {
             (Close, SynSent) => {
                 let sends_now = !change.repair && !change.fastopen_connect;
@@ -223,6 +247,8 @@ impl Connection {
             (Listen, SynRecv) => self.backlog = Some(backlog()),
             (_, Established) => {
                 self.established_ns = self.established_ns.or(Some(event.mono_ns));
+                // MPTCP gives a subflow that joins to the process that has the connection.
+                self.held |= change.held && self.is_server();
                 if self.is_server() {
                     self.backlog = Some(backlog());
                 }
@@ -235,6 +261,7 @@ impl Connection {
                 // process may still be in the accept() that takes it, and which locks the child.
                 let by_process = change.held || change.context == Some(Context::Process);
                 self.held |= change.err.is_none() && by_process;
+                self.held_at_end = change.held;
             }
             _ => self.held |= change.held,
         }
@@ -248,7 +275,7 @@ impl Connection {
             data_may_be_late: self.ending.data_may_have_come_too_late(change),
         };
         let why = cause::cause(change, clues);
-        (self.ending).transition(self.socket.side, change, clues, why);
+        (self.ending).transition(self.socket.side, was_held, change, clues, why);
         self.untouched = false;
         if why.is_none_or(|why| why.cause != Cause::Killed) {
             self.closed_by(closer(event, change), change);
@@ -256,6 +283,7 @@ impl Connection {
         let owner = whose(self);
         let mut line = self.socket.transition(event, change, why, owner);
         line.bucket = self.bucket;
+        line.listener = self.proven_listener().map(ListenerId::conn);
         if birth(change) == Some(Side::Server)
             && let Some(why) = self.born_by.and_then(|by| cause::birth(change, by))
         {
@@ -330,12 +358,16 @@ impl Connection {
             source: PidSource::Accept,
             since_ns: event.mono_ns,
         });
-        self.listener = listener.or(self.listener);
+        if listener.is_some() {
+            self.listener = listener;
+            self.listener_source = Some(ListenerSource::Accept);
+        }
         self.untouched = false;
         self.accepted = Some(Accepted {
             mono_ns: event.mono_ns,
             called: accept.called,
             witness: accept.witness,
+            follows_child_lock: accept.witness.follows_child_lock() && !child.wrapped,
             state: child.state,
             fastopen: child.fastopen,
             task: accept.task,
@@ -348,8 +380,52 @@ impl Connection {
         self.listener.filter(|_| waits)
     }
 
+    /// Its listener is found.
+    pub fn cloned_from(&mut self, listener: ListenerId, source: ListenerSource) {
+        self.listener = Some(listener);
+        self.listener_source = Some(source);
+    }
+
     pub fn is_server(&self) -> bool {
         self.socket.side == Some(Side::Server)
+    }
+
+    /// Its listener, unless that is a guess.
+    fn proven_listener(&self) -> Option<ListenerId> {
+        let is_guess = self.listener_source == Some(ListenerSource::Address);
+        self.listener.filter(|_| !is_guess)
+    }
+
+    /// Whether the kernel has dropped it from the accept queue as its listener closed: it does so
+    /// without an error, and no process had it.
+    pub fn is_dropped(&self) -> bool {
+        self.socket.state == State::Close && self.err.is_none() && !self.held && !self.is_accepted()
+    }
+
+    pub fn is_accepted(&self) -> bool {
+        self.accepted.is_some()
+    }
+
+    /// Whether it may be in the accept queue now, as far as is known.
+    pub fn may_be_queued(&self) -> bool {
+        self.is_server() && !self.held && !self.held_at_end && !self.is_accepted()
+    }
+
+    /// Whether an accept() that is about to return has it: one that was reset when a process had a
+    /// descriptor of it already.
+    pub fn is_being_accepted(&self) -> bool {
+        self.held_at_end && !self.is_accepted()
+    }
+
+    /// A look has found its socket, which a process has a descriptor of, or none.
+    pub fn seen(&mut self, mono_ns: u64, held: bool) {
+        self.held |= held;
+        self.seen_queued_ns = (!held).then_some(mono_ns);
+    }
+
+    /// Whether the look that began at this time has found it in the accept queue.
+    pub fn was_queued_at(&self, look_ns: u64) -> bool {
+        self.may_be_queued() && self.seen_queued_ns.is_some_and(|ns| look_ns <= ns)
     }
 
     /// Whether it is CLOSE but may still be in the accept queue: one that is reset there stays,
@@ -390,10 +466,10 @@ impl Connection {
         Some(accepted.mono_ns.saturating_sub(self.established_ns?))
     }
 
-    /// Whether the trace shows that the handshake finished: accept() proves it too, but for Fast
-    /// Open.
-    pub fn handshake_finished(&self) -> bool {
-        self.established_ns.is_some() || self.accepted.is_some_and(|a| !a.fastopen)
+    /// Whether it counts as a connection: the handshake finished, or accept() returned it, which
+    /// with Fast Open may be before that.
+    pub fn is_connection(&self) -> bool {
+        self.established_ns.is_some() || self.accepted.is_some()
     }
 
     /// Its line, at its end. `owner`: whose it is.
@@ -421,6 +497,8 @@ impl Connection {
             accept_queue_ns: self.accept_queue_ns(),
             backlog_ahead: self.backlog.as_ref().map(|b| b.ahead),
             backlog_max: self.backlog.as_ref().map(|b| b.max),
+            listener: self.listener.map(ListenerId::conn),
+            listener_source: self.listener_source.filter(|_| self.is_server()),
             verdict,
             reason,
             evidence,
@@ -509,13 +587,16 @@ impl Connection {
                 _ => accepted,
             }),
             gap: self.gap(end),
+            skipped_established: self.skipped_established,
             fate: self.fate(end),
+            queue: self.queue(end),
         })
     }
 
     /// The verdict at the return of accept(); `None` while ESTABLISHED may still come and decide.
     pub fn judge_at_accept(&self, now: &End) -> Option<Judgement> {
-        let undecided = self.established_ns.is_none() && self.gap(now).is_none();
+        let undecided =
+            self.established_ns.is_none() && !self.skipped_established && self.gap(now).is_none();
         (!undecided).then(|| self.judge(now))
     }
 
@@ -554,9 +635,24 @@ impl Connection {
         self.established_ns.is_none() && state == Some(State::Established)
     }
 
+    fn queue(&self, end: &End) -> Queue {
+        let found = match self.socket.state {
+            State::Close => self.still_queued,
+            _ => end
+                .last_look_ns
+                .and_then(|look_ns| self.was_queued_at(look_ns).then_some(true)),
+        };
+        match found {
+            Some(true) => Queue::Found,
+            Some(false) => Queue::Left,
+            None if end.sees_all_accepts => Queue::NoAccept,
+            None => Queue::Unknown,
+        }
+    }
+
     fn fate(&self, end: &End) -> Fate {
         match (self.socket.state, self.err) {
-            _ if self.held => Fate::Held,
+            _ if self.held || self.held_at_end => Fate::Held,
             (State::Close, Some(errno)) => Fate::Failed(errno),
             (State::Close, None) if end.listener_closed => Fate::ListenerClosed,
             (State::Close, None) => Fate::Dropped,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cause::{Clues, Why, fin_acked};
 use crate::errno;
-use crate::event::State::{CloseWait, Closing, FinWait1, FinWait2, LastAck, SynSent};
+use crate::event::State::{CloseWait, Closing, FinWait1, FinWait2, LastAck, SynRecv, SynSent};
 use crate::event::{Context, SetState, State, Stats};
 use crate::fields::{self, Cause, ClosedFirst, Ended, Side};
 
@@ -50,6 +50,7 @@ impl Ending {
     pub fn transition(
         &mut self,
         side: Option<Side>,
+        was_held: bool,
         change: &SetState,
         clues: Clues,
         why: Option<Why>,
@@ -67,7 +68,7 @@ impl Ending {
         }
         if change.newstate == State::Close {
             self.end = Some(End {
-                ended: self.ended(side, change, clues, why),
+                ended: self.ended(side, was_held, change, clues, why),
                 stats: change.stats,
                 srtt_ns: change.srtt_ns,
                 fin_received: change.fin_received,
@@ -80,6 +81,7 @@ impl Ending {
     fn ended(
         &self,
         side: Option<Side>,
+        was_held: bool,
         change: &SetState,
         clues: Clues,
         why: Option<Why>,
@@ -90,8 +92,10 @@ impl Ending {
         let by_process = change.context == Some(Context::Process);
 
         // sock_graft() at accept() and sock_orphan() at close() leave their marks: without both,
-        // no process ever had it.
-        if side == Some(Side::Server) && !change.held && !change.orphaned {
+        // no process ever had it. But MPTCP takes its subflows from a socket that is closed without
+        // sock_orphan() (`__mptcp_close`, net/mptcp/protocol.c).
+        let is_queued = !was_held && !change.held && !change.orphaned;
+        if side == Some(Side::Server) && is_queued {
             match error {
                 None => return Some(Ended::ClosedInQueue),
                 Some(_) if is_reset => return Some(Ended::ResetInQueue),
@@ -122,6 +126,13 @@ impl Ending {
             return Some(Ended::Orderly);
         }
         match error {
+            // A Fast Open child in SYN_RECV fails by a RST, a timeout, or what ICMP has said, which
+            // tcp_v4_err() takes at once there.
+            Some(error)
+                if side == Some(Side::Server) && change.oldstate == SynRecv && is_icmp(error) =>
+            {
+                Some(Ended::Unreachable)
+            }
             // tcp_write_err() prefers what ICMP has said to ETIMEDOUT.
             Some(error) if is_unreachable(error) && change.context == Some(Context::Softirq) => {
                 Some(Ended::Unreachable)
@@ -259,4 +270,13 @@ fn is_unreachable(error: &str) -> bool {
         error,
         "EHOSTUNREACH" | "ENETUNREACH" | "EHOSTDOWN" | "ENONET" | "ENETDOWN"
     )
+}
+
+/// The errors of `icmp_err_convert` and `icmpv6_err_convert`.
+fn is_icmp(error: &str) -> bool {
+    is_unreachable(error)
+        || matches!(
+            error,
+            "ECONNREFUSED" | "ENOPROTOOPT" | "EOPNOTSUPP" | "EPROTO" | "EACCES"
+        )
 }

@@ -13,7 +13,7 @@ use crate::fields::{Line, PidSource, Preexisting, Side};
 pub(super) struct Import {
     /// Who has the sockets, by their descriptors' inodes.
     owners: BTreeMap<u64, Task>,
-    /// When it was over. A socket that a later look finds unknown is one whose birth was lost.
+    /// When it was over.
     until_ns: u64,
 }
 
@@ -31,12 +31,31 @@ impl Correlator {
         }
         if found.is_bucket {
             self.bucket_found(event, found, out);
-        } else if event.mono_ns > self.import.until_ns || found.state == State::Close {
+        } else if event.mono_ns > self.import.until_ns {
+            self.seen_again(event, found);
+        } else if found.state == State::Close {
             // Nothing that is older than the trace.
         } else if found.state == State::Listen {
             self.listener_found(event, found, out);
         } else {
             self.connection_found(event, found, out);
+        }
+    }
+
+    /// A later look shows what is in the accept queues. A socket that it finds unknown is one whose
+    /// birth was lost.
+    fn seen_again(&mut self, event: &Event, found: &Found) {
+        if found.state == State::Listen {
+            let id = (self.listeners).of_pointer(found.sk, found.netns, event.mono_ns);
+            if let Some(listener) = id.and_then(|id| self.listeners.get_mut(id)) {
+                listener.queued = Some(found.backlog_len);
+            }
+        } else if let Some(connection) = self.open.get_mut(found.sk)
+            && connection.is_server()
+            && connection.socket.netns == found.netns
+            && connection.socket.may_be(&found.tuple)
+        {
+            connection.seen(event.mono_ns, found.held);
         }
     }
 
@@ -49,10 +68,14 @@ impl Correlator {
             self.listeners.open(found.sk, socket, None)
         });
         // An accept() may have shown it before, but not what it is.
-        if self.listeners.get_mut(id).announce() {
+        let is_new = (self.listeners.get_mut(id)).is_some_and(|it| it.announce());
+        if is_new {
             let owner = self.owner_of(event, found);
             self.processes.listens(owner);
-            let socket = &mut self.listeners.get_mut(id).socket;
+            let Some(listener) = self.listeners.get_mut(id) else {
+                return;
+            };
+            let socket = &mut listener.socket;
             socket.learn(&found.tuple, found.cookie);
             socket.uid = socket.uid.or(found.uid);
             socket.cgroup = socket.cgroup.or(found.cgroup);

@@ -9,7 +9,8 @@ use super::request::Handshake;
 use super::socket::{Owner, Socket};
 use crate::event::{Context, Event, State, Tuple};
 use crate::fields::{
-    self, Backlog, Ending, HalfOpenEnd, Side, Source, Subject, Transition, Verdict,
+    self, Backlog, Ending, HalfOpenEnd, ListenerSource, Side, Source, Subject, Transition,
+    Verdict,
 };
 
 pub(super) struct HalfOpen {
@@ -123,6 +124,7 @@ impl HalfOpen {
             rfc9293: why.and_then(|why| why.rfc()).map(Into::into),
             bucket: None,
             error: None,
+            listener: self.listener.map(ListenerId::conn),
             backlog: Backlog::default(),
         }
     }
@@ -179,6 +181,8 @@ impl HalfOpen {
             accept_queue_ns: None,
             backlog_ahead: None,
             backlog_max: None,
+            listener: self.listener.map(ListenerId::conn),
+            listener_source: Some(ListenerSource::Request),
             verdict: Some(verdict),
             reason: Some(reason),
             evidence: Some(self.evidence().to_owned()),

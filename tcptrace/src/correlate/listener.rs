@@ -1,6 +1,6 @@
 //! Listeners: who they are, which of them a child belongs to, and what happened at each.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rustc_hash::FxHashMap;
@@ -14,12 +14,18 @@ use super::stats::Stats;
 use crate::event::{Sk, State, Tuple};
 use crate::fields::{Backlog, ListenerSummary, Side, Subject};
 
-/// Every listener of the trace; one that has closed stays for the summary.
-#[derive(Default)]
+/// Upper bound on closed listeners that have a row of their own in the summary, and on the rows
+/// that those beyond it share.
+const MANY: usize = 1024;
+
+/// Every listener of the trace. Those that closed last stay for the summary; the earlier ones are
+/// folded together.
 pub(super) struct Listeners {
-    all: Vec<Listener>,
+    all: FxHashMap<ListenerId, Listener>,
+    /// Those that have closed, in the order in which they did.
+    closed: VecDeque<ListenerId>,
     /// The last listener at each pointer. It stays after its end, as an accept() that was under
-    /// way returns after it, until the pointer is born again.
+    /// way returns after it, until the pointer is born again or the listener is folded.
     at_sk: FxHashMap<Sk, ListenerId>,
     /// By network namespace and port.
     at_port: FxHashMap<(u32, u16), Vec<ListenerId>>,
@@ -27,16 +33,25 @@ pub(super) struct Listeners {
     namespaces: BTreeSet<u32>,
     /// Those whose accept queue is full now.
     full: Vec<ListenerId>,
-    /// What cannot be laid at one listener's door, by network namespace and own end.
-    unattributed: FxHashMap<(u32, IpAddr, Option<u16>), Stats>,
+    /// Counts that belong to no listener of `all`: of folded ones, and of connections whose listener
+    /// is not known.
+    places: FxHashMap<Place, Folded>,
+    /// The same of places beyond [`MANY`].
+    elsewhere: Folded,
+    /// [`MANY`], or less in tests.
+    limit: usize,
 }
 
-/// Index of a listener in [`Listeners`].
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct ListenerId(usize);
+/// Number of a listener in the trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(super) struct ListenerId(u64);
+
+/// Network namespace and own end.
+type Place = (u32, IpAddr, Option<u16>);
 
 pub(super) struct Listener {
     pub socket: Socket,
+    sk: Sk,
     /// `None`: before the trace.
     opened_ns: Option<u64>,
     closed_ns: Option<u64>,
@@ -47,7 +62,22 @@ pub(super) struct Listener {
     pub queue: AcceptQueue,
     /// The address that the last child was reached at.
     reached_at: Option<IpAddr>,
+    /// The length of its accept queue as the last look at the sockets found it.
+    pub queued: Option<u32>,
     stats: Stats,
+}
+
+/// What several listeners add up to.
+#[derive(Default)]
+struct Folded {
+    listeners: u64,
+    stats: Stats,
+}
+
+impl ListenerId {
+    pub fn conn(self) -> u64 {
+        self.0
+    }
 }
 
 impl Listener {
@@ -60,37 +90,74 @@ impl Listener {
         self.opened_ns.is_none_or(|opened| opened <= ns)
             && self.closed_ns.is_none_or(|closed| ns <= closed)
     }
+
+    /// Whether the summary has a row for it. One that is older than the trace and that nobody used
+    /// has its line already.
+    fn has_row(&self, is_shown: impl Fn(u64) -> bool) -> bool {
+        !self.stats.is_empty() || (self.opened_ns.is_some() && is_shown(self.socket.conn))
+    }
+}
+
+impl Default for Listeners {
+    fn default() -> Listeners {
+        Listeners::of_size(MANY)
+    }
 }
 
 impl Listeners {
+    /// Keeps so many closed listeners.
+    pub fn of_size(limit: usize) -> Listeners {
+        Listeners {
+            all: FxHashMap::default(),
+            closed: VecDeque::new(),
+            at_sk: FxHashMap::default(),
+            at_port: FxHashMap::default(),
+            namespaces: BTreeSet::new(),
+            full: vec![],
+            places: FxHashMap::default(),
+            elsewhere: Folded::default(),
+            limit,
+        }
+    }
+
     /// Adds a listener. `opened_ns` is `None` for one that began before the trace.
     pub fn open(&mut self, sk: Sk, socket: Socket, opened_ns: Option<u64>) -> ListenerId {
-        let id = ListenerId(self.all.len());
+        let id = ListenerId(socket.conn);
         self.at_sk.insert(sk, id);
         self.namespaces.insert(socket.netns);
-        self.all.push(Listener {
+        let listener = Listener {
             socket,
+            sk,
             opened_ns,
             closed_ns: None,
             announced: opened_ns.is_some(),
             backlog: Backlog::default(),
             queue: AcceptQueue::default(),
             reached_at: None,
+            queued: None,
             stats: Stats::default(),
-        });
+        };
+        self.all.insert(id, listener);
         self.index(id);
         id
     }
 
     /// Makes a listener findable by its port, if that is known by now.
     fn index(&mut self, id: ListenerId) {
-        let socket = &self.all[id.0].socket;
-        let Some(port) = socket.tuple.lport else {
+        let Some(listener) = self.all.get(&id) else {
             return;
         };
-        let ids = self.at_port.entry((socket.netns, port)).or_default();
+        let Some(port) = listener.socket.tuple.lport else {
+            return;
+        };
+        let all = &self.all;
+        let is_open = |id: &ListenerId| all.get(id).is_some_and(|it| it.closed_ns.is_none());
+        let ids = self
+            .at_port
+            .entry((listener.socket.netns, port))
+            .or_default();
         // A port that is opened again and again would grow this list, and the search in it.
-        ids.retain(|&other| other != id && self.all[other.0].closed_ns.is_none());
+        ids.retain(|other| *other != id && is_open(other));
         ids.push(id);
     }
 
@@ -98,35 +165,38 @@ impl Listeners {
         self.at_sk.get(&sk).copied()
     }
 
-    pub fn get(&self, id: ListenerId) -> &Listener {
-        &self.all[id.0]
+    /// `None` when it has closed and was folded.
+    pub fn get(&self, id: ListenerId) -> Option<&Listener> {
+        self.all.get(&id)
     }
 
-    pub fn get_mut(&mut self, id: ListenerId) -> &mut Listener {
-        &mut self.all[id.0]
+    pub fn get_mut(&mut self, id: ListenerId) -> Option<&mut Listener> {
+        self.all.get_mut(&id)
     }
 
     /// The listener at a pointer that listens now and did at this time.
     pub fn open_at(&self, sk: Sk, ns: u64) -> Option<ListenerId> {
         let id = self.at_sk(sk)?;
-        let listener = self.get(id);
+        let listener = self.get(id)?;
         (listener.closed_ns.is_none() && listener.listened_at(ns)).then_some(id)
     }
 
     /// The owners of those that listen.
     pub fn open_owners(&mut self) -> impl Iterator<Item = &mut Owner> {
-        let open = self.all.iter_mut().filter(|it| it.closed_ns.is_none());
+        let open = self.all.values_mut().filter(|it| it.closed_ns.is_none());
         open.filter_map(|it| it.socket.owner.as_mut())
     }
 
     pub fn is_closed(&self, id: ListenerId) -> bool {
-        self.get(id).closed_ns.is_some()
+        self.get(id).is_none_or(|it| it.closed_ns.is_some())
     }
 
     /// A listener's own end, as an event shows it. The kernel chooses the port of an unbound
     /// socket only after CLOSE→LISTEN.
     pub fn learn(&mut self, id: ListenerId, tuple: &Tuple) {
-        let socket = &mut self.all[id.0].socket;
+        let Some(Listener { socket, .. }) = self.all.get_mut(&id) else {
+            return;
+        };
         let port_was_known = socket.tuple.lport.is_some();
         socket.learn(tuple, None);
         if !port_was_known {
@@ -136,19 +206,27 @@ impl Listeners {
 
     /// The limit of a listener's queues, as an event shows it.
     pub fn limited(&mut self, id: ListenerId, max: u32) {
-        let backlog = &mut self.all[id.0].backlog;
-        *backlog = backlog::now(*backlog, max);
+        if let Some(Listener { backlog, .. }) = self.all.get_mut(&id) {
+            *backlog = backlog::now(*backlog, max);
+        }
     }
 
     pub fn close(&mut self, id: ListenerId, mono_ns: u64) {
-        self.all[id.0].closed_ns.get_or_insert(mono_ns);
-        self.all[id.0].queue.ends(mono_ns);
-        self.full.retain(|it| *it != id);
+        if let Some(listener) = self.all.get_mut(&id)
+            && listener.closed_ns.is_none()
+        {
+            listener.closed_ns = Some(mono_ns);
+            listener.queue.ends(mono_ns);
+            self.full.retain(|it| *it != id);
+            self.closed.push_back(id);
+        }
     }
 
     /// An event shows how many connections a listener's accept queue holds.
     pub fn queue_holds(&mut self, id: ListenerId, mono_ns: u64, held: u32, limit: u32) {
-        let queue = &mut self.all[id.0].queue;
+        let Some(Listener { queue, .. }) = self.all.get_mut(&id) else {
+            return;
+        };
         queue.holds(mono_ns, held, limit);
         let is_full = queue.full().is_some();
         match (is_full, self.full.contains(&id)) {
@@ -160,16 +238,20 @@ impl Listeners {
 
     /// A child of this listener is put into its accept queue, behind `ahead` others.
     pub fn queues(&mut self, id: ListenerId, mono_ns: u64, child: &Tuple, ahead: u32, limit: u32) {
-        self.all[id.0].reached_at = Some(child.laddr);
+        if let Some(listener) = self.all.get_mut(&id) {
+            listener.reached_at = Some(child.laddr);
+        }
         self.queue_holds(id, mono_ns, ahead.saturating_add(1), limit);
     }
 
     /// The numbers of those listeners of a namespace whose accept queue was full since this was
     /// last asked.
     pub fn full_since_last_reading(&mut self, netns: u32) -> Vec<u64> {
-        let here = self.all.iter_mut().filter(|it| it.socket.netns == netns);
+        let here = self.all.values_mut().filter(|it| it.socket.netns == netns);
         let full = here.filter_map(|it| it.queue.was_full().then_some(it.socket.conn));
-        full.collect()
+        let mut full: Vec<u64> = full.collect();
+        full.sort_unstable();
+        full
     }
 
     /// The listener that a client on this host calls, if its accept queue is full now.
@@ -179,7 +261,7 @@ impl Listeners {
         }
         let (called, port) = (client.tuple.raddr?, client.tuple.rport?);
         let mut all = self.full.iter().filter_map(|&id| {
-            let listener = self.get(id);
+            let listener = self.get(id)?;
             let (netns, own) = (listener.socket.netns, &listener.socket.tuple);
             let is_here = netns == client.netns;
             // A listener at a wildcard address is called only at addresses of its own host.
@@ -228,17 +310,65 @@ impl Listeners {
         }
     }
 
-    /// The listener that a child born at `born_ns` was cloned from, if only one can be: listeners
-    /// may share an address (SO_REUSEPORT), and the child does not name its own.
-    pub fn of_child(&self, child: &Socket, born_ns: u64) -> Option<ListenerId> {
-        let mut candidates = self.candidates(child, born_ns);
-        let first = candidates.next()?;
-        candidates.next().is_none().then_some(first)
+    /// Folds the listener that closed first, if too many have; gives its number.
+    pub fn fold(&mut self, is_shown: impl Fn(u64) -> bool) -> Option<u64> {
+        if self.closed.len() <= self.limit {
+            return None;
+        }
+        let id = self.closed.pop_front()?;
+        let listener = self.all.remove(&id)?;
+        if self.at_sk.get(&listener.sk) == Some(&id) {
+            self.at_sk.remove(&listener.sk);
+        }
+        let Socket { netns, tuple, .. } = listener.socket;
+        if let Some(port) = tuple.lport
+            && let Some(ids) = self.at_port.get_mut(&(netns, port))
+        {
+            ids.retain(|other| *other != id);
+            if ids.is_empty() {
+                self.at_port.remove(&(netns, port));
+            }
+        }
+        if listener.has_row(is_shown) {
+            let folded = self.place((netns, tuple.laddr, tuple.lport));
+            folded.listeners += 1;
+            folded.stats.add(listener.stats);
+        }
+        Some(id.conn())
     }
 
-    /// Whether every listener that the child can come from has closed, and there is one.
-    pub fn all_closed(&self, child: &Socket, born_ns: u64) -> bool {
+    /// The listener at a pointer that a child born at this time was cloned from, or that a request
+    /// or a segment of this time was for.
+    pub fn of_pointer(&self, sk: Sk, netns: u32, mono_ns: u64) -> Option<ListenerId> {
+        self.at_sk(sk).filter(|&id| {
+            let listener = self.get(id);
+            listener.is_some_and(|it| it.socket.netns == netns && it.listened_at(mono_ns))
+        })
+    }
+
+    /// The listener that a child born at `born_ns` was cloned from, going by its address, if only
+    /// one can be: listeners may share an address (SO_REUSEPORT). Of several, the one that has
+    /// closed if `dropped`: only a listener that closes drops a child.
+    pub fn of_child(&self, child: &Socket, born_ns: u64, dropped: bool) -> Option<ListenerId> {
+        let only = |mut candidates: Box<dyn Iterator<Item = ListenerId> + '_>| {
+            let first = candidates.next()?;
+            candidates.next().is_none().then_some(first)
+        };
+        let all = self.candidates(child, born_ns);
+        only(Box::new(all)).or_else(|| {
+            let closed = self.candidates(child, born_ns);
+            let closed = closed.filter(|&id| dropped && self.is_closed(id));
+            only(Box::new(closed))
+        })
+    }
+
+    /// Whether every listener that the child can come from has closed, and there is one; for a
+    /// `dropped` child, whether any of them has.
+    pub fn closed_for(&self, child: &Socket, born_ns: u64, dropped: bool) -> bool {
         let mut candidates = self.candidates(child, born_ns).peekable();
+        if dropped {
+            return candidates.any(|id| self.is_closed(id));
+        }
         candidates.peek().is_some() && candidates.all(|id| self.is_closed(id))
     }
 
@@ -251,7 +381,7 @@ impl Listeners {
             .and_then(|port| self.at_port.get(&(child.netns, port)));
         let matches = move || {
             at_port.into_iter().flatten().filter_map(move |&id| {
-                let listener = self.get(id);
+                let listener = self.get(id)?;
                 let rank = match_rank(listener.socket.tuple.laddr, laddr)?;
                 listener.listened_at(born_ns).then_some((rank, id))
             })
@@ -262,13 +392,17 @@ impl Listeners {
 
     /// The counts that belong to a connection or a failed accept at this end.
     pub fn stats(&mut self, listener: Option<ListenerId>, netns: u32, own: &Tuple) -> &mut Stats {
-        match listener {
-            Some(id) => &mut self.all[id.0].stats,
-            None => self
-                .unattributed
-                .entry((netns, own.laddr, own.lport))
-                .or_default(),
+        match listener.filter(|id| self.all.contains_key(id)) {
+            Some(id) => &mut self.all.get_mut(&id).expect("it is there").stats,
+            None => &mut self.place((netns, own.laddr, own.lport)).stats,
         }
+    }
+
+    fn place(&mut self, place: Place) -> &mut Folded {
+        if self.places.len() >= self.limit && !self.places.contains_key(&place) {
+            return &mut self.elsewhere;
+        }
+        self.places.entry(place).or_default()
     }
 
     /// The same, of a line about it.
@@ -285,11 +419,8 @@ impl Listeners {
     /// What happened at each listener, by port, address and number; where nothing did that counts,
     /// only of those that are shown.
     pub fn summarize(self, sight: Sight, is_shown: impl Fn(u64) -> bool) -> Vec<ListenerSummary> {
-        let listeners = self.all.into_iter();
-        // One that is older than the trace and that nobody used has its line already.
-        let used = listeners.filter(|it| {
-            !it.stats.is_empty() || (it.opened_ns.is_some() && is_shown(it.socket.conn))
-        });
+        let listeners = self.all.into_values();
+        let used = listeners.filter(|it| it.has_row(&is_shown));
         let listeners = used.map(|listener| {
             let Socket {
                 conn, netns, tuple, ..
@@ -300,12 +431,17 @@ impl Listeners {
             };
             listener.stats.summarize(of, sight)
         });
-        let others = self
-            .unattributed
-            .into_iter()
-            .map(|((netns, laddr, lport), stats)| {
-                stats.summarize(summary(None, netns, laddr, lport), sight)
-            });
+        let nowhere = (0, Ipv6Addr::UNSPECIFIED.into(), None);
+        let elsewhere = Some((nowhere, self.elsewhere))
+            .filter(|(_, it)| it.listeners > 0 || !it.stats.is_empty());
+        let others = self.places.into_iter().chain(elsewhere);
+        let others = others.map(|((netns, laddr, lport), folded)| {
+            let of = ListenerSummary {
+                folded: folded.listeners,
+                ..summary(None, netns, laddr, lport)
+            };
+            folded.stats.summarize(of, sight)
+        });
         let mut all: Vec<ListenerSummary> = listeners.chain(others).collect();
         all.sort_by_key(|l| (l.lport, l.laddr, l.conn, l.netns));
         all
@@ -322,6 +458,7 @@ fn summary(conn: Option<u64>, netns: u32, laddr: IpAddr, lport: Option<u16>) -> 
         accepted: 0,
         never_accepted: 0,
         failed_accepts: 0,
+        folded: 0,
         half_open_failed: None,
         overflows: None,
         backlog: Backlog::default(),

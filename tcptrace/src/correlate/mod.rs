@@ -36,12 +36,15 @@ mod tests;
 mod timewait;
 mod verdict;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rustc_hash::FxHashMap;
 
 use crate::event::{Event, Hook, Kind, Outcome, SetState, Sk, State};
-use crate::fields::{Depth, Line, ListenerSummary, NetnsCounters, PidSource, Side, Verdict};
+use crate::fields::{
+    Cause, Depth, Line, ListenerSource, ListenerSummary, NetnsCounters, PidSource, Side, Source,
+    Verdict,
+};
 use audit::Audit;
 use cause::Clues;
 use connection::{Connection, End, birth};
@@ -49,8 +52,8 @@ use counters::Counters;
 use found::Import;
 use histogram::Histograms;
 use lines::append;
-use listener::Listeners;
 pub(crate) use listener::match_rank;
+use listener::{Listener, ListenerId, Listeners};
 use notices::Resetting;
 use overflow::RefusedSyns;
 use owners::{Processes, whose};
@@ -88,6 +91,12 @@ pub struct Correlator {
     open: Table,
     /// Server connections in CLOSE that accept() may still return.
     queued_closed: FxHashMap<Sk, Kept>,
+    /// Those of them that an accept() is about to return: when they closed, and their numbers.
+    being_accepted: VecDeque<(u64, Sk, u64)>,
+    /// When the look at the end of the trace began, by network namespace.
+    last_looks: BTreeMap<u32, u64>,
+    /// Of the next event more is known than it says, see [`Correlator::foresees`].
+    foreseen: bool,
     listeners: Listeners,
     processes: Processes,
     requests: Requests,
@@ -99,9 +108,6 @@ pub struct Correlator {
     import: Import,
     segments: Segments,
     resetting: Resetting,
-    /// Of the event at hand: the segment's connection begins right after it, or the socket sends a
-    /// RST.
-    foreseen: bool,
     select: Select,
     depth: Depth,
     /// The connections that have ended in the event at hand.
@@ -137,6 +143,9 @@ pub struct Totals {
     pub netns_counters: Vec<NetnsCounters>,
 }
 
+/// How long an accept() that has a connection takes to return at most, in nanoseconds.
+const ACCEPTING_NS: u64 = 1_000_000_000;
+
 impl Correlator {
     /// `attached_ns`: when all hooks were attached (CLOCK_MONOTONIC).
     pub fn new(attached_ns: u64) -> Correlator {
@@ -152,6 +161,9 @@ impl Correlator {
             audit: Audit::default(),
             open: Table::default(),
             queued_closed: FxHashMap::default(),
+            being_accepted: VecDeque::new(),
+            last_looks: BTreeMap::new(),
+            foreseen: false,
             listeners: Listeners::default(),
             processes: Processes::default(),
             requests: Requests::default(),
@@ -163,7 +175,6 @@ impl Correlator {
             import: Import::default(),
             segments: Segments::default(),
             resetting: Resetting::default(),
-            foreseen: false,
             select: Select::default(),
             depth: Depth::Events,
             ended: vec![],
@@ -197,6 +208,11 @@ impl Correlator {
         }
     }
 
+    /// Says that the hooks show every accept(), not only those by its system call.
+    pub fn sees_all_accepts(&mut self) {
+        self.sight.all_accepts = true;
+    }
+
     /// Lets only those lines out that are asked for, and counts only them.
     pub fn with_selection(self, selection: Selection) -> Correlator {
         Correlator {
@@ -220,6 +236,7 @@ impl Correlator {
         let first = out.len();
         self.take_in(event, out);
         self.is_late = false;
+        self.foreseen = false;
         self.settle(first, out);
     }
 
@@ -229,6 +246,7 @@ impl Correlator {
         if self.is_late && self.is_overtaken(event) {
             return;
         }
+        self.end_unaccepted(event.mono_ns, out);
         match &event.kind {
             // tcp_done() at a socket that was CLOSE already, after `ss -K` of a listener.
             Kind::SetState(change)
@@ -250,6 +268,9 @@ impl Correlator {
             Kind::Timewait(timewait) => self.timewait(event, timewait, out),
             Kind::Found(found) => self.found(event, found, out),
             Kind::Looked(looked) => {
+                if looked.is_last {
+                    self.last_looks.insert(looked.netns, looked.began_ns);
+                }
                 self.audit(event, looked, out);
                 self.looked(event, looked, out);
             }
@@ -313,6 +334,9 @@ impl Correlator {
     /// final count of lost records.
     pub fn end_some(&mut self, many: usize, mono_ns: u64, lost: u32, out: &mut Vec<Line>) -> bool {
         self.note_lost(lost);
+        if self.rest.is_none() {
+            self.look_into_queues();
+        }
         let mut rest = self.rest.take().unwrap_or_else(|| {
             let closed = self.queued_closed.iter();
             let closed = closed.map(|(&sk, it)| (it.socket.conn, sk));
@@ -393,14 +417,18 @@ impl Correlator {
             socket.transition(event, change, why, owner),
         ));
         let id = self.listeners.open(change.sk, socket, Some(event.mono_ns));
-        self.listeners.get_mut(id).backlog = backlog::of(change);
+        if let Some(listener) = self.listeners.get_mut(id) {
+            listener.backlog = backlog::of(change);
+        }
     }
 
     /// LISTEN→CLOSE. What sits reset in the accept queue ends with it; the kernel makes a
     /// transition for each of the others afterwards (`inet_csk_listen_stop`).
     fn unlisten(&mut self, event: &Event, change: &SetState, out: &mut Vec<Line>) {
         let known = self.listeners.at_sk(change.sk).filter(|&id| {
-            !self.listeners.is_closed(id) && self.listeners.get(id).socket.may_be(&change.tuple)
+            let listener = self.listeners.get(id);
+            !self.listeners.is_closed(id)
+                && listener.is_some_and(|it| it.socket.may_be(&change.tuple))
         });
         let id = known.unwrap_or_else(|| {
             self.vacate(change.sk, event.mono_ns, out);
@@ -408,21 +436,101 @@ impl Correlator {
             self.listeners.open(change.sk, socket, None)
         });
         self.listeners.learn(id, &change.tuple);
-        let socket = &mut self.listeners.get_mut(id).socket;
-        let owner = socket.owner.and_then(|owner| self.processes.living(owner));
-        let why = cause::cause(change, Clues::default());
-        out.push(Line::Transition(
-            socket.transition(event, change, why, owner),
-        ));
+        if let Some(Listener { socket, .. }) = self.listeners.get_mut(id) {
+            let owner = socket.owner.and_then(|owner| self.processes.living(owner));
+            let why = match self.foreseen {
+                true => cause::kill(),
+                false => cause::cause(change, Clues::default()),
+            };
+            out.push(Line::Transition(
+                socket.transition(event, change, why, owner),
+            ));
+        }
         self.listeners.close(id, event.mono_ns);
 
         let listeners = &self.listeners;
-        let purged = self
+        let mut purged: Vec<Kept> = self
             .queued_closed
-            .extract_if(|_, c| listener_closed(listeners, c))
+            .extract_if(|_, c| !c.is_being_accepted() && listener_closed(listeners, c))
             .map(|(_, c)| c)
             .collect();
+        if !purged.is_empty() && !self.sight.all_accepts {
+            let is_its = |c: &Connection| c.listener == Some(id) && c.may_be_queued();
+            let all = purged.iter().filter(|c| is_its(c)).count() + self.open.count(is_its);
+            let still_queued = match change.backlog_len as usize {
+                0 => Some(false),
+                len => (len == all).then_some(true),
+            };
+            purged
+                .iter_mut()
+                .filter(|c| is_its(c))
+                .for_each(|c| c.still_queued = still_queued);
+        }
         self.end_all(purged, event.mono_ns, out);
+        let select = &self.select;
+        if let Some(conn) = self.listeners.fold(|conn| select.shows(conn)) {
+            self.select.forget(conn);
+        }
+    }
+
+    /// At the end of the trace: which of the connections that were reset in an accept queue are still
+    /// there, going by the length of the queue and by what else the last look has found in it.
+    fn look_into_queues(&mut self) {
+        if self.sight.all_accepts {
+            return;
+        }
+        let reset = self.queued_closed.values().filter(|c| c.may_be_queued());
+        let queues: BTreeSet<ListenerId> = reset.filter_map(|c| c.listener).collect();
+        for id in queues {
+            let look_ns = (self.listeners.get(id))
+                .and_then(|it| self.last_looks.get(&it.socket.netns))
+                .copied();
+            let len = self.listeners.get(id).and_then(|it| it.queued);
+            let (Some(look_ns), Some(len)) = (look_ns, len) else {
+                continue;
+            };
+            let is_its = |c: &Connection| c.listener == Some(id) && c.may_be_queued();
+            let others = (self.open).count(|c| is_its(c) && c.was_queued_at(look_ns));
+            let all = others + self.queued_closed.values().filter(|c| is_its(c)).count();
+            let still_queued = match len as usize {
+                len if len == others => Some(false),
+                len => (len == all).then_some(true),
+            };
+            let reset = self.queued_closed.values_mut().filter(|c| is_its(c));
+            reset.for_each(|c| c.still_queued = still_queued);
+        }
+    }
+
+    /// Ends the connections that an accept() should have returned by now: none of the hooks shows
+    /// the one that did.
+    fn end_unaccepted(&mut self, mono_ns: u64, out: &mut Vec<Line>) {
+        while let Some(&(closed_ns, sk, conn)) = self.being_accepted.front()
+            && closed_ns.saturating_add(ACCEPTING_NS) <= mono_ns
+        {
+            self.being_accepted.pop_front();
+            let known = self.queued_closed.get(&sk);
+            if known.is_some_and(|it| it.socket.conn == conn)
+                && let Some(connection) = self.queued_closed.remove(&sk)
+            {
+                self.end(connection, mono_ns, out);
+            }
+        }
+    }
+
+    /// The network namespaces where a look tells whether connections are still in their accept
+    /// queue.
+    pub fn unproven(&self) -> BTreeSet<u32> {
+        let closed = self.queued_closed.values().map(Box::as_ref);
+        let mut namespaces: BTreeSet<u32> = closed
+            .filter(|it| it.may_be_queued())
+            .map(|it| it.socket.netns)
+            .collect();
+        self.open.each(|it| {
+            if it.may_be_queued() {
+                namespaces.insert(it.socket.netns);
+            }
+        });
+        namespaces
     }
 
     // Connections
@@ -435,7 +543,9 @@ impl Correlator {
         losses_before: u64,
         out: &mut Vec<Line>,
     ) {
-        let reset_follows = std::mem::take(&mut self.foreseen);
+        let is_birth = birth(change).is_some();
+        let is_by_syn = is_birth && self.foreseen;
+        let reset_follows = std::mem::take(&mut self.foreseen) && !is_birth;
         if birth(change).is_some() {
             self.resetting.forget(change.sk);
         }
@@ -455,10 +565,14 @@ impl Correlator {
             let births_hide = self.births_hide && self.losses == 0;
             let met = Connection::met(conn, event, change, losses, births_hide);
             let mut met = self.open.boxed(met);
+            met.clone_of = change.clone_of;
+            self.attribute(&mut met);
             if let Some(origin) = origin {
                 self.descend(&mut met, origin);
+            } else if is_by_syn && birth(change) == Some(Side::Server) {
+                met.born_by = Some(Cause::SynReceived);
+                met.handshake.syn = Some((event.mono_ns, Source::Tracepoint));
             }
-            self.attribute(&mut met);
             if let (Some(id), State::Listen | State::SynRecv) = (met.listener, change.oldstate) {
                 let (ahead, limit) = (change.backlog_len, change.backlog_max);
                 self.listeners
@@ -505,8 +619,13 @@ impl Correlator {
         if connection.socket.state != State::Close {
             self.keep(event.mono_ns, change.sk, connection, out);
         } else if connection.may_be_queued_closed()
-            && !listener_closed(&self.listeners, &connection)
+            && (connection.is_being_accepted() || !listener_closed(&self.listeners, &connection))
         {
+            if connection.is_being_accepted() {
+                let conn = connection.socket.conn;
+                self.being_accepted
+                    .push_back((event.mono_ns, change.sk, conn));
+            }
             self.queued_closed.insert(change.sk, connection);
         } else {
             self.end(connection, event.mono_ns, out);
@@ -547,11 +666,20 @@ impl Correlator {
 
     /// Finds the listener of a child whose listener is not known.
     fn attribute(&self, child: &mut Connection) {
-        if child.is_server()
-            && child.listener.is_none()
-            && let Some(id) = self.listeners.of_child(&child.socket, child.met_ns)
+        if !child.is_server() || child.listener.is_some() {
+            return;
+        }
+        if let Some(sk) = child.clone_of {
+            // Even if the trace does not know it, it is not another one that the address fits.
+            child.listener_source = Some(ListenerSource::Clone);
+            let id = (self.listeners).of_pointer(sk, child.socket.netns, child.met_ns);
+            if let Some(id) = id {
+                child.cloned_from(id, ListenerSource::Clone);
+            }
+        } else if let Some(id) =
+            (self.listeners).of_child(&child.socket, child.met_ns, child.is_dropped())
         {
-            child.listener = Some(id);
+            child.cloned_from(id, ListenerSource::Address);
         }
     }
 
@@ -590,6 +718,8 @@ impl Correlator {
             listener_closed,
             sees_overflows: self.sight.overflows,
             forgot_syns_ns: self.refused_syns.forgot_ns(),
+            sees_all_accepts: self.sight.all_accepts,
+            last_look_ns: None,
         }
     }
 
@@ -602,7 +732,10 @@ impl Correlator {
         }
         self.peers.leave(&connection.socket);
         let listener_closed = listener_closed(&self.listeners, &connection);
-        let end = self.end_at(mono_ns, listener_closed);
+        let end = End {
+            last_look_ns: self.last_looks.get(&connection.socket.netns).copied(),
+            ..self.end_at(mono_ns, listener_closed)
+        };
         let owner = self.whose(&connection);
         append(out, || Line::Connection(connection.line(&end, owner)));
         if let Some(Line::Connection(line)) = out.last_mut() {
@@ -617,6 +750,8 @@ impl Correlator {
 fn listener_closed(listeners: &Listeners, child: &Connection) -> bool {
     match child.listener {
         Some(id) => listeners.is_closed(id),
-        None => listeners.all_closed(&child.socket, child.met_ns),
+        // The kernel names a listener that the trace does not know.
+        None if child.clone_of.is_some() => false,
+        None => listeners.closed_for(&child.socket, child.met_ns, child.is_dropped()),
     }
 }

@@ -9,6 +9,7 @@ use super::Correlator;
 use super::accept_queue::Full;
 use super::connection::Connection;
 use super::half_open::HalfOpen;
+use super::listener::ListenerId;
 use crate::duration::Human;
 use crate::event::{self, Event, ListenQueue, OverflowSegment, Request, Tuple};
 use crate::fields::{self, Line, Side};
@@ -49,7 +50,7 @@ impl Refused {
             OverflowSegment::Ack => &mut self.ack,
         };
         *met = Some(Met {
-            times: met.map_or(1, |met| met.times + 1),
+            times: met.map_or(1, |met| met.times.saturating_add(1)),
             first_ns: met.map_or(mono_ns, |met| met.first_ns),
             last_ns: mono_ns,
             listener: listener.or(met.and_then(|met| met.listener)),
@@ -246,9 +247,10 @@ impl Correlator {
         overflow: &event::Overflow,
         out: &mut Vec<Line>,
     ) {
-        let listener = self.listener_at(overflow.listener, overflow.netns, &overflow.tuple);
+        let listener =
+            (self.listeners).of_pointer(overflow.listener, overflow.netns, event.mono_ns);
         let owner = self.presumed(listener);
-        let listener_conn = listener.map(|id| self.listeners.get(id).socket.conn);
+        let listener_conn = listener.map(ListenerId::conn);
         if let Some(isn) = overflow.isn {
             self.refused_syns.note(event, overflow, isn, listener_conn);
         }

@@ -99,7 +99,7 @@ pub(super) fn presumed(
     processes: &Processes,
     listener: ListenerId,
 ) -> Option<Owner> {
-    let owner = processes.living(listeners.get(listener).socket.owner?)?;
+    let owner = processes.living(listeners.get(listener)?.socket.owner?)?;
     Some(Owner {
         source: PidSource::Presumed,
         ..owner
@@ -121,7 +121,7 @@ impl Correlator {
     /// A listener's owner is about to be named as the one that will probably accept: whether that
     /// still has it was perhaps never looked at, or long ago.
     pub(super) fn will_presume(&mut self, listener: ListenerId, mono_ns: u64) {
-        let owner = self.listeners.get(listener).socket.owner;
+        let owner = (self.listeners.get(listener)).and_then(|it| it.socket.owner);
         let looked_ns = self.processes.looked_ns;
         let is_sure = owner
             .and_then(|owner| self.processes.living(owner))
@@ -177,10 +177,11 @@ impl Correlator {
             }
         }
         for (sk, found) in of_sk {
-            let Some(id) = self.listeners.open_at(sk, holders.began_ns) else {
+            let id = self.listeners.open_at(sk, holders.began_ns);
+            let Some(listener) = id.and_then(|id| self.listeners.get_mut(id)) else {
                 continue;
             };
-            let known = self.listeners.get(id).socket.owner;
+            let known = listener.socket.owner;
             let known = known.and_then(|owner| self.processes.living(owner));
             let still = known.and_then(|known| {
                 let same = found.iter().find(|it| it.task.pid == known.task.pid)?;
@@ -192,7 +193,7 @@ impl Correlator {
             // One that came by it after the look had begun is known better.
             let later = known.filter(|known| known.since_ns > holders.began_ns);
             let owner = later.or(still).or(found.first().copied());
-            self.listeners.get_mut(id).socket.owner = owner;
+            listener.socket.owner = owner;
             self.processes.listens(owner);
         }
         debug_assert!(event.mono_ns >= holders.began_ns);

@@ -16,10 +16,10 @@ use super::listener::ListenerId;
 use super::overflow::{REMEMBER_NS, Refused};
 use super::suspect::Suspected;
 use crate::event::{CloneOf, Event, Hook, Request, RequestStep, SetState, Sk, State, Tuple};
-use crate::fields::{Cause, HalfOpenEnd, Line, Side, Source};
+use crate::fields::{Cause, HalfOpenEnd, Line, ListenerSource, Side, Source};
 
 /// A round trip of whole milliseconds may come from a TCP timestamp (RFC 7323), which counts them.
-const TIMESTAMP_NS: u64 = 1_000_000;
+pub(super) const TIMESTAMP_NS: u64 = 1_000_000;
 
 /// What the attached hooks show of handshakes.
 #[derive(Clone, Copy, Default)]
@@ -27,6 +27,8 @@ pub(super) struct Sight {
     pub requests: bool,
     pub overflows: bool,
     pub synack_retransmits: bool,
+    /// Every accept(), not only those by its system call.
+    pub all_accepts: bool,
 }
 
 impl Sight {
@@ -182,6 +184,14 @@ impl Correlator {
                 let mut half_open = self.known_or_met(event, request, out);
                 half_open.handshake.synack_retransmits = Some(request.synack_retransmits);
                 self.suspect_ack(event.mono_ns, &mut half_open);
+                // Without a hook that shows its SYN, this is the first that is seen of it.
+                self.segments.bind_half_open(
+                    event.mono_ns,
+                    request.req,
+                    request.netns,
+                    &request.tuple,
+                    half_open.conn(),
+                );
                 self.requests.insert(request.req, half_open);
             }
             RequestStep::Dropped {
@@ -228,7 +238,11 @@ impl Correlator {
     pub(super) fn descend(&self, child: &mut Connection, origin: Origin) {
         child.handshake = origin.handshake;
         child.born_by = Some(origin.cause);
-        child.listener = origin.listener.or(child.listener);
+        if let Some(id) = origin.listener
+            && child.listener.is_none()
+        {
+            child.cloned_from(id, ListenerSource::Request);
+        }
     }
 
     fn cloned(&mut self, cloning: &Cloning) -> Origin {
@@ -267,7 +281,7 @@ impl Correlator {
         };
         Origin {
             conn: half_open.map(|it| it.conn()),
-            listener: self.listener_at(request.sk, request.netns, &request.tuple),
+            listener: (self.listeners).of_pointer(request.sk, request.netns, cloning.mono_ns),
             handshake,
             cause: match cloning.of {
                 CloneOf::Request | CloneOf::Cookie => Cause::AckReceived,
@@ -351,7 +365,7 @@ impl Correlator {
         for half_open in before.into_iter().flatten() {
             self.end_half_open(half_open.gone(), event.mono_ns, out);
         }
-        let listener = self.listener_at(request.sk, request.netns, &request.tuple);
+        let listener = (self.listeners).of_pointer(request.sk, request.netns, event.mono_ns);
         let mut handshake = Handshake::of(request, self.refused_syns.of_request(request));
         if let Some(ns) = syn_ns {
             handshake.syn = Some((ns, Source::RequestSock));
@@ -361,14 +375,6 @@ impl Correlator {
         let conn = promised.unwrap_or_else(|| self.next_conn());
         let socket = HalfOpen::socket(conn, request.netns, request.tuple);
         HalfOpen::new(socket, listener, handshake, self.losses)
-    }
-
-    /// The listener at a pointer, if that can be the one with this own end.
-    pub(super) fn listener_at(&self, sk: Sk, netns: u32, own: &Tuple) -> Option<ListenerId> {
-        self.listeners.at_sk(sk).filter(|&id| {
-            let socket = &self.listeners.get(id).socket;
-            socket.netns == netns && socket.tuple.lport.is_none_or(|it| Some(it) == own.lport)
-        })
     }
 
     /// Ends half-open connections in the order of their numbers.

@@ -12,9 +12,12 @@ use super::connection::{Connection, birth};
 use super::half_open::HalfOpen;
 use super::notices::{is_answered_by_rst, may_be_late_data};
 use super::owners::{presumed, whose};
+use super::request::TIMESTAMP_NS;
 use super::socket::Socket;
 use super::table::{Kept, Table};
-use crate::event::{Direction, Event, Kind, RequestStep, Segment, Sk, State, TcpFlags, Tuple};
+use crate::event::{
+    Direction, Event, Kind, RequestStep, Segment, SetState, Sk, State, TcpFlags, Tuple,
+};
 use crate::fields::{self, Line, Side, Source, Subject};
 
 /// A segment is a repeat if it passes another device no later than this, in nanoseconds. It must
@@ -318,10 +321,13 @@ impl Correlator {
         self.segments.expected = true;
     }
 
-    /// Looks ahead before an event is told. Of a segment: whether a connection begins right after
-    /// it, at the end that it came to. If so, and [`foreseen`](Self::foreseen) is said, it has that
-    /// connection's number, which it is the first to show. Of what ends a socket that was closed to
-    /// data: whether the kernel answers it with a RST, as it does data, and never a RST.
+    /// Looks ahead before an event is told, for what it does not say itself; if this says yes,
+    /// [`foreseen`](Self::foreseen) is to be said.
+    ///
+    /// A segment: whether a connection begins right after it, at the end that it came to. Then it has
+    /// that connection's number, which it is the first to show. The end of a listener: whether it is
+    /// killed from outside, see [`is_kill`]. The birth of a server's socket: whether a SYN has made
+    /// it, see [`is_by_syn`].
     ///
     /// `later`: what follows, in order of time, for at least [`FORESEEN_NS`]
     /// (`order::HOLD_BACK_NS` is more than that).
@@ -330,6 +336,9 @@ impl Correlator {
             // The others are somebody's already, and looking costs time.
             Kind::Segment(segment) if self.segments.is_vacant(segment) => {
                 begins(event.mono_ns, segment, later)
+            }
+            Kind::SetState(change) if is_kill(change, later) || is_by_syn(event, change, later) => {
+                true
             }
             kind => may_be_late_data(kind)
                 .is_some_and(|sk| is_answered_by_rst(event.mono_ns, sk, later)),
@@ -376,16 +385,15 @@ impl Correlator {
     fn promised(&mut self, event: &Event, segment: &Segment) -> Option<Subject> {
         let (netns, tuple) = (segment.netns, segment.tuple);
         let own = FlowEnd::of(netns, &tuple)?;
-        let foreseen = std::mem::take(&mut self.foreseen);
         let promised = self.segments.ends.get(&own).and_then(|end| end.promised);
         let conn = match promised {
             Some(conn) => conn,
-            None if foreseen => self.next_conn(),
+            None if self.foreseen => self.next_conn(),
             None => return None,
         };
         self.segments.end(own, event.mono_ns).promised = Some(conn);
         let socket = HalfOpen::socket(conn, netns, tuple);
-        let listener = self.listeners.of_child(&socket, event.mono_ns);
+        let listener = self.listeners.of_child(&socket, event.mono_ns, false);
         Some(socket.subject(self.presumed(listener)))
     }
 
@@ -469,6 +477,38 @@ fn begins(mono_ns: u64, segment: &Segment, later: &[Event]) -> bool {
             _ => None,
         })
         .unwrap_or(false)
+}
+
+/// Whether a listener is closed by `tcp_abort()` (net/ipv4/tcp.c), as `ss -K` has it: that makes it
+/// CLOSE, drops what is queued, and makes it CLOSE once more. close() has shut it down before.
+fn is_kill(change: &SetState, later: &[Event]) -> bool {
+    (change.oldstate, change.newstate) == (State::Listen, State::Close)
+        && change.stats.is_none_or(|stats| !stats.rcv_shutdown)
+        && later.iter().any(|it| {
+            matches!(&it.kind, Kind::SetState(it) if it.sk == change.sk
+                && (it.oldstate, it.newstate) == (State::Close, State::Close))
+        })
+}
+
+/// Whether a SYN has made a server's socket, by TCP Fast Open, and not the final ACK. The ACK makes it
+/// ESTABLISHED in the same softirq, so that is the next event of that CPU; and then the round trip
+/// that the kernel has measured, from the SYN-ACK on, began before the birth.
+fn is_by_syn(event: &Event, change: &SetState, later: &[Event]) -> bool {
+    if birth(change) != Some(Side::Server) || change.no_fast_open {
+        return false;
+    }
+    let mut same_cpu = later.iter().filter(|it| {
+        let is_look = matches!(it.kind, Kind::Found(_) | Kind::Looked(_));
+        it.cpu == event.cpu && !is_look
+    });
+    same_cpu.next().is_some_and(|next| match &next.kind {
+        _ if next.lost != event.lost => false,
+        Kind::SetState(it) if it.sk == change.sk && it.newstate == State::Established => {
+            let rtt = it.srtt_ns.filter(|rtt| rtt % TIMESTAMP_NS != 0);
+            rtt.is_some_and(|rtt| event.mono_ns <= next.mono_ns.saturating_sub(rtt))
+        }
+        _ => true,
+    })
 }
 
 /// The connection at a pointer, if it is the one that is meant.

@@ -175,6 +175,11 @@ impl Select {
         fits && self.selection.wants_state(Some(State::Listen))
     }
 
+    /// Nothing more will be asked about a listener.
+    pub fn forget(&mut self, conn: u64) {
+        self.known.remove(&conn);
+    }
+
     /// Whether a listener is asked for.
     pub fn shows(&self, conn: u64) -> bool {
         let known = || self.known.get(&conn);

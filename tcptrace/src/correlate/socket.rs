@@ -134,6 +134,7 @@ impl Socket {
             rfc9293: why.and_then(|why| why.rfc()).map(Into::into),
             bucket: None,
             error: change.err.map(errno::name),
+            listener: None,
             backlog: backlog::of(change),
         }
     }

@@ -18,9 +18,10 @@ pub(super) struct Stats {
 }
 
 impl Stats {
-    /// Counts a connection at its end. `handshake_finished`: as far as the trace shows.
-    pub fn count(&mut self, connection: &Connection, handshake_finished: bool) {
-        self.connections += u64::from(handshake_finished);
+    /// Counts a connection at its end. `is_connection`: its handshake finished, as far as the trace
+    /// shows, or accept() returned it before that.
+    pub fn count(&mut self, connection: &Connection, is_connection: bool) {
+        self.connections += u64::from(is_connection);
         self.accepted += u64::from(connection.accepted_mono_ns.is_some());
         self.never_accepted += u64::from(connection.verdict == Some(Verdict::NeverAccepted));
         let unfinished = connection.verdict == Some(Verdict::Unfinished);
@@ -28,6 +29,17 @@ impl Stats {
         if let Some(ns) = connection.accept_queue_ns {
             self.waits.record(ns);
         }
+    }
+
+    /// Adds another listener's counts.
+    pub fn add(&mut self, other: Stats) {
+        self.connections += other.connections;
+        self.accepted += other.accepted;
+        self.never_accepted += other.never_accepted;
+        self.failed_accepts += other.failed_accepts;
+        self.half_open_failed += other.half_open_failed;
+        self.overflows += other.overflows;
+        self.waits.add(other.waits);
     }
 
     /// Nothing has happened.
@@ -69,7 +81,22 @@ impl Waits {
     fn record(&mut self, ns: u64) {
         self.max = self.max.max(Some(ns));
         self.batch.push(ns);
-        if self.batch.len() == Waits::BATCH {
+        if self.batch.len() >= Waits::BATCH {
+            self.fold();
+        }
+    }
+
+    fn add(&mut self, other: Waits) {
+        self.max = self.max.max(other.max);
+        self.batch.extend(other.batch);
+        if let Some(other) = other.histogram {
+            self.fold();
+            if let Some(histogram) = &mut self.histogram {
+                histogram
+                    .add(other)
+                    .expect("a histogram that resizes takes every other");
+            }
+        } else if self.batch.len() >= Waits::BATCH {
             self.fold();
         }
     }

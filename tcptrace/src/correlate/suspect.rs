@@ -123,7 +123,9 @@ impl Correlator {
         };
         let (netns, tuple) = half_open.ends();
         let client = self.peers.waiting_for(netns, &tuple);
-        let listener = self.listeners.get(id);
+        let Some(listener) = self.listeners.get(id) else {
+            return;
+        };
         let queue = &listener.queue;
         let at_ack = || queue.full_at(client?.1.established_ns);
         let Some(full) = queue.full().or_else(at_ack) else {

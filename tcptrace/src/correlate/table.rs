@@ -122,6 +122,19 @@ impl Table {
         }
     }
 
+    /// Shows each of them.
+    pub fn each(&self, mut show: impl FnMut(&Connection)) {
+        self.packed.values().for_each(|it| show(&it.unpack()));
+        self.awake.values().flatten().for_each(|it| show(it));
+    }
+
+    /// How many are as they should be.
+    pub fn count(&self, is_meant: impl Fn(&Connection) -> bool) -> usize {
+        let mut count = 0;
+        self.each(|it| count += usize::from(is_meant(it)));
+        count
+    }
+
     pub fn get_mut(&mut self, sk: Sk) -> Option<&mut Connection> {
         self.wake(sk);
         self.awake.get_mut(&sk)?.as_deref_mut()

@@ -11,7 +11,7 @@ use crate::fields::{self, Line, Side};
 pub(super) struct Ended {
     conn: Option<u64>,
     listener: Option<ListenerId>,
-    handshake_finished: bool,
+    is_connection: bool,
 }
 
 impl Correlator {
@@ -20,7 +20,7 @@ impl Correlator {
         self.ended.push(Ended {
             conn: Some(connection.socket.conn),
             listener: connection.listener,
-            handshake_finished: connection.handshake_finished(),
+            is_connection: connection.is_connection(),
         });
     }
 
@@ -29,7 +29,7 @@ impl Correlator {
         self.ended.push(Ended {
             conn: Some(half_open.conn()),
             listener: half_open.listener,
-            handshake_finished: false,
+            is_connection: false,
         });
     }
 
@@ -70,7 +70,7 @@ impl Correlator {
             *self.totals.verdicts.entry(verdict).or_default() += 1;
             self.listeners
                 .stats_of(ended.listener, &line.subject)
-                .count(line, ended.handshake_finished);
+                .count(line, ended.is_connection);
         }
     }
 }

@@ -274,6 +274,7 @@ impl Bucket {
             rfc9293: why.and_then(|why| why.rfc()).map(Into::into),
             bucket: None,
             error: None,
+            listener: None,
             backlog: Backlog::default(),
         }
     }

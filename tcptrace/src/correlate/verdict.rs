@@ -21,7 +21,24 @@ pub(super) struct Facts {
     pub established_ns: Option<u64>,
     pub accepted: Option<Accepted>,
     pub gap: Option<Gap>,
+    /// It went from SYN_RECV to another state than ESTABLISHED.
+    pub skipped_established: bool,
     pub fate: Fate,
+    pub queue: Queue,
+}
+
+/// What shows whether a connection that no accept() was seen to take was in the accept queue to the
+/// end, that of the queue or of the trace. Only a process that has it could have got it by an accept()
+/// that no hook shows, as io_uring's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Queue {
+    /// The hooks show every accept(), and none took it.
+    NoAccept,
+    /// It was found there.
+    Found,
+    /// It was found not to be there.
+    Left,
+    Unknown,
 }
 
 /// The accept() that took the connection.
@@ -31,6 +48,8 @@ pub(super) struct Accepted {
     pub mono_ns: u64,
     pub called: Called,
     pub witness: Witness,
+    /// It has waited for the softirq that makes the connection ESTABLISHED.
+    pub follows_child_lock: bool,
     /// The connection's state at the return.
     pub state: Option<State>,
     /// The final ACK had not come.
@@ -97,6 +116,8 @@ pub(super) struct Judgement {
 }
 
 const ESTABLISHED: &str = "inet_sock_set_state SYN_RECV→ESTABLISHED";
+const FROM_SYN_RECV: &str = "inet_sock_set_state SYN_RECV→";
+const LOOK: &str = "sock.sk_socket in a look at the end";
 const TO_CLOSE_WAIT: &str = "inet_sock_set_state ESTABLISHED→CLOSE_WAIT";
 const TO_CLOSE: &str = "inet_sock_set_state →CLOSE";
 const LISTEN_TO_CLOSE: &str = "inet_sock_set_state LISTEN→CLOSE";
@@ -117,13 +138,12 @@ fn accept_exit(witness: Witness) -> &'static str {
 pub(super) fn judge(facts: &Facts) -> Judgement {
     match (&facts.accepted, facts.established_ns) {
         (Some(accepted), Some(established_ns)) if accepted.mono_ns < established_ns => {
-            let follows_child_lock = accepted.witness.follows_child_lock();
-            accepted_first(accepted, established_ns, follows_child_lock)
+            accepted_first(accepted, established_ns)
         }
         (Some(accepted), Some(established_ns)) => {
             established_first(accepted, established_ns, facts.attached_ns)
         }
-        (Some(accepted), None) => established_unseen(accepted, facts.gap),
+        (Some(accepted), None) => established_unseen(accepted, facts),
         (None, Some(_)) => accept_unseen(facts),
         (None, None) => nothing_seen(facts),
     }
@@ -172,13 +192,10 @@ fn established_first(accepted: &Accepted, established_ns: u64, attached_ns: u64)
 ///
 /// A witness inside `inet_csk_accept` can see that without Fast Open: the softirq puts the child
 /// into the accept queue (`inet_csk_complete_hashdance`) just before it makes it ESTABLISHED
-/// (`tcp_child_process`), and an accept() on another CPU can take it in between. A witness that
-/// `follows_child_lock` cannot: it has waited for that softirq.
-pub(super) fn accepted_first(
-    accepted: &Accepted,
-    established_ns: u64,
-    follows_child_lock: bool,
-) -> Judgement {
+/// (`tcp_child_process`), and an accept() on another CPU can take it in between. So can one of an
+/// MPTCP socket, which locks only that. Whatever `follows_child_lock` cannot: it has waited for that
+/// softirq.
+pub(super) fn accepted_first(accepted: &Accepted, established_ns: u64) -> Judgement {
     let lead = Human(established_ns - accepted.mono_ns);
     let who = Who(accepted.task);
     let exit = accept_exit(accepted.witness);
@@ -191,7 +208,7 @@ pub(super) fn accepted_first(
             ),
             &[exit, FAST_OPEN, ESTABLISHED],
         )
-    } else if !follows_child_lock && accepted.state == Some(State::SynRecv) {
+    } else if !accepted.follows_child_lock && accepted.state == Some(State::SynRecv) {
         Judgement::new(
             Verdict::Overlapped,
             format!(
@@ -213,7 +230,7 @@ pub(super) fn accepted_first(
 }
 
 /// accept() returned; no ESTABLISHED.
-fn established_unseen(accepted: &Accepted, gap: Option<Gap>) -> Judgement {
+fn established_unseen(accepted: &Accepted, facts: &Facts) -> Judgement {
     let who = Who(accepted.task);
     let exit = accept_exit(accepted.witness);
     if accepted.fastopen {
@@ -226,7 +243,17 @@ fn established_unseen(accepted: &Accepted, gap: Option<Gap>) -> Judgement {
             &[exit, FAST_OPEN],
         );
     }
-    let why = gap.map_or("it was not seen", Gap::why);
+    if facts.gap.is_none() && facts.skipped_established {
+        return Judgement::new(
+            Verdict::FastOpen,
+            format!(
+                "accept() returned to {who} a connection that left SYN_RECV without being \
+                 ESTABLISHED: only TCP Fast Open queues one before the handshake is finished"
+            ),
+            &[exit, FROM_SYN_RECV],
+        );
+    }
+    let why = facts.gap.map_or("it was not seen", Gap::why);
     Judgement::new(
         Verdict::Unknown,
         format!("when the kernel finished the handshake is not known: {why}"),
@@ -245,16 +272,43 @@ fn accept_unseen(facts: &Facts) -> Judgement {
         let reason = format!("the kernel finished the handshake; accept() never took it: {fate}");
         Judgement::new(Verdict::NeverAccepted, reason, evidence)
     };
+    match (facts.fate, facts.queue) {
+        (Fate::Open | Fate::PeerClosed, Queue::Unknown | Queue::Left) => {
+            return unknown(
+                "whether accept() took it is not known: no look at the end of the trace found it in \
+                 the accept queue"
+                    .into(),
+            );
+        }
+        (Fate::Failed(_), Queue::Left) => {
+            return unknown(
+                "it failed in the accept queue and was taken from there, but no accept() was seen"
+                    .into(),
+            );
+        }
+        (Fate::Failed(_), Queue::Unknown) => {
+            return unknown(
+                "whether accept() took it is not known: it failed in the accept queue, and may have \
+                 been taken from there"
+                    .into(),
+            );
+        }
+        _ => {}
+    }
+    let look = (facts.queue == Queue::Found).then_some(LOOK);
+    let open = |evidence: &[&'static str]| -> SmallVec<[&'static str; 4]> {
+        evidence.iter().copied().chain(look).collect()
+    };
     match facts.fate {
         Fate::Open => never(
             format_args!("it was still in the accept queue when the trace ended"),
-            &[ESTABLISHED],
+            &open(&[ESTABLISHED]),
         ),
         Fate::PeerClosed => never(
             format_args!(
                 "the peer has closed, and it was still in the accept queue when the trace ended"
             ),
-            &[ESTABLISHED, TO_CLOSE_WAIT],
+            &open(&[ESTABLISHED, TO_CLOSE_WAIT]),
         ),
         Fate::Failed(errno) => {
             let error = errno::name(errno);

@@ -81,6 +81,8 @@ const ACCEPT: abi::Accept = abi::Accept {
     witness: abi::witness::SYS_EXIT,
     flags: 0,
     reserved: 0,
+    listener_port: 15001,
+    padding: [0; 6],
 };
 
 #[test]
@@ -174,13 +176,55 @@ fn a_listener_was_asked_for_a_limit_or_that_is_not_known() {
 
 #[test]
 fn closing_without_an_owner_leaves_the_context_open() {
-    let closing = |cloned, old| context(false, cloned, old, State::Close);
+    let closing = |cloned, old| context(false, cloned, false, old, State::Close);
     for old in [State::FinWait2, State::Established, State::CloseWait] {
         assert_eq!(closing(true, old), None);
     }
     assert_eq!(closing(false, State::FinWait2), None);
     assert_eq!(closing(false, State::Established), Some(Context::Softirq));
     assert_eq!(closing(true, State::LastAck), Some(Context::Softirq));
+    let failed = |old| context(false, true, true, old, State::Close);
+    assert_eq!(failed(State::SynRecv), Some(Context::Softirq));
+    assert_eq!(failed(State::Established), None);
+}
+
+#[test]
+fn a_birth_tells_its_listener_in_place_of_a_cookie() {
+    for (oldstate, newstate, expected) in [
+        (State::Listen, State::SynRecv, (None, Some(Sk(7)))),
+        (State::SynRecv, State::Established, (Some(7), None)),
+    ] {
+        let payload = abi::SetState {
+            cookie: 7,
+            oldstate: oldstate as u8,
+            newstate: newstate as u8,
+            ..SET_STATE
+        };
+        let addrs = abi::Addrs4 {
+            laddr: [127, 0, 0, 1],
+            raddr: [127, 0, 0, 2],
+        };
+        let bytes = record(&[HEADER.as_bytes(), payload.as_bytes(), addrs.as_bytes()]);
+        let Kind::SetState(change) = decode(&bytes).unwrap().kind else {
+            panic!();
+        };
+        assert_eq!((change.cookie, change.clone_of), expected);
+    }
+}
+
+#[test]
+fn the_socket_of_a_descriptor_may_be_around_the_tcp_one() {
+    for (flags, expected) in [(0, false), (abi::accept_flag::WRAPPED, true)] {
+        let bytes = accept_record(abi::Accept { flags, ..ACCEPT });
+        let Kind::Accept(accept) = decode(&bytes).unwrap().kind else {
+            panic!();
+        };
+        assert_eq!(accept.listener_port, Some(15001));
+        let Outcome::Accepted { wrapped, tuple, .. } = accept.outcome else {
+            panic!();
+        };
+        assert_eq!((wrapped, tuple.lport), (expected, Some(7878)));
+    }
 }
 
 #[test]

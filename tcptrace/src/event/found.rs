@@ -38,4 +38,7 @@ pub struct Looked {
     /// It is to tell which connections are not as the trace has them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_audit: bool,
+    /// It is the one at the end of the trace.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_last: bool,
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Ending, HalfOpenEnd, Source, Subject, Verdict};
+use super::{Ending, HalfOpenEnd, ListenerSource, Source, Subject, Verdict};
 use crate::event::State;
 
 /// All that is known of a connection, once, at its end or at the end of the trace.
@@ -52,6 +52,14 @@ pub struct Connection {
     pub backlog_ahead: Option<u32>,
     /// The limit of that queue, which holds one more than this.
     pub backlog_max: Option<u32>,
+    /// For a server's connection the `conn` of the listener that it was made at; null when not known.
+    #[serde(default)]
+    pub listener: Option<u64>,
+    /// How that is known: `address` is a guess. Where `listener` is null, the trace has not met the
+    /// listener that the kernel named; null when the kernel named none and the address does not
+    /// decide either.
+    #[serde(default)]
+    pub listener_source: Option<ListenerSource>,
     /// What the evidence shows about handshake and accept(); null for a client.
     pub verdict: Option<Verdict>,
     /// The verdict in a sentence; null for a client.

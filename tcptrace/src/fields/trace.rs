@@ -103,15 +103,21 @@ pub struct HookCount {
 /// What happened at one listener.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ListenerSummary {
-    /// The listener's `conn`; null when several share the address, or none was seen.
+    /// The listener's `conn`; null where the connections' listener is not known, and for listeners
+    /// that are counted together, see `folded`.
     pub conn: Option<u64>,
-    /// Its address.
+    /// Its address; of connections whose listener is not known their own.
     pub laddr: IpAddr,
-    /// Its port; null when unknown.
+    /// Its port; null when unknown, and for listeners of several ports that are counted together.
     pub lport: Option<u16>,
-    /// Inode of its network namespace.
+    /// Inode of its network namespace; 0 for listeners of several that are counted together.
     pub netns: u32,
-    /// Connections whose handshake finished here.
+    /// How many closed listeners are counted together in this row: of those that closed, the last
+    /// 1024 have one each. 0 for the row of one listener.
+    #[serde(default)]
+    pub folded: u64,
+    /// Connections whose handshake finished here, or that accept() returned before it did, as TCP
+    /// Fast Open allows.
     pub connections: u64,
     /// Those that an accept() returned.
     pub accepted: u64,

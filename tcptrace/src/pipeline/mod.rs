@@ -21,7 +21,7 @@ use crate::capture::iterator::Look;
 use crate::capture::ring::Batch;
 use crate::clock::mono_now_ns;
 use crate::decode::decode;
-use crate::event::{Event, Holders, Hook, Kind, Looked};
+use crate::event::{Event, Holders, Hook, Kind, Looked, State};
 use crate::fields::{HookCount, Line, Lost, Why};
 use crate::order::{HOLD_BACK_NS, Order};
 use crate::record::Recorder;
@@ -63,6 +63,8 @@ pub enum Message {
     /// What the kernel side had counted, each hook's events that were seen a while ago and those that
     /// have been filtered or lost since; the records are in what was drained before.
     Counted(Vec<(Hook, u64, u64)>),
+    /// Asks which namespaces to look into at the end of the trace.
+    WhereToLookLast(oneshot::Sender<BTreeSet<u32>>),
     /// The hooks are being detached: what happened after this time (CLOCK_MONOTONIC,
     /// nanoseconds) is not part of the trace, because not all of them saw it.
     Ending { ended_ns: u64 },
@@ -246,6 +248,9 @@ impl Pipeline {
                     });
                 }
                 Message::Counted(counts) => self.counted(&counts),
+                Message::WhereToLookLast(answer) => {
+                    let _ = answer.send(self.unproven());
+                }
                 Message::Ending { ended_ns } => self.ended_ns = ended_ns,
                 Message::End { counts } => return Some(self.end(counts)),
             }
@@ -258,8 +263,27 @@ impl Pipeline {
             netns: look.netns,
             began_ns: look.began_ns,
             is_audit: look.is_audit,
+            is_last: look.is_last,
         };
         self.own_event(look.ended_ns, Kind::Looked(looked));
+    }
+
+    /// The namespaces with connections that may be in an accept queue, those among them whose events
+    /// are still held back.
+    fn unproven(&self) -> BTreeSet<u32> {
+        let mut namespaces = self.story.unproven();
+        namespaces.extend(
+            self.order
+                .held()
+                .iter()
+                .filter_map(|event| match &event.kind {
+                    Kind::SetState(change) if change.oldstate == State::Listen => {
+                        Some(change.netns)
+                    }
+                    _ => None,
+                }),
+        );
+        namespaces
     }
 
     /// Something that no record tells.

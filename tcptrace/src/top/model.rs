@@ -231,9 +231,12 @@ impl Model {
         self.listeners.get_mut(&key?)
     }
 
-    /// The address that a server's connection was made at: that of the listener which fits best, or
-    /// its own where none is known.
-    fn key_of_child(&self, subject: &Subject) -> Option<Key> {
+    /// The address that a server's connection was made at: that of its listener if a line names it,
+    /// or of the one which fits best, or its own where none is known.
+    fn key_of_child(&self, subject: &Subject, listener: Option<u64>) -> Option<Key> {
+        if let Some(key) = listener.and_then(|conn| self.by_conn.get(&conn)) {
+            return Some(*key);
+        }
         let own = Key::of(subject)?;
         let known = self.at_port.get(&(own.netns, own.port));
         let open = known.into_iter().flatten().filter_map(|&key| {
@@ -245,7 +248,8 @@ impl Model {
     }
 
     fn server(&mut self, x: &Transition) {
-        let (Some(conn), Some(key)) = (x.subject.conn, self.key_of_child(&x.subject)) else {
+        let (Some(conn), Some(key)) = (x.subject.conn, self.key_of_child(&x.subject, x.listener))
+        else {
             return;
         };
         if x.newstate == State::NewSynRecv {
@@ -318,7 +322,7 @@ impl Model {
 
     fn accept(&mut self, x: &Accept) {
         let of_listener = x.listener.and_then(|conn| self.by_conn.get(&conn).copied());
-        let Some(key) = of_listener.or_else(|| self.key_of_child(&x.subject)) else {
+        let Some(key) = of_listener.or_else(|| self.key_of_child(&x.subject, None)) else {
             return;
         };
         let window_s = self.window_s;
@@ -394,7 +398,7 @@ impl Model {
 
     fn overflow(&mut self, x: &Overflow) {
         let of_listener = x.listener.and_then(|conn| self.by_conn.get(&conn).copied());
-        let key = of_listener.or_else(|| self.key_of_child(&x.subject));
+        let key = of_listener.or_else(|| self.key_of_child(&x.subject, None));
         if let Some(listener) = key.and_then(|key| self.row(key)) {
             listener.overflows += 1;
             listener.last_ns = x.mono_ns;
@@ -413,7 +417,7 @@ impl Model {
         self.no_longer_half_open(conn);
         self.early.remove(&conn);
         let told = self.told.remove(&conn);
-        let key = self.key_of_child(&x.subject);
+        let key = self.key_of_child(&x.subject, x.listener);
         if self.since.contains_key(&conn) && x.closed_mono_ns.is_none() {
             // It waits on, but the trace follows it no more: too many were open.
             if let Some(waiting) = self.take_waiting(conn)

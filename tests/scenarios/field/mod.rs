@@ -6,3 +6,4 @@ mod faults;
 mod hints;
 mod owners;
 mod silent_loss;
+mod verdicts;

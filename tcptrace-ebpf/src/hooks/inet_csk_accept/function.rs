@@ -130,6 +130,7 @@ fn left(child: *const u8, witness: u8) {
         call: Some(returned),
         result,
         witness,
+        wrapped: false,
         lanes: false,
     }
     .write();
@@ -137,7 +138,8 @@ fn left(child: *const u8, witness: u8) {
 
 #[inline(always)]
 fn grafted(sk: *const u8) {
-    let child = Sock::<Probed>::new(sk).tcp();
+    let grafted = Sock::<Probed>::new(sk);
+    let child = grafted.tcp();
     if child.is_null() {
         return;
     }
@@ -154,6 +156,7 @@ fn grafted(sk: *const u8) {
         call,
         result: 0,
         witness: witness::SECURITY_SOCK_GRAFT,
+        wrapped: child.id() != grafted.id(),
         lanes: false,
     }
     .write();

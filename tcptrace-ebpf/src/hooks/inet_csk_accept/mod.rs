@@ -67,6 +67,8 @@ struct Returned {
     result: i32,
     /// `abi::witness`
     witness: u8,
+    /// Whether accept() made a socket around the child (MPTCP), and has locked that one.
+    wrapped: bool,
     /// Whether the program that tells of it cannot be preempted.
     lanes: bool,
 }
@@ -101,6 +103,9 @@ impl Returned {
         if self.call.is_none() && maps::tally(tally::MISSED_CALLS) == 0 {
             flags |= accept_flag::BLOCKED_AT_ATTACH;
         }
+        if self.wrapped {
+            flags |= accept_flag::WRAPPED;
+        }
         let (backlog_len, backlog_max) = self.listener.backlog();
         let payload = Accept {
             sk: self.child.id(),
@@ -117,6 +122,8 @@ impl Returned {
             witness: self.witness,
             flags,
             reserved: 0,
+            listener_port: self.listener.lport(),
+            padding: [0; 6],
         };
         let accept_ends = AcceptEnds {
             child: ends.addrs.as_v6(),

@@ -126,12 +126,15 @@ fn returned(task: Task, result: i64, lanes: bool, descriptor: impl FnOnce() -> O
             None => Sock::null(),
         },
     };
+    let socket = task.sock(result as i32);
+    let child = socket.tcp();
     let returned = Returned {
-        child: task.tcp_sock(result as i32),
+        child,
         listener,
         call,
         result: result as i32,
         witness: witness::SYS_EXIT,
+        wrapped: child.id() != socket.id(),
         lanes,
     };
     let is_tcp = if result < 0 {

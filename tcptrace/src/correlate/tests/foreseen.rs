@@ -157,3 +157,22 @@ fn a_segment_after_the_end_of_a_half_open_connection_is_still_its() {
     let (segments, _) = played(&Hook::ALL, &script);
     assert_eq!(segments, [Some(2); 3]);
 }
+
+/// Its SYN-ACK was sent again before the final ACK came: there is a half-open connection, whose number
+/// the ACK has.
+#[test]
+fn the_ack_of_a_known_half_open_connection_has_its_number() {
+    let script = [
+        (US, syn(ISN)),
+        (US, syn_ack()),
+        (600 * MS, syn_ack()),
+        (US, step(RequestStep::SynackRetransmitted)),
+        (US, ack()),
+        (US, born()),
+        (US, Kind::SetState(child(2).enters(SynRecv, Established))),
+    ];
+    let hooks = [Hook::InetSockSetState, Hook::TcpRetransmitSynack];
+    let (segments, transitions) = played(&hooks, &script);
+    assert_eq!(segments.last(), Some(&Some(2)));
+    assert_eq!(transitions, [Some(2); 2]);
+}

@@ -214,6 +214,7 @@ fn a_look_says_nothing_of_what_has_just_happened_or_is_elsewhere_or_is_not_asked
         netns: NETNS + 1,
         began_ns: t.now,
         is_audit: true,
+        is_last: false,
     };
     t.event(Kind::Looked(elsewhere));
     assert!(t.connections().is_empty());

@@ -401,7 +401,7 @@ fn failed_accepts_are_named_by_the_connection_that_waited() {
 fn failed_accepts_are_named_where_nothing_was_accepted() {
     let mut t = established();
     t.accept(listener().fails_to_accept(EMFILE));
-    t.finish();
+    t.finish_with_queued(&[child(2)]);
     assert_eq!(t.verdict(2), Verdict::NeverAccepted);
     let expected = "; meanwhile accept() failed once with EMFILE";
     assert!(t.reason(2).ends_with(expected), "{}", t.reason(2));

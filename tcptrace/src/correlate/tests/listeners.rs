@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::event::Listen as Asked;
-use crate::fields::PidSource;
+use crate::fields::{ListenerSource, PidSource};
 
 /// Which of these listeners (conn 1, 2, …) a child at `laddr` is laid to: by its presumed owner,
 /// who is process 10 + conn.
@@ -76,7 +76,7 @@ fn reuseport_is_open_until_accept_tells() {
     t.accept(b.accepts(&child(10), Called::At(t.now)));
     assert_eq!(t.last_accept().listener, Some(2));
     t.establish(&child(11));
-    let totals = t.finish();
+    let totals = t.finish_with_queued(&[child(11)]);
     let counts: Vec<_> = totals
         .listeners
         .iter()
@@ -96,6 +96,7 @@ fn reuseport_is_open_until_accept_tells() {
 fn reuseport_queues_are_gone_when_all_have_closed() {
     let (a, b) = (listener_at(1, "0.0.0.0"), listener_at(2, "0.0.0.0"));
     let mut t = trace();
+    t.correlator.sees_all_accepts();
     t.set(a.enters_by(server(), Close, Listen));
     t.set(b.enters_by(server(), Close, Listen));
     t.establish(&child(10));
@@ -331,4 +332,193 @@ fn a_connection_shows_no_backlog() {
     let none = fields::Backlog::default();
     let of_child: Vec<_> = t.transitions()[1..].iter().map(|it| it.backlog).collect();
     assert_eq!(of_child, [none, none]);
+}
+
+/// A child born of a listener, which the kernel side names.
+fn clone_of(listener: u64, child: &Sock) -> SetState {
+    SetState {
+        clone_of: Some(Sk(listener)),
+        ..child.enters(Listen, SynRecv)
+    }
+}
+
+/// Of each row: number, connections, accepted, never accepted.
+fn rows(totals: &Totals) -> Vec<(Option<u64>, u64, u64, u64)> {
+    let rows = totals.listeners.iter();
+    rows.map(|l| (l.conn, l.connections, l.accepted, l.never_accepted))
+        .collect()
+}
+
+/// TPROXY: the connection has an address that another listener fits.
+#[test]
+fn a_child_is_laid_to_the_listener_that_it_is_a_clone_of() {
+    let proxy = Sock {
+        tuple: tuple("0.0.0.0", 15_001, None),
+        ..listener_at(9, "0.0.0.0")
+    };
+    let mut t = listening();
+    t.set(proxy.enters_by(task(12, "proxy"), Close, Listen));
+    for sk in [10, 11] {
+        t.set(clone_of(9, &child(sk)));
+        assert_eq!(t.last_transition().subject.pid, Some(12));
+        t.set(child(sk).enters(SynRecv, Established));
+        assert_eq!(t.last_transition().listener, Some(2));
+    }
+    t.accept(proxy.accepts(&child(10), Called::At(t.now)));
+    assert_eq!(t.last_accept().listener, Some(2));
+    let totals = t.finish_with_queued(&[child(11)]);
+    assert_eq!(rows(&totals), [(Some(1), 0, 0, 0), (Some(2), 2, 1, 1)]);
+    for (conn, source) in [(3, ListenerSource::Accept), (4, ListenerSource::Clone)] {
+        let line = t.connection(conn);
+        assert_eq!(
+            (line.listener, line.listener_source),
+            (Some(2), Some(source))
+        );
+    }
+}
+
+/// A filter lets the connection through and not its listener.
+#[test]
+fn a_clone_of_an_unknown_listener_is_no_other_ones() {
+    let mut t = listening();
+    t.set(clone_of(9, &child(10)));
+    t.set(child(10).enters(SynRecv, Established));
+    let totals = t.finish_with_queued(&[child(10)]);
+    assert_eq!(rows(&totals), [(None, 1, 0, 1), (Some(1), 0, 0, 0)]);
+    let line = t.connection(2);
+    assert_eq!(line.listener, None);
+    assert_eq!(line.listener_source, Some(ListenerSource::Clone));
+}
+
+#[test]
+fn a_listener_that_is_guessed_by_address_is_called_a_guess() {
+    let mut t = established();
+    assert_eq!(t.last_transition().listener, None);
+    t.finish();
+    let line = t.connection(2);
+    assert_eq!(line.listener, Some(1));
+    assert_eq!(line.listener_source, Some(ListenerSource::Address));
+}
+
+/// The victims of a worker that dies are told at once, whether the kernel side names their listener
+/// or not.
+#[test]
+fn the_queue_of_a_dead_worker_dies_with_it() {
+    for is_named in [true, false] {
+        let (good, stuck) = (listener_at(1, "0.0.0.0"), listener_at(2, "0.0.0.0"));
+        let mut t = trace();
+        t.set(good.enters_by(task(11, "good"), Close, Listen));
+        t.set(stuck.enters_by(task(12, "stuck"), Close, Listen));
+        let birth = |sk, listener| match is_named {
+            true => clone_of(listener, &child(sk)),
+            false => child(sk).enters(Listen, SynRecv),
+        };
+        for (sk, listener) in [(10, 2), (11, 1)] {
+            t.set(birth(sk, listener));
+            t.set(child(sk).enters(SynRecv, Established));
+        }
+        t.set(SetState {
+            backlog_len: 1,
+            ..stuck.enters_by(task(12, "stuck"), Listen, Close)
+        });
+        t.set(child(10).enters(Established, Close));
+        assert_eq!(t.verdict(3), Verdict::NeverAccepted);
+        assert!(t.reason(3).ends_with("the listener closed"));
+        assert_eq!(t.connection(3).listener, Some(2));
+        t.accept(good.accepts(&child(11), Called::At(t.now)));
+        let totals = t.finish();
+        assert_eq!(rows(&totals), [(Some(1), 1, 1, 0), (Some(2), 1, 0, 1)]);
+    }
+}
+
+/// `ss -K`: tcp_abort() makes the listener CLOSE, and once more CLOSE.
+#[test]
+fn a_listener_that_is_killed_is_no_connection() {
+    let stats = Some(crate::event::Stats {
+        rcv_shutdown: false,
+        snd_shutdown: Some(false),
+        ..crate::event::Stats::default()
+    });
+    let killer = task(99, "ss");
+    let close = SetState {
+        stats,
+        ..listener().enters_by(killer, Listen, Close)
+    };
+    let again = SetState {
+        err: Some(103),
+        ..listener().enters_by(killer, Close, Close)
+    };
+    let at = |mono_ns, change| Event {
+        mono_ns,
+        cpu: 0,
+        lost: 0,
+        kind: Kind::SetState(change),
+    };
+    let (close, again) = (at(START + MS, close), at(START + MS + US, again));
+    let mut t = listening();
+    assert!(t.correlator.foresees(&close, std::slice::from_ref(&again)));
+    t.correlator.foreseen();
+    t.correlator.event(&close, &mut t.lines);
+    t.correlator.event(&again, &mut t.lines);
+    assert_eq!(t.transitions().len(), 2);
+    let line = t.transitions()[1];
+    assert_eq!((line.oldstate, line.newstate), (Listen, Close));
+    assert_eq!(line.cause, Some(fields::Cause::Killed));
+    assert_eq!((line.subject.conn, line.subject.pid), (Some(1), Some(99)));
+    t.now = START + 2 * MS;
+    let totals = t.finish();
+    assert!(t.connections().is_empty());
+    assert_eq!((totals.servers, totals.listeners.len()), (0, 1));
+
+    // shutdown() and connect(AF_UNSPEC) leave the same, but for the second change.
+    let mut t = listening();
+    assert!(!t.correlator.foresees(&close, &[]));
+    t.correlator.event(&close, &mut t.lines);
+    assert_eq!(t.last_transition().cause, None);
+
+    // Of a listener that the trace does not know nothing becomes a connection either.
+    let mut t = trace();
+    t.event(again.kind);
+    assert!(t.lines.is_empty());
+    assert_eq!(t.finish().listeners, []);
+    assert!(t.connections().is_empty());
+}
+
+#[test]
+fn closed_listeners_are_folded_and_counted() {
+    let mut t = trace();
+    t.correlator.listeners = super::super::listener::Listeners::of_size(3);
+    for n in 0..10 {
+        // Two ports in turn, and more of them than are kept apart.
+        let at = |sock: Sock| Sock {
+            tuple: Tuple {
+                lport: Some(PORT + n % 5),
+                ..sock.tuple
+            },
+            ..sock
+        };
+        let (listener, child) = (
+            at(listener_at(1000 + u64::from(n), "127.0.0.1")),
+            at(child(2)),
+        );
+        t.set(listener.enters_by(server(), Close, Listen));
+        t.set(SetState {
+            clone_of: Some(listener.sk),
+            ..child.enters(Listen, SynRecv)
+        });
+        t.set(child.enters(SynRecv, Established));
+        t.accept(listener.accepts(&child, Called::At(t.now)));
+        t.set(child.enters_by(server(), Established, Close));
+        t.set(listener.enters_by(server(), Listen, Close));
+    }
+    let totals = t.finish();
+    let rows = &totals.listeners;
+    assert_eq!(rows.iter().map(|row| row.connections).sum::<u64>(), 10);
+    assert_eq!(rows.iter().map(|row| row.accepted).sum::<u64>(), 10);
+    assert_eq!(rows.iter().map(|row| row.folded).sum::<u64>(), 7);
+    assert_eq!(rows.iter().filter(|row| row.conn.is_some()).count(), 3);
+    assert_eq!(rows.len(), 3 + 3 + 1);
+    assert!(rows.iter().all(|row| row.accept_queue_max_ns == Some(US)));
+    let elsewhere = rows.iter().find(|row| row.lport.is_none()).unwrap();
+    assert_eq!((elsewhere.netns, elsewhere.folded > 0), (0, true));
 }

@@ -13,7 +13,7 @@ fn loss_marks_exactly_what_was_open() {
     t.establish(&child(5)); // conn 5 is born with the news of it
     t.walk(&child(3), &[Established, FinWait1, Close]);
     t.establish(&child(6)); // conn 6 is born after it
-    let totals = t.finish();
+    let totals = t.finish_with_queued(&[4, 5, 6].map(child));
     let complete: Vec<_> = t
         .connections()
         .iter()

@@ -12,6 +12,7 @@ mod loss;
 mod overflow;
 mod owners;
 mod peers;
+mod queues;
 mod random;
 mod requests;
 mod scenarios;
@@ -115,6 +116,7 @@ impl Sock {
             repair: false,
             fastopen_connect: false,
             fin_uncounted: false,
+            clone_of: None,
         }
     }
 
@@ -152,6 +154,7 @@ impl Sock {
                 tuple: child.tuple,
                 state: Some(Established),
                 fastopen: false,
+                wrapped: false,
             },
         )
     }
@@ -165,6 +168,7 @@ impl Sock {
                 tuple: child.tuple,
                 state: Some(SynRecv),
                 fastopen: true,
+                wrapped: false,
             },
         )
     }
@@ -325,6 +329,7 @@ impl Trace {
             netns,
             began_ns,
             is_audit: false,
+            is_last: false,
         }));
     }
 
@@ -336,6 +341,7 @@ impl Trace {
             netns,
             began_ns,
             is_audit: true,
+            is_last: false,
         }));
     }
 
@@ -362,6 +368,27 @@ impl Trace {
             self.wait(MS - US);
             self.set(sock.enters(step[0], step[1]));
         }
+    }
+
+    /// A microsecond later, the look at the end of the trace finds these sockets.
+    pub fn looks_last(&mut self, found: &[crate::event::Found]) {
+        self.wait(US);
+        let began_ns = self.now;
+        found.iter().for_each(|&it| self.finds(it));
+        self.wait(US);
+        self.event(Kind::Looked(crate::event::Looked {
+            netns: NETNS,
+            began_ns,
+            is_audit: false,
+            is_last: true,
+        }));
+    }
+
+    /// As [`finish`](Self::finish), after a look that finds these sockets in the accept queue.
+    pub fn finish_with_queued(&mut self, queued: &[Sock]) -> Totals {
+        let queued: Vec<_> = queued.iter().map(|it| queues::seen(it, false)).collect();
+        self.looks_last(&queued);
+        self.finish()
     }
 
     pub fn finish(&mut self) -> Totals {

@@ -135,7 +135,7 @@ fn request_and_child_are_one_connection() {
         t.set(child.enters(SynRecv, Established));
     }
     let established = t.now;
-    t.finish();
+    t.finish_with_queued(&[a, b]);
     let line = t.connection(2);
     assert_eq!(line.syn_mono_ns, Some(syn));
     assert_eq!(line.syn_source, Some(Source::RequestSock));
@@ -214,7 +214,7 @@ fn join_that_was_missed_leaves_two_numbers_that_say_so() {
     let mut t = probed();
     t.step(&child(2), RequestStep::Begun);
     t.establish(&child(2));
-    t.finish();
+    t.finish_with_queued(&[child(2)]);
     assert_eq!(t.connections().len(), 1);
     assert_eq!(t.connection(2).verdict, Some(Verdict::NeverAccepted));
 }

@@ -136,6 +136,7 @@ fn reset_in_an_unseen_listeners_queue_outlives_other_listeners() {
 fn reset_while_queued_ends_with_the_listener_the_pointer_or_the_trace() {
     let reset = || {
         let mut t = established();
+        t.correlator.sees_all_accepts();
         t.set(SetState {
             err: Some(ECONNRESET),
             ..child(2).enters(Established, Close)
@@ -177,7 +178,7 @@ fn queued_at_the_end_is_never_accepted() {
     let mut t = established();
     t.establish(&child(3));
     t.set(child(3).enters(Established, CloseWait));
-    let totals = t.finish();
+    let totals = t.finish_with_queued(&[child(2), child(3)]);
     assert_eq!(totals.verdicts, [(Verdict::NeverAccepted, 2)].into());
     assert_eq!(totals.listeners[0].never_accepted, 2);
     assert!(t.reason(2).contains("when the trace ended"));

@@ -1,6 +1,6 @@
 //! Every verdict from the facts alone; `scenarios.rs` has them from traces.
 
-use super::super::verdict::{self, Accepted, Facts, Fate, Gap, Judgement};
+use super::super::verdict::{self, Accepted, Facts, Fate, Gap, Judgement, Queue};
 use super::*;
 
 const ATTACHED: u64 = 100;
@@ -10,6 +10,7 @@ fn accept_at(mono_ns: u64, called: Called) -> Accepted {
         mono_ns,
         called,
         witness: Witness::SysExit,
+        follows_child_lock: true,
         state: Some(Established),
         fastopen: false,
         task: server(),
@@ -22,7 +23,9 @@ fn facts(established_ns: Option<u64>, accepted: Option<Accepted>) -> Facts {
         established_ns,
         accepted,
         gap: None,
+        skipped_established: false,
         fate: Fate::Open,
+        queue: Queue::Found,
     }
 }
 
@@ -103,7 +106,13 @@ fn only_a_witness_before_the_child_lock_can_overlap() {
             Verdict::Violated,
         ),
     ] {
-        let judged = verdict::accepted_first(&accepted, 1_361, follows_child_lock);
+        let judged = verdict::accepted_first(
+            &Accepted {
+                follows_child_lock,
+                ..accepted
+            },
+            1_361,
+        );
         assert_eq!(judged.verdict, verdict, "{follows_child_lock} {accepted:?}");
         assert!(judged.reason.contains("361 ns before"), "{}", judged.reason);
     }

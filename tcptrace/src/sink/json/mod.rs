@@ -86,7 +86,7 @@ mod tests {
                 r#""pid_source":"presumed","oldstate":"SYN_RECV","newstate":"ESTABLISHED","#,
                 r#""in_state_ns":23100,"context":"softirq","cpu":1,"synthetic":false,"source":"tracepoint","#,
                 r#""cause":"ack_received","function":"tcp_rcv_state_process","rfc9293":"3.10.7.4","#,
-                r#""bucket":null,"error":null,"backlog_max":null,"backlog_asked":null,"#,
+                r#""bucket":null,"error":null,"listener":1,"backlog_max":null,"backlog_asked":null,"#,
                 r#""somaxconn":null,"backlog_clipped":null}"#,
                 "\n"
             )

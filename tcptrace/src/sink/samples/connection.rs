@@ -93,6 +93,7 @@ pub fn transition() -> Transition {
         rfc9293: Some("3.10.7.4".into()),
         bucket: None,
         error: None,
+        listener: Some(1),
         backlog: Backlog::default(),
     }
 }
@@ -171,6 +172,8 @@ pub fn connection() -> Connection {
         accept_queue_ns: Some(5003 * MS),
         backlog_ahead: Some(0),
         backlog_max: Some(128),
+        listener: Some(1),
+        listener_source: Some(ListenerSource::Accept),
         verdict: Some(Verdict::Queued),
         reason: Some(REASON.to_owned()),
         evidence: Some("SYN_RECV → ESTABLISHED, accept() called, accept() returned".to_owned()),

@@ -81,6 +81,7 @@ pub fn summary() -> Summary {
         laddr: LOOPBACK,
         lport: Some(7878),
         netns: 4_026_531_840,
+        folded: 0,
         connections: 4,
         accepted: 3,
         never_accepted: 1,

@@ -131,7 +131,11 @@ fn meaning(x: &Transition) -> Option<&'static str> {
         (Listen, SynRecv) if x.cause == Some(Cause::SynReceived) => {
             "accept() may return it before the ACK comes."
         }
-        (Listen, SynRecv) if x.cause.is_some() => {
+        (Listen, SynRecv) if x.cause.is_none() => {
+            "The kernel makes a socket for the connection: the last segment of the handshake is here, \
+             or a SYN that TCP Fast Open lets make it."
+        }
+        (Listen, SynRecv) => {
             "The last segment of the handshake is here, and only now does the kernel make a socket \
              for the connection; until then it kept a small note of the SYN."
         }

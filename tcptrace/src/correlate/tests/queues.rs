@@ -1,0 +1,200 @@
+//! What is in an accept queue, and how that is known: never accepted needs a proof.
+
+use super::*;
+use crate::event::Found;
+use crate::fields::Ended;
+
+const EHOSTUNREACH: u32 = 113;
+
+/// A socket as a later look finds it.
+pub fn seen(sock: &Sock, held: bool) -> Found {
+    Found {
+        sk: sock.sk,
+        cookie: None,
+        cgroup: None,
+        netns: NETNS,
+        tuple: sock.tuple,
+        state: Established,
+        is_bucket: false,
+        held,
+        uid: None,
+        inode: None,
+        backlog_len: 0,
+        backlog_max: sock.backlog_max,
+    }
+}
+
+/// The listener with so many in its queue.
+fn with_queue(len: u32) -> Found {
+    Found {
+        state: Listen,
+        backlog_len: len,
+        ..seen(&listener(), true)
+    }
+}
+
+fn reset(child: &Sock) -> SetState {
+    SetState {
+        err: Some(ECONNRESET),
+        ..child.enters(Established, Close)
+    }
+}
+
+#[test]
+fn open_at_the_end_is_in_the_queue_only_if_the_last_look_finds_it_there() {
+    for (look, verdict) in [
+        (Some(false), Verdict::NeverAccepted),
+        // io_uring has accepted it.
+        (Some(true), Verdict::Unknown),
+        (None, Verdict::Unknown),
+    ] {
+        let mut t = established();
+        if let Some(held) = look {
+            t.looks_last(&[seen(&child(2), held)]);
+        }
+        t.finish();
+        assert_eq!(t.verdict(2), verdict, "{look:?}");
+        assert!(t.connection(2).complete);
+    }
+}
+
+#[test]
+fn an_earlier_look_proves_nothing_at_the_end() {
+    let mut t = established();
+    t.finds(seen(&child(2), false));
+    t.looks_last(&[]);
+    t.finish();
+    assert_eq!(t.verdict(2), Verdict::Unknown);
+}
+
+/// Where accept() is seen by its system call, io_uring may take what was reset in the queue.
+#[test]
+fn reset_in_the_queue_is_never_accepted_only_if_it_stays_there() {
+    for (backlog_len, verdict) in [
+        (1, Verdict::NeverAccepted),
+        (0, Verdict::Unknown),
+        // Another one is there that the trace has not met.
+        (2, Verdict::Unknown),
+    ] {
+        let mut t = established();
+        t.set(reset(&child(2)));
+        t.set(SetState {
+            backlog_len,
+            ..listener().enters_by(server(), Listen, Close)
+        });
+        assert_eq!(t.verdict(2), verdict, "{backlog_len} queued");
+
+        let mut t = established();
+        t.set(reset(&child(2)));
+        t.looks_last(&[with_queue(backlog_len)]);
+        t.finish();
+        assert_eq!(t.verdict(2), verdict, "{backlog_len} queued at the end");
+    }
+}
+
+#[test]
+fn the_length_of_a_queue_is_shared_out_among_those_that_may_be_in_it() {
+    for (found, verdict) in [
+        // One is left, and the look finds which.
+        ([with_queue(1), seen(&child(3), false)], Verdict::Unknown),
+        (
+            [with_queue(2), seen(&child(3), false)],
+            Verdict::NeverAccepted,
+        ),
+        (
+            [with_queue(1), seen(&child(3), true)],
+            Verdict::NeverAccepted,
+        ),
+    ] {
+        let mut t = established();
+        t.establish(&child(3));
+        t.set(reset(&child(2)));
+        t.looks_last(&found);
+        t.finish();
+        assert_eq!(t.verdict(2), verdict, "{found:?}");
+    }
+}
+
+#[test]
+fn reset_while_a_process_had_it_was_accepted_unseen() {
+    let mut t = established();
+    t.set(SetState {
+        held: true,
+        ..reset(&child(2))
+    });
+    // The accept() may be about to return.
+    t.wait(900 * MS);
+    t.establish(&child(3));
+    assert!(t.connections().is_empty());
+    t.wait(200 * MS);
+    t.establish(&child(4));
+    assert_eq!(t.verdict(2), Verdict::Unknown);
+    assert!(t.reason(2).contains("a process had it"));
+    assert_ne!(t.connection(2).ending.ended, Some(Ended::ResetInQueue));
+}
+
+#[test]
+fn an_accept_that_locks_another_socket_may_overlap() {
+    let mut accept = listener().accepts_fast(&child(2), Called::At(START));
+    for (is_wrapped, verdict) in [(true, Verdict::Overlapped), (false, Verdict::Violated)] {
+        if let Outcome::Accepted {
+            wrapped, fastopen, ..
+        } = &mut accept.outcome
+        {
+            (*wrapped, *fastopen) = (is_wrapped, false);
+        }
+        let mut t = syn_recv();
+        t.accept(accept);
+        t.set(child(2).enters(SynRecv, Established));
+        t.finish();
+        assert_eq!(t.verdict(2), verdict);
+    }
+}
+
+/// What ends a Fast Open child in SYN_RECV takes the mark of Fast Open from it.
+#[test]
+fn failed_in_syn_recv_and_accepted_was_there_by_fast_open() {
+    for (errno, ended) in [
+        (ECONNRESET, Ended::ResetInQueue),
+        (EHOSTUNREACH, Ended::Unreachable),
+        (111, Ended::Unreachable),
+    ] {
+        let mut t = syn_recv();
+        t.set(SetState {
+            err: Some(errno),
+            ..child(2).enters(SynRecv, Close)
+        });
+        t.wait(500 * MS);
+        let mut accept = listener().accepts(&child(2), Called::At(t.now));
+        if let Outcome::Accepted { state, .. } = &mut accept.outcome {
+            *state = Some(Close);
+        }
+        t.accept(accept);
+        assert_eq!(t.last_accept().verdict, Some(Verdict::FastOpen));
+        assert_eq!(t.verdict(2), Verdict::FastOpen, "{errno}");
+        assert_eq!(t.connection(2).ending.ended, Some(ended), "{errno}");
+        assert!(t.connection(2).complete);
+        let totals = t.finish();
+        let row = &totals.listeners[0];
+        assert_eq!((row.connections, row.accepted), (1, 1));
+    }
+}
+
+#[test]
+fn closed_before_the_final_ack_is_a_connection_by_fast_open() {
+    let mut t = syn_recv();
+    t.accept(listener().accepts_fast(&child(2), Called::At(t.now)));
+    t.walk(&child(2), &[SynRecv, FinWait1, FinWait2, Close]);
+    assert_eq!(t.verdict(2), Verdict::FastOpen);
+    let row = &t.finish().listeners[0];
+    assert_eq!((row.connections, row.accepted), (1, 1));
+}
+
+/// MPTCP closes its socket, and the subflow that is left has no mark of it.
+#[test]
+fn accepted_before_is_not_closed_in_the_queue() {
+    let mut t = accepted();
+    t.walk(&child(2), &[Established, CloseWait]);
+    t.set(child(2).enters(CloseWait, Close));
+    assert_ne!(t.connection(2).ending.ended, Some(Ended::ClosedInQueue));
+}

@@ -1,0 +1,373 @@
+//! Verdicts, listeners and numbers of other people's servers.
+
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
+
+use io_uring::squeue::Flags;
+use tests::peer::{KERNEL, Peer, Segment, Talk};
+use tests::traffic::{reset as reset_now, *};
+use tests::{Lab, Trace, fast_open};
+
+use crate::io_uring::{accept_from, completed, ring, submit};
+use crate::mptcp::mptcp;
+
+/// The row of a listener that is not the only one on its port.
+fn row_of(trace: &Trace, conn: &serde_json::Value) -> serde_json::Value {
+    let rows = trace.summary()["listeners"].as_array().expect("a list");
+    let mut rows = rows.iter().filter(|row| row["conn"] == *conn);
+    rows.next().expect("the listener is in the summary").clone()
+}
+
+fn rows(trace: &Trace) -> usize {
+    let rows = trace.summary()["listeners"].as_array().expect("a list");
+    let inode = trace.netns.inode;
+    rows.iter().filter(|row| row["netns"] == inode).count()
+}
+
+/// MPTCP closes its own socket, and leaves no mark of that at the TCP one.
+#[test]
+fn an_mptcp_connection_that_was_served_ends_orderly() {
+    let lab = Lab::new();
+    let here = SocketAddr::from((LOOPBACK, lab.port()));
+    let Some(listener) = mptcp() else { return };
+    let tracer = lab.trace();
+    listener.bind(&here.into()).unwrap();
+    listener.listen(4).unwrap();
+    let listener = TcpListener::from(listener);
+    let socket = mptcp().expect("one more");
+    socket.connect(&here.into()).expect("connect");
+    let mut client = TcpStream::from(socket);
+    let mut served = accept(&listener).stream;
+    say(&mut client);
+    hear(&mut served);
+    drop(client);
+    sleep(Duration::from_millis(200));
+    drop(served);
+    tracer.wait_for_ends(2);
+    let trace = tracer.stop();
+    let server = trace.server();
+    server.shows(&[
+        ("ended", &"orderly"),
+        ("closed_first", &"remote"),
+        ("listener", &trace.listen()["conn"]),
+        ("listener_source", &"accept"),
+        ("complete", &true),
+    ]);
+    assert_ne!(server["verdict"], "violated");
+}
+
+/// accept() of an MPTCP socket locks that, and not the TCP one, which another CPU is making
+/// ESTABLISHED: an acceptor that polls may be told first.
+#[test]
+fn a_polling_mptcp_acceptor_violates_nothing() {
+    const CLIENTS: usize = 300;
+    let lab = Lab::new();
+    let here = SocketAddr::from((LOOPBACK, lab.port()));
+    let Some(listener) = mptcp() else { return };
+    let tracer = lab.trace();
+    listener.bind(&here.into()).unwrap();
+    listener.listen(64).unwrap();
+    let listener = TcpListener::from(listener);
+    listener.set_nonblocking(true).unwrap();
+    let (_, acceptor) = tests::task::spawn(move || {
+        let mut accepted = 0;
+        while accepted < CLIENTS {
+            match listener.accept() {
+                Ok(_) => accepted += 1,
+                Err(_) => std::hint::spin_loop(),
+            }
+        }
+    });
+    for _ in 0..CLIENTS {
+        let socket = mptcp().expect("one more");
+        socket.connect(&here.into()).expect("connect");
+    }
+    tests::task::join(acceptor);
+    let trace = tracer.stop();
+    let servers = trace.connections("server");
+    assert_eq!(servers.len(), CLIENTS);
+    for line in servers {
+        let verdict = line.text("verdict");
+        assert!(
+            ["queued", "awaited", "overlapped"].contains(&verdict),
+            "{line}"
+        );
+    }
+}
+
+/// A Fast Open child in SYN_RECV, made by the peer's SYN with data.
+fn fast_open_child<'a>(peer: &'a Peer, lab: &Lab, port: u16) -> Talk<'a> {
+    let mut talk = peer.talk(lab.port(), port);
+    let syn = Segment {
+        syn: true,
+        ack: None,
+        data: TEXT.to_vec(),
+        ..talk.segment()
+    };
+    talk.send(syn);
+    talk.hear("a SYN-ACK", |it| it.syn);
+    talk
+}
+
+/// What ends such a child before it is accepted takes the mark of Fast Open from it.
+#[test]
+fn a_fast_open_child_that_fails_in_the_queue_is_accepted_by_fast_open() {
+    for by_icmp in [false, true] {
+        let lab = Lab::new();
+        fast_open::allow();
+        let peer = Peer::new(&lab);
+        let port = lab.port();
+        let tracer = lab.trace();
+        let listener = fast_open::listen_at((KERNEL, port).into());
+        let talk = fast_open_child(&peer, &lab, port);
+        if by_icmp {
+            let heard = talk.heard();
+            let syn_ack = heard.iter().find(|it| it.segment.syn).expect("a SYN-ACK");
+            peer.unreachable(syn_ack);
+        } else {
+            let end = talk.segment();
+            // Behind the SYN and its data.
+            talk.send(Segment {
+                rst: true,
+                seq: end.seq + 1 + TEXT.len() as u32,
+                ..end
+            });
+        }
+        tracer.wait_for(1, "the child to fail", |line| {
+            line.is("transition") && line["oldstate"] == "SYN_RECV" && line["newstate"] == "CLOSE"
+        });
+        drop(accept(&listener).stream);
+        tracer.wait_for_ends(1);
+        let trace = tracer.stop();
+        let ended = if by_icmp {
+            "unreachable"
+        } else {
+            "reset_in_queue"
+        };
+        trace.server().shows(&[
+            ("verdict", &"fast_open"),
+            ("ended", &ended),
+            ("complete", &true),
+        ]);
+        let row = trace.listener_summary(port);
+        row.shows(&[("connections", &1), ("accepted", &1)]);
+    }
+}
+
+/// The server answers and closes before the final ACK, so it is never ESTABLISHED.
+#[test]
+fn a_fast_open_connection_that_closes_before_the_ack_counts_and_is_made_by_the_syn() {
+    let lab = Lab::new();
+    fast_open::allow();
+    let peer = Peer::new(&lab);
+    let port = lab.port();
+    let tracer = lab.trace();
+    let listener = fast_open::listen_at((KERNEL, port).into());
+    let mut talk = fast_open_child(&peer, &lab, port);
+    let mut accepted = accept(&listener).stream;
+    hear(&mut accepted);
+    drop(accepted);
+    talk.hear_fin();
+    let end = talk.segment();
+    talk.send(Segment {
+        rst: true,
+        seq: end.seq + 1 + TEXT.len() as u32,
+        ..end
+    });
+    tracer.wait_for_ends(1);
+    let trace = tracer.stop();
+    let server = trace.server();
+    server.shows(&[
+        ("verdict", &"fast_open"),
+        ("established_mono_ns", &None::<u64>),
+    ]);
+    let row = trace.listener_summary(port);
+    row.shows(&[("connections", &1), ("accepted", &1)]);
+    trace.transitions(&server["conn"])[0].shows(&[
+        ("oldstate", &"LISTEN"),
+        ("cause", &"syn_received"),
+        ("function", &"tcp_try_fastopen"),
+    ]);
+}
+
+/// What io_uring accepts no system call shows, but the socket has a descriptor.
+#[test]
+fn what_io_uring_has_accepted_is_not_never_accepted() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let Some(mut ring) = ring() else { return };
+    let tracer = lab.trace();
+    let listener = listen(port);
+    let mut served = connect_queued(port);
+    submit(&mut ring, &accept_from(&listener, Flags::empty()));
+    let mut accepted = completed(&mut ring);
+    say(&mut served);
+    hear(&mut accepted);
+    let queued = connect_queued(port);
+    tracer.wait_for(4, "all ends to be ESTABLISHED", |line| {
+        line.is("transition") && line["newstate"] == "ESTABLISHED"
+    });
+    let trace = tracer.stop();
+    let verdict = match trace.accept_carrier() {
+        "syscall" => "unknown",
+        _ => "queued",
+    };
+    let of = |client: &TcpStream| trace.server_of(port_of(client)).clone();
+    of(&served).shows(&[("verdict", &verdict), ("complete", &true)]);
+    of(&queued).shows(&[("verdict", &"never_accepted")]);
+}
+
+#[test]
+fn what_is_reset_before_io_uring_accepts_it_is_not_never_accepted() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let Some(mut ring) = ring() else { return };
+    let tracer = lab.trace();
+    let listener = listen(port);
+    let reset = connect_queued(port);
+    let taken = port_of(&reset);
+    reset_now(reset);
+    tracer.wait_for(1, "the queued end to be reset", |line| {
+        line.is("transition") && line["side"] == "server" && line["newstate"] == "CLOSE"
+    });
+    submit(&mut ring, &accept_from(&listener, Flags::empty()));
+    drop(completed(&mut ring));
+    let reset = connect_queued(port);
+    let left = port_of(&reset);
+    reset_now(reset);
+    tracer.wait_for(2, "the other one to be reset", |line| {
+        line.is("transition") && line["side"] == "server" && line["newstate"] == "CLOSE"
+    });
+    let trace = tracer.stop();
+    let (one, other) = (trace.server_of(taken), trace.server_of(left));
+    if trace.accept_carrier() != "syscall" {
+        one.shows(&[("verdict", &"queued")]);
+        return other.shows(&[("verdict", &"never_accepted")]);
+    }
+    one.shows(&[("verdict", &"unknown")]);
+    // The length of the queue tells it only if nothing else may be what is in it.
+    let verdict = other.text("verdict");
+    assert!(["unknown", "never_accepted"].contains(&verdict), "{other}");
+}
+
+/// Several workers share a port; one dies, and with it what waits for it.
+#[test]
+fn the_victims_of_a_dead_worker_are_told_at_once_and_at_its_listener() {
+    const CLIENTS: usize = 16;
+    let lab = Lab::new();
+    let port = lab.port();
+    let tracer = lab.trace();
+    let good = listen_sharing(port);
+    let stuck = listen_sharing(port);
+    let clients: Vec<_> = (0..CLIENTS).map(|_| connect_queued(port)).collect();
+    good.set_nonblocking(true).unwrap();
+    let mut served = vec![];
+    while let Ok((stream, _)) = good.accept() {
+        served.push(stream);
+    }
+    let victims = CLIENTS - served.len();
+    drop(stuck);
+    let ends = tracer.wait_for(victims, "the victims to be told", |line| {
+        line.is("connection") && line["side"] == "server"
+    });
+    for line in &ends {
+        line.shows(&[
+            ("verdict", &"never_accepted"),
+            ("listener_source", &"clone"),
+        ]);
+    }
+    drop((served, clients));
+    let trace = tracer.stop();
+    let listens = trace.listens();
+    let count = |conn, field| row_of(&trace, conn)[field].as_u64().unwrap() as usize;
+    let (good, stuck) = (&listens[0]["conn"], &listens[1]["conn"]);
+    assert_eq!(rows(&trace), 2);
+    assert_eq!(count(good, "accepted"), CLIENTS - victims);
+    assert_eq!(count(good, "never_accepted"), 0);
+    assert_eq!(count(stuck, "connections"), victims);
+    assert_eq!(count(stuck, "never_accepted"), victims);
+    for line in ends {
+        line.shows(&[("listener", stuck)]);
+    }
+}
+
+/// `ss -K` closes a listener twice.
+#[test]
+fn a_listener_that_is_killed_is_no_connection() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let tracer = lab.trace();
+    let _listener = listen(port);
+    let at = format!(":{port}");
+    let killed = Command::new("ss")
+        .args(["-K", "state", "listening", "sport", "=", &at])
+        .output();
+    if !killed.is_ok_and(|it| String::from_utf8_lossy(&it.stdout).contains(&at)) {
+        return eprintln!("skipped: ss -K cannot kill here");
+    }
+    tracer.wait_for(1, "the listener to close", |line| {
+        line.is("transition") && line["oldstate"] == "LISTEN"
+    });
+    let trace = tracer.stop();
+    assert!(trace.own("connection").next().is_none());
+    assert_eq!(rows(&trace), 1);
+    let closed = trace
+        .own("transition")
+        .find(|it| it["oldstate"] == "LISTEN");
+    closed.expect("the end of the listener").shows(&[
+        ("side", &"listener"),
+        ("comm", &"ss"),
+        ("cause", &"killed"),
+        ("function", &"tcp_abort"),
+    ]);
+}
+
+/// A listener that is shut down is not killed from outside.
+#[test]
+fn a_listener_that_is_shut_down_is_not_killed() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let tracer = lab.trace();
+    let listener = listen(port);
+    let socket = socket2::SockRef::from(&listener);
+    socket.shutdown(Shutdown::Both).expect("shutdown");
+    tracer.wait_for(1, "the listener to close", |line| {
+        line.is("transition") && line["oldstate"] == "LISTEN"
+    });
+    let trace = tracer.stop();
+    let closed = trace
+        .own("transition")
+        .find(|it| it["oldstate"] == "LISTEN");
+    assert_ne!(closed.expect("its end")["cause"], "killed");
+}
+
+/// The final ACK is lost, and the SYN-ACK sent again: the ACK that comes at last is the connection's.
+#[test]
+fn an_ack_that_comes_late_has_the_number_of_its_connection() {
+    let lab = Lab::new();
+    let peer = Peer::new(&lab);
+    let port = lab.port();
+    let tracer = lab.trace_with(&["--segments"]);
+    let listener = listen_at((KERNEL, port).into(), 4);
+    let mut talk = peer.talk(lab.port(), port);
+    talk.syn();
+    talk.hear_syn_ack();
+    talk.hear_syn_ack();
+    talk.ack();
+    let accepted = accept(&listener).stream;
+    drop(accepted);
+    talk.hear_fin();
+    talk.rst();
+    tracer.wait_for_ends(1);
+    let trace = tracer.stop();
+    let server = trace.server();
+    let is_ack =
+        |line: &&tests::trace::Line| line["flags"] == "." && line["direction"] == "received";
+    let acks: Vec<_> = trace.own("segment").filter(is_ack).collect();
+    assert!(!acks.is_empty());
+    for ack in acks {
+        ack.shows(&[("conn", &server["conn"])]);
+    }
+}
