@@ -65,6 +65,8 @@ pub struct Call {
     pub error: u64,
     /// The accepted sock whose record has been written, 0 before.
     pub told: u64,
+    /// The flags that `inet_csk_accept` was called with, 0 where the system call is seen.
+    pub flags: u64,
 }
 
 /// The accept() calls in flight, by `bpf_get_current_pid_tgid()`; the loader may set the size. A

@@ -423,10 +423,16 @@ impl<M: Memory> Sock<M> {
         self.in_netns(offset)
     }
 
+    /// The same of one that is an `int`.
+    #[inline(always)]
+    pub fn netns_number(self, offset: &Global<u32>) -> u32 {
+        self.in_netns(offset)
+    }
+
     /// `net.core.somaxconn`, the limit on every listener's backlog.
     #[inline(always)]
     pub fn somaxconn(self) -> u32 {
-        self.in_netns(&NET_SOMAXCONN)
+        self.netns_number(&NET_SOMAXCONN)
     }
 
     #[inline(always)]

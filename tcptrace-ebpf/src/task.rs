@@ -9,9 +9,9 @@ use tcptrace_ebpf::abi;
 
 use crate::memory::{FromTask, Members, Memory, Probed};
 use crate::settings::{
-    FDT_FD, FDT_MAX_FDS, FILE_PRIVATE_DATA, FILES_FDT, REGS_DI, REGS_ORIG_AX, REGS_SI, SOCKET_FILE,
-    SOCKET_SK, TASK_COMM, TASK_FILES, TASK_FLAGS, TASK_GROUP_LEADER, TASK_HELPERS, TASK_PID,
-    TASK_STATUS, TASK_TGID,
+    FDT_FD, FDT_MAX_FDS, FILE_PRIVATE_DATA, FILES_FDT, REGS_AX, REGS_DI, REGS_ORIG_AX, REGS_SI,
+    SOCKET_FILE, SOCKET_SK, TASK_COMM, TASK_FILES, TASK_FLAGS, TASK_GROUP_LEADER, TASK_HELPERS,
+    TASK_PID, TASK_STATUS, TASK_TGID,
 };
 use crate::sock::{Sock, TCP_LISTEN};
 
@@ -163,6 +163,23 @@ impl Task {
     pub fn descriptor_of_accept(self) -> Option<u64> {
         let (number, descriptor) = self.system_call(&REGS_DI)?;
         is_accept(number).then_some(descriptor)
+    }
+
+    /// Whether this task is certainly in no accept system call.
+    #[inline(always)]
+    pub fn is_outside_of_accept(self) -> bool {
+        self.system_call(&REGS_DI)
+            .is_some_and(|(number, _)| !is_accept(number))
+    }
+
+    /// Whether this task is on its way out of an accept system call that has this result; true,
+    /// too, when that cannot be told.
+    #[inline(always)]
+    pub fn is_leaving_accept(self, result: i32) -> bool {
+        match self.system_call(&REGS_AX) {
+            Some((number, ax)) => is_accept(number) && ax as i64 == i64::from(result),
+            None => true,
+        }
     }
 
     /// The `backlog` of the listen() system call that this task is in; `None` when it is in none,

@@ -4,9 +4,29 @@ use std::borrow::Cow;
 
 use nix::errno::Errno;
 
-/// A signal interrupted the call, which the kernel restarts or turns into EINTR; seen only at a
-/// system call's exit and never by programs, so libc does not know it (include/linux/errno.h).
-const ERESTARTSYS: u32 = 512;
+/// The kernel's own, which no program sees, so libc does not know them (include/linux/errno.h):
+/// refusals of BPF programs among them.
+const INTERNAL: [(u32, &str); 19] = [
+    (512, "ERESTARTSYS"),
+    (513, "ERESTARTNOINTR"),
+    (514, "ERESTARTNOHAND"),
+    (515, "ENOIOCTLCMD"),
+    (516, "ERESTART_RESTARTBLOCK"),
+    (517, "EPROBE_DEFER"),
+    (518, "EOPENSTALE"),
+    (519, "ENOPARAM"),
+    (521, "EBADHANDLE"),
+    (522, "ENOTSYNC"),
+    (523, "EBADCOOKIE"),
+    (524, "ENOTSUPP"),
+    (525, "ETOOSMALL"),
+    (526, "ESERVERFAULT"),
+    (527, "EBADTYPE"),
+    (528, "EJUKEBOX"),
+    (529, "EIOCBQUEUED"),
+    (530, "ERECALLCONFLICT"),
+    (531, "ENOGRACE"),
+];
 
 /// What connections end with day in, day out: their names cost no allocation.
 const USUAL: [(Errno, &str); 9] = [
@@ -33,8 +53,8 @@ pub fn name(errno: u32) -> Cow<'static, str> {
 
 #[cold]
 fn unusual(errno: u32) -> Cow<'static, str> {
-    if errno == ERESTARTSYS {
-        return "ERESTARTSYS".into();
+    if let Some((_, name)) = INTERNAL.iter().find(|(number, _)| *number == errno) {
+        return Cow::Borrowed(name);
     }
     match i32::try_from(errno).map(Errno::from_raw) {
         Ok(known) if known != Errno::UnknownErrno => format!("{known:?}").into(),
@@ -56,6 +76,8 @@ mod tests {
             (110, "ETIMEDOUT"),
             (111, "ECONNREFUSED"),
             (512, "ERESTARTSYS"),
+            (516, "ERESTART_RESTARTBLOCK"),
+            (524, "ENOTSUPP"),
         ] {
             assert_eq!(name(errno), text);
         }
@@ -73,6 +95,7 @@ mod tests {
     fn numbers_what_has_no_name() {
         for (errno, text) in [
             (0, "errno 0"),
+            (520, "errno 520"),
             (4095, "errno 4095"),
             (u32::MAX, "errno 4294967295"),
         ] {

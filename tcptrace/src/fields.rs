@@ -367,8 +367,12 @@ pub struct Overflow {
     pub queue: ListenQueue,
     /// How many that queue held.
     pub backlog_len: u32,
-    /// The limit of that queue, which holds one more than this.
+    /// The limit of that queue, which holds one more than this; of its part for all peers when
+    /// `reserve`.
     pub backlog_max: u32,
+    /// True when the SYN queue had room, but only for peers that the kernel knows: without SYN
+    /// cookies the last quarter of net.ipv4.tcp_max_syn_backlog is for them.
+    pub reserve: bool,
     /// True when the peer got a RST (tcp_abort_on_overflow); else it may try again.
     pub aborted: bool,
 }

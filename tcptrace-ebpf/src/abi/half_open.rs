@@ -70,7 +70,8 @@ pub struct Overflow {
     pub netns: u32,
     /// How many the queue holds.
     pub backlog_len: u32,
-    /// `sk_max_ack_backlog`, the limit of both queues.
+    /// `sk_max_ack_backlog`, the limit of both queues; with [`overflow_flag::RESERVE`] three
+    /// quarters of `net.ipv4.tcp_max_syn_backlog`.
     pub backlog_max: u32,
     /// Host order.
     pub lport: u16,
@@ -92,4 +93,6 @@ pub mod overflow_flag {
     pub const SYN_QUEUE: u8 = 1 << 1;
     /// `tcp_abort_on_overflow`: the peer gets a RST.
     pub const ABORTED: u8 = 1 << 2;
+    /// The SYN queue has room, but only for peers that the kernel knows.
+    pub const RESERVE: u8 = 1 << 3;
 }

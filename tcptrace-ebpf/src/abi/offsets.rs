@@ -37,11 +37,13 @@ macro_rules! for_each_offset {
             SK_NODE_PPREV = "sock.__sk_common.skc_node.pprev";
             ICSK_QLEN = "inet_connection_sock.icsk_accept_queue.qlen";
             ICSK_DEFER_ACCEPT = "inet_connection_sock.icsk_accept_queue.rskq_defer_accept";
+            REQ_LISTENER = "request_sock.__req_common.skc_listener";
             REQ_NUM_RETRANS = "request_sock.num_retrans";
             REQ_RCV_ISN = "tcp_request_sock.rcv_isn";
             REQ_SNT_SYNACK = "tcp_request_sock.snt_synack";
             NET_ABORT_ON_OVERFLOW = "net.ipv4.sysctl_tcp_abort_on_overflow";
             NET_SYNCOOKIES = "net.ipv4.sysctl_tcp_syncookies";
+            NET_MAX_SYN_BACKLOG = "net.ipv4.sysctl_max_syn_backlog";
             NET_FASTOPEN = "net.ipv4.sysctl_tcp_fastopen";
             NET_SOMAXCONN = "net.core.sysctl_somaxconn";
             TCP_FASTOPEN_RSK = "tcp_sock.fastopen_rsk";
@@ -88,14 +90,19 @@ macro_rules! for_each_offset {
             FILES_FDT = "files_struct.fdt";
             FDT_FD = "fdtable.fd";
             FDT_MAX_FDS = "fdtable.max_fds";
+            FILE_FLAGS = "file.f_flags";
             FILE_PRIVATE_DATA = "file.private_data";
             SOCKET_FILE = "socket.file";
             SOCKET_SK = "socket.sk";
             SOCKET_INO = "socket_alloc.vfs_inode.i_ino";
             PROTO_ACCEPT_ARG_ERR = "proto_accept_arg.err";
+            PROTO_ACCEPT_ARG_FLAGS = "proto_accept_arg.flags";
             REGS_ORIG_AX = "pt_regs.orig_ax";
+            REGS_AX = "pt_regs.ax";
             REGS_DI = "pt_regs.di";
             REGS_SI = "pt_regs.si";
+            SA_FLAGS = "k_sigaction.sa.sa_flags";
+            SA_HANDLER = "k_sigaction.sa.sa_handler";
             SKB_DATA = "sk_buff.data";
             SKB_LEN = "sk_buff.len";
             SKB_PROTOCOL = "sk_buff.protocol";
@@ -149,6 +156,7 @@ pub const OPTIONAL_OFFSETS: &[&str] = &[
     "CGROUP_ANCESTOR_IDS",
     "KERNFS_NODE_ID",
     "PROTO_ACCEPT_ARG_ERR",
+    "PROTO_ACCEPT_ARG_FLAGS",
     // Until 5.10; from 5.11; from 6.18.
     "NET_COUNT",
     "NET_NS_COUNT",

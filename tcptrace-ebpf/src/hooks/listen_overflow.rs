@@ -6,6 +6,7 @@
 //! struct sock *tcp_v4_syn_recv_sock(const struct sock *sk, struct sk_buff *skb, struct request_sock *req, struct dst_entry *dst, struct request_sock *req_unhash, bool *own_req, (function) *opt_child_init)  6.1 to 6.18
 //! struct sock *tcp_v6_syn_recv_sock(const struct sock *sk, struct sk_buff *skb, struct request_sock *req, struct dst_entry *dst, struct request_sock *req_unhash, bool *own_req)  5.10 to 6.18
 //! struct sock *tcp_v6_syn_recv_sock(const struct sock *sk, struct sk_buff *skb, struct request_sock *req, struct dst_entry *dst, struct request_sock *req_unhash, bool *own_req, (function) *opt_child_init)  6.1 to 6.18
+//! bool tcp_peer_is_proven(struct request_sock *req, struct dst_entry *dst)  5.10 to 6.18
 //! ```
 //! <https://elixir.bootlin.com/linux/v6.12/source/net/ipv4/tcp_input.c#L7175>
 //! <https://elixir.bootlin.com/linux/v6.12/source/net/ipv4/tcp_ipv4.c#L1727>
@@ -15,16 +16,19 @@
 //! kprobes are left. What the functions look at first is looked at here, at their entry: no tracepoint tells of the
 //! SYN (it is `consume_skb`ed), and of the ACK only Linux 6.15 and later.
 
-use aya_ebpf::macros::{fentry, kprobe};
-use aya_ebpf::programs::{FEntryContext, ProbeContext};
+use aya_ebpf::macros::{fentry, fexit, kprobe, kretprobe, map};
+use aya_ebpf::maps::PerCpuArray;
+use aya_ebpf::programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext};
 use tcptrace_ebpf::abi::{Overflow, hook, kind, overflow_flag, section};
 
 use crate::emit::emit;
 use crate::ends::Ends;
 use crate::filter;
 use crate::maps::count;
-use crate::memory::Probed;
-use crate::settings::{NET_ABORT_ON_OVERFLOW, NET_SYNCOOKIES};
+use crate::memory::{Memory, Probed};
+use crate::settings::{
+    NET_ABORT_ON_OVERFLOW, NET_MAX_SYN_BACKLOG, NET_SYNCOOKIES, REQ_LISTENER, REQ_RCV_ISN,
+};
 use crate::skb::Skb;
 use crate::sock::Sock;
 
@@ -64,6 +68,39 @@ pub fn overflow_ack6_kprobe(ctx: ProbeContext) -> u32 {
     0
 }
 
+/// The request that `tcp_peer_is_proven` is asked about on this CPU.
+#[map]
+static ASKED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+#[fexit(function = "tcp_peer_is_proven")]
+pub fn overflow_proven_fexit(ctx: FExitContext) -> i32 {
+    if ctx.arg::<u64>(2) & 0xff == 0 {
+        unproven(ctx.arg(0));
+    }
+    0
+}
+
+#[kprobe]
+pub fn overflow_proven_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(asked) = ASKED.get_ptr_mut(0) {
+        // SAFETY: this CPU's own value.
+        unsafe { *asked = pointer(&ctx, 0) as u64 };
+    }
+    0
+}
+
+#[kretprobe]
+pub fn overflow_proven_kretprobe(ctx: RetProbeContext) -> u32 {
+    if let Some(asked) = ASKED.get_ptr_mut(0) {
+        // SAFETY: this CPU's own value.
+        let req = unsafe { core::mem::replace(&mut *asked, 0) };
+        if req != 0 && ctx.ret::<u64>() & 0xff == 0 {
+            unproven(req as *const u8);
+        }
+    }
+    0
+}
+
 #[inline(always)]
 fn pointer(ctx: &ProbeContext, index: usize) -> *const u8 {
     ctx.arg(index).unwrap_or(core::ptr::null())
@@ -90,8 +127,33 @@ fn syn(sk: *const u8, skb: *const u8) {
         core::ptr::null(),
         &skb.receivers_ends(),
         len,
+        sk.backlog_max(),
         isn,
         flags,
+    );
+}
+
+/// Without SYN cookies the last quarter of `tcp_max_syn_backlog` is for peers that the kernel has
+/// met before. Only then `tcp_conn_request` asks for them, when it has a request already, and drops
+/// the SYN of one that is not.
+#[inline(never)]
+fn unproven(req: *const u8) {
+    // SAFETY: a struct tcp_request_sock, whose listener is set.
+    let (listener, isn) = unsafe {
+        (
+            Sock::<Probed>::new(Probed::read(req, &REQ_LISTENER)),
+            Probed::read(req, &REQ_RCV_ISN),
+        )
+    };
+    let max = listener.netns_number(&NET_MAX_SYN_BACKLOG);
+    tell(
+        listener,
+        core::ptr::null(),
+        &Sock::<Probed>::new(req).ends_in_common(),
+        listener.syn_queue_len(),
+        max - (max >> 2),
+        isn,
+        overflow_flag::SYN | overflow_flag::SYN_QUEUE | overflow_flag::RESERVE,
     );
 }
 
@@ -107,7 +169,7 @@ fn ack(is_v4: bool, sk: *const u8, req: *const u8, unhash: *const u8) {
     }
     let aborts = !unhash.is_null() && sk.netns_setting(&NET_ABORT_ON_OVERFLOW) != 0;
     let flags = if aborts { overflow_flag::ABORTED } else { 0 };
-    tell(sk, req, &ends, sk.backlog_len(), 0, flags);
+    tell(sk, req, &ends, sk.backlog_len(), sk.backlog_max(), 0, flags);
 }
 
 #[inline(always)]
@@ -116,6 +178,7 @@ fn tell(
     req: *const u8,
     ends: &Ends,
     backlog_len: u32,
+    backlog_max: u32,
     isn: u32,
     flags: u8,
 ) {
@@ -130,7 +193,7 @@ fn tell(
         req: req as u64,
         netns: listener.netns(),
         backlog_len,
-        backlog_max: listener.backlog_max(),
+        backlog_max,
         lport: ends.lport,
         rport: ends.rport,
         isn,

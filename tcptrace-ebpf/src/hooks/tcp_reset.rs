@@ -35,24 +35,39 @@ use crate::settings::NET_INUM;
 use crate::skb::{Skb, netns_of};
 use crate::sock::{Sock, TCP_LISTEN, TCP_NEW_SYN_RECV, TCP_TIME_WAIT};
 
+/// Linux 6.10 and later.
 #[btf_tracepoint(function = "tcp_send_reset")]
 pub fn send_reset_btf(ctx: BtfTracePointContext) -> i32 {
     // Once more through the helper: verifiers take it that there always is a socket, and drop what is
     // done without one.
     // SAFETY: the context is an array of the arguments.
     let [sk, skb, reason]: [u64; 3] = unsafe { Probed::read_at(ctx.as_ptr().cast()) };
+    sent_btf(&ctx, sk, skb, reason as u32);
+    0
+}
+
+/// Linux 6.9 and before: what lies behind the second argument is not the reason.
+#[btf_tracepoint(function = "tcp_send_reset")]
+pub fn send_reset_btf_6_9(ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: as above.
+    let [sk, skb]: [u64; 2] = unsafe { Probed::read_at(ctx.as_ptr().cast()) };
+    sent_btf(&ctx, sk, skb, NO_REASON);
+    0
+}
+
+#[inline(always)]
+fn sent_btf(ctx: &BtfTracePointContext, sk: u64, skb: u64, reason: u32) {
     if sk != 0 {
         let sk = tcp(ctx.arg(0));
         if !sk.is_null() && sk.state() != TCP_LISTEN {
-            write(sk, sk.ends(), sk.netns(), sk.state(), reason as u32, true);
-            return 0;
+            write(sk, sk.ends(), sk.netns(), sk.state(), reason, true);
+            return;
         }
     }
     let sk = Sock::<Probed>::new(sk as *const u8);
     if !is_full(sk.state()) {
-        answered(sk, skb as *const u8, reason as u32);
+        answered(sk, skb as *const u8, reason);
     }
-    0
 }
 
 #[btf_tracepoint(function = "tcp_receive_reset")]

@@ -7,6 +7,7 @@
 //! void __inet_twsk_schedule(struct inet_timewait_sock *tw, int timeo, bool rearm)                                                 5.10 to 6.18
 //! void tw_timer_handler(struct timer_list *t)                                                                                     5.10 to 6.18
 //! void inet_twsk_deschedule_put(struct inet_timewait_sock *tw)                                                                    5.10 to 6.18
+//! void inet_twsk_kill(struct inet_timewait_sock *tw)                                                                              5.10 to 6.18
 //! enum tcp_tw_status tcp_timewait_state_process(struct inet_timewait_sock *tw, struct sk_buff *skb, const struct tcphdr *th)      5.10 to 6.9
 //! enum tcp_tw_status tcp_timewait_state_process(struct inet_timewait_sock *tw, struct sk_buff *skb, const struct tcphdr *th, u32 *tw_isn)    6.10 to 6.13
 //! enum tcp_tw_status tcp_timewait_state_process(struct inet_timewait_sock *tw, struct sk_buff *skb, const struct tcphdr *th, u32 *tw_isn, enum skb_drop_reason *drop_reason)    6.14 to 6.18
@@ -23,6 +24,8 @@
 //! - `inet_twsk_deschedule_put`: the bucket ends before its time, for one of three reasons that
 //!   the function does not know: a segment, a connect() that takes the port
 //!   (`__inet_check_established`), or the end of its network namespace (`inet_twsk_purge`).
+//! - `inet_twsk_kill`: what each end comes to. `inet_twsk_purge` has `inet_twsk_deschedule_put`
+//!   inlined in some kernels (6.1), so the end of a namespace is told from here as well.
 //! - `tcp_timewait_state_process`, entry: the segment, remembered per CPU to tell that reason. A
 //!   softirq handles one segment after the other, and what a segment does to its bucket it does
 //!   before the next one.
@@ -81,6 +84,12 @@ pub fn tw_released_fentry(ctx: FEntryContext) -> i32 {
     0
 }
 
+#[fentry(function = "inet_twsk_kill")]
+pub fn tw_killed_fentry(ctx: FEntryContext) -> i32 {
+    killed(ctx.arg(0));
+    0
+}
+
 #[fentry(function = "tcp_timewait_state_process")]
 pub fn tw_segment_fentry(ctx: FEntryContext) -> i32 {
     segment(ctx.arg(0), ctx.arg(2));
@@ -108,6 +117,12 @@ pub fn tw_timer_kprobe(ctx: ProbeContext) -> u32 {
 #[kprobe]
 pub fn tw_released_kprobe(ctx: ProbeContext) -> u32 {
     released(arg(&ctx, 0));
+    0
+}
+
+#[kprobe]
+pub fn tw_killed_kprobe(ctx: ProbeContext) -> u32 {
+    killed(arg(&ctx, 0));
     0
 }
 
@@ -153,6 +168,14 @@ fn released(tw: *const u8) {
         timewait_step::KILLED
     };
     write(tw, 0, step, segment);
+}
+
+/// A bucket whose end has been told is not told again by the loader.
+#[inline(always)]
+fn killed(tw: *const u8) {
+    if netns_is_gone(tw) {
+        write(tw, 0, timewait_step::PURGED, 0);
+    }
 }
 
 #[inline(always)]

@@ -170,6 +170,18 @@ impl Btf {
         Some(vlen(self.word(prototype + 4).ok()?))
     }
 
+    /// How many arguments a tracepoint hands over, `None` when there is no such tracepoint: its type
+    /// is `btf_trace_NAME`, a pointer to a function with one parameter more.
+    pub fn tracepoint_arguments(&self, tracepoint: &str) -> Option<usize> {
+        let name = format!("btf_trace_{tracepoint}");
+        let pointer = self.type_at(self.find(&name, kind::TYPEDEF)?).ok()?;
+        let function = self.type_at(self.word(pointer + 8).ok()?).ok()?;
+        let prototype = self.type_at(self.word(function + 8).ok()?).ok()?;
+        let is_function = kind_of(self.word(prototype + 4).ok()?) == kind::FUNC_PROTO;
+        let parameters = vlen(self.word(prototype + 4).ok()?);
+        is_function.then(|| parameters.saturating_sub(1))
+    }
+
     fn word(&self, at: usize) -> Result<u32, BtfError> {
         word(&self.data, at)
     }

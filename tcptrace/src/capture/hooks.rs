@@ -48,7 +48,8 @@ pub struct Carrier {
     pub name: &'static str,
     /// How it attaches, where one name has several ways; else empty.
     pub via: &'static str,
-    /// The prototype its programs are written for: a function and its number of parameters.
+    /// The prototype its programs are written for: a function and its number of parameters, or a
+    /// BTF tracepoint's and its number of arguments.
     pub parameters: Option<(&'static str, usize)>,
     /// Attached in this order.
     pub programs: &'static [Program],
@@ -64,6 +65,8 @@ pub struct Program {
     /// Makes up for runs of the program before it that the kernel skips. Where the kernel skips
     /// none it finds nothing to do.
     pub is_backup: bool,
+    /// The hook does without it where it cannot be attached; this is what is not seen then.
+    pub without: Option<&'static str>,
 }
 
 impl Program {
@@ -72,6 +75,14 @@ impl Program {
             name,
             point,
             is_backup: false,
+            without: None,
+        }
+    }
+
+    const fn optional(name: &'static str, point: Point, without: &'static str) -> Program {
+        Program {
+            without: Some(without),
+            ..Program::new(name, point)
         }
     }
 
@@ -122,13 +133,15 @@ impl HookRow {
     /// The carriers to try under `--attach MODE`; all of them when the choice is free.
     ///
     /// The mode names the accept hook's carrier. Of the other hooks it takes the probes that it
-    /// excludes: `syscall` is how a kernel without probes is traced.
+    /// excludes: `syscall` is how a kernel without probes is traced, and `kprobe` one without BTF
+    /// trampolines. One with trampolines has not got them for each function, and kprobes do then.
     pub fn carriers(&self, mode: Option<&str>) -> impl Iterator<Item = &'static Carrier> {
         let is_accept = self.hook == Hook::InetCskAccept;
         self.carriers.iter().filter(move |carrier| {
             mode.is_none_or(|mode| match carrier.name {
                 name if name == mode => true,
-                "fentry" | "kprobe" | "syscall" => false,
+                "kprobe" => mode == "fentry" && !is_accept,
+                "fentry" | "syscall" => false,
                 _ => !is_accept,
             })
         })
@@ -148,13 +161,18 @@ impl Point {
 }
 
 impl Carrier {
-    /// Loads and attaches all programs, or none.
+    /// Loads and attaches all programs, or none. Gives what is not seen because a program that the
+    /// hook can do without cannot be attached.
     ///
     /// # Errors
     /// What the kernel says against it.
-    pub fn attach(&self, ebpf: &mut Ebpf, kernel: &Kernel) -> anyhow::Result<()> {
+    pub fn attach(&self, ebpf: &mut Ebpf, kernel: &Kernel) -> anyhow::Result<Vec<&'static str>> {
         if let Some((function, expected)) = self.parameters {
-            match kernel.own_btf.parameters(function) {
+            let found = match self.name {
+                "tp_btf" => kernel.own_btf.tracepoint_arguments(function),
+                _ => kernel.own_btf.parameters(function),
+            };
+            match found {
                 Some(found) if found == expected => {}
                 Some(found) => bail!(OtherPrototype {
                     function,
@@ -168,18 +186,24 @@ impl Carrier {
         if self.name == "tp_btf" && kernels::PREEMPTIBLE_TRACEPOINTS.is_in(running) {
             bail!("its programs can be preempted on this kernel, and their lanes have one writer");
         }
-        let has_fexit = |program: &Program| matches!(program.point, Point::Fexit(_));
-        if self.programs.iter().any(has_fexit) && !kernel.own_btf.has_struct("bpf_tramp_image") {
+        let is_fexit = |program: &Program| matches!(program.point, Point::Fexit(_));
+        let mut needed = self.programs.iter().filter(|it| it.without.is_none());
+        if needed.any(is_fexit) && !kernel.own_btf.has_struct("bpf_tramp_image") {
             bail!("this kernel frees the trampoline under a call that sleeps");
         }
-        let attached = self
-            .programs
-            .iter()
-            .try_for_each(|program| program.attach(ebpf, &kernel.btf));
-        if attached.is_err() {
-            self.detach(ebpf);
+        let mut unseen = vec![];
+        for program in self.programs {
+            match (program.attach(ebpf, &kernel.btf), program.without) {
+                (Ok(()), _) => {}
+                (Err(_), Some(without)) if unseen.contains(&without) => {}
+                (Err(_), Some(without)) => unseen.push(without),
+                (Err(error), None) => {
+                    self.detach(ebpf);
+                    return Err(error.into());
+                }
+            }
         }
-        Ok(attached?)
+        Ok(unseen)
     }
 
     /// Detaches what is attached and unloads what is loaded.

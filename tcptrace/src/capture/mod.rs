@@ -87,6 +87,8 @@ pub struct Attached {
     /// The better carriers that this kernel refused, and why in short; empty when one was asked
     /// for.
     pub refused: Vec<fields::Refusal>,
+    /// What it cannot see on this kernel, besides [`Carrier::unseen`].
+    pub unseen: Vec<&'static str>,
 }
 
 /// A hook that this kernel, or this mode, cannot carry.
@@ -189,7 +191,8 @@ impl Capture {
 
     /// What this capture cannot see.
     pub fn unseen(&self) -> Vec<String> {
-        let partly = self.hooks.iter().flat_map(|hook| hook.carrier.unseen);
+        let partly = self.hooks.iter();
+        let partly = partly.flat_map(|hook| hook.carrier.unseen.iter().chain(&hook.unseen));
         let wholly = self.absent.iter().filter_map(|it| it.row.without.as_ref());
         let containers = cgroups::unseen();
         let all = partly.chain(wholly).chain(NEVER_SEEN).chain(&containers);
@@ -231,7 +234,9 @@ impl Capture {
             if !program.point.counts_misses() {
                 return None;
             }
-            let fd = self.ebpf.program(program.name)?.fd().ok()?;
+            let Ok(fd) = self.ebpf.program(program.name)?.fd() else {
+                continue;
+            };
             let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
             let info = std::fs::read_to_string(path).ok()?;
             let misses = info
@@ -372,13 +377,14 @@ fn attach(
     let mut refused = vec![];
     for carrier in carriers {
         match carrier.attach(ebpf, kernel) {
-            Ok(()) => {
+            Ok(unseen) => {
                 let mut refused = refusal::for_session(&refused);
                 refused.retain(|it| it.carrier != carrier.name);
                 return Ok(Attached {
                     row,
                     carrier,
                     refused,
+                    unseen,
                 });
             }
             Err(error) => {

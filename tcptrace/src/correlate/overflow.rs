@@ -41,6 +41,7 @@ pub(super) struct Met {
     queue: ListenQueue,
     held: u32,
     limit: u32,
+    reserve: bool,
 }
 
 impl Refused {
@@ -57,6 +58,7 @@ impl Refused {
             queue: overflow.queue,
             held: overflow.backlog_len,
             limit: overflow.backlog_max,
+            reserve: overflow.reserve,
         });
     }
 
@@ -126,6 +128,7 @@ impl Met {
             queue: ListenQueue::Accept,
             held: full.held,
             limit: full.limit,
+            reserve: false,
         }
     }
 
@@ -152,7 +155,10 @@ impl fmt::Display for Met {
             ListenQueue::Syn => ("SYN", "half-open"),
         };
         let (n, limit, times) = (self.held, self.limit, Times(self.times));
-        write!(f, "a full {queue} queue")?;
+        match self.reserve {
+            true => write!(f, "a {queue} queue whose rest is kept for known peers")?,
+            false => write!(f, "a full {queue} queue")?,
+        }
         if let Some(conn) = self.listener {
             write!(f, " of #{conn}")?;
         }
@@ -272,7 +278,9 @@ impl Correlator {
                 ..HalfOpen::socket(0, overflow.netns, overflow.tuple).subject(None)
             },
         };
-        if let Some(id) = listener {
+        if let Some(id) = listener
+            && !overflow.reserve
+        {
             self.listeners.limited(id, overflow.backlog_max);
         }
         if self.select.wants_overflow(listener_conn, &subject) {
@@ -287,6 +295,7 @@ impl Correlator {
             queue: overflow.queue,
             backlog_len: overflow.backlog_len,
             backlog_max: overflow.backlog_max,
+            reserve: overflow.reserve,
             aborted: overflow.aborted,
         }));
     }

@@ -60,6 +60,7 @@ pub(super) fn overflow(rest: &mut Rest) -> Result<Overflow, Undecodable> {
         },
         backlog_len: payload.backlog_len,
         backlog_max: payload.backlog_max,
+        reserve: has(overflow_flag::RESERVE),
         aborted: has(overflow_flag::ABORTED),
     })
 }

@@ -75,8 +75,11 @@ pub struct Overflow {
     pub queue: ListenQueue,
     /// How many that queue holds.
     pub backlog_len: u32,
-    /// Its limit.
+    /// Its limit; of its part for all peers when `reserve`.
     pub backlog_max: u32,
+    /// The SYN queue has room, but only for peers that the kernel knows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reserve: bool,
     /// The peer gets a RST, as `tcp_abort_on_overflow` wants.
     pub aborted: bool,
 }

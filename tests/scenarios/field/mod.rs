@@ -4,6 +4,7 @@ mod causes;
 mod doctor;
 mod faults;
 mod hints;
+mod kernels;
 mod owners;
 mod silent_loss;
 mod verdicts;

@@ -10,15 +10,16 @@ use crate::vm::{self, Job, Kernel, Programs};
 /// A run takes some minutes under emulation.
 const PATIENCE: Duration = Duration::from_secs(1200);
 
-/// Scenarios that depend on how accept() is seen. Under emulation a trace takes seconds to start
+/// Scenarios that depend on how accept() is seen, or on what this machine's kernel has not got. Under emulation a trace takes seconds to start
 /// and to end, so the others play here only with --thorough.
-const ABOUT_ACCEPT: [&str; 12] = [
+const ABOUT_ACCEPT: [&str; 13] = [
     "accepting::",
     "calls::",
     "carriers::",
     "crowds::",
     "earlier::",
     "field::doctor::",
+    "field::kernels::",
     "inside::",
     "io_uring::",
     "listeners::",

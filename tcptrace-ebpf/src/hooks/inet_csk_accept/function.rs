@@ -22,8 +22,8 @@ use tcptrace_ebpf::abi::{tally, witness};
 
 use super::{Returned, called, take_call};
 use crate::maps::{self, CALLS};
-use crate::memory::Probed;
-use crate::settings::{ACCEPT_ARGS, PROTO_ACCEPT_ARG_ERR};
+use crate::memory::{Memory, Probed};
+use crate::settings::{ACCEPT_ARGS, PROTO_ACCEPT_ARG_ERR, PROTO_ACCEPT_ARG_FLAGS};
 use crate::sock::Sock;
 use crate::task::Task;
 
@@ -35,7 +35,7 @@ pub fn accept_fentry4(ctx: FEntryContext) -> i32 {
     // SAFETY: the context is an array of the arguments. The helper reads it, because verifiers
     // older than Linux 5.17 let no program load a pointer to an integer (`btf_ctx_access`).
     let error = unsafe { Probed::read_at(ctx.as_ptr().cast::<u8>().add(2 * size_of::<u64>())) };
-    entered(ctx.arg(0), error);
+    entered(ctx.arg(0), error, ctx.arg::<u32>(1));
     0
 }
 
@@ -47,7 +47,7 @@ pub fn accept_fexit4(ctx: FExitContext) -> i32 {
 
 #[fentry(function = "inet_csk_accept")]
 pub fn accept_fentry2(ctx: FEntryContext) -> i32 {
-    entered(ctx.arg(0), error_in(ctx.arg(1)));
+    entered(ctx.arg(0), error_in(ctx.arg(1)), flags_in(ctx.arg(1)));
     0
 }
 
@@ -66,12 +66,12 @@ pub fn graft_fentry(ctx: FEntryContext) -> i32 {
 #[kprobe]
 pub fn accept_kprobe(ctx: ProbeContext) -> u32 {
     let listener = ctx.arg(0).unwrap_or(core::ptr::null());
-    let error = if ACCEPT_ARGS.load() == 4 {
-        ctx.arg(2).unwrap_or(0)
+    let arg = ctx.arg(1).unwrap_or(0);
+    if ACCEPT_ARGS.load() == 4 {
+        entered(listener, ctx.arg(2).unwrap_or(0), arg as u32);
     } else {
-        error_in(ctx.arg(1).unwrap_or(0))
-    };
-    entered(listener, error);
+        entered(listener, error_in(arg), flags_in(arg));
+    }
     0
 }
 
@@ -93,11 +93,18 @@ fn error_in(arg: u64) -> u64 {
     arg + u64::from(PROTO_ACCEPT_ARG_ERR.load())
 }
 
+/// The flags in it.
 #[inline(always)]
-fn entered(listener: *const u8, error: u64) {
+fn flags_in(arg: u64) -> u32 {
+    // SAFETY: a struct proto_accept_arg.
+    unsafe { Probed::read(arg as *const u8, &PROTO_ACCEPT_ARG_FLAGS) }
+}
+
+#[inline(always)]
+fn entered(listener: *const u8, error: u64, flags: u32) {
     let listener = Sock::<Probed>::new(listener);
     if listener.is_tcp() {
-        called(listener, error);
+        called(listener, error, flags.into());
     }
 }
 
@@ -133,7 +140,7 @@ fn left(child: *const u8, witness: u8) {
         wrapped: false,
         lanes: false,
     }
-    .write();
+    .tell();
 }
 
 #[inline(always)]

@@ -12,6 +12,7 @@
 //! one record that an accept becomes.
 
 mod function;
+mod signal;
 mod syscall;
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
@@ -20,7 +21,8 @@ use tcptrace_ebpf::abi::{self, Accept, AcceptEnds, accept_flag, hook, kind, tall
 use crate::emit::{emit, emit_here};
 use crate::filter;
 use crate::maps::{self, CALLS, Call, count};
-use crate::memory::Probed;
+use crate::memory::{Memory, Probed};
+use crate::settings::{FILE_FLAGS, SOCKET_FILE};
 use crate::sock::{Sock, TCP_ESTABLISHED};
 use crate::task::Task;
 
@@ -29,12 +31,13 @@ use crate::task::Task;
 /// A call that finds no room is an event lost, whatever the filter: which connection it will take
 /// nobody knows yet. Its return may still be seen, with a time of call that is unknown.
 #[inline(always)]
-fn called(listener: Sock<Probed>, error: u64) {
+fn called(listener: Sock<Probed>, error: u64, flags: u64) {
     let call = Call {
         called_ns: unsafe { bpf_ktime_get_ns() },
         listener: listener.id(),
         error,
         told: 0,
+        flags,
     };
     if CALLS.insert(bpf_get_current_pid_tgid(), call, 0).is_err() {
         maps::add_to_tally(tally::MISSED_CALLS);
@@ -74,6 +77,37 @@ struct Returned {
 }
 
 impl Returned {
+    /// Writes its record, unless the caller does not see it return like this.
+    #[inline(always)]
+    fn tell(self) {
+        if self.child.is_null() && (signal::interrupted(&self) || self.is_attempt()) {
+            return;
+        }
+        self.write();
+    }
+
+    /// Whether this was io_uring's own attempt, which it repeats when the listener has something
+    /// (`io_accept`, io_uring/net.c): with O_NONBLOCK, outside of the system call or on a listener
+    /// that has not got it.
+    #[inline(always)]
+    fn is_attempt(&self) -> bool {
+        const EAGAIN: i32 = 11;
+        const O_NONBLOCK: u32 = 0o4000;
+        let Some(call) = self.call else {
+            return false;
+        };
+        if self.result != -EAGAIN || call.flags as u32 & O_NONBLOCK == 0 {
+            return false;
+        }
+        // SAFETY: each pointer is read from the structure before it, and the helper checks addresses.
+        unsafe {
+            let file: *const u8 = Probed::read(self.listener.socket(), &SOCKET_FILE);
+            // One of the kernel's own has no file.
+            let is_blocking = Probed::read::<u32>(file, &FILE_FLAGS) & O_NONBLOCK == 0;
+            !file.is_null() && (is_blocking || Task::current().is_outside_of_accept())
+        }
+    }
+
     /// Writes its record.
     #[inline(always)]
     fn write(self) {

@@ -37,7 +37,7 @@ const VALUE: usize = 16;
 pub fn accept_enter_tp(ctx: TracePointContext) -> u32 {
     let listener = Task::current().tcp_sock(value(&ctx) as i32);
     if !listener.is_null() {
-        called(listener, 0);
+        called(listener, 0, 0);
     }
     0
 }
@@ -94,7 +94,7 @@ fn entered<M: Memory>(regs: *const u8) {
     let descriptor: u64 = unsafe { M::read(regs, &REGS_DI) };
     let listener = task.tcp_sock(descriptor as i32);
     if !listener.is_null() {
-        called(listener, 0);
+        called(listener, 0, 0);
     }
 }
 
@@ -143,6 +143,6 @@ fn returned(task: Task, result: i64, lanes: bool, descriptor: impl FnOnce() -> O
         !returned.child.is_null()
     };
     if is_tcp {
-        returned.write();
+        returned.tell();
     }
 }

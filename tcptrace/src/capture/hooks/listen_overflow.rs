@@ -3,6 +3,9 @@
 use super::{Carrier, HookRow, Point, Program};
 use crate::event::Hook;
 
+const RESERVE_UNSEEN: &str =
+    "SYNs dropped because the last quarter of tcp_max_syn_backlog is kept for known peers";
+
 pub const ROW: HookRow = HookRow {
     hook: Hook::ListenOverflow,
     shows: "SYNs and ACKs that met a full queue of their listener",
@@ -22,6 +25,11 @@ pub const ROW: HookRow = HookRow {
                     "overflow_ack6_fentry",
                     Point::Fentry("tcp_v6_syn_recv_sock"),
                 ),
+                Program::optional(
+                    "overflow_proven_fexit",
+                    Point::Fexit("tcp_peer_is_proven"),
+                    RESERVE_UNSEEN,
+                ),
             ],
             unseen: &[],
         },
@@ -38,6 +46,16 @@ pub const ROW: HookRow = HookRow {
                 Program::new(
                     "overflow_ack6_kprobe",
                     Point::Kprobe("tcp_v6_syn_recv_sock"),
+                ),
+                Program::optional(
+                    "overflow_proven_kprobe",
+                    Point::Kprobe("tcp_peer_is_proven"),
+                    RESERVE_UNSEEN,
+                ),
+                Program::optional(
+                    "overflow_proven_kretprobe",
+                    Point::Kprobe("tcp_peer_is_proven"),
+                    RESERVE_UNSEEN,
                 ),
             ],
             unseen: &[],

@@ -3,6 +3,9 @@
 use super::{Carrier, HookRow, Point, Program};
 use crate::event::Hook;
 
+/// The kernel fires the tracepoint for a socket only, and hands no reason over.
+const UNSEEN_BEFORE_6_10: &[&str] = &["why a RST was sent", "RSTs to segments that met no socket"];
+
 pub const ROW: HookRow = HookRow {
     hook: Hook::TcpReset,
     shows: "each RST that is sent, and each that ends a socket",
@@ -11,7 +14,7 @@ pub const ROW: HookRow = HookRow {
         Carrier {
             name: "tp_btf",
             via: "with the reason (Linux 6.10 and later)",
-            parameters: None,
+            parameters: Some(("tcp_send_reset", 3)),
             programs: &[
                 Program::new("send_reset_btf", Point::BtfTracepoint("tcp_send_reset")),
                 Program::new(
@@ -20,6 +23,19 @@ pub const ROW: HookRow = HookRow {
                 ),
             ],
             unseen: &[],
+        },
+        Carrier {
+            name: "tp_btf",
+            via: "without a reason (Linux 6.9 and before)",
+            parameters: Some(("tcp_send_reset", 2)),
+            programs: &[
+                Program::new("send_reset_btf_6_9", Point::BtfTracepoint("tcp_send_reset")),
+                Program::new(
+                    "receive_reset_btf",
+                    Point::BtfTracepoint("tcp_receive_reset"),
+                ),
+            ],
+            unseen: UNSEEN_BEFORE_6_10,
         },
         Carrier {
             name: "raw_tp",
@@ -39,7 +55,7 @@ pub const ROW: HookRow = HookRow {
                 Program::new("send_reset", Point::RawTracepoint("tcp_send_reset")),
                 Program::new("receive_reset", Point::RawTracepoint("tcp_receive_reset")),
             ],
-            unseen: &["why a RST was sent", "RSTs to segments that met no socket"],
+            unseen: UNSEEN_BEFORE_6_10,
         },
     ],
 };

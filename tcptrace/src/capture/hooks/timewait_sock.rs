@@ -7,6 +7,10 @@ use crate::event::Hook;
 const HASHDANCE: (&str, usize) = ("inet_twsk_hashdance", 3);
 const HASHDANCE_SCHEDULE: (&str, usize) = ("inet_twsk_hashdance_schedule", 4);
 
+/// What every bucket's end comes to; a kernel may have it inlined.
+const KILL: &str = "inet_twsk_kill";
+const PURGE_UNSEEN: &str = "perhaps the end of TIME_WAIT when its network namespace ends";
+
 const SINCE_6_11: &str = "BTF trampolines at inet_twsk_hashdance_schedule (Linux 6.11 and later)";
 const UNTIL_6_10: &str = "BTF trampolines at inet_twsk_hashdance (Linux 6.10 and before)";
 
@@ -41,7 +45,7 @@ const FENTRY_6_10: &[Program] = &fentry(HASHDANCE.0);
 const KPROBE_6_11: &[Program] = &kprobe(HASHDANCE_SCHEDULE.0);
 const KPROBE_6_10: &[Program] = &kprobe(HASHDANCE.0);
 
-const fn fentry(hashdance: &'static str) -> [Program; 5] {
+const fn fentry(hashdance: &'static str) -> [Program; 6] {
     [
         Program::new(
             "tw_segment_fentry",
@@ -51,13 +55,14 @@ const fn fentry(hashdance: &'static str) -> [Program; 5] {
             "tw_released_fentry",
             Point::Fentry("inet_twsk_deschedule_put"),
         ),
+        Program::optional("tw_killed_fentry", Point::Fentry(KILL), PURGE_UNSEEN),
         Program::new("tw_timer_fentry", Point::Fentry("tw_timer_handler")),
         Program::new("tw_schedule_fentry", Point::Fentry("__inet_twsk_schedule")),
         Program::new("tw_begun_fentry", Point::Fentry(hashdance)),
     ]
 }
 
-const fn kprobe(hashdance: &'static str) -> [Program; 5] {
+const fn kprobe(hashdance: &'static str) -> [Program; 6] {
     [
         Program::new(
             "tw_segment_kprobe",
@@ -67,6 +72,7 @@ const fn kprobe(hashdance: &'static str) -> [Program; 5] {
             "tw_released_kprobe",
             Point::Kprobe("inet_twsk_deschedule_put"),
         ),
+        Program::optional("tw_killed_kprobe", Point::Kprobe(KILL), PURGE_UNSEEN),
         Program::new("tw_timer_kprobe", Point::Kprobe("tw_timer_handler")),
         Program::new("tw_schedule_kprobe", Point::Kprobe("__inet_twsk_schedule")),
         Program::new("tw_begun_kprobe", Point::Kprobe(hashdance)),

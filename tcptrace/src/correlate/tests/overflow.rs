@@ -217,3 +217,28 @@ fn a_flood_of_syns_is_not_remembered_for_ever() {
     let server = t.connection(2);
     assert!(server.overflows.is_none(), "{server:?} at {begun}");
 }
+
+#[test]
+fn a_quarter_that_is_kept_for_known_peers_is_not_the_listeners_limit() {
+    let mut t = calling();
+    t.overflow(crate::event::Overflow {
+        queue: crate::event::ListenQueue::Syn,
+        backlog_len: 13,
+        backlog_max: 12,
+        reserve: true,
+        ..refused_syn()
+    });
+    t.set(SetState {
+        err: Some(110),
+        ..its_client().enters(SynSent, Close)
+    });
+    let totals = t.finish();
+    let client = t.connection(2);
+    assert_eq!(client.overflows, Some(1));
+    let told = client.explanation.as_deref().unwrap();
+    let expected =
+        "a SYN queue whose rest is kept for known peers of #1 (13 half-open, limit 12) once";
+    assert!(told.contains(expected), "{told}");
+    assert_eq!(totals.listeners[0].overflows, Some(1));
+    assert_ne!(totals.listeners[0].backlog.backlog_max, Some(12));
+}

@@ -43,6 +43,7 @@ pub fn overflow(child: &Sock, segment: OverflowSegment, aborted: bool) -> Overfl
         queue: ListenQueue::Accept,
         backlog_len: 129,
         backlog_max: 128,
+        reserve: false,
         aborted,
     }
 }

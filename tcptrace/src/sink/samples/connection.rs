@@ -201,6 +201,7 @@ pub fn overflow() -> Overflow {
         queue: ListenQueue::Accept,
         backlog_len: 2,
         backlog_max: 1,
+        reserve: false,
         aborted: false,
     }
 }

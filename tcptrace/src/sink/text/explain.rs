@@ -36,6 +36,11 @@ pub fn overflow(x: &Overflow) -> &'static str {
              answer. The client's connect() takes a second more, then three, seven and so on, as its \
              SYN is sent again."
         }
+        (OverflowSegment::Syn, ListenQueue::Syn) if x.reserve => {
+            "With net.ipv4.tcp_syncookies off the kernel keeps the last quarter of \
+             net.ipv4.tcp_max_syn_backlog for peers that it has been connected with before, so it does \
+             not answer this one. The client's SYN is sent again."
+        }
         (OverflowSegment::Syn, ListenQueue::Syn) => {
             "More half-open connections wait for their final ACK than the backlog allows, and \
              net.ipv4.tcp_syncookies is off, so the kernel does not answer. The client's SYN is sent \

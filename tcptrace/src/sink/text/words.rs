@@ -96,6 +96,13 @@ pub fn overflow(x: &Overflow) -> String {
         "dropped"
     };
     let (queue, held) = match x.queue {
+        ListenQueue::Syn if x.reserve => {
+            let (len, limit) = (x.backlog_len, x.backlog_max);
+            return format!(
+                "{segment} was {fate}: the rest of the SYN queue is kept for known peers ({len} \
+                 half-open, limit {limit})"
+            );
+        }
         ListenQueue::Accept => ("accept", "queued"),
         ListenQueue::Syn => ("SYN", "half-open"),
     };

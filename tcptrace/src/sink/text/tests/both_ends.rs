@@ -98,6 +98,19 @@ fn a_full_queue_is_explained_to_who_asks() {
         let text = of(aborted, what, queue);
         assert!(text.contains(says), "{text}");
     }
+    let reserve = Overflow {
+        reserve: true,
+        what: OverflowSegment::Syn,
+        queue: Syn,
+        ..samples::overflow()
+    };
+    let text = written(explaining, &[Line::Overflow(reserve)]);
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        text.contains("the SYN was dropped: the rest of the SYN queue is kept for known peers (2"),
+        "{text}"
+    );
+    assert!(text.contains("last quarter of net.ipv4.tcp_max_syn_backlog"));
     assert!(!written(PLAIN, &[Line::Overflow(samples::overflow())]).contains("half-open, the"));
 }
 
