@@ -9,8 +9,7 @@ use super::request::Handshake;
 use super::socket::{Owner, Socket};
 use crate::event::{Context, Event, State, Tuple};
 use crate::fields::{
-    self, Backlog, Ending, HalfOpenEnd, ListenerSource, Side, Source, Subject, Transition,
-    Verdict,
+    self, Backlog, Ending, HalfOpenEnd, ListenerSource, Side, Source, Subject, Transition, Verdict,
 };
 
 pub(super) struct HalfOpen {

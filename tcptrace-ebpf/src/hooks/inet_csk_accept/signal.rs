@@ -112,6 +112,7 @@ pub fn accept_signal(ctx: RawTracePointContext) -> i32 {
             call: (interrupted.call.called_ns != 0).then_some(interrupted.call),
             result: -EINTR,
             witness: interrupted.witness as u8,
+            wrapped: false,
             lanes: false,
         }
         .write();
