@@ -220,7 +220,20 @@ pub struct Addrs4 {
     pub raddr: [u8; 4],
 }
 
-/// Section: the addresses of an IPv6 connection, network order.
+/// How the device of a link-local address stands inside of that address: in the 54 bits behind
+/// fe80::/10 that are zero on the wire (RFC 4291 section 2.5.6). The upper half of an address, as a
+/// number.
+///
+/// A section of its own would have no room on the verifier's stack.
+pub mod link_local {
+    /// An address without a device.
+    pub const NONE: u64 = 0xfe80 << 48;
+    /// With the device's index in the lower 32 bits.
+    pub const MARKED: u64 = NONE | 0xffff << 32;
+}
+
+/// Section: the addresses of an IPv6 connection, network order. In [`SetState`] and [`Socket`] those
+/// that are [`link_local`] have their device in them, if the socket is bound to one.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Addrs6 {

@@ -1,6 +1,6 @@
 //! Who talks to whom, as the filter looks at it and as records tell it.
 
-use tcptrace_ebpf::abi::{Addrs4, Addrs6};
+use tcptrace_ebpf::abi::{Addrs4, Addrs6, link_local};
 
 /// Both ends' addresses, IPv4 ones IPv4-mapped (RFC 4291 section 2.5.5.2).
 ///
@@ -41,6 +41,21 @@ impl Addrs {
             is_v4,
             laddr,
             raddr,
+        }
+    }
+
+    /// With the index of the device that the socket is bound to in those that are link-local, as
+    /// records have them.
+    #[inline(always)]
+    pub fn scoped(self, device: impl FnOnce() -> u32) -> Addrs {
+        if !self.laddr.is_link_local() && !self.raddr.is_link_local() {
+            return self;
+        }
+        let device = device();
+        Addrs {
+            laddr: self.laddr.scoped(device),
+            raddr: self.raddr.scoped(device),
+            ..self
         }
     }
 
@@ -89,6 +104,20 @@ impl In6Addr {
     #[inline(always)]
     fn is_v4_mapped(&self) -> bool {
         self.0[0] == 0 && (u64::from_be(self.0[1]) >> 32) == 0xffff
+    }
+
+    /// fe80::/64, which is all that there is of fe80::/10 (RFC 4291 section 2.5.6).
+    #[inline(always)]
+    fn is_link_local(&self) -> bool {
+        self.0[0] == link_local::NONE.to_be()
+    }
+
+    #[inline(always)]
+    fn scoped(self, device: u32) -> In6Addr {
+        if device == 0 || !self.is_link_local() {
+            return self;
+        }
+        In6Addr([(link_local::MARKED | u64::from(device)).to_be(), self.0[1]])
     }
 
     #[inline(always)]

@@ -143,6 +143,13 @@ impl<M: Memory> Sock<M> {
         self.get(&SK_STATE)
     }
 
+    /// `sk_bound_dev_if`: the device that the socket is bound to, as one with a link-local address
+    /// is; 0 for none.
+    #[inline(always)]
+    pub fn bound_dev_if(self) -> u32 {
+        self.get(&SK_BOUND_DEV_IF)
+    }
+
     /// `sk_lock.owned`: 1 while a process has the socket by lock_sock().
     ///
     /// A softirq never works on an owned socket (it queues the segment on the backlog), so 1

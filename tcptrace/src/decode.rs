@@ -82,7 +82,12 @@ impl Rest<'_> {
 #[inline(always)]
 fn set_state(rest: &mut Rest) -> Result<SetState, Undecodable> {
     let payload: abi::SetState = rest.take()?;
-    let (laddr, raddr) = addrs(payload.sections, rest)?;
+    let (laddr, raddr, scope) = if payload.sections & abi::section::V4 != 0 {
+        let (laddr, raddr) = addrs(payload.sections, rest)?;
+        (laddr, raddr, None)
+    } else {
+        scoped(rest.take()?)
+    };
     let task = if payload.sections & abi::section::TASK != 0 {
         Some(task(rest.take()?))
     } else {
@@ -105,6 +110,7 @@ fn set_state(rest: &mut Rest) -> Result<SetState, Undecodable> {
         cgroup: nonzero(payload.cgroup),
         netns: payload.netns,
         tuple: tuple(laddr, payload.lport, raddr, payload.rport),
+        scope,
         oldstate,
         newstate,
         context: context(
@@ -223,6 +229,25 @@ fn addrs(sections: u8, rest: &mut Rest) -> Result<(IpAddr, IpAddr), Undecodable>
         let addrs: abi::Addrs6 = rest.take()?;
         Ok((ip(addrs.laddr), ip(addrs.raddr)))
     }
+}
+
+/// The own address and the peer's, and the index of the device that link-local ones are of.
+fn scoped(addrs: abi::Addrs6) -> (IpAddr, IpAddr, Option<u32>) {
+    let (laddr, own) = without_device(addrs.laddr);
+    let (raddr, peers) = without_device(addrs.raddr);
+    (ip(laddr), ip(raddr), own.or(peers))
+}
+
+/// Takes the device out of a link-local address, see [`abi::link_local`].
+fn without_device(mut bytes: [u8; 16]) -> ([u8; 16], Option<u32>) {
+    let (upper, _) = bytes.split_at_mut(8);
+    let number = u64::from_be_bytes(upper.try_into().expect("half of sixteen bytes"));
+    let device = number as u32;
+    if number & !u64::from(u32::MAX) != abi::link_local::MARKED || device == 0 {
+        return (bytes, None);
+    }
+    upper.copy_from_slice(&abi::link_local::NONE.to_be_bytes());
+    (bytes, Some(device))
 }
 
 fn tuple(laddr: IpAddr, lport: u16, raddr: IpAddr, rport: u16) -> Tuple {

@@ -364,6 +364,9 @@ pub struct SetState {
     /// Inode of the network namespace.
     pub netns: u32,
     pub tuple: Tuple,
+    /// Index of the device that its link-local addresses are of: each link may have the same ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<u32>,
     pub oldstate: State,
     pub newstate: State,
     /// `None` where the evidence does not decide.

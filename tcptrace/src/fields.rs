@@ -240,6 +240,9 @@ pub struct Subject {
     pub raddr: Option<IpAddr>,
     /// The peer's port; null for a listener.
     pub rport: Option<u16>,
+    /// Index of the network device that its link-local IPv6 addresses are of (`sin6_scope_id`, man 7
+    /// ipv6); null for other addresses, and when not known.
+    pub scope_id: Option<u32>,
     /// Inode of the network namespace.
     pub netns: u32,
     /// The kernel's socket cookie, which `ss -e` prints in hexadecimal; null where not known.

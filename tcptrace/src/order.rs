@@ -93,6 +93,7 @@ mod tests {
                     raddr: None,
                     rport: None,
                 },
+                scope: None,
                 oldstate: State::Close,
                 newstate: State::Listen,
                 context: None,

@@ -197,6 +197,7 @@ impl Child {
             cgroup: Some(6_425),
             netns: 4_026_531_840,
             tuple: self.tuple(),
+            scope: None,
             oldstate,
             newstate,
             context: Some(Context::Softirq),

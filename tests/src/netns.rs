@@ -1,5 +1,6 @@
 //! A network namespace with a loopback interface.
 
+use std::net::{Ipv6Addr, SocketAddrV6, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 
 use nix::sched::{CloneFlags, unshare};
@@ -41,4 +42,35 @@ pub fn set_loopback(on: bool) {
     };
     let error = std::io::Error::last_os_error();
     assert_eq!(result, 0, "switch lo: {error}");
+}
+
+/// Gives the namespace's loopback interface an IPv6 address, and tells that interface's index.
+pub fn add_loopback_address(address: Ipv6Addr) -> u32 {
+    /// `struct in6_ifreq`, include/uapi/linux/ipv6.h
+    #[repr(C)]
+    struct Request {
+        address: [u8; 16],
+        prefix_len: u32,
+        ifindex: libc::c_int,
+    }
+    // SAFETY: a static name.
+    let ifindex = unsafe { libc::if_nametoindex(c"lo".as_ptr()) };
+    let request = Request {
+        address: address.octets(),
+        prefix_len: 64,
+        ifindex: ifindex as libc::c_int,
+    };
+    let socket = Socket::new(Domain::IPV6, Type::DGRAM, None).expect("a socket");
+    // SAFETY: SIOCSIFADDR of an IPv6 socket reads a struct in6_ifreq, and this one outlives the call.
+    let result = unsafe {
+        use std::os::fd::AsRawFd;
+        libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFADDR as _, &request)
+    };
+    let error = std::io::Error::last_os_error();
+    assert_eq!(result, 0, "give lo {address}: {error}");
+    // There is nobody on lo to ask whether the address is in use, but a kernel worker has to run
+    // before the address is no longer tentative and a socket can be bound to it.
+    let end = SocketAddrV6::new(address, 0, 0, ifindex);
+    crate::eventually("the address to be of use", || UdpSocket::bind(end).ok());
+    ifindex
 }

@@ -15,6 +15,7 @@ macro_rules! for_each_offset {
             SK_V6_RCV_SADDR = "sock.__sk_common.skc_v6_rcv_saddr";
             SK_DPORT = "sock.__sk_common.skc_dport";
             SK_NUM = "sock.__sk_common.skc_num";
+            SK_BOUND_DEV_IF = "sock.__sk_common.skc_bound_dev_if";
             SK_NET = "sock.__sk_common.skc_net.net";
             SK_COOKIE = "sock.__sk_common.skc_cookie";
             SK_LOCK_OWNED = "sock.sk_lock.owned";

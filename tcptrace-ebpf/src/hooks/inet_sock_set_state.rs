@@ -194,7 +194,10 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: impl Fn
     if newstate == TCP_CLOSE_WAIT && sk.lacks_fin_in_bytes() {
         payload.flags |= state_flag::FIN_UNCOUNTED;
     }
-    let addrs = ends.addrs;
+    let addrs = ends.addrs.scoped(
+        #[inline(always)]
+        || sk.bound_dev_if(),
+    );
     // Closures that are not inlined have frames of their own, and the frames of all callers together
     // have 512 bytes.
     let task = #[inline(always)]

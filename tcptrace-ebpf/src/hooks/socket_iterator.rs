@@ -113,7 +113,7 @@ fn shown(seq: *mut seq_file, ptr: *const u8) {
             version: VERSION,
         },
         socket,
-        addrs: ends.addrs.as_v6(),
+        addrs: ends.addrs.scoped(|| sock.bound_dev_if()).as_v6(),
     };
     // SAFETY: the record is as long as it is said to be.
     let written = unsafe {

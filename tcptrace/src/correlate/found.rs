@@ -77,6 +77,7 @@ impl Correlator {
             };
             let socket = &mut listener.socket;
             socket.learn(&found.tuple, found.cookie);
+            socket.scope = socket.scope.or(found.scope);
             socket.uid = socket.uid.or(found.uid);
             socket.cgroup = socket.cgroup.or(found.cgroup);
             socket.owner = socket.owner.or(owner);
@@ -109,6 +110,7 @@ impl Correlator {
     fn socket_found(&mut self, event: &Event, found: &Found, side: Option<Side>) -> Socket {
         let conn = self.next_conn();
         let mut socket = Socket::found(conn, side, found.netns, found.tuple, found.state);
+        socket.scope = found.scope;
         socket.cookie = found.cookie;
         socket.uid = found.uid;
         socket.cgroup = found.cgroup;

@@ -383,6 +383,12 @@ impl Listeners {
             at_port.into_iter().flatten().filter_map(move |&id| {
                 let listener = self.get(id)?;
                 let rank = match_rank(listener.socket.tuple.laddr, laddr)?;
+                // Of the same address on two links.
+                if let (Some(its), Some(own)) = (listener.socket.scope, child.scope)
+                    && its != own
+                {
+                    return None;
+                }
                 listener.listened_at(born_ns).then_some((rank, id))
             })
         };
@@ -423,9 +429,14 @@ impl Listeners {
         let used = listeners.filter(|it| it.has_row(&is_shown));
         let listeners = used.map(|listener| {
             let Socket {
-                conn, netns, tuple, ..
+                conn,
+                netns,
+                tuple,
+                scope,
+                ..
             } = listener.socket;
             let of = ListenerSummary {
+                scope_id: scope,
                 backlog: listener.backlog,
                 ..summary(Some(conn), netns, tuple.laddr, tuple.lport)
             };
@@ -453,6 +464,7 @@ fn summary(conn: Option<u64>, netns: u32, laddr: IpAddr, lport: Option<u16>) -> 
         conn,
         laddr,
         lport,
+        scope_id: None,
         netns,
         connections: 0,
         accepted: 0,

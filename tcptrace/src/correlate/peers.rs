@@ -39,6 +39,8 @@ type Ends = (End, End);
 struct Waiting {
     sk: Sk,
     netns: u32,
+    /// Index of the device that its link-local addresses are of.
+    scope: Option<u32>,
     peer: Peer,
 }
 
@@ -60,11 +62,12 @@ impl Peers {
             syn_ns,
             established_ns: now_ns,
         };
-        let Some(index) = self.position(socket.netns, own, other) else {
-            let netns = socket.netns;
+        let (netns, scope) = (socket.netns, socket.scope);
+        let Some(index) = self.position(netns, scope, own, other) else {
             let waiting = Waiting {
                 sk,
                 netns,
+                scope,
                 peer: this,
             };
             let all = self.waiting.entry((own, other));
@@ -80,9 +83,21 @@ impl Peers {
     }
 
     /// Where among those that wait with the mirrored ends the other one is.
-    fn position(&self, netns: u32, own: End, other: End) -> Option<usize> {
+    ///
+    /// On two links of a namespace the same link-local addresses may be used: the one at the same
+    /// device is meant, or else the only one, at the other end of a cable.
+    fn position(&self, netns: u32, scope: Option<u32>, own: End, other: End) -> Option<usize> {
         let waiting = self.waiting.get(&(other, own))?;
-        let here = waiting.iter().position(|it| it.netns == netns);
+        let mut here = waiting
+            .iter()
+            .enumerate()
+            .filter(|(_, it)| it.netns == netns);
+        let here = match (here.next(), here.next()) {
+            (Some((only, _)), None) => Some(only),
+            _ => waiting
+                .iter()
+                .position(|it| (it.netns, it.scope) == (netns, scope)),
+        };
         let elsewhere = (waiting.len() == 1 && !own.0.is_loopback()).then_some(0);
         here.or(elsewhere)
     }
@@ -90,7 +105,7 @@ impl Peers {
     /// Who is ESTABLISHED and waits for an end like this one, which is not.
     pub fn waiting_for(&self, netns: u32, tuple: &Tuple) -> Option<(Sk, Peer)> {
         let (own, other) = ends(tuple)?;
-        let index = self.position(netns, own, other)?;
+        let index = self.position(netns, None, own, other)?;
         let waiting = &self.waiting.get(&(other, own))?[index];
         Some((waiting.sk, waiting.peer))
     }

@@ -30,6 +30,8 @@ pub(super) struct Socket {
     pub netns: u32,
     /// The best known ends: the kernel tells them piece by piece.
     pub tuple: Tuple,
+    /// Index of the device that its link-local addresses are of.
+    pub scope: Option<u32>,
     pub cookie: Option<u64>,
     /// The user who owns the socket.
     pub uid: Option<u32>,
@@ -50,7 +52,10 @@ pub(super) struct Socket {
 impl Socket {
     /// A socket about to make its first transition of this trace.
     pub fn new(conn: u64, side: Option<Side>, first: &SetState) -> Socket {
-        Socket::found(conn, side, first.netns, first.tuple, first.oldstate)
+        Socket {
+            scope: first.scope,
+            ..Socket::found(conn, side, first.netns, first.tuple, first.oldstate)
+        }
     }
 
     /// A socket that something else than a transition showed.
@@ -60,6 +65,7 @@ impl Socket {
             side,
             netns,
             tuple,
+            scope: None,
             cookie: None,
             uid: None,
             cgroup: None,
@@ -105,6 +111,7 @@ impl Socket {
         owner: Option<Owner>,
     ) -> Transition {
         self.learn(&change.tuple, change.cookie);
+        self.scope = change.scope.or(self.scope);
         self.uid = Some(change.uid);
         self.cgroup = change.cgroup.or(self.cgroup);
 
@@ -162,6 +169,7 @@ impl Socket {
             lport: self.tuple.lport,
             raddr: self.tuple.raddr,
             rport: self.tuple.rport,
+            scope_id: self.scope,
             netns: self.netns,
             cookie: self.cookie,
             uid: self.uid,

@@ -2,12 +2,13 @@
 
 use tcptrace_ebpf::abi;
 
-use super::{Rest, Undecodable, ip, nonzero, state, tuple};
+use super::{Rest, Undecodable, nonzero, scoped, state, tuple};
 use crate::event::{Found, Sk, State};
 
 pub(super) fn found(rest: &mut Rest) -> Result<Found, Undecodable> {
     let socket: abi::Socket = rest.take()?;
     let addrs: abi::Addrs6 = rest.take()?;
+    let (laddr, raddr, scope) = scoped(addrs);
     let own_state = state("state", socket.state)?;
     let is_bucket = own_state == State::TimeWait;
     Ok(Found {
@@ -15,7 +16,8 @@ pub(super) fn found(rest: &mut Rest) -> Result<Found, Undecodable> {
         cookie: nonzero(socket.cookie),
         cgroup: nonzero(socket.cgroup),
         netns: socket.netns,
-        tuple: tuple(ip(addrs.laddr), socket.lport, ip(addrs.raddr), socket.rport),
+        tuple: tuple(laddr, socket.lport, raddr, socket.rport),
+        scope,
         state: match is_bucket {
             true => state("substate", socket.substate)?,
             false => own_state,

@@ -321,3 +321,31 @@ fn garbage_never_panics() {
         let _ = decode(&bytes);
     }
 }
+
+#[test]
+fn the_device_of_a_link_local_address_is_taken_out_of_it() {
+    let of = |address: &str, device: Option<u32>| {
+        let mut bytes = address.parse::<std::net::Ipv6Addr>().unwrap().octets();
+        if let Some(device) = device {
+            let upper = abi::link_local::MARKED | u64::from(device);
+            bytes[..8].copy_from_slice(&upper.to_be_bytes());
+        }
+        bytes
+    };
+    let decoded = |laddr, raddr| scoped(abi::Addrs6 { laddr, raddr });
+    let address = |text: &str| text.parse::<IpAddr>().unwrap();
+    let (own, peer) = (address("fe80::1"), address("2001:db8::1"));
+    assert_eq!(decoded(of("fe80::1", Some(7)), of("::", None)).2, Some(7));
+    assert_eq!(
+        decoded(of("fe80::1", Some(u32::MAX)), of("fe80::1", Some(u32::MAX))),
+        (own, own, Some(u32::MAX))
+    );
+    assert_eq!(
+        decoded(of("2001:db8::1", None), of("fe80::1", Some(2))),
+        (peer, own, Some(2))
+    );
+    for plain in ["fe80::1", "::1", "2001:db8::1", "::ffff:127.0.0.1"] {
+        let (laddr, _, device) = decoded(of(plain, None), of(plain, None));
+        assert_eq!((laddr, device), (address(plain).to_canonical(), None));
+    }
+}

@@ -13,6 +13,9 @@ pub struct Found {
     pub cgroup: Option<u64>,
     pub netns: u32,
     pub tuple: Tuple,
+    /// As [`SetState::scope`](super::SetState::scope).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<u32>,
     /// A bucket's is its substate, FIN_WAIT2 or TIME_WAIT.
     pub state: State,
     /// It is a bucket: its socket is gone.

@@ -2,13 +2,14 @@
 //! counters.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use socket2::{Domain, Socket, Type};
+use tests::netns::add_loopback_address;
 use tests::peer::KERNEL;
 use tests::run::{Running, helper, tcptrace_trace};
 use tests::trace::NULL;
@@ -355,4 +356,44 @@ fn deferred_connection_is_told_as_one() {
     let server = trace.server();
     server.shows(&[("defer_accept", &true), ("synack_retransmits", &1)]);
     assert!(server.num("half_open_ns") > 900_000_000, "{server}");
+}
+
+#[test]
+fn link_local_addresses_have_their_device() {
+    let lab = Lab::new();
+    let (port, old_port) = (lab.port(), lab.port());
+    let address: Ipv6Addr = "fe80::1".parse().unwrap();
+    let device = add_loopback_address(address);
+    let at = |port| SocketAddr::from(SocketAddrV6::new(address, port, 0, device));
+    let old = listen_at(at(old_port), LIMIT);
+    let tracer = lab.trace();
+    let listener = listen_at(at(port), LIMIT);
+    let client = connect_to(at(port));
+    let server = accept(&listener).stream;
+    close(client, server);
+    tracer.wait_for_ends(2);
+    drop((listener, old));
+    let trace = tracer.stop();
+
+    for line in [
+        trace.listen(),
+        trace.server(),
+        trace.client(),
+        trace.accept(),
+    ] {
+        line.shows(&[("laddr", &"fe80::1"), ("scope_id", &device)]);
+    }
+    let old = trace
+        .own("preexisting")
+        .find(|line| line["lport"] == old_port);
+    old.expect("the old listener")
+        .shows(&[("laddr", &"fe80::1"), ("scope_id", &device)]);
+    trace.listener_summary(port).shows(&[("scope_id", &device)]);
+    trace.server().shows(&[
+        ("peer_conn", &trace.client()["conn"]),
+        ("raddr", &"fe80::1"),
+    ]);
+    trace
+        .accept()
+        .shows(&[("listener", &trace.listen()["conn"])]);
 }

@@ -14,6 +14,7 @@ fn found(sock: &Sock, state: State) -> Found {
         cgroup: None,
         netns: NETNS,
         tuple: sock.tuple,
+        scope: None,
         state,
         is_bucket: false,
         held: true,

@@ -416,3 +416,62 @@ fn without_failures_nothing_is_said_of_them() {
     t.finish();
     assert!(!t.reason(2).contains("failed"), "{}", t.reason(2));
 }
+
+/// A change of state of a socket whose addresses are of this link.
+fn on_link(scope: u32, change: SetState) -> SetState {
+    SetState {
+        scope: Some(scope),
+        ..change
+    }
+}
+
+/// The ends of a connection between two link-local addresses: the listener's, and its client's.
+fn link_local(sk: u64) -> [Sock; 3] {
+    let (own, peer) = (("fe80::1", PORT), ("fe80::2", 40_000));
+    let sock = |n, tuple| Sock {
+        sk: Sk(sk + n),
+        tuple,
+        backlog_max: 128,
+    };
+    [
+        sock(0, tuple(own.0, own.1, None)),
+        sock(1, tuple(own.0, own.1, Some(peer))),
+        sock(2, tuple(peer.0, peer.1, Some(own))),
+    ]
+}
+
+#[test]
+fn same_link_local_address_on_two_links_is_two_listeners() {
+    let mut t = trace();
+    let links = [2, 3].map(|scope| (scope, link_local(100 * u64::from(scope))));
+    for (scope, [listener, ..]) in links {
+        let owner = task(scope, "owner");
+        t.set(on_link(scope, listener.enters_by(owner, Close, Listen)));
+    }
+    for (scope, [_, child, _]) in links {
+        t.set(on_link(scope, child.enters(Listen, SynRecv)));
+        let line = t.last_transition();
+        assert_eq!(line.subject.pid, Some(scope));
+        assert_eq!(line.subject.scope_id, Some(scope));
+    }
+}
+
+#[test]
+fn ends_with_link_local_addresses_are_paired_on_their_own_link() {
+    let mut t = trace();
+    let links = [2, 3].map(|scope| (scope, link_local(100 * u64::from(scope))));
+    for (scope, [.., client]) in links {
+        t.set(on_link(scope, client.enters_by(visitor(), Close, SynSent)));
+        t.set(on_link(scope, client.enters(SynSent, Established)));
+    }
+    // The other way round.
+    for (scope, [_, child, _]) in links.into_iter().rev() {
+        t.set(on_link(scope, child.enters(Listen, SynRecv)));
+        t.set(on_link(scope, child.enters(SynRecv, Established)));
+    }
+    t.finish();
+    for (client, server) in [(1, 4), (2, 3)] {
+        assert_eq!(t.connection(client).peer_conn, Some(server));
+        assert_eq!(t.connection(server).peer_conn, Some(client));
+    }
+}

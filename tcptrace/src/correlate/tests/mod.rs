@@ -98,6 +98,7 @@ impl Sock {
             cgroup: None,
             netns: NETNS,
             tuple: self.tuple,
+            scope: None,
             oldstate,
             newstate,
             context: Some(Context::Softirq),

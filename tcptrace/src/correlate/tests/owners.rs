@@ -253,6 +253,7 @@ fn the_owner_of_an_old_socket_may_exit_too() {
         cgroup: None,
         netns: NETNS,
         tuple: listener().tuple,
+        scope: None,
         state: Listen,
         is_bucket: false,
         held: true,

@@ -14,6 +14,7 @@ pub fn seen(sock: &Sock, held: bool) -> Found {
         cgroup: None,
         netns: NETNS,
         tuple: sock.tuple,
+        scope: None,
         state: Established,
         is_bucket: false,
         held,

@@ -229,6 +229,7 @@ fn seen_in(state: State) -> Found {
         cgroup: None,
         netns: NETNS,
         tuple: client(2).tuple,
+        scope: None,
         state,
         is_bucket: true,
         held: false,

@@ -80,7 +80,7 @@ mod tests {
             concat!(
                 r#"{"event":"transition","ts":"2026-03-01T14:03:07.123456789Z","#,
                 r#""mono_ns":5123456789,"conn":3,"side":"server","family":4,"#,
-                r#""laddr":"127.0.0.1","lport":7878,"raddr":"127.0.0.1","rport":39709,"#,
+                r#""laddr":"127.0.0.1","lport":7878,"raddr":"127.0.0.1","rport":39709,"scope_id":null,"#,
                 r#""netns":4026531840,"cookie":17,"uid":1000,"cgroup":25,"container":null,"#,
                 r#""pid":4711,"tid":4711,"comm":"server","process":"server","#,
                 r#""pid_source":"presumed","oldstate":"SYN_RECV","newstate":"ESTABLISHED","#,

@@ -18,6 +18,7 @@ pub fn server() -> Subject {
         lport: Some(7878),
         raddr: Some(LOOPBACK),
         rport: Some(39709),
+        scope_id: None,
         netns: 4_026_531_840,
         cookie: Some(17),
         uid: Some(1000),

@@ -80,6 +80,7 @@ pub fn summary() -> Summary {
         conn: Some(1),
         laddr: LOOPBACK,
         lport: Some(7878),
+        scope_id: None,
         netns: 4_026_531_840,
         folded: 0,
         connections: 4,

@@ -4,9 +4,9 @@ use std::io;
 
 use super::backlog::clipped;
 use super::paint::{self, ALARM, PLAIN, STRONG};
-use super::piece::Said;
+use super::piece::{Piece, Said};
 use super::row::Row;
-use super::words::{Count, End, verdict_words};
+use super::words::{Count, End, ScopedEnd, verdict_words};
 use crate::duration::Human;
 use crate::event::Hook;
 use crate::fields::{HookCount, ListenerSummary, NetnsCounters, QueueCounters, Summary};
@@ -171,9 +171,10 @@ fn rose([at_least, at_most]: [u64; 2], what: &str) -> Option<String> {
 
 fn name(listener: &ListenerSummary) -> String {
     let end = End(Some(listener.laddr), listener.lport);
+    let end = ScopedEnd(end, listener.scope_id).text();
     match listener.conn {
         Some(conn) => format!("#{conn} {end}"),
-        None => end.to_string(),
+        None => end,
     }
 }
 

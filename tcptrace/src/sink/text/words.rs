@@ -33,8 +33,8 @@ pub struct Tuple<'a>(pub &'a Subject);
 impl Piece for Tuple<'_> {
     fn put(&self, to: &mut Vec<u8>) {
         let s = self.0;
-        let own = End(Some(s.laddr), s.lport);
-        let peer = End(s.raddr, s.rport);
+        let own = ScopedEnd(End(Some(s.laddr), s.lport), s.scope_id);
+        let peer = ScopedEnd(End(s.raddr, s.rport), s.scope_id);
         match s.side {
             Some(Side::Server) => (peer, " → ", End(None, s.lport)).put(to),
             Some(Side::Listener) => own.put(to),
@@ -50,6 +50,23 @@ impl Display for Tuple<'_> {
     }
 }
 
+/// The same with the device of a link-local address: `[fe80::1%2]:80`.
+pub struct ScopedEnd(pub End, pub Option<u32>);
+
+impl Piece for ScopedEnd {
+    fn put(&self, to: &mut Vec<u8>) {
+        let ScopedEnd(End(addr, port), scope) = self;
+        let (Some(IpAddr::V6(addr)), Some(scope)) = (addr, scope) else {
+            return self.0.put(to);
+        };
+        if !addr.is_unicast_link_local() {
+            return self.0.put(to);
+        }
+        ("[", IpAddr::V6(*addr), ("%", *scope, "]")).put(to);
+        put_port(*port, to);
+    }
+}
+
 /// An address and a port; IPv6 in brackets, an unknown port as `?`.
 pub struct End(pub Option<IpAddr>, pub Option<u16>);
 
@@ -61,10 +78,14 @@ impl Piece for End {
             None if self.1.is_none() => return "?".put(to),
             None => {}
         }
-        match self.1 {
-            Some(port) => (":", port).put(to),
-            None => ":?".put(to),
-        }
+        put_port(self.1, to);
+    }
+}
+
+fn put_port(port: Option<u16>, to: &mut Vec<u8>) {
+    match port {
+        Some(port) => (":", port).put(to),
+        None => ":?".put(to),
     }
 }
 
@@ -164,6 +185,16 @@ mod tests {
             ..v4.clone()
         };
         check(&v6, "[fe80::1]:39709 → :7878");
+        let scoped = Subject {
+            scope_id: Some(2),
+            ..v6.clone()
+        };
+        check(&scoped, "[fe80::1%2]:39709 → :7878");
+        let client = Subject {
+            side: Some(Side::Client),
+            ..scoped
+        };
+        check(&client, "[::1]:7878 → [fe80::1%2]:39709");
 
         // Linux before 6.15 does not say who the peer is when the child is born.
         let newborn = Subject {
