@@ -186,11 +186,26 @@ const RULES: &[Rule] = &[
         has: &[&["tcp_fin"]],
         lacks: LOCAL,
     },
+    // An ACK that close() finds in the backlog leads to FIN_WAIT2 only, because the process owns the
+    // socket, and close() itself goes on from there (`tcp_rcv_state_process`, `__tcp_close`).
+    Rule {
+        cause: "ack_of_fin",
+        steps: &[("FIN_WAIT2", "CLOSE")],
+        has: &[&["tcp_rcv_state_process", "__tcp_close"]],
+        lacks: &[
+            "tcp_shutdown",
+            "tcp_disconnect",
+            "tcp_abort",
+            "tcp_fin",
+            "tcp_reset",
+            "tcp_validate_incoming",
+            "tcp_done_with_error",
+        ],
+    },
     Rule {
         cause: "ack_of_fin",
         steps: &[
             ("FIN_WAIT1", "FIN_WAIT2"),
-            ("FIN_WAIT2", "CLOSE"),
             ("CLOSING", "CLOSE"),
             ("LAST_ACK", "CLOSE"),
         ],
