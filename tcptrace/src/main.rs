@@ -1,6 +1,8 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::io;
+use std::os::fd::AsFd as _;
 use std::process::ExitCode;
 
 use tcptrace::cli::{Cli, Task};
@@ -49,14 +51,24 @@ fn told(memory: *mut u8) -> *mut u8 {
     }
 }
 
+/// Fails where the runtime would find no descriptors: it panics if it cannot make the pair of sockets
+/// by which signals reach it.
+fn room_for_runtime() -> io::Result<()> {
+    let copy = |_| io::stderr().as_fd().try_clone_to_owned();
+    (0..8).map(copy).collect::<io::Result<Vec<_>>>().map(drop)
+}
+
 fn main() -> ExitCode {
     let cli = match Cli::from_args() {
         Ok(cli) => cli,
         Err(code) => return ExitCode::from(code),
     };
-    let done = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
+    let done = room_for_runtime()
+        .and_then(|()| {
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+        })
         .map_err(anyhow::Error::from)
         .and_then(|runtime| {
             runtime.block_on(async {

@@ -131,7 +131,13 @@ fn a_count_says_nothing_about_the_time_after_it() {
     let trace = tracer.ended_filtered(0, |ends| [slow, quick].contains(&ends.lport));
 
     let line = trace.server_of(port_of(&client));
-    line.shows(&[("verdict", &"never_accepted")]);
+    // By the system call an accept() of io_uring is not seen, and no look follows a --count that could
+    // find the connection in the queue.
+    let verdict = match trace.accept_carrier() {
+        "syscall" => "unknown",
+        _ => "never_accepted",
+    };
+    line.shows(&[("verdict", &verdict)]);
     let told_at = line.num("mono_ns");
     assert!(
         told_at < accepted.returned_ns,

@@ -121,11 +121,6 @@ fn icmp_function(change: &SetState) -> &'static str {
     }
 }
 
-/// Why a listener closed that was killed from outside.
-pub(super) fn kill() -> Option<Why> {
-    why(Cause::Killed, "tcp_abort", ABORT_CALL)
-}
-
 /// Why a request socket appeared.
 pub(super) fn half_open() -> Option<Why> {
     why(Cause::SynReceived, "tcp_conn_request", "3.10.7.2")

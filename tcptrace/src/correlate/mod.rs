@@ -14,11 +14,13 @@ mod connection;
 mod counters;
 mod depth;
 mod ending;
+mod ends;
 mod found;
 mod half_open;
 mod histogram;
 mod lines;
 mod listener;
+mod listening;
 mod notices;
 mod overflow;
 mod owners;
@@ -36,7 +38,7 @@ mod tests;
 mod timewait;
 mod verdict;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use rustc_hash::FxHashMap;
 
@@ -49,6 +51,7 @@ use audit::Audit;
 use cause::Clues;
 use connection::{Connection, End, birth};
 use counters::Counters;
+use ends::listener_closed;
 use found::Import;
 use histogram::Histograms;
 use lines::append;
@@ -399,142 +402,6 @@ impl Correlator {
         self.conns
     }
 
-    // Listeners
-
-    /// CLOSE→LISTEN.
-    fn listen(&mut self, event: &Event, change: &SetState, out: &mut Vec<Line>) {
-        self.vacate(change.sk, event.mono_ns, out);
-        let mut socket = Socket::new(self.next_conn(), Some(Side::Listener), change);
-        socket.owner = change.task.map(|task| Owner {
-            task,
-            source: PidSource::Listen,
-            since_ns: event.mono_ns,
-        });
-        let why = cause::cause(change, Clues::default());
-        self.processes.listens(socket.owner);
-        let owner = socket.owner;
-        out.push(Line::Transition(
-            socket.transition(event, change, why, owner),
-        ));
-        let id = self.listeners.open(change.sk, socket, Some(event.mono_ns));
-        if let Some(listener) = self.listeners.get_mut(id) {
-            listener.backlog = backlog::of(change);
-        }
-    }
-
-    /// LISTEN→CLOSE. What sits reset in the accept queue ends with it; the kernel makes a
-    /// transition for each of the others afterwards (`inet_csk_listen_stop`).
-    fn unlisten(&mut self, event: &Event, change: &SetState, out: &mut Vec<Line>) {
-        let known = self.listeners.at_sk(change.sk).filter(|&id| {
-            let listener = self.listeners.get(id);
-            !self.listeners.is_closed(id)
-                && listener.is_some_and(|it| it.socket.may_be(&change.tuple))
-        });
-        let id = known.unwrap_or_else(|| {
-            self.vacate(change.sk, event.mono_ns, out);
-            let socket = Socket::new(self.next_conn(), Some(Side::Listener), change);
-            self.listeners.open(change.sk, socket, None)
-        });
-        self.listeners.learn(id, &change.tuple);
-        if let Some(Listener { socket, .. }) = self.listeners.get_mut(id) {
-            let owner = socket.owner.and_then(|owner| self.processes.living(owner));
-            let why = match self.foreseen {
-                true => cause::kill(),
-                false => cause::cause(change, Clues::default()),
-            };
-            out.push(Line::Transition(
-                socket.transition(event, change, why, owner),
-            ));
-        }
-        self.listeners.close(id, event.mono_ns);
-
-        let listeners = &self.listeners;
-        let mut purged: Vec<Kept> = self
-            .queued_closed
-            .extract_if(|_, c| !c.is_being_accepted() && listener_closed(listeners, c))
-            .map(|(_, c)| c)
-            .collect();
-        if !purged.is_empty() && !self.sight.all_accepts {
-            let is_its = |c: &Connection| c.listener == Some(id) && c.may_be_queued();
-            let all = purged.iter().filter(|c| is_its(c)).count() + self.open.count(is_its);
-            let still_queued = match change.backlog_len as usize {
-                0 => Some(false),
-                len => (len == all).then_some(true),
-            };
-            purged
-                .iter_mut()
-                .filter(|c| is_its(c))
-                .for_each(|c| c.still_queued = still_queued);
-        }
-        self.end_all(purged, event.mono_ns, out);
-        let select = &self.select;
-        if let Some(conn) = self.listeners.fold(|conn| select.shows(conn)) {
-            self.select.forget(conn);
-        }
-    }
-
-    /// At the end of the trace: which of the connections that were reset in an accept queue are still
-    /// there, going by the length of the queue and by what else the last look has found in it.
-    fn look_into_queues(&mut self) {
-        if self.sight.all_accepts {
-            return;
-        }
-        let reset = self.queued_closed.values().filter(|c| c.may_be_queued());
-        let queues: BTreeSet<ListenerId> = reset.filter_map(|c| c.listener).collect();
-        for id in queues {
-            let look_ns = (self.listeners.get(id))
-                .and_then(|it| self.last_looks.get(&it.socket.netns))
-                .copied();
-            let len = self.listeners.get(id).and_then(|it| it.queued);
-            let (Some(look_ns), Some(len)) = (look_ns, len) else {
-                continue;
-            };
-            let is_its = |c: &Connection| c.listener == Some(id) && c.may_be_queued();
-            let others = (self.open).count(|c| is_its(c) && c.was_queued_at(look_ns));
-            let all = others + self.queued_closed.values().filter(|c| is_its(c)).count();
-            let still_queued = match len as usize {
-                len if len == others => Some(false),
-                len => (len == all).then_some(true),
-            };
-            let reset = self.queued_closed.values_mut().filter(|c| is_its(c));
-            reset.for_each(|c| c.still_queued = still_queued);
-        }
-    }
-
-    /// Ends the connections that an accept() should have returned by now: none of the hooks shows
-    /// the one that did.
-    fn end_unaccepted(&mut self, mono_ns: u64, out: &mut Vec<Line>) {
-        while let Some(&(closed_ns, sk, conn)) = self.being_accepted.front()
-            && closed_ns.saturating_add(ACCEPTING_NS) <= mono_ns
-        {
-            self.being_accepted.pop_front();
-            let known = self.queued_closed.get(&sk);
-            if known.is_some_and(|it| it.socket.conn == conn)
-                && let Some(connection) = self.queued_closed.remove(&sk)
-            {
-                self.end(connection, mono_ns, out);
-            }
-        }
-    }
-
-    /// The network namespaces where a look tells whether connections are still in their accept
-    /// queue.
-    pub fn unproven(&self) -> BTreeSet<u32> {
-        let closed = self.queued_closed.values().map(Box::as_ref);
-        let mut namespaces: BTreeSet<u32> = closed
-            .filter(|it| it.may_be_queued())
-            .map(|it| it.socket.netns)
-            .collect();
-        self.open.each(|it| {
-            if it.may_be_queued() {
-                namespaces.insert(it.socket.netns);
-            }
-        });
-        namespaces
-    }
-
-    // Connections
-
     /// Any transition but a listener's.
     fn transition(
         &mut self,
@@ -681,77 +548,5 @@ impl Correlator {
         {
             child.cloned_from(id, ListenerSource::Address);
         }
-    }
-
-    // Ends
-
-    /// Ends whatever lived at a pointer: another socket lives there now.
-    fn vacate(&mut self, sk: Sk, mono_ns: u64, out: &mut Vec<Line>) {
-        self.listeners.vacate(sk, mono_ns);
-        let old = [self.open.take(sk, |_| true), self.queued_closed.remove(&sk)];
-        for mut connection in old.into_iter().flatten() {
-            connection.vanish();
-            connection.late |= self.is_late;
-            self.end(connection, mono_ns, out);
-        }
-    }
-
-    /// Ends connections in the order of their numbers, which a map does not keep.
-    fn end_all(&mut self, mut all: Vec<Kept>, mono_ns: u64, out: &mut Vec<Line>) {
-        all.sort_unstable_by_key(|c| c.socket.conn);
-        for connection in all {
-            self.end(connection, mono_ns, out);
-        }
-    }
-
-    fn end_at(&self, mono_ns: u64, listener_closed: bool) -> End {
-        End {
-            mono_ns,
-            attached_ns: self.attached_ns,
-            losses: self.losses,
-            why_lost: match (self.has_lost, self.missed) {
-                (true, _) => Gap::Lost,
-                (false, true) => Gap::Skipped,
-                (false, false) => Gap::Late,
-            },
-            missed: self.missed,
-            listener_closed,
-            sees_overflows: self.sight.overflows,
-            forgot_syns_ns: self.refused_syns.forgot_ns(),
-            sees_all_accepts: self.sight.all_accepts,
-            last_look_ns: None,
-        }
-    }
-
-    /// Judges a connection, has it counted and writes its line.
-    fn end(&mut self, mut connection: Kept, mono_ns: u64, out: &mut Vec<Line>) {
-        self.attribute(&mut connection);
-        self.name_failures(&mut connection);
-        if connection.socket.state == State::SynSent {
-            self.ask_after_syn(&mut connection);
-        }
-        self.peers.leave(&connection.socket);
-        let listener_closed = listener_closed(&self.listeners, &connection);
-        let end = End {
-            last_look_ns: self.last_looks.get(&connection.socket.netns).copied(),
-            ..self.end_at(mono_ns, listener_closed)
-        };
-        let owner = self.whose(&connection);
-        append(out, || Line::Connection(connection.line(&end, owner)));
-        if let Some(Line::Connection(line)) = out.last_mut() {
-            (self.segments).unbind(&connection.socket, self.losses, line);
-        }
-        self.connection_ended(&connection);
-        self.open.give_back(connection);
-    }
-}
-
-/// Whether the accept queue that a child can be in is gone.
-fn listener_closed(listeners: &Listeners, child: &Connection) -> bool {
-    match child.listener {
-        Some(id) => listeners.is_closed(id),
-        // The kernel names a listener that the trace does not know.
-        None if child.clone_of.is_some() => false,
-        None => listeners.closed_for(&child.socket, child.met_ns, child.is_dropped()),
     }
 }

@@ -325,9 +325,9 @@ impl Correlator {
     /// [`foreseen`](Self::foreseen) is to be said.
     ///
     /// A segment: whether a connection begins right after it, at the end that it came to. Then it has
-    /// that connection's number, which it is the first to show. The end of a listener: whether it is
-    /// killed from outside, see [`is_kill`]. The birth of a server's socket: whether a SYN has made
-    /// it, see [`is_by_syn`].
+    /// that connection's number, which it is the first to show. The birth of a server's socket:
+    /// whether a SYN has made it, see [`is_by_syn`]. An event that may be late data: whether this host
+    /// answers it with a RST.
     ///
     /// `later`: what follows, in order of time, for at least [`FORESEEN_NS`]
     /// (`order::HOLD_BACK_NS` is more than that).
@@ -337,9 +337,7 @@ impl Correlator {
             Kind::Segment(segment) if self.segments.is_vacant(segment) => {
                 begins(event.mono_ns, segment, later)
             }
-            Kind::SetState(change) if is_kill(change, later) || is_by_syn(event, change, later) => {
-                true
-            }
+            Kind::SetState(change) if is_by_syn(event, change, later) => true,
             kind => may_be_late_data(kind)
                 .is_some_and(|sk| is_answered_by_rst(event.mono_ns, sk, later)),
         }
@@ -477,17 +475,6 @@ fn begins(mono_ns: u64, segment: &Segment, later: &[Event]) -> bool {
             _ => None,
         })
         .unwrap_or(false)
-}
-
-/// Whether a listener is closed by `tcp_abort()` (net/ipv4/tcp.c), as `ss -K` has it: that makes it
-/// CLOSE, drops what is queued, and makes it CLOSE once more. close() has shut it down before.
-fn is_kill(change: &SetState, later: &[Event]) -> bool {
-    (change.oldstate, change.newstate) == (State::Listen, State::Close)
-        && change.stats.is_none_or(|stats| !stats.rcv_shutdown)
-        && later.iter().any(|it| {
-            matches!(&it.kind, Kind::SetState(it) if it.sk == change.sk
-                && (it.oldstate, it.newstate) == (State::Close, State::Close))
-        })
 }
 
 /// Whether a SYN has made a server's socket, by TCP Fast Open, and not the final ACK. The ACK makes it

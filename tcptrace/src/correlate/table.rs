@@ -188,18 +188,71 @@ impl Table {
     }
 }
 
-/// A connection in the fewest bytes: numbers as long as they need to be, what is absent as one byte.
+/// A connection in few bytes: numbers as long as they need to be, what is absent as one byte, and a
+/// run of zero bytes as two.
 struct Packed(Box<[u8]>);
 
 impl Packed {
     fn new(connection: &Connection) -> Packed {
         let bytes = postcard::to_allocvec(connection).expect("a connection has a form in bytes");
-        Packed(bytes.into_boxed_slice())
+        Packed(squeeze(&bytes).into_boxed_slice())
     }
 
     fn unpack(&self) -> Connection {
         let connection: Connection =
-            postcard::from_bytes(&self.0).expect("these bytes were a connection");
+            postcard::from_bytes(&unsqueeze(&self.0)).expect("these bytes were a connection");
         connection.unpacked()
+    }
+}
+
+/// Writes each run of zero bytes, of at most 255, as a zero and its length.
+fn squeeze(bytes: &[u8]) -> Vec<u8> {
+    let mut squeezed = Vec::with_capacity(bytes.len());
+    for run in bytes.chunk_by(|&one, &next| one == 0 && next == 0) {
+        match run {
+            [byte] if *byte != 0 => squeezed.push(*byte),
+            zeros => zeros
+                .chunks(u8::MAX.into())
+                .for_each(|zeros| squeezed.extend([0, zeros.len() as u8])),
+        }
+    }
+    squeezed
+}
+
+/// The inverse of [`squeeze`].
+fn unsqueeze(squeezed: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(2 * squeezed.len());
+    let mut rest = squeezed.iter();
+    while let Some(&byte) = rest.next() {
+        match byte {
+            0 => bytes.extend(std::iter::repeat_n(
+                0,
+                rest.next().copied().unwrap_or(0).into(),
+            )),
+            _ => bytes.push(byte),
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn squeezed_bytes_come_back_as_they_were() {
+        let zeros = |n| vec![0; n];
+        let mixed: Vec<u8> = (0..=255).flat_map(|n| [n, 0, n, 0, 0]).collect();
+        for bytes in [
+            zeros(0),
+            zeros(1),
+            zeros(255),
+            zeros(256),
+            zeros(1000),
+            mixed,
+        ] {
+            assert_eq!(unsqueeze(&squeeze(&bytes)), bytes);
+        }
+        assert_eq!(squeeze(&[7, 0, 0, 0, 8, 0]), [7, 0, 3, 8, 0, 1]);
     }
 }

@@ -1,7 +1,7 @@
 //! How connections end, and their figures.
 
 use super::*;
-use crate::event::{Direction, Reset, Retransmit, Retransmitted, Stats};
+use crate::event::{Retransmit, Retransmitted, Stats};
 use crate::fields::{ClosedFirst, Ended};
 
 const EPIPE: u32 = 32;
@@ -11,7 +11,7 @@ const ECONNREFUSED: u32 = 111;
 const EHOSTUNREACH: u32 = 113;
 
 /// What a client has after it has sent 18 bytes, received none, and both have closed.
-const STATS: Stats = Stats {
+pub(super) const STATS: Stats = Stats {
     bytes_acked: 20,
     bytes_received: 1,
     segs_in: 4,
@@ -28,7 +28,7 @@ const STATS: Stats = Stats {
     call: None,
 };
 
-fn with(stats: Stats, change: SetState) -> SetState {
+pub(super) fn with(stats: Stats, change: SetState) -> SetState {
     SetState {
         stats: Some(stats),
         ..change
@@ -36,7 +36,7 @@ fn with(stats: Stats, change: SetState) -> SetState {
 }
 
 /// In the process of `client(2)`, by close() or shutdown().
-fn does(old: State, new: State) -> SetState {
+pub(super) fn does(old: State, new: State) -> SetState {
     let shut = Stats {
         rcv_shutdown: new == Close,
         snd_shutdown: Some(new == Close),
@@ -49,7 +49,7 @@ fn does(old: State, new: State) -> SetState {
 }
 
 /// In a softirq, while the process has it.
-fn happens(old: State, new: State) -> SetState {
+pub(super) fn happens(old: State, new: State) -> SetState {
     SetState {
         held: true,
         ..with(STATS, client(2).enters(old, new))
@@ -57,7 +57,7 @@ fn happens(old: State, new: State) -> SetState {
 }
 
 /// In a softirq, after the process has closed it.
-fn orphan(old: State, new: State) -> SetState {
+pub(super) fn orphan(old: State, new: State) -> SetState {
     SetState {
         orphaned: true,
         ..with(
@@ -70,14 +70,14 @@ fn orphan(old: State, new: State) -> SetState {
     }
 }
 
-fn failed(err: u32, change: SetState) -> SetState {
+pub(super) fn failed(err: u32, change: SetState) -> SetState {
     SetState {
         err: Some(err),
         ..change
     }
 }
 
-fn fin_received(change: SetState) -> SetState {
+pub(super) fn fin_received(change: SetState) -> SetState {
     SetState {
         fin_received: true,
         ..change
@@ -380,50 +380,6 @@ fn a_side_that_is_not_known_leaves_the_syn_open() {
     assert_eq!(ending.bytes_received, Some(0));
 }
 
-fn reset(sock: &Sock, direction: Direction, reason: Option<u32>) -> Reset {
-    Reset {
-        sk: Some(sock.sk),
-        cookie: None,
-        netns: NETNS,
-        tuple: sock.tuple,
-        state: Some(Established),
-        direction,
-        reason,
-    }
-}
-
-#[test]
-fn a_reset_that_the_kernel_sends_by_itself() {
-    let mut t = syn_sent();
-    t.set(happens(SynSent, Established));
-    t.set(does(Established, FinWait1));
-    t.event(Kind::Reset(reset(&client(2), Direction::Sent, Some(13))));
-    t.set(orphan(FinWait1, Close));
-    t.finish();
-    assert_eq!(t.connection(1).ending.ended, Some(Ended::ResetSent));
-    let Some(Line::Reset(line)) = t.lines.iter().find(|line| matches!(line, Line::Reset(_))) else {
-        panic!();
-    };
-    assert_eq!(line.subject.conn, Some(1));
-    // This trace was not told what the kernel's numbers mean.
-    assert_eq!(line.reason, None);
-}
-
-#[test]
-fn a_reset_of_a_connection_that_is_over_is_nobodys() {
-    let mut t = syn_sent();
-    t.set(happens(SynSent, Established));
-    t.set(does(Established, FinWait1));
-    t.set(orphan(FinWait1, FinWait2));
-    t.set(fin_received(orphan(FinWait2, Close)));
-    t.event(Kind::Reset(reset(&client(2), Direction::Sent, None)));
-    let Some(Line::Reset(line)) = t.lines.last() else {
-        panic!();
-    };
-    assert_eq!(line.subject.conn, None);
-    assert_eq!(line.subject.rport, Some(PORT));
-}
-
 #[test]
 fn a_syn_that_is_sent_again_brings_the_port() {
     let mut t = trace();
@@ -506,96 +462,6 @@ fn a_fin_with_the_syn_ack_is_in_no_count() {
     };
     assert_eq!(received(true), Some(100));
     assert_eq!(received(false), Some(99));
-}
-
-fn rst(direction: Direction, state: State) -> Kind {
-    Kind::Reset(Reset {
-        sk: Some(client(2).sk),
-        cookie: None,
-        netns: NETNS,
-        tuple: client(2).tuple,
-        state: Some(state),
-        direction,
-        reason: None,
-    })
-}
-
-/// Plays what happens to a connected client, a microsecond apart, with a view of what comes.
-fn played(script: &[Kind]) -> Trace {
-    let mut t = syn_sent();
-    t.set(happens(SynSent, Established));
-    let events: Vec<Event> = script
-        .iter()
-        .map(|kind| {
-            t.wait(US);
-            Event {
-                mono_ns: t.now,
-                cpu: 0,
-                lost: 0,
-                kind: kind.clone(),
-            }
-        })
-        .collect();
-    for (n, event) in events.iter().enumerate() {
-        if t.correlator.foresees(event, &events[n + 1..]) {
-            t.correlator.foreseen();
-        }
-        t.correlator.event(event, &mut t.lines);
-    }
-    t.finish();
-    t
-}
-
-fn resets(t: &Trace) -> Vec<(Direction, Option<u64>)> {
-    let resets = t.lines.iter().filter_map(|line| match line {
-        Line::Reset(x) => Some((x.direction, x.subject.conn)),
-        _ => None,
-    });
-    resets.collect()
-}
-
-/// The kernel ends both by tcp_reset(), and answers only data.
-#[test]
-fn data_after_close_is_no_rst_that_came() {
-    let data_came = Stats {
-        data_segs_in: 1,
-        rcv_shutdown: true,
-        ..STATS
-    };
-    let closed = |stats, answered: bool| {
-        let mut script = vec![
-            Kind::SetState(does(Established, FinWait1)),
-            rst(Direction::Received, FinWait1),
-            Kind::SetState(with(stats, failed(ECONNRESET, orphan(FinWait1, Close)))),
-        ];
-        if answered {
-            script.push(rst(Direction::Sent, Close));
-        }
-        played(&script)
-    };
-    let t = closed(data_came, true);
-    assert_eq!(t.connection(1).ending.ended, Some(Ended::ResetSent));
-    assert_eq!(resets(&t), [(Direction::Sent, Some(1))]);
-    let last = t.transitions().last().unwrap().cause;
-    assert_eq!(last, Some(fields::Cause::DataReceived));
-
-    let quiet = Stats {
-        rcv_shutdown: true,
-        ..STATS
-    };
-    let t = closed(quiet, false);
-    assert_eq!(t.connection(1).ending.ended, Some(Ended::ResetReceived));
-    assert_eq!(resets(&t), [(Direction::Received, Some(1))]);
-}
-
-/// The kernel sends it when the socket is CLOSE and the connection is over.
-#[test]
-fn the_rst_of_an_abort_is_its_connections() {
-    let t = played(&[
-        Kind::SetState(does(Established, Close)),
-        rst(Direction::Sent, Close),
-    ]);
-    assert_eq!(resets(&t), [(Direction::Sent, Some(1))]);
 }
 
 /// `ss -K` of a listener: tcp_abort() calls tcp_done() when it is CLOSE already.

@@ -15,6 +15,7 @@ mod peers;
 mod queues;
 mod random;
 mod requests;
+mod resets;
 mod scenarios;
 mod segments;
 mod select;

@@ -1,9 +1,9 @@
 //! Whose a socket is: never a process's that has exited, as far as another one may have it.
 
 use super::*;
+use crate::correlate::Selection;
 use crate::event::Found;
 use crate::fields::{PidSource, Subject};
-use crate::story::Selection;
 
 fn heir() -> Task {
     task(4800, "heir")
