@@ -130,9 +130,9 @@ fn an_accept_that_waits_in_io_uring_gives_one_connection() {
     if trace.accept_carrier() == "syscall" {
         return is_unseen(&trace);
     }
+    // The program never sees that the first attempt found nothing.
     let failed = trace.failed_accepts();
-    assert_eq!(failed.len(), 1, "{failed:?}");
-    failed[0].shows(&[("error", &"EAGAIN"), ("tid", &tid())]);
+    assert!(failed.is_empty(), "{failed:?}");
     trace.accept().shows(&[("pid", &pid()), ("tid", &tid())]);
     trace
         .server()

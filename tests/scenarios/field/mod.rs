@@ -6,5 +6,5 @@ mod faults;
 mod hints;
 mod kernels;
 mod owners;
-mod silent_loss;
+mod stopped_tracer;
 mod verdicts;
