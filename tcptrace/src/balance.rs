@@ -6,7 +6,7 @@
 use crate::event::Hook;
 use crate::fields::HookCount;
 
-/// What was decoded, and what has been told as unaccounted, by the number of the hook.
+/// Counts of decoded records, and of those already reported as unaccounted, by the number of the hook.
 #[derive(Debug, Default)]
 pub struct Balance {
     decoded: [u64; Hook::ALL.len()],

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, Read};
 /// No line of a trace is longer, in bytes. A summary has some hundred for each listener.
 pub const LONGEST: usize = 64 << 20;
 
-/// What was read.
+/// The outcome of reading one line within the bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line {
     /// A line, with its newline unless the file ends without.

@@ -19,12 +19,12 @@ use crate::event::{Comm, Holder, Holders, Sk, State, Task};
 const DESCRIPTORS: &str = "task_file_iterator";
 const PROCESSES: &str = "task_iterator";
 
-/// What a look has found.
+/// The result of one walk through the descriptors of all processes.
 pub struct Found {
     /// Of each socket that has a descriptor, by that one's inode, the process with the smallest
     /// number that has one.
     pub owners: BTreeMap<u64, Task>,
-    /// Who has the listeners.
+    /// The processes that hold each listener.
     pub listeners: Holders,
 }
 

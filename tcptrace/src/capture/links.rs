@@ -1,4 +1,4 @@
-//! What the kernel says of a probe's link: how often it missed the probe.
+//! Reads from a probe's link how often the kernel missed the probe (`struct bpf_link_info`).
 //!
 //! A kprobe that is hit while another one is at work on that CPU is skipped before any program runs
 //! (`kprobe_ftrace_handler` and `kprobe_int3_handler`, arch/x86/kernel/kprobes/), so the program's own

@@ -43,7 +43,7 @@ use ring::Ring;
 /// Size of the ring buffer and the lanes in bytes unless asked otherwise.
 pub const RING_BYTES: u32 = 4 << 20;
 
-/// What no hook shows, on no kernel.
+/// Limits that hold on every kernel, because no hook can show these things.
 const NEVER_SEEN: &[&str] = &[
     "a connect() that fails before its SYN is sent, as without a route or with a wrong source \
      address: no socket changes its state",

@@ -237,7 +237,7 @@ impl Model {
         assert_eq!(at, self.written, "{self:?}");
     }
 
-    /// What the model does next depends on this alone.
+    /// The whole state on which the next step of the model depends.
     fn state(&self) -> (u64, Vec<u64>) {
         let whole = self.ring.chunks * self.ring.chunk;
         let lens = self.unread.iter().map(|&(_, len)| len);
