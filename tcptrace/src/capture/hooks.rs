@@ -15,6 +15,9 @@ mod tcp_reset;
 mod tcp_retransmit;
 mod timewait_sock;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::bail;
