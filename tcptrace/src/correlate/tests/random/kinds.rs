@@ -1,0 +1,203 @@
+//! Events of every kind, at random.
+
+use super::super::{queues, requests, segments};
+use super::*;
+use crate::event::{
+    CloneOf, Direction, Found, ListenQueue, Looked, NetnsCounters, Overflow, OverflowSegment,
+    QueueCounters, Request, RequestStep, Reset, Retransmit, Retransmitted, Segment, Timewait,
+    TimewaitStep,
+};
+
+/// How many kinds of events there are.
+const KINDS: usize = 14;
+
+/// The place of a kind in [`Random::kind`]. A new kind does not compile until it has one.
+fn place(kind: &Kind) -> usize {
+    match kind {
+        Kind::SetState(_) => 0,
+        Kind::Accept(_) => 1,
+        Kind::Retransmit(_) => 2,
+        Kind::Reset(_) => 3,
+        Kind::Request(_) => 4,
+        Kind::Overflow(_) => 5,
+        Kind::Timewait(_) => 6,
+        Kind::Found(_) => 7,
+        Kind::Looked(_) => 8,
+        Kind::Process(_) => 9,
+        Kind::Holders(_) => 10,
+        Kind::Segment(_) => 11,
+        Kind::Counters(_) => 12,
+        Kind::Tick => KINDS - 1,
+    }
+}
+
+impl Random {
+    fn among<T: Copy>(&mut self, all: &[T]) -> T {
+        all[self.below(all.len() as u64) as usize]
+    }
+
+    /// An event of any kind. Half of them change a state, so that there is something to happen to.
+    pub fn kind(&mut self, now: u64) -> Kind {
+        match self.below(2 * KINDS as u64) as usize {
+            1 => Kind::Accept(self.accept(now)),
+            2 => Kind::Retransmit(self.retransmit()),
+            3 => Kind::Reset(self.reset()),
+            4 => Kind::Request(self.request()),
+            5 => Kind::Overflow(self.overflow()),
+            6 => Kind::Timewait(self.timewait()),
+            7 => Kind::Found(self.found()),
+            8 => Kind::Looked(self.looked(now)),
+            9 => Kind::Process(self.process()),
+            10 => Kind::Holders(self.holders(now)),
+            11 => Kind::Segment(self.segment()),
+            12 => Kind::Counters(self.counters()),
+            13 => Kind::Tick,
+            _ => Kind::SetState(self.change()),
+        }
+    }
+
+    fn retransmit(&mut self) -> Retransmit {
+        let sock = self.sock();
+        use Retransmitted::*;
+        Retransmit {
+            sk: sock.sk,
+            cookie: None,
+            netns: NETNS,
+            tuple: sock.tuple,
+            state: self.state(),
+            what: self.among(&[Syn, SynAck, Fin, Data]),
+            retransmits: self.below(4) as u32,
+        }
+    }
+
+    fn reset(&mut self) -> Reset {
+        let sock = self.sock();
+        let state = self.state();
+        Reset {
+            sk: self.maybe(sock.sk),
+            cookie: None,
+            netns: NETNS,
+            tuple: sock.tuple,
+            state: self.maybe(state),
+            direction: self.among(&[Direction::Sent, Direction::Received]),
+            reason: self.one_in(2).then_some(13),
+        }
+    }
+
+    fn request(&mut self) -> Request {
+        let step = self.among(&[
+            RequestStep::Begun,
+            RequestStep::Cloning(CloneOf::Request),
+            RequestStep::Cloning(CloneOf::Cookie),
+            RequestStep::Cloning(CloneOf::FastOpen),
+            RequestStep::SynackRetransmitted,
+            requests::TIMEOUT,
+            requests::DROPPED,
+        ]);
+        let child = self.sock();
+        Request {
+            req: Sk(self.below(4)),
+            sk: Sk(self.below(6)),
+            ..requests::request(&child, step)
+        }
+    }
+
+    fn overflow(&mut self) -> Overflow {
+        let segment = self.among(&[OverflowSegment::Syn, OverflowSegment::Ack]);
+        let child = self.sock();
+        Overflow {
+            listener: Sk(self.below(6)),
+            queue: self.among(&[ListenQueue::Accept, ListenQueue::Syn]),
+            ..requests::overflow(&child, segment, self.one_in(2))
+        }
+    }
+
+    fn timewait(&mut self) -> Timewait {
+        let sock = self.sock();
+        Timewait {
+            tw: Sk(self.below(4)),
+            sk: self.maybe(sock.sk),
+            cookie: None,
+            netns: NETNS,
+            tuple: sock.tuple,
+            step: self.among(&[
+                TimewaitStep::Begun,
+                TimewaitStep::Restarted,
+                TimewaitStep::Expired,
+                TimewaitStep::Killed { syn: true },
+                TimewaitStep::Killed { syn: false },
+                TimewaitStep::Taken,
+                TimewaitStep::Purged,
+            ]),
+            substate: self.among(&[FinWait2, TimeWait]),
+        }
+    }
+
+    fn found(&mut self) -> Found {
+        let sock = self.sock();
+        Found {
+            state: self.state(),
+            is_bucket: self.one_in(4),
+            ..queues::seen(&sock, self.one_in(2))
+        }
+    }
+
+    fn looked(&mut self, now: u64) -> Looked {
+        Looked {
+            netns: NETNS,
+            began_ns: now.saturating_sub(self.below(50) * US),
+            is_audit: self.one_in(2),
+            is_last: false,
+        }
+    }
+
+    fn process(&mut self) -> Process {
+        let comm = Comm::from("renamed");
+        Process {
+            pid: self.among(&[server().pid, visitor().pid, 1]),
+            step: self.among(&[ProcessStep::Exited, ProcessStep::Renamed { comm }]),
+        }
+    }
+
+    fn holders(&mut self, now: u64) -> Holders {
+        let holders = (0..self.below(3)).map(|_| Holder {
+            sk: Sk(self.below(6)),
+            task: self.among(&[server(), visitor()]),
+        });
+        Holders {
+            holders: holders.collect(),
+            began_ns: now.saturating_sub(self.below(50) * US),
+        }
+    }
+
+    fn segment(&mut self) -> Segment {
+        let sock = self.sock();
+        let (seq, ack) = (self.below(4) as u32, self.below(4) as u32);
+        let sent = segments::sent(&sock, self.below(32) as u8, seq, ack);
+        Segment {
+            direction: self.among(&[Direction::Sent, Direction::Received]),
+            sk: self.maybe(sock.sk),
+            ..sent
+        }
+    }
+
+    fn counters(&mut self) -> NetnsCounters {
+        NetnsCounters {
+            netns: NETNS,
+            queues: QueueCounters {
+                listen_overflows: self.below(9),
+                listen_drops: self.below(9),
+                syn_queue_drops: self.below(9),
+                syn_queue_cookies: self.below(9),
+            },
+        }
+    }
+}
+
+#[test]
+fn every_kind_of_event_is_made() {
+    let mut random = Random(1);
+    let places = (0..2_000).map(|_| place(&random.kind(START)));
+    let made: std::collections::BTreeSet<usize> = places.collect();
+    assert_eq!(made, (0..KINDS).collect());
+}
