@@ -87,7 +87,14 @@ pub async fn run(trace: &Trace) -> anyhow::Result<u8> {
         outputs.extend(checks.output());
         Ok((outputs, write_events.map(tape).transpose()?))
     };
-    let mut tracing = Tracing::start(&request, clock, selection, trace.depth, open, trace.count)?;
+    let mut tracing = Tracing::start(
+        &request,
+        clock,
+        selection,
+        trace.depth.into(),
+        open,
+        trace.count,
+    )?;
     let mut running = command.map(Command::start).transpose()?;
     let until = Until {
         duration: trace.duration,

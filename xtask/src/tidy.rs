@@ -1,226 +1,78 @@
-//! The house's rules that can be read off the source text.
-//!
-//! [`PARTS`] is the table of ARCHITECTURE.md, "Who may depend on whom".
+//! The rules of the house that neither rustc, Cargo nor clippy checks.
 
-mod code;
-mod habits;
-mod names;
-
-use std::{fmt, fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use self::code::Code;
-use crate::files;
+use crate::{cmd, files};
 
-/// What a part of the source may name.
-struct Part {
-    /// Files whose path begins with one of these.
-    paths: &'static [&'static str],
-    /// The other modules of its own crate that it may name.
-    may: Own,
-    /// What it never names, by the beginning of a path.
-    never: &'static [&'static [&'static str]],
-}
+const PACKAGES: [&str; 4] = ["tcptrace", "tcptrace-ebpf", "tests", "xtask"];
 
-enum Own {
-    Only(&'static [&'static str]),
-    AllBut(&'static [&'static str]),
-}
+const MOST_LINES: usize = 600;
 
-const AYA: &[&str] = &["aya", "aya_obj", "aya_log"];
-const ABI: &[&str] = &["tcptrace_ebpf"];
-const TOKIO: &[&str] = &["tokio"];
-const CLOCKS: &[&str] = &["std::time::Instant", "std::time::SystemTime::now"];
-const IO: &[&str] = &[
-    "std::env",
-    "std::fs",
-    "std::io",
-    "std::net::TcpListener",
-    "std::net::TcpStream",
-    "std::net::UdpSocket",
-    "std::os",
-    "std::process",
-    "std::thread",
-];
-const FILES: &[&str] = &[
-    "std::env",
-    "std::fs",
-    "std::os",
-    "std::process",
-    "std::thread",
-];
-const LOG: &[&str] = &["log"];
-/// Their order of iteration changes from run to run.
-const RANDOM_ORDER: &[&str] = &[
-    "std::collections::HashMap",
-    "std::collections::HashSet",
-    "std::collections::hash_map",
-    "std::collections::hash_set",
-    "std::hash::RandomState",
+/// Spelled in halves, or this file would break its own rule.
+const MARKERS: [&str; 2] = [concat!("TO", "DO"), concat!("FIX", "ME")];
+
+/// The first two commands that a reader types.
+const COMMANDS: [&str; 2] = [
+    "cargo xtask run -- --port 7878",
+    "cargo xtask test --install",
 ];
 
-const PARTS: &[Part] = &[
-    Part {
-        paths: &["tcptrace-ebpf/src/lib.rs", "tcptrace-ebpf/src/abi.rs"],
-        may: Own::Only(&["abi"]),
-        never: &[&["aya_ebpf", "aya_log_ebpf", "std", "alloc"]],
-    },
-    Part {
-        paths: &["tcptrace/src/event.rs", "tcptrace/src/fields.rs"],
-        may: Own::Only(&["depth", "errno", "event", "printable"]),
-        never: &[ABI, AYA, TOKIO, IO, CLOCKS],
-    },
-    Part {
-        paths: &["tcptrace/src/decode.rs", "tcptrace/src/order.rs"],
-        may: Own::Only(&["event"]),
-        never: &[AYA, TOKIO, IO, CLOCKS],
-    },
-    Part {
-        paths: &["tcptrace/src/story.rs"],
-        may: Own::Only(&["correlate", "event", "fields"]),
-        never: &[AYA, TOKIO, IO, CLOCKS],
-    },
-    Part {
-        paths: &["tcptrace/src/record.rs"],
-        may: Own::Only(&["bounded", "event", "fields", "story"]),
-        never: &[ABI, AYA, TOKIO, FILES, CLOCKS],
-    },
-    Part {
-        paths: &["tcptrace/src/replay/"],
-        may: Own::Only(&[
-            "bounded",
-            "clock",
-            "event",
-            "fields",
-            "printable",
-            "record",
-            "sink",
-            "story",
-            "zst",
-        ]),
-        never: &[ABI, AYA, TOKIO],
-    },
-    Part {
-        paths: &[
-            "tcptrace/src/bounded.rs",
-            "tcptrace/src/printable.rs",
-            "tcptrace/src/zst.rs",
-        ],
-        may: Own::Only(&[]),
-        never: &[ABI, AYA, TOKIO, FILES, CLOCKS],
-    },
-    Part {
-        paths: &["tcptrace/src/correlate/"],
-        may: Own::Only(&["duration", "errno", "event", "fields"]),
-        never: &[ABI, AYA, TOKIO, IO, CLOCKS, LOG, &["libc"], RANDOM_ORDER],
-    },
-    Part {
-        // Drawn from lines alone, so that a page, a log and an export can show the same.
-        paths: &["tcptrace/src/diagram.rs", "tcptrace/src/diagram/"],
-        may: Own::Only(&["depth", "duration", "event", "fields", "printable"]),
-        never: &[ABI, AYA, TOKIO, IO, CLOCKS, LOG, &["libc"], RANDOM_ORDER],
-    },
-    Part {
-        paths: &["tcptrace/src/sink/"],
-        may: Own::Only(&[
-            "clock",
-            "diagram",
-            "duration",
-            "errno",
-            "event",
-            "fields",
-            "printable",
-        ]),
-        never: &[ABI, AYA, TOKIO, CLOCKS, LOG],
-    },
-    Part {
-        // The one that opens files and ends in an exit code is report.rs; save.rs writes the page.
-        paths: &[
-            "tcptrace/src/report/columns.rs",
-            "tcptrace/src/report/content.rs",
-            "tcptrace/src/report/diagrams.rs",
-            "tcptrace/src/report/page.rs",
-        ],
-        may: Own::Only(&["clock", "diagram", "event", "fields", "printable"]),
-        never: &[ABI, AYA, TOKIO, FILES, CLOCKS],
-    },
-    Part {
-        paths: &["tcptrace/src/expect.rs", "tcptrace/src/expect/measured.rs"],
-        may: Own::Only(&["duration", "event", "fields"]),
-        never: &[ABI, AYA, TOKIO, IO, CLOCKS, LOG, &["libc"]],
-    },
-    // What top knows, and what it shows: a terminal is the loop's alone.
-    Part {
-        paths: &[
-            "tcptrace/src/top/model.rs",
-            "tcptrace/src/top/model/listener.rs",
-        ],
-        may: Own::Only(&["correlate", "event", "fields", "printable"]),
-        never: &[ABI, AYA, TOKIO, IO, CLOCKS, LOG, RANDOM_ORDER, &["ratatui"]],
-    },
-    Part {
-        paths: &["tcptrace/src/top/draw", "tcptrace/src/top/ui.rs"],
-        may: Own::Only(&["duration", "event", "fields", "printable", "sink", "top"]),
-        never: &[ABI, AYA, TOKIO, IO, CLOCKS, LOG],
-    },
-    Part {
-        paths: &["tcptrace/src/capture/"],
-        may: Own::AllBut(&["correlate", "sink"]),
-        never: &[],
-    },
+/// Every crate that tcptrace-core is built from. None of them can open a file or a socket, read a
+/// clock, or load eBPF. Which part of std the crate may use is in its clippy.toml.
+const PURE: [&str; 26] = [
+    "anstyle",
+    "byteorder",
+    "cfg_if",
+    "cobs",
+    "crc32fast",
+    "dyn_clone",
+    "foldhash",
+    "hashbrown",
+    "hashlink",
+    "hdrhistogram",
+    "itoa",
+    "memchr",
+    "num_traits",
+    "postcard",
+    "ref_cast",
+    "rustc_hash",
+    "schemars",
+    "serde",
+    "serde_core",
+    "serde_json",
+    "smallvec",
+    "tcptrace_core",
+    "tcptrace_ebpf",
+    "thiserror",
+    "zerocopy",
+    "zmij",
 ];
-
-/// Modules of one folder that never name each other, except the `shared` ones.
-struct Siblings {
-    folder: &'static str,
-    shared: &'static [&'static str],
-}
-
-const SIBLINGS: &[Siblings] = &[
-    Siblings {
-        folder: "tcptrace-ebpf/src/hooks/",
-        shared: &[],
-    },
-    Siblings {
-        folder: "tcptrace/src/sink/",
-        // The trait, the schema of them all, what several write, and the lines of their tests.
-        shared: &[
-            "Sink", "cells", "columns", "lines", "samples", "schema", "stamp",
-        ],
-    },
-];
-
-/// One breach of a rule, and where.
-#[derive(Debug, PartialEq, Eq)]
-struct Breach {
-    path: String,
-    line: usize,
-    what: String,
-}
-
-impl fmt::Display for Breach {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: {}", self.path, self.line, self.what)
-    }
-}
 
 pub fn run(root: &Path) -> Result<()> {
-    let sources = sources(root)?;
-    let parts = PARTS.iter().flat_map(|part| part.paths.iter().copied());
-    for path in parts.chain(SIBLINGS.iter().map(|group| group.folder)) {
-        ensure!(
-            sources.iter().any(|code| code.path.starts_with(path)),
-            "{path} is gone, but a rule of xtask/src/tidy.rs is about it"
-        );
-    }
-    let mut breaches = Vec::new();
-    for code in &sources {
-        breaches.extend(dependencies(code));
-        breaches.extend(habits::source(code));
+    let mut breaches = vec![];
+    for package in PACKAGES {
+        for file in files::below(&root.join(package))? {
+            if file.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&file)
+                    .with_context(|| format!("cannot read {}", file.display()))?;
+                let path = file.strip_prefix(root)?.display().to_string();
+                breaches.extend(source(&path, &text));
+            }
+        }
     }
     let readme = fs::read_to_string(root.join("README.md")).context("cannot read README.md")?;
-    breaches.extend(habits::readme(&readme));
+    breaches.extend(commands(&readme));
+    let tree = cmd::output(cmd::cargo(root).args([
+        "tree",
+        "--package=tcptrace-core",
+        "--edges=normal,no-proc-macro",
+        "--prefix=none",
+        "--no-dedupe",
+        "--format={lib}",
+    ]))?;
+    breaches.extend(impure(&tree)?);
     for breach in &breaches {
         println!("{breach}");
     }
@@ -230,100 +82,71 @@ pub fn run(root: &Path) -> Result<()> {
     }
 }
 
-fn sources(root: &Path) -> Result<Vec<Code>> {
-    let mut sources = Vec::new();
-    for package in ["bench", "tcptrace", "tcptrace-ebpf", "tests", "xtask"] {
-        for file in files::below(&root.join(package))? {
-            if file.extension().is_some_and(|extension| extension == "rs") {
-                let text = fs::read_to_string(&file)
-                    .with_context(|| format!("cannot read {}", file.display()))?;
-                let path = file.strip_prefix(root)?.to_string_lossy().into_owned();
-                sources.push(Code::new(path, text));
-            }
-        }
-    }
-    Ok(sources)
+/// Files that are too long, and work that was put off.
+fn source(path: &str, text: &str) -> Vec<String> {
+    let lines = text.lines().count();
+    let long = (lines > MOST_LINES)
+        .then(|| format!("{path}:{lines}: longer than {MOST_LINES} lines: split it by meaning"));
+    let put_off = text.lines().zip(1..).flat_map(|(line, number)| {
+        let markers = MARKERS.iter().filter(|&&marker| line.contains(marker));
+        markers.map(move |marker| {
+            format!("{path}:{number}: {marker}: do it now, or say why it is as it is")
+        })
+    });
+    long.into_iter().chain(put_off).collect()
 }
 
-/// Names that a file must not know.
-fn dependencies(code: &Code) -> Vec<Breach> {
-    let mut breaches = Vec::new();
-    for name in names::of(code) {
-        let refused = PARTS
-            .iter()
-            .filter(|part| part.paths.iter().any(|path| code.path.starts_with(path)))
-            .any(|part| part.refuses(&code.path, &name.path))
-            || SIBLINGS
-                .iter()
-                .any(|group| group.refuses(&code.path, &name.path));
-        if refused {
-            breaches.push(Breach {
-                path: code.path.clone(),
-                line: name.line,
-                what: format!("must not name {}", name.path),
-            });
-        }
-    }
-    breaches
+fn commands(readme: &str) -> impl Iterator<Item = String> {
+    COMMANDS
+        .iter()
+        .filter(|&&command| !readme.contains(command))
+        .map(|command| format!("README.md:1: does not name `{command}`"))
 }
 
-impl Part {
-    fn refuses(&self, path: &str, name: &str) -> bool {
-        let (_, inside) = path.split_once("src/").unwrap_or_default();
-        let other = name
-            .strip_prefix("crate::")
-            .map(first_segment)
-            .filter(|module| *module != module_of(inside));
-        let stranger = other.is_some_and(|module| match self.may {
-            Own::Only(modules) => !modules.contains(&module),
-            Own::AllBut(modules) => modules.contains(&module) || module == "*",
-        });
-        stranger
-            || self
-                .never
-                .iter()
-                .copied()
-                .flatten()
-                .any(|never| reaches(name, never))
-    }
-}
-
-/// Whether `name` is `never`, something in it, or a glob that takes it in.
-fn reaches(name: &str, never: &str) -> bool {
-    let inside = |outer: &str, inner: &str| {
-        inner
-            .strip_prefix(outer)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
-    };
-    inside(never, name)
-        || name
-            .strip_suffix("::*")
-            .is_some_and(|open| inside(open, never))
-}
-
-impl Siblings {
-    fn refuses(&self, path: &str, name: &str) -> bool {
-        let Some(me) = path.strip_prefix(self.folder).map(module_of) else {
-            return false;
-        };
-        let (_, folder) = self.folder.split_once("src/").expect("a folder in src/");
-        let folder = format!("crate::{}", folder.replace('/', "::"));
-        let Some(other) = name.strip_prefix(&folder).map(first_segment) else {
-            return false;
-        };
-        let free = |module: &str| module == "mod" || self.shared.contains(&module);
-        !free(me) && !free(other) && other != me
-    }
-}
-
-/// `text` of `text/row.rs`, `json` of `json.rs`.
-fn module_of(path: &str) -> &str {
-    path.split(['/', '.']).next().unwrap_or(path)
-}
-
-fn first_segment(path: &str) -> &str {
-    path.split("::").next().unwrap_or(path)
+/// The crates of `tree`, a name a line, that are not in [`PURE`].
+fn impure(tree: &str) -> Result<Vec<String>> {
+    let crates: BTreeSet<&str> = tree.split_ascii_whitespace().collect();
+    ensure!(
+        crates.contains("tcptrace_core"),
+        "cargo tree does not list tcptrace-core itself"
+    );
+    let others = crates.iter().filter(|name| !PURE.contains(name));
+    Ok(others
+        .map(|name| format!("tcptrace/core/Cargo.toml: {name} is not in the list of pure crates"))
+        .collect())
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_file_and_put_off_work_are_breaches_at_their_lines() {
+        let long = "//\n".repeat(MOST_LINES + 1);
+        let breaches = source("a.rs", &long);
+        assert_eq!(breaches.len(), 1);
+        assert!(breaches[0].starts_with("a.rs:601: "), "{}", breaches[0]);
+        assert_eq!(source("a.rs", &long[3..]), [""; 0]);
+
+        let text = format!("fn a() {{}}\n// {} later\n", MARKERS[0]);
+        let breaches = source("a.rs", &text);
+        assert_eq!(breaches.len(), 1);
+        assert!(breaches[0].starts_with("a.rs:2: "), "{}", breaches[0]);
+    }
+
+    #[test]
+    fn the_readme_has_the_first_commands() {
+        assert_eq!(commands(&COMMANDS.join("\n")).count(), 0);
+        assert_eq!(commands(COMMANDS[0]).count(), 1);
+    }
+
+    #[test]
+    fn a_crate_that_can_do_io_is_a_breach() -> Result<()> {
+        assert_eq!(impure("tcptrace_core\nserde\nserde_core\n")?, [""; 0]);
+        let breaches = impure("tcptrace_core\nserde\nlibc\ntokio\nlibc\n")?;
+        assert_eq!(breaches.len(), 2, "{breaches:?}");
+        assert!(breaches[0].contains(" libc "), "{breaches:?}");
+        assert!(impure("").is_err());
+        Ok(())
+    }
+}

@@ -483,7 +483,7 @@ fn summary(conn: Option<u64>, netns: u32, laddr: IpAddr, lport: Option<u16>) -> 
 /// How well a listener's address fits a child's, best first; `None` if not at all. The kernel asks
 /// in this order (`inet_lookup_listener`, net/ipv4/inet_hashtables.c): the address itself, the
 /// wildcard of its family, then for IPv4 the wildcard of a dual-stack IPv6 socket.
-pub(crate) fn match_rank(listener: IpAddr, child: IpAddr) -> Option<u8> {
+pub fn match_rank(listener: IpAddr, child: IpAddr) -> Option<u8> {
     let any4 = listener == IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let any6 = listener == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
     match child {

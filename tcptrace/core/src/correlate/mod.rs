@@ -55,7 +55,7 @@ use ends::listener_closed;
 use found::Import;
 use histogram::Histograms;
 use lines::append;
-pub(crate) use listener::match_rank;
+pub use listener::match_rank;
 use listener::{Listener, ListenerId, Listeners};
 use notices::Resetting;
 use overflow::RefusedSyns;
