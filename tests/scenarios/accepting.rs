@@ -200,12 +200,5 @@ fn fast_open_lets_accept_return_before_the_handshake_is_finished() {
     let connection = trace.server();
     connection.shows(&[("verdict", &"fast_open"), ("accept_queue_ns", &0)]);
     assert!(connection.num("accepted_mono_ns") < connection.num("established_mono_ns"));
-    let birth = trace.transitions(&connection["conn"])[0];
-    birth.shows(&[("oldstate", &"LISTEN")]);
-    // The next event on the CPU proves that the SYN made the socket. A birth line is held back for
-    // 5 ms, and an emulated CPU can take longer to the next event.
-    let next = connection.num("accepted_mono_ns") - birth.num("mono_ns");
-    if next < 5_000_000 || !birth["cause"].is_null() {
-        birth.shows(&[("cause", &"syn_received")]);
-    }
+    fast_open::shows_birth(&trace, connection);
 }

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 
 use socket2::{Domain, Socket, Type};
 
+use crate::trace::{Line, Trace};
 use crate::traffic::{BACKLOG, LOOPBACK, TEXT, deafen, hear_again, listen_socket, set_option};
 
 /// Lets clients and servers of this namespace use Fast Open, without having met before.
@@ -57,5 +58,17 @@ impl Client {
     /// It answers the next SYN-ACK, which the server sends after a second.
     pub fn hear_again(&self) {
         hear_again(&self.socket);
+    }
+}
+
+/// Asserts that a server's socket is shown to be made by the SYN. The next event on the same CPU,
+/// here accept(), proves that. The line of the birth is held back for 5 ms, so under a load that keeps
+/// accept() off the CPU for longer the cause is not known, and null.
+pub fn shows_birth(trace: &Trace, server: &Line) {
+    let birth = trace.transitions(&server["conn"])[0];
+    birth.shows(&[("oldstate", &"LISTEN")]);
+    let until_next = server.num("accepted_mono_ns") - birth.num("mono_ns");
+    if until_next < 5_000_000 || !birth["cause"].is_null() {
+        birth.shows(&[("cause", &"syn_received")]);
     }
 }

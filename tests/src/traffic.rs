@@ -38,6 +38,13 @@ pub fn listen_sharing(port: u16) -> TcpListener {
     })
 }
 
+/// A listener to which TPROXY may give connections for other addresses.
+pub fn listen_transparent(port: u16) -> TcpListener {
+    listen_socket((LOOPBACK, port).into(), BACKLOG, |socket| {
+        set_option(socket, libc::SOL_IP, libc::IP_TRANSPARENT, &1i32);
+    })
+}
+
 pub(crate) fn listen_socket(
     addr: SocketAddr,
     backlog: i32,

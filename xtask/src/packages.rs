@@ -26,8 +26,18 @@ pub const BROWSER: [&str; 2] = ["chromium", "chromium-driver"];
 /// What reads the packets that `-o pcapng` makes, and what shows `tcptrace top`.
 const VIEWERS: [&str; 2] = ["tshark", "tmux"];
 
+/// What gives a scenario's connections to another listener than the one that they are for.
+const PACKET_FILTER: [&str; 1] = ["nftables"];
+
 fn needed() -> Vec<&'static str> {
-    [&TOOLCHAIN[..], &vm::PACKAGES, &BROWSER, &VIEWERS].concat()
+    [
+        &TOOLCHAIN[..],
+        &vm::PACKAGES,
+        &BROWSER,
+        &VIEWERS,
+        &PACKET_FILTER,
+    ]
+    .concat()
 }
 
 /// Sees to it that the packages are there: installs what is missing, or names it.

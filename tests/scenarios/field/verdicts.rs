@@ -1,12 +1,14 @@
 //! Verdicts, listeners and numbers of other people's servers.
 
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
 use io_uring::squeue::Flags;
+use nix::sys::signal::Signal;
 use tests::peer::{KERNEL, Peer, Segment, Talk};
+use tests::run::{self, Running};
 use tests::traffic::{reset as reset_now, *};
 use tests::{Lab, Trace, fast_open};
 
@@ -186,11 +188,7 @@ fn a_fast_open_connection_that_closes_before_the_ack_counts_and_is_made_by_the_s
     ]);
     let row = trace.listener_summary(port);
     row.shows(&[("connections", &1), ("accepted", &1)]);
-    trace.transitions(&server["conn"])[0].shows(&[
-        ("oldstate", &"LISTEN"),
-        ("cause", &"syn_received"),
-        ("function", &"tcp_try_fastopen"),
-    ]);
+    fast_open::shows_birth(&trace, server);
 }
 
 /// What io_uring accepts no system call shows, but the socket has a descriptor.
@@ -253,15 +251,20 @@ fn what_is_reset_before_io_uring_accepts_it_is_not_never_accepted() {
     assert!(["unknown", "never_accepted"].contains(&verdict), "{other}");
 }
 
-/// Several workers share a port; one dies, and with it what waits for it.
+/// Two processes share a port, one is killed, and with it what waits for it.
 #[test]
-fn the_victims_of_a_dead_worker_are_told_at_once_and_at_its_listener() {
+fn the_victims_of_a_killed_worker_are_told_at_once_and_at_its_listener() {
     const CLIENTS: usize = 16;
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace();
     let good = listen_sharing(port);
-    let stuck = listen_sharing(port);
+    let mut stuck = run::helper(&["listen-sharing", &port.to_string()]);
+    stuck.stdin(Stdio::piped());
+    let stuck = Running::start(stuck);
+    stuck
+        .stdout()
+        .wait_until("the helper to listen", |lines| lines.first().map(drop));
     let clients: Vec<_> = (0..CLIENTS).map(|_| connect_queued(port)).collect();
     good.set_nonblocking(true).unwrap();
     let mut served = vec![];
@@ -269,7 +272,7 @@ fn the_victims_of_a_dead_worker_are_told_at_once_and_at_its_listener() {
         served.push(stream);
     }
     let victims = CLIENTS - served.len();
-    drop(stuck);
+    stuck.signal(Signal::SIGKILL);
     let ends = tracer.wait_for(victims, "the victims to be told", |line| {
         line.is("connection") && line["side"] == "server"
     });
@@ -292,6 +295,57 @@ fn the_victims_of_a_dead_worker_are_told_at_once_and_at_its_listener() {
     for line in ends {
         line.shows(&[("listener", stuck)]);
     }
+}
+
+/// TPROXY gives a connection to a listener on another port than the one it is for.
+#[test]
+fn a_connection_by_tproxy_is_of_the_listener_that_it_is_given_to() {
+    let lab = Lab::new();
+    let [asked, given] = [lab.port(), lab.port()];
+    for rule in [
+        "add table ip t".to_owned(),
+        "add chain ip t p { type filter hook prerouting priority -150; }".to_owned(),
+        format!("add rule ip t p tcp dport {asked} tproxy to :{given} accept"),
+    ] {
+        let Ok(nft) = Command::new("nft").args(rule.split(' ')).output() else {
+            return eprintln!("skipped: nft is not installed");
+        };
+        let error = String::from_utf8_lossy(&nft.stderr);
+        if error.contains("No such file or directory") {
+            return eprintln!("skipped: this kernel has no nft_tproxy");
+        }
+        assert!(nft.status.success(), "nft {rule}: {error}");
+    }
+    let tracer = lab.trace();
+    let direct = listen(asked);
+    let transparent = listen_transparent(given);
+    let taken = connect_queued(asked);
+    drop(accept(&transparent));
+    let left = connect_queued(asked);
+    tracer.wait_for(2, "both to be ESTABLISHED", |line| {
+        line.is("transition") && line["side"] == "server" && line["newstate"] == "ESTABLISHED"
+    });
+    let trace = tracer.stop();
+    let listens = trace.listens();
+    let given_to = &listens[1]["conn"];
+    assert_eq!(listens[1]["lport"], given);
+    assert_eq!(rows(&trace), 2, "no listener is invented");
+    trace.server_of(port_of(&taken)).shows(&[
+        ("verdict", &"queued"),
+        ("listener", given_to),
+        ("listener_source", &"accept"),
+    ]);
+    trace.server_of(port_of(&left)).shows(&[
+        ("verdict", &"never_accepted"),
+        ("listener", given_to),
+        ("listener_source", &"clone"),
+    ]);
+    for (listener, connections, accepted) in [(given_to, 2, 1), (&listens[0]["conn"], 0, 0)] {
+        let row = row_of(&trace, listener);
+        assert_eq!(row["connections"], connections, "{row}");
+        assert_eq!(row["accepted"], accepted, "{row}");
+    }
+    drop(direct);
 }
 
 /// `ss -K` closes a listener twice.

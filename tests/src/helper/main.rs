@@ -14,7 +14,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, fork};
-use tests::traffic::{accept, close, connect_queued, hear, listen, say};
+use tests::traffic::{accept, close, connect_queued, hear, listen, listen_sharing, say};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -31,6 +31,11 @@ fn main() -> ExitCode {
             let _listener = listen(number(port));
             println!("the helper listens");
             // To the end of its stdin.
+            std::io::stdin().lock().lines().for_each(drop);
+        }
+        ["listen-sharing", port] => {
+            let _listener = listen_sharing(number(port));
+            println!("the helper listens");
             std::io::stdin().lock().lines().for_each(drop);
         }
         ["talk", port, code] => {
