@@ -63,13 +63,13 @@ fn time_wait_lasts_two_msl() {
     if trace.session()["hooks"]["timewait_sock"].is_null() {
         // When it was gone is known to a second, so how long it lasted is not said.
         line.shows(&[
-            ("ended", &"gone"),
+            ("bucket_end", &"gone"),
             ("source", &"socket_iterator"),
             ("time_wait_ns", &NULL),
         ]);
     } else {
         line.shows(&[
-            ("ended", &"expired"),
+            ("bucket_end", &"expired"),
             ("source", &"timewait_sock"),
             ("time_wait_ns", &(lasted.as_nanos() as u64)),
         ]);

@@ -32,7 +32,7 @@ fn an_accept_that_must_not_wait_fails_with_eagain() {
     let failed = trace.failed_accepts();
     assert_eq!(failed.len(), 1, "{failed:?}");
     failed[0].shows(&[
-        ("error", &"EAGAIN"),
+        ("accept_error", &"EAGAIN"),
         ("conn", &NULL),
         ("listener", &trace.listen()["conn"]),
         ("lport", &port),
@@ -64,7 +64,7 @@ fn an_accept_that_times_out_was_blocked_so_long() {
 
     let failed = trace.failed_accepts();
     assert_eq!(failed.len(), 1, "{failed:?}");
-    failed[0].shows(&[("error", &"EAGAIN")]);
+    failed[0].shows(&[("accept_error", &"EAGAIN")]);
     // The kernel counts a timeout in ticks, and may begin within one.
     let blocked = failed[0].num("blocked_ns") as f64;
     assert!(blocked > 0.9 * A_WHILE.as_nanos() as f64, "{blocked} ns");
@@ -170,7 +170,11 @@ fn an_accept_on_a_listener_that_is_shut_down_fails() {
     let failed = trace.failed_accepts();
     assert_eq!(failed.len(), 1, "{failed:?}");
     let listener = &trace.listen()["conn"];
-    failed[0].shows(&[("error", &"EINVAL"), ("tid", &acceptor), ("conn", &NULL)]);
+    failed[0].shows(&[
+        ("accept_error", &"EINVAL"),
+        ("tid", &acceptor),
+        ("conn", &NULL),
+    ]);
     assert_eq!(trace.path(listener), "CLOSE LISTEN CLOSE");
 }
 

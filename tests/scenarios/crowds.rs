@@ -47,7 +47,7 @@ fn acceptors_blocked_before_and_after_the_trace_are_left_well() {
     let tracer = lab.trace();
     let clients: Vec<_> = (0..THREADS / 2).map(|_| connect(port)).collect();
     tracer.wait_for(THREADS / 2, "half of them to accept", |line| {
-        line.is("accept") && line["error"].is_null()
+        line.is("accept") && line["accept_error"].is_null()
     });
     // Half of those that are in accept() while the hooks are taken away came there before the
     // hooks, half of them after.

@@ -55,7 +55,7 @@ fn every_fate(lab: &Lab, tracer: &Tracer, [port, deaf_port, closed_port]: [u16; 
     deafen(&client);
     say(&mut server);
     tracer.wait_for(1, "data to be sent again", |line| {
-        line.is("retransmit") && line["what"] == "data"
+        line.is("retransmit") && line["retransmitted"] == "data"
     });
     hear_again(&client);
     hear(&mut client);
@@ -189,7 +189,7 @@ fn three_depths_agree_on_every_fate_of_a_connection() {
         let [failed] = trace.failed_accepts()[..] else {
             panic!("{:?}", trace.accepts());
         };
-        failed.shows(&[("error", &"EAGAIN")]);
+        failed.shows(&[("accept_error", &"EAGAIN")]);
         assert_eq!(totals(&events), totals(trace), "at {depth}");
     }
 
@@ -206,8 +206,8 @@ fn three_depths_agree_on_every_fate_of_a_connection() {
     // Four were closed in good order, one is open; the others have lines.
     assert_eq!(counted(&counts, "server", "queued"), ORDERLY);
     assert_eq!(counted(&counts, "server", "awaited"), 1);
-    assert_eq!(counted(&counts, "server", "connections"), ORDERLY + 1);
-    assert_eq!(counted(&counts, "client", "connections"), ORDERLY);
+    assert_eq!(counted(&counts, "server", "went_well"), ORDERLY + 1);
+    assert_eq!(counted(&counts, "client", "went_well"), ORDERLY);
     assert_eq!(all.len(), wrong.len() + 2 * ORDERLY as usize + 1);
     for line in wrong.values() {
         assert_ne!(line["ended"], "orderly", "{line}");

@@ -55,7 +55,7 @@ fn closed_by_both_at_once() {
     }
     // The FINs that were lost.
     let again: Vec<&Line> = trace.own("retransmit").collect();
-    assert!(!again.is_empty() && again.iter().all(|line| line["what"] == "FIN"));
+    assert!(!again.is_empty() && again.iter().all(|line| line["retransmitted"] == "FIN"));
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn reset_by_linger_0() {
     assert_eq!(resets(&trace, "sent").len(), 1);
     let received = resets(&trace, "received");
     assert_eq!(received.len(), 1);
-    received[0].shows(&[("conn", &server["conn"]), ("reason", &NULL)]);
+    received[0].shows(&[("conn", &server["conn"]), ("rst_reason", &NULL)]);
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn connecting_in_vain_sends_the_syn_again() {
     ]);
     again[0].shows(&[
         ("conn", &line["conn"]),
-        ("what", &"SYN"),
+        ("retransmitted", &"SYN"),
         ("state", &"SYN_SENT"),
         ("retransmits", &1),
         ("lport", &line["lport"]),

@@ -19,7 +19,7 @@ fn shows_only(trace: &Trace, wanted: impl Fn(&Line) -> bool) {
             assert!(wanted(line), "should be filtered: {line}");
         }
     }
-    let hooks = &trace.summary()["hooks"];
+    let hooks = &trace.summary()["hook_counts"];
     let filtered = hooks["inet_sock_set_state"]["filtered"].as_u64();
     assert!(filtered > Some(0), "{hooks}");
 }

@@ -38,7 +38,7 @@ fn what_is_lost_is_counted_and_what_was_open_is_incomplete() {
         line.shows(&[("why", &"ring_buffer_full")]);
     }
     // That the balance is right and the `lost` lines agree with it is checked for every trace.
-    let states = &trace.summary()["hooks"]["inet_sock_set_state"];
+    let states = &trace.summary()["hook_counts"]["inet_sock_set_state"];
     assert!(states["lost"].as_u64() > Some(CLIENTS as u64), "{states}");
     for (client, _) in &open {
         trace.server_of(port_of(client)).shows(&[
@@ -128,7 +128,7 @@ fn an_accept_that_cannot_be_remembered_is_counted() {
     tracer.wait_for_ends(2 * THREADS + 2);
     let trace = tracer.stop_lossy();
 
-    let balance = &trace.summary()["hooks"]["inet_csk_accept"];
+    let balance = &trace.summary()["hook_counts"]["inet_csk_accept"];
     let lost = balance["lost"].as_u64();
     assert!(lost >= Some((THREADS - ROOM) as u64), "{lost:?}");
     assert_eq!(balance["lost"], balance["lost_calls"], "{balance}");

@@ -292,7 +292,7 @@ fn a_filter_leaves_out_the_other_ends_segments() {
         ["received S 0 -", "sent S. 0 1", "received . 1 1"]
     );
     assert!(trace.own("segment").all(|line| line["lport"] == port));
-    let filtered = trace.summary()["hooks"]["segment"]["filtered"].as_u64();
+    let filtered = trace.summary()["hook_counts"]["segment"]["filtered"].as_u64();
     assert!(filtered > Some(0));
 }
 

@@ -57,11 +57,11 @@ fn the_invariants_have_teeth() {
         }),
         ("a lost record that is not in the balance", |trace| {
             let summary = trace.lines.last_mut().unwrap();
-            summary.0["hooks"]["inet_csk_accept"]["lost"] = json!(1);
+            summary.0["hook_counts"]["inet_csk_accept"]["lost"] = json!(1);
         }),
         ("a balance of which no line tells", |trace| {
             let summary = trace.lines.last_mut().unwrap();
-            let hook = &mut summary.0["hooks"]["inet_csk_accept"];
+            let hook = &mut summary.0["hook_counts"]["inet_csk_accept"];
             hook["lost"] = json!(1);
             hook["seen"] = json!(hook["seen"].as_u64().unwrap() + 1);
         }),

@@ -95,7 +95,11 @@ fn a_fin_that_finds_the_socket_begins_time_wait() {
         ("source", &source),
     ]);
     let line = time_wait(&trace);
-    line.shows(&[("conn", conn), ("state", &"TIME_WAIT"), ("ended", &NULL)]);
+    line.shows(&[
+        ("conn", conn),
+        ("state", &"TIME_WAIT"),
+        ("bucket_end", &NULL),
+    ]);
     assert_eq!(line["fin_wait2_ns"], synthetic[0]["in_state_ns"]);
 }
 
@@ -150,7 +154,7 @@ fn fin_wait2_expires_when_the_peer_never_closes() {
     let line = time_wait(&trace);
     line.shows(&[("state", &"FIN_WAIT2"), ("time_wait_ns", &NULL)]);
     if sees_buckets(&trace) {
-        line.shows(&[("ended", &"expired")]);
+        line.shows(&[("bucket_end", &"expired")]);
         // A timer never comes early, and how late depends on the machine.
         let ns = line.num("fin_wait2_ns");
         assert!((1_900_000_000..6_000_000_000).contains(&ns), "{line}");
@@ -175,7 +179,7 @@ fn data_for_a_closed_socket_resets_its_bucket() {
     let trace = tracer.stop();
 
     if sees_buckets(&trace) {
-        time_wait(&trace).shows(&[("state", &"FIN_WAIT2"), ("ended", &"reset")]);
+        time_wait(&trace).shows(&[("state", &"FIN_WAIT2"), ("bucket_end", &"reset")]);
     }
 }
 
@@ -204,7 +208,7 @@ fn a_syn_reuses_time_wait() {
             ("conn", &trace.connections("server")[0]["conn"]),
             ("lport", &port),
             ("state", &"TIME_WAIT"),
-            ("ended", &"reused"),
+            ("bucket_end", &"reused"),
         ]);
         assert!(ended[0].num("time_wait_ns") >= 90_000_000);
     }
@@ -235,7 +239,7 @@ fn a_connect_reuses_time_wait() {
             ("conn", &trace.connections("client")[0]["conn"]),
             ("lport", &from),
             ("state", &"TIME_WAIT"),
-            ("ended", &"reused"),
+            ("bucket_end", &"reused"),
         ]);
         assert!(ended[0].num("time_wait_ns") >= 1_900_000_000);
     }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::trace::{Line, Trace};
 
 static SCHEMA: LazyLock<Validator> = LazyLock::new(|| {
-    let schema = include_str!("../../docs/schema/tcptrace-1.json");
+    let schema = include_str!("../../docs/schema/tcptrace-2.json");
     let schema = serde_json::from_str(schema).expect("the schema is JSON");
     jsonschema::validator_for(&schema).expect("the schema is one")
 });
@@ -135,7 +135,7 @@ fn the_summary_adds_up(trace: &Trace) {
         own.map(|it| it.num(field)).sum()
     };
 
-    for (hook, balance) in summary["hooks"].as_object().expect("an object") {
+    for (hook, balance) in summary["hook_counts"].as_object().expect("an object") {
         let balance = Line(balance.clone());
         let [seen, filtered, emitted, lost] =
             ["seen", "filtered", "emitted", "lost"].map(|it| balance.num(it));
@@ -150,11 +150,11 @@ fn the_summary_adds_up(trace: &Trace) {
         ("undecodable", &0),
         (
             "servers",
-            &(count("side", "server".into()) + counted("server", "connections")),
+            &(count("side", "server".into()) + counted("server", "went_well")),
         ),
         (
             "clients",
-            &(count("side", "client".into()) + counted("client", "connections")),
+            &(count("side", "client".into()) + counted("client", "went_well")),
         ),
         ("incomplete", &count("complete", false.into())),
     ]);

@@ -149,7 +149,7 @@ impl Trace {
     /// The scenario's accept() calls that gave a connection.
     pub fn accepts(&self) -> Vec<&Line> {
         self.own("accept")
-            .filter(|line| line["error"].is_null())
+            .filter(|line| line["accept_error"].is_null())
             .collect()
     }
 
@@ -170,7 +170,7 @@ impl Trace {
     /// The scenario's accept() calls that failed.
     pub fn failed_accepts(&self) -> Vec<&Line> {
         self.own("accept")
-            .filter(|line| !line["error"].is_null())
+            .filter(|line| !line["accept_error"].is_null())
             .collect()
     }
 

@@ -1,8 +1,8 @@
-//! The lines that tcptrace puts out: names, units and meaning. Schema 1, a contract.
+//! The lines that tcptrace puts out: names, units and meaning. Schema 2, a contract.
 //!
-//! One struct a line; the JSON Lines sink writes them with serde, and the JSON Schema
-//! (`docs/schema/tcptrace-1.json`) and the README's field table are made from them. Fields may be
-//! added; none may change its name or its meaning. Unknown is null, never 0 or "".
+//! One struct a line. The JSON Schema (`docs/schema/tcptrace-2.json`) and the README's field table
+//! are made from them. A field's name has one type and one meaning in all kinds of lines. Fields may
+//! be added; none may change its name or its meaning. Unknown is null, never 0 or "".
 //!
 //! A line in memory carries monotonic time only; the wall clock time `ts` is added where it is
 //! written ([`Stamped`]).
@@ -35,7 +35,7 @@ pub use segment::Segment;
 pub use trace::{HookCount, ListenerSummary, Lost, Refusal, Session, Summary, Why};
 
 /// The version of this contract, `schema` in the session line.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// Which end of a connection a socket is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -344,7 +344,7 @@ pub struct Accept {
     /// Which hook saw the return.
     pub witness: Witness,
     /// The errno's name when the call failed, else null.
-    pub error: Option<Cow<'static, str>>,
+    pub accept_error: Option<Cow<'static, str>>,
     /// What the evidence shows so far; null for a call that failed, and while the evidence is
     /// not complete. The `connection` line has the last word.
     pub verdict: Option<Verdict>,
@@ -364,15 +364,15 @@ pub struct Overflow {
     pub listener: Option<u64>,
     /// The segment: the SYN, or the last ACK of the handshake, after which the peer believes that it
     /// is connected.
-    pub what: OverflowSegment,
+    pub dropped: OverflowSegment,
     /// The queue that was full. A SYN that finds the SYN queue full is dropped unless it reuses a
     /// connection in TIME_WAIT.
     pub queue: ListenQueue,
     /// How many that queue held.
-    pub backlog_len: u32,
+    pub queue_len: u32,
     /// The limit of that queue, which holds one more than this; of its part for all peers when
     /// `reserve`.
-    pub backlog_max: u32,
+    pub queue_max: u32,
     /// True when the SYN queue had room, but only for peers that the kernel knows: without SYN
     /// cookies the last quarter of net.ipv4.tcp_max_syn_backlog is for them.
     pub reserve: bool,

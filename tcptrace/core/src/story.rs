@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::correlate::Correlator;
 pub use crate::correlate::Selection;
 use crate::event::{Event, Hook, Task};
-use crate::fields::{HookCount, Line, Lost, Session, Summary, Why};
+use crate::fields::{HookCount, Line, Lost, SCHEMA, Session, Summary, Why};
 
 /// Whatever can enter a story. The first is [`Input::Begin`], the last [`Input::End`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,7 +104,10 @@ impl Story {
     /// first of them: [`Story::more`] has the rest.
     pub fn tell(&mut self, input: &Input, out: &mut Vec<Line>) {
         match input {
-            Input::Begin(begin) => out.push(Line::Session(begin.session.clone())),
+            Input::Begin(begin) => out.push(Line::Session(Session {
+                schema: SCHEMA,
+                ..begin.session.clone()
+            })),
             Input::Import(Import { owners, until_ns }) => {
                 self.correlator.import(owners.clone(), *until_ns);
             }
@@ -189,12 +192,12 @@ impl Story {
         out.push(Line::Summary(Summary {
             mono_ns: end.mono_ns,
             duration_ns: end.mono_ns.saturating_sub(self.began_ns),
-            hooks: end.hooks.clone(),
+            hook_counts: end.hooks.clone(),
             verdicts: totals.verdicts,
             servers: totals.servers,
             clients: totals.clients,
             incomplete: totals.incomplete,
-            evicted: totals.evicted,
+            evicted_connections: totals.evicted,
             undecodable: end.undecodable,
             late: end.late,
             repeated_segments: totals.repeated_segments,

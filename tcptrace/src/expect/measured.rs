@@ -134,7 +134,10 @@ impl Counts {
 
     fn line(&mut self, line: &Line) {
         match line {
-            Line::Accept(x) => add(&mut self.failed_accepts, u64::from(x.error.is_some())),
+            Line::Accept(x) => add(
+                &mut self.failed_accepts,
+                u64::from(x.accept_error.is_some()),
+            ),
             Line::Overflow(_) => self.overflows += 1,
             Line::Retransmit(_) => self.retransmits += 1,
             Line::Reset(_) => self.resets += 1,
@@ -167,10 +170,10 @@ impl Counts {
 
     fn histogram(&mut self, x: &fields::Histogram) {
         match x.side {
-            Side::Client => add(&mut self.clients, x.connections),
+            Side::Client => add(&mut self.clients, x.went_well),
             _ => {
-                add(&mut self.servers, x.connections);
-                add(&mut self.accepted, x.connections);
+                add(&mut self.servers, x.went_well);
+                add(&mut self.accepted, x.went_well);
                 add(self.verdict(Verdict::Queued), x.queued.unwrap_or(0));
                 add(self.verdict(Verdict::Awaited), x.awaited.unwrap_or(0));
             }
@@ -238,7 +241,7 @@ impl Measured {
             );
         };
         if quantity == Quantity::Lost {
-            return Measure::exact(sum(summary.hooks.values().map(|count| count.lost)));
+            return Measure::exact(sum(summary.hook_counts.values().map(|count| count.lost)));
         }
         let by_hook = matches!(session.hooks.get(&Hook::ListenOverflow), Some(Some(_)));
         if quantity == Quantity::Overflows && !by_hook && !summary.netns_counters.is_empty() {
@@ -388,7 +391,7 @@ fn time(waits: &Waits, share: Share, none: &str) -> Measure {
 
 /// Why what was seen may not be all.
 fn incomplete(summary: &Summary) -> Option<String> {
-    let hooks = || summary.hooks.values();
+    let hooks = || summary.hook_counts.values();
     let lost = sum(hooks().map(|count| count.lost));
     let missed = sum(hooks().filter_map(|count| count.recursion_misses));
     let lines = summary.dropped_lines;
@@ -397,7 +400,7 @@ fn incomplete(summary: &Summary) -> Option<String> {
         (lost, "events were lost"),
         (missed, "runs of a hook were skipped by the kernel"),
         (
-            summary.evicted,
+            summary.evicted_connections,
             "connections were given up while they were open",
         ),
         (summary.late, "events came too late to be put in order"),

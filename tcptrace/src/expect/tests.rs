@@ -116,7 +116,7 @@ fn sampled() -> Vec<Line> {
 
 fn end() -> Summary {
     Summary {
-        hooks: [].into(),
+        hook_counts: [].into(),
         listeners: vec![],
         ..samples::summary()
     }
@@ -441,7 +441,7 @@ fn recorded_traces_add_up_to_their_summaries() {
         let expectations: Vec<Expectation> =
             expectations.iter().map(|it| expectation(it)).collect();
         let mut measured = Measured::new(&expectations);
-        let lost: u64 = summary.hooks.values().map(|it| it.lost).sum();
+        let lost: u64 = summary.hook_counts.values().map(|it| it.lost).sum();
         for line in read() {
             measured.line(&line);
         }

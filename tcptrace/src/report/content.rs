@@ -159,7 +159,7 @@ impl Content {
                     open.established_ns = Some(mono_ns);
                 }
             }
-            Line::Accept(x) if x.error.is_none() => {
+            Line::Accept(x) if x.accept_error.is_none() => {
                 if let Some(open) = self.open(&x.subject, mono_ns) {
                     open.accepted = Some(Accepted::from(x));
                 }
@@ -308,7 +308,7 @@ impl Content {
         };
         let port = self.ports.entry((x.netns, x.port, side)).or_default();
         (port.netns, port.port, port.side) = (x.netns, x.port, side);
-        port.connections = port.connections.saturating_add(x.connections);
+        port.connections = port.connections.saturating_add(x.went_well);
         let add = |sum: &mut Option<u64>, more: Option<u64>| {
             if let Some(more) = more {
                 *sum = Some(sum.unwrap_or(0).saturating_add(more));
@@ -325,7 +325,7 @@ impl Content {
         };
         merge(&mut port.handshake, &x.handshake);
         merge(&mut port.accept_queue, &x.accept_queue);
-        port.seconds.push((at, x.connections));
+        port.seconds.push((at, x.went_well));
     }
 }
 

@@ -170,8 +170,8 @@ fn mark(x: &Mark, at: i64) -> Value {
     let place = x.place as u8;
     match &x.kind {
         MarkKind::Overflow(it) => {
-            let (what, queue) = (it.what, it.queue);
-            let (len, max) = (it.backlog_len, it.backlog_max);
+            let (what, queue) = (it.dropped, it.queue);
+            let (len, max) = (it.queue_len, it.queue_max);
             json!([
                 "mark", place, at, "overflow", what, queue, len, max, it.aborted
             ])
@@ -180,7 +180,7 @@ fn mark(x: &Mark, at: i64) -> Value {
             json!(["mark", place, at, "retransmit", what.name(), so_far])
         }
         MarkKind::Reset(it) => {
-            json!(["mark", place, at, "reset", it.direction, it.reason])
+            json!(["mark", place, at, "reset", it.direction, it.rst_reason])
         }
         MarkKind::SocketFreed { bucket } => json!(["mark", place, at, "freed", bucket]),
         MarkKind::BucketEnded(end) => json!(["mark", place, at, "bucket", end]),

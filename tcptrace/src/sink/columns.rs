@@ -317,7 +317,7 @@ mod tests {
         // No line has both.
         assert_eq!(
             taken(&["oldstate", "ended"], &[]),
-            ["transition", "connection", "time_wait"]
+            ["transition", "connection"]
         );
     }
 

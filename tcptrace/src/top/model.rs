@@ -337,7 +337,7 @@ impl Model {
         let listener = self.listeners.get_mut(&key).expect("a row that is there");
         listener.last_ns = x.mono_ns;
         listener.backlog.backlog_max = Some(x.backlog_max);
-        if x.error.is_some() {
+        if x.accept_error.is_some() {
             listener.failed_accepts += 1;
             listener.kernel_says(x.backlog_len.into());
             return;
@@ -403,8 +403,8 @@ impl Model {
             listener.overflows += 1;
             listener.last_ns = x.mono_ns;
             if x.queue == ListenQueue::Accept {
-                listener.kernel_says(x.backlog_len.into());
-                listener.backlog.backlog_max = Some(x.backlog_max);
+                listener.kernel_says(x.queue_len.into());
+                listener.backlog.backlog_max = Some(x.queue_max);
             }
         }
     }

@@ -79,7 +79,7 @@ fn syns_dropped_at_a_full_queue_are_counted_and_their_likely_cause_is_named() {
         .map(|_| begin_to_connect((LOOPBACK, port).into()))
         .collect();
     tracer.wait_for(CALLERS, "the SYNs to be sent again", |line| {
-        line.is("retransmit") && line["what"] == "SYN"
+        line.is("retransmit") && line["retransmitted"] == "SYN"
     });
     drop((callers, clients));
     let dropped = counter("ListenOverflows") - before;
@@ -300,7 +300,10 @@ fn connection_that_waited_out_emfile_says_so() {
     let failed = trace.failed_accepts();
     assert_eq!(failed.len(), FAILURES);
     for line in failed {
-        line.shows(&[("error", &"EMFILE"), ("listener", &trace.listen()["conn"])]);
+        line.shows(&[
+            ("accept_error", &"EMFILE"),
+            ("listener", &trace.listen()["conn"]),
+        ]);
     }
     let expected = format!("; meanwhile accept() failed {FAILURES} times with EMFILE");
     for line in [trace.accept(), trace.server()] {

@@ -74,11 +74,11 @@ fn a_rst_for_a_closed_port_has_a_line_or_is_said_to_be_unseen() {
     if says_unseen(&trace, "RSTs to segments that met no socket") {
         // What Linux 6.9 and before do not say is not made up either.
         assert_eq!(of_none.len(), 0, "{of_none:?}");
-        of_sockets[0].shows(&[("reason", &NULL)]);
+        of_sockets[0].shows(&[("rst_reason", &NULL)]);
     } else {
         assert_eq!(of_none.len() as u64, sent, "{of_none:?}");
         for line in of_none {
-            line.shows(&[("reason", &"NO_SOCKET"), ("lport", &port)]);
+            line.shows(&[("rst_reason", &"NO_SOCKET"), ("lport", &port)]);
         }
     }
 }
@@ -111,7 +111,7 @@ fn time_wait_of_a_namespace_that_ends_is_purged_once() {
     assert_eq!(buckets.len(), 1, "{buckets:?}");
     buckets[0].shows(&[
         ("state", &"TIME_WAIT"),
-        ("ended", &"purged"),
+        ("bucket_end", &"purged"),
         ("source", &"timewait_sock"),
     ]);
 }
@@ -159,7 +159,11 @@ fn a_signal_ends_accept_with_eintr_only_where_its_caller_sees_that() {
     let [failed] = trace.failed_accepts()[..] else {
         panic!("{:?}", trace.failed_accepts());
     };
-    failed.shows(&[("error", &"EINTR"), ("tid", &acceptor), ("lport", &port)]);
+    failed.shows(&[
+        ("accept_error", &"EINTR"),
+        ("tid", &acceptor),
+        ("lport", &port),
+    ]);
     assert!(failed.maybe("called_mono_ns").is_some());
     trace
         .listener_summary(port)
@@ -197,11 +201,11 @@ fn syns_dropped_for_the_quarter_of_known_peers_are_told() {
     assert_eq!(told.len() as u64, DROPPED, "{told:?}");
     for line in told {
         line.shows(&[
-            ("what", &"syn"),
+            ("dropped", &"syn"),
             ("queue", &"syn"),
             ("reserve", &true),
-            ("backlog_len", &13),
-            ("backlog_max", &12),
+            ("queue_len", &13),
+            ("queue_max", &12),
             ("lport", &port),
             ("listener", &trace.listen()["conn"]),
         ]);

@@ -32,7 +32,9 @@ fn stopped_under_load(ring_size: &str) -> u64 {
     // every trace.
     let trace = tracer.stop_lossy();
 
-    let hooks = trace.summary()["hooks"].as_object().expect("an object");
+    let hooks = trace.summary()["hook_counts"]
+        .as_object()
+        .expect("an object");
     let total = |field: &str| -> u64 { hooks.values().filter_map(|it| it[field].as_u64()).sum() };
     let mut complete = 0;
     for side in ["server", "client"] {

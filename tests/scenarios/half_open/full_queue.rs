@@ -58,13 +58,13 @@ fn syn_meets_a_full_accept_queue(address: IpAddr) {
         line.shows(&[
             ("conn", &NULL),
             ("listener", &trace.listen()["conn"]),
-            ("what", &"syn"),
+            ("dropped", &"syn"),
             ("queue", &"accept"),
             ("lport", &port),
             ("raddr", &address.to_string()),
             ("rport", &third_port),
-            ("backlog_len", &2),
-            ("backlog_max", &1),
+            ("queue_len", &2),
+            ("queue_max", &1),
             ("aborted", &false),
         ]);
     }
@@ -186,12 +186,12 @@ fn a_syn_that_finds_the_syn_queue_full_is_an_event() {
         line.shows(&[
             ("conn", &NULL),
             ("listener", &trace.listen()["conn"]),
-            ("what", &"syn"),
+            ("dropped", &"syn"),
             ("queue", &"syn"),
             ("lport", &port),
-            ("backlog_max", &BACKLOG),
+            ("queue_max", &BACKLOG),
         ]);
-        assert!(line.num("backlog_len") >= BACKLOG as u64, "{line}");
+        assert!(line.num("queue_len") >= BACKLOG as u64, "{line}");
         assert!((syn_ns..silent_ns).contains(&line.num("mono_ns")));
     } else {
         assert!(overflows.is_empty());
@@ -246,11 +246,11 @@ fn ack_meets_a_full_queue(abort: bool) {
     }
     let first = overflows.first().expect("an overflow line");
     first.shows(&[
-        ("what", &"ack"),
+        ("dropped", &"ack"),
         ("queue", &"accept"),
         ("rport", &late_port),
-        ("backlog_len", &2),
-        ("backlog_max", &1),
+        ("queue_len", &2),
+        ("queue_max", &1),
         ("aborted", &abort),
         ("listener", &trace.listen()["conn"]),
     ]);

@@ -14,7 +14,7 @@ impl Balance {
     pub fn of_json(output: &str) -> Balance {
         let last = output.trim_end().lines().last().unwrap_or_default();
         let summary: Value = serde_json::from_str(last).unwrap_or_default();
-        let Some(hooks) = summary["hooks"].as_object() else {
+        let Some(hooks) = summary["hook_counts"].as_object() else {
             return Balance::default();
         };
         let sum = |name: &str| hooks.values().map(|hook| hook[name].as_u64()).sum();
@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn the_summary_adds_up_over_the_hooks() {
         let summary = r#"{"event":"connection"}
-{"event":"summary","hooks":{"a":{"seen":9,"emitted":7,"lost":2},"b":{"emitted":1,"lost":0}}}
+{"event":"summary","hook_counts":{"a":{"seen":9,"emitted":7,"lost":2},"b":{"emitted":1,"lost":0}}}
 "#;
         assert_eq!(Balance::of_json(summary), balance(8, 2));
         // Killed before it was written.

@@ -153,7 +153,7 @@ impl Correlator {
         };
         let line = accept_line(event, accept, subject, listener.map(ListenerId::conn));
         let line = Line::Accept(fields::Accept {
-            error: Some(errno::name(errno)),
+            accept_error: Some(errno::name(errno)),
             ..line
         });
         if self.select.wants(&line) {
@@ -252,7 +252,7 @@ fn accept_line(
         backlog_len: accept.backlog_len,
         backlog_max: accept.backlog_max,
         witness: accept.witness,
-        error: None,
+        accept_error: None,
         verdict: None,
         reason: None,
     }

@@ -14,7 +14,7 @@ impl Correlator {
         let histograms = &mut self.histograms;
         let told = lines.extract_if(first.., |line| match line {
             Line::Connection(line) => counts && histograms.count(line),
-            Line::Accept(line) => line.error.is_none(),
+            Line::Accept(line) => line.accept_error.is_none(),
             Line::Overflow(_) | Line::Histogram(_) => false,
             _ => true,
         });

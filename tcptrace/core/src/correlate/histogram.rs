@@ -77,7 +77,7 @@ impl Correlator {
                 },
                 netns: port.netns,
                 port: port.port,
-                connections: counts.connections,
+                went_well: counts.connections,
                 queued: at_server(counts.queued),
                 awaited: at_server(counts.awaited),
                 handshake: counts.handshake.times(),

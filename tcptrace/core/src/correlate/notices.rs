@@ -95,7 +95,7 @@ impl Correlator {
             mono_ns: event.mono_ns,
             subject,
             state: it.state,
-            what: it.what,
+            retransmitted: it.what,
             retransmits: it.retransmits,
         }));
     }
@@ -126,7 +126,7 @@ impl Correlator {
             subject,
             state: it.state,
             direction: it.direction,
-            reason: reason.filter(|name| *name != NOT_SPECIFIED).cloned(),
+            rst_reason: reason.filter(|name| *name != NOT_SPECIFIED).cloned(),
         }));
     }
 

@@ -291,10 +291,10 @@ impl Correlator {
             mono_ns: event.mono_ns,
             subject,
             listener: listener_conn,
-            what: overflow.segment,
+            dropped: overflow.segment,
             queue: overflow.queue,
-            backlog_len: overflow.backlog_len,
-            backlog_max: overflow.backlog_max,
+            queue_len: overflow.backlog_len,
+            queue_max: overflow.backlog_max,
             reserve: overflow.reserve,
             aborted: overflow.aborted,
         }));

@@ -302,7 +302,7 @@ impl Bucket {
             state: self.state,
             fin_wait2_ns,
             time_wait_ns,
-            ended,
+            bucket_end: ended,
             source: self.source,
         })
     }

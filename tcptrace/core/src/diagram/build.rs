@@ -149,12 +149,12 @@ impl Builder {
                 Line::Connection(x) => self.connection(place, x),
                 Line::TimeWait(x) => {
                     // A change of state has told of all others.
-                    if let Some(ended) = x.ended
+                    if let Some(ended) = x.bucket_end
                         && self.in_bucket(place)
                     {
                         self.leave(place, x.mono_ns);
                         self.mark(place, x.mono_ns, MarkKind::BucketEnded(ended));
-                    } else if x.ended.is_none() {
+                    } else if x.bucket_end.is_none() {
                         let state = x.state;
                         self.mark(place, x.mono_ns, MarkKind::TraceEnds { state });
                     }
@@ -258,7 +258,7 @@ impl Builder {
     }
 
     fn accept(&mut self, place: Place, x: &Accept) {
-        if x.error.is_some() {
+        if x.accept_error.is_some() {
             return;
         }
         let call = Call {

@@ -103,11 +103,11 @@ pub fn mark(kind: &MarkKind) -> Option<String> {
     Some(match kind {
         MarkKind::Overflow(x) => {
             let fate = if x.aborted { "reset" } else { "dropped" };
-            format!("{} {fate}: queue full", Kind::from(x.what).name())
+            format!("{} {fate}: queue full", Kind::from(x.dropped).name())
         }
         MarkKind::Retransmit { what, .. } if *what == Kind::Data => "data sent again".to_owned(),
         MarkKind::Retransmit { .. } => return None,
-        MarkKind::Reset(x) => format!("RST: {}", x.reason.as_ref()?),
+        MarkKind::Reset(x) => format!("RST: {}", x.rst_reason.as_ref()?),
         MarkKind::SocketFreed { .. } => "socket gone".to_owned(),
         MarkKind::BucketEnded(ended) => format!("{ended:?}").to_lowercase(),
         MarkKind::TraceEnds { .. } => "trace ends".to_owned(),

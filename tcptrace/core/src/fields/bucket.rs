@@ -53,7 +53,7 @@ pub struct TimeWait {
     /// How long it was in TIME_WAIT, in nanoseconds; null as above.
     pub time_wait_ns: Option<u64>,
     /// How it ended; null when it had not when the trace did, or that was not seen.
-    pub ended: Option<BucketEnd>,
+    pub bucket_end: Option<BucketEnd>,
     /// What its last step was learnt from.
     pub source: Source,
 }

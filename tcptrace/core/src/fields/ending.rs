@@ -119,7 +119,7 @@ pub struct Retransmit {
     /// The state it was in.
     pub state: State,
     /// What was sent again: SYN, SYN_ACK, FIN (with any data before it) or data.
-    pub what: Retransmitted,
+    pub retransmitted: Retransmitted,
     /// Segments that this socket has sent again so far, this one included.
     pub retransmits: u32,
 }
@@ -139,5 +139,5 @@ pub struct Reset {
     pub direction: Direction,
     /// Why it was sent, as in the kernel's enum sk_rst_reason (Linux 6.10 and later) without
     /// SK_RST_REASON_; null when the kernel does not say.
-    pub reason: Option<String>,
+    pub rst_reason: Option<String>,
 }

@@ -22,7 +22,7 @@ pub struct Histogram {
     /// The listener's port, or the one that the clients connected to.
     pub port: u16,
     /// How many there were.
-    pub connections: u64,
+    pub went_well: u64,
     /// Of these, ESTABLISHED before accept() was called; null for clients.
     pub queued: Option<u64>,
     /// Of these, those that accept() was waiting for; null for clients.

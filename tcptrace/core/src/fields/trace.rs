@@ -151,7 +151,7 @@ pub struct Summary {
     pub duration_ns: u64,
     /// Hook to its balance.
     #[serde(deserialize_with = "known")]
-    pub hooks: BTreeMap<Hook, HookCount>,
+    pub hook_counts: BTreeMap<Hook, HookCount>,
     /// Verdict to the number of connections.
     #[serde(deserialize_with = "known")]
     pub verdicts: BTreeMap<Verdict, u64>,
@@ -162,7 +162,7 @@ pub struct Summary {
     /// Connections that are not `complete`.
     pub incomplete: u64,
     /// Connections given up while they were open, because too many were.
-    pub evicted: u64,
+    pub evicted_connections: u64,
     /// Records that could not be decoded; 0 unless loader and object disagree.
     pub undecodable: u64,
     /// Events that came too late to be put in order; 0 unless the machine stalls for milliseconds

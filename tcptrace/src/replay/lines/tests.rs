@@ -154,10 +154,10 @@ fn what_a_newer_version_adds_does_no_harm() {
 
 #[test]
 fn another_schema_is_refused() {
-    let text = with_line(1, |line| line.replace("\"schema\":1", "\"schema\":2"));
+    let text = with_line(1, |line| line.replace("\"schema\":2", "\"schema\":3"));
     assert_eq!(
         refused(&text),
-        "it has schema 2, this tcptrace reads schema 1; take tcptrace 0.1.0"
+        "it has schema 3, this tcptrace reads schema 2; take tcptrace 0.1.0"
     );
 }
 

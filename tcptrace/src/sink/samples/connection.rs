@@ -117,7 +117,7 @@ pub fn accept() -> Accept {
         backlog_len: 2,
         backlog_max: 128,
         witness: Witness::SysExit,
-        error: None,
+        accept_error: None,
         verdict: None,
         reason: None,
     }
@@ -145,7 +145,7 @@ pub fn failed_accept(errno: &'static str) -> Accept {
         blocked_ns: Some(3100),
         accept_queue_ns: None,
         backlog_len: 0,
-        error: Some(errno.into()),
+        accept_error: Some(errno.into()),
         ..accept()
     }
 }
@@ -198,10 +198,10 @@ pub fn overflow() -> Overflow {
         mono_ns: NOW,
         subject: server(),
         listener: Some(1),
-        what: OverflowSegment::Ack,
+        dropped: OverflowSegment::Ack,
         queue: ListenQueue::Accept,
-        backlog_len: 2,
-        backlog_max: 1,
+        queue_len: 2,
+        queue_max: 1,
         reserve: false,
         aborted: false,
     }
@@ -252,7 +252,7 @@ pub fn retransmit() -> Retransmit {
         mono_ns: NOW,
         subject: client().subject,
         state: State::SynSent,
-        what: Retransmitted::Syn,
+        retransmitted: Retransmitted::Syn,
         retransmits: 2,
     }
 }
@@ -263,7 +263,7 @@ pub fn reset() -> Reset {
         subject: client().subject,
         state: Some(State::Established),
         direction: Direction::Sent,
-        reason: Some("TCP_ABORT_ON_CLOSE".to_owned()),
+        rst_reason: Some("TCP_ABORT_ON_CLOSE".to_owned()),
     }
 }
 
@@ -304,7 +304,7 @@ pub fn time_wait() -> TimeWait {
         state: State::TimeWait,
         fin_wait2_ns: Some(500 * MS),
         time_wait_ns: Some(60_012 * MS),
-        ended: Some(BucketEnd::Expired),
+        bucket_end: Some(BucketEnd::Expired),
         source: Source::TimewaitSock,
     }
 }

@@ -26,7 +26,7 @@ pub fn histogram() -> Histogram {
         side: Side::Server,
         netns: 4_026_531_840,
         port: 7878,
-        connections: 3,
+        went_well: 3,
         queued: Some(2),
         awaited: Some(1),
         handshake: None,
@@ -112,7 +112,7 @@ pub fn summary() -> Summary {
     Summary {
         mono_ns: NOW,
         duration_ns: 12_877 * MS,
-        hooks: [
+        hook_counts: [
             (
                 Hook::InetSockSetState,
                 HookCount {
@@ -143,7 +143,7 @@ pub fn summary() -> Summary {
         servers: 4,
         clients: 1,
         incomplete: 1,
-        evicted: 0,
+        evicted_connections: 0,
         undecodable: 0,
         late: 0,
         repeated_segments: 0,

@@ -21,7 +21,7 @@ impl Text {
     /// `TIME_WAIT expired: FIN_WAIT2 for 500.0 ms, TIME_WAIT for 60.01 s`
     pub(super) fn time_wait(&mut self, x: &TimeWait) -> io::Result<()> {
         self.begin(x.mono_ns, &x.subject, x.subject.conn);
-        let end = match x.ended {
+        let end = match x.bucket_end {
             Some(BucketEnd::Expired) => "expired",
             Some(BucketEnd::Reused) => "was reused",
             Some(BucketEnd::Reset) => "was reset",

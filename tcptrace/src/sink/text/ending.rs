@@ -15,11 +15,11 @@ impl Text {
     /// `SYN sent again, 2 so far`. Lost data is the network's daily business; a lost SYN is a
     /// client that waits a second and more.
     pub(super) fn retransmit(&mut self, x: &Retransmit) -> io::Result<()> {
-        if x.what == Retransmitted::Data && !self.style.verbose {
+        if x.retransmitted == Retransmitted::Data && !self.style.verbose {
             return Ok(());
         }
         self.begin(x.mono_ns, &x.subject, x.subject.conn);
-        let (what, so_far) = (x.what.name(), x.retransmits);
+        let (what, so_far) = (x.retransmitted.name(), x.retransmits);
         self.row
             .put(ALARM, (what, " sent again, ", so_far, " so far"))
             .column(PROCESS)
@@ -39,7 +39,7 @@ impl Text {
             Direction::Received => "RST received",
         };
         self.row.put(ALARM, what);
-        if let Some(reason) = &x.reason {
+        if let Some(reason) = &x.rst_reason {
             self.row.plain((": ", Said(reason)));
         }
         self.row.column(PROCESS).plain(Who(&x.subject));

@@ -21,7 +21,7 @@ pub fn transition(x: &Transition) -> Option<String> {
 
 /// What it means that a segment met a full queue.
 pub fn overflow(x: &Overflow) -> &'static str {
-    match (x.what, x.queue) {
+    match (x.dropped, x.queue) {
         (OverflowSegment::Ack, _) if x.aborted => {
             "The client believed that it was connected. With net.ipv4.tcp_abort_on_overflow the \
              kernel resets it; else it would let it wait."

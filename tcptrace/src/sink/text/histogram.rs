@@ -20,7 +20,7 @@ impl Text {
         self.row
             .put(STRONG, (arrow, ":", x.port))
             .column(TUPLE + 10)
-            .plain(format_args!("{}", Count(x.connections, "connection")));
+            .plain(format_args!("{}", Count(x.went_well, "connection")));
         self.times("handshake", x.handshake.as_ref());
         self.times("in the accept queue", x.accept_queue.as_ref());
         if let (Some(queued), Some(awaited)) = (x.queued, x.awaited) {

@@ -154,7 +154,7 @@ impl Text {
     }
 
     fn accept(&mut self, x: &Accept) -> io::Result<()> {
-        match &x.error {
+        match &x.accept_error {
             None => {
                 for repeats in self.failing.accepted(x) {
                     self.accepts_failed(x.mono_ns, &repeats)?;
@@ -368,7 +368,7 @@ impl Text {
             Line::Retransmit(x) => self.retransmit(x),
             Line::Reset(x) => self.reset(x),
             // That it goes on is told at CLOSE.
-            Line::TimeWait(x) if x.ended.is_none() && !self.style.verbose => Ok(()),
+            Line::TimeWait(x) if x.bucket_end.is_none() && !self.style.verbose => Ok(()),
             Line::TimeWait(x) => self.time_wait(x),
             Line::Histogram(x) => self.histogram(x),
             Line::Lost(x) => self.lost(x),

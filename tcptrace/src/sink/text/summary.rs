@@ -18,7 +18,7 @@ pub fn write(row: &mut Row, summary: &Summary) -> io::Result<()> {
         dropped(row, summary, counters)?;
     }
     connections(row, summary)?;
-    for (&hook, count) in &summary.hooks {
+    for (&hook, count) in &summary.hook_counts {
         balance(row, hook, count)?;
     }
     if summary.dropped_lines > 0 {
@@ -119,7 +119,7 @@ fn turned_away(row: &mut Row, name: &str, x: &ListenerSummary) -> io::Result<()>
 
 /// What the kernel's counters say of full queues, where no hook has shown each drop.
 fn dropped(row: &mut Row, summary: &Summary, counters: &NetnsCounters) -> io::Result<()> {
-    if summary.hooks.contains_key(&Hook::ListenOverflow) {
+    if summary.hook_counts.contains_key(&Hook::ListenOverflow) {
         return Ok(());
     }
     let netns = format!("net:[{}]", counters.netns);
@@ -199,10 +199,10 @@ fn connections(row: &mut Row, summary: &Summary) -> io::Result<()> {
         row.plain(", ")
             .put(ALARM, format_args!("{} incomplete", summary.incomplete));
     }
-    if summary.evicted > 0 {
+    if summary.evicted_connections > 0 {
         row.plain(", ").put(
             ALARM,
-            format_args!("{} given up (too many open)", summary.evicted),
+            format_args!("{} given up (too many open)", summary.evicted_connections),
         );
     }
     row.end()

@@ -353,7 +353,7 @@ fn color() {
 #[test]
 fn what_the_network_did() {
     let lost_data = Retransmit {
-        what: crate::event::Retransmitted::Data,
+        retransmitted: crate::event::Retransmitted::Data,
         ..samples::retransmit()
     };
     check(
@@ -441,7 +441,7 @@ fn a_bucket_is_told_from_its_socket() {
         ..samples::transition()
     };
     let open = TimeWait {
-        ended: None,
+        bucket_end: None,
         ..samples::time_wait()
     };
     check(

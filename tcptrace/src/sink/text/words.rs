@@ -107,7 +107,7 @@ impl Display for Count<'_> {
 
 /// `the final ACK was dropped: the accept queue was full (2 queued, limit 1)`
 pub fn overflow(x: &Overflow) -> String {
-    let segment = match x.what {
+    let segment = match x.dropped {
         OverflowSegment::Syn => "the SYN",
         OverflowSegment::Ack => "the final ACK",
     };
@@ -118,7 +118,7 @@ pub fn overflow(x: &Overflow) -> String {
     };
     let (queue, held) = match x.queue {
         ListenQueue::Syn if x.reserve => {
-            let (len, limit) = (x.backlog_len, x.backlog_max);
+            let (len, limit) = (x.queue_len, x.queue_max);
             return format!(
                 "{segment} was {fate}: the rest of the SYN queue is kept for known peers ({len} \
                  half-open, limit {limit})"
@@ -127,7 +127,7 @@ pub fn overflow(x: &Overflow) -> String {
         ListenQueue::Accept => ("accept", "queued"),
         ListenQueue::Syn => ("SYN", "half-open"),
     };
-    let (len, max) = (x.backlog_len, x.backlog_max);
+    let (len, max) = (x.queue_len, x.queue_max);
     format!("{segment} was {fate}: the {queue} queue was full ({len} {held}, limit {max})")
 }
 

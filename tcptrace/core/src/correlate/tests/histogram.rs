@@ -114,7 +114,7 @@ fn every_depth_has_the_same_totals_and_connection_lines() {
         assert_eq!(line, events.connection(conn));
     }
     let lines = counted.connections().len() as u64;
-    let in_counts: u64 = histograms(&counted).iter().map(|it| it.connections).sum();
+    let in_counts: u64 = histograms(&counted).iter().map(|it| it.went_well).sum();
     assert_eq!(lines + in_counts, events.connections().len() as u64);
 }
 
@@ -132,7 +132,7 @@ fn the_lighter_depths_tell_connections_and_failures_and_nothing_else() {
         let [failed] = t.accepts()[..] else {
             panic!("{:?}", t.accepts());
         };
-        assert_eq!(failed.error.as_deref(), Some("EMFILE"));
+        assert_eq!(failed.accept_error.as_deref(), Some("EMFILE"));
     }
 }
 
@@ -141,7 +141,7 @@ fn what_went_well_is_counted_at_its_end_and_what_went_wrong_has_a_line() {
     let (t, _) = played(Depth::Histogram);
     let told: Vec<_> = histograms(&t)
         .iter()
-        .map(|x| (x.side, x.port, x.connections, x.queued, x.awaited))
+        .map(|x| (x.side, x.port, x.went_well, x.queued, x.awaited))
         .collect();
     assert_eq!(
         told,

@@ -169,7 +169,7 @@ fn failed_accepts_name_the_listener_and_the_caller() {
     let mut t = listening();
     t.accept(listener().fails_to_accept(11));
     let line = t.last_accept();
-    assert_eq!(line.error.as_deref(), Some("EAGAIN"));
+    assert_eq!(line.accept_error.as_deref(), Some("EAGAIN"));
     assert_eq!(line.listener, Some(1));
     assert_eq!(line.subject.conn, None);
     assert_eq!(line.subject.side, Some(Side::Listener));

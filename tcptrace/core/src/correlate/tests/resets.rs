@@ -31,7 +31,7 @@ fn a_reset_that_the_kernel_sends_by_itself() {
     };
     assert_eq!(line.subject.conn, Some(1));
     // This trace was not told what the kernel's numbers mean.
-    assert_eq!(line.reason, None);
+    assert_eq!(line.rst_reason, None);
 }
 
 #[test]

@@ -78,7 +78,7 @@ fn a_close_with_the_fin_already_there_begins_time_wait() {
     assert_eq!(line.subject.conn, Some(1));
     assert_eq!((line.fin_wait2_ns, line.time_wait_ns), (Some(MS), waited));
     assert_eq!(
-        (line.state, line.ended),
+        (line.state, line.bucket_end),
         (TimeWait, Some(BucketEnd::Expired))
     );
     t.finish();
@@ -99,7 +99,7 @@ fn fin_wait2_lasts_beyond_the_socket() {
     let line = time_wait(&t);
     assert_eq!(line.fin_wait2_ns, Some(501 * MS + 2 * US));
     assert_eq!(line.time_wait_ns, Some(MS + 2 * US));
-    assert_eq!(line.ended, Some(BucketEnd::Reused));
+    assert_eq!(line.bucket_end, Some(BucketEnd::Reused));
     assert_eq!(steps(&t).len(), 2);
 }
 
@@ -126,7 +126,7 @@ fn each_end_has_its_name() {
         t.timewait(step(end, TimeWait));
         // Both the timer and the segment may come to it; the second finds it gone.
         t.timewait(step(TimewaitStep::Expired, TimeWait));
-        assert_eq!(time_wait(&t).ended, Some(ended));
+        assert_eq!(time_wait(&t).bucket_end, Some(ended));
     }
 }
 
@@ -144,7 +144,7 @@ fn a_bucket_that_outlives_the_trace_is_told_as_open() {
     let mut t = bucket(TimeWait);
     t.finish();
     let line = time_wait(&t);
-    assert_eq!((line.mono_ns, line.ended), (t.now, None));
+    assert_eq!((line.mono_ns, line.bucket_end), (t.now, None));
     assert_eq!((line.fin_wait2_ns, line.time_wait_ns), (Some(MS), None));
 }
 
@@ -218,7 +218,7 @@ fn without_a_hook_time_wait_begins_at_close_and_its_end_is_unknown() {
     let line = time_wait(&t);
     assert_eq!((line.state, line.source), (TimeWait, flags));
     assert_eq!((line.fin_wait2_ns, line.time_wait_ns), (Some(MS), None));
-    assert_eq!(line.ended, None);
+    assert_eq!(line.bucket_end, None);
 }
 
 /// The same bucket, as a look finds it.
@@ -255,7 +255,10 @@ fn a_look_finds_the_change_but_not_its_time() {
     t.looked(t.now - MS);
     assert_eq!(steps(&t).last(), Some(&(TimeWait, Close, None, iterator)));
     let line = time_wait(&t);
-    assert_eq!((line.state, line.ended), (TimeWait, Some(BucketEnd::Gone)));
+    assert_eq!(
+        (line.state, line.bucket_end),
+        (TimeWait, Some(BucketEnd::Gone))
+    );
     assert_eq!((line.fin_wait2_ns, line.time_wait_ns), (None, None));
     assert_eq!(line.source, iterator);
     assert!(t.correlator.worth_a_look().is_empty());

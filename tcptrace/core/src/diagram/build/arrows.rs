@@ -65,7 +65,7 @@ impl Builder {
     }
 
     pub(super) fn retransmit(&mut self, place: Place, x: &Retransmit) {
-        let what = match x.what {
+        let what = match x.retransmitted {
             Retransmitted::Syn => Kind::Syn,
             Retransmitted::SynAck => Kind::SynAck,
             Retransmitted::Fin => Kind::Fin,
@@ -119,7 +119,7 @@ impl Builder {
         }
         if let Some(What::Arrow(arrow)) = known.map(|at| &mut self.items[at].what) {
             arrow.evidence = Evidence::Seen;
-            arrow.reason = x.reason.clone();
+            arrow.reason = x.rst_reason.clone();
         }
     }
 

@@ -71,7 +71,7 @@ fn a_full_queue_is_explained_to_who_asks() {
     let of = |aborted, what, queue| {
         let overflow = Overflow {
             aborted,
-            what,
+            dropped: what,
             queue,
             ..samples::overflow()
         };
@@ -100,7 +100,7 @@ fn a_full_queue_is_explained_to_who_asks() {
     }
     let reserve = Overflow {
         reserve: true,
-        what: OverflowSegment::Syn,
+        dropped: OverflowSegment::Syn,
         queue: Syn,
         ..samples::overflow()
     };

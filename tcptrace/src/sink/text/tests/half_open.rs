@@ -37,9 +37,9 @@ fn overflow() {
         ..ack.clone()
     };
     let mut syn = Overflow {
-        what: OverflowSegment::Syn,
+        dropped: OverflowSegment::Syn,
         queue: ListenQueue::Syn,
-        backlog_len: 5,
+        queue_len: 5,
         ..ack.clone()
     };
     syn.subject.conn = None;
