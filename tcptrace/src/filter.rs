@@ -1,6 +1,6 @@
 //! What to trace: ports, addresses, namespaces, users, cgroups. Decided in the kernel
 //! (tcptrace-ebpf/src/filter.rs); this is the form in which it is asked for. What the kernel cannot
-//! decide is in correlate/select.rs.
+//! decide is in correlate/state/select.rs.
 
 mod cgroup;
 mod netns;

@@ -492,7 +492,7 @@ fn a_listener_that_is_killed_is_no_connection() {
 #[test]
 fn closed_listeners_are_folded_and_counted() {
     let mut t = trace();
-    t.correlator.listeners = super::super::listener::Listeners::of_size(3);
+    t.correlator.listeners = super::super::state::listener::Listeners::of_size(3);
     for n in 0..10 {
         // Two ports in turn, and more of them than are kept apart.
         let at = |sock: Sock| Sock {

@@ -25,7 +25,7 @@ mod verdicts;
 
 use std::net::IpAddr;
 
-use super::table::Table;
+use super::state::table::Table;
 use super::{Correlator, Totals};
 use crate::event::State::*;
 use crate::event::{

@@ -208,7 +208,7 @@ fn a_flood_of_syns_is_not_remembered_for_ever() {
         stranger.tuple.raddr = Some(std::net::Ipv4Addr::from_bits(0x0a00_0000 + n).into());
         t.overflow(stranger);
     }
-    assert!(t.correlator.refused_syns.len() <= 1 << 16);
+    assert!(t.correlator.dropped_syns.len() <= 1 << 16);
     // Its own dropped SYNs may be among those that were forgotten.
     t.step(&child(2), RequestStep::Begun);
     let begun = t.now;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::correlate::Selection;
-use crate::correlate::select::Select;
+use crate::correlate::state::select::Select;
 use crate::event::{Direction, Reset, Segment, TcpFlags};
 
 const WORKER: u32 = 4712;

@@ -1,6 +1,7 @@
 //! Every verdict from the facts alone; `scenarios.rs` has them from traces.
 
-use super::super::verdict::{self, Accepted, Facts, Fate, Gap, Judgement, Queue};
+use super::super::judge::verdict::{self, Facts, Fate, Gap, Judgement, Queue};
+use super::super::state::connection::Accepted;
 use super::*;
 
 const ATTACHED: u64 = 100;

@@ -1,0 +1,512 @@
+//! Why a socket changed its state: the segment, system call or timer, as far as the evidence goes.
+//!
+//! The tracepoint prints no reason, but for most pairs of states only one path in the kernel leads
+//! from the one to the other. Where several do, the socket's error and the context decide, and
+//! where these do not either, the cause is `None`.
+
+use super::super::state::ending::fin_acked;
+use super::super::state::why::{Clues, Why};
+use crate::errno;
+use crate::event::{Call, Context, SetState, State};
+use crate::fields::{BucketEnd, Cause, DEFERS_CONNECT, HalfOpenEnd};
+
+const fn why(cause: Cause, function: &'static str, rfc: &'static str) -> Option<Why> {
+    Some(Why {
+        cause,
+        function,
+        rfc,
+    })
+}
+
+/// Section 3.10.7.4, what a segment does in the synchronized states.
+const SEGMENT: &str = "3.10.7.4";
+/// Section 3.10.4, the CLOSE call.
+const CLOSE_CALL: &str = "3.10.4";
+/// Section 3.10.5, the ABORT call.
+const ABORT_CALL: &str = "3.10.5";
+/// TCP_REPAIR is Linux's own.
+const NO_SECTION: &str = "";
+
+/// Why this change happened.
+pub fn cause(change: &SetState, clues: Clues) -> Option<Why> {
+    use State::*;
+    match (change.oldstate, change.newstate) {
+        (Close, Listen) => why(Cause::Listen, "inet_csk_listen_start", "3.10.1"),
+        (Close, SynSent) | (SynSent, Established) if change.repair => {
+            why(Cause::Repair, connect_function(change), NO_SECTION)
+        }
+        (Close, SynSent) if change.fastopen_connect => {
+            why(Cause::Connect, DEFERS_CONNECT, "3.10.1")
+        }
+        (Close, SynSent) => why(Cause::Connect, connect_function(change), "3.10.1"),
+        (SynSent, Established) => why(Cause::SynAckReceived, "tcp_finish_connect", "3.10.7.3"),
+        (SynSent, SynRecv) => why(
+            Cause::SynReceived,
+            "tcp_rcv_synsent_state_process",
+            "3.10.7.3",
+        ),
+        // The kernel makes the socket when the handshake's last segment is there, except for Fast
+        // Open, where it is made at the SYN.
+        (Listen, SynRecv) if change.no_fast_open => birth(change, Cause::AckReceived),
+        (Listen, SynRecv) => None,
+        (SynRecv, Established) => why(Cause::AckReceived, "tcp_rcv_state_process", SEGMENT),
+        (Established | SynRecv, CloseWait) | (FinWait1, Closing) => {
+            why(Cause::FinReceived, "tcp_fin", SEGMENT)
+        }
+        (Established | SynRecv, FinWait1) | (CloseWait, LastAck) => {
+            why(Cause::Close, "tcp_close_state", CLOSE_CALL)
+        }
+        (FinWait1, FinWait2) => why(Cause::AckOfFin, "tcp_rcv_state_process", SEGMENT),
+        (Listen, Close) => stop_listening(change),
+        (SynSent, Close) => connect_ends(change),
+        (_, Close) => end(change, clues),
+        _ => None,
+    }
+}
+
+/// Why a listener's child was born: by the final ACK, or by a SYN with Fast Open.
+pub fn birth(change: &SetState, cause: Cause) -> Option<Why> {
+    match (cause, change.tuple.family()) {
+        (Cause::SynReceived, _) => why(cause, "tcp_try_fastopen", "3.10.7.2"),
+        (_, 4) => why(cause, "tcp_v4_syn_recv_sock", SEGMENT),
+        (..) => why(cause, "tcp_v6_syn_recv_sock", SEGMENT),
+    }
+}
+
+fn connect_function(change: &SetState) -> &'static str {
+    match change.tuple.family() {
+        4 => "tcp_v4_connect",
+        _ => "tcp_v6_connect",
+    }
+}
+
+fn icmp_function(change: &SetState) -> &'static str {
+    match change.tuple.family() {
+        4 => "tcp_v4_err",
+        _ => "tcp_v6_err",
+    }
+}
+
+/// Why a request socket appeared.
+pub fn half_open() -> Option<Why> {
+    why(Cause::SynReceived, "tcp_conn_request", "3.10.7.2")
+}
+
+/// Why a request socket went without a child.
+pub fn half_open_end(end: HalfOpenEnd) -> Option<Why> {
+    match end {
+        HalfOpenEnd::Timeout => why(Cause::Timeout, "reqsk_timer_handler", "3.10.8"),
+        HalfOpenEnd::Reset => why(Cause::RstReceived, "tcp_check_req", SEGMENT),
+        // The final ACK came, and found no room.
+        HalfOpenEnd::Overflow => why(Cause::AckReceived, "tcp_check_req", SEGMENT),
+        HalfOpenEnd::ListenerClosed => None,
+    }
+}
+
+/// Why a socket in this state gave way to a bucket in TIME_WAIT.
+pub fn bucket_begins(oldstate: State) -> Option<Why> {
+    match oldstate {
+        State::FinWait2 => why(Cause::FinReceived, "tcp_time_wait", SEGMENT),
+        State::Closing => why(Cause::AckOfFin, "tcp_time_wait", SEGMENT),
+        _ => None,
+    }
+}
+
+/// Why a bucket went from FIN_WAIT2 to TIME_WAIT.
+pub fn bucket_turns() -> Option<Why> {
+    why(Cause::FinReceived, "tcp_timewait_state_process", SEGMENT)
+}
+
+/// Why a bucket ended.
+pub fn bucket_end(end: BucketEnd) -> Option<Why> {
+    match end {
+        BucketEnd::Expired => why(Cause::Expired, "tw_timer_handler", "3.10.8"),
+        BucketEnd::Reused => why(Cause::Reused, "inet_twsk_deschedule_put", SEGMENT),
+        BucketEnd::Reset => why(Cause::RstReceived, "tcp_timewait_state_process", SEGMENT),
+        BucketEnd::Purged | BucketEnd::Gone => None,
+    }
+}
+
+/// Why a listener is one no more. close() shuts both directions down first; what does not, leads
+/// through `tcp_disconnect` or `tcp_abort`. MPTCP closes its listeners without that.
+fn stop_listening(change: &SetState) -> Option<Why> {
+    let stats = change.stats;
+    let call = stats.and_then(|stats| stats.call);
+    match (stats.and_then(|stats| stats.is_shut()), call) {
+        (None | Some(true), _) | (_, Some(Call::Close)) => {
+            why(Cause::Close, "inet_csk_listen_stop", CLOSE_CALL)
+        }
+        (_, Some(Call::Connect | Call::Shutdown)) => {
+            why(Cause::Disconnect, "tcp_disconnect", ABORT_CALL)
+        }
+        (_, Some(Call::Send)) => why(Cause::Killed, "tcp_abort", ABORT_CALL),
+        (_, None) => None,
+    }
+}
+
+/// Why a connect() came to nothing.
+fn connect_ends(change: &SetState) -> Option<Why> {
+    let by_process = change.context == Some(Context::Process);
+    let error = change.err.map(errno::name);
+    let stats = change.stats?;
+    match error.as_deref() {
+        Some("ECONNABORTED") => return why(Cause::Killed, "tcp_abort", ABORT_CALL),
+        // Nothing was sent, so an error is an old one.
+        _ if by_process && stats.segs_out == 0 => {}
+        // A segment came, or ICMP's "port unreachable".
+        Some("ECONNREFUSED") if stats.segs_in > 0 => {
+            return why(Cause::RstReceived, "tcp_reset", "3.10.7.3");
+        }
+        Some("ECONNREFUSED") => return why(Cause::IcmpReceived, icmp_function(change), "3.9.2.2"),
+        Some("ETIMEDOUT") => return why(Cause::Timeout, "tcp_write_err", "3.10.8"),
+        Some(error) if by_icmp(error) && !by_process => {
+            return why(Cause::IcmpReceived, icmp_function(change), "3.9.2.2");
+        }
+        Some(_) => return None,
+        None if !by_process => return None,
+        None => {}
+    }
+    if stats.segs_out == 0 && change.tuple.lport.is_none() {
+        // Only connect() itself can end a socket for which it has chosen no port yet.
+        return why(Cause::ConnectFailed, connect_function(change), "3.10.1");
+    }
+    match stats.is_shut()? {
+        true => why(Cause::Close, "__tcp_close", CLOSE_CALL),
+        false if stats.segs_out > 0 => why(Cause::Disconnect, "tcp_disconnect", ABORT_CALL),
+        // A connect() that has put its SYN off can be disconnected before it is sent.
+        false if change.fastopen_connect => None,
+        false => why(Cause::ConnectFailed, connect_function(change), "3.10.1"),
+    }
+}
+
+/// Why a connection entered CLOSE.
+fn end(change: &SetState, clues: Clues) -> Option<Why> {
+    use State::*;
+    let by_process = change.context == Some(Context::Process);
+    let error = change.err.map(errno::name);
+    let error = error.as_deref();
+    let no_fin_wait2 = change.stats.is_some_and(|stats| stats.no_fin_wait2);
+    match error {
+        Some("ECONNABORTED") => return why(Cause::Killed, "tcp_abort", ABORT_CALL),
+        // In CLOSE_WAIT a RST is EPIPE. tcp_reset() ends what data came too late for as well.
+        Some("ECONNRESET" | "EPIPE") => {
+            return match clues.reset_follows {
+                true => why(Cause::DataReceived, "tcp_reset", SEGMENT),
+                false if clues.data_may_be_late => None,
+                false => why(Cause::RstReceived, "tcp_reset", SEGMENT),
+            };
+        }
+        Some("ETIMEDOUT") => return why(Cause::Timeout, "tcp_write_err", "3.10.8"),
+        _ => {}
+    }
+    match change.oldstate {
+        // An error that is left may be an old one. A socket leaves these two at once when its FIN
+        // is acknowledged, so the ACK has just come.
+        Closing if fin_acked(change) => why(Cause::AckOfFin, "tcp_time_wait", SEGMENT),
+        LastAck if fin_acked(change) => why(Cause::AckOfFin, "tcp_done", SEGMENT),
+        // tcp_time_wait: the bucket takes over, see `SetState::fin_received`.
+        FinWait2 if change.fin_received => why(Cause::FinReceived, "tcp_time_wait", SEGMENT),
+        FinWait2 if change.orphaned => match (clues.was_orphaned, no_fin_wait2) {
+            (true, true) => why(Cause::AckOfFin, "tcp_done", SEGMENT),
+            (false, true) => why(Cause::Abort, "__tcp_close", CLOSE_CALL),
+            (true, false) if clues.reset_follows => why(Cause::DataReceived, "tcp_done", SEGMENT),
+            (true, false) if clues.data_may_be_late => None,
+            (true, false) => why(Cause::AckOfFin, "tcp_time_wait", SEGMENT),
+            (false, false) => why(Cause::Close, "tcp_time_wait", CLOSE_CALL),
+        },
+        // Only in these two does ICMP end a socket itself; else tcp_write_err() prefers what ICMP
+        // has said to ETIMEDOUT.
+        SynRecv if !by_process && error.is_some_and(by_icmp) => {
+            why(Cause::IcmpReceived, icmp_function(change), "3.9.2.2")
+        }
+        _ if !by_process && error.is_some_and(by_icmp) => {
+            why(Cause::Timeout, "tcp_write_err", "3.10.8")
+        }
+        _ if by_process && !change.orphaned => by_its_process(change),
+        _ => None,
+    }
+}
+
+/// Why a process ended a connection that it still had, and without a FIN.
+fn by_its_process(change: &SetState) -> Option<Why> {
+    use State::*;
+    let is_shut = change.stats.and_then(|stats| stats.is_shut());
+    let call = change.stats.and_then(|stats| stats.call);
+    if change.repair {
+        return why(Cause::Repair, "tcp_disconnect", NO_SECTION);
+    }
+    match (is_shut, change.oldstate, call) {
+        // MPTCP disconnects its subflows as it closes.
+        (Some(false), _, Some(Call::Close)) => why(Cause::Abort, "tcp_disconnect", ABORT_CALL),
+        (Some(false), ..) => why(Cause::Disconnect, "tcp_disconnect", ABORT_CALL),
+        // Unread data, or SO_LINGER with a time of 0: no FIN, a RST.
+        (_, Established | SynRecv | CloseWait, _) => why(Cause::Abort, "__tcp_close", ABORT_CALL),
+        // Both directions may have been shut down before.
+        (Some(true), _, Some(Call::Close)) => why(Cause::Abort, "__tcp_close", ABORT_CALL),
+        (Some(true), _, Some(Call::Connect)) => {
+            why(Cause::Disconnect, "tcp_disconnect", ABORT_CALL)
+        }
+        _ => None,
+    }
+}
+
+/// `icmp_err_convert`, net/ipv4/icmp.c, and the like.
+fn by_icmp(errno: &str) -> bool {
+    matches!(
+        errno,
+        "EHOSTUNREACH"
+            | "ENETUNREACH"
+            | "EHOSTDOWN"
+            | "ENONET"
+            | "ENOPROTOOPT"
+            | "EPROTO"
+            | "EMSGSIZE"
+            | "EOPNOTSUPP"
+            | "EACCES"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::correlate::tests::{child, client, listener, server};
+    use crate::event::Stats;
+    use State::*;
+
+    fn of(change: &SetState) -> Option<Cause> {
+        cause(change, Clues::default()).map(|why| why.cause)
+    }
+
+    /// The figures of a socket that sent and received something.
+    fn figures() -> Stats {
+        Stats {
+            segs_in: 3,
+            segs_out: 3,
+            snd_shutdown: Some(false),
+            unsent: Some(false),
+            ..Stats::default()
+        }
+    }
+
+    #[test]
+    fn an_error_says_why_it_ended() {
+        let ended = |from, errno: u32| {
+            of(&SetState {
+                err: Some(errno),
+                stats: Some(Stats {
+                    unacked: 1,
+                    ..figures()
+                }),
+                ..client(2).enters(from, Close)
+            })
+        };
+        for (from, errno, expected) in [
+            (SynSent, 111, Some(Cause::RstReceived)),
+            (SynSent, 110, Some(Cause::Timeout)),
+            (SynSent, 113, Some(Cause::IcmpReceived)),
+            (Established, 104, Some(Cause::RstReceived)),
+            (CloseWait, 32, Some(Cause::RstReceived)),
+            (Established, 103, Some(Cause::Killed)),
+            (SynSent, 103, Some(Cause::Killed)),
+            (Established, 113, Some(Cause::Timeout)),
+            (LastAck, 110, Some(Cause::Timeout)),
+            (Established, 12, None),
+        ] {
+            assert_eq!(ended(from, errno), expected, "{from} {errno}");
+        }
+    }
+
+    /// Fast Open would let a SYN make the child; without it only the ACK can.
+    #[test]
+    fn a_birth_without_fast_open_is_the_acks() {
+        let birth = child(2).enters(Listen, SynRecv);
+        assert_eq!(of(&birth), None);
+        let sure = SetState {
+            no_fast_open: true,
+            ..birth
+        };
+        let why = cause(&sure, Clues::default()).unwrap();
+        assert_eq!(why.cause, Cause::AckReceived);
+        assert_eq!((why.function, why.rfc), ("tcp_v4_syn_recv_sock", SEGMENT));
+    }
+
+    #[test]
+    fn an_ack_of_the_fin_shows_in_what_is_acknowledged() {
+        let last = |unacked, change: SetState| {
+            of(&SetState {
+                stats: Some(Stats {
+                    unacked,
+                    ..figures()
+                }),
+                ..change
+            })
+        };
+        let by_softirq = client(2).enters(LastAck, Close);
+        // The ACK waited in the backlog of a socket that the process was about to close.
+        let by_process = client(2).enters_by(server(), LastAck, Close);
+        assert_eq!(last(0, by_softirq), Some(Cause::AckOfFin));
+        assert_eq!(last(0, by_process), Some(Cause::AckOfFin));
+        assert_eq!(last(1, by_softirq), None);
+        assert_eq!(of(&client(2).enters(Established, Close)), None);
+    }
+
+    /// close() shuts both directions down before it changes the state; the others do not.
+    #[test]
+    fn what_is_shut_down_tells_close_from_disconnect() {
+        let ended = |from, shut, call| {
+            of(&SetState {
+                stats: Some(Stats {
+                    rcv_shutdown: shut,
+                    snd_shutdown: Some(shut),
+                    unacked: 1,
+                    call,
+                    ..figures()
+                }),
+                ..client(2).enters_by(server(), from, Close)
+            })
+        };
+        for from in [Established, CloseWait, SynRecv] {
+            assert_eq!(ended(from, true, None), Some(Cause::Abort), "{from}");
+        }
+        for from in [Established, CloseWait, SynRecv, SynSent, FinWait1, FinWait2] {
+            assert_eq!(ended(from, false, None), Some(Cause::Disconnect), "{from}");
+        }
+        assert_eq!(ended(SynSent, true, None), Some(Cause::Close));
+        // shutdown() may have been called before.
+        let (close, connect) = (Some(Call::Close), Some(Call::Connect));
+        assert_eq!(ended(FinWait2, true, close), Some(Cause::Abort));
+        assert_eq!(ended(FinWait2, true, connect), Some(Cause::Disconnect));
+        assert_eq!(ended(FinWait2, true, None), None);
+    }
+
+    #[test]
+    fn a_connect_that_sent_nothing_has_failed() {
+        let failed = SetState {
+            // Left by the last connection of this socket.
+            err: Some(104),
+            stats: Some(Stats {
+                segs_in: 0,
+                segs_out: 0,
+                ..figures()
+            }),
+            ..client(2).enters_by(server(), SynSent, Close)
+        };
+        let why = cause(&failed, Clues::default()).unwrap();
+        assert_eq!(why.cause, Cause::ConnectFailed);
+        assert_eq!(why.function, "tcp_v4_connect");
+        let deferred = SetState {
+            fastopen_connect: true,
+            ..failed
+        };
+        assert_eq!(of(&deferred), None);
+    }
+
+    #[test]
+    fn a_refusal_without_a_segment_is_icmps() {
+        let refused = SetState {
+            err: Some(111),
+            stats: Some(Stats {
+                segs_in: 0,
+                ..figures()
+            }),
+            ..client(2).enters(SynSent, Close)
+        };
+        assert_eq!(of(&refused), Some(Cause::IcmpReceived));
+    }
+
+    #[test]
+    fn a_listener_is_closed_or_disconnected_or_killed() {
+        let stopped = |shut, call| {
+            of(&SetState {
+                stats: Some(Stats {
+                    rcv_shutdown: shut,
+                    snd_shutdown: Some(shut),
+                    call,
+                    ..figures()
+                }),
+                ..listener().enters_by(server(), Listen, Close)
+            })
+        };
+        assert_eq!(stopped(true, None), Some(Cause::Close));
+        assert_eq!(stopped(false, Some(Call::Close)), Some(Cause::Close));
+        assert_eq!(
+            stopped(false, Some(Call::Shutdown)),
+            Some(Cause::Disconnect)
+        );
+        assert_eq!(stopped(false, Some(Call::Connect)), Some(Cause::Disconnect));
+        assert_eq!(stopped(false, Some(Call::Send)), Some(Cause::Killed));
+        assert_eq!(stopped(false, None), None);
+    }
+
+    #[test]
+    fn in_repair_mode_nothing_is_sent() {
+        let repair = |change: SetState| {
+            of(&SetState {
+                repair: true,
+                stats: Some(figures()),
+                ..change
+            })
+        };
+        let by = |from, to| client(2).enters_by(server(), from, to);
+        assert_eq!(repair(by(Close, SynSent)), Some(Cause::Repair));
+        assert_eq!(repair(by(SynSent, Established)), Some(Cause::Repair));
+        assert_eq!(repair(by(Established, Close)), Some(Cause::Repair));
+    }
+
+    /// tcp_reset() ends a socket both when a RST came and when data came that nobody will read.
+    #[test]
+    fn data_after_close_is_no_rst() {
+        let change = SetState {
+            err: Some(104),
+            stats: Some(figures()),
+            ..client(2).enters(FinWait1, Close)
+        };
+        let clues = |reset_follows, data_may_be_late| Clues {
+            reset_follows,
+            data_may_be_late,
+            ..Clues::default()
+        };
+        let of = |clues| cause(&change, clues).map(|why| why.cause);
+        assert_eq!(of(clues(false, false)), Some(Cause::RstReceived));
+        assert_eq!(of(clues(true, true)), Some(Cause::DataReceived));
+        assert_eq!(of(clues(false, true)), None);
+    }
+
+    /// The tracepoint prints FIN_WAIT2 to CLOSE when the FIN came, when the kernel moved an orphan
+    /// into a bucket, where FIN_WAIT2 goes on, and when TCP_LINGER2 asks for a RST instead.
+    #[test]
+    fn the_end_of_fin_wait2_is_a_fin_or_a_move_or_a_rst() {
+        let change = SetState {
+            stats: Some(figures()),
+            ..client(2).enters(FinWait2, Close)
+        };
+        let of = |change: &SetState, was_orphaned| {
+            let clues = Clues {
+                was_orphaned,
+                ..Clues::default()
+            };
+            cause(change, clues).map(|why| why.cause)
+        };
+        let fin = SetState {
+            fin_received: true,
+            ..change
+        };
+        let orphan = SetState {
+            orphaned: true,
+            ..change
+        };
+        let linger2 = SetState {
+            stats: Some(Stats {
+                no_fin_wait2: true,
+                ..figures()
+            }),
+            ..orphan
+        };
+        assert_eq!(of(&fin, true), Some(Cause::FinReceived));
+        assert_eq!(of(&orphan, true), Some(Cause::AckOfFin));
+        assert_eq!(of(&orphan, false), Some(Cause::Close));
+        assert_eq!(of(&linger2, false), Some(Cause::Abort));
+        assert_eq!(of(&linger2, true), Some(Cause::AckOfFin));
+        assert_eq!(of(&change, false), None);
+    }
+}

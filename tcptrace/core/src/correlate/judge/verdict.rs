@@ -1,0 +1,383 @@
+//! What the evidence shows about handshake and accept(): facts in, a verdict and its reason out.
+//!
+//! ESTABLISHED and accept() are two facts that no one orders for us: with TCP Fast Open the
+//! kernel itself lets accept() come first. Everything here compares times of the same clock.
+
+use std::fmt;
+
+use smallvec::SmallVec;
+
+use crate::correlate::state::connection::Accepted;
+use crate::duration::Human;
+use crate::errno;
+use crate::event::{Called, State, Task, Witness};
+use crate::fields::Verdict;
+
+/// What is known of a server-side connection at its end. Times are CLOCK_MONOTONIC nanoseconds.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// When all hooks were attached: accept() calls that returned earlier may not have been seen.
+    pub attached_ns: u64,
+    pub established_ns: Option<u64>,
+    pub accepted: Option<Accepted>,
+    pub gap: Option<Gap>,
+    /// It went from SYN_RECV to another state than ESTABLISHED.
+    pub skipped_established: bool,
+    pub fate: Fate,
+    pub queue: Queue,
+}
+
+/// What shows whether a connection that no accept() was seen to take was in the accept queue to the
+/// end, that of the queue or of the trace. Only a process that has it could have got it by an accept()
+/// that no hook shows, as io_uring's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queue {
+    /// The hooks show every accept(), and none took it.
+    NoAccept,
+    /// It was found there.
+    Found,
+    /// It was found not to be there.
+    Left,
+    Unknown,
+}
+
+/// Why something may have happened to the connection that the trace does not show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gap {
+    /// It began before the trace, which is proven.
+    BeforeTrace,
+    /// Its beginning was not seen.
+    Beginning,
+    /// Events were lost while it lived.
+    Lost,
+    /// The kernel skipped runs of a program while it lived.
+    Skipped,
+    /// An event that is about it, or may be, came too late.
+    Late,
+    /// The trace has not seen all of its changes of state.
+    Missed,
+    /// It was given up while it was open.
+    Evicted,
+}
+
+impl Gap {
+    pub fn why(self) -> &'static str {
+        match self {
+            Gap::BeforeTrace => "the connection began before the trace",
+            Gap::Beginning => "its beginning was not seen",
+            Gap::Lost => "events were lost",
+            Gap::Skipped => "the kernel skipped runs of a hook",
+            Gap::Late => "an event came too late to be put in order",
+            Gap::Missed => "one of its changes of state was not seen",
+            Gap::Evicted => "too many connections were open, and the trace gave it up",
+        }
+    }
+}
+
+/// What became of a connection, as far as its last events show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Open at the end of the trace, or gone without a trace.
+    Open,
+    /// The same; the peer has closed its side.
+    PeerClosed,
+    /// Ended by an error (an errno), as by the peer's RST.
+    Failed(u32),
+    /// Dropped from the accept queue as its listener closed.
+    ListenerClosed,
+    /// Ended without an error, and by no process that held it.
+    Dropped,
+    /// A process had a descriptor of it, so accept() had handed it out.
+    Held,
+}
+
+/// A verdict, why, and the names of the events that it rests on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    pub verdict: Verdict,
+    pub reason: String,
+    pub evidence: SmallVec<[&'static str; 4]>,
+}
+
+const ESTABLISHED: &str = "inet_sock_set_state SYN_RECV→ESTABLISHED";
+const FROM_SYN_RECV: &str = "inet_sock_set_state SYN_RECV→";
+const LOOK: &str = "sock.sk_socket in a look at the end";
+const TO_CLOSE_WAIT: &str = "inet_sock_set_state ESTABLISHED→CLOSE_WAIT";
+const TO_CLOSE: &str = "inet_sock_set_state →CLOSE";
+const LISTEN_TO_CLOSE: &str = "inet_sock_set_state LISTEN→CLOSE";
+const ACCEPT_ENTRY: &str = "accept() entry";
+const FAST_OPEN: &str = "tcp_sock.fastopen_rsk";
+
+/// The name of the event that showed accept()'s return.
+fn accept_exit(witness: Witness) -> &'static str {
+    match witness {
+        Witness::SysExit => "accept() exit (sys_exit)",
+        Witness::Fexit => "inet_csk_accept return (fexit)",
+        Witness::Kretprobe => "inet_csk_accept return (kretprobe)",
+        Witness::SecuritySockGraft => "accept() in security_sock_graft",
+    }
+}
+
+/// Weighs the facts of one server-side connection.
+pub fn judge(facts: &Facts) -> Judgement {
+    match (&facts.accepted, facts.established_ns) {
+        (Some(accepted), Some(established_ns)) if accepted.mono_ns < established_ns => {
+            accepted_first(accepted, established_ns)
+        }
+        (Some(accepted), Some(established_ns)) => {
+            established_first(accepted, established_ns, facts.attached_ns)
+        }
+        (Some(accepted), None) => established_unseen(accepted, facts),
+        (None, Some(_)) => accept_unseen(facts),
+        (None, None) => nothing_seen(facts),
+    }
+}
+
+/// ESTABLISHED, then accept() returned. When it was called tells who waited for whom.
+fn established_first(accepted: &Accepted, established_ns: u64, attached_ns: u64) -> Judgement {
+    let wait = Human(accepted.mono_ns - established_ns);
+    let who = Who(accepted.task);
+    let exit = accept_exit(accepted.witness);
+    match accepted.called {
+        Called::At(called_ns) if established_ns <= called_ns => Judgement::new(
+            Verdict::Queued,
+            format!("the kernel finished the handshake {wait} before accept() returned to {who}"),
+            &[ESTABLISHED, ACCEPT_ENTRY, exit],
+        ),
+        Called::At(called_ns) => Judgement::new(
+            Verdict::Awaited,
+            format!(
+                "accept() had been waiting for {}; it returned to {who} {wait} after the kernel \
+                 finished the handshake",
+                Human(established_ns - called_ns),
+            ),
+            &[ACCEPT_ENTRY, ESTABLISHED, exit],
+        ),
+        Called::BeforeTrace if attached_ns <= established_ns => Judgement::new(
+            Verdict::Awaited,
+            format!(
+                "accept() was blocked since before the trace began; it returned to {who} {wait} \
+                 after the kernel finished the handshake"
+            ),
+            &[ESTABLISHED, exit],
+        ),
+        Called::BeforeTrace | Called::Unknown => Judgement::new(
+            Verdict::Unknown,
+            format!(
+                "the kernel finished the handshake {wait} before accept() returned to {who}; \
+                 when it was called was not seen"
+            ),
+            &[ESTABLISHED, exit],
+        ),
+    }
+}
+
+/// accept() returned, then ESTABLISHED.
+///
+/// A witness inside `inet_csk_accept` can see that without Fast Open: the softirq puts the child
+/// into the accept queue (`inet_csk_complete_hashdance`) just before it makes it ESTABLISHED
+/// (`tcp_child_process`), and an accept() on another CPU can take it in between. So can one of an
+/// MPTCP socket, which locks only that. Whatever `follows_child_lock` cannot: it has waited for that
+/// softirq.
+pub fn accepted_first(accepted: &Accepted, established_ns: u64) -> Judgement {
+    let lead = Human(established_ns - accepted.mono_ns);
+    let who = Who(accepted.task);
+    let exit = accept_exit(accepted.witness);
+    if accepted.fastopen {
+        Judgement::new(
+            Verdict::FastOpen,
+            format!(
+                "accept() returned to {who} {lead} before the kernel finished the handshake, as \
+                 TCP Fast Open allows"
+            ),
+            &[exit, FAST_OPEN, ESTABLISHED],
+        )
+    } else if !accepted.follows_child_lock && accepted.state == Some(State::SynRecv) {
+        Judgement::new(
+            Verdict::Overlapped,
+            format!(
+                "the final ACK had queued the connection; {who} took it on another CPU {lead} \
+                 before the kernel, handling the same ACK, made it ESTABLISHED"
+            ),
+            &[exit, ESTABLISHED],
+        )
+    } else {
+        Judgement::new(
+            Verdict::Violated,
+            format!(
+                "accept() returned to {who} {lead} before the kernel finished the handshake, \
+                 without TCP Fast Open"
+            ),
+            &[exit, ESTABLISHED],
+        )
+    }
+}
+
+/// accept() returned; no ESTABLISHED.
+fn established_unseen(accepted: &Accepted, facts: &Facts) -> Judgement {
+    let who = Who(accepted.task);
+    let exit = accept_exit(accepted.witness);
+    if accepted.fastopen {
+        return Judgement::new(
+            Verdict::FastOpen,
+            format!(
+                "accept() returned to {who} before the kernel finished the handshake, as TCP \
+                 Fast Open allows"
+            ),
+            &[exit, FAST_OPEN],
+        );
+    }
+    if facts.gap.is_none() && facts.skipped_established {
+        return Judgement::new(
+            Verdict::FastOpen,
+            format!(
+                "accept() returned to {who} a connection that left SYN_RECV without being \
+                 ESTABLISHED: only TCP Fast Open queues one before the handshake is finished"
+            ),
+            &[exit, FROM_SYN_RECV],
+        );
+    }
+    let why = facts.gap.map_or("it was not seen", Gap::why);
+    Judgement::new(
+        Verdict::Unknown,
+        format!("when the kernel finished the handshake is not known: {why}"),
+        &[exit],
+    )
+}
+
+/// ESTABLISHED; no accept(). Only a trace without a gap can say that there was none.
+fn accept_unseen(facts: &Facts) -> Judgement {
+    let unknown = |reason: String| Judgement::new(Verdict::Unknown, reason, &[ESTABLISHED]);
+    if let Some(gap) = facts.gap {
+        let why = gap.why();
+        return unknown(format!("whether accept() took it is not known: {why}"));
+    }
+    let never = |fate: fmt::Arguments<'_>, evidence: &[&'static str]| {
+        let reason = format!("the kernel finished the handshake; accept() never took it: {fate}");
+        Judgement::new(Verdict::NeverAccepted, reason, evidence)
+    };
+    match (facts.fate, facts.queue) {
+        (Fate::Open | Fate::PeerClosed, Queue::Unknown | Queue::Left) => {
+            return unknown(
+                "whether accept() took it is not known: no look at the end of the trace found it in \
+                 the accept queue"
+                    .into(),
+            );
+        }
+        (Fate::Failed(_), Queue::Left) => {
+            return unknown(
+                "it failed in the accept queue and was taken from there, but no accept() was seen"
+                    .into(),
+            );
+        }
+        (Fate::Failed(_), Queue::Unknown) => {
+            return unknown(
+                "whether accept() took it is not known: it failed in the accept queue, and may have \
+                 been taken from there"
+                    .into(),
+            );
+        }
+        _ => {}
+    }
+    let look = (facts.queue == Queue::Found).then_some(LOOK);
+    let open = |evidence: &[&'static str]| -> SmallVec<[&'static str; 4]> {
+        evidence.iter().copied().chain(look).collect()
+    };
+    match facts.fate {
+        Fate::Open => never(
+            format_args!("it was still in the accept queue when the trace ended"),
+            &open(&[ESTABLISHED]),
+        ),
+        Fate::PeerClosed => never(
+            format_args!(
+                "the peer has closed, and it was still in the accept queue when the trace ended"
+            ),
+            &open(&[ESTABLISHED, TO_CLOSE_WAIT]),
+        ),
+        Fate::Failed(errno) => {
+            let error = errno::name(errno);
+            match &*error {
+                // tcp_reset (net/ipv4/tcp_input.c): the second one in CLOSE_WAIT.
+                "ECONNRESET" | "EPIPE" => never(
+                    format_args!("the peer reset it while it was queued ({error})"),
+                    &[ESTABLISHED, TO_CLOSE],
+                ),
+                _ => never(
+                    format_args!("it failed while it was queued ({error})"),
+                    &[ESTABLISHED, TO_CLOSE],
+                ),
+            }
+        }
+        Fate::ListenerClosed => never(
+            format_args!("the listener closed"),
+            &[ESTABLISHED, LISTEN_TO_CLOSE, TO_CLOSE],
+        ),
+        Fate::Dropped => never(
+            format_args!("the kernel dropped it from the accept queue"),
+            &[ESTABLISHED, TO_CLOSE],
+        ),
+        Fate::Held => unknown("a process had it, but no accept() of it was seen".into()),
+    }
+}
+
+/// Neither ESTABLISHED nor accept().
+fn nothing_seen(facts: &Facts) -> Judgement {
+    use Verdict::{Unfinished, Unknown};
+    let (verdict, reason) = match (facts.gap, facts.fate) {
+        (Some(gap), _) => {
+            let why = gap.why();
+            let reason = format!("whether accept() came after the handshake is not known: {why}");
+            (Unknown, reason)
+        }
+        (None, Fate::Failed(errno)) => {
+            let error = errno::name(errno);
+            (
+                Unfinished,
+                format!("the handshake did not finish ({error})"),
+            )
+        }
+        (None, Fate::ListenerClosed) => (
+            Unfinished,
+            "the handshake did not finish: the listener closed".into(),
+        ),
+        (None, Fate::Dropped) => (Unfinished, "the handshake did not finish".into()),
+        (None, Fate::Held) => (
+            Unknown,
+            "a process had it, but no accept() of it was seen".into(),
+        ),
+        // Of two children that one ACK made on two CPUs the kernel drops one in silence.
+        (None, Fate::Open | Fate::PeerClosed) => (
+            Unknown,
+            "the handshake was not seen to finish, nor to fail".into(),
+        ),
+    };
+    Judgement::new(verdict, reason, &[])
+}
+
+impl Judgement {
+    fn new(verdict: Verdict, reason: String, evidence: &[&'static str]) -> Judgement {
+        Judgement {
+            verdict,
+            reason,
+            evidence: SmallVec::from_slice(evidence),
+        }
+    }
+
+    /// As the `connection` line has it.
+    pub fn evidence(&self) -> Option<String> {
+        (!self.evidence.is_empty()).then(|| self.evidence.join(", "))
+    }
+}
+
+/// A process in a sentence: `server[4711]`.
+struct Who(Task);
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Task { comm, pid, .. } = self.0;
+        comm.fmt(f)?;
+        f.write_str("[")?;
+        pid.fmt(f)?;
+        f.write_str("]")
+    }
+}

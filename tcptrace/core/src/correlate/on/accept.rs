@@ -1,0 +1,241 @@
+//! Returns of accept(): the listener, the connection that it took, the line.
+
+use super::append;
+use crate::correlate::state::Correlator;
+use crate::correlate::state::connection::{Child, Connection, called_ns};
+use crate::correlate::state::listener::ListenerId;
+use crate::correlate::state::socket::{Owner, Socket};
+use crate::errno;
+use crate::event::{self, Event, Outcome, SetState, State, Tuple};
+use crate::fields::{self, Line, PidSource, Side, Subject};
+
+/// accept() on a socket that does not listen.
+const EINVAL: u32 = 22;
+
+impl Correlator {
+    /// An accept() returned.
+    pub(super) fn accept(
+        &mut self,
+        event: &Event,
+        accept: &event::Accept,
+        losses_before: u64,
+        out: &mut Vec<Line>,
+    ) {
+        let listener = self.listener_of_accept(event, accept, out);
+        if let Some(id) = listener {
+            let (held, limit) = (accept.backlog_len, accept.backlog_max);
+            self.listeners.queue_holds(id, event.mono_ns, held, limit);
+        }
+        match accept.outcome {
+            Outcome::Failed(errno) => self.accept_failed(event, accept, listener, errno, out),
+            Outcome::Accepted {
+                sk,
+                cookie,
+                tuple,
+                state,
+                fastopen,
+                wrapped,
+            } => {
+                let child = Child {
+                    sk,
+                    cookie,
+                    tuple,
+                    state,
+                    fastopen,
+                    wrapped,
+                };
+                self.accepted(event, accept, listener, &child, losses_before, out);
+            }
+        }
+    }
+
+    fn accepted(
+        &mut self,
+        event: &Event,
+        accept: &event::Accept,
+        listener: Option<ListenerId>,
+        child: &Child,
+        losses_before: u64,
+        out: &mut Vec<Line>,
+    ) {
+        let known = self.take(child.sk, |c| c.may_be_accepted_as(child));
+        let mut connection = known.unwrap_or_else(|| {
+            self.vacate(child.sk, event.mono_ns, out);
+            let conn = self.next_conn();
+            let found = Connection::found(conn, event, accept, child, losses_before);
+            self.open.boxed(found)
+        });
+        if listener.is_none() {
+            self.attribute(&mut connection);
+        }
+        connection.late |= self.is_late;
+        connection.accept(event, accept, child, listener);
+        self.segments
+            .bind(event.mono_ns, child.sk, &connection.socket);
+        if let Some(id) = connection.listener {
+            self.listeners.limited(id, accept.backlog_max);
+            // Of a listener that began before the trace, or whose process has exited, this may be
+            // the first that is known.
+            if let Some(listener) = self.listeners.get_mut(id) {
+                let owner = &mut listener.socket.owner;
+                let known = owner.and_then(|owner| self.processes.living(owner));
+                *owner = known.or(connection.socket.owner);
+                self.processes.listens(*owner);
+            }
+        }
+
+        self.name_failures(&mut connection);
+        let listener = connection.listener.map(ListenerId::conn);
+        let (verdict, reason) = connection
+            .judge_at_accept(&self.end_at(event.mono_ns, false))
+            .map(|judgement| (judgement.verdict, judgement.reason))
+            .unzip();
+        let peer = connection.peer;
+        append(out, || {
+            let subject = connection.socket.subject(connection.socket.owner);
+            Line::Accept(fields::Accept {
+                established_mono_ns: connection.established_ns(),
+                peer_conn: peer.map(|peer| peer.conn),
+                peer_syn_mono_ns: peer.and_then(|peer| peer.syn_ns),
+                peer_established_mono_ns: peer.map(|peer| peer.established_ns),
+                accept_queue_ns: connection.accept_queue_ns(),
+                verdict,
+                reason,
+                ..accept_line(event, accept, subject, listener)
+            })
+        });
+        if connection.socket.state == State::Close {
+            self.end(connection, event.mono_ns, out);
+        } else {
+            self.keep(event.mono_ns, child.sk, connection, out);
+        }
+    }
+
+    fn accept_failed(
+        &mut self,
+        event: &Event,
+        accept: &event::Accept,
+        listener: Option<ListenerId>,
+        errno: u32,
+        out: &mut Vec<Line>,
+    ) {
+        if let Some(listener) = listener.and_then(|id| self.listeners.get_mut(id)) {
+            listener.queue.failures.note(event.mono_ns, errno);
+        }
+        let own = listener_end(accept);
+        let caller = Owner {
+            task: accept.task,
+            source: PidSource::Accept,
+            since_ns: event.mono_ns,
+        };
+        let socket = Socket::found(0, Some(Side::Listener), accept.netns, own, State::Listen);
+        let subject = Subject {
+            conn: None,
+            ..socket.subject(Some(caller))
+        };
+        let line = accept_line(event, accept, subject, listener.map(ListenerId::conn));
+        let line = Line::Accept(fields::Accept {
+            accept_error: Some(errno::name(errno)),
+            ..line
+        });
+        if self.select.wants(&line) {
+            let stats = self.listeners.stats(listener, accept.netns, &own);
+            stats.failed_accepts += 1;
+        }
+        out.push(line);
+    }
+
+    /// The listener of an accept(); one that the trace has not met began before it.
+    fn listener_of_accept(
+        &mut self,
+        event: &Event,
+        accept: &event::Accept,
+        out: &mut Vec<Line>,
+    ) -> Option<ListenerId> {
+        let sk = accept.listener?;
+        let own = listener_end(accept);
+        let known = self.listeners.at_sk(sk).filter(|&id| {
+            self.listeners
+                .get(id)
+                .is_some_and(|it| it.socket.may_be(&own))
+        });
+        if let Some(id) = known {
+            self.listeners.learn(id, &own);
+            return Some(id);
+        }
+        if matches!(accept.outcome, Outcome::Failed(EINVAL)) {
+            return None;
+        }
+        self.vacate(sk, event.mono_ns, out);
+        let socket = Socket::found(
+            self.next_conn(),
+            Some(Side::Listener),
+            accept.netns,
+            own,
+            State::Listen,
+        );
+        Some(self.listeners.open(sk, socket, None))
+    }
+
+    /// Remembers, as a connection enters the accept queue, how many accept() calls have failed.
+    pub(super) fn note_failures(&self, connection: &mut Connection, change: &SetState) {
+        if change.newstate == State::Established
+            && let Some(id) = connection.listener
+        {
+            let listener = self.listeners.get(id);
+            connection.failed_before = listener.map(|it| it.queue.failures.count);
+        }
+    }
+
+    /// Names what accept() returned instead of a connection while it waited.
+    pub(super) fn name_failures(&self, connection: &mut Connection) {
+        if let (Some(id), Some(before), Some(since_ns)) = (
+            connection.listener,
+            connection.failed_before.take(),
+            connection.established_ns(),
+        ) {
+            let listener = self.listeners.get(id);
+            let meanwhile = listener.map(|it| it.queue.failures.since(before, since_ns));
+            connection.failed_meanwhile = meanwhile.unwrap_or_default();
+        }
+    }
+}
+
+/// The listener's own end.
+fn listener_end(accept: &event::Accept) -> Tuple {
+    Tuple {
+        laddr: accept.listener_addr,
+        lport: accept.listener_port,
+        raddr: None,
+        rport: None,
+    }
+}
+
+/// What the lines of all accept() calls have in common.
+#[inline(always)]
+fn accept_line(
+    event: &Event,
+    accept: &event::Accept,
+    subject: Subject,
+    listener: Option<u64>,
+) -> fields::Accept {
+    let called_mono_ns = called_ns(accept.called);
+    fields::Accept {
+        mono_ns: event.mono_ns,
+        subject,
+        listener,
+        established_mono_ns: None,
+        peer_conn: None,
+        peer_syn_mono_ns: None,
+        peer_established_mono_ns: None,
+        called_mono_ns,
+        blocked_ns: called_mono_ns.and_then(|called| event.mono_ns.checked_sub(called)),
+        accept_queue_ns: None,
+        backlog_len: accept.backlog_len,
+        backlog_max: accept.backlog_max,
+        witness: accept.witness,
+        accept_error: None,
+        verdict: None,
+        reason: None,
+    }
+}

@@ -1,0 +1,126 @@
+//! Connections end: each is judged, counted and told.
+
+use super::append;
+use crate::correlate::judge::connection::{End, listener_closed};
+use crate::correlate::judge::verdict::Gap;
+use crate::correlate::state::table::Kept;
+use crate::correlate::state::{Correlator, Totals};
+use crate::event::{Sk, State};
+use crate::fields::Line;
+
+impl Correlator {
+    /// Ends whatever lived at a pointer: another socket lives there now.
+    pub(super) fn vacate(&mut self, sk: Sk, mono_ns: u64, out: &mut Vec<Line>) {
+        self.listeners.vacate(sk, mono_ns);
+        let old = [self.open.take(sk, |_| true), self.queued_closed.remove(&sk)];
+        for mut connection in old.into_iter().flatten() {
+            connection.vanish();
+            connection.late |= self.is_late;
+            self.end(connection, mono_ns, out);
+        }
+    }
+
+    /// Ends connections in the order of their numbers, which a map does not keep.
+    pub(super) fn end_all(&mut self, mut all: Vec<Kept>, mono_ns: u64, out: &mut Vec<Line>) {
+        all.sort_unstable_by_key(|c| c.socket.conn);
+        for connection in all {
+            self.end(connection, mono_ns, out);
+        }
+    }
+
+    pub(super) fn end_at(&self, mono_ns: u64, listener_closed: bool) -> End {
+        End {
+            mono_ns,
+            attached_ns: self.attached_ns,
+            losses: self.losses,
+            why_lost: match (self.has_lost, self.missed) {
+                (true, _) => Gap::Lost,
+                (false, true) => Gap::Skipped,
+                (false, false) => Gap::Late,
+            },
+            missed: self.missed,
+            listener_closed,
+            sees_overflows: self.sight.overflows,
+            forgot_syns_ns: self.dropped_syns.forgot_ns(),
+            sees_all_accepts: self.sight.all_accepts,
+            last_look_ns: None,
+        }
+    }
+
+    /// Judges a connection, has it counted and writes its line.
+    pub(super) fn end(&mut self, mut connection: Kept, mono_ns: u64, out: &mut Vec<Line>) {
+        self.attribute(&mut connection);
+        self.name_failures(&mut connection);
+        if connection.socket.state == State::SynSent {
+            self.ask_after_syn(&mut connection);
+        }
+        self.peers.leave(&connection.socket);
+        let listener_closed = listener_closed(&self.listeners, &connection);
+        let end = End {
+            last_look_ns: self.last_looks.get(&connection.socket.netns).copied(),
+            ..self.end_at(mono_ns, listener_closed)
+        };
+        let owner = self.whose(&connection);
+        append(out, || Line::Connection(connection.line(&end, owner)));
+        if let Some(Line::Connection(line)) = out.last_mut() {
+            (self.segments).unbind(&connection.socket, self.losses, line);
+        }
+        self.connection_ended(&connection);
+        self.open.give_back(connection);
+    }
+
+    /// Ends the trace, some at a time: appends the `connection` lines of up to so many sockets that
+    /// are still open, in order of `conn`; true when there may be more. `lost` is the kernel side's
+    /// final count of lost records.
+    pub fn end_some(&mut self, many: usize, mono_ns: u64, lost: u32, out: &mut Vec<Line>) -> bool {
+        self.note_lost(lost);
+        if self.rest.is_none() {
+            self.look_into_queues();
+        }
+        let mut rest = self.rest.take().unwrap_or_else(|| {
+            let closed = self.queued_closed.iter();
+            let closed = closed.map(|(&sk, it)| (it.socket.conn, sk));
+            // A million of them are to take no more room than they need.
+            let mut rest = Vec::with_capacity(self.open.len() + closed.len());
+            rest.extend(self.open.conns().chain(closed));
+            rest.sort_unstable_by(|one, other| other.cmp(one));
+            rest
+        });
+        let first = out.len();
+        for (conn, sk) in rest
+            .split_off(rest.len().saturating_sub(many))
+            .into_iter()
+            .rev()
+        {
+            let connection = self.take(sk, |it| it.socket.conn == conn);
+            if let Some(connection) = connection.filter(|it| !it.untouched) {
+                self.end(connection, mono_ns, out);
+            }
+        }
+        self.settle(first, out);
+        let more = !rest.is_empty();
+        self.rest = Some(rest);
+        more
+    }
+
+    /// Ends the trace: appends the `connection` lines of everything that is still open.
+    /// `lost` is the kernel side's final count of lost records.
+    pub fn finish(&mut self, mono_ns: u64, lost: u32, out: &mut Vec<Line>) -> Totals {
+        self.end_some(usize::MAX, mono_ns, lost, out);
+        let first = out.len();
+        let half_open = self.requests.drain();
+        self.end_half_opens(half_open, mono_ns, out);
+        self.finish_buckets(mono_ns, out);
+        self.settle(first, out);
+        self.tell_histograms(mono_ns, out);
+        let netns_counters = self.summarize_counters(mono_ns);
+        let is_shown = |conn| self.select.shows(conn);
+        Totals {
+            listeners: std::mem::take(&mut self.listeners).summarize(self.sight, is_shown),
+            dropped_lines: self.select.dropped,
+            repeated_segments: self.segments.repeats,
+            netns_counters,
+            ..std::mem::take(&mut self.totals)
+        }
+    }
+}

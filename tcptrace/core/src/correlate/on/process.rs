@@ -1,0 +1,122 @@
+//! Whose a socket is now: a process that has exited is nobody's owner.
+//!
+//! What an event has proved (connect, accept, close) stays with the socket as long as that process
+//! lives. Who will probably accept a connection is not kept with it: the listener's owner may change
+//! while it waits.
+
+use rustc_hash::FxHashMap;
+
+use crate::correlate::state::Correlator;
+use crate::correlate::state::connection::Connection;
+use crate::correlate::state::listener::ListenerId;
+use crate::correlate::state::processes::{presumed, whose};
+use crate::correlate::state::socket::Owner;
+use crate::event::{Comm, Event, Holders, Process, ProcessStep, Sk};
+use crate::fields::PidSource;
+
+/// An owner that was seen to have a listener longer ago than this is looked for again before it is
+/// presumed to accept: it may have closed its descriptor, which no hook shows.
+const TRUSTED_NS: u64 = 10_000_000_000;
+
+impl Correlator {
+    /// Whose a connection is.
+    pub(super) fn whose(&self, connection: &Connection) -> Option<Owner> {
+        let orphaned = connection.socket.was_orphaned;
+        whose(&self.listeners, &self.processes, connection, orphaned)
+    }
+
+    /// Who will probably accept at this listener.
+    pub(super) fn presumed(&self, listener: Option<ListenerId>) -> Option<Owner> {
+        presumed(&self.listeners, &self.processes, listener?)
+    }
+
+    /// A listener's owner is about to be named as the one that will probably accept: whether that
+    /// still has it was perhaps never looked at, or long ago.
+    pub(super) fn will_presume(&mut self, listener: ListenerId, mono_ns: u64) {
+        let owner = (self.listeners.get(listener)).and_then(|it| it.socket.owner);
+        let looked_ns = self.processes.looked_ns;
+        let is_sure = owner
+            .and_then(|owner| self.processes.living(owner))
+            .is_some_and(|owner| {
+                owner.since_ns <= looked_ns && mono_ns.saturating_sub(looked_ns) < TRUSTED_NS
+            });
+        if !is_sure {
+            self.processes.want(mono_ns);
+        }
+    }
+
+    /// Whether a look through the descriptors of all processes could tell something.
+    pub fn wants_holders(&self) -> bool {
+        let processes = &self.processes;
+        (processes.wanted_ns).is_some_and(|wanted_ns| processes.looked_ns <= wanted_ns)
+    }
+
+    /// A process that has had a socket has exited, or has a new name.
+    pub(super) fn process(&mut self, event: &Event, process: &Process) {
+        let owns_listener = self.processes.listen.contains(&process.pid);
+        match process.step {
+            ProcessStep::Exited => {
+                self.processes.exit(process.pid, event.mono_ns);
+                self.processes.listen.remove(&process.pid);
+            }
+            ProcessStep::Renamed { comm } if owns_listener => {
+                let owners = self.listeners.open_owners();
+                owners
+                    .filter(|owner| owner.task.pid == process.pid)
+                    .for_each(|owner| rename(owner, comm));
+            }
+            ProcessStep::Renamed { .. } => {}
+        }
+        // exec() closes descriptors, too.
+        if owns_listener {
+            self.processes.want(event.mono_ns);
+        }
+    }
+
+    /// A look has found who has the listeners. One that nobody was found to have keeps an owner that
+    /// lives: io_uring has files without a descriptor, and other PID namespaces may be hidden.
+    pub(super) fn holders(&mut self, event: &Event, holders: &Holders) {
+        self.processes.looked_ns = self.processes.looked_ns.max(holders.began_ns);
+        let mut of_sk: FxHashMap<Sk, Vec<Owner>> = FxHashMap::default();
+        for holder in &holders.holders {
+            let owner = Owner {
+                task: holder.task,
+                source: PidSource::Holder,
+                since_ns: holders.began_ns,
+            };
+            if self.processes.living(owner).is_some() {
+                of_sk.entry(holder.sk).or_default().push(owner);
+            }
+        }
+        for (sk, found) in of_sk {
+            let id = self.listeners.open_at(sk, holders.began_ns);
+            let Some(listener) = id.and_then(|id| self.listeners.get_mut(id)) else {
+                continue;
+            };
+            let known = listener.socket.owner;
+            let known = known.and_then(|owner| self.processes.living(owner));
+            let still = known.and_then(|known| {
+                let same = found.iter().find(|it| it.task.pid == known.task.pid)?;
+                let mut known = known;
+                known.since_ns = known.since_ns.max(same.since_ns);
+                rename(&mut known, same.task.process);
+                Some(known)
+            });
+            // One that came by it after the look had begun is known better.
+            let later = known.filter(|known| known.since_ns > holders.began_ns);
+            let owner = later.or(still).or(found.first().copied());
+            listener.socket.owner = owner;
+            self.processes.listens(owner);
+        }
+        debug_assert!(event.mono_ns >= holders.began_ns);
+    }
+}
+
+/// A process has a new name, and so has its first thread.
+fn rename(owner: &mut Owner, comm: Comm) {
+    let task = &mut owner.task;
+    if task.tid == task.pid || task.tid == 0 {
+        task.comm = comm;
+    }
+    task.process = comm;
+}

@@ -1,0 +1,278 @@
+//! Half-open connections: request sockets, from the SYN to the child that the final ACK makes, or
+//! to their end.
+//!
+//! A request has its number from the SYN on, and its child inherits it. Where the functions can be
+//! probed, the kernel says just before a child's birth which request it comes from. Where they
+//! cannot, only a SYN-ACK that is sent again shows a request; its child is found by its ends, and
+//! when any other child's SYN came is estimated.
+
+use crate::correlate::judge::cause;
+use crate::correlate::state::Correlator;
+use crate::correlate::state::connection::Connection;
+use crate::correlate::state::half_open::HalfOpen;
+use crate::correlate::state::handshake::{Handshake, TIMESTAMP_NS};
+use crate::correlate::state::requests::{Cloning, Origin};
+use crate::event::{CloneOf, Event, Request, RequestStep, SetState, State};
+use crate::fields::{Cause, HalfOpenEnd, Line, ListenerSource, Side, Source};
+
+impl Correlator {
+    /// Something happened to a request socket.
+    pub(super) fn request(&mut self, event: &Event, request: &Request, out: &mut Vec<Line>) {
+        match request.step {
+            RequestStep::Begun => {
+                let mut half_open = self.meet(event, request, Some(event.mono_ns), out);
+                if let Some(id) = half_open.listener {
+                    self.will_presume(id, event.mono_ns);
+                }
+                let owner = self.presumed(half_open.listener);
+                out.push(Line::Transition(half_open.begins(
+                    event,
+                    owner,
+                    cause::half_open(),
+                )));
+                self.segments.bind_half_open(
+                    event.mono_ns,
+                    request.req,
+                    request.netns,
+                    &request.tuple,
+                    half_open.conn(),
+                );
+                self.requests.insert(request.req, half_open);
+            }
+            RequestStep::Cloning(of) => {
+                let cloning = Cloning {
+                    mono_ns: event.mono_ns,
+                    request: *request,
+                    of,
+                    losses: self.losses,
+                };
+                self.requests.cloning.insert(event.cpu, cloning);
+            }
+            RequestStep::SynackRetransmitted => {
+                if let Some(child) = self.open.get_mut(request.sk) {
+                    child.handshake.synack_retransmits = Some(request.synack_retransmits);
+                    return;
+                }
+                let mut half_open = self.known_or_met(event, request, out);
+                half_open.handshake.synack_retransmits = Some(request.synack_retransmits);
+                self.suspect_ack(event.mono_ns, &mut half_open);
+                // Without a hook that shows its SYN, this is the first that is seen of it.
+                self.segments.bind_half_open(
+                    event.mono_ns,
+                    request.req,
+                    request.netns,
+                    &request.tuple,
+                    half_open.conn(),
+                );
+                self.requests.insert(request.req, half_open);
+            }
+            RequestStep::Dropped {
+                by_timer,
+                listening,
+            } => {
+                let mut half_open = self.known_or_met(event, request, out);
+                let end = match (listening, by_timer) {
+                    (false, _) => Some(HalfOpenEnd::ListenerClosed),
+                    (true, true) => Some(HalfOpenEnd::Timeout),
+                    (true, false) if half_open.aborted => Some(HalfOpenEnd::Overflow),
+                    (true, false) if self.sight.overflows => Some(HalfOpenEnd::Reset),
+                    // tcp_abort_on_overflow may be set, and the queue full.
+                    (true, false) => None,
+                };
+                half_open.handshake.synack_retransmits = Some(request.synack_retransmits);
+                let owner = self.presumed(half_open.listener);
+                let why = end.and_then(cause::half_open_end);
+                out.push(Line::Transition(half_open.closes(event, owner, end, why)));
+                self.end_half_open(half_open, event.mono_ns, out);
+            }
+        }
+    }
+
+    /// What a child comes from that has just been met: what this CPU was about to clone, or else
+    /// the request with its ends.
+    pub(super) fn origin(&mut self, event: &Event, change: &SetState) -> Option<Origin> {
+        if !matches!(change.oldstate, State::Listen | State::SynRecv) {
+            return None;
+        }
+        let cloned = self.requests.cloning.remove(&event.cpu).filter(|cloning| {
+            let request = &cloning.request;
+            let socket = HalfOpen::socket(0, request.netns, request.tuple);
+            cloning.losses == self.losses
+                && request.netns == change.netns
+                && socket.may_be(&change.tuple)
+        });
+        match cloned {
+            Some(cloning) => Some(self.cloned(&cloning)),
+            None => self.request_at(change),
+        }
+    }
+
+    /// Gives a child what its request knew.
+    pub(super) fn descend(&self, child: &mut Connection, origin: Origin) {
+        child.handshake = origin.handshake;
+        child.born_by = Some(origin.cause);
+        if let Some(id) = origin.listener
+            && child.listener.is_none()
+        {
+            child.cloned_from(id, ListenerSource::Request);
+        }
+    }
+
+    fn cloned(&mut self, cloning: &Cloning) -> Origin {
+        let request = &cloning.request;
+        let half_open = self.requests.take(request.req);
+        let half_open = half_open.filter(|_| cloning.of == CloneOf::Request);
+        let now = Handshake::of(request, self.dropped_syns.of_request(request));
+        let handshake = match cloning.of {
+            CloneOf::Request => Handshake {
+                syn: half_open
+                    .as_ref()
+                    .and_then(|it| it.handshake.syn)
+                    .or(now.syn),
+                syn_queue_ahead: half_open
+                    .as_ref()
+                    .and_then(|it| it.handshake.syn_queue_ahead),
+                drops: half_open
+                    .as_ref()
+                    .map_or(now.drops, |it| it.handshake.drops),
+                suspected: half_open
+                    .as_ref()
+                    .map_or(now.suspected, |it| it.handshake.suspected),
+                ..now
+            },
+            CloneOf::Cookie => Handshake {
+                syncookie: Some(true),
+                defer_accept: now.defer_accept,
+                drops: now.drops,
+                ..Handshake::default()
+            },
+            CloneOf::FastOpen => Handshake {
+                syn: Some((cloning.mono_ns, Source::RequestSock)),
+                synack_retransmits: self.sight.synack_retransmits.then_some(0),
+                ..now
+            },
+        };
+        Origin {
+            conn: half_open.map(|it| it.conn()),
+            listener: (self.listeners).of_pointer(request.sk, request.netns, cloning.mono_ns),
+            handshake,
+            cause: match cloning.of {
+                CloneOf::Request | CloneOf::Cookie => Cause::AckReceived,
+                CloneOf::FastOpen => Cause::SynReceived,
+            },
+        }
+    }
+
+    /// The request with the ends of a child, when they are all known.
+    fn request_at(&mut self, child: &SetState) -> Option<Origin> {
+        let half_open = self.requests.take_at(child.netns, child.tuple)?;
+        Some(Origin {
+            conn: Some(half_open.conn()),
+            listener: half_open.listener,
+            handshake: half_open.handshake,
+            // Its SYN-ACK was sent again, so it was half-open, and no longer is.
+            cause: Cause::AckReceived,
+        })
+    }
+
+    /// A server's child becomes ESTABLISHED: when did the SYN come, if no request has told?
+    ///
+    /// The first round trip that the kernel measures goes from the SYN-ACK to this ACK, unless the
+    /// SYN-ACK was sent again or was a cookie. Then it comes from a TCP timestamp, or there is none
+    /// (`tcp_synack_rtt_meas` and `tcp_ack_update_rtt`, net/ipv4/tcp_input.c, Linux 6.12). With
+    /// Fast Open the child is older than the SYN-ACK.
+    pub(super) fn estimate_syn(
+        &mut self,
+        child: &mut Connection,
+        event: &Event,
+        at: &SetState,
+        out: &mut Vec<Line>,
+    ) {
+        if child.handshake.syn.is_some() || child.handshake.syncookie.is_some() {
+            return;
+        }
+        if let Some(mut half_open) = self.requests.take_at(at.netns, at.tuple) {
+            child.handshake = half_open.handshake;
+            // The kernel has skipped the program that joins them: two numbers for one connection.
+            if half_open.told {
+                half_open.child = Some(child.socket.conn);
+                self.end_half_open(half_open, event.mono_ns, out);
+            }
+            return;
+        }
+        let estimate = at
+            .srtt_ns
+            .filter(|rtt| rtt % TIMESTAMP_NS != 0)
+            .and_then(|rtt| event.mono_ns.checked_sub(rtt))
+            .filter(|&syn| self.attached_ns <= syn && syn < child.met_ns);
+        if let (true, Some(syn)) = (self.sight.synack_retransmits, estimate) {
+            child.handshake.syn = Some((syn, Source::Srtt));
+            child.handshake.synack_retransmits = Some(0);
+        }
+    }
+
+    fn known_or_met(&mut self, event: &Event, request: &Request, out: &mut Vec<Line>) -> HalfOpen {
+        match self.requests.take(request.req) {
+            Some(known) if known.ends() == (request.netns, request.tuple) => known,
+            Some(other) => {
+                self.end_half_open(other.gone(), event.mono_ns, out);
+                self.meet(event, request, None, out)
+            }
+            None => self.meet(event, request, None, out),
+        }
+    }
+
+    /// A request that the trace meets for the first time. Whatever lived at its address or had its
+    /// ends is over.
+    fn meet(
+        &mut self,
+        event: &Event,
+        request: &Request,
+        syn_ns: Option<u64>,
+        out: &mut Vec<Line>,
+    ) -> HalfOpen {
+        let before = [
+            self.requests.take(request.req),
+            self.requests.take_at(request.netns, request.tuple),
+        ];
+        for half_open in before.into_iter().flatten() {
+            self.end_half_open(half_open.gone(), event.mono_ns, out);
+        }
+        let listener = (self.listeners).of_pointer(request.sk, request.netns, event.mono_ns);
+        let mut handshake = Handshake::of(request, self.dropped_syns.of_request(request));
+        if let Some(ns) = syn_ns {
+            handshake.syn = Some((ns, Source::RequestSock));
+            handshake.syn_queue_ahead = Some(request.syn_queue_len);
+        }
+        let promised = (self.segments).take_promise(request.netns, &request.tuple);
+        let conn = promised.unwrap_or_else(|| self.next_conn());
+        let socket = HalfOpen::socket(conn, request.netns, request.tuple);
+        HalfOpen::new(socket, listener, handshake, self.losses)
+    }
+
+    /// Ends half-open connections in the order of their numbers.
+    pub(super) fn end_half_opens(
+        &mut self,
+        mut all: Vec<HalfOpen>,
+        mono_ns: u64,
+        out: &mut Vec<Line>,
+    ) {
+        all.sort_unstable_by_key(HalfOpen::conn);
+        for half_open in all {
+            self.end_half_open(half_open, mono_ns, out);
+        }
+    }
+
+    /// Counts a half-open connection that no child has come from, and writes its line.
+    fn end_half_open(&mut self, half_open: HalfOpen, mono_ns: u64, out: &mut Vec<Line>) {
+        let (netns, ends) = half_open.ends();
+        let client = self.peers.waiting_for(netns, &ends);
+        let client = half_open.peer.or(client.map(|(_, peer)| peer));
+        let owner = self.presumed(half_open.listener);
+        let line = half_open.line(&self.end_at(mono_ns, false), client, owner);
+        self.segments.unbind_half_open(netns, &ends, &line);
+        debug_assert_eq!(line.subject.side, Some(Side::Server));
+        self.half_open_ended(&half_open);
+        out.push(Line::Connection(line));
+    }
+}

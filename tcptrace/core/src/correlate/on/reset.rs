@@ -1,0 +1,89 @@
+//! What the kernel says of a connection besides its changes of state: retransmits and resets.
+
+use crate::correlate::state::Correlator;
+use crate::correlate::state::processes::whose;
+use crate::correlate::state::socket::Socket;
+use crate::event::{Direction, Event, Reset, Retransmit, Retransmitted, Sk, State, Tuple};
+use crate::fields::{self, Line, Subject};
+
+/// The kernel gives no reason: SK_RST_REASON_NOT_SPECIFIED.
+const NOT_SPECIFIED: &str = "NOT_SPECIFIED";
+
+impl Correlator {
+    /// A socket sent a segment again.
+    pub(super) fn retransmit(&mut self, event: &Event, it: &Retransmit, out: &mut Vec<Line>) {
+        let subject = self.subject(Some(it.sk), it.netns, &it.tuple, it.cookie, it.state);
+        if it.what == Retransmitted::Syn && subject.conn.is_some() {
+            self.suspect_syn_again(event.mono_ns, it.sk);
+        }
+        out.push(Line::Retransmit(fields::Retransmit {
+            mono_ns: event.mono_ns,
+            subject,
+            state: it.state,
+            retransmitted: it.what,
+            retransmits: it.retransmits,
+        }));
+    }
+
+    /// A RST was sent, or ends a socket.
+    pub(super) fn reset(&mut self, event: &Event, it: &Reset, out: &mut Vec<Line>) {
+        if std::mem::take(&mut self.foreseen) {
+            // It was data.
+            return;
+        }
+        let state = it.state.unwrap_or(State::Close);
+        let mut subject = self.subject(it.sk, it.netns, &it.tuple, it.cookie, state);
+        if it.direction == Direction::Sent
+            && subject.conn.is_none()
+            && let Some(ended) = it.sk.and_then(|sk| self.resetting.take(sk))
+        {
+            subject = ended;
+        }
+        if it.direction == Direction::Sent
+            && subject.conn.is_some()
+            && let Some(connection) = it.sk.and_then(|sk| self.open.get_mut(sk))
+        {
+            connection.ending.reset_sent = true;
+        }
+        let reason = it.reason.and_then(|reason| self.reset_reasons.get(&reason));
+        out.push(Line::Reset(fields::Reset {
+            mono_ns: event.mono_ns,
+            subject,
+            state: it.state,
+            direction: it.direction,
+            rst_reason: reason.filter(|name| *name != NOT_SPECIFIED).cloned(),
+        }));
+    }
+
+    /// The connection that is meant, or the ends alone: one that began before the trace is not
+    /// made known by this.
+    fn subject(
+        &mut self,
+        sk: Option<Sk>,
+        netns: u32,
+        tuple: &Tuple,
+        cookie: Option<u64>,
+        state: State,
+    ) -> Subject {
+        let known = sk.and_then(|sk| self.open.get_mut(sk));
+        match known.filter(|connection| connection.socket.may_be(tuple)) {
+            Some(connection) => {
+                connection.untouched = false;
+                let socket = &mut connection.socket;
+                // A client's own port, chosen after SYN_SENT, may be in here first.
+                socket.learn(tuple, cookie);
+                let orphaned = connection.socket.was_orphaned;
+                let owner = whose(&self.listeners, &self.processes, connection, orphaned);
+                connection.socket.subject(owner)
+            }
+            None => {
+                let mut socket = Socket::found(0, None, netns, *tuple, state);
+                socket.learn(tuple, cookie);
+                Subject {
+                    conn: None,
+                    ..socket.subject(None)
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Segments on the wire: whose they are, numbers relative to the first ones, repeats.
+//!
+//! A sent segment names its socket. A received one does not, so the ends of flows are remembered:
+//! who lives there, with which initial sequence number it began.
+
+use rustc_hash::FxHashMap;
+
+use crate::correlate::judge::lookahead::{begins, is_answered_by_rst, is_by_syn, may_be_late_data};
+use crate::correlate::state::Correlator;
+use crate::correlate::state::connection::Connection;
+use crate::correlate::state::half_open::HalfOpen;
+use crate::correlate::state::processes::{presumed, whose};
+use crate::correlate::state::segments::{FlowEnd, Holder};
+use crate::correlate::state::socket::Socket;
+use crate::correlate::state::table::{Kept, Table};
+use crate::event::{Event, Kind, Segment, Sk, State};
+use crate::fields::{self, Line, Side, Subject};
+
+impl Correlator {
+    /// Segments will be among the events.
+    pub fn expect_segments(&mut self) {
+        self.segments.expected = true;
+    }
+
+    /// Looks ahead before an event is told, for what it does not say itself; if this says yes,
+    /// [`foreseen`](Self::foreseen) is to be said.
+    ///
+    /// A segment: whether a connection begins right after it, at the end that it came to. Then it has
+    /// that connection's number, which it is the first to show. The birth of a server's socket:
+    /// whether a SYN has made it, see [`is_by_syn`]. An event that may be late data: whether this host
+    /// answers it with a RST.
+    ///
+    /// `later`: what follows, in order of time, for at least [`FORESEEN_NS`]
+    /// (`order::HOLD_BACK_NS` is more than that).
+    pub fn foresees(&self, event: &Event, later: &[Event]) -> bool {
+        match &event.kind {
+            // The others are somebody's already, and looking costs time.
+            Kind::Segment(segment) if self.segments.is_vacant(segment) => {
+                begins(event.mono_ns, segment, later)
+            }
+            Kind::SetState(change) if is_by_syn(event, change, later) => true,
+            kind => may_be_late_data(kind)
+                .is_some_and(|sk| is_answered_by_rst(event.mono_ns, sk, later)),
+        }
+    }
+
+    /// The next event is one for which [`foresees`](Self::foresees) is true.
+    pub fn foreseen(&mut self) {
+        self.foreseen = true;
+    }
+
+    /// How many ends of flows are remembered.
+    #[cfg(test)]
+    pub(crate) fn remembered_ends(&self) -> usize {
+        self.segments.ends.len()
+    }
+
+    /// A segment passed a device.
+    pub(super) fn segment(&mut self, event: &Event, segment: &Segment, out: &mut Vec<Line>) {
+        let Some(relative) = self.segments.pass(event.mono_ns, segment, self.losses) else {
+            return;
+        };
+        out.push(Line::Segment(fields::Segment {
+            mono_ns: event.mono_ns,
+            subject: self.subject_of(event, segment),
+            direction: segment.direction,
+            flags: segment.flags,
+            seq: segment.seq,
+            ack: segment.ack,
+            rel_seq: relative.seq,
+            rel_ack: relative.ack,
+            len: segment.len,
+            win: segment.window,
+            ifindex: segment.ifindex,
+            cpu: event.cpu,
+        }));
+        self.segments.prune(event.mono_ns, |sk, conn| {
+            let closed = self.queued_closed.get(&sk).map(|it| it.socket.conn);
+            [self.open.conn_at(sk), closed].contains(&Some(conn))
+        });
+    }
+
+    /// The connection that has been foreseen, or was when an earlier segment came.
+    fn promised(&mut self, event: &Event, segment: &Segment) -> Option<Subject> {
+        let (netns, tuple) = (segment.netns, segment.tuple);
+        let own = FlowEnd::of(netns, &tuple)?;
+        let promised = self.segments.ends.get(&own).and_then(|end| end.promised);
+        let conn = match promised {
+            Some(conn) => conn,
+            None if self.foreseen => self.next_conn(),
+            None => return None,
+        };
+        self.segments.end(own, event.mono_ns).promised = Some(conn);
+        let socket = HalfOpen::socket(conn, netns, tuple);
+        let listener = self.listeners.of_child(&socket, event.mono_ns, false);
+        Some(socket.subject(self.presumed(listener)))
+    }
+
+    /// Whose segment it is: the socket's that sent it, or else whoever lives at the own end.
+    fn subject_of(&mut self, event: &Event, segment: &Segment) -> Subject {
+        let (netns, tuple) = (segment.netns, &segment.tuple);
+        let may_be = |socket: &Socket| socket.netns == netns && socket.may_be(tuple);
+        if let Some(sk) = segment.sk
+            && let Some(it) = living(&mut self.open, &mut self.queued_closed, sk, may_be)
+        {
+            // A SYN is the first to know the port that the kernel has chosen.
+            it.socket.learn(tuple, None);
+            self.segments.bind(event.mono_ns, sk, &it.socket);
+            let orphaned = it.socket.was_orphaned;
+            let owner = whose(&self.listeners, &self.processes, it, orphaned);
+            return it.socket.subject(owner);
+        }
+        match self.segments.holder(netns, tuple) {
+            Some(Holder::Ended(subject)) => return (**subject).clone(),
+            Some(&Holder::Connection { sk, conn }) => {
+                let is_it = |socket: &Socket| socket.conn == conn;
+                if let Some(it) = living(&mut self.open, &mut self.queued_closed, sk, is_it) {
+                    let orphaned = it.socket.was_orphaned;
+                    let owner = whose(&self.listeners, &self.processes, it, orphaned);
+                    return it.socket.subject(owner);
+                }
+            }
+            Some(&Holder::HalfOpen { req, conn }) => {
+                let half_open = self.requests.half_open(req);
+                if let Some(half_open) = half_open.filter(|it| it.conn() == conn) {
+                    let owner = (half_open.listener)
+                        .and_then(|id| presumed(&self.listeners, &self.processes, id));
+                    return half_open.subject(owner);
+                }
+            }
+            Some(Holder::Nobody) | None => {}
+        }
+        if let Some(subject) = self.promised(event, segment) {
+            return subject;
+        }
+        let own = FlowEnd::of(netns, tuple).and_then(|own| self.segments.ends.get(&own));
+        let side = own
+            .is_some_and(|end| end.is_half_open)
+            .then_some(Side::Server);
+        let nobody = Socket::found(0, side, netns, *tuple, State::NewSynRecv);
+        Subject {
+            conn: None,
+            ..nobody.subject(None)
+        }
+    }
+}
+
+/// The connection at a pointer, if it is the one that is meant.
+fn living<'a>(
+    open: &'a mut Table,
+    queued_closed: &'a mut FxHashMap<Sk, Kept>,
+    sk: Sk,
+    is_meant: impl Fn(&Socket) -> bool,
+) -> Option<&'a mut Connection> {
+    let closed = queued_closed.get_mut(&sk).map(Box::as_mut);
+    [open.get_mut(sk), closed]
+        .into_iter()
+        .flatten()
+        .find(|connection| is_meant(&connection.socket))
+}

@@ -1,0 +1,162 @@
+//! Changes of state, but a listener's.
+
+use super::append;
+use crate::correlate::judge::connection as judge;
+use crate::correlate::state::Correlator;
+use crate::correlate::state::connection::{Connection, birth};
+use crate::correlate::state::processes::whose;
+use crate::correlate::state::table::Kept;
+use crate::event::{Event, SetState, Sk, State};
+use crate::fields::{Cause, Line, ListenerSource, Side, Source};
+
+impl Correlator {
+    /// Any transition but a listener's.
+    pub(super) fn transition(
+        &mut self,
+        event: &Event,
+        change: &SetState,
+        losses_before: u64,
+        out: &mut Vec<Line>,
+    ) {
+        let is_birth = birth(change).is_some();
+        let is_by_syn = is_birth && self.foreseen;
+        let reset_follows = std::mem::take(&mut self.foreseen) && !is_birth;
+        if birth(change).is_some() {
+            self.resetting.forget(change.sk);
+        }
+        let known = self.take(change.sk, |c| birth(change).is_none() && c.may_make(change));
+        let mut connection = known.unwrap_or_else(|| {
+            self.vacate(change.sk, event.mono_ns, out);
+            // A loss that comes to light with an event after the birth may have been the birth.
+            let losses = match birth(change) {
+                Some(_) => self.losses,
+                None => losses_before,
+            };
+            let origin = self.origin(event, change);
+            let conn = origin.as_ref().and_then(|origin| origin.conn);
+            let promised = || self.segments.take_promise(change.netns, &change.tuple);
+            let conn = conn.or_else(promised);
+            let conn = conn.unwrap_or_else(|| self.next_conn());
+            let births_hide = self.births_hide && self.losses == 0;
+            let met = Connection::met(conn, event, change, losses, births_hide);
+            let mut met = self.open.boxed(met);
+            met.clone_of = change.clone_of;
+            self.attribute(&mut met);
+            if let Some(origin) = origin {
+                self.descend(&mut met, origin);
+            } else if is_by_syn && birth(change) == Some(Side::Server) {
+                met.born_by = Some(Cause::SynReceived);
+                met.handshake.syn = Some((event.mono_ns, Source::Tracepoint));
+            }
+            if let (Some(id), State::Listen | State::SynRecv) = (met.listener, change.oldstate) {
+                let (ahead, limit) = (change.backlog_len, change.backlog_max);
+                self.listeners
+                    .queues(id, event.mono_ns, &change.tuple, ahead, limit);
+            }
+            if let Some(id) = met.waits_at() {
+                self.will_presume(id, event.mono_ns);
+            }
+            met
+        });
+        connection.late |= self.is_late;
+        if birth(change) == Some(Side::Server) && change.tuple.raddr.is_some() {
+            // A kernel that names the peer at a birth does so at each.
+            self.births_hide = false;
+        }
+        if change.newstate == State::Established && connection.is_server() {
+            self.estimate_syn(&mut connection, event, change, out);
+        }
+        if change.oldstate == State::SynSent {
+            connection.socket.learn(&change.tuple, change.cookie);
+            self.ask_after_syn(&mut connection);
+        }
+        self.leave_bucket(event, change, &mut connection, reset_follows, out);
+        let judged = judge::change(&connection, change, reset_follows);
+        append(out, || {
+            let whose =
+                |it: &Connection| whose(&self.listeners, &self.processes, it, change.orphaned);
+            Line::Transition(connection.transition(event, change, judged, whose))
+        });
+        if change.newstate == State::Close
+            && change.oldstate != State::SynSent
+            && let Some(Line::Transition(last)) = out.last()
+        {
+            self.resetting.add(change.sk, last);
+        }
+        self.note_failures(&mut connection, change);
+        if change.newstate == State::SynSent {
+            self.suspect_syn(event.mono_ns, &mut connection);
+        }
+        self.segments
+            .bind(event.mono_ns, change.sk, &connection.socket);
+        if change.newstate == State::Established {
+            self.meet_peer(event, change.sk, &mut connection);
+        }
+        if connection.socket.state != State::Close {
+            self.keep(event.mono_ns, change.sk, connection, out);
+        } else if connection.may_be_queued_closed()
+            && (connection.is_being_accepted()
+                || !judge::listener_closed(&self.listeners, &connection))
+        {
+            if connection.is_being_accepted() {
+                let conn = connection.socket.conn;
+                self.being_accepted
+                    .push_back((event.mono_ns, change.sk, conn));
+            }
+            self.queued_closed.insert(change.sk, connection);
+        } else {
+            self.end(connection, event.mono_ns, out);
+        }
+    }
+
+    /// Introduces a connection that has just become ESTABLISHED to its other end.
+    pub(super) fn meet_peer(&mut self, event: &Event, sk: Sk, connection: &mut Connection) {
+        let syn_ns = connection.handshake.syn.map(|(ns, _)| ns);
+        let met = (self.peers).meet(sk, &connection.socket, syn_ns, event.mono_ns);
+        let Some((other_sk, other, this)) = met else {
+            return;
+        };
+        connection.peer = Some(other);
+        let it = self.open.get_mut(other_sk);
+        if let Some(it) = it.filter(|it| it.socket.conn == other.conn) {
+            it.peer = Some(this);
+        }
+    }
+
+    /// Puts a connection into the table of those that are open, which is bounded.
+    pub(super) fn keep(&mut self, mono_ns: u64, sk: Sk, connection: Kept, out: &mut Vec<Line>) {
+        if let Some(mut given_up) = self.open.insert(sk, connection) {
+            given_up.evicted = true;
+            self.totals.evicted += 1;
+            self.end(given_up, mono_ns, out);
+        }
+    }
+
+    /// Takes the connection at a pointer out of the maps, if it is the one that is meant.
+    pub(super) fn take(&mut self, sk: Sk, is_meant: impl Fn(&Connection) -> bool) -> Option<Kept> {
+        if let Some(open) = self.open.take(sk, &is_meant) {
+            return Some(open);
+        }
+        let closed = &mut self.queued_closed;
+        is_meant(closed.get(&sk)?).then(|| closed.remove(&sk))?
+    }
+
+    /// Finds the listener of a child whose listener is not known.
+    pub(super) fn attribute(&self, child: &mut Connection) {
+        if !child.is_server() || child.listener.is_some() {
+            return;
+        }
+        if let Some(sk) = child.clone_of {
+            // Even if the trace does not know it, it is not another one that the address fits.
+            child.listener_source = Some(ListenerSource::Clone);
+            let id = (self.listeners).of_pointer(sk, child.socket.netns, child.met_ns);
+            if let Some(id) = id {
+                child.cloned_from(id, ListenerSource::Clone);
+            }
+        } else if let Some(id) =
+            (self.listeners).of_child(&child.socket, child.met_ns, child.is_dropped())
+        {
+            child.cloned_from(id, ListenerSource::Address);
+        }
+    }
+}

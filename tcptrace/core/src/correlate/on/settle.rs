@@ -1,0 +1,115 @@
+//! What the summary counts: the connections whose lines are written, and no others.
+
+use crate::correlate::state::connection::Connection;
+use crate::correlate::state::half_open::HalfOpen;
+use crate::correlate::state::{Correlator, Ended};
+use crate::event::State;
+use crate::fields::{self, Depth, Histogram, Line, Side};
+
+impl Correlator {
+    /// Remembers how a connection has ended, to count it if its line is written.
+    pub(super) fn connection_ended(&mut self, connection: &Connection) {
+        self.ended.push(Ended {
+            conn: Some(connection.socket.conn),
+            listener: connection.listener,
+            is_connection: connection.is_connection(),
+        });
+    }
+
+    /// The same of one that was half-open to its end.
+    pub(super) fn half_open_ended(&mut self, half_open: &HalfOpen) {
+        self.ended.push(Ended {
+            conn: Some(half_open.conn()),
+            listener: half_open.listener,
+            is_connection: false,
+        });
+    }
+
+    /// Sends the lines from `first` on through the selection, counts those that are left, and
+    /// leaves those that the depth tells.
+    pub(super) fn settle(&mut self, first: usize, lines: &mut Vec<Line>) {
+        self.select.sift(first, lines);
+        if !self.ended.is_empty() {
+            self.count_ended(&lines[first..]);
+        }
+        self.shorten(first, lines);
+    }
+
+    fn count_ended(&mut self, lines: &[Line]) {
+        let mut all = std::mem::take(&mut self.ended);
+        let mut ended = all.drain(..);
+        for line in lines {
+            if let Line::Connection(line) = line
+                // Both are in one order; what is passed over has no line.
+                && let Some(ended) = ended.find(|it| it.conn == line.subject.conn)
+            {
+                self.count(line, &ended);
+            }
+        }
+        drop(ended);
+        self.ended = all;
+    }
+
+    fn count(&mut self, line: &fields::Connection, ended: &Ended) {
+        self.totals.incomplete += u64::from(!line.complete);
+        self.totals.closed += u64::from(line.state == State::Close);
+        match line.subject.side {
+            Some(Side::Client) => self.totals.clients += 1,
+            Some(Side::Server) => self.totals.servers += 1,
+            _ => {}
+        }
+        if let Some(verdict) = line.verdict {
+            *self.totals.verdicts.entry(verdict).or_default() += 1;
+            self.listeners
+                .stats_of(ended.listener, &line.subject)
+                .count(line, ended.is_connection);
+        }
+    }
+}
+
+impl Correlator {
+    /// Takes out of the lines from `first` on those that the trace's depth does not tell. At
+    /// [`Depth::Histogram`] the connections that went well are counted instead.
+    pub(super) fn shorten(&mut self, first: usize, lines: &mut Vec<Line>) {
+        if self.depth == Depth::Events || lines.len() == first {
+            return;
+        }
+        let counts = self.depth == Depth::Histogram;
+        let histograms = &mut self.histograms;
+        let told = lines.extract_if(first.., |line| match line {
+            Line::Connection(line) => counts && histograms.count(line),
+            Line::Accept(line) => line.accept_error.is_none(),
+            Line::Overflow(_) | Line::Histogram(_) => false,
+            _ => true,
+        });
+        told.for_each(drop);
+    }
+}
+
+impl Correlator {
+    /// Appends a line for each port at which a connection was counted since the last time.
+    pub(super) fn tell_histograms(&mut self, mono_ns: u64, out: &mut Vec<Line>) {
+        let since_ns = self.histograms.told_ns.replace(mono_ns);
+        let interval_ns = mono_ns.saturating_sub(since_ns.unwrap_or(self.attached_ns));
+        let counts = std::mem::take(&mut self.histograms.counts);
+        let lines = counts.iter().map(|(port, counts)| {
+            let at_server = |count| (!port.is_client).then_some(count);
+            Line::Histogram(Histogram {
+                mono_ns,
+                interval_ns,
+                side: match port.is_client {
+                    true => Side::Client,
+                    false => Side::Server,
+                },
+                netns: port.netns,
+                port: port.port,
+                went_well: counts.connections,
+                queued: at_server(counts.queued),
+                awaited: at_server(counts.awaited),
+                handshake: counts.handshake.times(),
+                accept_queue: counts.accept_queue.times(),
+            })
+        });
+        out.extend(lines);
+    }
+}

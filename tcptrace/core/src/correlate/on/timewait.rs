@@ -1,0 +1,270 @@
+//! What the kernel keeps of a connection when its socket is gone: a bucket, in FIN_WAIT2 until the
+//! peer's FIN comes, then in TIME_WAIT (RFC 9293 section 3.3.2).
+//!
+//! The socket's own story ends with FIN_WAIT2→CLOSE or CLOSING→CLOSE, and so does its `connection`
+//! line. The bucket's goes on under the same number: `transition` lines that no tracepoint printed,
+//! and at its end one `time_wait` line. Where no hook sees buckets, the socket's flags at its CLOSE
+//! tell which one it leaves.
+
+use std::collections::BTreeSet;
+
+use super::append;
+use crate::correlate::judge::cause;
+use crate::correlate::state::Correlator;
+use crate::correlate::state::buckets::{Begun, Bucket};
+use crate::correlate::state::connection::Connection;
+use crate::correlate::state::processes::whose;
+use crate::correlate::state::why::Why;
+use crate::event::{Event, Found, Kind, Looked, SetState, State, Timewait, TimewaitStep};
+use crate::fields::{Backlog, BucketEnd, Line, Source, TimeWait, Transition};
+
+impl Correlator {
+    /// Says that buckets themselves are seen ([`Hook::TimewaitSock`](crate::event::Hook)).
+    pub fn sees_buckets(&mut self) {
+        self.buckets.seen = true;
+    }
+
+    /// A bucket began, changed or ended.
+    pub(super) fn timewait(&mut self, event: &Event, it: &Timewait, out: &mut Vec<Line>) {
+        if let (TimewaitStep::Begun, Some(sk)) = (it.step, it.sk) {
+            let begun = Begun {
+                mono_ns: event.mono_ns,
+                tw: Some(it.tw),
+                state: it.substate,
+            };
+            self.buckets.begun.insert(sk, begun);
+            return;
+        }
+        let ends = (it.netns, it.tuple);
+        // Another one's, or one that began before the trace did.
+        let Some(bucket) = self.buckets.open.get_mut(&ends) else {
+            return;
+        };
+        if bucket.tw != Some(it.tw) {
+            return;
+        }
+        let ended = match it.step {
+            TimewaitStep::Begun => return,
+            TimewaitStep::Restarted => None,
+            TimewaitStep::Expired => Some(BucketEnd::Expired),
+            TimewaitStep::Killed { syn: true } | TimewaitStep::Taken => Some(BucketEnd::Reused),
+            TimewaitStep::Killed { syn: false } => Some(BucketEnd::Reset),
+            TimewaitStep::Purged => Some(BucketEnd::Purged),
+        };
+        match ended {
+            None if bucket.state != it.substate => {
+                let why = cause::bucket_turns();
+                let step = bucket.enters(it.substate, event, Source::TimewaitSock, why);
+                out.push(Line::Transition(step));
+            }
+            None => {}
+            Some(ended) => {
+                if let Some(mut bucket) = self.buckets.open.remove(&ends) {
+                    if bucket.state != it.substate {
+                        // The FIN that turned it was missed.
+                        bucket.state = it.substate;
+                        bucket.since_ns = None;
+                    }
+                    bucket.end(ended, event, Source::TimewaitSock, out);
+                }
+            }
+        }
+    }
+
+    /// Before a connection makes this transition: opens the bucket that it leaves, if it does.
+    pub(super) fn leave_bucket(
+        &mut self,
+        event: &Event,
+        change: &SetState,
+        connection: &mut Connection,
+        reset_follows: bool,
+        out: &mut Vec<Line>,
+    ) {
+        let begun = self.buckets.begun.remove(&change.sk);
+        if change.newstate != State::Close {
+            return;
+        }
+        let source = match begun {
+            Some(_) => Source::TimewaitSock,
+            None => Source::SocketFlags,
+        };
+        let presumed = || {
+            (!self.buckets.seen && !reset_follows)
+                .then(|| presume(event, change))
+                .flatten()
+        };
+        let Some(begun) = begun.or_else(presumed) else {
+            return;
+        };
+        let owner = whose(
+            &self.listeners,
+            &self.processes,
+            connection,
+            change.orphaned,
+        );
+        let socket = &mut connection.socket;
+        socket.learn(&change.tuple, change.cookie);
+        let mut bucket = Bucket {
+            tw: begun.tw,
+            subject: socket.subject(owner),
+            state: change.oldstate,
+            since_ns: socket.since(change.oldstate),
+            fin_wait2_ns: None,
+            source,
+            present_ns: event.mono_ns,
+        };
+        connection.bucket = Some(begun.state);
+        if begun.state != bucket.state {
+            let at = Event {
+                mono_ns: begun.mono_ns,
+                cpu: event.cpu,
+                lost: event.lost,
+                kind: Kind::SetState(*change),
+            };
+            let why = cause::bucket_begins(change.oldstate);
+            append(out, || {
+                Line::Transition(bucket.enters(begun.state, &at, source, why))
+            });
+        }
+        let ends = (change.netns, connection.socket.tuple);
+        if let Some(old) = self.buckets.open.insert(ends, bucket) {
+            append(out, || old.line(event.mono_ns, None, None));
+        }
+    }
+
+    /// The network namespaces with buckets that only a look can tell more of.
+    pub fn worth_a_look(&self) -> BTreeSet<u32> {
+        match self.buckets.seen {
+            true => BTreeSet::new(),
+            false => self.buckets.open.keys().map(|ends| ends.0).collect(),
+        }
+    }
+
+    /// A look has found a bucket. When it entered its state was not seen: only that it has since
+    /// the look before.
+    pub(super) fn bucket_found(&mut self, event: &Event, found: &Found, out: &mut Vec<Line>) {
+        let bucket = self.buckets.open.get_mut(&(found.netns, found.tuple));
+        let Some(bucket) = bucket.filter(|_| !self.buckets.seen) else {
+            return;
+        };
+        bucket.present_ns = event.mono_ns;
+        if bucket.state != found.state {
+            bucket.since_ns = None;
+            let why = cause::bucket_turns();
+            let step = bucket.enters(found.state, event, Source::SocketIterator, why);
+            bucket.since_ns = None;
+            out.push(Line::Transition(step));
+        }
+    }
+
+    /// A look through a namespace is over: what it should have found is gone.
+    pub(super) fn looked(&mut self, event: &Event, looked: &Looked, out: &mut Vec<Line>) {
+        if self.buckets.seen {
+            return;
+        }
+        let gone = self.buckets.open.extract_if(|ends, bucket| {
+            ends.0 == looked.netns && bucket.present_ns < looked.began_ns
+        });
+        let mut gone: Vec<Bucket> = gone.map(|(_, bucket)| bucket).collect();
+        gone.sort_unstable_by_key(|bucket| bucket.subject.conn);
+        for mut bucket in gone {
+            bucket.since_ns = None;
+            bucket.end(BucketEnd::Gone, event, Source::SocketIterator, out);
+        }
+    }
+
+    /// The lines of the buckets that outlive the trace, in the order of their numbers.
+    pub(super) fn finish_buckets(&mut self, mono_ns: u64, out: &mut Vec<Line>) {
+        let mut rest: Vec<Bucket> = self.buckets.open.drain().map(|(_, it)| it).collect();
+        rest.sort_unstable_by_key(|bucket| bucket.subject.conn);
+        out.extend(rest.iter().map(|it| it.line(mono_ns, None, None)));
+    }
+}
+
+/// The bucket that the flags of a closing socket speak of.
+///
+/// `tcp_time_wait` leads from FIN_WAIT2 and CLOSING to CLOSE without an error, with SOCK_DONE if
+/// the FIN has come; else it is the close()d socket whose wait for it goes on. The flags cannot
+/// tell that the kernel had no bucket left (TCPTimeWaitOverflow). With TCP_LINGER2 below 0 there is
+/// none for the wait, but a RST. net/ipv4/tcp_minisocks.c and tcp_input.c, Linux 6.12.
+fn presume(event: &Event, change: &SetState) -> Option<Begun> {
+    use State::{Closing, FinWait2, TimeWait};
+    let state = match change.oldstate {
+        _ if change.err.is_some() => return None,
+        FinWait2 | Closing if change.fin_received => TimeWait,
+        _ if change.stats.is_some_and(|stats| stats.no_fin_wait2) => return None,
+        FinWait2 if change.orphaned => FinWait2,
+        _ => return None,
+    };
+    Some(Begun {
+        mono_ns: event.mono_ns,
+        tw: None,
+        state,
+    })
+}
+
+impl Bucket {
+    /// It enters a state, and tells so in a line.
+    #[inline(always)]
+    fn enters(
+        &mut self,
+        newstate: State,
+        event: &Event,
+        source: Source,
+        why: Option<Why>,
+    ) -> Transition {
+        let oldstate = std::mem::replace(&mut self.state, newstate);
+        let since = self.since_ns.replace(event.mono_ns);
+        let in_state_ns = since.and_then(|since| event.mono_ns.checked_sub(since));
+        if oldstate == State::FinWait2 && newstate == State::TimeWait {
+            self.fin_wait2_ns = in_state_ns;
+        }
+        self.source = source;
+        Transition {
+            mono_ns: event.mono_ns,
+            subject: self.subject.clone(),
+            oldstate,
+            newstate,
+            in_state_ns,
+            context: None,
+            cpu: event.cpu,
+            synthetic: true,
+            source,
+            cause: why.map(|why| why.cause),
+            function: why.map(|why| why.function.into()),
+            rfc9293: why.and_then(|why| why.rfc()).map(Into::into),
+            bucket: None,
+            error: None,
+            listener: None,
+            backlog: Backlog::default(),
+        }
+    }
+
+    /// Its end.
+    fn end(mut self, ended: BucketEnd, event: &Event, source: Source, out: &mut Vec<Line>) {
+        let last = self.state;
+        let closing = self.enters(State::Close, event, source, cause::bucket_end(ended));
+        self.state = last;
+        let in_state_ns = closing.in_state_ns;
+        out.push(Line::Transition(closing));
+        out.push(self.line(event.mono_ns, in_state_ns, Some(ended)));
+    }
+
+    /// Its line. `in_state_ns`: how long it was in its last state, if that is over.
+    #[inline(always)]
+    fn line(&self, mono_ns: u64, in_state_ns: Option<u64>, ended: Option<BucketEnd>) -> Line {
+        let (fin_wait2_ns, time_wait_ns) = match self.state {
+            State::TimeWait => (self.fin_wait2_ns, in_state_ns),
+            _ => (in_state_ns, None),
+        };
+        Line::TimeWait(TimeWait {
+            mono_ns,
+            subject: self.subject.clone(),
+            state: self.state,
+            fin_wait2_ns,
+            time_wait_ns,
+            bucket_end: ended,
+            source: self.source,
+        })
+    }
+}

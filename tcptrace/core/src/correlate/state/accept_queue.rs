@@ -1,0 +1,166 @@
+//! A listener's accept queue as events show it: when it was full, and what accept() said meanwhile.
+
+use smallvec::SmallVec;
+
+use crate::errno;
+
+/// What is known of one accept queue.
+#[derive(Default)]
+pub struct AcceptQueue {
+    /// The last time that it was full.
+    full: Option<Full>,
+    /// It was full at some time since [`AcceptQueue::was_full`] was last asked.
+    was_full: bool,
+    pub failures: Failures,
+}
+
+/// A time in which an accept queue was full. The kernel takes a queue for full that holds more
+/// than its limit (`sk_acceptq_is_full`, include/net/sock.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full {
+    /// CLOCK_MONOTONIC, nanoseconds.
+    from_ns: u64,
+    /// `None` while it still is.
+    until_ns: Option<u64>,
+    /// As the last event showed it.
+    pub held: u32,
+    pub limit: u32,
+}
+
+impl AcceptQueue {
+    /// An event shows how many connections the queue holds, and its limit.
+    pub fn holds(&mut self, mono_ns: u64, held: u32, limit: u32) {
+        let still = self.full.filter(|full| full.until_ns.is_none());
+        if held > limit {
+            self.was_full = true;
+            self.full = Some(Full {
+                from_ns: still.map_or(mono_ns, |full| full.from_ns),
+                until_ns: None,
+                held,
+                limit,
+            });
+        } else if let Some(full) = &mut self.full {
+            full.until_ns = full.until_ns.or(Some(mono_ns));
+        }
+    }
+
+    /// The listener has closed.
+    pub fn ends(&mut self, mono_ns: u64) {
+        self.holds(mono_ns, 0, 0);
+    }
+
+    /// How full it is, if it is full.
+    pub fn full(&self) -> Option<Full> {
+        self.full.filter(|full| full.until_ns.is_none())
+    }
+
+    /// How full it was, if it was full at that time. Only the last time is remembered.
+    pub fn full_at(&self, ns: u64) -> Option<Full> {
+        let until = |full: &Full| full.until_ns.is_none_or(|until_ns| ns <= until_ns);
+        self.full.filter(|full| full.from_ns <= ns && until(full))
+    }
+
+    /// Whether it was full at some time since this was last asked.
+    pub fn was_full(&mut self) -> bool {
+        let is_full = self.full().is_some();
+        std::mem::replace(&mut self.was_full, is_full)
+    }
+}
+
+/// The accept() calls of a listener that failed for a reason that needs a cure, such as EMFILE.
+#[derive(Default)]
+pub struct Failures {
+    pub count: u64,
+    /// Each errno, and when it was last returned, CLOCK_MONOTONIC in nanoseconds.
+    errnos: SmallVec<[(u32, u64); 2]>,
+}
+
+impl Failures {
+    /// accept() fails so all the time in a server that polls or that a signal interrupts: EAGAIN,
+    /// EINTR, and the kernel's own numbers for a call that is started again.
+    const ROUTINE: [u32; 6] = [11, 4, 512, 513, 514, 516];
+
+    pub fn note(&mut self, mono_ns: u64, errno: u32) {
+        if Failures::ROUTINE.contains(&errno) {
+            return;
+        }
+        self.count += 1;
+        match self.errnos.iter_mut().find(|(it, _)| *it == errno) {
+            Some((_, last_ns)) => *last_ns = mono_ns,
+            None => self.errnos.push((errno, mono_ns)),
+        }
+    }
+
+    /// `meanwhile accept() failed 137 times with EMFILE`: what it said since `since_ns`, when
+    /// `before` calls had failed. `None` if none has.
+    pub fn since(&self, before: u64, since_ns: u64) -> Option<String> {
+        let times = match self.count.checked_sub(before)? {
+            0 => return None,
+            1 => "once".to_owned(),
+            n => format!("{n} times"),
+        };
+        let fresh = self
+            .errnos
+            .iter()
+            .filter(|(_, last_ns)| *last_ns >= since_ns);
+        let names: Vec<_> = fresh.map(|&(it, _)| errno::name(it)).collect();
+        let names = names.join(" or ");
+        Some(format!("meanwhile accept() failed {times} with {names}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EAGAIN: u32 = 11;
+    const ENFILE: u32 = 23;
+    const EMFILE: u32 = 24;
+
+    #[test]
+    fn full_is_more_than_the_limit() {
+        let mut queue = AcceptQueue::default();
+        queue.holds(10, 4, 4);
+        assert_eq!(queue.full(), None);
+        queue.holds(20, 5, 4);
+        let full = queue.full().unwrap();
+        assert_eq!((full.held, full.limit), (5, 4));
+        queue.holds(30, 4, 4);
+        assert_eq!(queue.full(), None);
+        assert_eq!(queue.full_at(19), None);
+        assert!(queue.full_at(20).is_some() && queue.full_at(30).is_some());
+        assert_eq!(queue.full_at(31), None);
+        assert!(queue.was_full());
+        assert!(!queue.was_full());
+    }
+
+    #[test]
+    fn queue_that_stays_full_is_full_at_every_reading() {
+        let mut queue = AcceptQueue::default();
+        queue.holds(20, 5, 4);
+        assert!(queue.was_full());
+        assert!(queue.was_full());
+        queue.ends(30);
+        assert!(queue.was_full());
+        assert!(!queue.was_full());
+    }
+
+    #[test]
+    fn failures_are_counted_from_a_time_on_and_named() {
+        let mut failures = Failures::default();
+        failures.note(1, ENFILE);
+        failures.note(2, EAGAIN);
+        assert_eq!(failures.count, 1);
+        assert_eq!(failures.since(1, 5), None);
+        failures.note(6, EMFILE);
+        assert_eq!(
+            failures.since(1, 5).as_deref(),
+            Some("meanwhile accept() failed once with EMFILE")
+        );
+        failures.note(7, EMFILE);
+        assert_eq!(
+            failures.since(0, 0).as_deref(),
+            Some("meanwhile accept() failed 3 times with ENFILE or EMFILE")
+        );
+    }
+}

@@ -1,0 +1,478 @@
+//! One connection's life: it takes the events of its socket and becomes a `connection` line.
+
+use serde::{Deserialize, Serialize};
+
+use super::ending::Ending;
+use super::handshake::Handshake;
+use super::listener::ListenerId;
+use super::peers::Peer;
+use super::socket::{Owner, Socket, closer};
+use super::why::Judged;
+use crate::event::{
+    self, Called, Context, Event, Found, SetState, Sk, State, Task, Tuple, Witness,
+};
+use crate::fields::{Cause, ListenerSource, PidSource, Side, Source, Transition};
+
+#[derive(Serialize, Deserialize)]
+pub struct Connection {
+    pub socket: Socket,
+    /// When the trace first met it.
+    pub met_ns: u64,
+    /// The listener it was cloned from; `None` while that is not known.
+    pub listener: Option<ListenerId>,
+    pub listener_source: Option<ListenerSource>,
+    /// That listener's pointer, if the kernel side has told it.
+    pub clone_of: Option<Sk>,
+    /// How often loss had been noticed when the trace met it.
+    pub losses: u64,
+    /// It began before the trace, or its birth was lost.
+    pub birth_unseen: bool,
+    /// A look at the start of the trace found it.
+    pub is_older: bool,
+    /// An event about it came too late.
+    pub late: bool,
+    pub handshake: Handshake,
+    /// The segment that made a server's socket, where what it was made from is known.
+    pub born_by: Option<Cause>,
+    pub established_ns: Option<u64>,
+    pub accepted: Option<Accepted>,
+    pub closed_ns: Option<u64>,
+    pub backlog: Option<Backlog>,
+    pub err: Option<u32>,
+    /// A process had it: accept() had handed it out, or else a process could not have closed it,
+    /// shut it down, or had a descriptor of it.
+    pub held: bool,
+    /// An error ended it while a process had a descriptor of it: that process may still be in the
+    /// accept() that takes it.
+    pub held_at_end: bool,
+    /// It went from SYN_RECV to another state than ESTABLISHED.
+    pub skipped_established: bool,
+    /// When a look last found it without a descriptor, and so in the accept queue.
+    pub seen_queued_ns: Option<u64>,
+    /// Whether it was in the accept queue when that was last looked at, if it had been reset there.
+    pub still_queued: Option<bool>,
+    pub ending: Ending,
+    /// How many accept() calls of its listener had failed when it was queued.
+    pub failed_before: Option<u64>,
+    /// What accept() returned instead of it while it waited.
+    pub failed_meanwhile: Option<String>,
+    /// Its other end, when that is on this host and was met.
+    pub peer: Option<Peer>,
+    /// What the kernel keeps of it, FIN_WAIT2 or TIME_WAIT, from its CLOSE on.
+    pub bucket: Option<State>,
+    /// It is older than the trace, and nothing has happened to it since.
+    pub untouched: bool,
+    /// It goes on, but the trace has given it up.
+    pub evicted: bool,
+}
+
+/// The accept queue as the child found it.
+#[derive(Serialize, Deserialize)]
+pub struct Backlog {
+    pub ahead: u32,
+    pub max: u32,
+}
+
+/// The side that a socket takes by being born in this transition; `None` when it is no birth.
+pub fn birth(change: &SetState) -> Option<Side> {
+    match (change.oldstate, change.newstate) {
+        (State::Close, State::SynSent) => Some(Side::Client),
+        (State::Listen, State::SynRecv) => Some(Side::Server),
+        _ => None,
+    }
+}
+
+/// The side of a socket whose birth was not seen, as far as one transition shows it.
+pub fn side_of_unknown(change: &SetState) -> Option<Side> {
+    if change.oldstate == State::SynSent {
+        Some(Side::Client)
+    } else if change.backlog_max > 0 {
+        // Only listen() sets sk_max_ack_backlog, and only clones of a listener inherit it.
+        Some(Side::Server)
+    } else {
+        None
+    }
+}
+
+impl Connection {
+    /// A socket about to make its first transition of this trace: one that is just born, or one
+    /// that began before.
+    ///
+    /// `births_hide`: the filter may have left out a birth, and nothing has been lost.
+    pub fn met(
+        conn: u64,
+        event: &Event,
+        change: &SetState,
+        losses: u64,
+        births_hide: bool,
+    ) -> Connection {
+        let side = birth(change).or_else(|| side_of_unknown(change));
+        let socket = Socket::new(conn, side, change);
+        // A port or family filter in the kernel cannot pass LISTEN→SYN_RECV on Linux 6.14 and
+        // before, where the peer is not in it; ESTABLISHED comes with the same segment and has
+        // all that matters.
+        let as_good_as_born = births_hide
+            && side == Some(Side::Server)
+            && (change.oldstate, change.newstate) == (State::SynRecv, State::Established);
+        let birth_unseen = birth(change).is_none() && !as_good_as_born;
+        Connection::new(socket, event.mono_ns, birth_unseen, losses)
+    }
+
+    /// A socket that accept() returned and that no event had shown.
+    pub fn found(
+        conn: u64,
+        event: &Event,
+        accept: &event::Accept,
+        child: &Child,
+        losses: u64,
+    ) -> Connection {
+        // Nearly always ESTABLISHED, should the kernel not have let us read it.
+        let state = child.state.unwrap_or(State::Established);
+        let socket = Socket::found(conn, Some(Side::Server), accept.netns, child.tuple, state);
+        Connection::new(socket, event.mono_ns, true, losses)
+    }
+
+    /// A connection that a look at the start of the trace found.
+    pub fn preexisting(socket: Socket, event: &Event, found: &Found, losses: u64) -> Connection {
+        // Only close() and shutdown() lead to these, so a process had it.
+        let closed = matches!(
+            found.state,
+            State::FinWait1 | State::FinWait2 | State::Closing | State::LastAck
+        );
+        Connection {
+            held: found.held || closed,
+            is_older: true,
+            untouched: true,
+            ..Connection::new(socket, event.mono_ns, true, losses)
+        }
+    }
+
+    pub fn new(socket: Socket, met_ns: u64, birth_unseen: bool, losses: u64) -> Connection {
+        Connection {
+            socket,
+            met_ns,
+            listener: None,
+            listener_source: None,
+            clone_of: None,
+            losses,
+            birth_unseen,
+            is_older: false,
+            late: false,
+            handshake: Handshake::default(),
+            born_by: None,
+            established_ns: None,
+            accepted: None,
+            closed_ns: None,
+            backlog: None,
+            err: None,
+            held: false,
+            held_at_end: false,
+            skipped_established: false,
+            seen_queued_ns: None,
+            still_queued: None,
+            ending: Ending::default(),
+            failed_before: None,
+            failed_meanwhile: None,
+            peer: None,
+            bucket: None,
+            untouched: false,
+            evicted: false,
+        }
+    }
+
+    /// Whether this transition, which is no birth, can be this connection's. If not, the birth of
+    /// another one at the same pointer was lost.
+    pub fn may_make(&self, change: &SetState) -> bool {
+        let closed = self.socket.state == State::Close && change.oldstate != State::Close;
+        let again = self.established_ns.is_some() && change.newstate == State::Established;
+        !closed && !again && self.socket.may_be(&change.tuple)
+    }
+
+    /// Whether an accept() can have returned this connection.
+    pub fn may_be_accepted_as(&self, child: &Child) -> bool {
+        self.accepted.is_none()
+            && self.socket.side != Some(Side::Client)
+            && self.socket.may_be(&child.tuple)
+    }
+
+    /// Makes a change of state, which has been judged.
+    #[inline(always)]
+    pub fn transition(
+        &mut self,
+        event: &Event,
+        change: &SetState,
+        judged: Judged,
+        whose: impl FnOnce(&Connection) -> Option<Owner>,
+    ) -> Transition {
+        use State::*;
+        let backlog = || Backlog {
+            ahead: change.backlog_len,
+            max: change.backlog_max,
+        };
+        self.skipped_established |= change.oldstate == SynRecv && change.newstate != Established;
+        match (change.oldstate, change.newstate) {
+            (Close, SynSent) => {
+                let sends_now = !change.repair && !change.fastopen_connect;
+                self.handshake.syn = sends_now.then_some((event.mono_ns, Source::Tracepoint));
+                self.socket.owner = change.task.map(|task| Owner {
+                    task,
+                    source: PidSource::Connect,
+                    since_ns: event.mono_ns,
+                });
+            }
+            (Listen, SynRecv) => self.backlog = Some(backlog()),
+            (_, Established) => {
+                self.established_ns = self.established_ns.or(Some(event.mono_ns));
+                // MPTCP gives a subflow that joins to the process that has the connection.
+                self.held |= change.held && self.is_server();
+                if self.is_server() {
+                    self.backlog = Some(backlog());
+                }
+            }
+            // tcp_close_state: only close() and shutdown() lead here.
+            (_, FinWait1 | LastAck) => self.held = true,
+            (_, Close) => {
+                self.closed_ns = self.closed_ns.or(Some(event.mono_ns));
+                // Without an error a process can only have closed it itself. With one, the
+                // process may still be in the accept() that takes it, and which locks the child.
+                let by_process = change.held || change.context == Some(Context::Process);
+                self.held |= change.err.is_none() && by_process;
+                self.held_at_end = change.held;
+            }
+            _ => self.held |= change.held,
+        }
+        if change.oldstate == SynSent {
+            self.learn_syn(event, change);
+        }
+        self.err = change.err;
+        self.ending.transition(change, judged.ended);
+        self.untouched = false;
+        if judged.why.is_none_or(|why| why.cause != Cause::Killed) {
+            self.closed_by(closer(event, change), change);
+        }
+        let owner = whose(self);
+        let mut line = self.socket.transition(event, change, judged.why, owner);
+        line.bucket = self.bucket;
+        line.listener = self.proven_listener().map(ListenerId::conn);
+        line
+    }
+
+    /// What a client's figures tell of its SYN when it leaves SYN_SENT.
+    pub fn learn_syn(&mut self, event: &Event, change: &SetState) {
+        let nothing_sent = change.stats.is_some_and(|stats| stats.segs_out == 0);
+        if change.newstate == State::Close && nothing_sent {
+            self.handshake.syn = None;
+        }
+        // TCP_FASTOPEN_CONNECT: the SYN has left with the first data, one round trip ago, unless
+        // it had to be sent again.
+        let sent_once = change.stats.is_some_and(|stats| stats.retransmits == 0);
+        if change.newstate == State::Established
+            && change.fastopen_connect
+            && sent_once
+            && !self.birth_unseen
+        {
+            let syn_ns = change
+                .srtt_ns
+                .and_then(|srtt| event.mono_ns.checked_sub(srtt));
+            self.handshake.syn = syn_ns.map(|ns| (ns, Source::Srtt));
+        }
+    }
+
+    /// Restores what is not packed.
+    pub fn unpacked(mut self) -> Connection {
+        if let Some(owner) = &mut self.socket.owner {
+            owner.since_ns = match (owner.source, self.accepted) {
+                (PidSource::Accept, Some(accepted)) => accepted.mono_ns,
+                _ => self.met_ns,
+            };
+        }
+        self
+    }
+
+    /// A process that closes it, or shuts it down, has it: it may have been handed over by whoever
+    /// connected or accepted (SCM_RIGHTS, fork()).
+    pub fn closed_by(&mut self, closer: Option<Owner>, change: &SetState) {
+        let Some(closer) = closer else {
+            return;
+        };
+        let owner = &mut self.socket.owner;
+        *owner = match *owner {
+            Some(known) if known.task.pid == closer.task.pid => Some(Owner {
+                since_ns: closer.since_ns,
+                ..known
+            }),
+            // Reset while some process worked on it, or killed by one that never had it (`ss -K`).
+            Some(known) if change.err.is_some() => Some(known),
+            _ => Some(closer),
+        };
+    }
+
+    /// accept() returned it: from here on it is the acceptor's.
+    pub fn accept(
+        &mut self,
+        event: &Event,
+        accept: &event::Accept,
+        child: &Child,
+        listener: Option<ListenerId>,
+    ) {
+        // The accept proves that its socket was cloned from a listener.
+        self.socket.side = Some(Side::Server);
+        self.socket.learn(&child.tuple, child.cookie);
+        self.socket.owner = Some(Owner {
+            task: accept.task,
+            source: PidSource::Accept,
+            since_ns: event.mono_ns,
+        });
+        if listener.is_some() {
+            self.listener = listener;
+            self.listener_source = Some(ListenerSource::Accept);
+        }
+        self.untouched = false;
+        self.accepted = Some(Accepted {
+            mono_ns: event.mono_ns,
+            called: accept.called,
+            witness: accept.witness,
+            follows_child_lock: accept.witness.follows_child_lock() && !child.wrapped,
+            state: child.state,
+            fastopen: child.fastopen,
+            task: accept.task,
+        });
+    }
+
+    /// The listener whose process will probably accept it, if that is to come yet.
+    pub fn waits_at(&self) -> Option<ListenerId> {
+        let waits = self.accepted.is_none() && !self.birth_unseen;
+        self.listener.filter(|_| waits)
+    }
+
+    /// Its listener is found.
+    pub fn cloned_from(&mut self, listener: ListenerId, source: ListenerSource) {
+        self.listener = Some(listener);
+        self.listener_source = Some(source);
+    }
+
+    pub fn is_server(&self) -> bool {
+        self.socket.side == Some(Side::Server)
+    }
+
+    /// Its listener, unless that is a guess.
+    pub fn proven_listener(&self) -> Option<ListenerId> {
+        let is_guess = self.listener_source == Some(ListenerSource::Address);
+        self.listener.filter(|_| !is_guess)
+    }
+
+    /// Whether the kernel has dropped it from the accept queue as its listener closed: it does so
+    /// without an error, and no process had it.
+    pub fn is_dropped(&self) -> bool {
+        self.socket.state == State::Close && self.err.is_none() && !self.held && !self.is_accepted()
+    }
+
+    /// Whether a process has had it.
+    pub fn was_held(&self) -> bool {
+        self.held || self.is_accepted()
+    }
+
+    pub fn is_accepted(&self) -> bool {
+        self.accepted.is_some()
+    }
+
+    /// Whether it may be in the accept queue now, as far as is known.
+    pub fn may_be_queued(&self) -> bool {
+        self.is_server() && !self.held && !self.held_at_end && !self.is_accepted()
+    }
+
+    /// Whether an accept() that is about to return has it: one that was reset when a process had a
+    /// descriptor of it already.
+    pub fn is_being_accepted(&self) -> bool {
+        self.held_at_end && !self.is_accepted()
+    }
+
+    /// A look has found its socket, which a process has a descriptor of, or none.
+    pub fn seen(&mut self, mono_ns: u64, held: bool) {
+        self.held |= held;
+        self.seen_queued_ns = (!held).then_some(mono_ns);
+    }
+
+    /// Whether the look that began at this time has found it in the accept queue.
+    pub fn was_queued_at(&self, look_ns: u64) -> bool {
+        self.may_be_queued() && self.seen_queued_ns.is_some_and(|ns| look_ns <= ns)
+    }
+
+    /// Whether it is CLOSE but may still be in the accept queue: one that is reset there stays,
+    /// and accept() returns it later.
+    pub fn may_be_queued_closed(&self) -> bool {
+        let was_queued = self.established_ns.is_some() || self.birth_unseen || self.err.is_some();
+        self.socket.state == State::Close
+            && self.is_server()
+            && self.accepted.is_none()
+            && !self.held
+            && was_queued
+    }
+
+    /// The pointer's next life has begun, or another socket's event came from it: this one is
+    /// over, and unless it had reached CLOSE, that was not seen. A child in SYN_RECV may end so:
+    /// of two that the same ACK made on two CPUs the kernel drops one in silence.
+    pub fn vanish(&mut self) {
+        if !matches!(self.socket.state, State::Close | State::SynRecv) {
+            self.socket.missed = true;
+        }
+    }
+
+    /// When the last thing happened that its states depend on, as far as the trace has seen it.
+    pub fn latest_ns(&self) -> u64 {
+        let accepted_ns = self.accepted.map_or(0, |it| it.mono_ns);
+        let since_ns = self.socket.since(self.socket.state).unwrap_or(0);
+        self.met_ns.max(since_ns).max(accepted_ns)
+    }
+
+    /// When the kernel finished the handshake, CLOCK_MONOTONIC in nanoseconds.
+    pub fn established_ns(&self) -> Option<u64> {
+        self.established_ns
+    }
+
+    /// ESTABLISHED to the return of accept(), in nanoseconds; 0 when accept() came first.
+    pub fn accept_queue_ns(&self) -> Option<u64> {
+        let accepted = self.accepted?;
+        Some(accepted.mono_ns.saturating_sub(self.established_ns?))
+    }
+
+    /// Whether it counts as a connection: the handshake finished, or accept() returned it, which
+    /// with Fast Open may be before that.
+    pub fn is_connection(&self) -> bool {
+        self.established_ns.is_some() || self.accepted.is_some()
+    }
+}
+
+/// The socket that an accept() returned.
+pub struct Child {
+    pub sk: Sk,
+    pub cookie: Option<u64>,
+    pub tuple: Tuple,
+    pub state: Option<State>,
+    pub fastopen: bool,
+    pub wrapped: bool,
+}
+
+/// When accept() was called, if that was seen.
+pub fn called_ns(called: Called) -> Option<u64> {
+    match called {
+        Called::At(ns) => Some(ns),
+        Called::BeforeTrace | Called::Unknown => None,
+    }
+}
+
+/// The accept() that took the connection.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Accepted {
+    /// When it returned.
+    pub mono_ns: u64,
+    pub called: Called,
+    pub witness: Witness,
+    /// It has waited for the softirq that makes the connection ESTABLISHED.
+    pub follows_child_lock: bool,
+    /// The connection's state at the return.
+    pub state: Option<State>,
+    /// The final ACK had not come.
+    pub fastopen: bool,
+    pub task: Task,
+}

@@ -1,0 +1,246 @@
+//! Segments that met a full queue of their listener.
+
+use std::fmt;
+
+use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
+
+use super::accept_queue::Full;
+use crate::duration::Human;
+use crate::event::{self, Event, ListenQueue, OverflowSegment, Request, Tuple};
+
+/// How long a dropped SYN is remembered, in nanoseconds. A client sends it again later each time,
+/// at last after 64 seconds (`net.ipv4.tcp_syn_retries` is 6).
+pub const REMEMBER_NS: u64 = 70_000_000_000;
+
+/// Of no more ends are dropped SYNs remembered. A flood of SYNs may come from more.
+pub const MANY: usize = 1 << 16;
+
+/// What of one connection met a full queue.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Drops {
+    pub syn: Option<Met>,
+    pub ack: Option<Met>,
+}
+
+/// How a segment met it.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Met {
+    pub times: u32,
+    /// CLOCK_MONOTONIC, nanoseconds.
+    pub first_ns: u64,
+    pub last_ns: u64,
+    /// The listener's number.
+    pub listener: Option<u64>,
+    /// As the last one met it.
+    pub queue: ListenQueue,
+    pub held: u32,
+    pub limit: u32,
+    pub reserve: bool,
+}
+
+impl Drops {
+    pub fn note(&mut self, mono_ns: u64, overflow: &event::Overflow, listener: Option<u64>) {
+        let met = match overflow.segment {
+            OverflowSegment::Syn => &mut self.syn,
+            OverflowSegment::Ack => &mut self.ack,
+        };
+        *met = Some(Met {
+            times: met.map_or(1, |met| met.times.saturating_add(1)),
+            first_ns: met.map_or(mono_ns, |met| met.first_ns),
+            last_ns: mono_ns,
+            listener: listener.or(met.and_then(|met| met.listener)),
+            queue: overflow.queue,
+            held: overflow.backlog_len,
+            limit: overflow.backlog_max,
+            reserve: overflow.reserve,
+        });
+    }
+
+    /// How often.
+    pub fn times(&self) -> u32 {
+        let all = [self.syn, self.ack].into_iter().flatten();
+        all.map(|met| met.times).sum()
+    }
+
+    /// When first, CLOCK_MONOTONIC in nanoseconds.
+    pub fn first_ns(&self) -> Option<u64> {
+        let all = [self.syn, self.ack].into_iter().flatten();
+        all.map(|met| met.first_ns).min()
+    }
+
+    /// Behind the verdict on a server's connection: `; the final ACK had come 3.010 s earlier, but
+    /// met a full accept queue (2 queued, limit 1) 2 times`. `until_ns` is when it was ESTABLISHED,
+    /// or its end.
+    pub fn of_server(&self, until_ns: u64, synack_retransmits: Option<u32>) -> String {
+        let mut text = String::new();
+        for (name, met) in [("SYN", self.syn), ("final ACK", self.ack)] {
+            let Some(met) = met.map(Met::anonymous) else {
+                continue;
+            };
+            let earlier = Human(until_ns.saturating_sub(met.first_ns));
+            text += &format!("; the {name} had come {earlier} earlier, but met {met}");
+        }
+        if let (Some(_), Some(n @ 1..)) = (self.ack, synack_retransmits) {
+            text += &format!(", and the SYN-ACK was sent again {}", Times(n));
+        }
+        text
+    }
+
+    /// Of a client on this host. `waited_ns`: how long it was in SYN_SENT; `late_ns`: how much later
+    /// than it the server's end became ESTABLISHED, `None` if that was not seen.
+    pub fn of_client(&self, waited_ns: Option<u64>, late_ns: Option<u64>) -> Option<String> {
+        let mut parts = Vec::new();
+        if let Some(met) = self.syn {
+            let so = waited_ns.map(|ns| format!(", so SYN_SENT lasted {}", Human(ns)));
+            let so = so.unwrap_or_default();
+            parts.push(format!("its SYN met {met}{so}"));
+        }
+        if let Some(met) = self.ack {
+            let so = match late_ns {
+                Some(ns) => format!("the server's end was ESTABLISHED {} later", Human(ns)),
+                None => "the server's end was not seen to become ESTABLISHED".to_owned(),
+            };
+            parts.push(format!("its final ACK met {met}: {so}"));
+        }
+        (!parts.is_empty()).then(|| parts.join("; "))
+    }
+
+    /// `a full accept queue (2 queued, limit 1) 2 times`: how the final ACK did.
+    pub fn ack_met(&self) -> Option<impl fmt::Display> {
+        self.ack.map(Met::anonymous)
+    }
+}
+
+impl Met {
+    /// One more segment that is likely to have met a full accept queue.
+    pub fn suspected(before: Option<Met>, mono_ns: u64, listener: u64, full: Full) -> Met {
+        Met {
+            times: before.map_or(1, |met| met.times.saturating_add(1)),
+            first_ns: before.map_or(mono_ns, |met| met.first_ns),
+            last_ns: mono_ns,
+            listener: Some(listener),
+            queue: ListenQueue::Accept,
+            held: full.held,
+            limit: full.limit,
+            reserve: false,
+        }
+    }
+
+    /// The same, but no more often than so; `None` if that is never.
+    pub fn at_most(self, times: u32) -> Option<Met> {
+        let times = self.times.min(times);
+        (times > 0).then_some(Met { times, ..self })
+    }
+
+    /// For a connection of that listener, which its line need not name.
+    pub fn anonymous(self) -> Met {
+        Met {
+            listener: None,
+            ..self
+        }
+    }
+}
+
+/// `a full accept queue of #1 (2 queued, limit 1) 2 times`
+impl fmt::Display for Met {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (queue, held) = match self.queue {
+            ListenQueue::Accept => ("accept", "queued"),
+            ListenQueue::Syn => ("SYN", "half-open"),
+        };
+        let (n, limit, times) = (self.held, self.limit, Times(self.times));
+        match self.reserve {
+            true => write!(f, "a {queue} queue whose rest is kept for known peers")?,
+            false => write!(f, "a full {queue} queue")?,
+        }
+        if let Some(conn) = self.listener {
+            write!(f, " of #{conn}")?;
+        }
+        write!(f, " ({n} {held}, limit {limit}) {times}")
+    }
+}
+
+/// `once`, `2 times`
+pub struct Times(pub u32);
+
+impl fmt::Display for Times {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            1 => f.write_str("once"),
+            n => write!(f, "{n} times"),
+        }
+    }
+}
+
+/// SYNs that were dropped, and that their clients may send again.
+#[derive(Default)]
+pub struct DroppedSyns {
+    /// By the server's ends: the network namespace, the SYN's sequence number, and what it met.
+    pub at: FxHashMap<Tuple, Vec<(u32, u32, Drops)>>,
+    /// When some were forgotten to make room.
+    pub forgot_ns: Option<u64>,
+}
+
+impl DroppedSyns {
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.at.len()
+    }
+
+    pub fn note(
+        &mut self,
+        event: &Event,
+        overflow: &event::Overflow,
+        isn: u32,
+        listener: Option<u64>,
+    ) {
+        if self.at.len() >= MANY {
+            let is_young = |drops: &Drops| {
+                let last_ns = drops.syn.map_or(0, |met| met.last_ns);
+                event.mono_ns.saturating_sub(last_ns) <= REMEMBER_NS
+            };
+            self.at
+                .retain(|_, all| all.iter().any(|(.., drops)| is_young(drops)));
+            if self.at.len() > MANY / 2 {
+                self.at.clear();
+                self.forgot_ns = Some(event.mono_ns);
+            }
+        }
+        let all = self.at.entry(overflow.tuple).or_default();
+        let same =
+            |&&mut (netns, seq, _): &&mut (u32, u32, Drops)| (netns, seq) == (overflow.netns, isn);
+        if let Some((.., drops)) = all.iter_mut().find(same) {
+            return drops.note(event.mono_ns, overflow, listener);
+        }
+        // Another connection between the same ends.
+        all.retain(|&(netns, ..)| netns != overflow.netns);
+        let mut drops = Drops::default();
+        drops.note(event.mono_ns, overflow, listener);
+        all.push((overflow.netns, isn, drops));
+    }
+
+    /// What the SYN of a request had met before.
+    pub fn of_request(&self, request: &Request) -> Drops {
+        let mut all = self.at.get(&request.tuple).into_iter().flatten();
+        let its = all.find(|&&(netns, isn, _)| (netns, isn) == (request.netns, request.isn));
+        its.map_or(Drops::default(), |&(.., drops)| drops)
+    }
+
+    /// What the SYN of a client on this host met, if that began at `syn_ns`: in its own network
+    /// namespace, or in the only one where a server has the mirrored ends.
+    pub fn of_client(&self, netns: u32, client: &Tuple, syn_ns: u64) -> Option<Drops> {
+        let all = self.at.get(&client.mirrored()?)?;
+        let here = all.iter().find(|(inode, ..)| *inode == netns);
+        let elsewhere = || (all.len() == 1 && !client.laddr.is_loopback()).then_some(&all[0]);
+        let (.., drops) = here.or_else(elsewhere)?;
+        let met = drops.syn?;
+        (syn_ns <= met.first_ns).then_some(*drops)
+    }
+
+    /// When some were forgotten, CLOCK_MONOTONIC in nanoseconds: of what began before
+    /// [`REMEMBER_NS`] later not all need be known.
+    pub fn forgot_ns(&self) -> Option<u64> {
+        self.forgot_ns
+    }
+}

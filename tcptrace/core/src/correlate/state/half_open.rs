@@ -1,0 +1,130 @@
+//! One half-open connection, as long as it has no child.
+
+use super::handshake::Handshake;
+use super::listener::ListenerId;
+use super::peers::Peer;
+use super::socket::{Owner, Socket};
+use super::why::Why;
+use crate::event::{Context, Event, State, Tuple};
+use crate::fields::{Backlog, HalfOpenEnd, Side, Source, Subject, Transition};
+
+pub struct HalfOpen {
+    pub socket: Socket,
+    pub listener: Option<ListenerId>,
+    pub handshake: Handshake,
+    /// How often loss had been noticed when the trace met it.
+    pub losses: u64,
+    /// An ACK that met a full accept queue was answered with a RST.
+    pub aborted: bool,
+    /// Its client, which has become ESTABLISHED on this host.
+    pub peer: Option<Peer>,
+    /// It is over, and nobody has seen how.
+    pub is_gone: bool,
+    /// When it ended, and how, if that is known.
+    pub end: Option<(u64, Option<HalfOpenEnd>)>,
+    /// A line has named it.
+    pub told: bool,
+    /// The number of its child, to which the trace has given another one.
+    pub child: Option<u64>,
+}
+
+impl HalfOpen {
+    /// Its socket.
+    pub fn socket(conn: u64, netns: u32, ends: Tuple) -> Socket {
+        Socket::found(conn, Some(Side::Server), netns, ends, State::NewSynRecv)
+    }
+
+    pub fn new(
+        socket: Socket,
+        listener: Option<ListenerId>,
+        handshake: Handshake,
+        losses: u64,
+    ) -> HalfOpen {
+        HalfOpen {
+            socket,
+            listener,
+            handshake,
+            losses,
+            aborted: false,
+            peer: None,
+            is_gone: false,
+            end: None,
+            told: false,
+            child: None,
+        }
+    }
+
+    /// Something else is in its place.
+    pub fn gone(self) -> HalfOpen {
+        HalfOpen {
+            is_gone: true,
+            ..self
+        }
+    }
+
+    pub fn conn(&self) -> u64 {
+        self.socket.conn
+    }
+
+    /// Network namespace and ends.
+    pub fn ends(&self) -> (u32, Tuple) {
+        (self.socket.netns, self.socket.tuple)
+    }
+
+    /// The head of a line. `owner`: who will probably accept.
+    pub fn subject(&self, owner: Option<Owner>) -> Subject {
+        self.socket.subject(owner)
+    }
+
+    /// LISTEN→NEW_SYN_RECV.
+    pub fn begins(&mut self, event: &Event, owner: Option<Owner>, why: Option<Why>) -> Transition {
+        self.told = true;
+        self.transition(event, owner, State::Listen, None, why)
+    }
+
+    /// NEW_SYN_RECV→CLOSE.
+    pub fn closes(
+        &mut self,
+        event: &Event,
+        owner: Option<Owner>,
+        end: Option<HalfOpenEnd>,
+        why: Option<Why>,
+    ) -> Transition {
+        let half_open_ns = self.half_open_ns(event.mono_ns);
+        self.socket.state = State::Close;
+        self.end = Some((event.mono_ns, end));
+        self.transition(event, owner, State::NewSynRecv, half_open_ns, why)
+    }
+
+    fn transition(
+        &self,
+        event: &Event,
+        owner: Option<Owner>,
+        oldstate: State,
+        in_state_ns: Option<u64>,
+        why: Option<Why>,
+    ) -> Transition {
+        Transition {
+            mono_ns: event.mono_ns,
+            subject: self.subject(owner),
+            oldstate,
+            newstate: self.socket.state,
+            in_state_ns,
+            context: Some(Context::Softirq),
+            cpu: event.cpu,
+            synthetic: true,
+            source: Source::RequestSock,
+            cause: why.map(|why| why.cause),
+            function: why.map(|why| why.function.into()),
+            rfc9293: why.and_then(|why| why.rfc()).map(Into::into),
+            bucket: None,
+            error: None,
+            listener: self.listener.map(ListenerId::conn),
+            backlog: Backlog::default(),
+        }
+    }
+
+    pub fn half_open_ns(&self, until_ns: u64) -> Option<u64> {
+        until_ns.checked_sub(self.handshake.syn?.0)
+    }
+}

@@ -1,0 +1,67 @@
+//! What a handshake has shown besides the states, and what the attached hooks can show of it.
+
+use serde::{Deserialize, Serialize};
+
+use super::dropped_syns::Drops;
+use super::suspected::Suspected;
+use crate::event::{Hook, Request};
+use crate::fields::Source;
+
+/// A round trip of whole milliseconds may come from a TCP timestamp (RFC 7323), which counts them.
+pub const TIMESTAMP_NS: u64 = 1_000_000;
+
+/// What the attached hooks show of handshakes.
+#[derive(Clone, Copy, Default)]
+pub struct Sight {
+    pub requests: bool,
+    pub overflows: bool,
+    pub synack_retransmits: bool,
+    /// Every accept(), not only those by its system call.
+    pub all_accepts: bool,
+}
+
+impl Sight {
+    pub fn of(hooks: impl IntoIterator<Item = Hook>) -> Sight {
+        let mut sight = Sight::default();
+        for hook in hooks {
+            match hook {
+                Hook::RequestSock => sight.requests = true,
+                Hook::ListenOverflow => sight.overflows = true,
+                Hook::TcpRetransmitSynack => sight.synack_retransmits = true,
+                _ => {}
+            }
+        }
+        sight
+    }
+}
+
+/// What is known of a connection's handshake besides its states.
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+pub struct Handshake {
+    /// When the SYN was sent or received, and how that is known.
+    pub syn: Option<(u64, Source)>,
+    pub synack_retransmits: Option<u32>,
+    pub syncookie: Option<bool>,
+    pub defer_accept: Option<bool>,
+    /// Half-open requests of the listener ahead of this one.
+    pub syn_queue_ahead: Option<u32>,
+    /// Its segments that met a full queue.
+    pub drops: Drops,
+    /// The same, where no hook sees them.
+    pub suspected: Suspected,
+}
+
+impl Handshake {
+    /// As a request shows it that is half-open.
+    pub fn of(request: &Request, drops: Drops) -> Handshake {
+        Handshake {
+            syn: request.synack_ns.map(|ns| (ns, Source::RequestSock)),
+            synack_retransmits: Some(request.synack_retransmits),
+            syncookie: Some(false),
+            defer_accept: Some(request.defer_accept),
+            syn_queue_ahead: None,
+            drops,
+            suspected: Suspected::default(),
+        }
+    }
+}

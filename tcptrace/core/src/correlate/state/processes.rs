@@ -1,0 +1,101 @@
+//! Which processes live, and whose a connection is: a process that has exited is nobody's owner.
+//!
+//! What an event has proved (connect, accept, close) stays with the socket as long as that process
+//! lives. Who will probably accept a connection is not kept with it: the listener's owner may change
+//! while it waits.
+
+use std::collections::VecDeque;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::connection::Connection;
+use super::listener::{ListenerId, Listeners};
+use super::socket::Owner;
+use crate::fields::PidSource;
+
+/// So many processes that have exited are remembered; the first to be forgotten is the one that
+/// exited first.
+pub const REMEMBERED: usize = 1 << 16;
+
+/// What is known of processes.
+#[derive(Default)]
+pub struct Processes {
+    /// When those that have exited did, by number. The kernel gives numbers again.
+    pub exited: FxHashMap<u32, u64>,
+    /// The same, in order of time.
+    pub order: VecDeque<(u32, u64)>,
+    /// Those that a listener was found to belong to.
+    pub listen: FxHashSet<u32>,
+    /// Since then it is wanted to know who has the listeners.
+    pub wanted_ns: Option<u64>,
+    /// When the last look through the descriptors began; 0 before the first.
+    pub looked_ns: u64,
+}
+
+impl Processes {
+    /// The owner, unless that process has exited since it was known to have the socket.
+    #[inline]
+    pub fn living(&self, owner: Owner) -> Option<Owner> {
+        let is_gone = !self.exited.is_empty()
+            && self
+                .exited
+                .get(&owner.task.pid)
+                .is_some_and(|&exited_ns| exited_ns > owner.since_ns);
+        (!is_gone).then_some(owner)
+    }
+
+    /// Notes that a process owns a listener.
+    pub fn listens(&mut self, owner: Option<Owner>) {
+        if let Some(owner) = owner {
+            self.listen.insert(owner.task.pid);
+        }
+    }
+
+    pub fn exit(&mut self, pid: u32, mono_ns: u64) {
+        self.exited.insert(pid, mono_ns);
+        self.order.push_back((pid, mono_ns));
+        while self.order.len() > REMEMBERED
+            && let Some((pid, mono_ns)) = self.order.pop_front()
+        {
+            if self.exited.get(&pid) == Some(&mono_ns) {
+                self.exited.remove(&pid);
+            }
+        }
+    }
+
+    /// Asks for a look that begins later.
+    pub fn want(&mut self, mono_ns: u64) {
+        self.wanted_ns = Some(self.wanted_ns.unwrap_or(0).max(mono_ns));
+    }
+}
+
+/// Whose a connection is: its owner's as long as that lives; before accept(), the listener's. Once
+/// no process has it any more (`orphaned`), the last one that was known to stays its owner.
+#[inline]
+pub fn whose(
+    listeners: &Listeners,
+    processes: &Processes,
+    connection: &Connection,
+    orphaned: bool,
+) -> Option<Owner> {
+    match connection.socket.owner {
+        Some(owner) if orphaned => Some(owner),
+        Some(owner) => processes.living(owner),
+        None => connection
+            .waits_at()
+            .and_then(|id| presumed(listeners, processes, id)),
+    }
+}
+
+/// Who will probably accept what a listener has queued.
+pub fn presumed(
+    listeners: &Listeners,
+    processes: &Processes,
+    listener: ListenerId,
+) -> Option<Owner> {
+    let owner = processes.living(listeners.get(listener)?.socket.owner?)?;
+    Some(Owner {
+        source: PidSource::Presumed,
+        ..owner
+    })
+}

@@ -1,0 +1,67 @@
+//! Request sockets that have not become children.
+
+use rustc_hash::FxHashMap;
+
+use super::half_open::HalfOpen;
+use super::handshake::Handshake;
+use super::listener::ListenerId;
+use crate::event::{CloneOf, Request, Sk, Tuple};
+use crate::fields::Cause;
+
+/// What a child comes from.
+pub struct Origin {
+    /// The request's number, if it had one.
+    pub conn: Option<u64>,
+    pub listener: Option<ListenerId>,
+    pub handshake: Handshake,
+    /// The segment that made the child.
+    pub cause: Cause,
+}
+
+/// The requests of a trace that have not become children.
+#[derive(Default)]
+pub struct Requests {
+    pub half_open: FxHashMap<Sk, HalfOpen>,
+    /// The same, by network namespace and ends.
+    pub at_ends: FxHashMap<(u32, Tuple), Sk>,
+    /// By CPU: the last request whose child was about to be born.
+    pub cloning: FxHashMap<u16, Cloning>,
+}
+
+/// A request whose child is the next to be born on its CPU.
+pub struct Cloning {
+    pub mono_ns: u64,
+    pub request: Request,
+    pub of: CloneOf,
+    /// How often loss had been noticed: another one since may have been the birth.
+    pub losses: u64,
+}
+
+impl Requests {
+    /// The request at this address, if it is half-open.
+    pub fn half_open(&mut self, req: Sk) -> Option<&mut HalfOpen> {
+        self.half_open.get_mut(&req)
+    }
+
+    pub fn insert(&mut self, req: Sk, half_open: HalfOpen) {
+        self.at_ends.insert(half_open.ends(), req);
+        self.half_open.insert(req, half_open);
+    }
+
+    pub fn take(&mut self, req: Sk) -> Option<HalfOpen> {
+        let half_open = self.half_open.remove(&req)?;
+        self.at_ends.remove(&half_open.ends());
+        Some(half_open)
+    }
+
+    pub fn take_at(&mut self, netns: u32, ends: Tuple) -> Option<HalfOpen> {
+        let req = self.at_ends.get(&(netns, ends)).copied()?;
+        self.take(req)
+    }
+
+    /// Takes out all of them.
+    pub fn drain(&mut self) -> Vec<HalfOpen> {
+        self.at_ends.clear();
+        self.half_open.drain().map(|(_, it)| it).collect()
+    }
+}

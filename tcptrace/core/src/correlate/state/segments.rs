@@ -1,0 +1,312 @@
+//! The ends of flows that segments have shown: who lives there, and with which initial sequence number
+//! each began.
+
+use std::net::SocketAddr;
+
+use rustc_hash::FxHashMap;
+
+use super::socket::Socket;
+use crate::event::{Direction, Segment, Sk, TcpFlags, Tuple};
+use crate::fields::{self, Side, Source, Subject};
+
+/// A segment is a repeat if it passes another device no later than this, in nanoseconds. It must
+/// cover the way from device to device and no more.
+pub const REPEAT_NS: u64 = 100_000_000;
+
+/// How long the end of a flow is remembered when nothing lives there, in nanoseconds: the kernel
+/// answers for a closed connection in TIME_WAIT (TCP_TIMEWAIT_LEN, include/net/tcp.h).
+pub const REMEMBER_NS: u64 = 60_000_000_000;
+
+/// With fewer ends than this nothing is ever forgotten.
+pub const FEW: usize = 4096;
+
+/// The ends of flows that segments have shown. Empty unless segments are expected.
+#[derive(Default)]
+pub struct Segments {
+    pub expected: bool,
+    pub ends: FxHashMap<FlowEnd, End>,
+    /// Number of ends at which to look for those that can be forgotten.
+    pub prune_at: usize,
+    /// Segments that had been told at another device.
+    pub repeats: u64,
+}
+
+/// One end of a flow, in one network namespace.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FlowEnd {
+    pub netns: u32,
+    pub own: SocketAddr,
+    pub peer: SocketAddr,
+}
+
+/// What is known of it.
+#[derive(Default)]
+pub struct End {
+    /// The initial sequence number of what it sends.
+    pub isn: Option<u32>,
+    /// When the first SYN for it came, and how often loss had been noticed by then.
+    pub syn: Option<(u64, u64)>,
+    /// A listener has answered a SYN here: a half-open connection.
+    pub is_half_open: bool,
+    pub holder: Holder,
+    /// The number of the connection that is about to begin here.
+    pub promised: Option<u64>,
+    /// What it has sent lately, once for each direction in which that was seen.
+    pub recent: Vec<Passage>,
+    pub seen_ns: u64,
+}
+
+/// Who lives at an end.
+#[derive(Default)]
+pub enum Holder {
+    #[default]
+    Nobody,
+    /// A request socket, by its address.
+    HalfOpen {
+        req: Sk,
+        conn: u64,
+    },
+    Connection {
+        sk: Sk,
+        conn: u64,
+    },
+    /// The connection has its line; what the kernel still sends and receives is TIME_WAIT's.
+    Ended(Box<Subject>),
+}
+
+/// A segment at the first device where it was seen.
+pub struct Passage {
+    pub direction: Direction,
+    pub ifindex: u32,
+    /// Without PSH, which segmentation moves.
+    pub flags: u8,
+    /// Behind the last byte: a large segment may be cut on its way, and its end stays.
+    pub seq_end: u32,
+    pub ack: Option<u32>,
+    pub mono_ns: u64,
+}
+
+/// Sequence and acknowledgment number relative to the initial ones.
+#[derive(Clone, Copy, Default)]
+pub struct Relative {
+    pub seq: Option<u32>,
+    pub ack: Option<u32>,
+}
+
+impl FlowEnd {
+    /// `None` while an address or a port is not known.
+    pub fn of(netns: u32, tuple: &Tuple) -> Option<FlowEnd> {
+        Some(FlowEnd {
+            netns,
+            own: SocketAddr::new(tuple.laddr, tuple.lport?),
+            peer: SocketAddr::new(tuple.raddr?, tuple.rport?),
+        })
+    }
+
+    pub fn other(self) -> FlowEnd {
+        FlowEnd {
+            own: self.peer,
+            peer: self.own,
+            ..self
+        }
+    }
+}
+
+impl End {
+    pub fn is_connection(&self) -> bool {
+        matches!(self.holder, Holder::Connection { .. })
+    }
+
+    /// The beginning of another connection between the same ends.
+    pub fn begin_again(&mut self) {
+        let holder = match std::mem::take(&mut self.holder) {
+            Holder::Ended(_) => Holder::Nobody,
+            holder => holder,
+        };
+        *self = End {
+            holder,
+            recent: std::mem::take(&mut self.recent),
+            ..End::default()
+        };
+    }
+
+    /// Remembers what this end has sent; true when it had been seen at another device. On the same
+    /// device it was sent once more.
+    pub fn repeats(&mut self, mono_ns: u64, segment: &Segment) -> bool {
+        const PSH: u8 = 1 << 3;
+        self.recent
+            .retain(|it| mono_ns.saturating_sub(it.mono_ns) <= REPEAT_NS);
+        let this = Passage {
+            direction: segment.direction,
+            ifindex: segment.ifindex,
+            flags: segment.flags.0 & !PSH,
+            seq_end: segment.seq.wrapping_add(segment.len),
+            ack: segment.ack,
+            mono_ns,
+        };
+        let is_same = |it: &&mut Passage| {
+            (it.direction, it.flags, it.seq_end, it.ack)
+                == (this.direction, this.flags, this.seq_end, this.ack)
+        };
+        match self.recent.iter_mut().find(is_same) {
+            Some(first) if first.ifindex != this.ifindex => return true,
+            Some(first) => *first = this,
+            None => self.recent.push(this),
+        }
+        false
+    }
+}
+
+impl Segments {
+    pub fn end(&mut self, at: FlowEnd, mono_ns: u64) -> &mut End {
+        let end = self.ends.entry(at).or_default();
+        end.seen_ns = mono_ns;
+        end
+    }
+
+    pub fn holder(&self, netns: u32, tuple: &Tuple) -> Option<&Holder> {
+        let end = self.ends.get(&FlowEnd::of(netns, tuple)?)?;
+        Some(&end.holder)
+    }
+
+    /// Learns from a segment. `None` when it is a repeat.
+    pub fn pass(&mut self, mono_ns: u64, segment: &Segment, losses: u64) -> Option<Relative> {
+        let Some(own) = FlowEnd::of(segment.netns, &segment.tuple) else {
+            return Some(Relative::default());
+        };
+        let (from, to) = match segment.direction {
+            Direction::Sent => (own, own.other()),
+            Direction::Received => (own.other(), own),
+        };
+        if self.end(from, mono_ns).repeats(mono_ns, segment) {
+            self.repeats += 1;
+            return None;
+        }
+        if segment.flags.has(TcpFlags::SYN) {
+            self.syn(mono_ns, segment, from, to, losses);
+        }
+        self.end(from, mono_ns).is_half_open |= segment.from_half_open;
+        let receiver_isn = self.end(to, mono_ns).isn;
+        let sender_isn = self.end(from, mono_ns).isn;
+        Some(Relative {
+            seq: sender_isn.map(|isn| segment.seq.wrapping_sub(isn)),
+            ack: segment
+                .ack
+                .zip(receiver_isn)
+                .map(|(ack, isn)| ack.wrapping_sub(isn)),
+        })
+    }
+
+    pub fn syn(
+        &mut self,
+        mono_ns: u64,
+        segment: &Segment,
+        from: FlowEnd,
+        to: FlowEnd,
+        losses: u64,
+    ) {
+        let is_syn_ack = segment.ack.is_some();
+        // A connection does not begin again because of a SYN that happens to come.
+        let is_stray = self.end(to, mono_ns).is_connection();
+        let sender = self.end(from, mono_ns);
+        if !is_syn_ack && !is_stray && sender.isn != Some(segment.seq) {
+            sender.begin_again();
+            self.end(to, mono_ns).begin_again();
+        }
+        let sender = self.end(from, mono_ns);
+        if sender.isn.is_none() || (is_syn_ack && !sender.is_connection()) {
+            sender.isn = Some(segment.seq);
+        }
+        if segment.direction == Direction::Received && !is_syn_ack && !is_stray {
+            self.end(to, mono_ns).syn.get_or_insert((mono_ns, losses));
+        }
+    }
+
+    /// When the first SYN came for a server's end, CLOCK_MONOTONIC in nanoseconds. `None` when it
+    /// was not seen, or may be another one's because events were lost since (`losses`: how often
+    /// that has been noticed).
+    pub fn syn_received(&self, netns: u32, tuple: &Tuple, losses: u64) -> Option<u64> {
+        let (mono_ns, losses_then) = self.ends.get(&FlowEnd::of(netns, tuple)?)?.syn?;
+        (losses_then == losses).then_some(mono_ns)
+    }
+
+    /// A connection lives at its end, as soon as that is known.
+    pub fn bind(&mut self, mono_ns: u64, sk: Sk, socket: &Socket) {
+        if self.expected
+            && let Some(own) = FlowEnd::of(socket.netns, &socket.tuple)
+        {
+            let conn = socket.conn;
+            self.end(own, mono_ns).holder = Holder::Connection { sk, conn };
+        }
+    }
+
+    /// A half-open connection lives at its end.
+    pub fn bind_half_open(&mut self, mono_ns: u64, req: Sk, netns: u32, ends: &Tuple, conn: u64) {
+        if self.expected
+            && let Some(own) = FlowEnd::of(netns, ends)
+        {
+            self.end(own, mono_ns).holder = Holder::HalfOpen { req, conn };
+        }
+    }
+
+    /// It has its line.
+    pub fn unbind_half_open(&mut self, netns: u32, ends: &Tuple, line: &fields::Connection) {
+        let own = FlowEnd::of(netns, ends);
+        if let Some(end) = own.and_then(|own| self.ends.get_mut(&own))
+            && matches!(end.holder, Holder::HalfOpen { conn, .. } if Some(conn) == line.subject.conn)
+        {
+            end.holder = Holder::Ended(Box::new(line.subject.clone()));
+        }
+    }
+
+    /// Whether nobody lives at a segment's own end, and nobody is known to come.
+    pub fn is_vacant(&self, segment: &Segment) -> bool {
+        let own = FlowEnd::of(segment.netns, &segment.tuple);
+        let end = own.and_then(|own| self.ends.get(&own));
+        end.is_none_or(|end| {
+            end.promised.is_none() && matches!(end.holder, Holder::Nobody | Holder::Ended(_))
+        })
+    }
+
+    /// The number that a segment was told under, and that is the connection's which begins here.
+    pub fn take_promise(&mut self, netns: u32, ends: &Tuple) -> Option<u64> {
+        let own = FlowEnd::of(netns, ends)?;
+        self.ends.get_mut(&own)?.promised.take()
+    }
+
+    /// A connection has its line, which learns here when the SYN came, unless that is known better.
+    pub fn unbind(&mut self, socket: &Socket, losses: u64, line: &mut fields::Connection) {
+        if !self.expected {
+            return;
+        }
+        let is_server = socket.side == Some(Side::Server);
+        if let Some(syn) = self.syn_received(socket.netns, &socket.tuple, losses)
+            && is_server
+            && matches!(line.syn_source, None | Some(Source::Srtt))
+            && line.established_mono_ns.is_none_or(|ns| syn <= ns)
+        {
+            line.syn_mono_ns = Some(syn);
+            line.syn_source = Some(Source::Segment);
+            line.handshake_ns = line.established_mono_ns.map(|ns| ns - syn);
+        }
+        let own = FlowEnd::of(socket.netns, &socket.tuple);
+        if let Some(end) = own.and_then(|own| self.ends.get_mut(&own))
+            && matches!(end.holder, Holder::Connection { conn, .. } if conn == socket.conn)
+        {
+            end.holder = Holder::Ended(Box::new(line.subject.clone()));
+            end.seen_ns = line.mono_ns;
+        }
+    }
+
+    /// Forgets the ends where nothing has happened for long and nobody lives.
+    pub fn prune(&mut self, mono_ns: u64, lives: impl Fn(Sk, u64) -> bool) {
+        if self.ends.len() < self.prune_at.max(FEW) {
+            return;
+        }
+        self.ends.retain(|_, end| match end.holder {
+            Holder::Connection { sk, conn } if lives(sk, conn) => true,
+            _ => mono_ns.saturating_sub(end.seen_ns) <= REMEMBER_NS,
+        });
+        self.prune_at = 2 * self.ends.len();
+    }
+}

@@ -1,0 +1,57 @@
+//! What snapshots of the kernel's sockets bring.
+
+use std::collections::BTreeMap;
+
+use rustc_hash::FxHashMap;
+
+use crate::event::{Found, Sk, State, Task, Tuple};
+
+/// Only a connection to which nothing has happened for so long is compared: the kernel stores a state a
+/// moment after it has told it, and hashes a connecting socket a moment later.
+pub const QUIET_NS: u64 = 1_000_000_000;
+
+/// How often to compare when no loss was noticed. A look at a million sockets takes about a second.
+pub const EVERY_NS: u64 = 300_000_000_000;
+
+/// What the comparison needs.
+#[derive(Default)]
+pub struct Audit {
+    /// Loss was noticed since the last one.
+    pub wanted: bool,
+    /// When the next one is due.
+    pub due_ns: Option<u64>,
+    /// When to compare although nothing was lost.
+    pub routine_ns: Option<u64>,
+    /// The sockets that the look at hand has found.
+    pub found: FxHashMap<Sk, (State, Tuple)>,
+}
+
+impl Audit {
+    pub fn found(&mut self, found: &Found) {
+        self.found.insert(found.sk, (found.state, found.tuple));
+    }
+
+    /// Whether it is time: a while after a loss, so that what was open then has been quiet, and now and
+    /// then.
+    pub fn is_due(&mut self, mono_ns: u64) -> bool {
+        let routine_ns = *self.routine_ns.get_or_insert(mono_ns + EVERY_NS);
+        if std::mem::take(&mut self.wanted) {
+            self.due_ns.get_or_insert(mono_ns + 2 * QUIET_NS);
+        }
+        let due = self.due_ns.is_some_and(|ns| ns <= mono_ns) || routine_ns <= mono_ns;
+        if due {
+            self.due_ns = None;
+            self.routine_ns = Some(mono_ns + EVERY_NS);
+        }
+        due
+    }
+}
+
+/// What a look at the start of the trace brings.
+#[derive(Default)]
+pub struct Import {
+    /// Who has the sockets, by their descriptors' inodes.
+    pub owners: BTreeMap<u64, Task>,
+    /// When it was over.
+    pub until_ns: u64,
+}

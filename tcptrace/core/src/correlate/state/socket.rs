@@ -1,0 +1,201 @@
+//! What connections and listeners have in common: which socket, whose, and in which state.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::backlog;
+use super::why::Why;
+use crate::errno;
+use crate::event::{Context, Event, SetState, State, Task, Tuple};
+use crate::fields::{PidSource, Side, Source, Subject, Transition};
+
+/// Whose socket it is, and how that is known.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+pub struct Owner {
+    pub task: Task,
+    pub source: PidSource,
+    /// When that process was last known to have the socket, CLOCK_MONOTONIC in nanoseconds. Of a
+    /// packed connection it is found out again, see `Connection::unpacked`.
+    #[serde(skip)]
+    pub since_ns: u64,
+}
+
+/// One life of a socket, from its birth to its end.
+#[derive(Serialize, Deserialize)]
+pub struct Socket {
+    /// Its number in the trace.
+    pub conn: u64,
+    pub side: Option<Side>,
+    pub netns: u32,
+    /// The best known ends: the kernel tells them piece by piece.
+    pub tuple: Tuple,
+    /// Index of the device that its link-local addresses are of.
+    pub scope: Option<u32>,
+    pub cookie: Option<u64>,
+    /// The user who owns the socket.
+    pub uid: Option<u32>,
+    /// The cgroup of whoever made the socket, or the listener that it was cloned from.
+    pub cgroup: Option<u64>,
+    /// As the last event has proved it; that process may have exited since, see
+    /// `Processes::living`.
+    pub owner: Option<Owner>,
+    pub state: State,
+    /// When it entered `state`; `None` when that was not seen.
+    since_ns: Option<u64>,
+    /// One of its transitions was missed.
+    pub missed: bool,
+    /// At its last transition no process had it.
+    pub was_orphaned: bool,
+}
+
+impl Socket {
+    /// A socket about to make its first transition of this trace.
+    pub fn new(conn: u64, side: Option<Side>, first: &SetState) -> Socket {
+        Socket {
+            scope: first.scope,
+            ..Socket::found(conn, side, first.netns, first.tuple, first.oldstate)
+        }
+    }
+
+    /// A socket that something else than a transition showed.
+    pub fn found(conn: u64, side: Option<Side>, netns: u32, tuple: Tuple, state: State) -> Socket {
+        Socket {
+            conn,
+            side,
+            netns,
+            tuple,
+            scope: None,
+            cookie: None,
+            uid: None,
+            cgroup: None,
+            owner: None,
+            state,
+            since_ns: None,
+            missed: false,
+            was_orphaned: false,
+        }
+    }
+
+    /// Adds what an event knows; what it does not know stays as it was.
+    pub fn learn(&mut self, tuple: &Tuple, cookie: Option<u64>) {
+        let known = &mut self.tuple;
+        if !tuple.laddr.is_unspecified() {
+            known.laddr = tuple.laddr;
+        }
+        known.lport = tuple.lport.or(known.lport);
+        known.raddr = tuple.raddr.or(known.raddr);
+        known.rport = tuple.rport.or(known.rport);
+        self.cookie = cookie.or(self.cookie);
+    }
+
+    /// Whether these ends can be this socket's: no part that both know differs.
+    pub fn may_be(&self, tuple: &Tuple) -> bool {
+        fn agree<T: PartialEq>(a: Option<T>, b: Option<T>) -> bool {
+            a.is_none() || b.is_none() || a == b
+        }
+        let specified = |addr: IpAddr| (!addr.is_unspecified()).then_some(addr);
+        agree(specified(self.tuple.laddr), specified(tuple.laddr))
+            && agree(self.tuple.lport, tuple.lport)
+            && agree(self.tuple.raddr, tuple.raddr)
+            && agree(self.tuple.rport, tuple.rport)
+    }
+
+    /// Enters `change.newstate`, and tells so in a line. `owner`: whose it is.
+    #[inline(always)]
+    pub fn transition(
+        &mut self,
+        event: &Event,
+        change: &SetState,
+        why: Option<Why>,
+        owner: Option<Owner>,
+    ) -> Transition {
+        self.learn(&change.tuple, change.cookie);
+        self.scope = change.scope.or(self.scope);
+        self.uid = Some(change.uid);
+        self.cgroup = change.cgroup.or(self.cgroup);
+
+        if self.state != change.oldstate {
+            self.missed = true;
+            self.since_ns = None;
+        }
+        let in_state_ns = self
+            .since_ns
+            .and_then(|since| event.mono_ns.checked_sub(since));
+        self.was_orphaned = change.orphaned;
+        self.state = change.newstate;
+        self.since_ns = Some(event.mono_ns);
+
+        Transition {
+            mono_ns: event.mono_ns,
+            subject: self.subject(closer(event, change).or(owner)),
+            oldstate: change.oldstate,
+            newstate: change.newstate,
+            in_state_ns,
+            context: change.context,
+            cpu: event.cpu,
+            synthetic: false,
+            source: Source::Tracepoint,
+            cause: why.map(|why| why.cause),
+            function: why.map(|why| why.function.into()),
+            rfc9293: why.and_then(|why| why.rfc()).map(Into::into),
+            bucket: None,
+            error: change.err.map(errno::name),
+            listener: None,
+            backlog: backlog::of(change),
+        }
+    }
+
+    /// A look has found it in another state than the trace has seen it enter.
+    pub fn found_in(&mut self, state: State) {
+        self.state = state;
+        self.since_ns = None;
+        self.missed = true;
+    }
+
+    /// When it entered this state, if it is still in it and the entry was seen.
+    pub fn since(&self, state: State) -> Option<u64> {
+        self.since_ns.filter(|_| self.state == state)
+    }
+
+    /// The head of a line, naming `owner`.
+    #[inline(always)]
+    pub fn subject(&self, owner: Option<Owner>) -> Subject {
+        Subject {
+            conn: Some(self.conn),
+            side: self.side,
+            family: self.tuple.family(),
+            laddr: self.tuple.laddr,
+            lport: self.tuple.lport,
+            raddr: self.tuple.raddr,
+            rport: self.tuple.rport,
+            scope_id: self.scope,
+            netns: self.netns,
+            cookie: self.cookie,
+            uid: self.uid,
+            cgroup: self.cgroup,
+            // Its name is in a file system.
+            container: None,
+            pid: owner.map(|o| o.task.pid),
+            tid: owner.map(|o| o.task.tid).filter(|&tid| tid != 0),
+            comm: owner.map(|o| o.task.comm),
+            process: owner.and_then(|o| o.task.process()),
+            pid_source: owner.map(|o| o.source),
+        }
+    }
+}
+
+/// Whoever closes the socket, or shuts it down, by this transition: the ones that close(),
+/// shutdown() and exit make. A closer need not be the owner.
+pub fn closer(event: &Event, change: &SetState) -> Option<Owner> {
+    let closing = matches!(
+        change.newstate,
+        State::FinWait1 | State::LastAck | State::Close
+    );
+    let task = change.task?;
+    (closing && change.context == Some(Context::Process)).then_some(Owner {
+        task,
+        source: PidSource::Close,
+        since_ns: event.mono_ns,
+    })
+}

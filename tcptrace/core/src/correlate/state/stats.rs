@@ -1,0 +1,154 @@
+//! What a listener's connections add up to.
+
+use hdrhistogram::Histogram;
+
+use super::handshake::Sight;
+use crate::fields::{Connection, ListenerSummary, Verdict};
+
+/// Counts of one listener.
+#[derive(Default)]
+pub struct Stats {
+    connections: u64,
+    accepted: u64,
+    never_accepted: u64,
+    pub failed_accepts: u64,
+    half_open_failed: u64,
+    pub overflows: u64,
+    waits: Waits,
+}
+
+impl Stats {
+    /// Counts a connection at its end. `is_connection`: its handshake finished, as far as the trace
+    /// shows, or accept() returned it before that.
+    pub fn count(&mut self, connection: &Connection, is_connection: bool) {
+        self.connections += u64::from(is_connection);
+        self.accepted += u64::from(connection.accepted_mono_ns.is_some());
+        self.never_accepted += u64::from(connection.verdict == Some(Verdict::NeverAccepted));
+        let unfinished = connection.verdict == Some(Verdict::Unfinished);
+        self.half_open_failed += u64::from(unfinished && connection.closed_mono_ns.is_some());
+        if let Some(ns) = connection.accept_queue_ns {
+            self.waits.record(ns);
+        }
+    }
+
+    /// Adds another listener's counts.
+    pub fn add(&mut self, other: Stats) {
+        self.connections += other.connections;
+        self.accepted += other.accepted;
+        self.never_accepted += other.never_accepted;
+        self.failed_accepts += other.failed_accepts;
+        self.half_open_failed += other.half_open_failed;
+        self.overflows += other.overflows;
+        self.waits.add(other.waits);
+    }
+
+    /// Nothing has happened.
+    pub fn is_empty(&self) -> bool {
+        self.connections + self.accepted + self.never_accepted + self.failed_accepts == 0
+    }
+
+    /// Adds the counts to a summary that says whose they are.
+    pub fn summarize(mut self, of: ListenerSummary, sight: Sight) -> ListenerSummary {
+        ListenerSummary {
+            connections: self.connections,
+            accepted: self.accepted,
+            never_accepted: self.never_accepted,
+            failed_accepts: self.failed_accepts,
+            half_open_failed: sight.requests.then_some(self.half_open_failed),
+            overflows: sight.overflows.then_some(self.overflows),
+            accept_queue_p50_ns: self.waits.quantile(0.50),
+            accept_queue_p99_ns: self.waits.quantile(0.99),
+            accept_queue_max_ns: self.waits.max,
+            ..of
+        }
+    }
+}
+
+/// Waits in the accept queue, in nanoseconds.
+///
+/// A histogram takes some 100 KiB, and many listeners live for a few connections only, so waits
+/// become one in batches.
+#[derive(Default)]
+struct Waits {
+    batch: Vec<u64>,
+    histogram: Option<Histogram<u64>>,
+    max: Option<u64>,
+}
+
+impl Waits {
+    const BATCH: usize = 256;
+
+    fn record(&mut self, ns: u64) {
+        self.max = self.max.max(Some(ns));
+        self.batch.push(ns);
+        if self.batch.len() >= Waits::BATCH {
+            self.fold();
+        }
+    }
+
+    fn add(&mut self, other: Waits) {
+        self.max = self.max.max(other.max);
+        self.batch.extend(other.batch);
+        if let Some(other) = other.histogram {
+            self.fold();
+            if let Some(histogram) = &mut self.histogram {
+                histogram
+                    .add(other)
+                    .expect("a histogram that resizes takes every other");
+            }
+        } else if self.batch.len() >= Waits::BATCH {
+            self.fold();
+        }
+    }
+
+    /// Puts the batch into the histogram.
+    fn fold(&mut self) {
+        let histogram = self.histogram.get_or_insert_with(|| {
+            Histogram::new(3).expect("three significant digits are within 0..=5")
+        });
+        for ns in self.batch.drain(..) {
+            histogram
+                .record(ns)
+                .expect("a histogram that resizes takes every value");
+        }
+    }
+
+    /// The smallest wait that is not exceeded by this share of all, to 0.1 %.
+    fn quantile(&mut self, share: f64) -> Option<u64> {
+        let max = self.max?;
+        self.fold();
+        // The histogram answers with the upper end of a bucket, which may lie above every wait.
+        Some(self.histogram.as_ref()?.value_at_quantile(share).min(max))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_close_and_the_maximum_is_exact() {
+        let mut waits = Waits::default();
+        for ms in 1..=1_000 {
+            waits.record(ms * 1_000_000 + 7);
+        }
+        for (share, ns) in [(0.50, 500_000_007), (0.99, 990_000_007_u64)] {
+            let shown = waits.quantile(share).unwrap();
+            assert!(shown.abs_diff(ns) <= ns / 1_000, "{share}: {shown}");
+        }
+        assert_eq!(waits.max, Some(1_000_000_007));
+        assert_eq!(waits.quantile(1.0), Some(1_000_000_007));
+    }
+
+    #[test]
+    fn few_waits_are_enough() {
+        let mut waits = Waits::default();
+        assert_eq!(waits.quantile(0.5), None);
+        waits.record(0);
+        assert_eq!(waits.quantile(0.5), Some(0));
+        waits.record(u64::MAX);
+        assert_eq!(waits.quantile(0.5), Some(0));
+        assert!(waits.quantile(0.99) > Some(u64::MAX / 2));
+        assert_eq!(waits.max, Some(u64::MAX));
+    }
+}

@@ -1,0 +1,81 @@
+//! The segments of one connection that are likely to have met a full queue.
+
+use serde::{Deserialize, Serialize};
+
+use super::accept_queue::Full;
+use super::dropped_syns::{Met, Times};
+use crate::duration::Human;
+
+/// The segments of one connection that are likely to have met a full queue.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Suspected {
+    pub syn: Option<Met>,
+    pub ack: Option<Met>,
+    /// SYNs that were seen to be sent again.
+    pub syn_again: u32,
+}
+
+impl Suspected {
+    /// A SYN is sent while the queue is full.
+    pub fn note_syn(&mut self, mono_ns: u64, listener: u64, full: Full) {
+        self.syn = Some(Met::suspected(self.syn, mono_ns, listener, full));
+    }
+
+    /// A SYN-ACK is sent again, and the queue is full, or was when the ACK came.
+    pub fn note_ack(&mut self, mono_ns: u64, listener: u64, full: Full) {
+        self.ack = Some(Met::suspected(self.ack, mono_ns, listener, full));
+    }
+
+    /// For a client. `syn_again`: how often its SYN was sent again, as its socket says; `answered`:
+    /// it became ESTABLISHED; `silent`: no other answer came. `waited_ns` and `late_ns` as in
+    /// [`super::dropped_syns::Drops::of_client`].
+    pub fn of_client(
+        &self,
+        syn_again: Option<u32>,
+        answered: bool,
+        silent: bool,
+        waited_ns: Option<u64>,
+        late_ns: Option<u64>,
+    ) -> Option<String> {
+        let again = self.syn_again.max(syn_again.unwrap_or(0));
+        let mut parts = vec![];
+        // The last SYN was not dropped if it was answered.
+        let dropped = again + u32::from(!answered);
+        if let Some(met) = self.syn.filter(|_| again > 0 || silent)
+            && let Some(met) = met.at_most(dropped)
+        {
+            let then = match again {
+                0 => "no answer came".to_owned(),
+                n => format!("it was sent again {}", Times(n)),
+            };
+            let so = waited_ns.map(|ns| format!(", so SYN_SENT lasted {}", Human(ns)));
+            let so = so.unwrap_or_default();
+            parts.push(format!(
+                "its SYN likely met {met}: the queue was full when the SYN was sent, and {then}{so}"
+            ));
+        }
+        if let Some(met) = self.ack {
+            let so = match late_ns {
+                Some(ns) => format!("the server's end was ESTABLISHED {} later", Human(ns)),
+                None => "the server's end was not seen to become ESTABLISHED".to_owned(),
+            };
+            parts.push(format!("its final ACK likely met {met}: {so}"));
+        }
+        (!parts.is_empty()).then(|| parts.join("; "))
+    }
+
+    /// For the verdict on a server's connection: `; its final ACK likely met a full accept queue
+    /// (5 queued, limit 4) once, as the SYN-ACK was sent again`.
+    pub fn of_server(&self, synack_retransmits: Option<u32>) -> Option<String> {
+        let met = self.ack?.anonymous();
+        let again = Times(synack_retransmits?.max(1));
+        Some(format!(
+            "; its final ACK likely met {met}: the SYN-ACK was sent again {again}"
+        ))
+    }
+
+    /// `a full accept queue (5 queued, limit 4) once`: how the final ACK is likely to have met it.
+    pub fn ack_met(&self) -> Option<Met> {
+        self.ack.map(Met::anonymous)
+    }
+}

@@ -1,0 +1,258 @@
+//! The connections that are open, by the addresses of their sockets.
+//!
+//! A busy server has many open, and most of them are quiet: nothing happens to them until they end.
+//! Those that have been quiet for longest are packed, to a quarter of their size. One that an event
+//! names is unpacked first.
+//!
+//! A connection is taken out of the table for each of its events, and put back. In a box that moves
+//! eight bytes, and its place stays, because nearly all come back to it; and the box of one that has
+//! ended is the next one's, so that none is allocated while as many begin as end.
+
+use hashlink::LinkedHashMap;
+use rustc_hash::FxBuildHasher;
+
+use super::connection::Connection;
+use crate::event::Sk;
+
+/// A connection where it stays.
+pub type Kept = Box<Connection>;
+
+/// So many are not packed.
+const AWAKE: usize = 1 << 13;
+
+/// So many can be open, packed or not.
+const OPEN: usize = 1 << 20;
+
+/// So many boxes are enough for what ends between two drains of the ring buffer.
+const SPARE: usize = 1 << 12;
+
+/// Both maps have the one that was quiet for longest in front.
+pub struct Table {
+    awake: LinkedHashMap<Sk, Option<Kept>, FxBuildHasher>,
+    packed: LinkedHashMap<Sk, Packed, FxBuildHasher>,
+    /// The one place in `awake` that is empty: that of the connection at hand.
+    empty: Option<Sk>,
+    /// The boxes of connections that have ended.
+    spare: Vec<Kept>,
+    /// How many may be awake, and how many there may be.
+    limits: (usize, usize),
+}
+
+impl Default for Table {
+    fn default() -> Table {
+        Table::of_size(AWAKE, OPEN)
+    }
+}
+
+impl Table {
+    /// With limits of its own: so many awake, so many in all.
+    pub fn of_size(awake: usize, open: usize) -> Table {
+        Table {
+            awake: LinkedHashMap::default(),
+            packed: LinkedHashMap::default(),
+            empty: None,
+            spare: vec![],
+            limits: (awake, open),
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.awake.len() + self.packed.len() - usize::from(self.empty.is_some())
+    }
+
+    /// Puts a new connection into a box, for [`Table::insert`].
+    pub fn boxed(&mut self, connection: Connection) -> Kept {
+        match self.spare.pop() {
+            Some(mut kept) => {
+                *kept = connection;
+                kept
+            }
+            None => Box::new(connection),
+        }
+    }
+
+    /// Takes back the box of one that has ended.
+    pub fn give_back(&mut self, kept: Kept) {
+        if self.spare.len() < SPARE {
+            self.spare.push(kept);
+        }
+    }
+
+    /// Puts in a connection that something has just happened to. Gives back the one that was quiet
+    /// for longest when there are too many.
+    #[must_use = "a connection that is given up has to be told"]
+    pub fn insert(&mut self, sk: Sk, connection: Kept) -> Option<Kept> {
+        if self.empty == Some(sk)
+            && let Some(place) = self.awake.to_back(&sk)
+        {
+            *place = Some(connection);
+            self.empty = None;
+        } else {
+            self.clear();
+            self.awake.insert(sk, Some(connection));
+        }
+        let (awake, open) = self.limits;
+        while self.awake.len() > awake
+            && let Some((quiet, Some(connection))) = self.awake.pop_front()
+        {
+            self.packed.insert(quiet, Packed::new(&connection));
+            self.give_back(connection);
+        }
+        if self.len() <= open {
+            return None;
+        }
+        let (_, given_up) = self.packed.pop_front()?;
+        Some(self.boxed(given_up.unpack()))
+    }
+
+    #[cfg(test)]
+    pub fn awake(&self) -> usize {
+        self.awake.len()
+    }
+
+    pub fn contains(&self, sk: Sk) -> bool {
+        self.conn_at(sk).is_some()
+    }
+
+    /// The number in the trace of the one at this address.
+    pub fn conn_at(&self, sk: Sk) -> Option<u64> {
+        match self.awake.get(&sk) {
+            Some(place) => Some(place.as_ref()?.socket.conn),
+            None => Some(self.packed.get(&sk)?.unpack().socket.conn),
+        }
+    }
+
+    /// Shows each of them.
+    pub fn each(&self, mut show: impl FnMut(&Connection)) {
+        self.packed.values().for_each(|it| show(&it.unpack()));
+        self.awake.values().flatten().for_each(|it| show(it));
+    }
+
+    /// How many are as they should be.
+    pub fn count(&self, is_meant: impl Fn(&Connection) -> bool) -> usize {
+        let mut count = 0;
+        self.each(|it| count += usize::from(is_meant(it)));
+        count
+    }
+
+    pub fn get_mut(&mut self, sk: Sk) -> Option<&mut Connection> {
+        self.wake(sk);
+        self.awake.get_mut(&sk)?.as_deref_mut()
+    }
+
+    /// Takes out the one at this address, if it is the one that is meant.
+    pub fn take(&mut self, sk: Sk, is_meant: impl Fn(&Connection) -> bool) -> Option<Kept> {
+        self.clear();
+        self.wake(sk);
+        let taken = self.awake.get_mut(&sk)?.take_if(|it| is_meant(it))?;
+        self.empty = Some(sk);
+        Some(taken)
+    }
+
+    /// Gives up the place of one that has not come back.
+    fn clear(&mut self) {
+        if let Some(sk) = self.empty.take() {
+            self.awake.remove(&sk);
+        }
+    }
+
+    /// Unpacks the one at this address.
+    #[inline]
+    fn wake(&mut self, sk: Sk) {
+        if !self.packed.is_empty()
+            && let Some(packed) = self.packed.remove(&sk)
+        {
+            let connection = self.boxed(packed.unpack());
+            self.awake.insert(sk, Some(connection));
+        }
+    }
+
+    /// What `of` tells of each of them, by its address.
+    pub fn map<T>(&self, mut of: impl FnMut(Sk, &Connection) -> Option<T>) -> Vec<T> {
+        let mut all = vec![];
+        for (&sk, packed) in &self.packed {
+            all.extend(of(sk, &packed.unpack()));
+        }
+        for (&sk, place) in &self.awake {
+            all.extend(place.as_ref().and_then(|it| of(sk, it)));
+        }
+        all
+    }
+
+    /// The numbers in the trace of all of them, and their addresses.
+    pub fn conns(&self) -> impl Iterator<Item = (u64, Sk)> {
+        let packed = self.packed.iter();
+        let packed = packed.map(|(&sk, it)| (it.unpack().socket.conn, sk));
+        let awake = self.awake.iter();
+        packed.chain(awake.filter_map(|(&sk, place)| Some((place.as_ref()?.socket.conn, sk))))
+    }
+}
+
+/// A connection in few bytes: numbers as long as they need to be, what is absent as one byte, and a
+/// run of zero bytes as two.
+struct Packed(Box<[u8]>);
+
+impl Packed {
+    fn new(connection: &Connection) -> Packed {
+        let bytes = postcard::to_allocvec(connection).expect("a connection has a form in bytes");
+        Packed(squeeze(&bytes).into_boxed_slice())
+    }
+
+    fn unpack(&self) -> Connection {
+        let connection: Connection =
+            postcard::from_bytes(&unsqueeze(&self.0)).expect("these bytes were a connection");
+        connection.unpacked()
+    }
+}
+
+/// Writes each run of zero bytes, of at most 255, as a zero and its length.
+fn squeeze(bytes: &[u8]) -> Vec<u8> {
+    let mut squeezed = Vec::with_capacity(bytes.len());
+    for run in bytes.chunk_by(|&one, &next| one == 0 && next == 0) {
+        match run {
+            [byte] if *byte != 0 => squeezed.push(*byte),
+            zeros => zeros
+                .chunks(u8::MAX.into())
+                .for_each(|zeros| squeezed.extend([0, zeros.len() as u8])),
+        }
+    }
+    squeezed
+}
+
+/// The inverse of [`squeeze`].
+fn unsqueeze(squeezed: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(2 * squeezed.len());
+    let mut rest = squeezed.iter();
+    while let Some(&byte) = rest.next() {
+        match byte {
+            0 => bytes.extend(std::iter::repeat_n(
+                0,
+                rest.next().copied().unwrap_or(0).into(),
+            )),
+            _ => bytes.push(byte),
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn squeezed_bytes_come_back_as_they_were() {
+        let zeros = |n| vec![0; n];
+        let mixed: Vec<u8> = (0..=255).flat_map(|n| [n, 0, n, 0, 0]).collect();
+        for bytes in [
+            zeros(0),
+            zeros(1),
+            zeros(255),
+            zeros(256),
+            zeros(1000),
+            mixed,
+        ] {
+            assert_eq!(unsqueeze(&squeeze(&bytes)), bytes);
+        }
+        assert_eq!(squeeze(&[7, 0, 0, 0, 8, 0]), [7, 0, 3, 8, 0, 1]);
+    }
+}

@@ -1,0 +1,40 @@
+//! Why a socket changed its state, and what that is concluded from.
+
+use crate::fields::{Cause, Ended};
+
+/// A cause, the kernel function that acts on it (Linux 6.12), and where RFC 9293 has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Why {
+    pub cause: Cause,
+    pub function: &'static str,
+    /// Section of RFC 9293; empty where it has none.
+    pub rfc: &'static str,
+}
+
+/// What is known at a change of state besides the change itself.
+#[derive(Clone, Copy, Default)]
+pub struct Clues {
+    /// At the change before, no process had the socket.
+    pub was_orphaned: bool,
+    /// The kernel sends a RST from this socket right after the change.
+    pub reset_follows: bool,
+    /// Data may have come after the process had closed that direction, which the kernel answers with
+    /// a RST.
+    pub data_may_be_late: bool,
+}
+
+/// What a change of state is judged to be.
+#[derive(Clone, Copy, Default)]
+pub struct Judged {
+    /// What led to it.
+    pub why: Option<Why>,
+    /// How it ended the connection.
+    pub ended: Option<Ended>,
+}
+
+impl Why {
+    /// Section of RFC 9293.
+    pub fn rfc(self) -> Option<&'static str> {
+        Some(self.rfc).filter(|rfc| !rfc.is_empty())
+    }
+}
