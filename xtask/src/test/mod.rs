@@ -91,6 +91,11 @@ fn checks(root: &Path, steps: &mut Steps) {
         let lints = ["--workspace", "--all-targets", "--", "-D", "warnings"];
         cmd::run(cmd::cargo(root).arg("clippy").args(lints))
     });
+    steps.check("documentation of tcptrace-core", || {
+        let mut doc = cmd::cargo(root);
+        doc.args(["doc", "--package=tcptrace-core", "--no-deps"]);
+        cmd::run(doc.env("RUSTDOCFLAGS", "-D warnings"))
+    });
     steps.check("tidy", || tidy::run(root));
     steps.check("eBPF object against its source", || ebpf::prove(root));
 }

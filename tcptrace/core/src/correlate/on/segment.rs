@@ -27,10 +27,10 @@ impl Correlator {
     ///
     /// A segment: whether a connection begins right after it, at the end that it came to. Then it has
     /// that connection's number, which it is the first to show. The birth of a server's socket:
-    /// whether a SYN has made it, see [`is_by_syn`]. An event that may be late data: whether this host
+    /// whether a SYN has made it, see `lookahead::is_by_syn`. An event that may be late data: whether this host
     /// answers it with a RST.
     ///
-    /// `later`: what follows, in order of time, for at least [`FORESEEN_NS`]
+    /// `later`: what follows, in order of time, for at least `lookahead::FORESEEN_NS`
     /// (`order::HOLD_BACK_NS` is more than that).
     pub fn foresees(&self, event: &Event, later: &[Event]) -> bool {
         match &event.kind {
