@@ -41,6 +41,14 @@ impl Balance {
         }
     }
 
+    /// This, or the other where this says nothing.
+    pub fn or(self, other: Balance) -> Balance {
+        match self == Balance::default() {
+            true => other,
+            false => self,
+        }
+    }
+
     /// From the messages of others: `Lost 5 events`, `5 packets dropped by kernel`.
     pub fn of_messages(messages: &str) -> Balance {
         let lost = messages.lines().filter_map(|line| {

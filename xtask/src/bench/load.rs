@@ -1,70 +1,168 @@
-//! Plays a load.
+//! The loads. One thread, pinned to a CPU, does all of one, and reads its own CPU clock.
+//!
+//! On loopback the softirq of both ends runs in the thread that sends (`CONFIG_IRQ_TIME_ACCOUNTING`
+//! would take it out of the thread's clock). So does every eBPF program and packet tap on the way.
 
 use std::{
-    io::Read as _,
-    path::Path,
-    process::{Command, Stdio},
+    fs::File,
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    os::fd::AsFd as _,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
-use serde_json::Value;
-
-use super::{
-    rows::{Load, PORT},
-    watcher::spawn,
+use anyhow::{Context as _, Error, Result};
+use clap::ValueEnum;
+use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    sys::socket::{setsockopt, sockopt::Linger},
+    time::{ClockId, clock_gettime},
+    unistd::Pid,
 };
+use serde::Serialize;
 
-/// How much longer than it should a load may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The port that the loads use.
+pub const PORT: u16 = 7878;
 
-/// Plays it for some seconds; its operations a second.
-pub fn play(storm: &Path, load: Load, seconds: f64) -> Result<f64> {
-    let mut command = Command::new(storm);
-    command
-        .args([load.name(), "--port", PORT, "--seconds"])
-        .arg(seconds.to_string())
-        .stdout(Stdio::piped());
-    let mut child = spawn(&mut command)?;
-    let deadline = Instant::now() + Duration::from_secs_f64(seconds) + PATIENCE;
-    let status = loop {
-        if let Some(status) = child.try_wait()? {
-            break status;
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Load {
+    Connections,
+    RoundTrips,
+    Syscalls,
+}
+
+impl Load {
+    pub const ALL: [Load; 3] = [Load::Connections, Load::RoundTrips, Load::Syscalls];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Load::Connections => "connections",
+            Load::RoundTrips => "round-trips",
+            Load::Syscalls => "syscalls",
         }
-        if Instant::now() > deadline {
-            child.kill()?;
-            child.wait()?;
-            bail!("the load `{}` does not end", load.name());
+    }
+
+    pub fn what(self) -> &'static str {
+        match self {
+            Load::Connections => {
+                "Connections over loopback that are made, accepted and reset; both ends together."
+            }
+            Load::RoundTrips => "A byte there and back on a TCP connection that stays open.",
+            Load::Syscalls => {
+                "System calls that have nothing to do with TCP: getppid() and read()."
+            }
         }
-        thread::sleep(Duration::from_millis(20));
+    }
+
+    /// What is counted.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Load::Connections => "connection",
+            Load::RoundTrips => "round trip",
+            Load::Syscalls => "call",
+        }
+    }
+
+    /// Operations of a run, by the number of connections that one of the first load makes.
+    pub fn operations(self, connections: u32) -> u32 {
+        match self {
+            Load::Connections | Load::RoundTrips => connections,
+            Load::Syscalls => connections * 20,
+        }
+    }
+}
+
+/// Plays a load in the network namespace of the calling thread. Gives CPU time an operation, in
+/// microseconds.
+pub fn play(load: Load, connections: u32) -> Result<f64> {
+    let operations = load.operations(connections);
+    let played = thread::scope(|scope| {
+        let player = scope.spawn(|| -> Result<Duration> {
+            pin()?;
+            match load {
+                Load::Connections => connect(operations),
+                Load::RoundTrips => talk(operations),
+                Load::Syscalls => call(operations),
+            }
+        });
+        player.join()
+    });
+    let took = played.map_err(|_| Error::msg("the load panicked"))?;
+    let took = took.with_context(|| format!("the load `{}` failed", load.name()))?;
+    Ok(took.as_secs_f64() * 1e6 / f64::from(operations))
+}
+
+/// Pins the calling thread to the last of its CPUs.
+fn pin() -> Result<()> {
+    let this = Pid::from_raw(0);
+    let allowed = sched_getaffinity(this)?;
+    let mut cpus = (0..CpuSet::count()).rev();
+    let last = cpus.find(|&cpu| allowed.is_set(cpu).unwrap_or(false));
+    let mut one = CpuSet::new();
+    one.set(last.context("no CPU to run on")?)?;
+    Ok(sched_setaffinity(this, &one)?)
+}
+
+/// CPU time that `play` takes of the calling thread, after a tenth of it to warm up.
+fn timed(operations: u32, mut play: impl FnMut(u32) -> Result<()>) -> Result<Duration> {
+    play(operations.div_ceil(10))?;
+    let clock = || clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map(Duration::from);
+    let before = clock()?;
+    play(operations)?;
+    Ok(clock()?.saturating_sub(before))
+}
+
+fn address() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, PORT).into()
+}
+
+fn connect(operations: u32) -> Result<Duration> {
+    let listener = TcpListener::bind(address()).context("cannot listen")?;
+    let at_once = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
     };
-    ensure!(
-        status.success(),
-        "the load `{}` failed: {status}",
-        load.name()
-    );
-    let mut said = String::new();
-    if let Some(mut stdout) = child.stdout.take() {
-        stdout.read_to_string(&mut said)?;
-    }
-    rate(&said).with_context(|| format!("the load `{}` said {said:?}", load.name()))
+    timed(operations, |n| {
+        for _ in 0..n {
+            let client = TcpStream::connect(address()).context("cannot connect")?;
+            // close() sends a RST, so nothing stays behind in TIME_WAIT.
+            setsockopt(&client.as_fd(), Linger, &at_once)?;
+            let (server, _) = listener.accept()?;
+            drop(client);
+            drop(server);
+        }
+        Ok(())
+    })
 }
 
-fn rate(said: &str) -> Option<f64> {
-    let said: Value = serde_json::from_str(said).ok()?;
-    let rate = said["operations"].as_f64()? / said["seconds"].as_f64()?;
-    rate.is_finite().then_some(rate)
+fn talk(operations: u32) -> Result<Duration> {
+    let listener = TcpListener::bind(address()).context("cannot listen")?;
+    let mut client = TcpStream::connect(address()).context("cannot connect")?;
+    let (mut server, _) = listener.accept()?;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    timed(operations, |n| {
+        let mut byte = [0];
+        for _ in 0..n {
+            client.write_all(&byte)?;
+            server.read_exact(&mut byte)?;
+            server.write_all(&byte)?;
+            client.read_exact(&mut byte)?;
+        }
+        Ok(())
+    })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_rate_is_operations_by_time() {
-        assert_eq!(rate(r#"{"operations":500,"seconds":2.0}"#), Some(250.0));
-        assert_eq!(rate(r#"{"operations":500,"seconds":0}"#), None);
-        assert_eq!(rate(""), None);
-    }
+fn call(operations: u32) -> Result<Duration> {
+    let mut zeros = File::open("/dev/zero").context("cannot open /dev/zero")?;
+    timed(operations, |n| {
+        for _ in 0..n / 2 {
+            // SAFETY: takes nothing and cannot fail.
+            unsafe { libc::getppid() };
+            zeros.read_exact(&mut [0; 64])?;
+        }
+        Ok(())
+    })
 }

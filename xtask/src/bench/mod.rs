@@ -1,8 +1,4 @@
-//! How much a tracer slows what it watches: tcptrace and its peers beside the same loads.
-//!
-//! Runs are interleaved: in each round every row is run once, in an order that rotates, between two
-//! untraced runs that it is compared with, because machines have moods. The untraced row is run
-//! so as well: how far its share is from 1 tells what the others are worth.
+//! What tracing costs by CPU time: tcptrace and its peers beside the same loads, see [`report`].
 
 mod balance;
 mod load;
@@ -11,14 +7,16 @@ mod netns;
 mod programs;
 mod report;
 mod rows;
+mod server;
 mod smoke;
 mod spread;
 mod table;
-mod terminal;
+mod vm;
 mod watcher;
 
 use std::{
     env, fs,
+    hash::{BuildHasher as _, RandomState},
     os::unix::{fs::chown, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -29,10 +27,11 @@ use clap::builder::PossibleValuesParser;
 
 pub use self::smoke::smoke;
 use self::{
+    load::Load,
     machine::{Machine, TRACEFS},
     report::{Report, Run},
-    rows::{Load, Object, ROWS, Row, UNTRACED, Watcher},
-    watcher::{HOLLOW, Running},
+    rows::{ROWS, Row, UNTRACED, Watcher},
+    watcher::{Cost, HOLLOW, Running},
 };
 use crate::{cmd, ebpf, packages, tcptrace};
 
@@ -41,9 +40,9 @@ pub struct Args {
     /// How often each row is run
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// How long each load is counted
-    #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
-    seconds: f64,
+    /// Connections of a run; the other loads are in proportion
+    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(10..))]
+    connections: u32,
     /// Only these rows, and the untraced one
     #[arg(
         long,
@@ -55,40 +54,37 @@ pub struct Args {
     /// Only these loads
     #[arg(long, value_name = "LOAD", value_delimiter = ',')]
     load: Vec<Load>,
+    /// Leave out nginx under wrk
+    #[arg(long)]
+    no_server: bool,
     /// Where the figures go as JSON [target/bench/bench.json]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Write BENCHMARKS.md
     #[arg(long)]
     write: bool,
-    /// Install Debian's libbpf-tools, bpftrace and tcpdump to measure against
+    /// Install Debian's packages of the peers, nginx and wrk
     #[arg(long)]
     install_peers: bool,
-    /// Where tcptrace and storm were built, for this program's own use as root
+    /// Measure in a VM with this kernel: 5.10, 6.1, 6.12 or 6.18. Its clock is the emulator's, so only
+    /// the proportions count
+    #[arg(long, value_name = "SERIES")]
+    kernel: Option<String>,
+    /// Where tcptrace was built, for this program's own use as root and in a VM
     #[arg(long, hide = true)]
     built: Option<PathBuf>,
-}
-
-fn seconds(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(seconds) if (0.1..=3600.0).contains(&seconds) => Ok(seconds),
-        _ => Err("a number of seconds from 0.1 to 3600".into()),
-    }
 }
 
 /// Why a peer is not measured.
 const ABSENT: &str = "not installed";
 
-/// The programs that are run.
-struct Programs {
-    tcptrace: PathBuf,
-    storm: PathBuf,
-}
-
 /// Builds, measures, prints, writes.
 pub fn run(root: &Path, args: &Args) -> Result<()> {
     if args.install_peers {
         packages::install(&rows::PACKAGES)?;
+    }
+    if let Some(series) = &args.kernel {
+        return vm::run(root, series, args);
     }
     let folder = match &args.built {
         Some(folder) => folder.clone(),
@@ -97,10 +93,7 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
     if let Some(sudo) = cmd::sudo()? {
         return Err(again_as_root(sudo, &folder)?);
     }
-    let programs = Programs {
-        tcptrace: folder.join("tcptrace"),
-        storm: folder.join("storm"),
-    };
+    let tcptrace = folder.join("tcptrace");
     let results = root.join("target/bench");
     fs::create_dir_all(&results).with_context(|| format!("cannot make {}", results.display()))?;
     let machine = Machine::look(packages::versions(&rows::PACKAGES));
@@ -115,8 +108,13 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
     if !Path::new(TRACEFS).join("events").exists() {
         eprintln!("xtask: no tracefs, which peers need: `sudo mount -t tracefs tracefs {TRACEFS}`");
     }
-    fs::write(results.join(HOLLOW), ebpf::hollow(root)?)?;
-    let report = measure(root, args, machine, &programs, &results)?;
+    if ROWS
+        .iter()
+        .any(|row| row.is_hollow() && is_wanted(row, args))
+    {
+        fs::write(results.join(HOLLOW), ebpf::hollow(root)?)?;
+    }
+    let report = measure(root, args, machine, &tcptrace, &results)?;
     println!("{}", report.tables());
     let output = args.output.clone();
     let output = output.unwrap_or_else(|| results.join("bench.json"));
@@ -124,7 +122,7 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
     if args.write {
         write(&root.join("BENCHMARKS.md"), &report.document())?;
     }
-    let ours = |(row, _): &&(String, String)| !is_peer(row);
+    let ours = |(row, _): &&(String, String)| Row::named(row).is_some_and(|it| !it.is_peer());
     if let Some((row, why)) = report.failed.iter().find(ours) {
         bail!("{row}: {why}");
     }
@@ -133,23 +131,12 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
 
 fn build(root: &Path, args: &Args) -> Result<PathBuf> {
     // An ordinary build loads no object but its own.
-    let is_hollow = |row: &Row| {
-        matches!(
-            row.watcher,
-            Watcher::Tcptrace {
-                object: Object::Hollow,
-                ..
-            }
-        )
-    };
     let mut wanted = ROWS.iter().filter(|row| is_wanted(row, args));
-    let features: &[&str] = match wanted.any(is_hollow) {
+    let features: &[&str] = match wanted.any(Row::is_hollow) {
         true => &["--features", "diagnostics"],
         false => &[],
     };
     let tcptrace = tcptrace::build_with(root, features)?;
-    let storm = ["build", "--quiet", "--release", "--package", "bench"];
-    cmd::run(cmd::cargo(root).args(storm))?;
     let folder = tcptrace.parent().context("tcptrace lies in no folder")?;
     Ok(folder.to_path_buf())
 }
@@ -171,114 +158,112 @@ fn again_as_root(sudo: &str, built: &Path) -> Result<Error> {
     Ok(Error::new(error).context(format!("cannot start `{}`", cmd::line(&command))))
 }
 
-fn is_peer(row: &str) -> bool {
-    Row::named(row).is_some_and(|row| matches!(row.watcher, Watcher::Peer { .. }))
-}
-
 fn measure(
     root: &Path,
     args: &Args,
     machine: Machine,
-    programs: &Programs,
+    tcptrace: &Path,
     folder: &Path,
 ) -> Result<Report> {
     let (mut rows, mut failed) = (vec![], vec![]);
     for row in ROWS.iter().filter(|row| is_wanted(row, args)) {
-        match row.program(&programs.tcptrace) {
+        match row.program(tcptrace) {
             Some(program) => rows.push((row, program)),
             None if args.only.is_empty() => failed.push((row.name.to_owned(), ABSENT.to_owned())),
             None => bail!("{} is {ABSENT}; see --install-peers", row.name),
         }
     }
-    let is_wanted = |load: &Load| args.load.is_empty() || args.load.contains(load);
-
     let mut report = Report {
         machine,
         version: version(root),
-        rounds: args.rounds.into(),
-        seconds: args.seconds,
+        rounds: args.rounds,
+        connections: args.connections,
         runs: vec![],
+        server: vec![],
         programs: vec![],
         failed,
     };
-    for round in 1..=report.rounds {
-        for load in rows::ALL.iter().copied().filter(is_wanted) {
+    let is_load_wanted = |load: &Load| args.load.is_empty() || args.load.contains(load);
+    for round in 1..=args.rounds {
+        for load in Load::ALL.into_iter().filter(is_load_wanted) {
             let mut turns: Vec<_> = rows
                 .iter()
                 .filter(|(row, _)| row.loads.contains(&load))
                 .collect();
-            // With the untraced row alone there is nothing to compare.
-            if turns.len() < 2 && !args.only.is_empty() {
-                continue;
-            }
-            let turn = round % turns.len();
-            turns.rotate_left(turn);
-            let untraced = || untraced(load, programs, args.seconds);
-            let mut before = untraced()?;
+            shuffle(&mut turns);
+            let mut before = once(None, load, args.connections)?.0;
             for (row, program) in turns {
                 if report.failed.iter().any(|(name, _)| name == row.name) {
                     continue;
                 }
                 eprintln!(
                     "round {round} of {}: {}, {}",
-                    report.rounds,
+                    args.rounds,
                     load.name(),
                     row.name
                 );
-                let (rate, cost) = match once(row, program, load, programs, folder, args.seconds) {
+                let watcher = Some((*row, program.as_path(), folder));
+                let measured = once(watcher, load, args.connections);
+                let (load_us, cost) = match measured {
                     Ok(measured) => measured,
                     Err(error) if row.name == UNTRACED => return Err(error),
                     Err(error) => {
-                        report
-                            .failed
-                            .push((row.name.to_owned(), format!("{error:#}")));
+                        let why = format!("{error:#}");
+                        report.failed.push((row.name.to_owned(), why));
                         continue;
                     }
                 };
-                let after = untraced()?;
+                let (after, _) = once(None, load, args.connections)?;
                 report.runs.push(Run {
                     round,
                     load,
                     row: row.name,
-                    rate,
-                    share: rate / f64::midpoint(before, after),
+                    load_us,
+                    untraced_us: f64::midpoint(before, after),
+                    operations: load.operations(args.connections),
                     cost,
                 });
                 before = after;
             }
         }
+        if !args.no_server && args.only.is_empty() && server::is_here() {
+            eprintln!("round {round} of {}: nginx under wrk", args.rounds);
+            report.server.extend(server::measure(tcptrace, folder, 3)?);
+        }
     }
-    if is_wanted(&Load::Connections) && rows.len() > 1 {
+    if is_load_wanted(&Load::Connections) && rows.len() > 1 {
         eprintln!("the eBPF programs, by the kernel's statistics");
         netns::enter()?;
-        report.programs = programs::measure(&programs.tcptrace, &programs.storm, args.seconds)?;
+        report.programs = programs::measure(tcptrace, args.connections)?;
     }
     Ok(report)
 }
 
-/// A load that nobody watches: its operations a second.
-fn untraced(load: Load, programs: &Programs, seconds: f64) -> Result<f64> {
-    netns::enter()?;
-    load::play(&programs.storm, load, seconds)
+/// Puts the rows into a random order, so that none has the same neighbour in each round.
+fn shuffle<T>(turns: &mut [T]) {
+    let random = RandomState::new();
+    for n in (1..turns.len()).rev() {
+        turns.swap(n, (random.hash_one(n) % (n as u64 + 1)) as usize);
+    }
 }
 
-/// One row under one load, in a network namespace of its own.
+/// One row under one load, in a network namespace of its own: microseconds an operation, and the cost
+/// of the watcher, if there is one.
 fn once(
-    row: &Row,
-    program: &Path,
+    watcher: Option<(&Row, &Path, &Path)>,
     load: Load,
-    programs: &Programs,
-    folder: &Path,
-    seconds: f64,
-) -> Result<(f64, Option<watcher::Cost>)> {
+    connections: u32,
+) -> Result<(f64, Option<Cost>)> {
     netns::enter()?;
-    let running = match row.watcher {
-        Watcher::Nobody => None,
-        _ => Some(Running::start(row, program, folder)?),
+    let running = match watcher {
+        Some((row, program, folder)) if !matches!(row.watcher, Watcher::Nobody) => {
+            Some(Running::start(row, program, folder)?)
+        }
+        _ => None,
     };
-    let rate = load::play(&programs.storm, load, seconds)?;
+    let load_us = load::play(load, connections)?;
     let cost = running.map(Running::stop).transpose()?;
-    Ok((rate, cost))
+    Ok((load_us, cost))
 }
 
 /// The version of tcptrace, and the commit where there is git.
@@ -304,4 +289,24 @@ fn write(path: &Path, text: &str) -> Result<()> {
         chown(path, Some(uid), Some(gid))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shuffle_keeps_all_and_changes_their_order() {
+        let shuffled = || {
+            let mut turns: Vec<u32> = (0..20).collect();
+            shuffle(&mut turns);
+            turns
+        };
+        let orders: std::collections::BTreeSet<Vec<u32>> = (0..10).map(|_| shuffled()).collect();
+        assert!(orders.len() > 1);
+        for mut order in orders {
+            order.sort_unstable();
+            assert_eq!(order, (0..20).collect::<Vec<_>>());
+        }
+    }
 }

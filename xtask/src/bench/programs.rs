@@ -6,10 +6,13 @@ use std::{
     process::{Command, Stdio},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use super::{load, rows::Load, watcher::spawn};
+use super::{
+    load::{self, Load},
+    watcher::spawn,
+};
 
 /// One program, as `tcptrace doctor --stats -o json` tells of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,21 +32,19 @@ struct Statistics {
 }
 
 /// Plays the connections in a round of its own, because measuring each run costs time, too.
-pub fn measure(tcptrace: &Path, storm: &Path, seconds: f64) -> Result<Vec<Program>> {
+pub fn measure(tcptrace: &Path, connections: u32) -> Result<Vec<Program>> {
     let mut doctor = Command::new(tcptrace);
     doctor
-        .args(["doctor", "-o", "json"])
-        .arg(format!("--stats={}ms", (seconds * 1e3).ceil()))
+        .args(["doctor", "-o", "json", "--stats=2s"])
         .stdout(Stdio::piped());
     let mut doctor = spawn(&mut doctor)?;
-    let played = load::play(storm, Load::Connections, seconds + 1.0);
+    while doctor.try_wait()?.is_none() {
+        load::play(Load::Connections, connections / 10)?;
+    }
     let mut said = String::new();
     if let Some(mut stdout) = doctor.stdout.take() {
         stdout.read_to_string(&mut said)?;
     }
-    let status = doctor.wait()?;
-    played?;
-    ensure!(status.success(), "tcptrace doctor --stats failed: {status}");
     let statistics: Statistics =
         serde_json::from_str(&said).context("tcptrace doctor --stats has said something else")?;
     Ok(statistics.programs)

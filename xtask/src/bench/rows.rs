@@ -1,4 +1,4 @@
-//! What is measured: the loads, who watches them, and what is to be reached.
+//! What is measured: who watches the loads, and what is to be reached.
 //!
 //! A way to run tcptrace is measured by adding a row.
 
@@ -7,81 +7,24 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::ValueEnum;
-use serde::Serialize;
-
-/// The port that the loads use.
-pub const PORT: &str = "7878";
-
-/// A load of `bench/src/main.rs`, by its name there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Load {
-    Connections,
-    OneThread,
-    Mix,
-    Syscalls,
-    Traffic,
-}
-
-impl Load {
-    pub fn name(self) -> &'static str {
-        match self {
-            Load::Connections => "connections",
-            Load::OneThread => "one-thread",
-            Load::Mix => "mix",
-            Load::Syscalls => "syscalls",
-            Load::Traffic => "traffic",
-        }
-    }
-
-    pub fn what(self) -> &'static str {
-        match self {
-            Load::Connections => {
-                "Connections over loopback that are accepted and reset, as fast as one client and \
-                 one server thread can."
-            }
-            Load::OneThread => {
-                "Connections that one thread makes, accepts and resets, at the pace of the fastest \
-                 tenth of its time: what a connection itself pays, without the scheduler."
-            }
-            Load::Mix => {
-                "Requests on IPv6 connections that are kept for a hundred of them, with 200 \
-                 threads blocked in accept()."
-            }
-            Load::Syscalls => {
-                "System calls that have nothing to do with TCP: getppid() and read()."
-            }
-            Load::Traffic => "Round trips on a TCP connection that stays open.",
-        }
-    }
-
-    /// What is counted.
-    pub fn unit(self) -> &'static str {
-        match self {
-            Load::Connections | Load::OneThread => "connections/s",
-            Load::Mix => "requests/s",
-            Load::Syscalls => "calls/s",
-            Load::Traffic => "round trips/s",
-        }
-    }
-}
+use super::load::Load;
 
 /// Who watches the load.
 pub struct Row {
     pub name: &'static str,
     pub watcher: Watcher,
+    /// The loads that it is measured under.
     pub loads: &'static [Load],
 }
 
+#[derive(Clone, Copy)]
 pub enum Watcher {
     Nobody,
     Tcptrace {
         args: &'static [&'static str],
-        screen: Screen,
         object: Object,
     },
-    /// Somebody else's program, when it is installed.
+    /// Another program, when it is installed.
     Peer {
         program: &'static str,
         args: &'static [&'static str],
@@ -92,32 +35,19 @@ pub enum Watcher {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Object {
     Own,
-    /// The same programs at the same hooks, and each returns at once: what the kernel takes to run
+    /// The same programs at the same hooks, and each returns at once: the kernel's cost of running
     /// any.
     Hollow,
 }
 
-/// Where a watcher's stdout goes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Screen {
-    File,
-    Terminal,
-    /// A terminal that shows nothing while the load is on, as after Ctrl-S.
-    Stopped,
-}
+const ALL: &[Load] = &Load::ALL;
+const CONNECTIONS: &[Load] = &[Load::Connections];
 
-/// Every load.
-pub const ALL: &[Load] = &[
-    Load::Connections,
-    Load::OneThread,
-    Load::Mix,
-    Load::Syscalls,
-    Load::Traffic,
-];
-const STORM: &[Load] = &[Load::Connections];
-const BOTH: &[Load] = &[Load::Connections, Load::OneThread];
-
+/// Compared with the untraced runs around it like every row: how far it is from 0 is the noise.
 pub const UNTRACED: &str = "untraced";
+pub const RECORD: &str = "record";
+pub const HISTOGRAM: &str = "depth histogram";
+pub const TCPDUMP: &str = "tcpdump -w";
 
 pub const ROWS: &[Row] = &[
     Row {
@@ -125,47 +55,42 @@ pub const ROWS: &[Row] = &[
         watcher: Watcher::Nobody,
         loads: ALL,
     },
-    hollow("empty programs", &["-o", "json"], ALL),
-    tcptrace("json", &["-o", "json"], Screen::File, ALL),
-    tcptrace("terminal", &[], Screen::Terminal, STORM),
-    tcptrace("reader stopped", &[], Screen::Stopped, STORM),
+    Row {
+        name: "empty programs",
+        watcher: Watcher::Tcptrace {
+            args: &["-o", "json"],
+            object: Object::Hollow,
+        },
+        loads: ALL,
+    },
     // A port that none of the loads uses.
-    tcptrace("filtered", &["-o", "json", "-p", "1"], Screen::File, ALL),
+    tcptrace("filter rejects all", &["-o", "json", "-p", "1"], ALL),
+    tcptrace(RECORD, &["record", "-o", "bench.trace"], ALL),
+    tcptrace("json", &["-o", "json"], ALL),
     tcptrace(
         "depth connections",
         &["-o", "json", "--depth", "connections"],
-        Screen::File,
-        &[Load::Connections, Load::OneThread, Load::Mix],
+        CONNECTIONS,
     ),
     tcptrace(
-        "depth histogram",
+        HISTOGRAM,
         &["-o", "json", "--depth", "histogram"],
-        Screen::File,
-        ALL,
+        CONNECTIONS,
     ),
-    tcptrace(
-        "segments",
-        &["-o", "json", "--segments"],
-        Screen::File,
-        &[Load::Connections, Load::Traffic],
+    tcptrace("segments", &["-o", "json", "--segments"], ALL),
+    peer(
+        TCPDUMP,
+        "tcpdump",
+        &["-i", "lo", "-w", "-", "tcp", "port", "7878"],
     ),
     peer("tcplife", "tcplife", &[]),
     peer("tcpstates", "tcpstates", &[]),
-    peer("tcpstates -L", "tcpstates", &["-L", PORT]),
     peer("tcptracer", "tcptracer", &[]),
-    peer("bcc tcplife", "tcplife-bpfcc", &[]),
-    peer("bcc tcpstates", "tcpstates-bpfcc", &[]),
     peer("bpftrace", "bpftrace", &["-e", TRANSITIONS]),
-    peer(
-        "tcpdump",
-        "tcpdump",
-        &["-i", "lo", "-w", "-", "tcp", "port", PORT],
-    ),
 ];
 
-/// Debian's packages that have these peers; those of bcc need a compiler and the kernel's headers
-/// beside them, and are left to the one who has these.
-pub const PACKAGES: [&str; 3] = ["libbpf-tools", "bpftrace", "tcpdump"];
+/// Debian's packages that have the peers, and the server with its load.
+pub const PACKAGES: [&str; 5] = ["libbpf-tools", "bpftrace", "tcpdump", "nginx-light", "wrk"];
 
 const TRANSITIONS: &str = r#"tracepoint:sock:inet_sock_set_state /args->protocol == 6/ {
     printf("%d %d %d %d %d -> %d\n", nsecs, pid, args->sport, args->dport, args->oldstate,
@@ -175,27 +100,13 @@ const TRANSITIONS: &str = r#"tracepoint:sock:inet_sock_set_state /args->protocol
 const fn tcptrace(
     name: &'static str,
     args: &'static [&'static str],
-    screen: Screen,
     loads: &'static [Load],
 ) -> Row {
     Row {
         name,
         watcher: Watcher::Tcptrace {
             args,
-            screen,
             object: Object::Own,
-        },
-        loads,
-    }
-}
-
-const fn hollow(name: &'static str, args: &'static [&'static str], loads: &'static [Load]) -> Row {
-    Row {
-        name,
-        watcher: Watcher::Tcptrace {
-            args,
-            screen: Screen::File,
-            object: Object::Hollow,
         },
         loads,
     }
@@ -205,7 +116,7 @@ const fn peer(name: &'static str, program: &'static str, args: &'static [&'stati
     Row {
         name,
         watcher: Watcher::Peer { program, args },
-        loads: BOTH,
+        loads: CONNECTIONS,
     }
 }
 
@@ -214,7 +125,7 @@ impl Row {
         ROWS.iter().find(|row| row.name == name)
     }
 
-    /// What runs it; `None` when it is not installed.
+    /// The program that it runs; `None` when it is not installed.
     pub fn program(&self, tcptrace: &Path) -> Option<PathBuf> {
         match self.watcher {
             Watcher::Nobody => Some(PathBuf::new()),
@@ -222,61 +133,77 @@ impl Row {
             Watcher::Peer { program, .. } => find(program),
         }
     }
+
+    pub fn is_peer(&self) -> bool {
+        matches!(self.watcher, Watcher::Peer { .. })
+    }
+
+    pub fn is_hollow(&self) -> bool {
+        matches!(self.watcher, Watcher::Tcptrace { object, .. } if object == Object::Hollow)
+    }
 }
 
-/// Finds a program of the system, of those for root as well.
-fn find(program: &str) -> Option<PathBuf> {
+/// Finds a program of the system, among those for root as well.
+pub fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let folders = env::split_paths(&path).chain(["/usr/sbin".into()]);
+    let folders = env::split_paths(&path).chain(["/usr/sbin".into(), "/bin".into()]);
     let mut files = folders.map(|folder| folder.join(program));
     files.find(|file| file.is_file())
 }
 
-/// A limit for what a row does to a load: for the median, where nothing else is said.
-pub struct Goal {
-    pub row: &'static str,
-    pub load: Load,
-    pub limit: Limit,
+/// What a goal is about, of a row under the connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Figure {
+    /// Microseconds a connection that the load pays.
+    Kernel,
+    /// Microseconds a connection that the load pays and that the tool takes, together.
+    Sum,
+    /// Events, in the worst round.
+    Lost,
+    /// From the start to the first line, in milliseconds.
+    Attach,
+    /// Resident memory before the load begins, in MiB.
+    AtRest,
+    /// Resident memory at its highest, in MiB, in the worst round.
+    Peak,
 }
 
 pub enum Limit {
-    /// Of the untraced rate, at least.
-    Share(f64),
-    /// Events, at most, in the worst round.
-    Lost(f64),
-    /// From the start to the first line, in milliseconds, at most.
-    Attach(f64),
-    /// Resident memory before the load begins, in MiB, at most.
-    AtRest(f64),
-    /// Resident memory at its highest, in MiB, at most.
-    Peak(f64),
-    /// From connect() to the first line about it on the terminal, in milliseconds, at most.
-    Shown(f64),
+    AtMost(f64),
+    /// So many times the same figure of another row.
+    OfRow(f64, &'static str),
 }
 
-const fn goal(row: &'static str, limit: Limit) -> Goal {
-    Goal {
-        row,
-        load: Load::Connections,
-        limit,
-    }
+/// A limit for the median, where nothing else is said.
+pub struct Goal {
+    pub row: &'static str,
+    pub figure: Figure,
+    pub limit: Limit,
+}
+
+const fn goal(row: &'static str, figure: Figure, limit: Limit) -> Goal {
+    Goal { row, figure, limit }
 }
 
 pub const GOALS: &[Goal] = &[
-    goal("json", Limit::Share(0.95)),
-    goal("json", Limit::Lost(0.0)),
-    goal("terminal", Limit::Share(0.90)),
-    goal("terminal", Limit::Lost(0.0)),
-    goal("filtered", Limit::Share(0.985)),
-    goal("depth connections", Limit::Share(0.97)),
-    goal("depth connections", Limit::Lost(0.0)),
-    goal("depth histogram", Limit::Share(0.98)),
-    goal("depth histogram", Limit::Lost(0.0)),
-    goal("json", Limit::Attach(150.0)),
-    goal("json", Limit::AtRest(20.0)),
-    goal("terminal", Limit::Shown(50.0)),
-    // However long it lasts: no more waits than has room.
-    goal("reader stopped", Limit::Peak(160.0)),
+    goal(RECORD, Figure::Sum, Limit::OfRow(1.0, TCPDUMP)),
+    goal(
+        "filter rejects all",
+        Figure::Kernel,
+        Limit::OfRow(1.0, TCPDUMP),
+    ),
+    goal("json", Figure::Sum, Limit::OfRow(0.25, "tcplife")),
+    goal(
+        "depth connections",
+        Figure::Sum,
+        Limit::OfRow(0.15, "tcplife"),
+    ),
+    goal(HISTOGRAM, Figure::Sum, Limit::OfRow(1.0, TCPDUMP)),
+    goal(RECORD, Figure::Lost, Limit::AtMost(0.0)),
+    goal("json", Figure::Lost, Limit::AtMost(0.0)),
+    goal("json", Figure::Attach, Limit::AtMost(150.0)),
+    goal("json", Figure::AtRest, Limit::AtMost(20.0)),
+    goal("json", Figure::Peak, Limit::AtMost(30.0)),
 ];
 
 #[cfg(test)]
@@ -284,18 +211,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_goal_is_about_something_that_is_measured() {
+    fn every_goal_is_about_rows_that_are_measured() {
         for goal in GOALS {
-            let row = Row::named(goal.row).expect(goal.row);
-            assert!(row.loads.contains(&goal.load), "{}", goal.row);
-        }
-    }
-
-    #[test]
-    fn every_load_is_measured_untraced_too() {
-        let untraced = Row::named(UNTRACED).unwrap();
-        for load in ROWS.iter().flat_map(|row| row.loads) {
-            assert!(untraced.loads.contains(load), "{load:?}");
+            let other = match goal.limit {
+                Limit::OfRow(_, other) => other,
+                Limit::AtMost(_) => goal.row,
+            };
+            for name in [goal.row, other] {
+                let row = Row::named(name).expect(name);
+                assert!(row.loads.contains(&Load::Connections), "{name}");
+            }
         }
     }
 

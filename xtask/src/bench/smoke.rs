@@ -12,7 +12,7 @@ pub fn smoke(root: &Path) -> Result<()> {
     let output = root.join("target/bench-smoke.json");
     let mut bench = Command::new(env::current_exe()?);
     bench
-        .args(["bench", "--rounds", "1", "--seconds", "0.2"])
+        .args(["bench", "--rounds", "1", "--connections", "500"])
         .args(["--only", "json", "--load", "connections", "--output"])
         .arg(&output);
     cmd::run(&mut bench)?;
@@ -26,10 +26,17 @@ fn check(report: &Value) -> Result<()> {
         let run = runs.and_then(|runs| runs.iter().find(|run| run["row"] == row));
         run.with_context(|| format!("{row} was not run"))
     };
-    let untraced = run("untraced")?["rate"].as_f64();
+    let untraced = run("untraced")?["load_us"].as_f64();
     ensure!(untraced > Some(0.0), "the load did nothing");
     let traced = run("json")?;
-    for figure in ["/rate", "/cost/events", "/cost/attach_ms", "/cost/rest_mib"] {
+    for figure in [
+        "/load_us",
+        "/untraced_us",
+        "/cost/cpu_s",
+        "/cost/events",
+        "/cost/attach_ms",
+        "/cost/rest_mib",
+    ] {
         let measured = traced.pointer(figure).and_then(Value::as_f64);
         ensure!(measured > Some(0.0), "{figure} was not measured: {traced}");
     }
@@ -52,16 +59,16 @@ mod tests {
     fn what_is_missing_is_noticed() {
         let sound = json!({
             "runs": [
-                { "row": "untraced", "rate": 1000.0, "cost": null },
-                { "row": "json", "rate": 900.0, "cost": {
-                    "events": 7, "lost": 0, "attach_ms": 99.0, "rest_mib": 20.5
+                { "row": "untraced", "load_us": 11.0, "untraced_us": 11.0, "cost": null },
+                { "row": "json", "load_us": 14.0, "untraced_us": 11.0, "cost": {
+                    "events": 7, "lost": 0, "cpu_s": 0.2, "attach_ms": 99.0, "rest_mib": 20.5
                 } },
             ],
             "programs": [{ "program": "state", "runs": 7 }],
         });
         check(&sound).unwrap();
         for (at, broken) in [
-            ("/runs/0/rate", json!(0)),
+            ("/runs/0/load_us", json!(0)),
             ("/runs/1/row", json!("text")),
             ("/runs/1/cost/events", json!(0)),
             ("/runs/1/cost/lost", json!(null)),

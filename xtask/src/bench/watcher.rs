@@ -2,8 +2,6 @@
 
 use std::{
     fs::{self, File},
-    io,
-    net::{Ipv4Addr, TcpListener, TcpStream},
     os::unix::{fs::FileExt as _, process::CommandExt as _},
     path::Path,
     process::{Child, Command, Stdio},
@@ -14,14 +12,14 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use nix::{
     sys::signal::{Signal, kill},
+    time::{clock_getcpuclockid, clock_gettime},
     unistd::Pid,
 };
 use serde::Serialize;
 
 use super::{
     balance::Balance,
-    rows::{Object, Row, Screen, Watcher},
-    terminal::Terminal,
+    rows::{Object, Row, Watcher},
 };
 
 /// How long anything may take that is sure to happen.
@@ -41,11 +39,8 @@ const TAIL: u64 = 256 << 10;
 pub struct Cost {
     /// From the start of the process to its first line, in milliseconds; null for a peer.
     pub attach_ms: Option<f64>,
-    /// From a connect() to what a terminal shows of it, without load, in milliseconds; null without
-    /// a terminal.
-    pub shown_ms: Option<f64>,
-    /// CPU time of the process from the beginning of the load to its end, in seconds; the programs
-    /// in the kernel run on the load's own time.
+    /// CPU time of the process from the beginning of the load until it has nothing left to do, in
+    /// seconds. Programs in the kernel run on the load's own time.
     pub cpu_s: f64,
     /// Resident memory before the load, in MiB.
     pub rest_mib: Option<f64>,
@@ -61,60 +56,41 @@ pub struct Cost {
 pub struct Running {
     child: Child,
     ended: bool,
-    output: Output,
+    output: File,
     messages: File,
     is_peer: bool,
     attach_ms: Option<f64>,
-    shown_ms: Option<f64>,
     rest_mib: Option<f64>,
     /// CPU seconds before the load.
     cpu_before_s: f64,
 }
 
-enum Output {
-    File(File),
-    Terminal(Terminal),
-}
-
 impl Running {
-    /// Starts what the row says, and waits until it watches. Output goes to a nameless file in
-    /// `folder`, where [`HOLLOW`] is as well, or to a terminal.
+    /// Starts what the row says, and waits until it watches. It runs in `folder`, where [`HOLLOW`] is
+    /// as well; its output goes to a nameless file there.
     pub fn start(row: &Row, program: &Path, folder: &Path) -> Result<Running> {
         let mut command = Command::new(program);
-        command.stdin(Stdio::null());
-        let (screen, is_peer) = match row.watcher {
+        let is_peer = match row.watcher {
             Watcher::Nobody => bail!("{} is no program", row.name),
-            Watcher::Tcptrace {
-                args,
-                screen,
-                object,
-            } => {
+            Watcher::Tcptrace { args, object } => {
                 command.args(args);
                 if object == Object::Hollow {
                     // Only a build for diagnostics looks at it.
                     command.env("TCPTRACE_BPF_OBJECT", folder.join(HOLLOW));
                 }
-                (screen, false)
+                false
             }
             Watcher::Peer { args, .. } => {
                 command.args(args);
-                (Screen::File, true)
+                true
             }
         };
-        let output = match screen {
-            Screen::File => {
-                let file = nameless(folder)?;
-                command.stdout(file.try_clone()?);
-                Output::File(file)
-            }
-            Screen::Terminal | Screen::Stopped => {
-                let (terminal, slave) = Terminal::open()?;
-                command.stdout(slave);
-                Output::Terminal(terminal)
-            }
-        };
-        let messages = nameless(folder)?;
-        command.stderr(messages.try_clone()?);
+        let (output, messages) = (nameless(folder)?, nameless(folder)?);
+        command
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(messages.try_clone()?);
         let began = Instant::now();
         let mut running = Running {
             child: spawn(&mut command)?,
@@ -123,21 +99,13 @@ impl Running {
             messages,
             is_peer,
             attach_ms: None,
-            shown_ms: None,
             rest_mib: None,
             cpu_before_s: 0.0,
         };
-        // The terminal ends with the last writer, and `command` would be one.
-        drop(command);
         running.wait_until_attached(began)?;
-        // What attaching has stirred up settles.
-        thread::sleep(QUIET);
-        running.shown_ms = running.connect_and_see()?;
-        if let Output::Terminal(terminal) = &running.output {
-            terminal.stop(screen == Screen::Stopped);
-        }
+        running.settle()?;
         running.rest_mib = running.memory("VmRSS");
-        running.cpu_before_s = cpu_seconds(running.child.id()).unwrap_or(0.0);
+        running.cpu_before_s = cpu_seconds(running.child.id())?;
         Ok(running)
     }
 
@@ -157,7 +125,7 @@ impl Running {
                 } else if watching > 0 && since.elapsed() > QUIET {
                     return Ok(());
                 }
-            } else if self.says_something()? {
+            } else if self.output.metadata()?.len() + self.messages.metadata()?.len() > 0 {
                 self.attach_ms = Some(began.elapsed().as_secs_f64() * 1e3);
                 return Ok(());
             }
@@ -168,54 +136,39 @@ impl Running {
         }
     }
 
-    fn says_something(&self) -> Result<bool> {
-        Ok(match &self.output {
-            Output::File(file) => file.metadata()?.len() > 0,
-            Output::Terminal(terminal) => terminal.bytes() > 0,
-        })
-    }
-
-    /// How long it takes until the terminal shows a connection, in milliseconds.
-    fn connect_and_see(&self) -> Result<Option<f64>> {
-        let Output::Terminal(terminal) = &self.output else {
-            return Ok(None);
-        };
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        // That one listens is shown as well.
-        thread::sleep(QUIET);
-        let before = terminal.bytes();
+    /// Waits until it does next to nothing: less than a hundredth of the time.
+    fn settle(&self) -> Result<()> {
+        const LOOK: Duration = Duration::from_millis(100);
         let began = Instant::now();
-        let _client = TcpStream::connect(listener.local_addr()?)?;
-        while terminal.bytes() == before {
-            if began.elapsed() > PATIENCE {
-                bail!("it does not show a connection");
+        let mut last = cpu_seconds(self.child.id())?;
+        loop {
+            thread::sleep(LOOK);
+            let now = cpu_seconds(self.child.id())?;
+            if now - last < LOOK.as_secs_f64() / 100.0 {
+                return Ok(());
             }
-            thread::sleep(Duration::from_micros(100));
+            if began.elapsed() > PATIENCE {
+                bail!("it does not come to rest");
+            }
+            last = now;
         }
-        Ok(Some(began.elapsed().as_secs_f64() * 1e3))
     }
 
-    /// Ends it as Ctrl-C does, and gives what it has cost.
+    /// Waits until it has nothing left to do, ends it as Ctrl-C does, and gives its cost.
     pub fn stop(mut self) -> Result<Cost> {
+        self.settle()?;
+        let cpu_s = cpu_seconds(self.child.id())? - self.cpu_before_s;
         let peak_mib = self.memory("VmHWM");
-        if let Output::Terminal(terminal) = &self.output {
-            terminal.stop(false);
-        }
         kill(Pid::from_raw(self.child.id() as i32), Signal::SIGINT)?;
-        let cpu_s = self.reap()?;
-        let messages = Balance::of_messages(&tail(&self.messages)?);
-        let output = std::mem::replace(&mut self.output, Output::File(self.messages.try_clone()?));
-        let balance = match (self.is_peer, output) {
-            (true, _) => messages,
-            (false, Output::File(file)) => Balance::of_json(&tail(&file)?),
-            (false, Output::Terminal(terminal)) => {
-                Balance::of_text(&String::from_utf8_lossy(&terminal.last_page()))
-            }
+        self.reap()?;
+        let messages = tail(&self.messages)?;
+        let balance = match self.is_peer {
+            true => Balance::of_messages(&messages),
+            false => Balance::of_json(&tail(&self.output)?).or(Balance::of_text(&messages)),
         };
         Ok(Cost {
             attach_ms: self.attach_ms,
-            shown_ms: self.shown_ms,
-            cpu_s: (cpu_s - self.cpu_before_s).max(0.0),
+            cpu_s,
             rest_mib: self.rest_mib,
             peak_mib,
             events: balance.events,
@@ -223,29 +176,16 @@ impl Running {
         })
     }
 
-    /// Waits until it has ended; its CPU seconds.
-    fn reap(&mut self) -> Result<f64> {
-        let pid = self.child.id() as i32;
+    fn reap(&mut self) -> Result<()> {
         let began = Instant::now();
-        loop {
-            // SAFETY: all zero is a valid rusage.
-            let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-            // SAFETY: wait4 writes to `usage`, which outlives the call, and to nothing else.
-            let reaped =
-                unsafe { libc::wait4(pid, std::ptr::null_mut(), libc::WNOHANG, &mut usage) };
-            if reaped == pid {
-                self.ended = true;
-                let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
-                return Ok(seconds(usage.ru_utime) + seconds(usage.ru_stime));
-            }
-            if reaped < 0 {
-                return Err(io::Error::last_os_error()).context("cannot wait for it");
-            }
+        while self.child.try_wait()?.is_none() {
             if began.elapsed() > PATIENCE {
                 bail!("it does not end at Ctrl-C");
             }
             thread::sleep(Duration::from_millis(5));
         }
+        self.ended = true;
+        Ok(())
     }
 
     /// A line of /proc/PID/status, in MiB.
@@ -322,14 +262,8 @@ fn watching(pid: u32) -> usize {
         .count()
 }
 
-/// CPU time of a process so far, in steps of a clock tick.
-fn cpu_seconds(pid: u32) -> Option<f64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may hold anything.
-    let (_, fields) = stat.rsplit_once(") ")?;
-    let mut fields = fields.split(' ').skip(11);
-    let ticks: f64 = fields.next()?.parse::<f64>().ok()? + fields.next()?.parse::<f64>().ok()?;
-    // SAFETY: takes a number and gives one.
-    let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
-    Some(ticks / per_second as f64)
+/// CPU time of a process so far, of all its threads.
+pub fn cpu_seconds(pid: u32) -> Result<f64> {
+    let clock = clock_getcpuclockid(Pid::from_raw(pid as i32)).context("it has ended")?;
+    Ok(Duration::from(clock_gettime(clock)?).as_secs_f64())
 }

@@ -24,7 +24,7 @@ use std::{
 
 use anyhow::Result;
 
-pub use self::build::{Programs, scenarios};
+pub use self::build::{Programs, scenarios, tcptrace as tcptrace_programs};
 pub use self::kernel::Kernel;
 pub use self::machine::{Job, run};
 
