@@ -1,4 +1,4 @@
-//! What the events right after one say of it.
+//! Looks at the events that follow one, for what that one does not say itself.
 
 use crate::correlate::state::connection::birth;
 use crate::correlate::state::handshake::TIMESTAMP_NS;

@@ -1,4 +1,4 @@
-//! What follows from the state: pure functions of it.
+//! Conclusions from the state: pure functions of it.
 
 pub mod cause;
 pub mod connection;

@@ -74,8 +74,8 @@ impl Correlator {
             .bind(event.mono_ns, child.sk, &connection.socket);
         if let Some(id) = connection.listener {
             self.listeners.limited(id, accept.backlog_max);
-            // Of a listener that began before the trace, or whose process has exited, this may be
-            // the first that is known.
+            // This may be the first known owner of a listener that began before the trace, or whose
+            // process has exited.
             if let Some(listener) = self.listeners.get_mut(id) {
                 let owner = &mut listener.socket.owner;
                 let known = owner.and_then(|owner| self.processes.living(owner));
@@ -211,7 +211,7 @@ fn listener_end(accept: &event::Accept) -> Tuple {
     }
 }
 
-/// What the lines of all accept() calls have in common.
+/// Makes the part that the lines of all accept() calls share.
 #[inline(always)]
 fn accept_line(
     event: &Event,

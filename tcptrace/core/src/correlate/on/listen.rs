@@ -14,7 +14,7 @@ use crate::correlate::state::why::Clues;
 use crate::event::{Event, SetState};
 use crate::fields::{Line, PidSource, Side};
 
-/// How long an accept() that has a connection takes to return at most, in nanoseconds.
+/// The longest time that an accept() which has a connection takes to return, in nanoseconds.
 const ACCEPTING_NS: u64 = 1_000_000_000;
 
 impl Correlator {

@@ -1,8 +1,4 @@
-//! Whose a socket is now: a process that has exited is nobody's owner.
-//!
-//! What an event has proved (connect, accept, close) stays with the socket as long as that process
-//! lives. Who will probably accept a connection is not kept with it: the listener's owner may change
-//! while it waits.
+//! Processes exit, take new names, and are found to hold listeners.
 
 use rustc_hash::FxHashMap;
 
@@ -19,13 +15,13 @@ use crate::fields::PidSource;
 const TRUSTED_NS: u64 = 10_000_000_000;
 
 impl Correlator {
-    /// Whose a connection is.
+    /// Returns the owner of a connection.
     pub(super) fn whose(&self, connection: &Connection) -> Option<Owner> {
         let orphaned = connection.socket.was_orphaned;
         whose(&self.listeners, &self.processes, connection, orphaned)
     }
 
-    /// Who will probably accept at this listener.
+    /// Returns the process that will probably accept at this listener.
     pub(super) fn presumed(&self, listener: Option<ListenerId>) -> Option<Owner> {
         presumed(&self.listeners, &self.processes, listener?)
     }

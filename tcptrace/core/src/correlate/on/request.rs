@@ -88,8 +88,8 @@ impl Correlator {
         }
     }
 
-    /// What a child comes from that has just been met: what this CPU was about to clone, or else
-    /// the request with its ends.
+    /// Returns the origin of a new child: the request that this CPU was about to clone, or else the one
+    /// with the same addresses.
     pub(super) fn origin(&mut self, event: &Event, change: &SetState) -> Option<Origin> {
         if !matches!(change.oldstate, State::Listen | State::SynRecv) {
             return None;

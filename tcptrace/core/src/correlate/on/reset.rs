@@ -1,4 +1,4 @@
-//! What the kernel says of a connection besides its changes of state: retransmits and resets.
+//! Retransmits and resets.
 
 use crate::correlate::state::Correlator;
 use crate::correlate::state::processes::whose;
@@ -28,7 +28,7 @@ impl Correlator {
     /// A RST was sent, or ends a socket.
     pub(super) fn reset(&mut self, event: &Event, it: &Reset, out: &mut Vec<Line>) {
         if std::mem::take(&mut self.foreseen) {
-            // It was data.
+            // The lookahead has found that data came, and no RST.
             return;
         }
         let state = it.state.unwrap_or(State::Close);

@@ -49,7 +49,7 @@ impl Correlator {
         self.foreseen = true;
     }
 
-    /// How many ends of flows are remembered.
+    /// Returns the number of remembered ends of flows.
     #[cfg(test)]
     pub(crate) fn remembered_ends(&self) -> usize {
         self.segments.ends.len()
@@ -96,7 +96,7 @@ impl Correlator {
         Some(socket.subject(self.presumed(listener)))
     }
 
-    /// Whose segment it is: the socket's that sent it, or else whoever lives at the own end.
+    /// Returns the subject of a segment: the socket that sent it, or else the one at the own end.
     fn subject_of(&mut self, event: &Event, segment: &Segment) -> Subject {
         let (netns, tuple) = (segment.netns, &segment.tuple);
         let may_be = |socket: &Socket| socket.netns == netns && socket.may_be(tuple);

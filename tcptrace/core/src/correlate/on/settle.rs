@@ -1,4 +1,4 @@
-//! What the summary counts: the connections whose lines are written, and no others.
+//! Lines leave the correlator: selected, counted for the summary, and reduced to what `--depth` shows.
 
 use crate::correlate::state::connection::Connection;
 use crate::correlate::state::half_open::HalfOpen;
@@ -16,7 +16,7 @@ impl Correlator {
         });
     }
 
-    /// The same of one that was half-open to its end.
+    /// Like [`Correlator::connection_ended`], for one that was half-open to its end.
     pub(super) fn half_open_ended(&mut self, half_open: &HalfOpen) {
         self.ended.push(Ended {
             conn: Some(half_open.conn()),

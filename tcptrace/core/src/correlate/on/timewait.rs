@@ -1,5 +1,5 @@
-//! What the kernel keeps of a connection when its socket is gone: a bucket, in FIN_WAIT2 until the
-//! peer's FIN comes, then in TIME_WAIT (RFC 9293 section 3.3.2).
+//! Buckets: what the kernel keeps of a connection when its socket is gone. A bucket is in FIN_WAIT2 until
+//! the peer's FIN comes, then in TIME_WAIT (RFC 9293 section 3.3.2).
 //!
 //! The socket's own story ends with FIN_WAIT2→CLOSE or CLOSING→CLOSE, and so does its `connection`
 //! line. The bucket's goes on under the same number: `transition` lines that no tracepoint printed,
@@ -204,7 +204,7 @@ fn presume(event: &Event, change: &SetState) -> Option<Begun> {
 }
 
 impl Bucket {
-    /// It enters a state, and tells so in a line.
+    /// Enters a state, and returns the line about it.
     #[inline(always)]
     fn enters(
         &mut self,
@@ -240,7 +240,7 @@ impl Bucket {
         }
     }
 
-    /// Its end.
+    /// Ends the bucket, and appends the lines about it.
     fn end(mut self, ended: BucketEnd, event: &Event, source: Source, out: &mut Vec<Line>) {
         let last = self.state;
         let closing = self.enters(State::Close, event, source, cause::bucket_end(ended));
@@ -250,7 +250,7 @@ impl Bucket {
         out.push(self.line(event.mono_ns, in_state_ns, Some(ended)));
     }
 
-    /// Its line. `in_state_ns`: how long it was in its last state, if that is over.
+    /// Returns the `time_wait` line. `in_state_ns`: the time spent in the last state, if that is over.
     #[inline(always)]
     fn line(&self, mono_ns: u64, in_state_ns: Option<u64>, ended: Option<BucketEnd>) -> Line {
         let (fin_wait2_ns, time_wait_ns) = match self.state {

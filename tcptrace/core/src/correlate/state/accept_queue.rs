@@ -4,12 +4,12 @@ use smallvec::SmallVec;
 
 use crate::errno;
 
-/// What is known of one accept queue.
+/// The state of one accept queue, as the last events showed it.
 #[derive(Default)]
 pub struct AcceptQueue {
     /// The last time that it was full.
     full: Option<Full>,
-    /// It was full at some time since [`AcceptQueue::was_full`] was last asked.
+    /// True if the queue was full at some time since the last call of [`AcceptQueue::was_full`].
     was_full: bool,
     pub failures: Failures,
 }
@@ -49,12 +49,12 @@ impl AcceptQueue {
         self.holds(mono_ns, 0, 0);
     }
 
-    /// How full it is, if it is full.
+    /// The length and the limit of a queue that is full now; `None` otherwise.
     pub fn full(&self) -> Option<Full> {
         self.full.filter(|full| full.until_ns.is_none())
     }
 
-    /// How full it was, if it was full at that time. Only the last time is remembered.
+    /// The length and the limit of a queue that was full at that time. Remembers only the last such time.
     pub fn full_at(&self, ns: u64) -> Option<Full> {
         let until = |full: &Full| full.until_ns.is_none_or(|until_ns| ns <= until_ns);
         self.full.filter(|full| full.from_ns <= ns && until(full))

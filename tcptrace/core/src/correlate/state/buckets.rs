@@ -1,4 +1,4 @@
-//! What the kernel keeps of connections whose sockets are gone.
+//! TIME_WAIT and FIN_WAIT2 buckets: what the kernel keeps of connections whose sockets are gone.
 
 use rustc_hash::FxHashMap;
 
@@ -32,12 +32,12 @@ pub struct Bucket {
     pub subject: Subject,
     /// FIN_WAIT2 or TIME_WAIT.
     pub state: State,
-    /// When the connection entered `state`, in its socket or in the bucket.
+    /// The time at which the connection entered `state`, in its socket or in the bucket.
     pub since_ns: Option<u64>,
     /// From FIN_WAIT2 to TIME_WAIT.
     pub fin_wait2_ns: Option<u64>,
-    /// What its last step was learnt from.
+    /// The source of its last step.
     pub source: Source,
-    /// When it was there for sure: at its socket's CLOSE, then whenever a look found it.
+    /// The last time at which it surely existed: its socket's CLOSE, then each snapshot that found it.
     pub present_ns: u64,
 }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::event;
 
-/// So many of the last readings are kept: at the end of the trace a reading from right before it
-/// and one from right after it are wanted.
+/// The number of readings that are kept: the end of the trace needs the one right before it and the one
+/// right after it.
 pub const KEPT: usize = 16;
 
 /// The readings of a trace, by network namespace.
@@ -39,7 +39,7 @@ pub enum Likely {
 }
 
 impl Readings {
-    /// How much the counters rose until `end_ns`: at least, and at most.
+    /// Returns the least and the most that the counters can have risen until `end_ns`.
     pub fn rise(
         &self,
         end_ns: u64,

@@ -9,21 +9,21 @@ use super::accept_queue::Full;
 use crate::duration::Human;
 use crate::event::{self, Event, ListenQueue, OverflowSegment, Request, Tuple};
 
-/// How long a dropped SYN is remembered, in nanoseconds. A client sends it again later each time,
+/// The time for which a dropped SYN is remembered, in nanoseconds. A client sends it again later each time,
 /// at last after 64 seconds (`net.ipv4.tcp_syn_retries` is 6).
 pub const REMEMBER_NS: u64 = 70_000_000_000;
 
-/// Of no more ends are dropped SYNs remembered. A flood of SYNs may come from more.
+/// Upper bound on the addresses whose dropped SYNs are remembered. A SYN flood may come from more.
 pub const MANY: usize = 1 << 16;
 
-/// What of one connection met a full queue.
+/// The segments of one connection that met a full queue.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Drops {
     pub syn: Option<Met>,
     pub ack: Option<Met>,
 }
 
-/// How a segment met it.
+/// The drops of one kind of segment.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Met {
     pub times: u32,
@@ -57,13 +57,13 @@ impl Drops {
         });
     }
 
-    /// How often.
+    /// The number of drops.
     pub fn times(&self) -> u32 {
         let all = [self.syn, self.ack].into_iter().flatten();
         all.map(|met| met.times).sum()
     }
 
-    /// When first, CLOCK_MONOTONIC in nanoseconds.
+    /// The time of the first drop, CLOCK_MONOTONIC in nanoseconds.
     pub fn first_ns(&self) -> Option<u64> {
         let all = [self.syn, self.ack].into_iter().flatten();
         all.map(|met| met.first_ns).min()
@@ -178,7 +178,7 @@ impl fmt::Display for Times {
 pub struct DroppedSyns {
     /// By the server's ends: the network namespace, the SYN's sequence number, and what it met.
     pub at: FxHashMap<Tuple, Vec<(u32, u32, Drops)>>,
-    /// When some were forgotten to make room.
+    /// The last time at which some were forgotten to make room.
     pub forgot_ns: Option<u64>,
 }
 
@@ -220,7 +220,7 @@ impl DroppedSyns {
         all.push((overflow.netns, isn, drops));
     }
 
-    /// What the SYN of a request had met before.
+    /// Returns the earlier drops of a request's SYN.
     pub fn of_request(&self, request: &Request) -> Drops {
         let mut all = self.at.get(&request.tuple).into_iter().flatten();
         let its = all.find(|&&(netns, isn, _)| (netns, isn) == (request.netns, request.isn));

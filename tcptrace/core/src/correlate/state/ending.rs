@@ -1,5 +1,5 @@
-//! What a connection's changes of state have told of its end: who closed first, whether the FIN left,
-//! the socket's last figures.
+//! Facts about a connection's end, gathered from its changes of state: who closed first, whether the FIN
+//! left, the socket's last figures.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ use crate::event::State::{CloseWait, Closing, FinWait1, FinWait2, LastAck, SynSe
 use crate::event::{SetState, State, Stats};
 use crate::fields::{self, ClosedFirst, Ended, Side};
 
-/// What one connection's changes of state have told so far.
+/// Facts about one connection's end, as far as it has come.
 #[derive(Default, Serialize, Deserialize)]
 pub struct Ending {
     pub closed_first: Option<ClosedFirst>,
@@ -18,7 +18,7 @@ pub struct Ending {
     pub data_segs_at_fin: Option<u32>,
     /// The peer's FIN is not in the kernel's count of bytes.
     pub fin_uncounted: bool,
-    /// It was in TCP_REPAIR mode as it connected: its SYN is not in the count of bytes either.
+    /// The socket connected in TCP_REPAIR mode, so its SYN is not in the count of bytes either.
     pub repaired: bool,
     /// The kernel has sent a RST from this socket.
     pub reset_sent: bool,
@@ -36,7 +36,7 @@ pub struct End {
 }
 
 impl Ending {
-    /// How often a client's socket sent its SYN again; `None` while it may still do so.
+    /// The number of SYNs that a client's socket sent again; `None` while it may still send more.
     pub fn syn_retransmits(&self) -> Option<u32> {
         self.syn_retransmits
     }
@@ -120,7 +120,7 @@ impl Ending {
     }
 }
 
-/// Who sent the first FIN, as far as this change tells.
+/// Returns the side that sent the first FIN, as far as this change tells.
 ///
 /// In FIN_WAIT1 this side's FIN waits behind the data that the peer has no room for, and may never
 /// leave; so only its ACK, or its sequence number sent, proves it.
@@ -149,7 +149,7 @@ pub fn fin_sent(change: &SetState) -> Option<bool> {
             change.stats?.unsent.map(|unsent| !unsent)
         }
         (FinWait1 | Closing | LastAck, _) => None,
-        // It never closed its side.
+        // This side was never closed.
         (_, State::Close) => Some(false),
         _ => None,
     }

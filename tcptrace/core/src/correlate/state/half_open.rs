@@ -12,15 +12,15 @@ pub struct HalfOpen {
     pub socket: Socket,
     pub listener: Option<ListenerId>,
     pub handshake: Handshake,
-    /// How often loss had been noticed when the trace met it.
+    /// The number of losses noticed when the trace met it.
     pub losses: u64,
     /// An ACK that met a full accept queue was answered with a RST.
     pub aborted: bool,
-    /// Its client, which has become ESTABLISHED on this host.
+    /// The client, if it has become ESTABLISHED on this host.
     pub peer: Option<Peer>,
-    /// It is over, and nobody has seen how.
+    /// True if it is over and its end was not seen.
     pub is_gone: bool,
-    /// When it ended, and how, if that is known.
+    /// The time and, if known, the kind of its end.
     pub end: Option<(u64, Option<HalfOpenEnd>)>,
     /// A line has named it.
     pub told: bool,
@@ -29,7 +29,7 @@ pub struct HalfOpen {
 }
 
 impl HalfOpen {
-    /// Its socket.
+    /// Makes the socket of a half-open connection.
     pub fn socket(conn: u64, netns: u32, ends: Tuple) -> Socket {
         Socket::found(conn, Some(Side::Server), netns, ends, State::NewSynRecv)
     }

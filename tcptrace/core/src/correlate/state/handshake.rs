@@ -1,4 +1,4 @@
-//! What a handshake has shown besides the states, and what the attached hooks can show of it.
+//! Facts about a handshake besides its states, and which of them the attached hooks can show.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use crate::fields::Source;
 /// A round trip of whole milliseconds may come from a TCP timestamp (RFC 7323), which counts them.
 pub const TIMESTAMP_NS: u64 = 1_000_000;
 
-/// What the attached hooks show of handshakes.
+/// The parts of a handshake that the attached hooks show.
 #[derive(Clone, Copy, Default)]
 pub struct Sight {
     pub requests: bool,
@@ -35,17 +35,17 @@ impl Sight {
     }
 }
 
-/// What is known of a connection's handshake besides its states.
+/// Facts about one connection's handshake besides its states.
 #[derive(Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Handshake {
-    /// When the SYN was sent or received, and how that is known.
+    /// The time at which the SYN was sent or received, and the evidence for it.
     pub syn: Option<(u64, Source)>,
     pub synack_retransmits: Option<u32>,
     pub syncookie: Option<bool>,
     pub defer_accept: Option<bool>,
     /// Half-open requests of the listener ahead of this one.
     pub syn_queue_ahead: Option<u32>,
-    /// Its segments that met a full queue.
+    /// Segments that met a full queue.
     pub drops: Drops,
     /// The same, where no hook sees them.
     pub suspected: Suspected,

@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use crate::event::State;
 use crate::fields::{Connection, Ended, Side, Times, Verdict};
 
-/// What was counted since the last lines.
+/// Counts since the last histogram lines.
 #[derive(Default)]
 pub struct Histograms {
     pub counts: BTreeMap<Port, Counts>,
-    /// When the last lines were made; `None`: not yet.
+    /// The time of the last histogram lines; `None` before the first.
     pub told_ns: Option<u64>,
 }
 
-/// Whose connections are counted together, in the order of the lines.
+/// The key under which connections are counted together. Its order is the order of the lines.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Port {
     pub netns: u32,
@@ -31,7 +31,7 @@ pub struct Counts {
     pub accept_queue: Distribution,
 }
 
-/// How often each time was taken, in buckets.
+/// Counts of durations, in buckets.
 #[derive(Default)]
 pub struct Distribution {
     /// By [`bucket`].
@@ -59,9 +59,9 @@ impl Histograms {
     }
 }
 
-/// Where a connection is counted that was established, at a server accepted after that, and that
-/// ended in good order, or had not ended when the trace did. `None` for all others, and for those
-/// of which something may not have been seen.
+/// Returns the key of a connection that went well: it was established, at a server accepted after that,
+/// and ended in good order or was open at the end of the trace. Returns `None` for all others, and for
+/// those whose trace is incomplete.
 pub fn went_well(line: &Connection) -> Option<Port> {
     let is_open = line.state != State::Close && line.closed_mono_ns.is_none();
     let is_orderly = line.ending.ended == Some(Ended::Orderly);

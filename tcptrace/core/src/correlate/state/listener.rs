@@ -22,7 +22,7 @@ const MANY: usize = 1024;
 /// folded together.
 pub struct Listeners {
     all: FxHashMap<ListenerId, Listener>,
-    /// Those that have closed, in the order in which they did.
+    /// Closed listeners, oldest close first.
     closed: VecDeque<ListenerId>,
     /// The last listener at each pointer. It stays after its end, as an accept() that was under
     /// way returns after it, until the pointer is born again or the listener is folded.
@@ -31,12 +31,12 @@ pub struct Listeners {
     at_port: FxHashMap<(u32, u16), Vec<ListenerId>>,
     /// The network namespaces that have had one.
     namespaces: BTreeSet<u32>,
-    /// Those whose accept queue is full now.
+    /// Listeners whose accept queue is full now.
     full: Vec<ListenerId>,
     /// Counts that belong to no listener of `all`: of folded ones, and of connections whose listener
     /// is not known.
     places: FxHashMap<Place, Folded>,
-    /// The same of places beyond [`MANY`].
+    /// The sums of all places beyond [`MANY`].
     elsewhere: Folded,
     /// [`MANY`], or less in tests.
     limit: usize,
@@ -55,7 +55,7 @@ pub struct Listener {
     /// `None`: before the trace.
     opened_ns: Option<u64>,
     closed_ns: Option<u64>,
-    /// Its line has been written: that of its beginning, or that of what is older than the trace.
+    /// True once a line has shown the listener: its transition to LISTEN, or its `preexisting` line.
     announced: bool,
     /// The limit of its queues, as last seen.
     pub backlog: Backlog,
@@ -67,7 +67,7 @@ pub struct Listener {
     stats: Stats,
 }
 
-/// What several listeners add up to.
+/// Sums over listeners that share one row of the summary.
 #[derive(Default)]
 struct Folded {
     listeners: u64,
@@ -383,7 +383,7 @@ impl Listeners {
             at_port.into_iter().flatten().filter_map(move |&id| {
                 let listener = self.get(id)?;
                 let rank = match_rank(listener.socket.tuple.laddr, laddr)?;
-                // Of the same address on two links.
+                // Two links may use the same link-local address.
                 if let (Some(its), Some(own)) = (listener.socket.scope, child.scope)
                     && its != own
                 {
@@ -480,7 +480,7 @@ fn summary(conn: Option<u64>, netns: u32, laddr: IpAddr, lport: Option<u16>) -> 
     }
 }
 
-/// How well a listener's address fits a child's, best first; `None` if not at all. The kernel asks
+/// Ranks how well a listener's address fits a child's, best first; `None` if it does not. The kernel asks
 /// in this order (`inet_lookup_listener`, net/ipv4/inet_hashtables.c): the address itself, the
 /// wildcard of its family, then for IPv4 the wildcard of a dual-stack IPv6 socket.
 pub fn match_rank(listener: IpAddr, child: IpAddr) -> Option<u8> {

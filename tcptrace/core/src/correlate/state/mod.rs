@@ -1,4 +1,4 @@
-//! What is known of connections, listeners, half-open requests, buckets and flows.
+//! The state of a trace: connections, listeners, half-open requests, buckets and flows.
 
 pub mod accept_queue;
 pub mod backlog;
@@ -47,13 +47,13 @@ use crate::fields::{Depth, ListenerSummary, NetnsCounters, Verdict};
 
 /// The per-connection state machines of one trace.
 pub struct Correlator {
-    /// When all hooks were attached, CLOCK_MONOTONIC in nanoseconds.
+    /// The time at which all hooks were attached, CLOCK_MONOTONIC in nanoseconds.
     pub(super) attached_ns: u64,
     /// The last number given to a connection or listener.
     pub(super) conns: u64,
     /// The kernel side's count of lost records, modulo 2^32.
     pub(super) lost: u32,
-    /// How often that count was seen to have risen. A connection that was met at another value
+    /// The number of losses noticed so far. A connection that was met at another value
     /// than it ends at has had losses in its life; so none needs to be told of a loss.
     pub(super) losses: u64,
     /// The kernel has skipped runs of a program, or records are unaccounted.
@@ -68,11 +68,11 @@ pub struct Correlator {
     pub(super) open: Table,
     /// Server connections in CLOSE that accept() may still return.
     pub(super) queued_closed: FxHashMap<Sk, Kept>,
-    /// Those of them that an accept() is about to return: when they closed, and their numbers.
+    /// The members of `queued_closed` that an accept() is about to return: time of close, socket, number.
     pub(super) being_accepted: VecDeque<(u64, Sk, u64)>,
-    /// When the look at the end of the trace began, by network namespace.
+    /// The time at which the snapshot at the end of the trace began, by network namespace.
     pub(super) last_looks: BTreeMap<u32, u64>,
-    /// Of the next event more is known than it says, see [`Correlator::foresees`].
+    /// The lookahead has found something about the next event, see [`Correlator::foresees`].
     pub(super) foreseen: bool,
     pub(super) listeners: Listeners,
     pub(super) processes: Processes,
@@ -97,7 +97,7 @@ pub struct Correlator {
     pub(super) reset_reasons: BTreeMap<u32, String>,
 }
 
-/// What the correlator counted, for the summary line.
+/// The correlator's counts for the summary line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Server-side connections by verdict.

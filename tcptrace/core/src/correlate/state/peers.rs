@@ -13,16 +13,16 @@ use crate::event::{Sk, Tuple};
 /// The other end, as far as it concerns this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {
-    /// Its number in the trace.
+    /// The number of the other end in the trace.
     pub conn: u64,
-    /// When its SYN was sent or came, if that is known.
+    /// The time at which its SYN was sent or received, if that is known.
     pub syn_ns: Option<u64>,
-    /// When it became ESTABLISHED: for a client, when connect() can return.
+    /// The time at which it became ESTABLISHED: a client's connect() can return from then on.
     pub established_ns: u64,
 }
 
-/// So many ends wait for their other end. Where that is on this host it comes soon, where it is not
-/// it never does: then the ones that have waited for longest are forgotten.
+/// Upper bound on ends that wait for their other end. An other end on this host comes soon; one on
+/// another host never comes, so the ends that have waited for longest are forgotten first.
 const MANY: usize = 1 << 15;
 
 /// The ends that are ESTABLISHED and have not met their other end.
@@ -82,7 +82,7 @@ impl Peers {
         (met.peer.conn != socket.conn).then_some((met.sk, met.peer, this))
     }
 
-    /// Where among those that wait with the mirrored ends the other one is.
+    /// Returns the index of the other end among those that wait with the mirrored addresses.
     ///
     /// On two links of a namespace the same link-local addresses may be used: the one at the same
     /// device is meant, or else the only one, at the other end of a cable.
@@ -102,7 +102,7 @@ impl Peers {
         here.or(elsewhere)
     }
 
-    /// Who is ESTABLISHED and waits for an end like this one, which is not.
+    /// Returns an ESTABLISHED end that waits for one with these addresses, which is not ESTABLISHED yet.
     pub fn waiting_for(&self, netns: u32, tuple: &Tuple) -> Option<(Sk, Peer)> {
         let (own, other) = ends(tuple)?;
         let index = self.position(netns, None, own, other)?;

@@ -1,8 +1,8 @@
 //! Which processes live, and whose a connection is: a process that has exited is nobody's owner.
 //!
-//! What an event has proved (connect, accept, close) stays with the socket as long as that process
-//! lives. Who will probably accept a connection is not kept with it: the listener's owner may change
-//! while it waits.
+//! An owner that an event has proved (connect, accept, close) stays with the socket as long as that process
+//! lives. The process that will probably accept a connection is not stored with it: the listener's owner
+//! may change while the connection waits.
 
 use std::collections::VecDeque;
 
@@ -13,22 +13,21 @@ use super::listener::{ListenerId, Listeners};
 use super::socket::Owner;
 use crate::fields::PidSource;
 
-/// So many processes that have exited are remembered; the first to be forgotten is the one that
-/// exited first.
+/// Upper bound on remembered exited processes. The one that exited first is forgotten first.
 pub const REMEMBERED: usize = 1 << 16;
 
-/// What is known of processes.
+/// Processes that have exited, and processes that own listeners.
 #[derive(Default)]
 pub struct Processes {
-    /// When those that have exited did, by number. The kernel gives numbers again.
+    /// The time of each exit, by process number. The kernel reuses numbers.
     pub exited: FxHashMap<u32, u64>,
     /// The same, in order of time.
     pub order: VecDeque<(u32, u64)>,
-    /// Those that a listener was found to belong to.
+    /// Processes that own a listener.
     pub listen: FxHashSet<u32>,
-    /// Since then it is wanted to know who has the listeners.
+    /// The time from which the owners of listeners are in doubt.
     pub wanted_ns: Option<u64>,
-    /// When the last look through the descriptors began; 0 before the first.
+    /// The time at which the last look through all descriptors began; 0 before the first.
     pub looked_ns: u64,
 }
 
@@ -69,8 +68,8 @@ impl Processes {
     }
 }
 
-/// Whose a connection is: its owner's as long as that lives; before accept(), the listener's. Once
-/// no process has it any more (`orphaned`), the last one that was known to stays its owner.
+/// Returns the owner of a connection: its own as long as that process lives; before accept(), the
+/// listener's. An orphaned connection keeps its last known owner.
 #[inline]
 pub fn whose(
     listeners: &Listeners,
@@ -87,7 +86,7 @@ pub fn whose(
     }
 }
 
-/// Who will probably accept what a listener has queued.
+/// Returns the process that will probably accept what a listener has queued.
 pub fn presumed(
     listeners: &Listeners,
     processes: &Processes,

@@ -8,7 +8,7 @@ use super::listener::ListenerId;
 use crate::event::{CloneOf, Request, Sk, Tuple};
 use crate::fields::Cause;
 
-/// What a child comes from.
+/// The request or the SYN that a child was made from.
 pub struct Origin {
     /// The request's number, if it had one.
     pub conn: Option<u64>,
@@ -33,7 +33,7 @@ pub struct Cloning {
     pub mono_ns: u64,
     pub request: Request,
     pub of: CloneOf,
-    /// How often loss had been noticed: another one since may have been the birth.
+    /// The number of losses noticed so far: a later loss may be that of the birth.
     pub losses: u64,
 }
 

@@ -13,7 +13,7 @@ use crate::fields::{self, Side, Source, Subject};
 /// cover the way from device to device and no more.
 pub const REPEAT_NS: u64 = 100_000_000;
 
-/// How long the end of a flow is remembered when nothing lives there, in nanoseconds: the kernel
+/// The time for which the end of a flow is remembered when nothing lives there, in nanoseconds: the kernel
 /// answers for a closed connection in TIME_WAIT (TCP_TIMEWAIT_LEN, include/net/tcp.h).
 pub const REMEMBER_NS: u64 = 60_000_000_000;
 
@@ -39,24 +39,24 @@ pub struct FlowEnd {
     pub peer: SocketAddr,
 }
 
-/// What is known of it.
+/// Facts about one end of a flow.
 #[derive(Default)]
 pub struct End {
     /// The initial sequence number of what it sends.
     pub isn: Option<u32>,
-    /// When the first SYN for it came, and how often loss had been noticed by then.
+    /// The time of the first SYN for it, and the number of losses noticed by then.
     pub syn: Option<(u64, u64)>,
     /// A listener has answered a SYN here: a half-open connection.
     pub is_half_open: bool,
     pub holder: Holder,
     /// The number of the connection that is about to begin here.
     pub promised: Option<u64>,
-    /// What it has sent lately, once for each direction in which that was seen.
+    /// Segments that it has sent lately, once for each direction in which they were seen.
     pub recent: Vec<Passage>,
     pub seen_ns: u64,
 }
 
-/// Who lives at an end.
+/// The socket at one end of a flow.
 #[derive(Default)]
 pub enum Holder {
     #[default]
@@ -249,7 +249,7 @@ impl Segments {
         }
     }
 
-    /// It has its line.
+    /// Notes that a half-open connection has got its line.
     pub fn unbind_half_open(&mut self, netns: u32, ends: &Tuple, line: &fields::Connection) {
         let own = FlowEnd::of(netns, ends);
         if let Some(end) = own.and_then(|own| self.ends.get_mut(&own))

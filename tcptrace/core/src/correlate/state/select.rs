@@ -20,7 +20,7 @@ const HELD_EACH: usize = 64;
 /// Lines held back of all connections; those of the oldest one are given up first.
 const HELD: usize = 16_384;
 
-/// What to let in. A line passes when every condition that is given holds.
+/// The conditions that choose lines. A line passes if every given condition holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Selection {
     /// The owner's process; empty: any.
@@ -126,7 +126,7 @@ pub struct Select {
 struct Known {
     fit: Fit,
     state: Option<State>,
-    /// It was in a state that is asked for.
+    /// The connection was in a state that is asked for.
     was_in: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What snapshots of the kernel's sockets bring.
+//! Data from snapshots of the kernel's sockets.
 
 use std::collections::BTreeMap;
 
@@ -10,17 +10,18 @@ use crate::event::{Found, Sk, State, Task, Tuple};
 /// moment after it has told it, and hashes a connecting socket a moment later.
 pub const QUIET_NS: u64 = 1_000_000_000;
 
-/// How often to compare when no loss was noticed. A look at a million sockets takes about a second.
+/// The interval between comparisons when no loss was noticed. A snapshot of a million sockets takes
+/// about a second.
 pub const EVERY_NS: u64 = 300_000_000_000;
 
-/// What the comparison needs.
+/// Schedules comparisons of open connections with the kernel's sockets, and holds the snapshot at hand.
 #[derive(Default)]
 pub struct Audit {
     /// Loss was noticed since the last one.
     pub wanted: bool,
-    /// When the next one is due.
+    /// The time at which the next comparison is due.
     pub due_ns: Option<u64>,
-    /// When to compare although nothing was lost.
+    /// The time of the next comparison if nothing is lost.
     pub routine_ns: Option<u64>,
     /// The sockets that the look at hand has found.
     pub found: FxHashMap<Sk, (State, Tuple)>,
@@ -47,11 +48,11 @@ impl Audit {
     }
 }
 
-/// What a look at the start of the trace brings.
+/// The snapshot at the start of the trace.
 #[derive(Default)]
 pub struct Import {
-    /// Who has the sockets, by their descriptors' inodes.
+    /// The owners of sockets, by the inodes of their descriptors.
     pub owners: BTreeMap<u64, Task>,
-    /// When it was over.
+    /// The time at which the snapshot was over.
     pub until_ns: u64,
 }

@@ -1,4 +1,4 @@
-//! What connections and listeners have in common: which socket, whose, and in which state.
+//! The part that connections and listeners share: identity, owner and state of a socket.
 
 use std::net::IpAddr;
 
@@ -10,13 +10,13 @@ use crate::errno;
 use crate::event::{Context, Event, SetState, State, Task, Tuple};
 use crate::fields::{PidSource, Side, Source, Subject, Transition};
 
-/// Whose socket it is, and how that is known.
+/// The process that owns a socket, and the evidence for it.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub struct Owner {
     pub task: Task,
     pub source: PidSource,
-    /// When that process was last known to have the socket, CLOCK_MONOTONIC in nanoseconds. Of a
-    /// packed connection it is found out again, see `Connection::unpacked`.
+    /// The last time at which that process was known to have the socket, CLOCK_MONOTONIC in nanoseconds.
+    /// A packed connection does not store it, see `Connection::unpacked`.
     #[serde(skip)]
     pub since_ns: u64,
 }
@@ -24,7 +24,7 @@ pub struct Owner {
 /// One life of a socket, from its birth to its end.
 #[derive(Serialize, Deserialize)]
 pub struct Socket {
-    /// Its number in the trace.
+    /// The number of the connection or listener in the trace.
     pub conn: u64,
     pub side: Option<Side>,
     pub netns: u32,
@@ -41,7 +41,7 @@ pub struct Socket {
     /// `Processes::living`.
     pub owner: Option<Owner>,
     pub state: State,
-    /// When it entered `state`; `None` when that was not seen.
+    /// The time at which the socket entered `state`; `None` if that was not seen.
     since_ns: Option<u64>,
     /// One of its transitions was missed.
     pub missed: bool,
@@ -153,7 +153,8 @@ impl Socket {
         self.missed = true;
     }
 
-    /// When it entered this state, if it is still in it and the entry was seen.
+    /// Returns the time of entry into this state; `None` if the socket has left it or the entry was not
+    /// seen.
     pub fn since(&self, state: State) -> Option<u64> {
         self.since_ns.filter(|_| self.state == state)
     }
@@ -174,7 +175,7 @@ impl Socket {
             cookie: self.cookie,
             uid: self.uid,
             cgroup: self.cgroup,
-            // Its name is in a file system.
+            // Looked up in cgroupfs where lines are written.
             container: None,
             pid: owner.map(|o| o.task.pid),
             tid: owner.map(|o| o.task.tid).filter(|&tid| tid != 0),
@@ -185,8 +186,8 @@ impl Socket {
     }
 }
 
-/// Whoever closes the socket, or shuts it down, by this transition: the ones that close(),
-/// shutdown() and exit make. A closer need not be the owner.
+/// Returns the process that closes the socket or shuts it down by this transition: close(), shutdown()
+/// and exit make such. It need not be the owner.
 pub fn closer(event: &Event, change: &SetState) -> Option<Owner> {
     let closing = matches!(
         change.newstate,

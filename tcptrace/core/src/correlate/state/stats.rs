@@ -1,4 +1,4 @@
-//! What a listener's connections add up to.
+//! Sums over a listener's connections.
 
 use hdrhistogram::Histogram;
 

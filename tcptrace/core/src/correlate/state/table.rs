@@ -17,13 +17,13 @@ use crate::event::Sk;
 /// A connection where it stays.
 pub type Kept = Box<Connection>;
 
-/// So many are not packed.
+/// Upper bound on connections that are not packed.
 const AWAKE: usize = 1 << 13;
 
-/// So many can be open, packed or not.
+/// Upper bound on open connections, packed or not.
 const OPEN: usize = 1 << 20;
 
-/// So many boxes are enough for what ends between two drains of the ring buffer.
+/// Upper bound on spare boxes: enough for the connections that end between two drains.
 const SPARE: usize = 1 << 12;
 
 /// Both maps have the one that was quiet for longest in front.
@@ -34,7 +34,7 @@ pub struct Table {
     empty: Option<Sk>,
     /// The boxes of connections that have ended.
     spare: Vec<Kept>,
-    /// How many may be awake, and how many there may be.
+    /// The upper bounds on connections that are awake, and on all.
     limits: (usize, usize),
 }
 

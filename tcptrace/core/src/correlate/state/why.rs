@@ -11,7 +11,7 @@ pub struct Why {
     pub rfc: &'static str,
 }
 
-/// What is known at a change of state besides the change itself.
+/// Facts at a change of state that the change itself does not tell.
 #[derive(Clone, Copy, Default)]
 pub struct Clues {
     /// At the change before, no process had the socket.
@@ -23,12 +23,12 @@ pub struct Clues {
     pub data_may_be_late: bool,
 }
 
-/// What a change of state is judged to be.
+/// The judgement on a change of state.
 #[derive(Clone, Copy, Default)]
 pub struct Judged {
-    /// What led to it.
+    /// The cause of the change.
     pub why: Option<Why>,
-    /// How it ended the connection.
+    /// The way in which it ended the connection.
     pub ended: Option<Ended>,
 }
 
