@@ -61,7 +61,7 @@ pub fn file(target: Target, clock: Clock) -> io::Result<Output> {
     };
     Ok(Output {
         name,
-        sink: Box::new(Json::new(out, clock)),
+        sink: Box::new(Json::recording(out, clock)),
     })
 }
 

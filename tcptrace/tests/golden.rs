@@ -48,8 +48,15 @@ fn recordings() -> Vec<PathBuf> {
     paths
 }
 
-/// The log and the JSON Lines that come of a file.
-fn told(path: &Path) -> (String, String) {
+/// What comes of a file.
+struct Told {
+    text: String,
+    json: String,
+    /// What `--write` has written.
+    recording: String,
+}
+
+fn told(path: &Path) -> Told {
     let name = path.display();
     let recorded = Recorded::open(path).unwrap_or_else(|error| panic!("{name}: {error}"));
     let clock = recorded.clock();
@@ -59,15 +66,20 @@ fn told(path: &Path) -> (String, String) {
         explain: false,
         zone: Zone::Utc,
     };
-    let (text, json) = (Written::default(), Written::default());
-    let mut sinks: [Box<dyn Sink>; 2] = [
+    let [text, json, recording] = [(); 3].map(|()| Written::default());
+    let mut sinks: [Box<dyn Sink>; 3] = [
         Box::new(Text::new(Box::new(text.clone()), clock, style)),
         Box::new(Json::new(Box::new(json.clone()), clock)),
+        Box::new(Json::recording(Box::new(recording.clone()), clock)),
     ];
     let done = recorded.tell(&mut sinks);
     let damage = done.unwrap_or_else(|error| panic!("{name}: {error}"));
     assert!(damage.is_none(), "{name}: {damage}");
-    (text.text(), json.text())
+    Told {
+        text: text.text(),
+        json: json.text(),
+        recording: recording.text(),
+    }
 }
 
 #[test]
@@ -75,8 +87,13 @@ fn recorded_traces_are_told_as_ever() {
     let update = std::env::var_os("UPDATE").is_some();
     let mut differ = vec![];
     for path in recordings() {
-        let (text, json) = told(&path);
-        for (extension, told) in [("txt", text), ("jsonl", json)] {
+        let told = told(&path);
+        let files = [
+            ("txt", told.text),
+            ("json", told.json),
+            ("jsonl", told.recording),
+        ];
+        for (extension, told) in files {
             let path = path.with_extension(extension);
             if update {
                 fs::write(&path, told).unwrap();
@@ -101,9 +118,10 @@ fn recorded_traces_are_told_as_ever() {
 fn json_lines_are_told_again() {
     for path in recordings() {
         let expected = |extension| fs::read_to_string(path.with_extension(extension)).unwrap();
-        let (text, json) = told(&path.with_extension("jsonl"));
-        assert_eq!(json, expected("jsonl"), "{}", path.display());
-        assert_eq!(text, expected("txt"), "{}", path.display());
+        let told = told(&path.with_extension("jsonl"));
+        assert_eq!(told.recording, expected("jsonl"), "{}", path.display());
+        assert_eq!(told.json, expected("json"), "{}", path.display());
+        assert_eq!(told.text, expected("txt"), "{}", path.display());
     }
 }
 
@@ -144,7 +162,7 @@ fn every_expectation_has_its_recording() {
 fn every_state_is_entered_and_left() {
     let (mut entered, mut left) = (BTreeSet::new(), BTreeSet::new());
     for path in recordings() {
-        for line in told(&path).1.lines() {
+        for line in told(&path).json.lines() {
             let line: serde_json::Value = serde_json::from_str(line).unwrap();
             let state = |name: &str| serde_json::from_value::<State>(line[name].clone()).ok();
             if line["event"] == "transition" {
@@ -158,4 +176,50 @@ fn every_state_is_entered_and_left() {
     let all: BTreeSet<State> = all.filter(|&it| it != State::BoundInactive).collect();
     assert_eq!(entered, all);
     assert_eq!(left, all);
+}
+
+/// Bytes of JSON of connection `conn` and its other end.
+fn json_of(name: &str, conns: [u64; 2]) -> usize {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let json = fs::read_to_string(folder.join(name).with_extension("json")).unwrap();
+    let is_of = |line: &&str| {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        line["conn"].as_u64().is_some_and(|it| conns.contains(&it))
+    };
+    json.lines().filter(is_of).map(|line| line.len() + 1).sum()
+}
+
+/// 4 KB: connect(), accept() and a RST, as the benchmark's load does, with both ends and all that
+/// happens to them. With FINs and TIME_WAIT there are four lines more.
+#[test]
+fn a_connection_is_4_kb_of_json() {
+    let reset = json_of("reset_in_queue", [2, 3]);
+    assert!((2_000..=4_096).contains(&reset), "{reset} bytes");
+    let closed = json_of("late_accept", [2, 3]);
+    assert!((2_000..=5_400).contains(&closed), "{closed} bytes");
+}
+
+/// What JSON leaves out of a transition follows from its cause: the schema says it of each.
+#[test]
+fn the_schema_says_what_a_cause_means() {
+    let schema = include_str!("../../docs/schema/tcptrace-2.json");
+    let schema: serde_json::Value = serde_json::from_str(schema).unwrap();
+    let causes = schema["$defs"]["Cause"]["oneOf"].as_array().unwrap();
+    let mut met = BTreeSet::new();
+    for path in recordings() {
+        for line in told(&path).recording.lines() {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            let Some(cause) = line["cause"].as_str() else {
+                continue;
+            };
+            let said = causes.iter().find(|it| it["const"] == cause);
+            let said = said.and_then(|it| it["description"].as_str()).unwrap();
+            for name in ["function", "rfc9293"] {
+                let name = line[name].as_str().unwrap();
+                assert!(said.contains(name), "{name} of {cause}: {said}");
+            }
+            met.insert(cause.to_owned());
+        }
+    }
+    assert!(met.len() >= 10, "{met:?}");
 }

@@ -40,7 +40,6 @@ fn late_accept_is_queued() {
         ("lport", &port),
         ("raddr", &"127.0.0.1"),
         ("rport", &client_port),
-        ("family", &4),
         ("pid", &pid()),
         ("tid", &tid()),
         ("pid_source", &"accept"),

@@ -41,11 +41,9 @@ fn an_ordinary_life_has_its_causes() {
     ];
     assert_eq!(seen, server.map(Value::from));
 
-    trace.listen().shows(&[
-        ("cause", &"listen"),
-        ("function", &"inet_csk_listen_start"),
-        ("rfc9293", &"3.10.1"),
-    ]);
+    let listen = trace.listen();
+    listen.is_caused_by("listen", "inet_csk_listen_start");
+    listen.is_caused_by("listen", "3.10.1");
 }
 
 #[test]

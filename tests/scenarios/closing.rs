@@ -55,7 +55,6 @@ fn the_client_closes_first() {
         ("newstate", &"FIN_WAIT1"),
         ("context", &"process"),
         ("pid", &pid()),
-        ("tid", &tid()),
     ]);
     let served = trace.transitions(&trace.server()["conn"]);
     served[2].shows(&[("newstate", &"CLOSE_WAIT"), ("context", &"softirq")]);

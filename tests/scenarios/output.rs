@@ -167,7 +167,7 @@ fn the_session_line_says_what_this_trace_is() {
 
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let session = trace.session();
-    session.shows(&[("schema", &1), ("kernel", &release.trim())]);
+    session.shows(&[("schema", &2), ("kernel", &release.trim())]);
     for hook in ["inet_sock_set_state", "inet_csk_accept"] {
         assert!(session["hooks"][hook].is_string(), "{session}");
     }

@@ -90,7 +90,7 @@ fn the_witness_has_teeth() {
     assert!(!testimony.is_empty());
     for (n, line) in sound.lines.iter().enumerate() {
         // Other scenarios' lines are in there as well, and the witness does not know them.
-        let printed = line.is("transition") && line["synthetic"] == false;
+        let printed = line.is("transition") && !line.is_synthetic();
         if !printed || line["netns"] != sound.netns.inode {
             continue;
         }
@@ -119,7 +119,7 @@ fn a_wrong_cause_is_noticed() {
     );
     for n in 0..sound.lines.len() {
         let line = &sound.lines[n];
-        let printed = line.is("transition") && line["synthetic"] == false;
+        let printed = line.is("transition") && !line.is_synthetic();
         if !printed || line["netns"] != sound.netns.inode || line["cause"].is_null() {
             continue;
         }

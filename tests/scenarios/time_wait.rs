@@ -82,7 +82,7 @@ fn a_fin_that_finds_the_socket_begins_time_wait() {
     closing.shows(&[("newstate", &"CLOSE"), ("bucket", &"TIME_WAIT")]);
     let synthetic: Vec<&Line> = trace
         .own("transition")
-        .filter(|line| line["synthetic"] == true && line["conn"] == *conn)
+        .filter(|line| line.is_synthetic() && line["conn"] == *conn)
         .collect();
     let source = match sees_buckets(&trace) {
         true => "timewait_sock",

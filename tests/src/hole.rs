@@ -36,7 +36,7 @@ fn tells(Line(line): &Line, seen: &Seen) -> bool {
     let number = |name| line[name].as_u64().unwrap_or(0);
     let port = |name, port: u16| number(name) == u64::from(port);
     line["event"] == "transition"
-        && line["synthetic"] == false
+        && line.get("source").is_none()
         && line["oldstate"] == *seen.step.0
         && line["newstate"] == *seen.step.1
         // The witness leaves it open for a client that begins to connect.
@@ -75,7 +75,7 @@ mod tests {
 
     fn transition(second: u64) -> Line {
         Line(json!({
-            "event": "transition", "mono_ns": second * SECOND + 1, "synthetic": false,
+            "event": "transition", "mono_ns": second * SECOND + 1,
             "oldstate": "CLOSING", "newstate": "CLOSE", "lport": 7878, "rport": 40001,
         }))
     }

@@ -6,13 +6,11 @@ use std::sync::LazyLock;
 use jsonschema::Validator;
 use serde_json::Value;
 
+use crate::schema::schema;
 use crate::trace::{Line, Trace};
 
-static SCHEMA: LazyLock<Validator> = LazyLock::new(|| {
-    let schema = include_str!("../../docs/schema/tcptrace-2.json");
-    let schema = serde_json::from_str(schema).expect("the schema is JSON");
-    jsonschema::validator_for(&schema).expect("the schema is one")
-});
+static SCHEMA: LazyLock<Validator> =
+    LazyLock::new(|| jsonschema::validator_for(schema()).expect("the schema is one"));
 
 /// Checks all of it.
 pub fn check(trace: &Trace) {
@@ -83,7 +81,7 @@ fn every_connection_tells_one_story(trace: &Trace) {
         let Some(conn) = line.0.get("conn").and_then(Value::as_u64) else {
             continue;
         };
-        let of_bucket = line.is("time_wait") || line.0.get("synthetic") == Some(&true.into());
+        let of_bucket = line.is("time_wait") || line.is_synthetic();
         // TIME_WAIT still answers when the socket is gone.
         let may_follow = line.is("segment") || (line.is("reset") && line["direction"] == "sent");
         assert!(

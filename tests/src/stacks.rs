@@ -80,6 +80,12 @@ const RULES: &[Rule] = &[
         lacks: &[],
     },
     Rule {
+        cause: "connect_deferred",
+        steps: &[("CLOSE", "SYN_SENT")],
+        has: &[CONNECT],
+        lacks: &[],
+    },
+    Rule {
         cause: "connect_failed",
         steps: &[("SYN_SENT", "CLOSE")],
         has: &[&[

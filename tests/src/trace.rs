@@ -6,6 +6,7 @@ use std::ops::Index;
 use serde_json::Value;
 
 use crate::netns::Netns;
+use crate::{joined, schema};
 
 /// One line of JSON.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +19,19 @@ impl Line {
 
     pub fn is(&self, event: &str) -> bool {
         self["event"] == event
+    }
+
+    /// Whether the tracepoint itself did not print this change of state.
+    pub fn is_synthetic(&self) -> bool {
+        self.is("transition") && self.0.get("source").is_some()
+    }
+
+    /// Asserts a cause, and what the schema says of it: a kernel function, or a section of RFC 9293.
+    #[track_caller]
+    pub fn is_caused_by(&self, cause: &str, about: &str) {
+        self.shows(&[("cause", &cause)]);
+        let said = schema::cause(cause);
+        assert!(said.contains(about), "{about} of {cause}: {said}");
     }
 
     /// A number that must be known.
@@ -51,14 +65,18 @@ impl Line {
     }
 }
 
-/// What is unknown is null, never left out: a name that is not there is a mistake.
+/// Null, too, for a key that only other lines of its kind have. A name that no line of the kind has
+/// is a mistake.
 impl Index<&str> for Line {
     type Output = Value;
     #[track_caller]
     fn index(&self, field: &str) -> &Value {
-        self.0
-            .get(field)
-            .unwrap_or_else(|| panic!("no {field} in {self}"))
+        let value = self.0.get(field);
+        let is_known = || schema::has(self.0["event"].as_str(), field);
+        value.unwrap_or_else(|| match is_known() {
+            true => &NULL,
+            false => panic!("no {field} in {self}"),
+        })
     }
 }
 
@@ -95,7 +113,8 @@ pub struct Trace {
 impl Trace {
     /// What tcptrace wrote.
     pub fn read(text: &str, netns: Netns) -> Trace {
-        let lines = text.lines().map(Line::parse).collect();
+        let mut lines: Vec<Line> = text.lines().map(Line::parse).collect();
+        joined::complete(&mut lines);
         Trace {
             lines,
             netns,
@@ -200,7 +219,7 @@ impl Trace {
     /// The transitions of one connection or listener that the tracepoint printed.
     pub fn transitions(&self, conn: &Value) -> Vec<&Line> {
         self.own("transition")
-            .filter(|line| line["conn"] == *conn && line["synthetic"] == false)
+            .filter(|line| line["conn"] == *conn && !line.is_synthetic())
             .collect()
     }
 

@@ -2,6 +2,7 @@
 
 use nix::sys::signal::Signal;
 
+use crate::joined::Joined;
 use crate::lab::Lab;
 use crate::netns::Netns;
 use crate::programs::Programs;
@@ -9,7 +10,7 @@ use crate::recording::Recording;
 use crate::run::{Ended, Running, tcptrace_trace};
 use crate::trace::{Line, Trace};
 use crate::witness::{Ends, Seen, Share, Witness, compare};
-use crate::{hole, invariants, run};
+use crate::{hole, invariants, joined, run};
 
 /// tcptrace with JSON on its stdout, and the witness beside it.
 pub struct Tracer {
@@ -59,9 +60,12 @@ impl Tracer {
     pub fn wait_for(&self, n: usize, what: &str, wanted: impl Fn(&Line) -> bool) -> Vec<Line> {
         let mut read = 0;
         let mut found = Vec::new();
+        let mut joined = Joined::default();
         self.running.stdout().wait_until(what, |lines| {
             for line in &lines[read..] {
-                let line = Line::parse(line);
+                let mut line = Line::parse(line);
+                joined.learn(&line);
+                joined.complete(&mut line);
                 let netns = line.0.get("netns");
                 if netns.is_some_and(|it| *it == self.netns.inode) && wanted(&line) {
                     found.push(line);
@@ -160,7 +164,8 @@ impl Drop for Tracer {
         if std::thread::panicking() {
             let lines = self.running.stdout().lines();
             let lines = lines.iter().map(|line| serde_json::from_str(line));
-            let lines: Vec<Line> = lines.flatten().map(Line).collect();
+            let mut lines: Vec<Line> = lines.flatten().map(Line).collect();
+            joined::complete(&mut lines);
             if let Some(evidence) = hole::evidence(&lines, &self.witness.remains()) {
                 eprintln!("{evidence}");
             }

@@ -313,7 +313,7 @@ pub fn compare(trace: &Trace, testimony: &[Seen], share: Share) {
     let mut traced = sequences(
         trace
             .own("transition")
-            .filter(|line| line["synthetic"] == false)
+            .filter(|line| !line.is_synthetic())
             .map(Seen::from_line),
     );
     if let Share::Some = share {
@@ -374,10 +374,7 @@ fn compare_causes<'a>(
         stacks.entry(seen.ends).or_default().push(&seen.stack);
     }
     let mut taken: BTreeMap<Ends, usize> = BTreeMap::new();
-    for line in trace
-        .own("transition")
-        .filter(|it| it["synthetic"] == false)
-    {
+    for line in trace.own("transition").filter(|it| !it.is_synthetic()) {
         let ends = Seen::from_line(line).ends;
         if !agreeing.contains_key(&ends) {
             continue;

@@ -72,8 +72,6 @@ pub enum PidSource {
     Presumed,
 }
 
-/// The `function` of a connect() that may leave the SYN to the first data (TCP_FASTOPEN_CONNECT).
-pub const DEFERS_CONNECT: &str = "tcp_fastopen_defer_connect";
 /// How it is known which listener a connection was made at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -89,49 +87,65 @@ pub enum ListenerSource {
     Address,
 }
 
-/// What led to a change of state: a system call, a segment or a timer.
+/// What led to a change of state: a system call, a segment or a timer. Behind each stand the kernel
+/// functions that act on it, by the change (as in Linux 6.12), and the sections of RFC 9293.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
-    /// listen()
+    /// listen(). inet_csk_listen_start; 3.10.1.
     Listen,
-    /// connect(), or the first sendto() of a Fast Open client
+    /// connect(), or the first sendto() of a Fast Open client. tcp_v4_connect, tcp_v6_connect; 3.10.1.
     Connect,
-    /// connect() failed before anything was sent
+    /// connect() with TCP_FASTOPEN_CONNECT, which may leave the SYN to the first data.
+    /// tcp_fastopen_defer_connect; 3.10.1.
+    ConnectDeferred,
+    /// connect() failed before anything was sent. tcp_v4_connect, tcp_v6_connect; 3.10.1.
     ConnectFailed,
-    /// close(), shutdown(), or the end of the process: a FIN follows the data, once there is a peer
+    /// close(), shutdown(), or the end of the process: a FIN follows the data, once there is a peer.
+    /// tcp_close_state; into CLOSE __tcp_close, a listener inet_csk_listen_stop, and tcp_time_wait
+    /// where the kernel keeps the connection without the socket; 3.10.4.
     Close,
     /// The process closed it in a way that sends a RST: with unread data, with SO_LINGER and a
-    /// time of 0, or with TCP_LINGER2 below 0.
+    /// time of 0, or with TCP_LINGER2 below 0. __tcp_close, or tcp_disconnect of an MPTCP subflow;
+    /// 3.10.5, with TCP_LINGER2 3.10.4.
     Abort,
     /// The process disconnected it, and keeps the socket: connect() to AF_UNSPEC, or shutdown() of
-    /// a socket that listens or connects.
+    /// a socket that listens or connects. tcp_disconnect; 3.10.5.
     Disconnect,
-    /// Another process killed it (`ss -K`, `bpf_sock_destroy`).
+    /// Another process killed it (`ss -K`, `bpf_sock_destroy`). tcp_abort; 3.10.5.
     Killed,
     /// A process that restores or saves connections did it in TCP_REPAIR mode, without a segment.
+    /// tcp_v4_connect, tcp_v6_connect, tcp_disconnect.
     Repair,
-    /// A SYN came.
+    /// A SYN came. tcp_conn_request of a half-open connection, tcp_try_fastopen with Fast Open;
+    /// 3.10.7.2. tcp_rcv_synsent_state_process of a client; 3.10.7.3.
     SynReceived,
-    /// The SYN-ACK came.
+    /// The SYN-ACK came. tcp_finish_connect; 3.10.7.3.
     SynAckReceived,
-    /// The handshake's last ACK came.
+    /// The handshake's last ACK came. tcp_v4_syn_recv_sock and tcp_v6_syn_recv_sock into SYN_RECV,
+    /// tcp_rcv_state_process into ESTABLISHED, tcp_check_req where the accept queue was full;
+    /// 3.10.7.4.
     AckReceived,
-    /// The peer's FIN came.
+    /// The peer's FIN came. tcp_fin; into TIME_WAIT tcp_time_wait, or tcp_timewait_state_process
+    /// where the socket had gone before; 3.10.7.4.
     FinReceived,
-    /// The peer acknowledged our FIN.
+    /// The peer acknowledged our FIN. tcp_rcv_state_process into FIN_WAIT2; tcp_done into CLOSE,
+    /// tcp_time_wait where the kernel keeps the connection without the socket; 3.10.7.4.
     AckOfFin,
-    /// A RST came.
+    /// A RST came. tcp_reset of a client that connects; 3.10.7.3. Else tcp_reset, tcp_check_req of a
+    /// half-open connection, tcp_timewait_state_process without a socket; 3.10.7.4.
     RstReceived,
-    /// Data came for a socket that nobody reads any more: the kernel answers with a RST.
+    /// Data came for a socket that nobody reads any more: the kernel answers with a RST. tcp_reset,
+    /// tcp_done; 3.10.7.4.
     DataReceived,
-    /// An ICMP error came.
+    /// An ICMP error came. tcp_v4_err, tcp_v6_err; 3.9.2.2.
     IcmpReceived,
-    /// Retransmissions or keep-alive probes stayed without an answer.
+    /// Retransmissions or keep-alive probes stayed without an answer. tcp_write_err,
+    /// reqsk_timer_handler of a half-open connection; 3.10.8.
     Timeout,
-    /// The time of TIME_WAIT, or of an orphan's FIN_WAIT2, was over.
+    /// The time of TIME_WAIT, or of an orphan's FIN_WAIT2, was over. tw_timer_handler; 3.10.8.
     Expired,
-    /// A new connection took its ports.
+    /// A new connection took its ports. inet_twsk_deschedule_put; 3.10.7.4.
     Reused,
 }
 
@@ -268,6 +282,18 @@ pub struct Subject {
     pub process: Option<Comm>,
     /// Where pid, tid, comm and process come from; null when they are.
     pub pid_source: Option<PidSource>,
+}
+
+impl Subject {
+    /// Whether it listens.
+    pub fn is_listener(&self) -> bool {
+        self.side == Some(Side::Listener)
+    }
+
+    /// Whether it was cloned from a listener.
+    pub fn is_server(&self) -> bool {
+        self.side == Some(Side::Server)
+    }
 }
 
 /// A socket changed its state.

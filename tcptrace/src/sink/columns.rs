@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use serde_json::Value;
 
-use super::schema::schema;
+use super::schema::all_fields;
 use crate::fields::Line;
 
 /// A kind of line and its fields.
@@ -39,7 +39,7 @@ pub enum Shape {
 
 /// The lines about the trace as a whole come last: few look for them.
 static KINDS: LazyLock<Vec<Kind>> = LazyLock::new(|| {
-    let schema = schema();
+    let schema = all_fields();
     let kinds = schema["oneOf"].as_array().into_iter().flatten();
     let mut kinds: Vec<Kind> = kinds
         .map(|kind| Kind::new(kind, &schema["$defs"]))

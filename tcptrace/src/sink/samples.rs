@@ -44,9 +44,9 @@ pub fn all_written(
     String::from_utf8(bytes).unwrap()
 }
 
-/// What JSON says of one line.
+/// All fields of one line, as JSON.
 pub fn json(line: &Line) -> serde_json::Value {
-    let text = written(line, |out| Box::new(Json::new(out, clock())));
+    let text = written(line, |out| Box::new(Json::recording(out, clock())));
     serde_json::from_str(&text).unwrap()
 }
 

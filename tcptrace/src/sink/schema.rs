@@ -1,20 +1,53 @@
-//! The JSON Schema of the lines, made from [`crate::fields`].
+//! The JSON Schema of the lines, made from [`crate::fields`] and [`keys`].
 //!
-//! `docs/schema/tcptrace-2.json` is its committed copy, for programs that read the lines. Every
-//! field is required, because unknown is written as null; further fields are allowed, because
-//! schema 2 may grow.
+//! `docs/schema/tcptrace-2.json` is its committed copy, for programs that read the lines. A
+//! key that every line of a kind has is required, because unknown is written as null; further keys
+//! are allowed, because schema 2 may grow.
 
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::{JsonSchema, Schema};
 use serde_json::{Value, json};
 
+use super::json::keys::{self, Key};
 use crate::fields::{
     Accept, Connection, Histogram, Lost, Overflow, Preexisting, Reset, Retransmit, SCHEMA, Segment,
     Session, Stamped, Summary, TimeWait, Transition,
 };
 
-/// The schema of any line: exactly one of the kinds, told apart by `event`.
+/// The schema of any line of JSON: exactly one of the kinds, told apart by `event`.
 pub fn schema() -> Value {
+    let mut schema = all_fields();
+    for kind in schema["oneOf"].as_array_mut().into_iter().flatten() {
+        let keys = kind["title"].as_str().and_then(keys::of);
+        if let Some(keys) = keys {
+            keep(kind, keys);
+        }
+    }
+    schema
+}
+
+/// Leaves these keys of a kind's fields.
+fn keep(kind: &mut Value, keys: &[Key]) {
+    let fields = kind["properties"].take();
+    let mut kept = serde_json::Map::new();
+    let mut required = vec![];
+    let first = ["event", "ts"].map(|name| Key { name, when: "" });
+    for key in first.iter().chain(keys) {
+        let mut field = fields[key.name].clone();
+        if key.when.is_empty() {
+            required.push(key.name);
+        } else {
+            let about = field["description"].as_str().unwrap_or_default();
+            field["description"] = format!("Only {}. {about}", key.when).into();
+        }
+        kept.insert(key.name.to_owned(), field);
+    }
+    kind["properties"] = kept.into();
+    kind["required"] = required.into();
+}
+
+/// The schema of the lines with all their fields, as tables have them.
+pub fn all_fields() -> Value {
     let mut generator = SchemaSettings::draft2020_12()
         .for_serialize()
         .into_generator();
@@ -125,13 +158,13 @@ mod tests {
 
             let mut renamed = good.clone();
             let fields = renamed.as_object_mut().unwrap();
-            let mono_ns = fields.remove("mono_ns").unwrap();
-            fields.insert("monoNs".to_owned(), mono_ns);
+            let ts = fields.remove("ts").unwrap();
+            fields.insert("time".to_owned(), ts);
             assert!(!validator.is_valid(&renamed), "{renamed:#}");
 
-            let mut quoted = good.clone();
-            quoted["mono_ns"] = "0".into();
-            assert!(!validator.is_valid(&quoted), "{quoted:#}");
+            let mut unquoted = good.clone();
+            unquoted["ts"] = 0.into();
+            assert!(!validator.is_valid(&unquoted), "{unquoted:#}");
 
             let mut other = good.clone();
             other["event"] = "else".into();
@@ -199,9 +232,30 @@ mod tests {
     }
 
     #[test]
+    fn a_line_has_the_required_keys_and_no_other_than_its_kinds() {
+        let schema = schema();
+        for kind in schema["oneOf"].as_array().unwrap() {
+            let name = kind["title"].as_str().unwrap();
+            let names = |it: &Value| -> BTreeSet<String> {
+                let all = it.as_object().unwrap().keys();
+                all.cloned().collect()
+            };
+            let lines = lines().into_iter().filter(|line| line["event"] == name);
+            let lines: Vec<_> = lines.map(|line| names(&line)).collect();
+            let fields = names(&kind["properties"]);
+            let required = kind["required"].as_array().unwrap().iter();
+            let required: BTreeSet<_> = required.map(|it| it.as_str().unwrap().into()).collect();
+            for line in &lines {
+                assert!(line.is_subset(&fields), "{name}: {line:?}");
+                assert!(line.is_superset(&required), "{name}: {line:?}");
+            }
+        }
+    }
+
+    #[test]
     fn readme_names_every_field() {
         let readme = include_str!("../../../README.md");
-        let schema = schema();
+        let schema = all_fields();
         let kinds = schema["oneOf"].as_array().unwrap();
         let parts = schema["$defs"].as_object().unwrap().values();
         for object in kinds.iter().chain(parts) {

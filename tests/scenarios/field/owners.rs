@@ -68,7 +68,7 @@ fn wait_until_presumed(tracer: &Tracer, port: u16, pid: u32) {
         drop(connect_queued(port));
         let lines = tracer.wait_for(1, "a child", |line| {
             line.is("transition")
-                && line["newstate"] == "ESTABLISHED"
+                && line["newstate"] == "SYN_RECV"
                 && line["lport"] == port
                 && line.num("mono_ns") > before
         });
@@ -129,7 +129,7 @@ fn the_name_of_an_heir_finds_what_it_does_not_accept() {
         .collect();
     assert!(!named.is_empty());
     for line in named {
-        line.shows(&[("comm", &"heir"), ("process", &"heir")]);
+        line.shows(&[("comm", &"heir")]);
     }
 }
 
@@ -152,9 +152,7 @@ fn a_connection_that_was_handed_over_stays_the_workers_that_closed_it() {
     worker.end();
     let trace = tracer.stop();
 
-    trace
-        .accept()
-        .shows(&[("pid", &acceptor), ("pid_source", &"accept")]);
+    trace.accept().shows(&[("pid", &acceptor)]);
     let server = trace.server();
     server.shows(&[
         ("pid", &own),
@@ -167,9 +165,14 @@ fn a_connection_that_was_handed_over_stays_the_workers_that_closed_it() {
     let closing = transitions
         .iter()
         .skip_while(|it| it["newstate"] != "FIN_WAIT1");
+    // The others came by the network.
+    let closing = closing.filter(|it| it["context"] == "process");
+    let mut steps = 0;
     for line in closing {
         line.shows(&[("pid", &own)]);
+        steps += 1;
     }
+    assert!(steps > 0);
 }
 
 /// The kernel closes its subflows in a thread of its own.

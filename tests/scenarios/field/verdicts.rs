@@ -371,12 +371,9 @@ fn a_listener_that_is_killed_is_no_connection() {
     let closed = trace
         .own("transition")
         .find(|it| it["oldstate"] == "LISTEN");
-    closed.expect("the end of the listener").shows(&[
-        ("side", &"listener"),
-        ("comm", &"ss"),
-        ("cause", &"killed"),
-        ("function", &"tcp_abort"),
-    ]);
+    let closed = closed.expect("the end of the listener");
+    closed.is_caused_by("killed", "tcp_abort");
+    closed.shows(&[("side", &"listener"), ("comm", &"ss")]);
 }
 
 /// A listener that is shut down is not killed from outside.

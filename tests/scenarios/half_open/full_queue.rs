@@ -65,7 +65,6 @@ fn syn_meets_a_full_accept_queue(address: IpAddr) {
             ("rport", &third_port),
             ("queue_len", &2),
             ("queue_max", &1),
-            ("aborted", &false),
         ]);
     }
     let mut clients = trace.connections("client");
@@ -128,10 +127,6 @@ fn a_syn_that_found_the_queue_full_is_told_where_it_is_answered_at_last() {
         server
             .text("reason")
             .contains("earlier, but met a full accept queue (2 queued, limit 1)"),
-        "{server}"
-    );
-    assert!(
-        server.text("evidence").ends_with("listen_overflow"),
         "{server}"
     );
     let told = clients[0].text("explanation");
@@ -270,10 +265,6 @@ fn ack_meets_a_full_queue(abort: bool) {
         ("overflows", &overflows.len()),
         ("first_overflow_mono_ns", &first["mono_ns"]),
         ("peer_conn", &client[0]["conn"]),
-        (
-            "peer_established_mono_ns",
-            &client[0]["established_mono_ns"],
-        ),
         ("conn", &first["conn"]),
         ("verdict", &"unfinished"),
         ("established_mono_ns", &NULL),

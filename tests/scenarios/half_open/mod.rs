@@ -29,7 +29,7 @@ fn sysctl(name: &str, value: &str) {
 fn half_open_steps(trace: &Trace) -> Vec<&Line> {
     trace
         .own("transition")
-        .filter(|line| line["synthetic"] == true && line["source"] == "request_sock")
+        .filter(|line| line.is_synthetic() && line["source"] == "request_sock")
         .collect()
 }
 

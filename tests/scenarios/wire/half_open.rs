@@ -18,9 +18,7 @@ fn no_connection(trace: &Trace) {
     for connection in trace.own("connection") {
         connection.shows(&[("verdict", &"unfinished"), ("established_mono_ns", &NULL)]);
     }
-    let mut printed = trace
-        .own("transition")
-        .filter(|it| it["synthetic"] == false);
+    let mut printed = trace.own("transition").filter(|it| !it.is_synthetic());
     assert!(printed.all(|it| it["side"] == "listener"));
     trace.summary().shows(&[("undecodable", &0)]);
 }

@@ -55,7 +55,7 @@ pub(crate) fn until(tracer: &Tracer, state: &str) {
 pub(crate) fn time_in(trace: &Trace, state: &str) -> u64 {
     let mut lines = trace
         .own("transition")
-        .filter(|it| it["oldstate"] == state && it["synthetic"] == false);
+        .filter(|it| it["oldstate"] == state && !it.is_synthetic());
     let line = lines.next().expect("it was in that state");
     assert!(lines.next().is_none(), "only once in {state}");
     line.num("in_state_ns")
@@ -67,7 +67,7 @@ pub(crate) fn entered(trace: &Trace, state: &str) -> u64 {
     let mut lines = trace
         .own("transition")
         .filter(|it| it["newstate"] == state && it["side"] != "listener")
-        .filter(|it| it["synthetic"] == false);
+        .filter(|it| !it.is_synthetic());
     let line = lines.next().expect("it came into that state");
     assert!(lines.next().is_none(), "only once into {state}");
     line.num("mono_ns")

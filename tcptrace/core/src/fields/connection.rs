@@ -64,6 +64,10 @@ pub struct Connection {
     pub verdict: Option<Verdict>,
     /// The verdict in a sentence; null for a client.
     pub reason: Option<String>,
+    /// Whether `reason` follows from the verdict and the times.
+    #[serde(default)]
+    #[schemars(skip)]
+    pub reason_follows: bool,
     /// The events the verdict rests on, joined with ", "; null for a client.
     pub evidence: Option<String>,
     /// The last state seen.

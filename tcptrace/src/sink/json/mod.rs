@@ -1,5 +1,7 @@
-//! JSON Lines: one flat object a line. The names are a contract, see [`crate::fields`].
+//! JSON Lines: one flat object a line. The names are a contract, see [`crate::fields`]; which of
+//! them a line has is in [`keys`].
 
+pub mod keys;
 mod writer;
 
 use std::io::{self, Write};
@@ -18,6 +20,8 @@ pub struct Json {
     lines: Lines,
     clock: Clock,
     stamp: Stamp,
+    /// For `--write`: every line with all its fields.
+    all: bool,
 }
 
 impl Json {
@@ -26,33 +30,71 @@ impl Json {
             lines: Lines::new(out),
             clock,
             stamp: Stamp::default(),
+            all: false,
         }
     }
 
-    fn write(&mut self, event: &str, mono_ns: u64, line: &impl Serialize) -> io::Result<()> {
-        let ts = self.stamp.of(self.clock.wall_ns(mono_ns));
+    /// Writes what `replay` reads.
+    pub fn recording(out: Box<dyn Write + Send>, clock: Clock) -> Json {
+        Json {
+            all: true,
+            ..Json::new(out, clock)
+        }
+    }
+
+    /// Writes a line with all its fields.
+    fn write_all(&mut self, line: &Line) -> io::Result<()> {
+        let ts = self.stamp.of(self.clock.wall_ns(line.mono_ns()));
+        let event = line.event();
         Stamped { event, ts, line }.serialize(Writer::new(&mut self.lines.text))?;
+        self.lines.end()
+    }
+
+    /// Writes a line's `event`, `ts` and the keys that follow.
+    #[inline(always)]
+    fn write<T>(
+        &mut self,
+        start: &str,
+        mono_ns: u64,
+        line: &T,
+        keys: impl FnOnce(&mut Vec<u8>, &T) -> serde_json::Result<()>,
+    ) -> io::Result<()> {
+        let text = &mut self.lines.text;
+        text.extend_from_slice(start.as_bytes());
+        text.extend_from_slice(self.stamp.of(self.clock.wall_ns(mono_ns)).as_bytes());
+        text.push(b'"');
+        keys(text, line)?;
+        text.push(b'}');
         self.lines.end()
     }
 }
 
+/// The beginning of a line.
+macro_rules! start {
+    ($event:literal) => {
+        concat!(r#"{"event":""#, $event, r#"","ts":""#)
+    };
+}
+
 impl Sink for Json {
     fn line(&mut self, line: &Line) -> io::Result<()> {
-        let mono_ns = line.mono_ns();
+        if self.all {
+            return self.write_all(line);
+        }
         match line {
-            Line::Session(x) => self.write("session", mono_ns, x),
-            Line::Preexisting(x) => self.write("preexisting", mono_ns, x),
-            Line::Transition(x) => self.write("transition", mono_ns, x),
-            Line::Accept(x) => self.write("accept", mono_ns, x),
-            Line::Overflow(x) => self.write("overflow", mono_ns, x),
-            Line::Segment(x) => self.write("segment", mono_ns, x),
-            Line::Connection(x) => self.write("connection", mono_ns, x),
-            Line::Retransmit(x) => self.write("retransmit", mono_ns, x),
-            Line::Reset(x) => self.write("reset", mono_ns, x),
-            Line::TimeWait(x) => self.write("time_wait", mono_ns, x),
-            Line::Histogram(x) => self.write("histogram", mono_ns, x),
-            Line::Lost(x) => self.write("lost", mono_ns, x),
-            Line::Summary(x) => self.write("summary", mono_ns, x),
+            Line::Preexisting(x) => {
+                self.write(start!("preexisting"), x.mono_ns, x, keys::preexisting)
+            }
+            Line::Transition(x) => self.write(start!("transition"), x.mono_ns, x, keys::transition),
+            Line::Accept(x) => self.write(start!("accept"), x.mono_ns, x, keys::accept),
+            Line::Overflow(x) => self.write(start!("overflow"), x.mono_ns, x, keys::overflow),
+            Line::Segment(x) => self.write(start!("segment"), x.mono_ns, x, keys::segment),
+            Line::Connection(x) => self.write(start!("connection"), x.mono_ns, x, keys::connection),
+            Line::Retransmit(x) => self.write(start!("retransmit"), x.mono_ns, x, keys::retransmit),
+            Line::Reset(x) => self.write(start!("reset"), x.mono_ns, x, keys::reset),
+            Line::TimeWait(x) => self.write(start!("time_wait"), x.mono_ns, x, keys::time_wait),
+            Line::Histogram(x) => self.write(start!("histogram"), x.mono_ns, x, keys::histogram),
+            Line::Session(_) | Line::Lost(_) | Line::Summary(_) => self.write_all(line),
         }
     }
 
@@ -79,15 +121,9 @@ mod tests {
             line,
             concat!(
                 r#"{"event":"transition","ts":"2026-03-01T14:03:07.123456789Z","#,
-                r#""mono_ns":5123456789,"conn":3,"side":"server","family":4,"#,
-                r#""laddr":"127.0.0.1","lport":7878,"raddr":"127.0.0.1","rport":39709,"scope_id":null,"#,
-                r#""netns":4026531840,"cookie":17,"uid":1000,"cgroup":25,"container":null,"#,
-                r#""pid":4711,"tid":4711,"comm":"server","process":"server","#,
-                r#""pid_source":"presumed","oldstate":"SYN_RECV","newstate":"ESTABLISHED","#,
-                r#""in_state_ns":23100,"context":"softirq","cpu":1,"synthetic":false,"source":"tracepoint","#,
-                r#""cause":"ack_received","function":"tcp_rcv_state_process","rfc9293":"3.10.7.4","#,
-                r#""bucket":null,"error":null,"listener":1,"backlog_max":null,"backlog_asked":null,"#,
-                r#""somaxconn":null,"backlog_clipped":null}"#,
+                r#""conn":3,"laddr":"127.0.0.1","lport":7878,"raddr":"127.0.0.1","rport":39709,"#,
+                r#""oldstate":"SYN_RECV","newstate":"ESTABLISHED","in_state_ns":23100,"#,
+                r#""context":"softirq","cpu":1,"cause":"ack_received"}"#,
                 "\n"
             )
         );
@@ -97,8 +133,10 @@ mod tests {
     fn listener_on_ipv6() {
         let line = json(Line::Transition(samples::listen()));
         let expect = concat!(
-            r#""conn":1,"side":"listener","family":6,"laddr":"::","lport":7878,"#,
-            r#""raddr":null,"rport":null"#
+            r#","conn":1,"side":"listener","laddr":"::","lport":7878,"netns":4026531840,"#,
+            r#""cookie":null,"uid":1000,"cgroup":25,"pid":null,"oldstate":"CLOSE","newstate":"LISTEN","#,
+            r#""context":null,"cpu":1,"cause":"ack_received","#,
+            r#""backlog_max":128,"backlog_asked":128,"somaxconn":4096,"backlog_clipped":false}"#,
         );
         assert!(line.contains(expect), "{line}");
     }
@@ -125,14 +163,80 @@ mod tests {
             "\u{e0001}",
             "\u{3164}\u{1160}",
         ] {
-            let mut transition = samples::transition();
-            transition.subject.comm = Some(Comm::from(name));
-            let line = json(Line::Transition(transition));
+            let mut accept = samples::accept();
+            accept.subject.comm = Some(Comm::from(name));
+            let line = json(Line::Accept(accept));
             let printed = line.trim_end_matches('\n');
             assert!(!printed.contains(char::is_control), "{printed:?}");
             assert!(printed.chars().all(is_printable), "{printed:?}");
             let value: serde_json::Value = serde_json::from_str(&line).unwrap();
             assert_eq!(value["comm"], name);
+        }
+    }
+
+    /// The same connection as a client and as a server, and one that is still open.
+    #[test]
+    fn a_line_has_the_keys_that_apply_to_it() {
+        let keys = |line: Line| {
+            let line: serde_json::Value = serde_json::from_str(&json(line)).unwrap();
+            let keys = line.as_object().unwrap().keys().cloned();
+            keys.collect::<std::collections::BTreeSet<String>>()
+        };
+        let server = keys(Line::Connection(samples::connection()));
+        let client = keys(Line::Connection(samples::client()));
+        let open = keys(Line::Connection(crate::fields::Connection {
+            state: crate::event::State::Established,
+            closed_mono_ns: None,
+            ..samples::client()
+        }));
+        let servers: Vec<&str> = server.difference(&client).map(String::as_str).collect();
+        assert_eq!(
+            servers,
+            [
+                "accept_called_mono_ns",
+                "accept_queue_ns",
+                "accepted_mono_ns",
+                "backlog_ahead",
+                "backlog_max",
+                "defer_accept",
+                "half_open_ns",
+                "listener",
+                "listener_source",
+                "syn_queue_ahead",
+                "synack_retransmits",
+                "syncookie",
+                "verdict",
+            ]
+        );
+        let clients: Vec<&str> = client.difference(&server).map(String::as_str).collect();
+        assert_eq!(clients, ["syn_retransmits"]);
+        let ended: Vec<&str> = client.difference(&open).map(String::as_str).collect();
+        assert_eq!(
+            ended,
+            [
+                "bytes_acked",
+                "bytes_received",
+                "ended",
+                "fin_sent",
+                "retransmits",
+                "segs_in",
+                "segs_out",
+                "snd_cwnd",
+                "srtt_ns",
+                "unread_bytes",
+            ]
+        );
+    }
+
+    /// What a line says is what the line in memory has there.
+    #[test]
+    fn a_key_has_the_value_of_its_field() {
+        for line in samples::all() {
+            let all = samples::json(&line);
+            let some: serde_json::Value = serde_json::from_str(&json(line)).unwrap();
+            for (key, value) in some.as_object().unwrap() {
+                assert_eq!(&all[key], value, "{key} of {some}");
+            }
         }
     }
 

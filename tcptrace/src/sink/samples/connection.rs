@@ -177,6 +177,7 @@ pub fn connection() -> Connection {
         listener_source: Some(ListenerSource::Accept),
         verdict: Some(Verdict::Queued),
         reason: Some(REASON.to_owned()),
+        reason_follows: true,
         evidence: Some("SYN_RECV → ESTABLISHED, accept() called, accept() returned".to_owned()),
         state: State::Close,
         peer_conn: Some(2),

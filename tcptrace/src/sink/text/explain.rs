@@ -1,7 +1,7 @@
 //! `--explain`: what a change of state means, in a sentence that a student can follow.
 
 use crate::event::{ListenQueue, OverflowSegment, State};
-use crate::fields::{Cause, DEFERS_CONNECT, Overflow, Side, Transition};
+use crate::fields::{Cause, Overflow, Side, Transition};
 
 /// The sentence; `None` where there is nothing to say that the line does not.
 pub fn transition(x: &Transition) -> Option<String> {
@@ -53,7 +53,7 @@ pub fn overflow(x: &Overflow) -> &'static str {
 fn led_to(cause: Cause, x: &Transition) -> Option<&'static str> {
     Some(match cause {
         Cause::Listen => "listen() was called.",
-        Cause::Connect if x.function.as_deref() == Some(DEFERS_CONNECT) => {
+        Cause::ConnectDeferred => {
             "connect() was called with TCP_FASTOPEN_CONNECT: the SYN may wait for the first data."
         }
         Cause::Connect => {

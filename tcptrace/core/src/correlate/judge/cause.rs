@@ -8,7 +8,7 @@ use super::super::state::ending::fin_acked;
 use super::super::state::why::{Clues, Why};
 use crate::errno;
 use crate::event::{Call, Context, SetState, State};
-use crate::fields::{BucketEnd, Cause, DEFERS_CONNECT, HalfOpenEnd};
+use crate::fields::{BucketEnd, Cause, HalfOpenEnd};
 
 const fn why(cause: Cause, function: &'static str, rfc: &'static str) -> Option<Why> {
     Some(Why {
@@ -35,9 +35,11 @@ pub fn cause(change: &SetState, clues: Clues) -> Option<Why> {
         (Close, SynSent) | (SynSent, Established) if change.repair => {
             why(Cause::Repair, connect_function(change), NO_SECTION)
         }
-        (Close, SynSent) if change.fastopen_connect => {
-            why(Cause::Connect, DEFERS_CONNECT, "3.10.1")
-        }
+        (Close, SynSent) if change.fastopen_connect => why(
+            Cause::ConnectDeferred,
+            "tcp_fastopen_defer_connect",
+            "3.10.1",
+        ),
         (Close, SynSent) => why(Cause::Connect, connect_function(change), "3.10.1"),
         (SynSent, Established) => why(Cause::SynAckReceived, "tcp_finish_connect", "3.10.7.3"),
         (SynSent, SynRecv) => why(

@@ -38,6 +38,7 @@ impl Connection {
     pub fn line(&self, end: &End, owner: Option<Owner>) -> fields::Connection {
         let judgement = self.is_server().then(|| self.judge(end));
         let evidence = judgement.as_ref().and_then(Judgement::evidence);
+        let reason_follows = judgement.as_ref().is_some_and(|it| it.follows);
         let (verdict, reason) = judgement.map(|it| (it.verdict, it.reason)).unzip();
         fields::Connection {
             mono_ns: end.mono_ns,
@@ -62,6 +63,7 @@ impl Connection {
             listener_source: self.listener_source.filter(|_| self.is_server()),
             verdict,
             reason,
+            reason_follows,
             evidence,
             state: self.socket.state,
             peer_conn: self.peer.map(|peer| peer.conn),
@@ -117,13 +119,13 @@ impl Connection {
     fn judge(&self, end: &End) -> Judgement {
         let mut judgement = self.judge_handshake(end);
         if let Some(failed) = &self.failed_meanwhile {
-            judgement.reason += "; ";
-            judgement.reason += failed;
+            judgement.add("; ");
+            judgement.add(failed);
         }
         let drops = &self.handshake.drops;
         let again = self.handshake.synack_retransmits;
         if let (0, Some(more)) = (drops.times(), self.handshake.suspected.of_server(again)) {
-            judgement.reason += &more;
+            judgement.add(&more);
         }
         if drops.times() == 0 {
             return judgement;
@@ -131,7 +133,7 @@ impl Connection {
         let until_ns = self.established_ns.unwrap_or(end.mono_ns);
         let retransmits = self.handshake.synack_retransmits;
         let more = drops.of_server(until_ns, retransmits);
-        judgement.reason += &more;
+        judgement.add(&more);
         judgement.evidence.push("listen_overflow");
         judgement
     }

@@ -61,6 +61,7 @@ impl HalfOpen {
             listener_source: Some(ListenerSource::Request),
             verdict: Some(verdict),
             reason: Some(reason),
+            reason_follows: false,
             evidence: Some(self.evidence().to_owned()),
             state: self.socket.state,
             error: None,

@@ -96,6 +96,8 @@ pub enum Fate {
 pub struct Judgement {
     pub verdict: Verdict,
     pub reason: String,
+    /// The reason follows from the verdict and the times.
+    pub follows: bool,
     pub evidence: SmallVec<[&'static str; 4]>,
 }
 
@@ -143,7 +145,8 @@ fn established_first(accepted: &Accepted, established_ns: u64, attached_ns: u64)
             Verdict::Queued,
             format!("the kernel finished the handshake {wait} before accept() returned to {who}"),
             &[ESTABLISHED, ACCEPT_ENTRY, exit],
-        ),
+        )
+        .following(),
         Called::At(called_ns) => Judgement::new(
             Verdict::Awaited,
             format!(
@@ -152,7 +155,8 @@ fn established_first(accepted: &Accepted, established_ns: u64, attached_ns: u64)
                 Human(established_ns - called_ns),
             ),
             &[ACCEPT_ENTRY, ESTABLISHED, exit],
-        ),
+        )
+        .following(),
         Called::BeforeTrace if attached_ns <= established_ns => Judgement::new(
             Verdict::Awaited,
             format!(
@@ -359,8 +363,23 @@ impl Judgement {
         Judgement {
             verdict,
             reason,
+            follows: false,
             evidence: SmallVec::from_slice(evidence),
         }
+    }
+
+    /// The reason follows from the verdict and the times.
+    fn following(self) -> Judgement {
+        Judgement {
+            follows: true,
+            ..self
+        }
+    }
+
+    /// Says more than the verdict and the times do.
+    pub fn add(&mut self, more: &str) {
+        self.reason += more;
+        self.follows = false;
     }
 
     /// As the `connection` line has it.

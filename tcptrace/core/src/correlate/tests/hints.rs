@@ -395,6 +395,7 @@ fn failed_accepts_are_named_by_the_connection_that_waited() {
     t.accept(listener().fails_to_accept(EMFILE));
     t.finish();
     assert!(t.reason(2).ends_with(expected), "{}", t.reason(2));
+    assert!(!t.connection(2).reason_follows);
 }
 
 #[test]

@@ -17,6 +17,7 @@ fn established_accept_called_later_is_queued() {
     );
     let connection = t.connection(2);
     assert_eq!(connection.verdict, Some(Verdict::Queued));
+    assert!(connection.reason_follows);
     assert_eq!(connection.accept_queue_ns, Some(5_003 * MS));
     assert_eq!(
         connection.evidence.as_deref(),

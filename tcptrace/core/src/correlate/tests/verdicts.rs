@@ -66,6 +66,7 @@ fn fast_open_may_come_first_or_never_be_established() {
             reason: "accept() returned to server[4711] 1.020 s before the kernel finished the \
                      handshake, as TCP Fast Open allows"
                 .into(),
+            follows: false,
             evidence: [
                 "accept() exit (sys_exit)",
                 "tcp_sock.fastopen_rsk",

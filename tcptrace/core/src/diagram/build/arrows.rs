@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::event::Retransmitted;
-use crate::fields::{DEFERS_CONNECT, Retransmit};
+use crate::fields::Retransmit;
 
 impl Builder {
     /// A segment without a number is of this connection when its own numbers say so.
@@ -245,9 +245,7 @@ pub(super) fn received_before(x: &Transition) -> Option<Kind> {
 /// What is sent with it.
 pub(super) fn sent_after(x: &Transition) -> Option<Kind> {
     Some(match (x.cause?, x.newstate) {
-        (Cause::Connect, State::SynSent) if x.function.as_deref() != Some(DEFERS_CONNECT) => {
-            Kind::Syn
-        }
+        (Cause::Connect, State::SynSent) => Kind::Syn,
         (Cause::SynReceived, State::NewSynRecv | State::SynRecv) => Kind::SynAck,
         (Cause::SynAckReceived, State::Established) => Kind::Ack,
         (Cause::Close, State::FinWait1 | State::LastAck) => Kind::Fin,

@@ -1,0 +1,117 @@
+//! What a line leaves to the other lines of its connection, and to the session line.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+
+use crate::trace::Line;
+
+/// Learns from lines, and completes others.
+#[derive(Default)]
+pub struct Joined {
+    /// Wall clock minus CLOCK_MONOTONIC, in nanoseconds.
+    offset_ns: Option<i128>,
+    /// By connection or listener.
+    sides: HashMap<u64, [Option<Value>; 2]>,
+}
+
+/// What is the same in all lines of a connection.
+const SAME: [&str; 2] = ["netns", "side"];
+
+/// Completes all lines of a trace by what they say together: a connection's last line may be the
+/// first that says it.
+pub fn complete(lines: &mut [Line]) {
+    let mut joined = Joined::default();
+    lines.iter().for_each(|line| joined.learn(line));
+    lines.iter_mut().for_each(|line| joined.complete(line));
+}
+
+impl Joined {
+    /// Learns from a line what others may lack.
+    pub fn learn(&mut self, Line(line): &Line) {
+        if line["event"] == "session" {
+            let mono_ns = line["mono_ns"].as_u64().map(i128::from);
+            self.offset_ns = wall_ns(line).zip(mono_ns).map(|(wall, mono)| wall - mono);
+        }
+        if let Some(conn) = line["conn"].as_u64() {
+            let known = self.sides.entry(conn).or_default();
+            for (key, known) in SAME.iter().zip(&mut *known) {
+                let said = line.get(key).filter(|it| !it.is_null());
+                *known = known.take().or(said.cloned());
+            }
+            if let Some(side) = side_that_begins(line) {
+                known[1].get_or_insert_with(|| side.into());
+            }
+        }
+    }
+
+    /// Completes a line with its `mono_ns`, and with its connection's `netns` and `side`.
+    pub fn complete(&self, Line(line): &mut Line) {
+        let mono_ns = wall_ns(line).zip(self.offset_ns);
+        let mono_ns = mono_ns.and_then(|(wall, offset)| u64::try_from(wall - offset).ok());
+        let known = line["conn"].as_u64().and_then(|it| self.sides.get(&it));
+        let Some(line) = line.as_object_mut() else {
+            return;
+        };
+        if let Some(mono_ns) = mono_ns {
+            line.entry("mono_ns").or_insert(mono_ns.into());
+        }
+        // Left out where it is the line's own time.
+        let is = |key: &str, value: &str| line.get(key).is_some_and(|it| it == value);
+        if is("event", "connection") && is("state", "CLOSE") {
+            let mono_ns = line["mono_ns"].clone();
+            line.entry("closed_mono_ns").or_insert(mono_ns);
+        }
+        for (key, known) in SAME.iter().zip(known.into_iter().flatten()) {
+            if let Some(known) = known {
+                line.entry(*key).or_insert(known.clone());
+            }
+        }
+    }
+}
+
+/// The side of the connection or listener that begins with this line.
+fn side_that_begins(line: &Value) -> Option<&'static str> {
+    match (line["oldstate"].as_str()?, line["newstate"].as_str()?) {
+        (_, "SYN_SENT") => Some("client"),
+        ("LISTEN", "SYN_RECV" | "NEW_SYN_RECV") => Some("server"),
+        _ => None,
+    }
+}
+
+/// `ts` in nanoseconds since 1970.
+fn wall_ns(line: &Value) -> Option<i128> {
+    let ts = line["ts"].as_str()?;
+    let time = humantime::parse_rfc3339(ts).ok()?;
+    let since = time.duration_since(std::time::UNIX_EPOCH).ok()?;
+    i128::try_from(since.as_nanos()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_line_is_completed_by_the_session_and_its_connection() {
+        let session = json!({
+            "event": "session", "ts": "2026-03-01T14:03:07.000000100Z", "mono_ns": 50,
+        });
+        let first = json!({
+            "event": "transition", "conn": 2, "netns": 7, "oldstate": "CLOSE", "newstate": "SYN_SENT",
+        });
+        let mut joined = Joined::default();
+        joined.learn(&Line(session));
+        joined.learn(&Line(first));
+        let mut line = Line(json!({
+            "event": "transition", "ts": "2026-03-01T14:03:07.000000123Z", "conn": 2,
+        }));
+        joined.complete(&mut line);
+        assert_eq!(line.0["mono_ns"], 73);
+        assert_eq!(
+            (&line.0["netns"], &line.0["side"]),
+            (&json!(7), &json!("client"))
+        );
+    }
+}
