@@ -7,7 +7,6 @@
 
 mod bucket;
 mod half_open;
-pub mod lane;
 mod notices;
 mod offsets;
 mod process;
@@ -23,7 +22,7 @@ pub use segment::*;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Bumped whenever the meaning or the layout of anything in this file changes.
-pub const VERSION: u8 = 6;
+pub const VERSION: u8 = 7;
 
 /// What [`Header::kind`] can be.
 pub mod kind {
@@ -154,8 +153,8 @@ pub mod accept_flag {
     pub const WRAPPED: u8 = 1 << 2;
 }
 
-/// `inet_csk_accept`, or the system call around it, returned. Always followed by [`AcceptEnds`]
-/// and [`Task`].
+/// `inet_csk_accept`, or the system call around it, returned. Always followed by addresses, the
+/// child's or, when the call failed, the listener's; by [`ListenerAddr`], and by [`Task`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Accept {
@@ -180,23 +179,19 @@ pub struct Accept {
     pub state: u8,
     pub witness: u8,
     pub flags: u8,
-    pub reserved: u8,
+    pub sections: u8,
     /// The listener's own port, host order; 0 when the listener is unknown. A transparent proxy's
     /// connections have another one.
     pub listener_port: u16,
     pub padding: [u8; 6],
 }
 
-/// The addresses that go with [`Accept`]; IPv4 ones are IPv4-mapped, because a dual-stack listener
-/// has an address of the other family than its child.
+/// The listener's own address in an [`Accept`]. An IPv4 one is IPv4-mapped, because a dual-stack
+/// listener has an address of the other family than its child. Unspecified when the listener is
+/// unknown.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub struct AcceptEnds {
-    /// The child's; the listener's when the call failed.
-    pub child: Addrs6,
-    /// Unspecified when the listener is unknown.
-    pub listener: [u8; 16],
-}
+pub struct ListenerAddr(pub [u8; 16]);
 
 /// Section: who was running. Present only where that is the socket's own user.
 #[repr(C)]

@@ -1,16 +1,16 @@
-//! The filter: decided here, before anything is written.
+//! The filter: what it leaves out is decided here, before anything is written.
 
 use aya_ebpf::maps::lpm_trie::Key;
 use tcptrace_ebpf::abi::{InSet, addresses, filter, ports};
 
-use crate::cgroup;
-use crate::ends::Ends;
-use crate::maps::{ADDRESSES, NETNS, PORTS, UIDS};
-use crate::memory::Memory;
-use crate::settings::FILTER;
-use crate::sock::Sock;
+use crate::globals::{CGROUP_LEVELS, FILTER};
+use crate::kernel::cgroup;
+use crate::kernel::memory::Memory;
+use crate::kernel::sock::Sock;
+use crate::kernel::tuple::Tuple;
+use crate::maps::{self, ADDRESSES, CGROUPS, NETNS, PORTS, UIDS};
 
-/// Whether what a hook has seen passes.
+/// Counts an event of a hook as seen. False when the filter leaves it out, which is counted as well.
 ///
 /// A port that the kernel has not set yet is 0, which no filter can name: what cannot be shown to
 /// match is left out. An address that it has not set is in no network but that of all.
@@ -19,12 +19,31 @@ use crate::sock::Sock;
 /// half-open connection. Null where there is none: then these two conditions are left to the
 /// loader, which knows whether it traces the connection.
 #[inline(always)]
-pub fn passes<M: Memory>(ends: &Ends, netns: impl FnOnce() -> u32, owner: Sock<M>) -> bool {
+pub fn admit<M: Memory>(
+    hook: u32,
+    tuple: &Tuple,
+    netns: impl FnOnce() -> u32,
+    owner: Sock<M>,
+) -> bool {
+    let Some(counters) = maps::counters(hook) else {
+        return false;
+    };
+    counters.seen += 1;
+    let is_admitted = passes(tuple, netns, owner);
+    if !is_admitted {
+        counters.filtered += 1;
+    }
+    is_admitted
+}
+
+/// The filter alone, for a program that the kernel may run twice for one socket.
+#[inline(always)]
+pub fn passes<M: Memory>(tuple: &Tuple, netns: impl FnOnce() -> u32, owner: Sock<M>) -> bool {
     let wanted = FILTER.load();
     if wanted == 0 {
         return true;
     }
-    let family = if ends.addrs.is_v4 {
+    let family = if tuple.addrs.is_v4 {
         filter::V4
     } else {
         filter::V6
@@ -32,15 +51,15 @@ pub fn passes<M: Memory>(ends: &Ends, netns: impl FnOnce() -> u32, owner: Sock<M
     let families = wanted & (filter::V4 | filter::V6);
     (families == 0 || families & family != 0)
         && (wanted & filter::PORT == 0
-            || in_set(ports::EITHER, ends.lport)
-            || in_set(ports::EITHER, ends.rport))
-        && (wanted & filter::LOCAL_PORT == 0 || in_set(ports::LOCAL, ends.lport))
-        && (wanted & filter::REMOTE_PORT == 0 || in_set(ports::REMOTE, ends.rport))
+            || in_set(ports::EITHER, tuple.lport)
+            || in_set(ports::EITHER, tuple.rport))
+        && (wanted & filter::LOCAL_PORT == 0 || in_set(ports::LOCAL, tuple.lport))
+        && (wanted & filter::REMOTE_PORT == 0 || in_set(ports::REMOTE, tuple.rport))
         && (wanted & (filter::ADDRESS | filter::LOCAL_ADDRESS | filter::REMOTE_ADDRESS) == 0
-            || addresses_pass(wanted, ends))
+            || addresses_pass(wanted, tuple))
         && (wanted & filter::NETNS == 0 || NETNS.get_ptr(netns()).is_some())
         && (wanted & filter::UID == 0 || owner.is_null() || UIDS.get_ptr(owner.uid()).is_some())
-        && (wanted & filter::CGROUP == 0 || owner.is_null() || cgroup::is_wanted(owner.cgroup()))
+        && (wanted & filter::CGROUP == 0 || owner.is_null() || is_wanted(owner.cgroup()))
 }
 
 #[inline(always)]
@@ -51,10 +70,10 @@ fn in_set(set: u32, port: u16) -> bool {
 
 /// A subprogram of its own: inlined in every program it would fill most of the object.
 #[inline(never)]
-fn addresses_pass(wanted: u32, ends: &Ends) -> bool {
-    let own = ends.addrs.as_v6().laddr;
-    let peer = ends.addrs.as_v6().raddr;
-    let is_v4 = ends.addrs.is_v4;
+fn addresses_pass(wanted: u32, tuple: &Tuple) -> bool {
+    let own = tuple.addrs.as_v6().laddr;
+    let peer = tuple.addrs.as_v6().raddr;
+    let is_v4 = tuple.addrs.is_v4;
     (wanted & filter::ADDRESS == 0
         || is_in(addresses::EITHER, own, is_v4)
         || is_in(addresses::EITHER, peer, is_v4))
@@ -68,4 +87,27 @@ fn is_in(set: u32, addr: [u8; 16], is_v4: bool) -> bool {
     let key = Key::new(addresses::SET_BITS + 128, InSet { set, addr });
     let family = if is_v4 { 4 } else { 6 };
     ADDRESSES.get(&key).is_some_and(|it| *it == family)
+}
+
+/// Whether a cgroup, or one that it is inside of, is in the map `CGROUPS`.
+///
+/// A subprogram of its own: its loop, inlined in every program, would fill most of the object.
+#[inline(never)]
+fn is_wanted(cgroup: *const u8) -> bool {
+    let own_level = cgroup::level(cgroup);
+    let levels = CGROUP_LEVELS.load();
+    for level in 0..u32::BITS {
+        // The verifier knows the outcome, and walks only through the levels that matter.
+        if levels >> level & 1 == 0 {
+            continue;
+        }
+        if level <= own_level
+            && CGROUPS
+                .get_ptr(cgroup::ancestor_id(cgroup, level))
+                .is_some()
+        {
+            return true;
+        }
+    }
+    false
 }

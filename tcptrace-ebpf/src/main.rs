@@ -1,28 +1,19 @@
-//! The eBPF programs: each hook reads what it knows, filters, and writes one record.
+//! The eBPF programs: each hook reads what it knows, asks the filter, and writes one record.
 //!
-//! `hooks/*` → `filter` → `emit` → the ring buffer; `sock`, `skb`, `cgroup` and `memory` read
-//! kernel structures, `settings` holds the frozen globals, `maps` the maps. No state lives here but the accept()
-//! calls in flight and the ACKs that are waited for: everything that can be worked out later is left
-//! to the loader.
+//! `hooks/*` → `filter` → `emit` → the ring buffer. `kernel/` reads the kernel's structures, `globals`
+//! holds the frozen globals, `maps` the maps. The only state is that of accept() calls in flight and
+//! of the ACKs that are waited for. Everything that can be worked out later is left to the loader.
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics, stmt_expr_attributes)]
 #![allow(internal_features, reason = "atomic addition, see maps.rs")]
 
-mod cgroup;
 mod emit;
-mod ends;
 mod filter;
+mod globals;
 mod hooks;
-mod lanes;
+mod kernel;
 mod maps;
-mod memory;
-mod request;
-mod settings;
-mod skb;
-mod sock;
-mod task;
-mod thread;
 
 /// The helpers that read kernel memory are GPL-only.
 #[unsafe(link_section = "license")]

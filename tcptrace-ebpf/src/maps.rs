@@ -155,12 +155,19 @@ pub struct Adders {
 
 const _: () = assert!(size_of::<Adders>() == size_of::<Counters>());
 
+/// This CPU's counters of a hook. `None` only for a hook that there is not.
+#[inline(always)]
+pub fn counters(hook: u32) -> Option<&'static mut Adders> {
+    let counters = COUNTERS.get_ptr_mut(hook)?;
+    // SAFETY: the same members in the same order, which are only added to.
+    Some(unsafe { &mut *counters.cast::<Adders>() })
+}
+
 /// Adds to this CPU's counters of a hook.
 #[inline(always)]
 pub fn count(hook: u32, change: impl FnOnce(&mut Adders)) {
-    if let Some(counters) = COUNTERS.get_ptr_mut(hook) {
-        // SAFETY: the same members in the same order.
-        change(unsafe { &mut *counters.cast::<Adders>() });
+    if let Some(counters) = counters(hook) {
+        change(counters);
     }
 }
 
@@ -219,32 +226,14 @@ pub fn forget_told(args: *const u8, sk: *const u8) -> bool {
 pub fn add_to_tally(row: u32) {
     if let Some(total) = TALLY.get_ptr_mut(row) {
         // SAFETY: the map's value is an aligned u64 that is only ever written here.
-        unsafe { increment(total) };
+        unsafe { add(total, 1) };
     }
 }
 
-/// Adds one to what another program may be adding to as well.
+/// Adds to what another program may be adding to as well.
 ///
 /// # Safety
 /// `total` must be an aligned value of a map.
-#[inline(always)]
-pub unsafe fn increment(total: *mut u64) {
-    // SAFETY: the caller's promise.
-    unsafe { add(total, 1) };
-}
-
-/// Takes one from it.
-///
-/// # Safety
-/// As [`increment`].
-#[inline(always)]
-pub unsafe fn decrement(total: *mut u64) {
-    // SAFETY: the caller's promise.
-    unsafe { add(total, u64::MAX) };
-}
-
-/// # Safety
-/// As [`increment`].
 #[inline(always)]
 unsafe fn add(total: *mut u64, n: u64) {
     // The target has no compare-and-swap, so core gives AtomicU64 no fetch_add; the intrinsic is

@@ -439,13 +439,16 @@ impl Tracing {
         // Taken before draining: what was written earlier is in the batches up to the one that
         // finds the buffers empty.
         let drained_ns = mono_now_ns();
-        let written_ns = self.capture.ring.written_until();
+        self.capture.ring.mark();
         loop {
             let batch = self.capture.ring.drain();
             let emptied = batch.is_empty();
             let message = Message::Drained {
                 batch,
-                complete_until_ns: if emptied { written_ns } else { 0 },
+                complete_until_ns: match emptied {
+                    true => self.capture.ring.complete_until(),
+                    false => 0,
+                },
             };
             self.feed.send(message).await;
             // Writers that are faster than this reader must not keep it here for ever.

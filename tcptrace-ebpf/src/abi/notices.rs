@@ -3,7 +3,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// `tcp:tcp_retransmit_skb`: a full socket has sent a segment again. Always followed by
-/// [`Addrs6`].
+/// addresses.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Retransmit {
@@ -18,10 +18,11 @@ pub struct Retransmit {
     pub state: u8,
     /// `tcp_skb_cb.tcp_flags`, as in byte 13 of the TCP header (RFC 9293, section 3.1).
     pub tcp_flags: u8,
-    pub reserved: u16,
+    pub sections: u8,
+    pub reserved: u8,
 }
 
-/// `tcp:tcp_send_reset` or `tcp:tcp_receive_reset`. Always followed by [`Addrs6`]; the own end is
+/// `tcp:tcp_send_reset` or `tcp:tcp_receive_reset`. Always followed by addresses; the own end is
 /// the local one, whoever sent the RST.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -40,7 +41,8 @@ pub struct Reset {
     pub state: u8,
     /// 1 for a RST that was sent, 0 for one that was received.
     pub sent: u8,
-    pub reserved: u16,
+    pub sections: u8,
+    pub reserved: u8,
 }
 
 /// [`Reset::reason`] where the kernel gives none.

@@ -176,8 +176,6 @@ pub mod setting {
     pub const ACCEPT_ARGS: &str = "ACCEPT_ARGS";
     /// 1 when `bpf_get_current_task_btf` and `bpf_task_pt_regs` may be called (Linux 5.15).
     pub const TASK_HELPERS: &str = "TASK_HELPERS";
-    /// Chunks of a CPU's [`lane`](super::super::lane), a power of two, or 0 for none.
-    pub const LANE_CHUNKS: &str = "LANE_CHUNKS";
     /// Bytes waiting in the ring buffer at which the reader is woken before its timer.
     pub const WAKE_AT: &str = "WAKE_AT";
     /// Offsets of the classic tracepoint's fields, from its `format` file.

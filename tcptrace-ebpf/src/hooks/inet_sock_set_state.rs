@@ -22,16 +22,17 @@ use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint, tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext, TracePointContext};
 use tcptrace_ebpf::abi::{Listen, SetState, Stats, hook, kind, section, state_flag, stats_flag};
 
-use crate::emit::{emit_here_with, emit_with};
+use crate::emit::{Place, Two, none, submit_with_addrs};
 use crate::filter;
-use crate::maps::{count, forget_told, remember_process, remember_told};
-use crate::memory::{Direct, Memory, Probed};
-use crate::settings::{COOKIE_HELPER, NET_FASTOPEN, TP_NEWSTATE, TP_OLDSTATE, TP_SKADDR};
-use crate::sock::{
+use crate::globals::{COOKIE_HELPER, NET_FASTOPEN, TP_NEWSTATE, TP_OLDSTATE, TP_SKADDR};
+use crate::kernel::memory::{Direct, Memory, Probed};
+use crate::kernel::sock::{
     SOCK_DEAD, SOCK_DONE, Sock, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_CLOSING, TCP_FIN_WAIT1, TCP_LISTEN,
     TCP_SYN_RECV, TCP_SYN_SENT,
 };
-use crate::task::Task;
+use crate::kernel::task::Task;
+use crate::kernel::tuple::Addrs;
+use crate::maps::{count, forget_told, remember_process, remember_told};
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn state_btf(ctx: BtfTracePointContext) -> i32 {
@@ -145,14 +146,12 @@ const TFO_SERVER_ENABLE: u8 = 2;
 
 #[inline(always)]
 fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: impl FnOnce() -> u64) {
-    count(hook::SET_STATE, |counters| counters.seen += 1);
-    let mut ends = sk.ends();
+    let mut tuple = sk.tuple();
     if newstate == TCP_SYN_SENT {
         // A socket that connects again still has the port of its last connection in inet_sport.
-        ends.lport = sk.bound_port();
+        tuple.lport = sk.bound_port();
     }
-    if !filter::passes(&ends, || sk.netns(), sk) {
-        count(hook::SET_STATE, |counters| counters.filtered += 1);
+    if !filter::admit(hook::SET_STATE, &tuple, || sk.netns(), sk) {
         return;
     }
     let owned = sk.owned();
@@ -174,8 +173,8 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: impl Fn
         err: sk.err(),
         srtt_us: sk.srtt_us(),
         uid: sk.uid(),
-        lport: ends.lport,
-        rport: ends.rport,
+        lport: tuple.lport,
+        rport: tuple.rport,
         oldstate,
         newstate,
         flags: flag(owned, state_flag::OWNED)
@@ -194,90 +193,67 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: impl Fn
     if newstate == TCP_CLOSE_WAIT && sk.lacks_fin_in_bytes() {
         payload.flags |= state_flag::FIN_UNCOUNTED;
     }
-    let addrs = ends.addrs.scoped(
+    let addrs = tuple.addrs.scoped(
         #[inline(always)]
         || sk.bound_dev_if(),
     );
     // Closures that are not inlined have frames of their own, and the frames of all callers together
     // have 512 bytes.
     let task = #[inline(always)]
-    || Task::current().told();
+    |place: Place<_>| place.fill(Task::current().told());
+    let listen = #[inline(always)]
+    |place: Place<_>| place.fill(listen(sk));
     if newstate == TCP_LISTEN {
         payload.sections |= section::LISTEN;
-        if told {
-            tell::<M, _>(
-                &payload,
-                #[inline(always)]
-                || Three(addrs.as_v6(), task(), listen(sk)),
-            );
-        } else {
-            tell::<M, _>(
-                &payload,
-                #[inline(always)]
-                || Two(addrs.as_v6(), listen(sk)),
-            );
+        match told {
+            true => write(&mut payload, addrs, both(task, listen)),
+            false => write(&mut payload, addrs, listen),
         }
     } else if tells_by_figures(oldstate, newstate) {
-        // Addresses of one form only: a form for each family would double the verifier's work.
         payload.sections |= section::STATS;
-        if told {
-            tell::<M, _>(
-                &payload,
-                #[inline(always)]
-                || Three(addrs.as_v6(), task(), by_process(sk.stats(), newstate)),
-            );
-        } else {
-            tell::<M, _>(
-                &payload,
-                #[inline(always)]
-                || Two(addrs.as_v6(), sk.stats()),
-            );
+        let by_process = #[inline(always)]
+        |place: Place<_>| place.fill(by_process(sk.stats(), newstate));
+        let stats = #[inline(always)]
+        |place: Place<_>| place.fill(sk.stats());
+        match told {
+            true => write(&mut payload, addrs, both(task, by_process)),
+            false => write(&mut payload, addrs, stats),
         }
-    } else if addrs.is_v4 {
-        payload.sections |= section::V4;
-        if told {
-            tell::<M, _>(
-                &payload,
-                #[inline(always)]
-                || Two(addrs.as_v4(), task()),
-            );
-        } else {
-            tell::<M, _>(
-                &payload,
-                #[inline(always)]
-                || addrs.as_v4(),
-            );
-        }
-    } else if told {
-        tell::<M, _>(
-            &payload,
-            #[inline(always)]
-            || Two(addrs.as_v6(), task()),
-        );
     } else {
-        tell::<M, _>(
-            &payload,
-            #[inline(always)]
-            || addrs.as_v6(),
-        );
+        match told {
+            true => write(&mut payload, addrs, task),
+            false => write(&mut payload, addrs, none),
+        }
     }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Two<A, B>(A, B);
-
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Three<A, B, C>(A, B, C);
+/// One section behind the other.
+#[inline(always)]
+fn both<A, B>(
+    first: impl FnOnce(Place<A>),
+    second: impl FnOnce(Place<B>),
+) -> impl FnOnce(Place<Two<A, B>>) {
+    #[inline(always)]
+    move |place: Place<Two<A, B>>| {
+        let (one, other) = place.split();
+        first(one);
+        second(other);
+    }
+}
 
 #[inline(always)]
-fn tell<M: Memory, S: Copy + 'static>(payload: &SetState, sections: impl FnOnce() -> S) {
-    if M::LANES {
-        emit_here_with(hook::SET_STATE, kind::SET_STATE, payload, sections);
-    } else {
-        emit_with(hook::SET_STATE, kind::SET_STATE, payload, sections);
-    }
+fn write<S: Copy + 'static>(payload: &mut SetState, addrs: Addrs, sections: impl FnOnce(Place<S>)) {
+    submit_with_addrs(
+        hook::SET_STATE,
+        kind::SET_STATE,
+        addrs,
+        #[inline(always)]
+        |form| {
+            payload.sections |= form;
+            *payload
+        },
+        sections,
+    );
 }
 
 /// The figures at a change that the current task makes.

@@ -19,18 +19,16 @@
 use aya_ebpf::macros::{fentry, fexit, kprobe, kretprobe, map};
 use aya_ebpf::maps::PerCpuArray;
 use aya_ebpf::programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext};
-use tcptrace_ebpf::abi::{Overflow, hook, kind, overflow_flag, section};
+use tcptrace_ebpf::abi::{Overflow, hook, kind, overflow_flag};
 
-use crate::emit::emit;
-use crate::ends::Ends;
+use crate::emit::{none, submit_with_addrs};
 use crate::filter;
-use crate::maps::count;
-use crate::memory::{Memory, Probed};
-use crate::settings::{
-    NET_ABORT_ON_OVERFLOW, NET_MAX_SYN_BACKLOG, NET_SYNCOOKIES, REQ_LISTENER, REQ_RCV_ISN,
-};
-use crate::skb::Skb;
-use crate::sock::Sock;
+use crate::globals::{NET_ABORT_ON_OVERFLOW, NET_MAX_SYN_BACKLOG, NET_SYNCOOKIES};
+use crate::kernel::memory::Probed;
+use crate::kernel::request::RequestSock;
+use crate::kernel::skb::Skb;
+use crate::kernel::sock::Sock;
+use crate::kernel::tuple::Tuple;
 
 #[fentry(function = "tcp_conn_request")]
 pub fn overflow_syn_fentry(ctx: FEntryContext) -> i32 {
@@ -125,7 +123,7 @@ fn syn(sk: *const u8, skb: *const u8) {
     tell(
         sk,
         core::ptr::null(),
-        &skb.receivers_ends(),
+        &skb.receivers_tuple(),
         len,
         sk.backlog_max(),
         isn,
@@ -138,21 +136,16 @@ fn syn(sk: *const u8, skb: *const u8) {
 /// the SYN of one that is not.
 #[inline(never)]
 fn unproven(req: *const u8) {
-    // SAFETY: a struct tcp_request_sock, whose listener is set.
-    let (listener, isn) = unsafe {
-        (
-            Sock::<Probed>::new(Probed::read(req, &REQ_LISTENER)),
-            Probed::read(req, &REQ_RCV_ISN),
-        )
-    };
+    let request = RequestSock::new(req);
+    let listener = request.listener();
     let max = listener.netns_number(&NET_MAX_SYN_BACKLOG);
     tell(
         listener,
         core::ptr::null(),
-        &Sock::<Probed>::new(req).ends_in_common(),
+        &request.common().tuple_in_common(),
         listener.syn_queue_len(),
         max - (max >> 2),
-        isn,
+        request.isn(),
         overflow_flag::SYN | overflow_flag::SYN_QUEUE | overflow_flag::RESERVE,
     );
 }
@@ -162,49 +155,50 @@ fn unproven(req: *const u8) {
 #[inline(never)]
 fn ack(is_v4: bool, sk: *const u8, req: *const u8, unhash: *const u8) {
     let sk = Sock::<Probed>::new(sk);
-    let ends = Sock::<Probed>::new(req).ends_in_common();
+    let tuple = RequestSock::new(req).common().tuple_in_common();
     // tcp_v6_syn_recv_sock hands IPv4-mapped requests on to tcp_v4_syn_recv_sock.
-    if ends.addrs.is_v4 != is_v4 || !sk.accept_queue_is_full() {
+    if tuple.addrs.is_v4 != is_v4 || !sk.accept_queue_is_full() {
         return;
     }
     let aborts = !unhash.is_null() && sk.netns_setting(&NET_ABORT_ON_OVERFLOW) != 0;
     let flags = if aborts { overflow_flag::ABORTED } else { 0 };
-    tell(sk, req, &ends, sk.backlog_len(), sk.backlog_max(), 0, flags);
+    tell(
+        sk,
+        req,
+        &tuple,
+        sk.backlog_len(),
+        sk.backlog_max(),
+        0,
+        flags,
+    );
 }
 
 #[inline(always)]
 fn tell(
     listener: Sock<Probed>,
     req: *const u8,
-    ends: &Ends,
+    tuple: &Tuple,
     backlog_len: u32,
     backlog_max: u32,
     isn: u32,
     flags: u8,
 ) {
     const HOOK: u32 = hook::LISTEN_OVERFLOW;
-    count(HOOK, |counters| counters.seen += 1);
-    if !filter::passes(ends, || listener.netns(), listener) {
-        count(HOOK, |counters| counters.filtered += 1);
+    if !filter::admit(HOOK, tuple, || listener.netns(), listener) {
         return;
     }
-    let mut payload = Overflow {
+    let payload = |sections| Overflow {
         listener: listener.id(),
         req: req as u64,
         netns: listener.netns(),
         backlog_len,
         backlog_max,
-        lport: ends.lport,
-        rport: ends.rport,
+        lport: tuple.lport,
+        rport: tuple.rport,
         isn,
         flags,
-        sections: 0,
+        sections,
         reserved: 0,
     };
-    if ends.addrs.is_v4 {
-        payload.sections = section::V4;
-        emit(HOOK, kind::OVERFLOW, &payload, ends.addrs.as_v4());
-    } else {
-        emit(HOOK, kind::OVERFLOW, &payload, ends.addrs.as_v6());
-    }
+    submit_with_addrs(HOOK, kind::OVERFLOW, tuple.addrs, payload, none);
 }

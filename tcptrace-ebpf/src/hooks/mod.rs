@@ -10,5 +10,4 @@ mod socket_iterator;
 mod task_file_iterator;
 mod tcp_reset;
 mod tcp_retransmit_skb;
-mod tcp_retransmit_synack;
 mod timewait_sock;

@@ -7,22 +7,29 @@
 //! bool inet_csk_reqsk_queue_drop(struct sock *sk, struct request_sock *req)  5.10 to 6.18
 //! bool __inet_csk_reqsk_queue_drop(struct sock *sk, struct request_sock *req, bool from_timer)  6.1 to 6.18
 //! struct sock *tcp_create_openreq_child(const struct sock *sk, struct request_sock *req, struct sk_buff *skb)  5.10 to 6.18
+//! tracepoint tcp_retransmit_synack(const struct sock *sk, const struct request_sock *req)  5.10 to 6.18
 //! ```
 //! <https://elixir.bootlin.com/linux/v6.12/source/net/ipv4/inet_connection_sock.c#L1152>
 //! <https://elixir.bootlin.com/linux/v6.12/source/net/ipv4/tcp_minisocks.c#L518>
 //!
 //! A request begins in `inet_csk_reqsk_queue_hash_add`. `tcp_create_openreq_child` makes the child,
 //! whose birth is the next one on this CPU; that joins the two.
+//!
+//! `tcp:tcp_retransmit_synack` is a hook of its own, the only one that works on kernels without
+//! probes: a SYN-ACK is sent again, because the final ACK has not come. It is called by
+//! `tcp_rtx_synack` (net/ipv4/tcp_output.c). The request's `num_retrans` rises only after it. `sk` is
+//! the listener, but of a Fast Open connection the child.
 
-use aya_ebpf::macros::{fentry, kprobe};
-use aya_ebpf::programs::{FEntryContext, ProbeContext};
-use tcptrace_ebpf::abi::{hook, request_flag, request_step};
+use aya_ebpf::macros::{fentry, kprobe, raw_tracepoint};
+use aya_ebpf::programs::{FEntryContext, ProbeContext, RawTracePointContext};
+use tcptrace_ebpf::abi::{Request, hook, kind, request_flag, request_step};
 
-use crate::memory::{Memory, Probed};
-use crate::request::tell;
-use crate::settings::REQ_SNT_SYNACK;
-use crate::skb::{self, Skb};
-use crate::sock::Sock;
+use crate::emit::{none, submit_with_addrs};
+use crate::filter;
+use crate::kernel::memory::Probed;
+use crate::kernel::request::RequestSock;
+use crate::kernel::skb::{self, Skb};
+use crate::kernel::sock::{Sock, TCP_LISTEN};
 
 #[fentry(function = "inet_csk_reqsk_queue_hash_add")]
 pub fn req_begin_fentry(ctx: FEntryContext) -> i32 {
@@ -74,6 +81,13 @@ pub fn req_drop_kprobe(ctx: ProbeContext) -> u32 {
     0
 }
 
+#[raw_tracepoint(tracepoint = "tcp_retransmit_synack")]
+pub fn synack_raw(ctx: RawTracePointContext) -> i32 {
+    let step = request_step::SYNACK_RETRANSMITTED;
+    write(hook::RETRANSMIT_SYNACK, ctx.arg(0), ctx.arg(1), step, 0);
+    0
+}
+
 #[inline(always)]
 fn pointer(ctx: &ProbeContext, index: usize) -> *const u8 {
     ctx.arg(index).unwrap_or(core::ptr::null())
@@ -82,7 +96,7 @@ fn pointer(ctx: &ProbeContext, index: usize) -> *const u8 {
 #[inline(always)]
 fn begun(sk: *const u8, req: *const u8) {
     if Sock::<Probed>::new(sk).is_tcp() {
-        tell(hook::REQUEST_SOCK, sk, req, request_step::BEGUN, 0);
+        write(hook::REQUEST_SOCK, sk, req, request_step::BEGUN, 0);
     }
 }
 
@@ -92,23 +106,58 @@ fn begun(sk: *const u8, req: *const u8) {
 #[inline(always)]
 fn cloning(sk: *const u8, req: *const u8, segment: *const u8) {
     let segment = Skb::<Probed>::new(segment).tcp_header();
-    // SAFETY: a struct tcp_request_sock.
-    let synack_us: u64 = unsafe { Probed::read(req, &REQ_SNT_SYNACK) };
+    let request = RequestSock::new(req);
     let step = if segment.flags & skb::SYN != 0 {
         request_step::CLONING_FAST_OPEN
-    } else if synack_us != 0 || Sock::<Probed>::new(req).is_hashed() {
+    } else if request.synack_us() != 0 || request.common().is_hashed() {
         request_step::CLONING
     } else {
         request_step::CLONING_COOKIE
     };
-    tell(hook::REQUEST_SOCK, sk, req, step, 0);
+    write(hook::REQUEST_SOCK, sk, req, step, 0);
 }
 
 /// A request that is not hashed any more has ended before: its child has taken its place.
 #[inline(always)]
 fn dropped(sk: *const u8, req: *const u8, by_timer: bool) {
-    if Sock::<Probed>::new(sk).is_tcp() && Sock::<Probed>::new(req).is_hashed() {
+    if Sock::<Probed>::new(sk).is_tcp() && RequestSock::new(req).common().is_hashed() {
         let flags = if by_timer { request_flag::BY_TIMER } else { 0 };
-        tell(hook::REQUEST_SOCK, sk, req, request_step::DROPPED, flags);
+        write(hook::REQUEST_SOCK, sk, req, request_step::DROPPED, flags);
     }
+}
+
+/// Writes the record of a `step` (`abi::request_step`) of the request socket at `req`. `sk` is its
+/// listener, or its Fast Open child.
+///
+/// A subprogram of its own: inlined in every program it would fill most of the object.
+#[inline(never)]
+fn write(hook: u32, sk: *const u8, req: *const u8, step: u8, mut flags: u8) {
+    let (sk, request) = (Sock::<Probed>::new(sk), RequestSock::new(req));
+    let common = request.common();
+    let tuple = common.tuple_in_common();
+    if !filter::admit(hook, &tuple, || common.netns(), sk) {
+        return;
+    }
+    if sk.state() == TCP_LISTEN {
+        flags |= request_flag::LISTENING;
+    }
+    if sk.defers_accept() {
+        flags |= request_flag::DEFER_ACCEPT;
+    }
+    let payload = |sections| Request {
+        req: common.id(),
+        sk: sk.id(),
+        synack_us: request.synack_us(),
+        netns: common.netns(),
+        syn_queue_len: sk.syn_queue_len(),
+        isn: request.isn(),
+        reserved: 0,
+        lport: tuple.lport,
+        rport: tuple.rport,
+        step,
+        retransmits: request.retransmits(),
+        flags,
+        sections,
+    };
+    submit_with_addrs(hook, kind::REQUEST, tuple.addrs, payload, none);
 }

@@ -19,9 +19,9 @@ use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 use tcptrace_ebpf::abi::{Process, hook, kind, process_step};
 
-use crate::emit::emit;
+use crate::emit::{none, submit};
+use crate::kernel::thread::Thread;
 use crate::maps::{self, count};
-use crate::thread::Thread;
 
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 pub fn process_exit(ctx: RawTracePointContext) -> i32 {
@@ -60,11 +60,11 @@ pub fn process_renamed(ctx: RawTracePointContext) -> i32 {
 #[inline(always)]
 fn tell(pid: u32, step: u8, comm: [u8; 16]) {
     count(hook::SCHED_PROCESS_EXIT, |counters| counters.seen += 1);
-    let payload = Process {
+    let payload = || Process {
         pid,
         step,
         reserved: [0; 3],
         comm,
     };
-    emit(hook::SCHED_PROCESS_EXIT, kind::PROCESS, &payload, ());
+    submit(hook::SCHED_PROCESS_EXIT, kind::PROCESS, payload, none);
 }

@@ -17,16 +17,16 @@
 
 use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
-use tcptrace_ebpf::abi::{Segment, direction, hook, kind, section};
+use tcptrace_ebpf::abi::{Segment, direction, hook, kind};
 
-use crate::emit::emit;
-use crate::ends::Ends;
+use crate::emit::{none, submit_with_addrs};
 use crate::filter;
-use crate::maps::{AWAITED, Awaited, Flow, count};
-use crate::memory::{Direct, Memory, Probed};
-use crate::settings::*;
-use crate::skb::{self, Skb};
-use crate::sock::{Sock, TCP_CLOSE, TCP_NEW_SYN_RECV, TCP_TIME_WAIT};
+use crate::globals::*;
+use crate::kernel::memory::{Direct, Memory, Probed};
+use crate::kernel::skb::{self, Skb};
+use crate::kernel::sock::{Sock, TCP_CLOSE, TCP_NEW_SYN_RECV, TCP_TIME_WAIT};
+use crate::kernel::tuple::Tuple;
+use crate::maps::{AWAITED, Awaited, Flow};
 
 #[btf_tracepoint(function = "net_dev_start_xmit")]
 pub fn segment_out_btf(ctx: BtfTracePointContext) -> i32 {
@@ -77,13 +77,12 @@ fn segment<M: Memory>(skb: Skb<M>, direction: u8) {
     }
     await_ack(&flow, &tcp, len);
 
-    count(hook::SEGMENT, |counters| counters.seen += 1);
     let (addrs, own, peer) = if direction == direction::OUT {
         (packet.from_to(), tcp.sport, tcp.dport)
     } else {
         (packet.to_from(), tcp.dport, tcp.sport)
     };
-    let ends = Ends {
+    let tuple = Tuple {
         addrs,
         lport: u16::from_be(own),
         rport: u16::from_be(peer),
@@ -95,32 +94,26 @@ fn segment<M: Memory>(skb: Skb<M>, direction: u8) {
     };
     // SAFETY: the device's network namespace.
     let netns = || unsafe { Probed::read::<u32>(net, &NET_INUM) };
-    if !filter::passes(&ends, netns, owner(sender)) {
-        count(hook::SEGMENT, |counters| counters.filtered += 1);
+    if !filter::admit(hook::SEGMENT, &tuple, netns, owner(sender)) {
         return;
     }
-    let mut payload = Segment {
+    let payload = |sections| Segment {
         sk: sender.id(),
         netns: netns(),
         ifindex,
         seq: u32::from_be(tcp.seq),
         ack: u32::from_be(tcp.ack),
         len,
-        lport: ends.lport,
-        rport: ends.rport,
+        lport: tuple.lport,
+        rport: tuple.rport,
         window: u16::from_be(tcp.window),
         flags: tcp.flags,
         direction,
         sk_state: sender.state(),
-        sections: 0,
+        sections,
         reserved: 0,
     };
-    if addrs.is_v4 {
-        payload.sections = section::V4;
-        emit(hook::SEGMENT, kind::SEGMENT, &payload, addrs.as_v4());
-    } else {
-        emit(hook::SEGMENT, kind::SEGMENT, &payload, addrs.as_v6());
-    }
+    submit_with_addrs(hook::SEGMENT, kind::SEGMENT, addrs, payload, none);
 }
 
 /// The sender, if it is a full socket whose user and cgroup are the connection's. In CLOSE it may

@@ -12,18 +12,14 @@
 
 use aya_ebpf::bindings::seq_file;
 use aya_ebpf::helpers::generated::bpf_seq_write;
-use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
-use tcptrace_ebpf::abi::{Header, Socket, SocketRecord, VERSION, hook, kind, state_flag, tally};
+use tcptrace_ebpf::abi::{Socket, SocketRecord, hook, kind, state_flag};
 
+use crate::emit::{header, now_ns};
 use crate::filter;
-use crate::maps::{self, count};
-use crate::memory::{Memory, Probed};
-use crate::settings::{SOCKET_INO, TW_SUBSTATE};
-use crate::sock::{SOCK_DEAD, SOCK_DONE, Sock};
-
-/// include/net/tcp_states.h
-const TCP_TIME_WAIT: u8 = 6;
-const TCP_NEW_SYN_RECV: u8 = 12;
+use crate::globals::{SOCKET_INO, TW_SUBSTATE};
+use crate::kernel::memory::{Memory, Probed};
+use crate::kernel::sock::{SOCK_DEAD, SOCK_DONE, Sock, TCP_NEW_SYN_RECV, TCP_TIME_WAIT};
+use crate::maps::count;
 
 /// `struct bpf_iter__tcp`, whose members the kernel pads to eight bytes each.
 #[repr(C)]
@@ -58,10 +54,10 @@ fn shown(seq: *mut seq_file, ptr: *const u8) {
         return;
     }
     let is_bucket = state == TCP_TIME_WAIT;
-    let ends = sock.ends_in_common();
+    let tuple = sock.tuple_in_common();
     // A bucket has no user and no cgroup.
     let owner = if is_bucket { Sock::null() } else { sock };
-    if !filter::passes(&ends, || sock.netns(), owner) {
+    if !filter::passes(&tuple, || sock.netns(), owner) {
         count(hook::SOCKET_ITERATOR, |counters| {
             counters.seen += 1;
             counters.filtered += 1;
@@ -77,8 +73,8 @@ fn shown(seq: *mut seq_file, ptr: *const u8) {
         uid: 0,
         backlog_len: 0,
         backlog_max: 0,
-        lport: ends.lport,
-        rport: ends.rport,
+        lport: tuple.lport,
+        rport: tuple.rport,
         state,
         substate: 0,
         flags: 0,
@@ -104,16 +100,10 @@ fn shown(seq: *mut seq_file, ptr: *const u8) {
         }
     }
     let record = SocketRecord {
-        header: Header {
-            // After the reads: an event of this socket that is older is in them.
-            mono_ns: unsafe { bpf_ktime_get_ns() },
-            lost: maps::tally(tally::LOST) as u32,
-            cpu: unsafe { bpf_get_smp_processor_id() } as u16,
-            kind: kind::SOCKET,
-            version: VERSION,
-        },
+        // After the reads: an event of this socket that is older is in them.
+        header: header(kind::SOCKET, now_ns()),
         socket,
-        addrs: ends.addrs.scoped(|| sock.bound_dev_if()).as_v6(),
+        addrs: tuple.addrs.scoped(|| sock.bound_dev_if()).as_v6(),
     };
     // SAFETY: the record is as long as it is said to be.
     let written = unsafe {

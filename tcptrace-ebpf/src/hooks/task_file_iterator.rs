@@ -13,14 +13,14 @@
 
 use aya_ebpf::bindings::seq_file;
 use aya_ebpf::helpers::generated::bpf_seq_write;
-use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
-use tcptrace_ebpf::abi::{Header, Holder, HolderRecord, Numbered, VERSION, kind, tally};
+use tcptrace_ebpf::abi::{Holder, HolderRecord, Numbered, kind};
 
+use crate::emit::{header, now_ns};
+use crate::globals::{FILE_PRIVATE_DATA, SOCKET_FILE, SOCKET_INO, SOCKET_SK};
+use crate::kernel::memory::{Members, Memory, Probed};
+use crate::kernel::sock::Sock;
+use crate::kernel::thread::Thread;
 use crate::maps;
-use crate::memory::{Members, Memory, Probed};
-use crate::settings::{FILE_PRIVATE_DATA, SOCKET_FILE, SOCKET_INO, SOCKET_SK};
-use crate::sock::Sock;
-use crate::thread::Thread;
 
 /// The beginning of `struct bpf_iter_meta`.
 #[repr(C)]
@@ -85,13 +85,7 @@ fn descriptor(seq: *mut seq_file, thread: Thread, file: *const u8) {
         false => 0,
     };
     let record = HolderRecord {
-        header: Header {
-            mono_ns: unsafe { bpf_ktime_get_ns() },
-            lost: maps::tally(tally::LOST) as u32,
-            cpu: unsafe { bpf_get_smp_processor_id() } as u16,
-            kind: kind::HOLDER,
-            version: VERSION,
-        },
+        header: header(kind::HOLDER, now_ns()),
         holder: Holder {
             sk: sock.id(),
             inode,

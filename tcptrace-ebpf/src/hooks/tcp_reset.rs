@@ -26,14 +26,13 @@ use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
 use tcptrace_ebpf::abi::{NO_REASON, Reset, hook, kind};
 
-use crate::emit::{emit, emit_here};
-use crate::ends::Ends;
+use crate::emit::{none, submit_with_addrs};
 use crate::filter;
-use crate::maps::count;
-use crate::memory::{Direct, Memory, Probed};
-use crate::settings::NET_INUM;
-use crate::skb::{Skb, netns_of};
-use crate::sock::{Sock, TCP_LISTEN, TCP_NEW_SYN_RECV, TCP_TIME_WAIT};
+use crate::globals::NET_INUM;
+use crate::kernel::memory::{Direct, Memory, Probed};
+use crate::kernel::skb::{Skb, netns_of};
+use crate::kernel::sock::{Sock, TCP_LISTEN, TCP_NEW_SYN_RECV, TCP_TIME_WAIT};
+use crate::kernel::tuple::Tuple;
 
 /// Linux 6.10 and later.
 #[btf_tracepoint(function = "tcp_send_reset")]
@@ -60,7 +59,7 @@ fn sent_btf(ctx: &BtfTracePointContext, sk: u64, skb: u64, reason: u32) {
     if sk != 0 {
         let sk = tcp(ctx.arg(0));
         if !sk.is_null() && sk.state() != TCP_LISTEN {
-            write(sk, sk.ends(), sk.netns(), sk.state(), reason, true);
+            write(sk, sk.tuple(), || sk.netns(), sk.state(), reason, true);
             return;
         }
     }
@@ -74,7 +73,7 @@ fn sent_btf(ctx: &BtfTracePointContext, sk: u64, skb: u64, reason: u32) {
 pub fn receive_reset_btf(ctx: BtfTracePointContext) -> i32 {
     let sk = tcp(ctx.arg(0));
     if !sk.is_null() {
-        write(sk, sk.ends(), sk.netns(), sk.state(), NO_REASON, false);
+        write(sk, sk.tuple(), || sk.netns(), sk.state(), NO_REASON, false);
     }
     0
 }
@@ -109,7 +108,7 @@ pub fn send_reset_reason(ctx: RawTracePointContext) -> i32 {
 pub fn receive_reset(ctx: RawTracePointContext) -> i32 {
     let sk = Sock::<Probed>::new(ctx.arg(0));
     if sk.is_tcp() {
-        write(sk, sk.ends(), sk.netns(), sk.state(), NO_REASON, false);
+        write(sk, sk.tuple(), || sk.netns(), sk.state(), NO_REASON, false);
     }
     0
 }
@@ -120,7 +119,7 @@ fn sent(sk: *const u8, skb: *const u8, reason: u32) {
     if !is_full(sk.state()) {
         answered(sk, skb, reason);
     } else if sk.is_tcp() {
-        write(sk, sk.ends(), sk.netns(), sk.state(), reason, true);
+        write(sk, sk.tuple(), || sk.netns(), sk.state(), reason, true);
     }
 }
 
@@ -139,37 +138,38 @@ fn answered(sk: Sock<Probed>, skb: *const u8, reason: u32) {
     }
     let skb = Skb::<Probed>::new(skb);
     // A segment that has met a listener has lost its device (`tcp_v4_rcv`).
-    let netns = if sk.is_null() {
+    let netns = || match sk.is_null() {
         // SAFETY: the network namespace of the device that it came in by.
-        unsafe { Probed::read(netns_of(skb.dev()), &NET_INUM) }
-    } else {
-        sk.netns()
+        true => unsafe { Probed::read(netns_of(skb.dev()), &NET_INUM) },
+        false => sk.netns(),
     };
-    let (nobody, ends) = (Sock::<Probed>::null(), skb.receivers_ends());
-    write(nobody, ends, netns, sk.state(), reason, true);
+    let (nobody, tuple) = (Sock::<Probed>::null(), skb.receivers_tuple());
+    write(nobody, tuple, netns, sk.state(), reason, true);
 }
 
 #[inline(always)]
-fn write<M: Memory>(sk: Sock<M>, ends: Ends, netns: u32, state: u8, reason: u32, sent: bool) {
-    count(hook::TCP_RESET, |counters| counters.seen += 1);
-    if !filter::passes(&ends, || netns, sk) {
-        count(hook::TCP_RESET, |counters| counters.filtered += 1);
+fn write<M: Memory>(
+    sk: Sock<M>,
+    tuple: Tuple,
+    netns: impl Fn() -> u32,
+    state: u8,
+    reason: u32,
+    sent: bool,
+) {
+    if !filter::admit(hook::TCP_RESET, &tuple, &netns, sk) {
         return;
     }
-    let payload = Reset {
+    let payload = |sections| Reset {
         sk: sk.id(),
         cookie: sk.cookie(),
-        netns,
+        netns: netns(),
         reason,
-        lport: ends.lport,
-        rport: ends.rport,
+        lport: tuple.lport,
+        rport: tuple.rport,
         state,
         sent: sent.into(),
+        sections,
         reserved: 0,
     };
-    if M::LANES {
-        emit_here(hook::TCP_RESET, kind::RESET, &payload, ends.addrs.as_v6());
-    } else {
-        emit(hook::TCP_RESET, kind::RESET, &payload, ends.addrs.as_v6());
-    }
+    submit_with_addrs(hook::TCP_RESET, kind::RESET, tuple.addrs, payload, none);
 }

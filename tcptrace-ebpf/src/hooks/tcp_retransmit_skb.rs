@@ -16,12 +16,11 @@ use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 use tcptrace_ebpf::abi::{Retransmit, hook, kind};
 
-use crate::emit::emit;
+use crate::emit::{none, submit_with_addrs};
 use crate::filter;
-use crate::maps::count;
-use crate::memory::{Memory, Probed};
-use crate::settings::{SKB_CB, SKB_CB_TCP_FLAGS};
-use crate::sock::Sock;
+use crate::globals::{SKB_CB, SKB_CB_TCP_FLAGS};
+use crate::kernel::memory::{Memory, Probed};
+use crate::kernel::sock::Sock;
 
 #[raw_tracepoint(tracepoint = "tcp_retransmit_skb")]
 pub fn retransmit_skb(ctx: RawTracePointContext) -> i32 {
@@ -43,30 +42,30 @@ fn retransmitted(sk: *const u8, skb: *const u8) {
     if !sk.is_tcp() {
         return;
     }
-    count(hook::TCP_RETRANSMIT_SKB, |counters| counters.seen += 1);
-    let ends = sk.ends();
-    if !filter::passes(&ends, || sk.netns(), sk) {
-        count(hook::TCP_RETRANSMIT_SKB, |counters| counters.filtered += 1);
+    let tuple = sk.tuple();
+    if !filter::admit(hook::TCP_RETRANSMIT_SKB, &tuple, || sk.netns(), sk) {
         return;
     }
     let control = skb.wrapping_add(SKB_CB.load() as usize);
-    let payload = Retransmit {
+    let payload = |sections| Retransmit {
         sk: sk.id(),
         cookie: sk.cookie(),
         netns: sk.netns(),
         retransmits: sk.retransmits(),
-        lport: ends.lport,
-        rport: ends.rport,
+        lport: tuple.lport,
+        rport: tuple.rport,
         state: sk.state(),
         // SAFETY: `skb->cb` of a TCP segment is a struct tcp_skb_cb. Since Linux 6.18 the member
         // has 16 bits; the lower eight come first and are those of the header's byte.
         tcp_flags: unsafe { Probed::read(control, &SKB_CB_TCP_FLAGS) },
+        sections,
         reserved: 0,
     };
-    emit(
+    submit_with_addrs(
         hook::TCP_RETRANSMIT_SKB,
         kind::RETRANSMIT,
-        &payload,
-        ends.addrs.as_v6(),
+        tuple.addrs,
+        payload,
+        none,
     );
 }

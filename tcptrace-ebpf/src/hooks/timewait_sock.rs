@@ -36,14 +36,13 @@
 use aya_ebpf::macros::{fentry, kprobe, map};
 use aya_ebpf::maps::PerCpuArray;
 use aya_ebpf::programs::{FEntryContext, ProbeContext};
-use tcptrace_ebpf::abi::{Timewait, hook, kind, section, timewait_step};
+use tcptrace_ebpf::abi::{Timewait, hook, kind, timewait_step};
 
-use crate::emit::emit;
+use crate::emit::{none, submit_with_addrs};
 use crate::filter;
-use crate::maps::count;
-use crate::memory::{Memory, Probed};
-use crate::settings::{NET_COUNT, NET_NS_COUNT, NET_NS_REF, SK_NET, TW_SUBSTATE, TW_TIMER};
-use crate::sock::Sock;
+use crate::globals::{NET_COUNT, NET_NS_COUNT, NET_NS_REF, SK_NET, TW_SUBSTATE, TW_TIMER};
+use crate::kernel::memory::{Memory, Probed};
+use crate::kernel::sock::Sock;
 
 /// Byte of the TCP header that holds the flags, RFC 9293 section 3.1.
 const TCP_FLAGS_AT: usize = 13;
@@ -222,43 +221,32 @@ fn netns_is_gone(tw: *const u8) -> bool {
 
 #[inline(always)]
 fn write(tw: *const u8, sk: u64, step: u8, segment: u8) {
-    count(hook::TIMEWAIT_SOCK, |counters| counters.seen += 1);
     // A bucket begins with a `sock_common`, and the fields that go beyond are not read.
     let common = Sock::<Probed>::new(tw);
-    let ends = common.ends_in_common();
+    let tuple = common.tuple_in_common();
     let socket = Sock::<Probed>::new(sk as *const u8);
-    if !filter::passes(&ends, || common.netns(), socket) {
-        count(hook::TIMEWAIT_SOCK, |counters| counters.filtered += 1);
+    if !filter::admit(hook::TIMEWAIT_SOCK, &tuple, || common.netns(), socket) {
         return;
     }
-    let mut payload = Timewait {
+    let payload = |sections| Timewait {
         tw: tw as u64,
         sk,
         cookie: common.cookie(),
         netns: common.netns(),
-        lport: ends.lport,
-        rport: ends.rport,
+        lport: tuple.lport,
+        rport: tuple.rport,
         step,
         // SAFETY: `tw` is a struct inet_timewait_sock.
         substate: unsafe { Probed::read(tw, &TW_SUBSTATE) },
         segment,
-        sections: 0,
+        sections,
         reserved: 0,
     };
-    if ends.addrs.is_v4 {
-        payload.sections |= section::V4;
-        emit(
-            hook::TIMEWAIT_SOCK,
-            kind::TIMEWAIT,
-            &payload,
-            ends.addrs.as_v4(),
-        );
-    } else {
-        emit(
-            hook::TIMEWAIT_SOCK,
-            kind::TIMEWAIT,
-            &payload,
-            ends.addrs.as_v6(),
-        );
-    }
+    submit_with_addrs(
+        hook::TIMEWAIT_SOCK,
+        kind::TIMEWAIT,
+        tuple.addrs,
+        payload,
+        none,
+    );
 }

@@ -209,19 +209,22 @@ impl Pair {
             state: ESTABLISHED,
             witness: abi::witness::SYS_EXIT,
             flags: 0,
-            reserved: 0,
+            sections: abi::section::V4,
             listener_port: PORT,
             padding: [0; 6],
         };
-        let ends = abi::AcceptEnds {
-            child: abi::Addrs6 {
-                laddr: mapped,
-                raddr: mapped,
-            },
-            listener: mapped,
+        let addrs = abi::Addrs4 {
+            laddr: [127, 0, 0, 1],
+            raddr: [127, 0, 0, 1],
         };
+        let listener = abi::ListenerAddr(mapped);
         let task = task(10);
-        let parts = [payload.as_bytes(), ends.as_bytes(), task.as_bytes()];
+        let parts = [
+            payload.as_bytes(),
+            addrs.as_bytes(),
+            listener.as_bytes(),
+            task.as_bytes(),
+        ];
         stream.write(abi::kind::ACCEPT, &parts);
     }
 

@@ -176,7 +176,8 @@ fn context(
 #[inline(always)]
 fn accept(rest: &mut Rest) -> Result<Accept, Undecodable> {
     let payload: abi::Accept = rest.take()?;
-    let ends: abi::AcceptEnds = rest.take()?;
+    let (laddr, raddr) = addrs(payload.sections, rest)?;
+    let listener: abi::ListenerAddr = rest.take()?;
     let task = task(rest.take()?);
     let outcome = if payload.sk == 0 {
         Outcome::Failed(payload.result.unsigned_abs())
@@ -184,12 +185,7 @@ fn accept(rest: &mut Rest) -> Result<Accept, Undecodable> {
         Outcome::Accepted {
             sk: Sk(payload.sk),
             cookie: nonzero(payload.cookie),
-            tuple: tuple(
-                ip(ends.child.laddr),
-                payload.lport,
-                ip(ends.child.raddr),
-                payload.rport,
-            ),
+            tuple: tuple(laddr, payload.lport, raddr, payload.rport),
             state: State::from_kernel(payload.state),
             fastopen: payload.flags & abi::accept_flag::FASTOPEN != 0,
             wrapped: payload.flags & abi::accept_flag::WRAPPED != 0,
@@ -205,7 +201,7 @@ fn accept(rest: &mut Rest) -> Result<Accept, Undecodable> {
     Ok(Accept {
         outcome,
         listener: nonzero(payload.listener).map(Sk),
-        listener_addr: ip(ends.listener),
+        listener_addr: ip(listener.0),
         listener_port: nonzero(payload.listener_port),
         netns: payload.netns,
         called,

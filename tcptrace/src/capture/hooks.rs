@@ -185,10 +185,6 @@ impl Carrier {
                 None => bail!("this kernel has no {function}"),
             }
         }
-        let running = KernelVersion::current().ok();
-        if self.name == "tp_btf" && kernels::PREEMPTIBLE_TRACEPOINTS.is_in(running) {
-            bail!("its programs can be preempted on this kernel, and their lanes have one writer");
-        }
         let is_fexit = |program: &Program| matches!(program.point, Point::Fexit(_));
         let mut needed = self.programs.iter().filter(|it| it.without.is_none());
         if needed.any(is_fexit) && !kernel.own_btf.has_struct("bpf_tramp_image") {

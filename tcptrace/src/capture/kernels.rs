@@ -43,15 +43,6 @@ pub const KPROBE_MISSES: Change = Change {
     before: "recursion_misses is null for these: their runs are skipped without a count",
 };
 
-/// Decides whether BTF tracepoints carry hooks, whose programs write into lanes (`lanes.rs`). Not among
-/// the rows: who has it not lacks nothing.
-pub const PREEMPTIBLE_TRACEPOINTS: Change = Change {
-    since: (7, 0),
-    what: "a tracepoint's program can be preempted",
-    source: "https://git.kernel.org/torvalds/c/a46023d5616e",
-    before: "BTF tracepoints carry hooks, not raw ones",
-};
-
 /// Every row, by version.
 pub const CHANGES: &[Change] = &[
     Change {
@@ -181,8 +172,6 @@ mod tests {
         assert!(!KPROBE_MISSES.is_in(linux(5, 19)));
         assert!(KPROBE_MISSES.is_in(linux(6, 7)));
         assert!(!TASK_REGISTERS.is_in(None));
-        assert!(!PREEMPTIBLE_TRACEPOINTS.is_in(linux(6, 19)));
-        assert!(PREEMPTIBLE_TRACEPOINTS.is_in(linux(7, 0)));
         assert_eq!(lacking(linux(6, 12)).count(), 1);
         assert_eq!(lacking(linux(6, 18)).count(), 0);
     }

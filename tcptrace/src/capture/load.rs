@@ -1,15 +1,16 @@
 //! Prepares the eBPF object for the running kernel: offsets, settings, maps.
 
 use std::ffi::OsString;
+use std::os::fd::AsFd as _;
 
-use anyhow::anyhow;
-use aya::maps::{MapData, RingBuf};
-use aya::util::{KernelVersion, nr_cpus};
+use anyhow::Context as _;
+use aya::maps::{Map, MapData, RingBuf};
+use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel, include_bytes_aligned};
 use tcptrace_ebpf::abi;
 
 use super::btf::{self, Btf, BtfError};
-use super::lanes::{self, Lanes};
+use super::positions::Positions;
 use super::refusal::os_error;
 use super::{CaptureError, RING_BYTES, Request, filter, kernels, privilege, tracefs};
 
@@ -54,7 +55,7 @@ pub struct Loaded {
     pub ebpf: Ebpf,
     pub kernel: Kernel,
     pub ring: RingBuf<MapData>,
-    pub lanes: Lanes,
+    pub positions: Positions,
 }
 
 /// What to say of an object whose programs or maps are not the expected ones.
@@ -103,17 +104,8 @@ pub fn load(request: &Request) -> Result<Loaded, CaptureError> {
     globals.push((abi::setting::FILTER, filter::bits(&request.filter)));
     let levels = filter::cgroup_levels(&request.filter);
     globals.push((abi::setting::CGROUP_LEVELS, levels));
-    let cpus =
-        nr_cpus().map_err(|(what, error)| CaptureError::Failed(anyhow!("{what}: {error}")))?;
-    let cpus = cpus as u32;
-    let running = KernelVersion::current().ok();
-    let lane_chunks = match kernels::PREEMPTIBLE_TRACEPOINTS.is_in(running) {
-        true => 0,
-        false => lanes::chunks(ring_bytes, cpus),
-    };
-    let ring_bytes = ring_bytes - lanes::share(ring_bytes, cpus, lane_chunks);
     globals.push((abi::setting::WAKE_AT, ring_bytes / 4));
-    globals.push((abi::setting::LANE_CHUNKS, lane_chunks));
+    let running = KernelVersion::current().ok();
     let cookie_helper = kernels::SOCKET_COOKIE.is_in(running);
     globals.push((abi::setting::COOKIE_HELPER, cookie_helper.into()));
     let task_helpers = kernels::TASK_REGISTERS.is_in(running);
@@ -143,8 +135,6 @@ pub fn load(request: &Request) -> Result<Loaded, CaptureError> {
         .verifier_log_level(VerifierLogLevel::default())
         .map_max_entries("EVENTS", ring_bytes);
     loader.map_max_entries("CALLS", calls);
-    loader.map_max_entries("LANE_ENDS", cpus);
-    loader.map_max_entries("LANES", cpus * abi::lane::chunks(lane_chunks));
     if !request.segments {
         loader.map_max_entries("AWAITED", 1);
     }
@@ -165,15 +155,19 @@ pub fn load(request: &Request) -> Result<Loaded, CaptureError> {
             _ => CaptureError::Failed(error.context("loading the eBPF object")),
         }
     })?;
-    let lanes = Lanes::of(&ebpf, cpus, lane_chunks)?;
-    let ring = RingBuf::try_from(ebpf.take_map("EVENTS").ok_or_else(no_map)?)
-        .map_err(anyhow::Error::new)?;
+    let events = ebpf.take_map("EVENTS").ok_or_else(no_map)?;
+    let positions = match &events {
+        Map::RingBuf(map) => Positions::map(map.fd().as_fd()),
+        _ => return Err(no_map().into()),
+    }
+    .context("mapping the positions of the ring buffer")?;
+    let ring = RingBuf::try_from(events).map_err(anyhow::Error::new)?;
     let kernel = Kernel { btf, own_btf };
     Ok(Loaded {
         ebpf,
         kernel,
         ring,
-        lanes,
+        positions,
     })
 }
 

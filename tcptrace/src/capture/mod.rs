@@ -8,10 +8,10 @@ pub mod holders;
 pub mod hooks;
 pub mod iterator;
 pub mod kernels;
-mod lanes;
 mod links;
 mod load;
 mod pids;
+mod positions;
 pub mod privilege;
 mod refusal;
 pub mod ring;
@@ -40,7 +40,7 @@ use refusal::Refusal;
 pub use refusal::os_error;
 use ring::Ring;
 
-/// Size of the ring buffer and the lanes in bytes unless asked otherwise.
+/// Size of the ring buffer in bytes unless asked otherwise.
 pub const RING_BYTES: u32 = 4 << 20;
 
 /// Limits that hold on every kernel, because no hook can show these things.
@@ -54,8 +54,7 @@ const NEVER_SEEN: &[&str] = &[
 #[derive(Clone, Debug, Default)]
 pub struct Request {
     pub filter: Filter,
-    /// Size of the ring buffer and the lanes together in bytes, rounded up to a power of two; 0 for
-    /// [`RING_BYTES`].
+    /// Size of the ring buffer in bytes, rounded up to a power of two; 0 for [`RING_BYTES`].
     pub ring_bytes: u32,
     /// How many accept() calls in flight can be remembered; 0 for what the object says.
     pub calls: u32,
@@ -121,10 +120,10 @@ impl Capture {
             mut ebpf,
             kernel,
             ring,
-            lanes,
+            positions,
         } = load(request)?;
         let log = EbpfLogger::init_with_logger(&mut ebpf, ToStderr).ok();
-        let ring = Ring::new(ring, lanes).map_err(anyhow::Error::new)?;
+        let ring = Ring::new(ring, positions).map_err(anyhow::Error::new)?;
         filter::fill(&mut ebpf, &request.filter)?;
 
         let (mut attached, mut absent) = (vec![], vec![]);

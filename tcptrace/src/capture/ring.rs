@@ -1,4 +1,4 @@
-//! Drains in batches what the programs have written: the CPUs' lanes, and the ring buffer.
+//! Drains the ring buffer in batches.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::lanes::Lanes;
+use super::positions::Positions;
 use crate::clock::mono_now_ns;
 
 /// How often it is drained when the ring buffer does not fill up sooner.
@@ -19,13 +19,15 @@ const BATCH_BYTES: usize = 256 << 10;
 /// How long the trace waits for a CPU that has stopped while it wrote a record.
 const STALLED_NS: u64 = 1_000_000_000;
 
-/// The reading end of the lanes and of the ring buffer.
+/// The reading end of the ring buffer.
 pub struct Ring {
-    lanes: Lanes,
     fd: AsyncFd<RingBuf<MapData>>,
     timer: tokio::time::Interval,
-    /// See [`Ring::written_until`].
-    written_ns: u64,
+    positions: Positions,
+    /// A moment, CLOCK_MONOTONIC in nanoseconds, and how much had been reserved at it or just after.
+    mark: (u64, u64),
+    /// See [`Ring::complete_until`].
+    complete_ns: u64,
 }
 
 /// Records as they were in memory that is shared with the kernel, each behind its length.
@@ -74,8 +76,8 @@ fn append(bytes: &mut BytesMut, record: &[u8]) {
 
 impl Ring {
     /// # Errors
-    /// When the descriptor cannot be registered with the reactor.
-    pub fn new(ring: RingBuf<MapData>, lanes: Lanes) -> std::io::Result<Ring> {
+    /// When the descriptor cannot be registered with the reactor, or the positions cannot be mapped.
+    pub fn new(ring: RingBuf<MapData>, positions: Positions) -> std::io::Result<Ring> {
         let mut timer = tokio::time::interval(DRAIN_EVERY);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // SAFETY: the ring buffer owns its descriptor and keeps it open as long as it lives,
@@ -83,10 +85,11 @@ impl Ring {
         let fd = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
             .map_err(|error| std::io::Error::other(error.to_string()))?;
         Ok(Ring {
-            lanes,
             fd,
             timer,
-            written_ns: 0,
+            positions,
+            mark: (0, 0),
+            complete_ns: 0,
         })
     }
 
@@ -104,28 +107,31 @@ impl Ring {
         }
     }
 
-    /// A moment (CLOCK_MONOTONIC, nanoseconds) of which, and of all time before, every record is found by
-    /// the drains from now on: nearly always now.
-    ///
-    /// A program takes its record's time before the record can be read, and a hypervisor may stop the CPU
-    /// in between for as long as it likes. Such a CPU is waited for from one drain to the next.
-    pub fn written_until(&mut self) -> u64 {
+    /// Marks this moment, for [`Ring::complete_until`].
+    pub fn mark(&mut self) {
         let now_ns = mono_now_ns();
-        if self.lanes.are_quiet() {
-            self.written_ns = now_ns;
+        self.mark = (now_ns, self.positions.reserved());
+    }
+
+    /// A moment (CLOCK_MONOTONIC, nanoseconds) of which, and of all time before, every record has been
+    /// drained: nearly always the last [`mark`](Ring::mark).
+    ///
+    /// A program reserves room for a record before it takes the record's time. A hypervisor may stop
+    /// its CPU before the record can be read, for as long as it likes, and nothing behind that record
+    /// can be read meanwhile. So the mark counts only once all that was reserved then has been drained.
+    pub fn complete_until(&mut self) -> u64 {
+        let (marked_ns, reserved) = self.mark;
+        if self.positions.consumed() >= reserved {
+            self.complete_ns = marked_ns;
         }
         // Nobody is waited for longer: what comes later is late.
-        self.written_ns = self.written_ns.max(now_ns.saturating_sub(STALLED_NS));
-        self.written_ns
+        self.complete_ns = self.complete_ns.max(marked_ns.saturating_sub(STALLED_NS));
+        self.complete_ns
     }
 
     /// Takes what is there, up to one batch; an empty batch when nothing is.
     pub fn drain(&mut self) -> Batch {
         let mut bytes = BytesMut::new();
-        self.lanes.drain(|record| {
-            append(&mut bytes, record);
-            bytes.len() < BATCH_BYTES
-        });
         let ring = self.fd.get_mut();
         while bytes.len() < BATCH_BYTES {
             match ring.next() {

@@ -21,11 +21,11 @@ use aya_ebpf::programs::{FEntryContext, FExitContext, ProbeContext, RetProbeCont
 use tcptrace_ebpf::abi::{tally, witness};
 
 use super::{Returned, called, take_call};
+use crate::globals::{ACCEPT_ARGS, PROTO_ACCEPT_ARG_ERR, PROTO_ACCEPT_ARG_FLAGS};
+use crate::kernel::memory::{Memory, Probed};
+use crate::kernel::sock::Sock;
+use crate::kernel::task::Task;
 use crate::maps::{self, CALLS};
-use crate::memory::{Memory, Probed};
-use crate::settings::{ACCEPT_ARGS, PROTO_ACCEPT_ARG_ERR, PROTO_ACCEPT_ARG_FLAGS};
-use crate::sock::Sock;
-use crate::task::Task;
 
 // A program for each prototype: the verifier knows the function's own and lets a program read
 // just that. The return value follows the arguments.
@@ -138,7 +138,6 @@ fn left(child: *const u8, witness: u8) {
         result,
         witness,
         wrapped: false,
-        lanes: false,
     }
     .tell();
 }
@@ -164,7 +163,6 @@ fn grafted(sk: *const u8) {
         result: 0,
         witness: witness::SECURITY_SOCK_GRAFT,
         wrapped: child.id() != grafted.id(),
-        lanes: false,
     }
     .write();
 }

@@ -16,15 +16,15 @@ mod signal;
 mod syscall;
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
-use tcptrace_ebpf::abi::{self, Accept, AcceptEnds, accept_flag, hook, kind, tally};
+use tcptrace_ebpf::abi::{Accept, ListenerAddr, accept_flag, hook, kind, tally};
 
-use crate::emit::{emit, emit_here};
+use crate::emit::{Place, Two, submit_with_addrs};
 use crate::filter;
+use crate::globals::{FILE_FLAGS, SOCKET_FILE};
+use crate::kernel::memory::{Memory, Probed};
+use crate::kernel::sock::{Sock, TCP_ESTABLISHED};
+use crate::kernel::task::Task;
 use crate::maps::{self, CALLS, Call, count};
-use crate::memory::{Memory, Probed};
-use crate::settings::{FILE_FLAGS, SOCKET_FILE};
-use crate::sock::{Sock, TCP_ESTABLISHED};
-use crate::task::Task;
 
 /// Remembers that the current task has called accept().
 ///
@@ -72,8 +72,6 @@ struct Returned {
     witness: u8,
     /// Whether accept() made a socket around the child (MPTCP), and has locked that one.
     wrapped: bool,
-    /// Whether the program that tells of it cannot be preempted.
-    lanes: bool,
 }
 
 impl Returned {
@@ -111,27 +109,20 @@ impl Returned {
     /// Writes its record.
     #[inline(always)]
     fn write(self) {
-        count(hook::ACCEPT, |counters| counters.seen += 1);
-        let subject = if self.child.is_null() {
-            self.listener
-        } else {
-            self.child
-        };
+        let (child, listener) = (self.child, self.listener);
+        let subject = if child.is_null() { listener } else { child };
         let common = subject.common();
-        let ends = subject.ends_by(&common);
-        if !filter::passes(&ends, || common.netns(), subject) {
-            count(hook::ACCEPT, |counters| counters.filtered += 1);
+        let tuple = subject.tuple_by(&common);
+        if !filter::admit(hook::ACCEPT, &tuple, || common.netns(), subject) {
             return;
         }
-
-        let (cookie, state) = if self.child.is_null() {
-            (0, 0)
-        } else {
-            (common.cookie(), common.state())
+        let (cookie, state) = match child.is_null() {
+            true => (0, 0),
+            false => (common.cookie(), common.state()),
         };
         let mut flags = 0;
         // The request is gone before the socket is ESTABLISHED (`tcp_rcv_synrecv_state_fastopen`).
-        if state != TCP_ESTABLISHED && self.child.has_fastopen_request() {
+        if state != TCP_ESTABLISHED && child.has_fastopen_request() {
             flags |= accept_flag::FASTOPEN;
         }
         if self.call.is_none() && maps::tally(tally::MISSED_CALLS) == 0 {
@@ -140,40 +131,39 @@ impl Returned {
         if self.wrapped {
             flags |= accept_flag::WRAPPED;
         }
-        let (backlog_len, backlog_max) = self.listener.backlog();
-        let payload = Accept {
-            sk: self.child.id(),
-            listener: self.listener.id(),
+        let (backlog_len, backlog_max) = listener.backlog();
+        let called_ns = self.call.map_or(0, |call| call.called_ns);
+        let (netns, result, witness) = (common.netns(), self.result, self.witness);
+        let payload = |sections| Accept {
+            sk: child.id(),
+            listener: listener.id(),
             cookie,
-            called_ns: self.call.map_or(0, |call| call.called_ns),
-            netns: common.netns(),
+            called_ns,
+            netns,
             backlog_len,
             backlog_max,
-            result: self.result,
-            lport: ends.lport,
-            rport: ends.rport,
+            result,
+            lport: tuple.lport,
+            rport: tuple.rport,
             state,
-            witness: self.witness,
+            witness,
             flags,
-            reserved: 0,
-            listener_port: self.listener.lport(),
+            sections,
+            listener_port: listener.lport(),
             padding: [0; 6],
         };
-        let accept_ends = AcceptEnds {
-            child: ends.addrs.as_v6(),
-            listener: self.listener.laddr(),
-        };
-        let task = Task::current().told();
-        maps::remember_process(task.pid);
-        let sections = Sections(accept_ends, task);
-        if self.lanes {
-            emit_here(hook::ACCEPT, kind::ACCEPT, &payload, sections);
-        } else {
-            emit(hook::ACCEPT, kind::ACCEPT, &payload, sections);
-        }
+        maps::remember_process(Task::current().process());
+        submit_with_addrs(
+            hook::ACCEPT,
+            kind::ACCEPT,
+            tuple.addrs,
+            payload,
+            #[inline(always)]
+            |place: Place<Two<_, _>>| {
+                let (first, rest) = place.split();
+                first.fill(ListenerAddr(listener.laddr()));
+                rest.fill(Task::current().told());
+            },
+        );
     }
 }
-
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Sections(AcceptEnds, abi::Task);

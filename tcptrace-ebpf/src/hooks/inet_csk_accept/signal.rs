@@ -17,11 +17,11 @@ use aya_ebpf::maps::LruHashMap;
 use aya_ebpf::programs::RawTracePointContext;
 
 use super::Returned;
+use crate::globals::{SA_FLAGS, SA_HANDLER};
+use crate::kernel::memory::{Memory, Probed};
+use crate::kernel::sock::Sock;
+use crate::kernel::task::Task;
 use crate::maps::Call;
-use crate::memory::{Memory, Probed};
-use crate::settings::{SA_FLAGS, SA_HANDLER};
-use crate::sock::Sock;
-use crate::task::Task;
 
 const EINTR: i32 = 4;
 
@@ -113,7 +113,6 @@ pub fn accept_signal(ctx: RawTracePointContext) -> i32 {
             result: -EINTR,
             witness: interrupted.witness as u8,
             wrapped: false,
-            lanes: false,
         }
         .write();
     }

@@ -23,10 +23,10 @@ use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext, TracePointC
 use tcptrace_ebpf::abi::witness;
 
 use super::{Returned, called, take_call};
-use crate::memory::{Direct, Memory, Probed};
-use crate::settings::{REGS_DI, REGS_ORIG_AX};
-use crate::sock::Sock;
-use crate::task::{Task, is_accept};
+use crate::globals::{REGS_DI, REGS_ORIG_AX};
+use crate::kernel::memory::{Direct, Memory, Probed};
+use crate::kernel::sock::Sock;
+use crate::kernel::task::{Task, is_accept};
 
 /// Where the first argument is at the entry of a system call, and the result at its return: behind
 /// a `struct trace_entry` and the number, aligned to 8 (`struct syscall_tp_t`,
@@ -45,7 +45,7 @@ pub fn accept_enter_tp(ctx: TracePointContext) -> u32 {
 #[tracepoint]
 pub fn accept_exit_tp(ctx: TracePointContext) -> u32 {
     let task = Task::current();
-    returned(task, value(&ctx), true, || task.descriptor_of_accept());
+    returned(task, value(&ctx), || task.descriptor_of_accept());
     0
 }
 
@@ -108,7 +108,7 @@ fn exited<M: Memory>(regs: *const u8, result: i64) {
     if task.is_compat() {
         return;
     }
-    returned(task, result, false, || {
+    returned(task, result, || {
         // SAFETY: as above.
         Some(unsafe { M::read(regs, &REGS_DI) })
     });
@@ -116,7 +116,7 @@ fn exited<M: Memory>(regs: *const u8, result: i64) {
 
 /// `descriptor` tells which one accept() was called with, where the registers still have it.
 #[inline(always)]
-fn returned(task: Task, result: i64, lanes: bool, descriptor: impl FnOnce() -> Option<u64>) {
+fn returned(task: Task, result: i64, descriptor: impl FnOnce() -> Option<u64>) {
     let call = take_call();
     let listener = match &call {
         Some(call) => Sock::new(call.listener as *const u8),
@@ -135,7 +135,6 @@ fn returned(task: Task, result: i64, lanes: bool, descriptor: impl FnOnce() -> O
         result: result as i32,
         witness: witness::SYS_EXIT,
         wrapped: child.id() != socket.id(),
-        lanes,
     };
     let is_tcp = if result < 0 {
         !returned.listener.is_null()

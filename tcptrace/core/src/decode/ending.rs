@@ -2,7 +2,7 @@
 
 use tcptrace_ebpf::abi;
 
-use super::{Rest, Undecodable, ip, nonzero, state, tuple};
+use super::{Rest, Undecodable, addrs, nonzero, state, tuple};
 use crate::event::{Call, Direction, Reset, Retransmit, Retransmitted, Sk, State, Stats};
 
 pub(super) fn stats(stats: abi::Stats) -> Stats {
@@ -32,17 +32,12 @@ pub(super) fn stats(stats: abi::Stats) -> Stats {
 
 pub(super) fn retransmit(rest: &mut Rest) -> Result<Retransmit, Undecodable> {
     let payload: abi::Retransmit = rest.take()?;
-    let addrs: abi::Addrs6 = rest.take()?;
+    let (laddr, raddr) = addrs(payload.sections, rest)?;
     Ok(Retransmit {
         sk: Sk(payload.sk),
         cookie: nonzero(payload.cookie),
         netns: payload.netns,
-        tuple: tuple(
-            ip(addrs.laddr),
-            payload.lport,
-            ip(addrs.raddr),
-            payload.rport,
-        ),
+        tuple: tuple(laddr, payload.lport, raddr, payload.rport),
         state: state("state", payload.state)?,
         what: Retransmitted::from_tcp_flags(payload.tcp_flags),
         retransmits: payload.retransmits,
@@ -51,17 +46,12 @@ pub(super) fn retransmit(rest: &mut Rest) -> Result<Retransmit, Undecodable> {
 
 pub(super) fn reset(rest: &mut Rest) -> Result<Reset, Undecodable> {
     let payload: abi::Reset = rest.take()?;
-    let addrs: abi::Addrs6 = rest.take()?;
+    let (laddr, raddr) = addrs(payload.sections, rest)?;
     Ok(Reset {
         sk: nonzero(payload.sk).map(Sk),
         cookie: nonzero(payload.cookie),
         netns: payload.netns,
-        tuple: tuple(
-            ip(addrs.laddr),
-            payload.lport,
-            ip(addrs.raddr),
-            payload.rport,
-        ),
+        tuple: tuple(laddr, payload.lport, raddr, payload.rport),
         state: State::from_kernel(payload.state),
         direction: match payload.sent {
             0 => Direction::Received,
@@ -87,10 +77,9 @@ mod tests {
             kind,
             version: abi::VERSION,
         };
-        let mapped = |last| [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, last];
-        let addrs = abi::Addrs6 {
-            laddr: mapped(1),
-            raddr: mapped(2),
+        let addrs = abi::Addrs4 {
+            laddr: [127, 0, 0, 1],
+            raddr: [127, 0, 0, 2],
         };
         [header.as_bytes(), payload, addrs.as_bytes()].concat()
     }
@@ -112,6 +101,7 @@ mod tests {
                 rport: 7878,
                 state: 2,
                 tcp_flags: flags,
+                sections: abi::section::V4,
                 reserved: 0,
             };
             let bytes = record(abi::kind::RETRANSMIT, payload.as_bytes());
@@ -137,6 +127,7 @@ mod tests {
             rport: 40_000,
             state: 0,
             sent: 1,
+            sections: abi::section::V4,
             reserved: 0,
         };
         let bytes = record(abi::kind::RESET, payload.as_bytes());

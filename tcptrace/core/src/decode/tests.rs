@@ -44,14 +44,11 @@ fn accept_record(accept: abi::Accept) -> Vec<u8> {
         kind: abi::kind::ACCEPT,
         ..HEADER
     };
-    let mapped = |last| [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, last];
-    let ends = abi::AcceptEnds {
-        child: abi::Addrs6 {
-            laddr: mapped(1),
-            raddr: mapped(2),
-        },
-        listener: [0; 16],
+    let addrs = abi::Addrs4 {
+        laddr: [127, 0, 0, 1],
+        raddr: [127, 0, 0, 2],
     };
+    let listener = abi::ListenerAddr([0; 16]);
     let task = abi::Task {
         pid: 10,
         tid: 11,
@@ -61,7 +58,8 @@ fn accept_record(accept: abi::Accept) -> Vec<u8> {
     record(&[
         header.as_bytes(),
         accept.as_bytes(),
-        ends.as_bytes(),
+        addrs.as_bytes(),
+        listener.as_bytes(),
         task.as_bytes(),
     ])
 }
@@ -80,7 +78,7 @@ const ACCEPT: abi::Accept = abi::Accept {
     state: 1,
     witness: abi::witness::SYS_EXIT,
     flags: 0,
-    reserved: 0,
+    sections: abi::section::V4,
     listener_port: 15001,
     padding: [0; 6],
 };

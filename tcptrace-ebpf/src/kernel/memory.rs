@@ -7,13 +7,10 @@ use core::mem::MaybeUninit;
 use aya_ebpf::Global;
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 
-use crate::settings::TASK_HELPERS;
+use crate::globals::TASK_HELPERS;
 
 /// How a program reads the structures that a hook hands it.
 pub trait Memory {
-    /// Whether programs that read so write into lanes: a state program's stack has room for one way only.
-    const LANES: bool = false;
-
     /// Reads a `T` at `base` + `offset`.
     ///
     /// # Safety
@@ -64,8 +61,6 @@ impl<M: Memory + ?Sized> Members for Each<M> {
 pub struct Direct;
 
 impl Memory for Direct {
-    const LANES: bool = true;
-
     #[inline(always)]
     unsafe fn read<T: Copy>(base: *const u8, offset: &Global<u32>) -> T {
         // SAFETY: the caller's promise, which the verifier checks against kernel BTF.
@@ -106,7 +101,7 @@ impl Memory for Probed {
     }
 }
 
-/// For what is reached from [`Task::current`](crate::task::Task::current): a pointer with a type
+/// For what is reached from [`Task::current`](crate::kernel::task::Task::current): a pointer with a type
 /// where the kernel has a helper that gives one.
 pub struct FromTask;
 

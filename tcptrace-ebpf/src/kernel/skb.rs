@@ -4,9 +4,9 @@ use core::marker::PhantomData;
 
 use aya_ebpf::Global;
 
-use crate::ends::{Addrs, Ends, In6Addr};
-use crate::memory::{Memory, Probed};
-use crate::settings::*;
+use crate::globals::*;
+use crate::kernel::memory::{Memory, Probed};
+use crate::kernel::tuple::{Addrs, In6Addr, Tuple};
 
 /// include/uapi/linux/if_ether.h
 const ETH_P_IP: u16 = 0x0800;
@@ -195,7 +195,7 @@ impl<M: Memory> Skb<M> {
 
     /// The ends of such a segment, the receiver's first.
     #[inline(always)]
-    pub fn receivers_ends(&self) -> Ends {
+    pub fn receivers_tuple(&self) -> Tuple {
         let at = self.header(&SKB_NETWORK_HEADER);
         let tcp = self.tcp_header();
         // SAFETY: as above.
@@ -220,7 +220,7 @@ impl<M: Memory> Skb<M> {
                 Addrs::new(false, destination, source)
             }
         };
-        Ends {
+        Tuple {
             addrs,
             lport: u16::from_be(tcp.dport),
             rport: u16::from_be(tcp.sport),

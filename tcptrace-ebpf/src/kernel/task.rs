@@ -7,13 +7,13 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_task};
 use tcptrace_ebpf::abi;
 
-use crate::memory::{FromTask, Members, Memory, Probed};
-use crate::settings::{
+use crate::globals::{
     FDT_FD, FDT_MAX_FDS, FILE_PRIVATE_DATA, FILES_FDT, REGS_AX, REGS_DI, REGS_ORIG_AX, REGS_SI,
     SOCKET_FILE, SOCKET_SK, TASK_COMM, TASK_FILES, TASK_FLAGS, TASK_GROUP_LEADER, TASK_HELPERS,
     TASK_PID, TASK_STATUS, TASK_TGID,
 };
-use crate::sock::{Sock, TCP_LISTEN};
+use crate::kernel::memory::{FromTask, Members, Memory, Probed};
+use crate::kernel::sock::{Sock, TCP_LISTEN};
 
 /// arch/x86/entry/syscalls/syscall_64.tbl
 const NR_ACCEPT: u64 = 43;
@@ -150,7 +150,7 @@ impl Task {
         };
         let listener = self.tcp_sock(descriptor as i32);
         // Another thread may have put another socket there meanwhile.
-        if listener.state() == TCP_LISTEN && listener.ends().lport == child.ends().lport {
+        if listener.state() == TCP_LISTEN && listener.tuple().lport == child.tuple().lport {
             listener
         } else {
             Sock::null()

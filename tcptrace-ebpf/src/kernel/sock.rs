@@ -5,10 +5,10 @@ use core::marker::PhantomData;
 use aya_ebpf::Global;
 use tcptrace_ebpf::abi::{Stats, stats_flag};
 
-use crate::cgroup;
-use crate::ends::{Addrs, Ends};
-use crate::memory::{Members, Memory, Probed};
-use crate::settings::*;
+use crate::globals::*;
+use crate::kernel::cgroup;
+use crate::kernel::memory::{Members, Memory, Probed};
+use crate::kernel::tuple::{Addrs, Tuple};
 
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
@@ -40,7 +40,7 @@ pub struct Sock<M> {
     ptr: *const u8,
     /// The same address for members of the structures that begin with it, up to `struct tcp_sock`.
     ///
-    /// [`Direct`](crate::memory::Direct) needs a pointer of that type there. It is not to be used for
+    /// [`Direct`](crate::kernel::memory::Direct) needs a pointer of that type there. It is not to be used for
     /// all: the kernel trusts the pointer that a tracepoint hands over (Linux 6.2) and loads through
     /// it in one instruction, but checks the address at each load through one that a cast has given
     /// (`convert_ctx_accesses`, kernel/bpf/verifier.c).
@@ -334,7 +334,7 @@ impl<M: Memory> Sock<M> {
         inode_of::<M>(self.pointer(&SK_NET))
     }
 
-    /// The own port in host order, see [`ends`](Self::ends).
+    /// The own port in host order, see [`tuple`](Self::tuple).
     #[inline(always)]
     pub fn lport(self) -> u16 {
         u16::from_be(self.get_tcp(&INET_SPORT))
@@ -349,14 +349,14 @@ impl<M: Memory> Sock<M> {
     /// The local port is `inet_sport`, not `skc_num`: that is 0 again by the time a socket
     /// enters CLOSE (`tcp_set_state` unhashes it first, net/ipv4/tcp.c).
     #[inline(always)]
-    pub fn ends(self) -> Ends {
-        self.ends_by(&self.common())
+    pub fn tuple(self) -> Tuple {
+        self.tuple_by(&self.common())
     }
 
     /// The same, what is in `common` by that.
     #[inline(always)]
-    pub fn ends_by(self, common: &Common<M, impl Members>) -> Ends {
-        Ends {
+    pub fn tuple_by(self, common: &Common<M, impl Members>) -> Tuple {
+        Tuple {
             addrs: common.addrs(),
             lport: u16::from_be(self.get_tcp(&INET_SPORT)),
             rport: common.rport(),
@@ -365,9 +365,9 @@ impl<M: Memory> Sock<M> {
 
     /// The same from `struct sock_common` alone, with which buckets and request sockets begin.
     #[inline(always)]
-    pub fn ends_in_common(self) -> Ends {
+    pub fn tuple_in_common(self) -> Tuple {
         let common = self.common();
-        Ends {
+        Tuple {
             addrs: common.addrs(),
             lport: common.get(&SK_NUM),
             rport: common.rport(),

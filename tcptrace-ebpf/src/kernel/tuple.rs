@@ -78,7 +78,7 @@ impl Addrs {
 
 /// What the filter looks at. Ports in host order, 0 while the kernel has not set them.
 #[derive(Clone, Copy)]
-pub struct Ends {
+pub struct Tuple {
     pub addrs: Addrs,
     pub lport: u16,
     pub rport: u16,

@@ -1,10 +1,9 @@
 //! `struct cgroup`, of the one hierarchy that is version 2.
 
-use crate::maps::CGROUPS;
-use crate::memory::{Memory, Probed};
-use crate::settings::{
-    CGROUP_ANCESTOR_IDS, CGROUP_ANCESTORS, CGROUP_KN, CGROUP_LEVEL, CGROUP_LEVELS, KERNFS_NODE_ID,
+use crate::globals::{
+    CGROUP_ANCESTOR_IDS, CGROUP_ANCESTORS, CGROUP_KN, CGROUP_LEVEL, KERNFS_NODE_ID,
 };
+use crate::kernel::memory::{Memory, Probed};
 
 /// What Linux 5.14 and before keep in `sk_cgrp_data.val`: a pointer, unless one of the two lowest
 /// bits says that it is a class of net_cls, or a pointer that is not counted as a reference.
@@ -29,29 +28,16 @@ pub fn id<M: Memory>(cgroup: *const u8) -> u64 {
     unsafe { M::read(M::read(cgroup, &CGROUP_KN), &KERNFS_NODE_ID) }
 }
 
-/// Whether a cgroup, or one that it is inside of, is in the map `CGROUPS`.
-///
-/// A subprogram of its own: its loop, inlined in every program, would fill most of the object.
-#[inline(never)]
-pub fn is_wanted(cgroup: *const u8) -> bool {
+/// How many levels it is below the root.
+#[inline(always)]
+pub fn level(cgroup: *const u8) -> u32 {
     // SAFETY: a struct cgroup; the helper checks addresses.
-    let own_level: u32 = unsafe { Probed::read(cgroup, &CGROUP_LEVEL) };
-    let levels = CGROUP_LEVELS.load();
-    for level in 0..u32::BITS {
-        // The verifier knows the outcome, and walks only through the levels that matter.
-        if levels >> level & 1 == 0 {
-            continue;
-        }
-        if level <= own_level && CGROUPS.get_ptr(ancestor_id(cgroup, level)).is_some() {
-            return true;
-        }
-    }
-    false
+    unsafe { Probed::read(cgroup, &CGROUP_LEVEL) }
 }
 
 /// The id of the cgroup at a level above this one, or of itself at its own level.
 #[inline(always)]
-fn ancestor_id(cgroup: *const u8, level: u32) -> u64 {
+pub fn ancestor_id(cgroup: *const u8, level: u32) -> u64 {
     let index = level as usize * size_of::<u64>();
     // SAFETY: both arrays have an element for each level up to the cgroup's own.
     unsafe {

@@ -3,11 +3,11 @@
 use aya_ebpf::Global;
 use aya_ebpf::helpers::bpf_get_current_task;
 
-use crate::memory::{Memory, Probed};
-use crate::settings::{
+use crate::globals::{
     PID_LEVEL, PID_NUMBERS, SIGNAL_LIVE, TASK_COMM, TASK_GROUP_LEADER, TASK_PID, TASK_SIGNAL,
     TASK_TGID, TASK_THREAD_PID,
 };
+use crate::kernel::memory::{Memory, Probed};
 
 /// Size of a `struct upid`, of which `pid.numbers` has one for each level of PID namespaces: a number
 /// and a pointer.

@@ -1,0 +1,99 @@
+//! How far the ring buffer has been written and read, by the kernel's own positions in it.
+
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The first two pages of a ring buffer's map, read-only. Each begins with a position in bytes, which
+/// only grows (`struct bpf_ringbuf`, kernel/bpf/ringbuf.c): how far it has been read, and how far it
+/// has been reserved.
+pub struct Positions {
+    consumer: NonNull<u8>,
+    page: usize,
+}
+
+// SAFETY: memory that is only read, at the same address in every thread.
+unsafe impl Send for Positions {}
+
+impl Positions {
+    /// # Errors
+    /// When the kernel does not share them.
+    pub fn map(ring: BorrowedFd<'_>) -> io::Result<Positions> {
+        // SAFETY: takes a number and gives one.
+        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
+        // SAFETY: a new mapping, wherever there is room for it.
+        let at = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                2 * page,
+                libc::PROT_READ,
+                libc::MAP_SHARED,
+                ring.as_raw_fd(),
+                0,
+            )
+        };
+        match NonNull::new(at.cast()) {
+            Some(consumer) if at != libc::MAP_FAILED => Ok(Positions { consumer, page }),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// How far records have been read.
+    pub fn consumed(&self) -> u64 {
+        self.position(0)
+    }
+
+    /// How far room for records has been reserved.
+    pub fn reserved(&self) -> u64 {
+        self.position(self.page)
+    }
+
+    fn position(&self, at: usize) -> u64 {
+        // SAFETY: an aligned u64 inside of the mapping, which lives as long as `self`.
+        let position = unsafe { AtomicU64::from_ptr(self.consumer.as_ptr().add(at).cast()) };
+        position.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Positions {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this one's own, and nothing that borrows from it is left.
+        unsafe { libc::munmap(self.consumer.as_ptr().cast(), 2 * self.page) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CString;
+    use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd};
+    use std::os::unix::fs::FileExt as _;
+
+    use super::*;
+
+    #[test]
+    fn each_position_begins_a_page() {
+        let name = CString::new("positions").expect("no NUL");
+        // SAFETY: the name outlives the call.
+        let fd = unsafe { libc::memfd_create(name.as_ptr(), 0) };
+        // SAFETY: nobody else knows the descriptor.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        // SAFETY: takes a number and gives one.
+        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64;
+        let file = std::fs::File::from(fd.try_clone().expect("a descriptor"));
+        file.set_len(2 * page).expect("room");
+        let positions = Positions::map(fd.as_fd()).expect("a mapping");
+        assert_eq!((positions.consumed(), positions.reserved()), (0, 0));
+        file.write_all_at(&40_u64.to_ne_bytes(), 0)
+            .expect("written");
+        file.write_all_at(&96_u64.to_ne_bytes(), page)
+            .expect("written");
+        assert_eq!((positions.consumed(), positions.reserved()), (40, 96));
+    }
+
+    #[test]
+    fn a_descriptor_that_cannot_be_mapped_is_an_error() {
+        let null = std::fs::File::open("/proc/self/status").expect("a file");
+        assert!(Positions::map(null.as_fd()).is_err());
+    }
+}
