@@ -1,10 +1,11 @@
 //! The `--expect` of a run: fed as one more output, judged at the end.
 
+use std::ops::BitOr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::exit;
 use crate::expect::{Expectation, Measured};
-use crate::fields::Line;
+use crate::fields::{Line, Wanted};
 use crate::pipeline::Output;
 use crate::sink::Show;
 use crate::stdio::say;
@@ -30,9 +31,13 @@ impl Checks {
             let mut measured = measured.lock().unwrap_or_else(PoisonError::into_inner);
             measured.line(line);
         };
+        let wanted = self.expectations.iter().map(Expectation::wants);
         (!self.expectations.is_empty()).then(|| Output {
             name: "--expect".into(),
-            sink: Box::new(Show(take)),
+            sink: Box::new(Show {
+                wanted: wanted.fold(Wanted::NOTHING, Wanted::bitor),
+                show: take,
+            }),
         })
     }
 

@@ -13,7 +13,7 @@ use std::str::FromStr;
 pub use measured::{Measure, Measured};
 
 use crate::duration::Human;
-use crate::fields::Verdict;
+use crate::fields::{Kind, Verdict, Wanted};
 
 /// Something that a trace measures or counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +121,22 @@ pub struct Expectation {
     relation: Relation,
     /// A number, or nanoseconds.
     value: u64,
+}
+
+impl Expectation {
+    /// The lines that it is measured by.
+    pub fn wants(&self) -> Wanted {
+        let more = match self.quantity {
+            Quantity::FailedAccepts => Some(Kind::Accept),
+            Quantity::Overflows => Some(Kind::Overflow),
+            Quantity::Retransmits => Some(Kind::Retransmit),
+            Quantity::Resets => Some(Kind::Reset),
+            _ => None,
+        };
+        use Kind::{Connection, Histogram, Lost, Session, Summary};
+        let always = [Session, Connection, Histogram, Lost, Summary];
+        always.into_iter().chain(more).collect()
+    }
 }
 
 impl FromStr for Expectation {

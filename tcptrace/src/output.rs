@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use crate::cli::{Explained, Form, Show};
 use crate::clock::Clock;
-use crate::fields::Line;
+use crate::fields::{Kind, Line, Wanted};
 use crate::files::Target;
 use crate::pipeline::Output;
 use crate::sink::text::{Style, Zone};
@@ -90,5 +90,31 @@ impl Sink for Only {
 
     fn flush(&mut self) -> io::Result<()> {
         self.sink.flush()
+    }
+
+    fn wants(&self) -> Wanted {
+        let is_let_through = |kind: Kind| self.kinds.iter().any(|it| it == kind.name());
+        self.sink.wants().filter(is_let_through)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_let_through_is_wanted() {
+        let clock = Clock::with_offset(0);
+        let only = |kinds: &[&str], sink: Box<dyn Sink>| Only {
+            kinds: kinds.iter().map(|&it| it.to_owned()).collect(),
+            sink,
+        };
+        let json = || Box::new(Json::new(Box::new(io::sink()), clock));
+        let wanted = only(&["connection", "lost"], json()).wants();
+        let expected = [Kind::Connection, Kind::Lost].into_iter().collect();
+        assert_eq!(wanted, expected);
+        let pcapng = Box::new(Pcapng::new(Box::new(io::sink()), clock));
+        let wanted = only(&["transition"], pcapng).wants();
+        assert_eq!(wanted, Wanted::WORDS);
     }
 }

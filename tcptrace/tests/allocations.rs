@@ -15,7 +15,7 @@ use tcptrace::event::{
     Accept, Called, Comm, Context, Event, Hook, Kind, Outcome, SetState, Sk, State, Task, Tuple,
     Witness,
 };
-use tcptrace::fields::{Line, Verdict};
+use tcptrace::fields::{Kind as LineKind, Line, Verdict, Wanted};
 
 use stream::{ATTACHED_NS, Stream};
 
@@ -86,6 +86,23 @@ fn decoding_allocates_nothing() {
 
 #[test]
 fn correlating_allocates_only_what_a_verdict_says() {
+    correlating_allocates(Wanted::ALL, 2);
+}
+
+/// As JSON is read: it has no sentence that follows from the verdict and the times.
+#[test]
+fn correlating_without_words_allocates_nothing() {
+    correlating_allocates(Wanted::LINES, 0);
+}
+
+/// Of what no line is read but the last.
+#[test]
+fn correlating_for_a_summary_makes_no_lines() {
+    correlating_allocates(Wanted::kind(LineKind::Summary), 0);
+}
+
+/// `most`: allocations that a verdict takes, its reason and the names of the events that it rests on.
+fn correlating_allocates(wanted: Wanted, most: u64) {
     let stream = Stream::of(2_000);
     let mut events: Vec<_> = stream
         .records()
@@ -94,7 +111,8 @@ fn correlating_allocates_only_what_a_verdict_says() {
     events.sort_by_key(|event| event.mono_ns);
     let (warm_up, steady) = events.split_at(events.len() / 2);
     let hooks = [Hook::InetSockSetState, Hook::InetCskAccept];
-    let mut correlator = Correlator::new(ATTACHED_NS).with_hooks(hooks);
+    let correlator = Correlator::new(ATTACHED_NS).with_hooks(hooks);
+    let mut correlator = correlator.with_wanted(wanted);
     let mut lines = Vec::with_capacity(16);
     for event in warm_up {
         correlator.event(event, &mut lines);
@@ -103,20 +121,21 @@ fn correlating_allocates_only_what_a_verdict_says() {
     let mut verdicts = 0;
     for event in steady {
         let count = allocations(|| correlator.event(event, &mut lines));
-        let judged = lines.iter().filter(|line| is_judged(line)).count() as u64;
         assert!(
-            count <= judged * PER_VERDICT,
-            "{count} for {event:?}: {lines:?}"
+            lines.iter().all(|line| wanted.has(line.kind())),
+            "{lines:?}"
         );
+        let judged = lines.iter().filter(|line| is_judged(line)).count() as u64;
+        assert!(count <= judged * most, "{count} for {event:?}: {lines:?}");
         verdicts += judged;
         lines.clear();
     }
     // One when accept() returns, and one at the end; the middle of the stream is no clean cut.
-    assert!(verdicts >= 1_900, "{verdicts}");
+    match wanted.has(LineKind::Connection) {
+        true => assert!(verdicts >= 1_900, "{verdicts}"),
+        false => assert_eq!(verdicts, 0),
+    }
 }
-
-/// Its reason and the names of the events that it rests on.
-const PER_VERDICT: u64 = 2;
 
 fn is_judged(line: &Line) -> bool {
     match line {

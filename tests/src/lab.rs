@@ -107,6 +107,12 @@ impl Ports {
         }
     }
 
+    /// Whether a field of a line is one of these.
+    pub fn have(&self, field: &serde_json::Value) -> bool {
+        let port = field.as_u64().and_then(|port| u16::try_from(port).ok());
+        port.is_some_and(|port| self.contain(port))
+    }
+
     pub fn contain(&self, port: u16) -> bool {
         (self.first..=self.last).contains(&port)
     }

@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 
 use crate::joined::Joined;
-use crate::lab::Lab;
+use crate::lab::{Lab, Ports};
 use crate::netns::Netns;
 use crate::programs::Programs;
 use crate::recording::Recording;
@@ -18,6 +18,7 @@ pub struct Tracer {
     witness: Witness,
     programs: Programs,
     netns: Netns,
+    ports: Ports,
     recording: Option<Recording>,
 }
 
@@ -43,6 +44,7 @@ impl Tracer {
             running,
             witness,
             netns: lab.netns,
+            ports: lab.ports,
             recording: None,
         }
     }
@@ -66,14 +68,23 @@ impl Tracer {
                 let mut line = Line::parse(line);
                 joined.learn(&line);
                 joined.complete(&mut line);
-                let netns = line.0.get("netns");
-                if netns.is_some_and(|it| *it == self.netns.inode) && wanted(&line) {
+                if self.is_own(&line) && wanted(&line) {
                     found.push(line);
                 }
             }
             read = lines.len();
             (found.len() >= n).then(|| std::mem::take(&mut found))
         })
+    }
+
+    /// Whether a line is about the scenario's namespace. One of a connection that began before the
+    /// trace may not say so until the connection ends, but no other scenario has its port.
+    fn is_own(&self, line: &Line) -> bool {
+        let has_port = |key| line.0.get(key).is_some_and(|it| self.ports.have(it));
+        match line.0.get("netns") {
+            Some(netns) => *netns == self.netns.inode,
+            None => has_port("lport") || has_port("rport"),
+        }
     }
 
     /// Waits for a line that is about no namespace.

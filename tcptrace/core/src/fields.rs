@@ -15,6 +15,7 @@ mod ending;
 mod histogram;
 mod segment;
 mod trace;
+mod wanted;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -33,6 +34,7 @@ pub use crate::depth::Depth;
 use crate::event::{Comm, Context, ListenQueue, OverflowSegment, State, Witness};
 pub use segment::Segment;
 pub use trace::{HookCount, ListenerSummary, Lost, Refusal, Session, Summary, Why};
+pub use wanted::{Kind, Wanted};
 
 /// The version of this contract, `schema` in the session line.
 pub const SCHEMA: u32 = 2;
@@ -430,23 +432,27 @@ pub enum Line {
 }
 
 impl Line {
+    pub fn kind(&self) -> Kind {
+        match self {
+            Line::Session(_) => Kind::Session,
+            Line::Preexisting(_) => Kind::Preexisting,
+            Line::Transition(_) => Kind::Transition,
+            Line::Accept(_) => Kind::Accept,
+            Line::Overflow(_) => Kind::Overflow,
+            Line::Segment(_) => Kind::Segment,
+            Line::Connection(_) => Kind::Connection,
+            Line::Retransmit(_) => Kind::Retransmit,
+            Line::Reset(_) => Kind::Reset,
+            Line::TimeWait(_) => Kind::TimeWait,
+            Line::Histogram(_) => Kind::Histogram,
+            Line::Lost(_) => Kind::Lost,
+            Line::Summary(_) => Kind::Summary,
+        }
+    }
+
     /// Which kind of line it is, `event` in JSON.
     pub fn event(&self) -> &'static str {
-        match self {
-            Line::Session(_) => "session",
-            Line::Preexisting(_) => "preexisting",
-            Line::Transition(_) => "transition",
-            Line::Accept(_) => "accept",
-            Line::Overflow(_) => "overflow",
-            Line::Segment(_) => "segment",
-            Line::Connection(_) => "connection",
-            Line::Retransmit(_) => "retransmit",
-            Line::Reset(_) => "reset",
-            Line::TimeWait(_) => "time_wait",
-            Line::Histogram(_) => "histogram",
-            Line::Lost(_) => "lost",
-            Line::Summary(_) => "summary",
-        }
+        self.kind().name()
     }
 
     /// CLOCK_MONOTONIC, nanoseconds.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::correlate::Correlator;
 pub use crate::correlate::Selection;
 use crate::event::{Event, Hook, Task};
-use crate::fields::{HookCount, Line, Lost, SCHEMA, Session, Summary, Why};
+use crate::fields::{HookCount, Line, Lost, SCHEMA, Session, Summary, Wanted, Why};
 
 /// Whatever can enter a story. The first is [`Input::Begin`], the last [`Input::End`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,6 +97,14 @@ impl Story {
             correlator,
             ending: None,
             began_ns: session.mono_ns,
+        }
+    }
+
+    /// Makes only the lines that are wanted, and those that it counts itself.
+    pub fn wanting(self, wanted: Wanted) -> Story {
+        Story {
+            correlator: self.correlator.with_wanted(wanted),
+            ..self
         }
     }
 

@@ -5,6 +5,7 @@ mod priority;
 
 use std::collections::BTreeSet;
 use std::io;
+use std::ops::BitOr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -22,7 +23,7 @@ use crate::capture::ring::Batch;
 use crate::clock::mono_now_ns;
 use crate::decode::decode;
 use crate::event::{Event, Holders, Hook, Kind, Looked, State};
-use crate::fields::{HookCount, Line, Lost, Why};
+use crate::fields::{HookCount, Line, Lost, Wanted, Why};
 use crate::order::{HOLD_BACK_NS, Order};
 use crate::record::Recorder;
 use crate::sink::Sink;
@@ -159,6 +160,12 @@ pub fn spawn(
     Ok((feed, outcome))
 }
 
+/// The lines that an output reads.
+fn wanted(outputs: &[Output]) -> Wanted {
+    let wanted = outputs.iter().map(|output| output.sink.wants());
+    wanted.fold(Wanted::NOTHING, Wanted::bitor)
+}
+
 struct Pipeline {
     order: Order,
     story: Story,
@@ -191,7 +198,7 @@ impl Pipeline {
     ) -> Pipeline {
         let mut pipeline = Pipeline {
             order: Order::default(),
-            story: Story::new(&begin),
+            story: Story::new(&begin).wanting(wanted(&outputs)),
             cgroups: Cgroups::new(),
             outputs,
             tape,

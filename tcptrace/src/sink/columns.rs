@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use serde_json::Value;
 
 use super::schema::all_fields;
-use crate::fields::Line;
+use crate::fields::{self, Line, Wanted};
 
 /// A kind of line and its fields.
 struct Kind {
@@ -135,6 +135,18 @@ impl Columns {
             false => only.to_vec(),
         };
         Columns::of(&WIDE.map(str::to_owned), &kinds)
+    }
+
+    /// What fills rows.
+    pub fn wants(&self) -> Wanted {
+        let has = |name: &str| self.columns.iter().any(|column| column.name == name);
+        let words = match has("reason") || has("evidence") {
+            true => Wanted::WORDS,
+            false => Wanted::NOTHING,
+        };
+        let kinds = fields::Kind::ALL.into_iter();
+        let kinds = kinds.filter(|kind| self.kinds.iter().any(|it| it == kind.name()));
+        kinds.collect::<Wanted>() | words
     }
 
     /// Whether a line fills a row.
@@ -319,6 +331,15 @@ mod tests {
             taken(&["oldstate", "ended"], &[]),
             ["transition", "connection"]
         );
+    }
+
+    #[test]
+    fn lines_that_fill_rows_are_wanted() {
+        use fields::Kind::{Accept, Connection};
+        let wants = |names: &[&str]| Columns::of(&named(names), &[]).wants();
+        let both: Wanted = [Accept, Connection].into_iter().collect();
+        assert_eq!(wants(&["verdict", "laddr"]), both);
+        assert_eq!(wants(&["verdict", "reason"]), both | Wanted::WORDS);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::Sink;
 use super::cells::{Cell, Cells};
 use super::columns::Columns;
 use crate::clock::Clock;
-use crate::fields::Line;
+use crate::fields::{Line, Wanted};
 use crate::printable::printable;
 
 /// Writes CSV.
@@ -51,6 +51,10 @@ impl Sink for Csv {
 
     fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
+    }
+
+    fn wants(&self) -> Wanted {
+        self.columns.wants()
     }
 }
 

@@ -16,7 +16,7 @@ pub(crate) mod samples;
 
 use std::io;
 
-use crate::fields::Line;
+use crate::fields::{Line, Wanted};
 
 pub use chrome::Chrome;
 pub use csv::Csv;
@@ -31,15 +31,29 @@ pub trait Sink: Send {
 
     /// Hands everything written so far to the operating system.
     fn flush(&mut self) -> io::Result<()>;
+
+    /// Which lines it reads. It may be given others, and passes them over.
+    fn wants(&self) -> Wanted {
+        Wanted::ALL
+    }
 }
 
-/// Shows each line to whoever wants to see it, and writes nothing.
-pub struct Show<F>(pub F);
+/// Hands each line that is wanted to a function, and writes nothing.
+pub struct Show<F> {
+    pub wanted: Wanted,
+    pub show: F,
+}
 
 impl<F: FnMut(&Line) + Send> Sink for Show<F> {
     fn line(&mut self, line: &Line) -> io::Result<()> {
-        (self.0)(line);
+        if self.wanted.has(line.kind()) {
+            (self.show)(line);
+        }
         Ok(())
+    }
+
+    fn wants(&self) -> Wanted {
+        self.wanted
     }
 
     fn flush(&mut self) -> io::Result<()> {

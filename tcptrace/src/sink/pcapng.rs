@@ -20,7 +20,7 @@ use self::block::Blocks;
 use super::Sink;
 use crate::clock::Clock;
 use crate::event::{Direction, Hook};
-use crate::fields::{Line, Segment, Session, Side, Subject, Verdict};
+use crate::fields::{Kind, Line, Segment, Session, Side, Subject, Verdict, Wanted};
 
 /// How long a packet waits for its verdict, in nanoseconds of the trace's time.
 const HOLD_NS: u64 = 1_000_000_000;
@@ -222,5 +222,11 @@ impl Sink for Pcapng {
 
     fn flush(&mut self) -> io::Result<()> {
         self.blocks.flush()
+    }
+
+    fn wants(&self) -> Wanted {
+        use Kind::{Accept, Connection, Session, Summary};
+        let kinds = [Session, Kind::Segment, Accept, Connection, Summary];
+        kinds.into_iter().collect::<Wanted>() | Wanted::WORDS
     }
 }

@@ -49,7 +49,10 @@ pub async fn run(options: &Top) -> anyhow::Result<u8> {
     let fed = shared.clone();
     let output = Output {
         name: "the screen".to_owned(),
-        sink: Box::new(Show(move |line: &Line| fed.model().line(line))),
+        sink: Box::new(Show {
+            wanted: Model::wants(),
+            show: move |line: &Line| fed.model().line(line),
+        }),
     };
     let selection = options.filters.selection();
     // What goes wrong here is told on a screen that is as it was.

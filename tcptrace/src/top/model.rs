@@ -16,8 +16,8 @@ pub use self::view::{Depth, Key, Owner, Row, Told, View, Waiting};
 use crate::correlate::match_rank;
 use crate::event::{Hook, ListenQueue, State};
 use crate::fields::{
-    Accept, Connection, Line, Overflow, PidSource, Preexisting, Session, Side, Subject, Transition,
-    Verdict, Why,
+    Accept, Connection, Kind, Line, Overflow, PidSource, Preexisting, Session, Side, Subject,
+    Transition, Verdict, Wanted, Why,
 };
 use crate::printable::printable;
 
@@ -94,6 +94,21 @@ impl Model {
             lost: vec![],
             lost_ns: None,
         }
+    }
+
+    /// The lines that it learns from.
+    pub fn wants() -> Wanted {
+        use Kind::{Accept, Connection, Lost, Overflow, Preexisting, Session, Transition};
+        let kinds = [
+            Session,
+            Preexisting,
+            Transition,
+            Accept,
+            Overflow,
+            Connection,
+            Lost,
+        ];
+        kinds.into_iter().collect::<Wanted>() | Wanted::WORDS
     }
 
     /// Takes the next line of the trace.

@@ -13,7 +13,7 @@ use super::Sink;
 use super::lines::Lines;
 use super::stamp::Stamp;
 use crate::clock::Clock;
-use crate::fields::{Line, Stamped};
+use crate::fields::{Line, Stamped, Wanted};
 
 /// Writes JSON Lines.
 pub struct Json {
@@ -100,6 +100,13 @@ impl Sink for Json {
 
     fn flush(&mut self) -> io::Result<()> {
         self.lines.flush()
+    }
+
+    fn wants(&self) -> Wanted {
+        match self.all {
+            true => Wanted::ALL,
+            false => Wanted::LINES,
+        }
     }
 }
 

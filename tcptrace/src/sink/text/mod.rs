@@ -44,7 +44,9 @@ use super::columns::Columns;
 use crate::clock::Clock;
 use crate::duration::Human;
 use crate::event::Context;
-use crate::fields::{Accept, Connection, Line, Lost, Overflow, Subject, Transition, Verdict, Why};
+use crate::fields::{
+    Accept, Connection, Line, Lost, Overflow, Subject, Transition, Verdict, Wanted, Why,
+};
 use crate::printable::printable;
 
 /// Where the columns start. A connection on 127.0.0.1 fits into 110 characters, at both its ends.
@@ -398,6 +400,13 @@ impl Sink for Text {
 
     fn flush(&mut self) -> io::Result<()> {
         self.row.flush()
+    }
+
+    fn wants(&self) -> Wanted {
+        match &self.table {
+            Some(table) => table.wants(),
+            None => Wanted::ALL,
+        }
     }
 }
 

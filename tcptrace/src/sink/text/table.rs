@@ -6,7 +6,7 @@ use super::Text;
 use super::paint::{DIM, PLAIN, STRONG};
 use super::piece::Said;
 use crate::duration::Human;
-use crate::fields::Line;
+use crate::fields::{Kind, Line, Wanted};
 use crate::sink::cells::Cells;
 use crate::sink::columns::{Column, Columns, Shape};
 
@@ -34,6 +34,12 @@ impl Table {
             columns,
             begun: false,
         }
+    }
+
+    /// What fills rows, and the lines about the trace itself.
+    pub fn wants(&self) -> Wanted {
+        let about = [Kind::Session, Kind::Lost, Kind::Summary].into_iter();
+        self.columns.wants() | about.collect()
     }
 }
 

@@ -37,7 +37,8 @@ impl Connection {
     #[inline(always)]
     pub fn line(&self, end: &End, owner: Option<Owner>) -> fields::Connection {
         let judgement = self.is_server().then(|| self.judge(end));
-        let evidence = judgement.as_ref().and_then(Judgement::evidence);
+        let evidence = judgement.as_ref().filter(|_| end.words);
+        let evidence = evidence.and_then(Judgement::evidence);
         let reason_follows = judgement.as_ref().is_some_and(|it| it.follows);
         let (verdict, reason) = judgement.map(|it| (it.verdict, it.reason)).unzip();
         fields::Connection {
@@ -62,7 +63,7 @@ impl Connection {
             listener: self.listener.map(ListenerId::conn),
             listener_source: self.listener_source.filter(|_| self.is_server()),
             verdict,
-            reason,
+            reason: reason.flatten(),
             reason_follows,
             evidence,
             state: self.socket.state,
@@ -117,28 +118,30 @@ impl Connection {
 
     /// What is known so far, taking `end` for the end.
     fn judge(&self, end: &End) -> Judgement {
-        let mut judgement = self.judge_handshake(end);
+        let drops = &self.handshake.drops;
+        let again = self.handshake.synack_retransmits;
+        let suspected = match drops.times() {
+            0 => self.handshake.suspected.of_server(again),
+            _ => None,
+        };
+        let is_plain = self.failed_meanwhile.is_none() && suspected.is_none() && drops.times() == 0;
+        let mut judgement = self.judge_handshake(end, end.words || !is_plain);
         if let Some(failed) = &self.failed_meanwhile {
             judgement.add("; ");
             judgement.add(failed);
         }
-        let drops = &self.handshake.drops;
-        let again = self.handshake.synack_retransmits;
-        if let (0, Some(more)) = (drops.times(), self.handshake.suspected.of_server(again)) {
+        if let Some(more) = suspected {
             judgement.add(&more);
         }
-        if drops.times() == 0 {
-            return judgement;
+        if drops.times() > 0 {
+            let until_ns = self.established_ns.unwrap_or(end.mono_ns);
+            judgement.add(&drops.of_server(until_ns, again));
+            judgement.evidence.push("listen_overflow");
         }
-        let until_ns = self.established_ns.unwrap_or(end.mono_ns);
-        let retransmits = self.handshake.synack_retransmits;
-        let more = drops.of_server(until_ns, retransmits);
-        judgement.add(&more);
-        judgement.evidence.push("listen_overflow");
         judgement
     }
 
-    fn judge_handshake(&self, end: &End) -> Judgement {
+    fn judge_handshake(&self, end: &End, words: bool) -> Judgement {
         verdict::judge(&Facts {
             attached_ns: end.attached_ns,
             established_ns: self.established_ns,
@@ -153,6 +156,7 @@ impl Connection {
             skipped_established: self.skipped_established,
             fate: self.fate(end),
             queue: self.queue(end),
+            words,
         })
     }
 
@@ -245,6 +249,8 @@ pub struct End {
     pub sees_all_accepts: bool,
     /// When the look at the sockets at the end of the trace began.
     pub last_look_ns: Option<u64>,
+    /// Somebody reads the words that follow from the verdict and the times.
+    pub words: bool,
 }
 
 /// How often one of its segments met a full queue; `None` when not all of that can be known.

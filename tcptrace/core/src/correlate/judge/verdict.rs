@@ -25,6 +25,8 @@ pub struct Facts {
     pub skipped_established: bool,
     pub fate: Fate,
     pub queue: Queue,
+    /// A reason is given even where it follows from the verdict and the times.
+    pub words: bool,
 }
 
 /// What shows whether a connection that no accept() was seen to take was in the accept queue to the
@@ -95,7 +97,8 @@ pub enum Fate {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judgement {
     pub verdict: Verdict,
-    pub reason: String,
+    /// `None` where it follows and is not asked for.
+    pub reason: Option<String>,
     /// The reason follows from the verdict and the times.
     pub follows: bool,
     pub evidence: SmallVec<[&'static str; 4]>,
@@ -127,7 +130,7 @@ pub fn judge(facts: &Facts) -> Judgement {
             accepted_first(accepted, established_ns)
         }
         (Some(accepted), Some(established_ns)) => {
-            established_first(accepted, established_ns, facts.attached_ns)
+            established_first(accepted, established_ns, facts)
         }
         (Some(accepted), None) => established_unseen(accepted, facts),
         (None, Some(_)) => accept_unseen(facts),
@@ -136,28 +139,30 @@ pub fn judge(facts: &Facts) -> Judgement {
 }
 
 /// ESTABLISHED, then accept() returned. When it was called tells who waited for whom.
-fn established_first(accepted: &Accepted, established_ns: u64, attached_ns: u64) -> Judgement {
+fn established_first(accepted: &Accepted, established_ns: u64, facts: &Facts) -> Judgement {
     let wait = Human(accepted.mono_ns - established_ns);
     let who = Who(accepted.task);
     let exit = accept_exit(accepted.witness);
     match accepted.called {
-        Called::At(called_ns) if established_ns <= called_ns => Judgement::new(
+        Called::At(called_ns) if established_ns <= called_ns => Judgement::following(
             Verdict::Queued,
-            format!("the kernel finished the handshake {wait} before accept() returned to {who}"),
+            (facts.words).then(|| {
+                format!("the kernel finished the handshake {wait} before accept() returned to {who}")
+            }),
             &[ESTABLISHED, ACCEPT_ENTRY, exit],
-        )
-        .following(),
-        Called::At(called_ns) => Judgement::new(
+        ),
+        Called::At(called_ns) => Judgement::following(
             Verdict::Awaited,
-            format!(
-                "accept() had been waiting for {}; it returned to {who} {wait} after the kernel \
-                 finished the handshake",
-                Human(established_ns - called_ns),
-            ),
+            (facts.words).then(|| {
+                format!(
+                    "accept() had been waiting for {}; it returned to {who} {wait} after the kernel \
+                     finished the handshake",
+                    Human(established_ns - called_ns),
+                )
+            }),
             &[ACCEPT_ENTRY, ESTABLISHED, exit],
-        )
-        .following(),
-        Called::BeforeTrace if attached_ns <= established_ns => Judgement::new(
+        ),
+        Called::BeforeTrace if facts.attached_ns <= established_ns => Judgement::new(
             Verdict::Awaited,
             format!(
                 "accept() was blocked since before the trace began; it returned to {who} {wait} \
@@ -362,23 +367,27 @@ impl Judgement {
     fn new(verdict: Verdict, reason: String, evidence: &[&'static str]) -> Judgement {
         Judgement {
             verdict,
-            reason,
+            reason: Some(reason),
             follows: false,
             evidence: SmallVec::from_slice(evidence),
         }
     }
 
-    /// The reason follows from the verdict and the times.
-    fn following(self) -> Judgement {
+    /// One whose reason follows from the verdict and the times.
+    fn following(verdict: Verdict, reason: Option<String>, evidence: &[&'static str]) -> Judgement {
         Judgement {
+            verdict,
+            reason,
             follows: true,
-            ..self
+            evidence: SmallVec::from_slice(evidence),
         }
     }
 
-    /// Says more than the verdict and the times do.
+    /// Adds to the reason what does not follow.
     pub fn add(&mut self, more: &str) {
-        self.reason += more;
+        if let Some(reason) = &mut self.reason {
+            reason.push_str(more);
+        }
         self.follows = false;
     }
 

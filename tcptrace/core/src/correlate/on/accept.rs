@@ -1,13 +1,14 @@
 //! Returns of accept(): the listener, the connection that it took, the line.
 
 use super::append;
+use crate::correlate::judge::verdict::Judgement;
 use crate::correlate::state::Correlator;
 use crate::correlate::state::connection::{Child, Connection, called_ns};
 use crate::correlate::state::listener::ListenerId;
 use crate::correlate::state::socket::{Owner, Socket};
 use crate::errno;
 use crate::event::{self, Event, Outcome, SetState, State, Tuple};
-use crate::fields::{self, Line, PidSource, Side, Subject};
+use crate::fields::{self, Depth, Kind, Line, PidSource, Side, Subject};
 
 /// accept() on a socket that does not listen.
 const EINVAL: u32 = 22;
@@ -85,25 +86,14 @@ impl Correlator {
         }
 
         self.name_failures(&mut connection);
-        let listener = connection.listener.map(ListenerId::conn);
-        let (verdict, reason) = connection
-            .judge_at_accept(&self.end_at(event.mono_ns, false))
-            .map(|judgement| (judgement.verdict, judgement.reason))
-            .unzip();
-        let peer = connection.peer;
-        append(out, || {
-            let subject = connection.socket.subject(connection.socket.owner);
-            Line::Accept(fields::Accept {
-                established_mono_ns: connection.established_ns(),
-                peer_conn: peer.map(|peer| peer.conn),
-                peer_syn_mono_ns: peer.and_then(|peer| peer.syn_ns),
-                peer_established_mono_ns: peer.map(|peer| peer.established_ns),
-                accept_queue_ns: connection.accept_queue_ns(),
-                verdict,
-                reason,
-                ..accept_line(event, accept, subject, listener)
-            })
-        });
+        // At the other depths a call that gave a connection is in that connection's line.
+        let is_shown = self.depth == Depth::Events || self.select.chooses();
+        if is_shown && self.wants(Kind::Accept) {
+            let judgement = connection.judge_at_accept(&self.end_at(event.mono_ns, false));
+            append(out, || {
+                Line::Accept(accept_of(event, accept, &connection, judgement))
+            });
+        }
         if connection.socket.state == State::Close {
             self.end(connection, event.mono_ns, out);
         } else {
@@ -142,7 +132,9 @@ impl Correlator {
             let stats = self.listeners.stats(listener, accept.netns, &own);
             stats.failed_accepts += 1;
         }
-        out.push(line);
+        if self.wants(Kind::Accept) {
+            out.push(line);
+        }
     }
 
     /// The listener of an accept(); one that the trace has not met began before it.
@@ -208,6 +200,30 @@ fn listener_end(accept: &event::Accept) -> Tuple {
         lport: accept.listener_port,
         raddr: None,
         rport: None,
+    }
+}
+
+/// The line about a call that gave a connection.
+#[inline(always)]
+fn accept_of(
+    event: &Event,
+    accept: &event::Accept,
+    connection: &Connection,
+    judgement: Option<Judgement>,
+) -> fields::Accept {
+    let (verdict, reason) = judgement.map(|it| (it.verdict, it.reason)).unzip();
+    let peer = connection.peer;
+    let subject = connection.socket.subject(connection.socket.owner);
+    let listener = connection.listener.map(ListenerId::conn);
+    fields::Accept {
+        established_mono_ns: connection.established_ns(),
+        peer_conn: peer.map(|peer| peer.conn),
+        peer_syn_mono_ns: peer.and_then(|peer| peer.syn_ns),
+        peer_established_mono_ns: peer.map(|peer| peer.established_ns),
+        accept_queue_ns: connection.accept_queue_ns(),
+        verdict,
+        reason: reason.flatten(),
+        ..accept_line(event, accept, subject, listener)
     }
 }
 

@@ -44,6 +44,7 @@ impl Correlator {
             forgot_syns_ns: self.dropped_syns.forgot_ns(),
             sees_all_accepts: self.sight.all_accepts,
             last_look_ns: None,
+            words: self.wanted.has_words(),
         }
     }
 

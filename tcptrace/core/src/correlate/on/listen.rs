@@ -12,7 +12,7 @@ use crate::correlate::state::socket::{Owner, Socket};
 use crate::correlate::state::table::Kept;
 use crate::correlate::state::why::Clues;
 use crate::event::{Event, SetState};
-use crate::fields::{Line, PidSource, Side};
+use crate::fields::{Kind, Line, PidSource, Side};
 
 /// The longest time that an accept() which has a connection takes to return, in nanoseconds.
 const ACCEPTING_NS: u64 = 1_000_000_000;
@@ -29,10 +29,11 @@ impl Correlator {
         });
         let why = cause::cause(change, Clues::default());
         self.processes.listens(socket.owner);
-        let owner = socket.owner;
-        out.push(Line::Transition(
-            socket.transition(event, change, why, owner),
-        ));
+        let in_state_ns = socket.enter(event, change);
+        if self.wants(Kind::Transition) {
+            let line = socket.transition(event, change, in_state_ns, why, socket.owner);
+            out.push(Line::Transition(line));
+        }
         let id = self.listeners.open(change.sk, socket, Some(event.mono_ns));
         if let Some(listener) = self.listeners.get_mut(id) {
             listener.backlog = backlog::of(change);
@@ -53,12 +54,15 @@ impl Correlator {
             self.listeners.open(change.sk, socket, None)
         });
         self.listeners.learn(id, &change.tuple);
+        let is_wanted = self.wants(Kind::Transition);
         if let Some(Listener { socket, .. }) = self.listeners.get_mut(id) {
             let owner = socket.owner.and_then(|owner| self.processes.living(owner));
-            let why = cause::cause(change, Clues::default());
-            out.push(Line::Transition(
-                socket.transition(event, change, why, owner),
-            ));
+            let in_state_ns = socket.enter(event, change);
+            if is_wanted {
+                let why = cause::cause(change, Clues::default());
+                let line = socket.transition(event, change, in_state_ns, why, owner);
+                out.push(Line::Transition(line));
+            }
         }
         self.listeners.close(id, event.mono_ns);
 

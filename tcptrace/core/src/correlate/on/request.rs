@@ -13,7 +13,7 @@ use crate::correlate::state::half_open::HalfOpen;
 use crate::correlate::state::handshake::{Handshake, TIMESTAMP_NS};
 use crate::correlate::state::requests::{Cloning, Origin};
 use crate::event::{CloneOf, Event, Request, RequestStep, SetState, State};
-use crate::fields::{Cause, HalfOpenEnd, Line, ListenerSource, Side, Source};
+use crate::fields::{Cause, HalfOpenEnd, Kind, Line, ListenerSource, Side, Source};
 
 impl Correlator {
     /// Something happened to a request socket.
@@ -24,12 +24,12 @@ impl Correlator {
                 if let Some(id) = half_open.listener {
                     self.will_presume(id, event.mono_ns);
                 }
-                let owner = self.presumed(half_open.listener);
-                out.push(Line::Transition(half_open.begins(
-                    event,
-                    owner,
-                    cause::half_open(),
-                )));
+                if self.wants(Kind::Transition) {
+                    let owner = self.presumed(half_open.listener);
+                    let line = half_open.begins(event, owner, cause::half_open());
+                    out.push(Line::Transition(line));
+                }
+                half_open.told = true;
                 self.segments.bind_half_open(
                     event.mono_ns,
                     request.req,

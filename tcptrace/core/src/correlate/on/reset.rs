@@ -4,7 +4,7 @@ use crate::correlate::state::Correlator;
 use crate::correlate::state::processes::whose;
 use crate::correlate::state::socket::Socket;
 use crate::event::{Direction, Event, Reset, Retransmit, Retransmitted, Sk, State, Tuple};
-use crate::fields::{self, Line, Subject};
+use crate::fields::{self, Kind, Line, Subject};
 
 /// The kernel gives no reason: SK_RST_REASON_NOT_SPECIFIED.
 const NOT_SPECIFIED: &str = "NOT_SPECIFIED";
@@ -16,13 +16,15 @@ impl Correlator {
         if it.what == Retransmitted::Syn && subject.conn.is_some() {
             self.suspect_syn_again(event.mono_ns, it.sk);
         }
-        out.push(Line::Retransmit(fields::Retransmit {
-            mono_ns: event.mono_ns,
-            subject,
-            state: it.state,
-            retransmitted: it.what,
-            retransmits: it.retransmits,
-        }));
+        if self.wants(Kind::Retransmit) {
+            out.push(Line::Retransmit(fields::Retransmit {
+                mono_ns: event.mono_ns,
+                subject,
+                state: it.state,
+                retransmitted: it.what,
+                retransmits: it.retransmits,
+            }));
+        }
     }
 
     /// A RST was sent, or ends a socket.
@@ -44,6 +46,9 @@ impl Correlator {
             && let Some(connection) = it.sk.and_then(|sk| self.open.get_mut(sk))
         {
             connection.ending.reset_sent = true;
+        }
+        if !self.wants(Kind::Reset) {
+            return;
         }
         let reason = it.reason.and_then(|reason| self.reset_reasons.get(&reason));
         out.push(Line::Reset(fields::Reset {

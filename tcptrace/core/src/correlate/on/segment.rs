@@ -60,9 +60,13 @@ impl Correlator {
         let Some(relative) = self.segments.pass(event.mono_ns, segment, self.losses) else {
             return;
         };
+        let subject = self.subject_of(event, segment);
+        if !self.wants(fields::Kind::Segment) {
+            return;
+        }
         out.push(Line::Segment(fields::Segment {
             mono_ns: event.mono_ns,
-            subject: self.subject_of(event, segment),
+            subject,
             direction: segment.direction,
             flags: segment.flags,
             seq: segment.seq,

@@ -5,9 +5,11 @@ use crate::correlate::judge::connection as judge;
 use crate::correlate::state::Correlator;
 use crate::correlate::state::connection::{Connection, birth};
 use crate::correlate::state::processes::whose;
+use crate::correlate::state::resetting::Resetting;
+use crate::correlate::state::socket::closer;
 use crate::correlate::state::table::Kept;
 use crate::event::{Event, SetState, Sk, State};
-use crate::fields::{Cause, Line, ListenerSource, Side, Source};
+use crate::fields::{Cause, Kind, Line, ListenerSource, Side, Source};
 
 impl Correlator {
     /// Any transition but a listener's.
@@ -72,16 +74,29 @@ impl Correlator {
         }
         self.leave_bucket(event, change, &mut connection, reset_follows, out);
         let judged = judge::change(&connection, change, reset_follows);
-        append(out, || {
-            let whose =
-                |it: &Connection| whose(&self.listeners, &self.processes, it, change.orphaned);
-            Line::Transition(connection.transition(event, change, judged, whose))
-        });
+        let in_state_ns = connection.enter(event, change, judged);
+        let owner = || {
+            let (listeners, processes) = (&self.listeners, &self.processes);
+            whose(listeners, processes, &connection, change.orphaned)
+        };
+        if self.wants(Kind::Transition) {
+            append(out, || {
+                let owner = owner();
+                Line::Transition(connection.transition(event, change, in_state_ns, judged, owner))
+            });
+        }
         if change.newstate == State::Close
             && change.oldstate != State::SynSent
-            && let Some(Line::Transition(last)) = out.last()
+            && self.wants(Kind::Reset)
         {
-            self.resetting.add(change.sk, last);
+            let cause = judged.why.map(|why| why.cause);
+            // Once the socket has left a bucket behind, what comes is the bucket's.
+            let may_send_rst = connection.bucket.is_none() && change.oldstate != State::LastAck;
+            if may_send_rst && Resetting::is_followed_by_rst(cause) {
+                let owner = closer(event, change).or_else(owner);
+                let subject = connection.socket.subject(owner);
+                self.resetting.add(change.sk, subject);
+            }
         }
         self.note_failures(&mut connection, change);
         if change.newstate == State::SynSent {

@@ -4,7 +4,7 @@ use crate::correlate::state::connection::Connection;
 use crate::correlate::state::half_open::HalfOpen;
 use crate::correlate::state::{Correlator, Ended};
 use crate::event::State;
-use crate::fields::{self, Depth, Histogram, Line, Side};
+use crate::fields::{self, Depth, Histogram, Kind, Line, Side, Wanted};
 
 impl Correlator {
     /// Remembers how a connection has ended, to count it if its line is written.
@@ -68,21 +68,26 @@ impl Correlator {
 }
 
 impl Correlator {
-    /// Takes out of the lines from `first` on those that the trace's depth does not tell. At
-    /// [`Depth::Histogram`] the connections that went well are counted instead.
+    /// Takes out of the lines from `first` on those that nobody reads, or that the trace's depth does
+    /// not have. At [`Depth::Histogram`] the connections that went well are counted instead.
     pub(super) fn shorten(&mut self, first: usize, lines: &mut Vec<Line>) {
-        if self.depth == Depth::Events || lines.len() == first {
+        let is_whole = self.depth == Depth::Events && self.wanted | Wanted::WORDS == Wanted::ALL;
+        if is_whole || lines.len() == first {
             return;
         }
         let counts = self.depth == Depth::Histogram;
+        let (depth, wanted) = (self.depth, self.wanted);
+        let shown = Kind::ALL.into_iter().filter(|&kind| self.is_shown(kind));
+        let shown: Wanted = shown.collect();
         let histograms = &mut self.histograms;
-        let told = lines.extract_if(first.., |line| match line {
-            Line::Connection(line) => counts && histograms.count(line),
-            Line::Accept(line) => line.accept_error.is_none(),
-            Line::Overflow(_) | Line::Histogram(_) => false,
-            _ => true,
+        let dropped = lines.extract_if(first.., |line| match line {
+            Line::Connection(line) => {
+                counts && histograms.count(line) || !wanted.has(Kind::Connection)
+            }
+            Line::Accept(line) if line.accept_error.is_none() && depth != Depth::Events => true,
+            line => !shown.has(line.kind()),
         });
-        told.for_each(drop);
+        dropped.for_each(drop);
     }
 }
 

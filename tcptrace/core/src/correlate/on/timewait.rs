@@ -122,9 +122,12 @@ impl Correlator {
                 kind: Kind::SetState(*change),
             };
             let why = cause::bucket_begins(change.oldstate);
-            append(out, || {
-                Line::Transition(bucket.enters(begun.state, &at, source, why))
-            });
+            match self.wants(crate::fields::Kind::Transition) {
+                true => append(out, || {
+                    Line::Transition(bucket.enters(begun.state, &at, source, why))
+                }),
+                false => drop(bucket.enters(begun.state, &at, source, why)),
+            }
         }
         let ends = (change.netns, connection.socket.tuple);
         if let Some(old) = self.buckets.open.insert(ends, bucket) {

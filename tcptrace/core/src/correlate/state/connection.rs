@@ -195,15 +195,10 @@ impl Connection {
             && self.socket.may_be(&child.tuple)
     }
 
-    /// Makes a change of state, which has been judged.
+    /// Makes a change of state, which has been judged. Returns how long it was in the state that it
+    /// leaves, if it was seen to enter that.
     #[inline(always)]
-    pub fn transition(
-        &mut self,
-        event: &Event,
-        change: &SetState,
-        judged: Judged,
-        whose: impl FnOnce(&Connection) -> Option<Owner>,
-    ) -> Transition {
+    pub fn enter(&mut self, event: &Event, change: &SetState, judged: Judged) -> Option<u64> {
         use State::*;
         let backlog = || Backlog {
             ahead: change.backlog_len,
@@ -250,8 +245,21 @@ impl Connection {
         if judged.why.is_none_or(|why| why.cause != Cause::Killed) {
             self.closed_by(closer(event, change), change);
         }
-        let owner = whose(self);
-        let mut line = self.socket.transition(event, change, judged.why, owner);
+        self.socket.enter(event, change)
+    }
+
+    /// Returns the line about a change that it has just made. `owner`: whose it is.
+    #[inline(always)]
+    pub fn transition(
+        &self,
+        event: &Event,
+        change: &SetState,
+        in_state_ns: Option<u64>,
+        judged: Judged,
+        owner: Option<Owner>,
+    ) -> Transition {
+        let why = judged.why;
+        let mut line = (self.socket).transition(event, change, in_state_ns, why, owner);
         line.bucket = self.bucket;
         line.listener = self.proven_listener().map(ListenerId::conn);
         line

@@ -77,8 +77,7 @@ impl HalfOpen {
     }
 
     /// LISTEN→NEW_SYN_RECV.
-    pub fn begins(&mut self, event: &Event, owner: Option<Owner>, why: Option<Why>) -> Transition {
-        self.told = true;
+    pub fn begins(&self, event: &Event, owner: Option<Owner>, why: Option<Why>) -> Transition {
         self.transition(event, owner, State::Listen, None, why)
     }
 

@@ -43,7 +43,7 @@ use self::select::{Select, Selection};
 use self::snapshot::{Audit, Import};
 use self::table::{Kept, Table};
 use crate::event::{Hook, Sk};
-use crate::fields::{Depth, ListenerSummary, NetnsCounters, Verdict};
+use crate::fields::{Depth, Kind, ListenerSummary, NetnsCounters, Verdict, Wanted};
 
 /// The per-connection state machines of one trace.
 pub struct Correlator {
@@ -87,6 +87,7 @@ pub struct Correlator {
     pub(super) resetting: Resetting,
     pub(super) select: Select,
     pub(super) depth: Depth,
+    pub(super) wanted: Wanted,
     /// The connections that have ended in the event at hand.
     pub(super) ended: Vec<Ended>,
     /// At the end of the trace: the connections that are still open, the last one first.
@@ -158,6 +159,7 @@ impl Correlator {
             resetting: Resetting::default(),
             select: Select::default(),
             depth: Depth::Events,
+            wanted: Wanted::ALL,
             ended: vec![],
             rest: None,
             histograms: Histograms::default(),
@@ -205,6 +207,29 @@ impl Correlator {
     /// Lets only those lines out that a depth tells. All connections are counted at each.
     pub fn with_depth(self, depth: Depth) -> Correlator {
         Correlator { depth, ..self }
+    }
+
+    /// Makes only those lines that are wanted, and whatever else it needs itself: `connection` lines
+    /// are made in any case, because they are counted.
+    pub fn with_wanted(self, wanted: Wanted) -> Correlator {
+        Correlator { wanted, ..self }
+    }
+
+    /// Whether lines of a kind are to be made: somebody reads them, or the selection learns from them
+    /// whose a connection is.
+    #[inline(always)]
+    pub(super) fn wants(&self, kind: Kind) -> bool {
+        self.is_shown(kind) || self.select.chooses()
+    }
+
+    /// Whether lines of a kind are read, and the trace's depth has them.
+    #[inline(always)]
+    pub(super) fn is_shown(&self, kind: Kind) -> bool {
+        let is_of_depth = match kind {
+            Kind::Accept | Kind::Overflow | Kind::Connection | Kind::Histogram => true,
+            _ => self.depth == Depth::Events,
+        };
+        is_of_depth && self.wanted.has(kind)
     }
 
     /// How many connections have ended so far, of those that are asked for.

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use crate::event::{Sk, State};
-use crate::fields::{Cause, Subject, Transition};
+use crate::event::Sk;
+use crate::fields::{Cause, Subject};
 
 /// Upper bound on the connections that a RST is waited for.
 pub const RESETTING: usize = 32;
@@ -16,20 +16,20 @@ pub struct Resetting {
 }
 
 impl Resetting {
-    /// A connection has made its last change of state.
-    pub fn add(&mut self, sk: Sk, last: &Transition) {
-        let sends_rst = matches!(
-            last.cause,
+    /// Whether the kernel may send a RST after a last change of state with this cause.
+    pub fn is_followed_by_rst(cause: Option<Cause>) -> bool {
+        matches!(
+            cause,
             None | Some(Cause::Abort | Cause::Disconnect | Cause::DataReceived | Cause::AckOfFin)
-        );
-        // Once the socket has left a bucket behind, what comes is the bucket's.
-        if !sends_rst || last.bucket.is_some() || last.oldstate == State::LastAck {
-            return;
-        }
+        )
+    }
+
+    /// A connection has made its last change of state.
+    pub fn add(&mut self, sk: Sk, subject: Subject) {
         if self.ended.len() == RESETTING {
             self.ended.pop_front();
         }
-        self.ended.push_back((sk, last.subject.clone()));
+        self.ended.push_back((sk, subject));
     }
 
     /// The pointer has another life.

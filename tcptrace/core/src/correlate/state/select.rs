@@ -139,6 +139,11 @@ impl Select {
         }
     }
 
+    /// Whether there is a condition.
+    pub fn chooses(&self) -> bool {
+        self.chooses
+    }
+
     /// Keeps of the lines from `first` on those that are asked for, and puts those before them that
     /// were held back until now.
     #[inline]

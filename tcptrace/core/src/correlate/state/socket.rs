@@ -101,15 +101,10 @@ impl Socket {
             && agree(self.tuple.rport, tuple.rport)
     }
 
-    /// Enters `change.newstate`, and tells so in a line. `owner`: whose it is.
+    /// Enters `change.newstate`. Returns how long it was in the state that it leaves, if it was seen to
+    /// enter that.
     #[inline(always)]
-    pub fn transition(
-        &mut self,
-        event: &Event,
-        change: &SetState,
-        why: Option<Why>,
-        owner: Option<Owner>,
-    ) -> Transition {
+    pub fn enter(&mut self, event: &Event, change: &SetState) -> Option<u64> {
         self.learn(&change.tuple, change.cookie);
         self.scope = change.scope.or(self.scope);
         self.uid = Some(change.uid);
@@ -125,7 +120,19 @@ impl Socket {
         self.was_orphaned = change.orphaned;
         self.state = change.newstate;
         self.since_ns = Some(event.mono_ns);
+        in_state_ns
+    }
 
+    /// Returns the line about a change that it has just made. `owner`: whose it is.
+    #[inline(always)]
+    pub fn transition(
+        &self,
+        event: &Event,
+        change: &SetState,
+        in_state_ns: Option<u64>,
+        why: Option<Why>,
+        owner: Option<Owner>,
+    ) -> Transition {
         Transition {
             mono_ns: event.mono_ns,
             subject: self.subject(closer(event, change).or(owner)),

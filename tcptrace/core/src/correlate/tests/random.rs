@@ -5,6 +5,7 @@ mod kinds;
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::fields::Wanted;
 
 /// A small generator (xorshift64), so that a failing seed fails again.
 struct Random(u64);
@@ -191,4 +192,67 @@ fn what_is_packed_comes_back_whole() {
 #[test]
 fn same_events_same_lines() {
     assert_eq!(run(42, 2_000), run(42, 2_000));
+}
+
+/// Lines without the words that follow from other fields.
+fn without_words(lines: impl IntoIterator<Item = Line>) -> Vec<Line> {
+    let mut lines: Vec<Line> = lines.into_iter().collect();
+    for line in &mut lines {
+        match line {
+            Line::Connection(x) => {
+                x.reason.take_if(|_| x.reason_follows);
+                x.evidence = x
+                    .evidence
+                    .take()
+                    .filter(|_| x.verdict == Some(Verdict::Unfinished));
+            }
+            Line::Accept(x) => x.reason = None,
+            _ => {}
+        }
+    }
+    lines
+}
+
+/// Whatever is left out, the lines that are left are the same, and so is what is counted.
+#[test]
+fn what_is_not_wanted_changes_nothing_else() {
+    use fields::Kind;
+    let only = |kinds: &[Kind]| kinds.iter().copied().collect::<Wanted>();
+    let cases = [
+        Wanted::NOTHING,
+        Wanted::LINES,
+        only(&[Kind::Connection]),
+        only(&[Kind::Transition]),
+        only(&[Kind::Accept, Kind::Reset]),
+        only(&[Kind::Connection, Kind::Segment, Kind::TimeWait]),
+    ];
+    for seed in 1..=40 {
+        let (all, totals) = run(seed, 400);
+        for wanted in cases {
+            let mut t = trace();
+            t.correlator.wanted = wanted;
+            let (lines, counted) = run_on(t, seed, 400);
+            let expected = all.iter().filter(|line| wanted.has(line.kind())).cloned();
+            let (lines, expected) = (without_words(lines), without_words(expected));
+            for (line, expected) in lines.iter().zip(&expected) {
+                assert_eq!(line, expected, "seed {seed}, {wanted:?}");
+            }
+            assert_eq!(lines.len(), expected.len(), "seed {seed}, {wanted:?}");
+            assert_eq!(counted, totals, "seed {seed}, {wanted:?}");
+        }
+    }
+}
+
+/// What nobody reads is not made: where a sentence would be, there is none.
+#[test]
+fn words_are_made_where_they_are_read_or_say_more() {
+    let mut t = accepted();
+    t.correlator.wanted = Wanted::LINES;
+    t.set(child(2).enters(Established, Close));
+    let line = t.connection(2);
+    assert_eq!(
+        (line.verdict, line.reason_follows),
+        (Some(Verdict::Queued), true)
+    );
+    assert_eq!((&line.reason, &line.evidence), (&None, &None));
 }

@@ -1,0 +1,125 @@
+//! Kinds of lines, and which of them are read.
+
+use std::ops::BitOr;
+
+/// A kind of line, `event` in JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    Session,
+    Preexisting,
+    Transition,
+    Accept,
+    Overflow,
+    Segment,
+    Connection,
+    Retransmit,
+    Reset,
+    TimeWait,
+    Histogram,
+    Lost,
+    Summary,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 13] = [
+        Kind::Session,
+        Kind::Preexisting,
+        Kind::Transition,
+        Kind::Accept,
+        Kind::Overflow,
+        Kind::Segment,
+        Kind::Connection,
+        Kind::Retransmit,
+        Kind::Reset,
+        Kind::TimeWait,
+        Kind::Histogram,
+        Kind::Lost,
+        Kind::Summary,
+    ];
+
+    /// As in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Session => "session",
+            Kind::Preexisting => "preexisting",
+            Kind::Transition => "transition",
+            Kind::Accept => "accept",
+            Kind::Overflow => "overflow",
+            Kind::Segment => "segment",
+            Kind::Connection => "connection",
+            Kind::Retransmit => "retransmit",
+            Kind::Reset => "reset",
+            Kind::TimeWait => "time_wait",
+            Kind::Histogram => "histogram",
+            Kind::Lost => "lost",
+            Kind::Summary => "summary",
+        }
+    }
+}
+
+/// What the readers of lines want: kinds of lines, and the words in them that follow from other
+/// fields. The rest need not be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted(u32);
+
+impl Wanted {
+    pub const NOTHING: Wanted = Wanted(0);
+    /// `evidence`, and a `reason` that follows from the verdict and the times.
+    pub const WORDS: Wanted = Wanted(1 << Kind::ALL.len());
+    /// Every kind of line.
+    pub const LINES: Wanted = Wanted((1 << Kind::ALL.len()) - 1);
+    pub const ALL: Wanted = Wanted(Wanted::LINES.0 | Wanted::WORDS.0);
+
+    pub fn kind(kind: Kind) -> Wanted {
+        Wanted(1 << kind as u32)
+    }
+
+    pub fn has(self, kind: Kind) -> bool {
+        self.0 & Wanted::kind(kind).0 != 0
+    }
+
+    pub fn has_words(self) -> bool {
+        self.0 & Wanted::WORDS.0 != 0
+    }
+
+    /// Leaves the kinds for which this is true, and the words.
+    pub fn filter(self, keep: impl Fn(Kind) -> bool) -> Wanted {
+        let kept = Kind::ALL
+            .into_iter()
+            .filter(|&kind| self.has(kind) && keep(kind));
+        Wanted(kept.collect::<Wanted>().0 | self.0 & Wanted::WORDS.0)
+    }
+}
+
+impl BitOr for Wanted {
+    type Output = Wanted;
+    fn bitor(self, other: Wanted) -> Wanted {
+        Wanted(self.0 | other.0)
+    }
+}
+
+impl FromIterator<Kind> for Wanted {
+    fn from_iter<I: IntoIterator<Item = Kind>>(kinds: I) -> Wanted {
+        let kinds = kinds.into_iter().map(Wanted::kind);
+        kinds.fold(Wanted::NOTHING, BitOr::bitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wanted_adds_up() {
+        let wanted = Wanted::kind(Kind::Accept) | Wanted::kind(Kind::Summary);
+        let has: Vec<Kind> = Kind::ALL.into_iter().filter(|&it| wanted.has(it)).collect();
+        assert_eq!(has, [Kind::Accept, Kind::Summary]);
+        assert!(!wanted.has_words() && (wanted | Wanted::WORDS).has_words());
+        let lines = Wanted::ALL.filter(|it| it != Kind::Session);
+        assert!(lines.has_words() && lines.has(Kind::Lost) && !lines.has(Kind::Session));
+        assert_eq!(
+            Kind::ALL.into_iter().collect::<Wanted>() | Wanted::WORDS,
+            Wanted::ALL
+        );
+    }
+}
