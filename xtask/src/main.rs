@@ -6,6 +6,7 @@ mod ebpf;
 mod files;
 mod packages;
 mod pictures;
+mod tables;
 mod tcptrace;
 mod test;
 mod tidy;

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{cmd, vm};
+use crate::{cmd, tables, vm};
 
 /// What Debian's LLVM, unpacked and not installed, needs from the system, and a linker.
 const TOOLCHAIN: [&str; 7] = [
@@ -29,6 +29,9 @@ const VIEWERS: [&str; 2] = ["tshark", "tmux"];
 /// What gives a scenario's connections to another listener than the one that they are for.
 const PACKET_FILTER: [&str; 1] = ["nftables"];
 
+/// What loads exports as tables is installed with, see [`tables`].
+const PYTHON: [&str; 1] = ["python3-venv"];
+
 fn needed() -> Vec<&'static str> {
     [
         &TOOLCHAIN[..],
@@ -36,12 +39,18 @@ fn needed() -> Vec<&'static str> {
         &BROWSER,
         &VIEWERS,
         &PACKET_FILTER,
+        &PYTHON,
     ]
     .concat()
 }
 
 /// Sees to it that the packages are there: installs what is missing, or names it.
-pub fn ensure(install: bool) -> Result<()> {
+pub fn ensure(root: &Path, install: bool) -> Result<()> {
+    ensure_debians(install)?;
+    tables::ensure(root, install)
+}
+
+fn ensure_debians(install: bool) -> Result<()> {
     let Some(missing) = missing(&needed()) else {
         println!(
             "This is no Debian: whether {} are here is not known",

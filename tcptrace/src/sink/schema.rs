@@ -140,6 +140,22 @@ mod tests {
             .collect()
     }
 
+    /// A line of each kind, for readers of the schema and for `tests/tables`.
+    #[test]
+    fn committed_examples_are_current() {
+        const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/schema/examples.jsonl");
+        let lines = samples::all();
+        let made = samples::all_written(&lines, |out| Box::new(Json::new(out, samples::clock())));
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(FILE, &made).unwrap();
+        }
+        assert!(
+            std::fs::read_to_string(FILE).unwrap_or_default() == made,
+            "docs/schema/examples.jsonl is not what the samples are; to renew it: \
+             UPDATE=1 cargo test -p tcptrace schema"
+        );
+    }
+
     #[test]
     fn every_line_validates() {
         let validator = jsonschema::draft202012::new(&schema()).unwrap();

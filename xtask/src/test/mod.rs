@@ -17,7 +17,7 @@ use crate::{bench, cmd, ebpf, packages, tcptrace, tidy};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Install the Debian packages that the tests need
+    /// Install the packages that the tests need, Debian's and Python's
     #[arg(long)]
     install: bool,
     /// Run one ground only
@@ -59,7 +59,7 @@ pub fn run(root: &Path, args: &Args) -> Result<bool> {
     let wanted = |ground| args.only.is_none_or(|only| only == ground);
     // Unit tests run on any machine that could build this program.
     if args.only != Some(Ground::Unit) {
-        packages::ensure(args.install)?;
+        packages::ensure(root, args.install)?;
     }
     let mut steps = Steps::new();
     if wanted(Ground::Checks) {
