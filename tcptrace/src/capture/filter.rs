@@ -7,8 +7,7 @@ use aya::{Ebpf, Pod};
 use tcptrace_ebpf::abi::{self, addresses};
 use zerocopy::IntoBytes;
 
-use super::CaptureError;
-use super::load::no_map;
+use super::error::{CaptureError, no_map};
 use crate::filter::{Family, Filter, PortRange};
 
 /// The `FILTER` global.

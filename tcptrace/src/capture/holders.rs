@@ -11,7 +11,7 @@ use aya::programs::Iter;
 use tcptrace_ebpf::abi;
 use zerocopy::FromBytes;
 
-use super::no_map;
+use super::error::no_map;
 use crate::clock::mono_now_ns;
 use crate::event::{Comm, Holder, Holders, Sk, State, Task};
 

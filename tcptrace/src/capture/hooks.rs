@@ -27,10 +27,9 @@ use aya::programs::{
 };
 use aya::util::KernelVersion;
 
-use super::Request;
 use super::kernels;
 use super::load::Kernel;
-use super::refusal::OtherPrototype;
+use super::request::Request;
 use crate::event::Hook;
 
 /// One hook.
@@ -108,6 +107,15 @@ pub enum Point {
     Kprobe(&'static str),
     /// Runs when `capture/iterator.rs` reads it.
     Iterator(&'static str),
+}
+
+/// The carrier's programs are written for another prototype than this kernel's.
+#[derive(Debug, thiserror::Error)]
+#[error("{function} has {found} parameters here, not {expected}")]
+pub struct OtherPrototype {
+    pub function: &'static str,
+    pub found: usize,
+    pub expected: usize,
 }
 
 /// Accept comes first: every accept() that has begun when the last hook is attached is then known

@@ -54,7 +54,7 @@ pub fn look(ebpf: &mut Ebpf, only: Option<&BTreeSet<u32>>) -> Vec<Look> {
 fn look_into(ebpf: &mut Ebpf, netns: u32, path: &Path) -> anyhow::Result<Look> {
     let program: &mut Iter = ebpf
         .program_mut(PROGRAM)
-        .ok_or_else(super::no_map)?
+        .ok_or_else(super::error::no_map)?
         .try_into()?;
     let began_ns = mono_now_ns();
     let bytes = std::thread::scope(|scope| {

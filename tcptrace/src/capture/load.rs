@@ -10,9 +10,10 @@ use aya::{Ebpf, EbpfLoader, VerifierLogLevel, include_bytes_aligned};
 use tcptrace_ebpf::abi;
 
 use super::btf::{self, Btf, BtfError};
+use super::error::{CaptureError, no_map, os_error};
 use super::positions::Positions;
-use super::refusal::os_error;
-use super::{CaptureError, RING_BYTES, Request, filter, kernels, privilege, tracefs};
+use super::request::{RING_BYTES, Request};
+use super::{filter, kernels, privilege, tracefs};
 
 /// The eBPF programs, built from tcptrace-ebpf by `cargo xtask ebpf build`.
 static OBJECT: &[u8] = include_bytes_aligned!("../../ebpf/tcptrace.bpf.o");
@@ -56,11 +57,6 @@ pub struct Loaded {
     pub kernel: Kernel,
     pub ring: RingBuf<MapData>,
     pub positions: Positions,
-}
-
-/// What to say of an object whose programs or maps are not the expected ones.
-pub fn no_map() -> anyhow::Error {
-    anyhow::anyhow!("the eBPF object does not belong to this tcptrace")
 }
 
 /// Resolves the offsets on this kernel and creates the maps; verifies nothing yet.

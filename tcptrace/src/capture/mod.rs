@@ -3,6 +3,7 @@
 pub mod btf;
 pub mod cgroups;
 pub mod counters;
+mod error;
 mod filter;
 pub mod holders;
 pub mod hooks;
@@ -14,6 +15,7 @@ mod pids;
 mod positions;
 pub mod privilege;
 mod refusal;
+mod request;
 pub mod ring;
 pub mod statistics;
 mod tracefs;
@@ -25,23 +27,20 @@ use aya::Ebpf;
 use aya::maps::{MapData, PerCpuArray};
 use aya_log::EbpfLogger;
 use tcptrace_ebpf::abi;
-use thiserror::Error;
 
 use crate::clock::mono_now_ns;
 use crate::event::Hook;
 use crate::fields::{self, HookCount};
-use crate::filter::Filter;
 use crate::stdio::say;
 
+use error::no_map;
+pub use error::{CaptureError, os_error};
 use hooks::{Carrier, HOOKS, HookRow};
 use iterator::Look;
-use load::{Kernel, Loaded, load, no_map};
+use load::{Kernel, Loaded, load};
 use refusal::Refusal;
-pub use refusal::os_error;
+pub use request::{RING_BYTES, Request};
 use ring::Ring;
-
-/// Size of the ring buffer in bytes unless asked otherwise.
-pub const RING_BYTES: u32 = 4 << 20;
 
 /// Limits that hold on every kernel, because no hook can show these things.
 const NEVER_SEEN: &[&str] = &[
@@ -49,35 +48,6 @@ const NEVER_SEEN: &[&str] = &[
      address: no socket changes its state",
     "that two connections are the ends of one whose addresses are translated on the way (NAT)",
 ];
-
-/// What to capture, and how.
-#[derive(Clone, Debug, Default)]
-pub struct Request {
-    pub filter: Filter,
-    /// Size of the ring buffer in bytes, rounded up to a power of two; 0 for [`RING_BYTES`].
-    pub ring_bytes: u32,
-    /// How many accept() calls in flight can be remembered; 0 for what the object says.
-    pub calls: u32,
-    /// `--attach`: fentry, kprobe or syscall, see [`HookRow::carriers`].
-    pub mode: Option<String>,
-    /// Carrier to take for the state hook, by [`Carrier::name`], and for other hooks where they have
-    /// one of that name; the first that loads when absent.
-    pub state_carrier: Option<String>,
-    /// Whether to capture segments on the wire, too.
-    pub segments: bool,
-}
-
-/// Why capturing cannot begin.
-#[derive(Debug, Error)]
-pub enum CaptureError {
-    /// The cure is in the text.
-    #[error("not permitted: {0}")]
-    NotPermitted(String),
-    #[error("this kernel cannot: {0}")]
-    Unsupported(String),
-    #[error(transparent)]
-    Failed(#[from] anyhow::Error),
-}
 
 /// A hook and what became of it.
 pub struct Attached {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::CaptureError;
+use super::error::CaptureError;
 
 /// Inode of the first PID namespace: `PROC_PID_INIT_INO`, include/linux/proc_ns.h.
 const FIRST: &str = "pid:[4026531836]";

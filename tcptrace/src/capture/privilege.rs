@@ -1,6 +1,6 @@
 //! What tcptrace may do, and what to say when it may not.
 
-use super::CaptureError;
+use super::error::CaptureError;
 
 /// Bits of the capability sets in /proc/self/status, include/uapi/linux/capability.h.
 const CAP_SYS_ADMIN: u32 = 21;

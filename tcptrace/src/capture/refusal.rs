@@ -1,9 +1,7 @@
 //! Why a carrier could not be taken: in full for `doctor`, in short for the session line.
 
-use std::io;
-
-use super::CaptureError;
-use super::hooks::Carrier;
+use super::error::os_error;
+use super::hooks::{Carrier, OtherPrototype};
 use crate::errno;
 use crate::fields;
 
@@ -11,15 +9,6 @@ use crate::fields;
 pub struct Refusal {
     pub carrier: &'static Carrier,
     pub error: anyhow::Error,
-}
-
-/// The carrier's programs are written for another prototype than this kernel's.
-#[derive(Debug, thiserror::Error)]
-#[error("{function} has {found} parameters here, not {expected}")]
-pub struct OtherPrototype {
-    pub function: &'static str,
-    pub found: usize,
-    pub expected: usize,
 }
 
 impl Refusal {
@@ -64,19 +53,10 @@ pub fn for_session(refused: &[Refusal]) -> Vec<fields::Refusal> {
     told
 }
 
-/// The error number that the operating system gave.
-pub fn os_error(error: &anyhow::Error) -> Option<i32> {
-    // It shows itself as what is in it, and leaves that out of the chain.
-    if let Some(CaptureError::Failed(failed)) = error.downcast_ref() {
-        return os_error(failed);
-    }
-    error
-        .chain()
-        .find_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
     use crate::capture::hooks::HOOKS;
 
