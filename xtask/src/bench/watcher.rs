@@ -104,20 +104,29 @@ impl Running {
         };
         running.wait_until_attached(began)?;
         running.settle()?;
+        // What it said may have been an error.
+        running.still_runs()?;
         running.rest_mib = running.memory("VmRSS");
         running.cpu_before_s = cpu_seconds(running.child.id())?;
         Ok(running)
     }
 
+    /// # Errors
+    /// When it has ended by itself, with the last line of its messages.
+    fn still_runs(&mut self) -> Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            self.ended = true;
+            let said = tail(&self.messages)?;
+            let said = said.trim().lines().last().unwrap_or_default();
+            bail!("it ended at once, {status}: {said}");
+        }
+        Ok(())
+    }
+
     fn wait_until_attached(&mut self, began: Instant) -> Result<()> {
         let (mut last, mut since) = (0, Instant::now());
         loop {
-            if let Some(status) = self.child.try_wait()? {
-                self.ended = true;
-                let said = tail(&self.messages)?;
-                let said = said.trim().lines().last().unwrap_or_default();
-                bail!("it ended at once, {status}: {said}");
-            }
+            self.still_runs()?;
             if self.is_peer {
                 let watching = watching(self.child.id());
                 if watching != last {
@@ -266,4 +275,37 @@ fn watching(pid: u32) -> usize {
 pub fn cpu_seconds(pid: u32) -> Result<f64> {
     let clock = clock_getcpuclockid(Pid::from_raw(pid as i32)).context("it has ended")?;
     Ok(Duration::from(clock_gettime(clock)?).as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watcher_that_only_prints_an_error_is_not_measured() {
+        let folder = tempfile::tempdir().unwrap();
+        let row = Row {
+            name: "broken",
+            watcher: Watcher::Tcptrace {
+                args: &["-c", "echo no such option >&2; exit 2"],
+                object: Object::Own,
+            },
+            loads: &[],
+        };
+        let Err(error) = Running::start(&row, Path::new("/bin/sh"), folder.path()) else {
+            panic!("it has ended");
+        };
+        let error = error.to_string();
+        assert!(error.contains("no such option"), "{error}");
+    }
+
+    #[test]
+    fn cpu_time_of_a_process_is_that_of_all_its_threads() {
+        let before = cpu_seconds(std::process::id()).unwrap();
+        let began = Instant::now();
+        thread::spawn(move || while began.elapsed() < Duration::from_millis(200) {})
+            .join()
+            .unwrap();
+        assert!(cpu_seconds(std::process::id()).unwrap() > before);
+    }
 }
