@@ -10,17 +10,15 @@ use std::io;
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use tcptrace::clock::Clock;
-use tcptrace::correlate::{Correlator, Selection};
+use tcptrace::correlate::Correlator;
 use tcptrace::decode::decode;
-use tcptrace::depth::Depth;
 use tcptrace::event::{Event, Hook};
-use tcptrace::fields::{SCHEMA, Session};
 use tcptrace::order::{HOLD_BACK_NS, Order};
 
 use tcptrace::pipeline::{self, Feedback, Message, Output};
 use tcptrace::sink::text::{Style, Zone};
 use tcptrace::sink::{Json, Sink, Text};
-use tcptrace::story::Begin;
+use tcptrace::trace::{Begin, Input, Small};
 
 use stream::{ATTACHED_NS, Stream};
 
@@ -58,15 +56,21 @@ fn ordering(bencher: Bencher) {
         .bench_local_values(|events| {
             let mut order = Order::default();
             let mut sum = 0;
-            let mut take = |event: &Event, _: &[Event], _| sum ^= event.mono_ns;
+            let mut take = |order: &mut Order| {
+                while let Some((event, ..)) = order.next() {
+                    sum ^= event.mono_ns;
+                }
+            };
             for (n, event) in events.into_iter().enumerate() {
                 let until_ns = event.mono_ns.saturating_sub(HOLD_BACK_NS);
                 order.push(event);
                 if n.is_multiple_of(BATCH) {
-                    order.release(until_ns, &mut take);
+                    order.release(until_ns);
+                    take(&mut order);
                 }
             }
-            order.release(u64::MAX, &mut take);
+            order.release(u64::MAX);
+            take(&mut order);
             sum
         });
 }
@@ -175,20 +179,22 @@ fn chain(bencher: Bencher, sink: impl Fn() -> Box<dyn Sink>) {
                 sink: sink(),
             };
             let (mut feed, outcome) =
-                pipeline::spawn(begin(), vec![output], None, None, Feedback::default())
+                pipeline::spawn(begin(), vec![output], Feedback::default())
                     .expect("a thread");
             let mut until_ns = ATTACHED_NS;
             for batch in &batches {
                 // A record takes a microsecond of the stream's time.
                 until_ns += BATCH as u64 * 1_000;
-                let drained = Message::Drained {
+                let records = Input::Records {
                     batch: batch.clone(),
                     complete_until_ns: until_ns,
                 };
-                runtime.block_on(feed.send(drained));
+                runtime.block_on(feed.send(Message::Input(records)));
             }
-            let end = Message::End { counts: vec![] };
-            runtime.block_on(feed.send(end));
+            let end = Small::End {
+                counts: BTreeMap::new(),
+            };
+            runtime.block_on(feed.send(Message::Input(end.into())));
             outcome.blocking_recv().expect("a pipeline")
         });
 }
@@ -211,21 +217,11 @@ fn in_order() -> Vec<Event> {
 }
 
 fn begin() -> Begin {
-    let session = Session {
-        mono_ns: ATTACHED_NS,
-        schema: SCHEMA,
-        version: "0".into(),
-        kernel: "6.12".into(),
-        depth: Depth::Events,
-        hooks: HOOKS.map(|hook| (hook, Some("tp_btf".into()))).into(),
-        refused: BTreeMap::new(),
-        filters: BTreeMap::new(),
-        unseen: vec![],
-    };
     Begin {
+        mono_ns: ATTACHED_NS,
+        kernel: "6.12".into(),
         clock_offset_ns: WALL_NS,
-        session,
-        selection: Selection::default(),
-        reset_reasons: BTreeMap::new(),
+        hooks: HOOKS.map(|hook| (hook, Some("tp_btf".into()))).into(),
+        ..Begin::default()
     }
 }

@@ -197,10 +197,6 @@ pub struct Trace {
     #[arg(long, value_name = "N", hide = true, default_value_t = 0)]
     pub calls: u32,
 
-    /// Also write all that enters the correlator to FILE, for tests: `tcptrace replay FILE`
-    #[arg(long, value_name = "FILE", hide = true)]
-    pub write_events: Option<PathBuf>,
-
     /// Trace while this command runs, and end with its exit code; its output goes to stderr
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,

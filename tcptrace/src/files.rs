@@ -266,7 +266,7 @@ mod tests {
         for name in ["file", "hard", "soft"] {
             let mut files = files();
             let _first = files.target(&path("file"), "--write").unwrap();
-            let error = files.target(&path(name), "--write-events").err().unwrap();
+            let error = files.target(&path(name), "-o").err().unwrap();
             assert!(
                 error.is::<Usage>() && error.to_string().contains("two outputs"),
                 "{error}"
@@ -276,7 +276,7 @@ mod tests {
         // Neither was there before.
         let mut files = files();
         let _first = files.target(&path("new"), "--write").unwrap();
-        assert!(files.target(&path("new"), "--write-events").is_err());
+        assert!(files.target(&path("new"), "-o").is_err());
     }
 
     #[test]
@@ -284,7 +284,7 @@ mod tests {
         let null = Path::new("/dev/null");
         let mut files = files();
         files.read(null, "null").unwrap();
-        for option in ["--write", "--write-events"] {
+        for option in ["--write", "-o"] {
             files.target(null, option).unwrap().begin().unwrap();
         }
     }

@@ -35,6 +35,6 @@ pub mod zst;
 
 // The pure part, under the paths that it has there.
 pub use tcptrace_core::{
-    balance, correlate, decode, depth, diagram, duration, errno, event, fields, order, printable,
-    story,
+    balance, batch, correlate, decode, depth, diagram, duration, errno, event, fields, order, printable,
+    story, trace,
 };

@@ -12,6 +12,8 @@ use anyhow::Context;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::balance::Counts;
+use crate::capture::cgroups::Cgroups;
 use crate::capture::counters::{CounterReader, Reading};
 use crate::capture::iterator::Look;
 use crate::capture::{Capture, Request};
@@ -21,17 +23,16 @@ use crate::clock::{Clock, mono_now_ns};
 use crate::command::{self, Command, Running};
 use crate::correlate::Selection;
 use crate::depth::Depth;
-use crate::event::Hook;
+use crate::event::{Hook, Looked, Loss, Note, Why};
 use crate::exit;
-use crate::fields::{HookCount, Lost, SCHEMA, Session, Why};
-use crate::files::{Files, Target};
+use crate::fields::Refusal;
+use crate::files::Files;
 use crate::filter::Filter;
 use crate::output::{self, plain};
-use crate::pipeline::{self, Feed, Feedback, Message, Outcome, Output, Tape, WorthALook};
-use crate::record::Recorder;
+use crate::pipeline::{self, Feed, Feedback, Message, Outcome, Output, WorthALook};
 use crate::signals::Signals;
 use crate::stdio::say;
-use crate::story::{Begin, Import};
+use crate::trace::{Begin, Input, Refused, Settled, Small};
 
 /// How often the loss counters are looked at.
 const LOSS_EVERY: Duration = Duration::from_millis(250);
@@ -72,7 +73,6 @@ pub async fn run(trace: &Trace) -> anyhow::Result<u8> {
         path.map(|path| files.target(path, option)).transpose()
     };
     let write = target(&trace.write, "--write")?;
-    let write_events = target(&trace.write_events, "--write-events")?;
     let checks = Checks::new(&trace.expect);
 
     let request = trace.request();
@@ -85,7 +85,7 @@ pub async fn run(trace: &Trace) -> anyhow::Result<u8> {
             outputs.push(output::file(target, clock)?);
         }
         outputs.extend(checks.output());
-        Ok((outputs, write_events.map(tape).transpose()?))
+        Ok(outputs)
     };
     let mut tracing = Tracing::start(
         &request,
@@ -121,18 +121,23 @@ pub async fn run(trace: &Trace) -> anyhow::Result<u8> {
     Ok(checks.tell(code))
 }
 
-fn tape(target: Target) -> io::Result<Tape> {
-    Ok(Tape {
-        name: target.name(),
-        recorder: Recorder::new(Box::new(target.begin()?)),
-    })
-}
-
 /// All conditions by name, whoever decides them.
 fn filters(filter: &Filter, selection: &Selection) -> BTreeMap<String, String> {
     let conditions = filter.describe().into_iter().chain(selection.describe());
     conditions
         .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+}
+
+/// The attach methods that were refused, by hook.
+fn refused(capture: &Capture) -> BTreeMap<Hook, Vec<Refused>> {
+    let refused = |it: Refusal| Refused {
+        method: it.carrier,
+        reason: it.reason,
+    };
+    let hooks = capture.refused().into_iter();
+    hooks
+        .map(|(hook, all)| (hook, all.into_iter().map(refused).collect()))
         .collect()
 }
 
@@ -164,12 +169,13 @@ pub struct Tracing {
     outcome: oneshot::Receiver<Outcome>,
     feedback: Feedback,
     signals: Signals,
+    cgroups: Cgroups,
     depth: Depth,
     counters: CounterReader,
     /// Their readings from before the hooks were attached, until they are handed over.
     readings_before: Vec<Reading>,
     /// The counters when losses were last told.
-    told: BTreeMap<Hook, HookCount>,
+    told: BTreeMap<Hook, Counts>,
     /// What each hook had seen at the last looks at the counters.
     seen: VecDeque<BTreeMap<Hook, u64>>,
     /// Whether a look finds each socket that the filter lets through. A socket's user and cgroup may
@@ -184,7 +190,7 @@ impl Tracing {
         clock: Clock,
         selection: Selection,
         depth: Depth,
-        open: impl FnOnce() -> anyhow::Result<(Vec<Output>, Option<Tape>)>,
+        open: impl FnOnce() -> anyhow::Result<Vec<Output>>,
         count: Option<u64>,
     ) -> anyhow::Result<Tracing> {
         // Before attaching: a signal from now on ends the trace in good order.
@@ -197,36 +203,32 @@ impl Tracing {
             pids: capture.kernels_pids(&selection.pids)?,
             ..selection
         };
-        let (outputs, tape) = open()?;
-        let session = Session {
-            schema: SCHEMA,
+        let outputs = open()?;
+        let begin = Begin {
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            abi: tcptrace_ebpf::abi::VERSION,
             kernel: kernel_release(),
+            machine: std::env::consts::ARCH.to_owned(),
+            clock_offset_ns: clock.offset_ns(),
+            mono_ns: capture.attached_ns,
             depth,
             hooks: capture.carriers(),
-            refused: capture.refused(),
+            refused: refused(&capture),
             filters: conditions,
-            unseen: capture
-                .unseen()
-                .into_iter()
-                .chain(depth.unseen().iter().map(|&what| what.to_owned()))
-                .collect(),
-            mono_ns: capture.attached_ns,
-        };
-        let feedback = Feedback::default();
-        let begin = Begin {
-            clock_offset_ns: clock.offset_ns(),
-            session,
+            unseen: capture.unseen(),
             selection,
             reset_reasons: capture.reset_reasons.clone(),
+            count,
         };
-        let (feed, outcome) = pipeline::spawn(begin, outputs, tape, count, feedback.clone())?;
+        let feedback = Feedback::default();
+        let (feed, outcome) = pipeline::spawn(begin, outputs, feedback.clone())?;
         Ok(Tracing {
             capture,
             feed,
             outcome,
             feedback,
             signals,
+            cgroups: Cgroups::new(),
             depth,
             counters,
             readings_before,
@@ -254,7 +256,7 @@ impl Tracing {
         tokio::pin!(ended);
         let stop = self.feedback.stop.clone();
         let before = std::mem::take(&mut self.readings_before);
-        self.feed.send(Message::Counters(before)).await;
+        self.counters_read(before).await;
         self.read_counters().await;
         let who_listens = self.feedback.who_listens.clone();
         let (mut holders_at, mut holders_wanted) = (Instant::now(), false);
@@ -267,7 +269,7 @@ impl Tracing {
                 () = self.capture.ring.due() => { self.drain().await; }
                 _ = losses.tick() => self.tell_losses().await?,
                 _ = ticks.tick(), if counts => {
-                    self.feed.send(Message::Tick { mono_ns: mono_now_ns() }).await;
+                    self.note(mono_now_ns(), Note::Tick).await;
                 }
                 () = tokio::time::sleep_until(look_at), if asked.is_none() => {
                     // The pipeline answers when it comes to it; the draining goes on.
@@ -310,14 +312,52 @@ impl Tracing {
             .flat_map(|it| it.inodes.iter().copied())
             .collect();
         owners.retain(|inode, _| inodes.contains(inode));
-        let import = Message::Import(Import {
+        let import = Small::Import {
             owners,
             until_ns: mono_now_ns(),
-        });
-        self.feed.send(import).await;
+        };
+        self.hand_over(import.into()).await;
         for look in looks {
-            self.feed.send(Message::Looked(look)).await;
+            self.looked(look, false, false).await;
         }
+    }
+
+    /// Hands over what a look through the sockets of a namespace has found.
+    async fn looked(&mut self, look: Look, is_audit: bool, is_last: bool) {
+        let records = Input::Records {
+            batch: look.found,
+            complete_until_ns: 0,
+        };
+        self.hand_over(records).await;
+        let looked = Looked {
+            netns: look.netns,
+            began_ns: look.began_ns,
+            is_audit,
+            is_last,
+        };
+        self.note(look.ended_ns, Note::Looked(looked)).await;
+    }
+
+    async fn counters_read(&mut self, readings: Vec<Reading>) {
+        for (mono_ns, counters) in readings {
+            self.note(mono_ns, Note::Counters(counters)).await;
+        }
+    }
+
+    async fn note(&mut self, mono_ns: u64, note: Note) {
+        self.hand_over(Input::note(mono_ns, note)).await;
+    }
+
+    /// Hands over the next input of the trace, behind the containers of cgroups that come up in it.
+    async fn hand_over(&mut self, input: Input) {
+        if let Input::Records { batch, .. } = &input {
+            let containers = self.cgroups.new_in(batch);
+            if !containers.is_empty() {
+                let containers = Input::Small(Small::Containers(containers));
+                self.feed.send(Message::Input(containers)).await;
+            }
+        }
+        self.feed.send(Message::Input(input)).await;
     }
 
     async fn ask_where_to_look(&mut self, is_last: bool) -> oneshot::Receiver<WorthALook> {
@@ -340,14 +380,14 @@ impl Tracing {
         }
         let all = &worth.sockets | &worth.audit;
         if !all.is_empty() {
-            for mut look in self.capture.look(Some(&all)) {
-                look.is_audit = worth.audit.contains(&look.netns);
-                self.feed.send(Message::Looked(look)).await;
+            for look in self.capture.look(Some(&all)) {
+                let is_audit = worth.audit.contains(&look.netns);
+                self.looked(look, is_audit, false).await;
             }
         }
         if !worth.counters.is_empty() {
             let readings = self.counters.read(&worth.counters);
-            self.feed.send(Message::Counters(readings)).await;
+            self.counters_read(readings).await;
         }
         began.elapsed()
     }
@@ -355,7 +395,7 @@ impl Tracing {
     /// Reads the counters of all namespaces.
     async fn read_counters(&mut self) {
         let readings = self.counters.read_all();
-        self.feed.send(Message::Counters(readings)).await;
+        self.counters_read(readings).await;
     }
 
     /// Finds out which of the connections that the trace takes for open are gone.
@@ -378,11 +418,8 @@ impl Tracing {
     async fn look_for_holders(&mut self) -> Duration {
         let began = Instant::now();
         if let Some(found) = self.capture.holders() {
-            let answer = Message::Holders {
-                ended_ns: mono_now_ns(),
-                holders: found.listeners,
-            };
-            self.feed.send(answer).await;
+            let note = Note::Holders(found.listeners);
+            self.note(mono_now_ns(), note).await;
         }
         began.elapsed()
     }
@@ -398,11 +435,7 @@ impl Tracing {
         let Ok(Ok(namespaces)) = wanted else { return };
         if !namespaces.is_empty() {
             for look in self.capture.look(Some(&namespaces)) {
-                let look = Look {
-                    is_last: true,
-                    ..look
-                };
-                self.feed.send(Message::Looked(look)).await;
+                self.looked(look, false, true).await;
             }
         }
     }
@@ -421,16 +454,16 @@ impl Tracing {
         // One reading before the end, and one after it.
         self.read_counters().await;
         // Detaching takes a while, in which some hooks still see and others do not.
-        let ended_ns = mono_now_ns();
-        self.feed.send(Message::Ending { ended_ns }).await;
+        let mono_ns = mono_now_ns();
+        self.hand_over(Small::Ending { mono_ns }.into()).await;
         self.read_counters().await;
         let counts = self.capture.detach()?;
         // Nothing is attached any more, so this comes to an end.
         while !self.drain().await {}
         self.tell_losses().await?;
-        let end = Message::End { counts };
+        let counts = counts.into_iter().collect();
         // The pipeline outlives every message but this one.
-        self.feed.send(end).await;
+        self.hand_over(Small::End { counts }.into()).await;
         self.outcome.await.context("the pipeline has failed")
     }
 
@@ -443,14 +476,14 @@ impl Tracing {
         loop {
             let batch = self.capture.ring.drain();
             let emptied = batch.is_empty();
-            let message = Message::Drained {
+            let records = Input::Records {
                 batch,
                 complete_until_ns: match emptied {
                     true => self.capture.ring.complete_until(),
                     false => 0,
                 },
             };
-            self.feed.send(message).await;
+            self.hand_over(records).await;
             // Writers that are faster than this reader must not keep it here for ever.
             if emptied || mono_now_ns() - drained_ns > DRAIN_AT_MOST_NS {
                 self.capture.print_log();
@@ -461,7 +494,7 @@ impl Tracing {
 
     /// Has the pipeline compare what the hooks had seen a while ago, whose programs are over, with what
     /// has become of it.
-    async fn check_balance(&mut self, counters: &[(Hook, HookCount)]) {
+    async fn check_balance(&mut self, mono_ns: u64, counters: &[(Hook, Counts)]) {
         let seen = counters.iter().map(|(hook, count)| (*hook, count.seen));
         self.seen.push_back(seen.collect());
         if self.seen.len() <= LOOKS_FOR_BALANCE {
@@ -473,36 +506,36 @@ impl Tracing {
         // Of what is still in the buffers nobody knows yet.
         if self.drain().await {
             let counts = counters.iter().filter_map(|(hook, count)| {
-                Some((*hook, *seen.get(hook)?, count.filtered + count.lost))
+                let settled = Settled {
+                    seen: *seen.get(hook)?,
+                    filtered_or_lost: count.filtered + count.lost,
+                };
+                Some((*hook, settled))
             });
-            let counts = Message::Counted(counts.collect());
-            self.feed.send(counts).await;
+            let counts = counts.collect();
+            self.hand_over(Small::Counted { mono_ns, counts }.into())
+                .await;
         }
     }
 
     /// Looks at the counters: tells what has been lost, and has the pipeline check what it has received.
     async fn tell_losses(&mut self) -> anyhow::Result<()> {
         let counters = self.capture.counters()?;
-        self.check_balance(&counters).await;
+        let mono_ns = mono_now_ns();
+        self.check_balance(mono_ns, &counters).await;
         for (hook, count) in counters {
-            let told = self.told.entry(hook).or_default();
-            let missed = |count: &HookCount| count.recursion_misses.unwrap_or(0);
-            if missed(&count) > missed(told) {
-                self.feed.send(Message::Missed).await;
+            let told = self.told.insert(hook, count).unwrap_or_default();
+            let missed = |count: &Counts| count.recursion_misses.unwrap_or(0);
+            if missed(&count) > missed(&told) {
+                self.note(mono_ns, Note::Missed).await;
             }
             let calls = count.lost_calls.saturating_sub(told.lost_calls);
             // The counters are not read at one moment, so a call may be counted as one only.
             let records = count.lost.saturating_sub(told.lost + calls);
-            *told = count;
             for (why, count) in [(Why::RingBufferFull, records), (Why::TooManyCalls, calls)] {
                 if count > 0 {
-                    let lost = Lost {
-                        mono_ns: mono_now_ns(),
-                        hook,
-                        why,
-                        count,
-                    };
-                    self.feed.send(Message::Lost(lost)).await;
+                    let loss = Loss { hook, why, count };
+                    self.note(mono_ns, Note::Lost(loss)).await;
                 }
             }
         }

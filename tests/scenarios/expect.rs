@@ -133,7 +133,7 @@ fn a_recording_is_judged_as_the_trace_was() {
     let file = std::env::temp_dir().join(name);
     let path = file.to_str().expect("a printable path");
     let expectations = ["accept_queue_p99<20ms", "accepted==1", "handshake_max<1h"];
-    let live = expecting(port, &["--write-events", path], &expectations);
+    let live = expecting(port, &["--write", path], &expectations);
     let args = expectations.iter().flat_map(|it| ["--expect", it]);
     let args: Vec<&str> = ["replay", path].into_iter().chain(args).collect();
     let replayed = Running::to_the_end(tcptrace(&args));

@@ -101,7 +101,7 @@ fn told_again(form: &str, ends_with: &str) {
         &ports,
         "--output",
         form,
-        "--write-events",
+        "--write",
         events,
     ]));
     let printed = running.stdout();

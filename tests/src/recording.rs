@@ -30,7 +30,7 @@ impl Recording {
     /// What to tell tcptrace.
     pub fn args(&self) -> [&str; 4] {
         let path = self.path.to_str().expect("a path in UTF-8");
-        ["--write-events", path, "-p", &self.ports]
+        ["--write", path, "-p", &self.ports]
     }
 
     /// The trace has ended.

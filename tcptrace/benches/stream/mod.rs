@@ -3,7 +3,7 @@
 //!
 //! Made by code, so that everyone measures the same.
 
-use tcptrace::capture::ring::Batch;
+use tcptrace::batch::Batch;
 use tcptrace_ebpf::abi;
 use zerocopy::IntoBytes;
 

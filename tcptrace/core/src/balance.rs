@@ -3,8 +3,25 @@
 //! `seen`, `filtered` and `lost` are counted in the kernel, `emitted` is what was decoded here. What is in
 //! none of them was lost by a fault of tcptrace, and is told as such.
 
+use serde::{Deserialize, Serialize};
+
 use crate::event::Hook;
 use crate::fields::HookCount;
+
+/// What the kernel side has counted at a hook, all CPUs together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Events that reached the hook.
+    pub seen: u64,
+    /// Events that the filter left out.
+    pub filtered: u64,
+    /// Events that found no room, `lost_calls` among them.
+    pub lost: u64,
+    /// accept() calls that could not be remembered.
+    pub lost_calls: u64,
+    /// Runs that the kernel skipped and that nothing made up for; `None` when the kernel does not say.
+    pub recursion_misses: Option<u64>,
+}
 
 /// Counts of decoded records, and of those already reported as unaccounted, by the number of the hook.
 #[derive(Debug, Default)]
@@ -26,21 +43,29 @@ impl Balance {
     pub fn more_unaccounted(&mut self, hook: Hook, seen: u64, counted: u64) -> u64 {
         let decoded = self.decoded[hook as usize];
         let told = &mut self.told[hook as usize];
-        let more = seen.saturating_sub(counted + decoded).saturating_sub(*told);
+        let more = seen
+            .saturating_sub(counted.saturating_add(decoded))
+            .saturating_sub(*told);
         *told += more;
         more
     }
 
     /// The final balance of a hook, from the kernel's final counts.
-    pub fn last(&self, hook: Hook, count: HookCount) -> HookCount {
+    pub fn last(&self, hook: Hook, counts: Counts) -> HookCount {
         let emitted = self.decoded[hook as usize];
-        let accounted = count.filtered + emitted + count.lost;
-        let unaccounted = count.seen.saturating_sub(accounted);
+        let accounted = counts
+            .filtered
+            .saturating_add(emitted)
+            .saturating_add(counts.lost);
+        let unaccounted = counts.seen.saturating_sub(accounted);
         HookCount {
+            seen: counts.seen,
+            filtered: counts.filtered,
             emitted,
-            lost: count.lost + unaccounted,
+            lost: counts.lost.saturating_add(unaccounted),
+            lost_calls: counts.lost_calls,
             unaccounted,
-            ..count
+            recursion_misses: counts.recursion_misses,
         }
     }
 }
@@ -57,12 +82,12 @@ mod tests {
         balance
     }
 
-    fn counts(seen: u64, filtered: u64, lost: u64) -> HookCount {
-        HookCount {
+    fn counts(seen: u64, filtered: u64, lost: u64) -> Counts {
+        Counts {
             seen,
             filtered,
             lost,
-            ..HookCount::default()
+            ..Counts::default()
         }
     }
 

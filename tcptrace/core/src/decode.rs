@@ -63,6 +63,24 @@ pub fn decode(record: &[u8]) -> Result<Event, Undecodable> {
     })
 }
 
+/// The cgroup that a record names; `None` for a record that names none, whatever its bytes are.
+#[inline]
+pub fn cgroup_of(record: &[u8]) -> Option<u64> {
+    fn cgroup<T: FromBytes + KnownLayout + Immutable>(
+        record: &[u8],
+        of: fn(T) -> u64,
+    ) -> Option<u64> {
+        let payload = record.get(size_of::<abi::Header>()..)?;
+        let (payload, _) = T::read_from_prefix(payload).ok()?;
+        nonzero(of(payload))
+    }
+    match *record.get(std::mem::offset_of!(abi::Header, kind))? {
+        abi::kind::SET_STATE => cgroup(record, |it: abi::SetState| it.cgroup),
+        abi::kind::SOCKET => cgroup(record, |it: abi::Socket| it.cgroup),
+        _ => None,
+    }
+}
+
 /// What is left of a record.
 struct Rest<'a> {
     bytes: &'a [u8],

@@ -13,6 +13,7 @@ pub use counters::{NetnsCounters, QueueCounters};
 pub use ending::{Call, Direction, Reset, Retransmit, Retransmitted, Stats};
 mod found;
 mod half_open;
+mod note;
 mod process;
 mod recorded;
 mod segment;
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 pub use found::{Found, Looked};
 pub use half_open::{CloneOf, Overflow, Request, RequestStep};
+pub use note::{Loss, Note, Why};
 pub use process::{Holder, Holders, Process, ProcessStep};
 pub use segment::{Segment, TcpFlags};
 pub use timewait::{Timewait, TimewaitStep};
@@ -317,20 +319,17 @@ pub enum Kind {
     Overflow(Overflow),
     Timewait(Timewait),
     Found(Found),
-    Looked(Looked),
     Process(Process),
-    Holders(Holders),
     Segment(Segment),
-    /// A reading of a namespace's counters. No hook writes it.
-    Counters(NetnsCounters),
-    /// Time for `--depth histogram` to tell what it has counted; no hook's event.
-    Tick,
+    /// No hook's record.
+    #[serde(untagged)]
+    Note(Note),
 }
 
 impl Kind {
-    /// The hook that it comes from.
-    pub fn hook(&self) -> Hook {
-        match self {
+    /// The hook whose record it is; `None` for a note.
+    pub fn hook(&self) -> Option<Hook> {
+        let hook = match self {
             Kind::SetState(_) => Hook::InetSockSetState,
             Kind::Accept(_) => Hook::InetCskAccept,
             Kind::Retransmit(_) => Hook::TcpRetransmitSkb,
@@ -341,15 +340,12 @@ impl Kind {
             Kind::Request(_) => Hook::RequestSock,
             Kind::Overflow(_) => Hook::ListenOverflow,
             Kind::Timewait(_) => Hook::TimewaitSock,
-            Kind::Found(_) | Kind::Looked(_) => Hook::SocketIterator,
+            Kind::Found(_) => Hook::SocketIterator,
             Kind::Process(_) => Hook::SchedProcessExit,
-            Kind::Holders(_) => Hook::TaskFileIterator,
             Kind::Segment(_) => Hook::Segment,
-            // What this hook would show one by one.
-            Kind::Counters(_) => Hook::ListenOverflow,
-            // It comes with no record, so it is counted nowhere.
-            Kind::Tick => Hook::InetSockSetState,
-        }
+            Kind::Note(_) => return None,
+        };
+        Some(hook)
     }
 }
 

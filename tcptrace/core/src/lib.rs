@@ -9,6 +9,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod balance;
+pub mod batch;
 pub mod correlate;
 pub mod decode;
 pub mod depth;
@@ -20,3 +21,4 @@ pub mod fields;
 pub mod order;
 pub mod printable;
 pub mod story;
+pub mod trace;

@@ -21,6 +21,10 @@ pub struct Order {
     held: Vec<Event>,
     /// The last of them are in the order of their arrival.
     unsorted: bool,
+    /// So many of the first were released already.
+    released: usize,
+    /// So many of the first are released, or due.
+    due: usize,
     /// Time of the last event released.
     released_ns: u64,
     late: u64,
@@ -31,7 +35,8 @@ impl Order {
         // Nearly every event belongs behind the last one, and the others a few places before it:
         // a sort of all would move each several times.
         let end = self.held.len();
-        let near = self.held[end.saturating_sub(NEAR)..].iter().rev();
+        let first = end.saturating_sub(NEAR).max(self.due);
+        let near = self.held[first..].iter().rev();
         let later = near.take_while(|it| it.mono_ns > event.mono_ns).count();
         if self.unsorted || later == NEAR {
             self.unsorted = true;
@@ -41,27 +46,47 @@ impl Order {
         }
     }
 
-    /// Releases, in order of time, the events up to `until_ns`, each with those that are known to
-    /// come after it, and with whether it is late. Equal times keep the order of arrival.
-    pub fn release(&mut self, until_ns: u64, mut take: impl FnMut(&Event, &[Event], bool)) {
+    /// Marks the events up to `until_ns` as due, for [`next`](Order::next) to release.
+    pub fn release(&mut self, until_ns: u64) {
+        self.forget_released();
         if std::mem::take(&mut self.unsorted) {
             // It is stable.
             self.held.sort_by_key(|event| event.mono_ns);
         }
-        let due = self.held.partition_point(|event| event.mono_ns <= until_ns);
-        for index in 0..due {
-            let event = &self.held[index];
-            let is_late = event.mono_ns < self.released_ns;
-            self.late += u64::from(is_late);
-            self.released_ns = self.released_ns.max(event.mono_ns);
-            take(event, &self.held[index + 1..], is_late);
+        self.due = self.held.partition_point(|event| event.mono_ns <= until_ns);
+    }
+
+    /// Releases the next event that is due, with those that are known to come after it, and with whether it
+    /// is late. Equal times keep the order of arrival.
+    #[expect(clippy::should_implement_trait, reason = "it lends what it holds")]
+    pub fn next(&mut self) -> Option<(&Event, &[Event], bool)> {
+        if self.released == self.due {
+            self.forget_released();
+            return None;
         }
-        self.held.drain(..due);
+        let (event, later) = self.held[self.released..].split_first()?;
+        self.released += 1;
+        let is_late = event.mono_ns < self.released_ns;
+        self.late += u64::from(is_late);
+        self.released_ns = self.released_ns.max(event.mono_ns);
+        Some((event, later, is_late))
+    }
+
+    fn forget_released(&mut self) {
+        self.held.drain(..self.released);
+        self.due -= self.released;
+        self.released = 0;
     }
 
     /// Those that are not released yet.
     pub fn held(&self) -> &[Event] {
-        &self.held
+        &self.held[self.released..]
+    }
+
+    /// Time of the last event that is held, or else that was released.
+    pub fn latest_ns(&self) -> u64 {
+        let held = self.held().iter().map(|event| event.mono_ns);
+        held.fold(self.released_ns, u64::max)
     }
 
     /// Events that came after a later one had been released: the hold-back was too short for
@@ -119,9 +144,10 @@ mod tests {
 
     fn released(order: &mut Order, until_ns: u64) -> Vec<(u64, u16)> {
         let mut times = vec![];
-        order.release(until_ns, |event, _, _| {
-            times.push((event.mono_ns, event.cpu))
-        });
+        order.release(until_ns);
+        while let Some((event, ..)) = order.next() {
+            times.push((event.mono_ns, event.cpu));
+        }
         times
     }
 
@@ -144,9 +170,10 @@ mod tests {
             order.push(at(time, 0));
         }
         let mut after = vec![];
-        order.release(20, |_, later, _| {
+        order.release(20);
+        while let Some((_, later, _)) = order.next() {
             after.push(later.iter().map(|it| it.mono_ns).collect::<Vec<_>>());
-        });
+        }
         assert_eq!(after, [vec![20, 30], vec![30]]);
     }
 
@@ -188,7 +215,10 @@ mod tests {
         order.push(at(5, 1));
         order.push(at(12, 1));
         let mut late = vec![];
-        order.release(12, |event, _, is_late| late.push((event.mono_ns, is_late)));
+        order.release(12);
+        while let Some((event, _, is_late)) = order.next() {
+            late.push((event.mono_ns, is_late));
+        }
         assert_eq!(late, [(5, true), (12, false)]);
         assert_eq!(order.late(), 1);
     }

@@ -1,12 +1,16 @@
 //! From a cgroup's id to its directory, and from that to the container it belongs to.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustc_hash::FxHashMap;
+use rustc_hash::FxHashSet;
+
+use crate::batch::Batch;
+use crate::decode::cgroup_of;
 
 /// More cgroups than this are not remembered: their ids are never used again, so what is forgotten
 /// is as a rule gone.
@@ -18,8 +22,10 @@ const FILEID_KERNFS: libc::c_int = 0xfe;
 /// The cgroups of version 2, where they are mounted.
 pub struct Cgroups {
     mount: Option<File>,
-    /// Id to container.
-    known: FxHashMap<u64, Option<String>>,
+    /// Those whose containers were told.
+    known: FxHashSet<u64>,
+    /// The one that came up last; 0 at first.
+    last: u64,
 }
 
 /// `struct file_handle` with its bytes (open_by_handle_at(2)).
@@ -36,22 +42,37 @@ impl Cgroups {
     pub fn new() -> Cgroups {
         Cgroups {
             mount: mount().and_then(|path| File::open(path).ok()),
-            known: FxHashMap::default(),
+            known: FxHashSet::default(),
+            last: 0,
         }
     }
 
-    /// The id of the container that a cgroup belongs to, if that can be told.
-    pub fn container(&mut self, id: u64) -> Option<String> {
-        if let Some(known) = self.known.get(&id) {
-            return known.clone();
+    /// The containers of the cgroups that come up in these records and did not before, by the cgroups' ids.
+    /// `None`: it is in none, or that cannot be told.
+    pub fn new_in(&mut self, batch: &Batch) -> BTreeMap<u64, Option<String>> {
+        let mut new = BTreeMap::new();
+        for record in batch.records() {
+            // The sockets of one process come one after the other.
+            let id = cgroup_of(record).filter(|&id| id != self.last);
+            if let Some(id) = id {
+                self.last = id;
+                self.add(id, &mut new);
+            }
+        }
+        new
+    }
+
+    fn add(&mut self, id: u64, new: &mut BTreeMap<u64, Option<String>>) {
+        if self.known.contains(&id) {
+            return;
         }
         if self.known.len() >= REMEMBERED {
             self.known.clear();
         }
+        self.known.insert(id);
         let path = self.path(id);
         let container = path.as_deref().and_then(container).map(str::to_owned);
-        self.known.insert(id, container.clone());
-        container
+        new.insert(id, container);
     }
 
     /// Where a cgroup is; `None` for one that has been removed.

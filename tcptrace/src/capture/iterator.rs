@@ -17,7 +17,7 @@ use aya::programs::Iter;
 use tcptrace_ebpf::abi;
 use zerocopy::FromBytes;
 
-use super::ring::Batch;
+use crate::batch::Batch;
 use crate::clock::mono_now_ns;
 
 const PROGRAM: &str = "socket_iterator";
@@ -28,14 +28,10 @@ pub struct Look {
     /// CLOCK_MONOTONIC, nanoseconds.
     pub began_ns: u64,
     pub ended_ns: u64,
-    /// It is the one at the end of the trace.
-    pub is_last: bool,
     /// Records of [`abi::kind::SOCKET`].
     pub found: Batch,
     /// The descriptors' inodes in them.
     pub inodes: BTreeSet<u64>,
-    /// See [`Looked`](crate::event::Looked).
-    pub is_audit: bool,
 }
 
 /// Looks through these namespaces, all that can be found when `only` is `None`. One that cannot be
@@ -76,14 +72,12 @@ fn look_into(ebpf: &mut Ebpf, netns: u32, path: &Path) -> anyhow::Result<Look> {
         netns,
         began_ns,
         ended_ns: mono_now_ns(),
-        is_last: false,
         inodes: records
             .clone()
             .filter_map(|record| abi::SocketRecord::read_from_bytes(record).ok())
             .map(|record| record.socket.inode)
             .collect(),
         found: records.collect(),
-        is_audit: false,
     })
 }
 

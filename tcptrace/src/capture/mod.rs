@@ -30,7 +30,8 @@ use tcptrace_ebpf::abi;
 
 use crate::clock::mono_now_ns;
 use crate::event::Hook;
-use crate::fields::{self, HookCount};
+use crate::balance::Counts;
+use crate::fields;
 use crate::stdio::say;
 
 use error::no_map;
@@ -168,13 +169,13 @@ impl Capture {
         all.map(|&what| what.to_owned()).collect()
     }
 
-    /// The kernel side's counters, summed over CPUs. `emitted` is left to the one who receives.
-    pub fn counters(&self) -> anyhow::Result<Vec<(Hook, HookCount)>> {
+    /// The kernel side's counters, summed over CPUs.
+    pub fn counters(&self) -> anyhow::Result<Vec<(Hook, Counts)>> {
         let map = self.ebpf.map("COUNTERS").ok_or_else(no_map)?;
         let rows: PerCpuArray<&MapData, [u64; 5]> = PerCpuArray::try_from(map)?;
         let mut counts = vec![];
         for attached in &self.hooks {
-            let mut count = HookCount::default();
+            let mut count = Counts::default();
             // Read before the runs that were made up for: those follow the miss at once.
             let misses = self.recursion_misses(attached.carrier);
             let mut made_up = 0;
@@ -253,7 +254,7 @@ impl Capture {
     }
 
     /// Detaches every program, so that nothing more is written, and gives the final counters.
-    pub fn detach(&mut self) -> anyhow::Result<Vec<(Hook, HookCount)>> {
+    pub fn detach(&mut self) -> anyhow::Result<Vec<(Hook, Counts)>> {
         // The kernel's counts of skipped runs go away with the programs, the others are final
         // only without them.
         let before = self.counters()?;

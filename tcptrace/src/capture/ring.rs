@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::positions::Positions;
+use crate::batch::Batch;
 use crate::clock::mono_now_ns;
 
 /// How often it is drained when the ring buffer does not fill up sooner.
@@ -28,50 +29,6 @@ pub struct Ring {
     mark: (u64, u64),
     /// See [`Ring::complete_until`].
     complete_ns: u64,
-}
-
-/// Records as they were in memory that is shared with the kernel, each behind its length.
-///
-/// They are copied once, out of that memory, which is then free again; from here to the
-/// decoder the batch travels by reference.
-#[derive(Clone, Debug, Default)]
-pub struct Batch(Bytes);
-
-impl Batch {
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// How many bytes it takes.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// The records, in the order in which they were written.
-    pub fn records(&self) -> impl Iterator<Item = &[u8]> {
-        let mut rest = &self.0[..];
-        std::iter::from_fn(move || {
-            let (len, tail) = rest.split_first_chunk()?;
-            let (record, tail) = tail.split_at_checked(u32::from_ne_bytes(*len) as usize)?;
-            rest = tail;
-            Some(record)
-        })
-    }
-}
-
-impl<'a> FromIterator<&'a [u8]> for Batch {
-    fn from_iter<I: IntoIterator<Item = &'a [u8]>>(records: I) -> Batch {
-        let mut bytes = BytesMut::new();
-        records
-            .into_iter()
-            .for_each(|record| append(&mut bytes, record));
-        Batch(bytes.freeze())
-    }
-}
-
-fn append(bytes: &mut BytesMut, record: &[u8]) {
-    bytes.put_u32_ne(record.len() as u32);
-    bytes.put_slice(record);
 }
 
 impl Ring {
@@ -135,23 +92,10 @@ impl Ring {
         let ring = self.fd.get_mut();
         while bytes.len() < BATCH_BYTES {
             match ring.next() {
-                Some(record) => append(&mut bytes, &record),
+                Some(record) => Batch::append(&mut bytes, &record),
                 None => break,
             }
         }
-        Batch(bytes.freeze())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_batch_gives_back_its_records() {
-        let records: [&[u8]; 4] = [b"one", b"", b"three", &[0; 300]];
-        let batch: Batch = records.into_iter().collect();
-        assert_eq!(batch.records().collect::<Vec<_>>(), records);
-        assert_eq!(Batch::default().records().count(), 0);
+        Batch::from_bytes(bytes.freeze())
     }
 }

@@ -63,7 +63,7 @@ pub async fn run(options: &Demo) -> anyhow::Result<u8> {
             sink: Box::new(evidence.collector()),
         },
     ];
-    let open = || Ok((outputs, None));
+    let open = || Ok(outputs);
     let mut tracing = Tracing::start(
         &request,
         clock,

@@ -146,6 +146,8 @@ impl Drop for Fed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Note;
+    use crate::trace::Input;
 
     /// For what must happen, however busy the machine is.
     const PATIENCE: Duration = Duration::from_secs(30);
@@ -161,13 +163,17 @@ mod tests {
         (feed.unwrap(), receiving.unwrap())
     }
 
+    fn tick() -> Message {
+        Message::Input(Input::note(1, Note::Tick))
+    }
+
     /// A message that takes so many bytes.
     fn drained(bytes: usize) -> Message {
-        let record = vec![0; bytes - Message::Missed.bytes() - 4];
-        Message::Drained {
+        let record = vec![0; bytes - tick().bytes() - 4];
+        Message::Input(Input::Records {
             batch: [&record[..]].into_iter().collect(),
             complete_until_ns: 0,
-        }
+        })
     }
 
     /// Whether it was taken at once.
@@ -194,9 +200,9 @@ mod tests {
         assert!(!taken(&mut feed, drained(1000)));
 
         // While the pipeline works at it, it is still there.
-        assert!(matches!(fed.receive(), Some(Message::Drained { .. })));
+        assert!(matches!(fed.receive(), Some(Message::Input(Input::Records { .. }))));
         assert!(!taken(&mut feed, drained(1000)));
-        assert!(matches!(fed.receive(), Some(Message::Drained { .. })));
+        assert!(matches!(fed.receive(), Some(Message::Input(Input::Records { .. }))));
         assert!(taken(&mut feed, drained(1000)));
     }
 
@@ -215,7 +221,7 @@ mod tests {
     fn what_has_no_records_takes_room_too() {
         let (mut feed, _fed) = both();
         assert!(taken(&mut feed, drained(ROOM_BYTES - 1000)));
-        let more = (0..100).take_while(|_| taken(&mut feed, Message::Missed));
+        let more = (0..100).take_while(|_| taken(&mut feed, tick()));
         assert!(more.count() < 100);
     }
 
@@ -229,7 +235,7 @@ mod tests {
         std::thread::sleep(BEHIND);
         assert!(feed.behind() >= 1.0);
 
-        assert!(taken(&mut feed, Message::Missed));
+        assert!(taken(&mut feed, tick()));
         assert!(fed.receive().is_some());
         assert!(feed.behind() < 0.5);
 
@@ -241,7 +247,7 @@ mod tests {
     #[test]
     fn waiting_for_more_is_no_delay() {
         let (mut feed, mut fed) = both();
-        assert!(taken(&mut feed, Message::Missed));
+        assert!(taken(&mut feed, tick()));
         let pipeline = std::thread::spawn(move || while fed.receive().is_some() {});
         std::thread::sleep(2 * BEHIND);
         let deadline = Instant::now() + PATIENCE;

@@ -28,7 +28,7 @@ pub struct Recorded {
 enum Form {
     /// The lines, by `--write` or `-o json`.
     Lines(Lines<From>),
-    /// What entered the correlator, by `--write-events`.
+    /// What entered the correlator, as the golden tests have it.
     Inputs {
         story: Story,
         inputs: Recording<From>,
@@ -96,7 +96,7 @@ impl Recorded {
         &self.position
     }
 
-    /// What could not be read so far: all, once the iterator has ended. (Of `--write-events`
+    /// What could not be read so far: all, once the iterator has ended. (Of inputs
     /// nothing is left out: damage is an error there.)
     pub fn damage(&self) -> Damage {
         match &self.form {

@@ -58,7 +58,7 @@ pub async fn run(options: &Top) -> anyhow::Result<u8> {
     // What goes wrong here is told on a screen that is as it was.
     let request = options.request();
     let clock = Clock::measure();
-    let open = || Ok((vec![output], None));
+    let open = || Ok(vec![output]);
     let mut tracing = Tracing::start(&request, clock, selection, Depth::Events, open, None)?;
     let theme = Theme {
         color: options.color.on_stdout(),

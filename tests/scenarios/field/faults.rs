@@ -148,7 +148,7 @@ fn a_trace_that_is_not_permitted_leaves_files_as_they_are() {
     fs::write(&old, "an old recording\n").expect("a file");
     fs::set_permissions(&old, Permissions::from_mode(0o666)).expect("its owner");
     for path in [&old, &new] {
-        for option in ["--write", "--write-events"] {
+        for option in ["--write"] {
             let path = path.to_str().expect("a path");
             let (mut command, _binary) = by_descriptor(&[option, path]);
             command.uid(NOBODY).gid(NOBODY);

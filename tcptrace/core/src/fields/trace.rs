@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Backlog, NetnsCounters, SCHEMA, Verdict};
 use crate::depth::Depth;
+pub use crate::event::Why;
 use crate::event::Hook;
 
 /// A way to carry a hook that the kernel did not take.
@@ -59,19 +60,6 @@ pub struct Lost {
     pub why: Why,
     /// How many, for this reason, since the last such line.
     pub count: u64,
-}
-
-/// Why events were lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Why {
-    /// The ring buffer was full.
-    RingBufferFull,
-    /// More accept() calls were in flight than can be remembered: when such a call began is
-    /// unknown, and it is not told if it fails.
-    TooManyCalls,
-    /// The hook saw more events than were filtered, received and counted as lost: tcptrace has a fault.
-    Unaccounted,
 }
 
 /// A hook's balance: seen = filtered + emitted + lost. An accept() is one event, its return; a call

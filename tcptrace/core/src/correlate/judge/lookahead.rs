@@ -46,7 +46,7 @@ pub fn is_by_syn(event: &Event, change: &SetState, later: &[Event]) -> bool {
         return false;
     }
     let mut same_cpu = later.iter().filter(|it| {
-        let is_look = matches!(it.kind, Kind::Found(_) | Kind::Looked(_));
+        let is_look = matches!(it.kind, Kind::Found(_) | Kind::Note(_));
         it.cpu == event.cpu && !is_look
     });
     same_cpu.next().is_some_and(|next| match &next.kind {

@@ -20,8 +20,8 @@ use std::iter;
 
 use super::state::Correlator;
 use super::state::connection::birth;
-use crate::event::{Event, Kind, Outcome, State};
-use crate::fields::Line;
+use crate::event::{Event, Kind, Note, Outcome, State, Why};
+use crate::fields::{Line, Lost};
 
 impl Correlator {
     /// Takes the next event, in order of time, and appends the lines that follow from it.
@@ -60,18 +60,37 @@ impl Correlator {
             Kind::Overflow(overflow) => self.overflow(event, overflow, out),
             Kind::Timewait(timewait) => self.timewait(event, timewait, out),
             Kind::Found(found) => self.found(event, found, out),
-            Kind::Looked(looked) => {
+            Kind::Process(process) => self.process(event, process),
+            Kind::Segment(segment) => self.segment(event, segment, out),
+            Kind::Note(note) => self.note(event, note, out),
+        }
+    }
+
+    fn note(&mut self, event: &Event, note: &Note, out: &mut Vec<Line>) {
+        match note {
+            Note::Looked(looked) => {
                 if looked.is_last {
                     self.last_looks.insert(looked.netns, looked.began_ns);
                 }
                 self.audit(event, looked, out);
                 self.looked(event, looked, out);
             }
-            Kind::Process(process) => self.process(event, process),
-            Kind::Holders(holders) => self.holders(event, holders),
-            Kind::Segment(segment) => self.segment(event, segment, out),
-            Kind::Counters(counters) => self.counters(event, counters),
-            Kind::Tick => self.tell_histograms(event.mono_ns, out),
+            Note::Holders(holders) => self.holders(event, holders),
+            Note::Counters(counters) => self.counters(event, counters),
+            Note::Tick => self.tell_histograms(event.mono_ns, out),
+            Note::Lost(loss) => {
+                // The others are in the running count of `Event::lost`.
+                if loss.why == Why::Unaccounted {
+                    self.unaccounted();
+                }
+                out.push(Line::Lost(Lost {
+                    mono_ns: event.mono_ns,
+                    hook: loss.hook,
+                    why: loss.why,
+                    count: loss.count,
+                }));
+            }
+            Note::Missed => self.missed(),
         }
     }
 

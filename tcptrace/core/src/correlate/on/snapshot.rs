@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 
 use crate::correlate::state::Correlator;
 use crate::correlate::state::connection::Connection;
-use crate::correlate::state::snapshot::Import;
 use crate::correlate::state::socket::{Owner, Socket};
 use crate::event::{Event, Found, State, Task};
 use crate::fields::{Line, PidSource, Preexisting, Side};
 
 impl Correlator {
     /// Announces what a look at the start finds: the sockets found until `until_ns` (CLOCK_MONOTONIC,
-    /// nanoseconds) are older than the trace, and these processes have them, by inode.
+    /// nanoseconds) are older than the trace, and these processes have them, by inode. Several
+    /// announcements add up.
     pub fn import(&mut self, owners: BTreeMap<u64, Task>, until_ns: u64) {
-        self.import = Import { owners, until_ns };
+        self.import.owners.extend(owners);
+        self.import.until_ns = until_ns;
     }
 
     /// A look has found a socket. What an event has shown already is known better.

@@ -226,10 +226,19 @@ impl Correlator {
     #[inline(always)]
     pub(super) fn is_shown(&self, kind: Kind) -> bool {
         let is_of_depth = match kind {
-            Kind::Accept | Kind::Overflow | Kind::Connection | Kind::Histogram => true,
+            Kind::Accept
+            | Kind::Overflow
+            | Kind::Connection
+            | Kind::Histogram
+            | Kind::Lost => true,
             _ => self.depth == Depth::Events,
         };
         is_of_depth && self.wanted.has(kind)
+    }
+
+    /// The kernel side's count of lost records as the last event had it, modulo 2^32.
+    pub fn lost(&self) -> u32 {
+        self.lost
     }
 
     /// How many connections have ended so far, of those that are asked for.

@@ -217,7 +217,7 @@ fn a_look_says_nothing_of_what_has_just_happened_or_is_elsewhere_or_is_not_asked
         is_audit: true,
         is_last: false,
     };
-    t.event(Kind::Looked(elsewhere));
+    t.event(Kind::Note(Note::Looked(elsewhere)));
     assert!(t.connections().is_empty());
     t.finish();
     assert!(t.connection(2).complete);

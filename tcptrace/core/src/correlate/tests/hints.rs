@@ -279,14 +279,14 @@ fn reading(t: &mut Trace, mono_ns: u64, listen_overflows: u64) {
         mono_ns,
         cpu: 0,
         lost: 0,
-        kind: Kind::Counters(NetnsCounters {
+        kind: Kind::Note(Note::Counters(NetnsCounters {
             netns: NETNS,
             queues: QueueCounters {
                 listen_overflows,
                 listen_drops: listen_overflows,
                 ..QueueCounters::default()
             },
-        }),
+        })),
     };
     t.correlator.event(&event, &mut t.lines);
 }

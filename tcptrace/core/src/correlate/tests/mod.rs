@@ -29,7 +29,7 @@ use super::state::table::Table;
 use super::{Correlator, Totals};
 use crate::event::State::*;
 use crate::event::{
-    Accept, Called, Comm, Context, Event, Holder, Holders, Kind, Outcome, Process, ProcessStep,
+    Accept, Called, Comm, Context, Event, Holder, Holders, Kind, Note, Outcome, Process, ProcessStep,
     SetState, Sk, State, Task, Tuple, Witness,
 };
 use crate::fields::{self, Line, Side, Verdict};
@@ -315,7 +315,7 @@ impl Trace {
             task: Task { tid: 0, ..task },
         };
         let holders = tasks.iter().map(holder).collect();
-        self.event(Kind::Holders(Holders { began_ns, holders }));
+        self.event(Kind::Note(Note::Holders(Holders { began_ns, holders })));
     }
 
     /// Whether it is to be looked who has the listeners.
@@ -327,29 +327,29 @@ impl Trace {
     pub fn looked(&mut self, began_ns: u64) {
         self.wait(US);
         let netns = NETNS;
-        self.event(Kind::Looked(crate::event::Looked {
+        self.event(Kind::Note(Note::Looked(crate::event::Looked {
             netns,
             began_ns,
             is_audit: false,
             is_last: false,
-        }));
+        })));
     }
 
     /// The same, of a look that is to tell what is not as the trace has it.
     pub fn audited(&mut self, began_ns: u64) {
         self.wait(US);
         let netns = NETNS;
-        self.event(Kind::Looked(crate::event::Looked {
+        self.event(Kind::Note(Note::Looked(crate::event::Looked {
             netns,
             began_ns,
             is_audit: true,
             is_last: false,
-        }));
+        })));
     }
 
     /// Time to tell what was counted.
     pub fn tick(&mut self) {
-        self.event(Kind::Tick);
+        self.event(Kind::Note(Note::Tick));
     }
 
     /// A microsecond later, an accept() returns.
@@ -378,12 +378,12 @@ impl Trace {
         let began_ns = self.now;
         found.iter().for_each(|&it| self.finds(it));
         self.wait(US);
-        self.event(Kind::Looked(crate::event::Looked {
+        self.event(Kind::Note(Note::Looked(crate::event::Looked {
             netns: NETNS,
             began_ns,
             is_audit: false,
             is_last: true,
-        }));
+        })));
     }
 
     /// As [`finish`](Self::finish), after a look that finds these sockets in the accept queue.

@@ -129,10 +129,10 @@ fn a_listener_made_at_the_same_address_after_the_look_is_not_its_holders() {
         sk: listener().sk,
         task: heir(),
     };
-    t.event(Kind::Holders(Holders {
+    t.event(Kind::Note(Note::Holders(Holders {
         began_ns,
         holders: vec![holder],
-    }));
+    })));
     t.establish(&child(2));
     assert_eq!(who(&t.last_transition().subject), presumed(worker()));
 }

@@ -3,13 +3,13 @@
 use super::super::{queues, requests, segments};
 use super::*;
 use crate::event::{
-    CloneOf, Direction, Found, ListenQueue, Looked, NetnsCounters, Overflow, OverflowSegment,
-    QueueCounters, Request, RequestStep, Reset, Retransmit, Retransmitted, Segment, Timewait,
-    TimewaitStep,
+    CloneOf, Direction, Found, Hook, ListenQueue, Looked, Loss, NetnsCounters, Overflow,
+    OverflowSegment, QueueCounters, Request, RequestStep, Reset, Retransmit, Retransmitted, Segment,
+    Timewait, TimewaitStep, Why,
 };
 
 /// How many kinds of events there are.
-const KINDS: usize = 14;
+const KINDS: usize = 16;
 
 /// The place of a kind in [`Random::kind`]. A new kind does not compile until it has one.
 fn place(kind: &Kind) -> usize {
@@ -22,12 +22,14 @@ fn place(kind: &Kind) -> usize {
         Kind::Overflow(_) => 5,
         Kind::Timewait(_) => 6,
         Kind::Found(_) => 7,
-        Kind::Looked(_) => 8,
+        Kind::Note(Note::Looked(_)) => 8,
         Kind::Process(_) => 9,
-        Kind::Holders(_) => 10,
+        Kind::Note(Note::Holders(_)) => 10,
         Kind::Segment(_) => 11,
-        Kind::Counters(_) => 12,
-        Kind::Tick => KINDS - 1,
+        Kind::Note(Note::Counters(_)) => 12,
+        Kind::Note(Note::Tick) => 13,
+        Kind::Note(Note::Lost(_)) => 14,
+        Kind::Note(Note::Missed) => KINDS - 1,
     }
 }
 
@@ -46,12 +48,14 @@ impl Random {
             5 => Kind::Overflow(self.overflow()),
             6 => Kind::Timewait(self.timewait()),
             7 => Kind::Found(self.found()),
-            8 => Kind::Looked(self.looked(now)),
+            8 => Kind::Note(Note::Looked(self.looked(now))),
             9 => Kind::Process(self.process()),
-            10 => Kind::Holders(self.holders(now)),
+            10 => Kind::Note(Note::Holders(self.holders(now))),
             11 => Kind::Segment(self.segment()),
-            12 => Kind::Counters(self.counters()),
-            13 => Kind::Tick,
+            12 => Kind::Note(Note::Counters(self.counters())),
+            13 => Kind::Note(Note::Tick),
+            14 => Kind::Note(Note::Lost(self.loss())),
+            15 => Kind::Note(Note::Missed),
             _ => Kind::SetState(self.change()),
         }
     }
@@ -178,6 +182,14 @@ impl Random {
             direction: self.among(&[Direction::Sent, Direction::Received]),
             sk: self.maybe(sock.sk),
             ..sent
+        }
+    }
+
+    fn loss(&mut self) -> Loss {
+        Loss {
+            hook: self.among(&Hook::ALL),
+            why: self.among(&[Why::RingBufferFull, Why::TooManyCalls, Why::Unaccounted]),
+            count: 1 + self.below(9),
         }
     }
 

@@ -1,0 +1,113 @@
+//! What a trace is: everything that is known before its first event.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::correlate::{Correlator, Selection};
+use crate::depth::Depth;
+use crate::event::Hook;
+use crate::fields::{Refusal, SCHEMA, Session};
+
+/// What a trace is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begin {
+    /// Version of the tcptrace that captures.
+    pub version: String,
+    /// Version of the records' layout (`abi::VERSION`).
+    pub abi: u8,
+    /// The kernel's release, as `uname -r` prints it.
+    pub kernel: String,
+    /// The machine's architecture, as `uname -m` prints it.
+    pub machine: String,
+    /// Wall clock minus CLOCK_MONOTONIC, in nanoseconds.
+    pub clock_offset_ns: u64,
+    /// When all hooks were attached (CLOCK_MONOTONIC, nanoseconds).
+    pub mono_ns: u64,
+    pub depth: Depth,
+    /// The attach method of each hook; `None`: it is not attached.
+    pub hooks: BTreeMap<Hook, Option<String>>,
+    /// The better attach methods that the kernel refused.
+    pub refused: BTreeMap<Hook, Vec<Refused>>,
+    /// All filters in force, as given.
+    pub filters: BTreeMap<String, String>,
+    /// What the hooks cannot show.
+    pub unseen: Vec<String>,
+    /// Which lines are wanted.
+    pub selection: Selection,
+    /// The kernel's reasons for sending a RST (`enum sk_rst_reason`), by number.
+    pub reset_reasons: BTreeMap<u32, String>,
+    /// The trace ends when so many connections have ended.
+    pub count: Option<u64>,
+}
+
+/// An attach method that the kernel refused, and why in short.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    pub method: String,
+    pub reason: String,
+}
+
+impl Begin {
+    /// The first line of the trace.
+    pub(super) fn session(&self) -> Session {
+        let refusal = |it: &Refused| Refusal {
+            carrier: it.method.clone(),
+            reason: it.reason.clone(),
+        };
+        let refused = self.refused.iter();
+        let refused =
+            refused.map(|(hook, refused)| (*hook, refused.iter().map(refusal).collect()));
+        let by_depth = self.depth.unseen().iter().map(|&what| what.to_owned());
+        Session {
+            mono_ns: self.mono_ns,
+            schema: SCHEMA,
+            version: self.version.clone(),
+            kernel: self.kernel.clone(),
+            depth: self.depth,
+            hooks: self.hooks.clone(),
+            refused: refused.collect(),
+            filters: self.filters.clone(),
+            unseen: self.unseen.iter().cloned().chain(by_depth).collect(),
+        }
+    }
+
+    pub(super) fn correlator(&self) -> Correlator {
+        let attached = self.hooks.iter();
+        let attached = attached.filter_map(|(&hook, method)| method.as_ref().map(|_| hook));
+        let mut correlator = Correlator::new(self.mono_ns)
+            .with_hooks(attached)
+            .with_reset_reasons(self.reset_reasons.clone())
+            .with_selection(self.selection.clone())
+            .with_hidden_births(self.hides_births())
+            .with_depth(self.depth);
+        let method = |hook| self.hooks.get(&hook).and_then(Option::as_deref);
+        if method(Hook::TimewaitSock).is_some() {
+            correlator.sees_buckets();
+        }
+        if method(Hook::InetCskAccept).is_some_and(|method| method != "syscall") {
+            correlator.sees_all_accepts();
+        }
+        if self.hooks.contains_key(&Hook::Segment) {
+            correlator.expect_segments();
+        }
+        correlator
+    }
+
+    /// Whether the filter can leave out a server's birth, LISTEN to SYN_RECV, and not what follows: until
+    /// Linux 6.14 the birth has neither the peer nor, of a wildcard listener's child, the own address.
+    fn hides_births(&self) -> bool {
+        let conditions = [
+            "port",
+            "remote_port",
+            "address",
+            "local_address",
+            "remote_address",
+            "family",
+        ];
+        let mut numbers = self.kernel.split(|c: char| !c.is_ascii_digit());
+        let mut number = || numbers.next()?.parse::<u32>().ok();
+        let version = number().zip(number());
+        version < Some((6, 15)) && conditions.iter().any(|it| self.filters.contains_key(*it))
+    }
+}
