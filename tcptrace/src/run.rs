@@ -207,6 +207,7 @@ impl Tracing {
         let begin = Begin {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             abi: tcptrace_ebpf::abi::VERSION,
+            big_endian: cfg!(target_endian = "big"),
             kernel: kernel_release(),
             machine: std::env::consts::ARCH.to_owned(),
             clock_offset_ns: clock.offset_ns(),

@@ -32,6 +32,9 @@ pub enum Undecodable {
     Value { field: &'static str, value: u8 },
 }
 
+/// The layout of the records that are decoded.
+pub const ABI: u8 = abi::VERSION;
+
 /// Decodes one record of the ring buffer.
 pub fn decode(record: &[u8]) -> Result<Event, Undecodable> {
     let mut rest = Rest {

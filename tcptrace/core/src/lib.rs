@@ -20,5 +20,6 @@ pub mod event;
 pub mod fields;
 pub mod order;
 pub mod printable;
+pub mod recording;
 pub mod story;
 pub mod trace;

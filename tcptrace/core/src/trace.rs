@@ -149,9 +149,12 @@ impl Trace {
         }
     }
 
-    /// Takes the next input. The lines that follow from it come from [`advance`](Trace::advance), all of
-    /// which is to be called before the next input.
+    /// Takes the next input; none after the end. [`advance`](Trace::advance) gives the lines that follow from
+    /// it, and is to be called until it has no more before the next input.
     pub fn push(&mut self, input: &Input) {
+        if !matches!(self.ending, Ending::NotYet) {
+            return;
+        }
         match input {
             Input::Records {
                 batch,

@@ -16,6 +16,8 @@ pub struct Begin {
     pub version: String,
     /// Version of the records' layout (`abi::VERSION`).
     pub abi: u8,
+    /// The machine has numbers' highest byte first.
+    pub big_endian: bool,
     /// The kernel's release, as `uname -r` prints it.
     pub kernel: String,
     /// The machine's architecture, as `uname -m` prints it.

@@ -1,0 +1,107 @@
+//! A recorded trace as an iterator of its lines.
+
+use std::io::Read;
+
+use super::{Damage, Item, Reader, Refused};
+use crate::fields::Line;
+use crate::trace::{Begin, Trace};
+
+/// A recorded trace: the lines that were told live, in the same order.
+pub struct Replay<R> {
+    begin: Begin,
+    reader: Reader<R>,
+    trace: Trace,
+    /// Lines that are not taken yet, the last one first.
+    lines: Vec<Line>,
+    /// All that was recorded has gone into the trace.
+    is_read: bool,
+}
+
+impl<R: Read> Replay<R> {
+    /// Opens a recording.
+    ///
+    /// # Errors
+    /// [`Refused`] where nothing of it can be replayed.
+    pub fn open(from: R) -> Result<Replay<R>, Refused> {
+        let (begin, reader) = Reader::open(from)?;
+        Ok(Replay {
+            trace: Trace::new(&begin),
+            begin,
+            reader,
+            lines: vec![],
+            is_read: false,
+        })
+    }
+
+    /// What was recorded.
+    pub fn begin(&self) -> &Begin {
+        &self.begin
+    }
+
+    /// Has the trace told in another way, before the first line is taken.
+    #[must_use]
+    pub fn with(self, begin: Begin) -> Replay<R> {
+        Replay {
+            trace: Trace::new(&begin),
+            begin,
+            ..self
+        }
+    }
+
+    /// What could not be read so far: all, once there are no more lines.
+    pub fn damage(&self) -> &Damage {
+        self.reader.damage()
+    }
+
+    /// Reads on until there are lines; false at the end. Those that there were must have been taken.
+    fn read(&mut self) -> bool {
+        loop {
+            while self.trace.advance(&mut self.lines) {
+                if !self.lines.is_empty() {
+                    return true;
+                }
+            }
+            if self.is_read {
+                return false;
+            }
+            match self.reader.next() {
+                Some(Item::Input(input)) => self.trace.push(&input),
+                Some(Item::Gap) => self.trace.gap(),
+                None => {
+                    self.is_read = true;
+                    self.trace.break_off();
+                }
+            }
+        }
+    }
+
+    /// Hands over the rest of the lines, until `take` wants no more.
+    ///
+    /// # Errors
+    /// The first of `take`.
+    pub fn each<E>(&mut self, mut take: impl FnMut(&Line) -> Result<(), E>) -> Result<(), E> {
+        while let Some(line) = self.lines.pop() {
+            take(&line)?;
+        }
+        while self.read() {
+            let taken = self.lines.iter().try_for_each(&mut take);
+            self.lines.clear();
+            taken?;
+        }
+        Ok(())
+    }
+}
+
+impl<R: Read> Iterator for Replay<R> {
+    type Item = Line;
+
+    fn next(&mut self) -> Option<Line> {
+        if self.lines.is_empty() {
+            if !self.read() {
+                return None;
+            }
+            self.lines.reverse();
+        }
+        self.lines.pop()
+    }
+}
