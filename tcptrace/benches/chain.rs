@@ -179,8 +179,7 @@ fn chain(bencher: Bencher, sink: impl Fn() -> Box<dyn Sink>) {
                 sink: sink(),
             };
             let (mut feed, outcome) =
-                pipeline::spawn(begin(), vec![output], Feedback::default())
-                    .expect("a thread");
+                pipeline::spawn(begin(), vec![output], Feedback::default()).expect("a thread");
             let mut until_ns = ATTACHED_NS;
             for batch in &batches {
                 // A record takes a microsecond of the stream's time.

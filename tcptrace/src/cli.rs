@@ -1,7 +1,9 @@
 //! The command line.
 
+mod capturing;
 mod explain;
 mod filters;
+mod record;
 mod show;
 mod top;
 
@@ -12,8 +14,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use capturing::Capturing;
 pub use explain::{Explain, Explained, Story};
-pub use filters::Filters;
+pub use filters::{Filters, Selecting};
+pub use record::Record;
 pub use show::{Form, Show};
 pub use top::Top;
 
@@ -30,12 +34,12 @@ Examples:
   tcptrace --comm nginx                what nginx listens for, accepts and connects
   tcptrace -p 80 -o json --count 10    JSON Lines, until ten connections have ended
   tcptrace -p 7878 --explain=diagram   what each change of state means, for students
-  tcptrace explain trace.jsonl         the story and the sequence diagram of each connection
+  tcptrace record -p 80                the kernel's records into tcptrace.trace, at least cost
+  tcptrace replay tcptrace.trace       the log of it, or any other form
+  tcptrace explain tcptrace.trace      the story and the sequence diagram of each connection
   tcptrace -p 80 --depth histogram     how long handshakes and waits take, each second
-  tcptrace --write trace.jsonl.zst     a log on the screen, and a recording
-  tcptrace replay trace.jsonl.zst      the same log again
   tcptrace -o csv --only connection    a table of connections for a spreadsheet
-  tcptrace report trace.jsonl -o trace.html    a page of it, for a browser
+  tcptrace report tcptrace.trace -o x.html     a page of it, for a browser
   tcptrace -- true                     everything, for as long as a command runs
   tcptrace top                         the listeners and their queues, live on a terminal
   tcptrace --expect overflows==0 -- true   for CI: exit code 5 if that is not so
@@ -56,7 +60,7 @@ Exit codes:
     before_help = EXAMPLES,
     after_help = EXIT_CODES,
     args_conflicts_with_subcommands = true,
-    override_usage = "tcptrace [OPTIONS] [-- COMMAND...]\n       tcptrace top|demo|doctor [OPTIONS]\n       tcptrace replay|explain|report [OPTIONS] FILE"
+    override_usage = "tcptrace [OPTIONS] [-- COMMAND...]\n       tcptrace record [OPTIONS] [-- COMMAND...]\n       tcptrace top|demo|doctor [OPTIONS]\n       tcptrace replay|explain|report [OPTIONS] FILE"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -78,8 +82,11 @@ pub enum Task {
     Doctor(Doctor),
     /// Tell the story of each connection of a recorded trace, and draw its sequence diagram
     Explain(Explain),
-    /// Show a trace that --write has recorded, as it was shown live
-    Replay(Replay),
+    /// Write the kernel's records to a file as they come, which costs least; `tcptrace replay` shows what
+    /// they tell
+    Record(Box<Record>),
+    /// Show a recorded trace, as it was shown live or in another form
+    Replay(Box<Replay>),
     /// Make one page of a recorded trace, for a browser: every connection with its diagram
     Report(Report),
 }
@@ -104,24 +111,31 @@ pub struct Doctor {
 
 #[derive(Debug, Args)]
 pub struct Replay {
-    /// What --write or -o json has written, compressed (.zst) or not; - is standard input
+    /// The recording; - is standard input
     pub file: PathBuf,
 
     #[command(flatten)]
     pub show: Show,
+
+    /// How much to tell: as in a trace. A recording has all that the depths tell
+    #[arg(long, value_name = "DEPTH", hide_possible_values = true)]
+    pub depth: Option<DepthOption>,
 
     /// Only this connection, with its other end where that was traced too, and what the trace says
     /// of itself
     #[arg(long, value_name = "N")]
     pub conn: Option<u64>,
 
-    /// Also write what is shown to FILE, as JSON Lines; compressed when it ends in .zst
-    #[arg(long, value_name = "FILE")]
-    pub write: Option<PathBuf>,
-
     /// As in a trace
     #[arg(long, value_name = "EXPECTATION")]
     pub expect: Vec<Expectation>,
+
+    // At the end: clap puts what follows under the same heading.
+    #[command(
+        flatten,
+        next_help_heading = "Filters (each that is given must hold; lists and repeats add up)"
+    )]
+    pub selecting: Selecting,
 }
 
 #[derive(Debug, Args)]
@@ -152,18 +166,9 @@ pub struct Trace {
     #[command(flatten)]
     pub show: Show,
 
-    /// Also record the trace in FILE, as JSON Lines, for `tcptrace replay`; compressed when it ends
-    /// in .zst
+    /// Also record the trace in FILE, for `tcptrace replay`, as `tcptrace record` does
     #[arg(long, value_name = "FILE")]
     pub write: Option<PathBuf>,
-
-    /// End after this time, such as 500ms, 5s or 1m30s
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
-    pub duration: Option<Duration>,
-
-    /// End when this many connections have ended
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub count: Option<u64>,
 
     /// How much to tell, and so what it costs
     ///
@@ -172,30 +177,13 @@ pub struct Trace {
     #[arg(long, value_name = "DEPTH", default_value = "events")]
     pub depth: DepthOption,
 
-    /// How to see accept(): auto takes the best that this kernel can carry
-    #[arg(long, value_name = "CARRIER", default_value = "auto")]
-    pub attach: Attach,
-
-    /// Also show the segments on the wire that open and close connections, as tcpdump does
-    #[arg(long)]
-    pub segments: bool,
-
     /// What the trace must show, such as 'accept_queue_p99<10ms' or never_accepted@7878==0, else
     /// the exit code is 5. May be repeated
     #[arg(long, value_name = "EXPECTATION")]
     pub expect: Vec<Expectation>,
 
-    /// Size of the kernel's event buffer, such as 512K or 8M
-    #[arg(long, value_name = "BYTES", default_value = "4M", value_parser = parse_bytes)]
-    pub ring_size: u32,
-
-    /// Force the carrier of the tracepoints' hooks, for tests: tp_btf, raw_tp or tracepoint
-    #[arg(long, value_name = "CARRIER", hide = true)]
-    pub state_carrier: Option<String>,
-
-    /// Remember only so many accept() calls in flight, for tests
-    #[arg(long, value_name = "N", hide = true, default_value_t = 0)]
-    pub calls: u32,
+    #[command(flatten)]
+    pub capturing: Capturing,
 
     /// Trace while this command runs, and end with its exit code; its output goes to stderr
     #[arg(last = true, value_name = "COMMAND")]
@@ -333,17 +321,13 @@ impl Trace {
 
     /// --segments, which packets are made from.
     fn shows_segments(&self) -> bool {
-        self.segments || self.show.output == Form::Pcapng
+        self.capturing.segments || self.show.output == Form::Pcapng
     }
 
     pub fn request(&self) -> Request {
         Request {
-            filter: self.filters.filter(),
-            ring_bytes: self.ring_size,
-            calls: self.calls,
-            mode: self.attach.mode(),
-            state_carrier: self.state_carrier.clone(),
             segments: self.shows_segments(),
+            ..self.capturing.request(&self.filters)
         }
     }
 }

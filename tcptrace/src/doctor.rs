@@ -16,8 +16,8 @@ use crate::capture::{Capture, CaptureError, Request, kernels};
 use crate::cli::{Doctor, ReportForm};
 use crate::event::Hook;
 use crate::fields::Refusal;
-use crate::run::kernel_release;
 use crate::stdio;
+use crate::tracing::kernel_release;
 
 /// Loopback connections made to measure the programs.
 const CONNECTIONS: u32 = 300;

@@ -12,7 +12,7 @@ use crate::diagram::{Collector, Diagram, Keep, mermaid, text};
 use crate::exit;
 use crate::fields::Side;
 use crate::files::Files;
-use crate::replay::{Recorded, Stopped};
+use crate::replay::Recorded;
 use crate::stdio::{self, say};
 
 use self::numbers::Numbers;
@@ -31,13 +31,8 @@ pub fn run(options: &Explain) -> anyhow::Result<u8> {
     };
     let file = options.file.display();
     let mut teller = Teller::new(options, recorded.clock());
-    match teller.all(&mut recorded) {
-        Ok(()) => {}
-        Err(Stopped::Output(error)) => return Ok(stdio::code_of(Err(error))),
-        Err(Stopped::Damaged(error)) => {
-            say(format_args!("cannot read {file}: {error}"));
-            return Ok(exit::USAGE);
-        }
+    if let Err(error) = teller.all(&mut recorded) {
+        return Ok(stdio::code_of(Err(error)));
     }
     let damage = recorded.damage();
     // One connection may have been told before the end was reached.
@@ -92,10 +87,9 @@ impl Teller<'_> {
     }
 
     /// Each as it ends, and then those that have not.
-    fn all(&mut self, lines: &mut Recorded) -> Result<(), Stopped> {
+    fn all(&mut self, lines: &mut Recorded) -> io::Result<()> {
         let mut collector = Collector::new(Keep::UntilGone);
         for line in lines {
-            let line = line?;
             if let Some(subject) = line.subject()
                 && let Some(conn) = subject.conn
             {

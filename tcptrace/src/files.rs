@@ -91,6 +91,23 @@ impl Files {
         Ok(target)
     }
 
+    /// Standard output, for what no lines go to.
+    ///
+    /// # Errors
+    /// [`Usage`] as with [`Files::write`]; else that it cannot be opened.
+    pub fn stdout(&mut self) -> anyhow::Result<Target> {
+        let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        let path = PathBuf::from("standard output");
+        if let Some(identity) = of_descriptor(file.as_fd()) {
+            self.add(&path, "-o", identity)?;
+        }
+        Ok(Target {
+            path,
+            file: Some(file),
+            is_new: false,
+        })
+    }
+
     fn add(&mut self, path: &Path, option: &str, identity: Identity) -> Result<(), Usage> {
         let name = path.display();
         let same = |files: &[(String, Identity)]| {

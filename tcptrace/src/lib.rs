@@ -6,7 +6,6 @@
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
-mod bounded;
 pub mod capture;
 pub mod checks;
 pub mod cli;
@@ -24,6 +23,7 @@ mod hostile;
 pub mod output;
 pub mod pipeline;
 pub mod record;
+pub mod recording;
 pub mod replay;
 pub mod report;
 pub mod run;
@@ -31,10 +31,10 @@ mod signals;
 pub mod sink;
 pub mod stdio;
 pub mod top;
-pub mod zst;
+pub mod tracing;
 
 // The pure part, under the paths that it has there.
 pub use tcptrace_core::{
-    balance, batch, correlate, decode, depth, diagram, duration, errno, event, fields, order, printable,
-    story, trace,
+    balance, batch, correlate, decode, depth, diagram, duration, errno, event, fields, order,
+    printable, trace,
 };

@@ -1,16 +1,13 @@
-//! Where the lines of a trace go: to standard output in the form that was asked for, and into the
-//! file of `--write`.
+//! Where the lines of a trace go: to standard output, in the form that was asked for.
 
 use std::io::{self, Write};
 
 use crate::cli::{Explained, Form, Show};
 use crate::clock::Clock;
 use crate::fields::{Kind, Line, Wanted};
-use crate::files::Target;
 use crate::pipeline::Output;
 use crate::sink::text::{Style, Zone};
 use crate::sink::{Chrome, Csv, Json, Pcapng, Sink, Text};
-use crate::zst;
 
 /// Standard output.
 pub fn stdout(show: &Show, clock: Clock) -> Output {
@@ -49,20 +46,6 @@ fn sink(show: &Show, out: Box<dyn Write + Send>, clock: Clock) -> Box<dyn Sink> 
             sink,
         }),
     }
-}
-
-/// The file of `--write`: JSON Lines, compressed when its name says so. What it had is gone.
-pub fn file(target: Target, clock: Clock) -> io::Result<Output> {
-    let (name, is_compressed) = (target.name(), target.has_extension("zst"));
-    let file = target.begin()?;
-    let out: Box<dyn Write + Send> = match is_compressed {
-        true => Box::new(zst::Writer::new(file)?),
-        false => Box::new(file),
-    };
-    Ok(Output {
-        name,
-        sink: Box::new(Json::recording(out, clock)),
-    })
 }
 
 /// An error of the operating system without its number.

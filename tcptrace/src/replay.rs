@@ -1,8 +1,7 @@
 //! `tcptrace replay`: a recorded trace, told again.
 
 mod conn;
-mod damage;
-mod lines;
+mod narrow;
 mod progress;
 mod recorded;
 mod source;
@@ -12,95 +11,70 @@ use std::io;
 use anyhow::Context;
 
 use self::conn::Chosen;
-pub use self::damage::Damage;
+use self::narrow::narrow;
 use self::progress::Progress;
 pub use self::recorded::Recorded;
 pub use self::source::Position;
 use crate::checks::Checks;
 use crate::cli::Replay;
 use crate::exit;
-use crate::fields::{Line, SCHEMA};
+use crate::fields::Line;
 use crate::files::Files;
 use crate::output::{self, plain};
-use crate::pipeline::Output;
-use crate::record::Damaged;
+use crate::pipeline::{self, Output};
 use crate::stdio::say;
-
-/// Why something cannot be replayed at all.
-#[derive(Debug, thiserror::Error)]
-pub enum Refused {
-    #[error("{}", plain(.0))]
-    Unreadable(#[from] io::Error),
-    #[error("it is empty; a recording is what tcptrace --write FILE has written")]
-    Empty,
-    #[error("it is no recording; one is what tcptrace --write FILE has written")]
-    NoRecording,
-    #[error("it has schema {schema}, this tcptrace reads schema {SCHEMA}; take tcptrace {version}")]
-    Schema { schema: u32, version: String },
-    #[error(transparent)]
-    Damaged(#[from] Damaged),
-}
-
-/// Why a replay has stopped before its end.
-#[derive(Debug, thiserror::Error)]
-pub enum Stopped {
-    #[error(transparent)]
-    Damaged(#[from] Damaged),
-    #[error("cannot write: {0}")]
-    Output(#[from] io::Error),
-}
 
 /// Runs `tcptrace replay FILE`; the value is the exit code.
 pub fn run(options: &Replay) -> anyhow::Result<u8> {
     let name = source::name(&options.file);
-    let mut files = Files::new(true);
-    files.read(&options.file, &name)?;
+    Files::new(true).read(&options.file, &name)?;
     let (recorded, chosen) = match open(options) {
         Ok(opened) => opened,
         Err(error) => {
-            say(error);
+            say(format_args!("{error:#}"));
             return Ok(exit::USAGE);
         }
     };
-    let clock = recorded.clock();
-    let mut outputs = vec![output::stdout(&options.show, clock)];
-    if let Some(path) = &options.write {
-        outputs.push(output::file(files.target(path, "--write")?, clock)?);
-    }
+    let mut outputs = vec![output::stdout(&options.show, recorded.clock())];
     let checks = Checks::new(&options.expect);
     outputs.extend(checks.output());
-    let code = tell(recorded, chosen.as_ref(), outputs, &name)?;
+    let recorded = recorded.wanting(pipeline::wanted(&outputs));
+    let code = tell(recorded, chosen.as_ref(), outputs, &name);
     Ok(checks.tell(code))
 }
 
 /// The recording, and which lines are wanted of it.
 fn open(options: &Replay) -> anyhow::Result<(Recorded, Option<Chosen>)> {
     let (path, name) = (&options.file, source::name(&options.file));
+    let narrowed = |recorded: Recorded| {
+        let begin = narrow(recorded.begin().clone(), options)?;
+        anyhow::Ok(recorded.with(begin))
+    };
     let Some(conn) = options.conn else {
-        return Ok((Recorded::open(path)?, None));
+        return Ok((narrowed(Recorded::open(path)?)?, None));
     };
     // It is read twice.
-    let twice = source::Twice::open(path).with_context(|| format!("cannot replay {name}"));
-    let twice = twice?;
-    let chosen = Chosen::find(conn, &mut twice.recorded(&name)?);
-    let chosen = chosen.with_context(|| format!("cannot replay {name}"))?;
+    let twice = source::Twice::open(path).with_context(|| format!("cannot replay {name}"))?;
+    let chosen = Chosen::find(conn, &mut narrowed(twice.recorded(&name)?)?);
     let chosen = chosen.with_context(|| {
         format!("{name} has no connection {conn}; its numbers stand in the column CONN")
     })?;
-    Ok((twice.recorded(&name)?, Some(chosen)))
+    Ok((narrowed(twice.recorded(&name)?)?, Some(chosen)))
 }
 
-/// Tells what is recorded to the outputs.
+/// Tells what is recorded to the outputs; the value is the exit code.
 fn tell(
     mut recorded: Recorded,
     chosen: Option<&Chosen>,
     mut outputs: Vec<Output>,
     name: &str,
-) -> anyhow::Result<u8> {
+) -> u8 {
+    /// No output is left.
+    struct Enough;
+
     let mut code = exit::DONE;
     let mut progress = Progress::new(recorded.position().clone());
-    let mut each = |outputs: &mut Vec<Output>,
-                    act: &mut dyn FnMut(&mut Output) -> io::Result<()>| {
+    let mut each = |act: &mut dyn FnMut(&mut Output) -> io::Result<()>| {
         outputs.retain_mut(|output| match act(output) {
             Ok(()) => true,
             // Whoever reads has seen enough: that is success.
@@ -121,37 +95,29 @@ fn tell(
                 false
             }
         });
-        !outputs.is_empty()
+        match outputs.is_empty() {
+            true => Err(Enough),
+            false => Ok(()),
+        }
     };
-    let wanted = |line: &Line| chosen.is_none_or(|chosen| chosen.take(line));
-    for line in &mut recorded {
-        let line = match line {
-            Ok(line) => line,
-            Err(error) => {
-                drop(progress);
-                each(&mut outputs, &mut |output| output.sink.flush());
-                say(format_args!("cannot replay {name}: {error}"));
-                return Ok(exit::USAGE);
-            }
-        };
+    let told = recorded.each(|line: &Line| {
         if let Some(progress) = &mut progress {
             progress.line();
         }
-        if wanted(&line) && !each(&mut outputs, &mut |output| output.sink.line(&line)) {
-            return Ok(code);
+        match chosen.is_none_or(|chosen| chosen.take(line)) {
+            true => each(&mut |output| output.sink.line(line)),
+            false => Ok(()),
         }
-    }
+    });
     drop(progress);
-    if !each(&mut outputs, &mut |output| output.sink.flush()) {
-        return Ok(code);
+    let told = told.and_then(|()| each(&mut |output| output.sink.flush()));
+    if let Err(Enough) = told {
+        return code;
     }
     let damage = recorded.damage();
-    let told = damage.to_string();
-    if !told.is_empty() {
-        say(format_args!("{name}: {told}"));
-    }
     if !damage.is_none() {
+        say(format_args!("{name}: {damage}"));
         code = exit::FAILURE;
     }
-    Ok(code)
+    code
 }

@@ -40,18 +40,10 @@ pub fn run(options: &Report) -> anyhow::Result<u8> {
         }
     };
     let mut content = Content::new(recorded.clock(), name_of(&options.recording));
-    let mut damage = None;
     for line in &mut recorded {
-        match line {
-            Ok(line) => content.line(&line),
-            Err(error) => {
-                damage = Some(error.to_string());
-                break;
-            }
-        }
+        content.line(&line);
     }
-    let left_out = recorded.damage();
-    let told = damage.clone().unwrap_or_else(|| left_out.to_string());
+    let told = recorded.damage().to_string();
     content.is_damaged(&told);
     let page = page::write(content)?;
     if to_stdout {
@@ -66,7 +58,7 @@ pub fn run(options: &Report) -> anyhow::Result<u8> {
     if !told.is_empty() {
         say(format_args!("{}: {told}", options.recording.display()));
     }
-    let whole = damage.is_none() && left_out.is_none();
+    let whole = recorded.damage().is_none();
     Ok(if whole { exit::DONE } else { exit::FAILURE })
 }
 

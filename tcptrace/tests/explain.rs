@@ -23,7 +23,7 @@ fn diagrams(path: &Path, keep: Keep) -> Vec<Diagram> {
     let mut collector = Collector::new(keep);
     let mut groups: Vec<Group> = vec![];
     for line in recorded {
-        groups.extend(collector.take(&line.unwrap()));
+        groups.extend(collector.take(&line));
     }
     groups.extend(collector.finish());
     let diagrams = groups.iter().map(|group| Diagram::of(group).unwrap());
@@ -400,7 +400,7 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
 #[test]
 fn what_is_kept_of_time_wait_is_bounded() {
     let recorded = Recorded::open(&recording("time_wait")).unwrap();
-    let lines: Vec<Line> = recorded.map(|line| line.unwrap()).collect();
+    let lines: Vec<Line> = recorded.collect();
     let ended = |line: &Line| matches!(line, Line::Connection(_));
     let last = lines.iter().rposition(ended).unwrap();
     let mut collector = Collector::new(Keep::UntilGone);

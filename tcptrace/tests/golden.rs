@@ -2,8 +2,7 @@
 //! machine. `UPDATE=1 cargo test -p tcptrace --test golden` writes what comes of them now; read
 //! the difference before you commit it.
 //!
-//! Each begins with a comment that says what happened. How they are recorded:
-//! tests/src/recording.rs.
+//! golden/README.md says what happened in each. How they are recorded: tests/src/recording.rs.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,7 +14,6 @@ use tcptrace::event::State;
 use tcptrace::replay::Recorded;
 use tcptrace::sink::text::{Style, Zone};
 use tcptrace::sink::{Json, Sink, Text};
-use tcptrace::story::Input;
 
 /// Bytes that are written into a sink and read afterwards.
 #[derive(Clone, Default)]
@@ -41,7 +39,7 @@ impl Write for Written {
 fn recordings() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let entries = fs::read_dir(folder).unwrap().map(|it| it.unwrap().path());
-    let is_recording = |path: &PathBuf| path.extension().is_some_and(|it| it == "events");
+    let is_recording = |path: &PathBuf| path.extension().is_some_and(|it| it == "trace");
     let mut paths: Vec<_> = entries.filter(is_recording).collect();
     paths.sort();
     assert!(paths.len() >= 12, "{} recordings", paths.len());
@@ -52,8 +50,6 @@ fn recordings() -> Vec<PathBuf> {
 struct Told {
     text: String,
     json: String,
-    /// What `--write` has written.
-    recording: String,
 }
 
 fn told(path: &Path) -> Told {
@@ -66,11 +62,10 @@ fn told(path: &Path) -> Told {
         explain: false,
         zone: Zone::Utc,
     };
-    let [text, json, recording] = [(); 3].map(|()| Written::default());
-    let mut sinks: [Box<dyn Sink>; 3] = [
+    let (text, json) = (Written::default(), Written::default());
+    let mut sinks: [Box<dyn Sink>; 2] = [
         Box::new(Text::new(Box::new(text.clone()), clock, style)),
         Box::new(Json::new(Box::new(json.clone()), clock)),
-        Box::new(Json::recording(Box::new(recording.clone()), clock)),
     ];
     let done = recorded.tell(&mut sinks);
     let damage = done.unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -78,7 +73,6 @@ fn told(path: &Path) -> Told {
     Told {
         text: text.text(),
         json: json.text(),
-        recording: recording.text(),
     }
 }
 
@@ -88,12 +82,7 @@ fn recorded_traces_are_told_as_ever() {
     let mut differ = vec![];
     for path in recordings() {
         let told = told(&path);
-        let files = [
-            ("txt", told.text),
-            ("json", told.json),
-            ("jsonl", told.recording),
-        ];
-        for (extension, told) in files {
+        for (extension, told) in [("txt", told.text), ("jsonl", told.json)] {
             let path = path.with_extension(extension);
             if update {
                 fs::write(&path, told).unwrap();
@@ -113,37 +102,30 @@ fn recorded_traces_are_told_as_ever() {
     assert!(differ.is_empty(), "{}", differ.join("\n"));
 }
 
-/// `tcptrace replay` of what `--write` has written gives it again, and the log of that time.
-#[test]
-fn json_lines_are_told_again() {
-    for path in recordings() {
-        let expected = |extension| fs::read_to_string(path.with_extension(extension)).unwrap();
-        let told = told(&path.with_extension("jsonl"));
-        assert_eq!(told.recording, expected("jsonl"), "{}", path.display());
-        assert_eq!(told.json, expected("json"), "{}", path.display());
-        assert_eq!(told.text, expected("txt"), "{}", path.display());
-    }
-}
-
 #[test]
 fn every_recording_says_what_happened() {
+    let text = include_str!("golden/README.md");
     for path in recordings() {
-        let text = fs::read_to_string(&path).unwrap();
-        let words = text.lines().take_while(|line| line.starts_with('#'));
-        assert!(words.count() >= 2, "{}", path.display());
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let (_, words) = text
+            .split_once(&format!("\n## {name}\n\n"))
+            .unwrap_or_else(|| panic!("{name} is not in golden/README.md"));
+        let words = words.split("\n\n").next().unwrap();
+        let words: Vec<&str> = words.split_ascii_whitespace().collect();
+        let words = words.join(" ");
+        assert!(
+            words.contains("Recorded from the scenario"),
+            "{name}: {words}"
+        );
     }
 }
 
-/// Reading a line and writing it gives the line.
+/// JSON is an export.
 #[test]
-fn a_recording_is_read_as_it_was_written() {
+fn json_lines_are_not_replayed() {
     for path in recordings() {
-        for line in fs::read_to_string(&path).unwrap().lines() {
-            if !line.starts_with('#') {
-                let input: Input = serde_json::from_str(line).unwrap();
-                assert_eq!(serde_json::to_string(&input).unwrap(), line);
-            }
-        }
+        let error = Recorded::open(&path.with_extension("jsonl")).err().unwrap();
+        assert!(error.to_string().contains("it is JSON"), "{error}");
     }
 }
 
@@ -153,7 +135,9 @@ fn every_expectation_has_its_recording() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        assert!(path.with_extension("events").exists(), "{}", path.display());
+        if path.extension().is_none_or(|it| it != "md") {
+            assert!(path.with_extension("trace").exists(), "{}", path.display());
+        }
     }
 }
 
@@ -181,7 +165,7 @@ fn every_state_is_entered_and_left() {
 /// Bytes of JSON of connection `conn` and its other end.
 fn json_of(name: &str, conns: [u64; 2]) -> usize {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    let json = fs::read_to_string(folder.join(name).with_extension("json")).unwrap();
+    let json = fs::read_to_string(folder.join(name).with_extension("jsonl")).unwrap();
     let is_of = |line: &&str| {
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
         line["conn"].as_u64().is_some_and(|it| conns.contains(&it))
@@ -207,8 +191,8 @@ fn the_schema_says_what_a_cause_means() {
     let causes = schema["$defs"]["Cause"]["oneOf"].as_array().unwrap();
     let mut met = BTreeSet::new();
     for path in recordings() {
-        for line in told(&path).recording.lines() {
-            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        for line in Recorded::open(&path).unwrap() {
+            let line = serde_json::to_value(line).unwrap();
             let Some(cause) = line["cause"].as_str() else {
                 continue;
             };

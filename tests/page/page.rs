@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use serde_json::json;
+use tcptrace_core::event::State;
 
 use crate::browser::{Browser, key};
-use crate::recordings::{Desk, LATE_ACCEPT, LOSS, changed, many, report};
+use crate::recordings::{Desk, LATE_ACCEPT, LOSS, Late, many, report};
 
 const ROWS: &str = "document.querySelectorAll('.rows tbody tr[data-index]').length";
 
@@ -17,12 +17,12 @@ fn row(n: usize) -> String {
 #[test]
 fn a_trace_is_shown_as_the_log_tells_it() {
     let desk = Desk::new();
-    let page = desk.page("late.jsonl", LATE_ACCEPT);
+    let page = desk.page("late.trace", LATE_ACCEPT);
     let browser = Browser::start();
     browser.open(&page, "");
     assert_eq!(
         browser.text("document.title"),
-        "late.jsonl – tcptrace report"
+        "late.trace – tcptrace report"
     );
     assert_eq!(browser.get(ROWS), 2);
     let server = browser.text(&row(1));
@@ -53,7 +53,7 @@ fn a_trace_is_shown_as_the_log_tells_it() {
 fn rows_are_found_and_sorted() {
     let desk = Desk::new();
     let browser = Browser::start();
-    browser.open(&desk.page("loss.jsonl", LOSS), "");
+    browser.open(&desk.page("loss.trace", LOSS), "");
     assert_eq!(browser.get(ROWS), 17);
     for (text, found) in [
         ("side:server", "9 of 17"),
@@ -88,7 +88,7 @@ fn rows_are_found_and_sorted() {
 #[test]
 fn a_connection_opens_with_its_diagram() {
     let desk = Desk::new();
-    let page = desk.page("late.jsonl", LATE_ACCEPT);
+    let page = desk.page("late.trace", LATE_ACCEPT);
     let browser = Browser::start();
     browser.open(&page, "conn=3");
     browser.wait("document.querySelector('dialog[open] svg.diagram')");
@@ -135,7 +135,7 @@ fn a_connection_opens_with_its_diagram() {
 fn all_goes_by_keyboard() {
     let desk = Desk::new();
     let browser = Browser::start();
-    browser.open(&desk.page("loss.jsonl", LOSS), "");
+    browser.open(&desk.page("loss.trace", LOSS), "");
     browser.keys("/");
     browser.wait("document.activeElement.id === 'search'");
     browser.keys("side:server");
@@ -159,7 +159,7 @@ fn all_goes_by_keyboard() {
 fn what_was_lost_is_told() {
     let desk = Desk::new();
     let browser = Browser::start();
-    browser.open(&desk.page("loss.jsonl", LOSS), "");
+    browser.open(&desk.page("loss.trace", LOSS), "");
     let notice = browser.text("document.getElementById('notices').innerText");
     assert!(
         notice.contains("10\u{202f}968 events were lost"),
@@ -177,8 +177,9 @@ fn what_was_lost_is_told() {
 fn a_recording_that_breaks_off_is_shown_as_far_as_it_goes() {
     let desk = Desk::new();
     // Its server is ESTABLISHED, and accept() has not returned.
-    let part: String = LATE_ACCEPT.split_inclusive('\n').take(6).collect();
-    let (page, output) = desk.report("part.jsonl", &format!("{part}{{\"event\":\"acc"));
+    let mut part = Late::new();
+    part.until(State::Established);
+    let (page, output) = desk.report("part.trace", &part.bytes());
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
@@ -202,18 +203,22 @@ fn a_recording_that_breaks_off_is_shown_as_far_as_it_goes() {
 #[test]
 fn hostile_names_are_only_names() {
     const MARKUP: &str = "</script><img src=x onerror=\"document.title='taken'\">";
-    let recording = changed(|line| {
-        line["comm"] = match line["comm"].is_string() {
-            true => "</script><b>\u{202e}".into(),
-            false => return,
-        };
-    });
+    let mut late = Late::new();
+    for record in &mut late.records {
+        const NAME: &[u8] = b"accepting::late";
+        let places = 0..=record.len() - NAME.len();
+        for at in places {
+            if record[at..].starts_with(NAME) {
+                record[at..at + NAME.len()].copy_from_slice("</script><b>\u{202e}".as_bytes());
+            }
+        }
+    }
     // Texts about the trace, and of the connection, that a stranger may have made.
-    let recording = recording.replace("\"6.18.44\"", &json!(MARKUP).to_string());
-    let recording = recording.replace("\"22024-22031\"", &json!(MARKUP).to_string());
-    let recording = recording.replace("the kernel finished", &MARKUP.replace('"', "\\\""));
+    late.begin.kernel = MARKUP.to_owned();
+    late.begin.filters.insert("port".into(), MARKUP.into());
+    late.contain(MARKUP);
     let desk = Desk::new();
-    let page = desk.page("<img src=x>.jsonl", &recording);
+    let page = desk.page("<img src=x>.trace", &late.bytes());
     // Nothing of a trace stands in the page as it is.
     let text = fs::read_to_string(&page).unwrap();
     assert!(!text.contains("onerror") && !text.contains("img src=x"));
@@ -222,7 +227,7 @@ fn hostile_names_are_only_names() {
     browser.wait("document.querySelector('dialog[open] svg.diagram')");
     assert_eq!(
         browser.text("document.title"),
-        "<img src=x>.jsonl – tcptrace report"
+        "<img src=x>.trace – tcptrace report"
     );
     assert_eq!(
         browser
@@ -239,7 +244,7 @@ fn hostile_names_are_only_names() {
 #[test]
 fn the_policy_lets_nothing_else_run() {
     let desk = Desk::new();
-    let page = desk.page("late.jsonl", LATE_ACCEPT);
+    let page = desk.page("late.trace", LATE_ACCEPT);
     let text = fs::read_to_string(&page).unwrap();
     let foreign = "<script>document.title = 'taken'</script>\
                    <p style=\"color: red\" id=\"foreign\" onclick=\"document.title = 'taken'\">x</p>\
@@ -250,7 +255,7 @@ fn the_policy_lets_nothing_else_run() {
     browser.get("document.getElementById('foreign').click()");
     assert_eq!(
         browser.text("document.title"),
-        "late.jsonl – tcptrace report"
+        "late.trace – tcptrace report"
     );
     let complaints = browser.complaints().join("\n");
     for refused in ["script", "style", "event handler", "image"] {
@@ -273,29 +278,13 @@ fn durations_are_written_as_in_the_log() {
         (999_950_000, "1.000 s"),
         (86_400_000_000_000, "86400 s"),
     ];
-    let mut recording = String::new();
-    for (n, (ns, _)) in durations.iter().enumerate() {
-        recording += &changed(|line| {
-            if line["event"] == "connection" && line["side"] == "client" {
-                line["handshake_ns"] = (*ns).into();
-                line["conn"] = (100 + n).into();
-                line["peer_conn"] = ().into();
-            }
-        })
-        .lines()
-        .filter(|line| match n {
-            0 => !line.contains("\"event\":\"summary\""),
-            _ => line.contains("\"conn\":10"),
-        })
-        .map(|line| format!("{line}\n"))
-        .collect::<String>();
-    }
-    recording += LATE_ACCEPT.lines().last().unwrap();
+    let mut late = Late::new();
+    late.handshakes(durations.iter().map(|(ns, _)| *ns));
     let desk = Desk::new();
     let browser = Browser::start();
-    browser.open(&desk.page("durations.jsonl", &recording), "");
+    browser.open(&desk.page("durations.trace", &late.bytes()), "");
     for (n, (_, expect)) in durations.iter().enumerate() {
-        browser.search(&format!("conn:{}", 100 + n));
+        browser.search(&format!("conn:{}", 2 + n));
         let told = browser.text(
             "document.querySelector('.rows tr[data-index=\"0\"] td:nth-child(5)').textContent",
         );
@@ -306,7 +295,7 @@ fn durations_are_written_as_in_the_log() {
 #[test]
 fn a_hundred_thousand_ends_can_be_used() {
     let desk = Desk::new();
-    let file = desk.path("many.jsonl");
+    let file = desk.path("many.trace");
     many(&file, 100_000);
     let (page, output) = report(&file);
     assert!(output.status.success(), "{output:?}");

@@ -5,14 +5,21 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use serde_json::Value;
+use tcptrace_core::event::State;
+use tcptrace_core::recording::{Block, Header, Item, Reader, item};
+use tcptrace_core::trace::{Begin, Input, Small};
+use tcptrace_ebpf::abi;
 use tempfile::TempDir;
 use tests::run::tcptrace;
+use zerocopy::{FromBytes, IntoBytes};
 
-/// Lines of one connection with both ends here, #2 and #3; its server was late to call accept().
-pub const LATE_ACCEPT: &str = include_str!("../../tcptrace/tests/golden/late_accept.jsonl");
+/// One connection with both ends here, #2 and #3; its server was late to call accept().
+pub const LATE_ACCEPT: &[u8] = include_bytes!("../../tcptrace/tests/golden/late_accept.trace");
 /// Events were lost, and six connections are incomplete.
-pub const LOSS: &str = include_str!("../../tcptrace/tests/golden/loss.jsonl");
+pub const LOSS: &[u8] = include_bytes!("../../tcptrace/tests/golden/loss.trace");
+
+/// The client's port in `late_accept`.
+const CLIENT_PORT: u16 = 44070;
 
 /// A folder for recordings and their pages.
 pub struct Desk(TempDir);
@@ -27,14 +34,14 @@ impl Desk {
     }
 
     /// Makes a page of a recording.
-    pub fn report(&self, name: &str, recording: &str) -> (PathBuf, Output) {
+    pub fn report(&self, name: &str, recording: &[u8]) -> (PathBuf, Output) {
         let file = self.path(name);
         fs::write(&file, recording).expect("room for a recording");
         report(&file)
     }
 
     /// The same of one that must be whole.
-    pub fn page(&self, name: &str, recording: &str) -> PathBuf {
+    pub fn page(&self, name: &str, recording: &[u8]) -> PathBuf {
         let (page, output) = self.report(name, recording);
         assert!(output.status.success(), "{output:?}");
         page
@@ -49,43 +56,225 @@ pub fn report(file: &Path) -> (PathBuf, Output) {
     (page.clone(), output.expect("tcptrace runs"))
 }
 
-/// `late_accept` with the lines changed.
-pub fn changed(change: impl Fn(&mut Value)) -> String {
-    let lines = LATE_ACCEPT.lines().map(|line| {
-        let mut line: Value = serde_json::from_str(line).expect("JSON");
-        change(&mut line);
-        format!("{line}\n")
-    });
-    lines.collect()
+/// `late_accept`, to be changed.
+pub struct Late {
+    pub begin: Begin,
+    pub records: Vec<Vec<u8>>,
+    /// What comes before the records, and behind them.
+    pub first: Vec<Small>,
+    pub last: Vec<Small>,
+}
+
+impl Late {
+    pub fn new() -> Late {
+        let (begin, mut reader) = Reader::open(LATE_ACCEPT).expect("a recording");
+        let mut late = Late {
+            begin,
+            records: vec![],
+            first: vec![],
+            last: vec![],
+        };
+        while let Some(next) = reader.next() {
+            match next {
+                Item::Input(Input::Records { batch, .. }) => {
+                    late.records.extend(batch.records().map(<[u8]>::to_vec));
+                }
+                Item::Input(Input::Small(small)) if late.records.is_empty() => {
+                    late.first.push(small);
+                }
+                Item::Input(Input::Small(small)) => late.last.push(small),
+                Item::Gap => panic!("it is whole"),
+            }
+        }
+        late
+    }
+
+    /// The bytes of the recording.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![];
+        self.write(&mut bytes, std::slice::from_ref(&self.records));
+        bytes
+    }
+
+    /// Writes a recording with these batches of records.
+    fn write(&self, out: &mut impl Write, batches: &[Vec<Vec<u8>>]) {
+        let mut blocks = Block::default();
+        let mut block = |contents: &[u8], out: &mut dyn Write| {
+            out.write_all(&blocks.head(contents, None)).expect("room");
+            out.write_all(contents).expect("room");
+        };
+        out.write_all(&Header::new("0.1.0").to_bytes())
+            .expect("room");
+        block(&self.begin.item(), out);
+        let small = |all: &[Small]| {
+            let mut contents = vec![];
+            all.iter()
+                .for_each(|small| item(&small.clone().into(), &mut contents));
+            contents
+        };
+        block(&small(&self.first), out);
+        for records in batches {
+            let mut contents = vec![];
+            let records = Input::Records {
+                batch: records.iter().map(Vec::as_slice).collect(),
+                complete_until_ns: 0,
+            };
+            item(&records, &mut contents);
+            block(&contents, out);
+        }
+        block(&small(&self.last), out);
+    }
+
+    /// As far as a state that the server's socket enters, and no further.
+    pub fn until(&mut self, state: State) {
+        let entered = |record: &Vec<u8>| {
+            let change = change(record);
+            change.is_some_and(|it| it.rport == CLIENT_PORT && it.newstate == state as u8)
+        };
+        let at = self.records.iter().position(entered).expect("that state");
+        self.records.truncate(at + 1);
+        self.last.clear();
+    }
+
+    /// Gives the sockets a cgroup, and that a container.
+    pub fn contain(&mut self, container: &str) {
+        const CGROUP: u64 = 4711;
+        for record in &mut self.records {
+            if let Some(mut change) = change(record) {
+                change.cgroup = CGROUP;
+                put(record, change.as_bytes());
+            }
+        }
+        let containers = [(CGROUP, Some(container.to_owned()))].into();
+        self.first.push(Small::Containers(containers));
+    }
+
+    /// Connections of the client alone, each of which takes one of these times to be made.
+    pub fn handshakes(&mut self, times_ns: impl Iterator<Item = u64>) {
+        let of_client =
+            |record: &&Vec<u8>| change(record).is_some_and(|it| it.lport == CLIENT_PORT);
+        // Before it has a port as well.
+        let is_begun = |record: &&Vec<u8>| {
+            change(record).is_some_and(|it| it.newstate == State::SynSent as u8)
+        };
+        let records = self.records.iter();
+        let client: Vec<Vec<u8>> = records
+            .filter(|record| of_client(record) || is_begun(record))
+            .cloned()
+            .collect();
+        let listener = self
+            .records
+            .iter()
+            .filter(|record| change(record).is_some_and(|it| it.newstate == State::Listen as u8));
+        let mut all: Vec<Vec<u8>> = listener.cloned().collect();
+        let began_ns = time(&client[0]);
+        for (n, ns) in (0u16..).zip(times_ns) {
+            for (step, record) in client.iter().enumerate() {
+                let mut record = other(record, n.into());
+                let began_ns = began_ns + u64::from(n) * 1000;
+                let since_ns = match step {
+                    0 => 0,
+                    step => ns + step as u64 - 1,
+                };
+                record[..8].copy_from_slice(&(began_ns + since_ns).to_ne_bytes());
+                all.push(record);
+            }
+        }
+        self.records = all;
+        self.last
+            .retain(|small| !matches!(small, Small::Ending { .. }));
+    }
+}
+
+/// The time of a record.
+fn time(record: &[u8]) -> u64 {
+    u64::from_ne_bytes(*record.first_chunk().expect("a time"))
+}
+
+/// The change of state that a record tells.
+fn change(record: &[u8]) -> Option<abi::SetState> {
+    let (header, rest) = abi::Header::read_from_prefix(record).expect("a header");
+    let change = abi::SetState::read_from_prefix(rest);
+    (header.kind == abi::kind::SET_STATE).then(|| change.expect("a payload").0)
+}
+
+/// Overwrites the beginning of a record's payload.
+fn put(record: &mut [u8], payload: &[u8]) {
+    record[size_of::<abi::Header>()..][..payload.len()].copy_from_slice(payload);
+}
+
+/// The same record of another connection: from another port, with other sockets.
+fn other(record: &[u8], n: u64) -> Vec<u8> {
+    let mut record = record.to_vec();
+    let (header, rest) = abi::Header::read_from_prefix(&record[..]).expect("a header");
+    let sk = |sk: u64| sk ^ (n << 20);
+    let port = |port: u16| match port {
+        CLIENT_PORT => 1024 + (n % 60_000) as u16,
+        port => port,
+    };
+    if let Some(mut change) = change(&record) {
+        if change.newstate != State::Listen as u8 && change.oldstate != State::Listen as u8
+            || change.newstate == State::SynRecv as u8
+        {
+            change.sk = sk(change.sk);
+            change.cookie = if change.newstate == State::SynRecv as u8 {
+                change.cookie
+            } else {
+                change.cookie + 10 * n
+            };
+        }
+        (change.lport, change.rport) = (port(change.lport), port(change.rport));
+        put(&mut record, change.as_bytes());
+    } else if header.kind == abi::kind::ACCEPT {
+        let (mut accept, _) = abi::Accept::read_from_prefix(rest).expect("a payload");
+        accept.sk = sk(accept.sk);
+        accept.rport = port(accept.rport);
+        accept.cookie += 10 * n;
+        accept.called_ns += n * 200_000;
+        put(&mut record, accept.as_bytes());
+    }
+    record
 }
 
 /// Many connections like `late_accept`, both ends, as `--depth connections` has them: each 0.2 ms
 /// after the one before, from another port. The number is that of ends.
 pub fn many(file: &Path, ends: u64) {
-    let lines = LATE_ACCEPT.lines().map(serde_json::from_str);
-    let lines: Vec<Value> = lines.collect::<Result<_, _>>().expect("JSON");
-    let mut out = BufWriter::new(File::create(file).expect("a file"));
-    writeln!(out, "{}", lines[0]).expect("room");
-    let told = |line: &&Value| line["event"] == "accept" || line["event"] == "connection";
-    let of_one: Vec<&Value> = lines.iter().filter(told).collect();
-    for n in 0..ends / 2 {
-        for line in &of_one {
-            let mut line = (*line).clone();
-            for (name, value) in line.as_object_mut().expect("an object") {
-                let Some(number) = value.as_u64() else {
-                    continue;
-                };
-                *value = match name.as_str() {
-                    "conn" | "peer_conn" => number + 2 * n,
-                    name if name.ends_with("mono_ns") => number + n * 200_000,
-                    // The client's.
-                    "lport" | "rport" if number == 44070 => 1024 + n % 60_000,
-                    _ => number,
-                }
-                .into();
+    let mut late = Late::new();
+    late.begin.depth = tcptrace_core::depth::Depth::Connections;
+    let is_listeners = |record: &Vec<u8>| {
+        change(record).is_some_and(|it| {
+            [it.oldstate, it.newstate].contains(&(State::Listen as u8))
+                && it.newstate != State::SynRecv as u8
+        })
+    };
+    let (listener, of_one): (Vec<_>, Vec<_>) = late.records.iter().cloned().partition(is_listeners);
+    let mut batches = vec![];
+    // It closes at the end.
+    let (opens, closes) = listener.split_first().expect("a listener");
+    batches.push(vec![opens.clone()]);
+    for first in (0..ends / 2).step_by(1000) {
+        let mut batch = vec![];
+        for n in first..(first + 1000).min(ends / 2) {
+            for record in &of_one {
+                let mut record = other(record, n);
+                let ns = time(&record) + n * 200_000;
+                record[..8].copy_from_slice(&ns.to_ne_bytes());
+                batch.push(record);
             }
-            writeln!(out, "{line}").expect("room");
         }
+        batches.push(batch);
     }
-    writeln!(out, "{}", lines[lines.len() - 1]).expect("room");
+    let end_ns = batches.last().and_then(|it| it.last()).map(|it| time(it));
+    let end_ns = end_ns.expect("a record") + 1_000_000_000;
+    let mut closes = closes.to_vec();
+    for record in &mut closes {
+        record[..8].copy_from_slice(&end_ns.to_ne_bytes());
+    }
+    batches.push(closes);
+    late.last
+        .retain(|small| !matches!(small, Small::Ending { .. }));
+    late.write(
+        &mut BufWriter::new(File::create(file).expect("a file")),
+        &batches,
+    );
 }

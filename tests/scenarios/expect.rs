@@ -129,7 +129,7 @@ fn an_expectation_that_cannot_be_read_is_refused_before_tracing() {
 fn a_recording_is_judged_as_the_trace_was() {
     let lab = Lab::new();
     let port = lab.port();
-    let name = format!("tcptrace-{}-{port}-expect.events", std::process::id());
+    let name = format!("tcptrace-{}-{port}-expect.trace", std::process::id());
     let file = std::env::temp_dir().join(name);
     let path = file.to_str().expect("a printable path");
     let expectations = ["accept_queue_p99<20ms", "accepted==1", "handshake_max<1h"];

@@ -32,6 +32,7 @@ mod oddities;
 mod older;
 mod output;
 mod races;
+mod record;
 mod refusals;
 mod replay;
 mod segments;

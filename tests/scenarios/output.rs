@@ -8,7 +8,7 @@ use tests::task::{join, now_ns, set_name, spawn};
 use tests::traffic::*;
 use tests::{Lab, Trace, eventually, invariants};
 
-/// `tcptrace --write FILE ARGS…`: text on stdout, and a file that says when tracing is on.
+/// `tcptrace --write FILE ARGS…`: text on stdout, and a recording.
 struct Text {
     running: Running,
     file: PathBuf,
@@ -16,22 +16,21 @@ struct Text {
 
 impl Text {
     fn start(lab: &Lab, args: &[&str]) -> Text {
-        let name = format!("tcptrace-{}-{}.jsonl", std::process::id(), lab.ports.first);
+        let name = format!("tcptrace-{}-{}.trace", std::process::id(), lab.ports.first);
         let file = std::env::temp_dir().join(name);
         let path = file.to_str().expect("a printable path");
         let args = [&["--color", "never", "--write", path], args].concat();
         let running = Running::start(tcptrace_trace(&args));
         let text = Text { running, file };
-        text.wait_for(1, "session");
+        text.wait_for(1, "CONN");
         text
     }
 
-    /// Waits for so many lines of a kind in the file.
-    fn wait_for(&self, n: usize, event: &str) {
-        let line = format!(r#"{{"event":"{event}""#);
-        eventually("lines in the file", || {
-            let text = std::fs::read_to_string(&self.file).ok()?;
-            (text.lines().filter(|it| it.starts_with(&line)).count() >= n).then_some(())
+    /// Waits for so many lines with some words.
+    fn wait_for(&self, n: usize, words: &str) {
+        self.running.stdout().wait_until(words, |lines| {
+            let lines = lines.iter().filter(|it| it.contains(words));
+            (lines.count() >= n).then_some(())
         });
     }
 
@@ -39,21 +38,22 @@ impl Text {
         self.running.signal(Signal::SIGINT);
         let ended = self.running.wait();
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-        let text = std::fs::read_to_string(&self.file).expect("the file");
+        let path = self.file.to_str().expect("a printable path");
+        let replayed = Running::to_the_end(tcptrace(&["replay", path, "-o", "json"]));
         std::fs::remove_file(&self.file).expect("the file");
-        let trace = Trace::read(&text, lab.netns);
+        let trace = Trace::read(&replayed.stdout, lab.netns);
         invariants::check(&trace);
         (ended, trace)
     }
 }
 
 #[test]
-fn lines_go_to_a_file_beside_the_text() {
+fn a_recording_is_written_beside_the_text() {
     let lab = Lab::new();
     let port = lab.port();
     let text = Text::start(&lab, &["-p", &port.to_string()]);
     let client_port = talk(port);
-    text.wait_for(2, "connection");
+    text.wait_for(2, " ended: ");
     let (ended, trace) = text.stop(&lab);
 
     trace.server().shows(&[("verdict", &"queued")]);
@@ -86,11 +86,11 @@ fn lines_go_to_a_file_beside_the_text() {
     }
 }
 
-/// What has entered the correlator, told again, gives the same bytes.
+/// What was recorded, told again, gives the same bytes.
 fn told_again(form: &str, ends_with: &str) {
     let lab = Lab::new();
     let port = lab.port();
-    let name = format!("tcptrace-{}-{port}.events", std::process::id());
+    let name = format!("tcptrace-{}-{port}.trace", std::process::id());
     let file = std::env::temp_dir().join(name);
     let events = file.to_str().expect("a printable path");
     let ports = port.to_string();
@@ -143,7 +143,7 @@ fn a_hostile_name_does_not_reach_the_terminal_raw() {
         talk(port);
     });
     join(talking);
-    text.wait_for(2, "connection");
+    text.wait_for(2, " ended: ");
     let (ended, trace) = text.stop(&lab);
 
     // JSON has the name itself, escaped by the rules of JSON.

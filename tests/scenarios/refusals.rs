@@ -38,13 +38,13 @@ fn a_port_that_is_no_port() {
 
 #[test]
 fn a_damaged_recording() {
-    let name = format!("tcptrace-{}-damaged.events", std::process::id());
+    let name = format!("tcptrace-{}-damaged.trace", std::process::id());
     let file = std::env::temp_dir().join(name);
-    std::fs::write(&file, "# A comment\nno JSON\n").expect("a file");
+    std::fs::write(&file, "nothing that was recorded\n").expect("a file");
     let path = file.to_str().expect("a printable path");
     let ended = Running::to_the_end(tcptrace(&["replay", path]));
     std::fs::remove_file(&file).expect("the file");
-    refuses(&ended, USAGE, &[path, "line 2"]);
+    refuses(&ended, USAGE, &[path, "it is no recording"]);
 
     let ended = Running::to_the_end(tcptrace(&["replay", path]));
     refuses(&ended, USAGE, &[path, "No such file"]);
@@ -58,20 +58,15 @@ fn an_unknown_flag() {
 
 #[test]
 fn a_file_that_cannot_be_written() {
-    let file = "/no/such/folder/trace.jsonl";
+    let file = "/no/such/folder/trace.trace";
     let ended = Running::to_the_end(tcptrace_trace(&["-o", "json", "--write", file]));
     refuses(&ended, FAILURE, &[file, "No such file or directory"]);
 }
 
 #[test]
 fn a_full_disk() {
-    let lab = Lab::new();
-    let port = lab.port();
     let command = tcptrace_trace(&["-o", "json", "--write", "/dev/full"]);
-    let running = Running::start(command);
-    tests::tracer::await_session(&running);
-    talk(port);
-    let ended = running.wait();
+    let ended = Running::to_the_end(command);
     assert_eq!(ended.code, Some(FAILURE), "{ended:?}");
     complains(&ended, &["/dev/full", "No space left on device"]);
 }

@@ -14,23 +14,28 @@ struct Live {
 }
 
 /// A file that goes with the scenario.
-struct Recording(PathBuf);
+pub struct Recording(pub PathBuf);
 
 impl Recording {
-    fn new(lab: &Lab, extension: &str) -> Recording {
-        let name = format!(
-            "tcptrace-replay-{}-{}.{extension}",
-            std::process::id(),
-            lab.ports.first
-        );
+    pub fn new(lab: &Lab) -> Recording {
+        let (process, port) = (std::process::id(), lab.ports.first);
+        let name = format!("tcptrace-replay-{process}-{port}.trace");
         Recording(std::env::temp_dir().join(name))
     }
 
-    fn path(&self) -> &str {
+    pub fn path(&self) -> &str {
         self.0.to_str().expect("a printable path")
     }
 
-    fn replay(&self, args: &[&str]) -> Ended {
+    /// Waits until the hooks are attached: only then is something written.
+    pub fn wait_until_begun(&self) {
+        eventually("the recording to begin", || {
+            let size = std::fs::metadata(&self.0).ok()?.len();
+            (size > 0).then_some(())
+        });
+    }
+
+    pub fn replay(&self, args: &[&str]) -> Ended {
         Running::to_the_end(tcptrace(&[&["replay", self.path()], args].concat()))
     }
 }
@@ -41,11 +46,11 @@ impl Drop for Recording {
     }
 }
 
-/// `tcptrace --write FILE.EXTENSION SHOWN… HOOKED…`, while two talk.
-fn live(extension: &str, shown: &[&str], hooked: &[&str]) -> Live {
+/// `tcptrace --write FILE SHOWN… HOOKED…`, while two talk.
+fn live(shown: &[&str], hooked: &[&str]) -> Live {
     let lab = Lab::new();
     let port = lab.port();
-    let recording = Recording::new(&lab, extension);
+    let recording = Recording::new(&lab);
     let ports = port.to_string();
     let fixed = ["-p", &ports, "--write", recording.path()];
     let running = Running::start(tcptrace_trace(&[&fixed, shown, hooked].concat()));
@@ -64,8 +69,8 @@ fn live(extension: &str, shown: &[&str], hooked: &[&str]) -> Live {
 
 /// Replayed with the same options for what is shown, it prints the same.
 #[track_caller]
-fn told_again(extension: &str, shown: &[&str], hooked: &[&str]) {
-    let live = live(extension, shown, hooked);
+fn told_again(shown: &[&str], hooked: &[&str]) {
+    let live = live(shown, hooked);
     let replayed = live.recording.replay(shown);
     assert_eq!(replayed.code, Some(0), "{}", replayed.stderr);
     assert_eq!(replayed.stderr, "");
@@ -78,62 +83,97 @@ fn told_again(extension: &str, shown: &[&str], hooked: &[&str]) {
 
 #[test]
 fn text() {
-    told_again("jsonl", &[], &[]);
+    told_again(&[], &[]);
 }
 
 #[test]
 fn text_with_all_its_details() {
-    told_again(
-        "jsonl",
-        &["-v", "--explain", "--color=always"],
-        &["--segments"],
-    );
+    told_again(&["-v", "--explain", "--color=always"], &["--segments"]);
 }
 
 #[test]
 fn text_of_a_trace_that_tells_connections_only() {
-    told_again("jsonl", &["-v"], &["--depth=connections"]);
+    told_again(&["-v"], &["--depth=connections"]);
 }
 
 #[test]
 fn text_of_a_trace_that_counts() {
-    told_again("jsonl", &[], &["--depth=histogram"]);
+    told_again(&[], &["--depth=histogram"]);
 }
 
 #[test]
 fn a_table_of_chosen_columns() {
-    told_again(
-        "jsonl",
-        &["--fields=ts,conn,laddr,lport,newstate,in_state_ns"],
-        &[],
-    );
+    told_again(&["--fields=ts,conn,laddr,lport,newstate,in_state_ns"], &[]);
 }
 
 #[test]
 fn a_wide_table() {
-    told_again("jsonl", &["--output=wide"], &["--segments"]);
+    told_again(&["--output=wide"], &["--segments"]);
 }
 
 #[test]
 fn csv() {
-    told_again("jsonl", &["--output=csv"], &["--segments"]);
+    told_again(&["--output=csv"], &["--segments"]);
 }
 
 #[test]
-fn json() {
-    let live = live("jsonl", &["-o", "json"], &["--segments"]);
-    let replayed = live.recording.replay(&["-o", "json"]);
-    assert_eq!(replayed.stdout, live.ended.stdout);
+fn json_with_segments() {
+    told_again(&["-o", "json"], &["--segments"]);
+}
+
+#[test]
+fn json_of_every_depth() {
+    told_again(&["-o", "json"], &["--depth=connections"]);
+    told_again(&["-o", "json"], &["--depth=histogram"]);
 }
 
 #[test]
 fn text_from_a_compressed_recording() {
-    told_again("jsonl.zst", &["-v"], &[]);
+    told_again(&["-v"], &["--zstd"]);
+}
+
+/// What is recorded beside a short form of the trace has the long ones.
+#[test]
+fn a_recording_has_every_depth() {
+    let live = live(&["-o", "json"], &["--depth=histogram"]);
+    let of_depth = |depth| {
+        let replayed = live.recording.replay(&["-o", "json", "--depth", depth]);
+        assert_eq!(replayed.code, Some(0), "{}", replayed.stderr);
+        let lines: Vec<serde_json::Value> = replayed.stdout.lines().map(parse).collect();
+        let count = |event: &str| lines.iter().filter(|it| it["event"] == event).count();
+        assert_eq!(lines[0]["depth"], depth);
+        (
+            count("transition") > 0,
+            count("connection"),
+            count("histogram") > 0,
+        )
+    };
+    assert_eq!(of_depth("events"), (true, 6, false));
+    assert_eq!(of_depth("connections"), (false, 6, false));
+    assert_eq!(of_depth("histogram"), (false, 0, true));
+}
+
+/// A selection holds for a recording as it does for a trace.
+#[test]
+fn a_recording_is_narrowed_by_owner_and_side() {
+    let live = live(&["-o", "json"], &[]);
+    let ends = |args: &[&str]| {
+        let replayed = live.recording.replay(&[&["-o", "json"], args].concat());
+        assert_eq!(replayed.code, Some(0), "{}", replayed.stderr);
+        let lines = replayed.stdout.lines().map(parse);
+        lines.filter(|it| it["event"] == "connection").count()
+    };
+    let own = std::process::id().to_string();
+    assert_eq!(ends(&[]), 6);
+    assert_eq!(ends(&["--side", "client"]), 3);
+    assert_eq!(ends(&["--pid", &own]), 6);
+    assert_eq!(ends(&["--pid", "1"]), 0);
+    assert_eq!(ends(&["--comm", "nobody"]), 0);
 }
 
 #[test]
 fn from_standard_input() {
-    let live = live("jsonl.zst", &["-o", "json"], &[]);
+    let live = live(&["-o", "json"], &["--zstd"]);
     for args in [
         &["replay", "-", "-o", "json"][..],
         &["replay", "-", "-o", "json", "--only", "accept"],
@@ -155,7 +195,7 @@ fn from_standard_input() {
 
 #[test]
 fn one_connection_is_told_with_its_other_end() {
-    let live = live("jsonl", &["-o", "json"], &[]);
+    let live = live(&["-o", "json"], &[]);
     let conn_of = |line: &serde_json::Value| line["conn"].as_u64();
     let all: Vec<serde_json::Value> = live.ended.stdout.lines().map(parse).collect();
     let server = all
@@ -191,51 +231,52 @@ fn parse(line: &str) -> serde_json::Value {
 }
 
 /// What is printed of a file that is not whole.
-fn replay_of(path: &Path, text: &str) -> Ended {
-    std::fs::write(path, text).expect("a file");
+fn replay_of(path: &Path, bytes: &[u8]) -> Ended {
+    std::fs::write(path, bytes).expect("a file");
     Running::to_the_end(tcptrace(&["replay", path.to_str().unwrap(), "-o", "json"]))
 }
 
 #[test]
 fn damage_is_told_and_the_rest_is_told_all_the_same() {
-    let live = live("jsonl", &["-o", "json"], &[]);
+    let live = live(&["-o", "json"], &[]);
     let path = &live.recording.0;
-    let whole = std::fs::read_to_string(path).expect("the recording");
-    let recorded: Vec<&str> = whole.split_inclusive('\n').collect();
-    let lines: Vec<&str> = live.ended.stdout.split_inclusive('\n').collect();
+    let whole = std::fs::read(path).expect("the recording");
 
-    let damaged = [&recorded[..3], &["gar\u{1b}bage\n"], &recorded[4..]].concat();
-    let replayed = replay_of(path, &damaged.concat());
+    // In the middle of the file: records, or the snapshot.
+    let middle = whole.len() * 2 / 3;
+    let mut damaged = whole.clone();
+    damaged[middle] ^= 0x10;
+    let replayed = replay_of(path, &damaged);
     assert_eq!(replayed.code, Some(1));
-    assert_eq!(
-        replayed.stdout,
-        [&lines[..3], &lines[4..]].concat().concat()
-    );
-    assert_eq!(replayed.stderr.lines().count(), 1);
+    assert_eq!(replayed.stderr.lines().count(), 1, "{}", replayed.stderr);
     assert!(
-        replayed.stderr.contains("line 4 cannot be read"),
+        replayed.stderr.contains("it is damaged at byte "),
         "{}",
         replayed.stderr
     );
+    let first = live.ended.stdout.lines().next();
+    assert_eq!(replayed.stdout.lines().next(), first);
+    let last = parse(replayed.stdout.lines().last().unwrap());
+    assert_eq!(last["event"], "summary");
 
-    let cut = &whole[..whole.len() - recorded[recorded.len() - 1].len() - 10];
-    let replayed = replay_of(path, cut);
+    let replayed = replay_of(path, &whole[..whole.len() - 10]);
     assert_eq!(replayed.code, Some(1));
-    assert_eq!(replayed.stdout, lines[..lines.len() - 2].concat());
+    let lines: Vec<&str> = live.ended.stdout.lines().collect();
+    let told: Vec<&str> = replayed.stdout.lines().collect();
+    assert_eq!(told, lines[..lines.len() - 1]);
     assert!(
         replayed.stderr.contains("its summary is missing"),
         "{}",
         replayed.stderr
     );
 
-    let other = whole.replacen("\"schema\":2", "\"schema\":7", 1);
-    for (text, told) in [
-        ("", "it is empty"),
-        ("PNG\n", "it is no recording"),
-        (other.as_str(), "it has schema 7"),
+    for (bytes, told) in [
+        (&b""[..], "it is empty"),
+        (b"PNG\n", "it is no recording"),
+        (live.ended.stdout.as_bytes(), "it is JSON"),
     ] {
-        let replayed = replay_of(path, text);
-        assert_eq!((replayed.code, &*replayed.stdout), (Some(2), ""), "{text}");
+        let replayed = replay_of(path, bytes);
+        assert_eq!((replayed.code, &*replayed.stdout), (Some(2), ""));
         assert!(replayed.stderr.contains(told), "{}", replayed.stderr);
         assert_eq!(replayed.stderr.lines().count(), 1, "{}", replayed.stderr);
     }
@@ -246,41 +287,45 @@ fn damage_is_told_and_the_rest_is_told_all_the_same() {
         "{}",
         missing.stderr
     );
-
-    let path = path.to_str().unwrap();
-    let onto_itself = Running::to_the_end(tcptrace(&["replay", path, "--write", path]));
-    assert_eq!(onto_itself.code, Some(2), "{}", onto_itself.stderr);
 }
 
 #[test]
-fn what_a_killed_tracer_has_compressed_can_be_read() {
-    let lab = Lab::new();
-    let port = lab.port();
-    let recording = Recording::new(&lab, "jsonl.zst");
-    let ports = port.to_string();
-    let args = ["-p", &ports, "-o", "json", "--write", recording.path()];
-    let running = Running::start(tcptrace_trace(&args));
-    running
-        .stdout()
-        .wait_until("the first line", |lines| lines.first().map(drop));
-    talk(port);
-    let replayed = eventually("both ends in the recording", || {
+fn what_a_killed_tracer_has_written_can_be_read() {
+    for options in [&[][..], &["--zstd"]] {
+        let lab = Lab::new();
+        let port = lab.port();
+        let recording = Recording::new(&lab);
+        let ports = port.to_string();
+        let args = ["-p", &ports, "-o", "json", "--write", recording.path()];
+        let running = Running::start(tcptrace_trace(&[&args, options].concat()));
+        running
+            .stdout()
+            .wait_until("the first line", |lines| lines.first().map(drop));
+        talk(port);
+        let ended = |replayed: &Ended| {
+            let lines = replayed.stdout.lines().map(parse);
+            let ended = |it: &serde_json::Value| !it["closed_mono_ns"].is_null();
+            lines
+                .filter(|it| it["event"] == "connection" && ended(it))
+                .count()
+        };
+        let replayed = eventually("both ends in the recording", || {
+            let replayed = recording.replay(&["-o", "json"]);
+            (ended(&replayed) >= 2).then_some(replayed)
+        });
+        assert_eq!(replayed.code, Some(1));
+        running.signal(Signal::SIGKILL);
+        let live = running.wait();
         let replayed = recording.replay(&["-o", "json"]);
-        let ended = replayed.stdout.matches(r#"{"event":"connection""#).count();
-        (ended >= 2).then_some(replayed)
-    });
-    assert_eq!(replayed.code, Some(1));
-    running.signal(Signal::SIGKILL);
-    let live = running.wait();
-    let replayed = recording.replay(&["-o", "json"]);
-    assert_eq!(replayed.code, Some(1));
-    assert!(
-        replayed.stderr.contains("its summary is missing"),
-        "{}",
-        replayed.stderr
-    );
-    assert!(
-        live.stdout.starts_with(&replayed.stdout),
-        "{replayed:#?} {live:#?}"
-    );
+        assert_eq!(replayed.code, Some(1));
+        assert!(
+            replayed.stderr.contains("its summary is missing"),
+            "{}",
+            replayed.stderr
+        );
+        assert!(
+            replayed.stdout.starts_with(&live.stdout),
+            "{replayed:#?} {live:#?}"
+        );
+    }
 }

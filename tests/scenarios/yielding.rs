@@ -1,14 +1,15 @@
 //! tcptrace gives way to what it traces, as long as it keeps up.
 
-use std::fs::{self, File};
-use std::io;
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
+use std::process::Stdio;
 
-use nix::sys::stat::Mode;
-use nix::unistd::mkfifo;
+use nix::sys::signal::Signal;
+use tests::run::{Running, tcptrace_trace};
 use tests::task::{join, spawn};
 use tests::traffic::storm;
-use tests::{Lab, eventually};
+use tests::{Lab, Trace, eventually, invariants};
 
 /// The scheduling policy of the thread that decodes, correlates and writes: the 41st field of its
 /// /proc/PID/task/TID/stat, see proc(5).
@@ -32,28 +33,31 @@ fn it_takes_only_cpu_time_that_nobody_wants_unless_it_is_behind() {
     const CLIENTS: usize = 200;
     let lab = Lab::new();
     let port = lab.port();
-    let folder = tempfile::tempdir().expect("a folder");
-    let pipe = folder.path().join("pipe");
-    mkfifo(&pipe, Mode::S_IRWXU).expect("a named pipe");
-    let path = pipe.clone();
-    // It can be opened when the other end is, too.
-    let (_, reader) = spawn(move || File::open(path));
-    let pipe = pipe.to_str().expect("a path");
-    let args = ["-p", &port.to_string(), "--write", pipe];
-    let mut tracer = lab.trace_with(&args);
-    let mut reader = join(reader).expect("the reading end");
-    let pid = tracer.process().pid();
+    let (reader, writer) = io::pipe().expect("a pipe");
+    let mut command = tcptrace_trace(&["-o", "json", "-p", &port.to_string()]);
+    command.stdout(writer).stderr(Stdio::piped());
+    let running = Running::spawn(command);
+    let mut reader = BufReader::new(reader);
+    let mut text = String::new();
+    reader.read_line(&mut text).expect("the session line");
+    let pid = running.pid();
     let comes_to = |what, wanted| eventually(what, || (policy(pid) == wanted).then_some(()));
 
     comes_to("the tracer to yield", libc::SCHED_IDLE);
     // More than a pipe holds.
     storm(port, CLIENTS);
     comes_to("the tracer to be in a hurry", libc::SCHED_BATCH);
-    let (_, reading) = spawn(move || io::copy(&mut reader, &mut io::sink()));
+    let (_, reading) = spawn(move || {
+        reader.read_to_string(&mut text).expect("the rest");
+        text
+    });
     comes_to("the tracer to yield again", libc::SCHED_IDLE);
 
-    tracer.wait_for_ends(2 * CLIENTS);
-    let trace = tracer.stop();
+    // All that happened has been drained by then.
+    running.signal(Signal::SIGINT);
+    let ended = running.wait();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let trace = Trace::read(&join(reading), lab.netns);
+    invariants::check(&trace);
     assert_eq!(trace.connections("server").len(), CLIENTS);
-    assert!(join(reading).expect("what was written") > 1 << 16);
 }

@@ -1,11 +1,14 @@
 //! Recordings of scenarios, for tcptrace/tests/golden.
 //!
 //! With `TCPTRACE_TEST_RECORD=1` each trace is confined to the scenario's ports, and prints at its
-//! end what has entered tcptrace's correlator, between two lines with the scenario's name. So they
-//! come out of a VM as well: `cargo xtask test --only vms` passes the variable on.
+//! end its recording in base64, between two lines with the scenario's name. So they come out of a VM
+//! as well: `cargo xtask test --only vms` passes the variable on.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 
 use crate::Lab;
 
@@ -22,7 +25,7 @@ impl Recording {
         std::env::var_os("TCPTRACE_TEST_RECORD")?;
         let ports = format!("{}-{}", lab.ports.first, lab.ports.last);
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("tcptrace-{}-{n}.events", std::process::id());
+        let name = format!("tcptrace-{}-{n}.trace", std::process::id());
         let path = std::env::temp_dir().join(name);
         Some(Recording { path, ports })
     }
@@ -37,8 +40,11 @@ impl Recording {
     pub fn print(&self) {
         let thread = std::thread::current();
         let name = thread.name().unwrap_or_default();
-        let text = std::fs::read_to_string(&self.path).expect("the recording");
-        println!("recording {name}\n{text}end of {name}");
+        let bytes = std::fs::read(&self.path).expect("the recording");
+        println!(
+            "recording {name}\n{}\nend of {name}",
+            STANDARD.encode(bytes)
+        );
         std::fs::remove_file(&self.path).expect("remove the recording");
     }
 }

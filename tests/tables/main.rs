@@ -84,7 +84,7 @@ fn exports_are_tables() {
     assert_eq!(kinds, Some(KINDS));
     let golden = fs::read_dir(folder("tcptrace/tests/golden")).expect("recordings");
     let golden = golden.map(|it| it.expect("a file").path());
-    let golden = golden.filter(|path| path.extension().is_some_and(|it| it == "json"));
+    let golden = golden.filter(|path| path.extension().is_some_and(|it| it == "jsonl"));
     let mut exports: Vec<PathBuf> = golden.collect();
     assert!(exports.len() >= 12, "{}", exports.len());
     exports.sort();
@@ -96,7 +96,7 @@ fn exports_are_tables() {
 #[test]
 fn a_long_export_is_a_table() {
     const TIMES: u64 = 3_000;
-    let export = folder("tcptrace/tests/golden/late_accept.json");
+    let export = folder("tcptrace/tests/golden/late_accept.jsonl");
     let text = fs::read_to_string(export).expect("an export");
     let lines: Vec<&str> = text.lines().collect();
     let [session, connections @ .., summary] = &lines[..] else {

@@ -7,21 +7,20 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-/// Recordings with segments of both ends, in their JSON Lines: a segment is a packet where it was
-/// sent.
+/// Recordings with segments of both ends: a segment is a packet where it was sent.
 const RECORDINGS: [&str; 3] = [
     "across_namespaces",
     "four_segments_close",
     "three_segments_close",
 ];
 
-fn recording(name: &str) -> PathBuf {
+fn golden(name: &str, extension: &str) -> PathBuf {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tcptrace/tests/golden");
-    golden.join(name).with_extension("jsonl")
+    golden.join(name).with_extension(extension)
 }
 
 fn lines(name: &str) -> Vec<Value> {
-    let text = fs::read_to_string(recording(name)).expect("a recording");
+    let text = fs::read_to_string(golden(name, "jsonl")).expect("a recording");
     let lines = text.lines().map(serde_json::from_str);
     lines.collect::<Result<_, _>>().expect("JSON Lines")
 }
@@ -40,7 +39,7 @@ fn packets(name: &str, options: &[&str]) -> Vec<Vec<String>> {
     let program = std::env::var_os("TCPTRACE_BIN").expect("TCPTRACE_BIN names the program");
     let capture = tempfile::NamedTempFile::new().expect("a file");
     let mut tcptrace = Command::new(program);
-    tcptrace.arg("replay").arg(recording(name));
+    tcptrace.arg("replay").arg(golden(name, "trace"));
     let pcapng = run(tcptrace.args(["-o", "pcapng"])).stdout;
     fs::write(&capture, pcapng).expect("a written file");
     let mut tshark = Command::new("tshark");

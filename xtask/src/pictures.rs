@@ -75,7 +75,7 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
     for picture in &PICTURES {
         let hash = match picture.verdict {
             None => String::new(),
-            Some(verdict) => format!("#conn={}", longest_wait(&recording, verdict)?),
+            Some(verdict) => format!("#conn={}", longest_wait(&program, &recording, verdict)?),
         };
         let file = root.join("docs").join(picture.file);
         take(picture, &page, &hash, &folder, &file)?;
@@ -87,24 +87,21 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
 
 /// Traces the traffic.
 fn record(program: &Path, folder: &Path) -> Result<PathBuf> {
-    let file = folder.join("demo.jsonl");
+    let file = folder.join("demo.trace");
     let servers = traffic::Servers::open()?;
     let mut tracer = cmd::as_root(program)?;
     tracer
         .args(["-o", "json", "--segments", "-p", &servers.ports()])
+        .arg("--write")
+        .arg(&file)
         .stdout(Stdio::piped());
     let mut tracer = tracer.spawn().context("cannot start tcptrace")?;
     let mut lines = BufReader::new(tracer.stdout.take().context("no pipe")?).lines();
-    let first = lines.next().context("tcptrace said nothing")??;
-    let reader = std::thread::spawn(move || lines.collect::<Result<Vec<_>, _>>());
+    lines.next().context("tcptrace said nothing")??;
+    let reader = std::thread::spawn(move || lines.try_for_each(|line| line.map(drop)));
     servers.play()?;
     end(&mut tracer)?;
-    let lines = reader.join().expect("the reader reads")?;
-    // What this machine calls its kernel is nobody's business in a README.
-    let mut session: Value = serde_json::from_str(&first).context("no session line")?;
-    let kernel = session["kernel"].as_str().unwrap_or_default();
-    session["kernel"] = kernel.split('-').next().unwrap_or_default().into();
-    fs::write(&file, format!("{session}\n{}\n", lines.join("\n")))?;
+    reader.join().expect("the reader reads")?;
     Ok(file)
 }
 
@@ -117,9 +114,10 @@ fn end(tracer: &mut Child) -> Result<()> {
 }
 
 /// The connection of this verdict that waited longest.
-fn longest_wait(recording: &Path, verdict: &str) -> Result<u64> {
-    let text = fs::read_to_string(recording)
-        .with_context(|| format!("cannot read {}", recording.display()))?;
+fn longest_wait(program: &Path, recording: &Path, verdict: &str) -> Result<u64> {
+    let mut replay = Command::new(program);
+    replay.arg("replay").arg(recording).args(["-o", "json"]);
+    let text = cmd::output(&mut replay)?;
     let ends = text.lines().filter_map(|line| {
         let line: Value = serde_json::from_str(line).ok()?;
         let right = line["event"] == "connection" && line["verdict"] == verdict;

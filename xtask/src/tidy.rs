@@ -21,9 +21,10 @@ const COMMANDS: [&str; 2] = [
 
 /// Every crate that tcptrace-core is built from. None of them can open a file or a socket, read a
 /// clock, or load eBPF. Which part of std the crate may use is in its clippy.toml.
-const PURE: [&str; 26] = [
+const PURE: [&str; 30] = [
     "anstyle",
     "byteorder",
+    "bytes",
     "cfg_if",
     "cobs",
     "crc32fast",
@@ -48,6 +49,9 @@ const PURE: [&str; 26] = [
     "thiserror",
     "zerocopy",
     "zmij",
+    "zstd",
+    "zstd_safe",
+    "zstd_sys",
 ];
 
 pub fn run(root: &Path) -> Result<()> {

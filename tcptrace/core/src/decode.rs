@@ -66,20 +66,59 @@ pub fn decode(record: &[u8]) -> Result<Event, Undecodable> {
     })
 }
 
-/// The cgroup that a record names; `None` for a record that names none, whatever its bytes are.
-#[inline]
-pub fn cgroup_of(record: &[u8]) -> Option<u64> {
-    fn cgroup<T: FromBytes + KnownLayout + Immutable>(
-        record: &[u8],
-        of: fn(T) -> u64,
-    ) -> Option<u64> {
-        let payload = record.get(size_of::<abi::Header>()..)?;
-        let (payload, _) = T::read_from_prefix(payload).ok()?;
-        nonzero(of(payload))
+/// What a record is about, at a glance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Glimpse {
+    /// A socket enters another state.
+    State {
+        mono_ns: u64,
+        netns: u32,
+        /// 0 where it is not known.
+        cgroup: u64,
+        /// States by the kernel's numbers.
+        old: u8,
+        new: u8,
+    },
+    /// A socket of a snapshot.
+    Socket { netns: u32, cgroup: u64, state: u8 },
+    /// A process has exited, or has a new name.
+    Process,
+}
+
+impl Glimpse {
+    /// The cgroup of a socket; 0 where it is not known.
+    pub fn cgroup(self) -> u64 {
+        match self {
+            Glimpse::State { cgroup, .. } | Glimpse::Socket { cgroup, .. } => cgroup,
+            Glimpse::Process => 0,
+        }
     }
-    match *record.get(std::mem::offset_of!(abi::Header, kind))? {
-        abi::kind::SET_STATE => cgroup(record, |it: abi::SetState| it.cgroup),
-        abi::kind::SOCKET => cgroup(record, |it: abi::Socket| it.cgroup),
+}
+
+/// Looks at a record without decoding it; `None` for every other kind, and for a record that is cut.
+#[inline]
+pub fn glimpse(record: &[u8]) -> Option<Glimpse> {
+    let (header, rest) = abi::Header::read_from_prefix(record).ok()?;
+    match header.kind {
+        abi::kind::SET_STATE => {
+            let (it, _) = abi::SetState::read_from_prefix(rest).ok()?;
+            Some(Glimpse::State {
+                mono_ns: header.mono_ns,
+                netns: it.netns,
+                cgroup: it.cgroup,
+                old: it.oldstate,
+                new: it.newstate,
+            })
+        }
+        abi::kind::SOCKET => {
+            let (it, _) = abi::Socket::read_from_prefix(rest).ok()?;
+            Some(Glimpse::Socket {
+                netns: it.netns,
+                cgroup: it.cgroup,
+                state: it.state,
+            })
+        }
+        abi::kind::PROCESS => Some(Glimpse::Process),
         _ => None,
     }
 }

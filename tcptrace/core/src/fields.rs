@@ -51,6 +51,17 @@ pub enum Side {
     Listener,
 }
 
+impl Side {
+    /// As in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Side::Client => "client",
+            Side::Server => "server",
+            Side::Listener => "listener",
+        }
+    }
+}
+
 /// Where `pid`, `tid`, `comm` and `process` come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

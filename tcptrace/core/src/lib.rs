@@ -21,5 +21,4 @@ pub mod fields;
 pub mod order;
 pub mod printable;
 pub mod recording;
-pub mod story;
 pub mod trace;

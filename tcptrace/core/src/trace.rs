@@ -214,12 +214,11 @@ impl Trace {
             lines.push(Line::Session(session));
             return true;
         }
-        for _ in 0..EVENTS_AT_ONCE {
-            if !self.event(lines) {
-                return self.step_of_end(lines);
-            }
+        let events = (0..EVENTS_AT_ONCE).take_while(|_| self.event(lines));
+        match events.count() {
+            0 => self.step_of_end(lines),
+            _ => true,
         }
-        true
     }
 
     /// Tells the next event that is due; false when none is.
@@ -290,9 +289,9 @@ impl Trace {
     /// Notes the events that are in no count.
     fn counted(&mut self, mono_ns: u64, counts: &BTreeMap<Hook, Settled>) {
         for (&hook, settled) in counts {
-            let count =
-                self.balance
-                    .more_unaccounted(hook, settled.seen, settled.filtered_or_lost);
+            let count = self
+                .balance
+                .more_unaccounted(hook, settled.seen, settled.filtered_or_lost);
             if count > 0 {
                 let why = Why::Unaccounted;
                 self.note(mono_ns, Note::Lost(Loss { hook, why, count }));
@@ -401,3 +400,6 @@ impl Trace {
 fn is_holders(kind: &Kind) -> bool {
     matches!(kind, Kind::Note(Note::Holders(_)))
 }
+
+#[cfg(test)]
+mod tests;

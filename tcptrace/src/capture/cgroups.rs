@@ -9,9 +9,6 @@ use std::path::{Path, PathBuf};
 
 use rustc_hash::FxHashSet;
 
-use crate::batch::Batch;
-use crate::decode::cgroup_of;
-
 /// More cgroups than this are not remembered: their ids are never used again, so what is forgotten
 /// is as a rule gone.
 const REMEMBERED: usize = 16_384;
@@ -47,19 +44,15 @@ impl Cgroups {
         }
     }
 
-    /// The containers of the cgroups that come up in these records and did not before, by the cgroups' ids.
-    /// `None`: it is in none, or that cannot be told.
-    pub fn new_in(&mut self, batch: &Batch) -> BTreeMap<u64, Option<String>> {
-        let mut new = BTreeMap::new();
-        for record in batch.records() {
-            // The sockets of one process come one after the other.
-            let id = cgroup_of(record).filter(|&id| id != self.last);
-            if let Some(id) = id {
-                self.last = id;
-                self.add(id, &mut new);
-            }
+    /// Notes a cgroup that comes up in a record. If it did not before, its container goes into `new`; `None`
+    /// there says that it is in none, or that this cannot be told.
+    #[inline]
+    pub fn note(&mut self, id: u64, new: &mut BTreeMap<u64, Option<String>>) {
+        // The sockets of one process come one after the other.
+        if id != self.last && id != 0 {
+            self.last = id;
+            self.add(id, new);
         }
-        new
     }
 
     fn add(&mut self, id: u64, new: &mut BTreeMap<u64, Option<String>>) {

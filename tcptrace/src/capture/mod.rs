@@ -28,9 +28,9 @@ use aya::maps::{MapData, PerCpuArray};
 use aya_log::EbpfLogger;
 use tcptrace_ebpf::abi;
 
+use crate::balance::Counts;
 use crate::clock::mono_now_ns;
 use crate::event::Hook;
-use crate::balance::Counts;
 use crate::fields;
 use crate::stdio::say;
 

@@ -15,7 +15,7 @@ use crate::clock::mono_now_ns;
 const DRAIN_EVERY: Duration = Duration::from_millis(10);
 
 /// A batch is closed when it is this long, so that the reader can start on it.
-const BATCH_BYTES: usize = 256 << 10;
+pub const BATCH_BYTES: usize = 256 << 10;
 
 /// How long the trace waits for a CPU that has stopped while it wrote a record.
 const STALLED_NS: u64 = 1_000_000_000;

@@ -8,7 +8,7 @@ use super::Color;
 
 #[derive(Debug, Args)]
 pub struct Explain {
-    /// What --write or -o json has written, compressed (.zst) or not; - is standard input
+    /// The recording; - is standard input
     pub file: PathBuf,
 
     /// Only this connection, by the number of either of its ends

@@ -63,6 +63,14 @@ pub struct Filters {
     #[arg(long = "cgroup", value_name = "CGROUP", value_delimiter = ',')]
     pub cgroups: Vec<Cgroup>,
 
+    #[command(flatten)]
+    pub selecting: Selecting,
+}
+
+/// The conditions that are decided once it is known whose socket it is. They can be set later, when a
+/// recording is replayed.
+#[derive(Debug, Args)]
+pub struct Selecting {
     /// The process that connected, listens or accepted, by the number that `ps` shows
     #[arg(
         long = "pid",
@@ -110,11 +118,20 @@ impl Filters {
     /// What is decided once it is known whose socket it is.
     pub fn selection(&self) -> Selection {
         Selection {
+            traced_only: !self.users.is_empty() || !self.cgroups.is_empty(),
+            ..self.selecting.selection()
+        }
+    }
+}
+
+impl Selecting {
+    pub fn selection(&self) -> Selection {
+        Selection {
             pids: self.pids.clone(),
             comms: self.comms.clone(),
             sides: self.sides.clone(),
             states: self.states.clone(),
-            traced_only: !self.users.is_empty() || !self.cgroups.is_empty(),
+            traced_only: false,
         }
     }
 }

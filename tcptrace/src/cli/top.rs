@@ -44,7 +44,8 @@ pub struct Top {
 impl Top {
     /// Options that cannot go together, and what to do.
     pub(super) fn contradiction(&self) -> Option<&'static str> {
-        let filtered = !self.filters.states.is_empty() || !self.filters.sides.is_empty();
+        let filtered =
+            !self.filters.selecting.states.is_empty() || !self.filters.selecting.sides.is_empty();
         filtered.then_some(
             "top needs every state of listeners and their connections: leave --state and --side \
              out, or type a filter with /",

@@ -15,10 +15,10 @@ use crate::exit;
 use crate::fields::Line;
 use crate::filter::{Filter, PortRange};
 use crate::pipeline::Output;
-use crate::run::{Tracing, Until};
 use crate::sink::text::{Style, Zone};
 use crate::sink::{Sink, Text};
 use crate::stdio::{self, say};
+use crate::tracing::{Outputs, Plan, Tracing, Until};
 
 use evidence::Evidence;
 use experiments::{EXPERIMENTS, Stage};
@@ -63,15 +63,20 @@ pub async fn run(options: &Demo) -> anyhow::Result<u8> {
             sink: Box::new(evidence.collector()),
         },
     ];
-    let open = || Ok(outputs);
-    let mut tracing = Tracing::start(
-        &request,
+    let open = || {
+        Ok(Outputs {
+            lines: outputs,
+            recording: None,
+        })
+    };
+    let plan = Plan {
+        request: &request,
         clock,
-        Selection::default(),
-        Depth::Events,
-        open,
-        None,
-    )?;
+        selection: Selection::default(),
+        depth: Depth::Events,
+        count: None,
+    };
+    let mut tracing = Tracing::start(plan, open)?;
 
     let begun = stdio::print(
         "Does accept() do the three-way handshake? Three experiments on this machine's kernel.\n",

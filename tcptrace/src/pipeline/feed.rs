@@ -200,9 +200,15 @@ mod tests {
         assert!(!taken(&mut feed, drained(1000)));
 
         // While the pipeline works at it, it is still there.
-        assert!(matches!(fed.receive(), Some(Message::Input(Input::Records { .. }))));
+        assert!(matches!(
+            fed.receive(),
+            Some(Message::Input(Input::Records { .. }))
+        ));
         assert!(!taken(&mut feed, drained(1000)));
-        assert!(matches!(fed.receive(), Some(Message::Input(Input::Records { .. }))));
+        assert!(matches!(
+            fed.receive(),
+            Some(Message::Input(Input::Records { .. }))
+        ));
         assert!(taken(&mut feed, drained(1000)));
     }
 

@@ -60,6 +60,7 @@ pub struct Failed {
 }
 
 /// How a pipeline ended.
+#[derive(Default)]
 pub struct Outcome {
     pub failed: Vec<Failed>,
 }
@@ -120,7 +121,7 @@ pub fn spawn(
 }
 
 /// The lines that an output reads.
-fn wanted(outputs: &[Output]) -> Wanted {
+pub fn wanted(outputs: &[Output]) -> Wanted {
     let wanted = outputs.iter().map(|output| output.sink.wants());
     wanted.fold(Wanted::NOTHING, Wanted::bitor)
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use super::Recorded;
 use crate::fields::Line;
-use crate::record::Damaged;
 
 /// A connection by the numbers of its ends, or a listener by its own.
 #[derive(Debug, PartialEq, Eq)]
@@ -15,17 +14,16 @@ pub struct Chosen {
 impl Chosen {
     /// Looks through a whole recording for the other end, which may be told of first; `None` when
     /// there is no line of the number at all.
-    pub fn find(conn: u64, recorded: &mut Recorded) -> Result<Option<Chosen>, Damaged> {
+    pub fn find(conn: u64, recorded: &mut Recorded) -> Option<Chosen> {
         let mut conns = BTreeSet::new();
         for line in recorded {
-            let line = line?;
             let (own, peer) = (number(&line), peer(&line));
             if own == Some(conn) || peer == Some(conn) {
                 conns.extend(own);
                 conns.extend(peer);
             }
         }
-        Ok(conns.contains(&conn).then_some(Chosen { conns }))
+        conns.contains(&conn).then_some(Chosen { conns })
     }
 
     /// Whether a line is about it, or about the trace.

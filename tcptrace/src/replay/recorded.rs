@@ -1,40 +1,23 @@
-//! A recorded trace as an iterator of its lines.
+//! A recorded trace, opened by its name.
 
-use std::io::{self, BufRead, Cursor, Read};
+use std::io::{self, Read};
 use std::path::Path;
-use std::vec;
 
-use super::damage::Damage;
-use super::lines::Lines;
+use tcptrace_core::recording::{Damage, Refused, Replay};
+
 use super::source::{self, Position};
-use super::{Refused, Stopped};
 use crate::clock::Clock;
-use crate::fields::Line;
-use crate::record::{Damaged, Recording};
+use crate::fields::{Line, Wanted};
+use crate::output::plain;
 use crate::sink::Sink;
-use crate::story::{Input, Story};
+use crate::trace::Begin;
 
-type From = Box<dyn BufRead + Send>;
+type From = Box<dyn Read + Send>;
 
-/// A recorded trace: the lines that were told, in the same order.
+/// A recorded trace: an iterator of the lines that were told, in the same order.
 pub struct Recorded {
-    clock: Clock,
-    form: Form,
+    replay: Replay<From>,
     position: Position,
-}
-
-/// What was recorded.
-#[expect(clippy::large_enum_variant, reason = "there is one of it")]
-enum Form {
-    /// The lines, by `--write` or `-o json`.
-    Lines(Lines<From>),
-    /// What entered the correlator, as the golden tests have it.
-    Inputs {
-        story: Story,
-        inputs: Recording<From>,
-        /// What the last input gave and is not taken yet.
-        lines: vec::IntoIter<Line>,
-    },
 }
 
 impl Recorded {
@@ -48,47 +31,54 @@ impl Recorded {
         name: &str,
     ) -> anyhow::Result<Recorded> {
         let recorded = opened.map_err(Refused::from).and_then(|(from, position)| {
-            let recorded = Recorded::new(from)?;
-            Ok(Recorded {
-                position,
-                ..recorded
-            })
+            let replay = Replay::open(from)?;
+            Ok(Recorded { replay, position })
         });
-        recorded.map_err(|why| anyhow::anyhow!("cannot replay {name}: {why}"))
+        recorded.map_err(|why| match why {
+            Refused::Unreadable(error) => {
+                anyhow::anyhow!("cannot replay {name}: {}", plain(&error))
+            }
+            why => anyhow::anyhow!("cannot replay {name}: {why}"),
+        })
     }
 
-    /// Reads from anything, zstd-compressed or not.
+    /// Reads from anything.
+    ///
+    /// # Errors
+    /// [`Refused`] where nothing can be replayed.
     pub fn new(from: From) -> Result<Recorded, Refused> {
-        let (inputs, from) = are_inputs(source::plain(from)?)?;
-        let (clock, form) = if inputs {
-            let (begin, inputs) = Recording::open(from)?;
-            let mut story = Story::new(&begin);
-            let clock = Clock::with_offset(begin.clock_offset_ns);
-            let mut lines = vec![];
-            story.tell(&Input::Begin(begin), &mut lines);
-            let lines = lines.into_iter();
-            (
-                clock,
-                Form::Inputs {
-                    story,
-                    inputs,
-                    lines,
-                },
-            )
-        } else {
-            let (clock, lines) = Lines::open(from)?;
-            (clock, Form::Lines(lines))
-        };
         Ok(Recorded {
-            clock,
-            form,
+            replay: Replay::open(from)?,
             position: Position::default(),
         })
     }
 
+    /// What was recorded.
+    pub fn begin(&self) -> &Begin {
+        self.replay.begin()
+    }
+
+    /// Has the trace told in another way, before the first line is taken.
+    #[must_use]
+    pub fn with(self, begin: Begin) -> Recorded {
+        Recorded {
+            replay: self.replay.with(begin),
+            ..self
+        }
+    }
+
+    /// Makes only the lines that are wanted, before the first of them is taken.
+    #[must_use]
+    pub fn wanting(self, wanted: Wanted) -> Recorded {
+        Recorded {
+            replay: self.replay.wanting(wanted),
+            ..self
+        }
+    }
+
     /// The clock of the machine that was traced.
     pub fn clock(&self) -> Clock {
-        self.clock
+        Clock::with_offset(self.begin().clock_offset_ns)
     }
 
     /// How far the file has been read.
@@ -96,63 +86,34 @@ impl Recorded {
         &self.position
     }
 
-    /// What could not be read so far: all, once the iterator has ended. (Of inputs
-    /// nothing is left out: damage is an error there.)
-    pub fn damage(&self) -> Damage {
-        match &self.form {
-            Form::Lines(lines) => lines.damage().clone(),
-            Form::Inputs { .. } => Damage::default(),
-        }
+    /// What could not be read so far: all, once there are no more lines.
+    pub fn damage(&self) -> &Damage {
+        self.replay.damage()
+    }
+
+    /// Hands over the rest of the lines, until `take` wants no more.
+    ///
+    /// # Errors
+    /// The first of `take`.
+    pub fn each<E>(&mut self, take: impl FnMut(&Line) -> Result<(), E>) -> Result<(), E> {
+        self.replay.each(take)
     }
 
     /// Tells the rest to the sinks; what could not be read is the value.
-    pub fn tell(mut self, sinks: &mut [Box<dyn Sink>]) -> Result<Damage, Stopped> {
-        for line in &mut self {
-            let line = line?;
-            sinks.iter_mut().try_for_each(|sink| sink.line(&line))?;
-        }
+    ///
+    /// # Errors
+    /// The first of a sink.
+    pub fn tell(mut self, sinks: &mut [Box<dyn Sink>]) -> io::Result<Damage> {
+        self.each(|line| sinks.iter_mut().try_for_each(|sink| sink.line(line)))?;
         sinks.iter_mut().try_for_each(|sink| sink.flush())?;
-        Ok(self.damage())
+        Ok(self.damage().clone())
     }
 }
 
-/// An error ends it. There is none where lines were recorded: what cannot be read of these is left
-/// out, see [`Recorded::damage`].
 impl Iterator for Recorded {
-    type Item = Result<Line, Damaged>;
+    type Item = Line;
 
-    fn next(&mut self) -> Option<Self::Item> {
-        let (story, inputs, lines) = match &mut self.form {
-            Form::Lines(lines) => return lines.next().map(Ok),
-            Form::Inputs {
-                story,
-                inputs,
-                lines,
-            } => (story, inputs, lines),
-        };
-        loop {
-            if let Some(line) = lines.next() {
-                return Some(Ok(line));
-            }
-            let mut told = vec![];
-            if !story.more(&mut told) {
-                match inputs.next()? {
-                    Ok(input) => story.tell(&input, &mut told),
-                    Err(error) => return Some(Err(error)),
-                }
-            }
-            *lines = told.into_iter();
-        }
+    fn next(&mut self) -> Option<Line> {
+        self.replay.next()
     }
-}
-
-/// Whether these are inputs, not lines: these begin with a comment, or with their "begin".
-fn are_inputs(mut from: From) -> io::Result<(bool, From)> {
-    const BEGIN: &[u8] = br#"{"begin":"#;
-    let mut first = vec![];
-    from.by_ref()
-        .take(BEGIN.len() as u64)
-        .read_to_end(&mut first)?;
-    let inputs = first.starts_with(b"#") || first == BEGIN;
-    Ok((inputs, Box::new(Cursor::new(first).chain(from))))
 }

@@ -1,7 +1,7 @@
 //! Where a recording is read from: a file or standard input, compressed or not.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Cursor, Read, Seek};
+use std::io::{self, Read, Seek};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,10 +10,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::Context;
 
 use super::Recorded;
-use crate::zst;
-
-/// Bytes read from a file at once.
-const BUFFER: usize = 256 * 1024;
 
 /// How far a file has been read.
 #[derive(Clone, Default)]
@@ -46,14 +42,14 @@ pub fn name(path: &Path) -> String {
 }
 
 /// Opens a file, or standard input by the name `-`.
-pub fn open(path: &Path) -> io::Result<(Box<dyn BufRead + Send>, Position)> {
+pub fn open(path: &Path) -> io::Result<(Box<dyn Read + Send>, Position)> {
     if is_stdin(path) {
-        return Ok((Box::new(BufReader::new(io::stdin())), Position::default()));
+        return Ok((Box::new(io::stdin()), Position::default()));
     }
     of(File::open(path)?)
 }
 
-fn of(file: File) -> io::Result<(Box<dyn BufRead + Send>, Position)> {
+fn of(file: File) -> io::Result<(Box<dyn Read + Send>, Position)> {
     let metadata = file.metadata()?;
     let position = Position {
         read: Arc::default(),
@@ -63,10 +59,7 @@ fn of(file: File) -> io::Result<(Box<dyn BufRead + Send>, Position)> {
         file,
         read: position.read.clone(),
     };
-    Ok((
-        Box::new(BufReader::with_capacity(BUFFER, counted)),
-        position,
-    ))
+    Ok((Box::new(counted), position))
 }
 
 /// A recording that can be read again: a file, or a copy of what came on standard input or through
@@ -108,20 +101,6 @@ impl Twice {
         };
         Recorded::from(again(), name)
     }
-}
-
-/// Takes off the compression, if there is one: its first bytes tell, so that it need not be in the
-/// name.
-pub fn plain(mut from: Box<dyn BufRead + Send>) -> io::Result<Box<dyn BufRead + Send>> {
-    let mut magic = vec![];
-    let wanted = zst::MAGIC.len() as u64;
-    from.by_ref().take(wanted).read_to_end(&mut magic)?;
-    let is_compressed = magic == zst::MAGIC;
-    let whole = Cursor::new(magic).chain(from);
-    Ok(match is_compressed {
-        true => Box::new(BufReader::with_capacity(BUFFER, zst::Reader::new(whole)?)),
-        false => Box::new(whole),
-    })
 }
 
 struct Counted {

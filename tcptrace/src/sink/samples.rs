@@ -10,9 +10,10 @@ use std::sync::{Arc, Mutex};
 pub use connection::*;
 pub use trace::*;
 
-use super::{Json, Sink};
+use super::Sink;
+use super::stamp::Stamp;
 use crate::clock::Clock;
-use crate::fields::Line;
+use crate::fields::{Line, Stamped};
 
 /// The moment of every sample: 2026-03-01 14:03:07.123456789 UTC on [`clock`].
 pub const NOW: u64 = 5_123_456_789;
@@ -46,8 +47,10 @@ pub fn all_written(
 
 /// All fields of one line, as JSON.
 pub fn json(line: &Line) -> serde_json::Value {
-    let text = written(line, |out| Box::new(Json::recording(out, clock())));
-    serde_json::from_str(&text).unwrap()
+    let mut stamp = Stamp::default();
+    let ts = stamp.of(clock().wall_ns(line.mono_ns()));
+    let event = line.event();
+    serde_json::to_value(Stamped { event, ts, line }).unwrap()
 }
 
 /// A writer that can be read after it was given away.

@@ -29,9 +29,9 @@ use crate::depth::Depth;
 use crate::exit;
 use crate::fields::Line;
 use crate::pipeline::Output;
-use crate::run::{Tracing, Until};
 use crate::sink::Show;
 use crate::stdio::say;
+use crate::tracing::{Outputs, Plan, Tracing, Until};
 
 /// How soon the screen notices that the trace has ended.
 const NOTICE: Duration = Duration::from_millis(100);
@@ -58,8 +58,20 @@ pub async fn run(options: &Top) -> anyhow::Result<u8> {
     // What goes wrong here is told on a screen that is as it was.
     let request = options.request();
     let clock = Clock::measure();
-    let open = || Ok(vec![output]);
-    let mut tracing = Tracing::start(&request, clock, selection, Depth::Events, open, None)?;
+    let open = || {
+        Ok(Outputs {
+            lines: vec![output],
+            recording: None,
+        })
+    };
+    let plan = Plan {
+        request: &request,
+        clock,
+        selection,
+        depth: Depth::Events,
+        count: None,
+    };
+    let mut tracing = Tracing::start(plan, open)?;
     let theme = Theme {
         color: options.color.on_stdout(),
     };
@@ -67,7 +79,7 @@ pub async fn run(options: &Top) -> anyhow::Result<u8> {
     let screen = show(shared.clone(), options.interval, theme, tracing.stop())?;
     let until = Until {
         duration: options.duration,
-        hint: None,
+        ..Until::default()
     };
     let traced = tracing.trace(until, None).await;
     // The terminal first: detaching may take a moment.

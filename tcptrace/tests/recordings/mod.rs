@@ -8,13 +8,13 @@ fn folder() -> PathBuf {
 }
 
 pub fn recording(name: &str) -> PathBuf {
-    folder().join(name).with_extension("events")
+    folder().join(name).with_extension("trace")
 }
 
 pub fn recordings() -> Vec<PathBuf> {
     let entries = fs::read_dir(folder()).unwrap();
     let paths = entries.map(|entry| entry.unwrap().path());
     paths
-        .filter(|path| path.extension().is_some_and(|it| it == "events"))
+        .filter(|path| path.extension().is_some_and(|it| it == "trace"))
         .collect()
 }

@@ -142,15 +142,15 @@ fn a_trace_that_is_not_permitted_leaves_files_as_they_are() {
     let folder = tempfile::tempdir().expect("a folder");
     fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).expect("its owner");
     let (old, new) = (
-        folder.path().join("old.jsonl"),
-        folder.path().join("new.jsonl"),
+        folder.path().join("old.trace"),
+        folder.path().join("new.trace"),
     );
     fs::write(&old, "an old recording\n").expect("a file");
     fs::set_permissions(&old, Permissions::from_mode(0o666)).expect("its owner");
     for path in [&old, &new] {
-        for option in ["--write"] {
+        for args in [&["--write"][..], &["record", "-o"]] {
             let path = path.to_str().expect("a path");
-            let (mut command, _binary) = by_descriptor(&[option, path]);
+            let (mut command, _binary) = by_descriptor(&[args, &[path]].concat());
             command.uid(NOBODY).gid(NOBODY);
             let ended = Running::to_the_end(command);
             assert_eq!(ended.code, Some(NOT_PERMITTED), "{ended:?}");

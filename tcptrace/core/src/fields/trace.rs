@@ -9,8 +9,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Backlog, NetnsCounters, SCHEMA, Verdict};
 use crate::depth::Depth;
-pub use crate::event::Why;
 use crate::event::Hook;
+pub use crate::event::Why;
 
 /// A way to carry a hook that the kernel did not take.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

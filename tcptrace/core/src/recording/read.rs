@@ -5,9 +5,7 @@ use std::io::{self, Read};
 use bytes::Bytes;
 
 use super::write::checksum;
-use super::{
-    BLOCK_HEAD, Damage, FORMAT, Header, ITEM_HEAD, LONGEST, MAGIC, MARKER, flag, kind,
-};
+use super::{BLOCK_HEAD, Damage, FORMAT, Header, ITEM_HEAD, LONGEST, MAGIC, MARKER, flag, kind};
 use crate::batch::Batch;
 use crate::decode::ABI;
 use crate::printable::printable;
@@ -27,7 +25,9 @@ pub enum Refused {
          --write FILE write what can be replayed"
     )]
     Json,
-    #[error("it is compressed as a whole; take that off (zstd -d), record --zstd compresses inside")]
+    #[error(
+        "it is compressed as a whole; take that off (zstd -d), record --zstd compresses inside"
+    )]
     Compressed,
     #[error(
         "it has format {format}, this tcptrace reads format {FORMAT}; take tcptrace {}",
@@ -138,7 +138,10 @@ impl<R: Read> Reader<R> {
     }
 
     /// Reads on; `None` when nothing more comes.
-    #[expect(clippy::should_implement_trait, reason = "its end says more than an iterator's")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "its end says more than an iterator's"
+    )]
     pub fn next(&mut self) -> Option<Item> {
         loop {
             if std::mem::take(&mut self.gap) {
@@ -150,7 +153,9 @@ impl<R: Read> Reader<R> {
             let input = match kind {
                 // It stands twice, because nothing can be read without it.
                 kind::BEGIN => continue,
-                kind::RECORDS => records(&payload).ok_or_else(|| "records without a time".to_owned()),
+                kind::RECORDS => {
+                    records(&payload).ok_or_else(|| "records without a time".to_owned())
+                }
                 kind::SMALL => serde_json::from_slice::<Small>(&payload)
                     .map(Input::Small)
                     .map_err(|error| error.to_string()),

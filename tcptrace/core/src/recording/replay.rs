@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use super::{Damage, Item, Reader, Refused};
-use crate::fields::Line;
+use crate::fields::{Line, Wanted};
 use crate::trace::{Begin, Trace};
 
 /// A recorded trace: the lines that were told live, in the same order.
@@ -44,6 +44,15 @@ impl<R: Read> Replay<R> {
         Replay {
             trace: Trace::new(&begin),
             begin,
+            ..self
+        }
+    }
+
+    /// Makes only the lines that are wanted, see [`Trace::wanting`].
+    #[must_use]
+    pub fn wanting(self, wanted: Wanted) -> Replay<R> {
+        Replay {
+            trace: self.trace.wanting(wanted),
             ..self
         }
     }

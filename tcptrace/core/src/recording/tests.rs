@@ -144,7 +144,7 @@ fn a_cut_recording_is_read_up_to_its_last_whole_block() {
             let (inputs, gaps, damage) = read(&bytes[..len]);
             assert_eq!(inputs, without(&places, len..bytes.len()), "{len} bytes");
             let whole = places.iter().filter(|it| it.end <= len).map(|it| it.end);
-            let end = whole.last().unwrap();
+            let end = whole.max().unwrap();
             assert_eq!(damage.breaks_off, Some(end as u64), "{len} bytes");
             assert_eq!(gaps, u64::from(end != len), "{len} bytes");
             assert!(damage.to_string().contains("its summary is missing"));
@@ -229,21 +229,29 @@ fn what_is_no_recording_is_refused_with_a_reason() {
         change(&mut begin);
         let contents = begin.item();
         let header = Header::new("0.1.0").to_bytes();
-        [&header[..], &Block::default().head(&contents, None), &contents].concat()
+        [
+            &header[..],
+            &Block::default().head(&contents, None),
+            &contents,
+        ]
+        .concat()
     };
     for (bytes, told) in [
         (vec![], "it is empty"),
         (b"PNG\n".to_vec(), "it is no recording"),
-        (b" \n{\"event\":\"session\"}\n".to_vec(), "it is JSON, which"),
-        (vec![0x28, 0xb5, 0x2f, 0xfd, 0], "it is compressed as a whole"),
+        (
+            b" \n{\"event\":\"session\"}\n".to_vec(),
+            "it is JSON, which",
+        ),
+        (
+            vec![0x28, 0xb5, 0x2f, 0xfd, 0],
+            "it is compressed as a whole",
+        ),
         (
             newer.to_bytes().to_vec(),
             "it has format 7, this tcptrace reads format 1; take tcptrace 9.2.1\\u{1b}",
         ),
-        (
-            with(|begin| begin.abi = ABI + 1),
-            "its records have layout",
-        ),
+        (with(|begin| begin.abi = ABI + 1), "its records have layout"),
         (
             with(|begin| begin.big_endian = !begin.big_endian),
             "it is from a machine with the other byte order",

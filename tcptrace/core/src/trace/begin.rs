@@ -58,8 +58,7 @@ impl Begin {
             reason: it.reason.clone(),
         };
         let refused = self.refused.iter();
-        let refused =
-            refused.map(|(hook, refused)| (*hook, refused.iter().map(refusal).collect()));
+        let refused = refused.map(|(hook, refused)| (*hook, refused.iter().map(refusal).collect()));
         let by_depth = self.depth.unseen().iter().map(|&what| what.to_owned());
         Session {
             mono_ns: self.mono_ns,

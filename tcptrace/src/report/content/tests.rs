@@ -13,7 +13,7 @@ fn gathered(name: &str, lines: usize) -> (Value, Value, usize) {
     let recorded = Recorded::open(&path).unwrap();
     let mut content = Content::new(recorded.clock(), name.to_owned());
     for line in recorded.take(lines) {
-        content.line(&line.unwrap());
+        content.line(&line);
     }
     let finished = content.finish();
     (
@@ -36,7 +36,7 @@ fn cell<'a>(table: &'a Value, name: &str, row: usize) -> &'a Value {
 
 #[test]
 fn a_connection_is_a_row_with_its_names_in_json() {
-    let (trace, table, blocks) = gathered("late_accept.jsonl", usize::MAX);
+    let (trace, table, blocks) = gathered("late_accept.trace", usize::MAX);
     assert_eq!(table["rows"], 2);
     // The client ends first.
     assert_eq!(cell(&table, "conn", 0), 2);
@@ -59,7 +59,7 @@ fn a_connection_is_a_row_with_its_names_in_json() {
 #[test]
 fn what_has_no_connection_line_is_told_as_far_as_it_was_seen() {
     // The server is ESTABLISHED, and accept() has just returned.
-    let (trace, table, _) = gathered("late_accept.jsonl", 7);
+    let (trace, table, _) = gathered("late_accept.trace", 7);
     assert_eq!(trace["without_end"], 2);
     assert_eq!(table["rows"], 2);
     assert_eq!(cell(&table, "told", 1), 0);
@@ -71,7 +71,7 @@ fn what_has_no_connection_line_is_told_as_far_as_it_was_seen() {
 
 #[test]
 fn a_bucket_is_no_connection_of_its_own() {
-    let (trace, table, _) = gathered("time_wait_reused.jsonl", usize::MAX);
+    let (trace, table, _) = gathered("time_wait_reused.trace", usize::MAX);
     assert_eq!(trace["without_end"], 0);
     let conns: Vec<&Value> = (0..4).map(|row| cell(&table, "conn", row)).collect();
     assert_eq!(table["rows"], 4, "{conns:?}");
@@ -79,7 +79,7 @@ fn a_bucket_is_no_connection_of_its_own() {
 
 #[test]
 fn losses_are_told() {
-    let (trace, _, _) = gathered("loss.jsonl", usize::MAX);
+    let (trace, _, _) = gathered("loss.trace", usize::MAX);
     let lost = trace["lost"].as_array().unwrap();
     let sum: u64 = lost.iter().map(|it| it["count"].as_u64().unwrap()).sum();
     assert_eq!(sum, 10_968);

@@ -20,8 +20,6 @@ pub struct Json {
     lines: Lines,
     clock: Clock,
     stamp: Stamp,
-    /// For `--write`: every line with all its fields.
-    all: bool,
 }
 
 impl Json {
@@ -30,15 +28,6 @@ impl Json {
             lines: Lines::new(out),
             clock,
             stamp: Stamp::default(),
-            all: false,
-        }
-    }
-
-    /// Writes what `replay` reads.
-    pub fn recording(out: Box<dyn Write + Send>, clock: Clock) -> Json {
-        Json {
-            all: true,
-            ..Json::new(out, clock)
         }
     }
 
@@ -78,9 +67,6 @@ macro_rules! start {
 
 impl Sink for Json {
     fn line(&mut self, line: &Line) -> io::Result<()> {
-        if self.all {
-            return self.write_all(line);
-        }
         match line {
             Line::Preexisting(x) => {
                 self.write(start!("preexisting"), x.mono_ns, x, keys::preexisting)
@@ -103,10 +89,7 @@ impl Sink for Json {
     }
 
     fn wants(&self) -> Wanted {
-        match self.all {
-            true => Wanted::ALL,
-            false => Wanted::LINES,
-        }
+        Wanted::LINES
     }
 }
 

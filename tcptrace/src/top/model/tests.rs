@@ -431,14 +431,13 @@ fn recorded_traces_end_with_what_they_say() {
     let mut seen = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.extension().is_none_or(|it| it != "events") {
+        if path.extension().is_none_or(|it| it != "trace") {
             continue;
         }
         let mut model = Model::new(10);
         let mut end_ns = 0;
         let mut summary = None;
         for line in crate::replay::Recorded::open(&path).unwrap() {
-            let line = line.unwrap();
             end_ns = line.mono_ns();
             model.line(&line);
             if let Line::Summary(x) = line {

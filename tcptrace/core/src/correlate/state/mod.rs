@@ -226,11 +226,7 @@ impl Correlator {
     #[inline(always)]
     pub(super) fn is_shown(&self, kind: Kind) -> bool {
         let is_of_depth = match kind {
-            Kind::Accept
-            | Kind::Overflow
-            | Kind::Connection
-            | Kind::Histogram
-            | Kind::Lost => true,
+            Kind::Accept | Kind::Overflow | Kind::Connection | Kind::Histogram | Kind::Lost => true,
             _ => self.depth == Depth::Events,
         };
         is_of_depth && self.wanted.has(kind)

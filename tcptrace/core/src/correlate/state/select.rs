@@ -40,14 +40,9 @@ impl Selection {
     /// The conditions by name, as they were given.
     pub fn describe(&self) -> BTreeMap<&'static str, String> {
         let mut conditions = BTreeMap::new();
-        let side = |side: &Side| match side {
-            Side::Client => "client",
-            Side::Server => "server",
-            Side::Listener => "listener",
-        };
         conditions.extend(condition("pid", self.pids.iter()));
         conditions.extend(condition("comm", self.comms.iter()));
-        conditions.extend(condition("side", self.sides.iter().map(side)));
+        conditions.extend(condition("side", self.sides.iter().map(|side| side.name())));
         conditions.extend(condition("state", self.states.iter()));
         conditions
     }

@@ -29,8 +29,8 @@ use super::state::table::Table;
 use super::{Correlator, Totals};
 use crate::event::State::*;
 use crate::event::{
-    Accept, Called, Comm, Context, Event, Holder, Holders, Kind, Note, Outcome, Process, ProcessStep,
-    SetState, Sk, State, Task, Tuple, Witness,
+    Accept, Called, Comm, Context, Event, Holder, Holders, Kind, Note, Outcome, Process,
+    ProcessStep, SetState, Sk, State, Task, Tuple, Witness,
 };
 use crate::fields::{self, Line, Side, Verdict};
 

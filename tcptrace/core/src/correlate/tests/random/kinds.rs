@@ -4,8 +4,8 @@ use super::super::{queues, requests, segments};
 use super::*;
 use crate::event::{
     CloneOf, Direction, Found, Hook, ListenQueue, Looked, Loss, NetnsCounters, Overflow,
-    OverflowSegment, QueueCounters, Request, RequestStep, Reset, Retransmit, Retransmitted, Segment,
-    Timewait, TimewaitStep, Why,
+    OverflowSegment, QueueCounters, Request, RequestStep, Reset, Retransmit, Retransmitted,
+    Segment, Timewait, TimewaitStep, Why,
 };
 
 /// How many kinds of events there are.

@@ -1,0 +1,286 @@
+use tcptrace_ebpf::abi;
+use zerocopy::IntoBytes;
+
+use super::*;
+
+const MS: u64 = 1_000_000;
+const START: u64 = 1_000 * MS;
+const CGROUP: u64 = 4711;
+
+fn begin() -> Begin {
+    let hooks = [Hook::InetSockSetState, Hook::InetCskAccept];
+    Begin {
+        mono_ns: START,
+        hooks: hooks.map(|hook| (hook, Some("tp_btf".to_owned()))).into(),
+        ..Begin::default()
+    }
+}
+
+/// A client's change of state, on CPU 0.
+fn change(mono_ns: u64, sk: u64, oldstate: State, newstate: State) -> Vec<u8> {
+    let header = abi::Header {
+        mono_ns,
+        lost: 0,
+        cpu: 0,
+        kind: abi::kind::SET_STATE,
+        version: abi::VERSION,
+    };
+    let payload = abi::SetState {
+        sk,
+        cookie: sk,
+        cgroup: CGROUP,
+        netns: 1,
+        backlog_len: 0,
+        backlog_max: 0,
+        err: 0,
+        srtt_us: 0,
+        uid: 0,
+        lport: 1000 + sk as u16,
+        rport: 7878,
+        oldstate: oldstate as u8,
+        newstate: newstate as u8,
+        flags: abi::state_flag::OWNED,
+        sections: abi::section::V4,
+    };
+    let addrs = abi::Addrs4 {
+        laddr: [127, 0, 0, 1],
+        raddr: [127, 0, 0, 1],
+    };
+    [header.as_bytes(), payload.as_bytes(), addrs.as_bytes()].concat()
+}
+
+fn connects(at_ms: u64, sk: u64) -> Vec<u8> {
+    change(START + at_ms * MS, sk, State::Close, State::SynSent)
+}
+
+fn fails(at_ms: u64, sk: u64) -> Vec<u8> {
+    change(START + at_ms * MS, sk, State::SynSent, State::Close)
+}
+
+fn records(records: &[Vec<u8>], complete_until_ms: Option<u64>) -> Input {
+    Input::Records {
+        batch: records.iter().map(Vec::as_slice).collect(),
+        complete_until_ns: complete_until_ms.map_or(0, |ms| START + ms * MS),
+    }
+}
+
+fn counts(seen: u64, lost: u64) -> BTreeMap<Hook, Counts> {
+    let counts = Counts {
+        seen,
+        lost,
+        ..Counts::default()
+    };
+    [(Hook::InetSockSetState, counts)].into()
+}
+
+struct Told {
+    trace: Trace,
+    lines: Vec<Line>,
+}
+
+impl Told {
+    fn new(begin: &Begin) -> Told {
+        let mut told = Told {
+            trace: Trace::new(begin),
+            lines: vec![],
+        };
+        told.advance();
+        told
+    }
+
+    fn advance(&mut self) {
+        while self.trace.advance(&mut self.lines) {}
+    }
+
+    fn push(&mut self, input: impl Into<Input>) {
+        self.trace.push(&input.into());
+        self.advance();
+    }
+
+    /// The kinds of lines so far, each with its time since the start in milliseconds.
+    fn kinds(&self) -> Vec<(&'static str, u64)> {
+        let lines = self.lines.iter();
+        let since = |line: &Line| line.mono_ns().saturating_sub(START) / MS;
+        lines.map(|line| (line.event(), since(line))).collect()
+    }
+
+    fn connections(&self) -> Vec<&crate::fields::Connection> {
+        let lines = self.lines.iter().filter_map(|line| match line {
+            Line::Connection(line) => Some(line),
+            _ => None,
+        });
+        lines.collect()
+    }
+}
+
+#[test]
+fn all_that_is_due_is_told_and_nothing_before() {
+    let mut told = Told::new(&begin());
+    assert_eq!(told.kinds(), [("session", 0)]);
+    let many: Vec<Vec<u8>> = (0..50).map(|n| connects(n, n + 1)).collect();
+    told.push(records(&many, None));
+    assert_eq!(told.lines.len(), 1, "more may come that is earlier");
+    told.push(records(&[], Some(45)));
+    assert_eq!(told.lines.len(), 1 + 41, "held back for 5 ms");
+    told.push(records(&[], Some(60)));
+    assert_eq!(told.lines.len(), 1 + 50);
+}
+
+#[test]
+fn a_loss_is_told_at_its_time() {
+    let mut told = Told::new(&begin());
+    let loss = Loss {
+        hook: Hook::InetSockSetState,
+        why: Why::RingBufferFull,
+        count: 3,
+    };
+    told.push(records(&[connects(1, 1)], None));
+    told.push(Input::note(START + 3 * MS, Note::Lost(loss)));
+    told.push(records(&[connects(2, 2), connects(4, 3)], Some(20)));
+    let kinds = told.kinds();
+    assert_eq!(
+        kinds[1..],
+        [
+            ("transition", 1),
+            ("transition", 2),
+            ("lost", 3),
+            ("transition", 4)
+        ]
+    );
+}
+
+#[test]
+fn a_record_that_does_not_come_is_unaccounted_once_and_marks_what_is_open() {
+    let mut told = Told::new(&begin());
+    told.push(records(&[connects(1, 1)], Some(10)));
+    let settled = Settled {
+        seen: 3,
+        filtered_or_lost: 1,
+    };
+    let counts_at = |ms| Small::Counted {
+        mono_ns: START + ms * MS,
+        counts: [(Hook::InetSockSetState, settled)].into(),
+    };
+    told.push(counts_at(20));
+    told.push(counts_at(21));
+    told.push(records(&[fails(30, 1)], Some(40)));
+    let mono_ns = START + 50 * MS;
+    told.push(Small::Ending { mono_ns });
+    told.push(Small::End {
+        counts: counts(4, 1),
+    });
+    let kinds = told.kinds();
+    assert_eq!(
+        kinds[1..],
+        [
+            ("transition", 1),
+            ("lost", 20),
+            ("transition", 30),
+            ("connection", 30),
+            ("summary", 50)
+        ]
+    );
+    assert!(!told.connections()[0].complete);
+    let Some(Line::Summary(summary)) = told.lines.last() else {
+        panic!("no summary");
+    };
+    let hook = summary.hook_counts[&Hook::InetSockSetState];
+    assert_eq!((hook.seen, hook.emitted, hook.lost), (4, 2, 2));
+    assert_eq!(hook.unaccounted, 1);
+}
+
+#[test]
+fn what_is_open_is_told_at_the_end_and_what_came_later_is_not() {
+    let mut told = Told::new(&begin());
+    told.push(records(&[connects(1, 1), connects(9, 2)], None));
+    let mono_ns = START + 5 * MS;
+    told.push(Small::Ending { mono_ns });
+    let counts = counts(2, 0);
+    told.push(Small::End { counts });
+    let kinds = told.kinds();
+    assert_eq!(
+        kinds[1..],
+        [("transition", 1), ("connection", 5), ("summary", 5)]
+    );
+    // Nothing comes after the end.
+    told.push(records(&[connects(20, 3)], Some(99)));
+    assert_eq!(told.lines.len(), 4);
+}
+
+#[test]
+fn after_so_many_ends_nothing_is_told_but_the_summary() {
+    let mut told = Told::new(&Begin {
+        count: Some(1),
+        ..begin()
+    });
+    let all = [connects(1, 1), connects(2, 2), fails(3, 1), fails(4, 2)];
+    told.push(records(&all, Some(20)));
+    assert!(told.trace.is_counted());
+    let mono_ns = START + 30 * MS;
+    told.push(Small::Ending { mono_ns });
+    let counts = counts(4, 0);
+    told.push(Small::End { counts });
+    let times: Vec<u64> = told.kinds().iter().map(|(_, ms)| *ms).collect();
+    assert_eq!(times[1..], [1, 2, 3, 3, 3, 3]);
+    assert_eq!(told.connections().len(), 2);
+}
+
+#[test]
+fn a_recording_that_breaks_off_has_no_summary() {
+    let mut told = Told::new(&begin());
+    told.push(records(
+        &[connects(1, 1), connects(7, 2), fails(9, 2)],
+        None,
+    ));
+    told.trace.break_off();
+    told.advance();
+    let kinds = told.kinds();
+    assert_eq!(
+        kinds[1..],
+        [
+            ("transition", 1),
+            ("transition", 7),
+            ("transition", 9),
+            ("connection", 9),
+            ("connection", 9)
+        ]
+    );
+}
+
+/// What is open before it, and what is held back, may lack an event.
+#[test]
+fn a_gap_marks_what_is_around_it() {
+    let mut told = Told::new(&begin());
+    told.push(records(&[connects(1, 1)], Some(10)));
+    told.push(records(&[connects(20, 2)], None));
+    told.trace.gap();
+    let after = [connects(40, 3), fails(50, 1), fails(51, 2), fails(52, 3)];
+    told.push(records(&after, Some(99)));
+    let complete: Vec<bool> = told.connections().iter().map(|it| it.complete).collect();
+    assert_eq!(complete, [false, false, true]);
+}
+
+#[test]
+fn a_line_has_the_container_of_its_cgroup() {
+    let mut told = Told::new(&begin());
+    let container = Some("4f66".to_owned());
+    told.push(Small::Containers([(CGROUP, container.clone())].into()));
+    told.push(records(&[connects(1, 1)], Some(10)));
+    let subject = told.lines.last().and_then(Line::subject).unwrap();
+    assert_eq!(
+        (subject.cgroup, &subject.container),
+        (Some(CGROUP), &container)
+    );
+}
+
+#[test]
+fn what_cannot_be_decoded_is_counted() {
+    let mut told = Told::new(&begin());
+    told.push(records(&[b"no record".to_vec(), connects(1, 1)], Some(10)));
+    let counts = counts(1, 0);
+    told.push(Small::End { counts });
+    let Some(Line::Summary(summary)) = told.lines.last() else {
+        panic!("no summary");
+    };
+    assert_eq!(summary.undecodable, 1);
+}

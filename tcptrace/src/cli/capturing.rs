@@ -1,0 +1,56 @@
+//! The options of what captures: a live trace, and a recording.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{Attach, Filters};
+use crate::capture::Request;
+
+#[derive(Debug, Args)]
+pub struct Capturing {
+    /// End after this time, such as 500ms, 5s or 1m30s
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub duration: Option<Duration>,
+
+    /// End when this many connections have ended
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+
+    /// How to see accept(): auto takes the best that this kernel can carry
+    #[arg(long, value_name = "CARRIER", default_value = "auto")]
+    pub attach: Attach,
+
+    /// Also show the segments on the wire that open and close connections, as tcpdump does
+    #[arg(long)]
+    pub segments: bool,
+
+    /// Compress the recording, on a thread of its own
+    #[arg(long)]
+    pub zstd: bool,
+
+    /// Size of the kernel's event buffer, such as 512K or 8M
+    #[arg(long, value_name = "BYTES", default_value = "4M", value_parser = super::parse_bytes)]
+    pub ring_size: u32,
+
+    /// Force the carrier of the tracepoints' hooks, for tests: tp_btf, raw_tp or tracepoint
+    #[arg(long, value_name = "CARRIER", hide = true)]
+    pub state_carrier: Option<String>,
+
+    /// Remember only so many accept() calls in flight, for tests
+    #[arg(long, value_name = "N", hide = true, default_value_t = 0)]
+    pub calls: u32,
+}
+
+impl Capturing {
+    pub fn request(&self, filters: &Filters) -> Request {
+        Request {
+            filter: filters.filter(),
+            ring_bytes: self.ring_size,
+            calls: self.calls,
+            mode: self.attach.mode(),
+            state_carrier: self.state_carrier.clone(),
+            segments: self.segments,
+        }
+    }
+}

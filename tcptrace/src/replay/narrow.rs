@@ -1,0 +1,88 @@
+//! What is wanted of a recording: no more than it was made with.
+
+use crate::cli::Replay;
+use crate::correlate::Selection;
+use crate::exit::Usage;
+use crate::trace::Begin;
+
+/// What was recorded, with the depth and the selection that are asked for.
+///
+/// # Errors
+/// When something is asked for that the recording was told to leave out.
+pub fn narrow(begin: Begin, options: &Replay) -> Result<Begin, Usage> {
+    let wanted = options.selecting.selection();
+    let recorded = &begin.selection;
+    let selection = Selection {
+        pids: both("--pid", &recorded.pids, &wanted.pids, ToString::to_string)?,
+        comms: both(
+            "--comm",
+            &recorded.comms,
+            &wanted.comms,
+            ToString::to_string,
+        )?,
+        sides: both("--side", &recorded.sides, &wanted.sides, |it| {
+            it.name().to_owned()
+        })?,
+        states: both(
+            "--state",
+            &recorded.states,
+            &wanted.states,
+            ToString::to_string,
+        )?,
+        traced_only: recorded.traced_only,
+    };
+    let mut filters = begin.filters;
+    if selection != begin.selection {
+        let conditions = selection.describe().into_iter();
+        filters.extend(conditions.map(|(name, value)| (name.to_owned(), value)));
+    }
+    Ok(Begin {
+        depth: options.depth.map_or(begin.depth, Into::into),
+        filters,
+        selection,
+        ..begin
+    })
+}
+
+/// The values of a condition that hold both for what was recorded and for what is wanted; none: any.
+fn both<T: Clone + PartialEq>(
+    option: &str,
+    recorded: &[T],
+    wanted: &[T],
+    name: impl Fn(&T) -> String,
+) -> Result<Vec<T>, Usage> {
+    if recorded.is_empty() || wanted.is_empty() {
+        return Ok([recorded, wanted].concat());
+    }
+    match wanted.iter().find(|it| !recorded.contains(it)) {
+        None => Ok(wanted.to_vec()),
+        Some(other) => {
+            let recorded: Vec<String> = recorded.iter().map(&name).collect();
+            Err(Usage(format!(
+                "{option} {} is not in the recording, which was made with {option} {}",
+                name(other),
+                recorded.join(",")
+            )))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::both;
+
+    #[test]
+    fn a_selection_can_be_narrowed_and_not_widened() {
+        let pids = |recorded: &[u32], wanted: &[u32]| {
+            both("--pid", recorded, wanted, ToString::to_string).map_err(|it| it.to_string())
+        };
+        assert_eq!(pids(&[1, 2], &[]), Ok(vec![1, 2]));
+        assert_eq!(pids(&[], &[3]), Ok(vec![3]));
+        assert_eq!(pids(&[1, 2], &[2]), Ok(vec![2]));
+        let told = pids(&[1, 2], &[2, 3]).unwrap_err();
+        assert_eq!(
+            told,
+            "--pid 3 is not in the recording, which was made with --pid 1,2"
+        );
+    }
+}

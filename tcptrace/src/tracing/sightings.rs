@@ -1,0 +1,154 @@
+//! Where a look can tell something, as the records show by themselves.
+//!
+//! A trace that is only recorded has no correlator to ask. What is noted here is enough to make the looks
+//! that a correlator would ask for, or more.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::decode::Glimpse;
+use crate::event::{Hook, State};
+use crate::pipeline::WorthALook;
+use crate::trace::Begin;
+
+const SYN_RECV: u8 = State::SynRecv as u8;
+const FIN_WAIT2: u8 = State::FinWait2 as u8;
+const CLOSE: u8 = State::Close as u8;
+const LISTEN: u8 = State::Listen as u8;
+const CLOSING: u8 = State::Closing as u8;
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// A TIME_WAIT bucket is gone after this time (`TCP_TIMEWAIT_LEN`, include/net/tcp.h), and so is as a rule
+/// one in FIN_WAIT2 (`net.ipv4.tcp_fin_timeout`).
+const BUCKETS_NS: u64 = 62 * SECOND_NS;
+
+/// The descriptors of all processes are looked through again after this time, as long as listeners get
+/// connections.
+const HOLDERS_NS: u64 = 10 * SECOND_NS;
+
+/// The connections that are open are compared with the kernel's sockets so long after a loss, and so often
+/// without one.
+const AUDIT_AFTER_NS: u64 = 2 * SECOND_NS;
+const AUDIT_EVERY_NS: u64 = 300 * SECOND_NS;
+
+/// What the records have shown.
+pub struct Sightings {
+    /// No hook sees the buckets of TIME_WAIT.
+    looks_for_buckets: bool,
+    /// No hook sees what listeners drop.
+    reads_counters: bool,
+    /// All network namespaces that came up.
+    namespaces: BTreeSet<u32>,
+    /// Those with listeners.
+    listening: BTreeSet<u32>,
+    /// Those with buckets, and when the last of them began.
+    buckets: BTreeMap<u32, u64>,
+    /// The namespace of the last record, which nearly always is that of the next one.
+    last: Option<u32>,
+    /// When listeners were last looked for in descriptors.
+    holders_ns: u64,
+    wants_holders: bool,
+    audit_ns: u64,
+}
+
+impl Sightings {
+    pub fn new(begin: &Begin) -> Sightings {
+        let sees = |hook| matches!(begin.hooks.get(&hook), Some(Some(_)));
+        Sightings {
+            looks_for_buckets: !sees(Hook::TimewaitSock),
+            reads_counters: !sees(Hook::ListenOverflow),
+            namespaces: BTreeSet::new(),
+            listening: BTreeSet::new(),
+            buckets: BTreeMap::new(),
+            last: None,
+            holders_ns: begin.mono_ns,
+            wants_holders: false,
+            audit_ns: begin.mono_ns + AUDIT_EVERY_NS,
+        }
+    }
+
+    /// Notes what a record is about.
+    #[inline]
+    pub fn see(&mut self, glimpse: Glimpse) {
+        match glimpse {
+            Glimpse::State {
+                mono_ns,
+                netns,
+                old,
+                new,
+                ..
+            } => {
+                self.in_namespace(netns);
+                match (old, new) {
+                    (_, LISTEN) => {
+                        self.listening.insert(netns);
+                        self.wants_holders = true;
+                    }
+                    (LISTEN, SYN_RECV) => {
+                        self.wants_holders |= mono_ns > self.holders_ns + HOLDERS_NS;
+                    }
+                    (FIN_WAIT2 | CLOSING, CLOSE) => {
+                        self.buckets.insert(netns, mono_ns);
+                    }
+                    _ => {}
+                }
+            }
+            Glimpse::Socket { netns, state, .. } => {
+                self.in_namespace(netns);
+                if state == LISTEN {
+                    self.listening.insert(netns);
+                }
+            }
+            Glimpse::Process => self.wants_holders = true,
+        }
+    }
+
+    fn in_namespace(&mut self, netns: u32) {
+        if self.last != Some(netns) {
+            self.last = Some(netns);
+            self.namespaces.insert(netns);
+        }
+    }
+
+    /// Records were lost, or runs of programs skipped.
+    pub fn lost(&mut self, mono_ns: u64) {
+        self.audit_ns = self.audit_ns.min(mono_ns + AUDIT_AFTER_NS);
+    }
+
+    /// As the correlator is asked, see [`WorthALook`].
+    pub fn worth_a_look(&mut self, mono_ns: u64, is_last: bool) -> WorthALook {
+        self.buckets
+            .retain(|_, since_ns| since_ns.saturating_add(BUCKETS_NS) > mono_ns);
+        let audits = is_last || mono_ns >= self.audit_ns;
+        if audits {
+            self.audit_ns = mono_ns + AUDIT_EVERY_NS;
+        }
+        let buckets = self.buckets.keys().copied();
+        WorthALook {
+            sockets: buckets.filter(|_| self.looks_for_buckets).collect(),
+            counters: match self.reads_counters {
+                true => self.listening.clone(),
+                false => BTreeSet::new(),
+            },
+            audit: match audits {
+                true => self.namespaces.clone(),
+                false => BTreeSet::new(),
+            },
+        }
+    }
+
+    /// All network namespaces that came up.
+    pub fn namespaces(&self) -> BTreeSet<u32> {
+        self.namespaces.clone()
+    }
+
+    /// Whether it should be looked who has the listeners: true once.
+    pub fn wants_holders(&mut self) -> bool {
+        std::mem::take(&mut self.wants_holders)
+    }
+
+    /// It was looked who has the listeners.
+    pub fn looked_for_holders(&mut self, mono_ns: u64) {
+        self.holders_ns = mono_ns;
+    }
+}

@@ -1,0 +1,229 @@
+//! `tcptrace record`: nothing is decoded while it runs, and everything is told afterwards.
+
+use std::process::{Command, Stdio};
+
+use nix::mount::{MsFlags, mount, umount};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tests::run::{Ended, Running, helper_path};
+use tests::traffic::*;
+use tests::{Lab, Trace, eventually, invariants};
+
+use crate::replay::Recording;
+
+const DONE: i32 = 0;
+const FAILURE: i32 = 1;
+
+/// `tcptrace record -o FILE ARGS…`, when the hooks are attached.
+fn record(recording: &Recording, args: &[&str]) -> Running {
+    // Its size says when it has begun.
+    let _ = std::fs::remove_file(&recording.0);
+    let mode = std::env::var("TCPTRACE_TEST_ARGS").unwrap_or_default();
+    let mode: Vec<&str> = mode.split_whitespace().collect();
+    let fixed = ["record", "-o", recording.path()];
+    let running = Running::start(tests::run::tcptrace(&[&fixed, &mode[..], args].concat()));
+    recording.wait_until_begun();
+    running
+}
+
+fn stop(running: Running) -> Ended {
+    running.signal(Signal::SIGINT);
+    let ended = running.wait();
+    assert_eq!(ended.code, Some(DONE), "{ended:?}");
+    assert_eq!((&*ended.stdout, &*ended.stderr), ("", ""));
+    ended
+}
+
+/// What a recording tells.
+fn told(lab: &Lab, recording: &Recording) -> Trace {
+    let replayed = recording.replay(&["-o", "json"]);
+    assert_eq!((replayed.code, &*replayed.stderr), (Some(DONE), ""));
+    let trace = Trace::read(&replayed.stdout, lab.netns);
+    invariants::check(&trace);
+    trace
+}
+
+#[test]
+fn a_recorded_connection_has_its_verdict() {
+    for options in [&[][..], &["--zstd"]] {
+        let lab = Lab::new();
+        let port = lab.port();
+        let recording = Recording::new(&lab);
+        let running = record(&recording, &[&["-p", &port.to_string()], options].concat());
+        let client_port = talk(port);
+        stop(running);
+        let trace = told(&lab, &recording);
+        let server = trace.server_of(client_port);
+        server.shows(&[("verdict", &"queued"), ("complete", &true)]);
+        trace.tells_each_once(1);
+    }
+}
+
+/// The looks at the start and at the end are made without anybody who asks for them.
+#[test]
+fn what_is_older_and_what_stays_in_the_queue_is_told_as_live() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let listener = listen(port);
+    let recording = Recording::new(&lab);
+    let running = record(&recording, &["-p", &port.to_string()]);
+    let accepted = connect_queued(port);
+    let first = accept(&listener);
+    let waits = connect_queued(port);
+    stop(running);
+    let trace = told(&lab, &recording);
+    let old = trace.own("preexisting").next().expect("the listener");
+    old.shows(&[("state", &"LISTEN"), ("lport", &u64::from(port))]);
+    old.shows(&[("pid", &u64::from(std::process::id()))]);
+    trace
+        .server_of(port_of(&accepted))
+        .shows(&[("verdict", &"queued")]);
+    trace
+        .server_of(port_of(&waits))
+        .shows(&[("verdict", &"never_accepted")]);
+    drop((first, waits, listener));
+}
+
+#[test]
+fn it_ends_with_its_command_and_its_count() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let text = port.to_string();
+    let helper = helper_path();
+    let helper = helper.to_str().expect("a printable path");
+    let recording = Recording::new(&lab);
+    let args = ["-p", &text, "--", helper, "talk", &text, "7"];
+    let ended = record(&recording, &args).wait();
+    assert_eq!(ended.code, Some(7), "{ended:?}");
+    assert_eq!(told(&lab, &recording).connections("server").len(), 1);
+
+    let recording = Recording::new(&lab);
+    let running = record(&recording, &["-p", &text, "--count", "4"]);
+    for _ in 0..2 {
+        talk(port);
+    }
+    let ended = running.wait();
+    assert_eq!(ended.code, Some(DONE), "{ended:?}");
+    let trace = told(&lab, &recording);
+    assert_eq!(trace.connections("server").len(), 2);
+    assert_eq!(trace.connections("client").len(), 2);
+}
+
+#[test]
+fn a_recorder_that_is_killed_leaves_what_it_has_written() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let recording = Recording::new(&lab);
+    let running = record(&recording, &["-p", &port.to_string()]);
+    talk(port);
+    let ended = eventually("both ends in the recording", || {
+        let replayed = recording.replay(&["-o", "json", "--only", "connection"]);
+        let lines = replayed.stdout.lines();
+        let lines = lines.map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        let ended = lines
+            .filter(|line| !line["closed_mono_ns"].is_null())
+            .count();
+        (ended == 2).then_some(ended)
+    });
+    assert_eq!(ended, 2);
+    running.signal(Signal::SIGKILL);
+    running.wait();
+    let replayed = recording.replay(&[]);
+    assert_eq!(replayed.code, Some(FAILURE));
+    assert_eq!(replayed.stderr.lines().count(), 1, "{replayed:?}");
+    assert!(
+        replayed.stderr.contains("it breaks off at byte "),
+        "{replayed:?}"
+    );
+    assert!(replayed.stdout.contains("queued: "), "{replayed:?}");
+}
+
+/// A disk that gets full ends the recording, and what is on it can be read.
+#[test]
+fn a_full_disk_ends_a_recording() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let folder = tempfile::tempdir().expect("a folder");
+    let none = None::<&str>;
+    let options = Some("size=256k");
+    mount(
+        none,
+        folder.path(),
+        Some("tmpfs"),
+        MsFlags::empty(),
+        options,
+    )
+    .expect("a small disk");
+    let recording = Recording(folder.path().join("tcptrace.trace"));
+    let mut running = record(&recording, &["-p", &port.to_string()]);
+    while running.runs() {
+        storm(port, 10);
+    }
+    let ended = running.wait();
+    let replayed = recording.replay(&["-o", "json"]);
+    umount(folder.path()).expect("to unmount the disk");
+    assert_eq!(ended.code, Some(FAILURE), "{ended:?}");
+    assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
+    assert!(
+        ended.stderr.contains("No space left on device"),
+        "{ended:?}"
+    );
+    assert_eq!(replayed.code, Some(FAILURE));
+    let ends = replayed.stdout.matches(r#"{"event":"connection""#).count();
+    assert!(ends > 4, "{ends} ends of {} bytes", replayed.stdout.len());
+}
+
+/// docs/recording.md has a reader for other programs.
+#[test]
+fn the_documented_reader_counts_the_same() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let recording = Recording::new(&lab);
+    let running = record(&recording, &["-p", &port.to_string(), "--zstd"]);
+    for _ in 0..5 {
+        talk(port);
+    }
+    stop(running);
+    let trace = told(&lab, &recording);
+    let summary = &trace.summary().0["hook_counts"];
+    let hooks = summary.as_object().expect("an object").values();
+    let records: u64 = hooks
+        .map(|hook| hook["emitted"].as_u64().expect("a number"))
+        .sum();
+
+    let text = include_str!("../../docs/recording.md");
+    let (_, code) = text.split_once("```python\n").expect("a reader");
+    let (code, _) = code.split_once("```").expect("its end");
+    let python = Command::new("python3")
+        .args(["-c", code, recording.path()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .output()
+        .expect("python3 runs");
+    let told = String::from_utf8_lossy(&python.stdout);
+    assert!(python.status.success(), "{python:?}");
+    assert!(
+        told.contains(&format!("{records} records")),
+        "{records}: {told}"
+    );
+    assert!(told.contains("0 damaged blocks"), "{told}");
+}
+
+/// What is recorded is not for a terminal, and goes through a pipe.
+#[test]
+fn a_recording_goes_through_a_pipe() {
+    let lab = Lab::new();
+    let port = lab.port();
+    let text = port.to_string();
+    let helper = helper_path();
+    let helper = helper.to_str().expect("a printable path");
+    let args = [
+        "record", "-o", "-", "-p", &text, "--", helper, "talk", &text, "0",
+    ];
+    let mut command = tests::run::tcptrace(&args);
+    let output = command.output().expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    let recording = Recording::new(&lab);
+    std::fs::write(&recording.0, output.stdout).expect("a file");
+    assert_eq!(told(&lab, &recording).connections("server").len(), 1);
+}
