@@ -1,18 +1,23 @@
 //! `tcptrace record`: the kernel's records to a file, undecoded.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
+use crate::checks::Trigger;
 use crate::cli::Record;
 use crate::clock::Clock;
 use crate::command::Command;
 use crate::depth::Depth;
 use crate::exit::Usage;
-use crate::files::Files;
+use crate::files::{Files, Target};
+use crate::recording::parts::Keep;
 use crate::run::to_the_end;
-use crate::tracing::{Amount, Outputs, Plan, To, Tracing, Until};
+use crate::tracing::{Amount, Outputs, Place, Plan, To, Tracing, Until};
 
 /// How often progress is told.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
@@ -22,14 +27,21 @@ pub async fn run(options: &Record) -> anyhow::Result<u8> {
     // All that can be wrong with the command line is found before anything is attached.
     let command = Command::find(&options.command)?;
     let clock = Clock::measure();
-    let mut files = Files::new(false);
-    let target = match options.output.as_os_str() == "-" {
-        true if io::stdout().is_terminal() => {
-            let why = "a recording is not for a terminal; choose a file: tcptrace record -o FILE";
+    let is_stdout = options.output.as_os_str() == "-";
+    let keep = options.keep();
+    let place = match keep {
+        Some(_) if is_stdout => {
+            let why =
+                "standard output is one file; choose a name for several: tcptrace record -o FILE";
             return Err(Usage(why.into()).into());
         }
-        true => files.stdout()?,
-        false => files.target(&options.output, "-o")?,
+        Some(keep) => Place::Parts(options.output.clone(), keep),
+        None => Place::File(target(options, is_stdout)?),
+    };
+    let trigger = options.trigger.as_ref().map(Trigger::new);
+    let triggers = match keep {
+        Some(Keep::Stretch { .. }) => Some(Triggers::new(trigger.as_ref())?),
+        _ => None,
     };
     let request = options.capturing.request(&options.filters);
     let plan = Plan {
@@ -42,8 +54,8 @@ pub async fn run(options: &Record) -> anyhow::Result<u8> {
     let zstd = options.capturing.zstd;
     let open = || {
         Ok(Outputs {
-            lines: vec![],
-            recording: Some(To { target, zstd }),
+            lines: trigger.iter().map(Trigger::output).collect(),
+            recording: Some(To { place, zstd }),
         })
     };
     let tracing = Tracing::start(plan, open)?;
@@ -51,8 +63,56 @@ pub async fn run(options: &Record) -> anyhow::Result<u8> {
         duration: options.capturing.duration,
         hint: None,
         progress: Progress::new(),
+        triggers,
     };
     to_the_end(tracing, until, command).await
+}
+
+/// The one file of a recording.
+fn target(options: &Record, is_stdout: bool) -> anyhow::Result<Target> {
+    let mut files = Files::new(false);
+    match is_stdout {
+        true if io::stdout().is_terminal() => {
+            let why = "a recording is not for a terminal; choose a file: tcptrace record -o FILE";
+            Err(Usage(why.into()).into())
+        }
+        true => files.stdout(),
+        false => files.target(&options.output, "-o"),
+    }
+}
+
+/// Events that have the stretch written that a flight recorder keeps.
+pub struct Triggers {
+    signal: Signal,
+    trigger: Option<(Arc<Notify>, String)>,
+}
+
+impl Triggers {
+    /// Takes SIGUSR1 from now on.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn new(trigger: Option<&Trigger>) -> io::Result<Triggers> {
+        Ok(Triggers {
+            signal: signal(SignalKind::user_defined1())?,
+            trigger: trigger.map(|it| (it.fired(), format!("{} in the last second", it.text()))),
+        })
+    }
+
+    /// Waits for the next one, and says what it is.
+    pub async fn next(&mut self) -> String {
+        let Triggers { signal, trigger } = self;
+        let fired = async {
+            match trigger {
+                Some((fired, _)) => fired.notified().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = signal.recv() => "SIGUSR1".to_owned(),
+            () = fired => trigger.as_ref().map_or_else(String::new, |(_, text)| text.clone()),
+        }
+    }
 }
 
 /// One line on a terminal that says how much has been recorded, rewritten now and then.

@@ -1,5 +1,7 @@
 //! Writes recordings, see docs/recording.md.
 
+pub mod parts;
+
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -161,6 +163,16 @@ impl Recorder {
             }
         }
         Ok(())
+    }
+
+    /// Writes a block of items that were put together before.
+    ///
+    /// # Errors
+    /// As [`input`](Recorder::input).
+    pub fn block(&mut self, contents: &[u8]) -> io::Result<()> {
+        self.write_block()?;
+        self.block.extend_from_slice(contents);
+        self.write_block()
     }
 
     /// Bytes written so far, before compression.

@@ -11,7 +11,7 @@ use crate::exit;
 use crate::files::Files;
 use crate::output::{self, plain};
 use crate::stdio::say;
-use crate::tracing::{Outputs, Plan, To, Tracing, Until, filters};
+use crate::tracing::{Outputs, Place, Plan, To, Tracing, Until, filters};
 
 /// Runs `tcptrace [OPTIONS] [-- COMMAND…]`; the value is the exit code.
 pub async fn run(trace: &Trace) -> anyhow::Result<u8> {
@@ -34,7 +34,10 @@ pub async fn run(trace: &Trace) -> anyhow::Result<u8> {
         let zstd = trace.capturing.zstd;
         Ok(Outputs {
             lines: [stdout].into_iter().chain(checks.output()).collect(),
-            recording: write.map(|target| To { target, zstd }),
+            recording: write.map(|target| {
+                let place = Place::File(target);
+                To { place, zstd }
+            }),
         })
     };
     let plan = Plan {
@@ -49,6 +52,7 @@ pub async fn run(trace: &Trace) -> anyhow::Result<u8> {
         duration: trace.capturing.duration,
         hint: trace.command.is_empty().then_some(hint),
         progress: None,
+        triggers: None,
     };
     let code = to_the_end(tracing, until, command).await?;
     Ok(checks.tell(code))

@@ -5,7 +5,7 @@ mod sightings;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,7 +16,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use self::handover::Handover;
-pub use self::handover::{Amount, Recording};
+pub use self::handover::{Amount, Recording, Store};
 use crate::balance::Counts;
 use crate::capture::counters::{CounterReader, Reading};
 use crate::capture::iterator::Look;
@@ -31,8 +31,9 @@ use crate::fields::Refusal;
 use crate::files::{Target, cannot_write};
 use crate::filter::Filter;
 use crate::pipeline::{self, Feedback, Outcome, Output, WorthALook};
-use crate::record::Progress;
+use crate::record::{Progress, Triggers};
 use crate::recording::Recorder;
+use crate::recording::parts::{Keep, Parts};
 use crate::signals::Signals;
 use crate::stdio::say;
 use crate::trace::{Begin, Refused, Settled, Small};
@@ -85,11 +86,18 @@ pub struct Outputs {
     pub recording: Option<To>,
 }
 
-/// The file of a recording.
+/// The file or files of a recording.
 pub struct To {
-    pub target: Target,
+    pub place: Place,
     /// Whether it is compressed.
     pub zstd: bool,
+}
+
+/// Where a recording goes.
+pub enum Place {
+    File(Target),
+    /// Files of this name with numbers behind it.
+    Parts(PathBuf, Keep),
 }
 
 /// When a trace ends by itself.
@@ -100,6 +108,8 @@ pub struct Until {
     pub hint: Option<String>,
     /// Told now and then how much has been recorded.
     pub progress: Option<Progress>,
+    /// Has the stretch written that a flight recorder keeps.
+    pub triggers: Option<Triggers>,
 }
 
 /// The programs at their hooks and the pipeline that takes their records.
@@ -171,6 +181,7 @@ impl Tracing {
             selection,
             reset_reasons: capture.reset_reasons.clone(),
             count,
+            lost: 0,
         };
         let feedback = Feedback::default();
         let recording = outputs.recording.map(|to| record(to, &begin)).transpose()?;
@@ -217,6 +228,7 @@ impl Tracing {
         let mut losses = tokio::time::interval(LOSS_EVERY);
         losses.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut progress = until.progress;
+        let mut triggers = until.triggers;
         let mut ticks = tokio::time::interval(TICK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let ended = ended(command);
@@ -233,7 +245,12 @@ impl Tracing {
 
         loop {
             tokio::select! {
-                () = self.capture.ring.due() => { self.drain().await; }
+                () = self.capture.ring.due() => {
+                    self.drain().await;
+                    if self.handover.wants_snapshot() {
+                        self.import().await;
+                    }
+                }
                 _ = losses.tick() => self.tell_losses().await?,
                 _ = ticks.tick(), if self.ticks => {
                     self.handover.note(mono_now_ns(), Note::Tick).await;
@@ -265,11 +282,19 @@ impl Tracing {
                         progress.tell(self.handover.amount());
                     }
                 }
+                why = triggered(&mut triggers) => self.trigger(&why),
                 () = at(deadline) => return Ok(None),
                 () = stop.notified() => return Ok(None),
                 () = self.signals.first() => return Ok(None),
                 status = &mut ended => return Ok(Some(status?)),
             }
+        }
+    }
+
+    /// Has the stretch written that is kept in memory.
+    fn trigger(&mut self, why: &str) {
+        if let Some(path) = self.handover.trigger(mono_now_ns()) {
+            say(format_args!("writing {}: {why}", path.display()));
         }
     }
 
@@ -554,11 +579,28 @@ fn refused(capture: &Capture) -> BTreeMap<Hook, Vec<Refused>> {
 
 /// Begins a recording.
 fn record(to: To, begin: &Begin) -> anyhow::Result<Recording> {
-    let name = to.target.name();
-    let file = to.target.begin()?;
-    let recorder = Recorder::begin(file, begin, to.zstd)
-        .map_err(|error| cannot_write(Path::new(&name), "-o", error))?;
-    Ok(Recording { name, recorder })
+    let (name, store) = match to.place {
+        Place::File(target) => {
+            let name = target.name();
+            let recorder = Recorder::begin(target.begin()?, begin, to.zstd);
+            (name, recorder.map(Store::File))
+        }
+        Place::Parts(path, keep) => {
+            let parts = Parts::begin(&path, begin, keep, to.zstd);
+            let name = path.display().to_string();
+            (name, parts.map(|it| Store::Parts(Box::new(it))))
+        }
+    };
+    let store = store.map_err(|error| cannot_write(Path::new(&name), "-o", error))?;
+    Ok(Recording { name, store })
+}
+
+/// Waits for a trigger, and says what it is.
+async fn triggered(triggers: &mut Option<Triggers>) -> String {
+    match triggers {
+        Some(triggers) => triggers.next().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Waits until progress is to be told.

@@ -22,6 +22,7 @@ mod families;
 mod field;
 mod figures;
 mod filters;
+mod flight;
 mod half_open;
 mod inside;
 mod io_uring;

@@ -95,6 +95,12 @@ impl Glimpse {
     }
 }
 
+/// The kernel side's count of lost records, modulo 2^32, as it was when this record was written.
+pub fn lost(record: &[u8]) -> Option<u32> {
+    let (header, _) = abi::Header::read_from_prefix(record).ok()?;
+    Some(header.lost)
+}
+
 /// Looks at a record without decoding it; `None` for every other kind, and for a record that is cut.
 #[inline]
 pub fn glimpse(record: &[u8]) -> Option<Glimpse> {

@@ -58,6 +58,8 @@ pub enum Small {
     /// The hooks are being detached: what happens after this time (CLOCK_MONOTONIC, nanoseconds) is not
     /// part of the trace, because not all of them see it.
     Ending { mono_ns: u64 },
+    /// The recording ends at this time (CLOCK_MONOTONIC, nanoseconds), and the trace went on.
+    Cut { mono_ns: u64 },
     /// Nothing more comes. The counters are final.
     End { counts: BTreeMap<Hook, Counts> },
 }
@@ -174,6 +176,12 @@ impl Trace {
                 self.containers.extend(containers);
             }
             Small::Ending { mono_ns } => self.ended_ns = *mono_ns,
+            Small::Cut { mono_ns } => {
+                self.ended_ns = *mono_ns;
+                self.order.release(u64::MAX);
+                // Nobody knows what the hooks have counted in this part.
+                self.ending = Ending::Begun(Some(BTreeMap::new()));
+            }
             Small::End { counts } => self.end(counts),
         }
     }
@@ -317,7 +325,8 @@ impl Trace {
             return false;
         };
         let end_ns = self.counted_ns.unwrap_or(self.end_ns());
-        let lost = counts.as_ref().map(|counts| {
+        let lost = counts.as_ref().filter(|counts| !counts.is_empty());
+        let lost = lost.map(|counts| {
             let lost = counts.values().map(|count| count.lost);
             // The running count in the records' headers is 32 bits wide as well.
             lost.fold(0, u64::wrapping_add) as u32

@@ -2,10 +2,13 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 
 use super::{Capturing, Filters};
+use crate::expect::Expectation;
+use crate::recording::parts::{Keep, Stretch};
 
 /// Write the kernel's records to a file as they come
 ///
@@ -18,6 +21,34 @@ pub struct Record {
     /// The recording; - is standard output
     #[arg(short, long, value_name = "FILE", default_value = "tcptrace.trace")]
     pub output: PathBuf,
+
+    /// Begin another file when one has this size, such as 64M: FILE.0001, FILE.0002 and so on
+    ///
+    /// Each file can be replayed by itself. A size is one before compression.
+    #[arg(long, value_name = "SIZE", value_parser = size, conflicts_with_all = ["count", "keep"])]
+    pub rotate: Option<u64>,
+
+    /// Keep only the last N of these files
+    #[arg(long, value_name = "N", requires = "rotate", value_parser = clap::value_parser!(u32).range(1..))]
+    pub files: Option<u32>,
+
+    /// Keep the last stretch in memory, such as 60s or 256M, and write it only at a trigger
+    ///
+    /// The trigger is SIGUSR1 or --trigger. A time takes no more than 256 MiB of memory; what does not fit is
+    /// forgotten earlier. Each trigger writes another file: FILE.0001, FILE.0002 and so on.
+    #[arg(long, value_name = "TIME|SIZE", value_parser = stretch, conflicts_with = "count")]
+    pub keep: Option<Stretch>,
+
+    /// Write the stretch when this holds for the events of a second, such as accept_queue_p99>20ms
+    ///
+    /// Quantities are those of --expect. Connections are followed for that while it records, which costs as much
+    /// as `tcptrace --depth histogram`.
+    #[arg(long, value_name = "EXPECTATION", requires = "keep")]
+    pub trigger: Option<Expectation>,
+
+    /// Go on for this time after a trigger
+    #[arg(long, value_name = "TIME", requires = "keep", default_value = "5s", value_parser = humantime::parse_duration)]
+    pub after: Duration,
 
     #[command(flatten)]
     pub capturing: Capturing,
@@ -32,4 +63,42 @@ pub struct Record {
         next_help_heading = "Filters (each that is given must hold; lists and repeats add up)"
     )]
     pub filters: Filters,
+}
+
+impl Record {
+    /// Which of the recorded events stay, where that are not all in one file.
+    pub fn keep(&self) -> Option<Keep> {
+        let after = self.after;
+        let files = self.files;
+        match (self.rotate, self.keep) {
+            (Some(size), _) => Some(Keep::Files { size, files }),
+            (_, Some(stretch)) => Some(Keep::Stretch { stretch, after }),
+            (None, None) => None,
+        }
+    }
+}
+
+/// A number of bytes, such as 64M, from 64K on.
+fn size(text: &str) -> Result<u64, String> {
+    let units = [('K', 10), ('M', 20), ('G', 30)];
+    let (digits, shift) = units
+        .iter()
+        .find_map(|(unit, shift)| Some((text.strip_suffix(*unit)?, *shift)))
+        .unwrap_or((text, 0));
+    let bytes = digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|it| it.checked_mul(1 << shift));
+    bytes.filter(|bytes| *bytes >= 64 << 10).ok_or_else(|| {
+        "a size is a number of bytes from 64K on, such as 512K, 64M or 2G".to_owned()
+    })
+}
+
+/// A time or a number of bytes.
+fn stretch(text: &str) -> Result<Stretch, String> {
+    if text.ends_with(|c: char| c.is_ascii_digit() || "KMG".contains(c)) {
+        return size(text).map(Stretch::Bytes);
+    }
+    let time = humantime::parse_duration(text).map(Stretch::Time);
+    time.map_err(|_| "a stretch is a time, such as 60s, or a size, such as 256M".to_owned())
 }

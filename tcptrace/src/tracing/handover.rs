@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::{Notify, oneshot};
@@ -14,12 +15,49 @@ use crate::event::Note;
 use crate::order::HOLD_BACK_NS;
 use crate::pipeline::{Failed, Feed, Message, WorthALook};
 use crate::recording::Recorder;
+use crate::recording::parts::Parts;
 use crate::trace::{Begin, Input, Small};
 
 /// A recording, and what to call it when it cannot be written.
 pub struct Recording {
     pub name: String,
-    pub recorder: Recorder,
+    pub store: Store,
+}
+
+/// The file or files of a recording.
+pub enum Store {
+    File(Recorder),
+    Parts(Box<Parts>),
+}
+
+impl Store {
+    fn input(&mut self, input: &Input) -> io::Result<()> {
+        match self {
+            Store::File(recorder) => recorder.input(input),
+            Store::Parts(parts) => parts.input(input),
+        }
+    }
+
+    fn flush(&mut self, now_ns: u64, complete_ns: u64) -> io::Result<()> {
+        match self {
+            Store::File(recorder) => recorder.flush(),
+            Store::Parts(parts) => parts.flush(now_ns, complete_ns),
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        match self {
+            Store::File(recorder) => recorder.bytes(),
+            Store::Parts(parts) => parts.bytes(),
+        }
+    }
+
+    fn finish(self) -> io::Result<()> {
+        match self {
+            Store::File(recorder) => recorder.finish(),
+            Store::Parts(_) => Ok(()),
+        }
+    }
 }
 
 /// What has been handed over so far.
@@ -96,7 +134,7 @@ impl Handover {
         };
         self.input(records).await;
         if complete_until_ns > 0 {
-            self.write(Recorder::flush);
+            self.write(|store| store.flush(now_ns, complete_until_ns));
         }
     }
 
@@ -137,19 +175,19 @@ impl Handover {
     }
 
     async fn input(&mut self, input: Input) {
-        self.write(|recorder| recorder.input(&input));
+        self.write(|store| store.input(&input));
         if let Some(feed) = &mut self.feed {
             feed.send(Message::Input(input)).await;
         }
     }
 
     /// A recording that cannot be written is given up, and ends the trace.
-    fn write(&mut self, act: impl FnOnce(&mut Recorder) -> io::Result<()>) {
+    fn write(&mut self, act: impl FnOnce(&mut Store) -> io::Result<()>) {
         let Some(recording) = &mut self.recording else {
             return;
         };
-        let done = act(&mut recording.recorder);
-        self.amount.bytes = recording.recorder.bytes();
+        let done = act(&mut recording.store);
+        self.amount.bytes = recording.store.bytes();
         if let Err(error) = done
             && let Some(Recording { name, .. }) = self.recording.take()
         {
@@ -194,6 +232,29 @@ impl Handover {
         wanted
     }
 
+    /// Has the stretch that is kept written; the file, if that begins one.
+    pub fn trigger(&mut self, now_ns: u64) -> Option<PathBuf> {
+        let mut path = None;
+        self.write(|store| {
+            if let Store::Parts(parts) = store {
+                path = parts.trigger(now_ns)?;
+            }
+            Ok(())
+        });
+        path
+    }
+
+    /// Whether a file of the recording has begun that lacks a snapshot of the sockets older than it.
+    pub fn wants_snapshot(&mut self) -> bool {
+        match &mut self.recording {
+            Some(Recording {
+                store: Store::Parts(parts),
+                ..
+            }) => parts.wants_snapshot(),
+            _ => false,
+        }
+    }
+
     /// From now on somebody waits for the end.
     pub fn hurry(&mut self) {
         if let Some(feed) = &mut self.feed {
@@ -207,8 +268,8 @@ impl Handover {
 
     /// Writes the rest of the recording, behind the last input; the output that failed, if one did.
     pub fn finish(self) -> Option<Failed> {
-        if let Some(Recording { name, recorder }) = self.recording
-            && let Err(error) = recorder.finish()
+        if let Some(Recording { name, store }) = self.recording
+            && let Err(error) = store.finish()
         {
             return Some(Failed { name, error });
         }

@@ -163,7 +163,8 @@ impl<R: Read> Reader<R> {
             };
             match input {
                 Ok(input) => {
-                    self.ended |= matches!(input, Input::Small(Small::End { .. }));
+                    self.ended |=
+                        matches!(input, Input::Small(Small::Cut { .. } | Small::End { .. }));
                     return Some(Item::Input(input));
                 }
                 Err(why) => self.lose(payload.len(), why),

@@ -41,6 +41,9 @@ pub struct Begin {
     pub reset_reasons: BTreeMap<u32, String>,
     /// The trace ends when so many connections have ended.
     pub count: Option<u64>,
+    /// The kernel side's count of lost records at the beginning, modulo 2^32.
+    #[serde(default)]
+    pub lost: u32,
 }
 
 /// An attach method that the kernel refused, and why in short.
@@ -77,6 +80,7 @@ impl Begin {
         let attached = self.hooks.iter();
         let attached = attached.filter_map(|(&hook, method)| method.as_ref().map(|_| hook));
         let mut correlator = Correlator::new(self.mono_ns)
+            .with_lost(self.lost)
             .with_hooks(attached)
             .with_reset_reasons(self.reset_reasons.clone())
             .with_selection(self.selection.clone())

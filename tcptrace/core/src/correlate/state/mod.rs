@@ -168,6 +168,11 @@ impl Correlator {
         }
     }
 
+    /// Begins with this count of lost records, modulo 2^32.
+    pub fn with_lost(self, lost: u32) -> Correlator {
+        Correlator { lost, ..self }
+    }
+
     /// Names the kernel's reasons for sending a RST.
     pub fn with_reset_reasons(mut self, reasons: BTreeMap<u32, String>) -> Correlator {
         self.reset_reasons = reasons;

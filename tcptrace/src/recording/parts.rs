@@ -1,0 +1,362 @@
+//! A flight recorder: recordings in parts, of which only the last are kept, or only those around a trigger.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{BLOCK, Recorder};
+use crate::decode::lost;
+use crate::trace::{Begin, Input, Small};
+use tcptrace_core::recording::item;
+
+/// Upper bound on the memory of a stretch that is bounded by its time, in bytes.
+const MOST: u64 = 256 << 20;
+
+/// A block of the stretch that is kept is no longer than this, so that old events leave soon.
+const BLOCK_NS: u64 = 250_000_000;
+
+/// Which of the recorded events stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Those in the last files.
+    Files {
+        /// A file is followed by the next one at this size, in bytes before compression.
+        size: u64,
+        /// The number of files that stay; `None`: all.
+        files: Option<u32>,
+    },
+    /// The last stretch, in memory until a trigger has it written.
+    Stretch {
+        stretch: Stretch,
+        /// How long the file goes on after the trigger.
+        after: Duration,
+    },
+}
+
+/// How much is kept in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stretch {
+    /// The events of this time, as far as they fit into [`MOST`] bytes.
+    Time(Duration),
+    /// This many bytes of records.
+    Bytes(u64),
+}
+
+/// A recording in numbered files: FILE.0001, FILE.0002 and so on.
+pub struct Parts {
+    begin: Begin,
+    files: Numbered,
+    is_compressed: bool,
+    keep: Keep,
+    /// The names of containers that have come so far, by cgroup: each part is to have them.
+    containers: BTreeMap<u64, Option<String>>,
+    /// The kernel side's count of lost records, modulo 2^32, in the last record that came.
+    lost: u32,
+    /// The file that is written now.
+    current: Option<Current>,
+    kept: Kept,
+    /// When the trace ended (CLOCK_MONOTONIC, nanoseconds).
+    ended_ns: u64,
+    /// A part has begun, and lacks the sockets that are older than it.
+    wants_snapshot: bool,
+    /// Bytes written so far, before compression.
+    bytes: u64,
+}
+
+struct Current {
+    path: PathBuf,
+    recorder: Recorder,
+    /// When it ends (CLOCK_MONOTONIC, nanoseconds); `None`: by its size.
+    until_ns: Option<u64>,
+}
+
+/// The stretch in memory.
+#[derive(Default)]
+struct Kept {
+    blocks: VecDeque<Block>,
+    /// The block that grows.
+    open: Vec<u8>,
+    /// When it was begun: everything older has been handed over before.
+    open_since_ns: u64,
+    /// The kernel side's count of lost records at that time.
+    open_lost: u32,
+    bytes: u64,
+}
+
+struct Block {
+    contents: Vec<u8>,
+    since_ns: u64,
+    lost: u32,
+    until_ns: u64,
+}
+
+impl Parts {
+    /// Begins a recording in parts, behind the last file of that name.
+    ///
+    /// # Errors
+    /// The folder's or the file's own.
+    pub fn begin(path: &Path, begin: &Begin, keep: Keep, is_compressed: bool) -> io::Result<Parts> {
+        let mut parts = Parts {
+            begin: begin.clone(),
+            files: Numbered::behind(path)?,
+            is_compressed,
+            keep,
+            containers: BTreeMap::new(),
+            lost: 0,
+            current: None,
+            kept: Kept {
+                open_since_ns: begin.mono_ns,
+                ..Kept::default()
+            },
+            ended_ns: 0,
+            wants_snapshot: false,
+            bytes: 0,
+        };
+        if let Keep::Files { .. } = keep {
+            parts.open(begin.mono_ns, 0, None)?;
+        }
+        Ok(parts)
+    }
+
+    /// Takes the next input of the trace.
+    ///
+    /// # Errors
+    /// The file's own, sooner or later.
+    pub fn input(&mut self, input: &Input) -> io::Result<()> {
+        match input {
+            // These count from the beginning of the trace, and a part has its own.
+            Input::Small(Small::Counted { .. }) => return Ok(()),
+            // Records from before this time are still to come.
+            Input::Small(Small::Ending { mono_ns }) => {
+                self.ended_ns = *mono_ns;
+                return Ok(());
+            }
+            Input::Small(Small::End { .. }) => return self.close(self.ended_ns),
+            Input::Records { batch, .. } => {
+                let lost = batch.records().last().and_then(lost);
+                self.lost = lost.unwrap_or(self.lost);
+            }
+            Input::Small(Small::Containers(containers)) => {
+                self.containers.extend(containers.clone());
+            }
+            _ => {}
+        }
+        match &mut self.current {
+            Some(current) => current.recorder.input(input),
+            None => {
+                item(input, &mut self.kept.open);
+                Ok(())
+            }
+        }
+    }
+
+    /// All records that were written before `complete_ns` have come by now, at `now_ns` (CLOCK_MONOTONIC,
+    /// nanoseconds). Writes them, and begins the next file where it is time.
+    ///
+    /// # Errors
+    /// As [`input`](Parts::input).
+    pub fn flush(&mut self, now_ns: u64, complete_ns: u64) -> io::Result<()> {
+        let Some(current) = &mut self.current else {
+            self.kept.flush(now_ns, complete_ns, self.lost, self.keep);
+            return Ok(());
+        };
+        current.recorder.flush()?;
+        match (self.keep, current.until_ns) {
+            (Keep::Files { size, files }, _) if current.recorder.bytes() >= size => {
+                self.close(now_ns)?;
+                self.files.keep(files)?;
+                self.open(complete_ns, self.lost, None)?;
+                self.wants_snapshot = true;
+            }
+            (Keep::Stretch { .. }, Some(until_ns)) if until_ns <= now_ns => {
+                self.close(now_ns)?;
+                (self.kept.open_since_ns, self.kept.open_lost) = (complete_ns, self.lost);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Writes the stretch that is kept, and what follows, into the next file; its name. `None` where a file
+    /// is written already: it goes on for longer.
+    ///
+    /// # Errors
+    /// As [`input`](Parts::input).
+    pub fn trigger(&mut self, now_ns: u64) -> io::Result<Option<PathBuf>> {
+        let Keep::Stretch { after, .. } = self.keep else {
+            return Ok(None);
+        };
+        let until_ns = Some(now_ns.saturating_add(after.as_nanos() as u64));
+        if let Some(current) = &mut self.current {
+            current.until_ns = until_ns;
+            return Ok(None);
+        }
+        let kept = std::mem::take(&mut self.kept);
+        let (since_ns, lost) = match kept.blocks.front() {
+            Some(first) => (first.since_ns, first.lost),
+            None => (kept.open_since_ns, kept.open_lost),
+        };
+        let path = self.open(since_ns, lost, until_ns)?;
+        if let Some(current) = &mut self.current {
+            for block in &kept.blocks {
+                current.recorder.block(&block.contents)?;
+            }
+            current.recorder.block(&kept.open)?;
+        }
+        Ok(Some(path))
+    }
+
+    /// Whether a part lacks a snapshot of the sockets that are older than it; asked once for each.
+    pub fn wants_snapshot(&mut self) -> bool {
+        std::mem::take(&mut self.wants_snapshot)
+    }
+
+    /// Bytes of all files so far, before compression.
+    pub fn bytes(&self) -> u64 {
+        let current = self.current.as_ref().map_or(0, |it| it.recorder.bytes());
+        self.bytes + current
+    }
+
+    fn open(&mut self, since_ns: u64, lost: u32, until_ns: Option<u64>) -> io::Result<PathBuf> {
+        let (path, file) = self.files.next()?;
+        let begin = Begin {
+            mono_ns: since_ns.max(self.begin.mono_ns),
+            lost,
+            ..self.begin.clone()
+        };
+        let mut recorder = Recorder::begin(file, &begin, self.is_compressed)?;
+        if !self.containers.is_empty() {
+            recorder.input(&Small::Containers(self.containers.clone()).into())?;
+        }
+        self.current = Some(Current {
+            path: path.clone(),
+            recorder,
+            until_ns,
+        });
+        Ok(path)
+    }
+
+    /// Ends the file at hand in good order, at a time (CLOCK_MONOTONIC, nanoseconds).
+    fn close(&mut self, mono_ns: u64) -> io::Result<()> {
+        let Some(mut current) = self.current.take() else {
+            return Ok(());
+        };
+        current.recorder.input(&Small::Cut { mono_ns }.into())?;
+        self.bytes += current.recorder.bytes();
+        current.recorder.finish()
+    }
+
+    /// The file that is written now.
+    pub fn path(&self) -> Option<&Path> {
+        self.current.as_ref().map(|it| it.path.as_path())
+    }
+}
+
+impl Kept {
+    fn flush(&mut self, now_ns: u64, complete_ns: u64, lost: u32, keep: Keep) {
+        let age_ns = complete_ns.saturating_sub(self.open_since_ns);
+        if self.open.len() >= BLOCK || (age_ns >= BLOCK_NS && !self.open.is_empty()) {
+            self.bytes += self.open.len() as u64;
+            self.blocks.push_back(Block {
+                contents: std::mem::take(&mut self.open),
+                since_ns: self.open_since_ns,
+                lost: self.open_lost,
+                until_ns: now_ns,
+            });
+        }
+        if self.open.is_empty() {
+            (self.open_since_ns, self.open_lost) = (complete_ns, lost);
+        }
+        let (bytes, since_ns) = match keep {
+            Keep::Stretch {
+                stretch: Stretch::Time(time),
+                ..
+            } => (MOST, now_ns.saturating_sub(time.as_nanos() as u64)),
+            Keep::Stretch {
+                stretch: Stretch::Bytes(bytes),
+                ..
+            } => (bytes, 0),
+            Keep::Files { .. } => return,
+        };
+        while let Some(first) = self.blocks.front()
+            && (self.bytes > bytes || first.until_ns < since_ns)
+        {
+            self.bytes -= first.contents.len() as u64;
+            self.blocks.pop_front();
+        }
+    }
+}
+
+/// Files with a number behind their name.
+struct Numbered {
+    base: PathBuf,
+    last: u32,
+    /// Those that this run has written, the oldest first.
+    written: VecDeque<PathBuf>,
+}
+
+impl Numbered {
+    /// Goes on behind the highest number that there is.
+    fn behind(base: &Path) -> io::Result<Numbered> {
+        let name = base.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let folder = match base.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let mut last = 0;
+        for entry in fs::read_dir(folder)? {
+            last = last.max(number(&entry?.file_name(), name).unwrap_or(0));
+        }
+        Ok(Numbered {
+            base: base.to_owned(),
+            last,
+            written: VecDeque::new(),
+        })
+    }
+
+    /// Creates the next file.
+    fn next(&mut self) -> io::Result<(PathBuf, File)> {
+        self.last += 1;
+        let mut name = self.base.clone().into_os_string();
+        name.push(format!(".{:04}", self.last));
+        let path = PathBuf::from(name);
+        // Whoever has made one of that name meanwhile keeps it.
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&path)?;
+        self.written.push_back(path.clone());
+        Ok((path, file))
+    }
+
+    /// Removes the oldest files of this run, so that with the next one there are `files`.
+    fn keep(&mut self, files: Option<u32>) -> io::Result<()> {
+        let Some(files) = files else { return Ok(()) };
+        while self.written.len() >= files as usize
+            && let Some(oldest) = self.written.pop_front()
+        {
+            match fs::remove_file(oldest) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The number of a file with this name and a number behind it.
+fn number(file: &OsString, name: &std::ffi::OsStr) -> Option<u32> {
+    let rest = file
+        .as_encoded_bytes()
+        .strip_prefix(name.as_encoded_bytes())?;
+    std::str::from_utf8(rest.strip_prefix(b".")?)
+        .ok()?
+        .parse()
+        .ok()
+}
+
+#[cfg(test)]
+mod tests;
