@@ -8,7 +8,8 @@ use tokio::sync::Notify;
 
 use crate::exit;
 use crate::expect::{Expectation, Measured};
-use crate::fields::{Line, Wanted};
+use crate::fields::wanted::Kind;
+use crate::fields::{Line, Session, Wanted};
 use crate::pipeline::Output;
 use crate::sink::{Show, Sink};
 use crate::stdio::say;
@@ -91,11 +92,11 @@ impl Trigger {
         Output {
             name: "--trigger".into(),
             sink: Box::new(Second {
-                measured: Measured::new(&expectations),
                 expectations,
+                measured: None,
                 session: None,
                 since_ns: 0,
-                judged: true,
+                is_new: false,
                 fired: self.fired.clone(),
             }),
         }
@@ -106,44 +107,49 @@ impl Trigger {
 struct Second {
     /// The one.
     expectations: Vec<Expectation>,
-    measured: Measured,
-    /// Says what the hooks can show.
-    session: Option<Line>,
-    /// When the second at hand began (CLOCK_MONOTONIC, nanoseconds).
+    /// What the second at hand shows; `None` before the first line, and once it has fired.
+    measured: Option<Measured>,
+    /// The trace's first line.
+    session: Option<Session>,
+    /// When the second began (CLOCK_MONOTONIC, nanoseconds).
     since_ns: u64,
-    /// No line has come since it was last judged, or it has fired.
-    judged: bool,
+    /// A line has come since it was last judged.
+    is_new: bool,
     fired: Arc<Notify>,
 }
 
 const SECOND_NS: u64 = 1_000_000_000;
 
 impl Sink for Second {
+    fn wants(&self) -> Wanted {
+        let wanted = self.expectations.iter().map(Expectation::wants);
+        wanted.fold(Wanted::kind(Kind::Accept), Wanted::bitor)
+    }
+
     fn line(&mut self, line: &Line) -> io::Result<()> {
-        if let Line::Session(_) = line {
-            self.session = Some(line.clone());
+        if let Line::Session(session) = line {
+            self.session = Some(session.clone());
         }
         let mono_ns = line.mono_ns();
         if mono_ns.saturating_sub(self.since_ns) >= SECOND_NS {
             self.since_ns = mono_ns;
-            self.measured = Measured::new(&self.expectations);
-            if let Some(session) = &self.session {
-                self.measured.line(session);
-            }
+            let session = self.session.as_ref();
+            self.measured = session.map(|it| Measured::live(&self.expectations, it));
         }
-        self.measured.line(line);
-        self.judged = false;
+        if let Some(measured) = &mut self.measured {
+            measured.line(line);
+            self.is_new = true;
+        }
         Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        if !std::mem::replace(&mut self.judged, true) {
-            let holds = |it: &Expectation| it.judge(&self.measured).met;
-            if self.expectations.iter().all(holds) {
-                self.fired.notify_one();
-                // Once a second is enough.
-                self.measured = Measured::new(&self.expectations);
-            }
+        if std::mem::take(&mut self.is_new)
+            && let Some(measured) = &self.measured
+            && self.expectations.iter().all(|it| it.judge(measured).met)
+        {
+            self.fired.notify_one();
+            self.measured = None;
         }
         Ok(())
     }

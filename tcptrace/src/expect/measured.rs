@@ -46,6 +46,8 @@ impl Measure {
 pub struct Measured {
     session: Option<Session>,
     summary: Option<Summary>,
+    /// The trace goes on: a wait counts when accept() returns, not when its connection ends.
+    is_live: bool,
     /// Of everything, and of each port that an expectation is about.
     scopes: Vec<(Option<u16>, Counts)>,
 }
@@ -132,22 +134,27 @@ impl Counts {
         &mut self.verdicts[at.expect("ALL has every verdict")]
     }
 
-    fn line(&mut self, line: &Line) {
+    fn line(&mut self, line: &Line, is_live: bool) {
         match line {
-            Line::Accept(x) => add(
-                &mut self.failed_accepts,
-                u64::from(x.accept_error.is_some()),
-            ),
+            Line::Accept(x) => {
+                add(
+                    &mut self.failed_accepts,
+                    u64::from(x.accept_error.is_some()),
+                );
+                if let (true, Some(ns)) = (is_live, x.accept_queue_ns) {
+                    self.accept_queue.record(ns, 1);
+                }
+            }
             Line::Overflow(_) => self.overflows += 1,
             Line::Retransmit(_) => self.retransmits += 1,
             Line::Reset(_) => self.resets += 1,
-            Line::Connection(x) => self.connection(x),
+            Line::Connection(x) => self.connection(x, is_live),
             Line::Histogram(x) => self.histogram(x),
             _ => {}
         }
     }
 
-    fn connection(&mut self, x: &Connection) {
+    fn connection(&mut self, x: &Connection, is_live: bool) {
         match x.subject.side {
             Some(Side::Client) => add(&mut self.clients, 1),
             Some(Side::Server) => add(&mut self.servers, 1),
@@ -157,7 +164,7 @@ impl Counts {
         if let Some(ns) = x.handshake_ns {
             self.handshake.record(ns, 1);
         }
-        if let Some(ns) = x.accept_queue_ns {
+        if let (false, Some(ns)) = (is_live, x.accept_queue_ns) {
             self.accept_queue.record(ns, 1);
         }
         if let Some(verdict) = x.verdict {
@@ -211,7 +218,18 @@ impl Measured {
         Measured {
             session: None,
             summary: None,
+            is_live: false,
             scopes: scopes.collect(),
+        }
+    }
+
+    /// Measures a part of a trace that goes on; `session` is the trace's first line.
+    pub fn live(expectations: &[Expectation], session: &Session) -> Measured {
+        Measured {
+            session: Some(session.clone()),
+            summary: Some(Summary::default()),
+            is_live: true,
+            ..Measured::new(expectations)
         }
     }
 
@@ -220,11 +238,17 @@ impl Measured {
         match line {
             Line::Session(x) => self.session = Some(x.clone()),
             Line::Summary(x) => self.summary = Some(x.clone()),
+            Line::Lost(x) if self.is_live => {
+                let summary = self.summary.get_or_insert_default();
+                let count = summary.hook_counts.entry(x.hook).or_default();
+                count.lost = count.lost.saturating_add(x.count);
+            }
             line => {
+                let is_live = self.is_live;
                 let at = port(line);
                 let scopes = self.scopes.iter_mut();
                 let scopes = scopes.filter(|(port, _)| port.is_none() || *port == at);
-                scopes.for_each(|(_, counts)| counts.line(line));
+                scopes.for_each(|(_, counts)| counts.line(line, is_live));
             }
         }
     }

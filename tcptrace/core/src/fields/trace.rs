@@ -131,7 +131,7 @@ pub struct ListenerSummary {
 }
 
 /// The last line.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Summary {
     /// When the trace ended, in CLOCK_MONOTONIC nanoseconds.
     pub mono_ns: u64,
