@@ -8,8 +8,7 @@ use tokio::sync::Notify;
 
 use crate::exit;
 use crate::expect::{Expectation, Measured};
-use crate::fields::wanted::Kind;
-use crate::fields::{Line, Session, Wanted};
+use crate::fields::{Kind, Line, Session, Wanted};
 use crate::pipeline::Output;
 use crate::sink::{Show, Sink};
 use crate::stdio::say;
