@@ -121,7 +121,7 @@ fn a_recorder_that_is_killed_leaves_what_it_has_written() {
         let lines = replayed.stdout.lines();
         let lines = lines.map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
         let ended = lines
-            .filter(|line| !line["closed_mono_ns"].is_null())
+            .filter(|line| line["state"] == "CLOSE")
             .count();
         (ended == 2).then_some(ended)
     });
@@ -145,7 +145,7 @@ fn a_full_disk_ends_a_recording() {
     let port = lab.port();
     let folder = tempfile::tempdir().expect("a folder");
     let none = None::<&str>;
-    let options = Some("size=256k");
+    let options = Some("size=1m");
     mount(
         none,
         folder.path(),

@@ -304,7 +304,7 @@ fn what_a_killed_tracer_has_written_can_be_read() {
         talk(port);
         let ended = |replayed: &Ended| {
             let lines = replayed.stdout.lines().map(parse);
-            let ended = |it: &serde_json::Value| !it["closed_mono_ns"].is_null();
+            let ended = |it: &serde_json::Value| it["state"] == "CLOSE";
             lines
                 .filter(|it| it["event"] == "connection" && ended(it))
                 .count()
