@@ -1,11 +1,11 @@
 //! The programs at their hooks, from attaching them to the end of the trace.
 
 mod handover;
+mod place;
 mod sightings;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,8 +15,10 @@ use anyhow::Context;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
+pub use self::handover::Amount;
 use self::handover::Handover;
-pub use self::handover::{Amount, Recording, Store};
+use self::place::record;
+pub use self::place::{Place, To};
 use crate::balance::Counts;
 use crate::capture::counters::{CounterReader, Reading};
 use crate::capture::iterator::Look;
@@ -28,12 +30,9 @@ use crate::correlate::Selection;
 use crate::depth::Depth;
 use crate::event::{Hook, Looked, Loss, Note, Why};
 use crate::fields::Refusal;
-use crate::files::{Target, cannot_write};
 use crate::filter::Filter;
 use crate::pipeline::{self, Feedback, Outcome, Output, WorthALook};
 use crate::record::{Progress, Triggers};
-use crate::recording::Recorder;
-use crate::recording::parts::{Keep, Parts};
 use crate::signals::Signals;
 use crate::stdio::say;
 use crate::trace::{Begin, Refused, Settled, Small};
@@ -84,20 +83,6 @@ pub struct Plan<'a> {
 pub struct Outputs {
     pub lines: Vec<Output>,
     pub recording: Option<To>,
-}
-
-/// The file or files of a recording.
-pub struct To {
-    pub place: Place,
-    /// Whether it is compressed.
-    pub zstd: bool,
-}
-
-/// Where a recording goes.
-pub enum Place {
-    File(Target),
-    /// Files of this name with numbers behind it.
-    Parts(PathBuf, Keep),
 }
 
 /// When a trace ends by itself.
@@ -575,24 +560,6 @@ fn refused(capture: &Capture) -> BTreeMap<Hook, Vec<Refused>> {
     hooks
         .map(|(hook, all)| (hook, all.into_iter().map(refused).collect()))
         .collect()
-}
-
-/// Begins a recording.
-fn record(to: To, begin: &Begin) -> anyhow::Result<Recording> {
-    let (name, store) = match to.place {
-        Place::File(target) => {
-            let name = target.name();
-            let recorder = Recorder::begin(target.begin()?, begin, to.zstd);
-            (name, recorder.map(Store::File))
-        }
-        Place::Parts(path, keep) => {
-            let parts = Parts::begin(&path, begin, keep, to.zstd);
-            let name = path.display().to_string();
-            (name, parts.map(|it| Store::Parts(Box::new(it))))
-        }
-    };
-    let store = store.map_err(|error| cannot_write(Path::new(&name), "-o", error))?;
-    Ok(Recording { name, store })
 }
 
 /// Waits for a trigger, and says what it is.

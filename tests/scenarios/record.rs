@@ -120,9 +120,7 @@ fn a_recorder_that_is_killed_leaves_what_it_has_written() {
         let replayed = recording.replay(&["-o", "json", "--only", "connection"]);
         let lines = replayed.stdout.lines();
         let lines = lines.map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-        let ended = lines
-            .filter(|line| line["state"] == "CLOSE")
-            .count();
+        let ended = lines.filter(|line| line["state"] == "CLOSE").count();
         (ended == 2).then_some(ended)
     });
     assert_eq!(ended, 2);

@@ -1,0 +1,41 @@
+//! Where a recording goes, and its beginning there.
+
+use std::path::{Path, PathBuf};
+
+use super::handover::{Recording, Store};
+use crate::files::{Target, cannot_write};
+use crate::recording::Recorder;
+use crate::recording::parts::{Keep, Parts};
+use crate::trace::Begin;
+
+/// The file or files of a recording.
+pub struct To {
+    pub place: Place,
+    /// Whether it is compressed.
+    pub zstd: bool,
+}
+
+/// Where a recording goes.
+pub enum Place {
+    File(Target),
+    /// Files of this name with numbers behind it.
+    Parts(PathBuf, Keep),
+}
+
+/// Begins a recording.
+pub(super) fn record(to: To, begin: &Begin) -> anyhow::Result<Recording> {
+    let (name, store) = match to.place {
+        Place::File(target) => {
+            let name = target.name();
+            let recorder = Recorder::begin(target.begin()?, begin, to.zstd);
+            (name, recorder.map(Store::File))
+        }
+        Place::Parts(path, keep) => {
+            let parts = Parts::begin(&path, begin, keep, to.zstd);
+            let name = path.display().to_string();
+            (name, parts.map(|it| Store::Parts(Box::new(it))))
+        }
+    };
+    let store = store.map_err(|error| cannot_write(Path::new(&name), "-o", error))?;
+    Ok(Recording { name, store })
+}
