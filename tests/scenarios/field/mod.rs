@@ -5,6 +5,7 @@ mod doctor;
 mod faults;
 mod hints;
 mod kernels;
+mod misses;
 mod owners;
 mod stopped_tracer;
 mod verdicts;

@@ -12,7 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(1200);
 
 /// Scenarios that depend on how accept() is seen, or on what this machine's kernel has not got. Under emulation a trace takes seconds to start
 /// and to end, so the others play here only with --thorough.
-const ABOUT_ACCEPT: [&str; 13] = [
+const ABOUT_ACCEPT: [&str; 14] = [
     "accepting::",
     "calls::",
     "carriers::",
@@ -20,6 +20,7 @@ const ABOUT_ACCEPT: [&str; 13] = [
     "earlier::",
     "field::doctor::",
     "field::kernels::",
+    "field::misses::",
     "inside::",
     "io_uring::",
     "listeners::",
