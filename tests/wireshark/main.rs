@@ -103,8 +103,9 @@ fn comments_tell_the_connection_and_its_verdict() {
         let mut comments = packets.iter().map(|packet| &packet[0]);
         let last = comments.rfind(|comment| comment.contains(&own));
         let last = last.unwrap_or_else(|| panic!("{name}: {own}: {packets:?}"));
-        let reason = server["reason"].as_str().expect("a reason");
-        assert!(last.contains(reason), "{name}: {reason:?} in {last:?}");
+        let verdict = server["verdict"].as_str().expect("a verdict");
+        let told = format!("{verdict}: ");
+        assert!(last.contains(&told), "{name}: {told:?} in {last:?}");
     }
 }
 
