@@ -24,31 +24,6 @@ impl Balance {
         }
     }
 
-    /// From the last lines of the log: `NAME: 5 events seen, 0 filtered out, 4 traced, 1 lost`.
-    pub fn of_text(output: &str) -> Balance {
-        let plain = without_colors(output);
-        let lines: Vec<&str> = plain
-            .lines()
-            .filter(|line| line.contains(" filtered out, "))
-            .collect();
-        if lines.is_empty() {
-            return Balance::default();
-        }
-        let sum = |unit| lines.iter().map(|line| number_before(line, unit)).sum();
-        Balance {
-            events: sum(" traced"),
-            lost: sum(" lost"),
-        }
-    }
-
-    /// This, or the other where this says nothing.
-    pub fn or(self, other: Balance) -> Balance {
-        match self == Balance::default() {
-            true => other,
-            false => self,
-        }
-    }
-
     /// From the messages of others: `Lost 5 events`, `5 packets dropped by kernel`.
     pub fn of_messages(messages: &str) -> Balance {
         let lost = messages.lines().filter_map(|line| {
@@ -70,16 +45,6 @@ fn number_before(line: &str, unit: &str) -> Option<u64> {
     let (before, _) = line.split_once(unit)?;
     let digits = before.rsplit(|c: char| !c.is_ascii_digit()).next()?;
     digits.parse().ok()
-}
-
-/// Leaves out `ESC [ … m`.
-fn without_colors(text: &str) -> String {
-    let mut parts = text.split("\x1b[");
-    let mut plain = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        plain += part.split_once('m').map_or("", |(_, rest)| rest);
-    }
-    plain
 }
 
 #[cfg(test)]
@@ -105,15 +70,6 @@ mod tests {
             Balance::default()
         );
         assert_eq!(Balance::of_json(""), Balance::default());
-    }
-
-    #[test]
-    fn the_log_says_the_same_in_colours() {
-        let log = "1 B out\r\n\
-            a: 9 events seen, 0 filtered out, 7 traced, \x1b[31m2 lost\x1b[0m\r\n\
-            b: 1 event seen, 0 filtered out, 1 traced, 0 lost, 5 skipped by the kernel\r\n";
-        assert_eq!(Balance::of_text(log), balance(8, 2));
-        assert_eq!(Balance::of_text("#1 queued\n"), Balance::default());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::load::Load;
+use super::{load::Load, watcher::RECORDING};
 
 /// Who watches the load.
 pub struct Row {
@@ -65,7 +65,7 @@ pub const ROWS: &[Row] = &[
     },
     // A port that none of the loads uses.
     tcptrace("filter rejects all", &["-o", "json", "-p", "1"], ALL),
-    tcptrace(RECORD, &["record", "-o", "bench.trace"], ALL),
+    tcptrace(RECORD, &["record", "-o", RECORDING], ALL),
     tcptrace("json", &["-o", "json"], ALL),
     tcptrace(
         "depth connections",

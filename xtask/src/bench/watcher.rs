@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     os::unix::{fs::FileExt as _, process::CommandExt as _},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -30,6 +30,9 @@ const QUIET: Duration = Duration::from_millis(500);
 
 /// The object of [`Object::Hollow`].
 pub const HOLLOW: &str = "hollow.bpf.o";
+
+/// What the row that records calls its file.
+pub const RECORDING: &str = "bench.trace";
 
 /// Bytes of output that are looked at for the summary.
 const TAIL: u64 = 256 << 10;
@@ -58,6 +61,8 @@ pub struct Running {
     ended: bool,
     output: File,
     messages: File,
+    /// The file that `tcptrace record` writes, and the program that reads it.
+    recording: Option<(PathBuf, PathBuf)>,
     is_peer: bool,
     attach_ms: Option<f64>,
     rest_mib: Option<f64>,
@@ -86,6 +91,12 @@ impl Running {
             }
         };
         let (output, messages) = (nameless(folder)?, nameless(folder)?);
+        let records = command.get_args().any(|arg| arg == RECORDING);
+        let recording = records.then(|| (folder.join(RECORDING), program.to_path_buf()));
+        if let Some((file, _)) = &recording {
+            // That of an earlier run would look like this one's beginning.
+            let _ = fs::remove_file(file);
+        }
         command
             .current_dir(folder)
             .stdin(Stdio::null())
@@ -97,6 +108,7 @@ impl Running {
             ended: false,
             output,
             messages,
+            recording,
             is_peer,
             attach_ms: None,
             rest_mib: None,
@@ -109,6 +121,16 @@ impl Running {
         running.rest_mib = running.memory("VmRSS");
         running.cpu_before_s = cpu_seconds(running.child.id())?;
         Ok(running)
+    }
+
+    /// Whether there is something of its output, which begins when all hooks are attached.
+    fn has_begun(&self) -> Result<bool> {
+        let printed = self.output.metadata()?.len() + self.messages.metadata()?.len();
+        let file = self
+            .recording
+            .as_ref()
+            .and_then(|(file, _)| fs::metadata(file).ok());
+        Ok(printed + file.map_or(0, |it| it.len()) > 0)
     }
 
     /// # Errors
@@ -134,7 +156,7 @@ impl Running {
                 } else if watching > 0 && since.elapsed() > QUIET {
                     return Ok(());
                 }
-            } else if self.output.metadata()?.len() + self.messages.metadata()?.len() > 0 {
+            } else if self.has_begun()? {
                 self.attach_ms = Some(began.elapsed().as_secs_f64() * 1e3);
                 return Ok(());
             }
@@ -171,9 +193,19 @@ impl Running {
         kill(Pid::from_raw(self.child.id() as i32), Signal::SIGINT)?;
         self.reap()?;
         let messages = tail(&self.messages)?;
-        let balance = match self.is_peer {
-            true => Balance::of_messages(&messages),
-            false => Balance::of_json(&tail(&self.output)?).or(Balance::of_text(&messages)),
+        let balance = match &self.recording {
+            _ if self.is_peer => Balance::of_messages(&messages),
+            None => Balance::of_json(&tail(&self.output)?),
+            Some((file, tcptrace)) => {
+                let mut replay = Command::new(tcptrace);
+                replay
+                    .arg("replay")
+                    .arg(file)
+                    .args(["-o", "json", "--only", "summary"]);
+                let summary = crate::cmd::output(&mut replay)?;
+                fs::remove_file(file)?;
+                Balance::of_json(&summary)
+            }
         };
         Ok(Cost {
             attach_ms: self.attach_ms,
