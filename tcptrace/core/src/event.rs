@@ -297,7 +297,7 @@ impl Hook {
 }
 
 /// One thing that happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// CLOCK_MONOTONIC, nanoseconds, taken in the hook.
     pub mono_ns: u64,
@@ -308,8 +308,7 @@ pub struct Event {
     pub kind: Kind,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     SetState(SetState),
     Accept(Accept),
@@ -322,7 +321,6 @@ pub enum Kind {
     Process(Process),
     Segment(Segment),
     /// No hook's record.
-    #[serde(untagged)]
     Note(Note),
 }
 
@@ -350,7 +348,7 @@ impl Kind {
 }
 
 /// `sock:inet_sock_set_state` fired: the socket is about to enter `newstate`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SetState {
     pub sk: Sk,
     /// The id that `ss -e` prints as `sk:`, in hexadecimal there.
@@ -361,7 +359,6 @@ pub struct SetState {
     pub netns: u32,
     pub tuple: Tuple,
     /// Index of the device that its link-local addresses are of: each link may have the same ones.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<u32>,
     pub oldstate: State,
     pub newstate: State,
@@ -394,22 +391,18 @@ pub struct SetState {
     /// At LISTEN to SYN_RECV: servers may not use TCP Fast Open, so no SYN can have made it.
     pub no_fast_open: bool,
     /// In TCP_REPAIR mode: no segment is sent, by connect() and close() neither.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub repair: bool,
     /// With TCP_FASTOPEN_CONNECT: connect() may leave the SYN to the first data.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub fastopen_connect: bool,
     /// As it enters CLOSE_WAIT: the FIN is not in `bytes_received`, because it came with the SYN or
     /// the SYN-ACK (`tcp_fastopen_add_skb`).
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub fin_uncounted: bool,
     /// At LISTEN to SYN_RECV: the listener that it is a clone of, where that can be told.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clone_of: Option<Sk>,
 }
 
 /// The limit that a listener was asked to have, and the one on all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listen {
     /// The `backlog` that listen() was called with; `None` when that is not known.
     pub backlog: Option<i32>,
@@ -418,7 +411,7 @@ pub struct Listen {
 }
 
 /// An accept returned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Accept {
     pub outcome: Outcome,
     /// `None` when it could not be found.
@@ -435,8 +428,7 @@ pub struct Accept {
     pub backlog_max: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The accepted socket.
     Accepted {
@@ -448,7 +440,6 @@ pub enum Outcome {
         /// The final ACK had not come: the socket was there by TCP Fast Open.
         fastopen: bool,
         /// accept() made a socket around it (MPTCP), and has locked that one.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         wrapped: bool,
     },
     /// The errno, positive.
@@ -457,7 +448,6 @@ pub enum Outcome {
 
 /// When accept() was entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
 pub enum Called {
     /// CLOCK_MONOTONIC, nanoseconds.
     At(u64),

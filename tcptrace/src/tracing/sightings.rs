@@ -152,3 +152,94 @@ impl Sightings {
         self.holders_ns = mono_ns;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: u64 = 1_000 * SECOND_NS;
+
+    /// No hook sees buckets or what listeners drop.
+    fn sightings() -> Sightings {
+        Sightings::new(&Begin {
+            mono_ns: START,
+            ..Begin::default()
+        })
+    }
+
+    fn state(seconds: u64, netns: u32, old: State, new: State) -> Glimpse {
+        Glimpse::State {
+            mono_ns: START + seconds * SECOND_NS,
+            netns,
+            cgroup: 0,
+            old: old as u8,
+            new: new as u8,
+        }
+    }
+
+    fn worth(it: &mut Sightings, seconds: u64) -> WorthALook {
+        it.worth_a_look(START + seconds * SECOND_NS, false)
+    }
+
+    #[test]
+    fn buckets_are_looked_for_as_long_as_they_can_last() {
+        let mut it = sightings();
+        it.see(state(1, 4, State::FinWait2, State::Close));
+        it.see(state(1, 5, State::Established, State::Close));
+        assert_eq!(worth(&mut it, 2).sockets, [4].into());
+        assert_eq!(worth(&mut it, 62).sockets, [4].into());
+        assert!(worth(&mut it, 64).sockets.is_empty());
+
+        let hooks = [(Hook::TimewaitSock, Some("fentry".to_owned()))].into();
+        let mut it = Sightings::new(&Begin {
+            hooks,
+            ..Begin::default()
+        });
+        it.see(state(1, 4, State::FinWait2, State::Close));
+        assert!(worth(&mut it, 2).sockets.is_empty());
+    }
+
+    #[test]
+    fn counters_are_read_where_somebody_listens() {
+        let mut it = sightings();
+        it.see(state(1, 4, State::Close, State::Listen));
+        it.see(state(1, 5, State::Close, State::SynSent));
+        it.see(Glimpse::Socket {
+            netns: 6,
+            cgroup: 0,
+            state: State::Listen as u8,
+        });
+        assert_eq!(worth(&mut it, 2).counters, [4, 6].into());
+        assert_eq!(it.namespaces(), [4, 5, 6].into());
+    }
+
+    #[test]
+    fn what_is_open_is_compared_a_while_after_a_loss_now_and_then_and_at_the_end() {
+        let mut it = sightings();
+        it.see(state(1, 4, State::Close, State::SynSent));
+        assert!(worth(&mut it, 299).audit.is_empty());
+        assert_eq!(worth(&mut it, 300).audit, [4].into());
+        assert!(worth(&mut it, 301).audit.is_empty());
+        it.lost(START + 310 * SECOND_NS);
+        assert!(worth(&mut it, 311).audit.is_empty());
+        assert_eq!(worth(&mut it, 312).audit, [4].into());
+        let last = it.worth_a_look(START + 313 * SECOND_NS, true);
+        assert_eq!(last.audit, [4].into());
+    }
+
+    #[test]
+    fn holders_are_looked_for_when_they_may_have_changed() {
+        let mut it = sightings();
+        assert!(!it.wants_holders());
+        it.see(state(1, 4, State::Close, State::Listen));
+        assert!(it.wants_holders());
+        assert!(!it.wants_holders(), "once is enough");
+        it.looked_for_holders(START + 2 * SECOND_NS);
+        it.see(state(11, 4, State::Listen, State::SynRecv));
+        assert!(!it.wants_holders());
+        it.see(state(13, 4, State::Listen, State::SynRecv));
+        assert!(it.wants_holders());
+        it.see(Glimpse::Process);
+        assert!(it.wants_holders());
+    }
+}

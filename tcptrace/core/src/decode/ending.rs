@@ -18,8 +18,8 @@ pub(super) fn stats(stats: abi::Stats) -> Stats {
         unread: stats.unread,
         rcv_shutdown: stats.flags & abi::stats_flag::RCV_SHUTDOWN != 0,
         no_fin_wait2: stats.flags & abi::stats_flag::NO_FIN_WAIT2 != 0,
-        snd_shutdown: Some(stats.flags & abi::stats_flag::SEND_SHUTDOWN != 0),
-        unsent: Some(stats.flags & abi::stats_flag::UNSENT != 0),
+        snd_shutdown: stats.flags & abi::stats_flag::SEND_SHUTDOWN != 0,
+        unsent: stats.flags & abi::stats_flag::UNSENT != 0,
         call: match stats.flags >> abi::stats_flag::CALL_SHIFT {
             abi::call::CLOSE => Some(Call::Close),
             abi::call::CONNECT => Some(Call::Connect),

@@ -28,22 +28,19 @@ pub struct Stats {
     pub rcv_shutdown: bool,
     /// TCP_LINGER2 below 0: it does not wait for the peer's FIN, it sends a RST.
     pub no_fin_wait2: bool,
-    /// The process will send nothing more: shutdown() or close(). `None` in old recordings.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub snd_shutdown: Option<bool>,
-    /// Something that was to be sent, at least the FIN, has not left yet. `None` in old recordings.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unsent: Option<bool>,
+    /// The process will send nothing more: shutdown() or close().
+    pub snd_shutdown: bool,
+    /// Something that was to be sent, at least the FIN, has not left yet.
+    pub unsent: bool,
     /// What the process was doing, where a process changed the state.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub call: Option<Call>,
 }
 
 impl Stats {
     /// Whether both directions are shut down: close() does that before anything else, connect() and
-    /// `tcp_abort` do not. `None` where that is not known.
-    pub fn is_shut(&self) -> Option<bool> {
-        self.snd_shutdown.map(|snd| snd && self.rcv_shutdown)
+    /// `tcp_abort` do not.
+    pub fn is_shut(&self) -> bool {
+        self.snd_shutdown && self.rcv_shutdown
     }
 }
 
@@ -59,7 +56,7 @@ pub enum Call {
 }
 
 /// `tcp:tcp_retransmit_skb`: a socket has sent a segment again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retransmit {
     pub sk: Sk,
     pub cookie: Option<u64>,
@@ -113,7 +110,7 @@ impl Retransmitted {
 }
 
 /// `tcp:tcp_send_reset` or `tcp:tcp_receive_reset`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reset {
     /// `None` when the segment that was answered met no full socket.
     pub sk: Option<Sk>,

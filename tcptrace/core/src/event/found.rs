@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Sk, State, Tuple};
 
 /// A socket, or the bucket that is left of one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
     pub sk: Sk,
     pub cookie: Option<u64>,
@@ -14,7 +14,6 @@ pub struct Found {
     pub netns: u32,
     pub tuple: Tuple,
     /// As [`SetState::scope`](super::SetState::scope).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<u32>,
     /// A bucket's is its substate, FIN_WAIT2 or TIME_WAIT.
     pub state: State,

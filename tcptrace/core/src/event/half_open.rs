@@ -1,12 +1,10 @@
 //! Half-open connections, and the queues of a listener that they wait in.
 
-use serde::{Deserialize, Serialize};
-
 use super::{ListenQueue, OverflowSegment, Sk, Tuple};
 
 /// Something happened to a request socket: a half-open connection (NEW_SYN_RECV), which becomes a
 /// child socket with the final ACK.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
     /// Address of the `struct request_sock`. Not an identity by itself, like a socket's.
     pub req: Sk,
@@ -30,8 +28,7 @@ pub struct Request {
     pub defer_accept: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestStep {
     /// The SYN made it (`inet_csk_reqsk_queue_hash_add`).
     Begun,
@@ -49,8 +46,7 @@ pub enum RequestStep {
 }
 
 /// What a child is made from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloneOf {
     /// A half-open request, by the final ACK.
     Request,
@@ -61,7 +57,7 @@ pub enum CloneOf {
 }
 
 /// A segment met a full queue of its listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Overflow {
     pub listener: Sk,
     /// The request that an ACK was to complete.
@@ -78,7 +74,6 @@ pub struct Overflow {
     /// Its limit; of its part for all peers when `reserve`.
     pub backlog_max: u32,
     /// The SYN queue has room, but only for peers that the kernel knows.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reserve: bool,
     /// The peer gets a RST, as `tcp_abort_on_overflow` wants.
     pub aborted: bool,

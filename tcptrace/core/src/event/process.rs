@@ -2,26 +2,22 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Comm, Sk, Task, recorded};
+use super::{Comm, Sk, Task};
 
 /// A process that has had a socket of the trace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Process {
     /// The kernel's tgid.
     pub pid: u32,
     pub step: ProcessStep,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProcessStep {
     /// Its last thread exits. Its descriptors are closed after this.
     Exited,
     /// Its first thread has a new name, by exec() as a rule.
-    Renamed {
-        #[serde(with = "recorded::comm")]
-        comm: Comm,
-    },
+    Renamed { comm: Comm },
 }
 
 /// A look through the descriptors of all processes: who has which listener.

@@ -65,15 +65,12 @@ pub(super) struct Task {
     tid: u32,
     #[serde(with = "comm")]
     comm: Comm,
-    /// Older recordings do not have it.
-    #[serde(default)]
     process: Process,
 }
 
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Process {
-    #[default]
     Unknown,
     /// It is called as the thread is.
     Same,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use super::{Direction, Sk, Tuple};
 
 /// A segment passed a network device: SYN, FIN, RST, or an ACK that one of them waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
     pub direction: Direction,
     /// Who sent it, in the kernel's eyes. `None` for a received one, and for one without a socket,

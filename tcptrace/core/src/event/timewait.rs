@@ -1,11 +1,9 @@
 //! What happens to the buckets that outlive their sockets.
 
-use serde::{Deserialize, Serialize};
-
 use super::{Sk, State, Tuple};
 
 /// A TIME_WAIT bucket (`struct inet_timewait_sock`) begins, changes or ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timewait {
     /// The bucket's own address: no socket has it at the same time.
     pub tw: Sk,
@@ -20,8 +18,7 @@ pub struct Timewait {
 }
 
 /// A moment in a bucket's life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimewaitStep {
     /// It takes its socket's place, which goes to CLOSE a moment later.
     Begun,

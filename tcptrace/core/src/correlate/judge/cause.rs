@@ -134,7 +134,7 @@ pub fn bucket_end(end: BucketEnd) -> Option<Why> {
 fn stop_listening(change: &SetState) -> Option<Why> {
     let stats = change.stats;
     let call = stats.and_then(|stats| stats.call);
-    match (stats.and_then(|stats| stats.is_shut()), call) {
+    match (stats.map(|stats| stats.is_shut()), call) {
         (None | Some(true), _) | (_, Some(Call::Close)) => {
             why(Cause::Close, "inet_csk_listen_stop", CLOSE_CALL)
         }
@@ -172,7 +172,7 @@ fn connect_ends(change: &SetState) -> Option<Why> {
         // Only connect() itself can end a socket for which it has chosen no port yet.
         return why(Cause::ConnectFailed, connect_function(change), "3.10.1");
     }
-    match stats.is_shut()? {
+    match stats.is_shut() {
         true => why(Cause::Close, "__tcp_close", CLOSE_CALL),
         false if stats.segs_out > 0 => why(Cause::Disconnect, "tcp_disconnect", ABORT_CALL),
         // A connect() that has put its SYN off can be disconnected before it is sent.
@@ -232,7 +232,7 @@ fn end(change: &SetState, clues: Clues) -> Option<Why> {
 /// Why a process ended a connection that it still had, and without a FIN.
 fn by_its_process(change: &SetState) -> Option<Why> {
     use State::*;
-    let is_shut = change.stats.and_then(|stats| stats.is_shut());
+    let is_shut = change.stats.map(|stats| stats.is_shut());
     let call = change.stats.and_then(|stats| stats.call);
     if change.repair {
         return why(Cause::Repair, "tcp_disconnect", NO_SECTION);
@@ -284,8 +284,8 @@ mod tests {
         Stats {
             segs_in: 3,
             segs_out: 3,
-            snd_shutdown: Some(false),
-            unsent: Some(false),
+            snd_shutdown: false,
+            unsent: false,
             ..Stats::default()
         }
     }
@@ -359,7 +359,7 @@ mod tests {
             of(&SetState {
                 stats: Some(Stats {
                     rcv_shutdown: shut,
-                    snd_shutdown: Some(shut),
+                    snd_shutdown: shut,
                     unacked: 1,
                     call,
                     ..figures()
@@ -422,7 +422,7 @@ mod tests {
             of(&SetState {
                 stats: Some(Stats {
                     rcv_shutdown: shut,
-                    snd_shutdown: Some(shut),
+                    snd_shutdown: shut,
                     call,
                     ..figures()
                 }),

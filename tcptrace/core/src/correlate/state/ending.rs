@@ -125,8 +125,7 @@ impl Ending {
 /// In FIN_WAIT1 this side's FIN waits behind the data that the peer has no room for, and may never
 /// leave; so only its ACK, or its sequence number sent, proves it.
 pub fn closed_first(change: &SetState) -> Option<ClosedFirst> {
-    // Recordings of older versions do not tell.
-    let unsent = change.stats.and_then(|stats| stats.unsent).unwrap_or(false);
+    let unsent = change.stats.is_some_and(|stats| stats.unsent);
     match (change.oldstate, change.newstate) {
         // Neither had waited for the other.
         (Closing, _) | (_, Closing) if !unsent => Some(ClosedFirst::Both),
@@ -146,7 +145,7 @@ pub fn fin_sent(change: &SetState) -> Option<bool> {
             Some(true)
         }
         (FinWait1 | Closing | LastAck, State::Close) | (_, Closing) => {
-            change.stats?.unsent.map(|unsent| !unsent)
+            change.stats.map(|stats| !stats.unsent)
         }
         (FinWait1 | Closing | LastAck, _) => None,
         // This side was never closed.

@@ -23,8 +23,8 @@ pub(super) const STATS: Stats = Stats {
     unread: 0,
     rcv_shutdown: false,
     no_fin_wait2: false,
-    snd_shutdown: Some(false),
-    unsent: Some(false),
+    snd_shutdown: false,
+    unsent: false,
     call: None,
 };
 
@@ -39,7 +39,7 @@ pub(super) fn with(stats: Stats, change: SetState) -> SetState {
 pub(super) fn does(old: State, new: State) -> SetState {
     let shut = Stats {
         rcv_shutdown: new == Close,
-        snd_shutdown: Some(new == Close),
+        snd_shutdown: new == Close,
         ..STATS
     };
     SetState {
@@ -341,7 +341,7 @@ fn syn_and_fin_are_no_bytes() {
             bytes_received: 18,
             unread: 12,
             rcv_shutdown: true,
-            snd_shutdown: Some(true),
+            snd_shutdown: true,
             ..STATS
         }),
         srtt_ns: Some(32 * US),
@@ -407,7 +407,7 @@ fn a_syn_that_is_sent_again_brings_the_port() {
 #[test]
 fn a_fin_that_never_left_did_not_close_first() {
     let unsent = Stats {
-        unsent: Some(true),
+        unsent: true,
         unacked: 100,
         ..STATS
     };
@@ -516,7 +516,7 @@ fn the_handshake_of_a_deferred_connect_begins_with_its_data() {
     let nothing_sent = Stats {
         segs_out: 0,
         rcv_shutdown: true,
-        snd_shutdown: Some(true),
+        snd_shutdown: true,
         ..STATS
     };
     t.set(deferred(with(nothing_sent, does(SynSent, Close))));

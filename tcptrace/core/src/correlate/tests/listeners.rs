@@ -436,7 +436,7 @@ fn the_queue_of_a_dead_worker_dies_with_it() {
 fn a_listener_that_is_killed_is_no_connection() {
     let stats = Some(crate::event::Stats {
         rcv_shutdown: false,
-        snd_shutdown: Some(false),
+        snd_shutdown: false,
         call: Some(crate::event::Call::Send),
         ..crate::event::Stats::default()
     });
