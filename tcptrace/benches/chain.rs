@@ -13,6 +13,7 @@ use tcptrace::clock::Clock;
 use tcptrace::correlate::Correlator;
 use tcptrace::decode::decode;
 use tcptrace::event::{Event, Hook};
+use tcptrace::fields::{Kind, Wanted};
 use tcptrace::order::{HOLD_BACK_NS, Order};
 
 use tcptrace::pipeline::{self, Feedback, Message, Output};
@@ -77,11 +78,27 @@ fn ordering(bencher: Bencher) {
 
 #[divan::bench]
 fn correlating(bencher: Bencher) {
+    correlating_for(bencher, Wanted::ALL);
+}
+
+/// Without the sentences that follow from other fields.
+#[divan::bench]
+fn correlating_for_json(bencher: Bencher) {
+    correlating_for(bencher, Wanted::LINES);
+}
+
+/// No line is read but the last.
+#[divan::bench]
+fn correlating_for_a_summary(bencher: Bencher) {
+    correlating_for(bencher, Wanted::kind(Kind::Summary));
+}
+
+fn correlating_for(bencher: Bencher, wanted: Wanted) {
     let events = in_order();
     bencher
         .counter(ItemsCount::new(events.len()))
         .bench_local(|| {
-            let mut correlator = correlator();
+            let mut correlator = correlator().with_wanted(wanted);
             let mut lines = vec![];
             for event in &events {
                 correlator.event(event, &mut lines);
