@@ -116,7 +116,7 @@ impl Display for Examination {
             write!(f, ", with --segments")?;
         }
         for refused in &self.refused {
-            write!(f, "; not by {}: {}", refused.carrier, why(&refused.reason))?;
+            write!(f, "; not by {}: {}", refused.method, why(&refused.refusal))?;
         }
         Ok(())
     }

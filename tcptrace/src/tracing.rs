@@ -553,8 +553,8 @@ pub fn filters(filter: &Filter, selection: &Selection) -> BTreeMap<String, Strin
 /// The attach methods that were refused, by hook.
 fn refused(capture: &Capture) -> BTreeMap<Hook, Vec<Refused>> {
     let refused = |it: Refusal| Refused {
-        method: it.carrier,
-        reason: it.reason,
+        method: it.method,
+        reason: it.refusal,
     };
     let hooks = capture.refused().into_iter();
     hooks

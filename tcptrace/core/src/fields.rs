@@ -345,7 +345,6 @@ pub struct Transition {
     pub error: Option<Cow<'static, str>>,
     /// For a server's connection the `conn` of the listener that it was made at; null where that is
     /// not known for certain.
-    #[serde(default)]
     pub listener: Option<u64>,
     #[serde(flatten)]
     pub backlog: Backlog,

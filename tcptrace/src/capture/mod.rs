@@ -349,7 +349,7 @@ fn attach(
         match carrier.attach(ebpf, kernel) {
             Ok(unseen) => {
                 let mut refused = refusal::for_session(&refused);
-                refused.retain(|it| it.carrier != carrier.name);
+                refused.retain(|it| it.method != carrier.name);
                 return Ok(Attached {
                     row,
                     carrier,

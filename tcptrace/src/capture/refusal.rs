@@ -43,10 +43,10 @@ pub fn for_session(refused: &[Refusal]) -> Vec<fields::Refusal> {
         .partition(|it| it.error.is::<OtherPrototype>());
     for refusal in fitting.into_iter().chain(other) {
         let carrier = refusal.carrier.name;
-        if told.iter().all(|it| it.carrier != carrier) {
+        if told.iter().all(|it| it.method != carrier) {
             told.push(fields::Refusal {
-                carrier: carrier.to_owned(),
-                reason: refusal.in_short(),
+                method: carrier.to_owned(),
+                refusal: refusal.in_short(),
             });
         }
     }
@@ -86,7 +86,7 @@ mod tests {
         let told = for_session(&refused);
         let told: Vec<_> = told
             .iter()
-            .map(|it| (it.carrier.as_str(), it.reason.as_str()))
+            .map(|it| (it.method.as_str(), it.refusal.as_str()))
             .collect();
         assert_eq!(told, [("fentry", "EPERM"), ("kprobe", "no kprobes")]);
         assert!(refused[1].is_not_permitted() && !refused[2].is_not_permitted());
@@ -96,7 +96,7 @@ mod tests {
     fn another_prototype_is_a_reason_where_there_is_no_other() {
         let told = for_session(&[refusal(0, other_prototype())]);
         assert_eq!(
-            told[0].reason,
+            told[0].refusal,
             "inet_csk_accept has 4 parameters here, not 2"
         );
     }

@@ -60,8 +60,8 @@ fn people_read_the_same_in_one_line_a_hook() {
         };
         assert!(row.contains(&says), "{row}: {says}");
         for refused in session["refused"][hook].as_array().expect("a list") {
-            let carrier = refused["carrier"].as_str().expect("a name");
-            let reason = refused["reason"].as_str().expect("a reason");
+            let carrier = refused["method"].as_str().expect("a name");
+            let reason = refused["refusal"].as_str().expect("a reason");
             let (_, after) = row.split_once(&format!("not by {carrier}: ")).expect(row);
             assert!(after.contains(reason), "{row}: {reason}");
         }

@@ -264,7 +264,7 @@ fn a_hook_takes_kprobes_where_a_trampoline_cannot_carry_it() {
         .values()
         .flat_map(|it| it.as_array().expect("a list"))
     {
-        let reason = refusal["reason"].as_str().expect("a text");
+        let reason = refusal["refusal"].as_str().expect("a text");
         assert!(!reason.starts_with("errno"), "{refusal}");
     }
     // Where one probe can be had, so can the other kind.
@@ -274,7 +274,7 @@ fn a_hook_takes_kprobes_where_a_trampoline_cannot_carry_it() {
     if kernel.starts_with("6.1.") && trace.accept_carrier() == "fentry" {
         assert_eq!(session["hooks"]["listen_overflow"], "kprobe");
         assert_eq!(
-            session["refused"]["listen_overflow"][0]["reason"],
+            session["refused"]["listen_overflow"][0]["refusal"],
             "ENOTSUPP"
         );
     }

@@ -53,20 +53,17 @@ pub struct Connection {
     /// The limit of that queue, which holds one more than this.
     pub backlog_max: Option<u32>,
     /// For a server's connection the `conn` of the listener that it was made at; null when not known.
-    #[serde(default)]
     pub listener: Option<u64>,
     /// How that is known: `address` is a guess. Where `listener` is null, the trace has not met the
     /// listener that the kernel named; null when the kernel named none and the address does not
     /// decide either.
-    #[serde(default)]
     pub listener_source: Option<ListenerSource>,
     /// What the evidence shows about handshake and accept(); null for a client.
     pub verdict: Option<Verdict>,
     /// The verdict in a sentence; null for a client.
     pub reason: Option<String>,
     /// Whether `reason` follows from the verdict and the times.
-    #[serde(default)]
-    #[schemars(skip)]
+    #[serde(skip)]
     pub reason_follows: bool,
     /// The events the verdict rests on, joined with ", "; null for a client.
     pub evidence: Option<String>,

@@ -4,21 +4,20 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use schemars::JsonSchema;
-use serde::de::{DeserializeOwned, IntoDeserializer, value};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use super::{Backlog, NetnsCounters, SCHEMA, Verdict};
 use crate::depth::Depth;
 use crate::event::Hook;
 pub use crate::event::Why;
 
-/// A way to carry a hook that the kernel did not take.
+/// A way to attach to a hook that the kernel refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Refusal {
     /// The program type.
-    pub carrier: String,
+    pub method: String,
     /// Why, in short, such as EPERM; `tcptrace doctor` tells more.
-    pub reason: String,
+    pub refusal: String,
 }
 
 /// The first line: what this trace is.
@@ -35,12 +34,10 @@ pub struct Session {
     pub kernel: String,
     /// How much is told of each connection, see --depth.
     pub depth: Depth,
-    /// Hook to the program type that carries it, null when it is not attached.
-    #[serde(deserialize_with = "known")]
+    /// Hook to the program type that it is attached by, null when it is not attached.
     pub hooks: BTreeMap<Hook, Option<String>>,
     /// Hook to the program types that would have been better and that the kernel refused, best
     /// first; empty when the best was taken, or one was asked for.
-    #[serde(deserialize_with = "known")]
     pub refused: BTreeMap<Hook, Vec<Refusal>>,
     /// The filters in force, as given; empty when everything is traced.
     pub filters: BTreeMap<String, String>,
@@ -80,7 +77,6 @@ pub struct HookCount {
     pub lost_calls: u64,
     /// Of `lost`: events that the hook saw and that are in no other count; 0 unless tcptrace has a
     /// fault.
-    #[serde(default)]
     pub unaccounted: u64,
     /// Runs of the hook's programs that the kernel skipped because the program, or another kprobe, was
     /// running on that CPU already, and that nothing made up for; not in `seen`. Null when the kernel
@@ -105,7 +101,6 @@ pub struct ListenerSummary {
     pub netns: u32,
     /// How many closed listeners are counted together in this row: of those that closed, the last
     /// 1024 have one each. 0 for the row of one listener.
-    #[serde(default)]
     pub folded: u64,
     /// Connections whose handshake finished here, or that accept() returned before it did, as TCP
     /// Fast Open allows.
@@ -138,10 +133,8 @@ pub struct Summary {
     /// From the first to the last moment of the trace, in nanoseconds.
     pub duration_ns: u64,
     /// Hook to its balance.
-    #[serde(deserialize_with = "known")]
     pub hook_counts: BTreeMap<Hook, HookCount>,
     /// Verdict to the number of connections.
-    #[serde(deserialize_with = "known")]
     pub verdicts: BTreeMap<Verdict, u64>,
     /// Server-side connections.
     pub servers: u64,
@@ -164,21 +157,5 @@ pub struct Summary {
     /// What happened at each listener.
     pub listeners: Vec<ListenerSummary>,
     /// What the kernel's own counters say of full queues, by network namespace.
-    #[serde(default)]
     pub netns_counters: Vec<NetnsCounters>,
-}
-
-/// A map by names that this version knows. A newer one may have more, as it may have more fields.
-fn known<'de, D, K, V>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
-where
-    D: Deserializer<'de>,
-    K: DeserializeOwned + Ord,
-    V: Deserialize<'de>,
-{
-    let all = BTreeMap::<String, V>::deserialize(deserializer)?;
-    let known = all.into_iter().filter_map(|(name, value)| {
-        let name: Result<K, value::Error> = K::deserialize(name.into_deserializer());
-        Some((name.ok()?, value))
-    });
-    Ok(known.collect())
 }

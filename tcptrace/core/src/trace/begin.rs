@@ -57,8 +57,8 @@ impl Begin {
     /// The first line of the trace.
     pub(super) fn session(&self) -> Session {
         let refusal = |it: &Refused| Refusal {
-            carrier: it.method.clone(),
-            reason: it.reason.clone(),
+            method: it.method.clone(),
+            refusal: it.reason.clone(),
         };
         let refused = self.refused.iter();
         let refused = refused.map(|(hook, refused)| (*hook, refused.iter().map(refusal).collect()));

@@ -215,7 +215,7 @@ function balance(trace) {
   const rows = carriers.map(([hook, carrier]) => {
     const it = summary?.hooks?.[hook];
     const bad = (n) => (n > 0 ? h("span", { class: "bad" }, count(n)) : count(n));
-    const refused = (session.refused?.[hook] ?? []).map((x) => `${x.carrier}: ${x.reason}`).join(", ");
+    const refused = (session.refused?.[hook] ?? []).map((x) => `${x.method}: ${x.refusal}`).join(", ");
     return [h("code", {}, hook), carrier ?? "not attached", refused, count(it?.seen), count(it?.filtered), count(it?.emitted), bad(it?.lost), bad(it?.recursion_misses)];
   });
   const unseen = session?.unseen ?? [];

@@ -54,9 +54,9 @@ pub fn session() -> Session {
         refused: [(
             Hook::InetCskAccept,
             [("fentry", "EPERM"), ("kprobe", "ENOENT")]
-                .map(|(carrier, reason)| Refusal {
-                    carrier: carrier.to_owned(),
-                    reason: reason.to_owned(),
+                .map(|(method, refusal)| Refusal {
+                    method: method.to_owned(),
+                    refusal: refusal.to_owned(),
                 })
                 .into(),
         )]

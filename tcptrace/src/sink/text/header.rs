@@ -45,7 +45,7 @@ fn hooks(x: &Session) -> String {
         let refused = x.refused.get(hook).map_or(&[][..], Vec::as_slice);
         let refused: Vec<String> = refused
             .iter()
-            .map(|it| format!("{}: {}", it.carrier, it.reason))
+            .map(|it| format!("{}: {}", it.method, it.refusal))
             .collect();
         match refused.is_empty() {
             true => taken,
