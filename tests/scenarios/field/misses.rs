@@ -143,7 +143,7 @@ fn expire_on_top_of_probes(port: u16, polled: &[TcpListener]) {
 
 #[test]
 fn a_probe_that_the_kernel_skips_is_counted() {
-    const ROUNDS: u16 = 3;
+    const ROUNDS: u16 = 6;
     let lab = Lab::alone();
     let ports: Vec<u16> = (0..ROUNDS).map(|_| lab.port()).collect();
     // Two are enough to keep the CPUs of a VM busy.
@@ -180,7 +180,11 @@ fn a_probe_that_the_kernel_skips_is_counted() {
         // Before Linux 6.7 the kernel does not tell.
         return;
     }
-    assert_eq!(*own, of_probes + of_programs, "{of_probes} + {of_programs}");
+    // Some may be skipped after the kernel's counts were read.
+    assert!(
+        own.as_u64() >= Some(of_probes + of_programs),
+        "{own}, and the kernel says {of_probes} + {of_programs}"
+    );
     assert!(
         of_probes > 0,
         "nothing was skipped, so nothing was compared"
