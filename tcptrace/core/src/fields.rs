@@ -252,7 +252,7 @@ pub enum HalfOpenEnd {
 /// Common to `transition`, `accept`, `segment` and `connection`: which socket, and whose.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Subject {
-    /// Number of the connection or listener, unique in the trace; null for an accept that failed.
+    /// Number of the connection or listener, unique in the trace.
     pub conn: Option<u64>,
     /// client, server or listener; null when the trace began too late to know.
     pub side: Option<Side>,
@@ -263,12 +263,12 @@ pub struct Subject {
     pub laddr: IpAddr,
     /// The own port; null until the kernel has chosen it.
     pub lport: Option<u16>,
-    /// The peer's address; null for a listener.
+    /// The peer's address.
     pub raddr: Option<IpAddr>,
-    /// The peer's port; null for a listener.
+    /// The peer's port.
     pub rport: Option<u16>,
-    /// Index of the network device that its link-local IPv6 addresses are of (`sin6_scope_id`, man 7
-    /// ipv6); null for other addresses, and when not known.
+    /// Index of the network device that its link-local IPv6 addresses are of (`sin6_scope_id`, man
+    /// 7 ipv6).
     pub scope_id: Option<u32>,
     /// Inode of the network namespace.
     pub netns: u32,
@@ -282,7 +282,7 @@ pub struct Subject {
     /// unknown.
     pub cgroup: Option<u64>,
     /// Id of the container that this cgroup belongs to, from the name that its runtime gave to the
-    /// directory: 64 hexadecimal digits; null when it belongs to none, or when unknown.
+    /// directory: 64 hexadecimal digits.
     pub container: Option<String>,
     /// Process id; null when unknown, as when the process that was known has exited and another one
     /// has the socket.
@@ -293,7 +293,7 @@ pub struct Subject {
     pub comm: Option<Comm>,
     /// The name of the process, that of its first thread; null when unknown.
     pub process: Option<Comm>,
-    /// Where pid, tid, comm and process come from; null when they are.
+    /// Where pid, tid, comm and process come from.
     pub pid_source: Option<PidSource>,
 }
 
@@ -338,10 +338,10 @@ pub struct Transition {
     pub function: Option<Cow<'static, str>>,
     /// The section of RFC 9293 about it; null when the cause is, and when the RFC has none.
     pub rfc9293: Option<Cow<'static, str>>,
-    /// Where a socket enters CLOSE: the state in which the kernel keeps the connection without
-    /// it, FIN_WAIT2 or TIME_WAIT; null when in none, or when that is not known.
+    /// Where a socket enters CLOSE: the state in which the kernel keeps the connection without it,
+    /// FIN_WAIT2 or TIME_WAIT.
     pub bucket: Option<State>,
-    /// The socket's pending error (an errno name such as ECONNRESET); null when there is none.
+    /// The socket's pending error (an errno name such as ECONNRESET).
     pub error: Option<Cow<'static, str>>,
     /// For a server's connection the `conn` of the listener that it was made at; null where that is
     /// not known for certain.
@@ -372,8 +372,8 @@ pub struct Accept {
     pub called_mono_ns: Option<u64>,
     /// From the call to the return, in nanoseconds; null when the call was not seen.
     pub blocked_ns: Option<u64>,
-    /// How long the connection waited in the accept queue: from ESTABLISHED to the return, at
-    /// least 0, in nanoseconds; null when ESTABLISHED was not seen, and for a call that failed.
+    /// How long the connection waited in the accept queue: from ESTABLISHED to the return, at least
+    /// 0, in nanoseconds; null when ESTABLISHED was not seen.
     pub accept_queue_ns: Option<u64>,
     /// Connections still in the listener's accept queue at the return.
     pub backlog_len: u32,
@@ -381,10 +381,10 @@ pub struct Accept {
     pub backlog_max: u32,
     /// Which hook saw the return.
     pub witness: Witness,
-    /// The errno's name when the call failed, else null.
+    /// The errno's name of the failure.
     pub accept_error: Option<Cow<'static, str>>,
-    /// What the evidence shows so far; null for a call that failed, and while the evidence is
-    /// not complete. The `connection` line has the last word.
+    /// What the evidence shows so far; null while the evidence is not complete. The `connection`
+    /// line has the last word.
     pub verdict: Option<Verdict>,
     /// That verdict in a sentence; null when the verdict is.
     pub reason: Option<String>,

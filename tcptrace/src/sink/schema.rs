@@ -38,7 +38,7 @@ fn keep(kind: &mut Value, keys: &[Key]) {
             required.push(key.name);
         } else {
             let about = field["description"].as_str().unwrap_or_default();
-            field["description"] = format!("Only {}. {about}", key.when).into();
+            field["description"] = format!("Only on lines {}. {about}", key.when).into();
         }
         kept.insert(key.name.to_owned(), field);
     }

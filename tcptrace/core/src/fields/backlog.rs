@@ -7,8 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Backlog {
     /// The limit in force of a listener's queues, which hold one more than this: the smaller of
-    /// what listen() asked for and net.core.somaxconn; null when not known, and in a transition
-    /// to any other state than LISTEN.
+    /// what listen() asked for and net.core.somaxconn; null when not known.
     pub backlog_max: Option<u32>,
     /// The `backlog` of the listen() that made it a listener, as the program gave it: the kernel
     /// takes one below 0 for a very large one. Null when not known, as of a listener that is older than the

@@ -15,9 +15,9 @@ pub struct Preexisting {
     pub subject: Subject,
     /// The state it was in.
     pub state: State,
-    /// Connections in a listener's accept queue; null for a connection.
+    /// Connections in a listener's accept queue.
     pub backlog_len: Option<u32>,
-    /// The limit of that queue, which holds one more than this; null for a connection.
+    /// The limit of that queue, which holds one more than this.
     pub backlog_max: Option<u32>,
 }
 

@@ -79,15 +79,14 @@ pub enum ClosedFirst {
 /// seen to end.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Ending {
-    /// How it ended; null while it is open, and when the evidence does not decide.
+    /// How it ended; null when the evidence does not decide.
     pub ended: Option<Ended>,
-    /// Which side sent the first FIN; null when none did, and while it is not known whether this
-    /// side's has left.
+    /// Which side sent the first FIN.
     pub closed_first: Option<ClosedFirst>,
     /// Whether this side's FIN has left: its number was sent, or the peer has acknowledged it; null
     /// while that is not known. A FIN waits behind data that the peer has no room for.
     pub fin_sent: Option<bool>,
-    /// How often a client sent its SYN again; null for a server, and while it is connecting.
+    /// How often a client sent its SYN again; null while it is connecting.
     pub syn_retransmits: Option<u32>,
     /// Bytes sent and acknowledged, SYN and FIN not counted (tcp_sock.bytes_acked); null too when
     /// the side is not known.
@@ -131,13 +130,13 @@ pub struct Reset {
     pub mono_ns: u64,
     #[serde(flatten)]
     pub subject: Subject,
-    /// The state of the socket; null when there was none, as at a closed port.
+    /// The state of the socket.
     pub state: Option<State>,
     /// Sent by this host, or received. The kernel says received, too, of data that comes for a
     /// socket that nobody reads any more, in FIN_WAIT1 or FIN_WAIT2, and then sends a RST; with a
     /// sent one behind it, it is left out.
     pub direction: Direction,
     /// Why it was sent, as in the kernel's enum sk_rst_reason (Linux 6.10 and later) without
-    /// SK_RST_REASON_; null when the kernel does not say.
+    /// SK_RST_REASON_.
     pub rst_reason: Option<String>,
 }

@@ -23,13 +23,13 @@ pub struct Histogram {
     pub port: u16,
     /// How many there were.
     pub went_well: u64,
-    /// Of these, ESTABLISHED before accept() was called; null for clients.
+    /// Of these, ESTABLISHED before accept() was called.
     pub queued: Option<u64>,
-    /// Of these, those that accept() was waiting for; null for clients.
+    /// Of these, those that accept() was waiting for.
     pub awaited: Option<u64>,
     /// `handshake_ns` of their connection lines. Null when it is known of none.
     pub handshake: Option<Times>,
-    /// ESTABLISHED to the return of accept(); null for clients.
+    /// ESTABLISHED to the return of accept().
     pub accept_queue: Option<Times>,
 }
 

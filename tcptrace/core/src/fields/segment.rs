@@ -24,7 +24,7 @@ pub struct Segment {
     pub flags: TcpFlags,
     /// The sequence number.
     pub seq: u32,
-    /// The acknowledgment number; null without the ACK flag.
+    /// The acknowledgment number.
     pub ack: Option<u32>,
     /// seq relative to the sender's initial sequence number; null when its SYN was not seen.
     pub rel_seq: Option<u32>,

@@ -94,8 +94,7 @@ pub struct ListenerSummary {
     pub laddr: IpAddr,
     /// Its port; null when unknown, and for listeners of several ports that are counted together.
     pub lport: Option<u16>,
-    /// Index of the network device that its link-local IPv6 address is of; null for other
-    /// addresses, and when not known.
+    /// Index of the network device that its link-local IPv6 address is of.
     pub scope_id: Option<u32>,
     /// Inode of its network namespace; 0 for listeners of several that are counted together.
     pub netns: u32,
