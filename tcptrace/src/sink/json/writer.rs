@@ -146,11 +146,18 @@ impl<'a> Serializer for Writer<'a> {
 
     #[inline(always)]
     fn serialize_str(self, value: &str) -> Result<(), Error> {
-        if self.is_name || is_plain(value) {
+        if is_plain(value) {
             self.quoted(value);
             return Ok(());
         }
-        serde_json::Serializer::with_formatter(self.out, Exact).serialize_str(value)
+        if self.is_name {
+            self.out.push(b',');
+        }
+        serde_json::Serializer::with_formatter(&mut *self.out, Exact).serialize_str(value)?;
+        if self.is_name {
+            self.out.push(b':');
+        }
+        Ok(())
     }
 
     fn serialize_bytes(self, _: &[u8]) -> Result<(), Error> {
@@ -330,8 +337,8 @@ impl SerializeStruct for Inside<'_> {
     }
 }
 
-/// A struct with `#[serde(flatten)]` comes as a map, whose keys are names of fields. A key of
-/// a map proper is one of this program's names, too.
+/// A struct with `#[serde(flatten)]` comes as a map, whose keys are names of fields. A key of a map proper
+/// may be anything: a recording has names of filters.
 impl SerializeMap for Inside<'_> {
     type Ok = ();
     type Error = Error;
