@@ -2,55 +2,27 @@
 //!
 //! This machine's kernel may run no program while its CPU is at a thread of init (ARCHITECTURE.md,
 //! "The kernel skips programs"). A scenario that fails and has evidence of that says so, in a line
-//! that begins with [`MARKER`]. It is played once more, and its second result counts. No other is.
+//! that begins with [`super::failed::MARKER`]. It is played once more, and its second result
+//! counts. No other is.
 
 use anyhow::Result;
 
-use super::tally::Tally;
-
-/// The same as in tests/src/hole.rs.
-const MARKER: &str = "the kernel ran no program here: ";
+use super::{failed::Failed, tally::Tally};
 
 /// The hole is met by one scenario in a few runs of them all. More than these have another reason.
 const MOST: usize = 3;
 
-/// The failed tests that have the marker in their output.
-#[derive(Default)]
-pub struct Hidden {
-    /// In the section where Rust's test program shows what failed tests printed.
-    in_failures: bool,
-    /// The test whose output it is, until the marker is found.
-    test: Option<String>,
-    names: Vec<String>,
-}
-
-impl Hidden {
-    /// Takes in one line of output.
-    pub fn read(&mut self, line: &str) {
-        let begun = line
-            .strip_prefix("---- ")
-            .and_then(|rest| rest.strip_suffix(" stdout ----"));
-        if let Some(name) = begun {
-            self.test = self.in_failures.then(|| name.to_owned());
-        } else if line.starts_with(MARKER) {
-            self.names.extend(self.test.take());
-        } else if ["successes:", "failures:"].contains(&line) {
-            self.in_failures = line == "failures:";
-            self.test = None;
-        }
-    }
-}
-
 /// Runs the tests that `words` choose, and plays again what the kernel was in the way of. `said`
-/// gets a sentence about that.
+/// gets a sentence about that. `failed` has what failed in the end.
 pub fn play(
     words: &[String],
-    run: impl Fn(&[String], &mut Hidden) -> Result<Tally>,
+    run: impl Fn(&[String], &mut Failed) -> Result<Tally>,
     said: &mut Vec<String>,
+    failed: &mut Failed,
 ) -> Result<Tally> {
-    let mut hidden = Hidden::default();
-    let first = run(words, &mut hidden)?;
-    let names = hidden.names;
+    let first = run(words, failed)?;
+    let hidden = failed.tests.iter().filter(|test| test.hidden);
+    let names: Vec<String> = hidden.map(|test| test.name.clone()).collect();
     if names.is_empty() || names.len() > MOST {
         return Ok(first);
     }
@@ -61,23 +33,25 @@ pub fn play(
     println!("\n{sentence}");
     said.push(sentence);
     let exactly = [&["--exact".to_owned()], &names[..]].concat();
-    let second = run(&exactly, &mut Hidden::default());
-    Ok(match second {
-        Ok(second) if second.passed + second.failed == names.len() => first.corrected(second),
-        // It did not play just these: then it excuses nothing.
-        Ok(_) => first,
-        Err(error) => {
-            println!("{error:#}");
-            first
+    let mut failed_again = Failed::default();
+    match run(&exactly, &mut failed_again) {
+        Ok(second) if second.passed + second.failed == names.len() => {
+            failed.tests.retain(|test| !test.hidden);
+            failed.tests.append(&mut failed_again.tests);
+            return Ok(first.corrected(second));
         }
-    })
+        // It did not play just these: then it excuses nothing.
+        Ok(_) => {}
+        Err(error) => println!("{error:#}"),
+    }
+    Ok(first)
 }
 
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
 
-    use super::*;
+    use super::{super::failed::MARKER, *};
 
     const A: &str = "
 ---- ended::closed_by_both_at_once stdout ----
@@ -134,32 +108,45 @@ test result: FAILED. 1 passed; {failed} failed; 0 ignored; 0 measured; 0 filtere
         )
     }
 
-    fn read(output: &str, hidden: &mut Hidden) -> Tally {
+    fn read(output: &str, failed: &mut Failed) -> Tally {
         let mut tally = Tally::default();
         for line in output.lines() {
-            hidden.read(line);
+            failed.read(line);
             tally.read(line);
         }
         tally
     }
 
     fn hidden(output: &str) -> Vec<String> {
-        let mut hidden = Hidden::default();
-        read(output, &mut hidden);
-        hidden.names
+        let mut failed = Failed::default();
+        read(output, &mut failed);
+        let hidden = failed.tests.into_iter().filter(|test| test.hidden);
+        hidden.map(|test| test.name).collect()
     }
 
-    /// Plays with this first output and this second one; gives the runs and the result.
-    fn played(first: &str, second: &str) -> (Vec<String>, Tally, Vec<String>) {
+    /// What came of a first output and of a second one.
+    struct Played {
+        runs: Vec<String>,
+        tally: Tally,
+        said: Vec<String>,
+        failed: Vec<String>,
+    }
+
+    fn played(first: &str, second: &str) -> Played {
         let runs = RefCell::new(vec![]);
-        let run = |words: &[String], hidden: &mut Hidden| {
+        let run = |words: &[String], failed: &mut Failed| {
             runs.borrow_mut().push(words.join(" "));
             let output = [first, second][runs.borrow().len() - 1];
-            Ok(read(output, hidden))
+            Ok(read(output, failed))
         };
-        let mut said = vec![];
-        let tally = play(&["ende".to_owned()], run, &mut said).unwrap();
-        (runs.into_inner(), tally, said)
+        let (mut said, mut failed) = (vec![], Failed::default());
+        let tally = play(&["ende".to_owned()], run, &mut said, &mut failed).unwrap();
+        Played {
+            runs: runs.into_inner(),
+            tally,
+            said,
+            failed: failed.tests.into_iter().map(|test| test.name).collect(),
+        }
     }
 
     const PASSED: &str = "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured";
@@ -177,46 +164,46 @@ test result: FAILED. 1 passed; {failed} failed; 0 ignored; 0 measured; 0 filtere
     fn it_is_played_again_and_the_second_result_counts() {
         // The package's other test programs have nothing to play.
         let second = format!("{NOTHING}\n{PASSED}\n{NOTHING}");
-        let (runs, tally, said) = played(&output(&[A, B]), &second);
-        assert_eq!(runs, ["ende", "--exact ended::closed_by_both_at_once"]);
-        assert_eq!(tally.to_string(), "2 passed, 1 failed");
+        let played = played(&output(&[A, B]), &second);
+        let runs = ["ende", "--exact ended::closed_by_both_at_once"];
+        assert_eq!(played.runs, runs);
+        assert_eq!(played.tally.to_string(), "2 passed, 1 failed");
         let sentence = "played again, because this kernel ran no program while it was at init: \
                         ended::closed_by_both_at_once";
-        assert_eq!(said, [sentence]);
+        assert_eq!(played.said, [sentence]);
+        assert_eq!(played.failed, ["ended::refused"]);
     }
 
     #[test]
     fn what_fails_again_has_failed() {
-        let second = PASSED.replace("1 passed; 0 failed", "0 passed; 1 failed");
-        let (runs, tally, _) = played(&output(&[A]), &second);
-        assert_eq!(
-            (runs.len(), tally.to_string()),
-            (2, "1 passed, 1 failed".into())
-        );
+        let second = output(&[A]).replace("1 passed; 1 failed", "0 passed; 1 failed");
+        let played = played(&output(&[A]), &second);
+        assert_eq!(played.runs.len(), 2);
+        assert_eq!(played.tally.to_string(), "1 passed, 1 failed");
+        assert_eq!(played.failed, ["ended::closed_by_both_at_once"]);
     }
 
     #[test]
     fn what_was_not_played_again_has_failed() {
         for second in [NOTHING, &PASSED.replace("1 passed", "2 passed")] {
-            let (_, tally, _) = played(&output(&[A]), second);
-            assert_eq!(tally.to_string(), "1 passed, 1 failed");
+            let played = played(&output(&[A]), second);
+            assert_eq!(played.tally.to_string(), "1 passed, 1 failed");
+            assert_eq!(played.failed, ["ended::closed_by_both_at_once"]);
         }
     }
 
     #[test]
     fn nothing_is_played_again_without_the_marker_or_when_too_many_have_it() {
-        let (runs, tally, said) = played(&output(&[B]), PASSED);
-        assert_eq!(
-            (runs.len(), tally.to_string()),
-            (1, "1 passed, 1 failed".into())
-        );
-        assert!(said.is_empty());
+        let once = played(&output(&[B]), PASSED);
+        assert_eq!(once.runs.len(), 1);
+        assert_eq!(once.tally.to_string(), "1 passed, 1 failed");
+        assert!(once.said.is_empty());
         let many: Vec<String> = (0..=MOST)
             .map(|n| A.replace("ended::", &format!("e{n}::")))
             .collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        assert_eq!(played(&output(&many), PASSED).0.len(), 1);
-        assert_eq!(played(&output(&many[1..]), PASSED).0.len(), 2);
+        assert_eq!(played(&output(&many), PASSED).runs.len(), 1);
+        assert_eq!(played(&output(&many[1..]), PASSED).runs.len(), 2);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! A step that fails hides no later one: each is run, and what failed is told again at the end.
 
 mod again;
+mod failed;
 mod steps;
 mod tally;
 mod vms;

@@ -14,7 +14,8 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
-    again::{self, Hidden},
+    again,
+    failed::{Failed, Test},
     tally::Tally,
 };
 use crate::cmd;
@@ -23,6 +24,8 @@ pub struct Steps {
     total: Tally,
     /// What failed, to be told again at the end.
     failures: Vec<String>,
+    /// Each test that failed, with the beginning of its panic, to be told again at the end.
+    tests: Vec<Test>,
     /// What was played again, and why: the same.
     played_again: Vec<String>,
 }
@@ -32,6 +35,7 @@ impl Steps {
         Steps {
             total: Tally::default(),
             failures: Vec::new(),
+            tests: Vec::new(),
             played_again: Vec::new(),
         }
     }
@@ -50,7 +54,10 @@ impl Steps {
 
     /// A run of `cargo test`: each of its tests counts.
     pub fn tests(&mut self, name: &str, command: &mut Command) -> Option<Tally> {
-        self.tallied(name, || cargo_test(command, |_| ()))
+        let mut failed = Failed::default();
+        let tally = self.tallied(name, || cargo_test(command, &mut failed));
+        self.tests.append(&mut failed.tests);
+        tally
     }
 
     /// The same for tests that the kernel may be in the way of, see [`again`]. `command` runs those
@@ -61,21 +68,20 @@ impl Steps {
         words: &[String],
         command: impl Fn(&[String]) -> Command,
     ) -> Option<Tally> {
-        let run = |words: &[String], hidden: &mut Hidden| {
-            cargo_test(&mut command(words), |line| hidden.read(line))
-        };
-        let mut said = Vec::new();
-        let tally = self.tallied(name, || again::play(words, run, &mut said));
+        let run = |words: &[String], failed: &mut Failed| cargo_test(&mut command(words), failed);
+        let (mut said, mut failed) = (Vec::new(), Failed::default());
+        let tally = self.tallied(name, || again::play(words, run, &mut said, &mut failed));
         self.played_again.append(&mut said);
+        self.tests.append(&mut failed.tests);
         tally
     }
 
     /// Several runs of tests that wait a lot, one more at a time than there are CPUs. The results
-    /// keep the order of the names; `run` gets the index of its own.
+    /// keep the order of the names; `run` gets the index of its own, and fills in what failed.
     pub fn side_by_side(
         &mut self,
         names: &[String],
-        run: impl Fn(usize) -> Result<Tally> + Sync,
+        run: impl Fn(usize, &mut Failed) -> Result<Tally> + Sync,
     ) -> Vec<Option<Tally>> {
         let next = AtomicUsize::new(0);
         let ended = Mutex::new(vec![]);
@@ -87,16 +93,21 @@ impl Steps {
                         let Some(name) = names.get(n) else { break };
                         println!("\n== {name}");
                         let start = Instant::now();
-                        let result = run(n);
+                        let mut failed = Failed::default();
+                        let result = run(n, &mut failed);
                         let mut ended = ended.lock().expect("no panic");
-                        ended.push((n, result, start.elapsed()));
+                        ended.push((n, result, failed, start.elapsed()));
                     }
                 });
             }
         });
         let mut ended = ended.into_inner().expect("no panic");
         ended.sort_by_key(|(n, ..)| *n);
-        let ended = ended.into_iter().map(|(n, result, took)| {
+        let ended = ended.into_iter().map(|(n, result, failed, took)| {
+            self.tests.extend(failed.tests.into_iter().map(|mut test| {
+                test.name = format!("{} ({})", test.name, names[n]);
+                test
+            }));
             let tally = self.told(&names[n], result, took);
             self.count(&names[n], tally);
             tally
@@ -126,6 +137,12 @@ impl Steps {
         for sentence in &self.played_again {
             println!("{sentence}");
         }
+        for test in &self.tests {
+            println!("FAILED test {}", test.name);
+            for line in &test.panic {
+                println!("    {line}");
+            }
+        }
         for failure in &self.failures {
             println!("FAILED {failure}");
         }
@@ -154,10 +171,10 @@ impl Steps {
     }
 }
 
-/// Shows the output of `cargo test` as it comes, and counts; `read` gets each line, too. A run that
-/// ends badly without a failed test (it does not compile, it was killed) and one without any test
-/// are errors.
-fn cargo_test(command: &mut Command, mut read: impl FnMut(&str)) -> Result<Tally> {
+/// Shows the output of `cargo test` as it comes, and counts; `failed` gets the tests that fail. A
+/// run that ends badly without a failed test (it does not compile, it was killed) and one without
+/// any test are errors.
+fn cargo_test(command: &mut Command, failed: &mut Failed) -> Result<Tally> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -170,7 +187,7 @@ fn cargo_test(command: &mut Command, mut read: impl FnMut(&str)) -> Result<Tally
         let line = String::from_utf8_lossy(&line);
         println!("{line}");
         tally.read(&line);
-        read(&line);
+        failed.read(&line);
     }
     let status = child.wait()?;
     ensure!(

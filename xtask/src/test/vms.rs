@@ -4,14 +4,15 @@ use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Args, steps::Steps, tally::Tally};
+use super::{Args, failed::Failed, steps::Steps, tally::Tally};
 use crate::vm::{self, Job, Kernel, Programs};
 
 /// A run takes some minutes under emulation.
 const PATIENCE: Duration = Duration::from_secs(1200);
 
-/// Scenarios that depend on how accept() is seen, or on what this machine's kernel has not got. Under emulation a trace takes seconds to start
-/// and to end, so the others play here only with --thorough.
+/// Scenarios that depend on how accept() is seen, or on what this machine's kernel has not got.
+/// Under emulation a trace takes seconds to start and to end, so the others play here only with
+/// --thorough.
 const ABOUT_ACCEPT: [&str; 14] = [
     "accepting::",
     "calls::",
@@ -44,14 +45,15 @@ pub fn run(root: &Path, args: &Args, steps: &mut Steps) {
         .iter()
         .map(|(kernel, attach)| format!("Linux {} {attach}", kernel.series))
         .collect();
-    let results = steps.side_by_side(&names, |n| {
-        let (kernel, attach) = modes[n];
+    let results = steps.side_by_side(&names, |n, failed| {
         let mut filter = args.filter.clone();
         // A filter is for someone who wants just that.
         if filter.is_empty() && !args.thorough {
             filter.extend(ABOUT_ACCEPT.map(str::to_owned));
         }
-        scenarios(root, &names[n], kernel, &programs, attach, &filter)
+        let (kernel, attach) = modes[n];
+        let job = job(attach, filter);
+        scenarios(root, &names[n], kernel, &programs, &job, failed)
     });
     println!("\nScenarios in VMs:");
     for (name, tally) in names.iter().zip(results) {
@@ -60,16 +62,9 @@ pub fn run(root: &Path, args: &Args, steps: &mut Steps) {
     }
 }
 
-fn scenarios(
-    root: &Path,
-    name: &str,
-    kernel: &Kernel,
-    programs: &Programs,
-    attach: &str,
-    filter: &[String],
-) -> Result<Tally> {
+fn job(attach: &str, filter: Vec<String>) -> Job {
     let mut words = vec!["/bin/scenarios".into()];
-    words.extend(filter.iter().map(Into::into));
+    words.extend(filter.into_iter().map(Into::into));
     let mut environment = vec![
         "TCPTRACE_BIN=/bin/tcptrace".into(),
         format!("TCPTRACE_TEST_ARGS=--attach {attach}"),
@@ -77,17 +72,28 @@ fn scenarios(
     if std::env::var_os("TCPTRACE_TEST_RECORD").is_some() {
         environment.push("TCPTRACE_TEST_RECORD=1".into());
     }
-    let job = Job {
+    Job {
         words,
         environment,
         timeout: PATIENCE,
-    };
+    }
+}
+
+fn scenarios(
+    root: &Path,
+    name: &str,
+    kernel: &Kernel,
+    programs: &Programs,
+    job: &Job,
+    failed: &mut Failed,
+) -> Result<Tally> {
     let mut tally = Tally::default();
-    let code = vm::run(root, kernel, programs, &job, |line| {
+    let code = vm::run(root, kernel, programs, job, |line| {
         println!("{name}: {line}");
         tally.read(line);
+        failed.read(line);
     })
-    .with_context(|| format!("in the VM, by {attach}"))?;
+    .with_context(|| format!("in the VM of {name}"))?;
     ensure!(
         code == 0 || tally.failed > 0,
         "the scenarios ended early, with exit code {code}"
