@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::exit::Usage;
-use crate::output::plain;
+use crate::stdio::plain;
 
 /// Device and inode of a file. However many names and descriptors it has, these are the same.
 type Identity = (u64, u64);

@@ -7,6 +7,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod capture;
+pub mod cgroups;
 pub mod checks;
 pub mod cli;
 pub mod clock;
@@ -16,6 +17,7 @@ pub mod doctor;
 pub mod exit;
 pub mod expect;
 pub mod explain;
+pub mod failure;
 pub mod files;
 pub mod filter;
 #[cfg(test)]

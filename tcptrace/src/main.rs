@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use tcptrace::cli::{Cli, Task};
 use tcptrace::stdio::{out_of_memory, say};
-use tcptrace::{demo, doctor, exit, explain, record, replay, report, run, top};
+use tcptrace::{demo, doctor, explain, failure, record, replay, report, run, top};
 
 #[global_allocator]
 static ALLOCATOR: Told = Told;
@@ -87,8 +87,8 @@ fn main() -> ExitCode {
     match done {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            say(exit::message(&error));
-            exit::code_of(&error)
+            say(failure::message(&error));
+            failure::code_of(&error)
         }
     }
 }

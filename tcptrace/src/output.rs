@@ -48,15 +48,6 @@ fn sink(show: &Show, out: Box<dyn Write + Send>, clock: Clock) -> Box<dyn Sink> 
     }
 }
 
-/// An error of the operating system without its number.
-pub fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.split_once(" (os error") {
-        Some((text, _)) => text.to_owned(),
-        None => text,
-    }
-}
-
 /// Lets some kinds of lines through.
 struct Only {
     kinds: Vec<String>,

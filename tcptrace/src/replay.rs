@@ -20,9 +20,9 @@ use crate::cli::Replay;
 use crate::exit;
 use crate::fields::Line;
 use crate::files::Files;
-use crate::output::{self, plain};
+use crate::output;
 use crate::pipeline::{self, Output};
-use crate::stdio::say;
+use crate::stdio::{plain, say};
 
 /// Runs `tcptrace replay FILE`; the value is the exit code.
 pub fn run(options: &Replay) -> anyhow::Result<u8> {

@@ -7,6 +7,7 @@
 mod columns;
 mod content;
 mod diagrams;
+mod encode;
 mod page;
 mod save;
 
@@ -15,7 +16,7 @@ use std::path::Path;
 pub use columns::Columns;
 pub use content::Content;
 #[cfg(test)]
-pub(crate) use page::json;
+pub(crate) use encode::json;
 pub use page::write;
 
 use crate::cli::Report;

@@ -9,8 +9,8 @@ use crate::clock::Clock;
 use crate::command::{self, Command};
 use crate::exit;
 use crate::files::Files;
-use crate::output::{self, plain};
-use crate::stdio::say;
+use crate::output;
+use crate::stdio::{plain, say};
 use crate::tracing::{Outputs, Place, Plan, To, Tracing, Until, filters};
 
 /// Runs `tcptrace [OPTIONS] [-- COMMAND…]`; the value is the exit code.

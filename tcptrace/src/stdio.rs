@@ -7,7 +7,6 @@ use std::fmt::Display;
 use std::io::{self, Write};
 
 use crate::exit;
-use crate::output::plain;
 use crate::printable::printable;
 
 /// Writes a message to standard error: one line, in one write, with nothing in it that a terminal
@@ -39,6 +38,15 @@ pub fn code_of(written: io::Result<()>) -> u8 {
             exit::FAILURE
         }
         _ => exit::DONE,
+    }
+}
+
+/// An error of the operating system without its number.
+pub fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error") {
+        Some((text, _)) => text.to_owned(),
+        None => text,
     }
 }
 

@@ -2,7 +2,9 @@
 
 mod handover;
 mod place;
+mod progress;
 mod sightings;
+mod triggers;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -19,6 +21,8 @@ pub use self::handover::Amount;
 use self::handover::Handover;
 use self::place::record;
 pub use self::place::{Place, To};
+pub use self::progress::Progress;
+pub use self::triggers::Triggers;
 use crate::balance::Counts;
 use crate::capture::counters::{CounterReader, Reading};
 use crate::capture::iterator::Look;
@@ -32,7 +36,6 @@ use crate::event::{Hook, Looked, Loss, Note, Why};
 use crate::fields::Refusal;
 use crate::filter::Filter;
 use crate::pipeline::{self, Feedback, Outcome, Output, WorthALook};
-use crate::record::{Progress, Triggers};
 use crate::signals::Signals;
 use crate::stdio::say;
 use crate::trace::{Begin, Refused, Settled, Small};

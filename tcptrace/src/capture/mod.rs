@@ -1,7 +1,6 @@
 //! Everything that touches the kernel: loads the programs, attaches them, drains their records.
 
 pub mod btf;
-pub mod cgroups;
 pub mod counters;
 mod error;
 mod filter;
@@ -29,6 +28,7 @@ use aya_log::EbpfLogger;
 use tcptrace_ebpf::abi;
 
 use crate::balance::Counts;
+use crate::cgroups;
 use crate::clock::mono_now_ns;
 use crate::event::Hook;
 use crate::fields;

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::capture::cgroups::{self, Cgroups};
+use crate::cgroups::{self, Cgroups};
 
 /// A cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]

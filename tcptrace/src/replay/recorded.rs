@@ -8,8 +8,8 @@ use tcptrace_core::recording::{Damage, Refused, Replay};
 use super::source::{self, Position};
 use crate::clock::Clock;
 use crate::fields::{Line, Wanted};
-use crate::output::plain;
 use crate::sink::Sink;
+use crate::stdio::plain;
 use crate::trace::Begin;
 
 type From = Box<dyn Read + Send>;

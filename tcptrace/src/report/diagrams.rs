@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::page::deflated;
+use super::encode::deflated;
 use crate::diagram::{
     Arrow, Call, Diagram, End, Evidence, Header, Item, Mark, MarkKind, Place, What,
 };

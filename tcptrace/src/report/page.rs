@@ -4,13 +4,10 @@ use std::io::{self, Write};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use flate2::Compression;
-use flate2::write::ZlibEncoder;
-use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::content::{Content, Finished};
-use crate::printable::Shown;
+use super::encode::deflated;
 
 const PAGE: &str = include_str!("web/page.html");
 const STYLE: &str = concat!(
@@ -75,25 +72,6 @@ fn policy() -> String {
         hash(STYLE)
     );
     format!("<meta http-equiv=\"Content-Security-Policy\" content=\"{policy}\">")
-}
-
-/// JSON with texts that can be shown.
-pub fn json(data: &impl Serialize) -> Vec<u8> {
-    let mut json = vec![];
-    let written = data.serialize(&mut serde_json::Serializer::with_formatter(
-        &mut json, Shown,
-    ));
-    written.expect("no map has keys that are no texts");
-    json
-}
-
-/// JSON, deflated, in base64, which has no character that HTML knows.
-pub fn deflated(data: &impl Serialize) -> String {
-    let json = json(data);
-    // In one piece: every write costs the encoder a clean buffer.
-    let mut to = ZlibEncoder::new(Vec::new(), Compression::default());
-    let deflated = to.write_all(&json).and_then(|()| to.finish());
-    BASE64_STANDARD.encode(deflated.expect("a vector takes everything"))
 }
 
 /// A block that no browser runs.

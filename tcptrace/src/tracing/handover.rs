@@ -9,7 +9,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::sightings::Sightings;
 use crate::batch::Batch;
-use crate::capture::cgroups::Cgroups;
+use crate::cgroups::Cgroups;
 use crate::decode::glimpse;
 use crate::event::Note;
 use crate::order::HOLD_BACK_NS;

@@ -1,0 +1,54 @@
+//! The exit code and the one line of an error that ends the program.
+
+use std::io;
+use std::process::ExitCode;
+
+use crate::capture::{CaptureError, os_error};
+use crate::exit::{FAILURE, NOT_PERMITTED, UNSUPPORTED, USAGE, Usage};
+
+/// The exit code that an error ends in.
+pub fn code_of(error: &anyhow::Error) -> ExitCode {
+    if error.is::<Usage>() {
+        return ExitCode::from(USAGE);
+    }
+    let code = match error.downcast_ref::<CaptureError>() {
+        Some(CaptureError::NotPermitted(_)) => NOT_PERMITTED,
+        Some(CaptureError::Unsupported(_)) => UNSUPPORTED,
+        Some(CaptureError::Failed(_)) | None => FAILURE,
+    };
+    ExitCode::from(code)
+}
+
+/// What is said of an error, in one line.
+pub fn message(error: &anyhow::Error) -> String {
+    match os_error(error) {
+        Some(libc::EMFILE) => format!(
+            "out of file descriptors: tcptrace may have {} open (ulimit -n), and needs up to {DESCRIPTORS}",
+            descriptor_limit()
+        ),
+        // The kernel's other EAGAINs come with what was asked for.
+        Some(libc::EAGAIN) if error.is::<io::Error>() => {
+            "cannot start a thread: there is no memory for it (ulimit -v), or there are too many \
+             (ulimit -u)"
+                .to_owned()
+        }
+        Some(libc::ENFILE) => {
+            "the whole machine is out of file descriptors (fs.file-max)".to_owned()
+        }
+        _ => format!("{error:#}"),
+    }
+}
+
+/// File descriptors that a trace needs at most: maps, programs, their links, and what a look
+/// through the machine's namespaces has open.
+const DESCRIPTORS: u64 = 128;
+
+fn descriptor_limit() -> u64 {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: a valid place for the answer; the call cannot fail.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
+    limit.rlim_cur
+}
