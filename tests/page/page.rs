@@ -15,7 +15,7 @@ fn row(n: usize) -> String {
 }
 
 #[test]
-fn a_trace_is_shown_as_the_log_tells_it() {
+fn the_page_shows_the_same_texts_as_the_log() {
     let desk = Desk::new();
     let page = desk.page("late.trace", LATE_ACCEPT);
     let browser = Browser::start();
@@ -26,7 +26,7 @@ fn a_trace_is_shown_as_the_log_tells_it() {
     );
     assert_eq!(browser.get(ROWS), 2);
     let server = browser.text(&row(1));
-    for told in [
+    for shown in [
         "#3",
         "queued",
         "127.0.0.1:44070 → :22024",
@@ -35,16 +35,16 @@ fn a_trace_is_shown_as_the_log_tells_it() {
         "accepting::late[26215]",
         "closed in good order",
     ] {
-        assert!(server.contains(told), "{told} in {server}");
+        assert!(server.contains(shown), "{shown} in {server}");
     }
     let all = browser.text("document.body.innerText");
-    for told in [
+    for shown in [
         "Linux 6.18.44",
         "port 22024-22031",
         "accepts by io_uring",
         "fentry: EPERM",
     ] {
-        assert!(all.contains(told), "{told} in {all}");
+        assert!(all.contains(shown), "{shown} in {all}");
     }
     assert_eq!(browser.complaints(), [""; 0]);
 }
@@ -63,8 +63,8 @@ fn rows_are_found_and_sorted() {
         ("port:22193 conn>=13", "7 of 17"),
         ("\"still established\" :22192", "10 of 17"),
     ] {
-        let told = browser.search(text);
-        assert!(told.starts_with(found), "{text}: {told}");
+        let shown = browser.search(text);
+        assert!(shown.starts_with(found), "{text}: {shown}");
     }
     assert!(browser.search("colour:red").contains("no field “colour”"));
     assert!(browser.search("wait>long").contains("a number"));
@@ -92,10 +92,10 @@ fn a_connection_opens_with_its_diagram() {
     let browser = Browser::start();
     browser.open(&page, "conn=3");
     browser.wait("document.querySelector('dialog[open] svg.diagram')");
-    let told = browser.text("document.getElementById('detail').innerText");
+    let shown = browser.text("document.getElementById('detail').innerText");
     assert!(
-        told.contains("the kernel finished the handshake 418.8 ms before accept()"),
-        "{told}"
+        shown.contains("the kernel finished the handshake 418.8 ms before accept()"),
+        "{shown}"
     );
     let drawn = browser.text("document.querySelector('svg.diagram').textContent");
     for it in [
@@ -132,7 +132,7 @@ fn a_connection_opens_with_its_diagram() {
 }
 
 #[test]
-fn all_goes_by_keyboard() {
+fn every_function_is_reachable_by_keyboard() {
     let desk = Desk::new();
     let browser = Browser::start();
     browser.open(&desk.page("loss.trace", LOSS), "");
@@ -156,7 +156,7 @@ fn all_goes_by_keyboard() {
 }
 
 #[test]
-fn what_was_lost_is_told() {
+fn lost_events_are_shown_in_a_notice() {
     let desk = Desk::new();
     let browser = Browser::start();
     browser.open(&desk.page("loss.trace", LOSS), "");
@@ -174,7 +174,7 @@ fn what_was_lost_is_told() {
 }
 
 #[test]
-fn a_recording_that_breaks_off_is_shown_as_far_as_it_goes() {
+fn a_truncated_recording_is_shown_up_to_its_end() {
     let desk = Desk::new();
     // Its server is ESTABLISHED, and accept() has not returned.
     let mut part = Late::new();
@@ -198,7 +198,7 @@ fn a_recording_that_breaks_off_is_shown_as_far_as_it_goes() {
 }
 
 #[test]
-fn hostile_names_are_only_names() {
+fn markup_in_names_is_shown_as_text() {
     const MARKUP: &str = "</script><img src=x onerror=\"document.title='taken'\">";
     let mut late = Late::new();
     for record in &mut late.records {
@@ -231,15 +231,15 @@ fn hostile_names_are_only_names() {
             .get("document.querySelectorAll('img, main b:not(figcaption b, .caption b)').length"),
         0
     );
-    let told = browser.text("document.getElementById('detail').innerText");
-    assert!(told.contains(MARKUP), "{told}");
+    let shown = browser.text("document.getElementById('detail').innerText");
+    assert!(shown.contains(MARKUP), "{shown}");
     // As the log writes it: what would turn the line around is escaped.
-    assert!(told.contains("</script><b>\\u{202e}[26215]"), "{told}");
+    assert!(shown.contains("</script><b>\\u{202e}[26215]"), "{shown}");
     assert_eq!(browser.complaints(), [""; 0]);
 }
 
 #[test]
-fn the_policy_lets_nothing_else_run() {
+fn the_content_security_policy_blocks_foreign_scripts() {
     let desk = Desk::new();
     let page = desk.page("late.trace", LATE_ACCEPT);
     let text = fs::read_to_string(&page).unwrap();
@@ -282,15 +282,15 @@ fn durations_are_written_as_in_the_log() {
     browser.open(&desk.page("durations.trace", &late.bytes()), "");
     for (n, (_, expect)) in durations.iter().enumerate() {
         browser.search(&format!("conn:{}", 2 + n));
-        let told = browser.text(
+        let shown = browser.text(
             "document.querySelector('.rows tr[data-index=\"0\"] td:nth-child(5)').textContent",
         );
-        assert_eq!(told, *expect);
+        assert_eq!(shown, *expect);
     }
 }
 
 #[test]
-fn a_hundred_thousand_ends_can_be_used() {
+fn a_page_of_a_hundred_thousand_connections_is_usable() {
     let desk = Desk::new();
     let file = desk.path("many.trace");
     many(&file, 100_000);

@@ -12,7 +12,7 @@ use tests::traffic::*;
 const A_WHILE: Duration = Duration::from_millis(400);
 
 #[test]
-fn late_accept_is_queued() {
+fn accept_queue_wait_is_reported_for_a_late_accept() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace();
@@ -83,7 +83,7 @@ fn late_accept_is_queued() {
 }
 
 #[test]
-fn early_accept_is_awaited() {
+fn blocked_time_is_reported_for_an_early_accept() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace();
@@ -106,7 +106,7 @@ fn early_accept_is_awaited() {
 }
 
 #[test]
-fn never_accepted_is_told_with_the_presumed_acceptor() {
+fn a_connection_never_accepted_names_the_presumed_acceptor() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace();
@@ -145,7 +145,7 @@ fn never_accepted_is_told_with_the_presumed_acceptor() {
 }
 
 #[test]
-fn each_connection_tells_how_many_were_queued_ahead() {
+fn each_connection_reports_how_many_were_queued_ahead() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace();
@@ -178,7 +178,7 @@ fn each_connection_tells_how_many_were_queued_ahead() {
 }
 
 #[test]
-fn fast_open_lets_accept_return_before_the_handshake_is_finished() {
+fn fast_open_accept_returns_before_the_handshake_is_finished() {
     let lab = Lab::new();
     fast_open::allow();
     let port = lab.port();

@@ -4,7 +4,7 @@ use tests::Lab;
 use tests::traffic::*;
 
 #[test]
-fn both_ends_know_each_other() {
+fn both_ends_on_one_host_refer_to_each_other() {
     let lab = Lab::new();
     let tracer = lab.trace();
     talk(lab.port());

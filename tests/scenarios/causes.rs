@@ -14,7 +14,7 @@ fn causes(trace: &Trace, connection: &Line) -> Vec<Value> {
 }
 
 #[test]
-fn an_ordinary_life_has_its_causes() {
+fn each_transition_of_an_ordinary_connection_has_a_cause() {
     let lab = Lab::new();
     let tracer = lab.trace();
     talk(lab.port());
@@ -47,7 +47,7 @@ fn an_ordinary_life_has_its_causes() {
 }
 
 #[test]
-fn a_reset_is_an_abort_here_and_a_rst_there() {
+fn a_reset_is_abort_at_the_sender_and_rst_at_the_receiver() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace();
@@ -66,7 +66,7 @@ fn a_reset_is_an_abort_here_and_a_rst_there() {
 }
 
 #[test]
-fn nobody_listens_there() {
+fn a_connect_to_a_closed_port_ends_by_rst() {
     let lab = Lab::new();
     let tracer = lab.trace();
     std::net::TcpStream::connect((LOOPBACK, lab.port())).unwrap_err();

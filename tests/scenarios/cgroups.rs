@@ -8,7 +8,7 @@ use tests::{Lab, run};
 const CONTAINER: &str = "4f66ad9a0b2e8b3c1d5e7f90a1b2c3d4e5f60718293a4b5c6d7e8f9001122334";
 
 #[test]
-fn a_socket_belongs_to_the_cgroup_of_its_process_and_to_its_container() {
+fn a_socket_has_the_cgroup_and_the_container_of_its_process() {
     let (lab, outer) = (Lab::new(), Cgroup::new());
     let cgroup = outer.child(&format!("docker-{CONTAINER}.scope"));
     let port = lab.port();
@@ -47,7 +47,7 @@ fn a_server_has_its_listeners_cgroup() {
 }
 
 #[test]
-fn what_is_older_than_the_trace_has_its_cgroup() {
+fn a_preexisting_socket_has_its_cgroup() {
     let (lab, cgroup) = (Lab::new(), Cgroup::new());
     let port = lab.port();
     let mut helper = run::helper(&["listen", &port.to_string()]);

@@ -30,7 +30,7 @@ fn paths(trace: &Trace, client: &str, server: &str) {
 }
 
 #[test]
-fn the_client_closes_first() {
+fn the_client_closes_first_and_enters_time_wait() {
     let lab = Lab::new();
     let (tracer, client, server) = a_pair(&lab);
     close(client, server);
@@ -61,7 +61,7 @@ fn the_client_closes_first() {
 }
 
 #[test]
-fn the_server_closes_first() {
+fn the_server_closes_first_and_enters_time_wait() {
     let lab = Lab::new();
     let (tracer, client, server) = a_pair(&lab);
     close(server, client);
@@ -76,7 +76,7 @@ fn the_server_closes_first() {
 }
 
 #[test]
-fn both_close_at_once() {
+fn simultaneous_close_goes_through_closing() {
     let lab = Lab::new();
     let (tracer, client, server) = a_pair(&lab);
     close_at_once(&client, &server);

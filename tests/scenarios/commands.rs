@@ -31,7 +31,7 @@ fn a_command_is_traced_from_its_first_packet_to_its_exit() {
 }
 
 #[test]
-fn what_the_command_prints_does_not_get_between_the_lines() {
+fn output_of_the_command_goes_to_stderr() {
     let lab = Lab::new();
     let port = lab.port().to_string();
     let ended = Running::to_the_end(with_helper(&[], &["talk", &port, "0"]));

@@ -162,7 +162,7 @@ fn counted(trace: &Trace, side: &str, field: &str) -> u64 {
 }
 
 #[test]
-fn three_depths_agree_on_every_fate_of_a_connection() {
+fn three_depths_agree_on_every_kind_of_connection() {
     let lab = Lab::new();
     let ports = [lab.port(), lab.port(), lab.port()];
     let filter = ports.map(|port| port.to_string()).join(",");
@@ -183,9 +183,9 @@ fn three_depths_agree_on_every_fate_of_a_connection() {
         session.shows(&[("depth", &depth)]);
         assert_eq!(session["hooks"], events.session()["hooks"]);
         let kinds: BTreeSet<&str> = trace.lines.iter().map(|line| line.text("event")).collect();
-        let mut told = BTreeSet::from(["accept", "connection", "session", "summary"]);
-        told.extend((depth == "histogram").then_some("histogram"));
-        assert_eq!(kinds, told, "at {depth}");
+        let mut expected = BTreeSet::from(["accept", "connection", "session", "summary"]);
+        expected.extend((depth == "histogram").then_some("histogram"));
+        assert_eq!(kinds, expected, "at {depth}");
         let [failed] = trace.failed_accepts()[..] else {
             panic!("{:?}", trace.accepts());
         };

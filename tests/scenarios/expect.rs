@@ -52,7 +52,7 @@ fn judgements(ended: &Ended) -> Vec<&str> {
 }
 
 #[test]
-fn what_holds_is_said_and_the_exit_code_is_0() {
+fn a_met_expectation_is_printed_and_exits_with_0() {
     let lab = Lab::new();
     let port = lab.port();
     for depth in ["events", "connections", "histogram"] {
@@ -71,7 +71,7 @@ fn what_holds_is_said_and_the_exit_code_is_0() {
 }
 
 #[test]
-fn what_does_not_hold_is_said_and_the_exit_code_is_5() {
+fn an_unmet_expectation_is_printed_and_exits_with_5() {
     let lab = Lab::new();
     let port = lab.port();
     let ended = expecting(
@@ -99,7 +99,7 @@ fn what_does_not_hold_is_said_and_the_exit_code_is_5() {
 }
 
 #[test]
-fn a_command_that_fails_tells_more() {
+fn the_exit_code_of_a_failed_command_takes_precedence() {
     let lab = Lab::new();
     let helper = helper_path();
     let helper = helper.to_str().expect("a printable path");
@@ -118,7 +118,7 @@ fn a_command_that_fails_tells_more() {
 }
 
 #[test]
-fn an_expectation_that_cannot_be_read_is_refused_before_tracing() {
+fn an_invalid_expectation_is_refused_before_tracing() {
     let ended = Running::to_the_end(tcptrace(&["--expect", "accept_queue_p99<10"]));
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(USAGE), ""));
     assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
@@ -126,7 +126,7 @@ fn an_expectation_that_cannot_be_read_is_refused_before_tracing() {
 }
 
 #[test]
-fn a_recording_is_judged_as_the_trace_was() {
+fn a_replay_judges_expectations_like_the_live_trace() {
     let lab = Lab::new();
     let port = lab.port();
     let name = format!("tcptrace-{}-{port}-expect.trace", std::process::id());

@@ -69,7 +69,7 @@ fn minus_4_takes_ipv4_on_an_ipv6_listener() {
     let v6 = connect_queued_to((Ipv6Addr::LOCALHOST, port).into());
     close(v6, accept(&listener).stream);
     tracer.wait_for_ends(2);
-    let trace = tracer.stop_filtered(|ends| ends.laddr.is_ipv4());
+    let trace = tracer.stop_filtered(|tuple| tuple.laddr.is_ipv4());
 
     assert_eq!(trace.connections("client").len(), 1);
     trace

@@ -8,7 +8,7 @@ mod state;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use tests::traffic::*;
-use tests::witness::Ends;
+use tests::witness::Tuple;
 use tests::{Lab, Line, Trace, Tracer};
 
 /// No line of this namespace is about anything else.
@@ -24,20 +24,22 @@ fn shows_only(trace: &Trace, wanted: impl Fn(&Line) -> bool) {
     assert!(filtered > Some(0), "{hooks}");
 }
 
-fn sides(tracer: Tracer, ends: usize, filter: impl Fn(&Ends) -> bool) -> Trace {
+fn sides(tracer: Tracer, ends: usize, filter: impl Fn(&Tuple) -> bool) -> Trace {
     tracer.wait_for_ends(ends);
     tracer.stop_filtered(filter)
 }
 
 #[test]
-fn a_port_is_local_or_remote() {
+fn a_port_filter_matches_local_and_remote_ports() {
     let lab = Lab::new();
     let (port, other) = (lab.port(), lab.port());
     let tracer = lab.trace_with(&["-p", &port.to_string()]);
     talk(other);
     talk(port);
     talk(other);
-    let trace = sides(tracer, 2, |ends| ends.lport == port || ends.rport == port);
+    let trace = sides(tracer, 2, |tuple| {
+        tuple.lport == port || tuple.rport == port
+    });
 
     shows_only(&trace, |line| {
         line["lport"] == port || line["rport"] == port
@@ -47,7 +49,7 @@ fn a_port_is_local_or_remote() {
 }
 
 #[test]
-fn ports_come_in_lists_and_repeats() {
+fn ports_can_be_listed_and_repeated() {
     let lab = Lab::new();
     let (a, b, c, other) = (lab.port(), lab.port(), lab.port(), lab.port());
     let tracer = lab.trace_with(&["-p", &format!("{a},{b}"), "--port", &c.to_string()]);
@@ -55,8 +57,8 @@ fn ports_come_in_lists_and_repeats() {
         talk(port);
     }
     let wanted = [a, b, c];
-    let trace = sides(tracer, 6, |ends| {
-        wanted.contains(&ends.lport) || wanted.contains(&ends.rport)
+    let trace = sides(tracer, 6, |tuple| {
+        wanted.contains(&tuple.lport) || wanted.contains(&tuple.rport)
     });
 
     shows_only(&trace, |line| {
@@ -68,13 +70,13 @@ fn ports_come_in_lists_and_repeats() {
 }
 
 #[test]
-fn a_local_port_is_the_servers_view() {
+fn a_local_port_selects_the_server_side() {
     let lab = Lab::new();
     let (port, other) = (lab.port(), lab.port());
     let tracer = lab.trace_with(&["-L", &port.to_string()]);
     talk(other);
     talk(port);
-    let trace = sides(tracer, 1, |ends| ends.lport == port);
+    let trace = sides(tracer, 1, |tuple| tuple.lport == port);
 
     shows_only(&trace, |line| line["lport"] == port);
     trace
@@ -84,13 +86,13 @@ fn a_local_port_is_the_servers_view() {
 }
 
 #[test]
-fn a_remote_port_is_the_clients_view() {
+fn a_remote_port_selects_the_client_side() {
     let lab = Lab::new();
     let (port, other) = (lab.port(), lab.port());
     let tracer = lab.trace_with(&["-D", &port.to_string()]);
     talk(other);
     talk(port);
-    let trace = sides(tracer, 1, |ends| ends.rport == port);
+    let trace = sides(tracer, 1, |tuple| tuple.rport == port);
 
     shows_only(&trace, |line| line["rport"] == port);
     trace.client().shows(&[("complete", &true)]);
@@ -105,7 +107,7 @@ fn minus_4_leaves_out_ipv6() {
     let tracer = lab.trace_with(&["-4"]);
     talk_at((Ipv6Addr::LOCALHOST, six).into());
     talk_at((Ipv4Addr::LOCALHOST, four).into());
-    let trace = sides(tracer, 2, |ends| ends.laddr.is_ipv4());
+    let trace = sides(tracer, 2, |tuple| tuple.laddr.is_ipv4());
 
     shows_only(&trace, |line| line.text("laddr").contains('.'));
     trace
@@ -120,7 +122,7 @@ fn minus_6_leaves_out_ipv4() {
     let tracer = lab.trace_with(&["-6"]);
     talk_at((Ipv4Addr::LOCALHOST, four).into());
     talk_at((Ipv6Addr::LOCALHOST, six).into());
-    let trace = sides(tracer, 2, |ends| ends.laddr.is_ipv6());
+    let trace = sides(tracer, 2, |tuple| tuple.laddr.is_ipv6());
 
     shows_only(&trace, |line| line.text("laddr").contains(':'));
     trace

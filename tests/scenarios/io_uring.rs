@@ -70,16 +70,17 @@ fn is_unseen(trace: &Trace) {
         ("complete", &true),
     ]);
     let unseen = trace.session()["unseen"].as_array().expect("a list");
-    let told = |line: &serde_json::Value| line.as_str().expect("a text").contains("io_uring");
-    assert!(unseen.iter().any(told), "{}", trace.session());
+    let names_io_uring =
+        |line: &serde_json::Value| line.as_str().expect("a text").contains("io_uring");
+    assert!(unseen.iter().any(names_io_uring), "{}", trace.session());
 }
 
 #[test]
-fn an_accept_by_io_uring_is_its_submitters() {
+fn an_accept_by_io_uring_is_attributed_to_its_submitter() {
     let Some(trace) = queued_connection(Flags::empty()) else {
         return;
     };
-    if trace.accept_carrier() == "syscall" {
+    if trace.accept_attach_method() == "syscall" {
         return is_unseen(&trace);
     }
     trace.accept().shows(&[("pid", &pid()), ("tid", &tid())]);
@@ -94,11 +95,11 @@ fn an_accept_by_io_uring_is_its_submitters() {
 }
 
 #[test]
-fn an_accept_by_a_worker_of_io_uring_is_the_workers() {
+fn an_accept_by_an_io_uring_worker_is_attributed_to_the_worker() {
     let Some(trace) = queued_connection(Flags::ASYNC) else {
         return;
     };
-    if trace.accept_carrier() == "syscall" {
+    if trace.accept_attach_method() == "syscall" {
         return is_unseen(&trace);
     }
     // The kernel's thread, which is one of this process.
@@ -127,7 +128,7 @@ fn an_accept_that_waits_in_io_uring_gives_one_connection() {
     tracer.wait_for_ends(2);
     let trace = tracer.stop();
 
-    if trace.accept_carrier() == "syscall" {
+    if trace.accept_attach_method() == "syscall" {
         return is_unseen(&trace);
     }
     // The program never sees that the first attempt found nothing.
@@ -142,7 +143,7 @@ fn an_accept_that_waits_in_io_uring_gives_one_connection() {
 /// listen() by io_uring (Linux 6.11) is in no listen() system call: what it asked for is unknown,
 /// and nothing else is taken for it.
 #[test]
-fn a_listener_made_by_io_uring_was_asked_for_nobody_knows_what() {
+fn a_listener_made_by_io_uring_has_an_unknown_backlog() {
     let lab = Lab::new();
     let port = lab.port();
     let Some(mut ring) = ring() else { return };

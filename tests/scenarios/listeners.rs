@@ -50,7 +50,7 @@ fn each_accept_names_its_own_listener_of_a_shared_port() {
 }
 
 #[test]
-fn processes_that_share_a_listener_are_told_apart() {
+fn accepts_on_a_shared_listener_name_their_process() {
     const ROUNDS: usize = 3;
     let lab = Lab::new();
     let port = lab.port();
@@ -110,12 +110,12 @@ fn a_socket_belongs_to_the_user_who_made_it() {
 }
 
 /// What listen() is called with can be told from Linux 5.15 on.
-fn tells_what_was_asked(trace: &Trace) -> bool {
+fn sees_requested_backlog(trace: &Trace) -> bool {
     !trace.session().text("kernel").starts_with("5.10.")
 }
 
 #[test]
-fn a_backlog_is_what_was_asked_for_unless_it_is_clipped() {
+fn the_requested_backlog_is_reported_even_if_it_is_clipped() {
     const SOMAXCONN: u32 = 16;
     let lab = Lab::new();
     std::fs::write("/proc/sys/net/core/somaxconn", SOMAXCONN.to_string()).expect("a sysctl");
@@ -136,7 +136,7 @@ fn a_backlog_is_what_was_asked_for_unless_it_is_clipped() {
     });
     let trace = tracer.stop();
 
-    let known = tells_what_was_asked(&trace);
+    let known = sees_requested_backlog(&trace);
     for ((listen, port), (backlog, in_force, clipped)) in
         trace.listens().into_iter().zip(ports).zip(asked)
     {
@@ -158,7 +158,7 @@ fn a_backlog_is_what_was_asked_for_unless_it_is_clipped() {
 
 /// listen() again changes the limit without a change of state: what it asked for nobody sees.
 #[test]
-fn listen_again_is_seen_by_the_limit_alone() {
+fn a_second_listen_changes_only_the_queue_limit() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace();

@@ -9,7 +9,7 @@ use tests::trace::NULL;
 use tests::traffic::*;
 
 #[test]
-fn what_is_lost_is_counted_and_what_was_open_is_incomplete() {
+fn lost_events_are_counted_and_open_connections_are_incomplete() {
     const CLIENTS: usize = 1000;
     const OPEN: usize = 5;
     let lab = Lab::alone();
@@ -30,7 +30,7 @@ fn what_is_lost_is_counted_and_what_was_open_is_incomplete() {
     tracer.process().signal(Signal::SIGSTOP);
     storm(stormy, CLIENTS);
     tracer.process().signal(Signal::SIGCONT);
-    tracer.wait_for_line("the loss to be told", |line| line.is("lost"));
+    tracer.wait_for_line("the loss to be reported", |line| line.is("lost"));
     let trace = tracer.stop_lossy();
 
     let lost = |line: &&tests::Line| line.is("lost");
@@ -59,7 +59,7 @@ fn after_a_loss_new_connections_are_complete_again() {
     tracer.process().signal(Signal::SIGSTOP);
     storm(stormy, CLIENTS);
     tracer.process().signal(Signal::SIGCONT);
-    tracer.wait_for_line("the loss to be told", |line| line.is("lost"));
+    tracer.wait_for_line("the loss to be reported", |line| line.is("lost"));
 
     let client_port = talk(calm);
     tracer.wait_for(2, "the new connection to end", |line| {
@@ -75,7 +75,7 @@ fn after_a_loss_new_connections_are_complete_again() {
 /// A CPU that writes more between two drains than its lane has room for goes on in the ring buffer:
 /// nothing is lost, and all of it is in order.
 #[test]
-fn what_a_lane_has_no_room_for_goes_through_the_ring_buffer() {
+fn overflow_of_a_per_cpu_buffer_goes_to_the_ring_buffer() {
     // Of more than 2 KiB each, for a lane of 64 KiB (with one CPU, of 128) and a ring buffer of 128.
     const CONNECTIONS: usize = 60;
     let lab = Lab::alone();
@@ -108,7 +108,7 @@ fn what_a_lane_has_no_room_for_goes_through_the_ring_buffer() {
 /// A call that finds no room in the table is lost, and said to be; the connection that it takes is
 /// still told, but not when the call began. Nor that it began before the trace: it did not.
 #[test]
-fn an_accept_that_cannot_be_remembered_is_counted() {
+fn accept_calls_beyond_the_call_table_are_counted_as_lost() {
     const ROOM: usize = 2;
     const THREADS: usize = 12;
     let lab = Lab::alone();
@@ -117,7 +117,7 @@ fn an_accept_that_cannot_be_remembered_is_counted() {
 
     let listener = Arc::new(listen(port));
     let acceptors = blocked_in_accept(&listener, THREADS);
-    tracer.wait_for_line("the loss to be told", |line| {
+    tracer.wait_for_line("the loss to be reported", |line| {
         line.is("lost") && line["hook"] == "inet_csk_accept" && line["why"] == "too_many_calls"
     });
     let clients: Vec<_> = (0..THREADS).map(|_| connect(port)).collect();
@@ -133,7 +133,7 @@ fn an_accept_that_cannot_be_remembered_is_counted() {
     assert!(lost >= Some((THREADS - ROOM) as u64), "{lost:?}");
     assert_eq!(balance["lost"], balance["lost_calls"], "{balance}");
     let accepts = trace.accepts();
-    assert_eq!(accepts.len(), THREADS + 1, "each is told, and once");
+    assert_eq!(accepts.len(), THREADS + 1, "each is reported once");
     let unknown: Vec<_> = accepts
         .iter()
         .filter(|line| line["called_mono_ns"].is_null())

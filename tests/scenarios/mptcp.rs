@@ -40,7 +40,7 @@ fn traced(client: fn(SocketAddr) -> Option<TcpStream>) -> Option<(Trace, u16)> {
 
 /// One listener, and one connection with two ends. The wrapper, which goes through states of its own
 /// and from LISTEN to LISTEN, would be one too many.
-fn is_told_as_tcp(trace: &Trace, client_port: u16) {
+fn is_reported_as_tcp(trace: &Trace, client_port: u16) {
     let listen = trace.listen();
     assert_eq!(trace.path(&listen["conn"]), "CLOSE LISTEN CLOSE");
     let server = trace.server();
@@ -67,7 +67,7 @@ fn is_accepted(trace: &Trace, client_port: u16) {
 }
 
 #[test]
-fn an_mptcp_client_of_an_mptcp_listener() {
+fn an_mptcp_connection_is_reported_as_one_tcp_connection() {
     let client = |server: SocketAddr| {
         let socket = mptcp()?;
         socket.connect(&server.into()).expect("connect");
@@ -76,15 +76,15 @@ fn an_mptcp_client_of_an_mptcp_listener() {
     let Some((trace, client_port)) = traced(client) else {
         return;
     };
-    is_told_as_tcp(&trace, client_port);
+    is_reported_as_tcp(&trace, client_port);
     is_accepted(&trace, client_port);
 }
 
 #[test]
-fn a_tcp_client_of_an_mptcp_listener() {
+fn a_tcp_client_of_an_mptcp_listener_is_reported_as_tcp() {
     let Some((trace, client_port)) = traced(|server| Some(connect_to(server))) else {
         return;
     };
-    is_told_as_tcp(&trace, client_port);
+    is_reported_as_tcp(&trace, client_port);
     is_accepted(&trace, client_port);
 }

@@ -87,7 +87,7 @@ fn a_recording_is_written_beside_the_text() {
 }
 
 /// What was recorded, told again, gives the same bytes.
-fn told_again(form: &str, ends_with: &str) {
+fn replays_identically(form: &str, ends_with: &str) {
     let lab = Lab::new();
     let port = lab.port();
     let name = format!("tcptrace-{}-{port}.trace", std::process::id());
@@ -122,17 +122,17 @@ fn told_again(form: &str, ends_with: &str) {
 }
 
 #[test]
-fn a_recorded_trace_is_told_again_in_the_same_json() {
-    told_again("json", r#"{"event":"connection""#);
+fn replayed_json_equals_the_live_json() {
+    replays_identically("json", r#"{"event":"connection""#);
 }
 
 #[test]
-fn a_recorded_trace_is_told_again_in_the_same_text() {
-    told_again("text", " ended: ");
+fn replayed_text_equals_the_live_text() {
+    replays_identically("text", " ended: ");
 }
 
 #[test]
-fn a_hostile_name_does_not_reach_the_terminal_raw() {
+fn control_characters_of_a_name_are_escaped() {
     let lab = Lab::new();
     let port = lab.port();
     let text = Text::start(&lab, &["-v", "-p", &port.to_string()]);
@@ -160,7 +160,7 @@ fn a_hostile_name_does_not_reach_the_terminal_raw() {
 }
 
 #[test]
-fn the_session_line_says_what_this_trace_is() {
+fn the_session_line_describes_the_trace() {
     let lab = Lab::new();
     let before = now_ns();
     let trace = lab.trace().stop();
@@ -175,7 +175,7 @@ fn the_session_line_says_what_this_trace_is() {
 }
 
 #[test]
-fn two_traces_at_once_tell_the_same() {
+fn two_simultaneous_traces_agree() {
     let lab = Lab::new();
     let tracers = [lab.trace(), lab.trace()];
     talk(lab.port());
@@ -189,7 +189,7 @@ fn two_traces_at_once_tell_the_same() {
 }
 
 #[test]
-fn the_demo_proves_its_point() {
+fn the_demo_shows_a_connection_queued_before_accept() {
     let _lab = Lab::new();
     let ended = Running::to_the_end(tcptrace(&["demo", "--color", "never"]));
     assert_eq!(ended.code, Some(0), "{} {}", ended.stdout, ended.stderr);
@@ -199,7 +199,7 @@ fn the_demo_proves_its_point() {
 }
 
 #[test]
-fn the_doctor_measures_the_machines_own_tcp() {
+fn doctor_stats_measures_programs_on_real_traffic() {
     let lab = Lab::new();
     let port = lab.port();
     let doctor = Running::start(tcptrace(&["doctor", "-o", "json", "--stats=1s"]));

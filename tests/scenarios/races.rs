@@ -47,7 +47,7 @@ fn a_polling_acceptor_never_overtakes_the_handshake() {
     tracer.wait_for_ends(2 * CLIENTS);
     let trace = tracer.stop();
 
-    trace.tells_each_once(CLIENTS);
+    trace.shows_each_once(CLIENTS);
     assert!(trace.failed_accepts().is_empty());
     // In their order: a client's port may come twice.
     let mut accepts = trace.accepts();

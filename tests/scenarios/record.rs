@@ -35,7 +35,7 @@ fn stop(running: Running) -> Ended {
 }
 
 /// What a recording tells.
-fn told(lab: &Lab, recording: &Recording) -> Trace {
+fn replay(lab: &Lab, recording: &Recording) -> Trace {
     let replayed = recording.replay(&["-o", "json"]);
     assert_eq!((replayed.code, &*replayed.stderr), (Some(DONE), ""));
     let trace = Trace::read(&replayed.stdout, lab.netns);
@@ -52,16 +52,16 @@ fn a_recorded_connection_has_its_verdict() {
         let running = record(&recording, &[&["-p", &port.to_string()], options].concat());
         let client_port = talk(port);
         stop(running);
-        let trace = told(&lab, &recording);
+        let trace = replay(&lab, &recording);
         let server = trace.server_of(client_port);
         server.shows(&[("verdict", &"queued"), ("complete", &true)]);
-        trace.tells_each_once(1);
+        trace.shows_each_once(1);
     }
 }
 
 /// The looks at the start and at the end are made without anybody who asks for them.
 #[test]
-fn what_is_older_and_what_stays_in_the_queue_is_told_as_live() {
+fn preexisting_and_queued_connections_are_recorded() {
     let lab = Lab::new();
     let port = lab.port();
     let listener = listen(port);
@@ -71,7 +71,7 @@ fn what_is_older_and_what_stays_in_the_queue_is_told_as_live() {
     let first = accept(&listener);
     let waits = connect_queued(port);
     stop(running);
-    let trace = told(&lab, &recording);
+    let trace = replay(&lab, &recording);
     let old = trace.own("preexisting").next().expect("the listener");
     old.shows(&[("state", &"LISTEN"), ("lport", &u64::from(port))]);
     old.shows(&[("pid", &u64::from(std::process::id()))]);
@@ -85,7 +85,7 @@ fn what_is_older_and_what_stays_in_the_queue_is_told_as_live() {
 }
 
 #[test]
-fn it_ends_with_its_command_and_its_count() {
+fn record_ends_with_its_command_or_count() {
     let lab = Lab::new();
     let port = lab.port();
     let text = port.to_string();
@@ -95,7 +95,7 @@ fn it_ends_with_its_command_and_its_count() {
     let args = ["-p", &text, "--", helper, "talk", &text, "7"];
     let ended = record(&recording, &args).wait();
     assert_eq!(ended.code, Some(7), "{ended:?}");
-    assert_eq!(told(&lab, &recording).connections("server").len(), 1);
+    assert_eq!(replay(&lab, &recording).connections("server").len(), 1);
 
     let recording = Recording::new(&lab);
     let running = record(&recording, &["-p", &text, "--count", "4"]);
@@ -104,13 +104,13 @@ fn it_ends_with_its_command_and_its_count() {
     }
     let ended = running.wait();
     assert_eq!(ended.code, Some(DONE), "{ended:?}");
-    let trace = told(&lab, &recording);
+    let trace = replay(&lab, &recording);
     assert_eq!(trace.connections("server").len(), 2);
     assert_eq!(trace.connections("client").len(), 2);
 }
 
 #[test]
-fn a_recorder_that_is_killed_leaves_what_it_has_written() {
+fn a_killed_recorder_leaves_a_readable_recording() {
     let lab = Lab::new();
     let port = lab.port();
     let recording = Recording::new(&lab);
@@ -182,7 +182,7 @@ fn the_documented_reader_counts_the_same() {
         talk(port);
     }
     stop(running);
-    let trace = told(&lab, &recording);
+    let trace = replay(&lab, &recording);
     let summary = &trace.summary().0["hook_counts"];
     let hooks = summary.as_object().expect("an object").values();
     let records: u64 = hooks
@@ -198,18 +198,18 @@ fn the_documented_reader_counts_the_same() {
         .stderr(Stdio::piped())
         .output()
         .expect("python3 runs");
-    let told = String::from_utf8_lossy(&python.stdout);
+    let stdout = String::from_utf8_lossy(&python.stdout);
     assert!(python.status.success(), "{python:?}");
     assert!(
-        told.contains(&format!("{records} records")),
-        "{records}: {told}"
+        stdout.contains(&format!("{records} records")),
+        "{records}: {stdout}"
     );
-    assert!(told.contains("0 damaged blocks"), "{told}");
+    assert!(stdout.contains("0 damaged blocks"), "{stdout}");
 }
 
 /// What is recorded is not for a terminal, and goes through a pipe.
 #[test]
-fn a_recording_goes_through_a_pipe() {
+fn a_recording_can_be_written_to_a_pipe() {
     let lab = Lab::new();
     let port = lab.port();
     let text = port.to_string();
@@ -223,5 +223,5 @@ fn a_recording_goes_through_a_pipe() {
     assert!(output.status.success(), "{output:?}");
     let recording = Recording::new(&lab);
     std::fs::write(&recording.0, output.stdout).expect("a file");
-    assert_eq!(told(&lab, &recording).connections("server").len(), 1);
+    assert_eq!(replay(&lab, &recording).connections("server").len(), 1);
 }

@@ -69,7 +69,7 @@ fn live(shown: &[&str], hooked: &[&str]) -> Live {
 
 /// Replayed with the same options for what is shown, it prints the same.
 #[track_caller]
-fn told_again(shown: &[&str], hooked: &[&str]) {
+fn replays_identically(shown: &[&str], hooked: &[&str]) {
     let live = live(shown, hooked);
     let replayed = live.recording.replay(shown);
     assert_eq!(replayed.code, Some(0), "{}", replayed.stderr);
@@ -82,59 +82,59 @@ fn told_again(shown: &[&str], hooked: &[&str]) {
 }
 
 #[test]
-fn text() {
-    told_again(&[], &[]);
+fn text_is_replayed_identically() {
+    replays_identically(&[], &[]);
 }
 
 #[test]
-fn text_with_all_its_details() {
-    told_again(&["-v", "--explain", "--color=always"], &["--segments"]);
+fn verbose_text_is_replayed_identically() {
+    replays_identically(&["-v", "--explain", "--color=always"], &["--segments"]);
 }
 
 #[test]
-fn text_of_a_trace_that_tells_connections_only() {
-    told_again(&["-v"], &["--depth=connections"]);
+fn text_at_depth_connections_is_replayed_identically() {
+    replays_identically(&["-v"], &["--depth=connections"]);
 }
 
 #[test]
-fn text_of_a_trace_that_counts() {
-    told_again(&[], &["--depth=histogram"]);
+fn text_at_depth_histogram_is_replayed_identically() {
+    replays_identically(&[], &["--depth=histogram"]);
 }
 
 #[test]
-fn a_table_of_chosen_columns() {
-    told_again(&["--fields=ts,conn,laddr,lport,newstate,in_state_ns"], &[]);
+fn a_table_of_chosen_columns_is_replayed_identically() {
+    replays_identically(&["--fields=ts,conn,laddr,lport,newstate,in_state_ns"], &[]);
 }
 
 #[test]
-fn a_wide_table() {
-    told_again(&["--output=wide"], &["--segments"]);
+fn a_wide_table_is_replayed_identically() {
+    replays_identically(&["--output=wide"], &["--segments"]);
 }
 
 #[test]
-fn csv() {
-    told_again(&["--output=csv"], &["--segments"]);
+fn csv_is_replayed_identically() {
+    replays_identically(&["--output=csv"], &["--segments"]);
 }
 
 #[test]
-fn json_with_segments() {
-    told_again(&["-o", "json"], &["--segments"]);
+fn json_with_segments_is_replayed_identically() {
+    replays_identically(&["-o", "json"], &["--segments"]);
 }
 
 #[test]
-fn json_of_every_depth() {
-    told_again(&["-o", "json"], &["--depth=connections"]);
-    told_again(&["-o", "json"], &["--depth=histogram"]);
+fn json_of_every_depth_is_replayed_identically() {
+    replays_identically(&["-o", "json"], &["--depth=connections"]);
+    replays_identically(&["-o", "json"], &["--depth=histogram"]);
 }
 
 #[test]
-fn text_from_a_compressed_recording() {
-    told_again(&["-v"], &["--zstd"]);
+fn a_compressed_recording_is_replayed_identically() {
+    replays_identically(&["-v"], &["--zstd"]);
 }
 
 /// What is recorded beside a short form of the trace has the long ones.
 #[test]
-fn a_recording_has_every_depth() {
+fn a_recording_can_be_replayed_at_every_depth() {
     let live = live(&["-o", "json"], &["--depth=histogram"]);
     let of_depth = |depth| {
         let replayed = live.recording.replay(&["-o", "json", "--depth", depth]);
@@ -155,7 +155,7 @@ fn a_recording_has_every_depth() {
 
 /// A selection holds for a recording as it does for a trace.
 #[test]
-fn a_recording_is_narrowed_by_owner_and_side() {
+fn replay_filters_by_owner_and_side() {
     let live = live(&["-o", "json"], &[]);
     let ends = |args: &[&str]| {
         let replayed = live.recording.replay(&[&["-o", "json"], args].concat());
@@ -172,7 +172,7 @@ fn a_recording_is_narrowed_by_owner_and_side() {
 }
 
 #[test]
-fn from_standard_input() {
+fn replay_reads_standard_input() {
     let live = live(&["-o", "json"], &["--zstd"]);
     for args in [
         &["replay", "-", "-o", "json"][..],
@@ -194,7 +194,7 @@ fn from_standard_input() {
 }
 
 #[test]
-fn one_connection_is_told_with_its_other_end() {
+fn replay_of_one_connection_includes_its_other_end() {
     let live = live(&["-o", "json"], &[]);
     let conn_of = |line: &serde_json::Value| line["conn"].as_u64();
     let all: Vec<serde_json::Value> = live.ended.stdout.lines().map(parse).collect();
@@ -237,7 +237,7 @@ fn replay_of(path: &Path, bytes: &[u8]) -> Ended {
 }
 
 #[test]
-fn damage_is_told_and_the_rest_is_told_all_the_same() {
+fn damage_is_reported_and_the_remaining_lines_are_replayed() {
     let live = live(&["-o", "json"], &[]);
     let path = &live.recording.0;
     let whole = std::fs::read(path).expect("the recording");
@@ -262,22 +262,22 @@ fn damage_is_told_and_the_rest_is_told_all_the_same() {
     let replayed = replay_of(path, &whole[..whole.len() - 10]);
     assert_eq!(replayed.code, Some(1));
     let lines: Vec<&str> = live.ended.stdout.lines().collect();
-    let told: Vec<&str> = replayed.stdout.lines().collect();
-    assert_eq!(told, lines[..lines.len() - 1]);
+    let replayed_lines: Vec<&str> = replayed.stdout.lines().collect();
+    assert_eq!(replayed_lines, lines[..lines.len() - 1]);
     assert!(
         replayed.stderr.contains("its summary is missing"),
         "{}",
         replayed.stderr
     );
 
-    for (bytes, told) in [
+    for (bytes, message) in [
         (&b""[..], "it is empty"),
         (b"PNG\n", "it is no recording"),
         (live.ended.stdout.as_bytes(), "it is JSON"),
     ] {
         let replayed = replay_of(path, bytes);
         assert_eq!((replayed.code, &*replayed.stdout), (Some(2), ""));
-        assert!(replayed.stderr.contains(told), "{}", replayed.stderr);
+        assert!(replayed.stderr.contains(message), "{}", replayed.stderr);
         assert_eq!(replayed.stderr.lines().count(), 1, "{}", replayed.stderr);
     }
     let missing = Running::to_the_end(tcptrace(&["replay", "/no/such/file"]));
@@ -290,7 +290,7 @@ fn damage_is_told_and_the_rest_is_told_all_the_same() {
 }
 
 #[test]
-fn what_a_killed_tracer_has_written_can_be_read() {
+fn a_recording_of_a_killed_tracer_can_be_replayed() {
     for options in [&[][..], &["--zstd"]] {
         let lab = Lab::new();
         let port = lab.port();

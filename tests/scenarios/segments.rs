@@ -17,7 +17,7 @@ fn segments(lab: &Lab) -> Tracer {
 }
 
 /// `out S 0 -`: direction, flags, relative numbers.
-fn told(line: &Line) -> String {
+fn describe(line: &Line) -> String {
     let number = |name| match line.maybe(name) {
         Some(number) => number.to_string(),
         None => "-".to_owned(),
@@ -30,15 +30,15 @@ fn told(line: &Line) -> String {
     )
 }
 
-fn all_told(trace: &Trace) -> Vec<String> {
-    trace.own("segment").map(told).collect()
+fn describe_all(trace: &Trace) -> Vec<String> {
+    trace.own("segment").map(describe).collect()
 }
 
 /// The first segment of the scenario like this.
 #[track_caller]
 fn segment<'a>(trace: &'a Trace, like: &str) -> &'a Line {
     let mut own = trace.own("segment");
-    own.find(|line| told(line) == like)
+    own.find(|line| describe(line) == like)
         .unwrap_or_else(|| panic!("no segment {like}"))
 }
 
@@ -80,10 +80,10 @@ fn a_handshake_is_three_segments_each_sent_and_received() {
     tracer.wait_for_ends(2);
     let trace = tracer.stop();
 
-    let told = all_told(&trace);
-    assert_eq!(told[..6], HANDSHAKE, "{told:?}");
+    let segments = describe_all(&trace);
+    assert_eq!(segments[..6], HANDSHAKE, "{segments:?}");
     assert_eq!(
-        told[6..],
+        segments[6..],
         [
             "sent F. 1 1",
             "received F. 1 1",
@@ -181,7 +181,7 @@ fn agrees_with(packets: &Packets, trace: &Trace, port: u16) {
 }
 
 #[test]
-fn a_closed_port_answers_with_rst() {
+fn a_closed_port_answers_a_syn_with_a_rst_segment() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = segments(&lab);
@@ -190,9 +190,9 @@ fn a_closed_port_answers_with_rst() {
     tracer.wait_for_ends(1);
     let trace = tracer.stop();
 
-    let told = all_told(&trace);
+    let segments = describe_all(&trace);
     assert_eq!(
-        told,
+        segments,
         [
             "sent S 0 -",
             "received S 0 -",
@@ -209,7 +209,7 @@ fn a_closed_port_answers_with_rst() {
 }
 
 #[test]
-fn a_reset_is_told_and_data_is_not() {
+fn a_rst_segment_is_reported_but_data_is_not() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = segments(&lab);
@@ -224,19 +224,19 @@ fn a_reset_is_told_and_data_is_not() {
     tracer.wait_for_ends(2);
     let trace = tracer.stop();
 
-    let told = all_told(&trace);
-    assert_eq!(told[..6], HANDSHAKE);
+    let segments = describe_all(&trace);
+    assert_eq!(segments[..6], HANDSHAKE);
     let sent = 1 + 100 * TEXT.len();
     assert_eq!(
-        told[6..],
+        segments[6..],
         [format!("sent R. {sent} 1"), format!("received R. {sent} 1")]
     );
     let server = trace.server();
-    segment(&trace, &told[7]).shows(&[("conn", &server["conn"])]);
+    segment(&trace, &segments[7]).shows(&[("conn", &server["conn"])]);
 }
 
 #[test]
-fn a_fin_may_carry_data() {
+fn a_fin_segment_with_data_is_reported() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = segments(&lab);
@@ -257,7 +257,7 @@ fn a_fin_may_carry_data() {
 }
 
 #[test]
-fn ipv6_has_segments_too() {
+fn ipv6_segments_are_reported() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = segments(&lab);
@@ -265,27 +265,27 @@ fn ipv6_has_segments_too() {
     tracer.wait_for_ends(2);
     let trace = tracer.stop();
 
-    let told = all_told(&trace);
-    assert_eq!(told[..6], HANDSHAKE);
-    assert_eq!(told.last().expect("an ACK"), "received . 2 2");
+    let segments = describe_all(&trace);
+    assert_eq!(segments[..6], HANDSHAKE);
+    assert_eq!(segments.last().expect("an ACK"), "received . 2 2");
     for line in trace.own("segment") {
         line.shows(&[("laddr", &"::1"), ("raddr", &"::1")]);
     }
 }
 
 #[test]
-fn a_filter_leaves_out_the_other_ends_segments() {
+fn a_filter_by_local_port_omits_the_other_ends_segments() {
     let lab = Lab::new();
     let (port, other) = (lab.port(), lab.port());
     let tracer = lab.trace_with(&["--segments", "-L", &port.to_string()]);
     talk(other);
     talk(port);
     tracer.wait_for_ends(1);
-    let trace = tracer.stop_filtered(|ends| ends.lport == port);
+    let trace = tracer.stop_filtered(|tuple| tuple.lport == port);
 
-    let told = all_told(&trace);
+    let segments = describe_all(&trace);
     assert_eq!(
-        told[..3],
+        segments[..3],
         ["received S 0 -", "sent S. 0 1", "received . 1 1"]
     );
     assert!(trace.own("segment").all(|line| line["lport"] == port));
@@ -294,7 +294,7 @@ fn a_filter_leaves_out_the_other_ends_segments() {
 }
 
 #[test]
-fn without_the_option_there_are_none() {
+fn without_the_option_no_segment_is_reported() {
     let lab = Lab::new();
     let port = lab.port();
     let (with, without) = (segments(&lab), lab.trace());
@@ -304,57 +304,58 @@ fn without_the_option_there_are_none() {
     with.wait_for_ends(2);
     let (with, without) = (with.stop(), without.stop());
 
-    assert_eq!(all_told(&with)[..6], HANDSHAKE);
+    assert_eq!(describe_all(&with)[..6], HANDSHAKE);
     assert_eq!(without.own("segment").count(), 0);
     assert!(without.session()["hooks"].get("segment").is_none());
     assert_ne!(without.server()["syn_source"], "segment");
 }
 
-fn carried_by(carrier: &str) {
+fn attached_by(method: &str) {
     let lab = Lab::new();
     let port = lab.port();
-    let tracer = lab.trace_with(&["--segments", "--state-carrier", carrier]);
+    let tracer = lab.trace_with(&["--segments", "--state-carrier", method]);
     talk(port);
     tracer.wait_for_ends(2);
     let trace = tracer.stop();
-    assert_eq!(trace.session()["hooks"]["segment"], carrier);
-    assert_eq!(all_told(&trace)[..6], HANDSHAKE);
+    assert_eq!(trace.session()["hooks"]["segment"], method);
+    assert_eq!(describe_all(&trace)[..6], HANDSHAKE);
 }
 
 #[test]
-fn segments_by_a_btf_tracepoint() {
-    carried_by("tp_btf");
+fn segments_are_reported_by_a_btf_tracepoint() {
+    attached_by("tp_btf");
 }
 
 #[test]
-fn segments_by_a_raw_tracepoint() {
-    carried_by("raw_tp");
+fn segments_are_reported_by_a_raw_tracepoint() {
+    attached_by("raw_tp");
 }
 
 /// Through a bridge and a veth pair: two devices here, one there. Without them in the kernel, as
 /// in the VMs, there is nothing to try.
 #[test]
-fn a_segment_on_its_way_through_devices_and_namespaces_is_told_once_in_each() {
+fn a_forwarded_segment_is_reported_once_per_namespace() {
     const HERE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
     const THERE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
     let lab = Lab::new();
     let port = lab.port();
-    let (tell, told_of) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     let (go, gone) = mpsc::channel::<()>();
     let (_, serving) = spawn(move || {
         let netns = Netns::enter();
         let file = File::open("/proc/thread-self/ns/net").expect("/proc is mounted");
-        tell.send((netns, file)).expect("someone listens");
+        sender.send((netns, file)).expect("the receiver exists");
         if gone.recv().is_err() {
             return;
         }
         veth::configure(veth::FAR, THERE);
         let listener = listen_at((THERE, port).into(), 16);
-        tell.send((netns, File::open("/dev/null").expect("a file")))
-            .expect("someone listens");
+        sender
+            .send((netns, File::open("/dev/null").expect("a file")))
+            .expect("the receiver exists");
         hear_the_end(&mut accept(&listener).stream);
     });
-    let (other, file) = told_of.recv().expect("a namespace");
+    let (other, file) = receiver.recv().expect("a namespace");
     if !veth::connect(&file) {
         eprintln!("this kernel has no veth or no bridge");
         drop(go);
@@ -363,15 +364,15 @@ fn a_segment_on_its_way_through_devices_and_namespaces_is_told_once_in_each() {
     veth::configure(veth::BRIDGE, HERE);
     let tracer = segments(&lab);
     go.send(()).expect("the other namespace");
-    told_of.recv().expect("a listener");
+    receiver.recv().expect("a listener");
     let client = connect_to((THERE, port).into());
     drop(client);
     join(serving);
     tracer.wait_for_ends(1);
-    let trace = tracer.stop_filtered(|ends| ends.laddr == HERE);
+    let trace = tracer.stop_filtered(|tuple| tuple.laddr == HERE);
 
     assert_eq!(
-        all_told(&trace),
+        describe_all(&trace),
         [
             "sent S 0 -",
             "received S. 0 1",
@@ -391,7 +392,7 @@ fn a_segment_on_its_way_through_devices_and_namespaces_is_told_once_in_each() {
         .lines
         .iter()
         .filter(|line| line.is("segment") && line["netns"] == other.inode)
-        .map(told)
+        .map(describe)
         .collect();
     assert_eq!(
         there,

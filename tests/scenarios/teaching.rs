@@ -1,5 +1,5 @@
 //! What courses and books say about TCP's states, shown or refuted on the running kernel: one
-//! scenario a lesson, named for what it teaches. 2 MSL is in [`a_minute`](super::a_minute).
+//! scenario a lesson, named for what it teaches. 2 MSL is in [`a_full_time_wait`](super::a_full_time_wait).
 
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
@@ -13,8 +13,8 @@ use tests::trace::NULL;
 use tests::traffic::*;
 use tests::{Lab, Line, Peer, Trace, eventually};
 
-use super::wire::calling::opened;
 use super::wire::closing::ended;
+use super::wire::connecting::opened;
 use super::wire::half_open::begins_with_the_ack;
 use super::wire::*;
 
@@ -43,7 +43,7 @@ fn closing_segments(trace: &Trace, port: u16) -> Vec<&Line> {
     segments
 }
 
-fn told(segments: &[&Line]) -> Vec<String> {
+fn describe(segments: &[&Line]) -> Vec<String> {
     let segments = segments.iter().map(|line| {
         let (direction, flags) = (line.text("direction"), line.text("flags"));
         format!("{direction} {flags}")
@@ -153,11 +153,11 @@ fn three_segments_open_a_connection() {
     let client = on_the_wire(&trace, "127.0.0.1", client_port);
     let server = on_the_wire(&trace, "127.0.0.1", port);
     assert_eq!(
-        told(&client[..HANDSHAKE]),
+        describe(&client[..HANDSHAKE]),
         ["sent S", "received S.", "sent ."]
     );
     assert_eq!(
-        told(&server[..HANDSHAKE]),
+        describe(&server[..HANDSHAKE]),
         ["received S", "sent S.", "received ."]
     );
     for side in [client, server] {
@@ -380,7 +380,7 @@ fn four_segments_close_a_connection() {
         panic!("{segments:#?}");
     };
     assert_eq!(
-        told(&segments),
+        describe(&segments),
         ["sent F.", "received .", "received F.", "sent ."]
     );
     // A FIN counts as a byte.
@@ -412,7 +412,7 @@ fn three_segments_close_a_connection_when_fin_and_ack_are_one() {
     lasted(time_in(&trace, "FIN_WAIT1"), [closed_ns, fin.at_ns], fin_ns);
     caused(entered(&trace, "CLOSE"), fin_ns, fin.at_ns);
     let segments = closing_segments(&trace, port);
-    assert_eq!(told(&segments), ["sent F.", "received F.", "sent ."]);
+    assert_eq!(describe(&segments), ["sent F.", "received F.", "sent ."]);
     let [ours, theirs, our_ack] = segments[..] else {
         panic!("{segments:#?}");
     };

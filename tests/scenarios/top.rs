@@ -21,7 +21,7 @@ fn row(screen: &str, begins: &str) -> String {
 }
 
 #[test]
-fn the_queue_and_those_in_it_are_shown_as_they_come_and_go() {
+fn the_queue_and_its_connections_are_shown_as_they_change() {
     let lab = Lab::new();
     let port = lab.port();
     let ports = format!("{}-{}", lab.ports.first, lab.ports.last);
@@ -75,7 +75,7 @@ fn the_queue_and_those_in_it_are_shown_as_they_come_and_go() {
 }
 
 #[test]
-fn whatever_ends_it_the_terminal_is_as_before() {
+fn the_terminal_is_restored_however_top_ends() {
     let lab = Lab::new();
     let port = lab.port().to_string();
     let by_key = ["q", "\x03", "\x1b"].map(Ok);
@@ -97,7 +97,7 @@ fn whatever_ends_it_the_terminal_is_as_before() {
 }
 
 #[test]
-fn a_size_that_changes_is_followed() {
+fn the_screen_follows_a_changed_size() {
     let lab = Lab::new();
     let port = lab.port();
     let _listener = listen(port);
@@ -114,7 +114,7 @@ fn a_size_that_changes_is_followed() {
 }
 
 #[test]
-fn what_goes_wrong_at_first_is_told_on_the_screen_as_it_was() {
+fn an_error_at_start_leaves_the_screen_untouched() {
     const NOBODY: u32 = 65534;
     let binary = std::fs::File::open(tcptrace(&[]).get_program()).unwrap();
     let path = format!("/proc/self/fd/{}", binary.as_raw_fd());
@@ -128,7 +128,7 @@ fn what_goes_wrong_at_first_is_told_on_the_screen_as_it_was() {
 }
 
 #[test]
-fn without_a_terminal_it_says_what_does_without() {
+fn without_a_terminal_top_suggests_alternatives() {
     let ended = Running::to_the_end(tcptrace_top(&[]));
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(USAGE), ""));
     assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);

@@ -1,4 +1,4 @@
-//! Another process that shares a listener with the scenario's.
+//! A separate process that shares a listener with the scenario.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -8,18 +8,18 @@ use std::process::{Child, Stdio};
 
 use crate::{eventually, run};
 
-/// A process that accepts when it is told to.
+/// A process that calls accept() once per request.
 pub struct Acceptor {
     child: Child,
 }
 
 impl Acceptor {
-    /// With a listener of this process.
+    /// Starts the helper with a listener of this process.
     pub fn start(listener: &TcpListener) -> Acceptor {
         let fd = listener.as_raw_fd();
         let mut command = run::helper(&["accept-in-turn", &fd.to_string()]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        // Rust opens descriptors close-on-exec; this one is to stay open in this child alone.
+        // Rust opens descriptors close-on-exec. This descriptor must stay open in this child only.
         // SAFETY: fcntl is async-signal-safe.
         unsafe {
             command.pre_exec(move || match libc::fcntl(fd, libc::F_SETFD, 0) {
@@ -36,7 +36,7 @@ impl Acceptor {
         self.child.id()
     }
 
-    /// The port of the client whose connection it took.
+    /// Accepts one connection. Returns the port of its client.
     pub fn accept_one(&mut self) -> u16 {
         let stdin = self.child.stdin.as_mut().expect("a pipe");
         writeln!(stdin, "accept").unwrap();

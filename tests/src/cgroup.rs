@@ -1,4 +1,4 @@
-//! A cgroup (version 2) of its own for a scenario's processes.
+//! A temporary cgroup (version 2) for a scenario's processes.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A cgroup, removed at the end of the scenario.
+/// A cgroup that is removed at the end of the scenario.
 pub struct Cgroup {
     pub path: PathBuf,
 }
 
 impl Cgroup {
-    /// Below the root, under a name that nobody else has.
+    /// Creates a cgroup below the root, under a unique name.
     pub fn new() -> Cgroup {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -22,7 +22,7 @@ impl Cgroup {
         Cgroup::make(mount().join(name))
     }
 
-    /// Inside this one.
+    /// Creates a cgroup inside this one.
     pub fn child(&self, name: &str) -> Cgroup {
         Cgroup::make(self.path.join(name))
     }
@@ -32,17 +32,17 @@ impl Cgroup {
         Cgroup { path }
     }
 
-    /// As in the lines' `cgroup`.
+    /// Returns the id that lines have in `cgroup`.
     pub fn id(&self) -> u64 {
         fs::metadata(&self.path).expect("a cgroup").ino()
     }
 
-    /// The command's process will live here.
+    /// Makes the command's process start in this cgroup.
     pub fn put(&self, command: &mut Command) {
         let procs = self.path.join("cgroup.procs");
         let procs = OpenOptions::new().write(true).open(procs);
         let procs = procs.expect("open cgroup.procs");
-        // SAFETY: write is async-signal-safe; 0 stands for whoever writes.
+        // SAFETY: write is async-signal-safe; 0 stands for the calling process.
         unsafe {
             command.pre_exec(move || (&procs).write_all(b"0"));
         }
@@ -57,7 +57,7 @@ impl Default for Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // Busy while a process in it is still ending.
+        // EBUSY while a process in it is still exiting.
         for _ in 0..1000 {
             if fs::remove_dir(&self.path).is_ok() {
                 return;
@@ -67,8 +67,7 @@ impl Drop for Cgroup {
     }
 }
 
-/// Where cgroups of version 2 are mounted. A machine that has not mounted them gets them at their
-/// usual place.
+/// Returns the mount point of cgroup version 2. Mounts it at the usual place if it is not mounted.
 fn mount() -> PathBuf {
     let mounts = fs::read_to_string("/proc/mounts").expect("/proc is mounted");
     let mut mounts = mounts.lines().map(|line| line.split(' '));

@@ -1,4 +1,4 @@
-//! TCP Fast Open, with a client that keeps the final ACK back.
+//! TCP Fast Open, with a client that withholds the final ACK.
 
 use std::net::{SocketAddr, TcpListener};
 
@@ -7,7 +7,7 @@ use socket2::{Domain, Socket, Type};
 use crate::trace::{Line, Trace};
 use crate::traffic::{BACKLOG, LOOPBACK, TEXT, deafen, hear_again, listen_socket, set_option};
 
-/// Lets clients and servers of this namespace use Fast Open, without having met before.
+/// Allows Fast Open without a cookie for clients and servers of this namespace.
 pub fn allow() {
     const CLIENT: u32 = 0x1;
     const SERVER: u32 = 0x2;
@@ -17,12 +17,12 @@ pub fn allow() {
     std::fs::write("/proc/sys/net/ipv4/tcp_fastopen", bits.to_string()).expect("a sysctl");
 }
 
-/// A listener that takes data with the SYN.
+/// Creates a listener that accepts data in the SYN.
 pub fn listen(port: u16) -> TcpListener {
     listen_at((LOOPBACK, port).into())
 }
 
-/// The same at another address.
+/// Creates a listener for Fast Open at another address.
 pub fn listen_at(addr: SocketAddr) -> TcpListener {
     listen_socket(addr, BACKLOG, |socket| {
         let pending: libc::c_int = 16;
@@ -30,22 +30,22 @@ pub fn listen_at(addr: SocketAddr) -> TcpListener {
     })
 }
 
-/// A client that sends data with its SYN.
+/// A client that sends data in its SYN.
 pub struct Client {
     socket: Socket,
 }
 
 impl Client {
-    /// It never learns of the SYN-ACK.
+    /// Creates a client whose socket drops every SYN-ACK.
     pub fn deaf() -> Client {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         deafen(&socket);
-        // Otherwise sending would wait for the SYN-ACK.
+        // Otherwise sending waits for the SYN-ACK.
         socket.set_nonblocking(true).expect("O_NONBLOCK");
         Client { socket }
     }
 
-    /// Sends a SYN with [`TEXT`].
+    /// Sends a SYN that carries [`TEXT`].
     pub fn say(&self, port: u16) {
         let server = std::net::SocketAddr::from((LOOPBACK, port)).into();
         let sent = self
@@ -55,15 +55,15 @@ impl Client {
         assert_eq!(sent, TEXT.len());
     }
 
-    /// It answers the next SYN-ACK, which the server sends after a second.
+    /// Lets the socket receive again. The server repeats its SYN-ACK after a second.
     pub fn hear_again(&self) {
         hear_again(&self.socket);
     }
 }
 
-/// Asserts that a server's socket is shown to be made by the SYN. The next event on the same CPU,
-/// here accept(), proves that. The line of the birth is held back for 5 ms, so under a load that keeps
-/// accept() off the CPU for longer the cause is not known, and null.
+/// Asserts that a server's socket is shown as created by the SYN. The next event on the same CPU,
+/// here accept(), proves that. The `transition` line is held back for only 5 ms. If load delays
+/// accept() for longer, the cause is unknown, and null.
 pub fn shows_birth(trace: &Trace, server: &Line) {
     let birth = trace.transitions(&server["conn"])[0];
     birth.shows(&[("oldstate", &"LISTEN")]);

@@ -1,4 +1,4 @@
-//! What holds for every line of every trace, whatever happened in it.
+//! Checks that hold for every line of every trace.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::LazyLock;
@@ -12,19 +12,19 @@ use crate::trace::{Line, Trace};
 static SCHEMA: LazyLock<Validator> =
     LazyLock::new(|| jsonschema::validator_for(schema()).expect("the schema is one"));
 
-/// Checks all of it.
+/// Runs all checks.
 pub fn check(trace: &Trace) {
     assert!(trace.session().is("session"), "the session comes first");
     assert!(trace.summary().is("summary"), "the summary comes last");
     for line in &trace.lines {
         follows_the_schema(line);
-        // No namespace has this inode: whatever happened, it happened in one.
+        // No namespace has inode 0, and every event happens in a namespace.
         assert!(line.0.get("netns").is_none_or(|it| *it != 0), "{line}");
         if line.is("connection") {
             verdict_follows_from_the_times(line);
         }
     }
-    every_connection_tells_one_story(trace);
+    every_connection_is_consistent(trace);
     the_summary_adds_up(trace);
 }
 
@@ -37,7 +37,7 @@ pub fn follows_the_schema(line: &Line) {
     }
 }
 
-/// The verdict once more, from the line's own times and by other code than tcptrace's.
+/// Recomputes the verdict from the line's own times, with code that is independent of tcptrace.
 fn verdict_follows_from_the_times(line: &Line) {
     let established = line.maybe("established_mono_ns");
     let called = line.maybe("accept_called_mono_ns");
@@ -59,7 +59,7 @@ fn verdict_follows_from_the_times(line: &Line) {
 
     let sound = match line["verdict"].as_str() {
         None => line["side"] != "server",
-        // Two CPUs can do two things in the same nanosecond.
+        // Two CPUs can act in the same nanosecond.
         Some("queued") => established <= called && established.is_some(),
         Some("awaited") => called <= established && established <= accepted,
         Some("overlapped" | "fast_open") => accepted.is_some(),
@@ -71,9 +71,9 @@ fn verdict_follows_from_the_times(line: &Line) {
     assert!(sound, "the verdict of {line}");
 }
 
-/// Per connection: one `connection` line, nothing after it but what the bucket does that may be
-/// left of it and the RST that the kernel sends from a closed socket, and no step back in time.
-fn every_connection_tells_one_story(trace: &Trace) {
+/// Checks that each connection has one `connection` line and no step back in time. Only its bucket's
+/// lines and RSTs that the kernel sends from a closed socket follow that line.
+fn every_connection_is_consistent(trace: &Trace) {
     let mut latest: HashMap<u64, u64> = HashMap::new();
     let mut entered: HashMap<u64, (&Value, u64)> = HashMap::new();
     let mut ended = HashSet::new();
@@ -82,7 +82,7 @@ fn every_connection_tells_one_story(trace: &Trace) {
             continue;
         };
         let of_bucket = line.is("time_wait") || line.is_synthetic();
-        // TIME_WAIT still answers when the socket is gone.
+        // TIME_WAIT still answers after the socket is gone.
         let may_follow = line.is("segment") || (line.is("reset") && line["direction"] == "sent");
         assert!(
             of_bucket || may_follow || !ended.contains(&conn),
@@ -102,7 +102,7 @@ fn every_connection_tells_one_story(trace: &Trace) {
             ended.insert(conn);
         }
     }
-    // What is older than the trace, and nothing happened to, has that one line.
+    // A connection that is older than the trace and saw no event has only its `preexisting` line.
     let is_old = |conn: u64| {
         let mut lines = trace
             .lines
@@ -127,7 +127,7 @@ fn the_summary_adds_up(trace: &Trace) {
     let count = |field: &str, value: Value| -> u64 {
         events("connection").filter(|it| it[field] == value).count() as u64
     };
-    // At --depth histogram the plain connections are counts.
+    // At --depth histogram, ordinary connections appear only as counts.
     let counted = |side: &str, field: &str| -> u64 {
         let own = events("histogram").filter(|it| it["side"] == side);
         own.map(|it| it.num(field)).sum()
@@ -138,11 +138,11 @@ fn the_summary_adds_up(trace: &Trace) {
         let [seen, filtered, emitted, lost] =
             ["seen", "filtered", "emitted", "lost"].map(|it| balance.num(it));
         assert_eq!(seen, filtered + emitted + lost, "{hook}: {balance}");
-        let told: u64 = events("lost")
+        let reported: u64 = events("lost")
             .filter(|line| line["hook"] == hook.as_str())
             .map(|line| line.num("count"))
             .sum();
-        assert_eq!(told, lost, "{hook}: the lost lines against {balance}");
+        assert_eq!(reported, lost, "{hook}: the lost lines against {balance}");
     }
     summary.shows(&[
         ("undecodable", &0),

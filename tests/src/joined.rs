@@ -1,4 +1,5 @@
-//! What a line leaves to the other lines of its connection, and to the session line.
+//! Fills in fields that a line omits because other lines of its connection, or the session line,
+//! have them.
 
 use std::collections::HashMap;
 
@@ -6,20 +7,19 @@ use serde_json::Value;
 
 use crate::trace::Line;
 
-/// Learns from lines, and completes others.
+/// Collects fields from lines and fills them into others.
 #[derive(Default)]
 pub struct Joined {
     /// Wall clock minus CLOCK_MONOTONIC, in nanoseconds.
     offset_ns: Option<i128>,
-    /// By connection or listener.
+    /// Values of [`SAME`] by the number of a connection or listener.
     sides: HashMap<u64, [Option<Value>; 2]>,
 }
 
-/// What is the same in all lines of a connection.
+/// Keys with the same value in all lines of a connection.
 const SAME: [&str; 2] = ["netns", "side"];
 
-/// Completes all lines of a trace by what they say together: a connection's last line may be the
-/// first that says it.
+/// Fills in all lines of a trace. A connection's last line may be the first one that has a value.
 pub fn complete(lines: &mut [Line]) {
     let mut joined = Joined::default();
     lines.iter().for_each(|line| joined.learn(line));
@@ -27,7 +27,7 @@ pub fn complete(lines: &mut [Line]) {
 }
 
 impl Joined {
-    /// Learns from a line what others may lack.
+    /// Collects the values of a line.
     pub fn learn(&mut self, Line(line): &Line) {
         if line["event"] == "session" {
             let mono_ns = line["mono_ns"].as_u64().map(i128::from);
@@ -45,7 +45,7 @@ impl Joined {
         }
     }
 
-    /// Completes a line with its `mono_ns`, and with its connection's `netns` and `side`.
+    /// Fills in a line's `mono_ns`, and its connection's `netns` and `side`.
     pub fn complete(&self, Line(line): &mut Line) {
         let mono_ns = wall_ns(line).zip(self.offset_ns);
         let mono_ns = mono_ns.and_then(|(wall, offset)| u64::try_from(wall - offset).ok());
@@ -56,7 +56,7 @@ impl Joined {
         if let Some(mono_ns) = mono_ns {
             line.entry("mono_ns").or_insert(mono_ns.into());
         }
-        // Left out where it is the line's own time.
+        // A line omits `closed_mono_ns` if it equals the line's own time.
         let is = |key: &str, value: &str| line.get(key).is_some_and(|it| it == value);
         if is("event", "connection") && is("state", "CLOSE") {
             let mono_ns = line["mono_ns"].clone();
@@ -70,7 +70,7 @@ impl Joined {
     }
 }
 
-/// The side of the connection or listener that begins with this line.
+/// Returns the side of a connection that begins with this line.
 fn side_that_begins(line: &Value) -> Option<&'static str> {
     match (line["oldstate"].as_str()?, line["newstate"].as_str()?) {
         (_, "SYN_SENT") => Some("client"),
@@ -79,7 +79,7 @@ fn side_that_begins(line: &Value) -> Option<&'static str> {
     }
 }
 
-/// `ts` in nanoseconds since 1970.
+/// Returns `ts` in nanoseconds since 1970.
 fn wall_ns(line: &Value) -> Option<i128> {
     let ts = line["ts"].as_str()?;
     let time = humantime::parse_rfc3339(ts).ok()?;
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_completed_by_the_session_and_its_connection() {
+    fn a_line_gets_missing_fields_from_the_session_and_its_connection() {
         let session = json!({
             "event": "session", "ts": "2026-03-01T14:03:07.000000100Z", "mono_ns": 50,
         });

@@ -1,4 +1,4 @@
-//! Where a scenario plays: a network namespace, ports, and its turn on the machine.
+//! The place where a scenario runs: a network namespace, ports, and a lock on the machine.
 
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -6,24 +6,24 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::Tracer;
 use crate::netns::Netns;
 
-/// Ports of one scenario.
+/// Number of ports of one scenario.
 const PORTS: u16 = 8;
 
-/// Scenarios that measure nothing share the machine, storms have it for themselves.
+/// Scenarios that measure nothing hold this lock for reading, storms hold it for writing.
 static MACHINE: RwLock<()> = RwLock::new(());
 
-/// Held, not read.
+/// Keeps a lock guard alive.
 enum Turn {
     Shared(#[allow(dead_code)] RwLockReadGuard<'static, ()>),
     Alone(#[allow(dead_code)] RwLockWriteGuard<'static, ()>),
     Any,
 }
 
-/// A network namespace of its own for the calling thread and the threads and processes that it
-/// starts, and ports that no other scenario of this process uses.
+/// A private network namespace for the calling thread and the threads and processes that it starts,
+/// and ports that no other scenario of this process uses.
 ///
-/// The tracer and the witness see the whole machine. Lines of other namespaces are told apart by
-/// their `netns`, but ftrace does not print that, so the ports have to differ, too.
+/// The tracer and the witness see the whole machine. `netns` distinguishes lines of other
+/// namespaces, but ftrace does not print it, so the ports must differ, too.
 pub struct Lab {
     pub netns: Netns,
     pub ports: Ports,
@@ -32,21 +32,22 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// For scenarios that get along with others at the same time.
+    /// Enters a lab for a scenario that can run beside others.
     pub fn new() -> Lab {
         Lab::enter(Turn::Shared(
             MACHINE.read().unwrap_or_else(PoisonError::into_inner),
         ))
     }
 
-    /// For storms, and for scenarios that a storm would disturb.
+    /// Enters a lab for a storm, or for a scenario that a storm would disturb.
     pub fn alone() -> Lab {
         Lab::enter(Turn::Alone(
             MACHINE.write().unwrap_or_else(PoisonError::into_inner),
         ))
     }
 
-    /// For a scenario that only waits, even beside storms: it must filter by its ports.
+    /// Enters a lab for a scenario that only waits, even beside storms. It must filter by its
+    /// ports.
     pub fn aside() -> Lab {
         Lab::enter(Turn::Any)
     }
@@ -60,19 +61,19 @@ impl Lab {
         }
     }
 
-    /// A port that was not handed out yet.
+    /// Returns a port that was not handed out yet.
     pub fn port(&self) -> u16 {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
         assert!(n < PORTS, "a scenario has {PORTS} ports");
         self.ports.first + n
     }
 
-    /// Starts tcptrace on everything, and waits until it traces.
+    /// Starts tcptrace on everything and waits until it traces.
     pub fn trace(&self) -> Tracer {
         self.trace_with(&[])
     }
 
-    /// Starts tcptrace with these arguments, and waits until it traces.
+    /// Starts tcptrace with these arguments and waits until it traces.
     pub fn trace_with(&self, args: &[&str]) -> Tracer {
         Tracer::start(self, args)
     }
@@ -84,7 +85,7 @@ impl Default for Lab {
     }
 }
 
-/// A scenario's block of ports.
+/// A block of ports for one scenario.
 #[derive(Clone, Copy, Debug)]
 pub struct Ports {
     pub first: u16,
@@ -92,8 +93,8 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Below the range that Linux takes ephemeral ports from, and starting at another one in
-    /// every process, because two test runs may share a machine.
+    /// The ports lie below Linux's range of ephemeral ports. Each process starts at another block,
+    /// because two test runs may share a machine.
     fn reserve() -> Ports {
         const FIRST: u16 = 10_000;
         const BLOCKS: u16 = 2_500;
@@ -107,7 +108,7 @@ impl Ports {
         }
     }
 
-    /// Whether a field of a line is one of these.
+    /// Whether a field of a line is one of these ports.
     pub fn have(&self, field: &serde_json::Value) -> bool {
         let port = field.as_u64().and_then(|port| u16::try_from(port).ok());
         port.is_some_and(|port| self.contain(port))

@@ -1,24 +1,25 @@
-//! The words that the scenarios are written in.
+//! The library of the scenarios.
 //!
-//! A scenario is a script: it enters a [`Lab`], starts a [`Tracer`], plays traffic with the words
-//! of [`traffic`] or segment by segment with a [`Peer`], stops the tracer, and looks at the [`Trace`] it left. Stopping checks what must
-//! hold for every trace ([`invariants`]) and compares it with what the kernel's own ftrace saw
-//! ([`witness`]), so a scenario only asserts what is special about it.
+//! A scenario is a script. It enters a [`Lab`], starts a [`Tracer`], makes traffic with the
+//! functions of [`traffic`] or segment by segment with a [`Peer`], stops the tracer, and checks the
+//! resulting [`Trace`]. Stopping checks what must hold for every trace ([`invariants`]) and
+//! compares it with the kernel's own ftrace ([`witness`]), so a scenario only asserts what is
+//! special about it.
 //!
-//! Nothing here runs an external program or reads a file of the machine it was built on: the same
-//! binary runs as a test on the host and inside a small virtual machine. It wants root, and
+//! Nothing here runs an external program or reads a file of the build machine: the same binary runs
+//! as a test on the host and inside a small virtual machine. It needs root, and
 //!
 //! * `TCPTRACE_BIN`: the tcptrace to test;
 //! * `TCPTRACE_TEST_ARGS` (optional): arguments for every trace, such as `--attach kprobe`;
 //! * `TCPTRACE_TEST_RECORD` (optional): print recordings ([`recording`]);
-//! * `tests-helper` beside it, or in the folder above.
+//! * `tests-helper` beside the test binary, or in the folder above.
 
 pub mod acceptor;
 pub mod cgroup;
 pub mod fast_open;
-pub mod hole;
 pub mod invariants;
 pub mod joined;
+pub mod known_gap;
 pub mod lab;
 pub mod mounts;
 pub mod netns;
@@ -44,27 +45,27 @@ pub use tracer::Tracer;
 
 use std::time::{Duration, Instant};
 
-/// How long anything may take that is sure to happen: a loaded machine and a kernel under software
-/// emulation are slow, and only a failing test waits so long.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Timeout for anything that is certain to happen. It is long because loaded machines and emulated
+/// kernels are slow; only a failing test waits for all of it.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Looks until `look` finds something.
-pub fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
-    look_until(what, look, || std::thread::sleep(Duration::from_millis(1)))
+/// Polls `look` every millisecond until it returns something.
+pub fn eventually<T>(what: &str, poll: impl FnMut() -> Option<T>) -> T {
+    poll_until(what, poll, || std::thread::sleep(Duration::from_millis(1)))
 }
 
-/// As [`eventually`], and keeps its CPU busy meanwhile, so as to miss no moment.
-pub fn eventually_at_once<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
-    look_until(what, look, std::hint::spin_loop)
+/// Like [`eventually`], but busy-waits to miss no moment.
+pub fn eventually_at_once<T>(what: &str, poll: impl FnMut() -> Option<T>) -> T {
+    poll_until(what, poll, std::hint::spin_loop)
 }
 
-fn look_until<T>(what: &str, mut look: impl FnMut() -> Option<T>, pause: impl Fn()) -> T {
-    let deadline = Instant::now() + PATIENCE;
+fn poll_until<T>(what: &str, mut poll: impl FnMut() -> Option<T>, pause: impl Fn()) -> T {
+    let deadline = Instant::now() + TIMEOUT;
     loop {
-        if let Some(found) = look() {
+        if let Some(found) = poll() {
             return found;
         }
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        assert!(Instant::now() < deadline, "timed out waiting for {what}");
         pause();
     }
 }

@@ -1,4 +1,4 @@
-//! A child that sees other mounts than everybody else.
+//! Child processes with a private view of the mounts.
 
 use std::ffi::CStr;
 use std::io;
@@ -8,7 +8,7 @@ use std::process::Command;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
-/// The child finds an empty folder at `path`.
+/// Shows the child an empty folder at `path`.
 pub fn hide(command: &mut Command, path: &'static CStr) {
     in_private(command, move || {
         let none = None::<&CStr>;
@@ -16,7 +16,7 @@ pub fn hide(command: &mut Command, path: &'static CStr) {
     });
 }
 
-/// The child finds `path` not mounted, whether it is elsewhere or not.
+/// Unmounts `path` for the child, if it is mounted.
 pub fn unmount(command: &mut Command, path: &'static CStr) {
     in_private(command, move || {
         let _ = umount2(path, MntFlags::MNT_DETACH);

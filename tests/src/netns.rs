@@ -6,10 +6,10 @@ use std::os::unix::fs::MetadataExt;
 use nix::sched::{CloneFlags, unshare};
 use socket2::{Domain, Socket, Type};
 
-/// The namespace that the calling thread has entered; it ends with its last thread and socket.
+/// The namespace that the calling thread has entered. It ends with its last thread and socket.
 #[derive(Clone, Copy, Debug)]
 pub struct Netns {
-    /// Its inode, as in the lines' `netns`.
+    /// Inode number, as in `netns` of the lines.
     pub inode: u32,
 }
 
@@ -26,7 +26,7 @@ impl Netns {
     }
 }
 
-/// Switches the namespace's loopback interface on or off. While it is off every segment is lost.
+/// Switches the namespace's loopback interface on or off. While it is off, every segment is lost.
 pub fn set_loopback(on: bool) {
     // SAFETY: all zero is a valid ifreq.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
@@ -44,7 +44,7 @@ pub fn set_loopback(on: bool) {
     assert_eq!(result, 0, "switch lo: {error}");
 }
 
-/// Gives the namespace's loopback interface an IPv6 address, and tells that interface's index.
+/// Gives the namespace's loopback interface an IPv6 address. Returns the interface's index.
 pub fn add_loopback_address(address: Ipv6Addr) -> u32 {
     /// `struct in6_ifreq`, include/uapi/linux/ipv6.h
     #[repr(C)]
@@ -68,8 +68,8 @@ pub fn add_loopback_address(address: Ipv6Addr) -> u32 {
     };
     let error = std::io::Error::last_os_error();
     assert_eq!(result, 0, "give lo {address}: {error}");
-    // There is nobody on lo to ask whether the address is in use, but a kernel worker has to run
-    // before the address is no longer tentative and a socket can be bound to it.
+    // Duplicate address detection has no peers on lo, but a kernel worker has to run before the
+    // address stops being tentative. Until then no socket can be bound to it.
     let end = SocketAddrV6::new(address, 0, 0, ifindex);
     crate::eventually("the address to be of use", || UdpSocket::bind(end).ok());
     ifindex

@@ -1,4 +1,5 @@
-//! An independent witness of segments: a packet socket, as tcpdump uses it. No BPF, no tracepoint.
+//! An independent witness of segments: a packet socket, as tcpdump uses it, without BPF and
+//! tracepoints.
 
 use std::io::ErrorKind;
 use std::mem::MaybeUninit;
@@ -8,7 +9,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// A packet socket on every device of the calling thread's namespace.
 pub struct Packets(Socket);
 
-/// What it saw: `out S`, `in F.`
+/// A captured segment, displayed as `out S` or `in F.`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     pub is_sent: bool,
@@ -26,7 +27,7 @@ impl Packets {
         Packets(socket)
     }
 
-    /// The segments with SYN, FIN or RST so far that have this port at one end.
+    /// Returns the segments with SYN, FIN or RST so far that have this port at one end.
     pub fn of_port(&self, port: u16) -> Vec<Seen> {
         let mut seen = vec![];
         let mut packet = [MaybeUninit::<u8>::uninit(); 256];

@@ -1,15 +1,15 @@
-//! BPF programs that a process has loaded, and whether the kernel still has them.
+//! The BPF programs that a process has loaded, and whether the kernel still has them.
 
 use std::fs;
 
-/// Ids of loaded programs; an id is not used again before 2^31 others were.
+/// Ids of loaded programs. The kernel reuses an id only after 2^31 others.
 #[derive(Clone, Debug)]
 pub struct Programs {
     ids: Vec<u32>,
 }
 
 impl Programs {
-    /// The programs that a process holds by descriptor.
+    /// Finds the programs of which a process holds a descriptor.
     pub fn of(pid: u32) -> Programs {
         let folder = format!("/proc/{pid}/fdinfo");
         let mut ids: Vec<u32> = fs::read_dir(folder)
@@ -28,14 +28,14 @@ impl Programs {
         Programs { ids }
     }
 
-    /// How many there are.
+    /// Number of programs.
     #[allow(clippy::len_without_is_empty, reason = "a tracer has programs")]
     pub fn len(&self) -> usize {
         self.ids.len()
     }
 
-    /// Waits until the kernel has none of them any more: it frees a program only when it is
-    /// attached nowhere and held by no one.
+    /// Waits until the kernel has freed all of them. It frees a program only when nothing attaches
+    /// or holds it.
     pub fn wait_until_gone(&self) {
         crate::eventually("the programs to leave the kernel", || {
             self.ids.iter().all(|&id| !is_loaded(id)).then_some(())
@@ -43,10 +43,10 @@ impl Programs {
     }
 }
 
-/// Asks the kernel for a descriptor of the program, `bpf(BPF_PROG_GET_FD_BY_ID)`.
+/// Asks the kernel for a descriptor of the program (`BPF_PROG_GET_FD_BY_ID`).
 fn is_loaded(id: u32) -> bool {
     const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
-    // The part of `union bpf_attr` that the command reads: prog_id, next_id, open_flags.
+    // The prefix of `union bpf_attr` that the command reads: prog_id, next_id, open_flags.
     let attr = [id, 0, 0];
     // SAFETY: the kernel reads `attr`, which outlives the call.
     let fd = unsafe {

@@ -1,8 +1,8 @@
 //! Recordings of scenarios, for tcptrace/tests/golden.
 //!
-//! With `TCPTRACE_TEST_RECORD=1` each trace is confined to the scenario's ports, and prints at its
-//! end its recording in base64, between two lines with the scenario's name. So they come out of a VM
-//! as well: `cargo xtask test --only vms` passes the variable on.
+//! With `TCPTRACE_TEST_RECORD=1` each trace is limited to the scenario's ports. At its end it
+//! prints its recording in base64, between two lines with the scenario's name. This way recordings
+//! leave a VM as well: `cargo xtask test --only vms` passes the variable on.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -19,7 +19,7 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// If the run is to be recorded.
+    /// Creates a recording if `TCPTRACE_TEST_RECORD` is set.
     pub fn wanted(lab: &Lab) -> Option<Recording> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         std::env::var_os("TCPTRACE_TEST_RECORD")?;
@@ -30,13 +30,13 @@ impl Recording {
         Some(Recording { path, ports })
     }
 
-    /// What to tell tcptrace.
+    /// Returns the arguments for tcptrace.
     pub fn args(&self) -> [&str; 4] {
         let path = self.path.to_str().expect("a path in UTF-8");
         ["--write", path, "-p", &self.ports]
     }
 
-    /// The trace has ended.
+    /// Prints the recording after the trace has ended.
     pub fn print(&self) {
         let thread = std::thread::current();
         let name = thread.name().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! tcptrace as a process: started, told, and looked at from outside.
+//! tcptrace as a child process: start it, signal it, read its output.
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -11,9 +11,9 @@ use std::time::Instant;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::{PATIENCE, eventually};
+use crate::{TIMEOUT, eventually};
 
-/// `tcptrace ARGS…`, exactly.
+/// Builds `tcptrace ARGS…`, exactly.
 pub fn tcptrace(args: &[&str]) -> Command {
     let bin = std::env::var_os("TCPTRACE_BIN")
         .expect("TCPTRACE_BIN names the tcptrace to test; cargo xtask test sets it");
@@ -22,14 +22,14 @@ pub fn tcptrace(args: &[&str]) -> Command {
     command
 }
 
-/// `tcptrace ARGS…` for a trace: in the attach mode that this run is about.
+/// Builds `tcptrace ARGS…` for a trace, with `TCPTRACE_TEST_ARGS`.
 pub fn tcptrace_trace(args: &[&str]) -> Command {
     let mode = std::env::var("TCPTRACE_TEST_ARGS").unwrap_or_default();
     let mode: Vec<&str> = mode.split_whitespace().collect();
     tcptrace(&[&mode, args].concat())
 }
 
-/// `tests-helper ARGS…`, the other process of a scenario.
+/// Builds `tests-helper ARGS…`, the other process of a scenario.
 pub fn helper(args: &[&str]) -> Command {
     let mut command = Command::new(helper_path());
     command.args(args);
@@ -46,14 +46,14 @@ pub fn helper_path() -> PathBuf {
         .expect("tests-helper lies beside the scenarios, or in the folder above")
 }
 
-/// A running process whose output is read as it comes. Killed if the scenario fails.
+/// A running process whose output is read as it comes. It is killed if the scenario fails.
 pub struct Running {
     child: Child,
     stdout: Output,
     stderr: Output,
 }
 
-/// How a process ended, and all that it printed.
+/// How a process ended, and all its output.
 #[derive(Debug)]
 pub struct Ended {
     /// `None` when a signal ended it.
@@ -64,15 +64,15 @@ pub struct Ended {
 }
 
 impl Running {
-    /// Starts it with pipes for its output.
+    /// Starts a process with pipes for its output.
     pub fn start(mut command: Command) -> Running {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         Running::spawn(command)
     }
 
-    /// Starts it. A `stdout` that the caller chose is the caller's to read.
+    /// Starts a process. The caller reads a `stdout` that it has set itself.
     pub fn spawn(mut command: Command) -> Running {
-        // No scenario leaves a tracer behind, not even one that is killed.
+        // Kills the tracer when the scenario dies, even by SIGKILL.
         // SAFETY: prctl is async-signal-safe.
         unsafe {
             command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Some(Signal::SIGKILL))?));
@@ -87,7 +87,7 @@ impl Running {
         }
     }
 
-    /// Starts it, and waits until it has ended.
+    /// Starts a process and waits until it has ended.
     pub fn to_the_end(command: Command) -> Ended {
         Running::start(command).wait()
     }
@@ -100,22 +100,22 @@ impl Running {
         kill(Pid::from_raw(self.pid() as i32), signal).expect("signal a child");
     }
 
-    /// Whether it has not ended yet.
+    /// Whether the process still runs.
     pub fn runs(&mut self) -> bool {
         self.child.try_wait().expect("wait for a child").is_none()
     }
 
-    /// The lines it has printed on stdout so far.
+    /// The process's stdout so far, by lines.
     pub fn stdout(&self) -> &Output {
         &self.stdout
     }
 
-    /// For a scenario that has failed: a tracer's summary says what was lost or missed.
-    fn say_last_words(&mut self) {
+    /// Prints the last line after a scenario has failed. A tracer's summary has the lost events.
+    fn print_last_line(&mut self) {
         let _ = kill(Pid::from_raw(self.pid() as i32), Signal::SIGINT);
-        let deadline = Instant::now() + PATIENCE / 10;
+        let deadline = Instant::now() + TIMEOUT / 10;
         while self.runs() && Instant::now() < deadline {
-            std::thread::sleep(PATIENCE / 1000);
+            std::thread::sleep(TIMEOUT / 1000);
         }
         let lines = self.stdout.lines();
         eprintln!(
@@ -124,12 +124,12 @@ impl Running {
         );
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until the process has ended by itself.
     pub fn wait(mut self) -> Ended {
         self.wait_here()
     }
 
-    /// The same for one that belongs to something that is still needed.
+    /// Like [`wait`](Self::wait), for a process inside a value that is still needed.
     pub(crate) fn wait_here(&mut self) -> Ended {
         let status = eventually("a process to end", || {
             self.child.try_wait().expect("wait for a child")
@@ -146,15 +146,15 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if std::thread::panicking() && self.runs() {
-            self.say_last_words();
+            self.print_last_line();
         }
-        // Both fail when it has ended, as it should have.
+        // Both fail if the process has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// What comes out of a pipe, by lines.
+/// The lines that were read from a pipe.
 pub struct Output {
     shared: Arc<Shared>,
     reader: Option<JoinHandle<()>>,
@@ -167,7 +167,7 @@ struct Shared {
 }
 
 impl Shared {
-    /// A scenario that fails while it looks at them still wants them told.
+    /// Ignores poisoning: a scenario that fails while it holds the lock still prints the lines.
     fn lines(&self) -> MutexGuard<'_, Vec<String>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -192,9 +192,9 @@ impl Output {
         Output { shared, reader }
     }
 
-    /// Waits until `done` is satisfied by the lines so far, and gives its answer.
+    /// Waits until `done` returns something for the lines so far.
     pub fn wait_until<T>(&self, what: &str, mut done: impl FnMut(&[String]) -> Option<T>) -> T {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let mut lines = self.lines();
         loop {
             if let Some(answer) = done(&lines) {
@@ -203,12 +203,12 @@ impl Output {
             let left = deadline.saturating_duration_since(Instant::now());
             assert!(
                 !left.is_zero(),
-                "waited in vain for {what}; {} lines, the last: {:?}",
+                "timed out waiting for {what}; {} lines, the last: {:?}",
                 lines.len(),
                 lines.last()
             );
             // Wakes up now and then, because the process may end without a line.
-            let wait = left.min(PATIENCE / 10);
+            let wait = left.min(TIMEOUT / 10);
             lines = self.shared.grown.wait_timeout(lines, wait).unwrap().0;
         }
     }
@@ -217,7 +217,7 @@ impl Output {
         self.shared.lines()
     }
 
-    /// Everything, to the end of the pipe.
+    /// Returns everything up to the end of the pipe.
     fn all(&mut self) -> String {
         if let Some(reader) = self.reader.take() {
             reader.join().expect("no panic");

@@ -9,7 +9,7 @@ static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
     serde_json::from_str(schema).expect("the schema is JSON")
 });
 
-/// All of it.
+/// Returns the whole schema.
 pub fn schema() -> &'static Value {
     &SCHEMA
 }
@@ -21,7 +21,7 @@ pub fn has(event: Option<&str>, key: &str) -> bool {
     kinds.any(|kind| kind["properties"].get(key).is_some())
 }
 
-/// What is said of a cause: the kernel's functions and the sections of RFC 9293.
+/// Returns the description of a cause: kernel functions and sections of RFC 9293.
 pub fn cause(name: &str) -> &'static str {
     let causes = SCHEMA["$defs"]["Cause"]["oneOf"].as_array();
     let mut causes = causes.into_iter().flatten();

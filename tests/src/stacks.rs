@@ -1,14 +1,13 @@
-//! Whether the cause of a state change agrees with the kernel's stack at that change.
+//! Checks that the cause of a state change agrees with the kernel's stack at that change.
 //!
-//! The stack is the truth about a cause: the witness has it from ftrace. The table names functions
-//! that are neither inlined nor cut from the stack by a tail call on Linux 6.1, 6.12 and 6.18.
-//! `tcp_reset`, `tcp_time_wait` and `tcp_write_err` are missing because their last call is a tail
-//! call on some of these.
+//! The witness records the stack with ftrace. The table names functions that are neither inlined
+//! nor removed by a tail call on Linux 6.1, 6.12 and 6.18. `tcp_reset`, `tcp_time_wait` and
+//! `tcp_write_err` are missing because their last call is a tail call on some of these.
 
 use crate::trace::Line;
 
-/// Where the kernel begins to work on a socket: what lies outside of the first of these is about
-/// another socket, or about the task that a softirq came on top of.
+/// Functions in which the kernel begins to work on a socket. Frames outside of the first of these
+/// belong to another socket, or to the task that a softirq interrupted.
 const BEGINNINGS: [&str; 10] = [
     "tcp_v4_rcv",
     "tcp_v6_rcv",
@@ -22,18 +21,18 @@ const BEGINNINGS: [&str; 10] = [
     "__softirqentry_text_start",
 ];
 
-/// What the stack of a change with this cause looks like.
+/// The stack that a change with this cause must have.
 struct Rule {
     cause: &'static str,
-    /// `*` is any state.
+    /// Old and new state; `*` is any state.
     steps: &'static [(&'static str, &'static str)],
-    /// Of each list, one function is on the stack.
+    /// The stack has at least one function of each list.
     has: &'static [&'static [&'static str]],
-    /// None of these is.
+    /// The stack has none of these.
     lacks: &'static [&'static str],
 }
 
-/// The ends of a connection that had a peer.
+/// The steps by which a connection with a peer ends.
 const ENDS: &[(&str, &str)] = &[
     ("SYN_RECV", "CLOSE"),
     ("ESTABLISHED", "CLOSE"),
@@ -45,7 +44,7 @@ const ENDS: &[(&str, &str)] = &[
 ];
 const CONNECT: &[&str] = &["tcp_v4_connect", "tcp_v6_connect"];
 const RECEIVE: &[&str] = &["tcp_rcv_state_process", "tcp_rcv_established"];
-/// The ends that need no segment of the peer.
+/// Entry points that can end a connection without a segment of the peer.
 const LOCAL: &[&str] = &[
     "__tcp_close",
     "tcp_shutdown",
@@ -55,7 +54,7 @@ const LOCAL: &[&str] = &[
     "tcp_v6_connect",
     "inet_csk_listen_stop",
 ];
-/// The segment is refused before its data and its FIN are looked at: a RST.
+/// Functions that process a received RST. They run before the segment's data and FIN are processed.
 const RST: &[&str] = &["tcp_validate_incoming", "tcp_check_req"];
 const TIMER: &[&str] = &[
     "tcp_write_timer_handler",
@@ -65,7 +64,7 @@ const TIMER: &[&str] = &[
 ];
 const ICMP: &[&str] = &["tcp_v4_err", "tcp_v6_err"];
 
-/// The first rule that fits the cause and the states counts.
+/// The first rule that matches the cause and the states applies.
 const RULES: &[Rule] = &[
     Rule {
         cause: "listen",
@@ -192,8 +191,8 @@ const RULES: &[Rule] = &[
         has: &[&["tcp_fin"]],
         lacks: LOCAL,
     },
-    // An ACK that close() finds in the backlog leads to FIN_WAIT2 only, because the process owns the
-    // socket, and close() itself goes on from there (`tcp_rcv_state_process`, `__tcp_close`).
+    // An ACK that close() finds in the backlog leads only to FIN_WAIT2, because the process owns
+    // the socket. close() itself goes on from there (`tcp_rcv_state_process`, `__tcp_close`).
     Rule {
         cause: "ack_of_fin",
         steps: &[("FIN_WAIT2", "CLOSE")],
@@ -269,12 +268,12 @@ const RULES: &[Rule] = &[
     },
 ];
 
-/// Whether a `transition` line agrees with the stack, innermost function first. A line without a
-/// cause says nothing that could be wrong, and an empty stack proves nothing.
+/// Checks a `transition` line against the stack, innermost function first. A line without a cause
+/// and an empty stack always agree.
 ///
 /// # Errors
 ///
-/// What does not fit.
+/// Describes the disagreement.
 pub fn agree(line: &Line, stack: &[String]) -> Result<(), String> {
     let Some(cause) = line["cause"].as_str().filter(|_| !stack.is_empty()) else {
         return Ok(());
@@ -305,7 +304,7 @@ pub fn agree(line: &Line, stack: &[String]) -> Result<(), String> {
     }
 }
 
-/// The innermost functions, up to where the kernel began to work on this socket.
+/// Returns the innermost functions, up to the one in which the kernel began to work on this socket.
 fn about_the_socket(stack: &[String]) -> &[String] {
     let begun = stack
         .iter()
@@ -313,7 +312,8 @@ fn about_the_socket(stack: &[String]) -> &[String] {
     &stack[..begun.map_or(stack.len(), |at| at + 1)]
 }
 
-/// A frame as ftrace prints it, without what the compiler and the module add to the name.
+/// Returns the function of a frame that ftrace printed, without the suffixes of the compiler and
+/// the module.
 pub fn function(frame: &str) -> String {
     let name = frame.split([' ', '+']).next().unwrap_or_default();
     name.split('.').next().unwrap_or_default().to_owned()
@@ -333,9 +333,9 @@ mod tests {
         functions.iter().map(|it| function(it)).collect()
     }
 
-    /// A close() sends a FIN, and in a softirq on top of it the peer's end gets that FIN.
+    /// A close() sends a FIN. In a softirq on top of it the peer's socket receives that FIN.
     #[test]
-    fn only_the_frames_of_the_socket_itself_count() {
+    fn frames_of_another_socket_are_ignored() {
         let softirq = stack(&[
             "tcp_fin",
             "tcp_data_queue",
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disconnect_is_no_abort() {
+    fn a_stack_of_disconnect_contradicts_the_cause_abort() {
         let unspec = stack(&["tcp_disconnect", "__inet_stream_connect", "__sys_connect"]);
         let linger = stack(&["tcp_disconnect", "__tcp_close", "tcp_close"]);
         let abort = line("abort", "ESTABLISHED", "CLOSE");
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_is_a_name() {
+    fn a_frame_is_reduced_to_its_function() {
         assert_eq!(function("tcp_v4_connect.part.0"), "tcp_v4_connect");
         assert_eq!(function("tcp_abort+0x12/0x40 [tcp]"), "tcp_abort");
     }

@@ -1,4 +1,4 @@
-//! Threads, seen from outside: who they are, where they run, and whether they wait.
+//! Threads: their ids, names, users, CPUs, and whether they wait.
 
 use std::thread::{JoinHandle, ScopedJoinHandle};
 use std::time::Duration;
@@ -8,30 +8,30 @@ use nix::sys::signal::Signal;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Pid, gettid};
 
-/// CLOCK_MONOTONIC in nanoseconds, to be compared with `mono_ns`.
+/// CLOCK_MONOTONIC in nanoseconds, comparable with `mono_ns`.
 pub fn now_ns() -> u64 {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("CLOCK_MONOTONIC");
     Duration::from(now).as_nanos() as u64
 }
 
-/// The calling thread's id, as in the lines' `tid`.
+/// The calling thread's id, as in `tid` of the lines.
 pub fn tid() -> u32 {
     gettid().as_raw() as u32
 }
 
-/// This process's id, as in the lines' `pid`.
+/// This process's id, as in `pid` of the lines.
 pub fn pid() -> u32 {
     std::process::id()
 }
 
-/// Names the calling thread, with any bytes.
+/// Sets the calling thread's name to any bytes.
 pub fn set_name(name: &std::ffi::CStr) {
     nix::sys::prctl::set_name(name).expect("PR_SET_NAME");
 }
 
-/// Makes the calling thread, and no other, another user's in all that it does from now on.
+/// Changes the user of the calling thread only.
 pub fn become_user(uid: u32) {
-    // The system call itself: libc's function would change the user of every thread.
+    // Calls the system call directly, because libc's function changes the user of every thread.
     // SAFETY: plain numbers; -1 leaves an id as it is.
     let changed = unsafe { libc::syscall(libc::SYS_setresuid, -1, uid, -1) };
     assert_eq!(changed, 0);
@@ -44,25 +44,25 @@ pub fn send_signal(tid: u32, signal: Signal) {
     assert_eq!(result, 0, "signal a thread");
 }
 
-/// Starts a thread that tells its id before it does its work.
+/// Starts a thread. Returns its id and its handle.
 pub fn spawn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> (u32, JoinHandle<T>) {
-    let (tell, told) = std::sync::mpsc::channel();
+    let (sender, receiver) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
-        tell.send(tid()).expect("someone listens");
-        drop(tell);
+        sender.send(tid()).expect("the receiver exists");
+        drop(sender);
         work()
     });
-    (told.recv().expect("the thread tells its id"), thread)
+    (receiver.recv().expect("the thread sends its id"), thread)
 }
 
-/// The value of a thread that must not have panicked.
+/// Returns the value of a thread, or resumes its panic.
 pub fn join<T>(thread: JoinHandle<T>) -> T {
     thread
         .join()
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// As [`join`], in a scope.
+/// Like [`join`], for a scoped thread.
 pub fn join_scoped<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread
         .join()
@@ -72,7 +72,8 @@ pub fn join_scoped<T>(thread: ScopedJoinHandle<'_, T>) -> T {
 /// Waits until the thread sleeps inside accept().
 pub fn wait_until_in_accept(tid: u32) {
     crate::eventually("a thread to block in accept()", || {
-        // Empty words while it runs; the system call's number while it sleeps in one.
+        // The file has the system call's number while the thread sleeps in one, and "running"
+        // otherwise.
         let path = format!("/proc/self/task/{tid}/syscall");
         let syscall = std::fs::read_to_string(path).ok()?;
         let number: i64 = syscall.split(' ').next()?.trim().parse().ok()?;

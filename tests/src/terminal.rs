@@ -1,4 +1,4 @@
-//! A terminal with a program on it: a pseudoterminal, and an emulator of what it shows.
+//! A program on a terminal: a pseudoterminal, and an emulator of its screen.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -14,7 +14,7 @@ use nix::sys::termios::{Termios, tcgetattr};
 use crate::eventually;
 use crate::run::{Ended, Running, tcptrace};
 
-/// `tcptrace top ARGS…`, in the attach mode that this run is about.
+/// Builds `tcptrace top ARGS…`, with `TCPTRACE_TEST_ARGS`.
 pub fn tcptrace_top(args: &[&str]) -> Command {
     let mode = std::env::var("TCPTRACE_TEST_ARGS").unwrap_or_default();
     let mode: Vec<&str> = mode.split_whitespace().collect();
@@ -26,15 +26,15 @@ pub fn tcptrace_top(args: &[&str]) -> Command {
 pub struct Terminal {
     program: Running,
     keyboard: File,
-    /// Kept open, so that the terminal outlives the program.
+    /// Kept open so that the terminal outlives the program.
     device: OwnedFd,
-    /// How it was before the program.
+    /// The terminal's modes before the program started.
     before: Termios,
     shown: Arc<Mutex<vt100::Parser>>,
 }
 
 impl Terminal {
-    /// Starts a program on a terminal of its own, as the leader of its session.
+    /// Starts a program on a new terminal, as the leader of its session.
     pub fn start(mut command: Command, columns: u16, rows: u16) -> Terminal {
         let size = Winsize {
             ws_row: rows,
@@ -62,7 +62,7 @@ impl Terminal {
         let keyboard = File::from(pty.master);
         let mut output = keyboard.try_clone().expect("a descriptor");
         let parser = shown.clone();
-        // Ends with the last descriptor of the device.
+        // The thread ends when the last descriptor of the device is closed.
         std::thread::spawn(move || {
             let mut bytes = [0; 4096];
             while let Ok(n @ 1..) = output.read(&mut bytes) {
@@ -83,7 +83,7 @@ impl Terminal {
         &self.program
     }
 
-    /// What is on the screen, a line each.
+    /// Returns the screen's text.
     pub fn screen(&self) -> String {
         self.parser(|parser| parser.screen().contents())
     }
@@ -96,23 +96,23 @@ impl Terminal {
         });
     }
 
-    /// Waits until the screen is as it should be.
+    /// Waits until the screen satisfies a condition.
     #[track_caller]
     pub fn wait_for(&self, what: &str, is_there: impl Fn(&str) -> bool) {
-        let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             eventually(what, || is_there(&self.screen()).then_some(()));
         }));
-        assert!(looked.is_ok(), "waited for {what} on\n{}", self.screen());
+        assert!(result.is_ok(), "waited for {what} on\n{}", self.screen());
     }
 
-    /// Types.
+    /// Types keys.
     pub fn press(&mut self, keys: &str) {
         self.keyboard
             .write_all(keys.as_bytes())
             .expect("a terminal");
     }
 
-    /// Makes the terminal larger or smaller, as somebody does who drags its window.
+    /// Changes the terminal's size, as dragging its window does.
     pub fn resize(&mut self, columns: u16, rows: u16) {
         let size = libc::winsize {
             ws_row: rows,
@@ -129,14 +129,14 @@ impl Terminal {
         assert_eq!(set, 0, "the terminal's size");
     }
 
-    /// Whether a program has taken the screen for itself.
+    /// Whether a program uses the alternate screen or has changed the terminal's modes.
     pub fn is_taken(&self) -> bool {
         let modes = tcgetattr(&self.device).expect("the terminal's modes");
         self.parser(|parser| parser.screen().alternate_screen()) || modes != self.before
     }
 
-    /// Waits until the program has ended, and the terminal is as it was before: its modes, its
-    /// screen, its cursor. Gives what is on the screen then.
+    /// Waits until the program has ended and has restored the terminal's modes, screen and cursor.
+    /// Returns the screen.
     #[track_caller]
     pub fn end(self) -> (Ended, String) {
         let Terminal {
@@ -148,7 +148,7 @@ impl Terminal {
         } = self;
         let ended = program.wait();
         let parser = || shown.lock().unwrap_or_else(PoisonError::into_inner);
-        // The last that it wrote may not have been read yet.
+        // The program's last output may still be unread.
         eventually("the screen and the cursor to be given back", || {
             let parser = parser();
             let screen = parser.screen();

@@ -1,4 +1,4 @@
-//! A finished trace, and the questions that scenarios ask it.
+//! A finished trace, with queries for scenarios.
 
 use std::fmt;
 use std::ops::Index;
@@ -21,12 +21,12 @@ impl Line {
         self["event"] == event
     }
 
-    /// Whether the tracepoint itself did not print this change of state.
+    /// Whether tcptrace inferred this state change, so that the tracepoint did not print it.
     pub fn is_synthetic(&self) -> bool {
         self.is("transition") && self.0.get("source").is_some()
     }
 
-    /// Asserts a cause, and what the schema says of it: a kernel function, or a section of RFC 9293.
+    /// Asserts a cause, and that its description in the schema contains `about`.
     #[track_caller]
     pub fn is_caused_by(&self, cause: &str, about: &str) {
         self.shows(&[("cause", &cause)]);
@@ -34,7 +34,7 @@ impl Line {
         assert!(said.contains(about), "{about} of {cause}: {said}");
     }
 
-    /// A number that must be known.
+    /// Returns a number that must be known.
     #[track_caller]
     pub fn num(&self, field: &str) -> u64 {
         self[field]
@@ -42,12 +42,12 @@ impl Line {
             .unwrap_or_else(|| panic!("{field} is unknown in {self}"))
     }
 
-    /// A number that may be null.
+    /// Returns a number that may be null.
     pub fn maybe(&self, field: &str) -> Option<u64> {
         self[field].as_u64()
     }
 
-    /// A text that must be known.
+    /// Returns a text that must be known.
     #[track_caller]
     pub fn text(&self, field: &str) -> &str {
         self[field]
@@ -65,8 +65,8 @@ impl Line {
     }
 }
 
-/// Null, too, for a key that only other lines of its kind have. A name that no line of the kind has
-/// is a mistake.
+/// Returns null for a key that this line omits but others of its kind have. Panics for a key that
+/// no line of the kind has.
 impl Index<&str> for Line {
     type Output = Value;
     #[track_caller]
@@ -86,7 +86,7 @@ impl fmt::Display for Line {
     }
 }
 
-/// Anything that can be compared with a field; `None` is null.
+/// A value that can be compared with a field; `None` is null.
 pub trait Shown {
     fn value(&self) -> Value;
 }
@@ -103,15 +103,15 @@ pub const NULL: Value = Value::Null;
 /// All lines of a trace.
 #[derive(Clone)]
 pub struct Trace {
-    /// Of the whole machine, in the order in which they were written.
+    /// Lines about the whole machine, in the order in which they were written.
     pub lines: Vec<Line>,
     pub netns: Netns,
-    /// What the kernel has hidden, see [`hole`](crate::hole).
+    /// The events that the kernel hid, see [`known_gap`](crate::known_gap).
     pub(crate) evidence: Option<String>,
 }
 
 impl Trace {
-    /// What tcptrace wrote.
+    /// Parses the output of tcptrace.
     pub fn read(text: &str, netns: Netns) -> Trace {
         let mut lines: Vec<Line> = text.lines().map(Line::parse).collect();
         joined::complete(&mut lines);
@@ -130,7 +130,7 @@ impl Trace {
         self.lines.last().expect("a summary")
     }
 
-    /// Lines of one kind about the scenario's own namespace.
+    /// Returns the lines of one kind about the scenario's own namespace.
     pub fn own<'a>(&'a self, event: &'a str) -> impl Iterator<Item = &'a Line> {
         let inode = self.netns.inode;
         self.lines
@@ -138,26 +138,26 @@ impl Trace {
             .filter(move |line| line.is(event) && line["netns"] == inode)
     }
 
-    /// The scenario's `connection` lines of a side, in order of their end.
+    /// Returns the scenario's `connection` lines of a side, in the order of their ends.
     pub fn connections(&self, side: &str) -> Vec<&Line> {
         self.own("connection")
             .filter(|line| line["side"] == side)
             .collect()
     }
 
-    /// The only server-side connection.
+    /// Returns the only server-side connection.
     #[track_caller]
     pub fn server(&self) -> &Line {
         self.only(self.connections("server"), "server-side connection")
     }
 
-    /// The only client-side connection.
+    /// Returns the only client-side connection.
     #[track_caller]
     pub fn client(&self) -> &Line {
         self.only(self.connections("client"), "client-side connection")
     }
 
-    /// The server side of the connection that came from this port.
+    /// Returns the server side of the connection from this client port.
     #[track_caller]
     pub fn server_of(&self, client_port: u16) -> &Line {
         let mut servers = self.connections("server");
@@ -165,20 +165,20 @@ impl Trace {
         self.only(servers, "server-side connection from that port")
     }
 
-    /// The scenario's accept() calls that gave a connection.
+    /// Returns the scenario's accept() calls that returned a connection.
     pub fn accepts(&self) -> Vec<&Line> {
         self.own("accept")
             .filter(|line| line["accept_error"].is_null())
             .collect()
     }
 
-    /// The only accept() that gave a connection.
+    /// Returns the only accept() that returned a connection.
     #[track_caller]
     pub fn accept(&self) -> &Line {
         self.only(self.accepts(), "accept")
     }
 
-    /// The accept() of the connection that came from this port.
+    /// Returns the accept() of the connection from this client port.
     #[track_caller]
     pub fn accept_of(&self, client_port: u16) -> &Line {
         let mut accepts = self.accepts();
@@ -186,17 +186,17 @@ impl Trace {
         self.only(accepts, "accept of a connection from that port")
     }
 
-    /// The scenario's accept() calls that failed.
+    /// Returns the scenario's accept() calls that failed.
     pub fn failed_accepts(&self) -> Vec<&Line> {
         self.own("accept")
             .filter(|line| !line["accept_error"].is_null())
             .collect()
     }
 
-    /// Asserts that there were `n` connections, each from its beginning to its end, on both sides,
-    /// and with an accept() of its own.
+    /// Asserts that there were `n` connections. Each is complete on both sides and has its own
+    /// accept().
     #[track_caller]
-    pub fn tells_each_once(&self, n: usize) {
+    pub fn shows_each_once(&self, n: usize) {
         for side in ["server", "client"] {
             let connections = self.connections(side);
             assert_eq!(connections.len(), n, "{side}");
@@ -210,20 +210,20 @@ impl Trace {
         assert_eq!(accepted.len(), n, "accepts of different connections");
     }
 
-    /// Which of fentry, kprobe and syscall saw accept().
-    pub fn accept_carrier(&self) -> &str {
-        let carrier = &self.session()["hooks"]["inet_csk_accept"];
-        carrier.as_str().expect("accept() was hooked")
+    /// Returns the attach method that sees accept(): fentry, kprobe or syscall.
+    pub fn accept_attach_method(&self) -> &str {
+        let method = &self.session()["hooks"]["inet_csk_accept"];
+        method.as_str().expect("accept() was hooked")
     }
 
-    /// The transitions of one connection or listener that the tracepoint printed.
+    /// Returns the transitions of one connection or listener that the tracepoint printed.
     pub fn transitions(&self, conn: &Value) -> Vec<&Line> {
         self.own("transition")
             .filter(|line| line["conn"] == *conn && !line.is_synthetic())
             .collect()
     }
 
-    /// The states that a connection or listener went through: `"CLOSE LISTEN CLOSE"`.
+    /// Returns the states of a connection or listener: `"CLOSE LISTEN CLOSE"`.
     pub fn path(&self, conn: &Value) -> String {
         let mut path = Vec::new();
         for line in self.transitions(conn) {
@@ -237,20 +237,20 @@ impl Trace {
         path.join(" ")
     }
 
-    /// The transitions into LISTEN, in their order: one per listener.
+    /// Returns the transitions into LISTEN in order, one per listener.
     pub fn listens(&self) -> Vec<&Line> {
         self.own("transition")
             .filter(|line| line["newstate"] == "LISTEN")
             .collect()
     }
 
-    /// The only listener's transition into LISTEN.
+    /// Returns the only listener's transition into LISTEN.
     #[track_caller]
     pub fn listen(&self) -> &Line {
         self.only(self.listens(), "listener")
     }
 
-    /// The summary's entry of the listener on this port.
+    /// Returns the summary's entry of the listener on this port.
     #[track_caller]
     pub fn listener_summary(&self, port: u16) -> Line {
         let listeners = self.summary()["listeners"].as_array().expect("a list");
@@ -271,7 +271,7 @@ impl Trace {
     }
 }
 
-/// A scenario that fails shows what it saw.
+/// Prints the trace when a scenario fails.
 impl Drop for Trace {
     fn drop(&mut self) {
         const ENOUGH: usize = 40;
@@ -285,7 +285,7 @@ impl Drop for Trace {
             for line in own.take(ENOUGH) {
                 eprintln!("{line}");
             }
-            // Its balance says whether the kernel skipped or lost anything.
+            // The summary's counts show whether the kernel skipped or lost anything.
             if let Some(last) = self.lines.last() {
                 eprintln!("…\n{last}");
             }

@@ -9,8 +9,8 @@ use crate::programs::Programs;
 use crate::recording::Recording;
 use crate::run::{Ended, Running, tcptrace_trace};
 use crate::trace::{Line, Trace};
-use crate::witness::{Ends, Seen, Share, Witness, compare};
-use crate::{hole, invariants, joined, run};
+use crate::witness::{Seen, Share, Tuple, Witness, compare};
+use crate::{invariants, joined, known_gap, run};
 
 /// tcptrace with JSON on its stdout, and the witness beside it.
 pub struct Tracer {
@@ -23,7 +23,7 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// `tcptrace -o json ARGS…`, when its session line has said that all hooks are attached.
+    /// Starts `tcptrace -o json ARGS…` and waits for the session line: all hooks are attached.
     pub(crate) fn start(lab: &Lab, args: &[&str]) -> Tracer {
         let recording = Recording::wanted(lab);
         let more = recording.as_ref().map(Recording::args);
@@ -34,7 +34,7 @@ impl Tracer {
         tracer
     }
 
-    /// Any command line that writes JSON to stdout.
+    /// Starts any command line that writes JSON to stdout.
     pub fn spawn(lab: &Lab, command: std::process::Command) -> Tracer {
         let witness = Witness::start(lab.ports);
         let running = Running::start(command);
@@ -53,7 +53,7 @@ impl Tracer {
         &mut self.running
     }
 
-    /// The ids of its programs in the kernel.
+    /// The ids of the tracer's programs in the kernel.
     pub fn programs(&self) -> &Programs {
         &self.programs
     }
@@ -77,8 +77,8 @@ impl Tracer {
         })
     }
 
-    /// Whether a line is about the scenario's namespace. One of a connection that began before the
-    /// trace may not say so until the connection ends, but no other scenario has its port.
+    /// Whether a line is about the scenario's namespace. A line of a connection that began before
+    /// the trace may lack `netns`, but no other scenario has its port.
     fn is_own(&self, line: &Line) -> bool {
         let has_port = |key| line.0.get(key).is_some_and(|it| self.ports.have(it));
         match line.0.get("netns") {
@@ -95,41 +95,41 @@ impl Tracer {
         });
     }
 
-    /// Waits until `n` sockets have ended: both sides of a connection count.
+    /// Waits until `n` sockets have ended. Both sides of a connection count.
     pub fn wait_for_ends(&self, n: usize) {
         self.wait_for(n, "connections to end", |line| line.is("connection"));
     }
 
-    /// Ends the trace with SIGINT, and checks what it left: exit code, schema, arithmetic, order,
-    /// programs gone, and that the witness saw the same.
+    /// Tuple the trace with SIGINT. Checks its exit code, schema, arithmetic and order, that its
+    /// programs are gone, and that the witness saw the same.
     pub fn stop(self) -> Trace {
         self.stop_against(Share::All)
     }
 
-    /// As [`stop`](Self::stop), and gives what the witness saw as well.
+    /// Like [`stop`](Self::stop), but also returns the records of the witness.
     pub fn stop_with_testimony(self) -> (Trace, Vec<Seen>) {
         self.running.signal(Signal::SIGINT);
         self.finish(0, Share::All)
     }
 
-    /// For a trace with a filter: it has exactly the witness's state changes that satisfy it.
-    pub fn stop_filtered(self, filter: impl Fn(&Ends) -> bool) -> Trace {
+    /// Stops a trace that must have exactly the witness's state changes that satisfy its filter.
+    pub fn stop_filtered(self, filter: impl Fn(&Tuple) -> bool) -> Trace {
         self.stop_against(Share::Where(&filter))
     }
 
-    /// For a trace of a depth that does not tell every change of state.
+    /// Stops a trace with a depth that does not report every state change.
     pub fn stop_joined(self) -> Trace {
         self.stop_against(Share::Some)
     }
 
-    /// For a trace that may have lost records.
+    /// Stops a trace that may have lost records.
     pub fn stop_lossy(self) -> Trace {
         self.stop_against(Share::Some)
     }
 
-    /// For a trace so long that softirqs come on top of init, see [`Share::Whole`].
-    pub fn stop_marked(self) -> Trace {
-        self.stop_against(Share::Whole)
+    /// Stops a trace so long that softirqs interrupt init, see [`Share::AllButHidden`].
+    pub fn stop_allowing_gap(self) -> Trace {
+        self.stop_against(Share::AllButHidden)
     }
 
     fn stop_against(self, share: Share) -> Trace {
@@ -137,17 +137,17 @@ impl Tracer {
         self.finish(0, share).0
     }
 
-    /// For a trace that ends by itself, or was told to: with the exit code that it must have.
+    /// Checks a trace that ends by itself, or was already stopped, with this exit code.
     pub fn ended(self, code: i32) -> Trace {
         self.finish(code, Share::All).0
     }
 
-    /// The same for a trace with a filter.
-    pub fn ended_filtered(self, code: i32, filter: impl Fn(&Ends) -> bool) -> Trace {
+    /// Like [`ended`](Self::ended), for a trace with a filter.
+    pub fn ended_filtered(self, code: i32, filter: impl Fn(&Tuple) -> bool) -> Trace {
         self.finish(code, Share::Where(&filter)).0
     }
 
-    /// The same for one that leaves out more than the witness can tell.
+    /// Like [`ended`](Self::ended), for a trace that may lack state changes that the witness saw.
     pub fn ended_lossy(self, code: i32) -> Trace {
         self.finish(code, Share::Some).0
     }
@@ -163,13 +163,13 @@ impl Tracer {
         invariants::check(&trace);
         let testimony = self.witness.testimony();
         compare(&trace, &testimony, share);
-        // Until here it is the tracer that tells it.
-        trace.evidence = hole::evidence(&trace.lines, &testimony);
+        // Until here, [`Tracer`]'s `Drop` prints the evidence.
+        trace.evidence = known_gap::evidence(&trace.lines, &testimony);
         (trace, testimony)
     }
 }
 
-/// A scenario that fails, in vain or by what was left, says whether the kernel has hidden anything.
+/// Prints the evidence of hidden events when a scenario fails.
 impl Drop for Tracer {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -177,14 +177,16 @@ impl Drop for Tracer {
             let lines = lines.iter().map(|line| serde_json::from_str(line));
             let mut lines: Vec<Line> = lines.flatten().map(Line).collect();
             joined::complete(&mut lines);
-            if let Some(evidence) = hole::evidence(&lines, &self.witness.remains()) {
+            if let Some(evidence) =
+                known_gap::evidence(&lines, &self.witness.testimony_if_readable())
+            {
                 eprintln!("{evidence}");
             }
         }
     }
 }
 
-/// Waits for the first line, which says that tracing is on.
+/// Waits for the first line: tracing has begun.
 pub fn await_session(running: &Running) -> Line {
     running.stdout().wait_until("the session line", |lines| {
         let line = Line::parse(lines.first()?);
@@ -193,7 +195,7 @@ pub fn await_session(running: &Running) -> Line {
     })
 }
 
-/// `tcptrace ARGS…` that is not about a trace: to its end.
+/// Runs a `tcptrace ARGS…` that does not trace to its end.
 pub fn tcptrace(args: &[&str]) -> Ended {
     Running::to_the_end(run::tcptrace(args))
 }

@@ -1,4 +1,4 @@
-//! Words for what clients and servers do.
+//! Actions of clients and servers.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -13,32 +13,32 @@ use socket2::{Domain, SockFilter, SockRef, Socket, Type};
 use crate::eventually;
 use crate::task::{join, now_ns, spawn, wait_until_in_accept};
 
-/// What a client has to say: 18 bytes.
+/// The message of a client: 18 bytes.
 pub const TEXT: &[u8; 18] = b"This is tcp client";
 
 pub const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// What listen() is asked for unless a scenario is about that.
+/// The default backlog of listen().
 pub(crate) const BACKLOG: i32 = 512;
 
-/// A listener on 127.0.0.1.
+/// Listens on 127.0.0.1.
 pub fn listen(port: u16) -> TcpListener {
     listen_at((LOOPBACK, port).into(), BACKLOG)
 }
 
-/// A listener with a given accept queue; on an IPv6 address it takes IPv4, too.
+/// Listens with a given backlog. A listener on an IPv6 address accepts IPv4, too.
 pub fn listen_at(addr: SocketAddr, backlog: i32) -> TcpListener {
     listen_socket(addr, backlog, |_| {})
 }
 
-/// One of several listeners on one port.
+/// Listens on a port that several listeners share (SO_REUSEPORT).
 pub fn listen_sharing(port: u16) -> TcpListener {
     listen_socket((LOOPBACK, port).into(), BACKLOG, |socket| {
         socket.set_reuse_port(true).expect("SO_REUSEPORT");
     })
 }
 
-/// A listener to which TPROXY may give connections for other addresses.
+/// Creates a listener to which TPROXY may redirect connections for other addresses.
 pub fn listen_transparent(port: u16) -> TcpListener {
     listen_socket((LOOPBACK, port).into(), BACKLOG, |socket| {
         set_option(socket, libc::SOL_IP, libc::IP_TRANSPARENT, &1i32);
@@ -56,7 +56,7 @@ pub(crate) fn listen_socket(
         socket.set_only_v6(false).expect("IPV6_V6ONLY");
     }
     prepare(&socket);
-    // A child that another test has just forked may still hold the listener that was here.
+    // A child that another test has just forked may still hold the previous listener.
     eventually("the address to be free", || {
         match socket.bind(&addr.into()) {
             Ok(()) => Some(()),
@@ -68,7 +68,7 @@ pub(crate) fn listen_socket(
     socket.into()
 }
 
-/// A client's connection to 127.0.0.1. When this returns the handshake is finished.
+/// Connects to 127.0.0.1. The client's handshake is finished when this returns.
 pub fn connect(port: u16) -> TcpStream {
     connect_to((LOOPBACK, port).into())
 }
@@ -77,14 +77,14 @@ pub fn connect_to(addr: SocketAddr) -> TcpStream {
     TcpStream::connect(addr).expect("connect")
 }
 
-/// As [`connect`], to a listener of this machine that nobody accepts from meanwhile: when this
-/// returns the server's end is ESTABLISHED, too.
+/// Like [`connect`], to a listener of this machine from which nobody accepts meanwhile. The
+/// server's end is ESTABLISHED, too, when this returns.
 pub fn connect_queued(port: u16) -> TcpStream {
     connect_queued_to((LOOPBACK, port).into())
 }
 
-/// The client is connected as soon as it has sent the final ACK. On a slow machine that may have
-/// to wait for ksoftirqd, and an accept() that is called at once would be there before it.
+/// A client is connected as soon as it has sent the final ACK. On a slow machine ksoftirqd may
+/// process that ACK later, so an immediate accept() could run first.
 pub fn connect_queued_to(addr: SocketAddr) -> TcpStream {
     let client = connect_to(addr);
     wait_for_the_other_end(&client);
@@ -94,15 +94,15 @@ pub fn connect_queued_to(addr: SocketAddr) -> TcpStream {
 /// Waits until the server's end of a connection is ESTABLISHED.
 pub fn wait_for_the_other_end(client: &TcpStream) {
     let server = client.peer_addr().expect("a connected socket").port();
-    let ends = (server, port_of(client));
+    let ports = (server, port_of(client));
     crate::eventually("the server's end to be ESTABLISHED", || {
-        is_established(ends).then_some(())
+        is_established(ports).then_some(())
     });
 }
 
-/// Whether this namespace has such a socket: its own port and its peer's.
+/// Whether this namespace has a connection with these ports.
 fn is_established((local, remote): (u16, u16)) -> bool {
-    // `0: 0100007F:1F90 0100007F:C350 01 …`: the two ends, and the state's number.
+    // `0: 0100007F:1F90 0100007F:C350 01 …`: local and remote address, and the state's number.
     const ESTABLISHED: &str = "01";
     let tables = ["tcp", "tcp6"].map(|it| format!("/proc/thread-self/net/{it}"));
     let tables = tables.map(|path| std::fs::read_to_string(path).unwrap_or_default());
@@ -114,12 +114,12 @@ fn is_established((local, remote): (u16, u16)) -> bool {
     })
 }
 
-/// The port that the kernel chose for a client.
+/// Returns the port that the kernel chose for a client.
 pub fn port_of(client: &TcpStream) -> u16 {
     client.local_addr().expect("a bound socket").port()
 }
 
-/// What accept() gave, and when by the test's own clock.
+/// The result of accept(), and the times of call and return by the test's own clock.
 pub struct Accepted {
     pub stream: TcpStream,
     pub peer: SocketAddr,
@@ -139,7 +139,7 @@ pub fn accept(listener: &TcpListener) -> Accepted {
     }
 }
 
-/// Threads that sleep in accept() on one listener, with their ids.
+/// Starts threads that sleep in accept() on one listener. Returns them with their ids.
 pub fn blocked_in_accept(
     listener: &Arc<TcpListener>,
     threads: usize,
@@ -156,7 +156,7 @@ pub fn blocked_in_accept(
     acceptors
 }
 
-/// Waits without sleeping until accept() would give something. No accept() is called for it.
+/// Busy-waits until a connection is in the accept queue, without calling accept().
 pub fn wait_until_queued(listener: &TcpListener) {
     let mut wanted = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
     crate::eventually_at_once("a connection in the accept queue", || {
@@ -165,14 +165,14 @@ pub fn wait_until_queued(listener: &TcpListener) {
     });
 }
 
-/// Waits until so many connections are in the accept queue: connect() returns earlier, and another CPU
-/// may be at the final ACK still.
+/// Waits until the accept queue has this many connections. connect() can return earlier, while
+/// another CPU still processes the final ACK.
 pub fn wait_until_in_queue(listener: &TcpListener, connections: u32) {
     let what = format!("{connections} connections in the accept queue");
     crate::eventually(&what, || (in_queue(listener) == connections).then_some(()));
 }
 
-/// Of a listener `tcpi_unacked` is `sk_ack_backlog` (`tcp_get_info`, net/ipv4/tcp.c).
+/// For a listener, `tcpi_unacked` is `sk_ack_backlog` (`tcp_get_info`, net/ipv4/tcp.c).
 fn in_queue(listener: &TcpListener) -> u32 {
     // SAFETY: all zero is a tcp_info.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
@@ -195,45 +195,45 @@ pub fn say(stream: &mut TcpStream) {
     stream.write_all(TEXT).expect("write");
 }
 
-/// Reads [`TEXT`] and nothing more.
+/// Reads exactly [`TEXT`].
 pub fn hear(stream: &mut TcpStream) {
     let mut heard = [0; TEXT.len()];
     stream.read_exact(&mut heard).expect("read");
     assert_eq!(&heard, TEXT);
 }
 
-/// Reads until the other side has closed.
+/// Reads the end of the stream.
 pub fn hear_the_end(stream: &mut TcpStream) {
     let end = stream.read(&mut [0]).expect("the end of the stream");
     assert_eq!(end, 0, "the end of the stream");
 }
 
-/// The one closes, the other notices and closes, too.
+/// Closes one end, then the other after it has read the end of the stream.
 pub fn close(first: TcpStream, mut second: TcpStream) {
     drop(first);
     hear_the_end(&mut second);
 }
 
-/// Closes one direction.
+/// Shuts down the sending direction.
 pub fn close_half(stream: &TcpStream) {
     stream.shutdown(Shutdown::Write).expect("shutdown");
 }
 
 /// Drops every segment that reaches a socket.
 pub fn deafen(socket: &impl AsFd) {
-    // An instruction of classic BPF: keep 0 bytes.
+    // One instruction of classic BPF: keep 0 bytes.
     let drop_all = SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, 0);
     let attached = SockRef::from(socket).attach_filter(&[drop_all]);
     attached.expect("SO_ATTACH_FILTER");
 }
 
-/// A socket is not deaf any more.
+/// Lets a socket receive again.
 pub fn hear_again(socket: &impl AsFd) {
     let detached = SockRef::from(socket).detach_filter();
     detached.expect("SO_DETACH_FILTER");
 }
 
-/// Both ends close their direction before either FIN arrives: both FINs are lost, and sent again.
+/// Closes both ends before either FIN arrives. Both FINs are lost and sent again.
 pub fn close_at_once(one: &TcpStream, other: &TcpStream) {
     let ends = [one, other];
     ends.into_iter().for_each(deafen);
@@ -248,8 +248,8 @@ pub fn reset(stream: TcpStream) {
         .expect("SO_LINGER");
 }
 
-/// A whole connection over a listener of its own, queued before it is accepted and closed by the
-/// client first; the client's port.
+/// Plays a whole connection with a new listener. It is queued before accept(), and the client
+/// closes first. Returns the client's port.
 pub fn talk(port: u16) -> u16 {
     talk_at((LOOPBACK, port).into())
 }
@@ -262,15 +262,15 @@ pub fn talk_at(addr: SocketAddr) -> u16 {
     client_port
 }
 
-/// Connects, and closes after the server did; the port that the client had.
+/// Connects, and closes after the server did. Returns the client's port.
 pub fn visit(port: u16) -> u16 {
     let mut client = connect(port);
     hear_the_end(&mut client);
     port_of(&client)
 }
 
-/// So many connections one after another, each accepted and closed by the server; the clients'
-/// ports.
+/// Makes this many connections in sequence. Each is accepted and closed by the server. Returns the
+/// clients' ports.
 pub fn storm(port: u16, clients: usize) -> Vec<u16> {
     let listener = listen(port);
     let (_, accepting) = spawn(move || (0..clients).for_each(|_| drop(accept(&listener))));
@@ -279,7 +279,7 @@ pub fn storm(port: u16, clients: usize) -> Vec<u16> {
     ports
 }
 
-/// setsockopt() for options that socket2 does not know.
+/// Calls setsockopt() for options that socket2 does not know.
 pub fn set_option<T>(socket: &impl AsRawFd, level: libc::c_int, name: libc::c_int, value: &T) {
     let size = size_of::<T>() as libc::socklen_t;
     let value = std::ptr::from_ref(value).cast();

@@ -1,4 +1,4 @@
-//! A cable between two network namespaces: a veth pair, one end of it in a bridge.
+//! A veth pair between two network namespaces. One end is in a bridge.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use socket2::{Domain, Socket, Type};
 
-/// A bridge with one end of the cable in it.
+/// The bridge with one end of the pair.
 pub const BRIDGE: &CStr = c"test-br";
 const NEAR: &CStr = c"test-near";
 /// The end in the other namespace.
@@ -21,7 +21,7 @@ const SIOCBRADDIF: libc::c_ulong = 0x89a2;
 /// include/uapi/linux/veth.h
 const VETH_INFO_PEER: u16 = 1;
 
-/// A cable from a bridge of the calling thread's namespace to [`FAR`] in `other`. False on a
+/// Connects a bridge of the calling thread's namespace with [`FAR`] in `other`. Returns false on a
 /// kernel without veth or bridges.
 pub fn connect(other: &File) -> bool {
     if unless_unsupported(add_pair(other)).is_none() {
@@ -46,7 +46,7 @@ pub fn connect(other: &File) -> bool {
     true
 }
 
-/// Gives a device an address in 10.77.0.0/24, and switches it on.
+/// Gives a device an address in 10.77.0.0/24 and switches it on.
 pub fn configure(device: &CStr, address: Ipv4Addr) {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).expect("a socket");
     for (what, address) in [
@@ -91,7 +91,7 @@ fn control(socket: &Socket, what: libc::c_ulong, request: &libc::ifreq) {
     assert_eq!(result, 0, "set up a device: {error}");
 }
 
-/// `None` where the kernel has no such thing.
+/// Returns `None` if the kernel does not support the operation.
 #[track_caller]
 fn unless_unsupported(result: io::Result<()>) -> Option<()> {
     match result {
@@ -103,7 +103,7 @@ fn unless_unsupported(result: io::Result<()>) -> Option<()> {
     }
 }
 
-/// `ip link add NEAR type veth peer name FAR netns OTHER` (man 7 rtnetlink).
+/// Does `ip link add NEAR type veth peer name FAR netns OTHER` (man 7 rtnetlink).
 fn add_pair(other: &File) -> io::Result<()> {
     let peer = [
         vec![0; 16], // struct ifinfomsg
@@ -153,14 +153,14 @@ fn add_pair(other: &File) -> io::Result<()> {
         assert!(size >= 20, "an answer");
         answer
     };
-    // struct nlmsgerr behind the header: a negated errno, 0 for success.
+    // A struct nlmsgerr follows the header: a negated errno, 0 for success.
     match i32::from_ne_bytes([answer[16], answer[17], answer[18], answer[19]]) {
         0 => Ok(()),
         errno => Err(io::Error::from_raw_os_error(-errno)),
     }
 }
 
-/// A struct rtattr and its data, padded to four bytes.
+/// Builds a struct rtattr with its data, padded to four bytes.
 fn attribute(kind: u16, data: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     bytes.extend((4 + data.len() as u16).to_ne_bytes());

@@ -1,8 +1,8 @@
 //! An independent witness: the kernel's own ftrace on `sock:inet_sock_set_state`.
 //!
-//! It shares nothing with tcptrace but the tracepoint: no BPF, no code, no file format. Every
-//! scenario has an instance with buffers of its own, which records the scenario's ports, and the
-//! kernel's stack at each change.
+//! It shares only the tracepoint with tcptrace: no BPF, no code, no file format. Every scenario has
+//! a private ftrace instance, which records the state changes on the scenario's ports, with the
+//! kernel's stack.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,11 +21,11 @@ const TRACEFS: &str = "/sys/kernel/tracing";
 /// Enough for the largest storm, on each CPU.
 const BUFFER_KB: &str = "16384";
 
-/// So many stacks are recorded in a scenario: more of a storm would show nothing new.
+/// Number of stacks per scenario. More stacks of a storm would show nothing new.
 const STACKS: u32 = 3_000;
 
-/// The clock is read twice, microseconds apart; a hypervisor may steal the CPU in between, and a
-/// busy host that emulates two CPUs in turn does so for a while.
+/// The witness and tcptrace read the clock microseconds apart. A hypervisor may pause the CPU in
+/// between, for long if a busy host emulates two CPUs in turn.
 pub(crate) const CLOCKS_APART_NS: u64 = 1_000_000_000;
 
 /// ftrace prints microseconds.
@@ -41,29 +41,29 @@ pub struct Witness {
 pub struct Seen {
     /// CLOCK_MONOTONIC, rounded to microseconds.
     pub mono_ns: u64,
-    pub ends: Ends,
+    pub tuple: Tuple,
     pub step: Step,
-    /// The task that the CPU was at was init's: a softirq came on top of it.
+    /// Whether the interrupted task was init's.
     pub on_init: bool,
-    /// The functions that the kernel was in, the innermost first; empty when not recorded.
+    /// The kernel's stack, innermost function first. Empty when not recorded.
     pub stack: Vec<String>,
 }
 
-/// A socket's two ends; port 0 where the kernel does not know it yet.
+/// A socket's two addresses and ports. A port is 0 while the kernel does not know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ends {
+pub struct Tuple {
     pub laddr: IpAddr,
     pub lport: u16,
     pub raddr: IpAddr,
     pub rport: u16,
 }
 
-/// The old state and the new one.
+/// The old and the new state.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Step(pub String, pub String);
 
 impl Witness {
-    /// Begins to record what happens on these ports.
+    /// Starts to record the state changes on these ports.
     pub fn start(ports: Ports) -> Witness {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         prepare_tracefs();
@@ -79,7 +79,7 @@ impl Witness {
         witness.set("trace_clock", "mono");
         witness.set("buffer_size_kb", BUFFER_KB);
         witness.set("events/sock/inet_sock_set_state/filter", &filter);
-        // Where the kernel was built without stacks, the causes are not compared.
+        // A kernel that was built without stack traces gives none; then causes are not compared.
         let trigger = witness
             .instance
             .join("events/sock/inet_sock_set_state/trigger");
@@ -93,7 +93,7 @@ impl Witness {
             .unwrap_or_else(|error| panic!("write {value:?} to {file}: {error}"));
     }
 
-    /// What it has recorded, in order of time.
+    /// Returns all records in order of time. Panics if ftrace lost any.
     pub fn testimony(&self) -> Vec<Seen> {
         let text = self.read().expect("read the trace");
         let (written, kept) = entries(&text).expect("a header with a count");
@@ -101,8 +101,9 @@ impl Witness {
         parse_all(&text)
     }
 
-    /// The same for a scenario that has failed already: as much as there is.
-    pub fn remains(&self) -> Vec<Seen> {
+    /// Like [`testimony`](Self::testimony), for a scenario that has failed already: returns what
+    /// can be read.
+    pub fn testimony_if_readable(&self) -> Vec<Seen> {
         let text = self.read().unwrap_or_default();
         parse_all(&text)
     }
@@ -114,7 +115,7 @@ impl Witness {
 
 impl Drop for Witness {
     fn drop(&mut self) {
-        // Busy while a child that was just forked has our descriptors still open.
+        // EBUSY while a child that was just forked still holds our descriptors.
         for _ in 0..100 {
             if fs::remove_dir(&self.instance).is_ok() {
                 return;
@@ -124,7 +125,7 @@ impl Drop for Witness {
     }
 }
 
-/// tracefs stays mounted: any program that looks at it mounts it there.
+/// Mounts tracefs. It stays mounted, as after any program that uses it.
 fn prepare_tracefs() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
@@ -138,8 +139,8 @@ fn prepare_tracefs() {
     });
 }
 
-/// Removes the instances of tests that were killed: they would record for ever, and every change of
-/// state would pay for it.
+/// Removes the instances of tests that were killed. Otherwise they record for ever and slow down
+/// every state change.
 fn remove_left_behind(instances: &Path) {
     for entry in fs::read_dir(instances)
         .expect("list the instances")
@@ -150,13 +151,13 @@ fn remove_left_behind(instances: &Path) {
             .to_str()
             .and_then(|name| name.strip_prefix("tcptrace-test-")?.split('-').next());
         if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
-            // Another test may be faster.
+            // Another test may have removed it.
             let _ = fs::remove_dir(entry.path());
         }
     }
 }
 
-/// `# entries-in-buffer/entries-written: 12/12   #P:2`
+/// Parses `# entries-in-buffer/entries-written: 12/12   #P:2`.
 fn entries(trace: &str) -> Option<(u64, u64)> {
     let (_, rest) = trace.split_once("entries-written: ")?;
     let (kept, rest) = rest.split_once('/')?;
@@ -164,11 +165,11 @@ fn entries(trace: &str) -> Option<(u64, u64)> {
     Some((written.parse().ok()?, kept.parse().ok()?))
 }
 
-/// All state changes, each with its stack. That comes as an entry of its own behind the change, or
-/// behind those of a softirq that interrupted in between.
+/// Returns all state changes with their stacks. A stack is a separate entry after its change, or
+/// after those of a softirq that interrupted in between.
 fn parse_all(trace: &str) -> Vec<Seen> {
     let mut seen: Vec<Seen> = vec![];
-    // By CPU.
+    // Indices of changes without a stack, by CPU.
     let mut without_stack: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     let mut begun: Option<usize> = None;
     for line in trace.lines() {
@@ -186,23 +187,25 @@ fn parse_all(trace: &str) -> Vec<Seen> {
             seen.push(change);
         }
     }
-    // tcp_done() of a listener that was killed: it is CLOSE already, and nothing changes.
+    // tcp_done() of a killed listener sets CLOSE a second time, and nothing changes.
     seen.retain(|it| !it.step.is_none());
     seen
 }
 
-/// `001` of an entry's `[001]`.
+/// Returns `001` for an entry with `[001]`.
 fn cpu(entry: &str) -> String {
-    // A task's name can hold anything: look from behind. The fields have no brackets.
+    // Searches from the end, because a task's name can contain anything. The fields have no
+    // brackets.
     let cpu = entry
         .rsplit_once(" [")
         .and_then(|(_, rest)| rest.split_once(']'));
     cpu.map(|(cpu, _)| cpu.to_owned()).unwrap_or_default()
 }
 
-/// `<task>-<pid> [001] ..s2. 123.456789: inet_sock_set_state: family=AF_INET … newstate=TCP_CLOSE`
+/// Parses `<task>-<pid> [001] ..s2. 123.456789: inet_sock_set_state: family=AF_INET …
+/// newstate=TCP_CLOSE`.
 fn parse(line: &str) -> Option<Seen> {
-    // A task's name can hold anything: look from behind.
+    // Searches from the end, because a task's name can contain anything.
     let (head, fields) = line.rsplit_once(": inet_sock_set_state: ")?;
     let fields: BTreeMap<&str, &str> = fields
         .split_whitespace()
@@ -213,13 +216,13 @@ fn parse(line: &str) -> Option<Seen> {
     let (seconds, micros) = head.rsplit(' ').next()?.split_once('.')?;
     let micros = seconds.parse::<u64>().ok()? * 1_000_000 + micros.parse::<u64>().ok()?;
     let state = |name| Some(fields.get(name)?.trim_start_matches("TCP_").to_owned());
-    // IPv4 comes as mapped IPv6, too; so one pair of fields does for both.
+    // IPv4 addresses are printed as mapped IPv6, too, so one pair of fields serves both families.
     let addr = |name| Some(fields.get(name)?.parse::<Ipv6Addr>().ok()?.to_canonical());
     let port = |name| fields.get(name)?.parse().ok();
     let step = Step(state("oldstate")?, state("newstate")?);
     Some(Seen {
         mono_ns: micros * 1_000,
-        ends: Ends {
+        tuple: Tuple {
             laddr: addr("saddrv6")?,
             lport: if step.leaves_port_open() {
                 0
@@ -240,15 +243,15 @@ impl Step {
         self.0 == "CLOSE" && self.1 == "CLOSE"
     }
 
-    /// A client that is not bound has no port yet when it begins to connect; one that has
-    /// connected before still shows its old one. Neither tells connections apart.
+    /// Whether the client's port is unreliable at this step. An unbound client has none yet, and
+    /// one that has connected before still shows its old one.
     fn leaves_port_open(&self) -> bool {
         self.1 == "SYN_SENT"
     }
 }
 
-/// As a line names them.
-fn ends_of(line: &Line) -> Ends {
+/// Returns the tuple that a line names.
+fn tuple_of(line: &Line) -> Tuple {
     let port = |name| line.maybe(name).unwrap_or(0) as u16;
     let laddr: IpAddr = line.text("laddr").parse().expect("an address");
     let raddr = match line["raddr"].as_str() {
@@ -256,7 +259,7 @@ fn ends_of(line: &Line) -> Ends {
         None if laddr.is_ipv4() => IpAddr::from([0; 4]),
         None => IpAddr::from([0; 16]),
     };
-    Ends {
+    Tuple {
         laddr,
         lport: port("lport"),
         raddr,
@@ -265,17 +268,17 @@ fn ends_of(line: &Line) -> Ends {
 }
 
 impl Seen {
-    /// The same from a `transition` line.
+    /// Builds a record from a `transition` line.
     fn from_line(line: &Line) -> Seen {
-        let mut ends = ends_of(line);
+        let mut tuple = tuple_of(line);
         let [old, new] = ["oldstate", "newstate"].map(|it| line.text(it).to_owned());
         let step = Step(old, new);
         if step.leaves_port_open() {
-            ends.lport = 0;
+            tuple.lport = 0;
         }
         Seen {
             mono_ns: line.num("mono_ns"),
-            ends,
+            tuple,
             step,
             on_init: false,
             stack: vec![],
@@ -283,30 +286,30 @@ impl Seen {
     }
 }
 
-/// How much of what the witness saw tcptrace must have seen.
+/// The share of the witness's records that tcptrace must have reported.
 pub enum Share<'a> {
-    /// All of it.
+    /// All records.
     All,
-    /// Exactly that which satisfies a filter.
-    Where(&'a dyn Fn(&Ends) -> bool),
-    /// Nothing else, but perhaps less: records were lost, or joined.
+    /// Exactly those that satisfy a filter.
+    Where(&'a dyn Fn(&Tuple) -> bool),
+    /// Any subset: records were lost or joined.
     Some,
-    /// All of it, but of connections that are told as incomplete because a step of theirs came on
-    /// top of init: some sandboxes' kernels run no BPF program then, and count no skipped run.
-    Whole,
+    /// All records, except those of incomplete connections with a step that interrupted init.
+    /// Kernels of some sandboxes run no BPF program then, and do not count the skipped run.
+    AllButHidden,
 }
 
-/// Compares a trace with the testimony: per connection the same steps in the same order, at the
-/// same times, each with a cause that its stack shows.
+/// Compares a trace with the testimony. Each connection must have the same steps in the same order
+/// at the same times, and each cause must match its stack.
 pub fn compare(trace: &Trace, testimony: &[Seen], share: Share) {
-    // Before the session line and after the summary tcptrace was not there. A trace that ends by
-    // --count ends with its last event, which the witness may have rounded up.
+    // tcptrace was not active before the session line and after the summary. With --count a trace
+    // ends with its last event, whose time the witness may have rounded up.
     let present = trace.session().num("mono_ns")..=trace.summary().num("mono_ns") + ROUNDED_TO_NS;
     let wanted = |seen: &&Seen| {
         present.contains(&seen.mono_ns)
             && match share {
-                Share::Where(filter) => filter(&seen.ends),
-                Share::All | Share::Some | Share::Whole => true,
+                Share::Where(filter) => filter(&seen.tuple),
+                Share::All | Share::Some | Share::AllButHidden => true,
             }
     };
     let mut witnessed = sequences(testimony.iter().filter(wanted).cloned());
@@ -317,24 +320,24 @@ pub fn compare(trace: &Trace, testimony: &[Seen], share: Share) {
             .map(Seen::from_line),
     );
     if let Share::Some = share {
-        for (ends, steps) in &traced {
-            let known = witnessed.get(ends).expect("the witness saw these ends");
-            assert!(is_part(steps, known), "{ends}: {steps:?} of {known:?}");
+        for (tuple, steps) in &traced {
+            let known = witnessed.get(tuple).expect("the witness saw these tuple");
+            assert!(is_part(steps, known), "{tuple}: {steps:?} of {known:?}");
         }
         return;
     }
-    if let Share::Whole = share {
+    if let Share::AllButHidden = share {
         let incomplete = trace
             .own("connection")
             .filter(|line| line["complete"] == false);
-        for ends in incomplete.map(ends_of) {
-            let mut steps = testimony.iter().filter(|seen| seen.ends == ends);
+        for tuple in incomplete.map(tuple_of) {
+            let mut steps = testimony.iter().filter(|seen| seen.tuple == tuple);
             assert!(
                 probes_were_skipped(trace) || steps.any(|seen| seen.on_init),
-                "{ends} is incomplete"
+                "{tuple} is incomplete"
             );
-            witnessed.remove(&ends);
-            traced.remove(&ends);
+            witnessed.remove(&tuple);
+            traced.remove(&tuple);
         }
     }
     let names = |sequences: &Sequences| -> Vec<String> {
@@ -343,7 +346,7 @@ pub fn compare(trace: &Trace, testimony: &[Seen], share: Share) {
         };
         sequences
             .iter()
-            .map(|(ends, seen)| format!("{ends}: {}", steps(seen).join(", ")))
+            .map(|(tuple, seen)| format!("{tuple}: {}", steps(seen).join(", ")))
             .collect()
     };
     let (traced_names, witnessed_names) = (names(&traced), names(&witnessed));
@@ -355,76 +358,76 @@ pub fn compare(trace: &Trace, testimony: &[Seen], share: Share) {
         witnessed_names.len(),
         "tcptrace saw {traced_names:#?}, ftrace {witnessed_names:#?}"
     );
-    for (ends, steps) in &traced {
-        for ((step, ours), (_, theirs)) in steps.iter().zip(&witnessed[ends]) {
+    for (tuple, steps) in &traced {
+        for ((step, ours), (_, theirs)) in steps.iter().zip(&witnessed[tuple]) {
             assert!(
                 ours.abs_diff(*theirs) < CLOCKS_APART_NS,
-                "{ends} {step}: at {ours} and at {theirs}"
+                "{tuple} {step}: at {ours} and at {theirs}"
             );
         }
     }
     compare_causes(trace, testimony.iter().filter(wanted), &traced);
 }
 
-/// The causes of those connections whose steps agree.
+/// Compares the causes of those connections whose steps agree.
 fn compare_causes<'a>(
     trace: &Trace,
     testimony: impl Iterator<Item = &'a Seen>,
     agreeing: &Sequences,
 ) {
-    let mut stacks: BTreeMap<Ends, Vec<&[String]>> = BTreeMap::new();
+    let mut stacks: BTreeMap<Tuple, Vec<&[String]>> = BTreeMap::new();
     for seen in testimony {
-        stacks.entry(seen.ends).or_default().push(&seen.stack);
+        stacks.entry(seen.tuple).or_default().push(&seen.stack);
     }
-    let mut taken: BTreeMap<Ends, usize> = BTreeMap::new();
+    let mut taken: BTreeMap<Tuple, usize> = BTreeMap::new();
     for line in trace.own("transition").filter(|it| !it.is_synthetic()) {
-        let ends = Seen::from_line(line).ends;
-        if !agreeing.contains_key(&ends) {
+        let tuple = Seen::from_line(line).tuple;
+        if !agreeing.contains_key(&tuple) {
             continue;
         }
-        let n = taken.entry(ends).or_default();
-        if let Err(why) = stacks::agree(line, stacks[&ends][*n]) {
+        let n = taken.entry(tuple).or_default();
+        if let Err(why) = stacks::agree(line, stacks[&tuple][*n]) {
             panic!("{why}\n{line}");
         }
         *n += 1;
     }
 }
 
-type Sequences = BTreeMap<Ends, Vec<(Step, u64)>>;
+type Sequences = BTreeMap<Tuple, Vec<(Step, u64)>>;
 
-/// The steps of every pair of ends, in order of time.
+/// Returns the steps of every tuple, in order of time.
 fn sequences(seen: impl Iterator<Item = Seen>) -> Sequences {
     let mut sequences = Sequences::new();
     for Seen {
         mono_ns,
-        ends,
+        tuple,
         step,
         on_init: _,
         stack: _,
     } in seen
     {
-        sequences.entry(ends).or_default().push((step, mono_ns));
+        sequences.entry(tuple).or_default().push((step, mono_ns));
     }
     sequences
 }
 
-/// Whether the kernel has skipped a program, which leaves what was open then incomplete.
+/// Whether the kernel skipped a program, which makes open connections incomplete.
 fn probes_were_skipped(trace: &Trace) -> bool {
     let counts = trace.summary()["hook_counts"].as_object();
     let mut counts = counts.into_iter().flat_map(|all| all.values());
     counts.any(|count| count["recursion_misses"].as_u64() > Some(0))
 }
 
-/// Whether `part` is left when some of `whole` is taken out.
+/// Whether `part` is a subsequence of `whole`.
 fn is_part(part: &[(Step, u64)], whole: &[(Step, u64)]) -> bool {
     let mut whole = whole.iter();
     part.iter()
         .all(|(step, _)| whole.any(|(other, _)| other == step))
 }
 
-impl fmt::Display for Ends {
+impl fmt::Display for Tuple {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Ends {
+        let Tuple {
             laddr,
             lport,
             raddr,

@@ -27,8 +27,8 @@ fn found(paths: &[PathBuf]) -> Value {
         let python = python.display();
         panic!("{python}: {error}; `cargo xtask test --install` installs what the tests need")
     });
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{told}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
@@ -78,7 +78,7 @@ fn all_find_the_same(paths: &[PathBuf]) {
 
 /// A line of every kind, and real traces.
 #[test]
-fn exports_are_tables() {
+fn exports_of_real_traces_load_as_tables() {
     let examples = folder("docs/schema/examples.jsonl");
     let kinds = counted(&examples)["kinds"].as_object().map(|it| it.len());
     assert_eq!(kinds, Some(KINDS));
@@ -94,7 +94,7 @@ fn exports_are_tables() {
 
 /// Longer than what the libraries take to learn the columns from, and more than one block of each.
 #[test]
-fn a_long_export_is_a_table() {
+fn a_long_export_loads_as_a_table() {
     const TIMES: u64 = 3_000;
     let export = folder("tcptrace/tests/golden/late_accept.jsonl");
     let text = fs::read_to_string(export).expect("an export");

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long anything may take that is sure to happen.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A tmux server of its own with one window. Killed when it is dropped.
 struct Tmux {
@@ -54,7 +54,7 @@ impl Tmux {
             if parts.iter().all(|part| screen.contains(part)) {
                 return screen;
             }
-            assert!(began.elapsed() < PATIENCE, "{parts:?} are not on\n{screen}");
+            assert!(began.elapsed() < TIMEOUT, "{parts:?} are not on\n{screen}");
             thread::sleep(Duration::from_millis(20));
         }
     }
@@ -72,7 +72,7 @@ impl Drop for Tmux {
 }
 
 #[test]
-fn the_queue_is_shown_and_the_screen_given_back() {
+fn the_queue_is_shown_and_the_screen_is_restored() {
     let program = std::env::var("TCPTRACE_BIN").expect("TCPTRACE_BIN names the program");
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a listener");
     let at = listener.local_addr().expect("an address");

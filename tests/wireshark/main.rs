@@ -91,7 +91,7 @@ fn every_segment_is_a_packet_with_its_flags_and_numbers() {
 }
 
 #[test]
-fn comments_tell_the_connection_and_its_verdict() {
+fn packet_comments_name_the_connection_and_its_verdict() {
     for name in RECORDINGS {
         let lines = lines(name);
         let server = lines
@@ -104,13 +104,13 @@ fn comments_tell_the_connection_and_its_verdict() {
         let last = comments.rfind(|comment| comment.contains(&own));
         let last = last.unwrap_or_else(|| panic!("{name}: {own}: {packets:?}"));
         let verdict = server["verdict"].as_str().expect("a verdict");
-        let told = format!("{verdict}: ");
-        assert!(last.contains(&told), "{name}: {told:?} in {last:?}");
+        let prefix = format!("{verdict}: ");
+        assert!(last.contains(&prefix), "{name}: {prefix:?} in {last:?}");
     }
 }
 
 #[test]
-fn nothing_is_malformed() {
+fn tshark_finds_no_malformed_packet() {
     for name in RECORDINGS {
         let malformed = packets(name, &["-Y", "_ws.malformed", "-e", "frame.number"]);
         assert!(malformed.is_empty(), "{name}: {malformed:?}");

@@ -13,7 +13,7 @@ fn is_wanted(line: &Line, field: &str) -> bool {
 }
 
 /// A connection to each address, with this filter.
-fn talk_to_both(filter: &str, ends: usize, wanted: impl Fn(&Ends) -> bool) -> Trace {
+fn talk_to_both(filter: &str, ends: usize, wanted: impl Fn(&Tuple) -> bool) -> Trace {
     let lab = Lab::new();
     let (a, b) = (lab.port(), lab.port());
     let tracer = lab.trace_with(&[filter, NETWORK]);
@@ -23,9 +23,9 @@ fn talk_to_both(filter: &str, ends: usize, wanted: impl Fn(&Ends) -> bool) -> Tr
 }
 
 #[test]
-fn an_address_is_local_or_remote() {
-    let trace = talk_to_both("--address", 2, |ends| {
-        ends.laddr == WANTED || ends.raddr == WANTED
+fn an_address_filter_matches_local_and_remote_addresses() {
+    let trace = talk_to_both("--address", 2, |tuple| {
+        tuple.laddr == WANTED || tuple.raddr == WANTED
     });
     shows_only(&trace, |line| {
         is_wanted(line, "laddr") || is_wanted(line, "raddr")
@@ -35,16 +35,16 @@ fn an_address_is_local_or_remote() {
 }
 
 #[test]
-fn a_local_address_is_the_servers_view() {
-    let trace = talk_to_both("--local-address", 1, |ends| ends.laddr == WANTED);
+fn a_local_address_selects_the_server_side() {
+    let trace = talk_to_both("--local-address", 1, |tuple| tuple.laddr == WANTED);
     shows_only(&trace, |line| is_wanted(line, "laddr"));
     trace.server().shows(&[("complete", &true)]);
     assert!(trace.connections("client").is_empty());
 }
 
 #[test]
-fn a_remote_address_is_the_clients_view() {
-    let trace = talk_to_both("--remote-address", 1, |ends| ends.raddr == WANTED);
+fn a_remote_address_selects_the_client_side() {
+    let trace = talk_to_both("--remote-address", 1, |tuple| tuple.raddr == WANTED);
     shows_only(&trace, |line| is_wanted(line, "raddr"));
     trace.client().shows(&[("complete", &true)]);
     assert!(trace.accepts().is_empty());
@@ -52,28 +52,28 @@ fn a_remote_address_is_the_clients_view() {
 
 /// An IPv4-mapped address is IPv4, whatever the socket's family.
 #[test]
-fn every_ipv6_address_is_no_ipv4_address() {
+fn an_ipv6_network_does_not_match_ipv4() {
     let lab = Lab::new();
     let (four, mapped, six) = (lab.port(), lab.port(), lab.port());
     let tracer = lab.trace_with(&["--address", "fd00::/8,::/0"]);
     talk(four);
     talk_at((Ipv4Addr::LOCALHOST.to_ipv6_mapped(), mapped).into());
     talk_at((Ipv6Addr::LOCALHOST, six).into());
-    let trace = sides(tracer, 2, |ends| ends.laddr.is_ipv6());
+    let trace = sides(tracer, 2, |tuple| tuple.laddr.is_ipv6());
 
     shows_only(&trace, |line| line.text("laddr").contains(':'));
     trace.server().shows(&[("lport", &six)]);
 }
 
 #[test]
-fn a_network_of_ipv4_takes_ipv4_mapped_addresses() {
+fn an_ipv4_network_matches_ipv4_mapped_addresses() {
     let lab = Lab::new();
     let (both, six) = (lab.port(), lab.port());
     let tracer = lab.trace_with(&["--address", "127.0.0.0/8"]);
     talk_at((Ipv6Addr::LOCALHOST, six).into());
     let listener = listen_at((Ipv6Addr::UNSPECIFIED, both).into(), 1);
     close(connect_queued(both), accept(&listener).stream);
-    let trace = sides(tracer, 2, |ends| ends.laddr.is_ipv4());
+    let trace = sides(tracer, 2, |tuple| tuple.laddr.is_ipv4());
 
     shows_only(&trace, |line| line["laddr"] == "127.0.0.1");
     trace.server().shows(&[("lport", &both)]);

@@ -20,7 +20,7 @@ fn talk_in_both(netns: impl Fn(&Lab) -> String) {
     };
     join(spawn(elsewhere).1);
     talk(own);
-    let trace = sides(tracer, 2, |ends| ends.lport == own || ends.rport == own);
+    let trace = sides(tracer, 2, |tuple| tuple.lport == own || tuple.rport == own);
 
     shows_only(&trace, |_| true);
     trace.server().shows(&[("lport", &own)]);
@@ -31,18 +31,18 @@ fn talk_in_both(netns: impl Fn(&Lab) -> String) {
 }
 
 #[test]
-fn a_namespace_by_its_inode() {
+fn netns_filter_takes_an_inode() {
     talk_in_both(|lab| lab.netns.inode.to_string());
 }
 
 /// tcptrace itself lives in the lab's.
 #[test]
-fn its_own_namespace() {
+fn netns_filter_takes_the_tracers_own_namespace() {
     talk_in_both(|_| "self".to_owned());
 }
 
 #[test]
-fn a_namespace_by_its_file() {
+fn netns_filter_takes_a_file() {
     talk_in_both(|_| {
         format!("/proc/self/task/{}/ns/net", tests::task::tid())
             .replace("self", &tests::task::pid().to_string())
@@ -50,24 +50,24 @@ fn a_namespace_by_its_file() {
 }
 
 #[test]
-fn a_user() {
+fn uid_filter_selects_sockets_of_a_user() {
     let lab = Lab::new();
     let (port, other) = (lab.port(), lab.port());
     let tracer = lab.trace_with(&["--uid", &USER.to_string()]);
     talk(other);
-    let (tell, told) = std::sync::mpsc::channel();
+    let (sender, receiver) = std::sync::mpsc::channel();
     let server = move || {
         become_user(USER);
         let listener = listen(port);
-        tell.send(()).expect("someone listens");
+        sender.send(()).expect("the receiver exists");
         let mut accepted = accept(&listener).stream;
         hear_the_end(&mut accepted);
     };
     let (_, server) = spawn(server);
-    told.recv().expect("a listener");
+    receiver.recv().expect("a listener");
     drop(connect(port));
     join(server);
-    let trace = sides(tracer, 1, |ends| ends.lport == port);
+    let trace = sides(tracer, 1, |tuple| tuple.lport == port);
 
     shows_only(&trace, |line| line["lport"] == port);
     trace.server().shows(&[("uid", &USER), ("complete", &true)]);
@@ -80,7 +80,7 @@ fn a_user() {
 
 /// Segments that nobody knows the owner of are shown where their connection is.
 #[test]
-fn a_cgroup_and_what_is_inside_it() {
+fn cgroup_filter_includes_nested_cgroups() {
     let (lab, outer) = (Lab::new(), Cgroup::new());
     let inner = outer.child("inner");
     let sibling = Cgroup::new();
@@ -93,8 +93,8 @@ fn a_cgroup_and_what_is_inside_it() {
         assert_eq!(Running::to_the_end(helper).code, Some(0));
     }
     let wanted = [a, b];
-    let trace = sides(tracer, 4, |ends| {
-        wanted.contains(&ends.lport) || wanted.contains(&ends.rport)
+    let trace = sides(tracer, 4, |tuple| {
+        wanted.contains(&tuple.lport) || wanted.contains(&tuple.rport)
     });
 
     let is_wanted = |line: &Line| {
@@ -116,8 +116,8 @@ fn a_cgroup_and_what_is_inside_it() {
 }
 
 #[test]
-fn a_user_or_a_namespace_that_is_none_is_refused() {
-    for (option, told) in [
+fn an_unknown_user_or_namespace_is_refused() {
+    for (option, message) in [
         ("--uid=nosuch", "no such user"),
         ("--netns=nosuch", "/run/netns/nosuch"),
         ("--netns=/proc/self/ns/mnt", "is no network namespace"),
@@ -126,6 +126,6 @@ fn a_user_or_a_namespace_that_is_none_is_refused() {
         let ended = Running::to_the_end(run::tcptrace(&[option]));
         assert_eq!(ended.code, Some(2), "{ended:?}");
         assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
-        assert!(ended.stderr.contains(told), "{ended:?}");
+        assert!(ended.stderr.contains(message), "{ended:?}");
     }
 }

@@ -7,7 +7,7 @@ use super::*;
 
 /// Who has listened is another process than who accepts: what it has not accepted yet is held back.
 #[test]
-fn a_worker_gets_the_whole_story_of_what_it_accepts() {
+fn pid_filter_shows_the_whole_connection_of_an_acceptor() {
     const ROUNDS: usize = 3;
     let lab = Lab::new();
     let port = lab.port();
@@ -55,14 +55,16 @@ fn a_worker_gets_the_whole_story_of_what_it_accepts() {
 }
 
 #[test]
-fn a_process_has_both_ends_of_its_own() {
+fn pid_filter_shows_both_ends_of_a_process() {
     let lab = Lab::new();
     let (port, other) = (lab.port(), lab.port());
     let tracer = lab.trace_with(&["--pid", &pid().to_string()]);
     let mut helper = tests::run::helper(&["talk", &other.to_string(), "0"]);
     assert!(helper.status().expect("the helper").success());
     talk(port);
-    let trace = sides(tracer, 2, |ends| ends.lport == port || ends.rport == port);
+    let trace = sides(tracer, 2, |tuple| {
+        tuple.lport == port || tuple.rport == port
+    });
 
     only(&trace, |line| {
         line["lport"] == port || line["rport"] == port
@@ -72,7 +74,7 @@ fn a_process_has_both_ends_of_its_own() {
 }
 
 #[test]
-fn a_name_is_a_threads() {
+fn comm_filter_matches_a_threads_name() {
     let lab = Lab::new();
     let (port, other) = (lab.port(), lab.port());
     let tracer = lab.trace_with(&["--comm", "the-one-we-want"]);
@@ -82,16 +84,18 @@ fn a_name_is_a_threads() {
         talk(port);
     };
     join(spawn(named).1);
-    let trace = sides(tracer, 2, |ends| ends.lport == port || ends.rport == port);
+    let trace = sides(tracer, 2, |tuple| {
+        tuple.lport == port || tuple.rport == port
+    });
 
     only(&trace, |line| {
         line["lport"] == port || line["rport"] == port
     });
-    trace.tells_each_once(1);
+    trace.shows_each_once(1);
 }
 
 #[test]
-fn a_side() {
+fn side_filter_shows_one_side() {
     for side in ["client", "server", "listener"] {
         let lab = Lab::new();
         let port = lab.port();
@@ -113,7 +117,7 @@ fn a_side() {
 
 /// Only what is asked for counts.
 #[test]
-fn a_count_is_of_what_is_shown() {
+fn count_counts_only_shown_connections() {
     let lab = Lab::new();
     let (port, other) = (lab.port(), lab.port());
     let tracer = lab.trace_with(&["--side", "client", "--comm", "counts", "--count", "1"]);

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_state_has_its_beginning_its_end_and_its_connections() {
+fn state_filter_shows_entry_exit_and_connections_of_a_state() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace_with(&["--state", "close-wait,LAST_ACK"]);

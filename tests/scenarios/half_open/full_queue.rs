@@ -71,18 +71,18 @@ fn syn_meets_a_full_accept_queue(address: IpAddr) {
     clients.retain(|line| line["lport"] == third_port);
     let n = trace.own("overflow").count();
     clients[0].shows(&[("overflows", &n), ("ended", &"given_up")]);
-    let told = clients[0].text("explanation");
+    let explanation = clients[0].text("explanation");
     let listener = trace.listen().num("conn");
     let met = format!("its SYN met a full accept queue of #{listener} (2 queued, limit 1)");
     assert!(
-        told.starts_with(&met) && told.contains("SYN_SENT lasted"),
-        "{told}"
+        explanation.starts_with(&met) && explanation.contains("SYN_SENT lasted"),
+        "{explanation}"
     );
 }
 
 /// A client whose SYN is dropped, and that is answered when there is room.
 #[test]
-fn a_syn_that_found_the_queue_full_is_told_where_it_is_answered_at_last() {
+fn an_answered_syn_reports_its_earlier_overflow() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace();
@@ -129,24 +129,27 @@ fn a_syn_that_found_the_queue_full_is_told_where_it_is_answered_at_last() {
             .contains("earlier, but met a full accept queue (2 queued, limit 1)"),
         "{server}"
     );
-    let told = clients[0].text("explanation");
-    assert!(told.contains("so SYN_SENT lasted 1."), "{told}");
+    let explanation = clients[0].text("explanation");
+    assert!(
+        explanation.contains("so SYN_SENT lasted 1."),
+        "{explanation}"
+    );
 }
 
 #[test]
-fn a_syn_that_finds_the_accept_queue_full_is_an_event() {
+fn a_syn_dropped_at_a_full_accept_queue_is_reported() {
     syn_meets_a_full_accept_queue(LOOPBACK);
 }
 
 #[test]
-fn a_syn_that_finds_the_accept_queue_full_is_an_event_over_ipv6() {
+fn a_syn_dropped_at_a_full_accept_queue_is_reported_over_ipv6() {
     syn_meets_a_full_accept_queue(Ipv6Addr::LOCALHOST.into());
 }
 
 /// Without SYN cookies a listener has no more half-open requests than its backlog says, and
 /// one more on some kernels.
 #[test]
-fn a_syn_that_finds_the_syn_queue_full_is_an_event() {
+fn a_syn_dropped_at_a_full_syn_queue_is_reported() {
     const BACKLOG: i32 = 2;
     let lab = Lab::new();
     sysctl("tcp_syncookies", "0");
@@ -290,11 +293,11 @@ fn ack_meets_a_full_queue(abort: bool) {
 }
 
 #[test]
-fn an_ack_that_finds_the_accept_queue_full_is_an_event() {
+fn an_ack_dropped_at_a_full_accept_queue_is_reported() {
     ack_meets_a_full_queue(false);
 }
 
 #[test]
-fn an_overflow_may_abort_the_connection() {
+fn an_overflow_aborts_the_connection_with_tcp_abort_on_overflow() {
     ack_meets_a_full_queue(true);
 }

@@ -150,7 +150,7 @@ fn the_request_and_its_child_have_one_number() {
 }
 
 #[test]
-fn over_ipv6_and_over_a_dual_stack_listener() {
+fn half_open_connections_are_seen_over_ipv6_and_dual_stack() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace();
@@ -212,7 +212,7 @@ fn deferred_accept_keeps_it_half_open_until_there_is_data() {
 }
 
 #[test]
-fn a_syn_cookie_leaves_nothing_of_the_syn() {
+fn a_syn_cookie_leaves_no_half_open_connection() {
     let lab = Lab::new();
     sysctl("tcp_syncookies", "2");
     let port = lab.port();

@@ -20,7 +20,7 @@ pub(crate) fn ended(trace: &Trace, states: &str) {
 }
 
 #[test]
-fn the_peer_closes_first() {
+fn a_fin_of_the_peer_leads_through_close_wait_and_last_ack() {
     let lab = Lab::new();
     let peer = Peer::new(&lab);
     let tracer = lab.trace();
@@ -51,7 +51,7 @@ fn the_peer_closes_first() {
 }
 
 #[test]
-fn a_fin_comes_with_the_last_data() {
+fn a_fin_with_data_leads_to_close_wait() {
     let lab = Lab::new();
     let peer = Peer::new(&lab);
     let tracer = lab.trace();
@@ -74,7 +74,7 @@ fn a_fin_comes_with_the_last_data() {
 
 /// Two FINs cross: RFC 9293, 3.6.
 #[test]
-fn both_close_at_once() {
+fn crossing_fins_lead_through_closing() {
     let lab = Lab::new();
     let peer = Peer::new(&lab);
     let tracer = lab.trace();
@@ -104,7 +104,7 @@ fn both_close_at_once() {
 }
 
 #[test]
-fn the_peer_closes_its_half_and_still_hears() {
+fn close_wait_lasts_while_the_kernel_still_sends() {
     let lab = Lab::new();
     let peer = Peer::new(&lab);
     let tracer = lab.trace();
@@ -133,7 +133,7 @@ fn the_peer_closes_its_half_and_still_hears() {
 }
 
 #[test]
-fn the_kernel_closes_its_half_and_still_hears() {
+fn fin_wait2_lasts_while_the_peer_still_sends() {
     let lab = Lab::new();
     let peer = Peer::new(&lab);
     let tracer = lab.trace();
@@ -158,7 +158,7 @@ fn the_kernel_closes_its_half_and_still_hears() {
 
 /// What TIME_WAIT is for: the kernel's last ACK may be lost.
 #[test]
-fn a_fin_comes_again_in_time_wait() {
+fn a_repeated_fin_in_time_wait_is_acknowledged() {
     let lab = Lab::new();
     let peer = Peer::new(&lab);
     let tracer = lab.trace();
@@ -180,7 +180,7 @@ fn a_fin_comes_again_in_time_wait() {
 
 /// A SYN with a higher sequence number than the old connection's ends TIME_WAIT.
 #[test]
-fn a_new_connection_takes_the_ports_of_one_in_time_wait() {
+fn a_syn_with_the_same_ports_ends_time_wait() {
     let lab = Lab::new();
     let (own, port) = (lab.port(), lab.port());
     let peer = Peer::new(&lab);

@@ -81,7 +81,7 @@ pub(crate) fn begins_with_the_ack(trace: &Trace, ack_ns: Between, since_ns: u64)
 }
 
 #[test]
-fn the_final_ack_never_comes() {
+fn a_missing_final_ack_leaves_no_connection() {
     let lab = Lab::new();
     let (own, port) = (lab.port(), lab.port());
     let peer = Peer::new(&lab);
@@ -95,7 +95,7 @@ fn the_final_ack_never_comes() {
 }
 
 #[test]
-fn the_kernel_gives_up_waiting_for_the_final_ack() {
+fn a_half_open_connection_expires_without_the_final_ack() {
     let lab = Lab::new();
     let (own, port) = (lab.port(), lab.port());
     fs::write("/proc/sys/net/ipv4/tcp_synack_retries", "1").unwrap();
@@ -117,7 +117,7 @@ fn the_kernel_gives_up_waiting_for_the_final_ack() {
 }
 
 #[test]
-fn a_reset_comes_instead_of_the_final_ack() {
+fn a_rst_ends_a_half_open_connection() {
     let lab = Lab::new();
     let (own, port) = (lab.port(), lab.port());
     let peer = Peer::new(&lab);
@@ -134,7 +134,7 @@ fn a_reset_comes_instead_of_the_final_ack() {
 }
 
 #[test]
-fn the_syn_ack_is_lost() {
+fn a_lost_syn_ack_is_sent_again() {
     let lab = Lab::new();
     let (own, port) = (lab.port(), lab.port());
     let peer = Peer::new(&lab);
@@ -154,7 +154,7 @@ fn the_syn_ack_is_lost() {
 }
 
 #[test]
-fn the_syn_comes_twice() {
+fn a_repeated_syn_makes_one_connection() {
     let lab = Lab::new();
     let (own, port) = (lab.port(), lab.port());
     let peer = Peer::new(&lab);
@@ -177,7 +177,7 @@ fn the_syn_comes_twice() {
 
 /// A segment of an older connection between the same ports.
 #[test]
-fn an_old_ack_is_refused_and_the_right_one_is_taken() {
+fn an_old_ack_is_answered_with_a_rst_and_the_right_one_connects() {
     let lab = Lab::new();
     let (own, port) = (lab.port(), lab.port());
     let peer = Peer::new(&lab);
@@ -203,7 +203,7 @@ fn an_old_ack_is_refused_and_the_right_one_is_taken() {
 
 /// The kernel remembers nothing of the SYN but what the SYN-ACK's sequence number holds.
 #[test]
-fn the_syn_is_answered_with_a_cookie() {
+fn a_syn_cookie_makes_a_connection_at_the_final_ack() {
     let lab = Lab::new();
     let (own, port) = (lab.port(), lab.port());
     let always = "2";
@@ -225,7 +225,7 @@ fn the_syn_is_answered_with_a_cookie() {
 
 /// A listener that wants data first: the final ACK alone changes nothing.
 #[test]
-fn the_final_ack_is_put_off_until_data_come() {
+fn a_deferred_accept_connects_with_the_first_data() {
     let lab = Lab::new();
     let (own, port) = (lab.port(), lab.port());
     let peer = Peer::new(&lab);

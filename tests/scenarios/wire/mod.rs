@@ -3,8 +3,8 @@
 //!
 //! The kernel's end is the one that tcptrace shows; the peer's end has no socket.
 
-pub(crate) mod calling;
 pub(crate) mod closing;
+pub(crate) mod connecting;
 pub(crate) mod half_open;
 mod overflow;
 mod resets;

@@ -30,7 +30,7 @@ fn all_but_one_ack<'a>(lab: &Lab, peer: &'a Peer, port: u16) -> (Vec<Talk<'a>>, 
 }
 
 #[test]
-fn an_ack_that_finds_no_room_is_dropped_and_asked_for_again() {
+fn an_ack_at_a_full_queue_is_dropped_and_requested_again() {
     let lab = Lab::new();
     let port = lab.port();
     let peer = Peer::new(&lab);
@@ -77,7 +77,7 @@ fn an_ack_that_finds_no_room_is_dropped_and_asked_for_again() {
 }
 
 #[test]
-fn an_ack_that_finds_no_room_is_answered_with_a_reset() {
+fn an_ack_at_a_full_queue_is_answered_with_a_rst_on_abort_on_overflow() {
     let lab = Lab::new();
     let port = lab.port();
     fs::write("/proc/sys/net/ipv4/tcp_abort_on_overflow", "1").unwrap();

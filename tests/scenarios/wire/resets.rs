@@ -20,7 +20,7 @@ fn ended(trace: &Trace, states: &str, error: &str) {
 }
 
 #[test]
-fn in_established() {
+fn a_rst_ends_a_server_in_established() {
     let lab = Lab::new();
     let peer = Peer::new(&lab);
     let tracer = lab.trace();
@@ -38,7 +38,7 @@ fn in_established() {
 }
 
 #[test]
-fn in_established_of_a_client() {
+fn a_rst_ends_a_client_in_established() {
     let lab = Lab::new();
     let port = lab.port();
     let peer = Peer::new(&lab);
@@ -59,7 +59,7 @@ fn in_established_of_a_client() {
 }
 
 #[test]
-fn in_fin_wait_1() {
+fn a_rst_ends_fin_wait_1() {
     let lab = Lab::new();
     let peer = Peer::new(&lab);
     let tracer = lab.trace();
@@ -81,7 +81,7 @@ fn in_fin_wait_1() {
 }
 
 #[test]
-fn in_fin_wait_2() {
+fn a_rst_ends_fin_wait_2() {
     let lab = Lab::new();
     let peer = Peer::new(&lab);
     let tracer = lab.trace();
@@ -101,7 +101,7 @@ fn in_fin_wait_2() {
 /// A socket that nobody has open any more does not wait for the peer's FIN itself: the kernel
 /// leaves that to a smaller object, and no event shows how that one ends.
 #[test]
-fn in_fin_wait_2_after_close() {
+fn a_rst_ends_the_bucket_of_fin_wait_2() {
     let lab = Lab::new();
     let peer = Peer::new(&lab);
     let tracer = lab.trace();
@@ -130,7 +130,7 @@ fn in_fin_wait_2_after_close() {
 
 /// The process learns of it as EPIPE: it has read the end of the stream, and may still write.
 #[test]
-fn in_close_wait() {
+fn a_rst_ends_close_wait() {
     let lab = Lab::new();
     let peer = Peer::new(&lab);
     let tracer = lab.trace();
@@ -149,7 +149,7 @@ fn in_close_wait() {
 }
 
 #[test]
-fn in_last_ack() {
+fn a_rst_ends_last_ack() {
     let lab = Lab::new();
     let peer = Peer::new(&lab);
     let tracer = lab.trace();

@@ -12,7 +12,7 @@ use tests::{Lab, Peer};
 use super::*;
 
 #[test]
-fn data_is_sent_until_it_is_acknowledged() {
+fn unacknowledged_data_is_sent_again() {
     const RETRANSMITS: usize = 3;
     let lab = Lab::new();
     let peer = Peer::new(&lab);
@@ -35,7 +35,7 @@ fn data_is_sent_until_it_is_acknowledged() {
 }
 
 #[test]
-fn data_waits_for_the_window_to_open() {
+fn data_waits_while_the_window_is_zero() {
     let lab = Lab::new();
     let (own, port) = (lab.port(), lab.port());
     let peer = Peer::new(&lab);
@@ -67,7 +67,7 @@ fn data_waits_for_the_window_to_open() {
 }
 
 #[test]
-fn the_kernel_gives_up_on_a_peer_that_has_vanished() {
+fn unacknowledged_data_times_out() {
     let lab = Lab::new();
     let peer = Peer::new(&lab);
     let tracer = lab.trace();

@@ -1,7 +1,8 @@
-//! PID 1 of a test VM: loads the kernel's modules, mounts, runs one job, says how it ended, powers off.
+//! PID 1 of a test VM. It loads kernel modules, mounts file systems, runs one job, prints its exit
+//! code, and powers off.
 //!
-//! The job is in /etc/job: `NAME=value` lines, an empty line, then the program and its arguments,
-//! a line each (xtask/src/vm/machine.rs writes it).
+//! /etc/job has the job: `NAME=value` lines, an empty line, then the program and its arguments, one
+//! per line (written by xtask/src/vm/machine.rs).
 
 use std::ffi::CString;
 use std::os::fd::AsRawFd;
@@ -19,7 +20,7 @@ const MOUNTS: [(&str, &str); 9] = [
     ("configfs", "/sys/kernel/config"),
 ];
 
-/// Modules lie here, named in the order in which they want to be loaded.
+/// The folder of the modules. The order of their names is the load order.
 const MODULES: &str = "/modules";
 
 fn main() {
@@ -63,7 +64,7 @@ fn exit_code(status: ExitStatus) -> i32 {
         .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
-/// As with file systems, what is not there is missed by those who need it.
+/// Ignores errors: a program that needs the module reports its absence.
 fn load_modules() {
     let folder = std::fs::read_dir(MODULES).into_iter().flatten().flatten();
     let mut modules: Vec<_> = folder.map(|entry| entry.path()).collect();
@@ -86,9 +87,10 @@ fn finit_module(module: &std::fs::File) -> std::io::Result<()> {
     }
 }
 
-/// A file system that the kernel lacks is missed by those who need it, not here.
+/// Ignores errors: a program that needs the file system reports its absence.
 fn mount(kind: &str, at: &str) {
-    // Most are in the initramfs; what lies in another file system cannot be.
+    // Most mount points are in the initramfs. Mount points inside other file systems must be
+    // created here.
     let _ = std::fs::create_dir_all(at);
     let (kind, at) = (CString::new(kind).unwrap(), CString::new(at).unwrap());
     // SAFETY: two C strings, no data.

@@ -1,4 +1,4 @@
-//! The other process of scenarios that need one.
+//! A helper process for scenarios that need a second process.
 
 use std::ffi::CString;
 use std::io::{BufRead, IoSlice, IoSliceMut, Write};
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         ["listen", port] => {
             let _listener = listen(number(port));
             println!("the helper listens");
-            // To the end of its stdin.
+            // Keeps the listener open until stdin ends.
             std::io::stdin().lock().lines().for_each(drop);
         }
         ["listen-sharing", port] => {
@@ -56,8 +56,8 @@ fn number<T: std::str::FromStr>(text: &str) -> T {
     text.parse().unwrap_or_else(|_| panic!("a number: {text}"))
 }
 
-/// Accepts one connection from an inherited listener for every line on stdin, and answers with
-/// the client's port.
+/// For every line on stdin, accepts one connection from an inherited listener and prints the
+/// client's port.
 fn accept_in_turn(fd: i32) {
     // SAFETY: the parent left this descriptor for us.
     let listener = TcpListener::from(unsafe { OwnedFd::from_raw_fd(fd) });
@@ -69,8 +69,8 @@ fn accept_in_turn(fd: i32) {
     }
 }
 
-/// Listens without a descriptor to spare. For every line on stdin it calls accept(), or raises its
-/// limit again, and answers with the errno, 0 for success.
+/// Listens without a free descriptor. For every line on stdin, calls accept() or restores the
+/// limit, and prints the errno (0 for success).
 fn starve(port: u16) {
     use std::os::fd::AsRawFd;
 
@@ -84,7 +84,7 @@ fn starve(port: u16) {
         assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
     };
     let listener = listen(port);
-    // Descriptors are given from the lowest number on, so all below this one are taken.
+    // The kernel assigns the lowest free number, so all below this one are taken.
     let next = std::fs::File::open("/dev/null")
         .expect("a file")
         .as_raw_fd();
@@ -110,10 +110,11 @@ fn starve(port: u16) {
     }
 }
 
-/// A whole connection with itself. What it prints must not get between the lines of the trace.
+/// Plays a whole connection with itself. The scenario checks that its output stays out of the
+/// trace.
 fn talk(port: u16) {
     println!("the helper talks");
-    // The scenario takes a look at the tracer meanwhile.
+    // Gives the scenario time to inspect the tracer.
     sleep(Duration::from_millis(300));
     let listener = listen(port);
     let mut client = connect_queued(port);
@@ -123,8 +124,8 @@ fn talk(port: u16) {
     close(client, server);
 }
 
-/// Listens, leaves the listener to a child of this name, and exits. The child tells its process, and
-/// keeps the listener to the end of stdin.
+/// Listens, leaves the listener to a child with this name, and exits. The child prints its pid and
+/// keeps the listener until stdin ends.
 fn bequeath(port: u16, name: &str) {
     let _listener = listen(port);
     // SAFETY: this process has one thread.
@@ -135,8 +136,8 @@ fn bequeath(port: u16, name: &str) {
     }
 }
 
-/// Accepts a connection, hands it over to a child of this name, and exits. The child tells its process,
-/// answers when it is spoken to, closes, and lives to the end of stdin.
+/// Accepts a connection, passes it to a child with this name, and exits. The child prints its pid,
+/// answers one message, closes, and lives until stdin ends.
 fn hand_over(port: u16, name: &str) {
     let (to, from) = UnixStream::pair().expect("a socket pair");
     let listener = listen(port);
@@ -160,7 +161,7 @@ fn take_name(name: &str) {
     nix::sys::prctl::set_name(&name).expect("PR_SET_NAME");
 }
 
-/// SCM_RIGHTS
+/// Sends a descriptor with SCM_RIGHTS.
 fn send(to: &UnixStream, connection: &TcpStream) {
     let descriptors = [connection.as_raw_fd()];
     let rights = [ControlMessage::ScmRights(&descriptors)];
@@ -183,8 +184,8 @@ fn receive(from: &UnixStream) -> TcpStream {
     unsafe { OwnedFd::from_raw_fd(descriptor.expect("a descriptor")) }.into()
 }
 
-/// Makes connections with itself in a PID namespace with a /proc of its own, and runs a command there,
-/// in which `PID` stands for the number that it has there.
+/// Connects to itself in a PID namespace with a private /proc, and runs a command there. `PID` in
+/// its arguments becomes the process's number in that namespace.
 fn in_a_pid_namespace(port: u16, args: &[&str]) -> ExitCode {
     unshare(CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS).expect("unshare");
     // SAFETY: this process has one thread.
@@ -211,7 +212,7 @@ fn in_a_pid_namespace(port: u16, args: &[&str]) -> ExitCode {
                     let args = args.iter().map(|it| it.replace("PID", &child.to_string()));
                     let args: Vec<String> = args.collect();
                     let status = Command::new(&args[0]).args(&args[1..]).status();
-                    // The namespace ends with its first process, and all that is in it.
+                    // The namespace and all its processes end with the first process.
                     let code = status.expect("run it").code().expect("a code");
                     ExitCode::from(code as u8)
                 }

@@ -1,10 +1,10 @@
-//! A TCP endpoint that does what a script says, segment by segment: it can keep an ACK back, lose
-//! a SYN, close in the same moment as the kernel, and hear what the kernel then sends and when.
+//! A TCP endpoint that sends what a script says, segment by segment. It can withhold an ACK, lose a
+//! SYN, or close at the same moment as the kernel. It records what the kernel sends, and when.
 //!
-//! It is a packet socket on the loopback interface, where [`PEER`] is routed to. That is nobody's
-//! address, so the kernel drops what arrives for it and never answers in the peer's name, and what
-//! the packet socket sends comes in as from a network. A TUN device would do the same, but is a
-//! module in many kernels, and this is not.
+//! It is a packet socket on the loopback interface, to which [`PEER`] is routed. No interface has
+//! that address, so the kernel drops packets for it and never answers for the peer. Packets from
+//! the packet socket arrive as from a network. A TUN device would do the same, but many kernels
+//! have it only as a module.
 
 mod segment;
 mod talk;
@@ -30,15 +30,15 @@ use crate::{Lab, eventually};
 pub use segment::Segment;
 pub use talk::Talk;
 
-/// The kernel's address on the way to the peer.
+/// The kernel's address towards the peer.
 pub const KERNEL: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
-/// The peer's.
+/// The peer's address.
 pub const PEER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 
-/// The first interface of every namespace.
+/// The index of a namespace's first interface.
 const LOOPBACK_INDEX: i32 = 1;
 
-/// The scripted end of the connections of a namespace. Shows what was on the wire when the
+/// The scripted peer of all connections of a namespace. Prints the segments on the wire when the
 /// scenario fails.
 pub struct Peer {
     wire: Arc<Wire>,
@@ -49,31 +49,31 @@ struct Wire {
     log: Mutex<Vec<Passed>>,
 }
 
-/// A segment that the kernel has sent.
+/// A segment that the kernel sent.
 #[derive(Clone, Debug)]
 pub struct Heard {
-    /// By CLOCK_MONOTONIC, when it came by the packet socket; not when the script looked at it.
+    /// CLOCK_MONOTONIC when the packet socket received it, not when the script read it.
     pub at_ns: u64,
     pub segment: Segment,
     packet: Vec<u8>,
 }
 
-/// The moments before something was sent and after it, by CLOCK_MONOTONIC. In between the kernel
-/// has taken it in, unless a process held the socket or softirqs were put off.
+/// CLOCK_MONOTONIC before and after a send. The kernel processes the segment in between, unless a
+/// process holds the socket or softirqs are deferred.
 pub type Between = [u64; 2];
 
-/// What was on the wire, from either side.
+/// A segment on the wire, from either side.
 enum Passed {
     Sent(u64, Segment),
     Heard(Heard),
 }
 
 impl Peer {
-    /// Comes up in the lab's namespace, and listens from then on.
+    /// Creates the peer in the lab's namespace and starts to receive.
     pub fn new(_lab: &Lab) -> Peer {
         route_peer_to_loopback();
         let socket = packet_socket();
-        // Then the reader looks whether anybody still wants to know.
+        // The timeout lets the reader check whether the peer still exists.
         let now_and_then = Some(Duration::from_millis(50));
         socket.set_read_timeout(now_and_then).expect("SO_RCVTIMEO");
         setsockopt(&socket, ReceiveTimestampns, &true).expect("SO_TIMESTAMPNS");
@@ -86,12 +86,12 @@ impl Peer {
         Peer { wire }
     }
 
-    /// Begins to talk from a port of its own to one of the kernel's; nothing is sent yet.
+    /// Begins a conversation between two ports. Sends nothing yet.
     pub fn talk(&self, own: u16, kernel: u16) -> Talk<'_> {
         Talk::new(self, own, kernel)
     }
 
-    /// Connects to a listener of the kernel's: the whole handshake.
+    /// Connects to a listener of the kernel with a whole handshake.
     pub fn connect(&self, own: u16, kernel: u16) -> Talk<'_> {
         let mut talk = self.talk(own, kernel);
         talk.syn();
@@ -100,7 +100,7 @@ impl Peer {
         talk
     }
 
-    /// Waits until the kernel calls this port; its SYN is heard, and not answered yet.
+    /// Waits for the kernel's SYN to this port. Does not answer it yet.
     pub fn called(&self, own: u16) -> (Talk<'_>, Heard) {
         let kernel = eventually("a SYN of the kernel's", || {
             let mut heard = self.heard().into_iter().map(|it| it.segment);
@@ -111,7 +111,7 @@ impl Peer {
         (talk, syn)
     }
 
-    /// Takes a call of the kernel's: the whole handshake.
+    /// Answers a connect() of the kernel with a whole handshake.
     pub fn answer(&self, own: u16) -> Talk<'_> {
         let (mut talk, _) = self.called(own);
         talk.syn_ack();
@@ -119,13 +119,13 @@ impl Peer {
         talk
     }
 
-    /// Sends it, and tells when.
+    /// Sends a segment. Returns the times before and after.
     pub fn send(&self, segment: &Segment) -> Between {
         self.log().push(Passed::Sent(now_ns(), segment.clone()));
         self.transmit(&segment.packet(PEER, KERNEL))
     }
 
-    /// Says as a router would that the host is out of reach, which this segment was for.
+    /// Answers a segment with ICMP "host unreachable", as a router would.
     pub fn unreachable(&self, heard: &Heard) -> Between {
         const BEGINNING: usize = 28;
         let kind = Icmpv4Type::DestinationUnreachable(DestUnreachableHeader::Host);
@@ -137,7 +137,7 @@ impl Peer {
         self.transmit(&packet)
     }
 
-    /// All that the kernel has sent to the peer so far.
+    /// Returns all segments that the kernel has sent to the peer so far.
     pub fn heard(&self) -> Vec<Heard> {
         let passed = self.log();
         let heard = passed.iter().filter_map(|it| match it {
@@ -173,7 +173,7 @@ impl Drop for Peer {
     }
 }
 
-/// Keeps reading until the peer is gone.
+/// Reads until the peer is dropped.
 fn read(wire: &Weak<Wire>) {
     let mut buffer = vec![0; 1 << 16];
     while let Some(wire) = wire.upgrade() {
@@ -182,7 +182,7 @@ fn read(wire: &Weak<Wire>) {
             Err(Errno::EAGAIN) => continue,
             Err(error) => panic!("read packets: {error}"),
         };
-        // The peer's own packets come by as well, and all others of the interface.
+        // The socket also receives the peer's own packets, and all others on the interface.
         if let Some(segment) = Segment::parse(packet, PEER) {
             let mut log = wire.log.lock().unwrap_or_else(PoisonError::into_inner);
             log.push(Passed::Heard(Heard {
@@ -194,7 +194,7 @@ fn read(wire: &Weak<Wire>) {
     }
 }
 
-/// The next packet, and when it came.
+/// Returns the next packet and its time of arrival.
 fn receive<'a>(socket: &Socket, buffer: &'a mut [u8]) -> nix::Result<(u64, &'a [u8])> {
     let mut slices = [IoSliceMut::new(buffer)];
     let mut control = nix::cmsg_space!(TimeSpec);
@@ -208,7 +208,7 @@ fn receive<'a>(socket: &Socket, buffer: &'a mut [u8]) -> nix::Result<(u64, &'a [
         ControlMessageOwned::ScmTimestampns(stamp) => Some(Duration::from(stamp)),
         _ => None,
     });
-    // The kernel stamps with the wall clock: how long ago is the same by any clock.
+    // The kernel stamps with the wall clock, so the packet's age is converted.
     let now = clock_gettime(ClockId::CLOCK_REALTIME).map(Duration::from)?;
     let ago = now.saturating_sub(stamp.expect("a packet with a time stamp"));
     let at_ns = now_ns() - ago.as_nanos() as u64;
@@ -216,7 +216,7 @@ fn receive<'a>(socket: &Socket, buffer: &'a mut [u8]) -> nix::Result<(u64, &'a [
     Ok((at_ns, &buffer[..length]))
 }
 
-/// A socket that sends and receives whole IPv4 packets on the loopback interface.
+/// Creates a socket that sends and receives whole IPv4 packets on the loopback interface.
 fn packet_socket() -> Socket {
     let ipv4 = (libc::ETH_P_IP as u16).to_be();
     let protocol = Protocol::from(i32::from(ipv4));
@@ -234,12 +234,12 @@ fn packet_socket() -> Socket {
     socket
 }
 
-/// `ip address add KERNEL/32 dev lo`, `ip route add PEER dev lo`.
+/// Does `ip address add KERNEL/32 dev lo` and `ip route add PEER dev lo`.
 ///
-/// The netmask matters: all of a loopback interface's network is the kernel's own.
+/// The netmask matters: the kernel owns all addresses of a loopback interface's network.
 fn route_peer_to_loopback() {
     const ALL_ONES: Ipv4Addr = Ipv4Addr::BROADCAST;
-    // An alias, because lo's first address is 127.0.0.1.
+    // Uses an alias, because lo's first address is 127.0.0.1.
     for (request, address) in [
         (libc::SIOCSIFADDR, KERNEL),
         (libc::SIOCSIFNETMASK, ALL_ONES),
@@ -263,11 +263,11 @@ fn route_peer_to_loopback() {
     unsafe { configure(libc::SIOCADDRT, &route) };
 }
 
-/// An ioctl on the namespace's IPv4.
+/// Calls an ioctl on an IPv4 socket of the namespace.
 ///
 /// # Safety
 ///
-/// `argument` is what the request takes.
+/// `argument` must have the type that the request takes.
 unsafe fn configure<T>(request: libc::c_ulong, argument: &T) {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).expect("a socket");
     // SAFETY: as the caller promised; the argument outlives the call.

@@ -5,10 +5,10 @@ use std::net::Ipv4Addr;
 
 use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TcpHeader, TransportSlice};
 
-/// How far the peer's packets may go.
+/// TTL of the peer's packets.
 pub(super) const TTL: u8 = 64;
 
-/// What a script wants to know or choose of a segment. It has no options: no timestamps, no SACK.
+/// The fields of a segment that scripts read or set. It has no options: no timestamps, no SACK.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Segment {
     pub from: u16,
@@ -24,12 +24,12 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// How many sequence numbers it takes: SYN and FIN take one each.
+    /// Number of sequence numbers that it occupies. SYN and FIN occupy one each.
     pub fn len(&self) -> u32 {
         self.data.len() as u32 + u32::from(self.syn) + u32::from(self.fin)
     }
 
-    /// Whether it takes none, as an ACK alone.
+    /// Whether it occupies no sequence number, like a pure ACK.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -39,7 +39,7 @@ impl Segment {
         self.seq.wrapping_add(self.len())
     }
 
-    /// The IPv4 packet that carries it, with its checksums.
+    /// Builds the IPv4 packet of the segment, with checksums.
     pub(super) fn packet(&self, from: Ipv4Addr, to: Ipv4Addr) -> Vec<u8> {
         let mut header = TcpHeader::new(self.from, self.to, self.seq, self.window);
         header.syn = self.syn;
@@ -56,8 +56,8 @@ impl Segment {
         packet
     }
 
-    /// The TCP segment in a packet that is for this address. Checksums are not looked at: the
-    /// kernel leaves them open on the loopback interface.
+    /// Parses the TCP segment in a packet for this address. Checksums are ignored: the kernel
+    /// leaves them unset on the loopback interface.
     pub(super) fn parse(packet: &[u8], to: Ipv4Addr) -> Option<Segment> {
         let sliced = SlicedPacket::from_ip(packet).ok()?;
         let NetSlice::Ipv4(ip) = sliced.net? else {

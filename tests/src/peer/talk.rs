@@ -8,22 +8,22 @@ use crate::eventually;
 /// The first sequence number of every conversation.
 const FIRST: u32 = 1_000_000;
 
-/// Which segment the peer would send next, and what it has heard. The verbs send segments that
-/// are in order and acknowledge all that was heard; [`send`](Talk::send) sends any other.
+/// The peer's next segment, and the kernel's segments so far. The verbs send segments that are in
+/// order and acknowledge all that was received. [`send`](Talk::send) sends any other.
 ///
-/// Nothing is sent unless the script says so, and what it does not wait for is skipped.
+/// Only the script makes the peer send. Segments for which it does not wait are skipped.
 pub struct Talk<'a> {
     peer: &'a Peer,
     own: u16,
     kernel: u16,
-    /// The next sequence number of the peer's.
+    /// The peer's next sequence number.
     pub seq: u32,
-    /// The next one that it expects of the kernel; `None` before it has heard any.
+    /// The next sequence number of the kernel; `None` before its first segment.
     pub ack: Option<u32>,
-    /// How much the kernel may send.
+    /// The receive window that the peer advertises.
     pub window: u16,
     last: Segment,
-    /// How many segments of the kernel's to anybody were looked at.
+    /// How many of the kernel's segments, to any port, were examined.
     looked_at: usize,
 }
 
@@ -49,9 +49,9 @@ impl Talk<'_> {
     }
 }
 
-/// What the peer says. Every verb tells when.
+/// Methods that send. Each returns the times before and after.
 impl Talk<'_> {
-    /// An ACK of all that was heard, to be made into something else.
+    /// Returns an ACK of everything received, as a base for other segments.
     pub fn segment(&self) -> Segment {
         Segment {
             from: self.own,
@@ -63,12 +63,12 @@ impl Talk<'_> {
         }
     }
 
-    /// Sends any segment; the verbs go on as if it had not been.
+    /// Sends any segment without advancing the sequence numbers.
     pub fn send(&self, segment: Segment) -> Between {
         self.peer.send(&segment)
     }
 
-    /// Sends what the last verb sent once more.
+    /// Repeats the segment of the last verb.
     pub fn again(&self) -> Between {
         self.peer.send(&self.last)
     }
@@ -79,7 +79,7 @@ impl Talk<'_> {
         self.again()
     }
 
-    /// A SYN without ACK: the first of three segments, or one that crosses the kernel's.
+    /// Sends a SYN without ACK: the first of three segments, or one that crosses the kernel's.
     pub fn syn(&mut self) -> Between {
         let segment = Segment {
             syn: true,
@@ -113,7 +113,7 @@ impl Talk<'_> {
         self.fin_with(&[])
     }
 
-    /// A FIN behind the last data, in one segment.
+    /// Sends the last data and a FIN in one segment.
     pub fn fin_with(&mut self, data: &[u8]) -> Between {
         let segment = Segment {
             fin: true,
@@ -123,7 +123,7 @@ impl Talk<'_> {
         self.say(segment)
     }
 
-    /// A RST that the kernel must believe: it has exactly the sequence number it waits for.
+    /// Sends a RST with exactly the sequence number that the kernel expects.
     pub fn rst(&mut self) -> Between {
         let segment = Segment {
             rst: true,
@@ -133,9 +133,9 @@ impl Talk<'_> {
     }
 }
 
-/// What the peer hears.
+/// Methods that receive.
 impl Talk<'_> {
-    /// The next segment from the kernel that is wanted; those before it are skipped.
+    /// Waits for the kernel's next segment that satisfies `wanted`. Skips those before it.
     pub fn hear(&mut self, what: &str, wanted: impl Fn(&Segment) -> bool) -> Heard {
         let heard = eventually(what, || {
             let heard = self.peer.heard();
@@ -152,7 +152,7 @@ impl Talk<'_> {
         heard
     }
 
-    /// A SYN without ACK.
+    /// Waits for a SYN without ACK.
     pub fn hear_syn(&mut self) -> Heard {
         self.hear("a SYN", |it| it.syn && it.ack.is_none())
     }
@@ -162,7 +162,7 @@ impl Talk<'_> {
         self.hear("a SYN-ACK", |it| it.syn && it.ack == ack)
     }
 
-    /// An ACK of all that was said, and nothing else.
+    /// Waits for an ACK of everything sent, without anything else.
     pub fn hear_ack(&mut self) -> Heard {
         let ack = Some(self.seq);
         self.hear("an ACK", |it| it.is_empty() && !it.rst && it.ack == ack)
@@ -180,7 +180,7 @@ impl Talk<'_> {
         self.hear("a RST", |it| it.rst)
     }
 
-    /// So long the kernel must not say anything to this.
+    /// Asserts that the kernel sends nothing to this connection for this time.
     pub fn hear_nothing_for(&self, time: Duration) {
         let before = self.heard().len();
         std::thread::sleep(time);
@@ -188,7 +188,7 @@ impl Talk<'_> {
         assert!(news.is_empty(), "the kernel had to be silent: {news:?}");
     }
 
-    /// All that the kernel has said so far between these ports.
+    /// Returns all segments that the kernel has sent so far between these ports.
     pub fn heard(&self) -> Vec<Heard> {
         let mut heard = self.peer.heard();
         heard.retain(|it| self.is_ours(&it.segment));

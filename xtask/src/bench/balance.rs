@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn others_say_it_in_their_own_words() {
+    fn losses_are_parsed_from_messages_of_other_tools() {
         let lost = |text| Balance::of_messages(text);
         assert_eq!(
             lost("Lost 5 events\nlost 6 events on CPU #1!\n"),

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_says_so() {
+    fn unknown_values_are_listed_as_unknown() {
         let machine = Machine {
             cpu: Some("Fast CPU".into()),
             cpus: Some(2),

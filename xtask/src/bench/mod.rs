@@ -296,7 +296,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_shuffle_keeps_all_and_changes_their_order() {
+    fn a_shuffle_keeps_all_elements_and_changes_their_order() {
         let shuffled = || {
             let mut turns: Vec<u32> = (0..20).collect();
             shuffle(&mut turns);

@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn the_document_says_all_that_was_measured() {
+    fn the_document_has_all_measurements() {
         let document = squeezed();
         for line in [
             "- CPU: 2 × Fast CPU",

@@ -284,7 +284,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_wrk_says_is_read() {
+    fn wrk_output_is_parsed() {
         let said = "  Latency Distribution\n     50%  196.00us\n     99%    1.25ms\n\
             \x20 123456 requests in 5.10s, 19.10MB read\nRequests/sec:  24207.05\n";
         assert_eq!(read(said), Some((123_456.0, 1.25)));

@@ -56,7 +56,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn what_is_missing_is_noticed() {
+    fn a_missing_figure_is_an_error() {
         let sound = json!({
             "runs": [
                 { "row": "untraced", "load_us": 11.0, "untraced_us": 11.0, "cost": null },

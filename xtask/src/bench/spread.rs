@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_vary_is_one_number() {
+    fn a_constant_figure_is_shown_as_one_number() {
         let spread = |measured: [f64; 3]| Spread::of(measured).map(|it| it.show(2));
         assert_eq!(
             spread([0.951, 0.9, 0.99]).as_deref(),

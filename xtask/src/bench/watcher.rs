@@ -23,7 +23,7 @@ use super::{
 };
 
 /// How long anything may take that is sure to happen.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A peer whose descriptors have not changed for so long has attached what it wants to attach.
 const QUIET: Duration = Duration::from_millis(500);
@@ -160,7 +160,7 @@ impl Running {
                 self.attach_ms = Some(began.elapsed().as_secs_f64() * 1e3);
                 return Ok(());
             }
-            if began.elapsed() > PATIENCE {
+            if began.elapsed() > TIMEOUT {
                 bail!("it has not begun to watch");
             }
             thread::sleep(Duration::from_millis(1));
@@ -178,7 +178,7 @@ impl Running {
             if now - last < LOOK.as_secs_f64() / 100.0 {
                 return Ok(());
             }
-            if began.elapsed() > PATIENCE {
+            if began.elapsed() > TIMEOUT {
                 bail!("it does not come to rest");
             }
             last = now;
@@ -220,7 +220,7 @@ impl Running {
     fn reap(&mut self) -> Result<()> {
         let began = Instant::now();
         while self.child.try_wait()?.is_none() {
-            if began.elapsed() > PATIENCE {
+            if began.elapsed() > TIMEOUT {
                 bail!("it does not end at Ctrl-C");
             }
             thread::sleep(Duration::from_millis(5));

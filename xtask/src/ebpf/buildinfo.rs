@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_and_back() {
+    fn buildinfo_survives_writing_and_parsing() {
         let values = ["1.96", "22.1.8", "0.13.0", "1.95", "5a", "0b", "140336"];
         let info = BuildInfo(values.map(str::to_owned));
         assert_eq!(BuildInfo::parse(&info.to_text()).unwrap(), info);

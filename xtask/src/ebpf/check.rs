@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn same_tools_want_same_bytes() {
+    fn the_same_tools_must_make_the_same_bytes() {
         let (recorded, now) = (info("1.96", "s", "o"), info("1.96", "s", "o"));
         assert!(
             compare(&recorded, &now, true)
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn other_tools_want_the_recorded_sources() {
+    fn other_tools_must_find_the_recorded_sources() {
         let recorded = info("1.96", "s", "o");
         let found = compare(&recorded, &info("1.97", "s", "o"), false).unwrap();
         assert!(found.contains("rustc was 1.96, here it is 1.97"));

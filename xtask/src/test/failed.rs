@@ -1,7 +1,7 @@
 //! Collects what failed tests printed, from the output of Rust's test program.
 
 /// How the line begins by which a scenario says that the kernel hid something from tcptrace. The
-/// same as in tests/src/hole.rs.
+/// same as in tests/src/known_gap.rs.
 pub const MARKER: &str = "the kernel ran no program here: ";
 
 /// Lines kept from a panic: its place, its message, and the beginning of what follows.

@@ -2,10 +2,10 @@
 //!
 //! A step that fails hides no later one: each is run, and what failed is told again at the end.
 
-mod again;
+mod counts;
 mod failed;
+mod rerun;
 mod steps;
-mod tally;
 mod vms;
 
 use std::{path::Path, process::Command, thread};
@@ -130,5 +130,5 @@ fn scenarios(root: &Path, filter: &[String], steps: &mut Steps) {
         }
         tests
     };
-    steps.tests_or_again("scenarios on this kernel", filter, tests);
+    steps.tests_with_rerun("scenarios on this kernel", filter, tests);
 }

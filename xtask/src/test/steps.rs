@@ -14,29 +14,29 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
-    again,
+    counts::Counts,
     failed::{Failed, Test},
-    tally::Tally,
+    rerun,
 };
 use crate::cmd;
 
 pub struct Steps {
-    total: Tally,
+    total: Counts,
     /// What failed, to be told again at the end.
     failures: Vec<String>,
     /// Each test that failed, with the beginning of its panic, to be told again at the end.
     tests: Vec<Test>,
     /// What was played again, and why: the same.
-    played_again: Vec<String>,
+    reruns: Vec<String>,
 }
 
 impl Steps {
     pub fn new() -> Steps {
         Steps {
-            total: Tally::default(),
+            total: Counts::default(),
             failures: Vec::new(),
             tests: Vec::new(),
-            played_again: Vec::new(),
+            reruns: Vec::new(),
         }
     }
 
@@ -53,27 +53,29 @@ impl Steps {
     }
 
     /// A run of `cargo test`: each of its tests counts.
-    pub fn tests(&mut self, name: &str, command: &mut Command) -> Option<Tally> {
+    pub fn tests(&mut self, name: &str, command: &mut Command) -> Option<Counts> {
         let mut failed = Failed::default();
-        let tally = self.tallied(name, || cargo_test(command, &mut failed));
+        let counts = self.counted(name, || cargo_test(command, &mut failed));
         self.tests.append(&mut failed.tests);
-        tally
+        counts
     }
 
     /// The same for tests that the kernel may be in the way of, see [`again`]. `command` runs those
     /// that the words choose.
-    pub fn tests_or_again(
+    pub fn tests_with_rerun(
         &mut self,
         name: &str,
         words: &[String],
         command: impl Fn(&[String]) -> Command,
-    ) -> Option<Tally> {
+    ) -> Option<Counts> {
         let run = |words: &[String], failed: &mut Failed| cargo_test(&mut command(words), failed);
         let (mut said, mut failed) = (Vec::new(), Failed::default());
-        let tally = self.tallied(name, || again::play(words, run, &mut said, &mut failed));
-        self.played_again.append(&mut said);
+        let counts = self.counted(name, || {
+            rerun::run_with_rerun(words, run, &mut said, &mut failed)
+        });
+        self.reruns.append(&mut said);
         self.tests.append(&mut failed.tests);
-        tally
+        counts
     }
 
     /// Several runs of tests that wait a lot, one more at a time than there are CPUs. The results
@@ -81,8 +83,8 @@ impl Steps {
     pub fn side_by_side(
         &mut self,
         names: &[String],
-        run: impl Fn(usize, &mut Failed) -> Result<Tally> + Sync,
-    ) -> Vec<Option<Tally>> {
+        run: impl Fn(usize, &mut Failed) -> Result<Counts> + Sync,
+    ) -> Vec<Option<Counts>> {
         let next = AtomicUsize::new(0);
         let ended = Mutex::new(vec![]);
         thread::scope(|scope| {
@@ -108,33 +110,33 @@ impl Steps {
                 test.name = format!("{} ({})", test.name, names[n]);
                 test
             }));
-            let tally = self.told(&names[n], result, took);
-            self.count(&names[n], tally);
-            tally
+            let counts = self.report(&names[n], result, took);
+            self.count(&names[n], counts);
+            counts
         });
         ended.collect()
     }
 
     /// Anything that runs tests and counts them.
-    fn tallied(&mut self, name: &str, run: impl FnOnce() -> Result<Tally>) -> Option<Tally> {
-        let tally = self.timed(name, run);
-        self.count(name, tally);
-        tally
+    fn counted(&mut self, name: &str, run: impl FnOnce() -> Result<Counts>) -> Option<Counts> {
+        let counts = self.timed(name, run);
+        self.count(name, counts);
+        counts
     }
 
-    fn count(&mut self, name: &str, tally: Option<Tally>) {
-        let Some(tally) = tally else { return };
-        if tally.failed > 0 {
+    fn count(&mut self, name: &str, counts: Option<Counts>) {
+        let Some(counts) = counts else { return };
+        if counts.failed > 0 {
             self.failures
-                .push(format!("{name}: {} failed", tally.failed));
+                .push(format!("{name}: {} failed", counts.failed));
         }
-        self.total += tally;
+        self.total += counts;
     }
 
     /// Tells what failed, and closes with the line that counts. Whether all passed.
     pub fn close(self) -> bool {
         println!();
-        for sentence in &self.played_again {
+        for sentence in &self.reruns {
             println!("{sentence}");
         }
         for test in &self.tests {
@@ -154,10 +156,10 @@ impl Steps {
         println!("\n== {name}");
         let start = Instant::now();
         let result = step();
-        self.told(name, result, start.elapsed())
+        self.report(name, result, start.elapsed())
     }
 
-    fn told<T>(&mut self, name: &str, result: Result<T>, took: Duration) -> Option<T> {
+    fn report<T>(&mut self, name: &str, result: Result<T>, took: Duration) -> Option<T> {
         println!("-- {name}: {:.1} s", took.as_secs_f32());
         match result {
             Ok(value) => Some(value),
@@ -174,31 +176,31 @@ impl Steps {
 /// Shows the output of `cargo test` as it comes, and counts; `failed` gets the tests that fail. A
 /// run that ends badly without a failed test (it does not compile, it was killed) and one without
 /// any test are errors.
-fn cargo_test(command: &mut Command, failed: &mut Failed) -> Result<Tally> {
+fn cargo_test(command: &mut Command, failed: &mut Failed) -> Result<Counts> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot start `{}`", cmd::line(command)))?;
     let stdout = child.stdout.take().context("no pipe to cargo")?;
-    let mut tally = Tally::default();
+    let mut counts = Counts::default();
     for line in BufReader::new(stdout).split(b'\n') {
         let line = line?;
         let line = String::from_utf8_lossy(&line);
         println!("{line}");
-        tally.read(&line);
+        counts.read(&line);
         failed.read(&line);
     }
     let status = child.wait()?;
     ensure!(
-        status.success() || tally.failed > 0,
+        status.success() || counts.failed > 0,
         "`{}` ended early: {status}",
         cmd::line(command)
     );
     ensure!(
-        tally.passed + tally.failed > 0,
+        counts.passed + counts.failed > 0,
         "`{}` ran no test",
         cmd::line(command)
     );
-    Ok(tally)
+    Ok(counts)
 }

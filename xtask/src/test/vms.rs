@@ -4,25 +4,25 @@ use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Args, failed::Failed, steps::Steps, tally::Tally};
+use super::{Args, counts::Counts, failed::Failed, steps::Steps};
 use crate::vm::{self, Job, Kernel, Programs};
 
 /// A run takes some minutes under emulation.
-const PATIENCE: Duration = Duration::from_secs(1200);
+const TIMEOUT: Duration = Duration::from_secs(1200);
 
 /// Scenarios that depend on how accept() is seen, or on what this machine's kernel has not got.
 /// Under emulation a trace takes seconds to start and to end, so the others play here only with
 /// --thorough.
 const ABOUT_ACCEPT: [&str; 14] = [
     "accepting::",
-    "calls::",
-    "carriers::",
-    "crowds::",
-    "earlier::",
-    "field::doctor::",
-    "field::kernels::",
-    "field::misses::",
-    "inside::",
+    "accept_calls::",
+    "attach_methods::",
+    "many_connections::",
+    "before_attach::",
+    "user_reports::doctor::",
+    "user_reports::kernel_counters::",
+    "user_reports::skipped_probes::",
+    "kernel_threads::",
     "io_uring::",
     "listeners::",
     "loss::",
@@ -56,8 +56,8 @@ pub fn run(root: &Path, args: &Args, steps: &mut Steps) {
         scenarios(root, &names[n], kernel, &programs, &job, failed)
     });
     println!("\nScenarios in VMs:");
-    for (name, tally) in names.iter().zip(results) {
-        let result = tally.map_or("did not end".into(), |tally| tally.to_string());
+    for (name, counts) in names.iter().zip(results) {
+        let result = counts.map_or("did not end".into(), |counts| counts.to_string());
         println!("  {name:<20} {result}");
     }
 }
@@ -75,7 +75,7 @@ fn job(attach: &str, filter: Vec<String>) -> Job {
     Job {
         words,
         environment,
-        timeout: PATIENCE,
+        timeout: TIMEOUT,
     }
 }
 
@@ -86,18 +86,18 @@ fn scenarios(
     programs: &Programs,
     job: &Job,
     failed: &mut Failed,
-) -> Result<Tally> {
-    let mut tally = Tally::default();
+) -> Result<Counts> {
+    let mut counts = Counts::default();
     let code = vm::run(root, kernel, programs, job, |line| {
         println!("{name}: {line}");
-        tally.read(line);
+        counts.read(line);
         failed.read(line);
     })
     .with_context(|| format!("in the VM of {name}"))?;
     ensure!(
-        code == 0 || tally.failed > 0,
+        code == 0 || counts.failed > 0,
         "the scenarios ended early, with exit code {code}"
     );
-    ensure!(tally.passed + tally.failed > 0, "no test ran");
-    Ok(tally)
+    ensure!(counts.passed + counts.failed > 0, "no test ran");
+    Ok(counts)
 }

@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn libraries_are_known_by_their_paths() {
+    fn libraries_are_listed_by_path() {
         for (line, path) in [
             ("/home/user/tcptrace:", None),
             ("\tlinux-vdso.so.1 (0x00007ffe26ffb000)", None),
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn only_executables_are_taken() {
+    fn only_executables_are_listed() {
         let messages = r#"{"reason":"compiler-artifact","target":{"name":"tests"},"executable":null}
 {"reason":"compiler-artifact","target":{"name":"scenarios"},"executable":"/a/deps/scenarios-1"}
 {"reason":"build-finished","success":true}"#;

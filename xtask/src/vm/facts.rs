@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_make_a_table() {
+    fn answers_of_two_kernels_make_a_table() {
         let old = Facts::read(
             "5.10",
             "program state_raw ?\nmissing f this kernel has no f\n",

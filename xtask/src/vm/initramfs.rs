@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_there_once_and_before_what_is_in_it() {
+    fn a_folder_precedes_its_files_and_is_written_once() {
         let folder = std::env::temp_dir().join(format!("initramfs-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let mut bytes = vec![];

@@ -256,7 +256,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_numbers() {
+    fn kernel_versions_are_ordered_numerically() {
         let mut names = [
             "linux-image-6.1.0-9-cloud-amd64-unsigned",
             "linux-image-6.1.0-56-cloud-amd64-unsigned",

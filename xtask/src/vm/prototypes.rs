@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_is_held_against_the_prototype_of_its_version() {
+    fn a_kernel_is_compared_with_the_prototype_of_its_version() {
         let four = "struct sock *inet_csk_accept(struct sock *sk, int flags, int *err, bool kern)";
         let two = "struct sock *inet_csk_accept(struct sock *sk, struct proto_accept_arg *arg)";
         let enter = "int __traceiter_sys_enter(void *__data, struct pt_regs *regs, long int id)";
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_named() {
+    fn an_unreadable_prototype_is_quoted_in_the_error() {
         for line in [
             "void f(int a)",
             "void f(int a)  since 6.1",

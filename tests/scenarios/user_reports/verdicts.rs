@@ -30,7 +30,7 @@ fn rows(trace: &Trace) -> usize {
 
 /// MPTCP closes its own socket, and leaves no mark of that at the TCP one.
 #[test]
-fn an_mptcp_connection_that_was_served_ends_orderly() {
+fn a_served_mptcp_connection_ends_orderly() {
     let lab = Lab::new();
     let here = SocketAddr::from((LOOPBACK, lab.port()));
     let Some(listener) = mptcp() else { return };
@@ -63,7 +63,7 @@ fn an_mptcp_connection_that_was_served_ends_orderly() {
 /// accept() of an MPTCP socket locks that, and not the TCP one, which another CPU is making
 /// ESTABLISHED: an acceptor that polls may be told first.
 #[test]
-fn a_polling_mptcp_acceptor_violates_nothing() {
+fn a_polling_mptcp_acceptor_gets_no_violated_verdict() {
     const CLIENTS: usize = 300;
     // Its calls that find nothing are events, too: so many that the other scenarios' are lost.
     let lab = Lab::alone();
@@ -161,7 +161,7 @@ fn a_fast_open_child_that_fails_in_the_queue_is_accepted_by_fast_open() {
 
 /// The server answers and closes before the final ACK, so it is never ESTABLISHED.
 #[test]
-fn a_fast_open_connection_that_closes_before_the_ack_counts_and_is_made_by_the_syn() {
+fn a_fast_open_connection_closed_before_the_ack_counts_as_a_connection() {
     let lab = Lab::new();
     fast_open::allow();
     let peer = Peer::new(&lab);
@@ -193,7 +193,7 @@ fn a_fast_open_connection_that_closes_before_the_ack_counts_and_is_made_by_the_s
 
 /// What io_uring accepts no system call shows, but the socket has a descriptor.
 #[test]
-fn what_io_uring_has_accepted_is_not_never_accepted() {
+fn a_connection_accepted_by_io_uring_is_not_never_accepted() {
     let lab = Lab::new();
     let port = lab.port();
     let Some(mut ring) = ring() else { return };
@@ -209,7 +209,7 @@ fn what_io_uring_has_accepted_is_not_never_accepted() {
         line.is("transition") && line["newstate"] == "ESTABLISHED"
     });
     let trace = tracer.stop();
-    let verdict = match trace.accept_carrier() {
+    let verdict = match trace.accept_attach_method() {
         "syscall" => "unknown",
         _ => "queued",
     };
@@ -219,7 +219,7 @@ fn what_io_uring_has_accepted_is_not_never_accepted() {
 }
 
 #[test]
-fn what_is_reset_before_io_uring_accepts_it_is_not_never_accepted() {
+fn a_connection_reset_before_io_uring_accepts_it_is_not_never_accepted() {
     let lab = Lab::new();
     let port = lab.port();
     let Some(mut ring) = ring() else { return };
@@ -241,7 +241,7 @@ fn what_is_reset_before_io_uring_accepts_it_is_not_never_accepted() {
     });
     let trace = tracer.stop();
     let (one, other) = (trace.server_of(taken), trace.server_of(left));
-    if trace.accept_carrier() != "syscall" {
+    if trace.accept_attach_method() != "syscall" {
         one.shows(&[("verdict", &"queued")]);
         return other.shows(&[("verdict", &"never_accepted")]);
     }
@@ -253,7 +253,7 @@ fn what_is_reset_before_io_uring_accepts_it_is_not_never_accepted() {
 
 /// Two processes share a port, one is killed, and with it what waits for it.
 #[test]
-fn the_victims_of_a_killed_worker_are_told_at_once_and_at_its_listener() {
+fn connections_queued_at_a_killed_worker_are_reported_at_once() {
     const CLIENTS: usize = 16;
     let lab = Lab::new();
     let port = lab.port();
@@ -273,7 +273,7 @@ fn the_victims_of_a_killed_worker_are_told_at_once_and_at_its_listener() {
     }
     let victims = CLIENTS - served.len();
     stuck.signal(Signal::SIGKILL);
-    let ends = tracer.wait_for(victims, "the victims to be told", |line| {
+    let ends = tracer.wait_for(victims, "the victims to be reported", |line| {
         line.is("connection") && line["side"] == "server"
     });
     for line in &ends {
@@ -299,7 +299,7 @@ fn the_victims_of_a_killed_worker_are_told_at_once_and_at_its_listener() {
 
 /// TPROXY gives a connection to a listener on another port than the one it is for.
 #[test]
-fn a_connection_by_tproxy_is_of_the_listener_that_it_is_given_to() {
+fn a_tproxy_connection_belongs_to_the_listener_that_got_it() {
     let lab = Lab::new();
     let [asked, given] = [lab.port(), lab.port()];
     for rule in [
@@ -397,7 +397,7 @@ fn a_listener_that_is_shut_down_is_not_killed() {
 
 /// The final ACK is lost, and the SYN-ACK sent again: the ACK that comes at last is the connection's.
 #[test]
-fn an_ack_that_comes_late_has_the_number_of_its_connection() {
+fn a_late_ack_has_the_number_of_its_connection() {
     let lab = Lab::new();
     let peer = Peer::new(&lab);
     let port = lab.port();

@@ -29,7 +29,7 @@ fn complains(ended: &Ended, words: &[&str]) {
 }
 
 #[test]
-fn a_port_that_is_no_port() {
+fn an_invalid_port_is_refused() {
     for port in ["http", "0", "65536", "-1", "80,", "9-8"] {
         let ended = Running::to_the_end(tcptrace(&[&format!("--port={port}")]));
         refuses(&ended, USAGE, &["--port"]);
@@ -37,7 +37,7 @@ fn a_port_that_is_no_port() {
 }
 
 #[test]
-fn a_damaged_recording() {
+fn a_file_that_is_no_recording_is_refused() {
     let name = format!("tcptrace-{}-damaged.trace", std::process::id());
     let file = std::env::temp_dir().join(name);
     std::fs::write(&file, "nothing that was recorded\n").expect("a file");
@@ -51,20 +51,20 @@ fn a_damaged_recording() {
 }
 
 #[test]
-fn an_unknown_flag() {
+fn an_unknown_flag_is_refused() {
     let ended = Running::to_the_end(tcptrace(&["--prot", "80"]));
     refuses(&ended, USAGE, &["--prot"]);
 }
 
 #[test]
-fn a_file_that_cannot_be_written() {
+fn an_unwritable_output_file_is_refused() {
     let file = "/no/such/folder/trace.trace";
     let ended = Running::to_the_end(tcptrace_trace(&["-o", "json", "--write", file]));
     refuses(&ended, FAILURE, &[file, "No such file or directory"]);
 }
 
 #[test]
-fn a_full_disk() {
+fn output_to_a_full_disk_fails_with_one_line() {
     let command = tcptrace_trace(&["-o", "json", "--write", "/dev/full"]);
     let ended = Running::to_the_end(command);
     assert_eq!(ended.code, Some(FAILURE), "{ended:?}");
@@ -72,7 +72,7 @@ fn a_full_disk() {
 }
 
 #[test]
-fn nobody_is_not_permitted() {
+fn tracing_without_privileges_is_refused() {
     const NOBODY: u32 = 65534;
     // By descriptor, because the binary may lie in a folder that is out of nobody's reach.
     let binary = std::fs::File::open(tcptrace(&[]).get_program()).unwrap();
@@ -84,7 +84,7 @@ fn nobody_is_not_permitted() {
 }
 
 #[test]
-fn a_kernel_without_type_information() {
+fn a_kernel_without_btf_is_refused() {
     let mut command = tcptrace_trace(&[]);
     mounts::hide(&mut command, c"/sys/kernel/btf");
     let ended = Running::to_the_end(command);
@@ -92,7 +92,7 @@ fn a_kernel_without_type_information() {
 }
 
 #[test]
-fn without_tracefs_it_works_all_the_same() {
+fn tracing_works_without_tracefs() {
     let lab = Lab::new();
     let port = lab.port();
     let mut command = tcptrace_trace(&["-o", "json"]);

@@ -48,7 +48,7 @@ fn has_hook(trace: &Trace, hook: &str) -> bool {
 }
 
 #[test]
-fn a_rst_for_a_closed_port_has_a_line_or_is_said_to_be_unseen() {
+fn a_rst_for_a_closed_port_is_reported_or_declared_unseen() {
     const CALLS: usize = 5;
     let lab = Lab::new();
     let port = lab.port();
@@ -84,7 +84,7 @@ fn a_rst_for_a_closed_port_has_a_line_or_is_said_to_be_unseen() {
 }
 
 #[test]
-fn time_wait_of_a_namespace_that_ends_is_purged_once() {
+fn a_bucket_is_purged_once_when_its_namespace_ends() {
     let lab = Lab::new();
     let mut tracer = lab.trace();
     // Ports that the witness does not look at: it does not know namespaces.
@@ -127,7 +127,7 @@ fn accept_once(listener: &TcpListener) -> io::Result<i32> {
 }
 
 #[test]
-fn a_signal_ends_accept_with_eintr_only_where_its_caller_sees_that() {
+fn accept_ends_with_eintr_only_if_its_caller_sees_eintr() {
     extern "C" fn nothing(_: libc::c_int) {}
     let handler = SigHandler::Handler(nothing);
     for (signal, flags) in [
@@ -174,7 +174,7 @@ fn a_signal_ends_accept_with_eintr_only_where_its_caller_sees_that() {
 }
 
 #[test]
-fn syns_dropped_for_the_quarter_of_known_peers_are_told() {
+fn syns_dropped_for_the_reserved_quarter_are_reported() {
     const SYNS: u16 = 20;
     const DROPPED: u64 = 7;
     let lab = Lab::new();
@@ -195,13 +195,13 @@ fn syns_dropped_for_the_quarter_of_known_peers_are_told() {
     assert_eq!(counter("TcpExt", "ListenDrops") - before, DROPPED);
     drop(listener);
 
-    let told: Vec<&Line> = trace.own("overflow").collect();
+    let overflows: Vec<&Line> = trace.own("overflow").collect();
     if !has_hook(&trace, "listen_overflow") {
         assert!(says_unseen(&trace, "queue was full"), "{}", trace.session());
         return;
     }
-    assert_eq!(told.len() as u64, DROPPED, "{told:?}");
-    for line in told {
+    assert_eq!(overflows.len() as u64, DROPPED, "{overflows:?}");
+    for line in overflows {
         line.shows(&[
             ("dropped", &"syn"),
             ("queue", &"syn"),
@@ -217,7 +217,7 @@ fn syns_dropped_for_the_quarter_of_known_peers_are_told() {
 }
 
 #[test]
-fn io_uring_keeps_an_attempt_that_finds_nothing_to_itself() {
+fn an_internal_retry_of_io_uring_is_not_reported() {
     let Some(mut ring) = ring() else {
         return;
     };
@@ -247,7 +247,7 @@ fn io_uring_keeps_an_attempt_that_finds_nothing_to_itself() {
 
     let failed = trace.failed_accepts();
     let accepts = trace.accepts().len();
-    if trace.accept_carrier() == "syscall" {
+    if trace.accept_attach_method() == "syscall" {
         assert!(says_unseen(&trace, "io_uring"));
         assert_eq!((accepts, failed.len()), (0, 0));
         return;
@@ -257,7 +257,7 @@ fn io_uring_keeps_an_attempt_that_finds_nothing_to_itself() {
 }
 
 #[test]
-fn a_hook_takes_kprobes_where_a_trampoline_cannot_carry_it() {
+fn a_hook_falls_back_to_kprobes_without_a_trampoline() {
     let lab = Lab::new();
     let trace = lab.trace().stop();
     let session = trace.session();
@@ -273,7 +273,7 @@ fn a_hook_takes_kprobes_where_a_trampoline_cannot_carry_it() {
     let [probed, overflow] = ["request_sock", "listen_overflow"].map(|it| has_hook(&trace, it));
     assert_eq!(probed, overflow, "{session}");
     let kernel = session.text("kernel");
-    if kernel.starts_with("6.1.") && trace.accept_carrier() == "fentry" {
+    if kernel.starts_with("6.1.") && trace.accept_attach_method() == "fentry" {
         assert_eq!(session["hooks"]["listen_overflow"], "kprobe");
         assert_eq!(
             session["refused"]["listen_overflow"][0]["refusal"],

@@ -67,7 +67,7 @@ fn processes() -> impl Iterator<Item = u32> {
 }
 
 #[test]
-fn an_accept_by_a_kernel_thread_is_the_threads() {
+fn an_accept_by_a_kernel_thread_is_attributed_to_the_thread() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace();
@@ -84,7 +84,7 @@ fn an_accept_by_a_kernel_thread_is_the_threads() {
 
     let server = trace.server();
     server.shows(&[("rport", &client_port), ("complete", &true)]);
-    if trace.accept_carrier() == "syscall" {
+    if trace.accept_attach_method() == "syscall" {
         assert!(trace.accepts().is_empty());
         server.shows(&[
             ("verdict", &"unknown"),

@@ -13,7 +13,7 @@ fn wait_for_old(tracer: &Tracer, n: usize, port: u16) -> Vec<Line> {
 }
 
 #[test]
-fn the_first_accept_on_an_old_listener_is_fully_told() {
+fn the_first_accept_on_a_preexisting_listener_is_complete() {
     let lab = Lab::new();
     let port = lab.port();
     let listener = listen(port);
@@ -45,7 +45,7 @@ fn the_first_accept_on_an_old_listener_is_fully_told() {
 }
 
 #[test]
-fn a_connection_in_an_old_queue_is_counted_and_named_when_it_is_accepted() {
+fn a_preexisting_queued_connection_is_counted_and_identified_at_accept() {
     let lab = Lab::new();
     let port = lab.port();
     let listener = listen(port);
@@ -79,7 +79,7 @@ fn a_connection_in_an_old_queue_is_counted_and_named_when_it_is_accepted() {
 }
 
 #[test]
-fn an_old_connection_continues_under_its_number() {
+fn a_preexisting_connection_keeps_its_number() {
     let lab = Lab::new();
     let port = lab.port();
     let listener = listen(port);
@@ -110,7 +110,7 @@ fn an_old_connection_continues_under_its_number() {
 }
 
 #[test]
-fn what_nothing_happens_to_has_only_its_line_at_the_start() {
+fn an_idle_preexisting_connection_has_only_its_first_line() {
     let lab = Lab::new();
     let port = lab.port();
     let listener = listen(port);
@@ -125,13 +125,13 @@ fn what_nothing_happens_to_has_only_its_line_at_the_start() {
 }
 
 #[test]
-fn a_filter_holds_for_what_is_older_too() {
+fn filters_apply_to_preexisting_sockets() {
     let lab = Lab::new();
     let (port, other) = (lab.port(), lab.port());
     let (_listener, _other) = (listen(port), listen(other));
     let tracer = lab.trace_with(&["-p", &port.to_string()]);
     wait_for_old(&tracer, 1, port);
-    let trace = tracer.stop_filtered(|ends| ends.lport == port || ends.rport == port);
+    let trace = tracer.stop_filtered(|tuple| tuple.lport == port || tuple.rport == port);
     let ports: Vec<_> = trace
         .own("preexisting")
         .map(|line| &line["lport"])
@@ -140,7 +140,7 @@ fn a_filter_holds_for_what_is_older_too() {
 }
 
 #[test]
-fn a_namespace_that_only_a_thread_lives_in_is_looked_through() {
+fn sockets_in_a_namespace_of_a_single_thread_are_found() {
     // The tracer starts in the namespace of the machine.
     let (started, start) = std::sync::mpsc::channel();
     let (listening, port) = std::sync::mpsc::channel();

@@ -78,7 +78,7 @@ fn wait_until_presumed(tracer: &Tracer, port: u16, pid: u32) {
 }
 
 #[test]
-fn a_listener_whose_maker_has_exited_is_presumed_to_be_a_living_holders() {
+fn a_listener_is_attributed_to_a_living_holder_when_its_maker_exits() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace();
@@ -104,7 +104,7 @@ fn a_listener_whose_maker_has_exited_is_presumed_to_be_a_living_holders() {
 }
 
 #[test]
-fn the_name_of_an_heir_finds_what_it_does_not_accept() {
+fn a_filter_by_the_heirs_name_shows_connections_it_never_accepts() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace_with(&["--comm", "heir"]);
@@ -135,7 +135,7 @@ fn the_name_of_an_heir_finds_what_it_does_not_accept() {
 
 /// SCM_RIGHTS, as Node's cluster hands connections to its workers.
 #[test]
-fn a_connection_that_was_handed_over_stays_the_workers_that_closed_it() {
+fn a_passed_connection_belongs_to_the_worker_that_closed_it() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace();
@@ -177,7 +177,7 @@ fn a_connection_that_was_handed_over_stays_the_workers_that_closed_it() {
 
 /// The kernel closes its subflows in a thread of its own.
 #[test]
-fn a_multipath_connection_is_its_acceptors_and_no_kernel_threads() {
+fn a_multipath_connection_belongs_to_its_acceptor() {
     let lab = Lab::new();
     let here = SocketAddr::from((LOOPBACK, lab.port()));
     // The namespace may have it switched off; the file is missing where the kernel lacks it.
@@ -212,7 +212,7 @@ fn a_multipath_connection_is_its_acceptors_and_no_kernel_threads() {
 }
 
 #[test]
-fn a_name_is_a_threads_or_its_processs() {
+fn a_name_filter_matches_the_thread_or_its_process() {
     let process = std::fs::read_to_string("/proc/self/comm").expect("a name");
     let process = process.trim_end();
     let lab = Lab::new();
@@ -236,7 +236,7 @@ fn a_name_is_a_threads_or_its_processs() {
 
 /// Where `ps` shows other numbers than the kernel's own.
 #[test]
-fn a_process_is_found_by_the_number_that_it_has_in_a_pid_namespace() {
+fn a_pid_filter_uses_the_pid_namespace_of_its_user() {
     let lab = Lab::new();
     let (port, tcptrace) = (lab.port().to_string(), run::tcptrace(&[]));
     let tcptrace = tcptrace.get_program().to_str().expect("a plain name");
@@ -266,7 +266,7 @@ fn a_process_is_found_by_the_number_that_it_has_in_a_pid_namespace() {
 }
 
 #[test]
-fn a_trace_without_cgroups_of_version_2_says_that_it_knows_no_containers() {
+fn a_trace_without_cgroup_v2_says_that_containers_are_unknown() {
     let _lab = Lab::new();
     let mut command = run::tcptrace_trace(&["-o", "json", "--duration", "100ms"]);
     unmount(&mut command, c"/sys/fs/cgroup");

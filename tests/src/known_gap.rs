@@ -1,21 +1,20 @@
-//! What a failing scenario says about the one hole that the kernel may have.
+//! The known gap: state changes that the kernel hides from every BPF program.
 //!
-//! A kernel that was hardened for sandboxes may run no BPF program while its CPU is at a thread of
-//! init (ARCHITECTURE.md, "The kernel skips programs"). A scenario waits or looks in vain for what
-//! happened then, though tcptrace is right. So it names the evidence, and `cargo xtask test` plays
-//! that scenario, and no other, once more.
+//! A kernel that was hardened for sandboxes may run no BPF program while its CPU runs a thread of
+//! init (ARCHITECTURE.md, "The kernel skips programs"). A scenario then fails although tcptrace is
+//! right. It prints the evidence, and `cargo xtask test` runs that scenario, and no other, once
+//! more.
 
 use crate::trace::Line;
 use crate::witness::{CLOCKS_APART_NS, Seen};
 
-/// How the line begins that xtask/src/test/again.rs looks for.
+/// The prefix of the line that xtask/src/test/rerun.rs looks for.
 const MARKER: &str = "the kernel ran no program here: ";
 
-/// One line with the state changes that came on top of init and that tcptrace, while it was there,
-/// has not told. `None` without any.
+/// Returns one line with the state changes that interrupted init while tcptrace ran and that its
+/// lines do not report. Returns `None` if there are none.
 ///
-/// It knows of no filter and no depth: what they leave out counts as well, if it came on top of
-/// init.
+/// Filters and depths are ignored: changes that they leave out count as well.
 pub fn evidence(lines: &[Line], testimony: &[Seen]) -> Option<String> {
     let at = |line: &Line| line.0["mono_ns"].as_u64();
     let summary = lines.last().filter(|line| line.0["event"] == "summary");
@@ -23,25 +22,25 @@ pub fn evidence(lines: &[Line], testimony: &[Seen]) -> Option<String> {
     let missed: Vec<String> = testimony
         .iter()
         .filter(|seen| seen.on_init && present.contains(&seen.mono_ns))
-        .filter(|seen| !lines.iter().any(|line| tells(line, seen)))
-        .map(|seen| format!("{} of {}", seen.step, seen.ends))
+        .filter(|seen| !lines.iter().any(|line| reports(line, seen)))
+        .map(|seen| format!("{} of {}", seen.step, seen.tuple))
         .collect();
     let missed = (!missed.is_empty()).then(|| missed.join(", "))?;
     Some(format!("{MARKER}{missed} came on top of init"))
 }
 
-/// Whether the line is about this state change. It never panics: the scenario has failed already,
-/// and may have failed by a line that is not as it should be.
-fn tells(Line(line): &Line, seen: &Seen) -> bool {
+/// Whether the line reports this state change. It never panics, because the scenario has failed
+/// already, and perhaps because of a malformed line.
+fn reports(Line(line): &Line, seen: &Seen) -> bool {
     let number = |name| line[name].as_u64().unwrap_or(0);
     let port = |name, port: u16| number(name) == u64::from(port);
     line["event"] == "transition"
         && line.get("source").is_none()
         && line["oldstate"] == *seen.step.0
         && line["newstate"] == *seen.step.1
-        // The witness leaves it open for a client that begins to connect.
-        && (seen.ends.lport == 0 || port("lport", seen.ends.lport))
-        && port("rport", seen.ends.rport)
+        // The witness reports port 0 for a client that begins to connect.
+        && (seen.tuple.lport == 0 || port("lport", seen.tuple.lport))
+        && port("rport", seen.tuple.rport)
         && number("mono_ns").abs_diff(seen.mono_ns) < CLOCKS_APART_NS
 }
 
@@ -50,14 +49,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::witness::{Ends, Step};
+    use crate::witness::{Step, Tuple};
 
     const SECOND: u64 = 1_000_000_000;
 
     fn seen(second: u64, on_init: bool) -> Seen {
         Seen {
             mono_ns: second * SECOND,
-            ends: Ends {
+            tuple: Tuple {
                 laddr: [127, 0, 0, 1].into(),
                 lport: 7878,
                 raddr: [127, 0, 0, 1].into(),
@@ -81,29 +80,29 @@ mod tests {
     }
 
     #[test]
-    fn what_came_on_top_of_init_and_was_not_told_is_named() {
-        let told = evidence(&[session()], &[seen(2, false), seen(5, true)]).unwrap();
+    fn an_unreported_change_that_interrupted_init_is_evidence() {
+        let line = evidence(&[session()], &[seen(2, false), seen(5, true)]).unwrap();
         assert_eq!(
-            told,
+            line,
             "the kernel ran no program here: \
              CLOSING→CLOSE of [127.0.0.1]:7878 [127.0.0.1]:40001 came on top of init"
         );
     }
 
     #[test]
-    fn what_came_on_top_of_another_task_or_was_told_is_not() {
+    fn a_change_that_interrupted_another_task_or_was_reported_is_no_evidence() {
         assert_eq!(evidence(&[session()], &[seen(5, false)]), None);
         assert_eq!(
             evidence(&[session(), transition(5)], &[seen(5, true)]),
             None
         );
-        // Another one of the same ends.
+        // A later change of the same tuple.
         let earlier = evidence(&[session(), transition(3)], &[seen(5, true)]);
         assert!(earlier.is_some());
     }
 
     #[test]
-    fn what_tcptrace_was_not_there_for_is_not() {
+    fn a_change_before_or_after_the_trace_is_no_evidence() {
         let summary = Line(json!({ "event": "summary", "mono_ns": 4 * SECOND }));
         assert_eq!(evidence(&[], &[seen(2, true)]), None);
         assert_eq!(evidence(&[session()], &[seen(0, true)]), None);

@@ -99,11 +99,14 @@ fn syns_dropped_at_a_full_queue_are_counted_and_their_likely_cause_is_named() {
         .collect();
     assert_eq!(unanswered.len(), CALLERS);
     for line in unanswered {
-        let told = line.text("explanation");
+        let explanation = line.text("explanation");
         let met = format!("met a full accept queue of #{listener} (5 queued, limit 4) 2 times");
         let likely = !sees(&trace, "listen_overflow");
         let begin = if likely { "its SYN likely" } else { "its SYN" };
-        assert!(told.starts_with(&format!("{begin} {met}")), "{told}");
+        assert!(
+            explanation.starts_with(&format!("{begin} {met}")),
+            "{explanation}"
+        );
         if likely {
             line.shows(&[("overflows", &NULL)]);
         }
@@ -204,7 +207,7 @@ fn expecting(expectation: &str) -> (Option<i32>, String) {
 }
 
 #[test]
-fn overflows_are_expected_by_the_counters_where_no_hook_sees_them() {
+fn an_expectation_about_overflows_uses_kernel_counters_without_a_hook() {
     const DONE: Option<i32> = Some(0);
     const NOT_MET: Option<i32> = Some(5);
     for (expectation, code) in [("overflows>=1", DONE), ("overflows==0", NOT_MET)] {
@@ -225,9 +228,9 @@ fn connect_that_fails_before_its_syn_is_named_as_unseen() {
 
     assert_eq!(trace.connections("client").len(), 0);
     let unseen = trace.session()["unseen"].as_array().expect("a list");
-    for told in ["a connect() that fails before its SYN is sent", "(NAT)"] {
-        let is_told = unseen.iter().any(|it| it.as_str().unwrap().contains(told));
-        assert!(is_told, "{unseen:?}");
+    for limit in ["a connect() that fails before its SYN is sent", "(NAT)"] {
+        let is_named = unseen.iter().any(|it| it.as_str().unwrap().contains(limit));
+        assert!(is_named, "{unseen:?}");
     }
 }
 
@@ -275,7 +278,7 @@ impl Drop for Starving {
 }
 
 #[test]
-fn connection_that_waited_out_emfile_says_so() {
+fn a_connection_delayed_by_emfile_is_explained() {
     const FAILURES: usize = 20;
     let lab = Lab::new();
     let port = lab.port();
@@ -291,7 +294,7 @@ fn connection_that_waited_out_emfile_says_so() {
     tracer.wait_for_ends(2);
     let trace = tracer.stop();
 
-    if trace.accept_carrier() != "syscall" {
+    if trace.accept_attach_method() != "syscall" {
         assert!(trace.failed_accepts().is_empty());
         let unseen = trace.session()["unseen"].to_string();
         assert!(unseen.contains("EMFILE"), "{unseen}");
@@ -331,9 +334,9 @@ fn repeated_failures_of_accept_are_folded_in_the_log() {
     running.signal(Signal::SIGINT);
     let text = running.wait().stdout;
     if text.contains("inet_csk_accept by syscall") {
-        let told: Vec<_> = text.lines().filter(|it| it.contains(": EMFILE")).collect();
-        assert!(told.len() < FAILURES / 2, "{text}");
-        let more = told.last().expect("a line");
+        let failures: Vec<_> = text.lines().filter(|it| it.contains(": EMFILE")).collect();
+        assert!(failures.len() < FAILURES / 2, "{text}");
+        let more = failures.last().expect("a line");
         assert!(more.contains(" more"), "{text}");
         assert!(text.contains("failed 20 times with EMFILE"), "{text}");
     }
@@ -342,7 +345,7 @@ fn repeated_failures_of_accept_are_folded_in_the_log() {
 /// Without probes only a SYN-ACK that is sent again shows the request. With the shortest time to
 /// wait for data that happens after a second, and the ACK that answers it is taken without data.
 #[test]
-fn deferred_connection_is_told_as_one() {
+fn a_deferred_connection_reports_its_half_open_time() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace();
@@ -360,7 +363,7 @@ fn deferred_connection_is_told_as_one() {
 }
 
 #[test]
-fn link_local_addresses_have_their_device() {
+fn link_local_addresses_are_shown_with_their_device() {
     let lab = Lab::new();
     let (port, old_port) = (lab.port(), lab.port());
     let address: Ipv6Addr = "fe80::1".parse().unwrap();

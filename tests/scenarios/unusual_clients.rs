@@ -16,7 +16,7 @@ fn at(port: u16) -> socket2::SockAddr {
 }
 
 #[test]
-fn a_client_may_choose_its_own_port() {
+fn a_client_with_a_bound_port_is_reported() {
     let lab = Lab::new();
     let (own, port) = (lab.port(), lab.port());
     let tracer = lab.trace();
@@ -35,7 +35,7 @@ fn a_client_may_choose_its_own_port() {
 }
 
 #[test]
-fn a_socket_that_was_refused_may_try_again() {
+fn a_socket_that_connects_again_is_two_connections() {
     let lab = Lab::new();
     let (nobody, somebody) = (lab.port(), lab.port());
     let tracer = lab.trace();
@@ -57,7 +57,7 @@ fn a_socket_that_was_refused_may_try_again() {
 
 /// Both ends are one socket, whose SYN meets itself: the simultaneous open of RFC 9293, 3.5.
 #[test]
-fn a_socket_may_connect_to_itself() {
+fn a_self_connection_is_reported() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace();

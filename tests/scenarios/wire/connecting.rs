@@ -40,7 +40,7 @@ fn failed(trace: &Trace, error: &str, since: Between, until: Between) {
 }
 
 #[test]
-fn the_answer_comes_late() {
+fn a_late_syn_ack_makes_syn_sent_last() {
     let lab = Lab::new();
     let port = lab.port();
     let peer = Peer::new(&lab);
@@ -58,7 +58,7 @@ fn the_answer_comes_late() {
 }
 
 #[test]
-fn the_syn_is_refused() {
+fn a_rst_to_the_syn_refuses_the_connection() {
     let lab = Lab::new();
     let port = lab.port();
     let peer = Peer::new(&lab);
@@ -76,7 +76,7 @@ fn the_syn_is_refused() {
 }
 
 #[test]
-fn a_router_says_that_the_host_is_out_of_reach() {
+fn an_icmp_host_unreachable_fails_the_connection() {
     let lab = Lab::new();
     let port = lab.port();
     let peer = Peer::new(&lab);
@@ -94,7 +94,7 @@ fn a_router_says_that_the_host_is_out_of_reach() {
 }
 
 #[test]
-fn nobody_answers() {
+fn an_unanswered_syn_times_out() {
     let lab = Lab::new();
     let port = lab.port();
     fs::write("/proc/sys/net/ipv4/tcp_syn_retries", "1").unwrap();
@@ -122,7 +122,7 @@ fn nobody_answers() {
 
 /// The peer has a connection between these ports that the kernel has forgotten: RFC 9293, 3.5.1.
 #[test]
-fn an_answer_to_something_else_is_refused() {
+fn an_ack_for_an_old_connection_is_answered_with_a_rst() {
     let lab = Lab::new();
     let port = lab.port();
     let peer = Peer::new(&lab);

@@ -142,7 +142,7 @@ fn expire_on_top_of_probes(port: u16, polled: &[TcpListener]) {
 }
 
 #[test]
-fn a_probe_that_the_kernel_skips_is_counted() {
+fn skipped_probes_are_counted_as_the_kernel_counts_them() {
     const ROUNDS: u16 = 6;
     let lab = Lab::alone();
     let ports: Vec<u16> = (0..ROUNDS).map(|_| lab.port()).collect();

@@ -7,19 +7,19 @@
 
 use anyhow::Result;
 
-use super::{failed::Failed, tally::Tally};
+use super::{counts::Counts, failed::Failed};
 
 /// The hole is met by one scenario in a few runs of them all. More than these have another reason.
 const MOST: usize = 3;
 
 /// Runs the tests that `words` choose, and plays again what the kernel was in the way of. `said`
 /// gets a sentence about that. `failed` has what failed in the end.
-pub fn play(
+pub fn run_with_rerun(
     words: &[String],
-    run: impl Fn(&[String], &mut Failed) -> Result<Tally>,
+    run: impl Fn(&[String], &mut Failed) -> Result<Counts>,
     said: &mut Vec<String>,
     failed: &mut Failed,
-) -> Result<Tally> {
+) -> Result<Counts> {
     let first = run(words, failed)?;
     let hidden = failed.tests.iter().filter(|test| test.hidden);
     let names: Vec<String> = hidden.map(|test| test.name.clone()).collect();
@@ -54,19 +54,19 @@ mod tests {
     use super::{super::failed::MARKER, *};
 
     const A: &str = "
----- ended::closed_by_both_at_once stdout ----
+---- closing::simultaneous stdout ----
 
-thread 'ended::closed_by_both_at_once' (24623) panicked at tests/src/witness.rs:288:9:
+thread 'closing::simultaneous' (24623) panicked at tests/src/witness.rs:288:9:
 assertion `left == right` failed: tcptrace (left) differs from ftrace (right)
 The trace (netns 7):
 {\"event\":\"session\"}
 the kernel ran no program here: CLOSING→CLOSE of [127.0.0.1]:7878 [127.0.0.1]:40001 came on top of init
 ";
     const B: &str = "
----- ended::refused stdout ----
+---- closing::refused stdout ----
 
-thread 'ended::refused' (24625) panicked at tests/src/run.rs:205:13:
-waited in vain for connections to end; 2 lines, the last: None
+thread 'closing::refused' (24625) panicked at tests/src/run.rs:205:13:
+timed out waiting for connections to end; 2 lines, the last: None
 note: it is not said that the kernel ran no program here: or so
 ";
 
@@ -80,17 +80,17 @@ note: it is not said that the kernel ran no program here: or so
         format!(
             "
 running {total} tests
-test ending::quoting ... ok
+test trace_end::quoting ... ok
 test {first} ... FAILED
 
 successes:
 
----- ending::quoting stdout ----
+---- trace_end::quoting stdout ----
 {MARKER}quoted
 
 
 successes:
-    ending::quoting
+    trace_end::quoting
 
 failures:
 {shown}
@@ -108,13 +108,13 @@ test result: FAILED. 1 passed; {failed} failed; 0 ignored; 0 measured; 0 filtere
         )
     }
 
-    fn read(output: &str, failed: &mut Failed) -> Tally {
-        let mut tally = Tally::default();
+    fn read(output: &str, failed: &mut Failed) -> Counts {
+        let mut counts = Counts::default();
         for line in output.lines() {
             failed.read(line);
-            tally.read(line);
+            counts.read(line);
         }
-        tally
+        counts
     }
 
     fn hidden(output: &str) -> Vec<String> {
@@ -127,7 +127,7 @@ test result: FAILED. 1 passed; {failed} failed; 0 ignored; 0 measured; 0 filtere
     /// What came of a first output and of a second one.
     struct Played {
         runs: Vec<String>,
-        tally: Tally,
+        counts: Counts,
         said: Vec<String>,
         failed: Vec<String>,
     }
@@ -140,10 +140,10 @@ test result: FAILED. 1 passed; {failed} failed; 0 ignored; 0 measured; 0 filtere
             Ok(read(output, failed))
         };
         let (mut said, mut failed) = (vec![], Failed::default());
-        let tally = play(&["ende".to_owned()], run, &mut said, &mut failed).unwrap();
+        let counts = run_with_rerun(&["clos".to_owned()], run, &mut said, &mut failed).unwrap();
         Played {
             runs: runs.into_inner(),
-            tally,
+            counts,
             said,
             failed: failed.tests.into_iter().map(|test| test.name).collect(),
         }
@@ -153,53 +153,53 @@ test result: FAILED. 1 passed; {failed} failed; 0 ignored; 0 measured; 0 filtere
     const NOTHING: &str = "test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured";
 
     #[test]
-    fn a_failure_with_the_marker_is_found_and_no_other() {
-        assert_eq!(hidden(&output(&[A])), ["ended::closed_by_both_at_once"]);
+    fn only_failures_with_the_marker_are_selected() {
+        assert_eq!(hidden(&output(&[A])), ["closing::simultaneous"]);
         assert!(hidden(&output(&[B])).is_empty());
-        assert_eq!(hidden(&output(&[A, B])), ["ended::closed_by_both_at_once"]);
-        assert_eq!(hidden(&output(&[B, A])), ["ended::closed_by_both_at_once"]);
+        assert_eq!(hidden(&output(&[A, B])), ["closing::simultaneous"]);
+        assert_eq!(hidden(&output(&[B, A])), ["closing::simultaneous"]);
     }
 
     #[test]
-    fn it_is_played_again_and_the_second_result_counts() {
+    fn the_second_result_of_a_rerun_test_counts() {
         // The package's other test programs have nothing to play.
         let second = format!("{NOTHING}\n{PASSED}\n{NOTHING}");
         let played = played(&output(&[A, B]), &second);
-        let runs = ["ende", "--exact ended::closed_by_both_at_once"];
+        let runs = ["clos", "--exact closing::simultaneous"];
         assert_eq!(played.runs, runs);
-        assert_eq!(played.tally.to_string(), "2 passed, 1 failed");
+        assert_eq!(played.counts.to_string(), "2 passed, 1 failed");
         let sentence = "played again, because this kernel ran no program while it was at init: \
-                        ended::closed_by_both_at_once";
+                        closing::simultaneous";
         assert_eq!(played.said, [sentence]);
-        assert_eq!(played.failed, ["ended::refused"]);
+        assert_eq!(played.failed, ["closing::refused"]);
     }
 
     #[test]
-    fn what_fails_again_has_failed() {
+    fn a_test_that_fails_twice_has_failed() {
         let second = output(&[A]).replace("1 passed; 1 failed", "0 passed; 1 failed");
         let played = played(&output(&[A]), &second);
         assert_eq!(played.runs.len(), 2);
-        assert_eq!(played.tally.to_string(), "1 passed, 1 failed");
-        assert_eq!(played.failed, ["ended::closed_by_both_at_once"]);
+        assert_eq!(played.counts.to_string(), "1 passed, 1 failed");
+        assert_eq!(played.failed, ["closing::simultaneous"]);
     }
 
     #[test]
-    fn what_was_not_played_again_has_failed() {
+    fn a_test_that_was_not_rerun_has_failed() {
         for second in [NOTHING, &PASSED.replace("1 passed", "2 passed")] {
             let played = played(&output(&[A]), second);
-            assert_eq!(played.tally.to_string(), "1 passed, 1 failed");
-            assert_eq!(played.failed, ["ended::closed_by_both_at_once"]);
+            assert_eq!(played.counts.to_string(), "1 passed, 1 failed");
+            assert_eq!(played.failed, ["closing::simultaneous"]);
         }
     }
 
     #[test]
-    fn nothing_is_played_again_without_the_marker_or_when_too_many_have_it() {
+    fn nothing_is_rerun_without_the_marker_or_with_too_many_failures() {
         let once = played(&output(&[B]), PASSED);
         assert_eq!(once.runs.len(), 1);
-        assert_eq!(once.tally.to_string(), "1 passed, 1 failed");
+        assert_eq!(once.counts.to_string(), "1 passed, 1 failed");
         assert!(once.said.is_empty());
         let many: Vec<String> = (0..=MOST)
-            .map(|n| A.replace("ended::", &format!("e{n}::")))
+            .map(|n| A.replace("closing::", &format!("e{n}::")))
             .collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         assert_eq!(played(&output(&many), PASSED).runs.len(), 1);
@@ -208,7 +208,7 @@ test result: FAILED. 1 passed; {failed} failed; 0 ignored; 0 measured; 0 filtere
 
     #[test]
     fn the_scenarios_print_this_marker() {
-        let source = include_str!("../../../tests/src/hole.rs");
+        let source = include_str!("../../../tests/src/known_gap.rs");
         assert!(source.contains(&format!("const MARKER: &str = {MARKER:?};")));
     }
 }

@@ -4,16 +4,16 @@
 use tests::Lab;
 use tests::traffic::*;
 
-fn carried_by(carrier: &str) {
+fn attached_by(method: &str) {
     let lab = Lab::new();
     let port = lab.port();
-    let tracer = lab.trace_with(&["--state-carrier", carrier]);
+    let tracer = lab.trace_with(&["--state-carrier", method]);
     let client_port = talk(port);
     tracer.wait_for_ends(2);
     let trace = tracer.stop();
 
     let hooks = &trace.session()["hooks"];
-    assert_eq!(hooks["inet_sock_set_state"], carrier);
+    assert_eq!(hooks["inet_sock_set_state"], method);
     let server = trace.server_of(client_port);
     server.shows(&[("verdict", &"queued"), ("complete", &true)]);
     trace
@@ -22,16 +22,16 @@ fn carried_by(carrier: &str) {
 }
 
 #[test]
-fn state_changes_by_a_btf_tracepoint() {
-    carried_by("tp_btf");
+fn state_changes_are_reported_by_a_btf_tracepoint() {
+    attached_by("tp_btf");
 }
 
 #[test]
-fn state_changes_by_a_raw_tracepoint() {
-    carried_by("raw_tp");
+fn state_changes_are_reported_by_a_raw_tracepoint() {
+    attached_by("raw_tp");
 }
 
 #[test]
-fn state_changes_by_a_classic_tracepoint() {
-    carried_by("tracepoint");
+fn state_changes_are_reported_by_a_classic_tracepoint() {
+    attached_by("tracepoint");
 }

@@ -3,12 +3,12 @@
 use std::{fmt, ops::AddAssign};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct Counts {
     pub passed: usize,
     pub failed: usize,
 }
 
-impl Tally {
+impl Counts {
     /// Takes in one line of output. An ignored test has failed, unless it says why it is ignored.
     pub fn read(&mut self, line: &str) {
         if let Some(result) = line.strip_prefix("test result: ") {
@@ -20,22 +20,22 @@ impl Tally {
     }
 
     /// The result, when tests that have failed in it were played `again`.
-    pub fn corrected(self, again: Tally) -> Tally {
-        Tally {
+    pub fn corrected(self, again: Counts) -> Counts {
+        Counts {
             passed: self.passed + again.passed,
             failed: self.failed - again.passed,
         }
     }
 }
 
-impl AddAssign for Tally {
-    fn add_assign(&mut self, other: Tally) {
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Counts) {
         self.passed += other.passed;
         self.failed += other.failed;
     }
 }
 
-impl fmt::Display for Tally {
+impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} passed, {} failed", self.passed, self.failed)
     }
@@ -52,10 +52,10 @@ fn number_before(text: &str, unit: &str) -> usize {
 mod tests {
     use super::*;
 
-    fn tally(output: &str) -> String {
-        let mut tally = Tally::default();
-        output.lines().for_each(|line| tally.read(line));
-        tally.to_string()
+    fn counts(output: &str) -> String {
+        let mut counts = Counts::default();
+        output.lines().for_each(|line| counts.read(line));
+        counts.to_string()
     }
 
     #[test]
@@ -66,15 +66,15 @@ test a ... ok
 test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s
 test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 10 filtered out; finished in 1s
 ";
-        assert_eq!(tally(output), "15 passed, 2 failed");
+        assert_eq!(counts(output), "15 passed, 2 failed");
     }
 
     #[test]
-    fn ignoring_wants_a_reason() {
+    fn an_ignored_test_without_a_reason_counts_as_failed() {
         let result = "test result: ok. 1 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out";
         let silent = format!("test a ... ignored\n{result}");
-        assert_eq!(tally(&silent), "1 passed, 1 failed");
+        assert_eq!(counts(&silent), "1 passed, 1 failed");
         let reasoned = format!("test a ... ignored, needs fentry\n{result}");
-        assert_eq!(tally(&reasoned), "1 passed, 0 failed");
+        assert_eq!(counts(&reasoned), "1 passed, 0 failed");
     }
 }

@@ -6,7 +6,7 @@ use tests::trace::NULL;
 use tests::traffic::*;
 
 #[test]
-fn an_acceptor_that_was_already_blocked_is_seen() {
+fn an_accept_blocked_before_the_trace_is_reported_without_its_call_time() {
     let lab = Lab::new();
     let port = lab.port();
     let listener = listen(port);

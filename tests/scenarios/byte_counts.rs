@@ -56,7 +56,7 @@ fn bytes_are_counted_in_both_directions_without_syn_and_fin() {
 }
 
 #[test]
-fn a_connection_that_says_nothing_has_no_bytes() {
+fn a_connection_without_data_has_zero_bytes() {
     let lab = Lab::new();
     let tracer = lab.trace();
     talk(lab.port());
@@ -73,7 +73,7 @@ fn a_connection_that_says_nothing_has_no_bytes() {
 }
 
 #[test]
-fn what_is_still_open_has_no_figures_yet() {
+fn an_open_connection_has_no_byte_counts() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace();
@@ -94,7 +94,7 @@ fn what_is_still_open_has_no_figures_yet() {
 }
 
 #[test]
-fn what_nobody_read_is_told() {
+fn unread_bytes_are_reported_at_close() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace();

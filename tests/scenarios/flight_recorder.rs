@@ -63,7 +63,7 @@ fn complete(trace: &Trace, clients: &[u16]) -> Vec<u16> {
 }
 
 #[test]
-fn each_of_the_last_files_can_be_replayed_and_together_they_miss_nothing() {
+fn rotated_files_replay_alone_and_cover_every_connection() {
     let lab = Lab::alone();
     let port = lab.port();
     let files = Files::new();
@@ -96,7 +96,7 @@ fn each_of_the_last_files_can_be_replayed_and_together_they_miss_nothing() {
 }
 
 #[test]
-fn only_the_last_files_stay() {
+fn only_the_last_files_are_kept() {
     let lab = Lab::alone();
     let port = lab.port();
     let files = Files::new();
@@ -115,7 +115,7 @@ fn only_the_last_files_stay() {
 }
 
 #[test]
-fn a_stretch_is_written_at_a_signal() {
+fn a_signal_writes_the_last_stretch() {
     let lab = Lab::new();
     let port = lab.port();
     let files = Files::new();
@@ -145,7 +145,7 @@ fn a_stretch_is_written_at_a_signal() {
 }
 
 #[test]
-fn a_stretch_is_written_when_an_expectation_holds() {
+fn a_met_expectation_writes_the_last_stretch() {
     let lab = Lab::new();
     let port = lab.port();
     let files = Files::new();

@@ -38,7 +38,7 @@ fn ends_with_its_summary(ended: &Ended) {
 
 /// `timeout` signals its child, and then the process group, in which the child is, too.
 #[test]
-fn a_signal_that_comes_twice_leaves_the_summary() {
+fn a_repeated_signal_still_writes_the_summary() {
     let _lab = Lab::new();
     for signals in [
         [Signal::SIGTERM, Signal::SIGTERM],
@@ -56,7 +56,7 @@ fn a_signal_that_comes_twice_leaves_the_summary() {
 }
 
 #[test]
-fn sighup_ends_in_good_order_unless_it_is_ignored() {
+fn sighup_ends_the_trace_unless_it_is_ignored() {
     let _lab = Lab::new();
     let running = json_trace();
     running.signal(Signal::SIGHUP);
@@ -75,14 +75,14 @@ fn sighup_ends_in_good_order_unless_it_is_ignored() {
     await_session(&running);
     running.signal(Signal::SIGHUP);
     sleep(Duration::from_millis(500));
-    assert!(running.runs(), "it was told to ignore SIGHUP");
+    assert!(running.runs(), "SIGHUP is ignored");
     running.signal(Signal::SIGINT);
     ends_with_its_summary(&running.wait());
 }
 
 /// The kernel side's clock knows no time namespaces.
 #[test]
-fn a_time_namespace_changes_no_time() {
+fn times_are_correct_in_a_time_namespace() {
     const DAY_S: u64 = 86_400;
     if fs::metadata("/proc/self/timens_offsets").is_err() {
         return;
@@ -138,7 +138,7 @@ fn by_descriptor(args: &[&str]) -> (Command, File) {
 }
 
 #[test]
-fn a_trace_that_is_not_permitted_leaves_files_as_they_are() {
+fn a_trace_without_permission_leaves_output_files_unchanged() {
     let folder = tempfile::tempdir().expect("a folder");
     fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).expect("its owner");
     let (old, new) = (
@@ -191,7 +191,7 @@ fn give_capabilities(path: &std::path::Path) -> io::Result<()> {
 
 /// With capabilities in the file, who runs it must not choose what it loads into the kernel.
 #[test]
-fn a_binary_with_capabilities_loads_no_object_of_its_user() {
+fn a_binary_with_capabilities_ignores_the_users_object() {
     let _lab = Lab::new();
     let folder = tempfile::tempdir().expect("a folder");
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("its owner");
@@ -240,7 +240,7 @@ fn limited(resource: libc::__rlimit_resource_t, limit: u64, args: &[&str]) -> En
 
 /// A trace with all its hooks, or one line that says what to raise.
 #[test]
-fn out_of_descriptors_the_limit_is_named() {
+fn running_out_of_descriptors_names_the_limit() {
     let _lab = Lab::new();
     let trace = ["-o", "json", "--duration", "100ms"];
     let hooks = |ended: &Ended| {
@@ -273,7 +273,7 @@ fn out_of_descriptors_the_limit_is_named() {
 }
 
 #[test]
-fn out_of_memory_it_ends_with_one_line() {
+fn running_out_of_memory_ends_with_one_line() {
     let _lab = Lab::new();
     for mebibytes in [24, 32, 48, 64, 96, 128, 192] {
         let ended = limited(
@@ -295,7 +295,7 @@ fn out_of_memory_it_ends_with_one_line() {
 }
 
 #[test]
-fn the_demo_on_a_full_disk_and_for_a_reader_that_is_gone() {
+fn demo_fails_on_a_full_disk_and_succeeds_for_a_closed_pipe() {
     let _lab = Lab::new();
     let mut command = tcptrace(&["demo"]);
     command.stdout(

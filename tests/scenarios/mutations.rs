@@ -24,7 +24,7 @@ fn line<'a>(trace: &'a mut Trace, event: &str, side: &str) -> &'a mut Line {
 }
 
 #[test]
-fn the_invariants_have_teeth() {
+fn the_invariants_reject_every_mutated_trace() {
     type Change = (&'static str, fn(&mut Trace));
     let changes: [Change; 12] = [
         ("a field that is missing", |trace| {
@@ -59,7 +59,7 @@ fn the_invariants_have_teeth() {
             let summary = trace.lines.last_mut().unwrap();
             summary.0["hook_counts"]["inet_csk_accept"]["lost"] = json!(1);
         }),
-        ("a balance of which no line tells", |trace| {
+        ("a loss in the balance without a line", |trace| {
             let summary = trace.lines.last_mut().unwrap();
             let hook = &mut summary.0["hook_counts"]["inet_csk_accept"];
             hook["lost"] = json!(1);
@@ -82,7 +82,7 @@ fn the_invariants_have_teeth() {
 }
 
 #[test]
-fn the_witness_has_teeth() {
+fn the_witness_rejects_every_mutated_trace() {
     let (sound, testimony) = a_sound_trace();
     let differs = |trace: &Trace, testimony: &[Seen], share| {
         catch_unwind(AssertUnwindSafe(|| compare(trace, testimony, share))).is_err()
@@ -111,7 +111,7 @@ fn the_witness_has_teeth() {
 
 /// Every cause that a trace can have, in the place of the right one.
 #[test]
-fn a_wrong_cause_is_noticed() {
+fn the_witness_rejects_every_wrong_cause() {
     let (sound, testimony) = a_sound_trace();
     assert!(
         testimony.iter().any(|seen| !seen.stack.is_empty()),

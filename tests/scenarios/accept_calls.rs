@@ -15,7 +15,7 @@ use tests::traffic::*;
 const A_WHILE: Duration = Duration::from_millis(400);
 
 #[test]
-fn an_accept_that_must_not_wait_fails_with_eagain() {
+fn nonblocking_accept_on_an_empty_queue_fails_with_eagain() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace();
@@ -50,7 +50,7 @@ fn an_accept_that_must_not_wait_fails_with_eagain() {
 }
 
 #[test]
-fn an_accept_that_times_out_was_blocked_so_long() {
+fn accept_with_a_timeout_reports_its_blocked_time() {
     // By fentry, another tracer that comes or goes meanwhile hides a return that is an error.
     let lab = Lab::alone();
     let tracer = lab.trace();
@@ -71,7 +71,7 @@ fn an_accept_that_times_out_was_blocked_so_long() {
 }
 
 #[test]
-fn an_accept_that_a_signal_interrupts_is_restarted() {
+fn accept_restarted_after_a_signal_is_one_call() {
     let lab = Lab::new();
     let port = lab.port();
     // A handler that does nothing, and system calls that go on after it.
@@ -103,7 +103,7 @@ fn an_accept_that_a_signal_interrupts_is_restarted() {
 
 /// C libraries may still use the older system call, which has a number of its own.
 #[test]
-fn accept_without_a_4_is_seen_as_well() {
+fn the_older_accept_system_call_is_seen() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace();
@@ -127,7 +127,7 @@ fn accept_without_a_4_is_seen_as_well() {
 }
 
 #[test]
-fn an_accept_of_another_protocol_is_none_of_our_business() {
+fn accept_of_a_unix_socket_is_ignored() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace();
@@ -152,7 +152,7 @@ fn an_accept_of_another_protocol_is_none_of_our_business() {
 }
 
 #[test]
-fn an_accept_on_a_listener_that_is_shut_down_fails() {
+fn accept_fails_when_its_listener_is_shut_down() {
     // Alone for the same reason as an accept() that times out.
     let lab = Lab::alone();
     let port = lab.port();
@@ -180,7 +180,7 @@ fn an_accept_on_a_listener_that_is_shut_down_fails() {
 
 /// What is remembered of a call is forgotten when it returns.
 #[test]
-fn acceptors_that_are_gone_leave_room_for_others() {
+fn killed_acceptors_free_their_places_in_the_table_of_calls() {
     const ROOM: usize = 512;
     const GONE: usize = 200;
     const BLOCKED: usize = 400;

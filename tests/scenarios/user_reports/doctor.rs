@@ -16,7 +16,7 @@ fn session() -> Value {
 }
 
 #[test]
-fn each_hook_is_carried_and_refused_as_in_a_trace() {
+fn doctor_reports_the_attach_methods_of_a_trace() {
     let (session, doctor) = (session(), json(&["doctor", "-o", "json"]));
     let hooks = doctor["hooks"].as_array().expect("hooks");
     let attached = session["hooks"].as_object().expect("hooks");
@@ -41,11 +41,11 @@ fn each_hook_is_carried_and_refused_as_in_a_trace() {
 }
 
 #[test]
-fn people_read_the_same_in_one_line_a_hook() {
+fn doctor_text_has_one_line_per_hook() {
     let session = session();
     let ended = Running::to_the_end(tcptrace(&["doctor"]));
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
-    for (hook, carrier) in session["hooks"].as_object().expect("hooks") {
+    for (hook, method) in session["hooks"].as_object().expect("hooks") {
         let mut rows = ended.stdout.lines().filter(|line| {
             let mut words = line.split_whitespace();
             matches!(words.next(), Some("✓" | "✗")) && words.next() == Some(hook)
@@ -54,15 +54,15 @@ fn people_read_the_same_in_one_line_a_hook() {
             .next()
             .unwrap_or_else(|| panic!("{hook} in {}", ended.stdout));
         assert_eq!(rows.next(), None, "one line");
-        let says = match carrier.as_str() {
-            Some(carrier) => format!(" by {carrier}"),
+        let says = match method.as_str() {
+            Some(method) => format!(" by {method}"),
             None => " not attached".to_owned(),
         };
         assert!(row.contains(&says), "{row}: {says}");
         for refused in session["refused"][hook].as_array().expect("a list") {
-            let carrier = refused["method"].as_str().expect("a name");
+            let method = refused["method"].as_str().expect("a name");
             let reason = refused["refusal"].as_str().expect("a reason");
-            let (_, after) = row.split_once(&format!("not by {carrier}: ")).expect(row);
+            let (_, after) = row.split_once(&format!("not by {method}: ")).expect(row);
             assert!(after.contains(reason), "{row}: {reason}");
         }
     }

@@ -11,7 +11,7 @@ use tests::run::{Running, tcptrace_trace};
 use tests::traffic::*;
 
 #[test]
-fn sigterm_ends_in_good_order() {
+fn sigterm_ends_the_trace_with_its_summary() {
     let lab = Lab::new();
     let port = lab.port();
     let mut tracer = lab.trace();
@@ -28,7 +28,7 @@ fn sigterm_ends_in_good_order() {
 }
 
 #[test]
-fn a_second_ctrl_c_ends_at_once_and_no_other_signal() {
+fn only_a_second_ctrl_c_ends_without_writing_the_rest() {
     const ENOUGH_TO_FILL_A_PIPE: usize = 400;
     let lab = Lab::alone();
     let port = lab.port();
@@ -70,7 +70,7 @@ fn kill_9_leaves_no_program_behind() {
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_is_no_failure() {
+fn a_closed_output_pipe_ends_with_success() {
     let lab = Lab::new();
     let port = lab.port();
     let (reader, writer) = pipe().unwrap();
@@ -86,7 +86,7 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
 }
 
 #[test]
-fn a_trace_ends_after_its_time() {
+fn duration_ends_the_trace() {
     const SECOND: u64 = 1_000_000_000;
     let lab = Lab::new();
     let tracer = lab.trace_with(&["--duration", "1s"]);
@@ -99,7 +99,7 @@ fn a_trace_ends_after_its_time() {
 }
 
 #[test]
-fn a_trace_ends_after_so_many_connections() {
+fn count_ends_the_trace_after_that_many_connections() {
     let lab = Lab::new();
     let port = lab.port();
     let args = ["-L", &port.to_string(), "--count", "3"];
@@ -110,7 +110,7 @@ fn a_trace_ends_after_so_many_connections() {
     sleep(Duration::from_millis(200));
     assert!(tracer.process().runs(), "two are not three");
     talk(port);
-    let trace = tracer.ended_filtered(0, |ends| ends.lport == port);
+    let trace = tracer.ended_filtered(0, |tuple| tuple.lport == port);
 
     let servers = trace.connections("server");
     assert_eq!(servers.len(), 3);
@@ -118,7 +118,7 @@ fn a_trace_ends_after_so_many_connections() {
 }
 
 #[test]
-fn a_count_says_nothing_about_the_time_after_it() {
+fn events_after_the_last_counted_connection_are_left_out() {
     let lab = Lab::new();
     let (slow, quick) = (lab.port(), lab.port());
     let args = ["-L", &format!("{slow},{quick}"), "--count", "1"];
@@ -128,12 +128,12 @@ fn a_count_says_nothing_about_the_time_after_it() {
     // This is the connection that the trace was to wait for; what follows comes too late.
     talk(quick);
     let accepted = accept(&listener);
-    let trace = tracer.ended_filtered(0, |ends| [slow, quick].contains(&ends.lport));
+    let trace = tracer.ended_filtered(0, |tuple| [slow, quick].contains(&tuple.lport));
 
     let line = trace.server_of(port_of(&client));
     // By the system call an accept() of io_uring is not seen, and no look follows a --count that could
     // find the connection in the queue.
-    let verdict = match trace.accept_carrier() {
+    let verdict = match trace.accept_attach_method() {
         "syscall" => "unknown",
         _ => "never_accepted",
     };

@@ -29,7 +29,7 @@ fn policy(tracer: u32) -> libc::c_int {
 /// An output that nobody reads holds the pipeline up; then it takes its share of the CPU like
 /// everybody else, so that it can catch up, and after that it yields again. Nothing is lost by it.
 #[test]
-fn it_takes_only_cpu_time_that_nobody_wants_unless_it_is_behind() {
+fn the_pipeline_runs_at_idle_priority_unless_it_falls_behind() {
     const CLIENTS: usize = 200;
     let lab = Lab::new();
     let port = lab.port();

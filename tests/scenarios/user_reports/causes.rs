@@ -211,7 +211,7 @@ fn connect_to_af_unspec_resets_and_keeps_the_socket() {
 /// Both directions are shut down, as when a process is about to close: still it is connect() that
 /// ends it, and SO_LINGER 0 that ends the other.
 #[test]
-fn connect_to_af_unspec_and_so_linger_are_told_apart_after_shutdown() {
+fn disconnect_and_abort_are_distinguished_after_shutdown() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace();
@@ -264,7 +264,7 @@ fn connect_without_a_free_port_sends_nothing() {
 }
 
 #[test]
-fn who_kills_a_connection_is_named() {
+fn the_killer_of_a_connection_is_reported() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace();
@@ -292,7 +292,7 @@ fn who_kills_a_connection_is_named() {
 }
 
 #[test]
-fn who_kills_a_connecting_client_is_named() {
+fn the_killer_of_a_connecting_client_is_reported() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace();
@@ -330,7 +330,7 @@ fn a_killed_listener_is_no_connection() {
 }
 
 #[test]
-fn a_listener_that_is_shut_down_was_not_closed() {
+fn shutdown_of_a_listener_has_the_cause_disconnect() {
     let lab = Lab::new();
     let tracer = lab.trace();
     let listener = listen(lab.port());
@@ -384,7 +384,7 @@ fn with_tcp_linger2_below_0_a_rst_comes_instead_of_a_bucket() {
 }
 
 #[test]
-fn the_syn_of_a_deferred_connect_leaves_with_the_data() {
+fn fast_open_connect_sends_its_syn_with_the_first_data() {
     let lab = Lab::new();
     fast_open::allow();
     let port = lab.port();
@@ -420,7 +420,7 @@ fn the_syn_of_a_deferred_connect_leaves_with_the_data() {
 
 /// The peer has no room: the data waits, and the FIN behind it.
 #[test]
-fn data_for_a_closed_socket_whose_fin_still_waits_is_answered_with_a_rst() {
+fn data_for_a_closed_socket_with_an_unsent_fin_is_answered_with_a_rst() {
     let lab = Lab::new();
     let peer = Peer::new(&lab);
     let (own, port) = (lab.port(), lab.port());
@@ -455,7 +455,7 @@ fn data_for_a_closed_socket_whose_fin_still_waits_is_answered_with_a_rst() {
 }
 
 #[test]
-fn data_and_rst_after_close_are_told_apart() {
+fn data_and_rst_after_close_have_different_causes() {
     let lab = Lab::new();
     let peer = Peer::new(&lab);
     let (data_port, rst_port, port) = (lab.port(), lab.port(), lab.port());
@@ -496,18 +496,18 @@ fn data_and_rst_after_close_are_told_apart() {
             ("fin_sent", &true),
         ]);
         last(&trace, server).shows(&[("cause", &cause)]);
-        let told: Vec<&Line> = trace
+        let received: Vec<&Line> = trace
             .own("reset")
             .filter(|it| it["conn"] == server["conn"])
             .collect();
-        assert_eq!(told.len(), 1);
-        told[0].shows(&[("direction", &direction)]);
+        assert_eq!(received.len(), 1);
+        received[0].shows(&[("direction", &direction)]);
     }
 }
 
 /// The kernel counts the data of a SYN-ACK, and not its FIN (`tcp_fastopen_add_skb`).
 #[test]
-fn a_fin_with_the_syn_ack_is_no_byte() {
+fn a_fin_with_the_syn_ack_is_not_counted_as_a_byte() {
     let lab = Lab::new();
     fast_open::allow();
     let peer = Peer::new(&lab);
@@ -543,7 +543,7 @@ fn a_fin_with_the_syn_ack_is_no_byte() {
 
 /// It stays in the queue, and accept() returns it long after its end.
 #[test]
-fn a_connection_that_is_reset_in_the_queue_was_open_until_its_reset() {
+fn open_time_of_a_connection_reset_in_the_queue_ends_at_the_reset() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace();

@@ -31,7 +31,7 @@ fn resets<'a>(trace: &'a Trace, direction: &str) -> Vec<&'a Line> {
 }
 
 #[test]
-fn closed_by_both_at_once() {
+fn simultaneous_close_ends_orderly_with_retransmitted_fins() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace();
@@ -59,7 +59,7 @@ fn closed_by_both_at_once() {
 }
 
 #[test]
-fn reset_by_linger_0() {
+fn close_with_linger_0_resets_the_connection() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace();
@@ -85,7 +85,7 @@ fn reset_by_linger_0() {
 }
 
 #[test]
-fn refused() {
+fn connect_to_a_closed_port_is_refused() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace();
@@ -111,7 +111,7 @@ fn refused() {
 }
 
 #[test]
-fn in_the_accept_queue() {
+fn a_reset_in_the_accept_queue_ends_the_connection() {
     let lab = Lab::new();
     let (reset_port, closed_port) = (lab.port(), lab.port());
     let tracer = lab.trace();
@@ -137,7 +137,7 @@ fn in_the_accept_queue() {
 }
 
 #[test]
-fn connecting_in_vain_sends_the_syn_again() {
+fn an_unanswered_connect_times_out_after_repeated_syns() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace();
@@ -188,7 +188,7 @@ fn connecting_in_vain_sends_the_syn_again() {
 }
 
 #[test]
-fn a_lost_syn_is_told_of_a_connection_that_comes_about() {
+fn an_established_connection_counts_its_repeated_syn() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace();
@@ -223,7 +223,7 @@ fn a_lost_syn_is_told_of_a_connection_that_comes_about() {
 }
 
 #[test]
-fn given_up_while_connecting() {
+fn close_in_syn_sent_abandons_the_connection() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace();
@@ -247,7 +247,7 @@ fn given_up_while_connecting() {
 }
 
 #[test]
-fn no_answer_to_data() {
+fn unacknowledged_data_times_the_connection_out() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace();

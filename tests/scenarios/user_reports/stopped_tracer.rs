@@ -57,31 +57,31 @@ fn stopped_under_load(ring_size: &str) -> u64 {
         for side in ["server", "client"] {
             assert_eq!(trace.connections(side).len(), CLIENTS, "{side}");
         }
-        // A softirq on top of init may hide a step, see `tests::hole`.
+        // A softirq on top of init may hide a step, see `tests::known_gap`.
         assert!(complete >= 2 * CLIENTS - 8, "{complete} are complete");
     }
     lost
 }
 
 #[test]
-fn a_tracer_that_is_stopped_under_load_counts_all_that_a_small_buffer_loses() {
+fn a_stopped_tracer_counts_all_losses_of_a_small_buffer() {
     assert!(stopped_under_load("256K") > 0, "so small a buffer loses");
 }
 
 #[test]
-fn a_tracer_that_is_stopped_under_load_counts_all_that_the_ordinary_buffer_loses() {
+fn a_stopped_tracer_counts_all_losses_of_the_default_buffer() {
     stopped_under_load("4M");
 }
 
 /// The per-CPU buffers fill up, and what they have no room for is in the ring buffer.
 #[test]
-fn a_tracer_that_is_stopped_under_load_loses_nothing_with_a_large_buffer() {
+fn a_stopped_tracer_loses_nothing_with_a_large_buffer() {
     assert_eq!(stopped_under_load("64M"), 0);
 }
 
 /// Their ends are lost, so only a look through the kernel's sockets can tell that they are gone.
 #[test]
-fn connections_whose_ends_were_lost_are_found_gone_and_incomplete() {
+fn connections_with_lost_ends_are_reported_gone_and_incomplete() {
     const CLIENTS: usize = 300;
     let lab = Lab::alone();
     let (calm, stormy) = (lab.port(), lab.port());
