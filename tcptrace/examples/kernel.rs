@@ -27,7 +27,7 @@ async fn main() -> anyhow::Result<()> {
     for (accept, state) in CARRIERS {
         let capture = Capture::start(&Request {
             mode: Some(accept.into()),
-            state_carrier: Some(state.into()),
+            state_method: Some(state.into()),
             // No classic tracepoint shows the packet itself.
             segments: state != "tracepoint",
             ..Request::default()

@@ -1,4 +1,4 @@
-//! From a cgroup's id to its directory, and from that to the container it belongs to.
+//! Lookup of cgroups: from an id to a directory, and from a directory to its container.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -9,19 +9,19 @@ use std::path::{Path, PathBuf};
 
 use rustc_hash::FxHashSet;
 
-/// More cgroups than this are not remembered: their ids are never used again, so what is forgotten
-/// is as a rule gone.
+/// Upper bound on remembered cgroups. When it is reached all are forgotten and reported again if
+/// they reappear. Ids are never reused.
 const REMEMBERED: usize = 16_384;
 
-/// `FILEID_KERNFS`, include/linux/exportfs.h: a file handle that is nothing but an id.
+/// `FILEID_KERNFS`, include/linux/exportfs.h: a file handle that consists of an inode id.
 const FILEID_KERNFS: libc::c_int = 0xfe;
 
-/// The cgroups of version 2, where they are mounted.
+/// The cgroup v2 hierarchy of this machine, if it is mounted.
 pub struct Cgroups {
     mount: Option<File>,
-    /// Those whose containers were told.
+    /// Ids of cgroups whose containers have been reported.
     known: FxHashSet<u64>,
-    /// The one that came up last; 0 at first.
+    /// The id seen last; 0 before the first.
     last: u64,
 }
 
@@ -34,8 +34,8 @@ struct Handle {
 }
 
 impl Cgroups {
-    /// Those of this machine. Where they are not mounted, or the privilege to open a file by its
-    /// handle (CAP_DAC_READ_SEARCH) is missing, nothing is known of any.
+    /// Opens the mount point. Lookups return `None` if cgroup v2 is not mounted, or without
+    /// CAP_DAC_READ_SEARCH, which open_by_handle_at(2) requires.
     pub fn new() -> Cgroups {
         Cgroups {
             mount: mount().and_then(|path| File::open(path).ok()),
@@ -44,11 +44,11 @@ impl Cgroups {
         }
     }
 
-    /// Notes a cgroup that comes up in a record. If it did not before, its container goes into `new`; `None`
-    /// there says that it is in none, or that this cannot be told.
+    /// Notes the cgroup of a record. On its first appearance, adds its container to `new`. `None`
+    /// in `new` means that the cgroup is in no container, or that this is unknown.
     #[inline]
     pub fn note(&mut self, id: u64, new: &mut BTreeMap<u64, Option<String>>) {
-        // The sockets of one process come one after the other.
+        // Consecutive records mostly come from one process, so this shortcut skips the hash lookup.
         if id != self.last && id != 0 {
             self.last = id;
             self.add(id, new);
@@ -68,14 +68,14 @@ impl Cgroups {
         new.insert(id, container);
     }
 
-    /// Where a cgroup is; `None` for one that has been removed.
+    /// Returns the directory of a cgroup, or `None` if it has been removed.
     pub fn path(&self, id: u64) -> Option<PathBuf> {
         let mut handle = Handle {
             bytes: size_of::<u64>() as libc::c_uint,
             kind: FILEID_KERNFS,
             id,
         };
-        // SAFETY: an open descriptor, and a handle as long as it says.
+        // SAFETY: the descriptor is open, and the handle is as long as it says.
         let directory = unsafe {
             let mount = self.mount.as_ref()?.as_raw_fd();
             let fd = libc::open_by_handle_at(mount, (&raw mut handle).cast(), libc::O_PATH);
@@ -91,7 +91,8 @@ impl Default for Cgroups {
     }
 }
 
-/// Why a process may be in a container that is not told.
+/// Returns why containers may be missing from the trace, or `None` if nothing is known to be
+/// missing.
 pub fn unseen() -> Option<&'static str> {
     unseen_by(&fs::read_to_string("/proc/self/mountinfo").ok()?)
 }
@@ -100,7 +101,7 @@ fn unseen_by(mounts: &str) -> Option<&'static str> {
     if mounts.lines().find_map(mount_of).is_none() {
         return Some("containers: cgroups of version 2, which tell of them, are not mounted here");
     }
-    // Those without a controller, as `name=systemd`, are not what containers are made of.
+    // A v1 hierarchy without a controller, such as `name=systemd`, does not define containers.
     let has_controller = |options: &str| {
         options
             .split(',')
@@ -118,16 +119,16 @@ fn unseen_by(mounts: &str) -> Option<&'static str> {
     })
 }
 
-/// Where cgroups of version 2 are mounted.
+/// Returns the mount point of cgroup v2.
 pub fn mount() -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
     mounts.lines().find_map(mount_of)
 }
 
-/// How many levels a cgroup's directory lies below the root of all cgroups; `None` where the mount
-/// does not show that root, as in a container.
+/// Returns the depth of a cgroup's directory below the root cgroup. Returns `None` if the mount
+/// does not show the root, as in a container.
 pub fn level(directory: &Path) -> Option<u32> {
-    /// Inode of the root, the first that kernfs gives.
+    /// Inode of the root cgroup: the first inode of kernfs.
     const ROOT: u64 = 1;
     let mount = mount()?.canonicalize().ok()?;
     let is_root = fs::metadata(&mount).is_ok_and(|it| it.ino() == ROOT);
@@ -136,7 +137,8 @@ pub fn level(directory: &Path) -> Option<u32> {
     Some(below.iter().count() as u32)
 }
 
-/// The mount point in a line of mountinfo (proc_pid_mountinfo(5)) about cgroups of version 2:
+/// Parses a line of mountinfo (proc_pid_mountinfo(5)). Returns the mount point if the line is about
+/// cgroup v2:
 /// `35 24 0:30 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw`.
 fn mount_of(line: &str) -> Option<PathBuf> {
     let (place, what) = line.split_once(" - ")?;
@@ -146,9 +148,11 @@ fn mount_of(line: &str) -> Option<PathBuf> {
     is_whole.then(|| PathBuf::from(path))
 }
 
-/// The container in a cgroup's path: its innermost directory that a container runtime has named by
-/// an id of 64 hexadecimal digits, alone (`/docker/…`, `/kubepods/…/…`) or behind the runtime's
-/// name (`docker-….scope`, `cri-containerd-….scope`, `crio-….scope`, `libpod-….scope`).
+/// Returns the id of the innermost container in a cgroup's path.
+///
+/// Container runtimes name the directory by an id of 64 hexadecimal digits. It stands alone
+/// (`/docker/…`, `/kubepods/…/…`) or after the runtime's name (`docker-….scope`,
+/// `cri-containerd-….scope`, `crio-….scope`, `libpod-….scope`).
 fn container(path: &Path) -> Option<&str> {
     let names = path.iter().rev();
     let mut names = names.filter_map(|name| std::str::from_utf8(name.as_bytes()).ok());
@@ -156,7 +160,7 @@ fn container(path: &Path) -> Option<&str> {
         let name = name.strip_suffix(".scope").unwrap_or(name);
         let (runtime, id) = name.rsplit_once(['-', ':']).unwrap_or(("", name));
         let is_id = id.len() == 64 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        // conmon watches over a container from outside.
+        // conmon monitors a container from outside.
         (is_id && !runtime.ends_with("conmon")).then_some(id)
     })
 }
@@ -168,7 +172,7 @@ mod tests {
     const ID: &str = "4f66ad9a0b2e8b3c1d5e7f90a1b2c3d4e5f60718293a4b5c6d7e8f9001122334";
 
     #[test]
-    fn every_runtime_names_its_containers() {
+    fn a_container_id_is_found_in_the_path_of_every_runtime() {
         for path in [
             "/sys/fs/cgroup/docker/ID",
             "/sys/fs/cgroup/system.slice/docker-ID.scope",
@@ -186,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_container_has_none() {
+    fn a_path_without_a_container_has_no_id() {
         for path in [
             "/",
             "/sys/fs/cgroup",
@@ -203,14 +207,14 @@ mod tests {
     }
 
     #[test]
-    fn the_innermost_container_counts() {
+    fn nested_containers_yield_the_innermost_id() {
         let inner = ID.replace('4', "5");
         let path = format!("/docker/{ID}/docker/{inner}");
         assert_eq!(container(path.as_ref()), Some(inner.as_str()));
     }
 
     #[test]
-    fn that_containers_are_not_told_is_said_where_cgroups_are_of_version_1() {
+    fn containers_are_reported_as_unseen_with_cgroups_of_version_1() {
         const TWO: &str = "41 32 0:37 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw";
         const NAMED: &str =
             "40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd";
@@ -224,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mount_is_the_one_of_version_2() {
+    fn mount_point_is_found_only_for_a_whole_cgroup2_mount() {
         for (line, path) in [
             (
                 "35 24 0:30 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate",
@@ -234,7 +238,7 @@ mod tests {
                 "41 32 0:37 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw",
                 Some("/sys/fs/cgroup/unified"),
             ),
-            // A part of it, as a container may have it.
+            // A bind mount of a subtree, as in a container.
             (
                 "41 32 0:37 /docker/x /sys/fs/cgroup rw - cgroup2 cgroup rw",
                 None,

@@ -1,4 +1,4 @@
-//! The `--expect` of a run: fed as one more output, judged at the end.
+//! `--expect` and `--trigger`: outputs that measure the lines and judge them.
 
 use std::io;
 use std::ops::BitOr;
@@ -13,7 +13,7 @@ use crate::pipeline::Output;
 use crate::sink::{Show, Sink};
 use crate::stdio::say;
 
-/// What is expected, and what was measured so far.
+/// The expectations and their measurements so far.
 pub struct Checks {
     expectations: Vec<Expectation>,
     measured: Arc<Mutex<Measured>>,
@@ -27,7 +27,7 @@ impl Checks {
         }
     }
 
-    /// What to feed with the lines; `None` when nothing is expected.
+    /// Returns the output to feed with the lines, or `None` if nothing is expected.
     pub fn output(&self) -> Option<Output> {
         let measured = self.measured.clone();
         let take = move |line: &Line| {
@@ -44,9 +44,9 @@ impl Checks {
         })
     }
 
-    /// Says on stderr what became of each expectation. The value is the exit code: `code`, unless
-    /// that is 0 and an expectation was not met.
-    pub fn tell(&self, code: u8) -> u8 {
+    /// Reports each expectation on stderr. Returns the exit code: `code` unless it is 0 and an
+    /// expectation was not met.
+    pub fn report(&self, code: u8) -> u8 {
         let measured = self.measured.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all_met = true;
         for expectation in &self.expectations {
@@ -75,17 +75,17 @@ impl Trigger {
         }
     }
 
-    /// As it was given.
+    /// Returns the expectation as it was given.
     pub fn text(&self) -> String {
         self.expectation.to_string()
     }
 
-    /// Notified when the expectation holds, at most once a second.
+    /// Returns the notification that is sent when the expectation holds, at most once a second.
     pub fn fired(&self) -> Arc<Notify> {
         self.fired.clone()
     }
 
-    /// The output to feed with the lines.
+    /// Returns the output to feed with the lines.
     pub fn output(&self) -> Output {
         let expectations = vec![self.expectation.clone()];
         Output {
@@ -102,17 +102,18 @@ impl Trigger {
     }
 }
 
-/// Measures one second after the other.
+/// Measures each second separately and notifies when the expectation holds.
 struct Second {
-    /// The one.
+    /// Has exactly one element.
     expectations: Vec<Expectation>,
-    /// What the second at hand shows; `None` before the first line, and once it has fired.
+    /// Measurements of the current second. `None` before the first line, and after the trigger has
+    /// fired in this second.
     measured: Option<Measured>,
-    /// The trace's first line.
+    /// The session line, the first of a trace.
     session: Option<Session>,
     /// When the second began (CLOCK_MONOTONIC, nanoseconds).
     since_ns: u64,
-    /// A line has come since it was last judged.
+    /// A line has arrived since the last judgement.
     is_new: bool,
     fired: Arc<Notify>,
 }

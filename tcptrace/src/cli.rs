@@ -15,7 +15,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use capturing::Capturing;
-pub use explain::{Explain, Explained, Story};
+pub use explain::{Explain, ExplainForm, Explained};
 pub use filters::{Filters, Selecting};
 pub use record::Record;
 pub use show::{Form, Show};
@@ -31,18 +31,18 @@ Examples:
   tcptrace demo                        watch the handshake finish before accept()
   tcptrace -p 7878                     every connection to or from port 7878
   tcptrace -L 80,443 --duration 1m     a server's own ports, for a minute
-  tcptrace --comm nginx                what nginx listens for, accepts and connects
+  tcptrace --comm nginx                listeners and connections of nginx
   tcptrace -p 80 -o json --count 10    JSON Lines, until ten connections have ended
   tcptrace -p 7878 --explain=diagram   what each change of state means, for students
-  tcptrace record -p 80                the kernel's records into tcptrace.trace, at least cost
-  tcptrace replay tcptrace.trace       the log of it, or any other form
-  tcptrace explain tcptrace.trace      the story and the sequence diagram of each connection
+  tcptrace record -p 80                record to tcptrace.trace, at the lowest cost
+  tcptrace replay tcptrace.trace       show a recording as text, or in another form
+  tcptrace explain tcptrace.trace      each connection as prose and as a sequence diagram
   tcptrace -p 80 --depth histogram     how long handshakes and waits take, each second
   tcptrace -o csv --only connection    a table of connections for a spreadsheet
-  tcptrace report tcptrace.trace -o x.html     a page of it, for a browser
-  tcptrace -- true                     everything, for as long as a command runs
+  tcptrace report tcptrace.trace -o x.html     a page of a recording, for a browser
+  tcptrace -- true                     every connection while a command runs
   tcptrace top                         the listeners and their queues, live on a terminal
-  tcptrace --expect overflows==0 -- true   for CI: exit code 5 if that is not so
+  tcptrace --expect overflows==0 -- true   for CI: exit code 5 if it does not hold
   tcptrace doctor                      what this kernel offers, and at what cost";
 
 const EXIT_CODES: &str = "\
@@ -52,8 +52,8 @@ Exit codes:
     damaged recording                5 an --expect was not met
   2 wrong usage                      with COMMAND: its own, unless that is 0";
 
-/// Traces the life of TCP connections in the kernel, and tells for each one whether it waited for
-/// the network, for the handshake, or for a server that was late to call accept().
+/// Traces TCP connections in the kernel, and shows for each one whether it waited for the network,
+/// for the handshake, or for a server that was late to call accept().
 #[derive(Debug, Parser)]
 #[command(
     version,
@@ -72,28 +72,28 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Task {
-    /// Show the listeners live on a terminal: rates, accept queues, how long they make connections
-    /// wait, and for whom
+    /// Show the listeners live on a terminal: rates, accept queues, and how long connections wait
+    /// in them
     Top(Box<Top>),
-    /// Play three experiments on a loopback port, trace them, and print the proof
+    /// Run three experiments on a loopback port, trace them, and print the evidence
     Demo(Demo),
-    /// Show what this kernel offers, which carrier each hook gets, what cannot be said, and what
-    /// it costs
+    /// Show what this kernel offers: how each hook attaches, what a trace cannot show, and what it
+    /// costs
     Doctor(Doctor),
-    /// Tell the story of each connection of a recorded trace, and draw its sequence diagram
+    /// Explain each connection of a recorded trace, and draw its sequence diagram
     Explain(Explain),
-    /// Write the kernel's records to a file as they come, which costs least; `tcptrace replay` shows what
-    /// they tell
+    /// Write the kernel's records to a file without decoding them, which costs least; `tcptrace
+    /// replay` shows them
     Record(Box<Record>),
-    /// Show a recorded trace, as it was shown live or in another form
+    /// Show a recorded trace, as live or in another form
     Replay(Box<Replay>),
-    /// Make one page of a recorded trace, for a browser: every connection with its diagram
+    /// Make a page of a recorded trace for a browser: every connection with its diagram
     Report(Report),
 }
 
 #[derive(Debug, Args)]
 pub struct Doctor {
-    /// Only what the programs cost, under the TCP that this machine has for so long [5s]
+    /// Show only the cost of the programs, measured for this time under the machine's own TCP load [5s]
     #[arg(
         long,
         value_name = "TIME",
@@ -117,12 +117,12 @@ pub struct Replay {
     #[command(flatten)]
     pub show: Show,
 
-    /// How much to tell: as in a trace. A recording has all that the depths tell
+    /// How much to show, as in a trace. A recording has everything for every depth
     #[arg(long, value_name = "DEPTH", hide_possible_values = true)]
     pub depth: Option<DepthOption>,
 
-    /// Only this connection, with its other end where that was traced too, and what the trace says
-    /// of itself
+    /// Only this connection, with its other end if that was traced too, and lines about the trace
+    /// itself
     #[arg(long, value_name = "N")]
     pub conn: Option<u64>,
 
@@ -151,8 +151,8 @@ pub struct Report {
 
 #[derive(Debug, Args)]
 pub struct Demo {
-    /// How to see accept()
-    #[arg(long, value_name = "CARRIER", default_value = "auto")]
+    /// How to trace accept()
+    #[arg(long, value_name = "METHOD", default_value = "auto")]
     pub attach: Attach,
 
     /// Use colours
@@ -170,15 +170,16 @@ pub struct Trace {
     #[arg(long, value_name = "FILE")]
     pub write: Option<PathBuf>,
 
-    /// How much to tell, and so what it costs
+    /// How much to show, and at what cost
     ///
-    /// The kernel side does the same at each. The costs are those of a connection with both ends, on
-    /// two machines that see accept() by its system call; `cargo xtask bench` measures them on yours.
+    /// The kernel programs do the same work at each depth. The costs are for a connection with both
+    /// ends on this machine. They were measured on two machines that trace accept() by its system
+    /// call; `cargo xtask bench` measures them on yours.
     #[arg(long, value_name = "DEPTH", default_value = "events")]
     pub depth: DepthOption,
 
-    /// What the trace must show, such as 'accept_queue_p99<10ms' or never_accepted@7878==0, else
-    /// the exit code is 5. May be repeated
+    /// A condition on the trace, such as 'accept_queue_p99<10ms' or never_accepted@7878==0. If it
+    /// does not hold, the exit code is 5. May be repeated
     #[arg(long, value_name = "EXPECTATION")]
     pub expect: Vec<Expectation>,
 
@@ -197,7 +198,7 @@ pub struct Trace {
     pub filters: Filters,
 }
 
-/// [`Depth`], as an option.
+/// The option `--depth`, which selects a [`Depth`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum DepthOption {
     /// Every change of state and every accept(), as they happen
@@ -234,7 +235,7 @@ impl From<DepthOption> for Depth {
     }
 }
 
-/// What `doctor` writes.
+/// The form in which `doctor` writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ReportForm {
     /// For people
@@ -245,7 +246,7 @@ pub enum ReportForm {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Attach {
-    /// The best that loads
+    /// The best method that loads
     Auto,
     /// fentry and fexit of inet_csk_accept
     Fentry,
@@ -263,11 +264,12 @@ pub enum Color {
 }
 
 impl Cli {
-    /// Parses the process's arguments. An error is one line on stderr; the value is the exit code.
+    /// Parses the process's arguments. On an error, prints one line on stderr and returns the exit
+    /// code.
     pub fn from_args() -> Result<Cli, u8> {
         let cli = Cli::try_parse().map_err(|error| {
             if !error.use_stderr() {
-                // --help and --version are answers.
+                // --help and --version succeed.
                 return stdio::code_of(error.print());
             }
             say(format_args!("{}; see tcptrace --help", one_line(&error)));
@@ -292,7 +294,7 @@ impl Cli {
 }
 
 impl Cli {
-    /// How the lines are to be shown, where there are any.
+    /// Returns the options of the lines, if this task writes lines.
     fn show(&self) -> Option<&Show> {
         match &self.task {
             None => Some(&self.trace.show),
@@ -302,7 +304,7 @@ impl Cli {
     }
 }
 
-/// The first paragraph of clap's message: what was wrong, without tips and usage.
+/// Returns the first paragraph of clap's message: the error, without tips and usage.
 fn one_line(error: &clap::Error) -> String {
     let text = error.to_string();
     let paragraph = text.lines().take_while(|line| !line.trim().is_empty());
@@ -311,7 +313,7 @@ fn one_line(error: &clap::Error) -> String {
 }
 
 impl Trace {
-    /// Two options that cannot go together, and what to do.
+    /// Returns a message if two options contradict each other.
     fn contradiction(&self) -> Option<&'static str> {
         (self.shows_segments() && self.depth != DepthOption::Events).then_some(
             "--segments and -o pcapng show what happens as it happens: use them with --depth \
@@ -319,7 +321,7 @@ impl Trace {
         )
     }
 
-    /// --segments, which packets are made from.
+    /// Returns true if segments are captured. Packets (pcapng) are made of segments.
     fn shows_segments(&self) -> bool {
         self.capturing.segments || self.show.output == Form::Pcapng
     }
@@ -333,7 +335,7 @@ impl Trace {
 }
 
 impl Attach {
-    /// The mode to force, if any.
+    /// Returns the attach method to force, if any.
     pub fn mode(self) -> Option<String> {
         match self {
             Attach::Auto => None,
@@ -345,13 +347,13 @@ impl Attach {
 }
 
 impl Color {
-    /// Whether to colour what goes to stdout.
+    /// Returns true if stdout gets colours.
     pub fn on_stdout(self) -> bool {
         match self {
             Color::Always => true,
             Color::Never => false,
             Color::Auto => {
-                // <https://no-color.org>: set, and not empty.
+                // <https://no-color.org>: NO_COLOR counts if it is set and not empty.
                 std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
                     && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
                     && std::io::stdout().is_terminal()
@@ -360,7 +362,8 @@ impl Color {
     }
 }
 
-/// Reads a size such as `4096`, `512K` or `8M`: at least a page, at most 1 GiB.
+/// Parses a size such as `4096`, `512K` or `8M`, from one page to 1 GiB, and rounds it up to a
+/// power of two.
 fn parse_bytes(text: &str) -> Result<u32, String> {
     let (digits, unit) = match text.as_bytes().last() {
         Some(b'K' | b'k') => (&text[..text.len() - 1], 1 << 10),

@@ -1,11 +1,11 @@
-//! Kernel time to wall clock time.
+//! Conversion of kernel time to wall-clock time.
 
 use std::fs;
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The wall clock as an offset from CLOCK_MONOTONIC, measured once, so that one trace has one
-/// time line even when the wall clock is set while it runs.
+/// The wall clock as an offset from CLOCK_MONOTONIC. The offset is measured once, so that the time
+/// line of a trace stays continuous when somebody sets the wall clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clock {
     /// Wall clock minus CLOCK_MONOTONIC, in nanoseconds.
@@ -31,14 +31,14 @@ impl Clock {
         self.offset_ns
     }
 
-    /// The wall clock time of a CLOCK_MONOTONIC time, in nanoseconds since 1970.
+    /// Converts a CLOCK_MONOTONIC time to wall-clock time, in nanoseconds since 1970.
     pub fn wall_ns(&self, mono_ns: u64) -> u64 {
         self.offset_ns.saturating_add(mono_ns)
     }
 }
 
-/// CLOCK_MONOTONIC now, in nanoseconds: the clock of `bpf_ktime_get_ns`, which knows no time
-/// namespaces.
+/// Returns CLOCK_MONOTONIC of the initial time namespace, in nanoseconds. This is the clock of
+/// `bpf_ktime_get_ns`, which ignores time namespaces.
 pub fn mono_now_ns() -> u64 {
     static OFFSET_NS: OnceLock<i64> = OnceLock::new();
     let mut now = libc::timespec {
@@ -52,12 +52,13 @@ pub fn mono_now_ns() -> u64 {
     own_ns.saturating_sub_signed(offset_ns)
 }
 
-/// How far CLOCK_MONOTONIC of this process's time namespace is ahead of the machine's, see
-/// time_namespaces(7).
+/// Returns how far CLOCK_MONOTONIC of this process's time namespace is ahead of the initial one, in
+/// nanoseconds. See time_namespaces(7).
 fn namespace_offset_ns() -> i64 {
     let namespace = |name| fs::read_link(format!("/proc/self/ns/{name}")).ok();
-    // The file tells the offsets of the namespace that children will be in: nearly always the same.
-    // Where it is another one, it was made by a process that has stayed in its own.
+    // The file has the offsets of the namespace for children, which nearly always is this process's
+    // own. The two differ only after unshare(CLONE_NEWTIME), which leaves the calling process in
+    // its old namespace.
     if namespace("time") != namespace("time_for_children") {
         return 0;
     }
@@ -65,7 +66,7 @@ fn namespace_offset_ns() -> i64 {
     monotonic_offset_ns(&offsets).unwrap_or(0)
 }
 
-/// Reads /proc/PID/timens_offsets: a clock, its offset in seconds, and nanoseconds, on each line.
+/// Parses /proc/PID/timens_offsets. Each line has a clock, its offset in seconds, and nanoseconds.
 fn monotonic_offset_ns(offsets: &str) -> Option<i64> {
     let mut lines = offsets.lines().map(str::split_ascii_whitespace);
     let mut fields =
@@ -80,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_offset_of_a_time_namespace_is_read() {
+    fn monotonic_offset_of_a_time_namespace_is_parsed() {
         for (offsets, ns) in [
             (
                 "monotonic           0         0\nboottime            0         0\n",

@@ -1,4 +1,4 @@
-//! The COMMAND that is traced while it runs.
+//! The COMMAND that runs during a trace.
 
 use std::ffi::OsString;
 use std::os::fd::AsFd;
@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 
-/// How long a command may take to end after it was told to.
+/// How long a command may run after SIGTERM.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// A command that exists, not running yet.
+/// A command whose program has been found, but not started.
 pub struct Command {
     program: std::path::PathBuf,
     args: Vec<OsString>,
 }
 
 impl Command {
-    /// Looks the program up, so that a wrong name is found before anything is attached. `None`
-    /// when `words` is empty.
+    /// Looks up the program, so that a wrong name is reported before anything is attached. Returns
+    /// `None` if `words` is empty.
     pub fn find(words: &[OsString]) -> anyhow::Result<Option<Command>> {
         let Some((name, args)) = words.split_first() else {
             return Ok(None);
@@ -35,7 +35,7 @@ impl Command {
         }))
     }
 
-    /// Starts it. What it prints goes to stderr: stdout carries the trace alone.
+    /// Starts the command with its stdout redirected to stderr, because stdout carries the trace.
     pub fn start(self) -> anyhow::Result<Running> {
         let stderr = std::io::stderr().as_fd().try_clone_to_owned()?;
         let child = tokio::process::Command::new(&self.program)
@@ -52,19 +52,22 @@ pub struct Running {
 }
 
 impl Running {
-    /// Waits for its end. Cancel safe.
+    /// Waits until the command ends. Cancel safe.
     pub async fn ended(&mut self) -> std::io::Result<ExitStatus> {
         self.child.wait().await
     }
 
-    /// Makes it end: SIGTERM, and SIGKILL if that does not help. A Ctrl-C at a terminal has
-    /// already reached it, and then this only collects it.
+    /// Ends the command: sends SIGTERM, and SIGKILL if it is still running after [`GRACE`].
+    ///
+    /// A Ctrl-C at a terminal signals the whole process group. The short wait at the start gives
+    /// the command time to end by itself.
     pub async fn end(&mut self) -> std::io::Result<ExitStatus> {
         if let Ok(ended) = tokio::time::timeout(GRACE / 5, self.child.wait()).await {
             return ended;
         }
         if let Some(pid) = self.child.id() {
-            // SAFETY: plain system call; the child has not been waited for, so the id is its own.
+            // SAFETY: plain system call. The child has not been waited for, so its id is still its
+            // own.
             unsafe { libc::kill(pid as libc::pid_t, libc::SIGTERM) };
         }
         match tokio::time::timeout(GRACE, self.child.wait()).await {
@@ -77,7 +80,8 @@ impl Running {
     }
 }
 
-/// The exit code that stands for a command's end: its own, or 128 + the signal that ended it.
+/// Returns the exit code for a command's exit status: its own code, or 128 + the signal that ended
+/// it.
 pub fn exit_code(status: ExitStatus) -> u8 {
     use std::os::unix::process::ExitStatusExt;
     match (status.code(), status.signal()) {

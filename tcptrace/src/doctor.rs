@@ -1,4 +1,4 @@
-//! `tcptrace doctor`: what this kernel offers, what it costs, and what stays unseen.
+//! `tcptrace doctor`: reports what this kernel offers, what tracing costs, and what stays unknown.
 
 mod stats;
 
@@ -19,13 +19,13 @@ use crate::fields::Refusal;
 use crate::stdio;
 use crate::tracing::kernel_release;
 
-/// Loopback connections made to measure the programs.
+/// Number of loopback connections for measuring the programs.
 const CONNECTIONS: u32 = 300;
-/// System calls made to measure what bystanders pay: so many, so often.
+/// Number of system calls a round, for measuring the cost to unrelated processes.
 const SYSCALLS: u32 = 10_000;
 const ROUNDS: u32 = 10;
 
-/// Prints the report; fails as a trace would fail, with the same exit codes.
+/// Prints the report. Fails as a trace would, with the same exit codes.
 pub async fn run(options: &Doctor) -> anyhow::Result<u8> {
     let report = match (options.stats, options.output) {
         (Some(time), form) => stats::report(time, form).await?,
@@ -35,7 +35,7 @@ pub async fn run(options: &Doctor) -> anyhow::Result<u8> {
     Ok(stdio::code_of(stdio::print(report)))
 }
 
-/// What a trace would attach, attached by the same code. The hook of --segments as well.
+/// Attaches the hooks of a trace with the same code, including the one of `--segments`.
 fn attach() -> Result<Capture, CaptureError> {
     Capture::start(&Request {
         segments: true,
@@ -43,29 +43,29 @@ fn attach() -> Result<Capture, CaptureError> {
     })
 }
 
-/// What the kernel offers. As JSON: one object.
+/// What the kernel offers; one object in JSON.
 #[derive(Serialize)]
 struct Examined {
     version: &'static str,
     kernel: String,
     hooks: Vec<Examination>,
-    /// What a trace cannot see here.
+    /// What a trace cannot show on this kernel.
     unseen: Vec<String>,
 }
 
-/// A hook, and what became of it.
+/// A hook and how it is attached.
 #[derive(Serialize)]
 struct Examination {
     hook: Hook,
-    /// What it shows.
+    /// What the hook shows.
     shows: &'static str,
-    /// What carries it, as the session line has it in `hooks`; null: nothing does.
+    /// The attach method, as in `hooks` of the session line; null if the hook is not attached.
     carrier: Option<&'static str>,
-    /// How that attaches, where one name has several ways; else empty.
+    /// How the method attaches, if its name covers several ways; else empty.
     via: &'static str,
-    /// The better carriers that this kernel refused, as the session line has them in `refused`.
+    /// Better attach methods that this kernel refused, as in `refused` of the session line.
     refused: Vec<Refusal>,
-    /// What is unknown without the hook; null where it is attached.
+    /// What is unknown without the hook; null if it is attached.
     without: Option<&'static str>,
 }
 
@@ -99,7 +99,7 @@ impl Examined {
     }
 }
 
-/// One line for people: `✓ inet_csk_accept  by syscall: tracepoints of accept() and accept4(); not by
+/// Formats one line: `✓ inet_csk_accept  by syscall: tracepoints of accept() and accept4(); not by
 /// fentry: …`
 impl Display for Examination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -122,7 +122,7 @@ impl Display for Examination {
     }
 }
 
-/// A short reason in words.
+/// Returns a short explanation of an error name.
 fn why(reason: &str) -> String {
     let words = match reason {
         "EPERM" => "the kernel does not permit it",
@@ -183,13 +183,13 @@ async fn examine() -> anyhow::Result<String> {
     Ok(report)
 }
 
-/// How long a system call takes that has nothing to do with TCP, in nanoseconds: the quickest of
-/// some rounds, which nothing else has disturbed.
+/// Returns the time of a system call that is unrelated to TCP, in nanoseconds. The minimum of
+/// several rounds excludes disturbances.
 fn system_call_ns() -> u128 {
     let rounds = (0..ROUNDS).map(|_| {
         let began = Instant::now();
         for _ in 0..SYSCALLS {
-            // SAFETY: takes nothing and cannot fail.
+            // SAFETY: getppid takes no arguments and cannot fail.
             unsafe { libc::getppid() };
         }
         began.elapsed().as_nanos() / u128::from(SYSCALLS)
@@ -197,7 +197,7 @@ fn system_call_ns() -> u128 {
     rounds.min().unwrap_or(0)
 }
 
-/// Runs connections under the kernel's statistics.
+/// Opens and closes connections while the kernel counts the run time of the programs.
 async fn measure(capture: &mut Capture) -> anyhow::Result<Vec<ProgramStatistics>> {
     let _counting = Counting::start()?;
     let load = tokio::task::spawn_blocking(load);

@@ -1,35 +1,36 @@
-//! The exit codes, and ending the process at once.
+//! Exit codes, and a way to end the process immediately.
 
 use std::sync::OnceLock;
 
-/// Done; a reader that closed the pipe is no failure.
+/// Success. A reader that closes the pipe early is also success.
 pub const DONE: u8 = 0;
-/// Something failed at run time.
+/// A failure at run time, or a damaged recording.
 pub const FAILURE: u8 = 1;
 /// The command line is wrong.
 pub const USAGE: u8 = 2;
-/// The privileges for tracing are missing.
+/// The process lacks the privileges to trace.
 pub const NOT_PERMITTED: u8 = 3;
-/// The kernel lacks what is required.
+/// The kernel lacks a required feature.
 pub const UNSUPPORTED: u8 = 4;
-/// What was asked for with --expect did not hold, or could not be known.
+/// An `--expect` condition did not hold, or could not be decided.
 pub const NOT_MET: u8 = 5;
-/// Ended at once by a second Ctrl-C: 128 + SIGINT, as shells have it.
+/// A second Ctrl-C ended the process immediately: 128 + SIGINT, as in shells.
 pub const INTERRUPTED: u8 = 130;
 
-/// The command line cannot be obeyed.
+/// The command line is wrong. The text is the message to the user.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Usage(pub String);
 
 static BEFORE: OnceLock<fn()> = OnceLock::new();
 
-/// Has something done before [`at_once`] ends the process. The first one asked for counts.
+/// Registers a function that [`at_once`] calls before it ends the process. Only the first
+/// registration counts.
 pub fn before(act: fn()) {
     let _ = BEFORE.set(act);
 }
 
-/// Ends the process without waiting for anybody.
+/// Ends the process immediately. Does not wait for other threads or outputs.
 pub fn at_once(code: u8) -> ! {
     if let Some(act) = BEFORE.get() {
         act();

@@ -1,7 +1,7 @@
-//! `--expect`: what a trace must show, such as `accept_queue_p99@7878<10ms`, read and judged.
+//! `--expect`: parses and judges conditions on a trace, such as `accept_queue_p99@7878<10ms`.
 //!
-//! Pure: lines in, judgements out, whatever the depth. What was not seen is not known, and what is
-//! not known is not met.
+//! Pure: takes lines and returns judgements, at every depth. A condition about something that was
+//! not observed is not met.
 
 mod measured;
 #[cfg(test)]
@@ -19,7 +19,7 @@ use crate::fields::{Kind, Verdict, Wanted};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quantity {
     AcceptQueue(Share),
-    /// Of both sides.
+    /// Handshakes of both sides.
     Handshake(Share),
     Connections,
     Servers,
@@ -35,7 +35,7 @@ pub enum Quantity {
     Lost,
 }
 
-/// Which of many times.
+/// A quantile of measured times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Share {
     P50,
@@ -54,7 +54,7 @@ impl Share {
 }
 
 impl Quantity {
-    /// Every quantity and its name.
+    /// Returns every quantity with its name.
     fn all() -> Vec<(String, Quantity)> {
         let mut all = vec![];
         for (share, name) in Share::ALL {
@@ -100,7 +100,7 @@ enum Relation {
     Other,
 }
 
-/// Those that begin like another one first.
+/// Longer signs come before their prefixes.
 const RELATIONS: [(&str, Relation); 6] = [
     ("<=", Relation::AtMost),
     (">=", Relation::AtLeast),
@@ -110,21 +110,21 @@ const RELATIONS: [(&str, Relation); 6] = [
     (">", Relation::Greater),
 ];
 
-/// One `--expect`.
+/// One `--expect` condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expectation {
-    /// As it was given.
+    /// The condition as it was given.
     text: String,
     quantity: Quantity,
-    /// The server's port, where only that counts.
+    /// Only connections to this server port count; `None`: all.
     port: Option<u16>,
     relation: Relation,
-    /// A number, or nanoseconds.
+    /// A count, or nanoseconds.
     value: u64,
 }
 
 impl Expectation {
-    /// The lines that it is measured by.
+    /// Returns the lines that measure this condition.
     pub fn wants(&self) -> Wanted {
         let more = match self.quantity {
             Quantity::FailedAccepts => Some(Kind::Accept),
@@ -140,7 +140,7 @@ impl Expectation {
 }
 
 impl FromStr for Expectation {
-    /// What is wrong, in a sentence.
+    /// One sentence that says what is wrong.
     type Err = String;
 
     fn from_str(text: &str) -> Result<Expectation, String> {
@@ -194,7 +194,7 @@ fn quantity(name: &str) -> Result<Quantity, String> {
     })
 }
 
-/// `1.5ms` in nanoseconds; 0 needs no unit.
+/// Parses a time such as `1.5ms` into nanoseconds. 0 needs no unit.
 fn time_ns(text: &str) -> Option<u64> {
     const UNITS: [(&str, f64); 7] = [
         ("ns", 1.0),
@@ -214,21 +214,21 @@ fn time_ns(text: &str) -> Option<u64> {
     Some((number.parse::<f64>().ok()? * scale).round() as u64)
 }
 
-/// Whether an expectation was met, and why.
+/// The result of judging an expectation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judgement {
     pub met: bool,
-    /// For people: the expectation, what became of it, and what was measured.
+    /// Text for users: the condition, the result, and the measured value.
     pub text: String,
 }
 
 impl Expectation {
-    /// The server's port that it is about.
+    /// Returns the server port that the condition is limited to.
     pub fn port(&self) -> Option<u16> {
         self.port
     }
 
-    /// Judges it by what was measured.
+    /// Judges the condition by the measured values.
     pub fn judge(&self, measured: &Measured) -> Judgement {
         let measure = measured.measure(self.quantity, self.port);
         let holds = self.holds(&measure);
@@ -236,20 +236,21 @@ impl Expectation {
             Some(true) => "holds",
             Some(false) | None => "NOT MET",
         };
-        let said = self.say(&measure);
-        let said = match (holds, measure.why) {
-            (None, Some(why)) => format!("not known: {why}{said}"),
-            (Some(_), Some(why)) if !said.is_empty() => format!("{}, as {why}", &said[2..]),
+        let value = self.value_text(&measure);
+        let detail = match (holds, measure.why) {
+            (None, Some(why)) => format!("not known: {why}{value}"),
+            (Some(_), Some(why)) if !value.is_empty() => format!("{}, as {why}", &value[2..]),
             (_, Some(why)) => why,
-            (_, None) => said.trim_start_matches("; ").to_owned(),
+            (_, None) => value.trim_start_matches("; ").to_owned(),
         };
         Judgement {
             met: holds == Some(true),
-            text: format!("expected {}: {word}, {said}", self.text),
+            text: format!("expected {}: {word}, {detail}", self.text),
         }
     }
 
-    /// Whether it holds for every value that it can be; `None` when it does for some.
+    /// Returns whether the condition holds for every value within the measured bounds. `None` if it
+    /// holds only for some of them.
     fn holds(&self, measure: &Measure) -> Option<bool> {
         let (least, most, value) = (measure.least, measure.most, self.value);
         if (least, most) == (0, None) {
@@ -277,8 +278,8 @@ impl Expectation {
         }
     }
 
-    /// `; 23.41 µs`, `; at least 3`; nothing when nothing is known.
-    fn say(&self, measure: &Measure) -> String {
+    /// Formats the measured value: `; 23.41 µs`, `; at least 3`, or nothing if it is unknown.
+    fn value_text(&self, measure: &Measure) -> String {
         let shown = |n: u64| match self.quantity.is_time() {
             true => Human(n).to_string(),
             false => n.to_string(),
@@ -292,7 +293,7 @@ impl Expectation {
     }
 }
 
-/// As it was given.
+/// Writes the condition as it was given.
 impl fmt::Display for Expectation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)

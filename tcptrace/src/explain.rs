@@ -1,4 +1,4 @@
-//! `tcptrace explain`: the story of each connection of a recorded trace, as prose and as a sequence
+//! `tcptrace explain`: explains each connection of a recorded trace in prose and in a sequence
 //! diagram.
 
 mod numbers;
@@ -6,7 +6,7 @@ mod prose;
 
 use std::io::{self, BufWriter, Write};
 
-use crate::cli::{Explain, Story};
+use crate::cli::{Explain, ExplainForm};
 use crate::clock::Clock;
 use crate::diagram::{Collector, Diagram, Keep, mermaid, text};
 use crate::exit;
@@ -17,9 +17,9 @@ use crate::stdio::{self, say};
 
 use self::numbers::Numbers;
 #[cfg(test)]
-pub(crate) use self::prose::of as story;
+pub(crate) use self::prose::of as prose_of;
 
-/// Runs `tcptrace explain FILE`; the value is the exit code.
+/// Runs `tcptrace explain FILE`. Returns the exit code.
 pub fn run(options: &Explain) -> anyhow::Result<u8> {
     Files::new(true).read(&options.file, &options.file.display().to_string())?;
     let mut recorded = match Recorded::open(&options.file) {
@@ -30,63 +30,63 @@ pub fn run(options: &Explain) -> anyhow::Result<u8> {
         }
     };
     let file = options.file.display();
-    let mut teller = Teller::new(options, recorded.clock());
-    if let Err(error) = teller.all(&mut recorded) {
+    let mut writer = Writer::new(options, recorded.clock());
+    if let Err(error) = writer.all(&mut recorded) {
         return Ok(stdio::code_of(Err(error)));
     }
     let damage = recorded.damage();
-    // One connection may have been told before the end was reached.
-    let to_its_end = options.conn.is_none() || teller.told == 0;
+    // With --conn, reading stops after that connection, possibly before the damage.
+    let to_its_end = options.conn.is_none() || writer.written == 0;
     if to_its_end && !damage.to_string().is_empty() {
         say(format_args!("{file}: {damage}"));
     }
-    if teller.told > 0 {
+    if writer.written > 0 {
         let whole = !to_its_end || damage.is_none();
         return Ok(if whole { exit::DONE } else { exit::FAILURE });
     }
     match options.conn {
         None => {
-            say(format_args!("{file} tells of no connection"));
+            say(format_args!("{file} contains no connection"));
             Ok(exit::DONE)
         }
         Some(conn) => {
-            let what = match (teller.listeners.has(conn), teller.conns.is_empty()) {
+            let what = match (writer.listeners.has(conn), writer.conns.is_empty()) {
                 (true, _) => format!("{conn} is a listener in {file}"),
                 (false, _) => format!("{file} has no connection {conn}"),
             };
-            match teller.conns.is_empty() {
-                true => say(format_args!("{what}; it tells of no connection at all")),
-                false => say(format_args!("{what}; its connections are {}", teller.conns)),
+            match writer.conns.is_empty() {
+                true => say(format_args!("{what}; it contains no connection at all")),
+                false => say(format_args!("{what}; its connections are {}", writer.conns)),
             }
             Ok(exit::USAGE)
         }
     }
 }
 
-struct Teller<'a> {
+struct Writer<'a> {
     options: &'a Explain,
     clock: Clock,
     out: BufWriter<io::Stdout>,
     color: bool,
-    told: u64,
+    written: u64,
     conns: Numbers,
     listeners: Numbers,
 }
 
-impl Teller<'_> {
-    fn new(options: &Explain, clock: Clock) -> Teller<'_> {
-        Teller {
+impl Writer<'_> {
+    fn new(options: &Explain, clock: Clock) -> Writer<'_> {
+        Writer {
             options,
             clock,
             out: BufWriter::new(io::stdout()),
             color: options.color.on_stdout(),
-            told: 0,
+            written: 0,
             conns: Numbers::default(),
             listeners: Numbers::default(),
         }
     }
 
-    /// Each as it ends, and then those that have not.
+    /// Writes each connection when it ends, then those that have not ended.
     fn all(&mut self, lines: &mut Recorded) -> io::Result<()> {
         let mut collector = Collector::new(Keep::UntilGone);
         for line in lines {
@@ -101,7 +101,7 @@ impl Teller<'_> {
             if let Some(group) = collector.take(&line)
                 && self.wanted(&group.conns)
             {
-                self.tell(Diagram::of(&group))?;
+                self.write(Diagram::of(&group))?;
                 if self.options.conn.is_some() {
                     self.out.flush()?;
                     return Ok(());
@@ -110,7 +110,7 @@ impl Teller<'_> {
         }
         for group in collector.finish() {
             if self.wanted(&group.conns) {
-                self.tell(Diagram::of(&group))?;
+                self.write(Diagram::of(&group))?;
             }
         }
         self.out.flush()?;
@@ -121,16 +121,16 @@ impl Teller<'_> {
         self.options.conn.is_none_or(|conn| conns.contains(&conn))
     }
 
-    fn tell(&mut self, diagram: Option<Diagram>) -> io::Result<()> {
+    fn write(&mut self, diagram: Option<Diagram>) -> io::Result<()> {
         let Some(diagram) = diagram else {
             return Ok(());
         };
-        if self.told > 0 {
+        if self.written > 0 {
             writeln!(self.out)?;
         }
-        self.told += 1;
+        self.written += 1;
         match self.options.output {
-            Story::Text => {
+            ExplainForm::Text => {
                 let look = text::Look {
                     color: self.color,
                     ascii: self.options.ascii,
@@ -140,7 +140,7 @@ impl Teller<'_> {
                 writeln!(self.out)?;
                 self.out.write_all(text::draw(&diagram, look).as_bytes())
             }
-            Story::Mermaid => self.out.write_all(mermaid::draw(&diagram).as_bytes()),
+            ExplainForm::Mermaid => self.out.write_all(mermaid::draw(&diagram).as_bytes()),
         }
     }
 }

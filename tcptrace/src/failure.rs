@@ -1,4 +1,4 @@
-//! The exit code and the one line of an error that ends the program.
+//! Exit code and one-line message of an error that ends the program.
 
 use std::io;
 use std::process::ExitCode;
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use crate::capture::{CaptureError, os_error};
 use crate::exit::{FAILURE, NOT_PERMITTED, UNSUPPORTED, USAGE, Usage};
 
-/// The exit code that an error ends in.
+/// Returns the exit code for an error.
 pub fn code_of(error: &anyhow::Error) -> ExitCode {
     if error.is::<Usage>() {
         return ExitCode::from(USAGE);
@@ -19,14 +19,14 @@ pub fn code_of(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// What is said of an error, in one line.
+/// Returns the one-line message for an error.
 pub fn message(error: &anyhow::Error) -> String {
     match os_error(error) {
         Some(libc::EMFILE) => format!(
             "out of file descriptors: tcptrace may have {} open (ulimit -n), and needs up to {DESCRIPTORS}",
             descriptor_limit()
         ),
-        // The kernel's other EAGAINs come with what was asked for.
+        // An EAGAIN from the kernel during capture is a `CaptureError`, which has its own message.
         Some(libc::EAGAIN) if error.is::<io::Error>() => {
             "cannot start a thread: there is no memory for it (ulimit -v), or there are too many \
              (ulimit -u)"
@@ -39,8 +39,8 @@ pub fn message(error: &anyhow::Error) -> String {
     }
 }
 
-/// File descriptors that a trace needs at most: maps, programs, their links, and what a look
-/// through the machine's namespaces has open.
+/// Upper bound on the file descriptors of a trace: maps, programs, links, and the files of a socket
+/// snapshot in all namespaces.
 const DESCRIPTORS: u64 = 128;
 
 fn descriptor_limit() -> u64 {
@@ -48,7 +48,7 @@ fn descriptor_limit() -> u64 {
         rlim_cur: 0,
         rlim_max: 0,
     };
-    // SAFETY: a valid place for the answer; the call cannot fail.
+    // SAFETY: `limit` is valid for writing. The call cannot fail with these arguments.
     unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
     limit.rlim_cur
 }

@@ -1,5 +1,5 @@
-//! The files that a command line names: none is read and written at once, none gets two outputs, and
-//! none that is there already is changed before there is something to write.
+//! The files named on a command line. No file is both read and written, no file receives two
+//! outputs, and no existing file changes before there is something to write.
 
 use std::fmt::Display;
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -11,17 +11,17 @@ use std::path::{Path, PathBuf};
 use crate::exit::Usage;
 use crate::stdio::plain;
 
-/// Device and inode of a file. However many names and descriptors it has, these are the same.
+/// Device and inode: the same for every name and every descriptor of a file.
 type Identity = (u64, u64);
 
-/// The files of a command line so far.
+/// The files of a command line that have been checked so far.
 pub struct Files {
     inputs: Vec<(String, Identity)>,
     outputs: Vec<(String, Identity)>,
 }
 
 impl Files {
-    /// None yet but standard output, where something goes there.
+    /// Starts with standard output if `to_stdout` says that lines go there, else with no file.
     pub fn new(to_stdout: bool) -> Files {
         let stdout = of_descriptor(io::stdout().as_fd()).filter(|_| to_stdout);
         let outputs = stdout.map(|it| ("standard output".to_owned(), it));
@@ -31,14 +31,15 @@ impl Files {
         }
     }
 
-    /// A recording is read from `path`, or from standard input where that is `-`.
+    /// Registers an input: a recording that is read from `path`, or from standard input if `path`
+    /// is `-`.
     ///
     /// # Errors
-    /// [`Usage`] if lines are to be written there, too.
+    /// [`Usage`] if an output goes to the same file.
     pub fn read(&mut self, path: &Path, name: &str) -> Result<(), Usage> {
         let identity = match path.as_os_str() == "-" {
             true => of_descriptor(io::stdin().as_fd()),
-            // One that is not there is the reader's to tell.
+            // A missing file is reported by its reader.
             false => fs::metadata(path).ok().and_then(|it| identity(&it)),
         };
         let Some(identity) = identity else {
@@ -54,19 +55,19 @@ impl Files {
         Ok(())
     }
 
-    /// Whether `option` may write to what `path` is now, if there is something.
+    /// Registers `path` as the output of `option`, if the file exists.
     ///
     /// # Errors
-    /// [`Usage`] if it is read, or has another output already.
+    /// [`Usage`] if the file is an input or already has another output.
     pub fn write(&mut self, path: &Path, option: &str) -> Result<(), Usage> {
         let identity = fs::metadata(path).ok().and_then(|it| identity(&it));
         identity.map_or(Ok(()), |it| self.add(path, option, it))
     }
 
-    /// Opens a file for `option`, or creates it, and leaves its contents alone.
+    /// Opens or creates a file for `option` and leaves its contents unchanged.
     ///
     /// # Errors
-    /// [`Usage`] as with [`Files::write`]; else that it cannot be opened.
+    /// [`Usage`] as for [`Files::write`]. Any other error means that the file cannot be opened.
     pub fn target(&mut self, path: &Path, option: &str) -> anyhow::Result<Target> {
         let (file, is_new) = open(path).map_err(|error| cannot_write(path, option, error))?;
         let target = Target {
@@ -91,10 +92,11 @@ impl Files {
         Ok(target)
     }
 
-    /// Standard output, for what no lines go to.
+    /// Registers standard output as the output of `-o`.
     ///
     /// # Errors
-    /// [`Usage`] as with [`Files::write`]; else that it cannot be opened.
+    /// [`Usage`] as for [`Files::write`]. Any other error means that the descriptor cannot be
+    /// duplicated.
     pub fn stdout(&mut self) -> anyhow::Result<Target> {
         let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
         let path = PathBuf::from("standard output");
@@ -130,17 +132,17 @@ impl Files {
     }
 }
 
-/// A file that is to be written, untouched so far. Where it was created for that, it goes away
-/// again unless something is written.
+/// An open output file that is still unchanged. A file that was created for this is removed on drop
+/// unless [`Target::begin`] was called.
 pub struct Target {
     path: PathBuf,
-    /// `None` once it is written.
+    /// `None` after [`Target::begin`].
     file: Option<File>,
     is_new: bool,
 }
 
 impl Target {
-    /// What to call it in a message.
+    /// Returns the name of the file for messages.
     pub fn name(&self) -> String {
         self.path.display().to_string()
     }
@@ -149,7 +151,7 @@ impl Target {
         self.path.extension().is_some_and(|it| it == extension)
     }
 
-    /// Takes away what it had, and gives it to be written.
+    /// Truncates the file and returns it for writing.
     pub fn begin(mut self) -> io::Result<File> {
         let file = self.file.take().ok_or(io::ErrorKind::InvalidInput)?;
         if file.metadata()?.is_file() {
@@ -162,31 +164,32 @@ impl Target {
 impl Drop for Target {
     fn drop(&mut self) {
         if self.is_new && self.file.is_some() {
-            // Nothing has been promised of it.
+            // Removal is best effort: a file that stays is empty.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// Opens a file for writing, or creates it; true when it is new. Never waits: a FIFO that nobody
-/// reads is an error.
+/// Opens or creates a file for writing. Returns true if it is new. Never blocks: a FIFO without a
+/// reader is an error.
 fn open(path: &Path) -> io::Result<(File, bool)> {
     let created = OpenOptions::new().write(true).create_new(true).open(path);
     match created {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        // A link to a file that is not there yet is not created by this.
+        // `create_new` does not follow a symbolic link whose target is missing.
         created => return created.map(|file| (file, true)),
     }
     Ok((open_existing(path)?, false))
 }
 
-/// Opens what is there for writing, or what a link says should be. Never waits for a FIFO's reader.
+/// Opens an existing file for writing, or creates the missing target of a symbolic link. Never
+/// blocks: a FIFO without a reader is an error.
 pub fn open_existing(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let options = options.write(true).create(true).truncate(false);
     let file = options.custom_flags(libc::O_NONBLOCK).open(path)?;
-    // From here on writing may wait.
-    // SAFETY: plain system calls on a descriptor that is open.
+    // O_NONBLOCK was only for open(): later writes may block.
+    // SAFETY: plain system calls on an open descriptor.
     let done = unsafe {
         let flags = libc::fcntl(file.as_raw_fd(), libc::F_GETFL);
         libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags & !libc::O_NONBLOCK)
@@ -197,7 +200,7 @@ pub fn open_existing(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Why a file cannot be written, and what to do.
+/// Returns the error for a file that cannot be written, with advice.
 pub fn cannot_write(path: &Path, option: &str, error: io::Error) -> anyhow::Error {
     let is_fifo = fs::metadata(path).is_ok_and(|it| it.file_type().is_fifo());
     let path = path.display();
@@ -213,7 +216,8 @@ pub fn cannot_write(path: &Path, option: &str, error: io::Error) -> anyhow::Erro
     }
 }
 
-/// A message that says all, with its cause for whoever asks for its number.
+/// Returns `message` as an error. Keeps the original error for EMFILE and ENFILE, because
+/// `failure::message` has its own text for them.
 fn because(message: impl Display, cause: io::Error) -> anyhow::Error {
     match cause.raw_os_error() {
         Some(libc::EMFILE | libc::ENFILE) => cause.into(),
@@ -226,7 +230,7 @@ fn of_descriptor(fd: BorrowedFd) -> Option<Identity> {
     identity(&file.metadata().ok()?)
 }
 
-/// `None` for what can have several users at once: terminals, /dev/null, sockets.
+/// Returns `None` for files that several users may share: terminals, /dev/null, sockets.
 fn identity(metadata: &Metadata) -> Option<Identity> {
     let kind = metadata.file_type();
     let is_shared = kind.is_char_device() || kind.is_socket();
@@ -247,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_keeps_what_it_has_until_something_is_written() {
+    fn an_existing_file_is_unchanged_until_something_is_written() {
         let folder = tempfile::tempdir().unwrap();
         let (old, new) = (folder.path().join("old"), folder.path().join("new"));
         fs::write(&old, "an old recording").unwrap();
@@ -264,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn one_file_by_two_names_is_one_file() {
+    fn a_file_with_several_names_is_recognized_as_one_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         fs::write(path("file"), "x").unwrap();
@@ -290,14 +294,14 @@ mod tests {
             );
         }
         assert_eq!(fs::read(path("file")).unwrap(), b"x");
-        // Neither was there before.
+        // Here both outputs name a file that did not exist before.
         let mut files = files();
         let _first = files.target(&path("new"), "--write").unwrap();
         assert!(files.target(&path("new"), "-o").is_err());
     }
 
     #[test]
-    fn what_several_can_use_is_no_matter() {
+    fn dev_null_may_be_an_input_and_have_several_outputs() {
         let null = Path::new("/dev/null");
         let mut files = files();
         files.read(null, "null").unwrap();
@@ -307,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_that_nobody_reads_is_an_error() {
+    fn a_fifo_without_a_reader_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pipe");
         let name = std::ffi::CString::new(path.to_str().unwrap()).unwrap();

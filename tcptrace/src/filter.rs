@@ -1,6 +1,6 @@
-//! What to trace: ports, addresses, namespaces, users, cgroups. Decided in the kernel
-//! (tcptrace-ebpf/src/filter.rs); this is the form in which it is asked for. What the kernel cannot
-//! decide is in correlate/state/select.rs.
+//! The conditions that the kernel programs check: ports, addresses, namespaces, users and cgroups.
+//! tcptrace-ebpf/src/filter.rs evaluates them. The conditions that need a socket's owner are in
+//! correlate/state/select.rs of tcptrace-core.
 
 mod cgroup;
 mod netns;
@@ -16,28 +16,28 @@ pub use netns::Netns;
 pub use network::Network;
 pub use user::User;
 
-/// A socket is traced when every condition that is given holds.
+/// A socket is traced if every given condition holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// The local or the remote port is one of these; empty: any.
+    /// The local or the remote port is in one of these; empty: any.
     pub ports: Vec<PortRange>,
-    /// The local port is one of these; empty: any.
+    /// The local port is in one of these; empty: any.
     pub local_ports: Vec<PortRange>,
-    /// The remote port is one of these; empty: any.
+    /// The remote port is in one of these; empty: any.
     pub remote_ports: Vec<PortRange>,
     /// The local or the remote address is in one of these; empty: any.
     pub addresses: Vec<Network>,
-    /// The local address is; empty: any.
+    /// The local address is in one of these; empty: any.
     pub local_addresses: Vec<Network>,
-    /// The remote address is; empty: any.
+    /// The remote address is in one of these; empty: any.
     pub remote_addresses: Vec<Network>,
-    /// Only this family; IPv4-mapped addresses are IPv4.
+    /// The address family. IPv4-mapped addresses count as IPv4.
     pub family: Option<Family>,
-    /// It is in one of these; empty: any.
+    /// The socket is in one of these network namespaces; empty: any.
     pub netns: Vec<Netns>,
-    /// One of these owns it; empty: any.
+    /// One of these users owns the socket; empty: any.
     pub users: Vec<User>,
-    /// It belongs to one of these, or to one inside; empty: any.
+    /// The socket belongs to one of these cgroups or to a descendant; empty: any.
     pub cgroups: Vec<Cgroup>,
 }
 
@@ -82,7 +82,7 @@ impl fmt::Display for PortRange {
 }
 
 impl Filter {
-    /// The conditions by name, as they were given; empty when everything is traced.
+    /// Returns the conditions by name, as they were given. Empty: everything is traced.
     pub fn describe(&self) -> BTreeMap<&'static str, String> {
         let mut conditions = BTreeMap::new();
         conditions.extend(condition("port", &self.ports));
@@ -105,7 +105,7 @@ impl Filter {
     }
 }
 
-/// A condition by name and its values as they were given; `None` when there are none.
+/// Returns the name and the values of one condition as they were given, or `None` without values.
 fn condition<T: fmt::Display>(name: &'static str, values: &[T]) -> Option<(&'static str, String)> {
     let values: Vec<String> = values.iter().map(T::to_string).collect();
     (!values.is_empty()).then(|| (name, values.join(",")))
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_port_or_a_range_is_read_and_shown_alike() {
+    fn a_port_or_range_is_displayed_as_it_was_given() {
         for text in ["1", "80", "65535", "8000-8010"] {
             assert_eq!(text.parse::<PortRange>().unwrap().to_string(), text);
         }
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_port_is_refused() {
+    fn an_invalid_port_is_refused() {
         for text in [
             "", "0", "65536", "-1", "http", "80-", "-80", "90-80", "8 0", "0-10",
         ] {

@@ -1,5 +1,5 @@
-//! Recordings that somebody has made to do harm: every number at its extremes, every text with what a
-//! terminal obeys or an eye does not see. No output of them panics, or shows such text as it is.
+//! Tests with recordings made to do harm: numbers at their extremes, and texts with control or
+//! invisible characters. No output panics or shows such a text unescaped.
 
 use std::fs::File;
 use std::io::Write;
@@ -13,7 +13,7 @@ use crate::batch::Batch;
 use crate::clock::Clock;
 use crate::diagram::{Collector, Diagram, Keep, mermaid, text};
 use crate::expect::{Expectation, Measured};
-use crate::explain::story;
+use crate::explain::prose_of as prose;
 use crate::fields::Line;
 use crate::printable::is_printable;
 use crate::report;
@@ -27,7 +27,7 @@ const NUMBERS: [u64; 6] = [0, 1, u16::MAX as u64, u32::MAX as u64, 1 << 63, u64:
 
 const HOSTILE: &str = "\x1b[31m\n\u{9b}\u{202e}\u{200b}\u{2028}\u{feff}\u{3164}\u{1160}\u{2800}";
 
-/// Recordings that together have every kind of event that can be recorded here.
+/// Recordings that together have every recordable kind of event.
 const RECORDINGS: [&str; 8] = [
     "late_accept",
     "half_open_reset",
@@ -39,9 +39,9 @@ const RECORDINGS: [&str; 8] = [
     "loss",
 ];
 
-/// Everything that lines can be made into.
+/// Returns every output that can be made from `lines`, with its name.
 fn outputs_of(clock: Clock, lines: &[Line]) -> Vec<(&'static str, String)> {
-    let mut told = vec![];
+    let mut outputs = vec![];
     let style = Style {
         color: false,
         verbose: true,
@@ -49,10 +49,10 @@ fn outputs_of(clock: Clock, lines: &[Line]) -> Vec<(&'static str, String)> {
         zone: Zone::Utc,
     };
     for (form, sink) in sinks(clock, style) {
-        told.push((form, written(lines, sink)));
+        outputs.push((form, written(lines, sink)));
     }
-    told.push(("page", page(clock, lines)));
-    told.push(("top", top(lines)));
+    outputs.push(("page", page(clock, lines)));
+    outputs.push(("top", top(lines)));
     measure(lines);
     let mut collector = Collector::new(Keep::UntilGone);
     let mut groups: Vec<_> = lines
@@ -66,12 +66,12 @@ fn outputs_of(clock: Clock, lines: &[Line]) -> Vec<(&'static str, String)> {
                 color: false,
                 ascii,
             };
-            told.push(("story", story(&diagram, clock, look)));
-            told.push(("diagram", text::draw(&diagram, look)));
+            outputs.push(("explain", prose(&diagram, clock, look)));
+            outputs.push(("diagram", text::draw(&diagram, look)));
         }
-        told.push(("mermaid", mermaid::draw(&diagram)));
+        outputs.push(("mermaid", mermaid::draw(&diagram)));
     }
-    told
+    outputs
 }
 
 type Make = Box<dyn FnOnce(Box<dyn Write + Send>) -> Box<dyn Sink>>;
@@ -119,7 +119,8 @@ impl Write for Shared {
     }
 }
 
-/// An error is an answer: packets are made of segments only.
+/// Returns the bytes that a sink writes. An error of a line is ignored, because pcapng fails
+/// without segments.
 fn written(lines: &[Line], sink: Make) -> String {
     let shared = Shared::default();
     let mut sink = sink(Box::new(shared.clone()));
@@ -140,7 +141,7 @@ fn page(clock: Clock, lines: &[Line]) -> String {
 
 fn top(lines: &[Line]) -> String {
     let mut model = Model::new(10);
-    let mut told = String::new();
+    let mut shown = String::new();
     for (n, line) in lines.iter().enumerate() {
         model.line(line);
         if n + 1 == lines.len() || n % 8 == 0 {
@@ -149,11 +150,11 @@ fn top(lines: &[Line]) -> String {
             } else {
                 line.mono_ns()
             });
-            told += &format!("{:?}{:?}", view.filters, view.unseen);
-            told.extend(view.verdicts.iter().map(|it| it.reason.as_str()));
+            shown += &format!("{:?}{:?}", view.filters, view.unseen);
+            shown.extend(view.verdicts.iter().map(|it| it.reason.as_str()));
         }
     }
-    told
+    shown
 }
 
 fn measure(lines: &[Line]) {
@@ -168,10 +169,10 @@ fn measure(lines: &[Line]) {
     }
 }
 
-/// How often each recording is changed.
+/// How many times each recording is mutated.
 const ROUNDS: u64 = 40;
 
-/// xorshift64: enough to choose with, and the same each time.
+/// xorshift64: random enough, and reproducible.
 struct Dice(u64);
 
 impl Dice {
@@ -183,11 +184,11 @@ impl Dice {
     }
 }
 
-/// A text that harms, no longer than a thread's name.
+/// A hostile text that fits into a thread's name.
 const HOSTILE_NAME: &str = "\x1b[31m\u{202e}\n\u{200b}";
 
 #[test]
-fn no_text_of_a_recording_is_shown_as_it_is() {
+fn hostile_text_in_a_recording_is_escaped_in_every_output() {
     let mut shown = 0;
     for name in RECORDINGS {
         let (mut begin, inputs) = inputs(name);
@@ -222,7 +223,7 @@ fn no_text_of_a_recording_is_shown_as_it_is() {
         }
         for (form, text) in outputs_of(Clock::with_offset(begin.clock_offset_ns), &lines) {
             shown += usize::from(text.contains("202e"));
-            // Numbers of packets are no text.
+            // Packet fields are binary, so only the hostile characters above ASCII are checked.
             let bad = match form {
                 "pcapng" => text
                     .chars()
@@ -235,12 +236,12 @@ fn no_text_of_a_recording_is_shown_as_it_is() {
             assert_eq!(bad, None, "{name} as {form}: {text}");
         }
     }
-    assert!(shown > 40, "{shown} outputs have had such text");
+    assert!(shown > 40, "only {shown} outputs have the text");
 }
 
 const CGROUP: u64 = 4711;
 
-/// Records with the names of threads and processes changed, and a cgroup.
+/// Returns the records with hostile thread and process names, and with a cgroup.
 fn renamed(batch: &Batch) -> Vec<Vec<u8>> {
     let task = |record: &mut Vec<u8>, at: usize| {
         for name in [at, at + 16] {
@@ -273,7 +274,7 @@ fn renamed(batch: &Batch) -> Vec<Vec<u8>> {
     batch.records().map(rename).collect()
 }
 
-/// The inputs of a golden recording.
+/// Returns the inputs of a golden recording.
 fn inputs(name: &str) -> (Begin, Vec<Input>) {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
     let file = File::open(format!("{folder}/{name}.trace")).unwrap();
@@ -286,8 +287,8 @@ fn inputs(name: &str) -> (Begin, Vec<Input>) {
     (begin, inputs.collect())
 }
 
-/// A record with some of its numbers at their extremes. What it is about stays: a record of an unknown kind
-/// is only counted.
+/// Returns the record with some of its numbers at their extremes. The kind stays, because records
+/// of an unknown kind are only counted.
 fn hostile_record(record: &[u8], dice: &mut Dice) -> Vec<u8> {
     const HEADER: usize = 16;
     let mut record = record.to_vec();
@@ -306,7 +307,7 @@ fn hostile_record(record: &[u8], dice: &mut Dice) -> Vec<u8> {
 }
 
 #[test]
-fn no_record_of_a_recording_makes_a_panic() {
+fn extreme_numbers_in_a_recording_cause_no_panic() {
     let mut dice = Dice(0x2545_f491_4f6c_dd1d);
     for name in RECORDINGS {
         let (begin, inputs) = inputs(name);

@@ -1,8 +1,8 @@
-//! Traces the life of TCP connections in the kernel.
+//! Traces the state changes of TCP connections in the kernel.
 //!
-//! One way through the house: `capture` loads the eBPF programs and drains their ring buffer,
-//! `decode` turns its bytes into [`event::Event`]s, `order` puts them in order of time,
-//! [`correlate`] makes connections and verdicts of them, [`sink`] writes the lines.
+//! An event takes one path: `capture` loads the eBPF programs and drains their ring buffer,
+//! `decode` turns the bytes into [`event::Event`]s, `order` sorts them by time, [`correlate`]
+//! builds connections and verdicts from them, and [`sink`] writes the lines.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
@@ -35,7 +35,7 @@ pub mod stdio;
 pub mod top;
 pub mod tracing;
 
-// The pure part, under the paths that it has there.
+// Re-exports of tcptrace-core, under the same paths.
 pub use tcptrace_core::{
     balance, batch, correlate, decode, depth, diagram, duration, errno, event, fields, order,
     printable, trace,

@@ -10,49 +10,49 @@ use tcptrace::stdio::{out_of_memory, say};
 use tcptrace::{demo, doctor, explain, failure, record, replay, report, run, top};
 
 #[global_allocator]
-static ALLOCATOR: Told = Told;
+static ALLOCATOR: ExitWhenOutOfMemory = ExitWhenOutOfMemory;
 
-/// The system's allocator. Where there is no memory the process ends with a message and an exit
-/// code, not by SIGABRT.
-struct Told;
+/// The system's allocator, except that a failed allocation ends the process with a message and an
+/// exit code. Rust's default is SIGABRT.
+struct ExitWhenOutOfMemory;
 
-// SAFETY: all is the system's allocator's.
-unsafe impl GlobalAlloc for Told {
+// SAFETY: every call is forwarded to the system's allocator.
+unsafe impl GlobalAlloc for ExitWhenOutOfMemory {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's layout.
-        told(unsafe { System.alloc(layout) })
+        // SAFETY: the caller guarantees the layout.
+        not_null(unsafe { System.alloc(layout) })
     }
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's layout.
-        told(unsafe { System.alloc_zeroed(layout) })
+        // SAFETY: the caller guarantees the layout.
+        not_null(unsafe { System.alloc_zeroed(layout) })
     }
 
     #[inline]
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: the caller's memory and its layout.
-        told(unsafe { System.realloc(memory, layout, size) })
+        // SAFETY: the caller guarantees that the memory has this layout.
+        not_null(unsafe { System.realloc(memory, layout, size) })
     }
 
     #[inline]
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: the caller's memory and its layout.
+        // SAFETY: the caller guarantees that the memory has this layout.
         unsafe { System.dealloc(memory, layout) }
     }
 }
 
 #[inline]
-fn told(memory: *mut u8) -> *mut u8 {
+fn not_null(memory: *mut u8) -> *mut u8 {
     match memory.is_null() {
         true => out_of_memory(),
         false => memory,
     }
 }
 
-/// Fails where the runtime would find no descriptors: it panics if it cannot make the pair of sockets
-/// by which signals reach it.
+/// Returns an error if there are too few file descriptors for the tokio runtime. The runtime itself
+/// panics if it cannot create the socket pair that signals use.
 fn room_for_runtime() -> io::Result<()> {
     let copy = |_| io::stderr().as_fd().try_clone_to_owned();
     (0..8).map(copy).collect::<io::Result<Vec<_>>>().map(drop)

@@ -1,4 +1,4 @@
-//! Where the lines of a trace go: to standard output, in the form that was asked for.
+//! The output of a trace's lines to standard output, in the requested form.
 
 use std::io::{self, Write};
 
@@ -9,7 +9,7 @@ use crate::pipeline::Output;
 use crate::sink::text::{Style, Zone};
 use crate::sink::{Chrome, Csv, Json, Pcapng, Sink, Text};
 
-/// Standard output.
+/// Returns the standard output in the form that `show` asks for.
 pub fn stdout(show: &Show, clock: Clock) -> Output {
     Output {
         name: "standard output".into(),
@@ -28,7 +28,7 @@ fn sink(show: &Show, out: Box<dyn Write + Send>, clock: Clock) -> Box<dyn Sink> 
         Text::new(out, clock, style)
     };
     let sink: Box<dyn Sink> = match (show.output, show.columns()) {
-        // They choose the lines themselves.
+        // CSV and text with columns filter the lines themselves (`--only`).
         (Form::Csv, Some(columns)) => return Box::new(Csv::new(out, clock, columns)),
         (_, Some(columns)) => return Box::new(text(out).with_columns(columns)),
         (Form::Json, None) => Box::new(Json::new(out, clock)),
@@ -48,7 +48,7 @@ fn sink(show: &Show, out: Box<dyn Write + Send>, clock: Clock) -> Box<dyn Sink> 
     }
 }
 
-/// Lets some kinds of lines through.
+/// Passes only lines of the given kinds to another sink.
 struct Only {
     kinds: Vec<String>,
     sink: Box<dyn Sink>,
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_let_through_is_wanted() {
+    fn only_wants_just_the_kinds_that_it_passes_on() {
         let clock = Clock::with_offset(0);
         let only = |kinds: &[&str], sink: Box<dyn Sink>| Only {
             kinds: kinds.iter().map(|&it| it.to_owned()).collect(),

@@ -1,4 +1,4 @@
-//! `tcptrace record`: the kernel's records to a file, undecoded.
+//! `tcptrace record`: writes the kernel's records to a file without decoding them.
 
 use std::io::{self, IsTerminal};
 
@@ -13,9 +13,9 @@ use crate::recording::parts::Keep;
 use crate::run::to_the_end;
 use crate::tracing::{Outputs, Place, Plan, Progress, To, Tracing, Triggers, Until};
 
-/// Runs `tcptrace record`; the value is the exit code.
+/// Runs `tcptrace record`. Returns the exit code.
 pub async fn run(options: &Record) -> anyhow::Result<u8> {
-    // All that can be wrong with the command line is found before anything is attached.
+    // Check the whole command line before attaching anything.
     let command = Command::find(&options.command)?;
     let clock = Clock::measure();
     let is_stdout = options.output.as_os_str() == "-";
@@ -59,7 +59,7 @@ pub async fn run(options: &Record) -> anyhow::Result<u8> {
     to_the_end(tracing, until, command).await
 }
 
-/// The one file of a recording.
+/// Opens the output of a recording that is a single file.
 fn target(options: &Record, is_stdout: bool) -> anyhow::Result<Target> {
     let mut files = Files::new(false);
     match is_stdout {

@@ -1,4 +1,4 @@
-//! `tcptrace replay`: a recorded trace, told again.
+//! `tcptrace replay`: writes the lines of a recorded trace.
 
 mod conn;
 mod narrow;
@@ -24,7 +24,7 @@ use crate::output;
 use crate::pipeline::{self, Output};
 use crate::stdio::{plain, say};
 
-/// Runs `tcptrace replay FILE`; the value is the exit code.
+/// Runs `tcptrace replay FILE`. Returns the exit code.
 pub fn run(options: &Replay) -> anyhow::Result<u8> {
     let name = source::name(&options.file);
     Files::new(true).read(&options.file, &name)?;
@@ -39,11 +39,11 @@ pub fn run(options: &Replay) -> anyhow::Result<u8> {
     let checks = Checks::new(&options.expect);
     outputs.extend(checks.output());
     let recorded = recorded.wanting(pipeline::wanted(&outputs));
-    let code = tell(recorded, chosen.as_ref(), outputs, &name);
-    Ok(checks.tell(code))
+    let code = write(recorded, chosen.as_ref(), outputs, &name);
+    Ok(checks.report(code))
 }
 
-/// The recording, and which lines are wanted of it.
+/// Opens the recording. With `--conn`, also returns the filter for that connection.
 fn open(options: &Replay) -> anyhow::Result<(Recorded, Option<Chosen>)> {
     let (path, name) = (&options.file, source::name(&options.file));
     let narrowed = |recorded: Recorded| {
@@ -53,23 +53,23 @@ fn open(options: &Replay) -> anyhow::Result<(Recorded, Option<Chosen>)> {
     let Some(conn) = options.conn else {
         return Ok((narrowed(Recorded::open(path)?)?, None));
     };
-    // It is read twice.
+    // The first pass finds the connection's other end, the second writes the lines.
     let twice = source::Twice::open(path).with_context(|| format!("cannot replay {name}"))?;
     let chosen = Chosen::find(conn, &mut narrowed(twice.recorded(&name)?)?);
     let chosen = chosen.with_context(|| {
-        format!("{name} has no connection {conn}; its numbers stand in the column CONN")
+        format!("{name} has no connection {conn}; the column CONN has the numbers")
     })?;
     Ok((narrowed(twice.recorded(&name)?)?, Some(chosen)))
 }
 
-/// Tells what is recorded to the outputs; the value is the exit code.
-fn tell(
+/// Writes the lines of a recording to the outputs. Returns the exit code.
+fn write(
     mut recorded: Recorded,
     chosen: Option<&Chosen>,
     mut outputs: Vec<Output>,
     name: &str,
 ) -> u8 {
-    /// No output is left.
+    /// No output is open any more.
     struct Enough;
 
     let mut code = exit::DONE;
@@ -77,9 +77,9 @@ fn tell(
     let mut each = |act: &mut dyn FnMut(&mut Output) -> io::Result<()>| {
         outputs.retain_mut(|output| match act(output) {
             Ok(()) => true,
-            // Whoever reads has seen enough: that is success.
+            // A reader that closes the pipe early is success.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => false,
-            // The recording lacks what this form is made from.
+            // The recording lacks what this form needs, such as segments for pcapng.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
                 say(format_args!("{name}: {error}"));
                 code = exit::USAGE;
@@ -100,7 +100,7 @@ fn tell(
             false => Ok(()),
         }
     };
-    let told = recorded.each(|line: &Line| {
+    let written = recorded.each(|line: &Line| {
         if let Some(progress) = &mut progress {
             progress.line();
         }
@@ -110,8 +110,8 @@ fn tell(
         }
     });
     drop(progress);
-    let told = told.and_then(|()| each(&mut |output| output.sink.flush()));
-    if let Err(Enough) = told {
+    let written = written.and_then(|()| each(&mut |output| output.sink.flush()));
+    if let Err(Enough) = written {
         return code;
     }
     let damage = recorded.damage();

@@ -1,4 +1,4 @@
-//! A trace from its start to its end.
+//! `tcptrace [OPTIONS] [-- COMMAND…]`: one live trace from start to end.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,9 +13,9 @@ use crate::output;
 use crate::stdio::{plain, say};
 use crate::tracing::{Outputs, Place, Plan, To, Tracing, Until, filters};
 
-/// Runs `tcptrace [OPTIONS] [-- COMMAND…]`; the value is the exit code.
+/// Runs the trace. Returns the exit code.
 pub async fn run(trace: &Trace) -> anyhow::Result<u8> {
-    // All that can be wrong with the command line is found before anything is attached.
+    // Check the whole command line before attaching anything.
     let command = Command::find(&trace.command)?;
     let clock = Clock::measure();
     let mut files = Files::new(true);
@@ -28,7 +28,7 @@ pub async fn run(trace: &Trace) -> anyhow::Result<u8> {
     let request = trace.request();
     let selection = trace.filters.selection();
     let hint = waiting_for(&filters(&request.filter, &selection));
-    // What the files had is gone only when there is a trace to write.
+    // Truncate existing files only after the trace has started.
     let open = || {
         let stdout = output::stdout(&trace.show, clock);
         let zstd = trace.capturing.zstd;
@@ -55,10 +55,10 @@ pub async fn run(trace: &Trace) -> anyhow::Result<u8> {
         triggers: None,
     };
     let code = to_the_end(tracing, until, command).await?;
-    Ok(checks.tell(code))
+    Ok(checks.report(code))
 }
 
-/// Traces to the end, and says which outputs have failed; the value is the exit code.
+/// Traces until the end and reports failed outputs on stderr. Returns the exit code.
 pub async fn to_the_end(
     mut tracing: Tracing,
     until: Until,
@@ -72,7 +72,7 @@ pub async fn to_the_end(
     let outcome = tracing.end().await?;
     let mut code = status.map_or(exit::DONE, command::exit_code);
     for failed in outcome.failed {
-        // Whoever reads has seen enough: that is success.
+        // A reader that closes the pipe early is success.
         if failed.error.kind() != io::ErrorKind::BrokenPipe {
             say(format_args!(
                 "cannot write to {}: {}; the trace ends here",
@@ -85,7 +85,7 @@ pub async fn to_the_end(
     Ok(code)
 }
 
-/// What to say when nothing happens.
+/// Returns the hint to show when no event arrives.
 fn waiting_for(filters: &BTreeMap<String, String>) -> String {
     let conditions: Vec<String> = filters
         .iter()

@@ -1,4 +1,4 @@
-//! The signals that end a trace.
+//! Signals that end a trace.
 
 use std::io;
 use std::sync::Arc;
@@ -12,22 +12,22 @@ use tokio::time::Instant;
 
 use crate::exit;
 
-/// A second SIGINT within this time is no impatient person's: `timeout` and the like signal a
-/// process and then its process group, which has it too.
+/// A second SIGINT within this time is ignored. `timeout` and similar tools signal a process and
+/// then its process group, so that one interrupt arrives twice.
 const ONE_SIGNAL: Duration = Duration::from_millis(500);
 
-/// SIGINT, SIGTERM and SIGHUP end the trace in good order. A second SIGINT ends the process.
+/// SIGINT, SIGTERM and SIGHUP end the trace normally. A second SIGINT ends the process immediately.
 pub struct Signals {
     first: Arc<Notify>,
 }
 
 impl Signals {
-    /// Takes the signals from now on. They have a thread of their own: the others may be waiting, for
-    /// a reader that does not read or for the kernel to detach.
+    /// Installs the handlers. The signals have their own thread, because the other threads may
+    /// block on a slow reader or on the kernel's detaching.
     pub fn new() -> io::Result<Signals> {
         let first = Arc::new(Notify::new());
         let notify = first.clone();
-        let (tell, taken) = mpsc::channel();
+        let (installed, done) = mpsc::channel();
         std::thread::Builder::new()
             .name("signals".into())
             .spawn(move || {
@@ -36,34 +36,34 @@ impl Signals {
                     .build();
                 let end = |runtime: Runtime| {
                     runtime.block_on(wait(&notify, || {
-                        let _ = tell.send(Ok(()));
+                        let _ = installed.send(Ok(()));
                     }))
                 };
                 if let Err(error) = runtime.and_then(end) {
-                    let _ = tell.send(Err(error));
+                    let _ = installed.send(Err(error));
                 }
             })?;
-        // Nothing comes from a thread that has panicked.
-        taken.recv().map_err(io::Error::other)??;
+        // `recv` fails if the thread panicked before it sent a result.
+        done.recv().map_err(io::Error::other)??;
         Ok(Signals { first })
     }
 
-    /// Waits for the first of them.
+    /// Waits for the first signal.
     pub async fn first(&self) {
         self.first.notified().await;
     }
 }
 
-/// Says when it has taken the signals, and goes on as long as the process.
-async fn wait(first: &Notify, taken: impl FnOnce()) -> io::Result<()> {
+/// Calls `installed` when the handlers are in place, then handles signals until the process ends.
+async fn wait(first: &Notify, installed: impl FnOnce()) -> io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    // `nohup` has it ignored.
+    // `nohup` starts a process with SIGHUP ignored. It must stay ignored.
     let mut hangup = match is_ignored(libc::SIGHUP) {
         true => None,
         false => Some(signal(SignalKind::hangup())?),
     };
-    taken();
+    installed();
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
@@ -74,7 +74,7 @@ async fn wait(first: &Notify, taken: impl FnOnce()) -> io::Result<()> {
     loop {
         interrupt.recv().await;
         if at.elapsed() >= ONE_SIGNAL {
-            // The kernel detaches the programs when their descriptors are closed.
+            // The kernel detaches the programs when it closes their descriptors.
             exit::at_once(exit::INTERRUPTED);
         }
     }
@@ -89,9 +89,9 @@ async fn received(signal: &mut Option<Signal>) {
     }
 }
 
-/// Whether whoever started the process has it ignore a signal.
+/// Returns true if the process was started with this signal ignored.
 fn is_ignored(signal: libc::c_int) -> bool {
-    // SAFETY: only asks; an `action` of zeros is a valid one to overwrite.
+    // SAFETY: the call only reads the current action. A zeroed `action` is valid for writing.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         libc::sigaction(signal, std::ptr::null(), &mut action) == 0

@@ -1,7 +1,7 @@
-//! Standard output and standard error, for whatever is not a line of a trace.
+//! Standard output and standard error, for everything except the lines of a trace.
 //!
-//! `println!` and `eprintln!` panic when they cannot write, as on a full disk or a closed pipe, so
-//! Clippy denies them in this crate (`lib.rs`).
+//! Clippy denies `println!` and `eprintln!` in this crate (`lib.rs`): they panic if a write fails,
+//! for example on a full disk or a closed pipe.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -9,25 +9,25 @@ use std::io::{self, Write};
 use crate::exit;
 use crate::printable::printable;
 
-/// Writes a message to standard error: one line, in one write, with nothing in it that a terminal
-/// would obey. Where that cannot be written there is nobody left to tell.
+/// Writes a one-line message to standard error in one write, with terminal escapes removed. Ignores
+/// a failed write, because there is nowhere else to report it.
 pub fn say(message: impl Display) {
     let line = format!("tcptrace: {}\n", printable(&message.to_string()));
     let _ = io::stderr().write_all(line.as_bytes());
 }
 
-/// Writes to standard output, to the last byte.
+/// Writes all of `text` to standard output.
 ///
 /// # Errors
-/// Standard output's own.
+/// The error of the failed write.
 pub fn print(text: impl AsRef<[u8]>) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_ref())?;
     stdout.flush()
 }
 
-/// The exit code after writing to standard output; what went wrong is said. A reader that closed
-/// the pipe has seen enough, which is no failure.
+/// Returns the exit code for a write to standard output, and reports a failure on stderr. A reader
+/// that closes the pipe early is success.
 pub fn code_of(written: io::Result<()>) -> u8 {
     match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -41,7 +41,7 @@ pub fn code_of(written: io::Result<()>) -> u8 {
     }
 }
 
-/// An error of the operating system without its number.
+/// Returns the text of an operating-system error without its number.
 pub fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     match text.split_once(" (os error") {
@@ -50,11 +50,11 @@ pub fn plain(error: &io::Error) -> String {
     }
 }
 
-/// Ends the process: there is no memory. Takes none to say so.
+/// Ends the process with a message. Allocates no memory.
 #[cold]
 pub fn out_of_memory() -> ! {
     let message = b"tcptrace: out of memory; raise the limit (ulimit -v), or free some\n";
-    // SAFETY: plain system calls, with a message that is as long as it says.
+    // SAFETY: plain system calls. The pointer and the length belong to one byte string.
     unsafe {
         libc::write(libc::STDERR_FILENO, message.as_ptr().cast(), message.len());
         libc::_exit(exit::FAILURE.into())

@@ -67,7 +67,7 @@ fn told(path: &Path) -> Told {
         Box::new(Text::new(Box::new(text.clone()), clock, style)),
         Box::new(Json::new(Box::new(json.clone()), clock)),
     ];
-    let done = recorded.tell(&mut sinks);
+    let done = recorded.write_to(&mut sinks);
     let damage = done.unwrap_or_else(|error| panic!("{name}: {error}"));
     assert!(damage.is_none(), "{name}: {damage}");
     Told {

@@ -94,7 +94,7 @@ fn an_unmet_expectation_is_printed_and_exits_with_5() {
         "the measured value: {ended:?}"
     );
     assert!(said[1].contains("accepted==1: holds"), "{ended:?}");
-    let unknown = "NOT MET, not known: the wait of no connection was measured";
+    let unknown = "NOT MET, not known: no accept-queue wait was measured";
     assert!(said[2].ends_with(unknown), "{ended:?}");
 }
 

@@ -100,7 +100,7 @@ impl Capture {
         let (mut attached, mut absent) = (vec![], vec![]);
         for row in HOOKS.iter().filter(|row| row.is_wanted(request)) {
             let mut carriers: Vec<_> = row.carriers(request.mode.as_deref()).collect();
-            if let Some(wanted) = &request.state_carrier
+            if let Some(wanted) = &request.state_method
                 && (row.hook == Hook::InetSockSetState
                     || carriers.iter().any(|it| it.name == wanted))
             {

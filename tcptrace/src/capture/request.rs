@@ -17,7 +17,7 @@ pub struct Request {
     pub mode: Option<String>,
     /// Carrier to take for the state hook, by [`Carrier::name`], and for other hooks where they have
     /// one of that name; the first that loads when absent.
-    pub state_carrier: Option<String>,
+    pub state_method: Option<String>,
     /// Whether to capture segments on the wire, too.
     pub segments: bool,
 }

@@ -1,4 +1,4 @@
-//! The options of what captures: a live trace, and a recording.
+//! The options of live captures: a trace and a recording.
 
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ pub struct Capturing {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
 
-    /// How to see accept(): auto takes the best that this kernel can carry
-    #[arg(long, value_name = "CARRIER", default_value = "auto")]
+    /// How to trace accept(); auto takes the best method that this kernel supports
+    #[arg(long, value_name = "METHOD", default_value = "auto")]
     pub attach: Attach,
 
     /// Also show the segments on the wire that open and close connections, as tcpdump does
@@ -33,11 +33,11 @@ pub struct Capturing {
     #[arg(long, value_name = "BYTES", default_value = "4M", value_parser = super::parse_bytes)]
     pub ring_size: u32,
 
-    /// Force the carrier of the tracepoints' hooks, for tests: tp_btf, raw_tp or tracepoint
-    #[arg(long, value_name = "CARRIER", hide = true)]
-    pub state_carrier: Option<String>,
+    /// Force the attach method of the tracepoint hooks, for tests: tp_btf, raw_tp or tracepoint
+    #[arg(long = "state-carrier", value_name = "METHOD", hide = true)]
+    pub state_method: Option<String>,
 
-    /// Remember only so many accept() calls in flight, for tests
+    /// Limit the accept() calls that are tracked at the same time, for tests
     #[arg(long, value_name = "N", hide = true, default_value_t = 0)]
     pub calls: u32,
 }
@@ -49,7 +49,7 @@ impl Capturing {
             ring_bytes: self.ring_size,
             calls: self.calls,
             mode: self.attach.mode(),
-            state_carrier: self.state_carrier.clone(),
+            state_method: self.state_method.clone(),
             segments: self.segments,
         }
     }

@@ -17,7 +17,7 @@ pub struct Explain {
 
     /// Form of the output
     #[arg(short, long, value_name = "FORM", default_value = "text")]
-    pub output: Story,
+    pub output: ExplainForm,
 
     /// Draw with ASCII characters only
     #[arg(long)]
@@ -29,14 +29,14 @@ pub struct Explain {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Story {
+pub enum ExplainForm {
     /// Prose, and a sequence diagram in 80 columns
     Text,
     /// A Mermaid sequenceDiagram, as Markdown pages show it
     Mermaid,
 }
 
-/// What `--explain` adds to the log.
+/// The argument of `--explain`: how much to add to the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Explained {
     /// A sentence under each change of state

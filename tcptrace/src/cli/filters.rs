@@ -1,4 +1,4 @@
-//! The options that say what to trace. A socket is traced when every condition that is given holds.
+//! The filter options. A socket is traced if every given condition holds.
 
 use clap::Args;
 
@@ -67,8 +67,7 @@ pub struct Filters {
     pub selecting: Selecting,
 }
 
-/// The conditions that are decided once it is known whose socket it is. They can be set later, when a
-/// recording is replayed.
+/// The conditions that need the socket's owner. A replay of a recording can apply them too.
 #[derive(Debug, Args)]
 pub struct Selecting {
     /// The process that connected, listens or accepted, by the number that `ps` shows
@@ -80,7 +79,7 @@ pub struct Selecting {
     )]
     pub pids: Vec<u32>,
 
-    /// The name of that process, or of its thread that did
+    /// The name of that process, or of the thread that made the call
     #[arg(long = "comm", value_name = "NAME", value_delimiter = ',', value_parser = comm)]
     pub comms: Vec<Comm>,
 
@@ -88,13 +87,13 @@ pub struct Selecting {
     #[arg(long = "side", value_name = "SIDE", value_delimiter = ',', value_parser = side)]
     pub sides: Vec<Side>,
 
-    /// Only what happens in this state, its beginning and its end; and connections that were in it
+    /// Only events in this state, including its beginning and its end, and connections that were in it
     #[arg(long = "state", value_name = "STATE", value_delimiter = ',', value_parser = state)]
     pub states: Vec<State>,
 }
 
 impl Filters {
-    /// What the kernel decides.
+    /// Returns the conditions that the kernel programs check.
     pub fn filter(&self) -> Filter {
         let family = match (self.ipv4, self.ipv6) {
             (true, _) => Some(Family::V4),
@@ -115,7 +114,7 @@ impl Filters {
         }
     }
 
-    /// What is decided once it is known whose socket it is.
+    /// Returns the conditions that the correlator checks, because they need the socket's owner.
     pub fn selection(&self) -> Selection {
         Selection {
             traced_only: !self.users.is_empty() || !self.cgroups.is_empty(),
@@ -136,7 +135,7 @@ impl Selecting {
     }
 }
 
-/// The kernel keeps 15 bytes of a thread's name (TASK_COMM_LEN).
+/// Parses a thread's name. The kernel keeps 15 bytes of it (TASK_COMM_LEN).
 fn comm(text: &str) -> Result<Comm, String> {
     match text.len() {
         1..=15 => Ok(Comm::from(text)),
@@ -159,7 +158,7 @@ fn side(text: &str) -> Result<Side, String> {
     }
 }
 
-/// By the kernel's name or as `ss` spells it, in capitals or not.
+/// Parses a state's name in the kernel's or in `ss`'s spelling, in any case.
 fn state(text: &str) -> Result<State, String> {
     let known = State::ALL.into_iter();
     let mut known = known.filter(|&state| state != State::BoundInactive);
@@ -183,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_state_has_the_kernels_name_or_that_of_ss() {
+    fn a_state_is_accepted_in_the_spelling_of_the_kernel_and_of_ss() {
         for (text, meant) in [
             ("SYN_SENT", State::SynSent),
             ("SYN-SENT", State::SynSent),
@@ -203,11 +202,11 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_as_long_as_the_kernel_keeps_it() {
+    fn a_thread_name_longer_than_15_bytes_is_refused_with_the_name_that_fits() {
         assert_eq!(comm("nginx"), Ok(Comm::from("nginx")));
         assert!(comm("fifteen-bytes-x").is_ok());
-        let told = comm("systemd-resolved").unwrap_err();
-        assert!(told.ends_with(": systemd-resolve"), "{told}");
+        let error = comm("systemd-resolved").unwrap_err();
+        assert!(error.ends_with(": systemd-resolve"), "{error}");
         assert!(comm("").is_err());
     }
 }

@@ -12,9 +12,9 @@ use crate::recording::parts::{Keep, Stretch};
 
 /// Write the kernel's records to a file as they come
 ///
-/// Nothing is decoded, so this costs least; `tcptrace replay` shows what the records tell, in every form.
-/// Only with --count are connections followed while it runs, which costs as much as `tcptrace --depth
-/// histogram`.
+/// The records are not decoded, so this costs least. `tcptrace replay` shows them in every form.
+/// With --count, connections are tracked while the recording runs, which costs as much as `tcptrace
+/// --depth histogram`.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct Record {
@@ -24,7 +24,7 @@ pub struct Record {
 
     /// Begin another file when one has this size, such as 64M: FILE.0001, FILE.0002 and so on
     ///
-    /// Each file can be replayed by itself. A size is one before compression.
+    /// Each file can be replayed by itself. The size is measured before compression.
     #[arg(long, value_name = "SIZE", value_parser = size, conflicts_with_all = ["count", "keep"])]
     pub rotate: Option<u64>,
 
@@ -32,17 +32,18 @@ pub struct Record {
     #[arg(long, value_name = "N", requires = "rotate", value_parser = clap::value_parser!(u32).range(1..))]
     pub files: Option<u32>,
 
-    /// Keep the last stretch in memory, such as 60s or 256M, and write it only at a trigger
+    /// Keep only the last TIME or SIZE in memory, such as 60s or 256M; write it at a trigger
     ///
-    /// The trigger is SIGUSR1 or --trigger. A time takes no more than 256 MiB of memory; what does not fit is
-    /// forgotten earlier. Each trigger writes another file: FILE.0001, FILE.0002 and so on.
+    /// The trigger is SIGUSR1 or --trigger. TIME uses at most 256 MiB of memory; older records that
+    /// do not fit are dropped. Each trigger writes another file: FILE.0001, FILE.0002 and so on.
     #[arg(long, value_name = "TIME|SIZE", value_parser = stretch, conflicts_with = "count")]
     pub keep: Option<Stretch>,
 
-    /// Write the stretch when this holds for the events of a second, such as accept_queue_p99>20ms
+    /// Write the kept records when this holds for the events of one second, such as
+    /// accept_queue_p99>20ms
     ///
-    /// Quantities are those of --expect. Connections are followed for that while it records, which costs as much
-    /// as `tcptrace --depth histogram`.
+    /// The quantities are those of --expect. Connections are tracked while the recording runs,
+    /// which costs as much as `tcptrace --depth histogram`.
     #[arg(long, value_name = "EXPECTATION", requires = "keep")]
     pub trigger: Option<Expectation>,
 
@@ -66,7 +67,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// Which of the recorded events stay, where that are not all in one file.
+    /// Returns how to split or trim the recording, or `None` for one complete file.
     pub fn keep(&self) -> Option<Keep> {
         let after = self.after;
         let files = self.files;
@@ -78,7 +79,7 @@ impl Record {
     }
 }
 
-/// A number of bytes, such as 64M, from 64K on.
+/// Parses a number of bytes such as 64M, at least 64K.
 fn size(text: &str) -> Result<u64, String> {
     let units = [('K', 10), ('M', 20), ('G', 30)];
     let (digits, shift) = units
@@ -94,7 +95,7 @@ fn size(text: &str) -> Result<u64, String> {
     })
 }
 
-/// A time or a number of bytes.
+/// Parses a time or a number of bytes.
 fn stretch(text: &str) -> Result<Stretch, String> {
     if text.ends_with(|c: char| c.is_ascii_digit() || "KMG".contains(c)) {
         return size(text).map(Stretch::Bytes);

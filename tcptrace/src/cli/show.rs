@@ -1,4 +1,4 @@
-//! What is shown of a trace, and how: the same live and replayed.
+//! The output options, the same for a live trace and for a replay.
 
 use std::io::IsTerminal;
 
@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use super::{Color, Explained};
 use crate::sink::columns::{self, Columns};
 
-/// What stands in place of a field to have them all listed.
+/// Value of `--fields` that lists all fields.
 const HELP: &str = "help";
 
 #[derive(Debug, Args)]
@@ -40,8 +40,8 @@ pub struct Show {
     #[arg(short, long)]
     pub verbose: bool,
 
-    /// Say under each change of state what led to it and what it means; with =diagram, also draw
-    /// each connection when it has ended
+    /// Under each change of state, show its cause and its meaning; with =diagram, also draw each
+    /// connection when it has ended
     #[arg(
         long,
         value_name = "WHAT",
@@ -70,13 +70,13 @@ pub enum Form {
 }
 
 impl Show {
-    /// The list of fields, when that was asked for.
+    /// Returns the list of fields, if it was asked for.
     pub fn help(&self) -> Option<String> {
         let asked = self.fields.iter().any(|name| name == HELP);
         asked.then(columns::help)
     }
 
-    /// Two options that cannot go together, and what to do.
+    /// Returns a message if two options contradict each other.
     pub fn contradiction(&self) -> Option<&'static str> {
         let chosen = !self.fields.is_empty();
         let some = chosen || !self.only.is_empty();
@@ -95,7 +95,7 @@ impl Show {
         }
     }
 
-    /// The columns, unless the form has none.
+    /// Returns the columns, or `None` for a form without columns.
     pub fn columns(&self) -> Option<Columns> {
         match self.output {
             Form::Json | Form::Chrome | Form::Pcapng => None,

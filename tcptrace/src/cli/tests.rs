@@ -6,7 +6,7 @@ fn parse(args: &str) -> Result<Cli, String> {
 }
 
 #[test]
-fn the_definition_is_sound() {
+fn clap_accepts_the_definition() {
     use clap::CommandFactory;
     Cli::command().debug_assert();
 }
@@ -21,7 +21,7 @@ fn every_example_in_the_help_parses() {
 }
 
 #[test]
-fn ports_come_in_lists_ranges_and_repeats() {
+fn ports_combine_from_lists_ranges_and_repeated_options() {
     let cli = parse("-p 80,443 -p 8000-8010").unwrap();
     let ports: Vec<String> = cli
         .trace
@@ -34,7 +34,7 @@ fn ports_come_in_lists_ranges_and_repeats() {
 }
 
 #[test]
-fn values_of_a_filter_add_up() {
+fn values_of_one_filter_combine() {
     let cli = parse("--address 10.0.0.0/8,::1 --uid 0,root --pid 1 --pid 2 --state listen,estab");
     let filters = cli.unwrap().trace.filters;
     assert_eq!(filters.filter().addresses.len(), 2);
@@ -45,8 +45,8 @@ fn values_of_a_filter_add_up() {
 }
 
 #[test]
-fn what_is_wrong_is_told_in_one_line() {
-    for (args, told) in [
+fn a_usage_error_is_one_line_that_names_the_fault() {
+    for (args, expected) in [
         ("-p http", "'http'"),
         ("-p 70000", "1 to 65535"),
         ("--prot 80", "--prot"),
@@ -78,19 +78,19 @@ fn what_is_wrong_is_told_in_one_line() {
         ("top --window 2m", "from 1s to 1m"),
     ] {
         let line = parse(args).unwrap_err();
-        assert!(line.contains(told), "{args}: {line}");
+        assert!(line.contains(expected), "{args}: {line}");
         assert!(!line.contains('\n'), "{line}");
     }
 }
 
 #[test]
-fn what_cannot_go_together_is_refused() {
+fn segments_require_depth_events() {
     let refused = |args| parse(args).unwrap().trace.contradiction();
-    for (args, told) in [
+    for (args, expected) in [
         ("--segments --depth connections", "--depth events"),
         ("-o pcapng --depth connections", "--depth events"),
     ] {
-        assert!(refused(args).unwrap().contains(told), "{args}");
+        assert!(refused(args).unwrap().contains(expected), "{args}");
     }
     for args in [
         "--segments --depth events",
@@ -102,7 +102,7 @@ fn what_cannot_go_together_is_refused() {
 }
 
 #[test]
-fn sizes_have_units_and_limits() {
+fn sizes_accept_units_and_reject_values_out_of_range() {
     assert_eq!(parse_bytes("4096"), Ok(4096));
     assert_eq!(parse_bytes("512K"), Ok(512 << 10));
     assert_eq!(parse_bytes("5M"), Ok(8 << 20));

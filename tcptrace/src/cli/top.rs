@@ -9,11 +9,11 @@ use crate::capture::Request;
 
 #[derive(Debug, Args)]
 pub struct Top {
-    /// Time between two looks, such as 250ms or 2s
+    /// Time between two updates, such as 250ms or 2s
     #[arg(long, value_name = "TIME", default_value = "250ms", value_parser = interval)]
     pub interval: Duration,
 
-    /// How far back rates and quantiles look
+    /// Time span of rates and quantiles
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = window)]
     pub window: Duration,
 
@@ -21,8 +21,8 @@ pub struct Top {
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub duration: Option<Duration>,
 
-    /// How to see accept(): auto takes the best that this kernel can carry
-    #[arg(long, value_name = "CARRIER", default_value = "auto")]
+    /// How to trace accept(); auto takes the best method that this kernel supports
+    #[arg(long, value_name = "METHOD", default_value = "auto")]
     pub attach: Attach,
 
     /// Use colours; auto: unless NO_COLOR is set
@@ -42,7 +42,7 @@ pub struct Top {
 }
 
 impl Top {
-    /// Options that cannot go together, and what to do.
+    /// Returns a message if two options contradict each other.
     pub(super) fn contradiction(&self) -> Option<&'static str> {
         let filtered =
             !self.filters.selecting.states.is_empty() || !self.filters.selecting.sides.is_empty();

@@ -1,4 +1,4 @@
-//! The lines of the trace, kept for the proof.
+//! Evidence for the demo's conclusions: the lines of its trace.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -10,15 +10,15 @@ use crate::event::State;
 use crate::fields::{Connection, Line, Side, Transition};
 use crate::sink::Sink;
 
-/// How long the trace may take to show something that has happened.
+/// How long to wait for the trace to show something that has happened.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What a trace has shown so far, for whoever waits for it.
+/// The lines of the trace so far. Clones share them, and can wait for a line.
 #[derive(Clone, Default)]
 pub struct Evidence(Arc<(Mutex<Vec<Line>>, Condvar)>);
 
-/// A sink that collects evidence. It shows its lines when it is flushed, so that a log flushed
-/// before it is on the screen by then.
+/// A sink that collects evidence. Lines become visible on flush, so the log, which is flushed
+/// first, is already on the screen.
 pub struct Collector {
     fresh: Vec<Line>,
     evidence: Evidence,
@@ -47,7 +47,10 @@ impl Evidence {
         }
     }
 
-    /// Waits until `find` finds something in the trace so far.
+    /// Waits until `find` returns something for a line of the trace.
+    ///
+    /// # Errors
+    /// If nothing is found within [`PATIENCE`]. `what` names it in the message.
     fn wait<T>(&self, what: &str, find: impl Fn(&Line) -> Option<T>) -> anyhow::Result<T> {
         let (lines, arrived) = &*self.0;
         let deadline = Instant::now() + PATIENCE;
@@ -66,8 +69,8 @@ impl Evidence {
         }
     }
 
-    /// Waits for the end of the connection that was made to `port`, as its server end saw it, and
-    /// of its listener.
+    /// Waits for the end of the listener at `port` and of the connection to it. Returns the server
+    /// end's connection line.
     pub fn server_connection(&self, port: u16) -> anyhow::Result<Connection> {
         self.wait("the end of the listener", |line| match line {
             Line::Transition(transition)
@@ -90,7 +93,7 @@ impl Evidence {
         })
     }
 
-    /// Waits until one end of the connection to `port` has become ESTABLISHED.
+    /// Waits until one end of the connection to `port` becomes ESTABLISHED.
     pub fn established(&self, side: Side, port: u16) -> anyhow::Result<Transition> {
         self.wait("ESTABLISHED on both sides", |line| match line {
             Line::Transition(transition) => {
@@ -108,7 +111,7 @@ impl Evidence {
         })
     }
 
-    /// Whether any accept() has returned for `port` so far, successful or not.
+    /// Returns true if any accept() for `port` has returned so far, successful or not.
     pub fn any_accept(&self, port: u16) -> bool {
         let lines = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
         lines

@@ -1,4 +1,4 @@
-//! The three experiments: each plays a server and a client, and states what the trace shows.
+//! The three experiments. Each runs a server and a client, and concludes from the trace.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -13,16 +13,17 @@ use super::evidence::Evidence;
 use crate::duration::Human;
 use crate::fields::{Side, Verdict};
 
-/// What the client says, eighteen bytes.
+/// The client's message, eighteen bytes.
 const GREETING: &[u8] = b"This is tcp client";
 
-/// How late the late server is, and how long the blocked one waits.
+/// How late the server calls accept() in the first experiment, and how long it blocks in the
+/// second.
 const PAUSE: Duration = Duration::from_millis(500);
 
 pub struct Experiment {
     pub title: &'static str,
     pub plot: &'static str,
-    /// Gives the conclusion, or says what was not shown.
+    /// Runs the experiment. Returns the conclusion, or an error if the trace does not show it.
     pub play: fn(Stage, &Evidence) -> anyhow::Result<String>,
 }
 
@@ -39,22 +40,22 @@ pub const EXPERIMENTS: [Experiment; 3] = [
     },
     Experiment {
         title: "A server that listens and never calls accept()",
-        plot: "The client connects and sends its 18 bytes to nobody.",
+        plot: "The client connects and sends its 18 bytes, which nobody reads.",
         play: no_accept,
     },
 ];
 
-/// A port for one experiment: bound, so that it stays ours, and not listening yet.
+/// A port for one experiment. Binding reserves it; the socket does not listen yet.
 pub struct Stage {
     socket: OwnedFd,
     addr: SocketAddr,
 }
 
 impl Stage {
-    /// Binds a loopback port that the kernel picks.
+    /// Binds to a loopback port that the kernel chooses.
     pub fn new() -> io::Result<Stage> {
-        // std can only bind and listen in one step, and the trace should show the listen().
-        // SAFETY: plain system calls on a descriptor that is ours from the start.
+        // std binds and listens in one step, but the trace should show the listen().
+        // SAFETY: plain system calls on a new descriptor that nothing else owns.
         let socket = unsafe {
             let fd = libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0);
             if fd < 0 {
@@ -62,7 +63,7 @@ impl Stage {
             }
             OwnedFd::from_raw_fd(fd)
         };
-        // SAFETY: all zero is a valid sockaddr_in.
+        // SAFETY: all zeros is a valid sockaddr_in.
         let mut addr: libc::sockaddr_in = unsafe { std::mem::zeroed() };
         addr.sin_family = libc::AF_INET as libc::sa_family_t;
         addr.sin_addr.s_addr = u32::from(Ipv4Addr::LOCALHOST).to_be();
@@ -71,7 +72,7 @@ impl Stage {
         if unsafe { libc::bind(socket.as_raw_fd(), (&raw const addr).cast(), len) } < 0 {
             return Err(io::Error::last_os_error());
         }
-        // A TcpListener that does not listen still knows its address.
+        // `TcpListener` is used for local_addr() only. The socket does not listen yet.
         let named = TcpListener::from(socket);
         let addr = named.local_addr()?;
         Ok(Stage {
@@ -93,7 +94,7 @@ impl Stage {
     }
 }
 
-/// Runs a role on a thread of that name, which is what the trace shows as comm.
+/// Starts a thread with this name, which the trace shows as comm.
 fn role<T: Send + 'static>(
     name: &str,
     play: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
@@ -103,7 +104,7 @@ fn role<T: Send + 'static>(
 
 fn join<T>(role: JoinHandle<anyhow::Result<T>>) -> anyhow::Result<T> {
     role.join()
-        .unwrap_or_else(|_| Err(anyhow::anyhow!("a role of the experiment has panicked")))
+        .unwrap_or_else(|_| Err(anyhow::anyhow!("a thread of the experiment has panicked")))
 }
 
 /// A client that has connected and sent its greeting.
@@ -132,7 +133,7 @@ impl Client {
     }
 
     fn close(self) -> anyhow::Result<()> {
-        // A client that is gone has its own error to tell.
+        // A send error means that the client has ended. `join` returns its error.
         let _ = self.close.send(());
         join(self.role)
     }
@@ -152,7 +153,7 @@ fn late_accept(stage: Stage, evidence: &Evidence) -> anyhow::Result<String> {
         stream.read_exact(&mut greeting)?;
         ensure!(greeting == GREETING, "the server read something else");
         let own = stream.local_addr()?;
-        // Closed by the client first: the server's end goes through CLOSE_WAIT.
+        // The client closes first, so the server's end passes through CLOSE_WAIT.
         stream.read_to_end(&mut vec![])?;
         Ok((own, peer))
     })?;
@@ -204,7 +205,7 @@ fn early_accept(stage: Stage, evidence: &Evidence) -> anyhow::Result<String> {
         Ok(())
     })?;
     ready.recv().context("the server could not listen")?;
-    // Time for the server to block in accept().
+    // Give the server time to block in accept().
     thread::sleep(PAUSE);
     Client::connect(addr)?.close()?;
     join(server)?;

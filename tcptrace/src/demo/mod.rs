@@ -1,4 +1,4 @@
-//! `tcptrace demo`: three experiments on loopback, traced, and what they prove.
+//! `tcptrace demo`: runs and traces three experiments on loopback, and prints what they show.
 
 mod evidence;
 mod experiments;
@@ -23,7 +23,7 @@ use crate::tracing::{Outputs, Plan, Tracing, Until};
 use evidence::Evidence;
 use experiments::{EXPERIMENTS, Stage};
 
-/// Runs the demo; the value is the exit code: 0 only if everything was shown.
+/// Runs the demo. Returns the exit code, which is 0 only if the trace showed everything.
 pub async fn run(options: &Demo) -> anyhow::Result<u8> {
     let stages = EXPERIMENTS
         .iter()
@@ -108,14 +108,14 @@ pub async fn run(options: &Demo) -> anyhow::Result<u8> {
     }
 }
 
-/// Why there is no proof.
+/// Why the demo failed.
 enum Unproven {
     NotShown(anyhow::Error),
-    /// Standard output's own error.
+    /// Standard output could not be written.
     NotPrinted(io::Error),
 }
 
-/// Plays the experiments on a thread of their own and ends the trace after the last.
+/// Runs the experiments on a thread of their own. Ends the trace after the last one.
 fn play(
     stages: Vec<Stage>,
     evidence: Evidence,
@@ -137,14 +137,14 @@ fn play(
                     stdio::print(format!("\n   {conclusion}\n")).map_err(Unproven::NotPrinted)
                 },
             );
-            // The receiver is gone only when the process ends.
+            // A send error means that the process is ending.
             let _ = sender.send(shown);
             stop.notify_one();
         })?;
     Ok(receiver)
 }
 
-/// The log without its header and its summary.
+/// The log without header and summary.
 struct Body(Text);
 
 impl Sink for Body {

@@ -1,4 +1,4 @@
-//! `tcptrace doctor --stats`: what the programs cost under the TCP of this machine.
+//! `tcptrace doctor --stats`: the cost of the programs under this machine's own TCP load.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -10,15 +10,15 @@ use crate::capture::{Capture, Request};
 use crate::cli::ReportForm;
 use crate::stdio::say;
 
-/// As JSON: one object.
+/// The costs; one object in JSON.
 #[derive(Serialize)]
 struct Statistics {
-    /// How long was counted, in nanoseconds.
+    /// Length of the measurement, in nanoseconds.
     duration_ns: u64,
     programs: Vec<ProgramStatistics>,
 }
 
-/// Traces for so long, or until Ctrl-C, and gives the report.
+/// Traces for `time` or until Ctrl-C. Returns the report.
 pub async fn report(time: Duration, output: ReportForm) -> anyhow::Result<String> {
     let mut capture = Capture::start(&Request::default())?;
     let counting = Counting::start()?;
@@ -59,7 +59,7 @@ fn text(statistics: &Statistics) -> String {
     report
 }
 
-/// A line for each program.
+/// Formats one line a program.
 pub fn rows(programs: &[ProgramStatistics]) -> String {
     let longest = programs.iter().map(|it| it.program.len()).max();
     let longest = longest.unwrap_or(0);
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cost_is_told_a_run_and_in_all() {
+    fn cost_is_reported_per_run_and_in_total() {
         let text = text(&Statistics {
             duration_ns: 2_000_000_000,
             programs: vec![program(1_000_000), program(0)],
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_does_not_say_is_left_out() {
+    fn figures_that_the_kernel_does_not_report_are_left_out() {
         let unknown = ProgramStatistics {
             verified_instructions: None,
             memory_bytes: None,

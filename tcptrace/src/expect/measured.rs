@@ -1,4 +1,4 @@
-//! What the lines of a trace add up to.
+//! The measurement of `--expect` quantities from the lines of a trace.
 
 use hdrhistogram::Histogram;
 
@@ -9,14 +9,14 @@ use crate::fields::{
     Times, Verdict,
 };
 
-/// What a quantity can be, by what was seen.
+/// Bounds on the value of a quantity, from what was observed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Measure {
-    /// At least this.
+    /// Lower bound.
     pub least: u64,
-    /// At most this; `None`: nobody knows.
+    /// Upper bound; `None` if unknown.
     pub most: Option<u64>,
-    /// Why these two are not the same.
+    /// Why the bounds differ.
     pub why: Option<String>,
 }
 
@@ -42,17 +42,18 @@ impl Measure {
     }
 }
 
-/// A trace so far.
+/// The measurements of a trace so far.
 pub struct Measured {
     session: Option<Session>,
     summary: Option<Summary>,
-    /// The trace goes on: a wait counts when accept() returns, not when its connection ends.
+    /// The trace continues after judging (`--trigger`). A wait is recorded when accept() returns,
+    /// not when its connection ends.
     is_live: bool,
-    /// Of everything, and of each port that an expectation is about.
+    /// Counts of the whole trace (`None`), and of each port that an expectation names.
     scopes: Vec<(Option<u16>, Counts)>,
 }
 
-/// The same at one port, or at all.
+/// Counts of one port, or of the whole trace.
 struct Counts {
     servers: u64,
     clients: u64,
@@ -68,11 +69,11 @@ struct Counts {
     handshake: Waits,
 }
 
-/// Times in nanoseconds, to 0.1 %.
+/// A distribution of times in nanoseconds, with a precision of 0.1 %.
 struct Waits {
     times: Histogram<u64>,
     max_ns: u64,
-    /// Some are the ends of buckets.
+    /// Some times are upper bounds of histogram buckets.
     bucketed: bool,
 }
 
@@ -99,7 +100,7 @@ impl Waits {
         }
     }
 
-    /// The smallest time that is not exceeded by this share of all; `None` when there is none.
+    /// Returns a quantile of the times, or `None` if there are none.
     fn of(&self, share: Share) -> Option<u64> {
         let quantile = |share| self.times.value_at_quantile(share).min(self.max_ns);
         (!self.times.is_empty()).then(|| match share {
@@ -194,7 +195,7 @@ impl Counts {
     }
 }
 
-/// The server's port of what a line is about.
+/// Returns the server port of a line's connection or listener.
 fn port(line: &Line) -> Option<u16> {
     if let Line::Histogram(x) = line {
         return Some(x.port);
@@ -209,7 +210,7 @@ fn port(line: &Line) -> Option<u16> {
 }
 
 impl Measured {
-    /// Measures what these expectations are about.
+    /// Measures the quantities of these expectations.
     pub fn new(expectations: &[Expectation]) -> Measured {
         let mut ports: Vec<Option<u16>> = expectations.iter().map(|it| it.port()).collect();
         ports.sort_unstable();
@@ -223,7 +224,7 @@ impl Measured {
         }
     }
 
-    /// Measures a part of a trace that goes on; `session` is the trace's first line.
+    /// Measures a part of a trace that continues. `session` is the first line of the trace.
     pub fn live(expectations: &[Expectation], session: &Session) -> Measured {
         Measured {
             session: Some(session.clone()),
@@ -253,7 +254,7 @@ impl Measured {
         }
     }
 
-    /// What a quantity is, at a port or at all, now that the trace has ended.
+    /// Returns the bounds of a quantity at a port, or of the whole trace.
     pub fn measure(&self, quantity: Quantity, port: Option<u16>) -> Measure {
         let scope = self.scopes.iter().find(|(it, _)| *it == port);
         let (Some((_, counts)), Some(session)) = (scope, &self.session) else {
@@ -271,10 +272,11 @@ impl Measured {
         if quantity == Quantity::Overflows && !by_hook && !summary.netns_counters.is_empty() {
             return by_counters(session, summary, port);
         }
-        let measure = self.seen(quantity, counts, session, summary, port);
+        let measure = self.observed(quantity, counts, session, summary, port);
         match incomplete(summary) {
             None => measure,
-            // There can be only more of what is counted; a quantile can be anything.
+            // Losses can only raise a count or a maximum. A quantile can change in either
+            // direction.
             Some(why) => match quantity {
                 Quantity::AcceptQueue(share) | Quantity::Handshake(share)
                     if share != Share::Max =>
@@ -286,8 +288,8 @@ impl Measured {
         }
     }
 
-    /// The same, as if everything had been seen that the hooks can show.
-    fn seen(
+    /// Like `measure`, but assumes that nothing was lost.
+    fn observed(
         &self,
         quantity: Quantity,
         counts: &Counts,
@@ -298,8 +300,10 @@ impl Measured {
         let sees = |hook| matches!(session.hooks.get(&hook), Some(Some(_)));
         let unseen =
             |what: &str| Measure::unknown(&format!("{what} cannot be seen on this kernel"));
-        let only_events_tell = |what: &str| {
-            Measure::unknown(&format!("{what} are not told one by one at this --depth"))
+        let only_with_events = |what: &str| {
+            Measure::unknown(&format!(
+                "{what} are not reported one by one at this --depth"
+            ))
         };
         let is_lighter = session.depth != Depth::Events;
         let at_lighter_depths_too = [
@@ -318,7 +322,7 @@ impl Measured {
         }
         match quantity {
             Quantity::AcceptQueue(share) => {
-                // The listeners' own longest waits are exact, whatever the depth.
+                // The listeners' maximum waits are exact at every depth.
                 let listeners = summary.listeners.iter();
                 let mine = listeners.filter(|it| port.is_none() || it.lport == port);
                 let exact = match share {
@@ -330,7 +334,7 @@ impl Measured {
                         time(
                             &counts.accept_queue,
                             share,
-                            "the wait of no connection was measured",
+                            "no accept-queue wait was measured",
                         )
                     },
                     Measure::exact,
@@ -350,7 +354,7 @@ impl Measured {
                 let n = counts.verdicts[at.expect("ALL has every verdict")];
                 match verdict {
                     Verdict::Unfinished if !sees(Hook::RequestSock) => {
-                        let why = "half-open connections are not seen, but where a SYN-ACK was \
+                        let why = "half-open connections are not seen, except where a SYN-ACK was \
                                    sent again";
                         Measure::at_least(n, why)
                     }
@@ -363,27 +367,28 @@ impl Measured {
                 Measure::exact(counts.half_open_failed)
             }
             Quantity::HalfOpenFailed => unseen("half-open connections"),
-            Quantity::Retransmits if is_lighter => only_events_tell("retransmissions"),
+            Quantity::Retransmits if is_lighter => only_with_events("retransmissions"),
             Quantity::Retransmits if sees(Hook::TcpRetransmitSkb) => {
                 Measure::exact(counts.retransmits)
             }
             Quantity::Retransmits => unseen("retransmissions"),
-            Quantity::Resets if is_lighter => only_events_tell("RSTs"),
+            Quantity::Resets if is_lighter => only_with_events("RSTs"),
             Quantity::Resets if sees(Hook::TcpReset) => Measure::exact(counts.resets),
             Quantity::Resets => unseen("RSTs"),
-            Quantity::Lost => unreachable!("it is of the whole trace"),
+            Quantity::Lost => unreachable!("`measure` handles it"),
         }
     }
 }
 
-/// How many segments met a full queue, by the counters of the network namespaces.
+/// Returns bounds on the segments that met a full queue, from the counters of the network
+/// namespaces.
 fn by_counters(session: &Session, summary: &Summary, port: Option<u16>) -> Measure {
     let all = &summary.netns_counters;
     let sum = |of: fn(&NetnsCounters) -> &Option<QueueCounters>| {
         let counts = all.iter().map(move |it| of(it).as_ref());
         counts.map(|it| it.map(|it| it.listen_overflows.saturating_add(it.syn_queue_drops)))
     };
-    // They count for every listener of a namespace: which are traced they do not say.
+    // The counters cover every listener of a namespace, including listeners that are not traced.
     let counts_no_others = session.filters.is_empty() && port.is_none();
     let least = sum(|it| &it.at_least).flatten().sum();
     let most: Option<u64> = sum(|it| &it.at_most).sum();
@@ -404,16 +409,16 @@ fn time(waits: &Waits, share: Share, none: &str) -> Measure {
     match waits.of(share) {
         None => Measure::unknown(none),
         Some(ns) if waits.bucketed => Measure {
-            // No bucket is wider than an eighth of its start.
+            // The width of a bucket is at most an eighth of its lower bound.
             least: ns - ns / 9,
             most: Some(ns),
-            why: Some("--depth histogram tells the ends of buckets".to_owned()),
+            why: Some("--depth histogram has only the bounds of buckets".to_owned()),
         },
         Some(ns) => Measure::exact(ns),
     }
 }
 
-/// Why what was seen may not be all.
+/// Returns why something may be missing from the trace, or `None` if it is complete.
 fn incomplete(summary: &Summary) -> Option<String> {
     let hooks = || summary.hook_counts.values();
     let lost = sum(hooks().map(|count| count.lost));
@@ -423,12 +428,9 @@ fn incomplete(summary: &Summary) -> Option<String> {
     let (n, what) = [
         (lost, "events were lost"),
         (missed, "runs of a hook were skipped by the kernel"),
-        (
-            summary.evicted_connections,
-            "connections were given up while they were open",
-        ),
+        (summary.evicted_connections, "open connections were evicted"),
         (summary.late, "events came too late to be put in order"),
-        (lines, "lines were given up"),
+        (lines, "lines were dropped"),
         (undecodable, "records could not be read"),
     ]
     .into_iter()
@@ -436,7 +438,7 @@ fn incomplete(summary: &Summary) -> Option<String> {
     Some(format!("{n} {what}"))
 }
 
-/// A recording may have any numbers.
+/// Saturates, because a recording may contain any numbers.
 fn add(count: &mut u64, more: u64) {
     *count = count.saturating_add(more);
 }

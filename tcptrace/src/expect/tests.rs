@@ -1,4 +1,4 @@
-//! What can be expected, and what becomes of it.
+//! Tests of parsing and judging expectations.
 
 use super::*;
 use crate::event::Hook;
@@ -11,7 +11,7 @@ fn expectation(text: &str) -> Expectation {
 }
 
 #[test]
-fn quantities_relations_and_values_are_read() {
+fn quantities_relations_and_values_are_parsed() {
     let it = expectation("accept_queue_p99@7878<10ms");
     assert_eq!(it.quantity, Quantity::AcceptQueue(Share::P99));
     assert_eq!(
@@ -48,8 +48,8 @@ fn quantities_relations_and_values_are_read() {
 }
 
 #[test]
-fn what_is_wrong_is_named() {
-    for (text, told) in [
+fn a_parse_error_names_the_faulty_part() {
+    for (text, expected) in [
         ("", "a quantity, <"),
         ("accepted", "a quantity, <"),
         ("accepted=3", "the relations are"),
@@ -72,12 +72,12 @@ fn what_is_wrong_is_named() {
         ("accepted<-1", "'-1' is no number"),
     ] {
         let error = text.parse::<Expectation>().unwrap_err();
-        assert!(error.contains(told), "{text}: {error}");
+        assert!(error.contains(expected), "{text}: {error}");
         assert!(!error.contains('\n'), "{error}");
     }
 }
 
-/// A trace at a depth with these hooks and lines that lost nothing.
+/// Judges `text` by a trace with these hooks, depth and lines. Nothing was lost in it.
 fn judged(
     text: &str,
     hooks: &[Hook],
@@ -102,7 +102,7 @@ fn judged(
     expectation.judge(&measured)
 }
 
-/// What happens in the samples, one by one.
+/// The sample lines of events and connections, without those about the trace itself.
 fn sampled() -> Vec<Line> {
     let of_the_trace = |line: &Line| {
         matches!(
@@ -122,14 +122,14 @@ fn end() -> Summary {
     }
 }
 
-/// By everything that the samples have.
+/// Judges `text` by all sample lines, with all hooks.
 fn judge(text: &str) -> Judgement {
     judged(text, &Hook::ALL, Depth::Events, &sampled(), Some(end()))
 }
 
 #[test]
-fn every_relation_is_judged_by_the_value() {
-    // One connection is queued.
+fn every_relation_compares_with_the_measured_value() {
+    // The samples have exactly one queued connection.
     for (met, texts) in [
         (
             true,
@@ -165,7 +165,7 @@ fn every_relation_is_judged_by_the_value() {
 
 #[test]
 fn every_quantity_is_measured() {
-    for (text, said) in [
+    for (text, value) in [
         ("accept_queue_p50<6s", "5.003 s"),
         ("accept_queue_p99<6s", "5.003 s"),
         ("accept_queue_max@7878<6s", "5.003 s"),
@@ -189,21 +189,21 @@ fn every_quantity_is_measured() {
         ("queued@80==0", "0"),
     ] {
         let judgement = judged(text, &Hook::ALL, Depth::Events, &sampled(), Some(end()));
-        assert_eq!(judgement.text, format!("expected {text}: holds, {said}"));
+        assert_eq!(judgement.text, format!("expected {text}: holds, {value}"));
     }
 }
 
 #[test]
-fn what_was_not_seen_is_not_met() {
+fn a_quantity_that_was_not_observed_is_not_met() {
     use Depth::{Connections, Events};
     let state = [Hook::InetSockSetState];
     let most = [Hook::InetSockSetState, Hook::InetCskAccept];
-    for (text, hooks, depth, told) in [
+    for (text, hooks, depth, reason) in [
         (
             "accept_queue_p99<1h",
             &most[..],
             Events,
-            "the wait of no connection was measured",
+            "no accept-queue wait was measured",
         ),
         (
             "handshake_p99<1h",
@@ -233,19 +233,19 @@ fn what_was_not_seen_is_not_met() {
             "resets==0",
             &most,
             Connections,
-            "are not told one by one at this --depth",
+            "are not reported one by one at this --depth",
         ),
         (
             "retransmits==0",
             &most,
             Connections,
-            "are not told one by one at this --depth",
+            "are not reported one by one at this --depth",
         ),
         (
             "unfinished==0",
             &most,
             Events,
-            "but where a SYN-ACK was sent again",
+            "except where a SYN-ACK was sent again",
         ),
     ] {
         let judgement = judged(text, hooks, depth, &[], Some(end()));
@@ -254,7 +254,7 @@ fn what_was_not_seen_is_not_met() {
             judgement.text.contains(": NOT MET, not known: "),
             "{judgement:?}"
         );
-        assert!(judgement.text.contains(told), "{judgement:?}");
+        assert!(judgement.text.contains(reason), "{judgement:?}");
     }
     let cut_off = judged("accepted==0", &Hook::ALL, Depth::Events, &[], None);
     assert!(
@@ -263,8 +263,8 @@ fn what_was_not_seen_is_not_met() {
     );
 }
 
-/// Judges an expectation of overflows, where no hook sees them, by the rise of the counters of two
-/// namespaces.
+/// Judges an expectation about overflows by the rise of the counters of two namespaces, without a
+/// hook that sees overflows.
 fn by_counters(text: &str, filtered: bool, rises: [(Option<u64>, Option<u64>); 2]) -> Judgement {
     let queues = |listen_overflows| QueueCounters {
         listen_overflows,
@@ -294,7 +294,7 @@ fn by_counters(text: &str, filtered: bool, rises: [(Option<u64>, Option<u64>); 2
 }
 
 #[test]
-fn counters_of_namespaces_bound_the_overflows_that_no_hook_sees() {
+fn namespace_counters_bound_overflows_when_no_hook_sees_them() {
     let none = (Some(0), Some(0));
     let some = (Some(3), Some(5));
     for (text, filtered, rises, expected) in [
@@ -315,7 +315,7 @@ fn counters_of_namespaces_bound_the_overflows_that_no_hook_sees() {
             [some, (None, None)],
             "holds, at least 3",
         ),
-        // Others may be what is counted.
+        // The counters may include listeners that are not traced.
         ("overflows>0", true, [some, none], "NOT MET, not known: "),
         (
             "overflows@80>0",
@@ -332,16 +332,16 @@ fn counters_of_namespaces_bound_the_overflows_that_no_hook_sees() {
             expected.starts_with("holds"),
             "{judgement:?}"
         );
-        let told = format!("expected {text}: {expected}");
-        assert!(judgement.text.starts_with(&told), "{judgement:?}");
+        let start = format!("expected {text}: {expected}");
+        assert!(judgement.text.starts_with(&start), "{judgement:?}");
     }
 }
 
 #[test]
-fn with_losses_only_what_is_sure_is_said() {
+fn a_lossy_trace_decides_only_what_losses_cannot_change() {
     let lossy = || Some(samples::summary());
     let judge = |text| judged(text, &Hook::ALL, Depth::Events, &sampled(), lossy());
-    // More can only make these more true, or less.
+    // Losses can only make these counts and this maximum larger.
     for (text, met) in [
         ("queued>=1", true),
         ("queued<1", false),
@@ -368,13 +368,13 @@ fn with_losses_only_what_is_sure_is_said() {
 }
 
 #[test]
-fn a_histogram_tells_the_ends_of_buckets() {
+fn a_histogram_bounds_quantiles_by_its_buckets() {
     let lines = [Line::Histogram(samples::histogram())];
     let hooks = [Hook::InetCskAccept];
     let judge = |text| judged(text, &hooks, Depth::Histogram, &lines, Some(end()));
     assert_eq!(judge("accepted==3").text, "expected accepted==3: holds, 3");
     assert!(judge("queued@7878==2").met);
-    // Two of three are in the bucket that ends at 30.719 µs.
+    // Two of three waits are in the bucket that ends at 30.719 µs.
     let below = judge("accept_queue_p50<31us");
     assert!(below.met, "{below:?}");
     assert!(
@@ -394,7 +394,7 @@ fn a_histogram_tells_the_ends_of_buckets() {
     assert!(!judge("accept_queue_max<5ms").met);
 }
 
-/// The lines add up to what the summary says, at every port.
+/// The lines add up to the summary, in total and at every port.
 #[test]
 fn recorded_traces_add_up_to_their_summaries() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");

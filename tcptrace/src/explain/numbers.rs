@@ -1,15 +1,16 @@
-//! The numbers of connections, as people write lists: `2-5, 7`.
+//! A set of connection numbers, displayed as ranges: `2-5, 7`.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// So many ranges are written at most.
+/// Upper bound on displayed ranges.
 const MOST: usize = 20;
 
-/// A set of numbers in ranges: small, since connections are counted one by one.
+/// A set of numbers stored as ranges. It stays small, because connections are numbered
+/// consecutively.
 #[derive(Default)]
 pub struct Numbers {
-    /// First to last of each range.
+    /// The first and the last number of each range.
     ranges: BTreeMap<u64, u64>,
 }
 
@@ -64,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn neighbours_make_a_range() {
+    fn neighbouring_numbers_are_displayed_as_a_range() {
         let mut numbers = Numbers::default();
         for n in [7, 2, 4, 3, 3, 9] {
             numbers.add(n);
@@ -74,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_stays_short() {
+    fn a_long_list_of_ranges_is_shortened() {
         let mut numbers = Numbers::default();
         (0..1000).for_each(|n| numbers.add(2 * n));
         let text = numbers.to_string();

@@ -1,4 +1,5 @@
-//! A connection in prose: who, what happened when and why, and what that shows.
+//! The description of a connection in prose: its ends, the events with their causes, and the
+//! verdict.
 
 use std::fmt::{Display, Write};
 
@@ -20,10 +21,10 @@ use crate::sink::text::time::TimeOfDay;
 use crate::sink::text::words::{self, End as Address, Who, verdict_words};
 
 const WIDTH: usize = 80;
-/// Where the sentences begin, behind the time.
+/// Column of the sentences, right of the time.
 const INDENT: usize = 13;
 
-/// The story, ending with a newline.
+/// Returns the description, ending with a newline.
 pub fn of(diagram: &Diagram, clock: Clock, look: Look) -> String {
     let mut prose = Prose {
         diagram,
@@ -77,7 +78,7 @@ impl Prose<'_> {
     }
 
     fn connections(&self) -> impl Iterator<Item = &crate::fields::Connection> {
-        // The server's has the verdict.
+        // Only the server's end has a verdict, so it comes first.
         let ends = [&self.diagram.right, &self.diagram.left];
         ends.into_iter().filter_map(|it| it.connection.as_ref())
     }
@@ -85,14 +86,14 @@ impl Prose<'_> {
     fn steps(&mut self) {
         let diagram = self.diagram;
         for item in &diagram.items {
-            let told = match &item.what {
+            let step = match &item.what {
                 What::State(span) => Some((item.at_ns, self.state(span))),
                 What::Call(call) => self.call(item.at_ns, call),
-                What::Arrow(arrow) => self.arrow(arrow).map(|told| (item.at_ns, told)),
-                What::Mark(mark) => self.mark(mark).map(|told| (item.at_ns, told)),
+                What::Arrow(arrow) => self.arrow(arrow).map(|text| (item.at_ns, text)),
+                What::Mark(mark) => self.mark(mark).map(|text| (item.at_ns, text)),
                 What::Wait(_) => None,
             };
-            if let Some((at_ns, sentence)) = told {
+            if let Some((at_ns, sentence)) = step {
                 self.step(at_ns, &sentence);
             }
         }
@@ -110,7 +111,7 @@ impl Prose<'_> {
         }
     }
 
-    /// `the client`, `the server`.
+    /// Returns `The client` or `The server`.
     fn who(&self, place: Place) -> String {
         format!("The {}", role(self.diagram, self.diagram.end(place)))
     }
@@ -121,21 +122,26 @@ impl Prose<'_> {
         let Some(transition) = &span.transition else {
             return match span.begun {
                 true => format!("{who} is {state}."),
-                false => format!("{who} is found {state}; it was so before the trace."),
+                false => format!("{who} was already {state} when the trace began."),
             };
         };
         let after = match transition.in_state_ns {
             Some(ns) => format!(" after {} in {}", Human(ns), transition.oldstate),
             None => String::new(),
         };
-        let noticed = if span.noticed() { " (noticed now)" } else { "" };
+        let noticed = if span.noticed() {
+            " (first seen now)"
+        } else {
+            ""
+        };
         match explain::transition(transition) {
             Some(why) => format!("{who} is {state}{after}{noticed}. {why}"),
             None => format!("{who} is {state}{after}{noticed}."),
         }
     }
 
-    /// What a call adds to the states that tell of it: that of accept().
+    /// Describes accept() with its time and its caller. Other calls are described by the states
+    /// they cause.
     fn call(&self, at_ns: u64, call: &Call) -> Option<(u64, String)> {
         if call.name != CallName::Accept {
             return None;
@@ -164,7 +170,7 @@ impl Prose<'_> {
         Some((until, text))
     }
 
-    /// Segments that were seen; those that are inferred are part of what a state tells.
+    /// Describes a captured segment. An inferred segment is part of a state's sentence.
     fn arrow(&self, x: &Arrow) -> Option<String> {
         if x.evidence != Evidence::Seen {
             return None;
@@ -194,7 +200,7 @@ impl Prose<'_> {
             MarkKind::SocketFreed { bucket } => {
                 format!("{who}'s socket is gone; {bucket} goes on without it.")
             }
-            MarkKind::BucketEnded(ended) => format!("What was left of it is {ended:?}."),
+            MarkKind::BucketEnded(ended) => format!("Its TIME_WAIT bucket is {ended:?}."),
             MarkKind::TraceEnds { state } => {
                 format!(
                     "The trace ends, and {} is still {state}.",
@@ -205,19 +211,19 @@ impl Prose<'_> {
         })
     }
 
-    /// The verdict with its evidence, and how each end ended.
+    /// Writes the verdict with its evidence, and how each end was closed.
     fn outcome(&mut self) {
         let diagram = self.diagram;
-        let mut told = vec![];
+        let mut lines = vec![];
         for connection in self.connections() {
             if let (Some(verdict), Some(reason)) = (connection.verdict, &connection.reason) {
-                told.push((
+                lines.push((
                     paint::verdict(verdict),
                     format!("{}: {reason}.", verdict_words(verdict)),
                 ));
             }
             if let Some(evidence) = &connection.evidence {
-                told.push((DIM, format!("Evidence: {evidence}.")));
+                lines.push((DIM, format!("Evidence: {evidence}.")));
             }
         }
         for place in Place::BOTH {
@@ -229,12 +235,12 @@ impl Prose<'_> {
             if let Some(explanation) = &connection.explanation {
                 let _ = write!(text, " {}.", capital(explanation));
             }
-            told.push((PLAIN, text));
+            lines.push((PLAIN, text));
         }
-        if !told.is_empty() {
+        if !lines.is_empty() {
             self.put(PLAIN, "\n");
         }
-        for (style, text) in told {
+        for (style, text) in lines {
             for line in textwrap::wrap(&printable(&text), WIDTH - 2) {
                 self.put(PLAIN, "  ");
                 self.put(style, format_args!("{line}\n"));
@@ -246,7 +252,8 @@ impl Prose<'_> {
         let what = self.plain(what.to_string());
         // Writing to a String cannot fail.
         let _ = match self.look.color && style != PLAIN {
-            // The newline is never coloured, nor what a terminal may fill behind it.
+            // The newline is not coloured: some terminals fill the rest of the line with the
+            // background.
             true => match what.strip_suffix('\n') {
                 Some(line) => writeln!(self.text, "{style}{line}{style:#}"),
                 None => write!(self.text, "{style}{what}{style:#}"),
@@ -255,7 +262,8 @@ impl Prose<'_> {
         };
     }
 
-    /// Nothing in a name may move the cursor, and with --ascii there is ASCII only.
+    /// Replaces unprintable characters, which could move the cursor. With --ascii, also replaces
+    /// all others outside ASCII.
     fn plain(&self, text: String) -> String {
         let text = text.chars().map(|c| match c {
             '\n' => c,

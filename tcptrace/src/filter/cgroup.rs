@@ -1,4 +1,4 @@
-//! Cgroups of version 2, by directory or id.
+//! Cgroup v2 filters, given by directory or id.
 
 use std::fmt;
 use std::fs;
@@ -8,17 +8,17 @@ use std::str::FromStr;
 
 use crate::cgroups::{self, Cgroups};
 
-/// A cgroup.
+/// A cgroup of the filter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cgroup {
     given: String,
-    /// The inode of its directory.
+    /// The inode of the cgroup's directory.
     pub id: u64,
-    /// How many levels it lies below the root; `None` when that is not known.
+    /// Depth below the root cgroup; `None` if unknown.
     pub level: Option<u32>,
 }
 
-/// The kernel side looks at no deeper ones.
+/// The kernel programs check cgroups up to this depth.
 const LEVELS: u32 = 32;
 
 impl FromStr for Cgroup {
@@ -34,7 +34,9 @@ impl FromStr for Cgroup {
         };
         let level = directory.and_then(|it| cgroups::level(&it));
         if level.is_some_and(|level| level >= LEVELS) {
-            return Err(format!("it lies {LEVELS} levels below the root, or deeper"));
+            return Err(format!(
+                "cgroups {LEVELS} levels below the root or deeper are not supported"
+            ));
         }
         Ok(Cgroup {
             given: text.to_owned(),
@@ -44,10 +46,10 @@ impl FromStr for Cgroup {
     }
 }
 
-/// A directory and its id: a path in the file system, or one as in /proc/PID/cgroup, which begins at
-/// the mount.
+/// Returns a cgroup's directory with its id. `path` is a path in the file system, or one as in
+/// /proc/PID/cgroup, which is relative to the mount.
 fn find(path: &Path, mount: Option<PathBuf>) -> Result<(u64, PathBuf), String> {
-    let mount = mount.ok_or("cgroups of version 2 are not mounted here; an id will do, too")?;
+    let mount = mount.ok_or("cgroups of version 2 are not mounted here; give an id instead")?;
     let below = mount.join(path.strip_prefix("/").unwrap_or(path));
     let whole = path.starts_with(&mount).then(|| path.to_owned());
     let directory = whole.unwrap_or(below);
@@ -72,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_needs_no_file() {
+    fn an_id_is_accepted_without_a_directory() {
         let cgroup: Cgroup = "4711471147114711".parse().unwrap();
         assert_eq!(cgroup.level, None);
         assert_eq!(
@@ -82,13 +84,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_cgroup_is_refused_with_its_path() {
+    fn a_path_that_is_no_cgroup_is_refused_with_its_full_path() {
         let mount = || Some(PathBuf::from("/sys/fs/cgroup"));
         for path in ["/nosuch", "nosuch", "/sys/fs/cgroup/nosuch"] {
-            let told = find(path.as_ref(), mount()).unwrap_err();
-            assert!(told.starts_with("/sys/fs/cgroup/nosuch is no"), "{told}");
+            let error = find(path.as_ref(), mount()).unwrap_err();
+            assert!(error.starts_with("/sys/fs/cgroup/nosuch is no"), "{error}");
         }
-        let told = find("nosuch".as_ref(), None).unwrap_err();
-        assert!(told.contains("not mounted"), "{told}");
+        let error = find("nosuch".as_ref(), None).unwrap_err();
+        assert!(error.contains("not mounted"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! Network namespaces: by inode, by a name of `ip netns`, or by a file.
+//! Network namespace filters: given by inode, by a name of `ip netns`, or by a file.
 
 use std::fmt;
 use std::fs::File;
@@ -7,17 +7,17 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::str::FromStr;
 
-/// Where `ip netns` puts the names.
+/// Directory where `ip netns` creates its names.
 const NAMES: &str = "/run/netns";
 
 /// `NS_GET_NSTYPE`, include/uapi/linux/nsfs.h.
 const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
 
-/// A network namespace.
+/// A network namespace of the filter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Netns {
     given: String,
-    /// As in `/proc/PID/ns/net`.
+    /// The inode number, as in `/proc/PID/ns/net`.
     pub inode: u32,
 }
 
@@ -26,7 +26,7 @@ impl FromStr for Netns {
 
     fn from_str(text: &str) -> Result<Netns, String> {
         let inode = match text {
-            "" => return Err(WRONG.into()),
+            "" => return Err(FORMS.into()),
             "self" => inode("/proc/self/ns/net".as_ref())?,
             _ if text.contains('/') => inode(text.as_ref())?,
             _ => match text.parse() {
@@ -41,16 +41,16 @@ impl FromStr for Netns {
     }
 }
 
-const WRONG: &str = "a network namespace is `self`, a name of `ip netns`, an inode, or a file \
+const FORMS: &str = "a network namespace is `self`, a name of `ip netns`, an inode, or a file \
                      such as /proc/PID/ns/net";
 
-/// The inode of the namespace that a file stands for.
+/// Returns the inode of the network namespace that a file refers to.
 fn inode(path: &Path) -> Result<u32, String> {
     let file = File::open(path).map_err(|error| {
         let path = path.display();
-        format!("cannot open {path} ({}); {WRONG}", error.kind())
+        format!("cannot open {path} ({}); {FORMS}", error.kind())
     })?;
-    // SAFETY: an open descriptor; the request has no argument.
+    // SAFETY: the descriptor is open, and the request has no argument.
     let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) };
     let metadata = file.metadata().ok();
     match metadata.filter(|_| kind == libc::CLONE_NEWNET) {
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_namespace_has_several_names() {
+    fn a_namespace_is_accepted_by_name_by_path_and_by_inode() {
         let own: Netns = "self".parse().unwrap();
         let path: Netns = "/proc/thread-self/ns/net".parse().unwrap();
         assert_eq!(own.inode, path.inode);
@@ -80,11 +80,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_namespace_is_refused_with_its_path() {
-        let told = |text: &str| text.parse::<Netns>().unwrap_err();
-        assert!(told("").contains("ip netns"));
-        assert!(told("nosuch").contains("/run/netns/nosuch"));
-        assert!(told("/proc/self/ns/mnt").contains("is no network namespace"));
-        assert!(told("/proc/self/status").contains("is no network namespace"));
+    fn a_file_that_is_no_network_namespace_is_refused_with_its_path() {
+        let error = |text: &str| text.parse::<Netns>().unwrap_err();
+        assert!(error("").contains("ip netns"));
+        assert!(error("nosuch").contains("/run/netns/nosuch"));
+        assert!(error("/proc/self/ns/mnt").contains("is no network namespace"));
+        assert!(error("/proc/self/status").contains("is no network namespace"));
     }
 }

@@ -1,24 +1,24 @@
-//! Networks of addresses: `10.0.0.0/8`, `2001:db8::/32`, `127.0.0.1`.
+//! Address filters in CIDR notation: `10.0.0.0/8`, `2001:db8::/32`, `127.0.0.1`.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
-/// The addresses that have their first bits in common. IPv4-mapped ones are IPv4.
+/// A network: all addresses with a common prefix. IPv4-mapped addresses count as IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
-    /// Its first address.
+    /// The first address of the network.
     pub addr: IpAddr,
-    /// How many bits; 32 or 128 for one address alone.
+    /// Length of the prefix in bits; 32 or 128 for a single address.
     pub bits: u8,
 }
 
-/// The bits that precede an IPv4 address where it is written as IPv6 (RFC 4291 section 2.5.5.2).
+/// Length of the prefix of IPv4-mapped IPv6 addresses (RFC 4291 section 2.5.5.2).
 const MAPPING: u8 = 96;
 
 impl Network {
-    /// As the kernel side has it: the first address in network order, IPv4 IPv4-mapped, and the
-    /// bits of that.
+    /// Returns the form of the kernel programs: the first address in network byte order and the
+    /// prefix length. IPv4 addresses become IPv4-mapped.
     pub fn as_v6(&self) -> ([u8; 16], u8) {
         match self.addr {
             IpAddr::V4(addr) => (addr.to_ipv6_mapped().octets(), MAPPING + self.bits),
@@ -36,13 +36,13 @@ impl FromStr for Network {
             None => (text, None),
         };
         let wrong =
-            "an address is such as 10.1.2.3 or ::1, a network such as 10.0.0.0/8 or fd00::/8";
+            "give an address such as 10.1.2.3 or ::1, or a network such as 10.0.0.0/8 or fd00::/8";
         let addr: IpAddr = addr.parse().map_err(|_| wrong)?;
         let most = if addr.is_ipv4() { 32 } else { 128 };
         let bits = match bits.map(str::parse::<u8>) {
             None => most,
             Some(Ok(bits)) if bits <= most => bits,
-            Some(_) => return Err(format!("behind the / are the network's bits, 0 to {most}")),
+            Some(_) => return Err(format!("the prefix length after the / is from 0 to {most}")),
         };
         let network = match addr {
             IpAddr::V6(v6) if bits >= MAPPING && v6.to_ipv4_mapped().is_some() => Network {
@@ -61,7 +61,7 @@ impl FromStr for Network {
 }
 
 impl Network {
-    /// Its first address: all bits that are not the network's are 0.
+    /// Returns the first address: the bits after the prefix are 0.
     fn first(&self) -> IpAddr {
         let (addr, bits) = self.as_v6();
         let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_network_is_read_and_shown_alike() {
+    fn a_network_is_displayed_in_its_shortest_form() {
         for text in [
             "127.0.0.1",
             "10.0.0.0/8",
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network_is_refused() {
+    fn an_invalid_network_is_refused() {
         for text in [
             "",
             "/",
@@ -127,14 +127,14 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_is_no_network_is_told_its_network() {
-        let told = |text: &str| text.parse::<Network>().unwrap_err();
-        assert!(told("10.1.2.3/8").contains("10.0.0.0/8"));
-        assert!(told("fd00::1/64").contains("fd00::/64"));
+    fn an_address_with_host_bits_is_refused_with_its_network() {
+        let error = |text: &str| text.parse::<Network>().unwrap_err();
+        assert!(error("10.1.2.3/8").contains("10.0.0.0/8"));
+        assert!(error("fd00::1/64").contains("fd00::/64"));
     }
 
     #[test]
-    fn the_kernel_side_knows_one_form() {
+    fn an_ipv4_network_becomes_ipv4_mapped_for_the_kernel() {
         let network: Network = "10.0.0.0/8".parse().unwrap();
         let mapped = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 0];
         assert_eq!(network.as_v6(), (mapped, 104));

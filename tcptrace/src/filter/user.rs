@@ -1,9 +1,9 @@
-//! Users, by name or number.
+//! User filters, given by name or number.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A user of this machine.
+/// A user of the filter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     given: String,
@@ -23,7 +23,7 @@ impl FromStr for User {
         }
         match nix::unistd::User::from_name(text) {
             Ok(Some(user)) => Ok(known(user.uid.as_raw())),
-            _ => Err("there is no such user here; a user id will do, too".into()),
+            _ => Err("there is no such user here; give a name or a user id".into()),
         }
     }
 }
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_user_has_a_name_or_a_number() {
+    fn a_user_is_accepted_by_name_and_by_number() {
         let user: User = "12345".parse().unwrap();
         assert_eq!((user.uid, user.to_string()), (12_345, "12345".to_owned()));
         let root: User = "root".parse().unwrap();
@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_nobody_is_refused() {
+    fn an_unknown_user_is_refused() {
         for text in ["", "-1", "4294967296", "no such user", "1000x"] {
             assert!(text.parse::<User>().is_err(), "{text:?}");
         }

@@ -1,7 +1,7 @@
-//! What waits for the pipeline: bounded by its size, not by its number.
+//! The queue of the pipeline, bounded by the size of its messages.
 //!
-//! A terminal or a disk is slower than a storm of connections. Records that wait here are out of the
-//! kernel's ring buffer, so a burst that fits is not lost, only told later.
+//! A terminal or a disk may be slower than a burst of connections. Records in this queue have left
+//! the kernel's ring buffer. A burst that fits in the queue is delayed, not lost.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,23 +14,22 @@ use tokio::sync::{Semaphore, mpsc};
 use super::Message;
 use super::priority::Priority;
 
-/// How many bytes of records may wait. A batch may take twice its size in memory.
+/// Size of the queue in bytes of records. A batch may take twice its size in memory.
 const ROOM_BYTES: usize = 64 << 20;
 
-/// So much of the room may be taken, and a message may wait so long, before the pipeline is too far
-/// behind.
+/// The pipeline is too far behind if messages take this many bytes, or if one has waited this long.
 const BEHIND_BYTES: usize = ROOM_BYTES / 4;
 const BEHIND: Duration = Duration::from_millis(250);
 
-/// The sending end, which also sees to it that the receiving one gets on.
+/// The sending end. It also adjusts the priority of the receiving thread.
 pub struct Feed {
     messages: mpsc::UnboundedSender<Message>,
     shared: Arc<Shared>,
     priority: Priority,
-    /// When those messages were sent that are not done, the first one first.
+    /// Send times of the messages that are not done, oldest first.
     waiting: VecDeque<Instant>,
     sent: u64,
-    /// Somebody waits for the pipeline's end.
+    /// A caller waits for the end of the pipeline.
     hurry: bool,
 }
 
@@ -38,17 +37,17 @@ pub struct Feed {
 pub struct Fed {
     messages: mpsc::UnboundedReceiver<Message>,
     shared: Arc<Shared>,
-    /// The room of the message that was received last, which is still in memory.
+    /// Size of the message received last. It is still in memory.
     held: Option<usize>,
 }
 
 struct Shared {
     room: Semaphore,
-    /// Messages that were received and are done.
+    /// Number of messages that the receiver has finished.
     done: AtomicU64,
 }
 
-/// Both ends; `fed` starts the thread that receives, and gives its priority.
+/// Creates both ends. `fed` starts the receiving thread and returns its priority.
 pub fn feed(fed: impl FnOnce(Fed) -> io::Result<Priority>) -> io::Result<Feed> {
     let (sender, receiver) = mpsc::unbounded_channel();
     let shared = Arc::new(Shared {
@@ -71,8 +70,11 @@ pub fn feed(fed: impl FnOnce(Fed) -> io::Result<Priority>) -> io::Result<Feed> {
 }
 
 impl Feed {
-    /// Waits for room, if need be; the kernel's ring buffer then fills up and counts what it loses.
-    /// A pipeline that is gone is noticed where its outcome is awaited.
+    /// Sends a message. Waits while the queue is full; meanwhile the kernel's ring buffer fills up
+    /// and counts what it loses.
+    ///
+    /// Returns without an error if the pipeline has ended. The caller sees that when it waits for
+    /// the outcome.
     pub async fn send(&mut self, message: Message) {
         self.adjust();
         let room = self.shared.room.acquire_many(room_for(&message) as u32);
@@ -80,12 +82,12 @@ impl Feed {
             room.forget();
             self.waiting.push_back(Instant::now());
             self.sent += 1;
-            // An error: it is gone.
+            // A send error means that the receiver has ended.
             let _ = self.messages.send(message);
         }
     }
 
-    /// From now on somebody waits for the pipeline's end.
+    /// Announces that a caller waits for the end of the pipeline, so that it gets full priority.
     pub fn hurry(&mut self) {
         self.hurry = true;
         self.adjust();
@@ -93,13 +95,13 @@ impl Feed {
 
     fn adjust(&mut self) {
         let behind = self.behind();
-        // The number of a thread that is gone may be another's.
+        // After the thread has ended its number may be reused.
         if !self.shared.room.is_closed() {
             self.priority.adjust(behind);
         }
     }
 
-    /// How far the pipeline is behind; from 1 on it is too far.
+    /// Returns how far the pipeline is behind. 1 or more is too far.
     fn behind(&mut self) -> f64 {
         let done = self.shared.done.load(Ordering::Relaxed);
         let waiting = (self.sent - done) as usize;
@@ -118,8 +120,8 @@ impl Feed {
 }
 
 impl Fed {
-    /// Waits for the next message, the last one being done; `None` when the other end is gone and
-    /// everything was received.
+    /// Marks the last message as done and waits for the next. Returns `None` when the sender is
+    /// gone and all messages have been received.
     pub fn receive(&mut self) -> Option<Message> {
         if let Some(held) = self.held.take() {
             self.shared.room.add_permits(held);
@@ -131,14 +133,14 @@ impl Fed {
     }
 }
 
-/// How much room a message takes. A look through half a million sockets takes all of it.
+/// Returns the permits for a message. A snapshot of half a million sockets takes the whole queue.
 fn room_for(message: &Message) -> usize {
     message.bytes().min(ROOM_BYTES)
 }
 
 impl Drop for Fed {
     fn drop(&mut self) {
-        // Nobody waits for room that will never be.
+        // Wakes a sender that waits for room.
         self.shared.room.close();
     }
 }
@@ -149,10 +151,10 @@ mod tests {
     use crate::event::Note;
     use crate::trace::Input;
 
-    /// For what must happen, however busy the machine is.
+    /// Timeout for events that must happen, however busy the machine is.
     const PATIENCE: Duration = Duration::from_secs(30);
 
-    /// Both ends in one thread; the one whose priority is changed has ended.
+    /// Returns both ends for use in one thread. Priority changes go to a thread that has ended.
     fn both() -> (Feed, Fed) {
         let mut receiving = None;
         let feed = feed(|fed| {
@@ -167,7 +169,7 @@ mod tests {
         Message::Input(Input::note(1, Note::Tick))
     }
 
-    /// A message that takes so many bytes.
+    /// Returns a message of this size.
     fn drained(bytes: usize) -> Message {
         let record = vec![0; bytes - tick().bytes() - 4];
         Message::Input(Input::Records {
@@ -176,7 +178,7 @@ mod tests {
         })
     }
 
-    /// Whether it was taken at once.
+    /// Returns true if the message was accepted immediately.
     fn taken(feed: &mut Feed, message: Message) -> bool {
         taken_within(Duration::from_millis(20), feed, message)
     }
@@ -191,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_bounded_by_its_size() {
+    fn the_queue_is_bounded_by_the_size_of_its_messages() {
         let (mut feed, mut fed) = both();
         for _ in 0..4 {
             assert!(taken(&mut feed, drained(ROOM_BYTES / 4)));
@@ -199,7 +201,7 @@ mod tests {
         assert!(feed.behind() > 1.0);
         assert!(!taken(&mut feed, drained(1000)));
 
-        // While the pipeline works at it, it is still there.
+        // A message that is being processed still counts.
         assert!(matches!(
             fed.receive(),
             Some(Message::Input(Input::Records { .. }))
@@ -213,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_larger_than_the_room_has_it_alone() {
+    fn a_message_larger_than_the_queue_takes_all_of_it() {
         let (mut feed, mut fed) = both();
         assert!(taken(&mut feed, drained(1000)));
         assert!(!taken(&mut feed, drained(2 * ROOM_BYTES)));
@@ -224,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_records_takes_room_too() {
+    fn a_message_without_records_takes_room() {
         let (mut feed, _fed) = both();
         assert!(taken(&mut feed, drained(ROOM_BYTES - 1000)));
         let more = (0..100).take_while(|_| taken(&mut feed, tick()));
@@ -232,12 +234,12 @@ mod tests {
     }
 
     #[test]
-    fn behind_is_who_has_much_to_do_or_is_waited_for() {
+    fn a_pipeline_is_behind_when_messages_take_much_room_or_wait_long() {
         let (mut feed, mut fed) = both();
         assert!(taken(&mut feed, drained(BEHIND_BYTES / 2)));
         assert!((0.5..1.0).contains(&feed.behind()));
         assert!(fed.receive().is_some());
-        // What is being worked at is not done.
+        // A message that is being processed is not done.
         std::thread::sleep(BEHIND);
         assert!(feed.behind() >= 1.0);
 
@@ -251,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_for_more_is_no_delay() {
+    fn an_idle_pipeline_is_not_behind() {
         let (mut feed, mut fed) = both();
         assert!(taken(&mut feed, tick()));
         let pipeline = std::thread::spawn(move || while fed.receive().is_some() {});
@@ -266,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipeline_that_is_gone_holds_nobody_up() {
+    fn a_sender_does_not_wait_for_a_pipeline_that_has_ended() {
         let (mut feed, fed) = both();
         assert!(taken(&mut feed, drained(ROOM_BYTES)));
         drop(fed);

@@ -1,4 +1,4 @@
-//! The thread on which a trace goes on and its lines are written.
+//! The pipeline: the thread that correlates events and writes lines.
 
 mod feed;
 mod priority;
@@ -20,65 +20,65 @@ use crate::fields::{Line, Wanted};
 use crate::sink::Sink;
 use crate::trace::{Begin, Input, Small, Trace};
 
-/// What the capturing side hands over, and what it asks.
+/// A message from the capturing side: input for the trace, or a question.
 pub enum Message {
     Input(Input),
-    /// Asks which namespaces are worth a look now (CLOCK_MONOTONIC, nanoseconds), or a reading of
-    /// their counters.
+    /// Asks which namespaces need a socket snapshot or a reading of their counters now
+    /// (CLOCK_MONOTONIC, nanoseconds).
     WhereToLook {
         mono_ns: u64,
         /// The trace is about to end.
         is_last: bool,
         answer: oneshot::Sender<WorthALook>,
     },
-    /// Asks which namespaces to look into at the end of the trace.
+    /// Asks which namespaces need a socket snapshot at the end of the trace.
     WhereToLookLast(oneshot::Sender<BTreeSet<u32>>),
 }
 
-/// The network namespaces that can tell something, by what they are asked for.
+/// Network namespaces where reading the kernel's state would add information, by what to read.
 #[derive(Debug, Default)]
 pub struct WorthALook {
-    /// A look through their sockets.
+    /// Take a socket snapshot.
     pub sockets: BTreeSet<u32>,
-    /// A reading of their counters.
+    /// Read the counters.
     pub counters: BTreeSet<u32>,
-    /// A look through their sockets, because connections may not be as the trace has them.
+    /// Take a socket snapshot, because the trace may have missed changes of connections.
     pub audit: BTreeSet<u32>,
 }
 
-/// A sink and what to call it when it fails.
+/// A sink with a name for error messages.
 pub struct Output {
     pub name: String,
     pub sink: Box<dyn Sink>,
 }
 
-/// A sink that failed and was given up.
+/// A sink that failed and was closed.
 #[derive(Debug)]
 pub struct Failed {
     pub name: String,
     pub error: io::Error,
 }
 
-/// How a pipeline ended.
+/// The result of a pipeline.
 #[derive(Default)]
 pub struct Outcome {
     pub failed: Vec<Failed>,
 }
 
-/// The signals from the pipeline to whoever feeds it.
+/// Signals from the pipeline to the capturing side.
 #[derive(Clone, Default)]
 pub struct Feedback {
-    /// The trace should end: enough connections, or an output that failed.
+    /// The trace should end: enough connections have ended, or an output has failed.
     pub stop: Arc<Notify>,
-    /// It is not known any more which process has a listener.
+    /// The process that owns a listener is not known any more.
     pub who_listens: Arc<Notify>,
-    /// Something has been traced.
+    /// A line has been written since this was last cleared.
     pub busy: Arc<AtomicBool>,
 }
 
 impl Message {
-    /// How much memory it takes: its records, and itself. A pipeline that is held up for a night is
-    /// sent millions of messages without a record.
+    /// Returns the memory that the message takes: its records and the message itself. A pipeline
+    /// that is blocked for hours receives millions of messages without records.
     fn bytes(&self) -> usize {
         let more = match self {
             Message::Input(Input::Records { batch, .. }) => batch.len(),
@@ -95,7 +95,7 @@ impl Message {
     }
 }
 
-/// Starts the thread. The last message is [`Small::End`].
+/// Starts the thread. Its last message must be [`Small::End`].
 pub fn spawn(
     begin: Begin,
     outputs: Vec<Output>,
@@ -107,11 +107,11 @@ pub fn spawn(
         std::thread::Builder::new()
             .name("pipeline".into())
             .spawn(move || {
-                // Whoever starts it waits for that.
+                // A send error means that `spawn` has returned with an error.
                 let _ = started.send(Priority::of_this_thread());
                 let pipeline = Pipeline::new(&begin, outputs, feedback);
                 if let Some(outcome) = pipeline.run(fed) {
-                    // The receiver is gone only when the process is being torn down.
+                    // A send error means that the process is ending.
                     let _ = done.send(outcome);
                 }
             })?;
@@ -120,7 +120,7 @@ pub fn spawn(
     Ok((feed, outcome))
 }
 
-/// The lines that an output reads.
+/// Returns the lines that the outputs read.
 pub fn wanted(outputs: &[Output]) -> Wanted {
     let wanted = outputs.iter().map(|output| output.sink.wants());
     wanted.fold(Wanted::NOTHING, Wanted::bitor)
@@ -131,9 +131,9 @@ struct Pipeline {
     outputs: Vec<Output>,
     failed: Vec<Failed>,
     feedback: Feedback,
-    /// It was asked who has the listeners, and the answer has not come.
+    /// The owners of listeners have been requested, and the answer is pending.
     asked: bool,
-    /// Reused from input to input.
+    /// Buffer that is reused for every input.
     lines: Vec<Line>,
 }
 
@@ -147,12 +147,12 @@ impl Pipeline {
             asked: false,
             lines: vec![],
         };
-        // Written at once: it tells a reader that everything from here on is traced.
+        // Write the session line immediately: it tells readers that tracing has started.
         pipeline.advance();
         pipeline
     }
 
-    /// Does what comes; `None` when it ends without [`Small::End`].
+    /// Processes messages. Returns `None` if they end without [`Small::End`].
     fn run(mut self, mut fed: Fed) -> Option<Outcome> {
         loop {
             match fed.receive()? {
@@ -169,7 +169,7 @@ impl Pipeline {
                     is_last,
                     answer,
                 } => {
-                    // Nobody waits for it when the trace ends just now.
+                    // A send error means that the trace is just ending.
                     let _ = answer.send(WorthALook {
                         sockets: self.trace.worth_a_look(),
                         counters: self.trace.worth_counting(),
@@ -198,7 +198,7 @@ impl Pipeline {
         }
     }
 
-    /// Writes the lines that follow from what has come.
+    /// Writes the lines that result from the input so far.
     fn advance(&mut self) {
         let mut lines = std::mem::take(&mut self.lines);
         let was_counted = self.trace.is_counted();
@@ -221,7 +221,8 @@ impl Pipeline {
         self.each_output(|sink| sink.line(line));
     }
 
-    /// An output that fails is given up and ends the trace; the others get their summary.
+    /// Calls `act` for each output. An output that fails is closed and ends the trace. The others
+    /// still get their summary.
     fn each_output(&mut self, mut act: impl FnMut(&mut dyn Sink) -> io::Result<()>) {
         let mut index = 0;
         while let Some(output) = self.outputs.get_mut(index) {

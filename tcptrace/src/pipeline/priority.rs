@@ -1,33 +1,37 @@
-//! Lets what is traced run first, as long as the pipeline keeps up.
+//! The priority of the pipeline thread: traced programs run first, unless the pipeline is too far
+//! behind.
 //!
-//! A server that is busy on every CPU would share them with its tracer. What the tracer has to do can
-//! wait a little: records are safe in memory. So its working thread takes only what nobody else wants
-//! (SCHED_IDLE), until it is too far behind. That is more than being nice: to a thread that wakes
-//! up, a CPU with nothing else on it is idle (`sched_idle_cpu`, kernel/sched/fair.c), so it comes back
-//! to the CPU where it was, and does not displace another that is traced.
+//! On a busy machine the tracer would compete with the traced server for CPUs. The pipeline can
+//! wait, because its records are safe in memory. It therefore runs as SCHED_IDLE until it is too
+//! far behind.
+//!
+//! SCHED_IDLE is better than a high nice value: a waking thread considers a CPU that only runs
+//! SCHED_IDLE as idle (`sched_idle_cpu`, kernel/sched/fair.c). It then wakes up on its previous CPU
+//! and displaces no other traced thread.
 
-/// As far as this it must have caught up before it yields again.
+/// The pipeline yields again when it is no further behind than this.
 const CAUGHT_UP: f64 = 0.2;
 
-/// The priority of a thread, in the hands of another: one that gets no CPU cannot help itself.
-/// Threads and processes that it starts would inherit it.
+/// The scheduling policy of a thread. Another thread must set it, because a thread that gets no CPU
+/// cannot raise its own priority. Child threads and processes would inherit it.
 pub struct Priority {
-    /// The kernel's number of the thread.
+    /// The kernel's id of the thread.
     tid: libc::pid_t,
-    /// Whether it takes only what nobody wants now.
+    /// The policy is SCHED_IDLE now.
     yields: bool,
-    /// Where going back is not allowed (CAP_SYS_NICE, RLIMIT_NICE), it never does.
+    /// The process may leave SCHED_IDLE (CAP_SYS_NICE, RLIMIT_NICE). If not, the policy never
+    /// changes.
     may_change: bool,
 }
 
 impl Priority {
-    /// Of the calling thread, which is to yield where that can be taken back.
+    /// Returns the priority of the calling thread, which may yield if the policy can be restored.
     pub fn of_this_thread() -> Priority {
         // SAFETY: a plain system call.
         let tid = unsafe { libc::gettid() };
-        // Allowed to everybody: it never takes the CPU from a thread that runs.
+        // Every process may set SCHED_BATCH. Such a thread never preempts a running one.
         set_policy(tid, libc::SCHED_BATCH);
-        // Who may be less nice than now may also leave SCHED_IDLE (`can_nice`,
+        // A process that may lower its nice value may also leave SCHED_IDLE (`can_nice`,
         // kernel/sched/syscalls.c).
         // SAFETY: a plain system call about the calling thread.
         let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
@@ -39,7 +43,7 @@ impl Priority {
         }
     }
 
-    /// Decides anew by how far the thread is behind; from 1 on it is too far.
+    /// Sets the policy by how far the thread is behind. 1 or more is too far.
     pub fn adjust(&mut self, behind: f64) {
         match self.yields {
             true if behind >= 1.0 => self.set(false),
@@ -63,13 +67,13 @@ impl Priority {
 
 fn set_policy(tid: libc::pid_t, policy: libc::c_int) {
     let param = libc::sched_param { sched_priority: 0 };
-    // SAFETY: a valid parameter; a refusal changes nothing.
+    // SAFETY: the parameter is valid. If the call fails, nothing changes.
     unsafe { libc::sched_setscheduler(tid, policy, &param) };
 }
 
-/// Sets the calling thread's nice value, within its limits; whether that was allowed.
+/// Sets the calling thread's nice value. Returns true on success.
 fn set_nice(nice: libc::c_int) -> bool {
-    // SAFETY: a plain system call about the calling thread alone; a refusal changes nothing.
+    // SAFETY: a plain system call that affects the calling thread only.
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) == 0 }
 }
 
@@ -79,16 +83,16 @@ mod tests {
 
     use super::*;
 
-    /// Runs `test` in this thread, and beside it the one whose priority it gets.
+    /// Runs `test` with the priority of another thread, which lives until the test returns.
     fn beside_a_thread(test: impl FnOnce(Priority)) {
-        let (hand_over, handed) = mpsc::channel();
+        let (hand_over, received) = mpsc::channel();
         let (end, ended) = mpsc::channel::<()>();
         let thread = std::thread::spawn(move || {
             hand_over.send(Priority::of_this_thread()).unwrap();
             // An error: the other end is gone.
             let _ = ended.recv();
         });
-        test(handed.recv().unwrap());
+        test(received.recv().unwrap());
         drop(end);
         thread.join().unwrap();
     }
@@ -104,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn it_yields_until_too_much_waits() {
+    fn a_thread_yields_until_it_is_too_far_behind() {
         let own = (policy(0), nice(0));
         beside_a_thread(|mut priority| {
             let seen = [0.0, 0.9, 1.1, 0.3, 0.1].map(|behind| {
@@ -112,7 +116,7 @@ mod tests {
                 policy(priority.tid)
             });
             let (idle, batch) = (libc::SCHED_IDLE, libc::SCHED_BATCH);
-            // Nobody but root may go back; everybody else stays as they were.
+            // Only a privileged process may leave SCHED_IDLE. Otherwise the policy stays.
             match priority.may_change {
                 true => assert_eq!(seen, [idle, idle, batch, batch, idle]),
                 false => assert_eq!(seen, [batch; 5]),

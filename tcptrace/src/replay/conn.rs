@@ -1,19 +1,19 @@
-//! `--conn`: one connection of a trace, both its ends.
+//! `--conn`: selects one connection of a trace with both its ends.
 
 use std::collections::BTreeSet;
 
 use super::Recorded;
 use crate::fields::Line;
 
-/// A connection by the numbers of its ends, or a listener by its own.
+/// The numbers of a connection's ends, or the number of a listener.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Chosen {
     conns: BTreeSet<u64>,
 }
 
 impl Chosen {
-    /// Looks through a whole recording for the other end, which may be told of first; `None` when
-    /// there is no line of the number at all.
+    /// Searches a whole recording for both ends, because lines of the other end may come first.
+    /// Returns `None` if no line has the number.
     pub fn find(conn: u64, recorded: &mut Recorded) -> Option<Chosen> {
         let mut conns = BTreeSet::new();
         for line in recorded {
@@ -26,7 +26,7 @@ impl Chosen {
         conns.contains(&conn).then_some(Chosen { conns })
     }
 
-    /// Whether a line is about it, or about the trace.
+    /// Returns true for lines about the connection and for lines about the trace itself.
     pub fn take(&self, line: &Line) -> bool {
         match line {
             Line::Session(_) | Line::Lost(_) | Line::Summary(_) => true,
@@ -35,7 +35,7 @@ impl Chosen {
     }
 }
 
-/// The number that a line is shown under.
+/// Returns the number under which a line is shown.
 fn number(line: &Line) -> Option<u64> {
     match line {
         Line::Accept(accept) => accept.subject.conn.or(accept.listener),

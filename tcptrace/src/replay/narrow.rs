@@ -1,14 +1,14 @@
-//! What is wanted of a recording: no more than it was made with.
+//! Narrowing of a replay: its filters cannot exceed those of the recording.
 
 use crate::cli::Replay;
 use crate::correlate::Selection;
 use crate::exit::Usage;
 use crate::trace::Begin;
 
-/// What was recorded, with the depth and the selection that are asked for.
+/// Returns the recording's settings with the requested depth and selection.
 ///
 /// # Errors
-/// When something is asked for that the recording was told to leave out.
+/// [`Usage`] if an option asks for something that the recording left out.
 pub fn narrow(begin: Begin, options: &Replay) -> Result<Begin, Usage> {
     let wanted = options.selecting.selection();
     let recorded = &begin.selection;
@@ -44,7 +44,8 @@ pub fn narrow(begin: Begin, options: &Replay) -> Result<Begin, Usage> {
     })
 }
 
-/// The values of a condition that hold both for what was recorded and for what is wanted; none: any.
+/// Returns the values that satisfy both the recorded and the wanted condition. An empty list means
+/// no condition.
 fn both<T: Clone + PartialEq>(
     option: &str,
     recorded: &[T],
@@ -72,16 +73,16 @@ mod tests {
     use super::both;
 
     #[test]
-    fn a_selection_can_be_narrowed_and_not_widened() {
+    fn a_selection_can_be_narrowed_but_not_widened() {
         let pids = |recorded: &[u32], wanted: &[u32]| {
             both("--pid", recorded, wanted, ToString::to_string).map_err(|it| it.to_string())
         };
         assert_eq!(pids(&[1, 2], &[]), Ok(vec![1, 2]));
         assert_eq!(pids(&[], &[3]), Ok(vec![3]));
         assert_eq!(pids(&[1, 2], &[2]), Ok(vec![2]));
-        let told = pids(&[1, 2], &[2, 3]).unwrap_err();
+        let error = pids(&[1, 2], &[2, 3]).unwrap_err();
         assert_eq!(
-            told,
+            error,
             "--pid 3 is not in the recording, which was made with --pid 1,2"
         );
     }

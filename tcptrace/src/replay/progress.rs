@@ -1,46 +1,46 @@
-//! How far a long replay is, on stderr.
+//! Progress of a long replay, shown on stderr.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use super::Position;
 
-/// How often it is told.
+/// Time between two updates.
 const EVERY: Duration = Duration::from_millis(200);
 
-/// Lines between two looks at the clock.
+/// Number of lines between two reads of the clock.
 const LINES: u64 = 1024;
 
-/// One line that is written over and over, and taken off at the end.
+/// A status line that is overwritten in place, and erased on drop.
 pub struct Progress {
     position: Position,
     lines: u64,
     began: Instant,
-    told: Option<Instant>,
+    shown: Option<Instant>,
 }
 
 impl Progress {
-    /// `None` when nobody would see it, or it would run into the output.
+    /// Returns `None` if stderr is no terminal, or if the output also goes to a terminal.
     pub fn new(position: Position) -> Option<Progress> {
         let seen = io::stderr().is_terminal() && !io::stdout().is_terminal();
         seen.then(|| Progress {
             position,
             lines: 0,
             began: Instant::now(),
-            told: None,
+            shown: None,
         })
     }
 
-    /// A line was read.
+    /// Counts a line and updates the status line when it is due.
     pub fn line(&mut self) {
         self.lines += 1;
-        if self.lines.is_multiple_of(LINES) && self.told.unwrap_or(self.began).elapsed() >= EVERY {
-            self.told = Some(Instant::now());
+        if self.lines.is_multiple_of(LINES) && self.shown.unwrap_or(self.began).elapsed() >= EVERY {
+            self.shown = Some(Instant::now());
             let rate = self.lines as f64 / self.began.elapsed().as_secs_f64();
             let percent = self.position.percent();
             let percent = percent.map(|it| format!("{it} %, ")).unwrap_or_default();
             let text = format!("{percent}{} lines, {rate:.0} lines/s", self.lines);
-            // Whether it can be written does not matter.
+            // Progress is best effort: a failed write is ignored.
             let _ = write!(io::stderr(), "\r{text}\x1b[K");
         }
     }
@@ -48,7 +48,7 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if self.told.is_some() {
+        if self.shown.is_some() {
             let _ = write!(io::stderr(), "\r\x1b[K");
         }
     }

@@ -1,4 +1,4 @@
-//! A recorded trace, opened by its name.
+//! A recorded trace, opened by path.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -14,14 +14,14 @@ use crate::trace::Begin;
 
 type From = Box<dyn Read + Send>;
 
-/// A recorded trace: an iterator of the lines that were told, in the same order.
+/// A recorded trace: an iterator over its lines, in the order of the live trace.
 pub struct Recorded {
     replay: Replay<From>,
     position: Position,
 }
 
 impl Recorded {
-    /// Opens a file, or standard input by the name `-`; the error names it.
+    /// Opens a file, or standard input for `-`. The error names the file.
     pub fn open(path: &Path) -> anyhow::Result<Recorded> {
         Recorded::from(source::open(path), &source::name(path))
     }
@@ -42,10 +42,10 @@ impl Recorded {
         })
     }
 
-    /// Reads from anything.
+    /// Reads a recording from any reader.
     ///
     /// # Errors
-    /// [`Refused`] where nothing can be replayed.
+    /// [`Refused`] if it cannot be replayed.
     pub fn new(from: From) -> Result<Recorded, Refused> {
         Ok(Recorded {
             replay: Replay::open(from)?,
@@ -53,12 +53,12 @@ impl Recorded {
         })
     }
 
-    /// What was recorded.
+    /// Returns the settings of the recording.
     pub fn begin(&self) -> &Begin {
         self.replay.begin()
     }
 
-    /// Has the trace told in another way, before the first line is taken.
+    /// Replaces the settings. Call this before taking the first line.
     #[must_use]
     pub fn with(self, begin: Begin) -> Recorded {
         Recorded {
@@ -67,7 +67,7 @@ impl Recorded {
         }
     }
 
-    /// Makes only the lines that are wanted, before the first of them is taken.
+    /// Produces only the wanted lines. Call this before taking the first line.
     #[must_use]
     pub fn wanting(self, wanted: Wanted) -> Recorded {
         Recorded {
@@ -76,34 +76,34 @@ impl Recorded {
         }
     }
 
-    /// The clock of the machine that was traced.
+    /// Returns the clock of the traced machine.
     pub fn clock(&self) -> Clock {
         Clock::with_offset(self.begin().clock_offset_ns)
     }
 
-    /// How far the file has been read.
+    /// Returns how far the file has been read.
     pub fn position(&self) -> &Position {
         &self.position
     }
 
-    /// What could not be read so far: all, once there are no more lines.
+    /// Returns what could not be read so far. It is complete after the last line.
     pub fn damage(&self) -> &Damage {
         self.replay.damage()
     }
 
-    /// Hands over the rest of the lines, until `take` wants no more.
+    /// Passes the remaining lines to `take` until it fails.
     ///
     /// # Errors
-    /// The first of `take`.
+    /// The first error of `take`.
     pub fn each<E>(&mut self, take: impl FnMut(&Line) -> Result<(), E>) -> Result<(), E> {
         self.replay.each(take)
     }
 
-    /// Tells the rest to the sinks; what could not be read is the value.
+    /// Writes the remaining lines to the sinks. Returns what could not be read.
     ///
     /// # Errors
-    /// The first of a sink.
-    pub fn tell(mut self, sinks: &mut [Box<dyn Sink>]) -> io::Result<Damage> {
+    /// The first error of a sink.
+    pub fn write_to(mut self, sinks: &mut [Box<dyn Sink>]) -> io::Result<Damage> {
         self.each(|line| sinks.iter_mut().try_for_each(|sink| sink.line(line)))?;
         sinks.iter_mut().try_for_each(|sink| sink.flush())?;
         Ok(self.damage().clone())

@@ -1,4 +1,4 @@
-//! Where a recording is read from: a file or standard input, compressed or not.
+//! The source of a recording: a file or standard input, compressed or not.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek};
@@ -15,25 +15,25 @@ use super::Recorded;
 #[derive(Clone, Default)]
 pub struct Position {
     read: Arc<AtomicU64>,
-    /// Bytes that the file has; `None` when it is none, but a pipe.
+    /// Size of the file in bytes; `None` for a pipe.
     size: Option<u64>,
 }
 
 impl Position {
-    /// From 0 to 100; `None` when the end is not known.
+    /// Returns the part that has been read, from 0 to 100; `None` if the size is unknown.
     pub fn percent(&self) -> Option<u64> {
         let size = self.size.filter(|&size| size > 0)?;
-        // It may grow while it is read.
+        // The file may grow while it is read.
         Some((self.read.load(Ordering::Relaxed).saturating_mul(100) / size).min(100))
     }
 }
 
-/// Whether a recording is to come from standard input.
+/// Returns true if the recording comes from standard input.
 fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
-/// What to call it in a message.
+/// Returns the name of the source for messages.
 pub fn name(path: &Path) -> String {
     match is_stdin(path) {
         true => "standard input".to_owned(),
@@ -41,7 +41,7 @@ pub fn name(path: &Path) -> String {
     }
 }
 
-/// Opens a file, or standard input by the name `-`.
+/// Opens a file, or standard input for `-`.
 pub fn open(path: &Path) -> io::Result<(Box<dyn Read + Send>, Position)> {
     if is_stdin(path) {
         return Ok((Box::new(io::stdin()), Position::default()));
@@ -62,7 +62,7 @@ fn of(file: File) -> io::Result<(Box<dyn Read + Send>, Position)> {
     Ok((Box::new(counted), position))
 }
 
-/// A recording that can be read again: a file, or a copy of what came on standard input or through
+/// A recording that can be read several times: a file, or a temporary copy of standard input or of
 /// a pipe.
 pub struct Twice(File);
 
@@ -77,7 +77,7 @@ impl Twice {
             }
             Box::new(file)
         };
-        // It has no name, and is gone when this process is.
+        // O_TMPFILE creates a file without a name. The kernel deletes it when this process ends.
         let folder = std::env::temp_dir();
         let mut copy = OpenOptions::new();
         let copy = copy.read(true).write(true).custom_flags(libc::O_TMPFILE);
@@ -92,7 +92,7 @@ impl Twice {
         kept.map(Twice)
     }
 
-    /// From its beginning on.
+    /// Returns the recording from its beginning.
     pub fn recorded(&self, name: &str) -> anyhow::Result<Recorded> {
         let again = || {
             let mut file = self.0.try_clone()?;
