@@ -1,4 +1,4 @@
-//! A browser that is told by WebDriver (<https://www.w3.org/TR/webdriver2/>) what to do.
+//! A browser that is controlled by WebDriver (<https://www.w3.org/TR/webdriver2/>).
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -49,7 +49,7 @@ impl Browser {
         let folder = browser._profile.path().display();
         let args = [
             "--headless",
-            // It runs as root here, and shows only our own files.
+            // The sandbox refuses root. The browser shows only our own files.
             "--no-sandbox",
             "--disable-gpu",
             "--disable-dev-shm-usage",
@@ -73,7 +73,7 @@ impl Browser {
 
     /// Opens a page of this file, at `#hash`, and waits until it has drawn itself.
     pub fn open(&self, file: &Path, hash: &str) {
-        // A change of the hash alone would not load the page anew.
+        // A change of only the hash would not load the page again.
         self.go("about:blank");
         let name = file.file_name().expect("a file").to_string_lossy();
         let name: String = name.bytes().map(|byte| format!("%{byte:02x}")).collect();
@@ -88,13 +88,13 @@ impl Browser {
         self.post("/url", json!({"url": url}));
     }
 
-    /// The value of an expression.
+    /// Returns the value of an expression.
     pub fn get(&self, expression: &str) -> Value {
         let script = format!("return ({expression});");
         self.post("/execute/sync", json!({"script": script, "args": []}))
     }
 
-    /// The same, a text.
+    /// Returns the value of an expression that is a text.
     pub fn text(&self, expression: &str) -> String {
         match self.get(expression) {
             Value::String(text) => text,
@@ -108,7 +108,7 @@ impl Browser {
         eventually(expression, || (self.get(&truth) == true).then_some(()));
     }
 
-    /// Presses keys, wherever the focus is.
+    /// Presses keys at the current focus.
     pub fn keys(&self, keys: &str) {
         let actions = keys.chars().flat_map(|key| {
             ["keyDown", "keyUp"].map(|kind| json!({"type": kind, "value": key.to_string()}))
@@ -127,7 +127,7 @@ impl Browser {
         self.post(&format!("/element/{id}/click"), json!({}));
     }
 
-    /// Types a search, and waits for what it tells.
+    /// Types a search. Returns the page's answer.
     pub fn search(&self, text: &str) -> String {
         let input = "document.getElementById('search')";
         self.get(&format!(
@@ -139,8 +139,8 @@ impl Browser {
         self.text("document.getElementById('search-told').textContent")
     }
 
-    /// What the browser had to complain about since the last time, breaches of the page's policy
-    /// among it.
+    /// Returns the messages of the browser's console since the last call, including violations of
+    /// the page's policy.
     pub fn complaints(&self) -> Vec<String> {
         let log = self.post("/se/log", json!({"type": "browser"}));
         let entries = log.as_array().expect("a log").iter();
@@ -163,7 +163,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // It ends the browser; the driver's own end would leave it behind.
+        // Ends the browser. Ending only the driver would leave it behind.
         let _ = ureq::delete(&self.session).call();
         let _ = self.driver.kill();
         let _ = self.driver.wait();

@@ -1,4 +1,4 @@
-//! The page that `tcptrace report` makes, in a browser: Debian's Chromium without a screen.
+//! Tests of the page that `tcptrace report` makes, in Debian's Chromium without a screen.
 
 mod browser;
 mod page;

@@ -1,4 +1,4 @@
-//! What someone who opens the page relies on.
+//! Behaviour of the page that its readers rely on.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use crate::recordings::{Desk, LATE_ACCEPT, LOSS, Late, many, report};
 
 const ROWS: &str = "document.querySelectorAll('.rows tbody tr[data-index]').length";
 
-/// The text of a row of the table in sight.
+/// Expression for the text of a row of the visible table.
 fn row(n: usize) -> String {
     format!("document.querySelector(\".rows tr[data-index='{n}']\").innerText")
 }
@@ -76,9 +76,9 @@ fn rows_are_found_and_sorted() {
     assert_eq!(browser.text(sorted), "descending");
     browser.click(".rows th:nth-child(6) button");
     assert!(!browser.text(&row(0)).contains("15.75 ms"));
-    // What is not known is last in both directions.
+    // Unknown values are last in both directions.
     assert!(browser.text(&row(8)).contains("unknown"));
-    // Each figure of the overview leads to its connections.
+    // Each figure of the overview links to its connections.
     browser.click("#tiles .v-awaited");
     browser.wait("document.getElementById('search').value === 'verdict:awaited'");
     assert_eq!(browser.get(ROWS), 1);
@@ -109,7 +109,7 @@ fn a_connection_opens_with_its_diagram() {
     ] {
         assert!(drawn.contains(it), "{it} in {drawn}");
     }
-    // Nothing was recorded on the wire, so no arrow claims to be one.
+    // No segment was recorded, so no arrow is drawn as a segment.
     let shafts = "[...document.querySelectorAll('.shaft')].map(it => it.getAttribute('class'))";
     let shafts = browser.get(shafts).to_string();
     assert!(
@@ -176,7 +176,7 @@ fn lost_events_are_shown_in_a_notice() {
 #[test]
 fn a_truncated_recording_is_shown_up_to_its_end() {
     let desk = Desk::new();
-    // Its server is ESTABLISHED, and accept() has not returned.
+    // The server is ESTABLISHED, and accept() has not returned.
     let mut part = Late::new();
     part.until(State::Established);
     let (page, output) = desk.report("part.trace", &part.bytes());
@@ -210,13 +210,13 @@ fn markup_in_names_is_shown_as_text() {
             }
         }
     }
-    // Texts about the trace, and of the connection, that a stranger may have made.
+    // Texts about the trace and the connection that a stranger may have chosen.
     late.begin.kernel = MARKUP.to_owned();
     late.begin.filters.insert("port".into(), MARKUP.into());
     late.contain(MARKUP);
     let desk = Desk::new();
     let page = desk.page("<img src=x>.trace", &late.bytes());
-    // Nothing of a trace stands in the page as it is.
+    // The page's source contains no text of a trace verbatim.
     let text = fs::read_to_string(&page).unwrap();
     assert!(!text.contains("onerror") && !text.contains("img src=x"));
     let browser = Browser::start();
@@ -233,7 +233,7 @@ fn markup_in_names_is_shown_as_text() {
     );
     let shown = browser.text("document.getElementById('detail').innerText");
     assert!(shown.contains(MARKUP), "{shown}");
-    // As the log writes it: what would turn the line around is escaped.
+    // As in the log, characters that reverse the text direction are escaped.
     assert!(shown.contains("</script><b>\\u{202e}[26215]"), "{shown}");
     assert_eq!(browser.complaints(), [""; 0]);
 }
@@ -258,13 +258,13 @@ fn the_content_security_policy_blocks_foreign_scripts() {
     for refused in ["script", "style", "event handler", "image"] {
         assert!(complaints.contains(refused), "{refused}: {complaints}");
     }
-    // Not even the page's own script can make markup of a text.
+    // Even the page's own script cannot turn text into markup.
     browser.wait("(() => { try { document.body.innerHTML = 'x'; } catch { return true; } })()");
 }
 
 #[test]
 fn durations_are_written_as_in_the_log() {
-    // One end for each: the time it took to connect.
+    // One connection for each duration of connect().
     let durations = [
         (0u64, "0 ns"),
         (950, "950 ns"),

@@ -1,4 +1,4 @@
-//! Recordings to make pages of, and the pages.
+//! Recordings for pages, and the pages made from them.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -13,15 +13,15 @@ use tempfile::TempDir;
 use tests::run::tcptrace;
 use zerocopy::{FromBytes, IntoBytes};
 
-/// One connection with both ends here, #2 and #3; its server was late to call accept().
+/// One connection with both ends here, #2 and #3. Its server called accept() late.
 pub const LATE_ACCEPT: &[u8] = include_bytes!("../../tcptrace/tests/golden/late_accept.trace");
-/// Events were lost, and six connections are incomplete.
+/// A trace with lost events and six incomplete connections.
 pub const LOSS: &[u8] = include_bytes!("../../tcptrace/tests/golden/loss.trace");
 
 /// The client's port in `late_accept`.
 const CLIENT_PORT: u16 = 44070;
 
-/// A folder for recordings and their pages.
+/// A temporary folder for recordings and their pages.
 pub struct Desk(TempDir);
 
 impl Desk {
@@ -33,14 +33,14 @@ impl Desk {
         self.0.path().join(name)
     }
 
-    /// Makes a page of a recording.
+    /// Makes a page from a recording.
     pub fn report(&self, name: &str, recording: &[u8]) -> (PathBuf, Output) {
         let file = self.path(name);
         fs::write(&file, recording).expect("room for a recording");
         report(&file)
     }
 
-    /// The same of one that must be whole.
+    /// Makes a page from a recording that must be complete.
     pub fn page(&self, name: &str, recording: &[u8]) -> PathBuf {
         let (page, output) = self.report(name, recording);
         assert!(output.status.success(), "{output:?}");
@@ -48,7 +48,7 @@ impl Desk {
     }
 }
 
-/// `tcptrace report FILE -o FILE.html`
+/// Runs `tcptrace report FILE -o FILE.html`.
 pub fn report(file: &Path) -> (PathBuf, Output) {
     let page = file.with_extension("html");
     let [from, to] = [file, &page].map(|it| it.to_str().expect("a path of text"));
@@ -56,11 +56,11 @@ pub fn report(file: &Path) -> (PathBuf, Output) {
     (page.clone(), output.expect("tcptrace runs"))
 }
 
-/// `late_accept`, to be changed.
+/// A copy of `late_accept` that tests modify.
 pub struct Late {
     pub begin: Begin,
     pub records: Vec<Vec<u8>>,
-    /// What comes before the records, and behind them.
+    /// The items before and after the records.
     pub first: Vec<Small>,
     pub last: Vec<Small>,
 }
@@ -89,7 +89,7 @@ impl Late {
         late
     }
 
-    /// The bytes of the recording.
+    /// Returns the bytes of the recording.
     pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = vec![];
         self.write(&mut bytes, std::slice::from_ref(&self.records));
@@ -125,7 +125,7 @@ impl Late {
         block(&small(&self.last), out);
     }
 
-    /// As far as a state that the server's socket enters, and no further.
+    /// Truncates the recording after the server's socket has entered a state.
     pub fn until(&mut self, state: State) {
         let entered = |record: &Vec<u8>| {
             let change = change(record);
@@ -136,7 +136,7 @@ impl Late {
         self.last.clear();
     }
 
-    /// Gives the sockets a cgroup, and that a container.
+    /// Puts the sockets into a cgroup of this container.
     pub fn contain(&mut self, container: &str) {
         const CGROUP: u64 = 4711;
         for record in &mut self.records {
@@ -149,11 +149,11 @@ impl Late {
         self.first.push(Small::Containers(containers));
     }
 
-    /// Connections of the client alone, each of which takes one of these times to be made.
+    /// Replaces the records by client connections whose handshakes take these times.
     pub fn handshakes(&mut self, times_ns: impl Iterator<Item = u64>) {
         let of_client =
             |record: &&Vec<u8>| change(record).is_some_and(|it| it.lport == CLIENT_PORT);
-        // Before it has a port as well.
+        // The client's port is still 0 in its first record.
         let is_begun = |record: &&Vec<u8>| {
             change(record).is_some_and(|it| it.newstate == State::SynSent as u8)
         };
@@ -186,12 +186,12 @@ impl Late {
     }
 }
 
-/// The time of a record.
+/// Returns the time of a record.
 fn time(record: &[u8]) -> u64 {
     u64::from_ne_bytes(*record.first_chunk().expect("a time"))
 }
 
-/// The change of state that a record tells.
+/// Returns the state change of a record.
 fn change(record: &[u8]) -> Option<abi::SetState> {
     let (header, rest) = abi::Header::read_from_prefix(record).expect("a header");
     let change = abi::SetState::read_from_prefix(rest);
@@ -203,7 +203,7 @@ fn put(record: &mut [u8], payload: &[u8]) {
     record[size_of::<abi::Header>()..][..payload.len()].copy_from_slice(payload);
 }
 
-/// The same record of another connection: from another port, with other sockets.
+/// Copies a record for another connection: with another port and other sockets.
 fn other(record: &[u8], n: u64) -> Vec<u8> {
     let mut record = record.to_vec();
     let (header, rest) = abi::Header::read_from_prefix(&record[..]).expect("a header");
@@ -236,8 +236,8 @@ fn other(record: &[u8], n: u64) -> Vec<u8> {
     record
 }
 
-/// Many connections like `late_accept`, both ends, as `--depth connections` has them: each 0.2 ms
-/// after the one before, from another port. The number is that of ends.
+/// Writes many connections like `late_accept`, both ends, as with `--depth connections`. Each
+/// starts 0.2 ms after the one before, from another port. `ends` counts both ends of each.
 pub fn many(file: &Path, ends: u64) {
     let mut late = Late::new();
     late.begin.depth = tcptrace_core::depth::Depth::Connections;
@@ -249,7 +249,7 @@ pub fn many(file: &Path, ends: u64) {
     };
     let (listener, of_one): (Vec<_>, Vec<_>) = late.records.iter().cloned().partition(is_listeners);
     let mut batches = vec![];
-    // It closes at the end.
+    // The listener's last record closes it.
     let (opens, closes) = listener.split_first().expect("a listener");
     batches.push(vec![opens.clone()]);
     for first in (0..ends / 2).step_by(1000) {

@@ -1,5 +1,5 @@
-//! TIME_WAIT to its end, in real time. Tests begin in the order of their names, and this one first,
-//! so that the others go on beside it.
+//! TIME_WAIT to its end, in real time. Tests start in alphabetical order, so this one starts first
+//! and the others run beside it.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use tests::trace::NULL;
 use tests::traffic::*;
 use tests::{Lab, eventually};
 
-/// TCP_TIMEWAIT_LEN (include/net/tcp.h), which is the kernel's 2 MSL.
+/// TCP_TIMEWAIT_LEN (include/net/tcp.h), the kernel's 2 MSL.
 const TWO_MSL: Duration = Duration::from_secs(60);
 
-/// The kernel's timers for so long a time are late by up to 2 s (kernel/time/timer.c), and a look
-/// comes once a second.
+/// The kernel's timers of this length fire up to 2 s late (kernel/time/timer.c). tcptrace polls
+/// once a second.
 const LATE: Duration = Duration::from_secs(5);
 
-/// Timers count from the last tick of the kernel's clock, which ticks 100 times a second at least.
+/// A timer starts at the last tick of the kernel's clock, which ticks at least 100 times a second.
 const JIFFY: Duration = Duration::from_millis(10);
 
-/// Whether this namespace has anything in TIME_WAIT.
+/// Whether this namespace has a bucket in TIME_WAIT.
 fn in_time_wait() -> bool {
     const TIME_WAIT: &str = " 06 ";
     let sockets = std::fs::read_to_string("/proc/thread-self/net/tcp").expect("a table");
@@ -61,7 +61,7 @@ fn time_wait_lasts_two_msl() {
         "{lasted:?}"
     );
     if trace.session()["hooks"]["timewait_sock"].is_null() {
-        // When it was gone is known to a second, so how long it lasted is not said.
+        // The end is known to a second only, so the duration is null.
         line.shows(&[
             ("bucket_end", &"gone"),
             ("source", &"socket_iterator"),

@@ -1,4 +1,4 @@
-//! The accept() call itself: that fails, is interrupted, or is not about TCP.
+//! Calls of accept() that fail, are interrupted, or are not about TCP.
 
 use std::io::ErrorKind;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -51,7 +51,7 @@ fn nonblocking_accept_on_an_empty_queue_fails_with_eagain() {
 
 #[test]
 fn accept_with_a_timeout_reports_its_blocked_time() {
-    // By fentry, another tracer that comes or goes meanwhile hides a return that is an error.
+    // With fentry, another tracer that attaches or detaches meanwhile hides a return with an error.
     let lab = Lab::alone();
     let tracer = lab.trace();
 
@@ -65,7 +65,7 @@ fn accept_with_a_timeout_reports_its_blocked_time() {
     let failed = trace.failed_accepts();
     assert_eq!(failed.len(), 1, "{failed:?}");
     failed[0].shows(&[("accept_error", &"EAGAIN")]);
-    // The kernel counts a timeout in ticks, and may begin within one.
+    // The kernel counts timeouts in ticks, and may start within a tick.
     let blocked = failed[0].num("blocked_ns") as f64;
     assert!(blocked > 0.9 * A_WHILE.as_nanos() as f64, "{blocked} ns");
 }
@@ -74,7 +74,7 @@ fn accept_with_a_timeout_reports_its_blocked_time() {
 fn accept_restarted_after_a_signal_is_one_call() {
     let lab = Lab::new();
     let port = lab.port();
-    // A handler that does nothing, and system calls that go on after it.
+    // Installs a handler that does nothing, with SA_RESTART.
     extern "C" fn nothing(_: libc::c_int) {}
     let handler = SigHandler::Handler(nothing);
     let action = SigAction::new(handler, SaFlags::SA_RESTART, SigSet::empty());
@@ -92,7 +92,7 @@ fn accept_restarted_after_a_signal_is_one_call() {
     tracer.wait_for_ends(2);
     let trace = tracer.stop();
 
-    // The kernel restarts it under the hood: for the caller it is one call, and none that failed.
+    // The kernel restarts the call internally. Its caller sees one call that did not fail.
     assert!(trace.failed_accepts().is_empty());
     trace
         .listener_summary(port)
@@ -101,7 +101,7 @@ fn accept_restarted_after_a_signal_is_one_call() {
     trace.accept().shows(&[("tid", &acceptor)]);
 }
 
-/// C libraries may still use the older system call, which has a number of its own.
+/// C libraries may still use the older system call, which has another number.
 #[test]
 fn the_older_accept_system_call_is_seen() {
     let lab = Lab::new();
@@ -109,13 +109,13 @@ fn the_older_accept_system_call_is_seen() {
     let tracer = lab.trace();
     let listener = listen(port);
     let client = connect_queued(port);
-    // SAFETY: accept() may be given no place for the address.
+    // SAFETY: accept() accepts null pointers for the address.
     let fd = unsafe {
         let null = std::ptr::null_mut::<libc::c_void>();
         libc::syscall(libc::SYS_accept, listener.as_raw_fd(), null, null)
     };
     assert!(fd >= 0);
-    // SAFETY: the descriptor is new and nobody else's.
+    // SAFETY: the descriptor is new and has no other owner.
     let server = unsafe { OwnedFd::from_raw_fd(fd as i32) };
     close(client, server.into());
     tracer.wait_for_ends(2);
@@ -153,7 +153,7 @@ fn accept_of_a_unix_socket_is_ignored() {
 
 #[test]
 fn accept_fails_when_its_listener_is_shut_down() {
-    // Alone for the same reason as an accept() that times out.
+    // Alone, because with fentry another tracer can hide a return with an error.
     let lab = Lab::alone();
     let port = lab.port();
     let tracer = lab.trace();
@@ -178,7 +178,7 @@ fn accept_fails_when_its_listener_is_shut_down() {
     assert_eq!(trace.path(listener), "CLOSE LISTEN CLOSE");
 }
 
-/// What is remembered of a call is forgotten when it returns.
+/// The entry of a call is removed from the table when the call returns.
 #[test]
 fn killed_acceptors_free_their_places_in_the_table_of_calls() {
     const ROOM: usize = 512;
@@ -201,7 +201,7 @@ fn killed_acceptors_free_their_places_in_the_table_of_calls() {
     acceptors.into_iter().for_each(|(_, it)| drop(join(it)));
     drop(clients);
     tracer.wait_for_ends(2 * (GONE + BLOCKED));
-    // Nothing may be lost here.
+    // The trace must have lost nothing.
     let trace = tracer.stop();
 
     let accepts = trace.accepts();

@@ -1,4 +1,4 @@
-//! Who waited for whom: the client for accept(), or accept() for the client.
+//! The verdicts: the client waited for accept(), or accept() waited for the client.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -25,7 +25,7 @@ fn accept_queue_wait_is_reported_for_a_late_accept() {
     sleep(A_WHILE);
     let mut accepted = accept(&listener);
     hear(&mut accepted.stream);
-    // accept() makes no new port: the client was connected to the server's own all the time.
+    // accept() opens no new port: the connection has the listener's port.
     assert_eq!(accepted.stream.local_addr().unwrap().port(), port);
     assert_eq!(accepted.peer, client.local_addr().unwrap());
     let client_port = port_of(&client);
@@ -48,7 +48,7 @@ fn accept_queue_wait_is_reported_for_a_late_accept() {
         ("error", &NULL),
         ("complete", &true),
     ]);
-    // It was ESTABLISHED between these two, and accept() returned between those two.
+    // The wait lies between the times that the test measured around connect() and accept().
     let least = accepted.called_ns - connected_ns;
     let most = accepted.returned_ns - connecting_ns;
     let waited = connection.num("accept_queue_ns");
@@ -163,7 +163,7 @@ fn each_connection_reports_how_many_were_queued_ahead() {
     tracer.wait_for_ends(10);
     let trace = tracer.stop();
 
-    // A queue: who came first is accepted first.
+    // The queue is first in, first out.
     let mut servers = trace.connections("server");
     servers.sort_by_key(|line| line.num("accepted_mono_ns"));
     for (ahead, line) in servers.iter().enumerate() {
@@ -185,7 +185,7 @@ fn fast_open_accept_returns_before_the_handshake_is_finished() {
     let tracer = lab.trace();
 
     let listener = fast_open::listen(port);
-    // The client is deaf, so its final ACK has to wait.
+    // The client drops the SYN-ACK, so its final ACK has to wait.
     let client = fast_open::Client::deaf();
     client.say(port);
     let mut accepted = accept(&listener);

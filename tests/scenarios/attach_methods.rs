@@ -1,5 +1,5 @@
-//! The hook on state changes is carried by the first kind of program that the kernel takes. They
-//! must tell the same.
+//! The attach methods of the hook on state changes. tcptrace takes the first one that the kernel
+//! accepts. All must report the same.
 
 use tests::Lab;
 use tests::traffic::*;

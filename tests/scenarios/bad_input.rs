@@ -1,4 +1,5 @@
-//! Bad input and bad places: one line on stderr with cause and cure, and the documented exit code.
+//! Bad input and unsuitable environments: one line on stderr with cause and remedy, and the
+//! documented exit code.
 
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
@@ -12,7 +13,8 @@ const USAGE: i32 = 2;
 const NOT_PERMITTED: i32 = 3;
 const UNSUPPORTED: i32 = 4;
 
-/// It gave up before tracing, with this exit code and one line that has all these words.
+/// Asserts that it gave up before tracing, with this exit code and one line that has all these
+/// words.
 #[track_caller]
 fn refuses(ended: &Ended, code: i32, words: &[&str]) {
     assert_eq!(ended.code, Some(code), "{ended:?}");
@@ -74,7 +76,7 @@ fn output_to_a_full_disk_fails_with_one_line() {
 #[test]
 fn tracing_without_privileges_is_refused() {
     const NOBODY: u32 = 65534;
-    // By descriptor, because the binary may lie in a folder that is out of nobody's reach.
+    // By descriptor, because the binary may lie in a folder without access for other users.
     let binary = std::fs::File::open(tcptrace(&[]).get_program()).unwrap();
     let path = format!("/proc/self/fd/{}", binary.as_raw_fd());
     let mut command = std::process::Command::new(path);

@@ -1,4 +1,4 @@
-//! What began before the trace did: told as far as it was seen, never guessed.
+//! Sockets and calls from before the trace. Known facts are reported, unknown ones are null.
 
 use tests::Lab;
 use tests::task::{join, spawn, tid, wait_until_in_accept};

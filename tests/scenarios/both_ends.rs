@@ -14,7 +14,7 @@ fn both_ends_on_one_host_refer_to_each_other() {
     let (client, server) = (trace.client(), trace.server());
     client.shows(&[("peer_conn", &server["conn"])]);
     server.shows(&[("peer_conn", &client["conn"])]);
-    // connect() could return before the server had its connection, let alone accept()ed it.
+    // connect() returned before the server's socket was ESTABLISHED and before accept().
     let connected = client.num("established_mono_ns");
     assert!(client.num("syn_mono_ns") < connected);
     assert!(connected < server.num("established_mono_ns"));

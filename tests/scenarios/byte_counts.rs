@@ -1,4 +1,4 @@
-//! A connection's figures at its end.
+//! Byte and segment counts at the end of a connection.
 
 use std::io::{Read, Write};
 
@@ -47,7 +47,7 @@ fn bytes_are_counted_in_both_directions_without_syn_and_fin() {
     for side in [trace.client(), trace.server()] {
         assert!(side.num("srtt_ns") > 0, "{side}");
         assert!(side.num("snd_cwnd") > 0, "{side}");
-        // The data and its acknowledgement, the FINs and theirs.
+        // Data segments, FINs, and their ACKs.
         assert!(
             side.num("segs_out") >= 3 && side.num("segs_in") >= 3,
             "{side}"
@@ -103,7 +103,7 @@ fn unread_bytes_are_reported_at_close() {
     say(&mut client);
     let mut server = accept(&listener).stream;
     server.read_exact(&mut [0; 5]).expect("read");
-    // Closing with data unread is an abort: RFC 1122, section 4.2.2.13.
+    // A close with unread data is an abort (RFC 1122, section 4.2.2.13).
     drop(server);
     client.read(&mut [0]).expect_err("a reset");
     tracer.wait_for_ends(2);

@@ -1,4 +1,4 @@
-//! Why each state was entered: the segment, the system call or the timer.
+//! The cause of each state change: a segment, a system call or a timer.
 
 use std::io::Write;
 
@@ -7,7 +7,7 @@ use tests::trace::NULL;
 use tests::traffic::*;
 use tests::{Lab, Line, Trace};
 
-/// The causes of a connection's transitions, in their order.
+/// Returns the causes of a connection's transitions in order.
 fn causes(trace: &Trace, connection: &Line) -> Vec<Value> {
     let transitions = trace.transitions(&connection["conn"]);
     transitions.iter().map(|it| it["cause"].clone()).collect()
@@ -24,8 +24,8 @@ fn each_transition_of_an_ordinary_connection_has_a_cause() {
     let client = ["connect", "syn_ack_received", "close", "ack_of_fin"];
     let seen = causes(&trace, trace.client());
     assert_eq!(seen[..4], client.map(Value::from));
-    // The server closes when it reads the end: before or after the kernel has put the client
-    // into a bucket.
+    // The server closes when it reads the end of the stream, before or after the kernel has put the
+    // client into a bucket.
     assert!(
         seen[4] == "ack_of_fin" || seen[4] == "fin_received",
         "{seen:?}"
@@ -55,7 +55,7 @@ fn a_reset_is_abort_at_the_sender_and_rst_at_the_receiver() {
     let mut client = connect(port);
     client.write_all(TEXT).unwrap();
     let server = accept(&listener).stream;
-    // It has not read what came, so its kernel answers the close with a RST.
+    // The server has unread data, so its kernel answers the close with a RST.
     drop(server);
     tracer.wait_for_ends(2);
     let trace = tracer.stop();

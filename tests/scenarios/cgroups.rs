@@ -1,4 +1,4 @@
-//! Whose a socket is, by cgroup and container.
+//! The cgroup and the container of a socket.
 
 use tests::cgroup::Cgroup;
 use tests::run::Running;
@@ -24,7 +24,7 @@ fn a_socket_has_the_cgroup_and_the_container_of_its_process() {
     }
 }
 
-/// The kernel gives a child the cgroup of its listener, whoever accepts it.
+/// The kernel gives a child the cgroup of its listener, regardless of who accepts it.
 #[test]
 fn a_server_has_its_listeners_cgroup() {
     let (lab, cgroup) = (Lab::new(), Cgroup::new());

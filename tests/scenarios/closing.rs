@@ -1,4 +1,4 @@
-//! How connections end: the diagram of RFC 9293, figure 5, from both sides.
+//! The ends of connections, seen from both sides: the diagram of RFC 9293, figure 5.
 
 use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
@@ -8,7 +8,7 @@ use tests::trace::NULL;
 use tests::traffic::*;
 use tests::{Lab, Trace, Tracer};
 
-/// A finished handshake, accepted.
+/// Makes an accepted connection.
 fn a_pair(lab: &Lab) -> (Tracer, TcpStream, TcpStream) {
     let port = lab.port();
     let tracer = lab.trace();
@@ -18,7 +18,7 @@ fn a_pair(lab: &Lab) -> (Tracer, TcpStream, TcpStream) {
     (tracer, client, server)
 }
 
-/// What each side went through: client, server.
+/// Asserts the states after ESTABLISHED of client and server.
 #[track_caller]
 fn paths(trace: &Trace, client: &str, server: &str) {
     let of = |side: &str| trace.path(&trace.connections(side)[0]["conn"]);
@@ -49,7 +49,7 @@ fn the_client_closes_first_and_enters_time_wait() {
         ("pid_source", &"connect"),
         ("complete", &true),
     ]);
-    // The process closed, the network answered.
+    // The process caused the first step, the network the others.
     let steps = trace.transitions(&client["conn"]);
     steps[2].shows(&[
         ("newstate", &"FIN_WAIT1"),

@@ -1,11 +1,11 @@
-//! `tcptrace … -- COMMAND…`.
+//! Tests of `tcptrace … -- COMMAND…`.
 
 use nix::sys::signal::Signal;
 use tests::run::{Running, helper_path, tcptrace_trace};
 use tests::tracer::await_session;
 use tests::{Lab, Tracer};
 
-/// `tcptrace -o json ARGS… -- tests-helper ROLE…`
+/// Builds `tcptrace -o json ARGS… -- tests-helper ROLE…`.
 fn with_helper(args: &[&str], role: &[&str]) -> std::process::Command {
     let helper = helper_path();
     let helper = helper.to_str().expect("a printable path");
@@ -47,7 +47,7 @@ fn ending_the_trace_ends_the_command() {
     await_session(&running);
     running.signal(Signal::SIGTERM);
     let ended = running.wait();
-    // As a shell has it: 128 + the signal that ended the command.
+    // Like a shell: 128 + the signal that ended the command.
     assert_eq!(ended.code, Some(128 + Signal::SIGTERM as i32));
     let last = ended.stdout.lines().last().unwrap_or_default();
     assert!(last.contains(r#""event":"summary""#), "{last}");

@@ -1,4 +1,4 @@
-//! How connections end, in one word: the `ended` of the `connection` line.
+//! The `ended` of the `connection` line: how a connection ended.
 
 use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
@@ -19,7 +19,7 @@ fn at(port: u16) -> socket2::SockAddr {
     SocketAddr::from((LOOPBACK, port)).into()
 }
 
-/// A listener whose accept queue is full, so that the kernel drops every further SYN.
+/// Creates a listener whose accept queue is full, so that the kernel drops every further SYN.
 fn listen_and_fill(port: u16) -> (std::net::TcpListener, TcpStream) {
     let listener = listen_at((LOOPBACK, port).into(), 0);
     (listener, connect(port))
@@ -53,7 +53,7 @@ fn simultaneous_close_ends_orderly_with_retransmitted_fins() {
             ("bytes_received", &0),
         ]);
     }
-    // The FINs that were lost.
+    // The lost FINs were sent again.
     let again: Vec<&Line> = trace.own("retransmit").collect();
     assert!(!again.is_empty() && again.iter().all(|line| line["retransmitted"] == "FIN"));
 }
@@ -77,7 +77,7 @@ fn close_with_linger_0_resets_the_connection() {
         .shows(&[("ended", &"aborted"), ("closed_first", &NULL)]);
     let server = trace.server();
     server.shows(&[("ended", &"reset_received"), ("closed_first", &NULL)]);
-    // One RST, told of at both its ends.
+    // One RST, reported at both ends.
     assert_eq!(resets(&trace, "sent").len(), 1);
     let received = resets(&trace, "received");
     assert_eq!(received.len(), 1);
@@ -167,7 +167,7 @@ fn an_unanswered_connect_times_out_after_repeated_syns() {
         .into_iter()
         .find(|line| line["ended"] == "timeout")
         .expect("a timeout");
-    // How many follows from TCP_SYNCNT, and since Linux 6.5 from net.ipv4.tcp_syn_linear_timeouts.
+    // The number follows from TCP_SYNCNT and, since Linux 6.5, net.ipv4.tcp_syn_linear_timeouts.
     let again: Vec<&Line> = trace.own("retransmit").collect();
     assert!(!again.is_empty());
     line.shows(&[
@@ -198,7 +198,7 @@ fn an_established_connection_counts_its_repeated_syn() {
     let error = client.connect(&at(port)).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EINPROGRESS));
     tracer.wait_for(1, "the SYN to be sent again", |line| line.is("retransmit"));
-    // Room for it: the next SYN is answered.
+    // Makes room: the next SYN is answered.
     let second_and_first = [accept(&listener).stream, first];
     let second = accept(&listener);
     client.set_nonblocking(false).unwrap();

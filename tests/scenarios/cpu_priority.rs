@@ -1,4 +1,4 @@
-//! tcptrace gives way to what it traces, as long as it keeps up.
+//! tcptrace yields the CPU to the traced programs while it keeps up.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
@@ -11,7 +11,7 @@ use tests::task::{join, spawn};
 use tests::traffic::storm;
 use tests::{Lab, Trace, eventually, invariants};
 
-/// The scheduling policy of the thread that decodes, correlates and writes: the 41st field of its
+/// Returns the scheduling policy of the thread that decodes, correlates and writes: field 41 of its
 /// /proc/PID/task/TID/stat, see proc(5).
 fn policy(tracer: u32) -> libc::c_int {
     let tasks = fs::read_dir(format!("/proc/{tracer}/task")).expect("its threads");
@@ -26,8 +26,8 @@ fn policy(tracer: u32) -> libc::c_int {
     field.expect("a policy").parse().expect("a number")
 }
 
-/// An output that nobody reads holds the pipeline up; then it takes its share of the CPU like
-/// everybody else, so that it can catch up, and after that it yields again. Nothing is lost by it.
+/// An output without a reader blocks the pipeline. Then the thread takes a normal share of the CPU
+/// to catch up, and yields again afterwards. Nothing is lost.
 #[test]
 fn the_pipeline_runs_at_idle_priority_unless_it_falls_behind() {
     const CLIENTS: usize = 200;
@@ -53,7 +53,7 @@ fn the_pipeline_runs_at_idle_priority_unless_it_falls_behind() {
     });
     comes_to("the tracer to yield again", libc::SCHED_IDLE);
 
-    // All that happened has been drained by then.
+    // Everything before this was drained by then.
     running.signal(Signal::SIGINT);
     let ended = running.wait();
     assert_eq!(ended.code, Some(0), "{ended:?}");

@@ -9,24 +9,25 @@ use tests::trace::{Line, Trace};
 use tests::traffic::*;
 use tests::{Lab, Peer, Tracer, fast_open};
 
-/// Whether three tracers must agree on a field of a connection: they number for themselves, and
-/// their programs run one after the other.
+/// Whether three tracers must agree on a field of a connection. Each tracer numbers connections
+/// itself, and their programs run in sequence.
 fn is_shared(field: &str) -> bool {
     let is_own = ["ts", "conn", "peer_conn", "reason", "explanation"].contains(&field);
     field == "srtt_ns" || !(is_own || field.ends_with("_ns"))
 }
 
-/// What is still open.
+/// Sockets that are still open.
 struct Open {
     streams: Vec<TcpStream>,
     deaf: fast_open::Client,
     listener: TcpListener,
 }
 
-/// Connections that end in good order, as many at each end.
+/// Connections that end orderly, per side.
 const ORDERLY: u64 = 4;
 
-/// One connection of each fate. `ports`: of a listener, of one with Fast Open, of none.
+/// Makes one connection of each kind. The ports are those of a listener, of a Fast Open listener,
+/// and of no listener.
 fn every_fate(lab: &Lab, tracer: &Tracer, [port, deaf_port, closed_port]: [u16; 3]) -> Open {
     let peer = Peer::new(lab);
     let listener = listen_at((Ipv4Addr::UNSPECIFIED, port).into(), 512);
@@ -49,7 +50,7 @@ fn every_fate(lab: &Lab, tracer: &Tracer, [port, deaf_port, closed_port]: [u16; 
     let (accepted, listener) = join(accepting);
     open.push(accepted.stream);
 
-    // Data that is sent again.
+    // Makes data be sent again.
     let mut client = connect_queued(port);
     let mut server = accept(&listener).stream;
     deafen(&client);
@@ -62,7 +63,7 @@ fn every_fate(lab: &Lab, tracer: &Tracer, [port, deaf_port, closed_port]: [u16; 
     close(client, server);
     ended(2 * ORDERLY as usize);
 
-    // Reset in the accept queue, and accepted then.
+    // Resets a connection in the accept queue, then accepts it.
     let client = connect_queued(port);
     let gone = port_of(&client);
     reset(client);
@@ -72,7 +73,7 @@ fn every_fate(lab: &Lab, tracer: &Tracer, [port, deaf_port, closed_port]: [u16; 
     assert_eq!(accept(&listener).peer.port(), gone);
     ended(2);
 
-    // Reset after accept(), by either side.
+    // Resets a connection after accept(), by either side.
     for by_server in [true, false] {
         let client = connect_queued(port);
         let server = accept(&listener).stream;
@@ -80,7 +81,7 @@ fn every_fate(lab: &Lab, tracer: &Tracer, [port, deaf_port, closed_port]: [u16; 
         ended(2);
     }
 
-    // A client that nobody listens for, and half a handshake, which few kernels show.
+    // Makes a refused client, and a half-open connection, which few kernels show.
     TcpStream::connect((LOOPBACK, closed_port)).expect_err("nobody listens there");
     ended(1);
     let mut talk = peer.talk(4000, port);
@@ -105,7 +106,7 @@ fn every_fate(lab: &Lab, tracer: &Tracer, [port, deaf_port, closed_port]: [u16; 
     });
     open.push(early.stream);
 
-    // Dropped with its listener.
+    // Resets a queued connection by closing its listener.
     let reset_by_listener = connect_queued(port);
     drop(listener);
     ended(2);
@@ -117,7 +118,7 @@ fn every_fate(lab: &Lab, tracer: &Tracer, [port, deaf_port, closed_port]: [u16; 
     }
 }
 
-/// The `connection` lines by side and ports.
+/// Returns the `connection` lines by side and ports.
 fn connections(trace: &Trace) -> BTreeMap<String, &Line> {
     let name = |line: &Line| format!("{} {} {}", line["side"], line["lport"], line["rport"]);
     trace
@@ -155,7 +156,7 @@ fn totals(trace: &Trace) -> Value {
     })
 }
 
-/// The sum of a field of the `histogram` lines of one side.
+/// Sums a field of the `histogram` lines of one side.
 fn counted(trace: &Trace, side: &str, field: &str) -> u64 {
     let lines = trace.own("histogram").filter(|line| line["side"] == side);
     lines.map(|line| line.num(field)).sum()
@@ -203,7 +204,7 @@ fn three_depths_agree_on_every_kind_of_connection() {
         }
     }
 
-    // Four were closed in good order, one is open; the others have lines.
+    // Four ended orderly, one is still open. The others have lines.
     assert_eq!(counted(&counts, "server", "queued"), ORDERLY);
     assert_eq!(counted(&counts, "server", "awaited"), 1);
     assert_eq!(counted(&counts, "server", "went_well"), ORDERLY + 1);
@@ -219,7 +220,7 @@ fn three_depths_agree_on_every_kind_of_connection() {
         .map(|bucket| bucket[1].as_u64().expect("a count"))
         .sum();
     assert_eq!(waits, ORDERLY + 1);
-    // Both ends of those that a RST has ended.
+    // Both ends of connections that a RST ended.
     let reset = |line: &&&Line| line["error"] == "ECONNRESET" && line["side"] == "client";
     assert_eq!(wrong.values().filter(reset).count(), 2, "{wrong:#?}");
 }

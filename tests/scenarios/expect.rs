@@ -1,4 +1,4 @@
-//! `--expect`: met or not, and what the exit code says.
+//! `--expect`: met and unmet expectations, and the exit codes.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ const DONE: i32 = 0;
 const USAGE: i32 = 2;
 const NOT_MET: i32 = 5;
 
-/// How long a connection waits here, at least.
+/// Minimum wait of a connection.
 const WAIT: Duration = Duration::from_millis(20);
 
-/// Traces one connection that is accepted late, at a port, and expects something of that.
+/// Traces one connection that is accepted late, with expectations.
 fn expecting(port: u16, args: &[&str], expectations: &[&str]) -> Ended {
     let port_text = port.to_string();
     let expectations = expectations.iter().flat_map(|it| ["--expect", it]);
@@ -46,7 +46,7 @@ fn expecting(port: u16, args: &[&str], expectations: &[&str]) -> Ended {
     running.wait()
 }
 
-/// What it says of each expectation.
+/// Returns the line printed for each expectation.
 fn judgements(ended: &Ended) -> Vec<&str> {
     ended.stderr.lines().collect()
 }

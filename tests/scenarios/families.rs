@@ -1,4 +1,4 @@
-//! IPv6, and IPv4 on a listener that takes both.
+//! IPv6, and IPv4 on a listener that accepts both.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 

@@ -1,4 +1,4 @@
-//! A filter leaves out everything else, already in the kernel where that can decide.
+//! Filters. The kernel side applies them where it can.
 
 mod address;
 mod owner;
@@ -11,7 +11,7 @@ use tests::traffic::*;
 use tests::witness::Tuple;
 use tests::{Lab, Line, Trace, Tracer};
 
-/// No line of this namespace is about anything else.
+/// Asserts that all lines of this namespace satisfy a condition.
 fn shows_only(trace: &Trace, wanted: impl Fn(&Line) -> bool) {
     assert_ne!(trace.session()["filters"], serde_json::json!({}));
     for event in ["transition", "accept", "connection"] {

@@ -1,4 +1,5 @@
-//! `tcptrace record` as a flight recorder: the last files, or the last stretch, at a trigger.
+//! `tcptrace record` as a flight recorder: it keeps the last files, or writes the last stretch at a
+//! trigger.
 
 use std::path::PathBuf;
 
@@ -15,7 +16,7 @@ impl Files {
         Files(tempfile::tempdir().expect("a folder"))
     }
 
-    /// `tcptrace record -o FOLDER/x.trace ARGS…`.
+    /// Starts `tcptrace record -o FOLDER/x.trace ARGS…`.
     fn record(&self, args: &[&str]) -> Running {
         let base = self.0.path().join("x.trace");
         let mode = std::env::var("TCPTRACE_TEST_ARGS").unwrap_or_default();
@@ -31,7 +32,7 @@ impl Files {
         all
     }
 
-    /// Every file by itself, replayed.
+    /// Replays each file separately.
     fn traces(&self, lab: &Lab) -> Vec<Trace> {
         let replayed = |path: &PathBuf| {
             let path = path.to_str().expect("a printable path");
@@ -52,7 +53,7 @@ fn stop(running: Running) -> Ended {
     ended
 }
 
-/// The servers' ends of connections with these clients that a trace tells of as complete.
+/// Returns the clients whose server-side connections are complete in a trace.
 fn complete(trace: &Trace, clients: &[u16]) -> Vec<u16> {
     let is_its = |line: &&Line| {
         line.is("connection") && line["side"] == "server" && line["complete"] == true
@@ -82,7 +83,7 @@ fn rotated_files_replay_alone_and_cover_every_connection() {
         .collect();
     seen.sort_unstable();
     seen.dedup();
-    // One that was open at the end of a file is whole in none.
+    // A connection that was open at the end of a file is complete in no file.
     assert!(
         seen.len() >= clients.len() - traces.len(),
         "{} of {}",
@@ -121,7 +122,7 @@ fn a_signal_writes_the_last_stretch() {
     let files = Files::new();
     let args = ["-p", &port.to_string(), "--keep", "60s", "--after", "100ms"];
     let running = files.record(&args);
-    // There is no file that says when it has begun.
+    // No file shows when recording has begun.
     std::thread::sleep(std::time::Duration::from_secs(2));
     let before = talk(port);
     std::thread::sleep(std::time::Duration::from_millis(500));

@@ -1,4 +1,4 @@
-//! accept() without a system call of its own: asked for by io_uring.
+//! accept() by io_uring, without an accept system call.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
@@ -9,9 +9,9 @@ use tests::trace::NULL;
 use tests::traffic::*;
 use tests::{Lab, Trace};
 
-/// An io_uring, or `None` where the kernel has none to give.
+/// Creates an io_uring. Returns `None` if the kernel offers none.
 pub(crate) fn ring() -> Option<IoUring> {
-    // By Docker's seccomp filter, by sysctl kernel.io_uring_disabled, by the configuration.
+    // Docker's seccomp filter, the sysctl kernel.io_uring_disabled, or the kernel's configuration.
     const REFUSED: [i32; 3] = [libc::EPERM, libc::EACCES, libc::ENOSYS];
     match IoUring::new(4) {
         Ok(ring) => Some(ring),
@@ -40,11 +40,11 @@ pub(crate) fn completed(ring: &mut IoUring) -> std::net::TcpStream {
     ring.submit_and_wait(1).expect("io_uring_enter");
     let fd = ring.completion().next().expect("a completion").result();
     assert!(fd >= 0, "accept by io_uring: {fd}");
-    // SAFETY: the descriptor is new and nobody else's.
+    // SAFETY: the descriptor is new and has no other owner.
     unsafe { OwnedFd::from_raw_fd(fd) }.into()
 }
 
-/// A connection that is queued, and accepted by such an entry; the server closes first.
+/// Queues a connection and accepts it with such an entry. The server closes first.
 fn queued_connection(flags: Flags) -> Option<Trace> {
     let lab = Lab::new();
     let port = lab.port();
@@ -58,7 +58,8 @@ fn queued_connection(flags: Flags) -> Option<Trace> {
     Some(tracer.stop())
 }
 
-/// Seen by its system call, it is not: the trace says so, and does not guess.
+/// Asserts that the trace declares the accept() unseen and guesses nothing. The syscall method does
+/// not see io_uring.
 fn is_unseen(trace: &Trace) {
     assert!(trace.accepts().is_empty());
     trace.server().shows(&[
@@ -102,7 +103,7 @@ fn an_accept_by_an_io_uring_worker_is_attributed_to_the_worker() {
     if trace.accept_attach_method() == "syscall" {
         return is_unseen(&trace);
     }
-    // The kernel's thread, which is one of this process.
+    // A kernel thread that belongs to this process.
     let server = trace.server();
     server.shows(&[("verdict", &"queued"), ("pid", &pid())]);
     let accept = trace.accept();
@@ -112,7 +113,7 @@ fn an_accept_by_an_io_uring_worker_is_attributed_to_the_worker() {
     assert!(comm.starts_with("iou-wrk-"), "{comm}");
 }
 
-/// io_uring tries without waiting, and once more when there is a connection.
+/// io_uring tries once without waiting, and again when there is a connection.
 #[test]
 fn an_accept_that_waits_in_io_uring_gives_one_connection() {
     let lab = Lab::new();
@@ -140,8 +141,8 @@ fn an_accept_that_waits_in_io_uring_gives_one_connection() {
         .shows(&[("tid", &tid()), ("complete", &true)]);
 }
 
-/// listen() by io_uring (Linux 6.11) is in no listen() system call: what it asked for is unknown,
-/// and nothing else is taken for it.
+/// listen() by io_uring (Linux 6.11) makes no listen() system call. Its backlog is unknown, and no
+/// other value replaces it.
 #[test]
 fn a_listener_made_by_io_uring_has_an_unknown_backlog() {
     let lab = Lab::new();

@@ -1,4 +1,4 @@
-//! accept() inside the kernel, where no process calls it.
+//! accept() inside the kernel, without a process that calls it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use tests::traffic::*;
 use tests::{Lab, eventually};
 
-/// Where the kernel's iSCSI target is configured.
+/// Configuration of the kernel's iSCSI target.
 const TARGET: &str = "/sys/kernel/config/target";
 
-/// An iSCSI target with a portal. A kernel thread listens there, and accepts.
+/// An iSCSI target with a portal, on which a kernel thread listens and accepts.
 struct Portal {
-    /// What was made, to be removed in the opposite order.
+    /// The created folders, removed in reverse order.
     folders: Vec<PathBuf>,
     /// The thread's id.
     pid: u32,
@@ -20,7 +20,7 @@ struct Portal {
 impl Portal {
     const THREAD: &str = "iscsi_np";
 
-    /// `None` where the kernel has no iSCSI target.
+    /// Returns `None` if the kernel has no iSCSI target.
     fn open(port: u16) -> Option<Portal> {
         if !Path::new(TARGET).exists() {
             eprintln!("skipped: no kernel thread to accept, {TARGET} is missing");
@@ -35,7 +35,7 @@ impl Portal {
         let at = format!("127.0.0.1:{port}");
         for step in ["iscsi", &name, "tpgt_1", "np", &at] {
             folder.push(step);
-            // Someone else's iSCSI, and folders that the kernel makes along.
+            // Other folders may belong to another iSCSI target, or are created by the kernel.
             if !folder.exists() {
                 fs::create_dir(&folder).unwrap_or_else(|error| panic!("{folder:?}: {error}"));
                 portal.folders.push(folder.clone());
@@ -55,7 +55,7 @@ impl Portal {
 impl Drop for Portal {
     fn drop(&mut self) {
         for folder in self.folders.iter().rev() {
-            // Someone else may have put something into `iscsi` meanwhile.
+            // Another target may have added something to `iscsi` meanwhile.
             let _ = fs::remove_dir(folder);
         }
     }
@@ -77,7 +77,7 @@ fn an_accept_by_a_kernel_thread_is_attributed_to_the_thread() {
     let client = connect(port);
     let client_port = port_of(&client);
     wait_for_the_other_end(&client);
-    // The thread waits for the initiator's first words; that there are none makes it close, too.
+    // The thread waits for the initiator's first bytes. Without them it closes, too.
     drop(client);
     tracer.wait_for_ends(2);
     let trace = tracer.stop();

@@ -1,4 +1,4 @@
-//! Several acceptors: which listener, and which process, took the connection.
+//! Several acceptors: the listener and the process that took a connection.
 
 use std::collections::HashMap;
 use std::os::fd::AsRawFd;
@@ -22,7 +22,7 @@ fn each_accept_names_its_own_listener_of_a_shared_port() {
         .each_ref()
         .map(|listener| SockRef::from(listener).cookie().unwrap());
     let clients: Vec<_> = (0..CLIENTS).map(|_| connect(port)).collect();
-    // The kernel chose a listener for each client: every queue is emptied.
+    // The kernel chose a listener for each client, so every queue is emptied.
     let mut took = HashMap::new();
     for (n, listener) in listeners.iter().enumerate() {
         listener.set_nonblocking(true).unwrap();
@@ -37,7 +37,7 @@ fn each_accept_names_its_own_listener_of_a_shared_port() {
 
     let listens = trace.listens();
     for (listen, cookie) in listens.iter().zip(cookies) {
-        // Not every kernel gives the cookie to every kind of program.
+        // Some kernels offer the cookie only to some kinds of programs.
         assert!(listen.maybe("cookie").is_none_or(|it| it == cookie));
     }
     assert_ne!(listens[0]["conn"], listens[1]["conn"]);
@@ -79,7 +79,7 @@ fn accepts_on_a_shared_listener_name_their_process() {
     }
 }
 
-/// A server that started as root and dropped its rights is known by its user.
+/// A server that started as root and dropped its rights is reported with its user.
 #[test]
 fn a_socket_belongs_to_the_user_who_made_it() {
     const USER: u32 = 12_345;
@@ -105,11 +105,11 @@ fn a_socket_belongs_to_the_user_who_made_it() {
         client.shows(&[("uid", &0)]);
     }
     trace.server_of(queued).shows(&[("uid", &USER)]);
-    // The acceptor's from accept() on.
+    // From accept() on, the connection has the acceptor's uid.
     trace.server_of(accepted).shows(&[("uid", &0)]);
 }
 
-/// What listen() is called with can be told from Linux 5.15 on.
+/// Whether the trace sees the argument of listen(), which needs Linux 5.15.
 fn sees_requested_backlog(trace: &Trace) -> bool {
     !trace.session().text("kernel").starts_with("5.10.")
 }
@@ -156,7 +156,7 @@ fn the_requested_backlog_is_reported_even_if_it_is_clipped() {
     closed.shows(&[("backlog_max", &NULL), ("somaxconn", &NULL)]);
 }
 
-/// listen() again changes the limit without a change of state: what it asked for nobody sees.
+/// A second listen() changes the limit without a state change, so its argument is not seen.
 #[test]
 fn a_second_listen_changes_only_the_queue_limit() {
     let lab = Lab::new();

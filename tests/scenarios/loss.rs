@@ -17,7 +17,7 @@ fn lost_events_are_counted_and_open_connections_are_incomplete() {
     let mut tracer = lab.trace_with(&["--ring-size", "4096"]);
 
     let listener = listen(calm);
-    // One after another: the records of two would hardly fit.
+    // In sequence, because the buffer holds the records of hardly two.
     let open: Vec<_> = (1..=OPEN)
         .map(|n| {
             let ends = (connect_queued(calm), accept(&listener).stream);
@@ -26,7 +26,7 @@ fn lost_events_are_counted_and_open_connections_are_incomplete() {
         })
         .collect();
 
-    // A tracer that is stopped takes nothing out of the ring, so loss is certain.
+    // A stopped tracer reads nothing from the ring buffer, so loss is certain.
     tracer.process().signal(Signal::SIGSTOP);
     storm(stormy, CLIENTS);
     tracer.process().signal(Signal::SIGCONT);
@@ -37,7 +37,7 @@ fn lost_events_are_counted_and_open_connections_are_incomplete() {
     for line in trace.lines.iter().filter(lost) {
         line.shows(&[("why", &"ring_buffer_full")]);
     }
-    // That the balance is right and the `lost` lines agree with it is checked for every trace.
+    // `stop` checks for every trace that the balance is right and that the `lost` lines agree.
     let states = &trace.summary()["hook_counts"]["inet_sock_set_state"];
     assert!(states["lost"].as_u64() > Some(CLIENTS as u64), "{states}");
     for (client, _) in &open {
@@ -72,11 +72,12 @@ fn after_a_loss_new_connections_are_complete_again() {
         .shows(&[("verdict", &"queued"), ("complete", &true)]);
 }
 
-/// A CPU that writes more between two drains than its lane has room for goes on in the ring buffer:
-/// nothing is lost, and all of it is in order.
+/// A CPU that writes more between two drains than its per-CPU buffer holds continues in the ring
+/// buffer. Nothing is lost, and everything is in order.
 #[test]
 fn overflow_of_a_per_cpu_buffer_goes_to_the_ring_buffer() {
-    // Of more than 2 KiB each, for a lane of 64 KiB (with one CPU, of 128) and a ring buffer of 128.
+    // More than 2 KiB each. The per-CPU buffer has 64 KiB (128 KiB with one CPU), the ring buffer
+    // 128 KiB.
     const CONNECTIONS: usize = 60;
     let lab = Lab::alone();
     let port = lab.port();
@@ -105,8 +106,8 @@ fn overflow_of_a_per_cpu_buffer_goes_to_the_ring_buffer() {
     }
 }
 
-/// A call that finds no room in the table is lost, and said to be; the connection that it takes is
-/// still told, but not when the call began. Nor that it began before the trace: it did not.
+/// A call without room in the table is counted as lost. Its connection is still reported, without
+/// the time of the call. It must not be reported as begun before the trace.
 #[test]
 fn accept_calls_beyond_the_call_table_are_counted_as_lost() {
     const ROOM: usize = 2;
@@ -123,7 +124,7 @@ fn accept_calls_beyond_the_call_table_are_counted_as_lost() {
     let clients: Vec<_> = (0..THREADS).map(|_| connect(port)).collect();
     acceptors.into_iter().for_each(|(_, it)| drop(join(it)));
     drop((clients, listener));
-    // With room again, a call is remembered again.
+    // A call is stored again once there is room.
     let client_port = talk(port);
     tracer.wait_for_ends(2 * THREADS + 2);
     let trace = tracer.stop_lossy();

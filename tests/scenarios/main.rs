@@ -1,7 +1,7 @@
-//! tcptrace against the real kernel: every scenario is a script of real traffic in a network
-//! namespace of its own, and says what the JSON must show.
+//! tcptrace against the real kernel. Every scenario makes real traffic in a private network
+//! namespace, and asserts the contents of the JSON.
 //!
-//! `cargo xtask test` builds what they need and runs them as root.
+//! `cargo xtask test` builds the programs and runs the scenarios as root.
 
 mod a_full_time_wait;
 mod accept_calls;

@@ -1,4 +1,4 @@
-//! Many at once, and many after another.
+//! Many acceptors or connections, at once and in sequence.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -49,8 +49,8 @@ fn acceptors_blocked_at_attach_and_detach_still_accept() {
     tracer.wait_for(THREADS / 2, "half of them to accept", |line| {
         line.is("accept") && line["accept_error"].is_null()
     });
-    // Half of those that are in accept() while the hooks are taken away came there before the
-    // hooks, half of them after.
+    // At detach, half of the blocked acceptors called accept() before the hooks were attached, half
+    // of them after.
     acceptors.extend(blocked_in_accept(&listener, THREADS / 2));
     let trace = tracer.stop();
     let late_clients: Vec<_> = (0..THREADS).map(|_| connect(port)).collect();
@@ -72,8 +72,8 @@ fn acceptors_blocked_at_attach_and_detach_still_accept() {
     );
 }
 
-/// The kernel reuses the memory of a closed socket at once: thousands of connections live at a few
-/// addresses, and each must still be told as itself.
+/// The kernel reuses the memory of a closed socket at once. Thousands of connections share a few
+/// addresses, and each must still be reported separately.
 #[test]
 fn three_thousand_sequential_connections_are_each_reported_once() {
     const CLIENTS: usize = 3000;
@@ -83,8 +83,8 @@ fn three_thousand_sequential_connections_are_each_reported_once() {
 
     let clients = storm(port, CLIENTS);
     tracer.wait_for_ends(2 * CLIENTS);
-    // A softirq comes on top of init once in some 50000 connections. The comparison with the witness
-    // lets what is missed then be missed, if it shows.
+    // A softirq interrupts init once in some 50000 connections. The comparison with the witness
+    // accepts a missing step only then.
     let trace = tracer.stop_allowing_gap();
     let sides = ["server", "client"].map(|side| trace.connections(side));
     assert_eq!(sides.each_ref().map(Vec::len), [CLIENTS, CLIENTS]);

@@ -1,4 +1,4 @@
-//! Multipath TCP: a socket of another protocol around TCP ones, which are what is traced.
+//! Multipath TCP: an MPTCP socket around TCP sockets. Only the TCP sockets are traced.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
@@ -8,7 +8,7 @@ use tests::traffic::*;
 use tests::{Lab, Trace};
 
 pub(crate) fn mptcp() -> Option<Socket> {
-    // The namespace may have it switched off; the file is missing where the kernel lacks it.
+    // The namespace may have MPTCP switched off. The file is missing if the kernel lacks MPTCP.
     let _ = std::fs::write("/proc/sys/net/mptcp/enabled", "1");
     match Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP)) {
         Ok(socket) => Some(socket),
@@ -20,7 +20,8 @@ pub(crate) fn mptcp() -> Option<Socket> {
     }
 }
 
-/// A connection to an MPTCP listener, queued before it is accepted, and the client's port.
+/// Makes a connection to an MPTCP listener, queued before accept(). Returns the trace and the
+/// client's port.
 fn traced(client: fn(SocketAddr) -> Option<TcpStream>) -> Option<(Trace, u16)> {
     let lab = Lab::new();
     let here = SocketAddr::from((LOOPBACK, lab.port()));
@@ -38,8 +39,8 @@ fn traced(client: fn(SocketAddr) -> Option<TcpStream>) -> Option<(Trace, u16)> {
     Some((tracer.stop(), client_port))
 }
 
-/// One listener, and one connection with two ends. The wrapper, which goes through states of its own
-/// and from LISTEN to LISTEN, would be one too many.
+/// Asserts one listener, and one connection with two ends. The MPTCP socket, which has its own
+/// states and changes from LISTEN to LISTEN, must not appear.
 fn is_reported_as_tcp(trace: &Trace, client_port: u16) {
     let listen = trace.listen();
     assert_eq!(trace.path(&listen["conn"]), "CLOSE LISTEN CLOSE");

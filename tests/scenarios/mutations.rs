@@ -1,5 +1,5 @@
-//! The checks that every scenario relies on notice what they are there for: a real trace, changed
-//! in one place at a time.
+//! Mutation tests of the checks that every scenario relies on: each check must reject a real trace
+//! with one change.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -8,7 +8,7 @@ use tests::traffic::*;
 use tests::witness::{Seen, Share, compare};
 use tests::{Lab, Line, Trace, invariants};
 
-/// A trace of one connection, and what the witness saw of it.
+/// Returns a trace of one connection and the records of the witness.
 fn a_sound_trace() -> (Trace, Vec<Seen>) {
     // Alone, so that every line is about this connection.
     let lab = Lab::alone();
@@ -89,7 +89,7 @@ fn the_witness_rejects_every_mutated_trace() {
     };
     assert!(!testimony.is_empty());
     for (n, line) in sound.lines.iter().enumerate() {
-        // Other scenarios' lines are in there as well, and the witness does not know them.
+        // Skips lines of other scenarios, which this witness does not know.
         let printed = line.is("transition") && !line.is_synthetic();
         if !printed || line["netns"] != sound.netns.inode {
             continue;
@@ -109,7 +109,7 @@ fn the_witness_rejects_every_mutated_trace() {
     }
 }
 
-/// Every cause that a trace can have, in the place of the right one.
+/// Tries every cause in the place of the right one.
 #[test]
 fn the_witness_rejects_every_wrong_cause() {
     let (sound, testimony) = a_sound_trace();

@@ -1,4 +1,4 @@
-//! What goes where: lines to a file, text to the screen, nothing hostile to a terminal.
+//! Outputs: lines to a file, text to the screen, and escaped names on a terminal.
 
 use std::path::PathBuf;
 
@@ -26,7 +26,7 @@ impl Text {
         text
     }
 
-    /// Waits for so many lines with some words.
+    /// Waits for `n` lines that contain `words`.
     fn wait_for(&self, n: usize, words: &str) {
         self.running.stdout().wait_until(words, |lines| {
             let lines = lines.iter().filter(|it| it.contains(words));
@@ -86,7 +86,7 @@ fn a_recording_is_written_beside_the_text() {
     }
 }
 
-/// What was recorded, told again, gives the same bytes.
+/// Asserts that a replay prints the same bytes as the live trace.
 fn replays_identically(form: &str, ends_with: &str) {
     let lab = Lab::new();
     let port = lab.port();
@@ -136,7 +136,7 @@ fn control_characters_of_a_name_are_escaped() {
     let lab = Lab::new();
     let port = lab.port();
     let text = Text::start(&lab, &["-v", "-p", &port.to_string()]);
-    // The start of a terminal's title, a bell, a delete, a C1 control character, a line's end.
+    // The start of a terminal's title, a bell, a delete, a C1 control character, a line break.
     let name = c"\x1b]0;x\x07\x7f\xc2\x9b\n";
     let (_, talking) = spawn(move || {
         set_name(name);
@@ -182,7 +182,7 @@ fn two_simultaneous_traces_agree() {
     tracers.iter().for_each(|tracer| tracer.wait_for_ends(2));
     let [one, other] = tracers.map(|tracer| tracer.stop());
 
-    // Each reads the clock for itself, so times differ a little.
+    // Each tracer reads the clock itself, so times differ slightly.
     for field in ["lport", "rport", "cookie", "pid", "verdict", "complete"] {
         assert_eq!(one.server()[field], other.server()[field], "{field}");
     }

@@ -1,11 +1,12 @@
-//! Listeners and connections that are older than the trace: shown at its start, and continued.
+//! Listeners and connections that are older than the trace. They are shown at its start, and
+//! continued.
 
 use tests::task::pid;
 use tests::trace::NULL;
 use tests::traffic::*;
 use tests::{Lab, Line, Tracer};
 
-/// Waits for the look at the start: the lines about these ports.
+/// Waits for the socket snapshot at the start: `n` lines about this port.
 fn wait_for_old(tracer: &Tracer, n: usize, port: u16) -> Vec<Line> {
     tracer.wait_for(n, "what is older than the trace", |line| {
         line.is("preexisting") && (line["lport"] == port || line["rport"] == port)
@@ -99,7 +100,7 @@ fn a_preexisting_connection_keeps_its_number() {
         let mut same = old.iter().filter(|line| line["conn"] == end["conn"]);
         let begun = same.next().expect("it was shown at the start");
         begun.shows(&[("state", &"ESTABLISHED"), ("lport", &end["lport"])]);
-        // Only a server's socket shows which side it is.
+        // Only a server's socket shows its side.
         let side = match begun["lport"] == client_port {
             true => NULL,
             false => "server".into(),
@@ -141,7 +142,7 @@ fn filters_apply_to_preexisting_sockets() {
 
 #[test]
 fn sockets_in_a_namespace_of_a_single_thread_are_found() {
-    // The tracer starts in the namespace of the machine.
+    // The tracer starts in the machine's own namespace.
     let (started, start) = std::sync::mpsc::channel();
     let (listening, port) = std::sync::mpsc::channel();
     let other = std::thread::spawn(move || {

@@ -7,9 +7,9 @@ use tests::task::{cpus, join_scoped, pin_to};
 use tests::traffic::*;
 use tests::{Lab, Line};
 
-/// The kernel queues a connection a moment before it is ESTABLISHED, so an acceptor that polls on
-/// another CPU can take it in between. Even then accept() does not return to its caller before the
-/// handshake is finished: `inet_accept` waits for the lock that the handshake holds.
+/// The kernel queues a connection a moment before it is ESTABLISHED, so a polling acceptor on
+/// another CPU can take it in between. Even then accept() returns only after the handshake:
+/// `inet_accept` waits for the lock that the handshake holds.
 #[test]
 fn a_polling_acceptor_never_overtakes_the_handshake() {
     const CLIENTS: usize = 1500;
@@ -23,12 +23,12 @@ fn a_polling_acceptor_never_overtakes_the_handshake() {
     let tracer = lab.trace();
 
     let listener = listen(port);
-    // The clients' ports, and when accept() had returned by the acceptor's own clock.
+    // The clients' ports, and the times at which accept() returned by the acceptor's own clock.
     let took: Vec<(u16, u64)> = thread::scope(|scope| {
         let acceptor = scope.spawn(|| {
             pin_to(one);
             let take = |_| {
-                // Not by accept() itself, of which every failure would be an event.
+                // Polls without accept(), because each failed accept() is an event.
                 wait_until_queued(&listener);
                 let accepted = accept(&listener);
                 (accepted.peer.port(), accepted.returned_ns)
@@ -49,7 +49,7 @@ fn a_polling_acceptor_never_overtakes_the_handshake() {
 
     trace.shows_each_once(CLIENTS);
     assert!(trace.failed_accepts().is_empty());
-    // In their order: a client's port may come twice.
+    // In order, because a client's port may repeat.
     let mut accepts = trace.accepts();
     accepts.sort_by_key(|line| line.num("mono_ns"));
     let connections = trace.connections("server");

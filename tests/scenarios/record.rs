@@ -1,4 +1,4 @@
-//! `tcptrace record`: nothing is decoded while it runs, and everything is told afterwards.
+//! `tcptrace record` decodes nothing while it runs. A replay shows everything afterwards.
 
 use std::process::{Command, Stdio};
 
@@ -14,9 +14,9 @@ use crate::replay::Recording;
 const DONE: i32 = 0;
 const FAILURE: i32 = 1;
 
-/// `tcptrace record -o FILE ARGS…`, when the hooks are attached.
+/// Starts `tcptrace record -o FILE ARGS…` and waits until the hooks are attached.
 fn record(recording: &Recording, args: &[&str]) -> Running {
-    // Its size says when it has begun.
+    // The size of a new file shows when recording has begun.
     let _ = std::fs::remove_file(&recording.0);
     let mode = std::env::var("TCPTRACE_TEST_ARGS").unwrap_or_default();
     let mode: Vec<&str> = mode.split_whitespace().collect();
@@ -34,7 +34,7 @@ fn stop(running: Running) -> Ended {
     ended
 }
 
-/// What a recording tells.
+/// Replays a recording.
 fn replay(lab: &Lab, recording: &Recording) -> Trace {
     let replayed = recording.replay(&["-o", "json"]);
     assert_eq!((replayed.code, &*replayed.stderr), (Some(DONE), ""));
@@ -59,7 +59,7 @@ fn a_recorded_connection_has_its_verdict() {
     }
 }
 
-/// The looks at the start and at the end are made without anybody who asks for them.
+/// The socket snapshots at start and end are taken although no correlator asks for them.
 #[test]
 fn preexisting_and_queued_connections_are_recorded() {
     let lab = Lab::new();
@@ -136,7 +136,7 @@ fn a_killed_recorder_leaves_a_readable_recording() {
     assert!(replayed.stdout.contains("queued: "), "{replayed:?}");
 }
 
-/// A disk that gets full ends the recording, and what is on it can be read.
+/// A full disk ends the recording, and its contents remain readable.
 #[test]
 fn a_full_disk_ends_a_recording() {
     let lab = Lab::new();
@@ -171,7 +171,7 @@ fn a_full_disk_ends_a_recording() {
     assert!(ends > 4, "{ends} ends of {} bytes", replayed.stdout.len());
 }
 
-/// docs/recording.md has a reader for other programs.
+/// Runs the reader for other programs from docs/recording.md.
 #[test]
 fn the_documented_reader_counts_the_same() {
     let lab = Lab::new();
@@ -207,7 +207,7 @@ fn the_documented_reader_counts_the_same() {
     assert!(stdout.contains("0 damaged blocks"), "{stdout}");
 }
 
-/// What is recorded is not for a terminal, and goes through a pipe.
+/// A recording is refused on a terminal, but can be written to a pipe.
 #[test]
 fn a_recording_can_be_written_to_a_pipe() {
     let lab = Lab::new();

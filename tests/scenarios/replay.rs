@@ -1,4 +1,4 @@
-//! A trace that was recorded is told again as it was told live.
+//! A replay prints a recorded trace as the live trace did.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ struct Live {
     recording: Recording,
 }
 
-/// A file that goes with the scenario.
+/// A file that is removed at the end of the scenario.
 pub struct Recording(pub PathBuf);
 
 impl Recording {
@@ -27,7 +27,7 @@ impl Recording {
         self.0.to_str().expect("a printable path")
     }
 
-    /// Waits until the hooks are attached: only then is something written.
+    /// Waits until the hooks are attached; writing begins only then.
     pub fn wait_until_begun(&self) {
         eventually("the recording to begin", || {
             let size = std::fs::metadata(&self.0).ok()?.len();
@@ -46,7 +46,7 @@ impl Drop for Recording {
     }
 }
 
-/// `tcptrace --write FILE SHOWN… HOOKED…`, while two talk.
+/// Runs `tcptrace --write FILE SHOWN… HOOKED…` during one connection.
 fn live(shown: &[&str], hooked: &[&str]) -> Live {
     let lab = Lab::new();
     let port = lab.port();
@@ -67,7 +67,7 @@ fn live(shown: &[&str], hooked: &[&str]) -> Live {
     Live { ended, recording }
 }
 
-/// Replayed with the same options for what is shown, it prints the same.
+/// Asserts that a replay with the same options prints the same.
 #[track_caller]
 fn replays_identically(shown: &[&str], hooked: &[&str]) {
     let live = live(shown, hooked);
@@ -132,7 +132,7 @@ fn a_compressed_recording_is_replayed_identically() {
     replays_identically(&["-v"], &["--zstd"]);
 }
 
-/// What is recorded beside a short form of the trace has the long ones.
+/// A recording beside a shallow live trace can be replayed at greater depths.
 #[test]
 fn a_recording_can_be_replayed_at_every_depth() {
     let live = live(&["-o", "json"], &["--depth=histogram"]);
@@ -153,7 +153,7 @@ fn a_recording_can_be_replayed_at_every_depth() {
     assert_eq!(of_depth("histogram"), (false, 0, true));
 }
 
-/// A selection holds for a recording as it does for a trace.
+/// Filters apply to a recording as to a live trace.
 #[test]
 fn replay_filters_by_owner_and_side() {
     let live = live(&["-o", "json"], &[]);
@@ -209,7 +209,7 @@ fn replay_of_one_connection_includes_its_other_end() {
         .filter(|it| of_the_trace(it) || both.contains(&conn_of(it)))
         .collect();
     assert!(expected.len() < all.len());
-    // By either end, although the one is told of before the other is known.
+    // Selects by either end, although the first end's lines precede the other end's.
     for conn in both.into_iter().flatten() {
         let replayed = live
             .recording
@@ -230,7 +230,7 @@ fn parse(line: &str) -> serde_json::Value {
     serde_json::from_str(line).expect("JSON")
 }
 
-/// What is printed of a file that is not whole.
+/// Replays a truncated or damaged file.
 fn replay_of(path: &Path, bytes: &[u8]) -> Ended {
     std::fs::write(path, bytes).expect("a file");
     Running::to_the_end(tcptrace(&["replay", path.to_str().unwrap(), "-o", "json"]))
@@ -242,7 +242,7 @@ fn damage_is_reported_and_the_remaining_lines_are_replayed() {
     let path = &live.recording.0;
     let whole = std::fs::read(path).expect("the recording");
 
-    // In the middle of the file: records, or the snapshot.
+    // The middle of the file: records, or the socket snapshot.
     let middle = whole.len() * 2 / 3;
     let mut damaged = whole.clone();
     damaged[middle] ^= 0x10;

@@ -1,4 +1,4 @@
-//! `--segments`: what opens and closes a connection on the wire, once at each end.
+//! `--segments`: the segments that open and close a connection, once at each end.
 
 use std::fs::File;
 use std::io::Write;
@@ -16,7 +16,7 @@ fn segments(lab: &Lab) -> Tracer {
     lab.trace_with(&["--segments"])
 }
 
-/// `out S 0 -`: direction, flags, relative numbers.
+/// Formats a line as `sent S 0 -`: direction, flags, relative numbers.
 fn describe(line: &Line) -> String {
     let number = |name| match line.maybe(name) {
         Some(number) => number.to_string(),
@@ -34,7 +34,7 @@ fn describe_all(trace: &Trace) -> Vec<String> {
     trace.own("segment").map(describe).collect()
 }
 
-/// The first segment of the scenario like this.
+/// Returns the first segment of the scenario with this description.
 #[track_caller]
 fn segment<'a>(trace: &'a Trace, like: &str) -> &'a Line {
     let mut own = trace.own("segment");
@@ -42,7 +42,7 @@ fn segment<'a>(trace: &'a Trace, like: &str) -> &'a Line {
         .unwrap_or_else(|| panic!("no segment {like}"))
 }
 
-/// When a connection entered a state.
+/// Returns the time at which a connection entered a state.
 #[track_caller]
 fn entered(trace: &Trace, side: &str, state: &str) -> u64 {
     let conn = &trace.connections(side)[0]["conn"];
@@ -70,7 +70,8 @@ fn a_handshake_is_three_segments_each_sent_and_received() {
     let client = connect(port);
     let client_port = port_of(&client);
     let mut server = accept(&listener).stream;
-    // The server keeps its FIN until the ACK of the client's is through: four segments, not three.
+    // The server withholds its FIN until the ACK of the client's FIN has arrived: four segments,
+    // not three.
     close_half(&client);
     hear_the_end(&mut server);
     tracer.wait_for(2, "the ACK of a FIN", |line| {
@@ -97,7 +98,7 @@ fn a_handshake_is_three_segments_each_sent_and_received() {
     );
     agrees_with(&packets, &trace, port);
 
-    // The wire and the states are told by one clock, in one order.
+    // Segments and states share one clock and one order.
     let at = |like| segment(&trace, like).num("mono_ns");
     let (client, server) = (trace.client(), trace.server());
     assert!(client.num("syn_mono_ns") <= at("sent S 0 -"));
@@ -118,7 +119,7 @@ fn a_handshake_is_three_segments_each_sent_and_received() {
         assert!((at("received S 0 -")..at("sent S. 0 1")).contains(&syn_ns));
     }
 
-    // The sender's own end is the source, the receiver's the destination.
+    // The sender's end is the source, the receiver's end the destination.
     segment(&trace, "sent S 0 -").shows(&[
         ("conn", &client["conn"]),
         ("side", &"client"),
@@ -129,11 +130,10 @@ fn a_handshake_is_three_segments_each_sent_and_received() {
         ("ifindex", &1),
     ]);
     segment(&trace, "received S 0 -").shows(&[("lport", &port), ("rport", &client_port)]);
-    // The server's end of the handshake comes before its connection begins, whose number it has
-    // all the same: where the request is seen, and else where the birth follows at once and says
-    // with whom.
+    // The server's end of the handshake comes before its connection begins, but has its number.
+    // Either the request is seen, or the birth follows at once and has the same tuple.
     let born = &trace.transitions(&server["conn"])[0];
-    // Under emulation "at once" may take longer than tcptrace looks ahead.
+    // Under emulation, "at once" may exceed tcptrace's lookahead.
     let at_once = |like, ns: u64| ns - at(like) <= 1_000_000;
     let (syn, ack) = ("received S 0 -", "received . 1 1");
     for (like, is_sure) in [
@@ -155,7 +155,7 @@ fn a_handshake_is_three_segments_each_sent_and_received() {
     segment(&trace, "received F. 1 1").shows(&[("conn", &server["conn"]), ("side", &"server")]);
 }
 
-/// The packet socket saw the same segments with SYN, FIN or RST.
+/// Asserts that the packet socket saw the same segments with SYN, FIN or RST.
 #[track_caller]
 fn agrees_with(packets: &Packets, trace: &Trace, port: u16) {
     const ACK: u8 = 0x10;
@@ -243,7 +243,7 @@ fn a_fin_segment_with_data_is_reported() {
     let listener = listen(port);
     let mut client = connect(port);
     let server = accept(&listener).stream;
-    // What is corked leaves with the FIN.
+    // TCP_CORK holds the data until the FIN.
     let corked = socket2::SockRef::from(&client);
     corked.set_tcp_cork(true).expect("TCP_CORK");
     client.write_all(TEXT).expect("write");
@@ -331,8 +331,8 @@ fn segments_are_reported_by_a_raw_tracepoint() {
     attached_by("raw_tp");
 }
 
-/// Through a bridge and a veth pair: two devices here, one there. Without them in the kernel, as
-/// in the VMs, there is nothing to try.
+/// Sends through a bridge and a veth pair: two devices here, one there. Skipped if the kernel lacks
+/// them, as in the VMs.
 #[test]
 fn a_forwarded_segment_is_reported_once_per_namespace() {
     const HERE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
@@ -405,6 +405,7 @@ fn a_forwarded_segment_is_reported_once_per_namespace() {
             "received . 2 2"
         ]
     );
-    // At the bridge and at the veth, those whose second sight is not left out in the kernel.
+    // Segments are seen at the bridge and at the veth. The kernel side leaves out some of the
+    // repetitions.
     assert!(trace.summary().num("repeated_segments") >= 4);
 }

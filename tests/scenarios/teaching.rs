@@ -1,5 +1,5 @@
-//! What courses and books say about TCP's states, shown or refuted on the running kernel: one
-//! scenario a lesson, named for what it teaches. 2 MSL is in [`a_full_time_wait`](super::a_full_time_wait).
+//! Statements of courses and books about TCP's states, shown or refuted on the running kernel. Each
+//! scenario is named for its lesson. 2 MSL is in [`a_full_time_wait`](super::a_full_time_wait).
 
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
@@ -21,16 +21,16 @@ use super::wire::*;
 /// Segments of a handshake.
 const HANDSHAKE: usize = 3;
 
-/// What the kernel's end sent and received: direction, flags, relative numbers. The scripted peer
-/// has no end here, but its packets pass the same device.
+/// Returns the segments at the kernel's end. The scripted peer has no socket, but its packets pass
+/// the same device.
 fn on_the_wire<'a>(trace: &'a Trace, laddr: &str, lport: u16) -> Vec<&'a Line> {
     let own = trace.own("segment");
     own.filter(|line| line["laddr"] == laddr && line["lport"] == lport)
         .collect()
 }
 
-/// The FIN that closes, and what follows. It goes unanswered for so long that it is sent again,
-/// which is left out here.
+/// Returns the FIN that closes and the segments after it, without retransmissions. The FIN is
+/// unanswered for so long that it is sent again.
 fn closing_segments(trace: &Trace, port: u16) -> Vec<&Line> {
     let mut segments = on_the_wire(trace, "10.0.0.1", port).split_off(HANDSHAKE);
     segments.dedup_by_key(|line| {
@@ -51,10 +51,10 @@ fn describe(segments: &[&Line]) -> Vec<String> {
     segments.collect()
 }
 
-/// Bytes that were sent and that the peer has not acknowledged.
+/// Returns the number of sent bytes that the peer has not acknowledged.
 fn unacknowledged(stream: &TcpStream) -> i32 {
     let mut bytes = 0;
-    // SAFETY: TIOCOUTQ, SIOCOUTQ of a socket, writes an int.
+    // SAFETY: TIOCOUTQ (SIOCOUTQ for a socket) writes an int.
     let result = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &mut bytes) };
     assert_eq!(result, 0, "SIOCOUTQ");
     bytes
@@ -68,10 +68,10 @@ fn a_server_that_never_accepts_is_connected_to_and_sent_data() {
     let port = lab.port();
     let tracer = lab.trace();
     let listener = listen(port);
-    // It returns: the client is connected.
+    // connect() returns: the client is connected.
     let mut client = connect(port);
     say(&mut client);
-    // The kernel has them, and says so to the client's.
+    // The server's kernel has the bytes and acknowledges them.
     eventually("the 18 bytes to be acknowledged", || {
         (unacknowledged(&client) == 0).then_some(())
     });
@@ -97,7 +97,7 @@ fn a_server_that_never_accepts_is_connected_to_and_sent_data() {
     assert_eq!(trace.own("accept").count(), 0);
 }
 
-/// Refuted: that accept() takes the listener from LISTEN to SYN_RCVD, and returns with the third
+/// Refutes that accept() moves the listener from LISTEN to SYN_RCVD and returns with the third
 /// segment.
 #[test]
 fn accept_neither_leads_to_syn_recv_nor_moves_the_listener() {
@@ -110,7 +110,7 @@ fn accept_neither_leads_to_syn_recv_nor_moves_the_listener() {
     tracer.wait_for(4, "all four ends to be ESTABLISHED", |line| {
         line.is("transition") && line["newstate"] == "ESTABLISHED"
     });
-    // Until here nobody has called it.
+    // Until here nobody has called accept().
     let called_ns = now_ns();
     let [first, second] = clients;
     close(first, accept(&listener).stream);
@@ -133,7 +133,7 @@ fn accept_neither_leads_to_syn_recv_nor_moves_the_listener() {
         assert!(server.num("accept_called_mono_ns") >= called_ns);
         server.shows(&[("verdict", &"queued")]);
     }
-    // The sockets that went through SYN_RECV are others than the listener's.
+    // The sockets that went through SYN_RECV are not the listener's.
     assert_eq!(trace.path(&trace.listen()["conn"]), "CLOSE LISTEN CLOSE");
     assert_eq!(trace.listens().len(), 1);
 }
@@ -199,8 +199,8 @@ fn a_dropped_syn_makes_syn_sent_last() {
     opened(&trace, [called_ns, lost.at_ns], answered_ns);
 }
 
-/// A server's half-open state is the kernel's NEW_SYN_RECV, which no tracepoint prints: the SYN_RECV
-/// that follows is over in the same moment.
+/// A server's half-open state is the kernel's NEW_SYN_RECV, which no tracepoint prints. The
+/// SYN_RECV that follows ends in the same moment.
 #[test]
 fn a_withheld_ack_makes_the_servers_half_open_state_last() {
     let lab = Lab::new();
@@ -236,8 +236,7 @@ fn a_withheld_ack_makes_the_servers_half_open_state_last() {
     lasted(server.num("half_open_ns"), syn_ns, ack_ns);
 }
 
-/// Two SYNs cross (RFC 9293, 3.5): then a socket of its own is in SYN_RECV, and stays there until
-/// the ACK comes.
+/// Two SYNs cross (RFC 9293, section 3.5). Then a full socket is in SYN_RECV until the ACK arrives.
 #[test]
 fn a_withheld_ack_makes_syn_recv_last_when_both_call_at_once() {
     let lab = Lab::new();
@@ -351,7 +350,7 @@ fn client_and_server_talk_until_bye() {
     );
 }
 
-/// FIN, ACK, FIN, ACK, and a while between the two halves.
+/// FIN, ACK, FIN, ACK, with a pause between the two halves.
 #[test]
 fn four_segments_close_a_connection() {
     let lab = Lab::new();
@@ -373,7 +372,7 @@ fn four_segments_close_a_connection() {
     assert!(ack_ns < fin_ns && fin_ns[0] <= last.at_ns);
     ended(&trace, "FIN_WAIT1 FIN_WAIT2 CLOSE");
     lasted(time_in(&trace, "FIN_WAIT1"), [closed_ns, fin.at_ns], ack_ns);
-    // As nobody has the socket open, it ends with the ACK, and not with the peer's FIN.
+    // No process has the socket open, so it ends with the ACK, and not with the peer's FIN.
     caused(entered(&trace, "CLOSE"), ack_ns, fin.at_ns);
     let segments = closing_segments(&trace, port);
     let [ours, its_ack, theirs, our_ack] = segments[..] else {
@@ -390,7 +389,7 @@ fn four_segments_close_a_connection() {
     our_ack.shows(&[("rel_seq", &2), ("rel_ack", &2)]);
 }
 
-/// FIN, FIN and ACK in one, ACK.
+/// FIN, FIN with ACK, ACK.
 #[test]
 fn three_segments_close_a_connection_when_fin_and_ack_are_one() {
     let lab = Lab::new();
@@ -407,7 +406,7 @@ fn three_segments_close_a_connection_when_fin_and_ack_are_one() {
     tracer.wait_for_ends(1);
     let trace = tracer.stop();
 
-    // The ACK in it is worked on first, so FIN_WAIT2 is there, if only for a moment.
+    // The kernel processes the segment's ACK first, so FIN_WAIT2 exists for a moment.
     ended(&trace, "FIN_WAIT1 FIN_WAIT2 CLOSE");
     lasted(time_in(&trace, "FIN_WAIT1"), [closed_ns, fin.at_ns], fin_ns);
     caused(entered(&trace, "CLOSE"), fin_ns, fin.at_ns);

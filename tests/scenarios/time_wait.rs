@@ -1,4 +1,4 @@
-//! What the kernel keeps of a connection when its socket is gone.
+//! Buckets (TIME_WAIT): the kernel's remainder of a connection after its socket is gone.
 
 use std::net::{SocketAddr, TcpStream};
 use std::thread::sleep;
@@ -10,18 +10,18 @@ use tests::trace::NULL;
 use tests::traffic::*;
 use tests::{Lab, Line, Trace, Tracer};
 
-/// Whether this trace sees buckets as they are, and not only what a closing socket leaves.
+/// Whether this trace sees buckets themselves, and not only the last state of a closing socket.
 fn sees_buckets(trace: &Trace) -> bool {
     !trace.session()["hooks"]["timewait_sock"].is_null()
 }
 
-/// Whether the tracer does: asked of a trace that has not ended, by its first line.
+/// Whether a running tracer sees buckets, by its first line.
 fn will_see_buckets(tracer: &mut Tracer) -> bool {
     let session = tests::tracer::await_session(tracer.process());
     !session["hooks"]["timewait_sock"].is_null()
 }
 
-/// The only `time_wait` line.
+/// Returns the only `time_wait` line.
 #[track_caller]
 fn time_wait(trace: &Trace) -> &Line {
     let all: Vec<&Line> = trace.own("time_wait").collect();
@@ -31,7 +31,7 @@ fn time_wait(trace: &Trace) -> &Line {
     }
 }
 
-/// A client from a port of its own choice.
+/// Connects from a given port.
 fn connect_from(from: u16, to: u16) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     socket.set_reuse_address(true).expect("SO_REUSEADDR");
@@ -46,7 +46,7 @@ fn sysctl(name: &str, value: &str) {
         .unwrap_or_else(|error| panic!("{name}: {error}"));
 }
 
-/// Within 5 % and 10 ms (emulated machines are slow) of what the test itself has measured.
+/// Asserts equality within 5 % and 10 ms, because emulated machines are slow.
 #[track_caller]
 fn about(ns: u64, measured: u64) {
     let slack = measured / 20 + 10_000_000;
@@ -155,7 +155,7 @@ fn fin_wait2_expires_when_the_peer_never_closes() {
     line.shows(&[("state", &"FIN_WAIT2"), ("time_wait_ns", &NULL)]);
     if sees_buckets(&trace) {
         line.shows(&[("bucket_end", &"expired")]);
-        // A timer never comes early, and how late depends on the machine.
+        // A timer never fires early. Its delay depends on the machine.
         let ns = line.num("fin_wait2_ns");
         assert!((1_900_000_000..6_000_000_000).contains(&ns), "{line}");
     }
@@ -193,7 +193,7 @@ fn a_syn_reuses_time_wait() {
     // The server closes first, so TIME_WAIT is on its side.
     close(accept(&listener).stream, client);
     tracer.wait_for_ends(2);
-    // Timestamps tell a new connection from an old segment, in milliseconds.
+    // Timestamps distinguish a new connection from an old segment, in milliseconds.
     sleep(Duration::from_millis(100));
     let client = connect_from(from, port);
     if will_see_buckets(&mut tracer) {
@@ -224,7 +224,7 @@ fn a_connect_reuses_time_wait() {
     let client = connect_from(from, port);
     close(client, accept(&listener).stream);
     tracer.wait_for_ends(2);
-    // The kernel wants the last timestamp to be a second old.
+    // The kernel requires the last timestamp to be at least a second old.
     sleep(Duration::from_millis(2100));
     let client = connect_from(from, port);
     if will_see_buckets(&mut tracer) {

@@ -1,5 +1,4 @@
-//! `tcptrace top` on a terminal: what it shows, what the keys do, and that the terminal is given
-//! back.
+//! `tcptrace top` on a terminal: its contents, its keys, and that it restores the terminal.
 
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
@@ -13,7 +12,7 @@ use tests::traffic::*;
 const USAGE: i32 = 2;
 const NOT_PERMITTED: i32 = 3;
 
-/// The first line of the screen that begins with this.
+/// Returns the screen's first line with this beginning.
 fn row(screen: &str, begins: &str) -> String {
     let mut lines = screen.lines();
     let row = lines.find(|line| line.trim_start().starts_with(begins));
@@ -26,7 +25,7 @@ fn the_queue_and_its_connections_are_shown_as_they_change() {
     let port = lab.port();
     let ports = format!("{}-{}", lab.ports.first, lab.ports.last);
     let listener = listen_at((LOOPBACK, port).into(), 4);
-    // Two that were there before.
+    // Two connections are queued before tcptrace starts.
     let old = [connect_queued(port), connect_queued(port)];
 
     let mut top = Terminal::start(tcptrace_top(&["-p", &ports]), 100, 30);
@@ -42,7 +41,7 @@ fn the_queue_and_its_connections_are_shown_as_they_change() {
     let tuple = format!("127.0.0.1:{} → :{port}", port_of(&new));
     top.shows(&[" 3/4 ", "Waiting for accept() 1, +2", &tuple, "ESTABLISHED"]);
 
-    // The oldest leaves first, then the others.
+    // The oldest connection leaves first, then the others.
     drop(accept(&listener));
     top.shows(&[" 2/4 ", "+1 not seen to come"]);
     drop((accept(&listener), accept(&listener)));

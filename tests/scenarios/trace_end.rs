@@ -1,4 +1,4 @@
-//! How a trace ends: told to, by itself, or by force.
+//! The end of a trace: by a signal, by itself, or by force.
 
 use std::io::{BufRead, BufReader, pipe};
 use std::thread::sleep;
@@ -20,7 +20,7 @@ fn sigterm_ends_the_trace_with_its_summary() {
     tracer.process().signal(Signal::SIGTERM);
     let trace = tracer.ended(0);
 
-    // Nothing that happened before the signal is missing.
+    // Events before the signal are not missing.
     trace
         .server_of(port_of(&client))
         .shows(&[("verdict", &"never_accepted"), ("state", &"ESTABLISHED")]);
@@ -77,7 +77,7 @@ fn a_closed_output_pipe_ends_with_success() {
     let mut command = tcptrace_trace(&["-o", "json"]);
     command.stdout(writer).stderr(std::process::Stdio::piped());
     let running = Running::spawn(command);
-    // `| head -1`
+    // Acts like `| head -1`.
     let mut session = String::new();
     BufReader::new(reader).read_line(&mut session).unwrap();
     talk(port);
@@ -125,14 +125,14 @@ fn events_after_the_last_counted_connection_are_left_out() {
     let tracer = lab.trace_with(&args);
     let listener = listen(slow);
     let client = connect(slow);
-    // This is the connection that the trace was to wait for; what follows comes too late.
+    // The trace was waiting for this connection. Later events come too late.
     talk(quick);
     let accepted = accept(&listener);
     let trace = tracer.ended_filtered(0, |tuple| [slow, quick].contains(&tuple.lport));
 
     let line = trace.server_of(port_of(&client));
-    // By the system call an accept() of io_uring is not seen, and no look follows a --count that could
-    // find the connection in the queue.
+    // With the syscall method an accept() of io_uring is not seen. No socket snapshot follows
+    // --count, so the connection in the queue is not found either.
     let verdict = match trace.accept_attach_method() {
         "syscall" => "unknown",
         _ => "never_accepted",

@@ -1,4 +1,4 @@
-//! What clients rarely do, and TCP allows.
+//! Clients that do rare things which TCP allows.
 
 use std::net::{SocketAddr, TcpStream};
 
@@ -47,7 +47,7 @@ fn a_socket_that_connects_again_is_two_connections() {
     tracer.wait_for_ends(3);
     let trace = tracer.stop();
 
-    // One socket, two connections.
+    // One socket makes two connections.
     let clients = trace.connections("client");
     assert_eq!(clients.len(), 2);
     clients[0].shows(&[("rport", &nobody), ("error", &"ECONNREFUSED")]);
@@ -55,7 +55,7 @@ fn a_socket_that_connects_again_is_two_connections() {
     assert_ne!(clients[0]["conn"], clients[1]["conn"]);
 }
 
-/// Both ends are one socket, whose SYN meets itself: the simultaneous open of RFC 9293, 3.5.
+/// Both ends are one socket, whose SYN meets itself: simultaneous open (RFC 9293, section 3.5).
 #[test]
 fn a_self_connection_is_reported() {
     let lab = Lab::new();

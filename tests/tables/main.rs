@@ -1,5 +1,5 @@
-//! Whole exports as tables: DuckDB, ClickHouse, pandas and pyarrow load them without being told of
-//! any field, and find in them what is there.
+//! Whole exports as tables. DuckDB, ClickHouse, pandas and pyarrow load them without a schema and
+//! find all values.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 
 const LIBRARIES: [&str; 4] = ["duckdb", "clickhouse", "pandas", "pyarrow"];
 
-/// Every kind of line.
+/// Number of kinds of lines.
 const KINDS: usize = 13;
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name)
 }
 
-/// What the libraries find in files.
+/// Returns the libraries' findings in files.
 fn found(paths: &[PathBuf]) -> Value {
     // Made by `cargo xtask test --install`.
     let python = folder("target/tables/bin/python");
@@ -32,7 +32,7 @@ fn found(paths: &[PathBuf]) -> Value {
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
-/// The same, counted line by line.
+/// Counts the same figures line by line.
 fn counted(path: &Path) -> Value {
     let text = fs::read_to_string(path).expect("an export");
     let lines = text.lines().map(serde_json::from_str);
@@ -76,7 +76,7 @@ fn all_find_the_same(paths: &[PathBuf]) {
     }
 }
 
-/// A line of every kind, and real traces.
+/// Loads a line of every kind, and real traces.
 #[test]
 fn exports_of_real_traces_load_as_tables() {
     let examples = folder("docs/schema/examples.jsonl");
@@ -92,7 +92,7 @@ fn exports_of_real_traces_load_as_tables() {
     all_find_the_same(&exports);
 }
 
-/// Longer than what the libraries take to learn the columns from, and more than one block of each.
+/// Longer than the sample from which the libraries infer the columns, and than one block of each.
 #[test]
 fn a_long_export_loads_as_a_table() {
     const TIMES: u64 = 3_000;

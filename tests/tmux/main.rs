@@ -5,16 +5,16 @@ use std::process::{Command, Output};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long anything may take that is sure to happen.
+/// Timeout for anything that is certain to happen.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A tmux server of its own with one window. Killed when it is dropped.
+/// A private tmux server with one window. Killed when it is dropped.
 struct Tmux {
     socket: tempfile::TempDir,
 }
 
 impl Tmux {
-    /// Runs a shell in it, with a plain prompt.
+    /// Starts a shell with a plain prompt.
     fn start() -> Tmux {
         let tmux = Tmux {
             socket: tempfile::tempdir().expect("a folder"),
@@ -62,7 +62,7 @@ impl Tmux {
 
 impl Drop for Tmux {
     fn drop(&mut self) {
-        // Nobody is left to be told.
+        // An error cannot be reported here.
         let _ = Command::new("tmux")
             .arg("-S")
             .arg(self.socket.path().join("socket"))
@@ -93,7 +93,7 @@ fn the_queue_is_shown_and_the_screen_is_restored() {
     tmux.shows(&["Waiting for accept() 0 ", "queued: the kernel finished"]);
 
     tmux.press(&["q"]);
-    // The shell asks again, under what was there before.
+    // The shell's prompt is below the earlier contents.
     let screen = tmux.shows(&["\nabove\n", "\nready>\n"]);
     assert!(!screen.contains("Waiting for accept()"), "{screen}");
     tmux.press(&["echo below", "Enter"]);

@@ -1,4 +1,4 @@
-//! What Wireshark's tshark reads of `-o pcapng`.
+//! Checks how Wireshark's tshark reads `-o pcapng`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-/// Recordings with segments of both ends: a segment is a packet where it was sent.
+/// Recordings with segments of both ends. A segment is a packet where it was sent.
 const RECORDINGS: [&str; 3] = [
     "across_namespaces",
     "four_segments_close",
@@ -34,7 +34,7 @@ fn run(command: &mut Command) -> Output {
     output
 }
 
-/// What tshark prints of each packet, field by field.
+/// Returns tshark's output for each packet, field by field.
 fn packets(name: &str, options: &[&str]) -> Vec<Vec<String>> {
     let program = std::env::var_os("TCPTRACE_BIN").expect("TCPTRACE_BIN names the program");
     let capture = tempfile::NamedTempFile::new().expect("a file");
@@ -50,7 +50,7 @@ fn packets(name: &str, options: &[&str]) -> Vec<Vec<String>> {
     text.lines().map(fields).collect()
 }
 
-/// `S.` as tcpdump writes it, `·······A··S·` as Wireshark does.
+/// Parses flags like `S.` (tcpdump) or `·······A··S·` (Wireshark).
 fn flags(text: &str) -> BTreeSet<char> {
     let letters = text.chars().filter(|&it| it != '·');
     letters.map(|it| if it == '.' { 'A' } else { it }).collect()

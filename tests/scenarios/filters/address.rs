@@ -1,4 +1,4 @@
-//! By address.
+//! Filters by address.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -12,7 +12,7 @@ fn is_wanted(line: &Line, field: &str) -> bool {
     line[field] == WANTED.to_string()
 }
 
-/// A connection to each address, with this filter.
+/// Connects to each address with this filter.
 fn talk_to_both(filter: &str, ends: usize, wanted: impl Fn(&Tuple) -> bool) -> Trace {
     let lab = Lab::new();
     let (a, b) = (lab.port(), lab.port());
@@ -50,7 +50,7 @@ fn a_remote_address_selects_the_client_side() {
     assert!(trace.accepts().is_empty());
 }
 
-/// An IPv4-mapped address is IPv4, whatever the socket's family.
+/// An IPv4-mapped address counts as IPv4 for any family of the socket.
 #[test]
 fn an_ipv6_network_does_not_match_ipv4() {
     let lab = Lab::new();

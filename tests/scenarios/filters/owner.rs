@@ -1,4 +1,4 @@
-//! By network namespace, user and cgroup.
+//! Filters by network namespace, user and cgroup.
 
 use tests::cgroup::Cgroup;
 use tests::netns::Netns;
@@ -9,7 +9,7 @@ use super::*;
 
 const USER: u32 = 12_345;
 
-/// A connection in the lab's namespace, and one in another.
+/// Makes a connection in the lab's namespace, and one in another.
 fn talk_in_both(netns: impl Fn(&Lab) -> String) {
     let lab = Lab::new();
     let (own, other) = (lab.port(), lab.port());
@@ -35,7 +35,7 @@ fn netns_filter_takes_an_inode() {
     talk_in_both(|lab| lab.netns.inode.to_string());
 }
 
-/// tcptrace itself lives in the lab's.
+/// tcptrace runs in the lab's namespace.
 #[test]
 fn netns_filter_takes_the_tracers_own_namespace() {
     talk_in_both(|_| "self".to_owned());
@@ -78,7 +78,7 @@ fn uid_filter_selects_sockets_of_a_user() {
         .expect("the filter");
 }
 
-/// Segments that nobody knows the owner of are shown where their connection is.
+/// A segment without a known owner is shown with its connection.
 #[test]
 fn cgroup_filter_includes_nested_cgroups() {
     let (lab, outer) = (Lab::new(), Cgroup::new());

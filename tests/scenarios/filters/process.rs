@@ -1,11 +1,12 @@
-//! By process, name and side: decided when it is known whose connection it is.
+//! Filters by process, name and side. They are decided when the owner of the connection is known.
 
 use tests::acceptor::Acceptor;
 use tests::task::{join, pid, set_name, spawn};
 
 use super::*;
 
-/// Who has listened is another process than who accepts: what it has not accepted yet is held back.
+/// The listening process differs from the accepting process. Lines of a connection are held back
+/// until its accept().
 #[test]
 fn pid_filter_shows_the_whole_connection_of_an_acceptor() {
     const ROUNDS: usize = 3;
@@ -13,8 +14,8 @@ fn pid_filter_shows_the_whole_connection_of_an_acceptor() {
     let port = lab.port();
     let listener = listen(port);
     let mut acceptors = [Acceptor::start(&listener), Acceptor::start(&listener)];
-    // Not the first to accept: who that is may be taken for the owner of a listener that is older
-    // than the trace, and what a presumed owner will probably accept is shown.
+    // Not the first acceptor. tcptrace may presume that the first one owns a listener that is older
+    // than the trace, and then shows connections that it will probably accept.
     let [_, wanted] = acceptors.each_ref().map(Acceptor::pid);
     let tracer = lab.trace_with(&["--pid", &wanted.to_string()]);
     let mut took = [vec![], vec![]];
@@ -115,7 +116,7 @@ fn side_filter_shows_one_side() {
     }
 }
 
-/// Only what is asked for counts.
+/// Only shown connections count.
 #[test]
 fn count_counts_only_shown_connections() {
     let lab = Lab::new();
@@ -134,7 +135,7 @@ fn count_counts_only_shown_connections() {
     trace.summary().shows(&[("clients", &1), ("servers", &0)]);
 }
 
-/// No line of this namespace is about anything else.
+/// Asserts that all lines of this namespace satisfy a condition.
 fn only(trace: &Trace, wanted: impl Fn(&Line) -> bool) {
     for event in ["preexisting", "transition", "accept", "connection"] {
         for line in trace.own(event) {

@@ -1,4 +1,4 @@
-//! By state.
+//! Filters by state.
 
 use super::*;
 
@@ -17,7 +17,7 @@ fn state_filter_shows_entry_exit_and_connections_of_a_state() {
         "ESTABLISHED CLOSE_WAIT LAST_ACK CLOSE"
     );
     server.shows(&[("verdict", &"queued"), ("complete", &true)]);
-    // The client has seen neither, and accept() was earlier.
+    // The client was never in this state, and accept() was earlier.
     assert!(trace.connections("client").is_empty());
     assert!(trace.accepts().is_empty() && trace.listens().is_empty());
 }

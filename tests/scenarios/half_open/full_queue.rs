@@ -1,5 +1,5 @@
-//! Half-open connections and the full queues that they meet: whose SYN or ACK is dropped, and what it
-//! is tied to.
+//! Half-open connections and full queues: which SYN or ACK is dropped, and to which connection the
+//! drop is assigned.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
@@ -17,7 +17,7 @@ use super::{
     sees_requests, sysctl,
 };
 
-/// Two connections fill the accept queue of listen(1), which holds one more than it says.
+/// listen(1) holds one connection more than its limit, so two fill its accept queue.
 fn full_queue(tracer: &Tracer, addr: SocketAddr) -> (TcpListener, [TcpStream; 2]) {
     let listener = listen_at(addr, 1);
     let clients = [connect_to(addr), connect_to(addr)];
@@ -35,7 +35,7 @@ fn syn_meets_a_full_accept_queue(address: IpAddr) {
     let (listener, clients) = full_queue(&tracer, addr);
     let third = begin_to_connect(addr);
     let third_port = port_of_socket(&third);
-    // It is sent again after a second.
+    // The SYN is sent again after a second.
     tracer.wait_for(1, "the SYN to be sent again", |line| {
         line.is("retransmit") && line["lport"] == third_port
     });
@@ -80,7 +80,7 @@ fn syn_meets_a_full_accept_queue(address: IpAddr) {
     );
 }
 
-/// A client whose SYN is dropped, and that is answered when there is room.
+/// A client whose SYN is dropped, and whose repeated SYN is answered.
 #[test]
 fn an_answered_syn_reports_its_earlier_overflow() {
     let lab = Lab::new();
@@ -146,8 +146,8 @@ fn a_syn_dropped_at_a_full_accept_queue_is_reported_over_ipv6() {
     syn_meets_a_full_accept_queue(Ipv6Addr::LOCALHOST.into());
 }
 
-/// Without SYN cookies a listener has no more half-open requests than its backlog says, and
-/// one more on some kernels.
+/// Without SYN cookies the backlog limits a listener's half-open requests, to one more on some
+/// kernels.
 #[test]
 fn a_syn_dropped_at_a_full_syn_queue_is_reported() {
     const BACKLOG: i32 = 2;
@@ -157,7 +157,7 @@ fn a_syn_dropped_at_a_full_syn_queue_is_reported() {
     let peer = Peer::new(&lab);
     let tracer = lab.trace();
     let listener = listen_at((KERNEL, port).into(), BACKLOG);
-    // Each waits for an ACK that does not come.
+    // Each waits for an ACK that never comes.
     let half_open: Vec<u16> = (0..BACKLOG)
         .map(|_| {
             let mut talk = peer.talk(lab.port(), port);
@@ -206,8 +206,8 @@ fn a_syn_dropped_at_a_full_syn_queue_is_reported() {
     }
 }
 
-/// A connection whose final ACK finds the accept queue full: it waits half-open for its data, as
-/// TCP_DEFER_ACCEPT wants, while others fill the queue.
+/// Lets a final ACK arrive at a full accept queue. The connection waits half-open for its data
+/// (TCP_DEFER_ACCEPT) while others fill the queue.
 fn ack_meets_a_full_queue(abort: bool) {
     let lab = Lab::new();
     if abort {
@@ -216,7 +216,7 @@ fn ack_meets_a_full_queue(abort: bool) {
     let port = lab.port();
     let tracer = lab.trace();
     let listener = listen_deferred(port);
-    // listen() again changes the limit.
+    // A second listen() changes the limit.
     // SAFETY: a listening descriptor.
     assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 1) }, 0);
     let mut late = connect(port);

@@ -12,7 +12,7 @@ use tests::trace::NULL;
 use tests::traffic::*;
 use tests::{Lab, Line, Trace};
 
-/// Whether the kernel's functions can be probed in this run.
+/// Whether this run can probe the kernel's functions for requests.
 fn sees_requests(trace: &Trace) -> bool {
     !trace.session()["hooks"]["request_sock"].is_null()
 }
@@ -25,7 +25,7 @@ fn sysctl(name: &str, value: &str) {
     std::fs::write(format!("/proc/sys/net/ipv4/{name}"), value).expect("a sysctl");
 }
 
-/// LISTEN→NEW_SYN_RECV and NEW_SYN_RECV→CLOSE.
+/// Returns the steps LISTEN→NEW_SYN_RECV and NEW_SYN_RECV→CLOSE.
 fn half_open_steps(trace: &Trace) -> Vec<&Line> {
     trace
         .own("transition")
@@ -33,11 +33,11 @@ fn half_open_steps(trace: &Trace) -> Vec<&Line> {
         .collect()
 }
 
-/// A socket that begins to connect and does not wait.
+/// Starts a nonblocking connect().
 fn begin_to_connect(addr: SocketAddr) -> Socket {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None).expect("a socket");
     socket.set_nonblocking(true).expect("O_NONBLOCK");
-    // EINPROGRESS.
+    // Returns EINPROGRESS.
     let _ = socket.connect(&addr.into());
     socket
 }
@@ -47,7 +47,7 @@ fn port_of_socket(socket: &Socket) -> u16 {
     addr.as_socket().expect("an IP address").port()
 }
 
-/// A listener that wants data with the handshake.
+/// Creates a listener with TCP_DEFER_ACCEPT.
 fn listen_deferred(port: u16) -> TcpListener {
     let listener = listen(port);
     let seconds: libc::c_int = 30;
@@ -104,8 +104,8 @@ fn a_servers_handshake_begins_at_the_syn() {
             "{server}"
         );
     }
-    // Of an estimate, one in a thousand looks like a timestamp's, and one whose ACK was
-    // interrupted looks like Fast Open.
+    // One estimate in a thousand looks like a timestamp's. One whose ACK was interrupted looks like
+    // Fast Open.
     assert!(known == CLIENTS || !exact && known > 0, "{known} of them");
 }
 
@@ -264,7 +264,7 @@ fn a_half_open_connection_that_is_reset_is_unfinished() {
         return;
     }
     let server = trace.server_of(client_port);
-    // A RST of the kernel's own, from a full queue, looks the same where that is not seen.
+    // The kernel's own RST, from a full queue, looks the same if overflows are not seen.
     let end = match sees_overflows(&trace) {
         true => "reset".into(),
         false => NULL,

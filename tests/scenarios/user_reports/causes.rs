@@ -1,4 +1,4 @@
-//! Why a connection ended, which segments were sent for it, and how long it lasted.
+//! Causes of the end of a connection, the segments sent for it, and its duration.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -25,7 +25,7 @@ fn at(port: u16) -> socket2::SockAddr {
     SocketAddr::from((LOOPBACK, port)).into()
 }
 
-/// A client that is in SYN_SENT for good: the server's queue is full.
+/// Creates a client that stays in SYN_SENT because the server's queue is full.
 fn connecting(port: u16) -> (std::net::TcpListener, TcpStream, Socket) {
     let listener = listen_at((LOOPBACK, port).into(), 0);
     let first = connect(port);
@@ -35,9 +35,9 @@ fn connecting(port: u16) -> (std::net::TcpListener, TcpStream, Socket) {
     (listener, first, client)
 }
 
-/// connect() to AF_UNSPEC.
+/// Calls connect() with AF_UNSPEC.
 fn disconnect(socket: &impl AsRawFd) {
-    // SAFETY: an address of zeros is AF_UNSPEC's.
+    // SAFETY: an address of zeros has the family AF_UNSPEC.
     let result = unsafe {
         let unspecified: libc::sockaddr = std::mem::zeroed();
         libc::connect(socket.as_raw_fd(), &raw const unspecified, 16)
@@ -45,7 +45,8 @@ fn disconnect(socket: &impl AsRawFd) {
     assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
 }
 
-/// What `ss -K` does, by another process; gives its pid. A listener's `rport` is 0.
+/// Destroys a socket like `ss -K`, in another process. Returns its pid. `rport` is 0 for a
+/// listener.
 fn kill(lport: u16, rport: u16) -> u32 {
     const NETLINK_SOCK_DIAG: libc::c_int = 4;
     const SOCK_DESTROY: u16 = 21;
@@ -70,18 +71,18 @@ fn kill(lport: u16, rport: u16) -> u32 {
     request.extend(raddr);
     request.extend([0; 12]);
     request.extend(0_u32.to_ne_bytes());
-    // No cookie.
+    // INET_DIAG_NOCOOKIE
     request.extend([0xff; 8]);
     assert_eq!(request.len(), 72);
     let mut reply = [0_u8; 64];
-    // SAFETY: between fork() and _exit() the child only makes system calls.
+    // SAFETY: between fork() and _exit() the child makes only system calls.
     let (child, status) = unsafe {
         let child = libc::fork();
         if child == 0 {
             let netlink = libc::socket(libc::AF_NETLINK, libc::SOCK_RAW, NETLINK_SOCK_DIAG);
             libc::send(netlink, request.as_ptr().cast(), request.len(), 0);
             libc::recv(netlink, reply.as_mut_ptr().cast(), reply.len(), 0);
-            // struct nlmsgerr behind the header: 0 or a negated errno.
+            // A struct nlmsgerr follows the header: 0 or a negated errno.
             libc::_exit(-i32::from_ne_bytes([
                 reply[16], reply[17], reply[18], reply[19],
             ]));
@@ -96,7 +97,7 @@ fn kill(lport: u16, rport: u16) -> u32 {
     child as u32
 }
 
-/// The last change of state of a connection.
+/// Returns the last state change of a connection.
 #[track_caller]
 fn last(trace: &Trace, connection: &Line) -> Line {
     let transitions = trace.transitions(&connection["conn"]);
@@ -137,7 +138,7 @@ fn close_while_connecting_sends_nothing() {
     assert!(resets(&trace, "sent").is_empty());
 }
 
-/// shutdown() of a socket that connects takes the connection from it (`inet_shutdown`).
+/// shutdown() of a connecting socket disconnects it (`inet_shutdown`).
 #[test]
 fn shutdown_while_connecting_disconnects() {
     let lab = Lab::new();
@@ -192,7 +193,7 @@ fn connect_to_af_unspec_resets_and_keeps_the_socket() {
     disconnect(&client);
     let error = server.read(&mut [0]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-    // The socket lives on.
+    // The same socket connects again.
     client.connect(&at(port)).unwrap();
     let again = accept(&listener).stream;
     close(TcpStream::from(client), again);
@@ -208,8 +209,8 @@ fn connect_to_af_unspec_resets_and_keeps_the_socket() {
     assert_ne!(again["conn"], client["conn"]);
 }
 
-/// Both directions are shut down, as when a process is about to close: still it is connect() that
-/// ends it, and SO_LINGER 0 that ends the other.
+/// Both directions are shut down, as when a process is about to close. Then connect() ends one
+/// connection, and close() with SO_LINGER 0 the other.
 #[test]
 fn disconnect_and_abort_are_distinguished_after_shutdown() {
     let lab = Lab::new();
@@ -308,7 +309,7 @@ fn the_killer_of_a_connecting_client_is_reported() {
     assert!(resets(&trace, "sent").is_empty());
 }
 
-/// tcp_abort() of a listener calls tcp_done() when it is CLOSE already.
+/// tcp_abort() of a listener calls tcp_done() when the state is CLOSE already.
 #[test]
 fn a_killed_listener_is_no_connection() {
     let lab = Lab::new();
@@ -343,7 +344,7 @@ fn shutdown_of_a_listener_has_the_cause_disconnect() {
     closed.is_caused_by("disconnect", "tcp_disconnect");
 }
 
-/// Both ways into it: close() in FIN_WAIT2, and the ACK of the FIN after close().
+/// Covers both paths: close() in FIN_WAIT2, and the ACK of the FIN after close().
 #[test]
 fn with_tcp_linger2_below_0_a_rst_comes_instead_of_a_bucket() {
     let lab = Lab::new();
@@ -418,7 +419,7 @@ fn fast_open_connect_sends_its_syn_with_the_first_data() {
     ]);
 }
 
-/// The peer has no room: the data waits, and the FIN behind it.
+/// The peer's window is full, so the data and the FIN behind it wait.
 #[test]
 fn data_for_a_closed_socket_with_an_unsent_fin_is_answered_with_a_rst() {
     let lab = Lab::new();
@@ -467,7 +468,7 @@ fn data_and_rst_after_close_have_different_causes() {
         talk
     });
     let [with_data, with_rst] = &mut talks;
-    // Neither acknowledges the FIN.
+    // Neither segment acknowledges the FIN.
     let not_yet = with_data.segment();
     with_data.hear_fin();
     with_data.send(Segment {
@@ -505,7 +506,7 @@ fn data_and_rst_after_close_have_different_causes() {
     }
 }
 
-/// The kernel counts the data of a SYN-ACK, and not its FIN (`tcp_fastopen_add_skb`).
+/// The kernel counts the data of a SYN-ACK, but not its FIN (`tcp_fastopen_add_skb`).
 #[test]
 fn a_fin_with_the_syn_ack_is_not_counted_as_a_byte() {
     let lab = Lab::new();
@@ -517,7 +518,7 @@ fn a_fin_with_the_syn_ack_is_not_counted_as_a_byte() {
     set_option(&client, libc::IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &1_i32);
     let addr = SocketAddr::from((Ipv4Addr::new(10, 0, 0, 2), own));
     client.connect(&addr.into()).unwrap();
-    // Otherwise sending would wait for the SYN-ACK.
+    // Otherwise sending waits for the SYN-ACK.
     client.set_nonblocking(true).unwrap();
     client.write_all(TEXT).unwrap();
     client.set_nonblocking(false).unwrap();
@@ -541,7 +542,7 @@ fn a_fin_with_the_syn_ack_is_not_counted_as_a_byte() {
     ]);
 }
 
-/// It stays in the queue, and accept() returns it long after its end.
+/// The connection stays in the queue, and accept() returns it long after its end.
 #[test]
 fn open_time_of_a_connection_reset_in_the_queue_ends_at_the_reset() {
     let lab = Lab::new();

@@ -1,4 +1,4 @@
-//! `tcptrace doctor` says of each hook what the session line of a trace says.
+//! `tcptrace doctor` agrees with the session line of a trace about each hook.
 
 use serde_json::Value;
 use tests::run::{Running, tcptrace};
@@ -10,7 +10,7 @@ fn json(args: &[&str]) -> Value {
     serde_json::from_str(first).expect("JSON")
 }
 
-/// Of a trace that attaches what it can, with the hook of --segments.
+/// Returns the session line of a trace with all optional hooks and --segments.
 fn session() -> Value {
     json(&["-o", "json", "--segments", "--duration", "100ms"])
 }
@@ -33,7 +33,7 @@ fn doctor_reports_the_attach_methods_of_a_trace() {
     }
     assert_eq!(doctor["unseen"], session["unseen"]);
     assert_eq!(doctor["kernel"], session["kernel"]);
-    // Nothing works without this one.
+    // tcptrace does not work without this hook.
     assert!(
         session["hooks"]["inet_sock_set_state"].is_string(),
         "{session}"

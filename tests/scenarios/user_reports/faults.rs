@@ -1,5 +1,5 @@
-//! Signals, limits, other clocks, other people's privileges: a trace ends in good order, or does not
-//! begin with one line that says why.
+//! Signals, limits, other clocks, and missing privileges. A trace ends with its summary, or refuses
+//! to start with one line that has the reason.
 
 use std::ffi::CStr;
 use std::fs::{self, File, Permissions};
@@ -36,7 +36,7 @@ fn ends_with_its_summary(ended: &Ended) {
     assert!(last.contains(r#""event":"summary""#), "{last}");
 }
 
-/// `timeout` signals its child, and then the process group, in which the child is, too.
+/// `timeout` signals its child and then the process group, to which the child belongs.
 #[test]
 fn a_repeated_signal_still_writes_the_summary() {
     let _lab = Lab::new();
@@ -62,7 +62,7 @@ fn sighup_ends_the_trace_unless_it_is_ignored() {
     running.signal(Signal::SIGHUP);
     ends_with_its_summary(&running.wait());
 
-    // As nohup has it.
+    // Ignores SIGHUP, like nohup.
     let mut command = tcptrace_trace(&["-o", "json"]);
     // SAFETY: one async-signal-safe call.
     unsafe {
@@ -80,7 +80,7 @@ fn sighup_ends_the_trace_unless_it_is_ignored() {
     ends_with_its_summary(&running.wait());
 }
 
-/// The kernel side's clock knows no time namespaces.
+/// The clock of BPF programs ignores time namespaces.
 #[test]
 fn times_are_correct_in_a_time_namespace() {
     const DAY_S: u64 = 86_400;
@@ -89,7 +89,7 @@ fn times_are_correct_in_a_time_namespace() {
     }
     let lab = Lab::new();
     let mut command = tcptrace_trace(&["-o", "json"]);
-    // SAFETY: system calls on texts that are there before the fork.
+    // SAFETY: system calls on texts that exist before the fork.
     unsafe {
         command.pre_exec(|| {
             unshare(CloneFlags::from_bits_retain(libc::CLONE_NEWTIME))?;
@@ -115,7 +115,7 @@ fn times_are_correct_in_a_time_namespace() {
     assert!(ts.abs_diff(now) < DAY_S / 2, "{server}");
 }
 
-/// The seconds since 1970 of a UTC time, to the day: enough here.
+/// Returns the seconds since 1970 of a UTC date; the time of day is ignored.
 fn humantime(ts: &str) -> u64 {
     let number = |range: std::ops::Range<usize>| ts[range].parse::<i64>().expect("a number");
     let (year, month, day) = (number(0..4), number(5..7), number(8..10));
@@ -129,7 +129,7 @@ fn humantime(ts: &str) -> u64 {
     (days * 86_400 + seconds) as u64
 }
 
-/// The binary under test by a descriptor, for users to whom its folder is closed.
+/// Runs the binary by descriptor, for users without access to its folder.
 fn by_descriptor(args: &[&str]) -> (Command, File) {
     let binary = File::open(tcptrace(&[]).get_program()).expect("the binary");
     let mut command = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()));
@@ -163,7 +163,7 @@ fn a_trace_without_permission_leaves_output_files_unchanged() {
     assert!(!new.exists());
 }
 
-/// CAP_BPF, CAP_PERFMON and no other, effective: `setcap cap_bpf,cap_perfmon+ep`, see
+/// Sets only CAP_BPF and CAP_PERFMON, effective: `setcap cap_bpf,cap_perfmon+ep`, see
 /// include/uapi/linux/capability.h.
 fn give_capabilities(path: &std::path::Path) -> io::Result<()> {
     const NAME: &CStr = c"security.capability";
@@ -172,7 +172,7 @@ fn give_capabilities(path: &std::path::Path) -> io::Result<()> {
     let words = [REVISION_2_EFFECTIVE, 0, 0, PERFMON_AND_BPF, 0];
     let value: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     let path = std::ffi::CString::new(path.to_str().expect("a path"))?;
-    // SAFETY: names that end in NUL, and a value of the length that is given.
+    // SAFETY: names that end in NUL, and a value of the given length.
     let done = unsafe {
         libc::setxattr(
             path.as_ptr(),
@@ -189,7 +189,8 @@ fn give_capabilities(path: &std::path::Path) -> io::Result<()> {
     }
 }
 
-/// With capabilities in the file, who runs it must not choose what it loads into the kernel.
+/// A user of a binary with file capabilities must not choose the object that it loads into the
+/// kernel.
 #[test]
 fn a_binary_with_capabilities_ignores_the_users_object() {
     let _lab = Lab::new();
@@ -199,7 +200,7 @@ fn a_binary_with_capabilities_ignores_the_users_object() {
     fs::copy(tcptrace(&[]).get_program(), &copy).expect("a copy");
     fs::set_permissions(&copy, Permissions::from_mode(0o755)).expect("its owner");
     if give_capabilities(&copy).is_err() {
-        // A file system without such attributes.
+        // The file system does not support extended attributes.
         return;
     }
     let object = folder.path().join("another.bpf.o");
@@ -238,7 +239,7 @@ fn limited(resource: libc::__rlimit_resource_t, limit: u64, args: &[&str]) -> En
     Running::to_the_end(command)
 }
 
-/// A trace with all its hooks, or one line that says what to raise.
+/// Each run either attaches all hooks, or prints one line that names the limit to raise.
 #[test]
 fn running_out_of_descriptors_names_the_limit() {
     let _lab = Lab::new();

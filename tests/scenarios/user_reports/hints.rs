@@ -1,5 +1,5 @@
-//! What no hook shows by itself is said to be unseen, or likely, or is read from the kernel's own
-//! counters.
+//! Facts that no hook shows by itself. They are declared unseen, marked as likely, or read from the
+//! kernel's counters.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream};
@@ -25,16 +25,16 @@ fn sees(trace: &Trace, hook: &str) -> bool {
     !trace.session()["hooks"][hook].is_null()
 }
 
-/// Connects without waiting for an answer.
+/// Starts a connect() without waiting for an answer.
 fn begin_to_connect(addr: SocketAddr) -> Socket {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None).expect("a socket");
     socket.set_nonblocking(true).expect("O_NONBLOCK");
-    // EINPROGRESS.
+    // Returns EINPROGRESS.
     let _ = socket.connect(&addr.into());
     socket
 }
 
-/// A counter of the calling thread's network namespace, from /proc/net/netstat.
+/// Returns a counter of the calling thread's network namespace, from /proc/net/netstat.
 fn counter(name: &str) -> u64 {
     let text = std::fs::read_to_string("/proc/thread-self/net/netstat").expect("/proc is mounted");
     let mut lines = text.lines().filter(|line| line.starts_with("TcpExt: "));
@@ -44,7 +44,7 @@ fn counter(name: &str) -> u64 {
     value.parse().expect("a number")
 }
 
-/// A listener whose accept queue is full, and the clients in it.
+/// Creates a listener with a full accept queue. Returns it with its clients.
 fn full_queue(tracer: &Tracer, port: u16) -> (TcpListener, Vec<TcpStream>) {
     let listener = listen_at((LOOPBACK, port).into(), LIMIT);
     let clients = fill(tracer, (LOOPBACK, port).into());
@@ -59,7 +59,7 @@ fn fill(tracer: &Tracer, addr: SocketAddr) -> Vec<TcpStream> {
     clients
 }
 
-/// The summary's entry of the scenario's namespace.
+/// Returns the summary's entry of the scenario's namespace.
 fn netns_counters(trace: &Trace) -> Line {
     let all = trace.summary()["netns_counters"].as_array();
     let mut all = all.expect("a list").iter();
@@ -133,8 +133,8 @@ fn client_that_is_answered_at_once_has_no_likely_cause() {
     assert_eq!(counters["at_most"]["listen_overflows"], 0, "{counters}");
 }
 
-/// A final ACK that meets a full queue leaves its connection half-open, and the SYN-ACK is sent
-/// again.
+/// A final ACK that arrives at a full queue leaves its connection half-open, and the SYN-ACK is
+/// sent again.
 #[test]
 fn ack_dropped_at_a_full_queue_is_the_likely_cause_of_a_repeated_synack() {
     let lab = Lab::new();
@@ -187,7 +187,7 @@ fn defer(listener: &TcpListener, seconds: libc::c_int) {
     assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
 }
 
-/// The exit code of a trace with this expectation, in which one SYN is dropped.
+/// Returns the exit code and stderr of a trace with this expectation, in which one SYN is dropped.
 fn expecting(expectation: &str) -> (Option<i32>, String) {
     let lab = Lab::new();
     let port = lab.port();
@@ -221,7 +221,7 @@ fn an_expectation_about_overflows_uses_kernel_counters_without_a_hook() {
 fn connect_that_fails_before_its_syn_is_named_as_unseen() {
     let lab = Lab::new();
     let tracer = lab.trace();
-    // The namespace has no route but that of its loopback interface.
+    // The namespace has only the route of its loopback interface.
     let error = TcpStream::connect(("192.0.2.1", lab.port())).expect_err("no route");
     assert_eq!(error.raw_os_error(), Some(libc::ENETUNREACH));
     let trace = tracer.stop();
@@ -234,7 +234,7 @@ fn connect_that_fails_before_its_syn_is_named_as_unseen() {
     }
 }
 
-/// The helper that runs out of descriptors, and does what it is told.
+/// The helper that has run out of descriptors and acts on request.
 struct Starving {
     child: Child,
     stdin: ChildStdin,
@@ -255,7 +255,7 @@ impl Starving {
         starving
     }
 
-    /// Has it call accept() once: without a free descriptor, or with one.
+    /// Makes it call accept() once, with or without a free descriptor.
     fn does(&mut self, what: &str, answer: &str) {
         writeln!(self.stdin, "{what}").expect("the helper reads");
         self.answers(answer);
@@ -342,8 +342,8 @@ fn repeated_failures_of_accept_are_folded_in_the_log() {
     }
 }
 
-/// Without probes only a SYN-ACK that is sent again shows the request. With the shortest time to
-/// wait for data that happens after a second, and the ACK that answers it is taken without data.
+/// Without probes only a repeated SYN-ACK reveals the request. With the shortest TCP_DEFER_ACCEPT
+/// it is repeated after a second. Its ACK is accepted without data.
 #[test]
 fn a_deferred_connection_reports_its_half_open_time() {
     let lab = Lab::new();

@@ -1,5 +1,5 @@
-//! What the kernel's own counters say, on kernels with kprobes and BTF trampolines too: they play
-//! in VMs, and here they show what this kernel can.
+//! Comparisons with the kernel's own counters. They matter most in VMs, on kernels with kprobes and
+//! BTF trampolines. On this machine they cover only the methods of its kernel.
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -17,8 +17,8 @@ use tests::{Lab, Line, Peer, Trace, eventually};
 
 use crate::io_uring::{accept_from, completed, ring, submit};
 
-/// A counter of the calling thread's network namespace: `Tcp` ones are in snmp, `TcpExt` ones in
-/// netstat, each a line of names and one of values.
+/// Returns a counter of the calling thread's network namespace. `Tcp` counters are in snmp,
+/// `TcpExt` counters in netstat. Each group has a line of names and a line of values.
 fn counter(group: &str, name: &str) -> u64 {
     let file = if group == "TcpExt" { "netstat" } else { "snmp" };
     let text = std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).expect(file);
@@ -59,7 +59,7 @@ fn a_rst_for_a_closed_port_is_reported_or_declared_unseen() {
     }
     let sent = counter("Tcp", "OutRsts") - before;
     assert_eq!(sent, CALLS as u64);
-    // One with a socket.
+    // The server's RST belongs to a socket.
     let listener = listen(port);
     reset(connect_queued(port));
     tracer.wait_for_ends(CALLS + 1);
@@ -72,7 +72,7 @@ fn a_rst_for_a_closed_port_is_reported_or_declared_unseen() {
         .partition(|line| !line["state"].is_null());
     assert_eq!(of_sockets.len(), 1, "{of_sockets:?}");
     if says_unseen(&trace, "RSTs to segments that met no socket") {
-        // What Linux 6.9 and before do not say is not made up either.
+        // Linux 6.9 and earlier do not show these RSTs, and tcptrace invents none.
         assert_eq!(of_none.len(), 0, "{of_none:?}");
         of_sockets[0].shows(&[("rst_reason", &NULL)]);
     } else {
@@ -87,7 +87,7 @@ fn a_rst_for_a_closed_port_is_reported_or_declared_unseen() {
 fn a_bucket_is_purged_once_when_its_namespace_ends() {
     let lab = Lab::new();
     let mut tracer = lab.trace();
-    // Ports that the witness does not look at: it does not know namespaces.
+    // The witness ignores these ports, because it cannot separate namespaces.
     let (_, gone) = spawn(|| {
         Netns::enter();
         let listener = listen(0);
@@ -97,12 +97,12 @@ fn a_bucket_is_purged_once_when_its_namespace_ends() {
         port
     });
     let port = join(gone);
-    // A line of a bucket does not repeat the namespace of its connection.
+    // A line of a bucket omits the namespace of its connection.
     let of_namespace =
         |line: &Line| line.is("time_wait") && (line["lport"] == port || line["rport"] == port);
     let session = await_session(tracer.process());
     if session["hooks"]["timewait_sock"].is_null() {
-        // A look cannot see into a namespace that is gone.
+        // A socket snapshot cannot enter a namespace that has ended.
         drop(tracer.stop());
         return;
     }
@@ -118,10 +118,10 @@ fn a_bucket_is_purged_once_when_its_namespace_ends() {
     ]);
 }
 
-/// What a thread's accept() returns that does not begin again by itself.
+/// Calls accept() once, without restarting it. Returns its result.
 fn accept_once(listener: &TcpListener) -> io::Result<i32> {
     let (no_address, no_length) = (std::ptr::null_mut(), std::ptr::null_mut());
-    // SAFETY: accept4() may be given no place for the address.
+    // SAFETY: accept4() accepts null pointers for the address.
     let fd = unsafe { libc::accept4(listener.as_raw_fd(), no_address, no_length, 0) };
     (fd >= 0).then_some(fd).ok_or_else(io::Error::last_os_error)
 }
@@ -138,7 +138,7 @@ fn accept_ends_with_eintr_only_if_its_caller_sees_eintr() {
         // SAFETY: the handler does nothing.
         unsafe { sigaction(signal, &action) }.expect("sigaction");
     }
-    // By fentry, another tracer that comes or goes meanwhile hides a return that is an error.
+    // With fentry, another tracer that attaches or detaches meanwhile hides a return with an error.
     let lab = Lab::alone();
     let port = lab.port();
     let tracer = lab.trace();
@@ -221,7 +221,7 @@ fn an_internal_retry_of_io_uring_is_not_reported() {
     let Some(mut ring) = ring() else {
         return;
     };
-    // By fentry, another tracer that comes or goes meanwhile hides a return that is an error.
+    // With fentry, another tracer that attaches or detaches meanwhile hides a return with an error.
     let lab = Lab::alone();
     let port = lab.port();
     let tracer = lab.trace();
@@ -231,7 +231,7 @@ fn an_internal_retry_of_io_uring_is_not_reported() {
     close(completed(&mut ring), client);
     tracer.wait_for_ends(2);
 
-    // One that must not wait may complete at once, and then its program has seen it.
+    // A nonblocking accept() may complete at once. Then its program has seen the attempt.
     listener.set_nonblocking(true).expect("O_NONBLOCK");
     submit(&mut ring, &accept_from(&listener, Flags::empty()));
     std::thread::sleep(Duration::from_millis(200));
@@ -269,7 +269,7 @@ fn a_hook_falls_back_to_kprobes_without_a_trampoline() {
         let reason = refusal["refusal"].as_str().expect("a text");
         assert!(!reason.starts_with("errno"), "{refusal}");
     }
-    // Where one probe can be had, so can the other kind.
+    // A kernel that supports one kind of probe supports the other.
     let [probed, overflow] = ["request_sock", "listen_overflow"].map(|it| has_hook(&trace, it));
     assert_eq!(probed, overflow, "{session}");
     let kernel = session.text("kernel");

@@ -1,4 +1,4 @@
-//! What people's own problems have shown to be told wrongly: one scenario for each kind.
+//! Defects that users reported: one scenario for each kind.
 
 mod causes;
 mod doctor;

@@ -1,4 +1,4 @@
-//! Whose a socket is: of those processes only that have it, or had it last.
+//! The owner of a socket: only processes that hold it, or held it last.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -13,18 +13,18 @@ use tests::tracer::await_session;
 use tests::traffic::*;
 use tests::{Lab, Line, Trace, Tracer, eventually};
 
-/// What a helper has left behind: its child, which lives as long as this.
+/// The child of a helper that has exited. It lives as long as this value.
 struct Heir {
     pid: u32,
-    /// The helper itself, which has exited.
+    /// The pid of the helper, which has exited.
     maker: u32,
-    /// When that was known.
+    /// The time at which the exit was known.
     exited_ns: u64,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
 }
 
-/// A helper that has a child and exits. It may need something `meanwhile`.
+/// Starts a helper that forks a child and exits. Calls `meanwhile` before it waits for the exit.
 fn heir_of(role: &str, port: u16, name: &str, meanwhile: impl FnOnce()) -> Heir {
     let mut helper = run::helper(&[role, &port.to_string(), name]);
     helper.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -44,7 +44,7 @@ fn heir_of(role: &str, port: u16, name: &str, meanwhile: impl FnOnce()) -> Heir 
 }
 
 impl Heir {
-    /// Lets it exit, and waits until it has.
+    /// Ends the child and waits until it has exited.
     fn end(mut self) -> u64 {
         drop(self.stdin);
         self.stdout.read_to_end(&mut vec![]).expect("its end");
@@ -52,7 +52,7 @@ impl Heir {
     }
 }
 
-/// No line later than this names the process.
+/// Asserts that no line after this time names the process.
 fn is_not_named_after(trace: &Trace, pid: u32, ns: u64) {
     for event in ["transition", "accept", "connection"] {
         for line in trace.own(event).filter(|line| line.num("mono_ns") > ns) {
@@ -61,7 +61,8 @@ fn is_not_named_after(trace: &Trace, pid: u32, ns: u64) {
     }
 }
 
-/// The kernel tells who made the listener; who has it now takes a look, some milliseconds later.
+/// The kernel reports the listener's maker. A socket snapshot finds its present holder some
+/// milliseconds later.
 fn wait_until_presumed(tracer: &Tracer, port: u16, pid: u32) {
     eventually("the heir to be presumed", || {
         let before = now_ns();
@@ -109,7 +110,7 @@ fn a_filter_by_the_heirs_name_shows_connections_it_never_accepts() {
     let port = lab.port();
     let tracer = lab.trace_with(&["--comm", "heir"]);
     let heir = heir_of("bequeath", port, "heir", || {});
-    // Who has the listener is known some milliseconds after its maker has exited.
+    // tcptrace learns of the new holder some milliseconds after the maker has exited.
     for _ in 0..20 {
         drop(connect_queued(port));
         std::thread::sleep(Duration::from_millis(100));
@@ -133,7 +134,7 @@ fn a_filter_by_the_heirs_name_shows_connections_it_never_accepts() {
     }
 }
 
-/// SCM_RIGHTS, as Node's cluster hands connections to its workers.
+/// Passes descriptors with SCM_RIGHTS, as Node's cluster passes connections to its workers.
 #[test]
 fn a_passed_connection_belongs_to_the_worker_that_closed_it() {
     let lab = Lab::new();
@@ -165,7 +166,7 @@ fn a_passed_connection_belongs_to_the_worker_that_closed_it() {
     let closing = transitions
         .iter()
         .skip_while(|it| it["newstate"] != "FIN_WAIT1");
-    // The others came by the network.
+    // The network caused the others.
     let closing = closing.filter(|it| it["context"] == "process");
     let mut steps = 0;
     for line in closing {
@@ -175,12 +176,12 @@ fn a_passed_connection_belongs_to_the_worker_that_closed_it() {
     assert!(steps > 0);
 }
 
-/// The kernel closes its subflows in a thread of its own.
+/// The kernel closes the subflows in its own thread.
 #[test]
 fn a_multipath_connection_belongs_to_its_acceptor() {
     let lab = Lab::new();
     let here = SocketAddr::from((LOOPBACK, lab.port()));
-    // The namespace may have it switched off; the file is missing where the kernel lacks it.
+    // The namespace may have MPTCP switched off. The file is missing if the kernel lacks MPTCP.
     let _ = std::fs::write("/proc/sys/net/mptcp/enabled", "1");
     let mptcp = || Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP));
     let Ok(listener) = mptcp() else {
@@ -234,7 +235,7 @@ fn a_name_filter_matches_the_thread_or_its_process() {
     }
 }
 
-/// Where `ps` shows other numbers than the kernel's own.
+/// `ps` shows other pids than the kernel's own in a PID namespace.
 #[test]
 fn a_pid_filter_uses_the_pid_namespace_of_its_user() {
     let lab = Lab::new();
@@ -256,7 +257,7 @@ fn a_pid_filter_uses_the_pid_namespace_of_its_user() {
     let ended = inside("PID");
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     let trace = Trace::read(&ended.stdout, lab.netns);
-    // The first of them may have begun before the trace, and is not counted then.
+    // The first connection may have begun before the trace; it is not counted then.
     assert!(trace.own("connection").count() >= 2);
 
     let ended = inside("4194000");

@@ -1,4 +1,4 @@
-//! Runs of kprobes that the kernel skips: the tracer counts as many as the kernel does.
+//! Runs of kprobes that the kernel skips. The tracer counts as many as the kernel does.
 
 use std::ffi::CStr;
 use std::fs;
@@ -11,7 +11,8 @@ use tests::Lab;
 use tests::task::{cpus, join_scoped, pin_to};
 use tests::traffic::*;
 
-/// The functions of the hook `timewait_sock`. Their names begin like this on every kernel.
+/// Prefixes of the functions that the hook `timewait_sock` probes. They are the same on every
+/// kernel.
 const OF_BUCKETS: [&str; 4] = [
     "inet_twsk_",
     "__inet_twsk_schedule",
@@ -19,10 +20,10 @@ const OF_BUCKETS: [&str; 4] = [
     "tcp_timewait_state_process",
 ];
 
-/// Connections whose bucket expires in the same second.
+/// Number of connections whose buckets expire in the same second.
 const BUCKETS: usize = 200;
 
-/// The start of `struct bpf_link_info`, of a link of a kprobe (include/uapi/linux/bpf.h).
+/// The beginning of `struct bpf_link_info` for a link of a kprobe (include/uapi/linux/bpf.h).
 #[repr(C)]
 #[derive(Default)]
 struct LinkInfo {
@@ -40,7 +41,7 @@ struct LinkInfo {
     _cookie: u64,
 }
 
-/// `BPF_LINK_TYPE_PERF_EVENT` and `BPF_PERF_EVENT_KPROBE`
+/// `BPF_LINK_TYPE_PERF_EVENT` and `BPF_PERF_EVENT_KPROBE`.
 const KPROBE: (u32, u32) = (7, 3);
 
 fn bpf(command: libc::c_int, attributes: &mut [u64; 2]) -> Option<i32> {
@@ -50,7 +51,7 @@ fn bpf(command: libc::c_int, attributes: &mut [u64; 2]) -> Option<i32> {
     (result >= 0).then_some(result as i32)
 }
 
-/// The value behind `key` in each fdinfo of a process.
+/// Returns the value of `key` in each fdinfo of a process.
 fn fdinfo(pid: u32, key: &str) -> Vec<(String, u64)> {
     let entries = fs::read_dir(format!("/proc/{pid}/fdinfo")).expect("the tracer runs");
     let texts = entries.filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok());
@@ -63,15 +64,15 @@ fn fdinfo(pid: u32, key: &str) -> Vec<(String, u64)> {
         .collect()
 }
 
-/// What the kernel has counted of the entry probes of `timewait_sock`: runs of the probes and of
-/// their programs that it skipped. `None` when the hook has no kprobes.
+/// Returns how many runs of the entry probes of `timewait_sock`, and of their programs, the kernel
+/// skipped. `None` when the hook has no kprobes.
 fn skipped(pid: u32) -> Option<(u64, u64)> {
     const LINK_GET_FD_BY_ID: libc::c_int = 30;
     const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
     let (mut probes, mut programs) = (0, vec![]);
     for (_, id) in fdinfo(pid, "link_id:") {
         let fd = bpf(LINK_GET_FD_BY_ID, &mut [id, 0]).expect("a link of the tracer's");
-        // SAFETY: nobody else knows the descriptor.
+        // SAFETY: the descriptor has no other owner.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         let ask = |info: &mut LinkInfo| {
             let len = (size_of_val(info) as u64) << 32;
@@ -83,7 +84,7 @@ fn skipped(pid: u32) -> Option<(u64, u64)> {
         if (info.kind, info.perf_kind) != KPROBE {
             continue;
         }
-        // Only a kprobe has room for a name there.
+        // Only a kprobe's info has room for a name at this offset.
         let mut name = [0_u8; 64];
         info = LinkInfo {
             name: name.as_mut_ptr() as u64,
@@ -111,8 +112,8 @@ fn skipped(pid: u32) -> Option<(u64, u64)> {
     (!programs.is_empty()).then_some((probes, of_programs))
 }
 
-/// Buckets in FIN_WAIT2 expire a second after this, while every CPU is nearly always in a probe at
-/// accept(): the timer's softirq comes on top of it, and its probes are skipped.
+/// Lets buckets in FIN_WAIT2 expire while every CPU is nearly always in a probe at accept(). The
+/// timer's softirq interrupts that probe, so the kernel skips its probes.
 fn expire_on_top_of_probes(port: u16, polled: &[TcpListener]) {
     let listener = listen(port);
     let peers: Vec<TcpStream> = (0..BUCKETS)
@@ -159,7 +160,7 @@ fn skipped_probes_are_counted_as_the_kernel_counts_them() {
     let mut tracer = lab.trace_with(&["--port", &filter]);
     let pid = tracer.process().pid();
     if skipped(pid).is_none() {
-        // No kprobes at buckets here.
+        // This trace has no kprobes at buckets.
         drop(tracer.stop_lossy());
         return;
     }
@@ -177,10 +178,10 @@ fn skipped_probes_are_counted_as_the_kernel_counts_them() {
     let (of_probes, of_programs) = kernels;
     println!("the kernel skipped {of_probes} probes and {of_programs} programs");
     if own.is_null() {
-        // Before Linux 6.7 the kernel does not tell.
+        // The kernel does not report this before Linux 6.7.
         return;
     }
-    // Some may be skipped after the kernel's counts were read.
+    // More may be skipped after the kernel's counts were read.
     assert!(
         own.as_u64() >= Some(of_probes + of_programs),
         "{own}, and the kernel says {of_probes} + {of_programs}"

@@ -1,4 +1,4 @@
-//! A tracer that does not get to read: what it loses is counted, and nothing else is missing.
+//! A tracer that cannot read. It counts its losses, and everything else is complete.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const CLIENTS: usize = 2000;
 const STOPPED: Duration = Duration::from_millis(150);
 const RUNS: Duration = Duration::from_millis(20);
 
-/// Stops the tracer again and again under a load of short connections, each of which is accepted.
+/// Stops the tracer repeatedly under a load of short connections, each of which is accepted.
 fn stopped_under_load(ring_size: &str) -> u64 {
     let lab = Lab::alone();
     let port = lab.port();
@@ -28,8 +28,8 @@ fn stopped_under_load(ring_size: &str) -> u64 {
         std::thread::sleep(RUNS);
     }
     join(load);
-    // That seen = filtered + emitted + lost, and that the `lost` lines agree with it, is checked for
-    // every trace.
+    // `stop` checks for every trace that seen = filtered + emitted + lost and that the `lost` lines
+    // agree.
     let trace = tracer.stop_lossy();
 
     let hooks = trace.summary()["hook_counts"]
@@ -57,7 +57,7 @@ fn stopped_under_load(ring_size: &str) -> u64 {
         for side in ["server", "client"] {
             assert_eq!(trace.connections(side).len(), CLIENTS, "{side}");
         }
-        // A softirq on top of init may hide a step, see `tests::known_gap`.
+        // A softirq that interrupts init may hide a step, see `tests::known_gap`.
         assert!(complete >= 2 * CLIENTS - 8, "{complete} are complete");
     }
     lost
@@ -73,13 +73,13 @@ fn a_stopped_tracer_counts_all_losses_of_the_default_buffer() {
     stopped_under_load("4M");
 }
 
-/// The per-CPU buffers fill up, and what they have no room for is in the ring buffer.
+/// The per-CPU buffers fill up, and further records go to the ring buffer.
 #[test]
 fn a_stopped_tracer_loses_nothing_with_a_large_buffer() {
     assert_eq!(stopped_under_load("64M"), 0);
 }
 
-/// Their ends are lost, so only a look through the kernel's sockets can tell that they are gone.
+/// The ends of these connections are lost, so only a socket snapshot shows that they are gone.
 #[test]
 fn connections_with_lost_ends_are_reported_gone_and_incomplete() {
     const CLIENTS: usize = 300;
@@ -99,7 +99,7 @@ fn connections_with_lost_ends_are_reported_gone_and_incomplete() {
     tracer.wait_for(2, "both ends to be found gone", |line| {
         line.is("connection") && (line["lport"] == calm || line["rport"] == calm)
     });
-    // One that is there stays open.
+    // An existing connection stays open.
     let client = connect_queued(calm);
     let server = accept(&listener).stream;
     let trace = tracer.stop_lossy();

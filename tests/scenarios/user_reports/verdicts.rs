@@ -1,4 +1,4 @@
-//! Verdicts, listeners and numbers of other people's servers.
+//! Verdicts, listeners and numbers in the setups of real servers.
 
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
@@ -15,7 +15,7 @@ use tests::{Lab, Trace, fast_open};
 use crate::io_uring::{accept_from, completed, ring, submit};
 use crate::mptcp::mptcp;
 
-/// The row of a listener that is not the only one on its port.
+/// Returns the summary's entry of one of several listeners on a port.
 fn row_of(trace: &Trace, conn: &serde_json::Value) -> serde_json::Value {
     let rows = trace.summary()["listeners"].as_array().expect("a list");
     let mut rows = rows.iter().filter(|row| row["conn"] == *conn);
@@ -28,7 +28,7 @@ fn rows(trace: &Trace) -> usize {
     rows.iter().filter(|row| row["netns"] == inode).count()
 }
 
-/// MPTCP closes its own socket, and leaves no mark of that at the TCP one.
+/// MPTCP closes its own socket, and leaves no mark of that at the TCP socket.
 #[test]
 fn a_served_mptcp_connection_ends_orderly() {
     let lab = Lab::new();
@@ -60,12 +60,13 @@ fn a_served_mptcp_connection_ends_orderly() {
     assert_ne!(server["verdict"], "violated");
 }
 
-/// accept() of an MPTCP socket locks that, and not the TCP one, which another CPU is making
-/// ESTABLISHED: an acceptor that polls may be told first.
+/// accept() of an MPTCP socket locks the MPTCP socket only. Another CPU may still make the TCP
+/// socket ESTABLISHED, so accept() may return to a polling acceptor before that.
 #[test]
 fn a_polling_mptcp_acceptor_gets_no_violated_verdict() {
     const CLIENTS: usize = 300;
-    // Its calls that find nothing are events, too: so many that the other scenarios' are lost.
+    // Its calls that find nothing are events, too. There are so many that other scenarios would
+    // lose events.
     let lab = Lab::alone();
     let here = SocketAddr::from((LOOPBACK, lab.port()));
     let Some(listener) = mptcp() else { return };
@@ -100,7 +101,7 @@ fn a_polling_mptcp_acceptor_gets_no_violated_verdict() {
     }
 }
 
-/// A Fast Open child in SYN_RECV, made by the peer's SYN with data.
+/// Makes a Fast Open child in SYN_RECV from a SYN with data.
 fn fast_open_child<'a>(peer: &'a Peer, lab: &Lab, port: u16) -> Talk<'a> {
     let mut talk = peer.talk(lab.port(), port);
     let syn = Segment {
@@ -114,7 +115,7 @@ fn fast_open_child<'a>(peer: &'a Peer, lab: &Lab, port: u16) -> Talk<'a> {
     talk
 }
 
-/// What ends such a child before it is accepted takes the mark of Fast Open from it.
+/// A child that ends before accept() loses its mark of Fast Open.
 #[test]
 fn a_fast_open_child_that_fails_in_the_queue_is_accepted_by_fast_open() {
     for by_icmp in [false, true] {
@@ -131,7 +132,7 @@ fn a_fast_open_child_that_fails_in_the_queue_is_accepted_by_fast_open() {
             peer.unreachable(syn_ack);
         } else {
             let end = talk.segment();
-            // Behind the SYN and its data.
+            // The segment follows the SYN and its data.
             talk.send(Segment {
                 rst: true,
                 seq: end.seq + 1 + TEXT.len() as u32,
@@ -191,7 +192,7 @@ fn a_fast_open_connection_closed_before_the_ack_counts_as_a_connection() {
     fast_open::shows_birth(&trace, server);
 }
 
-/// What io_uring accepts no system call shows, but the socket has a descriptor.
+/// No system call shows an accept() by io_uring, but the socket has a descriptor.
 #[test]
 fn a_connection_accepted_by_io_uring_is_not_never_accepted() {
     let lab = Lab::new();
@@ -246,12 +247,12 @@ fn a_connection_reset_before_io_uring_accepts_it_is_not_never_accepted() {
         return other.shows(&[("verdict", &"never_accepted")]);
     }
     one.shows(&[("verdict", &"unknown")]);
-    // The length of the queue tells it only if nothing else may be what is in it.
+    // The queue's length proves the verdict only if nothing else can be in the queue.
     let verdict = other.text("verdict");
     assert!(["unknown", "never_accepted"].contains(&verdict), "{other}");
 }
 
-/// Two processes share a port, one is killed, and with it what waits for it.
+/// Two processes share a port. One is killed, and its queued connections are reset.
 #[test]
 fn connections_queued_at_a_killed_worker_are_reported_at_once() {
     const CLIENTS: usize = 16;
@@ -297,7 +298,7 @@ fn connections_queued_at_a_killed_worker_are_reported_at_once() {
     }
 }
 
-/// TPROXY gives a connection to a listener on another port than the one it is for.
+/// TPROXY gives a connection to a listener on another port than its destination.
 #[test]
 fn a_tproxy_connection_belongs_to_the_listener_that_got_it() {
     let lab = Lab::new();
@@ -376,7 +377,7 @@ fn a_listener_that_is_killed_is_no_connection() {
     closed.shows(&[("side", &"listener"), ("comm", &"ss")]);
 }
 
-/// A listener that is shut down is not killed from outside.
+/// A listener that is shut down was not killed from outside.
 #[test]
 fn a_listener_that_is_shut_down_is_not_killed() {
     let lab = Lab::new();
@@ -395,7 +396,7 @@ fn a_listener_that_is_shut_down_is_not_killed() {
     assert_ne!(closed.expect("its end")["cause"], "killed");
 }
 
-/// The final ACK is lost, and the SYN-ACK sent again: the ACK that comes at last is the connection's.
+/// The final ACK is lost and the SYN-ACK sent again. The late ACK belongs to the same connection.
 #[test]
 fn a_late_ack_has_the_number_of_its_connection() {
     let lab = Lab::new();

@@ -1,4 +1,4 @@
-//! FINs in every order. TIME_WAIT is not shown: the socket itself is gone then.
+//! FINs in every order. TIME_WAIT is not shown, because the socket itself is gone then.
 
 use std::thread::sleep;
 
@@ -9,7 +9,7 @@ use tests::{Lab, Peer};
 
 use super::*;
 
-/// What a server went through after the handshake, without an error.
+/// Asserts the server's states after the handshake, and that it ended without an error.
 #[track_caller]
 pub(crate) fn ended(trace: &Trace, states: &str) {
     let opened = "LISTEN SYN_RECV ESTABLISHED";
@@ -72,7 +72,7 @@ fn a_fin_with_data_leads_to_close_wait() {
     caused(entered(&trace, "CLOSE_WAIT"), fin_ns, opened_ns);
 }
 
-/// Two FINs cross: RFC 9293, 3.6.
+/// Two FINs cross (RFC 9293, section 3.6).
 #[test]
 fn crossing_fins_lead_through_closing() {
     let lab = Lab::new();
@@ -84,7 +84,7 @@ fn crossing_fins_lead_through_closing() {
     drop(server);
     let fin = talk.hear_fin();
     sleep(A_WHILE);
-    // As if it had not heard of the kernel's FIN yet.
+    // Acts as if the kernel's FIN had not arrived yet.
     let all = std::mem::replace(&mut talk.ack, open);
     let crossed_ns = talk.fin();
     talk.hear_ack();
@@ -151,12 +151,12 @@ fn fin_wait2_lasts_while_the_peer_still_sends() {
     tracer.wait_for_ends(1);
     let trace = tracer.stop();
 
-    // It is open, so it waits for the FIN itself.
+    // The process still has the socket open, so the socket itself waits for the FIN.
     ended(&trace, "FIN_WAIT1 FIN_WAIT2 CLOSE");
     lasted(time_in(&trace, "FIN_WAIT2"), ack_ns, fin_ns);
 }
 
-/// What TIME_WAIT is for: the kernel's last ACK may be lost.
+/// TIME_WAIT exists for this: the kernel's last ACK may be lost.
 #[test]
 fn a_repeated_fin_in_time_wait_is_acknowledged() {
     let lab = Lab::new();

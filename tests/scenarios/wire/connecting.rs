@@ -1,4 +1,4 @@
-//! The handshake of a connect(): the peer answers late, otherwise than hoped for, or not at all.
+//! The handshake of a connect(). The peer answers late, unexpectedly, or not at all.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -11,7 +11,7 @@ use tests::{Lab, Peer};
 
 use super::*;
 
-/// SYN_SENT and the handshake lasted as long as the script says.
+/// Asserts that SYN_SENT and the handshake lasted as long as in the script.
 #[track_caller]
 pub(crate) fn opened(trace: &Trace, since: Between, answered_ns: Between) {
     let client = trace.client();
@@ -26,7 +26,7 @@ pub(crate) fn opened(trace: &Trace, since: Between, answered_ns: Between) {
     lasted(client.num("handshake_ns"), since, answered_ns);
 }
 
-/// It went from SYN_SENT to CLOSE for this reason, and SYN_SENT lasted as long as the script says.
+/// Asserts that SYN_SENT led to CLOSE with this error, and lasted as long as in the script.
 #[track_caller]
 fn failed(trace: &Trace, error: &str, since: Between, until: Between) {
     assert_eq!(path(trace), "CLOSE SYN_SENT CLOSE");
@@ -108,7 +108,7 @@ fn an_unanswered_syn_times_out() {
     let trace = tracer.stop();
 
     assert_eq!(error.kind(), ErrorKind::TimedOut);
-    // Twice on Linux before 6.5, whose timeout doubles from the first SYN on.
+    // Two SYNs on Linux before 6.5, whose timeout doubles from the first SYN on.
     let syns = talk.heard();
     assert!(syns.len() >= 2, "a SYN, and once more at least");
     let last = syns[syns.len() - 1].at_ns;
@@ -120,7 +120,8 @@ fn an_unanswered_syn_times_out() {
     );
 }
 
-/// The peer has a connection between these ports that the kernel has forgotten: RFC 9293, 3.5.1.
+/// The peer has a connection between these ports that the kernel has forgotten (RFC 9293, section
+/// 3.5.1).
 #[test]
 fn an_ack_for_an_old_connection_is_answered_with_a_rst() {
     let lab = Lab::new();

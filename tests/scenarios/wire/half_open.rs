@@ -1,4 +1,5 @@
-//! The handshake at a listener. The tracepoint prints nothing of a connection before its final ACK.
+//! The handshake at a listener. The tracepoint prints nothing about a connection before its final
+//! ACK.
 
 use std::fs;
 use std::thread::sleep;
@@ -11,8 +12,8 @@ use tests::{Lab, Peer, Trace, eventually};
 
 use super::*;
 
-/// The tracepoint printed nothing but the listener. What else was seen of a half-open connection
-/// is told as one that was not finished.
+/// Asserts that the tracepoint printed only the listener. A half-open connection that was otherwise
+/// seen is reported as unfinished.
 #[track_caller]
 fn no_connection(trace: &Trace) {
     for connection in trace.own("connection") {
@@ -23,14 +24,14 @@ fn no_connection(trace: &Trace) {
     trace.summary().shows(&[("undecodable", &0)]);
 }
 
-/// Where requests are seen, the half-open connection has ended like this.
+/// Asserts how the half-open connection ended, if requests are seen.
 #[track_caller]
 fn half_open_ended(trace: &Trace, how: &str, synack_retransmits: u32) {
     no_connection(trace);
     if trace.session()["hooks"]["request_sock"].is_null() {
         return;
     }
-    // A RST of the kernel's own, from a full queue, looks the same where that is not seen.
+    // The kernel's own RST, from a full queue, looks the same if overflows are not seen.
     let overflows = !trace.session()["hooks"]["listen_overflow"].is_null();
     let known = overflows || how != "reset";
     let how = if known { how.into() } else { NULL };
@@ -53,7 +54,7 @@ fn half_open_ended(trace: &Trace, how: &str, synack_retransmits: u32) {
     ]);
 }
 
-/// The connection exists from the moment at which its final ACK was sent, `since` something else.
+/// Asserts that the connection begins when its final ACK is sent, and not at the earlier `since_ns`.
 #[track_caller]
 pub(crate) fn begins_with_the_ack(trace: &Trace, ack_ns: Between, since_ns: u64) {
     let connection = trace.server();
@@ -65,7 +66,7 @@ pub(crate) fn begins_with_the_ack(trace: &Trace, ack_ns: Between, since_ns: u64)
     }
     let established_ns = connection.num("established_mono_ns");
     caused(established_ns, ack_ns, since_ns);
-    // By a probe, or estimated; not everywhere.
+    // The SYN's time is probed or estimated, but not on every kernel.
     if let Some(syn_ns) = connection.maybe("syn_mono_ns") {
         let tolerance = tolerance(ack_ns[1] - since_ns);
         assert!(
@@ -127,7 +128,7 @@ fn a_rst_ends_a_half_open_connection() {
     talk.syn();
     talk.hear_syn_ack();
     talk.rst();
-    // So it is forgotten: an ACK finds nothing to finish.
+    // The request is gone: an ACK finds nothing to finish.
     talk.ack();
     talk.hear_rst();
     half_open_ended(&tracer.stop(), "reset", 0);
@@ -175,7 +176,7 @@ fn a_repeated_syn_makes_one_connection() {
     begins_with_the_ack(&trace, ack_ns, syn_ns[0]);
 }
 
-/// A segment of an older connection between the same ports.
+/// Sends a segment of an older connection between the same ports.
 #[test]
 fn an_old_ack_is_answered_with_a_rst_and_the_right_one_connects() {
     let lab = Lab::new();
@@ -201,7 +202,7 @@ fn an_old_ack_is_answered_with_a_rst_and_the_right_one_connects() {
     begins_with_the_ack(&trace, ack_ns, syn_ns[0]);
 }
 
-/// The kernel remembers nothing of the SYN but what the SYN-ACK's sequence number holds.
+/// The kernel stores nothing of the SYN. Only the SYN-ACK's sequence number encodes it.
 #[test]
 fn a_syn_cookie_makes_a_connection_at_the_final_ack() {
     let lab = Lab::new();
@@ -214,7 +215,7 @@ fn a_syn_cookie_makes_a_connection_at_the_final_ack() {
     let mut talk = peer.talk(own, port);
     let syn_ns = talk.syn();
     talk.hear_syn_ack();
-    // It does not ask for the final ACK either.
+    // The kernel does not repeat the SYN-ACK either.
     talk.hear_nothing_for(Duration::from_millis(1_500));
     let ack_ns = talk.ack();
     until(&tracer, "ESTABLISHED");
@@ -223,7 +224,7 @@ fn a_syn_cookie_makes_a_connection_at_the_final_ack() {
     begins_with_the_ack(&trace, ack_ns, syn_ns[0]);
 }
 
-/// A listener that wants data first: the final ACK alone changes nothing.
+/// With TCP_DEFER_ACCEPT the final ACK alone changes nothing.
 #[test]
 fn a_deferred_accept_connects_with_the_first_data() {
     let lab = Lab::new();

@@ -1,7 +1,6 @@
-//! What the network does to a connection, with a peer that sends segment by segment what the
-//! script says.
+//! Network events, made by a peer that sends what the script says, segment by segment.
 //!
-//! The kernel's end is the one that tcptrace shows; the peer's end has no socket.
+//! tcptrace shows the kernel's end. The peer's end has no socket.
 
 pub(crate) mod closing;
 pub(crate) mod connecting;
@@ -20,22 +19,21 @@ use tests::task::{now_ns, spawn};
 use tests::traffic::{accept, listen_at};
 use tests::{Lab, Peer, Trace, Tracer};
 
-/// Long enough to be told from what takes no time.
+/// Long enough to be distinguished from no delay.
 pub(crate) const A_WHILE: Duration = Duration::from_millis(400);
 
-/// A listener that the peer can reach.
+/// Creates a listener that the peer can reach.
 pub(crate) fn serve(port: u16) -> TcpListener {
     listen_at((KERNEL, port).into(), 16)
 }
 
-/// The kernel's connect() to the peer, which takes as long as the peer lets it, and the moment
-/// before it.
+/// Starts a connect() to the peer in a thread. Returns the time before the call, and the thread.
 pub(crate) fn call(port: u16) -> (u64, JoinHandle<io::Result<TcpStream>>) {
     let called_ns = now_ns();
     (called_ns, spawn(move || TcpStream::connect((PEER, port))).1)
 }
 
-/// A connection from the peer, accepted.
+/// Makes an accepted connection from the peer.
 pub(crate) fn accepted<'a>(lab: &Lab, peer: &'a Peer) -> (Talk<'a>, TcpStream) {
     let (own, port) = (lab.port(), lab.port());
     let listener = serve(port);
@@ -50,7 +48,7 @@ pub(crate) fn until(tracer: &Tracer, state: &str) {
     });
 }
 
-/// How long the kernel's end of the only connection was in a state.
+/// Returns how long the only connection was in a state.
 #[track_caller]
 pub(crate) fn time_in(trace: &Trace, state: &str) -> u64 {
     let mut lines = trace
@@ -61,7 +59,7 @@ pub(crate) fn time_in(trace: &Trace, state: &str) -> u64 {
     line.num("in_state_ns")
 }
 
-/// When the kernel's end of the only connection entered a state.
+/// Returns when the only connection entered a state.
 #[track_caller]
 pub(crate) fn entered(trace: &Trace, state: &str) -> u64 {
     let mut lines = trace
@@ -73,7 +71,7 @@ pub(crate) fn entered(trace: &Trace, state: &str) -> u64 {
     line.num("mono_ns")
 }
 
-/// The states that the only connection went through.
+/// Returns the states of the only connection.
 #[track_caller]
 pub(crate) fn path(trace: &Trace) -> String {
     let all: Vec<_> = trace.own("connection").collect();
@@ -83,8 +81,8 @@ pub(crate) fn path(trace: &Trace) -> String {
     trace.path(&connection["conn"])
 }
 
-/// A duration that tcptrace shows is the script's own. What the kernel's end does in a system call
-/// happens between that call and the segment that it makes.
+/// Asserts that a traced duration is the script's own. The kernel's end acts in a system call
+/// between the start of that call and the segment that it sends.
 #[track_caller]
 pub(crate) fn lasted(traced_ns: u64, since: Between, until: Between) {
     let (shortest, longest) = (until[0] - since[1], until[1] - since[0]);
@@ -95,7 +93,7 @@ pub(crate) fn lasted(traced_ns: u64, since: Between, until: Between) {
     );
 }
 
-/// Something happened when the script caused it, and not when the wait for that began.
+/// Asserts that an event happened when the script caused it, and not when the wait for it began.
 #[track_caller]
 pub(crate) fn caused(happened_ns: u64, caused_ns: Between, waited_since_ns: u64) {
     let [before, after] = caused_ns;

@@ -9,11 +9,11 @@ use tests::{Lab, Peer};
 
 use super::*;
 
-/// What listen() is asked for. The queue holds one more.
+/// The backlog of listen(). The queue holds one connection more.
 const BACKLOG: i32 = 2;
 
-/// Finished handshakes until the queue is full, and one that has only the final ACK to go: a SYN
-/// would not be answered any more.
+/// Fills the queue with finished handshakes. One more handshake lacks only its final ACK, because a
+/// new SYN would not be answered.
 fn all_but_one_ack<'a>(lab: &Lab, peer: &'a Peer, port: u16) -> (Vec<Talk<'a>>, Talk<'a>) {
     let mut queued: Vec<_> = (0..BACKLOG)
         .map(|_| peer.connect(lab.port(), port))
@@ -38,7 +38,7 @@ fn an_ack_at_a_full_queue_is_dropped_and_requested_again() {
     let listener = listen_at((KERNEL, port).into(), BACKLOG);
     let (queued, mut late) = all_but_one_ack(&lab, &peer, port);
     let dropped_ns = late.ack();
-    // The peer thinks that it is connected; the kernel waits for the ACK.
+    // The peer is connected from its own view. The kernel waits for the ACK.
     let asked = late.hear_syn_ack();
     let room = accept(&listener);
     let ack_ns = late.ack();
@@ -97,7 +97,7 @@ fn an_ack_at_a_full_queue_is_answered_with_a_rst_on_abort_on_overflow() {
     for connection in servers {
         connection.shows(&[("verdict", &"never_accepted"), ("state", &"ESTABLISHED")]);
     }
-    // It never was more than a request.
+    // The connection never was more than a request.
     if trace.session()["hooks"]["request_sock"].is_null() {
         assert!(late.is_empty());
     } else {

@@ -9,7 +9,7 @@ use tests::{Lab, Peer};
 
 use super::*;
 
-/// What a server went through, and how it ended.
+/// Asserts the states of a server, and the error with which it ended.
 #[track_caller]
 fn ended(trace: &Trace, states: &str, error: &str) {
     let opened = "LISTEN SYN_RECV ESTABLISHED";
@@ -98,8 +98,8 @@ fn a_rst_ends_fin_wait_2() {
     lasted(time_in(&trace, "FIN_WAIT2"), ack_ns, reset_ns);
 }
 
-/// A socket that nobody has open any more does not wait for the peer's FIN itself: the kernel
-/// leaves that to a smaller object, and no event shows how that one ends.
+/// A socket that no process has open does not wait for the peer's FIN itself. The kernel replaces
+/// it by a bucket, and no event shows the bucket's end.
 #[test]
 fn a_rst_ends_the_bucket_of_fin_wait_2() {
     let lab = Lab::new();
@@ -112,7 +112,7 @@ fn a_rst_ends_the_bucket_of_fin_wait_2() {
     let ack_ns = talk.ack();
     std::thread::sleep(A_WHILE);
     talk.rst();
-    // It has had its effect: an ACK finds nothing.
+    // The RST has removed the bucket: an ACK finds nothing.
     talk.ack();
     talk.hear_rst();
     tracer.wait_for_ends(1);
@@ -128,7 +128,8 @@ fn a_rst_ends_the_bucket_of_fin_wait_2() {
     caused(entered(&trace, "CLOSE"), ack_ns, fin.at_ns);
 }
 
-/// The process learns of it as EPIPE: it has read the end of the stream, and may still write.
+/// The process learns of it as EPIPE, because it has read the end of the stream and may still
+/// write.
 #[test]
 fn a_rst_ends_close_wait() {
     let lab = Lab::new();

@@ -1,4 +1,5 @@
-//! Data that does not arrive, or is not wanted yet. It changes no state until the kernel gives up.
+//! Data that is lost, or for which the window has no room. No state changes until the kernel gives
+//! up.
 
 use std::io::{ErrorKind, Read};
 use std::thread::sleep;
@@ -44,7 +45,7 @@ fn data_waits_while_the_window_is_zero() {
     let mut talk = peer.talk(own, port);
     talk.syn();
     talk.hear_syn_ack();
-    // In the handshake, so that accept() cannot return before the kernel knows.
+    // Set during the handshake, so that the kernel knows it before accept() returns.
     talk.window = 0;
     talk.ack();
     let mut server = accept(&listener).stream;
