@@ -1,4 +1,4 @@
-//! Running other programs: every error names the command line that failed.
+//! Runs other programs. Every error names the command line that failed.
 
 use std::{
     env,
@@ -10,9 +10,9 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-/// The project's top folder.
+/// Returns the project's top folder.
 ///
-/// Asked of cargo at run time: a path compiled in would go stale when the folder is moved.
+/// Asks cargo at run time, because a compiled-in path becomes wrong when the folder is moved.
 pub fn root() -> Result<PathBuf> {
     let xtask = env::var_os("CARGO_MANIFEST_DIR")
         .context("CARGO_MANIFEST_DIR is not set: start this program as `cargo xtask`")?;
@@ -22,14 +22,14 @@ pub fn root() -> Result<PathBuf> {
     Ok(root.to_path_buf())
 }
 
-/// `cargo` of the toolchain that runs this program, started in the project's top folder.
+/// Builds a `cargo` command with the toolchain that runs this program, in the project's top folder.
 pub fn cargo(root: &Path) -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root);
     cargo
 }
 
-/// Runs a command that speaks for itself on the terminal.
+/// Runs a command whose output goes to the terminal.
 pub fn run(command: &mut Command) -> Result<()> {
     let status = command
         .status()
@@ -38,7 +38,7 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command for what it prints; its stderr stays on the terminal.
+/// Runs a command and returns its output. Its stderr goes to the terminal.
 pub fn output(command: &mut Command) -> Result<String> {
     let output = command
         .stderr(Stdio::inherit())
@@ -54,7 +54,7 @@ pub fn output(command: &mut Command) -> Result<String> {
         .with_context(|| format!("`{}` printed no UTF-8", line(command)))
 }
 
-/// The command as one would type it.
+/// Returns the command line as a user would type it.
 pub fn line(command: &Command) -> String {
     let program = command.get_program();
     let is_cargo = env::var_os("CARGO").is_some_and(|cargo| cargo == program);
@@ -70,18 +70,18 @@ pub fn line(command: &Command) -> String {
         .join(" ")
 }
 
-/// A command that runs `program` as root: by itself, or through sudo.
+/// Builds a command that runs `program` as root: directly, or through sudo.
 pub fn as_root(program: &Path) -> Result<Command> {
     let mut command = match sudo()? {
         None => return Ok(Command::new(program)),
         Some(sudo) => Command::new(sudo),
     };
-    // What follows is the program and its arguments, nothing for sudo itself.
+    // The program and its arguments follow, no options of sudo.
     command.arg("--").arg(program);
     Ok(command)
 }
 
-/// What it takes to become root: nothing for root, else sudo.
+/// Returns the command that becomes root: `None` for root, else sudo.
 pub fn sudo() -> Result<Option<&'static str>> {
     if nix::unistd::geteuid().is_root() {
         return Ok(None);

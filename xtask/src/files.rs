@@ -1,4 +1,4 @@
-//! Finding files, in an order that does not depend on the file system.
+//! Finds files, in an order that does not depend on the file system.
 
 use std::{
     fs,
@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-/// Every file in `folder` and below it, sorted by path.
+/// Returns every file in `folder` and below it, sorted by path.
 pub fn below(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     let entries =

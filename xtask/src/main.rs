@@ -28,14 +28,14 @@ struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   cargo xtask run -- --port 7878     build tcptrace and trace port 7878
-  cargo xtask demo                   let it play and trace its own connections
+  cargo xtask demo                   make and trace its own connections
   cargo xtask test --install         install what the tests need, and run them all
   cargo xtask test --kernels 6.1,6.12    the same, and the scenarios in VMs
   cargo xtask test --only unit       the tests that need neither root nor a kernel
-  cargo xtask test -- late_accept    the scenarios with this in their name, and all else
-  cargo xtask bench                  what tracing costs, beside other tools
+  cargo xtask test -- late_accept    only scenarios with this in their name, and all other checks
+  cargo xtask bench                  measure the cost of tracing, beside other tools
   cargo xtask vm --kernel 6.1 -- doctor    tcptrace under another kernel
-  cargo xtask kernels --kernels all  hold the hooks' prototypes against kernels in VMs
+  cargo xtask kernels --kernels all  compare the hooks' prototypes with kernels in VMs
   cargo xtask pictures --install     make the README's pictures
   cargo xtask ebpf build             rebuild the committed eBPF object
   cargo xtask ebpf check             prove that it comes from the committed source";
@@ -47,7 +47,7 @@ enum Task {
         #[arg(last = true, value_name = "ARGS")]
         args: Vec<OsString>,
     },
-    /// The same for `tcptrace demo`
+    /// Build tcptrace and run `tcptrace demo` as root (through sudo)
     Demo {
         #[arg(
             trailing_var_arg = true,
@@ -58,16 +58,17 @@ enum Task {
     },
     /// Run all checks and tests
     Test(test::Args),
-    /// Measure how much tcptrace slows what it watches, beside other tools
+    /// Measure how much tcptrace slows down the traced programs, beside other tools
     Bench(bench::Args),
     /// Run tcptrace in a VM with another kernel, with the arguments after `--`
     Vm(vm::Args),
-    /// Ask kernels in VMs whether the hooked functions are as the hooks say, and count the
-    /// instructions that the verifier goes through
+    /// Ask kernels in VMs whether the hooked functions match the hooks' comments, and count the
+    /// instructions that the verifier processes
     Kernels(vm::facts::Args),
-    /// Make the README's pictures of a report, of a trace that is played for them
+    /// Make the README's pictures of a report, from a trace made for them
     Pictures(pictures::Args),
-    /// Hold the source to the house's rules: who may name whom, SAFETY comments, sizes
+    /// Check the source for rules that compiler and clippy do not know: sizes, plain words, pure
+    /// crates
     Tidy,
     /// Make the eBPF toolchain, build the eBPF object, check the committed one
     Ebpf(ebpf::Args),

@@ -1,4 +1,4 @@
-//! Debian packages that the tests rest on, and that the benchmark compares with.
+//! Debian packages that the tests need, and those that the benchmark compares with.
 
 use std::{
     path::Path,
@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{cmd, tables, vm};
 
-/// What Debian's LLVM, unpacked and not installed, needs from the system, and a linker.
+/// Libraries for Debian's unpacked LLVM, and a linker.
 const TOOLCHAIN: [&str; 7] = [
     "gcc",
     "libc6-dev",
@@ -20,16 +20,16 @@ const TOOLCHAIN: [&str; 7] = [
     "zlib1g",
 ];
 
-/// What shows the page that `tcptrace report` makes.
+/// The browser for the page that `tcptrace report` makes.
 pub const BROWSER: [&str; 2] = ["chromium", "chromium-driver"];
 
-/// What reads the packets that `-o pcapng` makes, and what shows `tcptrace top`.
+/// Readers of the packets of `-o pcapng`, and a terminal emulator for `tcptrace top`.
 const VIEWERS: [&str; 2] = ["tshark", "tmux"];
 
-/// What gives a scenario's connections to another listener than the one that they are for.
+/// Redirects a scenario's connections to another listener than their destination.
 const PACKET_FILTER: [&str; 1] = ["nftables"];
 
-/// What loads exports as tables is installed with, see [`tables`].
+/// Installs the libraries that load exports as tables, see [`tables`].
 const PYTHON: [&str; 1] = ["python3-venv"];
 
 fn needed() -> Vec<&'static str> {
@@ -44,7 +44,7 @@ fn needed() -> Vec<&'static str> {
     .concat()
 }
 
-/// Sees to it that the packages are there: installs what is missing, or names it.
+/// Installs the missing packages, or names them in an error.
 pub fn ensure(root: &Path, install: bool) -> Result<()> {
     ensure_debians(install)?;
     tables::ensure(root, install)
@@ -53,7 +53,7 @@ pub fn ensure(root: &Path, install: bool) -> Result<()> {
 fn ensure_debians(install: bool) -> Result<()> {
     let Some(missing) = missing(&needed()) else {
         println!(
-            "This is no Debian: whether {} are here is not known",
+            "This is not Debian, so it is unknown whether {} are installed",
             needed().join(", ")
         );
         return Ok(());
@@ -73,14 +73,15 @@ fn ensure_debians(install: bool) -> Result<()> {
 
 /// Installs those of these packages that are missing.
 pub fn install(packages: &[&'static str]) -> Result<()> {
-    let missing = missing(packages).context("there is no dpkg here: install the peers by hand")?;
+    let missing =
+        missing(packages).context("there is no dpkg here: install the other tools by hand")?;
     if missing.is_empty() {
         return Ok(());
     }
-    install_all(&missing).context("apt cannot install the peers")
+    install_all(&missing).context("apt cannot install the other tools")
 }
 
-/// `name version` of those of these packages that are installed; empty where there is no dpkg.
+/// Returns `name version` of the installed ones of these packages; empty without dpkg.
 pub fn versions(packages: &[&str]) -> Vec<String> {
     let version = |package: &&str| {
         let output = Command::new("dpkg-query")
@@ -115,7 +116,7 @@ fn install_all(packages: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The packages that are not installed; `None` where there is no dpkg to ask.
+/// Returns the packages that are not installed; `None` without dpkg.
 fn missing(packages: &[&'static str]) -> Option<Vec<&'static str>> {
     let mut missing = Vec::new();
     for &package in packages {

@@ -1,5 +1,5 @@
-//! The README's pictures: a trace of a server that is busy at times, its report, and what a browser
-//! makes of it.
+//! The README's pictures: a trace of a server that is sometimes busy, its report, and screenshots
+//! of it in a browser.
 
 mod traffic;
 
@@ -19,11 +19,11 @@ use serde_json::Value;
 
 use crate::{cmd, packages, tcptrace};
 
-/// A picture: its file in docs/, its size, where on the page it is, and whether it is dark.
+/// A picture: its file in docs/, its size, its place on the page, and whether it is dark.
 struct Picture {
     file: &'static str,
     size: (u32, u32),
-    /// The verdict of a connection to open; the overview where there is none.
+    /// Opens a connection with this verdict, or the overview if `None`.
     verdict: Option<&'static str>,
     dark: bool,
 }
@@ -45,10 +45,10 @@ const PICTURES: [Picture; 2] = [
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Install the browser where it is missing
+    /// Install the browser if it is missing
     #[arg(long)]
     install: bool,
-    /// Of this recording, instead of one that is made for it
+    /// Use this recording instead of making one
     #[arg(long, value_name = "FILE")]
     recording: Option<PathBuf>,
 }
@@ -97,7 +97,7 @@ fn record(program: &Path, folder: &Path) -> Result<PathBuf> {
         .stdout(Stdio::piped());
     let mut tracer = tracer.spawn().context("cannot start tcptrace")?;
     let mut lines = BufReader::new(tracer.stdout.take().context("no pipe")?).lines();
-    lines.next().context("tcptrace said nothing")??;
+    lines.next().context("tcptrace printed nothing")??;
     let reader = std::thread::spawn(move || lines.try_for_each(|line| line.map(drop)));
     servers.play()?;
     end(&mut tracer)?;
@@ -105,7 +105,7 @@ fn record(program: &Path, folder: &Path) -> Result<PathBuf> {
     Ok(file)
 }
 
-/// As Ctrl-C does; through sudo, too, which hands it on.
+/// Sends SIGINT like Ctrl-C. sudo passes it on.
 fn end(tracer: &mut Child) -> Result<()> {
     kill(Pid::from_raw(tracer.id() as i32), Signal::SIGINT)?;
     let status = tracer.wait()?;
@@ -113,7 +113,7 @@ fn end(tracer: &mut Child) -> Result<()> {
     Ok(())
 }
 
-/// The connection of this verdict that waited longest.
+/// Returns the connection with this verdict that waited longest.
 fn longest_wait(program: &Path, recording: &Path, verdict: &str) -> Result<u64> {
     let mut replay = Command::new(program);
     replay.arg("replay").arg(recording).args(["-o", "json"]);
@@ -140,7 +140,7 @@ fn take(picture: &Picture, page: &Path, hash: &str, folder: &Path, file: &Path) 
             "--disable-component-update",
             "--disable-sync",
             "--hide-scrollbars",
-            // Not before all is drawn.
+            // Waits until everything is drawn.
             "--run-all-compositor-stages-before-draw",
             "--virtual-time-budget=5000",
         ])

@@ -1,4 +1,4 @@
-//! The Python packages that load exports as tables in `tests/tables`, in an environment of their own.
+//! The Python packages that load exports as tables in `tests/tables`, in a separate environment.
 
 use std::fs;
 use std::path::Path;
@@ -8,12 +8,12 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::cmd;
 
-/// Sees to it that they are in `target/tables`, in the versions of `requirements.txt`.
+/// Ensures that `target/tables` has them, in the versions of `requirements.txt`.
 pub fn ensure(root: &Path, install: bool) -> Result<()> {
     let wanted = root.join("tests/tables/requirements.txt");
     let requirements = fs::read_to_string(&wanted).context("no tests/tables/requirements.txt")?;
     let environment = root.join("target/tables");
-    // Written when all of them are there.
+    // Written when all of them are installed.
     let installed = environment.join("installed.txt");
     if fs::read_to_string(&installed).is_ok_and(|it| it == requirements) {
         return Ok(());

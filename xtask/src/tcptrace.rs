@@ -11,16 +11,16 @@ use anyhow::{Error, Result};
 
 use crate::cmd;
 
-/// Builds the release binary and gives its path.
+/// Builds the release binary. Returns its path.
 pub fn build(root: &Path) -> Result<PathBuf> {
     build_with(root, &[])
 }
 
-/// The same with more arguments for cargo.
+/// Like [`build`], with further arguments for cargo.
 pub fn build_with(root: &Path, args: &[&str]) -> Result<PathBuf> {
     let build = ["build", "--quiet", "--release", "--package", "tcptrace"];
     cmd::run(cmd::cargo(root).args(build).args(args))?;
-    // A target folder of the user's own choice is respected, as cargo does.
+    // Respects a target folder that the user chose, as cargo does.
     let target = match env::var_os("CARGO_TARGET_DIR") {
         Some(target) => root.join(target),
         None => root.join("target"),
@@ -28,7 +28,7 @@ pub fn build_with(root: &Path, args: &[&str]) -> Result<PathBuf> {
     Ok(target.join("release/tcptrace"))
 }
 
-/// Becomes tcptrace with these arguments; returns only when that fails.
+/// Replaces this process by tcptrace with these arguments. Returns only on failure.
 pub fn exec(root: &Path, args: &[OsString]) -> Result<()> {
     let mut command = cmd::as_root(&build(root)?)?;
     command.args(args);

@@ -1,4 +1,4 @@
-//! The rules of the house that neither rustc, Cargo nor clippy checks.
+//! Rules of the project that neither rustc, Cargo nor clippy checks.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -10,7 +10,7 @@ const PACKAGES: [&str; 4] = ["tcptrace", "tcptrace-ebpf", "tests", "xtask"];
 
 const MOST_LINES: usize = 600;
 
-/// Spelled in halves, or this file would break its own rule.
+/// Split, so that this file does not break its own rule.
 const MARKERS: [&str; 2] = [concat!("TO", "DO"), concat!("FIX", "ME")];
 
 /// The first two commands that a reader types.
@@ -19,8 +19,8 @@ const COMMANDS: [&str; 2] = [
     "cargo xtask test --install",
 ];
 
-/// Every crate that tcptrace-core is built from. None of them can open a file or a socket, read a
-/// clock, or load eBPF. Which part of std the crate may use is in its clippy.toml.
+/// Every crate in the dependencies of tcptrace-core. None of them can open a file or a socket, read
+/// a clock, or load eBPF. The crate's clippy.toml restricts its use of std.
 const PURE: [&str; 30] = [
     "anstyle",
     "byteorder",
@@ -86,7 +86,7 @@ pub fn run(root: &Path) -> Result<()> {
     }
 }
 
-/// Files that are too long, and work that was put off.
+/// Reports files that are too long, and postponed work.
 fn source(path: &str, text: &str) -> Vec<String> {
     let lines = text.lines().count();
     let long = (lines > MOST_LINES)
@@ -107,7 +107,7 @@ fn commands(readme: &str) -> impl Iterator<Item = String> {
         .map(|command| format!("README.md:1: does not name `{command}`"))
 }
 
-/// The crates of `tree`, a name a line, that are not in [`PURE`].
+/// Returns an error for each crate of `tree` (one name per line) that is not in [`PURE`].
 fn impure(tree: &str) -> Result<Vec<String>> {
     let crates: BTreeSet<&str> = tree.split_ascii_whitespace().collect();
     ensure!(

@@ -1,8 +1,8 @@
-//! What a watcher says at its end of the events that it saw and of those that it lost.
+//! The counts of received and lost events that a watcher prints at its end.
 
 use serde_json::Value;
 
-/// Of all hooks together; `None` where it does not say.
+/// Counts of all hooks together; `None` if the watcher does not print them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Balance {
     pub events: Option<u64>,
@@ -10,7 +10,7 @@ pub struct Balance {
 }
 
 impl Balance {
-    /// From the summary of `tcptrace -o json`, its last line.
+    /// Parses the summary of `tcptrace -o json`, its last line.
     pub fn of_json(output: &str) -> Balance {
         let last = output.trim_end().lines().last().unwrap_or_default();
         let summary: Value = serde_json::from_str(last).unwrap_or_default();
@@ -24,7 +24,7 @@ impl Balance {
         }
     }
 
-    /// From the messages of others: `Lost 5 events`, `5 packets dropped by kernel`.
+    /// Parses messages of other tools: `Lost 5 events`, `5 packets dropped by kernel`.
     pub fn of_messages(messages: &str) -> Balance {
         let lost = messages.lines().filter_map(|line| {
             let line = line.to_lowercase();
@@ -40,7 +40,7 @@ impl Balance {
     }
 }
 
-/// The number that ends where `unit` begins.
+/// Returns the number before `unit`.
 fn number_before(line: &str, unit: &str) -> Option<u64> {
     let (before, _) = line.split_once(unit)?;
     let digits = before.rsplit(|c: char| !c.is_ascii_digit()).next()?;
@@ -64,7 +64,7 @@ mod tests {
 {"event":"summary","hook_counts":{"a":{"seen":9,"emitted":7,"lost":2},"b":{"emitted":1,"lost":0}}}
 "#;
         assert_eq!(Balance::of_json(summary), balance(8, 2));
-        // Killed before it was written.
+        // The watcher was killed before it wrote its summary.
         assert_eq!(
             Balance::of_json(r#"{"event":"connection"}"#),
             Balance::default()

@@ -1,7 +1,8 @@
-//! The loads. One thread, pinned to a CPU, does all of one, and reads its own CPU clock.
+//! The loads. Each runs in one thread that is pinned to a CPU and reads its own CPU clock.
 //!
-//! On loopback the softirq of both ends runs in the thread that sends (`CONFIG_IRQ_TIME_ACCOUNTING`
-//! would take it out of the thread's clock). So does every eBPF program and packet tap on the way.
+//! On loopback, the softirqs of both ends run in the sending thread, and so does every eBPF program
+//! and packet tap on the way. `CONFIG_IRQ_TIME_ACCOUNTING` would exclude them from the thread's
+//! clock.
 
 use std::{
     fs::File,
@@ -22,7 +23,7 @@ use nix::{
 };
 use serde::Serialize;
 
-/// The port that the loads use.
+/// The port of the loads.
 pub const PORT: u16 = 7878;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
@@ -56,7 +57,7 @@ impl Load {
         }
     }
 
-    /// What is counted.
+    /// The unit that is counted.
     pub fn unit(self) -> &'static str {
         match self {
             Load::Connections => "connection",
@@ -65,7 +66,7 @@ impl Load {
         }
     }
 
-    /// Operations of a run, by the number of connections that one of the first load makes.
+    /// Returns the number of operations of a run that makes `connections` with the first load.
     pub fn operations(self, connections: u32) -> u32 {
         match self {
             Load::Connections | Load::RoundTrips => connections,
@@ -74,8 +75,8 @@ impl Load {
     }
 }
 
-/// Plays a load in the network namespace of the calling thread. Gives CPU time an operation, in
-/// microseconds.
+/// Runs a load in the network namespace of the calling thread. Returns the CPU time per operation
+/// in microseconds.
 pub fn play(load: Load, connections: u32) -> Result<f64> {
     let operations = load.operations(connections);
     let played = thread::scope(|scope| {
@@ -105,7 +106,8 @@ fn pin() -> Result<()> {
     Ok(sched_setaffinity(this, &one)?)
 }
 
-/// CPU time that `play` takes of the calling thread, after a tenth of it to warm up.
+/// Returns the CPU time of `play` in the calling thread, after a warm-up of a tenth of the
+/// operations.
 fn timed(operations: u32, mut play: impl FnMut(u32) -> Result<()>) -> Result<Duration> {
     play(operations.div_ceil(10))?;
     let clock = || clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map(Duration::from);
@@ -127,7 +129,7 @@ fn connect(operations: u32) -> Result<Duration> {
     timed(operations, |n| {
         for _ in 0..n {
             let client = TcpStream::connect(address()).context("cannot connect")?;
-            // close() sends a RST, so nothing stays behind in TIME_WAIT.
+            // close() sends a RST, so no bucket in TIME_WAIT remains.
             setsockopt(&client.as_fd(), Linger, &at_once)?;
             let (server, _) = listener.accept()?;
             drop(client);
@@ -159,7 +161,7 @@ fn call(operations: u32) -> Result<Duration> {
     let mut zeros = File::open("/dev/zero").context("cannot open /dev/zero")?;
     timed(operations, |n| {
         for _ in 0..n / 2 {
-            // SAFETY: takes nothing and cannot fail.
+            // SAFETY: getppid() takes no arguments and cannot fail.
             unsafe { libc::getppid() };
             zeros.read_exact(&mut [0; 64])?;
         }

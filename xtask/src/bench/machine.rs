@@ -1,10 +1,10 @@
-//! The machine that was measured, as it describes itself, without its name.
+//! A description of the measured machine, without its name.
 
 use std::{fs, iter, path::Path, thread};
 
 use serde::Serialize;
 
-/// Where tracefs is mounted.
+/// The mount point of tracefs.
 pub const TRACEFS: &str = "/sys/kernel/tracing";
 
 #[derive(Clone, Debug, Serialize)]
@@ -14,11 +14,11 @@ pub struct Machine {
     pub memory_mib: Option<u64>,
     pub kernel: Option<String>,
     pub distribution: Option<String>,
-    /// Over the minute before; what others do on the machine is noise in the figures.
+    /// Load average over the minute before. Other load is noise in the figures.
     pub load_average: Option<f64>,
-    /// Instances of ftrace that record changes of state as well, which every row pays for.
+    /// ftrace instances that record state changes as well. They slow down every row.
     pub ftrace: Vec<String>,
-    /// Packages that are measured against, with their versions.
+    /// Packages of the compared tools, with their versions.
     pub peers: Vec<String>,
 }
 
@@ -27,7 +27,7 @@ impl Machine {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         let memory = value(&read("/proc/meminfo"), "MemTotal", ':');
         let kib = memory.and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
-        // Whoever built it may have added a name.
+        // The release without the suffix, which may contain a name.
         let release = read("/proc/sys/kernel/osrelease");
         let kernel = release
             .trim()
@@ -47,7 +47,7 @@ impl Machine {
         }
     }
 
-    /// `- CPU: …`, one line each; what is not known says so.
+    /// Formats `- CPU: …`, one line each; unknown values are marked.
     pub fn list(&self) -> String {
         let unknown = || "unknown".to_owned();
         let cpus = self.cpus.map(|cpus| format!("{cpus} × "));
@@ -91,7 +91,7 @@ impl Machine {
     }
 }
 
-/// The value of the first `name SEPARATOR value` line.
+/// Returns the value of the first line `name SEPARATOR value`.
 fn value(text: &str, name: &str, separator: char) -> Option<String> {
     text.lines().find_map(|line| {
         let (key, value) = line.split_once(separator)?;
@@ -105,7 +105,7 @@ fn load_average() -> Option<f64> {
     text.split(' ').next()?.parse().ok()
 }
 
-/// The instances that record `sock:inet_sock_set_state`: `tracefs` itself and those in it.
+/// Returns the instances that record `sock:inet_sock_set_state`: `tracefs` itself and those in it.
 fn ftrace(tracefs: &Path) -> Vec<String> {
     let instances = fs::read_dir(tracefs.join("instances"));
     let instances = instances.into_iter().flatten().flatten();

@@ -1,4 +1,5 @@
-//! What tracing costs by CPU time: tcptrace and its peers beside the same loads, see [`report`].
+//! Measures the cost of tracing in CPU time: tcptrace and other tools under the same loads, see
+//! [`report`].
 
 mod balance;
 mod load;
@@ -37,13 +38,13 @@ use crate::{cmd, ebpf, packages, tcptrace};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// How often each row is run
+    /// Number of rounds; each runs every row once
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
     /// Connections of a run; the other loads are in proportion
     #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(10..))]
     connections: u32,
-    /// Only these rows, and the untraced one
+    /// Run only these rows, and the untraced one
     #[arg(
         long,
         value_name = "ROW",
@@ -51,34 +52,34 @@ pub struct Args {
         value_parser = PossibleValuesParser::new(ROWS.iter().map(|row| row.name))
     )]
     only: Vec<String>,
-    /// Only these loads
+    /// Run only these loads
     #[arg(long, value_name = "LOAD", value_delimiter = ',')]
     load: Vec<Load>,
     /// Leave out nginx under wrk
     #[arg(long)]
     no_server: bool,
-    /// Where the figures go as JSON [target/bench/bench.json]
+    /// Write the figures as JSON to this file [target/bench/bench.json]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Write BENCHMARKS.md
     #[arg(long)]
     write: bool,
-    /// Install Debian's packages of the peers, nginx and wrk
+    /// Install Debian's packages of the other tools, nginx and wrk
     #[arg(long)]
     install_peers: bool,
-    /// Measure in a VM with this kernel: 5.10, 6.1, 6.12 or 6.18. Its clock is the emulator's, so only
-    /// the proportions count
+    /// Measure in a VM with this kernel: 5.10, 6.1, 6.12 or 6.18. The emulator provides its clock,
+    /// so only the proportions are meaningful
     #[arg(long, value_name = "SERIES")]
     kernel: Option<String>,
-    /// Where tcptrace was built, for this program's own use as root and in a VM
+    /// The folder of a built tcptrace; set by this program itself as root and in a VM
     #[arg(long, hide = true)]
     built: Option<PathBuf>,
 }
 
-/// Why a peer is not measured.
+/// The reason why a tool is not measured.
 const ABSENT: &str = "not installed";
 
-/// Builds, measures, prints, writes.
+/// Builds, measures, prints and writes the report.
 pub fn run(root: &Path, args: &Args) -> Result<()> {
     if args.install_peers {
         packages::install(&rows::PACKAGES)?;
@@ -130,7 +131,7 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
 }
 
 fn build(root: &Path, args: &Args) -> Result<PathBuf> {
-    // An ordinary build loads no object but its own.
+    // An ordinary build loads only its own object.
     let mut wanted = ROWS.iter().filter(|row| is_wanted(row, args));
     let features: &[&str] = match wanted.any(Row::is_hollow) {
         true => &["--features", "diagnostics"],
@@ -145,7 +146,7 @@ fn is_wanted(row: &Row, args: &Args) -> bool {
     row.name == UNTRACED || args.only.is_empty() || args.only.iter().any(|it| it == row.name)
 }
 
-/// Becomes the same command as root; returns only when that fails.
+/// Replaces this process by the same command as root. Returns only on failure.
 fn again_as_root(sudo: &str, built: &Path) -> Result<Error> {
     let mut command = Command::new(sudo);
     command
@@ -239,7 +240,7 @@ fn measure(
     Ok(report)
 }
 
-/// Puts the rows into a random order, so that none has the same neighbour in each round.
+/// Shuffles the rows, so that no row has the same neighbour in each round.
 fn shuffle<T>(turns: &mut [T]) {
     let random = RandomState::new();
     for n in (1..turns.len()).rev() {
@@ -247,8 +248,8 @@ fn shuffle<T>(turns: &mut [T]) {
     }
 }
 
-/// One row under one load, in a network namespace of its own: microseconds an operation, and the cost
-/// of the watcher, if there is one.
+/// Runs one row under one load in a private network namespace. Returns the microseconds per
+/// operation, and the watcher's cost if there is a watcher.
 fn once(
     watcher: Option<(&Row, &Path, &Path)>,
     load: Load,
@@ -266,7 +267,7 @@ fn once(
     Ok((load_us, cost))
 }
 
-/// The version of tcptrace, and the commit where there is git.
+/// Returns the version of tcptrace, and the commit if git is available.
 fn version(root: &Path) -> String {
     let version = env!("CARGO_PKG_VERSION");
     let mut git = Command::new("git");
@@ -281,7 +282,7 @@ fn version(root: &Path) -> String {
     }
 }
 
-/// Writes a file that belongs to who called sudo.
+/// Writes a file that belongs to the user who called sudo.
 fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     let id = |name| env::var(name).ok()?.parse().ok();

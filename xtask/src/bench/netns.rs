@@ -1,12 +1,12 @@
-//! A network namespace of its own: no other traffic, and nothing left in it from earlier runs.
+//! A private network namespace, without other traffic and without remains of earlier runs.
 
 use std::{io, net::UdpSocket, os::fd::AsRawFd as _};
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sched::{CloneFlags, unshare};
 
-/// Moves the calling thread, and what it starts from now on, into a new namespace with a loopback
-/// interface. The namespace ends with its last process.
+/// Moves the calling thread and its later children into a new namespace with a loopback interface.
+/// The namespace ends with its last process.
 pub fn enter() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace")?;
     let socket = UdpSocket::bind("0.0.0.0:0").context("cannot make a socket")?;

@@ -1,4 +1,4 @@
-//! What the kernel's own statistics say of each eBPF program under the load.
+//! The kernel's statistics of each eBPF program under the load.
 
 use std::{
     io::Read as _,
@@ -14,12 +14,12 @@ use super::{
     watcher::spawn,
 };
 
-/// One program, as `tcptrace doctor --stats -o json` tells of it.
+/// One program in the output of `tcptrace doctor --stats -o json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Program {
     pub program: String,
     pub runs: u64,
-    /// Nanoseconds of all runs together, what measuring adds included.
+    /// Nanoseconds of all runs together, including the cost of measuring.
     pub run_time_ns: u64,
     pub verified_instructions: Option<u32>,
     pub jitted_bytes: u32,
@@ -31,7 +31,7 @@ struct Statistics {
     programs: Vec<Program>,
 }
 
-/// Plays the connections in a round of its own, because measuring each run costs time, too.
+/// Runs the connections in a separate round, because measuring each run costs time, too.
 pub fn measure(tcptrace: &Path, connections: u32) -> Result<Vec<Program>> {
     let mut doctor = Command::new(tcptrace);
     doctor
@@ -45,13 +45,13 @@ pub fn measure(tcptrace: &Path, connections: u32) -> Result<Vec<Program>> {
     if let Some(mut stdout) = doctor.stdout.take() {
         stdout.read_to_string(&mut said)?;
     }
-    let statistics: Statistics =
-        serde_json::from_str(&said).context("tcptrace doctor --stats has said something else")?;
+    let statistics: Statistics = serde_json::from_str(&said)
+        .context("cannot parse the output of tcptrace doctor --stats")?;
     Ok(statistics.programs)
 }
 
 impl Program {
-    /// Nanoseconds a run; `None` for one that has not run.
+    /// Nanoseconds per run; `None` if the program has not run.
     pub fn ns(&self) -> Option<f64> {
         (self.runs > 0).then(|| self.run_time_ns as f64 / self.runs as f64)
     }

@@ -1,4 +1,4 @@
-//! What was measured, as tables and as JSON.
+//! The measurements as tables and as JSON.
 
 use serde::Serialize;
 
@@ -13,29 +13,29 @@ use super::{
     watcher::Cost,
 };
 
-/// A row under a load, once.
+/// One run of a row under a load.
 #[derive(Clone, Debug, Serialize)]
 pub struct Run {
     pub round: u16,
     pub load: Load,
     pub row: &'static str,
-    /// CPU time of the load, in microseconds an operation.
+    /// CPU time of the load, in microseconds per operation.
     pub load_us: f64,
-    /// The same of the untraced runs right before and after: their mean.
+    /// Mean CPU time of the untraced runs right before and after, in microseconds per operation.
     pub untraced_us: f64,
-    /// Operations of the load.
+    /// Number of operations of the load.
     pub operations: u32,
-    /// Null where nobody watched.
+    /// Null without a watcher.
     pub cost: Option<Cost>,
 }
 
 impl Run {
-    /// The kernel side: CPU time that the load takes more than untraced, in microseconds an operation.
+    /// The kernel side: CPU time of the load beyond untraced runs, in microseconds per operation.
     pub fn kernel_us(&self) -> f64 {
         self.load_us - self.untraced_us
     }
 
-    /// CPU time of the tool, in microseconds an operation.
+    /// CPU time of the tool, in microseconds per operation.
     pub fn tool_us(&self) -> f64 {
         let cpu_s = self.cost.as_ref().map_or(0.0, |cost| cost.cpu_s);
         cpu_s * 1e6 / f64::from(self.operations)
@@ -45,15 +45,15 @@ impl Run {
 #[derive(Serialize)]
 pub struct Report {
     pub machine: Machine,
-    /// Of tcptrace, with the commit where that is known.
+    /// Version of tcptrace, with the commit if known.
     pub version: String,
     pub rounds: u16,
-    /// Connections of a run.
+    /// Number of connections of a run.
     pub connections: u32,
     pub runs: Vec<Run>,
     pub server: Vec<server::Run>,
     pub programs: Vec<Program>,
-    /// Rows that could not be measured, and why.
+    /// Rows that could not be measured, with the reasons.
     pub failed: Vec<(String, String)>,
 }
 
@@ -63,8 +63,8 @@ const PREFACE: &str = "\
 
 Written by `cargo xtask bench --write`. A share of a rate depends on the machine and its neighbours, so
 CPU time is measured. One pinned thread plays a load and reads its own CPU clock; on loopback the softirqs
-of both ends run in it. What it takes more than in the untraced runs right before and after is *kernel*:
-the eBPF programs or packet taps. *tool* is the CPU time of the tracing process until it has nothing left to
+of both ends run in it. Its CPU time beyond the untraced runs right before and after is *kernel*: the eBPF
+programs or packet taps. *tool* is the CPU time of the tracing process until it has nothing left to
 do. Each figure is the median of the rounds, with the smallest and the largest in parentheses; in a round
 the rows come in random order. The row `untraced` is compared in the same way: its distance from 0 is the
 noise. `empty programs` is tcptrace with programs that return at once. The rows are in
@@ -72,7 +72,7 @@ noise. `empty programs` is tcptrace with programs that return at once. The rows 
 ";
 
 impl Report {
-    /// All of BENCHMARKS.md.
+    /// Returns the whole BENCHMARKS.md.
     pub fn document(&self) -> String {
         format!(
             "{PREFACE}\n{}- tcptrace: {}\n- measured: {} rounds of {} connections\n\n{}",
@@ -84,7 +84,7 @@ impl Report {
         )
     }
 
-    /// The tables alone.
+    /// Returns only the tables.
     pub fn tables(&self) -> String {
         let mut text = String::new();
         let goals: Vec<_> = GOALS.iter().filter_map(|goal| self.goal(goal)).collect();
@@ -115,7 +115,7 @@ impl Report {
             spread.map_or_else(|| "-".to_owned(), |it| it.show(decimals))
         };
         let mut rows = vec![];
-        // In the order of the table, whatever order they were run in.
+        // In the order of the table, not of the runs.
         for row in ROWS.iter().map(|row| row.name) {
             let of = |figure: fn(&Run) -> f64| self.spread(row, load, move |it| Some(figure(it)));
             let cost = |figure: fn(&Cost) -> Option<f64>| self.cost(row, load, figure);
@@ -195,7 +195,7 @@ impl Report {
         )
     }
 
-    /// A line of the table of goals; `None` when it was not measured.
+    /// Returns a row of the table of goals; `None` if it was not measured.
     fn goal(&self, goal: &Goal) -> Option<Vec<String>> {
         let (what, decimals) = match goal.figure {
             Figure::Kernel => ("kernel, µs a connection", 2),
@@ -213,7 +213,7 @@ impl Report {
                 (limit, format!("≤ {limit:.decimals$} ({times} × {other})"))
             }
         };
-        // One loss is one too many, whatever the other rounds were like.
+        // One loss is too many, so the worst round counts.
         let is_worst = matches!(goal.figure, Figure::Lost | Figure::Peak);
         let figure = if is_worst {
             measured.max
@@ -318,7 +318,7 @@ mod tests {
         }
     }
 
-    /// The document without what pads its tables.
+    /// Returns the document without the padding of its tables.
     fn squeezed() -> String {
         let document = report().document();
         let words: Vec<&str> = document.split_whitespace().collect();

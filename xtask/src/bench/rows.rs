@@ -1,6 +1,6 @@
-//! What is measured: who watches the loads, and what is to be reached.
+//! The rows of the benchmark: a watcher for the loads, and the goals.
 //!
-//! A way to run tcptrace is measured by adding a row.
+//! A further way to run tcptrace is measured by adding a row.
 
 use std::{
     env,
@@ -9,11 +9,11 @@ use std::{
 
 use super::{load::Load, watcher::RECORDING};
 
-/// Who watches the load.
+/// A watcher for the load.
 pub struct Row {
     pub name: &'static str,
     pub watcher: Watcher,
-    /// The loads that it is measured under.
+    /// The loads under which it is measured.
     pub loads: &'static [Load],
 }
 
@@ -24,26 +24,26 @@ pub enum Watcher {
         args: &'static [&'static str],
         object: Object,
     },
-    /// Another program, when it is installed.
+    /// Another program, if it is installed.
     Peer {
         program: &'static str,
         args: &'static [&'static str],
     },
 }
 
-/// What tcptrace loads.
+/// The eBPF object that tcptrace loads.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Object {
     Own,
-    /// The same programs at the same hooks, and each returns at once: the kernel's cost of running
-    /// any.
+    /// The same programs at the same hooks, each of which returns at once. It measures the kernel's
+    /// cost of running any program.
     Hollow,
 }
 
 const ALL: &[Load] = &Load::ALL;
 const CONNECTIONS: &[Load] = &[Load::Connections];
 
-/// Compared with the untraced runs around it like every row: how far it is from 0 is the noise.
+/// Compared with the untraced runs around it like every row. Its distance from 0 is the noise.
 pub const UNTRACED: &str = "untraced";
 pub const RECORD: &str = "record";
 pub const HISTOGRAM: &str = "depth histogram";
@@ -89,7 +89,7 @@ pub const ROWS: &[Row] = &[
     peer("bpftrace", "bpftrace", &["-e", TRANSITIONS]),
 ];
 
-/// Debian's packages that have the peers, and the server with its load.
+/// Debian's packages of the compared tools, and of the server with its load.
 pub const PACKAGES: [&str; 5] = ["libbpf-tools", "bpftrace", "tcpdump", "nginx-light", "wrk"];
 
 const TRANSITIONS: &str = r#"tracepoint:sock:inet_sock_set_state /args->protocol == 6/ {
@@ -125,7 +125,7 @@ impl Row {
         ROWS.iter().find(|row| row.name == name)
     }
 
-    /// The program that it runs; `None` when it is not installed.
+    /// Returns the program of the row; `None` if it is not installed.
     pub fn program(&self, tcptrace: &Path) -> Option<PathBuf> {
         match self.watcher {
             Watcher::Nobody => Some(PathBuf::new()),
@@ -143,7 +143,7 @@ impl Row {
     }
 }
 
-/// Finds a program of the system, among those for root as well.
+/// Finds a program in PATH and in the folders of system programs.
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = env::split_paths(&path).chain(["/usr/sbin".into(), "/bin".into()]);
@@ -151,30 +151,30 @@ pub fn find(program: &str) -> Option<PathBuf> {
     files.find(|file| file.is_file())
 }
 
-/// What a goal is about, of a row under the connections.
+/// The figure of a row under the connections that a goal limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Figure {
-    /// Microseconds a connection that the load pays.
+    /// Microseconds per connection in the load.
     Kernel,
-    /// Microseconds a connection that the load pays and that the tool takes, together.
+    /// Microseconds per connection in the load and the tool together.
     Sum,
-    /// Events, in the worst round.
+    /// Lost events, in the worst round.
     Lost,
-    /// From the start to the first line, in milliseconds.
+    /// Milliseconds from the start to the first line.
     Attach,
     /// Resident memory before the load begins, in MiB.
     AtRest,
-    /// Resident memory at its highest, in MiB, in the worst round.
+    /// Maximum resident memory, in MiB, in the worst round.
     Peak,
 }
 
 pub enum Limit {
     AtMost(f64),
-    /// So many times the same figure of another row.
+    /// A multiple of the same figure of another row.
     OfRow(f64, &'static str),
 }
 
-/// A limit for the median, where nothing else is said.
+/// A limit for the median, unless the figure says otherwise.
 pub struct Goal {
     pub row: &'static str,
     pub figure: Figure,

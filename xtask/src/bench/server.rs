@@ -1,7 +1,7 @@
-//! A real server: nginx under wrk, with a connection for each request and with connections that are
-//! kept.
+//! A real server: nginx under wrk, with a new connection for each request, and with kept
+//! connections.
 //!
-//! CPU time is that of nginx and of wrk, in whose time the softirqs run, and of ksoftirqd.
+//! CPU time is the sum of nginx, wrk (the softirqs run in their time) and ksoftirqd.
 
 use std::{
     fs,
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::cmd;
 
-/// Who watches, in turn.
+/// The watchers, in turn.
 pub const ROWS: [&str; 4] = [UNTRACED, RECORD, HISTOGRAM, TCPDUMP];
 
 const CONFIGURATION: &str = "\
@@ -40,7 +40,7 @@ http {
 }
 ";
 
-/// How a request comes.
+/// How requests use connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Requests {
@@ -59,25 +59,25 @@ impl Requests {
     }
 }
 
-/// A row under requests, once.
+/// One run of a row under requests.
 #[derive(Clone, Debug, Serialize)]
 pub struct Run {
     pub requests: Requests,
     pub row: &'static str,
-    /// CPU time of server and client a request, in microseconds.
+    /// CPU time of server and client per request, in microseconds.
     pub cpu_us: f64,
-    /// The same of the untraced runs right before and after.
+    /// Mean of the untraced runs right before and after, in microseconds per request.
     pub untraced_us: f64,
-    /// CPU time of the tool a request, in microseconds.
+    /// CPU time of the tool per request, in microseconds.
     pub tool_us: f64,
-    /// Latency of 99 of 100 requests, in milliseconds.
+    /// Latency of the 99th percentile, in milliseconds.
     pub p99_ms: f64,
-    /// The same of the untraced runs.
+    /// Mean 99th percentile of the untraced runs, in milliseconds.
     pub untraced_p99_ms: f64,
     pub lost: Option<u64>,
 }
 
-/// What wrk and the clocks tell.
+/// The measurements of wrk and of the clocks.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Played {
     cpu_us: f64,
@@ -85,12 +85,12 @@ struct Played {
     requests: f64,
 }
 
-/// Whether there is a server to measure.
+/// Whether nginx and wrk are installed.
 pub fn is_here() -> bool {
     find("nginx").is_some() && find("wrk").is_some()
 }
 
-/// Every row once under both kinds of requests.
+/// Runs every row once under both kinds of requests.
 pub fn measure(tcptrace: &Path, folder: &Path, seconds: u64) -> Result<Vec<Run>> {
     let mut runs = vec![];
     for requests in Requests::ALL {
@@ -173,7 +173,7 @@ impl Server {
         let said = cmd::output(&mut wrk)?;
         let cpu_s = cpu()? - before;
         let (requests, p99_ms) =
-            read(&said).with_context(|| format!("wrk has said something else: {said}"))?;
+            read(&said).with_context(|| format!("cannot parse the output of wrk: {said}"))?;
         Ok(Played {
             cpu_us: cpu_s * 1e6 / requests,
             p99_ms,
@@ -184,13 +184,13 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Both fail when it has ended by itself.
+        // Both fail if it has ended by itself.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// CPU time of the children that have been waited for.
+/// Returns the CPU time of children that have been waited for.
 fn of_children() -> Result<f64> {
     use nix::sys::{
         resource::{UsageWho, getrusage},
@@ -201,7 +201,7 @@ fn of_children() -> Result<f64> {
     Ok(all.num_microseconds() as f64 / 1e6)
 }
 
-/// CPU time of the kernel's threads for softirqs; 0 where they are not shown.
+/// Returns the CPU time of the kernel's threads for softirqs; 0 if they are not visible.
 fn ksoftirqd() -> f64 {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let times = entries.filter_map(|entry| {
@@ -216,7 +216,8 @@ fn ksoftirqd() -> f64 {
     times.sum::<f64>() / 1e9
 }
 
-/// The requests and the 99th percentile, in milliseconds, of what `wrk --latency` prints.
+/// Parses the number of requests and the 99th percentile, in milliseconds, from the output of `wrk
+/// --latency`.
 fn read(said: &str) -> Option<(f64, f64)> {
     let requests = said.lines().find_map(|line| {
         let (count, _) = line.trim().split_once(" requests in ")?;
@@ -232,7 +233,7 @@ fn read(said: &str) -> Option<(f64, f64)> {
     Some((requests, p99))
 }
 
-/// The section of BENCHMARKS.md.
+/// Returns the section of BENCHMARKS.md.
 pub fn section(runs: &[Run]) -> String {
     let mut rows = vec![];
     for requests in Requests::ALL {

@@ -1,4 +1,4 @@
-//! Whether the benchmark itself works: in a few seconds, and no figure is judged.
+//! Tests that the benchmark itself works, in a few seconds, without judging any figure.
 
 use std::{env, fs, path::Path, process::Command};
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::cmd;
 
-/// Runs one row in a process of its own, which moves into another network namespace.
+/// Runs one row in a separate process, which enters another network namespace.
 pub fn smoke(root: &Path) -> Result<()> {
     let output = root.join("target/bench-smoke.json");
     let mut bench = Command::new(env::current_exe()?);
@@ -42,7 +42,7 @@ fn check(report: &Value) -> Result<()> {
     }
     ensure!(
         traced["cost"]["lost"].is_u64(),
-        "nothing is said of losses: {traced}"
+        "losses were not reported: {traced}"
     );
     let programs = report["programs"].as_array().into_iter().flatten();
     let ran = programs.filter(|program| program["runs"].as_u64() > Some(0));

@@ -1,8 +1,8 @@
-//! What several rounds come to.
+//! The median and the range of several rounds.
 
 use serde::Serialize;
 
-/// The median of some measurements, and between what they lie.
+/// The median of some measurements, with minimum and maximum.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Spread {
     pub median: f64,
@@ -11,7 +11,8 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// `None` without measurements. The median of an even number is the mean of the middle two.
+    /// Returns `None` without measurements. The median of an even number is the mean of the middle
+    /// two.
     pub fn of(measured: impl IntoIterator<Item = f64>) -> Option<Spread> {
         let mut sorted: Vec<f64> = measured.into_iter().collect();
         sorted.sort_by(f64::total_cmp);
@@ -25,7 +26,8 @@ impl Spread {
         })
     }
 
-    /// `0.96 (0.94 … 0.98)`, with so many decimals; the median alone where all are the same.
+    /// Formats `0.96 (0.94 … 0.98)` with this many decimals, or only the median if all values are
+    /// equal.
     pub fn show(self, decimals: usize) -> String {
         let [median, min, max] =
             [self.median, self.min, self.max].map(|it| format!("{it:.decimals$}"));

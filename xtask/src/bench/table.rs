@@ -1,8 +1,9 @@
-//! A table in Markdown that reads well as it is.
+//! Markdown tables that are readable as plain text.
 
 use std::iter;
 
-/// The heading, a rule, the rows: columns as wide as their widest cell, numbers to the right.
+/// Formats heading, rule and rows. Columns are as wide as their widest cell; numbers are
+/// right-aligned.
 pub fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
     let heading: Vec<String> = heading.iter().map(|&cell| cell.to_owned()).collect();
     let width = |column: usize| {

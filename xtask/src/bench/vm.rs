@@ -1,4 +1,4 @@
-//! The benchmark in a VM, on kernels that this machine has not got.
+//! The benchmark in a VM, on kernels that this machine does not have.
 
 use std::{env, path::Path, time::Duration};
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::vm::{Job, Kernel, run as run_vm, tcptrace_programs};
 
-/// Runs the same command there, with tcptrace and the peers that are installed here.
+/// Runs the same command in a VM, with tcptrace and the other tools that are installed here.
 pub fn run(root: &Path, series: &str, args: &Args) -> Result<()> {
     let kernel = Kernel::find(root, series)?;
     let mut programs = tcptrace_programs(root)?;

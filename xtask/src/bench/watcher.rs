@@ -1,4 +1,4 @@
-//! A program that watches the load: started, waited for, stopped, and what it has cost.
+//! A program that watches the load: start, stop, and cost.
 
 use std::{
     fs::{self, File},
@@ -22,40 +22,40 @@ use super::{
     rows::{Object, Row, Watcher},
 };
 
-/// How long anything may take that is sure to happen.
+/// Timeout for anything that is certain to happen.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A peer whose descriptors have not changed for so long has attached what it wants to attach.
+/// A tool whose descriptors have not changed for this time has finished attaching.
 const QUIET: Duration = Duration::from_millis(500);
 
 /// The object of [`Object::Hollow`].
 pub const HOLLOW: &str = "hollow.bpf.o";
 
-/// What the row that records calls its file.
+/// The file name of the recording.
 pub const RECORDING: &str = "bench.trace";
 
-/// Bytes of output that are looked at for the summary.
+/// Bytes of output that are searched for the summary.
 const TAIL: u64 = 256 << 10;
 
-/// What watching has cost, and given.
+/// The cost of watching, and its result.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Cost {
-    /// From the start of the process to its first line, in milliseconds; null for a peer.
+    /// From the start of the process to its first line, in milliseconds; null for another tool.
     pub attach_ms: Option<f64>,
-    /// CPU time of the process from the beginning of the load until it has nothing left to do, in
-    /// seconds. Programs in the kernel run on the load's own time.
+    /// CPU seconds of the process from the start of the load until it is idle. The load's own time
+    /// includes eBPF programs in the kernel.
     pub cpu_s: f64,
     /// Resident memory before the load, in MiB.
     pub rest_mib: Option<f64>,
-    /// The most resident memory, in MiB.
+    /// Maximum resident memory, in MiB.
     pub peak_mib: Option<f64>,
-    /// Events received; null where it does not say.
+    /// Number of received events; null if the tool does not print it.
     pub events: Option<u64>,
-    /// Events lost; null where it does not say.
+    /// Number of lost events; null if the tool does not print it.
     pub lost: Option<u64>,
 }
 
-/// A watcher that is attached. Killed when it is dropped.
+/// An attached watcher. Killed when it is dropped.
 pub struct Running {
     child: Child,
     ended: bool,
@@ -71,16 +71,16 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts what the row says, and waits until it watches. It runs in `folder`, where [`HOLLOW`] is
-    /// as well; its output goes to a nameless file there.
+    /// Starts the program of a row and waits until it is attached. It runs in `folder`, which also
+    /// has [`HOLLOW`]. Its output goes to a nameless file there.
     pub fn start(row: &Row, program: &Path, folder: &Path) -> Result<Running> {
         let mut command = Command::new(program);
         let is_peer = match row.watcher {
-            Watcher::Nobody => bail!("{} is no program", row.name),
+            Watcher::Nobody => bail!("{} runs no program", row.name),
             Watcher::Tcptrace { args, object } => {
                 command.args(args);
                 if object == Object::Hollow {
-                    // Only a build for diagnostics looks at it.
+                    // Only a build for diagnostics reads this variable.
                     command.env("TCPTRACE_BPF_OBJECT", folder.join(HOLLOW));
                 }
                 false
@@ -94,7 +94,7 @@ impl Running {
         let records = command.get_args().any(|arg| arg == RECORDING);
         let recording = records.then(|| (folder.join(RECORDING), program.to_path_buf()));
         if let Some((file, _)) = &recording {
-            // That of an earlier run would look like this one's beginning.
+            // A recording of an earlier run would look like the start of this one.
             let _ = fs::remove_file(file);
         }
         command
@@ -116,14 +116,14 @@ impl Running {
         };
         running.wait_until_attached(began)?;
         running.settle()?;
-        // What it said may have been an error.
+        // Its output may have been an error.
         running.still_runs()?;
         running.rest_mib = running.memory("VmRSS");
         running.cpu_before_s = cpu_seconds(running.child.id())?;
         Ok(running)
     }
 
-    /// Whether there is something of its output, which begins when all hooks are attached.
+    /// Whether it has printed anything, which happens after all hooks are attached.
     fn has_begun(&self) -> Result<bool> {
         let printed = self.output.metadata()?.len() + self.messages.metadata()?.len();
         let file = self
@@ -134,7 +134,7 @@ impl Running {
     }
 
     /// # Errors
-    /// When it has ended by itself, with the last line of its messages.
+    /// If it has ended by itself, with the last line of its messages.
     fn still_runs(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
             self.ended = true;
@@ -161,13 +161,13 @@ impl Running {
                 return Ok(());
             }
             if began.elapsed() > TIMEOUT {
-                bail!("it has not begun to watch");
+                bail!("it did not attach");
             }
             thread::sleep(Duration::from_millis(1));
         }
     }
 
-    /// Waits until it does next to nothing: less than a hundredth of the time.
+    /// Waits until it uses less than a hundredth of a CPU.
     fn settle(&self) -> Result<()> {
         const LOOK: Duration = Duration::from_millis(100);
         let began = Instant::now();
@@ -179,13 +179,13 @@ impl Running {
                 return Ok(());
             }
             if began.elapsed() > TIMEOUT {
-                bail!("it does not come to rest");
+                bail!("it does not become idle");
             }
             last = now;
         }
     }
 
-    /// Waits until it has nothing left to do, ends it as Ctrl-C does, and gives its cost.
+    /// Waits until it is idle, ends it with SIGINT, and returns its cost.
     pub fn stop(mut self) -> Result<Cost> {
         self.settle()?;
         let cpu_s = cpu_seconds(self.child.id())? - self.cpu_before_s;
@@ -221,7 +221,7 @@ impl Running {
         let began = Instant::now();
         while self.child.try_wait()?.is_none() {
             if began.elapsed() > TIMEOUT {
-                bail!("it does not end at Ctrl-C");
+                bail!("it does not end on SIGINT");
             }
             thread::sleep(Duration::from_millis(5));
         }
@@ -229,7 +229,7 @@ impl Running {
         Ok(())
     }
 
-    /// A line of /proc/PID/status, in MiB.
+    /// Returns a line of /proc/PID/status, in MiB.
     fn memory(&self, name: &str) -> Option<f64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;
@@ -241,14 +241,14 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if !self.ended {
-            // Both fail when it has just ended by itself.
+            // Both fail if it has just ended by itself.
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
     }
 }
 
-/// Starts a process that does not outlive this one, however that ends.
+/// Starts a process that is killed when this one ends in any way.
 pub fn spawn(command: &mut Command) -> Result<Child> {
     // SAFETY: prctl is async-signal-safe.
     unsafe {
@@ -259,7 +259,7 @@ pub fn spawn(command: &mut Command) -> Result<Child> {
         .with_context(|| format!("cannot start `{}`", crate::cmd::line(command)))
 }
 
-/// A file that is gone when it is closed.
+/// Creates a file without a name, which is gone when it is closed.
 fn nameless(folder: &Path) -> Result<File> {
     let path = folder.join(format!("output-{}", std::process::id()));
     let cannot = || format!("cannot make {}", path.display());
@@ -270,7 +270,7 @@ fn nameless(folder: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// The end of a file.
+/// Returns the end of a file.
 fn tail(file: &File) -> Result<String> {
     let len = file.metadata()?.len();
     let mut bytes = vec![0; len.min(TAIL) as usize];
@@ -278,7 +278,7 @@ fn tail(file: &File) -> Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// How many descriptors a process has of things that watch: BPF programs, perf events, packet
+/// Returns the number of a process's descriptors for watching: BPF programs, perf events, packet
 /// sockets.
 fn watching(pid: u32) -> usize {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
@@ -303,7 +303,7 @@ fn watching(pid: u32) -> usize {
         .count()
 }
 
-/// CPU time of a process so far, of all its threads.
+/// Returns the CPU time of all threads of a process so far, in seconds.
 pub fn cpu_seconds(pid: u32) -> Result<f64> {
     let clock = clock_getcpuclockid(Pid::from_raw(pid as i32)).context("it has ended")?;
     Ok(Duration::from(clock_gettime(clock)?).as_secs_f64())

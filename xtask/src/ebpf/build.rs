@@ -1,4 +1,4 @@
-//! Builds the eBPF object the same way everywhere: no path of this machine enters it.
+//! Builds the eBPF object reproducibly: no path of this machine enters it.
 
 use std::{
     env, fs,
@@ -12,12 +12,12 @@ use crate::cmd;
 
 const TARGET: &str = "bpfel-unknown-none";
 
-/// What the loader embeds.
+/// The object that the loader embeds.
 pub fn object_path(root: &Path) -> PathBuf {
     root.join("tcptrace/ebpf/tcptrace.bpf.o")
 }
 
-/// Builds the object that is committed, and writes down where it comes from.
+/// Builds the object to be committed, and records its sources and tools.
 pub fn committed(root: &Path) -> Result<()> {
     let toolchain = Toolchain::find(root)?;
     let object = stripped(root, &toolchain, "bpf")?;
@@ -25,13 +25,13 @@ pub fn committed(root: &Path) -> Result<()> {
     BuildInfo::new(root, &toolchain, &object)?.write(root)
 }
 
-/// Builds the object that also logs, for whoever looks for a fault in the programs.
+/// Builds the object that also logs, for debugging the programs.
 pub fn diagnostics(root: &Path) -> Result<()> {
     let object = stripped(root, &Toolchain::find(root)?, "log")?;
     write(&root.join("target/ebpf/tcptrace-log.bpf.o"), &object)
 }
 
-/// Compiles tcptrace-ebpf with `feature` and takes the debug information off.
+/// Compiles tcptrace-ebpf with `feature` and strips debug information.
 pub fn stripped(root: &Path, toolchain: &Toolchain, feature: &str) -> Result<Vec<u8>> {
     let target_dir = root.join("target/ebpf");
     cmd::run(
@@ -42,7 +42,7 @@ pub fn stripped(root: &Path, toolchain: &Toolchain, feature: &str) -> Result<Vec
             .arg(&target_dir)
             .env("PATH", &toolchain.path)
             .env("RUSTC", &toolchain.rustc)
-            // -Zbuild-std and the programs' intrinsics are not stable.
+            // -Zbuild-std and the programs' intrinsics are unstable.
             .env("RUSTC_BOOTSTRAP", "1")
             .env("CARGO_ENCODED_RUSTFLAGS", rustflags(root, toolchain)?)
             .env_remove("RUSTC_WRAPPER")
@@ -53,7 +53,7 @@ pub fn stripped(root: &Path, toolchain: &Toolchain, feature: &str) -> Result<Vec
     strip::debug_info(&object).with_context(|| format!("cannot strip {}", path.display()))
 }
 
-/// The compiler's flags, separated as CARGO_ENCODED_RUSTFLAGS wants them.
+/// Returns the compiler's flags, separated as CARGO_ENCODED_RUSTFLAGS requires.
 fn rustflags(root: &Path, toolchain: &Toolchain) -> Result<String> {
     let mut flags = vec![
         "-Clink-arg=--btf".to_owned(),
@@ -65,11 +65,11 @@ fn rustflags(root: &Path, toolchain: &Toolchain) -> Result<String> {
     Ok(flags.join("\x1f"))
 }
 
-/// Which folders of this machine get which name in the object's BTF. Of several prefixes that
-/// fit a path rustc takes the last, so the project comes first: the others may lie inside it.
+/// Returns the replacements for folders of this machine in the object's BTF. If several prefixes
+/// match a path, rustc uses the last. So the project comes first: the others may lie inside it.
 fn remaps(root: &Path, toolchain: &Toolchain) -> Result<Vec<(PathBuf, &'static str)>> {
     let mut remaps = vec![(root.to_path_buf(), ".")];
-    // The name of the folder in it tells which registry the machine asks.
+    // The folder's name depends on the machine's registry.
     let registry = cargo_home()?.join("registry/src");
     let entries =
         fs::read_dir(&registry).with_context(|| format!("cannot read {}", registry.display()))?;
@@ -77,11 +77,11 @@ fn remaps(root: &Path, toolchain: &Toolchain) -> Result<Vec<(PathBuf, &'static s
         remaps.push((entry?.path(), "/cargo"));
     }
     let library = toolchain.library_source()?;
-    // Debian's is a symbolic link, and rustc names both ends of it.
+    // Debian's folder is a symbolic link, and rustc uses both of its paths.
     let canonical = fs::canonicalize(&library)
         .with_context(|| format!("cannot resolve {}", library.display()))?;
     for folder in [canonical, library] {
-        // cargo names a source below the project's folder by its path from there.
+        // cargo names a source below the project's folder by its relative path.
         if let Ok(relative) = folder.strip_prefix(root) {
             remaps.push((relative.to_path_buf(), "/rust"));
         }

@@ -1,4 +1,4 @@
-//! BUILDINFO, beside the committed object: what it was built from and with.
+//! BUILDINFO, beside the committed object: its sources and tools.
 
 use std::{
     fmt, fs,
@@ -13,7 +13,7 @@ use crate::{cmd, files};
 
 const SOURCES: &str = "tcptrace-ebpf";
 
-/// What one line of BUILDINFO says.
+/// The key of a line of BUILDINFO.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Key {
     Rustc,
@@ -26,7 +26,7 @@ pub enum Key {
 }
 
 impl Key {
-    /// Everything outside the source that the object's bytes can depend on.
+    /// Everything except the source on which the object's bytes can depend.
     pub const TOOLS: [Key; 4] = [Key::Rustc, Key::Llvm, Key::Linker, Key::Cargo];
     const ALL: [Key; 7] = [
         Key::Rustc,
@@ -110,14 +110,14 @@ fn path(root: &Path) -> PathBuf {
     root.join("tcptrace/ebpf/BUILDINFO")
 }
 
-/// `1.95.0 (…)` of `cargo 1.95.0 (…)`.
+/// Returns `1.95.0 (…)` for `cargo 1.95.0 (…)`.
 fn after_name(tool: &str, version: &str) -> String {
     version.trim_start_matches(tool).trim().to_owned()
 }
 
-/// One hash over all that the object is made of: the files of tcptrace-ebpf, the crates below it
-/// and the profile. What only the host's crates use (the rest of Cargo.lock and of Cargo.toml) is
-/// left out, so that a change there does not make the object look stale.
+/// Returns one hash over all sources of the object: the files of tcptrace-ebpf, its dependencies,
+/// and the profile. The rest of Cargo.lock and Cargo.toml is left out, so that changes there do not
+/// make the object look stale.
 fn sources_sha256(root: &Path) -> Result<String> {
     let mut hash = Sha256::new();
     let mut add = |name: &str, content: &[u8]| {
@@ -139,7 +139,7 @@ fn sources_sha256(root: &Path) -> Result<String> {
     Ok(hex(&hash.finalize()))
 }
 
-/// Name, version and features of every crate that the eBPF build takes in.
+/// Returns name, version and features of every crate in the eBPF build.
 fn crates(root: &Path) -> Result<String> {
     let tree = cmd::output(
         cmd::cargo(root)
@@ -154,7 +154,7 @@ fn crates(root: &Path) -> Result<String> {
     Ok(crates.join("\n"))
 }
 
-/// `name v1.0.0 (/the/folder) [features]` without the folder, which differs by machine.
+/// Removes the folder, which differs by machine, from `name v1.0.0 (/the/folder) [features]`.
 fn without_path(line: &str) -> String {
     match (line.find(" (/"), line.rfind(" [")) {
         (Some(path), Some(features)) => format!("{}{}", &line[..path], &line[features..]),
@@ -162,7 +162,7 @@ fn without_path(line: &str) -> String {
     }
 }
 
-/// The lines of one table of a TOML file, without comments and empty lines.
+/// Returns the lines of one table of a TOML file, without comments and empty lines.
 fn toml_table(toml: &str, header: &str) -> String {
     toml.lines()
         .map(str::trim)

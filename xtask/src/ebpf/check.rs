@@ -1,8 +1,8 @@
 //! Proves that the committed object comes from the source.
 //!
-//! The same tools make the same bytes in any folder, so the object is made again and compared.
-//! Other tools make other bytes: then the hash of the sources, recorded when the object was made,
-//! must still be theirs, and the source must still compile.
+//! The same tools make the same bytes in any folder, so the object is built again and compared.
+//! Other tools make other bytes. Then the recorded hash of the sources must match, and the source
+//! must compile.
 
 use std::{fs, path::Path};
 
@@ -14,13 +14,13 @@ use super::{
     toolchain::Toolchain,
 };
 
-const CURE: &str = "run `cargo xtask ebpf build` and commit what it writes";
+const REMEDY: &str = "run `cargo xtask ebpf build` and commit what it writes";
 
 pub fn run(root: &Path) -> Result<()> {
     let path = build::object_path(root);
     let committed =
-        fs::read(&path).with_context(|| format!("cannot read {}: {CURE}", path.display()))?;
-    let recorded = BuildInfo::read(root).context(CURE)?;
+        fs::read(&path).with_context(|| format!("cannot read {}: {REMEDY}", path.display()))?;
+    let recorded = BuildInfo::read(root).context(REMEDY)?;
     let toolchain = Toolchain::find(root)?;
     let rebuilt = build::stripped(root, &toolchain, "bpf")?;
     let found = compare(
@@ -32,17 +32,18 @@ pub fn run(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// `recorded`: BUILDINFO as committed; `now`: the same for the tools and sources at hand and the
-/// committed object; `same_bytes`: whether these tools make that object of these sources.
+/// Compares `recorded`, the committed BUILDINFO, with `now`, made from the tools, the sources and
+/// the committed object at hand. `same_bytes`: whether these tools build that object from these
+/// sources.
 fn compare(recorded: &BuildInfo, now: &BuildInfo, same_bytes: bool) -> Result<String> {
     let same = |key: Key| recorded.get(key) == now.get(key);
     ensure!(
         same(Key::Object),
-        "tcptrace.bpf.o is not the object that its BUILDINFO describes: {CURE}"
+        "tcptrace.bpf.o is not the object that its BUILDINFO describes: {REMEDY}"
     );
     ensure!(
         same(Key::Sources),
-        "the eBPF object was built from other sources than these: {CURE}"
+        "the eBPF object was built from other sources than these: {REMEDY}"
     );
     if let Some(tool) = Key::TOOLS.into_iter().find(|&tool| !same(tool)) {
         return Ok(format!(
@@ -53,7 +54,7 @@ fn compare(recorded: &BuildInfo, now: &BuildInfo, same_bytes: bool) -> Result<St
         ));
     }
     if !same_bytes {
-        bail!("the eBPF object differs from what its source gives: {CURE}");
+        bail!("the eBPF object differs from what its source gives: {REMEDY}");
     }
     Ok("The eBPF object is, byte for byte, what its source gives.".to_owned())
 }

@@ -1,5 +1,5 @@
-//! Takes the work out of the object's programs: each returns 0 at its first instruction. What is
-//! left of their cost is the kernel's way to them.
+//! Replaces the object's programs: each returns 0 at its first instruction. Their remaining cost is
+//! the kernel's cost of calling them.
 
 use anyhow::{Result, ensure};
 use object::{
@@ -11,13 +11,13 @@ use object::{
     elf,
 };
 
-/// `r0 = 0; exit`
+/// The instructions `r0 = 0; exit`.
 const RETURN_0: [u8; 16] = [0xb7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];
 
-/// The same object, with the same programs at the same hooks and the same maps.
+/// Returns the object with empty programs at the same hooks, and with the same maps.
 ///
 /// # Errors
-/// If it is no eBPF object.
+/// If the input is no eBPF object.
 pub fn programs(object: &[u8]) -> Result<Vec<u8>> {
     let mut elf = Builder::read(object)?;
     ensure!(
@@ -43,7 +43,7 @@ pub fn programs(object: &[u8]) -> Result<Vec<u8>> {
         elf.sections.get_mut(id).data = SectionData::Data(RETURN_0.repeat(functions).into());
     }
     for section in &mut elf.sections {
-        // What was said of instructions that are no more.
+        // Relocations and line information of the removed instructions.
         let is_about_code = section.sh_info_section.is_some_and(|id| code.contains(&id));
         let is_debug = section.name == ByteString::from(".BTF.ext")
             || section.name == ByteString::from(".rel.BTF.ext");

@@ -1,5 +1,5 @@
-//! The eBPF object: users embed the committed one, so they build with stable Rust alone. These
-//! commands make it from source and prove that it is what the source says.
+//! The eBPF object. Users embed the committed one, so they build with stable Rust alone. These
+//! commands build it from source and prove that it matches the source.
 
 mod build;
 mod buildinfo;
@@ -30,7 +30,7 @@ enum Task {
         #[arg(long)]
         log: bool,
     },
-    /// Prove that the committed object comes from the source as it is here
+    /// Prove that the committed object comes from the present source
     Check,
 }
 
@@ -47,13 +47,13 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
     }
 }
 
-/// `setup` and `check` in one: the test command's proof.
+/// Runs `setup` and `check`, for the test command.
 pub fn prove(root: &Path) -> Result<()> {
     setup::make(root)?;
     check::run(root)
 }
 
-/// The committed object with programs that do nothing.
+/// Returns the committed object with empty programs.
 pub fn hollow(root: &Path) -> Result<Vec<u8>> {
     let path = build::object_path(root);
     let object = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;

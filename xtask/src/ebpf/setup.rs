@@ -1,6 +1,6 @@
-//! Makes the eBPF toolchain under target/, without touching the system: Debian's newest rustc
-//! with the source of its `core` (packages rustc-web and rust-web-src, made for building web
-//! browsers), unpacked and not installed, and bpf-linker built against the same LLVM.
+//! Makes the eBPF toolchain under target/, without changing the system. It unpacks Debian's newest
+//! rustc with the source of its `core`, and builds bpf-linker with the same LLVM. Debian's packages
+//! rustc-web and rust-web-src exist for building web browsers.
 
 use std::{
     fs,
@@ -16,12 +16,12 @@ use crate::cmd;
 
 const LINKER_VERSION: &str = "0.13.0";
 
-/// The LLVM versions that this bpf-linker can be built against.
+/// The LLVM versions that this bpf-linker supports.
 const LINKER_LLVM: [&str; 3] = ["21", "22", "23"];
 
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 
-/// Unpacked packages do not find their libraries by themselves.
+/// Unpacked packages do not find their libraries without LD_LIBRARY_PATH.
 const RUSTC: &str = "\
 #!/bin/sh
 # Debian's rustc, unpacked beside this file.
@@ -29,7 +29,7 @@ here=$(dirname \"$(readlink -f \"$0\")\")
 LD_LIBRARY_PATH=$here/debian/usr/lib/x86_64-linux-gnu exec \"$here/debian/usr/bin/rustc\" \"$@\"
 ";
 
-/// Makes whatever part of the toolchain is not there yet.
+/// Makes the missing parts of the toolchain.
 pub fn make(root: &Path) -> Result<Toolchain> {
     if Toolchain::is_chosen_by_user() {
         return Toolchain::find(root);
@@ -93,14 +93,14 @@ fn download(into: &Path) -> Result<()> {
     let packages = packages()?;
     cmd::run(
         Command::new("apt-get")
-            // root's own folder may be closed to the user that apt would download as.
+            // apt's user may not have access to root's folder.
             .args(["-qq", "-o", "APT::Sandbox::User=root", "download"])
             .args(packages)
             .current_dir(into),
     )
 }
 
-/// rustc-web, its standard library and LLVM, whose names contain a version, and the source.
+/// Returns rustc-web, its standard library and LLVM, whose names contain a version, and the source.
 fn packages() -> Result<Vec<String>> {
     let needed = cmd::output(
         Command::new("apt-cache")
@@ -108,7 +108,7 @@ fn packages() -> Result<Vec<String>> {
             .stderr(Stdio::null()),
     )
     .context("cannot ask apt for rustc-web")?;
-    // Names stand at the beginning of a line, what each one needs is indented.
+    // Names of packages are not indented, their dependencies are.
     let mut packages: Vec<String> = needed
         .lines()
         .filter(|name| {
@@ -156,7 +156,7 @@ fn build_linker(folder: &Path) -> Result<()> {
     )
 }
 
-/// bpf-linker's build looks for `$LLVM_PREFIX/lib/libLLVM.so`, its program for the versioned name.
+/// bpf-linker's build searches `$LLVM_PREFIX/lib/libLLVM.so`, its program the versioned name.
 fn link_llvm(folder: &Path, prefix: &Path) -> Result<()> {
     let library = llvm_library(&folder.join("debian").join(LIBRARIES))?;
     let lib = prefix.join("lib");
@@ -172,7 +172,7 @@ fn link_llvm(folder: &Path, prefix: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The file name of the LLVM that rustc is linked with: libLLVM.so.22.1, say.
+/// Returns the file name of rustc's LLVM, such as libLLVM.so.22.1.
 fn llvm_library(libraries: &Path) -> Result<String> {
     for entry in fs::read_dir(libraries)? {
         let name = entry?.file_name().to_string_lossy().into_owned();

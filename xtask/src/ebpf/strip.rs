@@ -1,7 +1,7 @@
-//! Takes the debug information off the object: five sixths of its size, and nothing that the
-//! kernel or the loader reads. BTF, maps and relocations stay.
+//! Strips the object's debug information: five sixths of its size, which neither the kernel nor the
+//! loader reads. BTF, maps and relocations stay.
 //!
-//! GNU strip refuses eBPF objects, and an llvm-strip would be one more tool to install.
+//! GNU strip refuses eBPF objects, and llvm-strip would be another tool to install.
 
 use anyhow::Result;
 use object::{
@@ -24,7 +24,7 @@ pub fn debug_info(object: &[u8]) -> Result<Vec<u8>> {
     }
     elf.delete_orphans();
 
-    // LLVM keeps the sections' names in .strtab; the writer insists on a table of their own.
+    // LLVM stores section names in .strtab; the writer requires a separate table for them.
     let names = elf.sections.add();
     names.name = b".shstrtab"[..].into();
     names.sh_type = elf::SHT_STRTAB;

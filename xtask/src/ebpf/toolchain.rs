@@ -1,7 +1,7 @@
-//! The eBPF toolchain: a rustc with the source of its own `core`, and a bpf-linker that reads
-//! the bitcode of that rustc.
+//! The eBPF toolchain: a rustc with the source of its own `core`, and a bpf-linker that reads the
+//! bitcode of that rustc.
 //!
-//! `core` is built from source for the eBPF target, and only with the compiler that it belongs to.
+//! `core` is built from source for the eBPF target. Only its own compiler can build it.
 
 use std::{
     env,
@@ -15,15 +15,15 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::cmd;
 
-/// Names a compiler to use instead of the one that `setup` makes; bpf-linker is then found on PATH.
+/// Names a compiler that replaces the one made by `setup`. bpf-linker is then found on PATH.
 const RUSTC_VARIABLE: &str = "TCPTRACE_EBPF_RUSTC";
 
-/// Where `setup` puts its toolchain.
+/// Returns the folder of the toolchain that `setup` makes.
 pub fn folder(root: &Path) -> PathBuf {
     root.join("target/ebpf-toolchain")
 }
 
-/// A toolchain that was tried and answers.
+/// A toolchain that was tested to run.
 pub struct Toolchain {
     pub rustc: PathBuf,
     /// PATH on which rustc finds bpf-linker.
@@ -36,12 +36,12 @@ pub struct Toolchain {
 }
 
 impl Toolchain {
-    /// Whether the environment names a compiler, which then is used or fails: never replaced.
+    /// Whether the environment names a compiler. It is never replaced, even if it fails.
     pub fn is_chosen_by_user() -> bool {
         env::var_os(RUSTC_VARIABLE).is_some()
     }
 
-    /// The compiler that the environment names, else the one that `setup` made.
+    /// Finds the compiler that the environment names, else the one made by `setup`.
     pub fn find(root: &Path) -> Result<Toolchain> {
         let path = env::var_os("PATH").unwrap_or_default();
         match env::var_os(RUSTC_VARIABLE) {
@@ -86,7 +86,7 @@ impl Toolchain {
         Ok(toolchain)
     }
 
-    /// Where the compiler looks for the source of `core`.
+    /// Returns the folder in which the compiler searches the source of `core`.
     pub fn library_source(&self) -> Result<PathBuf> {
         let sysroot = cmd::output(Command::new(&self.rustc).args(["--print", "sysroot"]))?;
         Ok(Path::new(sysroot.trim()).join("lib/rustlib/src/rust"))
@@ -105,7 +105,7 @@ impl fmt::Display for Toolchain {
     }
 }
 
-/// The LLVM version in what `rustc -vV` prints.
+/// Returns the LLVM version in the output of `rustc -vV`.
 pub fn llvm_version(versions: &str) -> Result<String> {
     let line = versions
         .lines()

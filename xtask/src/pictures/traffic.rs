@@ -1,4 +1,4 @@
-//! Servers as they are in life: one that keeps up until it is busy, one that is always late.
+//! Realistic servers: one keeps up until it is busy, the other is always late.
 
 use std::{
     io::{Read as _, Write as _},
@@ -26,7 +26,7 @@ impl Servers {
         })
     }
 
-    /// Both ports, for `-p`.
+    /// Returns both ports, for `-p`.
     pub fn ports(&self) -> String {
         let ports = [&self.prompt, &self.late].map(|it| it.local_addr().map(|it| it.port()));
         let ports: Vec<String> = ports
@@ -37,7 +37,7 @@ impl Servers {
         ports.join(",")
     }
 
-    /// Some seconds of traffic.
+    /// Runs some seconds of traffic.
     pub fn play(&self) -> Result<()> {
         let busy = AtomicBool::new(false);
         let over = AtomicBool::new(false);
@@ -52,7 +52,7 @@ impl Servers {
             scope.spawn(|| serve(&self.late, &over, || sleep(9 * MS)));
             let played = self.call(&busy);
             over.store(true, Ordering::Relaxed);
-            // Whoever waits in accept() wakes up and sees that it is over.
+            // Wakes each thread that waits in accept(), so that it sees the end.
             for server in [&self.prompt, &self.late] {
                 drop(TcpStream::connect(server.local_addr()?));
             }
@@ -63,12 +63,12 @@ impl Servers {
     fn call(&self, busy: &AtomicBool) -> Result<()> {
         let mut open = vec![];
         for moment in 0u32..400 {
-            // The prompt one hangs for a fifth of a second, twice.
+            // The prompt server hangs twice, for a fifth of a second.
             busy.store(
                 (150..170).contains(&moment) || (290..310).contains(&moment),
                 Ordering::Relaxed,
             );
-            // More come in the middle than at the ends.
+            // More clients connect in the middle than at the beginning and the end.
             let crowd = 1 + (200 - moment.abs_diff(200)) / 60;
             for _ in 0..crowd {
                 open.push(talk(&self.prompt)?);
@@ -100,7 +100,7 @@ fn serve(server: &TcpListener, over: &AtomicBool, before: impl Fn()) {
             return;
         }
         let mut request = [0; 64];
-        // A client that has gone is its own affair.
+        // An error of a client that has gone is ignored.
         let _ = client.read(&mut request);
         let _ = client.write_all(b"HTTP/1.0 204 No Content\r\n\r\n");
         drop(client);

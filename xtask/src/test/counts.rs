@@ -1,4 +1,4 @@
-//! Counts tests by what Rust's test program prints.
+//! Counts tests from the output of Rust's test program.
 
 use std::{fmt, ops::AddAssign};
 
@@ -9,7 +9,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Takes in one line of output. An ignored test has failed, unless it says why it is ignored.
+    /// Reads one line of output. An ignored test without a reason counts as failed.
     pub fn read(&mut self, line: &str) {
         if let Some(result) = line.strip_prefix("test result: ") {
             self.passed += number_before(result, " passed");
@@ -19,7 +19,7 @@ impl Counts {
         }
     }
 
-    /// The result, when tests that have failed in it were played `again`.
+    /// Returns the result after failed tests were rerun with the result `again`.
     pub fn corrected(self, again: Counts) -> Counts {
         Counts {
             passed: self.passed + again.passed,
@@ -41,7 +41,7 @@ impl fmt::Display for Counts {
     }
 }
 
-/// 12 of `ok. 12 passed; 0 failed`, asked for ` passed`.
+/// Returns 12 for `ok. 12 passed; 0 failed` and the unit ` passed`.
 fn number_before(text: &str, unit: &str) -> usize {
     let before = text.find(unit).map_or("", |end| &text[..end]);
     let number = before.rsplit(' ').next().unwrap_or_default();

@@ -1,12 +1,12 @@
-//! Collects what failed tests printed, from the output of Rust's test program.
+//! Collects the output of failed tests from the output of Rust's test program.
 
 /// How the line begins by which a scenario says that the kernel hid something from tcptrace. The
 /// same as in tests/src/known_gap.rs.
 pub const MARKER: &str = "the kernel ran no program here: ";
 
-/// Lines kept from a panic: its place, its message, and the beginning of what follows.
+/// Number of lines kept of a panic: its place, its message, and the beginning of its details.
 const KEPT: usize = 10;
-/// Characters kept of a line.
+/// Number of characters kept of a line.
 const WIDTH: usize = 300;
 
 /// The tests that failed in one run, in the order of their output.
@@ -24,19 +24,19 @@ pub struct Test {
     pub hidden: bool,
 }
 
-/// The part of the output that a line is in.
+/// The part of the output that contains a line.
 #[derive(Default, PartialEq, Eq)]
 enum Section {
     #[default]
     Other,
-    /// What failed tests printed.
+    /// The output of failed tests.
     Failures,
-    /// What one of them printed: the last of [`Failed::tests`].
+    /// The output of one failed test, the last of [`Failed::tests`].
     Test,
 }
 
 impl Failed {
-    /// Takes in one line of output.
+    /// Reads one line of output.
     pub fn read(&mut self, line: &str) {
         let begun = line
             .strip_prefix("---- ")

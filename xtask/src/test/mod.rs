@@ -1,6 +1,7 @@
-//! All checks and tests, and one line that says how many passed.
+//! All checks and tests, and one line with the number that passed.
 //!
-//! A step that fails hides no later one: each is run, and what failed is told again at the end.
+//! A failed step does not hide later ones. Each step runs, and all failures are printed again at
+//! the end.
 
 mod counts;
 mod failed;
@@ -21,64 +22,64 @@ pub struct Args {
     /// Install the packages that the tests need, Debian's and Python's
     #[arg(long)]
     install: bool,
-    /// Run one ground only
-    #[arg(long, value_name = "GROUND")]
-    only: Option<Ground>,
+    /// Run only one group of checks or tests
+    #[arg(long, value_name = "GROUP")]
+    only: Option<Group>,
     /// Kernels of the VMs: 5.10, 6.1, 6.12, 6.18, or `all`
     #[arg(long, value_name = "SERIES", value_delimiter = ',', default_values = ["6.1", "6.12"])]
     kernels: Vec<String>,
-    /// Play all scenarios in the VMs, not only those about accept() (three quarters of an hour)
+    /// Run all scenarios in the VMs, not only those about accept() (three quarters of an hour)
     #[arg(long)]
     thorough: bool,
-    /// Ways to see accept() in the VMs
+    /// Attach methods for accept() in the VMs
     #[arg(
         long,
-        value_name = "CARRIERS",
+        value_name = "METHODS",
         value_delimiter = ',',
         default_values = ["fentry", "kprobe", "syscall"]
     )]
     attach: Vec<String>,
-    /// Handed to the scenario tests: a part of their names, or an option of Rust's test program
+    /// Passed to the scenario tests: a part of their names, or an option of Rust's test program
     #[arg(last = true, value_name = "FILTER")]
     filter: Vec<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Ground {
-    /// Format, lints, the house's rules, the eBPF object against its source
+enum Group {
+    /// Format, lints, the project's rules, the eBPF object against its source
     Checks,
     /// Tests of the pure parts
     Unit,
     /// tcptrace against the kernel of this machine, as root
     Scenarios,
-    /// The same in VMs with the kernels of --kernels
+    /// The scenarios in VMs with the kernels of --kernels
     Vms,
 }
 
-/// Whether everything passed.
+/// Returns whether everything passed.
 pub fn run(root: &Path, args: &Args) -> Result<bool> {
-    let wanted = |ground| args.only.is_none_or(|only| only == ground);
-    // Unit tests run on any machine that could build this program.
-    if args.only != Some(Ground::Unit) {
+    let wanted = |group| args.only.is_none_or(|only| only == group);
+    // Unit tests run on any machine that can build this program.
+    if args.only != Some(Group::Unit) {
         packages::ensure(root, args.install)?;
     }
     let mut steps = Steps::new();
-    if wanted(Ground::Checks) {
+    if wanted(Group::Checks) {
         checks(root, &mut steps);
     }
-    if wanted(Ground::Unit) {
+    if wanted(Group::Unit) {
         steps.tests(
             "unit tests",
             cmd::cargo(root).args(["test", "--no-fail-fast"]),
         );
     }
-    if wanted(Ground::Scenarios) {
+    if wanted(Group::Scenarios) {
         scenarios(root, &args.filter, &mut steps);
         if args.filter.is_empty() {
             steps.check("the benchmark in short", || bench::smoke(root));
         }
     }
-    if wanted(Ground::Vms) {
+    if wanted(Group::Vms) {
         vms::run(root, args, &mut steps);
     }
     Ok(steps.close())
@@ -101,13 +102,13 @@ fn checks(root: &Path, steps: &mut Steps) {
     steps.check("eBPF object against its source", || ebpf::prove(root));
 }
 
-/// The scenarios on the kernel of this machine.
+/// Runs the scenarios on the kernel of this machine.
 fn scenarios(root: &Path, filter: &[String], steps: &mut Steps) {
     let prepare = || Ok((tcptrace::build(root)?, cmd::sudo()?));
     let Some((tcptrace, sudo)) = steps.needed("release build", prepare) else {
         return;
     };
-    // One of them waits for a minute, and takes no CPU from the others.
+    // One scenario waits for a minute without using the CPU, hence one more thread than CPUs.
     let threads = 1 + thread::available_parallelism().map_or(1, Into::into);
     let tests = |words: &[String]| -> Command {
         let mut tests = cmd::cargo(root);

@@ -1,19 +1,19 @@
-//! Scenarios that are played again, because the kernel hid something from tcptrace.
+//! Reruns scenarios that failed because the kernel hid something from tcptrace.
 //!
-//! This machine's kernel may run no program while its CPU is at a thread of init (ARCHITECTURE.md,
-//! "The kernel skips programs"). A scenario that fails and has evidence of that says so, in a line
-//! that begins with [`super::failed::MARKER`]. It is played once more, and its second result
-//! counts. No other is.
+//! A kernel may run no BPF program while its CPU runs a thread of init (ARCHITECTURE.md, "The
+//! kernel skips programs"). A scenario that fails and has evidence of this prints a line that
+//! begins with [`super::failed::MARKER`]. It is run once more, and its second result counts. No
+//! other scenario is rerun.
 
 use anyhow::Result;
 
 use super::{counts::Counts, failed::Failed};
 
-/// The hole is met by one scenario in a few runs of them all. More than these have another reason.
+/// One scenario in a few runs of all meets the known gap. More failures have another reason.
 const MOST: usize = 3;
 
-/// Runs the tests that `words` choose, and plays again what the kernel was in the way of. `said`
-/// gets a sentence about that. `failed` has what failed in the end.
+/// Runs the tests that `words` choose, and reruns those with evidence of the known gap. Adds a
+/// sentence about them to `said`, and the final failures to `failed`.
 pub fn run_with_rerun(
     words: &[String],
     run: impl Fn(&[String], &mut Failed) -> Result<Counts>,
@@ -27,7 +27,7 @@ pub fn run_with_rerun(
         return Ok(first);
     }
     let sentence = format!(
-        "played again, because this kernel ran no program while it was at init: {}",
+        "run again, because this kernel ran no program while it was at init: {}",
         names.join(", ")
     );
     println!("\n{sentence}");
@@ -40,7 +40,7 @@ pub fn run_with_rerun(
             failed.tests.append(&mut failed_again.tests);
             return Ok(first.corrected(second));
         }
-        // It did not play just these: then it excuses nothing.
+        // It did not run exactly these tests, so its result excuses nothing.
         Ok(_) => {}
         Err(error) => println!("{error:#}"),
     }
@@ -70,8 +70,8 @@ timed out waiting for connections to end; 2 lines, the last: None
 note: it is not said that the kernel ran no program here: or so
 ";
 
-    /// As Rust's test program prints it with --show-output: what a test that passed has printed is
-    /// no evidence.
+    /// Builds the output of Rust's test program with --show-output. The marker in the output of a
+    /// passed test is no evidence.
     fn output(failures: &[&str]) -> String {
         let names: Vec<&str> = failures
             .iter()
@@ -124,7 +124,7 @@ test result: FAILED. 1 passed; {failed} failed; 0 ignored; 0 measured; 0 filtere
         hidden.map(|test| test.name).collect()
     }
 
-    /// What came of a first output and of a second one.
+    /// The result of a first and a second output.
     struct Played {
         runs: Vec<String>,
         counts: Counts,
@@ -162,13 +162,13 @@ test result: FAILED. 1 passed; {failed} failed; 0 ignored; 0 measured; 0 filtere
 
     #[test]
     fn the_second_result_of_a_rerun_test_counts() {
-        // The package's other test programs have nothing to play.
+        // The package's other test programs have no test to run.
         let second = format!("{NOTHING}\n{PASSED}\n{NOTHING}");
         let played = played(&output(&[A, B]), &second);
         let runs = ["clos", "--exact closing::simultaneous"];
         assert_eq!(played.runs, runs);
         assert_eq!(played.counts.to_string(), "2 passed, 1 failed");
-        let sentence = "played again, because this kernel ran no program while it was at init: \
+        let sentence = "run again, because this kernel ran no program while it was at init: \
                         closing::simultaneous";
         assert_eq!(played.said, [sentence]);
         assert_eq!(played.failed, ["closing::refused"]);

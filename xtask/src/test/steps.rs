@@ -1,4 +1,4 @@
-//! Runs one step after the other, and remembers how each ended.
+//! Runs steps in sequence, and collects their results.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -22,11 +22,11 @@ use crate::cmd;
 
 pub struct Steps {
     total: Counts,
-    /// What failed, to be told again at the end.
+    /// The failed steps, printed again at the end.
     failures: Vec<String>,
-    /// Each test that failed, with the beginning of its panic, to be told again at the end.
+    /// Each failed test with the beginning of its panic, printed again at the end.
     tests: Vec<Test>,
-    /// What was played again, and why: the same.
+    /// The rerun tests with the reason, printed again at the end.
     reruns: Vec<String>,
 }
 
@@ -40,19 +40,19 @@ impl Steps {
         }
     }
 
-    /// A step that counts as one test.
+    /// Runs a step that counts as one test.
     pub fn check(&mut self, name: &str, check: impl FnOnce() -> Result<()>) {
         if self.timed(name, check).is_some() {
             self.total.passed += 1;
         }
     }
 
-    /// A step that later ones rest on. It counts only when it fails.
+    /// Runs a step on which later ones depend. It counts only when it fails.
     pub fn needed<T>(&mut self, name: &str, make: impl FnOnce() -> Result<T>) -> Option<T> {
         self.timed(name, make)
     }
 
-    /// A run of `cargo test`: each of its tests counts.
+    /// Runs `cargo test`; each of its tests counts.
     pub fn tests(&mut self, name: &str, command: &mut Command) -> Option<Counts> {
         let mut failed = Failed::default();
         let counts = self.counted(name, || cargo_test(command, &mut failed));
@@ -60,8 +60,8 @@ impl Steps {
         counts
     }
 
-    /// The same for tests that the kernel may be in the way of, see [`again`]. `command` runs those
-    /// that the words choose.
+    /// Like [`tests`](Self::tests), for tests that the kernel may disturb, see [`rerun`]. `command`
+    /// runs the tests that the words choose.
     pub fn tests_with_rerun(
         &mut self,
         name: &str,
@@ -78,8 +78,9 @@ impl Steps {
         counts
     }
 
-    /// Several runs of tests that wait a lot, one more at a time than there are CPUs. The results
-    /// keep the order of the names; `run` gets the index of its own, and fills in what failed.
+    /// Runs several groups of tests that mostly wait: at a time one more than there are CPUs. The
+    /// results are in the order of the names. `run` gets the index of its group, and adds the
+    /// failures.
     pub fn side_by_side(
         &mut self,
         names: &[String],
@@ -117,7 +118,7 @@ impl Steps {
         ended.collect()
     }
 
-    /// Anything that runs tests and counts them.
+    /// Runs a function that runs and counts tests.
     fn counted(&mut self, name: &str, run: impl FnOnce() -> Result<Counts>) -> Option<Counts> {
         let counts = self.timed(name, run);
         self.count(name, counts);
@@ -133,7 +134,7 @@ impl Steps {
         self.total += counts;
     }
 
-    /// Tells what failed, and closes with the line that counts. Whether all passed.
+    /// Prints all failures, and the line with the counts. Returns whether all passed.
     pub fn close(self) -> bool {
         println!();
         for sentence in &self.reruns {
@@ -173,9 +174,9 @@ impl Steps {
     }
 }
 
-/// Shows the output of `cargo test` as it comes, and counts; `failed` gets the tests that fail. A
-/// run that ends badly without a failed test (it does not compile, it was killed) and one without
-/// any test are errors.
+/// Prints the output of `cargo test` as it comes, and counts its tests; `failed` gets the tests
+/// that fail. A run without any test is an error. So is a run that fails without a failed test,
+/// such as a compile error.
 fn cargo_test(command: &mut Command, failed: &mut Failed) -> Result<Counts> {
     let mut child = command
         .stdin(Stdio::null())

@@ -1,4 +1,4 @@
-//! The scenarios in VMs: every kernel, every way to see accept().
+//! The scenarios in VMs: on every kernel, with every attach method for accept().
 
 use std::{path::Path, time::Duration};
 
@@ -10,9 +10,9 @@ use crate::vm::{self, Job, Kernel, Programs};
 /// A run takes some minutes under emulation.
 const TIMEOUT: Duration = Duration::from_secs(1200);
 
-/// Scenarios that depend on how accept() is seen, or on what this machine's kernel has not got.
-/// Under emulation a trace takes seconds to start and to end, so the others play here only with
-/// --thorough.
+/// Scenarios that depend on the attach method for accept(), or on features that this machine's
+/// kernel lacks. Under emulation a trace takes seconds to start and to end, so the others run here
+/// only with --thorough.
 const ABOUT_ACCEPT: [&str; 14] = [
     "accepting::",
     "accept_calls::",
@@ -30,7 +30,7 @@ const ABOUT_ACCEPT: [&str; 14] = [
     "races::",
 ];
 
-/// Runs the same scenario program in each VM, and tells the results again, a line each.
+/// Runs the same scenario program in each VM, and prints the results again, one line each.
 pub fn run(root: &Path, args: &Args, steps: &mut Steps) {
     steps.check("hooks against the kernels of the VMs", || {
         vm::facts::run(root, &args.kernels)
@@ -47,7 +47,7 @@ pub fn run(root: &Path, args: &Args, steps: &mut Steps) {
         .collect();
     let results = steps.side_by_side(&names, |n, failed| {
         let mut filter = args.filter.clone();
-        // A filter is for someone who wants just that.
+        // A filter of the user replaces this selection.
         if filter.is_empty() && !args.thorough {
             filter.extend(ABOUT_ACCEPT.map(str::to_owned));
         }

@@ -1,4 +1,4 @@
-//! Builds what runs in a VM: the same programs as on this machine, and the libraries they need.
+//! Builds the programs of a VM: the same as on this machine, and their libraries.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,17 +11,17 @@ use serde_json::Value;
 
 use crate::cmd;
 
-/// Programs by the name that they have in a VM's /bin.
+/// Programs by their names in a VM's /bin.
 pub type Programs = BTreeMap<String, PathBuf>;
 
-/// tcptrace and the init.
+/// Builds tcptrace and the init.
 pub fn tcptrace(root: &Path) -> Result<Programs> {
     let mut programs = init(root)?;
     programs.extend(cargo(root, &["build", "--package", "tcptrace", "--bins"])?);
     Ok(programs)
 }
 
-/// The init, and tcptrace/examples/kernel.rs as `kernel`.
+/// Builds the init, and tcptrace/examples/kernel.rs as `kernel`.
 pub fn kernel_facts(root: &Path) -> Result<Programs> {
     let mut programs = init(root)?;
     programs.extend(cargo(
@@ -31,7 +31,7 @@ pub fn kernel_facts(root: &Path) -> Result<Programs> {
     Ok(programs)
 }
 
-/// tcptrace, the init, the scenario tests as `scenarios`, and what they start.
+/// Builds tcptrace, the init, the scenario tests as `scenarios`, and their helper.
 pub fn scenarios(root: &Path) -> Result<Programs> {
     let mut programs = tcptrace(root)?;
     programs.extend(cargo(
@@ -45,7 +45,7 @@ fn init(root: &Path) -> Result<Programs> {
     cargo(root, &["build", "--package", "tests", "--bin", "vm-init"])
 }
 
-/// Builds, and says which programs came of it.
+/// Builds with cargo. Returns the programs of that build.
 fn cargo(root: &Path, words: &[&str]) -> Result<Programs> {
     let mut cargo = cmd::cargo(root);
     cargo
@@ -55,20 +55,20 @@ fn cargo(root: &Path, words: &[&str]) -> Result<Programs> {
     programs(&cmd::output(&mut cargo)?)
 }
 
-/// The libraries of all these programs, the one that loads the others among them.
+/// Returns the libraries of all these programs, including the dynamic loader.
 pub fn libraries(programs: &Programs) -> Result<BTreeSet<PathBuf>> {
     let listed = cmd::output(Command::new("ldd").args(programs.values()))?;
     Ok(listed.lines().filter_map(library).collect())
 }
 
-/// `NAME => PATH (ADDRESS)` or `PATH (ADDRESS)`; the kernel's own library has no path.
+/// Parses `NAME => PATH (ADDRESS)` or `PATH (ADDRESS)`. The kernel's vDSO has no path.
 fn library(line: &str) -> Option<PathBuf> {
     let (file, _address) = line.trim().rsplit_once(" (")?;
     let path = file.rsplit(" => ").next()?;
     path.starts_with('/').then(|| path.into())
 }
 
-/// The executables in cargo's messages, one JSON object a line.
+/// Returns the executables in cargo's messages, one JSON object per line.
 fn programs(messages: &str) -> Result<Programs> {
     let mut programs = Programs::new();
     for message in messages.lines() {

@@ -1,5 +1,5 @@
-//! What kernels in VMs say of themselves: the prototypes of the hooked functions, held against
-//! the hooks' comments, and the verifier's work on each eBPF program.
+//! Facts about kernels in VMs: the prototypes of the hooked functions, compared with the hooks'
+//! comments, and the verifier's work on each eBPF program.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,16 +22,16 @@ pub struct Args {
 #[derive(Default)]
 struct Facts {
     series: String,
-    /// By function.
+    /// Prototypes by function.
     prototypes: BTreeMap<String, String>,
-    /// Instructions that the verifier went through, by program; `?` where the kernel does not
-    /// tell.
+    /// Number of instructions that the verifier processed, by program; `?` if the kernel does not
+    /// report it.
     verified: BTreeMap<String, String>,
-    /// Carriers that could not be attached, and the error.
+    /// Attach methods that failed, with the error.
     refused: Vec<(String, String)>,
 }
 
-/// Asks the kernels and prints the table; an error when a comment is not true of one of them, or
+/// Asks the kernels and prints the table. It is an error if a comment is wrong for one of them, or
 /// a program does not load.
 pub fn run(root: &Path, kernels: &[String]) -> Result<()> {
     let written = prototypes::read(root)?;
@@ -45,8 +45,8 @@ pub fn run(root: &Path, kernels: &[String]) -> Result<()> {
     for facts in &answers {
         let series = &facts.series;
         differences.extend(prototypes::compare(&written, series, &facts.prototypes)?);
-        for (carriers, error) in &facts.refused {
-            differences.push(format!("Linux {series} refuses {carriers}: {error}"));
+        for (methods, error) in &facts.refused {
+            differences.push(format!("Linux {series} refuses {methods}: {error}"));
         }
     }
     for difference in &differences {
@@ -86,7 +86,7 @@ fn ask(
 }
 
 impl Facts {
-    /// Reads the output of tcptrace/examples/kernel.rs. Lines of the kernel's own may be between.
+    /// Parses the output of tcptrace/examples/kernel.rs. The kernel's own lines may be in between.
     fn read(series: &str, output: &str) -> Facts {
         let mut facts = Facts {
             series: series.to_owned(),
@@ -113,7 +113,7 @@ impl Facts {
     }
 }
 
-/// Kernels across, programs down.
+/// Formats a table with a column per kernel and a row per program.
 fn table(answers: &[Facts]) -> String {
     let mut table = format!("{:<24}", "instructions verified");
     for facts in answers {

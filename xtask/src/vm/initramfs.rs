@@ -1,4 +1,4 @@
-//! An uncompressed initramfs, which every kernel takes.
+//! An uncompressed initramfs, which every kernel accepts.
 //!
 //! Format: <https://docs.kernel.org/driver-api/early-userspace/buffer-format.html>
 
@@ -18,12 +18,12 @@ const CONSOLE: u32 = 0o020600;
 pub struct Initramfs<W> {
     out: W,
     inodes: u32,
-    /// Those that are in it.
+    /// The folders that were written.
     folders: BTreeSet<PathBuf>,
 }
 
 impl<W: Write> Initramfs<W> {
-    /// Begins with the folders and the console that an init needs.
+    /// Creates the archive with the folders and the console that an init needs.
     pub fn new(out: W) -> io::Result<Initramfs<W>> {
         let mut archive = Initramfs {
             out,
@@ -41,13 +41,13 @@ impl<W: Write> Initramfs<W> {
         self.entry(name, FILE, (0, 0), content)
     }
 
-    /// A copy of a file, with its permissions.
+    /// Adds a copy of a file, with its permissions.
     pub fn copy(&mut self, name: &str, of: &Path) -> io::Result<()> {
         let mode = 0o100000 | fs::metadata(of)?.permissions().mode() & 0o777;
         self.entry(name, mode, (0, 0), &fs::read(of)?)
     }
 
-    /// A copy of a file at the same place, and the folders on the way there.
+    /// Adds a copy of a file at the same path, and its folders.
     pub fn copy_in_place(&mut self, of: &Path) -> io::Result<()> {
         let path = of.strip_prefix("/").map_err(io::Error::other)?;
         if let Some(folder) = path.parent() {
@@ -56,7 +56,7 @@ impl<W: Write> Initramfs<W> {
         self.copy(&path.to_string_lossy(), of)
     }
 
-    /// A folder, unless it is there, and before it those that it is in.
+    /// Adds a folder after its parents, unless it exists.
     fn folder(&mut self, path: &Path) -> io::Result<()> {
         match path.parent() {
             Some(parent) => self.folder(parent)?,
@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(bytes.len() % 4, 0);
         let text = String::from_utf8_lossy(&bytes);
         let at = text.find("etc/job\0").unwrap();
-        // 110 bytes of header and 8 of name are 118, so two of padding come before the content.
+        // 110 bytes of header and 8 of name are 118, so two of padding precede the content.
         assert_eq!(&text[at..at + 15], "etc/job\0\0\x0012345");
         assert!(text.contains("TRAILER!!!\0"));
     }

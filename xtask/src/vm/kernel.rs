@@ -1,4 +1,4 @@
-//! Kernels: Debian's, by package name, unpacked under target/.
+//! Debian's kernels, by package name, unpacked under target/.
 
 use std::{
     cmp::Ordering,
@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::cmd;
 
-/// Series, and the suite of the archive that has it, should this machine's own not.
+/// A series, and the suite of the archive that has it, if this machine's own lacks it.
 const SERIES: [(&str, &str); 4] = [
     ("5.10", "bullseye"),
     ("6.1", "bookworm"),
@@ -19,8 +19,8 @@ const SERIES: [(&str, &str); 4] = [
     ("6.18", "trixie-backports"),
 ];
 
-/// What the scenarios want of the kernel that is not built in, dependencies first: an iSCSI target,
-/// whose kernel thread calls accept().
+/// Modules that the scenarios need, dependencies first: an iSCSI target, whose kernel thread calls
+/// accept().
 const MODULES: [&str; 4] = [
     "configfs",
     "scsi_common",
@@ -33,17 +33,17 @@ pub struct Kernel {
     /// Such as `6.12`.
     pub series: String,
     pub image: PathBuf,
-    /// Files of [`MODULES`], decompressed, named in the order in which they want to be loaded.
+    /// Files of [`MODULES`], decompressed. The order of their names is the load order.
     pub modules: Vec<PathBuf>,
 }
 
 impl Kernel {
-    /// Every series there is.
+    /// Returns every known series.
     pub fn all() -> impl Iterator<Item = &'static str> {
         SERIES.iter().map(|(series, _)| *series)
     }
 
-    /// Finds kernels by series. Of `all` those that cannot be had are skipped, and told.
+    /// Finds kernels by series. With `all`, prints and skips those that are unavailable.
     pub fn choose(root: &Path, wanted: &[String]) -> Result<Vec<Kernel>> {
         if wanted != ["all"] {
             return wanted
@@ -61,7 +61,7 @@ impl Kernel {
         Ok(kernels)
     }
 
-    /// Finds the newest kernel of a series, downloading it at the first time.
+    /// Finds the newest kernel of a series, and downloads it the first time.
     pub fn find(root: &Path, series: &str) -> Result<Kernel> {
         let known = SERIES.iter().find(|(known, _)| *known == series);
         let (_, suite) = known.with_context(|| {
@@ -84,7 +84,7 @@ impl Kernel {
     }
 }
 
-/// The paths of a folder's entries, in order.
+/// Returns the paths of a folder's entries, in order.
 fn paths(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
     let mut paths: Vec<PathBuf> = entries.collect::<Result<_>>()?;
@@ -92,7 +92,7 @@ fn paths(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Takes the newest cloud kernel of a series, of this machine's suite if that has one.
+/// Takes the newest cloud kernel of a series, from this machine's suite if it has one.
 fn find_and_download(root: &Path, series: &str, suite: &str, folder: &Path) -> Result<()> {
     let own = Apt::of_this_machine();
     if let Some(package) = own.newest_kernel(series)? {
@@ -111,13 +111,13 @@ fn download(apt: &Apt, package: &str, folder: &Path) -> Result<()> {
     println!("Downloading {package}");
     let new = folder.join("new");
     if new.exists() {
-        // An interrupted download's.
+        // Removes the remains of an interrupted download.
         fs::remove_dir_all(&new)?;
     }
     fs::create_dir(&new)?;
     cmd::run(
         apt.command("apt-get")
-            // apt's own user may not write here, and apt warns of it when run as root.
+            // apt's own user may not write here, and apt warns about that when run as root.
             .args(["-qq", "-o", "APT::Sandbox::User=root", "download", package])
             .current_dir(&new),
     )?;
@@ -147,13 +147,13 @@ fn download(apt: &Apt, package: &str, folder: &Path) -> Result<()> {
         found(&unpacked.join("boot"), "vmlinuz-")?,
         folder.join("vmlinuz"),
     )?;
-    // Last, so that an interrupted download leaves none behind.
+    // Last, so that an interrupted download leaves no modules.
     fs::rename(new.join("modules"), &modules)?;
     fs::remove_dir_all(&new)?;
     Ok(())
 }
 
-/// Copies and decompresses those of [`MODULES`] that there are.
+/// Copies and decompresses the existing ones of [`MODULES`].
 fn keep_modules(unpacked: &Path, to: &Path) -> Result<()> {
     fs::create_dir(to)?;
     let all = cmd::output(Command::new("find").arg(unpacked).args(["-name", "*.ko*"]))?;
@@ -173,7 +173,7 @@ fn keep_modules(unpacked: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// apt, with this machine's sources or with those of one other suite of the same archive.
+/// apt, with this machine's sources or with those of another suite of the same archive.
 struct Apt {
     options: Vec<String>,
 }
@@ -183,8 +183,8 @@ impl Apt {
         Apt { options: vec![] }
     }
 
-    /// A root of its own, which leaves the machine's lists alone. The archive's address is the
-    /// one that this machine uses.
+    /// Uses a private root, which leaves the machine's package lists unchanged. The archive's
+    /// address is the one that this machine uses.
     fn of_suite(folder: &Path, suite: &str) -> Result<Apt> {
         let folder = folder.join(suite);
         fs::create_dir_all(folder.join("lists/partial"))?;
@@ -216,12 +216,12 @@ impl Apt {
         command
     }
 
-    /// The package with the newest cloud kernel of a series.
+    /// Returns the package with the newest cloud kernel of a series.
     fn newest_kernel(&self, series: &str) -> Result<Option<String>> {
         let start = format!("linux-image-{series}.");
         let names = cmd::output(self.command("apt-cache").args(["pkgnames", &start]))?;
-        // Small, and with the drivers of a QEMU machine built in. The signed package has the same
-        // kernel; not every suite has the unsigned one.
+        // Cloud kernels are small, with the drivers of a QEMU machine built in. The signed package
+        // has the same kernel; some suites lack the unsigned one.
         let newest = names
             .lines()
             .filter(|name| {
@@ -245,7 +245,7 @@ fn by_version(a: &str, b: &str) -> Ordering {
             .filter_map(|digits| digits.parse().ok())
             .collect()
     };
-    // The unsigned package before the signed one, where both are there.
+    // The unsigned package precedes the signed one if both exist.
     numbers(a)
         .cmp(&numbers(b))
         .then_with(|| a.len().cmp(&b.len()))

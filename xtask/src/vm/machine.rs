@@ -1,4 +1,4 @@
-//! Boots a VM for one job, and listens to its console.
+//! Boots a VM for one job, and reads its console.
 
 use std::{
     ffi::OsString,
@@ -20,17 +20,17 @@ use anyhow::{Context as _, Result, bail};
 use super::{Kernel, Programs, build::libraries, initramfs::Initramfs};
 use crate::cmd;
 
-/// How long a boot may take; it takes three seconds.
+/// Timeout for a boot, which takes three seconds.
 const BOOT: Duration = Duration::from_secs(30);
 
-/// In MiB. The scenarios keep whole traces; the host gives only what is used.
+/// Memory in MiB. The scenarios keep whole traces; the host provides only the used part.
 const MEMORY: &str = "2048";
 
-/// The kernel waits for ten ticks of a timer and panics if there are none: on a busy host the
-/// emulator may come too late with them, hence `no_timer_check`.
+/// The kernel waits for ten ticks of a timer and panics without them. On a busy host the emulator
+/// may be too late with them, hence `no_timer_check`.
 const COMMAND_LINE: &str = "console=ttyS0 panic=-1 quiet loglevel=4 mitigations=off tsc=unstable no_timer_check rdinit=/init";
 
-/// What a kernel in trouble prints.
+/// Messages of a kernel that has failed.
 const TROUBLE: [&str; 6] = [
     "Kernel panic",
     "BUG: ",
@@ -40,7 +40,7 @@ const TROUBLE: [&str; 6] = [
     "blocked for more than",
 ];
 
-/// What to run in a VM.
+/// A job for a VM.
 pub struct Job {
     /// Program and arguments.
     pub words: Vec<OsString>,
@@ -49,10 +49,10 @@ pub struct Job {
     pub timeout: Duration,
 }
 
-/// Runs a job in a VM, and gives its exit code. `show` gets each line that it prints, stdout and stderr alike.
+/// Runs a job in a VM. Returns its exit code. `show` gets each line of its stdout and stderr.
 ///
 /// # Errors
-/// When the kernel panics, stalls or is silent for too long; the message has its last lines.
+/// If the kernel panics, stalls or is silent for too long. The message has its last lines.
 pub fn run(
     root: &Path,
     kernel: &Kernel,
@@ -62,7 +62,7 @@ pub fn run(
 ) -> Result<u8> {
     let folder = root.join("target/vm/run");
     fs::create_dir_all(&folder)?;
-    // VMs of this process and of others may run at the same time.
+    // Other VMs, of this process or others, may run at the same time.
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
     let initrd = folder.join(format!("{}-{n}.cpio", std::process::id()));
@@ -91,7 +91,7 @@ fn write_initramfs(path: &Path, kernel: &Kernel, programs: &Programs, job: &Job)
     }
     let environment = job.environment.iter().map(String::as_bytes);
     let words = job.words.iter().map(|word| word.as_bytes());
-    // The environment, an empty line, the words; none of them has a line break in it.
+    // The environment, an empty line, the words. None of them contains a line break.
     let lines: Vec<&[u8]> = environment.chain([&b""[..]]).chain(words).collect();
     archive.file("etc/job", &lines.join(&b'\n'))?;
     archive.finish()?;
@@ -102,9 +102,9 @@ fn boot(kernel: &Kernel, initrd: &Path, job: &Job, show: &mut impl FnMut(&str)) 
     let start = Instant::now();
     let mut qemu = Command::new("qemu-system-x86_64");
     qemu.args(["-nodefaults", "-no-user-config", "-nographic", "-no-reboot"])
-        // Software emulation: it is the same everywhere. One thread for both CPUs: with one
-        // each, a CPU can run into the other's half-done patching of the kernel's text (an
-        // `int3` oops when tracepoints are switched under load, and soft lockups).
+        // Software emulation works on every machine. One thread emulates both CPUs. With two
+        // threads, a CPU can run into the other's half-finished patching of the kernel's text: an
+        // `int3` oops when tracepoints are switched under load, and soft lockups.
         .args([
             "-accel",
             "tcg,thread=single",
@@ -171,20 +171,20 @@ fn boot(kernel: &Kernel, initrd: &Path, job: &Job, show: &mut impl FnMut(&str)) 
             }
         };
         if TROUBLE.iter().any(|trouble| line.contains(trouble)) {
-            // What follows says where.
+            // Waits for the lines that show where it failed.
             thread::sleep(Duration::from_millis(500));
             let more: Vec<String> = lines.try_iter().take(12).collect();
             bail!("Linux {}: {line}{}", kernel.series, tail(&more));
         }
-        // The firmware's last words share the line with the init's first.
+        // The firmware's last output shares a line with the init's first.
         if line.ends_with("vm-begin") {
             begun = true;
-            // How it booted is not to blame any more.
+            // Errors from now on are not about the boot.
             last.clear();
             continue;
         }
         if let Some(code) = line.strip_prefix("vm-exit: ") {
-            return code.parse().context("the init speaks in riddles");
+            return code.parse().context("the init has printed an unknown line");
         }
         if begun {
             show(&line);
@@ -196,19 +196,20 @@ fn boot(kernel: &Kernel, initrd: &Path, job: &Job, show: &mut impl FnMut(&str)) 
     }
 }
 
-/// The last lines of a console, for an error. The firmware's would clear the reader's screen.
+/// Formats the last lines of a console for an error. Removes control characters, because the
+/// firmware's would clear the screen.
 fn tail(lines: &[String]) -> String {
     let printable = |line: &String| line.replace(char::is_control, "");
     let lines = lines.iter().map(printable);
     lines.map(|line| format!("\n    {line}")).collect()
 }
 
-/// A child that does not outlive its handle.
+/// A child that is killed with its handle.
 struct Killed(Child);
 
 impl Drop for Killed {
     fn drop(&mut self) {
-        // Gone already is as good.
+        // An error means that it has ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

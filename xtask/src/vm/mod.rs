@@ -1,11 +1,12 @@
 //! Other kernels, in QEMU under software emulation.
 //!
-//! A VM here is a kernel of Debian's, and an initramfs with four things in it: an init of our own
-//! (tests/src/bin/vm-init.rs), a few of the kernel's modules, the programs to run with the libraries
-//! that they need, and the job, one word a line. The init loads the modules, mounts the file systems, starts the job, prints
+//! A VM consists of a Debian kernel and an initramfs. The initramfs has an init of our own
+//! (tests/src/bin/vm-init.rs), some kernel modules, the programs with their libraries, and the job,
+//! one word per line. The init loads the modules, mounts the file systems, starts the job, prints
 //! `vm-exit: N` on the serial console and powers off.
-//! There is no disk, no network and no shared folder: what a VM has to say, it says on that
-//! console, and a boot takes about three seconds.
+//!
+//! There is no disk, no network and no shared folder. All output goes to that console. A boot takes
+//! about three seconds.
 
 mod build;
 pub mod facts;
@@ -28,7 +29,7 @@ pub use self::build::{Programs, scenarios, tcptrace as tcptrace_programs};
 pub use self::kernel::Kernel;
 pub use self::machine::{Job, run};
 
-/// Debian packages that it takes to run a VM.
+/// Debian packages that are needed to run a VM.
 pub const PACKAGES: [&str; 2] = ["qemu-system-x86", "xz-utils"];
 
 #[derive(clap::Args)]
@@ -44,13 +45,13 @@ pub struct Args {
     args: Vec<OsString>,
 }
 
-/// Runs tcptrace in a VM; the exit code is its own.
+/// Runs tcptrace in a VM. Returns tcptrace's exit code.
 pub fn tcptrace(root: &Path, args: &Args) -> Result<ExitCode> {
     let kernel = Kernel::find(root, &args.kernel)?;
     let programs = build::tcptrace(root)?;
     let mut words = vec!["/bin/tcptrace".into()];
     words.extend_from_slice(&args.args);
-    // For tcptrace the serial console is a terminal, wherever its lines go from there.
+    // For tcptrace the serial console is a terminal, wherever its output goes from there.
     let environment = match io::stdout().is_terminal() {
         true => vec![],
         false => vec!["NO_COLOR=1".into()],

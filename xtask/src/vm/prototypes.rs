@@ -1,7 +1,7 @@
-//! The prototypes of the hooked functions, as the hooks' comments have them.
+//! The prototypes of the hooked functions in the hooks' comments.
 //!
-//! A `text` block in the module comment of a hook has a prototype in each line, and the kernels
-//! that have it, two spaces apart or more:
+//! A `text` block in the module comment of a hook has one prototype per line, followed by the
+//! kernel versions that have it, two spaces or more apart:
 //!
 //! ```text
 //! void security_sock_graft(struct sock *sk, struct socket *parent)    5.10 to 6.18
@@ -18,9 +18,9 @@ const HOOKS: &str = "tcptrace-ebpf/src/hooks";
 
 /// A line of a comment.
 pub struct Prototype {
-    /// The function in the kernel that has it.
+    /// The function in the kernel.
     function: String,
-    /// As BTF spells it.
+    /// The prototype as BTF spells it.
     text: String,
     first: Version,
     last: Version,
@@ -28,8 +28,8 @@ pub struct Prototype {
 
 type Version = (u32, u32);
 
-/// Returns all prototypes. That each hooked function has one is a unit test's matter
-/// (`tcptrace/src/capture/hooks/tests.rs`), which has the table of hooks itself.
+/// Returns all prototypes. A unit test (`tcptrace/src/capture/hooks/tests.rs`), which has the table
+/// of hooks, checks that each hooked function has one.
 pub fn read(root: &Path) -> Result<Vec<Prototype>> {
     let mut prototypes = vec![];
     for file in files::below(&root.join(HOOKS))? {
@@ -44,7 +44,7 @@ pub fn read(root: &Path) -> Result<Vec<Prototype>> {
     Ok(prototypes)
 }
 
-/// The functions that the prototypes are about.
+/// Returns the functions of the prototypes.
 pub fn functions(prototypes: &[Prototype]) -> Vec<String> {
     let mut functions: Vec<String> = prototypes
         .iter()
@@ -55,7 +55,7 @@ pub fn functions(prototypes: &[Prototype]) -> Vec<String> {
     functions
 }
 
-/// Compares the comments with what a kernel has; what differs, in sentences.
+/// Compares the comments with a kernel. Returns the differences in sentences.
 pub fn compare(
     prototypes: &[Prototype],
     series: &str,
@@ -64,7 +64,7 @@ pub fn compare(
     let version = version(series)?;
     let mut differences = vec![];
     for function in functions(prototypes) {
-        // Several, where a stable update has changed it.
+        // Several, if a stable update has changed it.
         let written: Vec<&str> = prototypes
             .iter()
             .filter(|it| it.function == function && (it.first..=it.last).contains(&version))
@@ -81,7 +81,7 @@ pub fn compare(
                 written.join("` or `")
             ));
         } else if kernel.contains_key(&function) {
-            // A kernel may lack what another carrier of the hook does without.
+            // Another attach method of the hook may work without this function.
             differences.push(format!(
                 "Linux {series} has `{has}`, no comment covers this version"
             ));
@@ -90,7 +90,7 @@ pub fn compare(
     Ok(differences)
 }
 
-/// The compiler writes `long int` where the kernel's source has `long`.
+/// Replaces `long int`, which the compiler writes, by the source's `long`.
 fn in_short(prototype: &str) -> String {
     prototype.replace("long int ", "long ")
 }
@@ -135,7 +135,8 @@ impl Prototype {
     }
 }
 
-/// The function that calls a tracepoint's programs, which BTF knows by its parameters' names:
+/// Returns the prototype of the function that calls a tracepoint's programs. BTF has the names of its
+/// parameters:
 /// <https://elixir.bootlin.com/linux/v6.12/source/include/linux/tracepoint.h#L341>
 fn iterator(tracepoint: &str) -> Result<String> {
     let (name, parameters) = tracepoint.split_once('(').context("no parameters")?;
@@ -150,7 +151,7 @@ fn version(text: &str) -> Result<Version> {
     let numbers = text
         .split_once('.')
         .and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
-    numbers.with_context(|| format!("`{text}` is no version such as 6.12"))
+    numbers.with_context(|| format!("`{text}` is not a version such as 6.12"))
 }
 
 #[cfg(test)]
@@ -164,7 +165,7 @@ mod tests {
 //! tracepoint sys_enter(struct pt_regs *regs, long id)                            5.10 to 6.18
 //! ```";
 
-    fn differences(series: &str, prototypes: [&str; 2]) -> Vec<String> {
+    fn differences_of(series: &str, prototypes: [&str; 2]) -> Vec<String> {
         let kernel = ["inet_csk_accept", "__traceiter_sys_enter"]
             .map(String::from)
             .into_iter()
@@ -178,11 +179,14 @@ mod tests {
         let four = "struct sock *inet_csk_accept(struct sock *sk, int flags, int *err, bool kern)";
         let two = "struct sock *inet_csk_accept(struct sock *sk, struct proto_accept_arg *arg)";
         let enter = "int __traceiter_sys_enter(void *__data, struct pt_regs *regs, long int id)";
-        assert!(differences("6.9", [four, enter]).is_empty());
-        assert!(differences("6.10", [two, enter]).is_empty());
-        let told = differences("6.10", [four, enter]);
-        assert!(told[0].contains("int *err") && told.len() == 1, "{told:?}");
-        assert_eq!(differences("6.20", [two, enter]).len(), 2);
+        assert!(differences_of("6.9", [four, enter]).is_empty());
+        assert!(differences_of("6.10", [two, enter]).is_empty());
+        let differences = differences_of("6.10", [four, enter]);
+        assert!(
+            differences[0].contains("int *err") && differences.len() == 1,
+            "{differences:?}"
+        );
+        assert_eq!(differences_of("6.20", [two, enter]).len(), 2);
     }
 
     #[test]
