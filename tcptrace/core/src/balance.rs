@@ -1,56 +1,58 @@
-//! Whether each event that a hook saw is in one of its counts: seen = filtered + emitted + lost.
+//! The balance of a hook's counts: seen = filtered + emitted + lost.
 //!
-//! `seen`, `filtered` and `lost` are counted in the kernel, `emitted` is what was decoded here. What is in
-//! none of them was lost by a fault of tcptrace, and is told as such.
+//! The kernel side counts `seen`, `filtered` and `lost`; `emitted` is the number of decoded records. An
+//! event that is in none of the counts was lost by a bug in tcptrace and is reported as `unaccounted`.
 
 use serde::{Deserialize, Serialize};
 
 use crate::event::Hook;
 use crate::fields::HookCount;
 
-/// What the kernel side has counted at a hook, all CPUs together.
+/// The kernel side's counts of a hook, the sum over all CPUs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Events that reached the hook.
     pub seen: u64,
     /// Events that the filter left out.
     pub filtered: u64,
-    /// Events that found no room, `lost_calls` among them.
+    /// Events that were lost because a buffer or table was full, `lost_calls` included.
     pub lost: u64,
-    /// accept() calls that could not be remembered.
+    /// accept() calls that did not fit in the table of calls.
     pub lost_calls: u64,
-    /// Runs that the kernel skipped and that nothing made up for; `None` when the kernel does not say.
+    /// Runs that the kernel skipped and no backup program made up for; `None` when the kernel does
+    /// not report them.
     pub recursion_misses: Option<u64>,
 }
 
-/// Counts of decoded records, and of those already reported as unaccounted, by the number of the hook.
+/// Counts of decoded records and of reported unaccounted events, by hook number.
 #[derive(Debug, Default)]
 pub struct Balance {
     decoded: [u64; Hook::ALL.len()],
-    told: [u64; Hook::ALL.len()],
+    reported: [u64; Hook::ALL.len()],
 }
 
 impl Balance {
-    /// Counts an event that was decoded.
+    /// Counts one decoded event.
     pub fn decoded(&mut self, hook: Hook) {
         self.decoded[hook as usize] += 1;
     }
 
-    /// How many more events of a hook are unaccounted than have been told so far. `seen` must have been
-    /// read so long before `counted` (filtered or lost) that each of its events has been decoded or
-    /// counted since: then no event under way is taken for a lost one. Events that came since may
-    /// hide lost ones, until the next call.
+    /// Returns the number of unaccounted events of a hook that were not reported before.
+    ///
+    /// `seen` must have been read well before `counted` (filtered plus lost), so that each of its
+    /// events has been decoded or counted since. Then no event in flight is taken for a lost one.
+    /// Newer events may hide lost ones until the next call.
     pub fn more_unaccounted(&mut self, hook: Hook, seen: u64, counted: u64) -> u64 {
         let decoded = self.decoded[hook as usize];
-        let told = &mut self.told[hook as usize];
+        let reported = &mut self.reported[hook as usize];
         let more = seen
             .saturating_sub(counted.saturating_add(decoded))
-            .saturating_sub(*told);
-        *told += more;
+            .saturating_sub(*reported);
+        *reported += more;
         more
     }
 
-    /// The final balance of a hook, from the kernel's final counts.
+    /// Returns the final balance of a hook, from the kernel's final counts.
     pub fn last(&self, hook: Hook, counts: Counts) -> HookCount {
         let emitted = self.decoded[hook as usize];
         let accounted = counts
@@ -92,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_that_add_up_leave_nothing_unaccounted() {
+    fn counts_that_add_up_have_no_unaccounted_events() {
         let mut balance = with_decoded(7);
         assert_eq!(balance.more_unaccounted(HOOK, 12, 5), 0);
         let last = balance.last(HOOK, counts(12, 3, 2));
@@ -100,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_vanishes_is_lost_and_told_once() {
+    fn missing_record_is_unaccounted_and_reported_once() {
         let mut balance = with_decoded(6);
         assert_eq!(balance.more_unaccounted(HOOK, 12, 5), 1);
         assert_eq!(balance.more_unaccounted(HOOK, 12, 5), 0);
@@ -108,12 +110,12 @@ mod tests {
         let last = balance.last(HOOK, counts(12, 3, 2));
         assert_eq!((last.emitted, last.lost, last.unaccounted), (6, 3, 1));
         assert_eq!(last.seen, last.filtered + last.emitted + last.lost);
-        // The last one is told at the end.
+        // A second lost event is reported once more.
         assert_eq!(balance.more_unaccounted(HOOK, 14, 6), 1);
     }
 
     #[test]
-    fn events_since_are_no_alarm() {
+    fn events_after_seen_was_read_are_not_unaccounted() {
         let mut balance = with_decoded(9);
         assert_eq!(balance.more_unaccounted(HOOK, 12, 5), 0);
         assert_eq!(balance.more_unaccounted(HOOK, 14, 5), 0);

@@ -1,22 +1,22 @@
-//! Records in the order in which they were taken out of the kernel's buffers.
+//! Batches: undecoded records in the order in which they were read from the ring buffer.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-/// Records, each behind its length (`u32`, little-endian).
+/// Records, each preceded by its length (`u32`, little-endian).
 ///
-/// A record is copied once, out of the memory that is shared with the kernel. From there to the decoder,
-/// or to a recording, the batch travels by reference.
+/// A record is copied once, out of the memory that is shared with the kernel. The decoder and the
+/// recording share that copy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch(Bytes);
 
 impl Batch {
-    /// From the bytes of another batch. Bytes that are no whole record at the end are left out by
-    /// [`records`](Batch::records).
+    /// Makes a batch from the bytes of another batch. [`records`](Batch::records) ignores an
+    /// incomplete record at the end.
     pub fn from_bytes(bytes: Bytes) -> Batch {
         Batch(bytes)
     }
 
-    /// The records and their lengths.
+    /// Returns the records with their lengths.
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
@@ -25,12 +25,12 @@ impl Batch {
         self.0.is_empty()
     }
 
-    /// Bytes that it takes, lengths included.
+    /// Returns the size in bytes, lengths included.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// The records, in the order in which they were appended.
+    /// Returns the records in the order in which they were appended.
     pub fn records(&self) -> impl Iterator<Item = &[u8]> {
         let mut rest = &self.0[..];
         std::iter::from_fn(move || {
@@ -40,8 +40,8 @@ impl Batch {
         })
     }
 
-    /// Takes off the first records, as many as take no more than `most` bytes, but at least one. The value
-    /// is empty when nothing is left.
+    /// Splits off the first records, at most `most` bytes of them but at least one record. Returns an
+    /// empty batch when none is left.
     pub fn take(&mut self, most: usize) -> Batch {
         let mut rest = &self.0[..];
         let mut len = 0;
@@ -65,10 +65,10 @@ impl Batch {
     }
 }
 
-/// Bytes of the length before each record.
+/// Size in bytes of the length before each record.
 const LEN: usize = size_of::<u32>();
 
-/// The first record, and what follows it.
+/// Splits the bytes into the first record and the bytes after it.
 #[inline]
 fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (len, tail) = bytes.split_first_chunk::<LEN>()?;
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_batch_gives_back_its_records() {
+    fn batch_returns_the_records_it_was_made_from() {
         let records: [&[u8]; 4] = [b"one", b"", b"three", &[0; 300]];
         let batch: Batch = records.into_iter().collect();
         assert_eq!(batch.records().collect::<Vec<_>>(), records);
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_divided_between_records() {
+    fn take_splits_a_batch_between_records() {
         let records: [&[u8]; 4] = [b"one", b"", b"three", &[0; 300]];
         let mut batch: Batch = records.into_iter().collect();
         let mut parts = vec![];
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_that_is_too_large_ends_a_batch() {
+    fn records_stop_at_a_length_beyond_the_end() {
         let whole: Batch = [&b"one"[..], b"two"].into_iter().collect();
         for len in 0..whole.len() {
             let cut = Batch::from_bytes(Bytes::copy_from_slice(&whole.bytes()[..len]));

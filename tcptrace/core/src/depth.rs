@@ -1,24 +1,24 @@
-//! How deep a trace goes: what is told of each connection.
+//! The depth of a trace: which lines it writes for a connection.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// `--depth`. The hooks and what is known of each connection are the same at every depth.
+/// The value of `--depth`. The hooks and the correlator's state are the same at every depth.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Depth {
     /// Every change of state and every accept(), as they happen
     #[default]
     Events,
-    /// A line a connection, at its end, with all its times and figures
+    /// One line per connection, at its end, with all its times and counters
     Connections,
-    /// How long handshakes and waits for accept() took, each second. A line only for the
-    /// connections that went wrong
+    /// Histograms of handshake times and waits for accept(), each second. Only connections that
+    /// went wrong get a line
     Histogram,
 }
 
 impl Depth {
-    /// What a trace of this depth leaves out, for the session line.
+    /// Returns the events that this depth leaves out, for the session line.
     pub fn unseen(self) -> &'static [&'static str] {
         match self {
             Depth::Events => &[],

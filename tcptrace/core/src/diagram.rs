@@ -1,11 +1,11 @@
-//! A connection as a sequence diagram: a model that text, Mermaid and pages are drawn from.
+//! Sequence diagrams: a model of one connection, from which text, Mermaid and pages are drawn.
 //!
-//! Four lanes: the process and the kernel of each end. On them stand states, calls and the wait in
-//! the accept queue; between the kernels go arrows. Nothing is claimed that was not seen: where no
-//! segments were recorded, arrows follow from changes of state and are marked as inferred, and an
-//! end that is on another host has no lanes of its own.
+//! A diagram has four lanes: the process and the kernel of each end. The lanes show states, calls
+//! and the wait in the accept queue; arrows go between the kernels. A diagram shows nothing that
+//! was not seen. If no segments were recorded, arrows follow from changes of state and are marked
+//! as inferred. An end on another host has no lanes.
 //!
-//! [`Collector`] finds the lines that belong together, [`Diagram::of`] draws them up.
+//! [`Collector`] finds the lines that belong together, and [`Diagram::of`] makes a diagram of them.
 
 mod build;
 mod collect;
@@ -25,11 +25,11 @@ use crate::fields::{
 
 pub use collect::{Collector, Group, Keep};
 
-/// Which end of the connection: the caller's is on the left.
+/// An end of the connection. The caller is on the left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Place {
-    /// The client; of two that call each other, the one with the lower number.
+    /// The client. If both ends called connect(), the one with the lower `conn`.
     Left,
     /// The server.
     Right,
@@ -46,40 +46,41 @@ impl Place {
     }
 }
 
-/// One connection.
+/// The diagram of one connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Diagram {
     pub left: End,
     pub right: End,
-    /// In order of time; equal times in the order of the kernel's work.
+    /// Sorted by time. Items with equal times are in the order of the kernel's work.
     pub items: Vec<Item>,
-    /// The first moment that belongs to the connection, in CLOCK_MONOTONIC nanoseconds. A call of
-    /// accept() may be earlier.
+    /// The first moment of the connection, in CLOCK_MONOTONIC nanoseconds. A call of accept() may
+    /// be earlier.
     pub zero_ns: u64,
     /// The last moment, in CLOCK_MONOTONIC nanoseconds.
     pub end_ns: u64,
-    /// Segments were recorded, so that no arrow is inferred.
+    /// True if segments were recorded. Then no arrow is inferred.
     pub segments: bool,
-    /// Lines that are not in it, because there were too many of this connection.
+    /// Number of lines left out because the connection had too many.
     pub left_out: u64,
 }
 
-/// One end of it.
+/// One end of the connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct End {
-    /// Its address, which the other end may have told.
+    /// The address, possibly learnt from the other end.
     pub addr: Option<IpAddr>,
     pub port: Option<u16>,
-    /// What is known of it last; `None`: it is on another host, or was not traced.
+    /// The latest subject of the end's lines; `None` if the end is on another host or was not
+    /// traced.
     pub subject: Option<Subject>,
-    /// Its `connection` line; `None` too when the recording breaks off before.
+    /// The `connection` line; also `None` if the recording stops earlier.
     pub connection: Option<Connection>,
 }
 
-/// Something at a moment, or from a moment on.
+/// A moment of the diagram, or a span that begins at a moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Item {
-    /// CLOCK_MONOTONIC, nanoseconds.
+    /// CLOCK_MONOTONIC in nanoseconds.
     pub at_ns: u64,
     pub what: What,
 }
@@ -94,16 +95,16 @@ pub enum What {
     Mark(Mark),
 }
 
-/// A kernel lane is in a state, from the item's time on.
+/// A kernel lane is in a state from the item's time on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct StateSpan {
     pub place: Place,
     pub state: State,
-    /// False when it was found in this state, so that it is older than the item's time.
+    /// False if the socket was found in this state. Then the state began before the item's time.
     pub begun: bool,
-    /// When it left the state; `None` when that was not seen.
+    /// When the socket left the state; `None` when that was not seen.
     pub until_ns: Option<u64>,
-    /// The line that told it; `None` when only the `connection` line did.
+    /// The `transition` line; `None` if only the `connection` line shows the state.
     pub transition: Option<Transition>,
 }
 
@@ -114,7 +115,7 @@ pub enum CallName {
     Accept,
     /// close(), shutdown(), or the end of the process.
     Close,
-    /// The same with a RST: data unread, or SO_LINGER 0.
+    /// A close that sends a RST: with unread data, or with SO_LINGER 0.
     Abort,
 }
 
@@ -134,46 +135,47 @@ impl CallName {
 pub struct Call {
     pub place: Place,
     pub name: CallName,
-    /// False when its beginning was not seen: the item's time is then that of its return.
+    /// False if the call was not seen. The item's time is then that of the return.
     pub begun: bool,
-    /// When it returned; for connect(), the moment from which it can return. `None` when that was
-    /// not seen.
+    /// When the call returned; for connect(), the moment from which it can return. `None` when not
+    /// seen.
     pub until_ns: Option<u64>,
-    /// The errno's name when it failed.
+    /// The errno name of a failure.
     pub error: Option<String>,
-    /// The line that told it, of an accept() that has one.
+    /// The `accept` line of an accept().
     pub accept: Option<Accept>,
 }
 
-/// The connection lies in the accept queue, from the item's time on, when it became ESTABLISHED.
+/// The connection is in the accept queue. It entered the queue at the item's time, when it became
+/// ESTABLISHED.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Wait {
     pub place: Place,
-    /// When accept() returned it, or when it ended in the queue.
+    /// When accept() returned the connection, or when the connection ended in the queue.
     pub until_ns: u64,
-    /// Whether accept() took it.
+    /// True if accept() returned the connection.
     pub taken: bool,
 }
 
-/// What an arrow is known from.
+/// The evidence for an arrow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Evidence {
-    /// The segment itself was seen, or the kernel said that it sends or has received it.
+    /// The segment itself was seen, or the kernel reported that it sent or received it.
     Seen,
-    /// A state was entered for which it must have been sent or received.
+    /// A state was entered that requires the segment.
     Inferred,
-    /// The same, at a time that is an estimate.
+    /// Like `Inferred`, with an estimated time.
     Estimated,
 }
 
-/// What goes between the kernels.
+/// The kind of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     Syn,
     SynAck,
-    /// The handshake's last one, or one whose purpose is not known.
+    /// The handshake's last ACK, or an ACK whose purpose is not known.
     Ack,
     Fin,
     AckOfFin,
@@ -195,19 +197,20 @@ impl Kind {
     }
 }
 
-/// A segment; at least one of its two times is known.
+/// A segment. At least one of its two times is known.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Arrow {
     pub from: Place,
     pub kind: Kind,
     pub evidence: Evidence,
-    /// When it left, in CLOCK_MONOTONIC nanoseconds; `None` when only its arrival is known.
+    /// When the segment was sent, in CLOCK_MONOTONIC nanoseconds; `None` if only its arrival is
+    /// known.
     pub sent_ns: Option<u64>,
-    /// When it came; `None` when only its sending is known. It may have been lost.
+    /// When the segment was received; `None` if only its sending is known. It may have been lost.
     pub received_ns: Option<u64>,
-    /// It was sent before.
+    /// True for a retransmission.
     pub again: bool,
-    /// Flags and numbers, where the segment was recorded.
+    /// Flags and numbers, if the segment was recorded.
     pub header: Option<Header>,
     /// The kernel's reason to send a RST.
     pub reason: Option<String>,
@@ -219,16 +222,16 @@ pub struct Header {
     pub flags: TcpFlags,
     pub seq: u32,
     pub ack: Option<u32>,
-    /// Relative to the initial sequence numbers; `None` where these are not known.
+    /// Relative to the initial sequence number; `None` if that is not known.
     pub rel_seq: Option<u32>,
     pub rel_ack: Option<u32>,
     /// Bytes of payload.
     pub len: u32,
-    /// Not scaled.
+    /// The window field, not scaled.
     pub win: u16,
 }
 
-/// Something at a kernel lane at one moment.
+/// A mark on a kernel lane at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Mark {
     pub place: Place,
@@ -240,15 +243,15 @@ pub struct Mark {
 pub enum MarkKind {
     /// A segment met a full queue and was dropped.
     Overflow(Overflow),
-    /// A segment was sent again, which an arrow shows too.
+    /// A segment was retransmitted. An arrow shows it too.
     Retransmit { what: Kind, so_far: u32 },
-    /// A RST was sent or received, which an arrow shows too.
+    /// A RST was sent or received. An arrow shows it too.
     Reset(Reset),
-    /// The socket is gone; its state goes on in a bucket.
+    /// The socket is freed. The kernel keeps the connection in a bucket.
     SocketFreed { bucket: State },
-    /// The bucket ended, in a way that no change of state told.
+    /// The bucket ended without a transition line.
     BucketEnded(BucketEnd),
-    /// The trace ends here, and the connection does not.
+    /// The trace ended before the connection.
     TraceEnds { state: State },
 }
 
@@ -260,14 +263,14 @@ impl Diagram {
         }
     }
 
-    /// `conn` of its ends, the left one first.
+    /// Returns the `conn` of the ends, the left one first.
     pub fn conns(&self) -> impl Iterator<Item = u64> {
         Place::BOTH
             .into_iter()
             .filter_map(|place| self.end(place).subject.as_ref()?.conn)
     }
 
-    /// What the wait in the accept queue is, if there was one.
+    /// Returns the wait in the accept queue and its beginning in nanoseconds, if there was one.
     pub fn wait(&self) -> Option<(u64, &Wait)> {
         self.items.iter().find_map(|item| match &item.what {
             What::Wait(wait) => Some((item.at_ns, wait)),
@@ -277,7 +280,7 @@ impl Diagram {
 }
 
 impl End {
-    /// Events of it were lost, or the trace began later.
+    /// Returns whether events of this end were lost or the trace began later.
     pub fn incomplete(&self) -> bool {
         self.connection.as_ref().is_some_and(|it| !it.complete)
     }
@@ -288,8 +291,8 @@ impl StateSpan {
         self.transition.as_ref()?.cause
     }
 
-    /// Whether the time is when a look through the sockets noticed it, and not when it happened.
-    pub fn noticed(&self) -> bool {
+    /// Returns whether the time is that of a socket snapshot and not of the change itself.
+    pub fn is_from_snapshot(&self) -> bool {
         let source = self.transition.as_ref().map(|it| it.source);
         source == Some(Source::SocketIterator)
     }

@@ -8,7 +8,7 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Human(pub u64);
 
-/// Units above the nanosecond, and how many of those each one has.
+/// Units above the nanosecond, with their length in nanoseconds.
 const UNITS: [(&str, u64); 3] = [(" µs", 1_000), (" ms", 1_000_000), (" s", 1_000_000_000)];
 
 impl fmt::Display for Human {
@@ -18,13 +18,13 @@ impl fmt::Display for Human {
 }
 
 impl Human {
-    /// As Display, but without a width, and faster where `to` is no formatter.
+    /// Writes the duration as `Display` does, without a width. This is faster for a `String`.
     pub fn write(self, to: &mut impl fmt::Write) -> fmt::Result {
         to.write_str(self.text(&mut [0; 32]))
     }
 
-    /// In one piece, made from its end, because many lines have a duration or two. Twenty digits, a
-    /// point and a unit find room.
+    /// Returns the text as one slice, filled from its end, because many lines have one or two
+    /// durations. The buffer holds twenty digits, a point and a unit.
     fn text(self, buffer: &mut [u8; 32]) -> &str {
         let (mut number, decimals, unit) = self.form();
         let mut at = buffer.len() - unit.len();
@@ -42,14 +42,14 @@ impl Human {
         str::from_utf8(&buffer[at..]).expect("digits and a unit")
     }
 
-    /// A number, how many of its digits come after the point, and the unit.
+    /// Returns a number, the count of its digits after the point, and the unit.
     fn form(self) -> (u64, usize, &'static str) {
         let ns = self.0;
         if ns < 1_000 {
             return (ns, 0, " ns");
         }
-        // The first form whose digits, once rounded, are four at most: 999 960 ns is no longer
-        // "999.9 µs" and not "1000.0 µs" but "1.000 ms".
+        // Takes the first form with at most four digits after rounding: 999 960 ns is "1.000 ms", not
+        // "1000.0 µs".
         for (unit, scale) in UNITS {
             for (decimals, power) in [(3, 1_000), (2, 100), (1, 10)] {
                 let digits = div_round(ns, scale / power);
@@ -62,7 +62,7 @@ impl Human {
     }
 }
 
-/// `n / by`, rounded half up.
+/// Returns `n / by`, rounded half up.
 fn div_round(n: u64, by: u64) -> u64 {
     n / by + u64::from(n % by >= by.div_ceil(2))
 }
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn has_four_digits_and_a_unit() {
+    fn duration_has_at_most_four_digits_and_a_unit() {
         for (ns, text) in [
             (0, "0 ns"),
             (950, "950 ns"),
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn rounds_into_the_next_form() {
+    fn duration_that_rounds_up_takes_the_next_unit() {
         for (ns, text) in [
             (9_999, "9.999 µs"),
             (99_994, "99.99 µs"),
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn pads_by_characters() {
+    fn padding_counts_characters_not_bytes() {
         assert_eq!(format!("{:>9}|", Human(23_414)), " 23.41 µs|");
         assert_eq!(format!("{:<9}|", Human(5)), "5 ns     |");
     }

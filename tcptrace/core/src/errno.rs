@@ -1,9 +1,9 @@
-//! Error numbers of the kernel under their names.
+//! Names of the kernel's error numbers.
 
 use std::borrow::Cow;
 
-/// The numbers of include/uapi/asm-generic/errno.h, which x86-64, arm64 and most others have, and
-/// those of include/linux/errno.h, which no program sees (Linux 6.12). Sorted by number.
+/// The numbers of include/uapi/asm-generic/errno.h, which x86-64, arm64 and most architectures use,
+/// and the kernel-internal ones of include/linux/errno.h (Linux 6.12). Sorted by number.
 const NAMES: &[(u32, &str)] = &[
     (1, "EPERM"),
     (2, "ENOENT"),
@@ -157,7 +157,7 @@ const NAMES: &[(u32, &str)] = &[
     (531, "ENOGRACE"),
 ];
 
-/// The name of a positive errno, such as `ECONNRESET`; `errno N` where there is none.
+/// Returns the name of a positive errno, such as `ECONNRESET`, or `errno N` if it has no name.
 #[inline]
 pub fn name(errno: u32) -> Cow<'static, str> {
     match NAMES.binary_search_by_key(&errno, |(number, _)| *number) {
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn names_what_the_kernel_returns() {
+    fn known_errno_has_its_kernel_name() {
         for (errno, text) in [
             (1, "EPERM"),
             (11, "EAGAIN"),
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_what_has_no_name() {
+    fn unknown_errno_is_shown_as_a_number() {
         for (errno, text) in [
             (0, "errno 0"),
             (41, "errno 41"),

@@ -1,7 +1,7 @@
-//! What happened in the kernel: the decoded form of a record, free of its wire layout.
+//! Events: the decoded records of the kernel side, independent of their binary layout.
 //!
-//! Everything downstream (order, correlate, sinks) speaks these types. Times are nanoseconds of
-//! CLOCK_MONOTONIC, addresses and ports are in host form, and what the kernel did not know yet is
+//! The modules `order`, `correlate` and the sinks use these types. Times are nanoseconds of
+//! CLOCK_MONOTONIC, ports are in host byte order, and a value that the kernel does not know yet is
 //! `None`.
 
 mod comm;
@@ -57,7 +57,7 @@ pub enum State {
 }
 
 impl State {
-    /// Every state, by kernel number.
+    /// Every state, in the order of the kernel's numbers.
     pub const ALL: [State; 13] = {
         use State::*;
         [
@@ -77,12 +77,12 @@ impl State {
         ]
     };
 
-    /// The state with this kernel number.
+    /// Returns the state with this kernel number, or `None` if there is no such state.
     pub fn from_kernel(number: u8) -> Option<State> {
         State::ALL.get(usize::from(number).checked_sub(1)?).copied()
     }
 
-    /// The kernel's name without `TCP_`.
+    /// Returns the kernel's name without `TCP_`.
     pub fn name(self) -> &'static str {
         match self {
             State::Established => "ESTABLISHED",
@@ -108,23 +108,24 @@ impl fmt::Display for State {
     }
 }
 
-/// Address of a `struct sock`. Not an identity by itself: the kernel reuses it at once.
+/// Address of a `struct sock`. It does not identify a connection, because the kernel reuses
+/// addresses at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Sk(pub u64);
 
-/// A socket's two ends, its own first. IPv4-mapped IPv6 addresses are shown as IPv4.
+/// Local and remote address and port of a socket. IPv4-mapped IPv6 addresses are stored as IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Tuple {
     pub laddr: IpAddr,
-    /// `None` until the kernel has chosen it (a connecting socket that was not bound).
+    /// `None` until the kernel has chosen a port (connect() on a socket that was not bound).
     pub lport: Option<u16>,
-    /// `None` for a listener, and on Linux 6.14 and before at LISTEN to SYN_RECV.
+    /// `None` for a listener, and before Linux 6.15 at LISTEN to SYN_RECV.
     pub raddr: Option<IpAddr>,
     pub rport: Option<u16>,
 }
 
 impl Tuple {
-    /// As the other end has it; `None` while a part is not known.
+    /// Returns the tuple as the peer's socket has it; `None` while a part is not known.
     pub fn mirrored(&self) -> Option<Tuple> {
         Some(Tuple {
             laddr: self.raddr?,
@@ -134,7 +135,7 @@ impl Tuple {
         })
     }
 
-    /// 4 or 6, as the addresses are shown.
+    /// Returns 4 or 6, the address family.
     pub fn family(&self) -> u8 {
         match self.raddr.unwrap_or(self.laddr) {
             IpAddr::V4(_) => 4,
@@ -143,7 +144,7 @@ impl Tuple {
     }
 }
 
-/// The thread that was running.
+/// The thread that ran when the hook fired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "recorded::Task", into = "recorded::Task")]
 pub struct Task {
@@ -153,44 +154,44 @@ pub struct Task {
     pub tid: u32,
     /// The thread's name.
     pub comm: Comm,
-    /// The name of the process, which is that of its first thread; empty when not known.
+    /// The name of the process, which is that of its first thread; empty when unknown.
     pub process: Comm,
 }
 
 impl Task {
-    /// The name of the process, if it is known.
+    /// Returns the name of the process; `None` when unknown.
     pub fn process(&self) -> Option<Comm> {
         (!self.process.bytes().is_empty()).then_some(self.process)
     }
 }
 
-/// Where the kernel was running when it changed a socket's state.
+/// The context in which the kernel ran when it changed a socket's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Context {
-    /// In a system call, or on its way out of one, of the process that held the socket.
+    /// A system call of the process that held the socket, or the return from one.
     Process,
-    /// In a network or timer interrupt's bottom half, on whichever task it hit.
+    /// The softirq of a network or timer interrupt, on top of an unrelated task.
     Softirq,
 }
 
-/// How an accept was seen.
+/// The hook that saw an accept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Witness {
-    /// The accept system call's exit; the returned descriptor led to the socket.
+    /// The exit of the accept system call. The socket is found by the returned descriptor.
     SysExit,
     /// fexit of `inet_csk_accept`.
     Fexit,
     /// kretprobe of `inet_csk_accept`.
     Kretprobe,
-    /// The entry of `security_sock_graft`, which a successful accept passes a moment later; it
-    /// speaks where the return of `inet_csk_accept` was missed.
+    /// The entry of `security_sock_graft`, which a successful accept calls a moment later. It is
+    /// used if the return of `inet_csk_accept` was missed.
     SecuritySockGraft,
 }
 
 impl Witness {
-    /// As in JSON.
+    /// Returns the value's name in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Witness::SysExit => "sys_exit",
@@ -200,9 +201,9 @@ impl Witness {
         }
     }
 
-    /// Whether this witness speaks after `lock_sock(newsk)` (net/ipv4/af_inet.c, `inet_accept`).
-    /// Where that is the TCP socket itself, the call has waited for the softirq that makes it
-    /// ESTABLISHED; with MPTCP it is the socket around it, see [`Outcome::Accepted::wrapped`].
+    /// Returns whether this hook runs after `lock_sock(newsk)` (net/ipv4/af_inet.c, `inet_accept`).
+    /// If `newsk` is the TCP socket, the lock waits for the softirq that makes it ESTABLISHED. With
+    /// MPTCP `newsk` is the socket around it, see [`Outcome::Accepted::wrapped`].
     pub fn follows_child_lock(self) -> bool {
         match self {
             Witness::SysExit | Witness::SecuritySockGraft => true,
@@ -211,12 +212,12 @@ impl Witness {
     }
 }
 
-/// A segment that meets a full queue.
+/// A segment of the handshake that meets a full queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OverflowSegment {
     Syn,
-    /// The last one of the handshake: the peer believes that it is connected.
+    /// The last segment of the handshake. The client is already ESTABLISHED when it sends this.
     Ack,
 }
 
@@ -224,9 +225,9 @@ pub enum OverflowSegment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ListenQueue {
-    /// Finished connections that wait for accept().
+    /// The accept queue: ESTABLISHED connections that wait for accept().
     Accept,
-    /// Half-open requests that wait for the final ACK.
+    /// The SYN queue: half-open requests that wait for the final ACK.
     Syn,
 }
 
@@ -242,7 +243,7 @@ pub enum Hook {
     InetCskAccept,
     /// The tracepoint `tcp:tcp_retransmit_skb`.
     TcpRetransmitSkb,
-    /// Begin and end of request sockets, and their children's births.
+    /// The functions that make and end request sockets and clone their children.
     RequestSock,
     /// SYNs and ACKs that met a full queue.
     ListenOverflow,
@@ -296,13 +297,13 @@ impl Hook {
     }
 }
 
-/// One thing that happened.
+/// One event: its time, its CPU and its kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// CLOCK_MONOTONIC, nanoseconds, taken in the hook.
+    /// CLOCK_MONOTONIC in nanoseconds, read in the hook.
     pub mono_ns: u64,
     pub cpu: u16,
-    /// Records that the kernel side had lost, all hooks together, when it wrote this one
+    /// Number of records that the kernel side had lost, all hooks together, when it wrote this one
     /// (modulo 2^32).
     pub lost: u32,
     pub kind: Kind,
@@ -320,12 +321,12 @@ pub enum Kind {
     Found(Found),
     Process(Process),
     Segment(Segment),
-    /// No hook's record.
+    /// An input that does not come from a hook.
     Note(Note),
 }
 
 impl Kind {
-    /// The hook whose record it is; `None` for a note.
+    /// Returns the hook that the record comes from; `None` for a note.
     pub fn hook(&self) -> Option<Hook> {
         let hook = match self {
             Kind::SetState(_) => Hook::InetSockSetState,
@@ -351,60 +352,62 @@ impl Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SetState {
     pub sk: Sk,
-    /// The id that `ss -e` prints as `sk:`, in hexadecimal there.
+    /// The socket cookie, which `ss -e` prints as `sk:` in hexadecimal.
     pub cookie: Option<u64>,
-    /// Id of the cgroup (v2) of the process that made it; of a child, its listener's.
+    /// Id of the cgroup (v2) of the process that made the socket. A child has its listener's.
     pub cgroup: Option<u64>,
     /// Inode of the network namespace.
     pub netns: u32,
     pub tuple: Tuple,
-    /// Index of the device that its link-local addresses are of: each link may have the same ones.
+    /// Index of the device that link-local addresses belong to. Two links may have the same
+    /// link-local addresses.
     pub scope: Option<u32>,
     pub oldstate: State,
     pub newstate: State,
-    /// `None` where the evidence does not decide.
+    /// `None` when the evidence does not decide.
     pub context: Option<Context>,
-    /// Who changed it; only where `context` is `Process`.
+    /// The thread that changed the state; only if `context` is `Process`.
     pub task: Option<Task>,
-    /// A process has a descriptor of it: a connection in the accept queue has none.
+    /// True if a process has a descriptor of the socket. A connection in the accept queue has none.
     pub held: bool,
-    /// The peer's FIN has come.
+    /// True if the peer's FIN was received.
     pub fin_received: bool,
-    /// No process has it any more.
+    /// True if no process has the socket any more (SOCK_DEAD).
     pub orphaned: bool,
-    /// The smoothed round-trip time; on a fresh child from the SYN-ACK to the ACK. `None` before
-    /// the first measurement.
+    /// The smoothed round-trip time; on a new child, the time from the SYN-ACK to the ACK. `None`
+    /// before the first measurement.
     pub srtt_ns: Option<u64>,
-    /// The user who owns it; of a child in the accept queue, the listener's.
+    /// User id of the socket's owner; for a child in the accept queue, the listener's owner.
     pub uid: u32,
-    /// `sk_ack_backlog`: on a fresh child, the sockets queued ahead of it.
+    /// `sk_ack_backlog`: on a new child, the number of sockets queued ahead of it.
     pub backlog_len: u32,
     /// `sk_max_ack_backlog`: above 0 proves that the socket is, or was cloned from, a listener.
     pub backlog_max: u32,
-    /// `sk_err` (an errno), if any.
+    /// `sk_err`, an errno; `None` when it is 0.
     pub err: Option<u32>,
-    /// The socket's figures, where the change of state tells them: as it enters FIN_WAIT1,
-    /// CLOSING or CLOSE, and as it leaves SYN_SENT.
+    /// The socket's counters. Present when it enters FIN_WAIT1, CLOSING or CLOSE, and when it leaves
+    /// SYN_SENT.
     pub stats: Option<Stats>,
-    /// As it enters LISTEN.
+    /// The limits of the queues; only when the socket enters LISTEN.
     pub listen: Option<Listen>,
-    /// At LISTEN to SYN_RECV: servers may not use TCP Fast Open, so no SYN can have made it.
+    /// At LISTEN to SYN_RECV: true if servers may not use TCP Fast Open, so that no SYN can have made
+    /// the child.
     pub no_fast_open: bool,
-    /// In TCP_REPAIR mode: no segment is sent, by connect() and close() neither.
+    /// True in TCP_REPAIR mode. Then neither connect() nor close() sends a segment.
     pub repair: bool,
-    /// With TCP_FASTOPEN_CONNECT: connect() may leave the SYN to the first data.
+    /// True with TCP_FASTOPEN_CONNECT. Then connect() may defer the SYN until the first data.
     pub fastopen_connect: bool,
-    /// As it enters CLOSE_WAIT: the FIN is not in `bytes_received`, because it came with the SYN or
-    /// the SYN-ACK (`tcp_fastopen_add_skb`).
+    /// On entering CLOSE_WAIT: true if the FIN is not counted in `bytes_received`, because it came
+    /// with the SYN or the SYN-ACK (`tcp_fastopen_add_skb`).
     pub fin_uncounted: bool,
-    /// At LISTEN to SYN_RECV: the listener that it is a clone of, where that can be told.
+    /// At LISTEN to SYN_RECV: the listener that the socket was cloned from, if known.
     pub clone_of: Option<Sk>,
 }
 
-/// The limit that a listener was asked to have, and the one on all.
+/// The requested limit of a listener's queues, and the namespace's upper bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listen {
-    /// The `backlog` that listen() was called with; `None` when that is not known.
+    /// The `backlog` argument of listen(); `None` when unknown.
     pub backlog: Option<i32>,
     /// `net.core.somaxconn` of the network namespace.
     pub somaxconn: u32,
@@ -414,16 +417,16 @@ pub struct Listen {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Accept {
     pub outcome: Outcome,
-    /// `None` when it could not be found.
+    /// The listener; `None` when it could not be found.
     pub listener: Option<Sk>,
-    /// The listener's own address.
+    /// The listener's local address.
     pub listener_addr: IpAddr,
     pub listener_port: Option<u16>,
     pub netns: u32,
     pub called: Called,
     pub witness: Witness,
     pub task: Task,
-    /// The listener's accept queue at the return, and its limit.
+    /// Length of the listener's accept queue at the return.
     pub backlog_len: u32,
     pub backlog_max: u32,
 }
@@ -435,23 +438,23 @@ pub enum Outcome {
         sk: Sk,
         cookie: Option<u64>,
         tuple: Tuple,
-        /// Its state at the return.
+        /// The socket's state at the return.
         state: Option<State>,
-        /// The final ACK had not come: the socket was there by TCP Fast Open.
+        /// True if the final ACK had not arrived: TCP Fast Open made the socket.
         fastopen: bool,
-        /// accept() made a socket around it (MPTCP), and has locked that one.
+        /// True if accept() made a socket around this one (MPTCP) and locked the outer socket.
         wrapped: bool,
     },
-    /// The errno, positive.
+    /// accept() failed with this errno (positive).
     Failed(u32),
 }
 
-/// When accept() was entered.
+/// The time of the call of an accept().
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Called {
-    /// CLOCK_MONOTONIC, nanoseconds.
+    /// CLOCK_MONOTONIC in nanoseconds.
     At(u64),
-    /// Before the hooks were attached, and so before any event of this trace.
+    /// Before the hooks were attached, and therefore before any event of this trace.
     BeforeTrace,
     Unknown,
 }

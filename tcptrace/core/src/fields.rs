@@ -1,10 +1,10 @@
-//! The lines that tcptrace puts out: names, units and meaning. Schema 2, a contract.
+//! The lines that tcptrace writes: names, units and meaning of their fields (schema 2).
 //!
-//! One struct a line. The JSON Schema (`docs/schema/tcptrace-2.json`) and the README's field table
-//! are made from them. A field's name has one type and one meaning in all kinds of lines. Fields may
-//! be added; none may change its name or its meaning. Unknown is null, never 0 or "".
+//! Each kind of line is one struct. The JSON Schema (`docs/schema/tcptrace-2.json`) is generated
+//! from these structs. A field's name has one type and one meaning in all kinds of lines. Fields
+//! may be added; no field changes its name or its meaning. An unknown value is null, never 0 or "".
 //!
-//! A line in memory carries monotonic time only; the wall clock time `ts` is added where it is
+//! A line in memory carries monotonic time only. The wall clock time `ts` is added when the line is
 //! written ([`Stamped`]).
 
 mod backlog;
@@ -43,16 +43,16 @@ pub const SCHEMA: u32 = 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Side {
-    /// It called connect().
+    /// The socket called connect().
     Client,
-    /// It was cloned from a listener.
+    /// The kernel cloned the socket from a listener.
     Server,
-    /// It called listen().
+    /// The socket called listen().
     Listener,
 }
 
 impl Side {
-    /// As in JSON.
+    /// Returns the value's name in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Side::Client => "client",
@@ -66,22 +66,23 @@ impl Side {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PidSource {
-    /// It called connect().
+    /// The process called connect().
     Connect,
-    /// It called listen().
+    /// The process called listen().
     Listen,
-    /// It called accept().
+    /// The process called accept().
     Accept,
-    /// It closed the socket, shut it down, or killed it.
+    /// The process closed the socket, shut it down, or killed it.
     Close,
-    /// Found in /proc at the start of the trace: some process that had a descriptor of it. There
-    /// the thread is not known, and the name is that of the process's first thread.
+    /// A process that had a descriptor of the socket at the start of the trace, found in /proc.
+    /// The thread is not known; the name is that of the process's first thread.
     Snapshot,
-    /// Found among the descriptors while the trace ran, because the process that was known before
-    /// has exited or has the socket no more: some process that has a descriptor of it. The thread is
-    /// not known, and the name is that of the process's first thread.
+    /// A process that has a descriptor of the socket, found while the trace ran because the
+    /// process known before exited or closed its descriptor. The thread is not known; the name is
+    /// that of the process's first thread.
     Holder,
-    /// Not accepted yet: the process that listens, which will probably accept.
+    /// The process that listens. The connection is not accepted yet; this process will probably
+    /// accept it.
     Presumed,
 }
 
@@ -89,19 +90,19 @@ pub enum PidSource {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ListenerSource {
-    /// accept() on that listener returned it.
+    /// accept() on that listener returned the connection.
     Accept,
-    /// The request socket that it comes from names the listener.
+    /// The request socket that the connection comes from names the listener.
     Request,
-    /// The kernel made its socket as a copy of the listener's.
+    /// The kernel cloned the connection's socket from the listener's.
     Clone,
-    /// A guess: it is the only listener that the address fits. A packet filter (TPROXY) or a BPF
-    /// program may have chosen another one.
+    /// A guess: the listener is the only one that the address matches. A packet filter (TPROXY)
+    /// or a BPF program may have chosen another listener.
     Address,
 }
 
-/// What led to a change of state: a system call, a segment or a timer. Behind each stand the kernel
-/// functions that act on it, by the change (as in Linux 6.12), and the sections of RFC 9293.
+/// The reason for a change of state: a system call, a segment or a timer. Each description ends
+/// with the kernel functions that act on it (as in Linux 6.12) and the sections of RFC 9293.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
@@ -114,97 +115,100 @@ pub enum Cause {
     ConnectDeferred,
     /// connect() failed before anything was sent. tcp_v4_connect, tcp_v6_connect; 3.10.1.
     ConnectFailed,
-    /// close(), shutdown(), or the end of the process: a FIN follows the data, once there is a peer.
+    /// close(), shutdown(), or the end of the process. A FIN follows the data if there is a peer.
     /// tcp_close_state; into CLOSE __tcp_close, a listener inet_csk_listen_stop, and tcp_time_wait
     /// where the kernel keeps the connection without the socket; 3.10.4.
     Close,
-    /// The process closed it in a way that sends a RST: with unread data, with SO_LINGER and a
+    /// The process closed the socket in a way that sends a RST: with unread data, with SO_LINGER and a
     /// time of 0, or with TCP_LINGER2 below 0. __tcp_close, or tcp_disconnect of an MPTCP subflow;
     /// 3.10.5, with TCP_LINGER2 3.10.4.
     Abort,
-    /// The process disconnected it, and keeps the socket: connect() to AF_UNSPEC, or shutdown() of
+    /// The process disconnected the socket and keeps it: connect() to AF_UNSPEC, or shutdown() of
     /// a socket that listens or connects. tcp_disconnect; 3.10.5.
     Disconnect,
-    /// Another process killed it (`ss -K`, `bpf_sock_destroy`). tcp_abort; 3.10.5.
+    /// Another process killed the connection (`ss -K`, `bpf_sock_destroy`). tcp_abort; 3.10.5.
     Killed,
-    /// A process that restores or saves connections did it in TCP_REPAIR mode, without a segment.
+    /// A process that saves or restores connections changed the state in TCP_REPAIR mode. No segment
+    /// was sent.
     /// tcp_v4_connect, tcp_v6_connect, tcp_disconnect.
     Repair,
-    /// A SYN came. tcp_conn_request of a half-open connection, tcp_try_fastopen with Fast Open;
+    /// A SYN was received. tcp_conn_request of a half-open connection, tcp_try_fastopen with Fast Open;
     /// 3.10.7.2. tcp_rcv_synsent_state_process of a client; 3.10.7.3.
     SynReceived,
-    /// The SYN-ACK came. tcp_finish_connect; 3.10.7.3.
+    /// The SYN-ACK was received. tcp_finish_connect; 3.10.7.3.
     SynAckReceived,
-    /// The handshake's last ACK came. tcp_v4_syn_recv_sock and tcp_v6_syn_recv_sock into SYN_RECV,
+    /// The handshake's last ACK was received. tcp_v4_syn_recv_sock and tcp_v6_syn_recv_sock into SYN_RECV,
     /// tcp_rcv_state_process into ESTABLISHED, tcp_check_req where the accept queue was full;
     /// 3.10.7.4.
     AckReceived,
-    /// The peer's FIN came. tcp_fin; into TIME_WAIT tcp_time_wait, or tcp_timewait_state_process
+    /// The peer's FIN was received. tcp_fin; into TIME_WAIT tcp_time_wait, or tcp_timewait_state_process
     /// where the socket had gone before; 3.10.7.4.
     FinReceived,
     /// The peer acknowledged our FIN. tcp_rcv_state_process into FIN_WAIT2; tcp_done into CLOSE,
     /// tcp_time_wait where the kernel keeps the connection without the socket; 3.10.7.4.
     AckOfFin,
-    /// A RST came. tcp_reset of a client that connects; 3.10.7.3. Else tcp_reset, tcp_check_req of a
+    /// A RST was received. tcp_reset of a client that connects; 3.10.7.3. Else tcp_reset, tcp_check_req of a
     /// half-open connection, tcp_timewait_state_process without a socket; 3.10.7.4.
     RstReceived,
-    /// Data came for a socket that nobody reads any more: the kernel answers with a RST. tcp_reset,
+    /// Data was received for a socket that no process reads any more. The kernel answers with a RST. tcp_reset,
     /// tcp_done; 3.10.7.4.
     DataReceived,
-    /// An ICMP error came. tcp_v4_err, tcp_v6_err; 3.9.2.2.
+    /// An ICMP error was received. tcp_v4_err, tcp_v6_err; 3.9.2.2.
     IcmpReceived,
-    /// Retransmissions or keep-alive probes stayed without an answer. tcp_write_err,
+    /// Retransmissions or keep-alive probes got no answer. tcp_write_err,
     /// reqsk_timer_handler of a half-open connection; 3.10.8.
     Timeout,
-    /// The time of TIME_WAIT, or of an orphan's FIN_WAIT2, was over. tw_timer_handler; 3.10.8.
+    /// The timer of TIME_WAIT, or of an orphan's FIN_WAIT2, expired. tw_timer_handler; 3.10.8.
     Expired,
     /// A new connection took its ports. inet_twsk_deschedule_put; 3.10.7.4.
     Reused,
 }
 
-/// What a time or a change of state was learnt from.
+/// The source of a time or a change of state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     /// The tracepoint sock:inet_sock_set_state, exact.
     Tracepoint,
-    /// The kernel functions that make and join a request socket (NEW_SYN_RECV), exact.
+    /// The kernel functions that make a request socket (NEW_SYN_RECV) and its child, exact.
     RequestSock,
     /// The kernel functions that make, change and free a TIME_WAIT bucket, exact.
     TimewaitSock,
-    /// An estimate: the first round-trip time that the kernel measured, SYN-ACK to ACK, or of a
-    /// client with TCP_FASTOPEN_CONNECT, SYN to SYN-ACK.
+    /// An estimate from the first round-trip time that the kernel measured: SYN-ACK to ACK, or SYN
+    /// to SYN-ACK for a client with TCP_FASTOPEN_CONNECT.
     Srtt,
-    /// What the socket's flags said as it closed.
+    /// The flags of the closing socket.
     SocketFlags,
-    /// A look through the kernel's sockets, once in a while: so exact as it is frequent.
+    /// A snapshot of the kernel's sockets. The time is that of the snapshot, so it can be late by
+    /// the interval between two snapshots.
     SocketIterator,
     /// A segment on the wire.
     Segment,
 }
 
-/// What the evidence shows about handshake and accept(): one per server-side connection.
+/// The order of handshake and accept() that the evidence shows, one per server-side connection.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// ESTABLISHED before accept() was even called.
+    /// ESTABLISHED before accept() was called.
     Queued,
-    /// accept() was already blocked; ESTABLISHED, then accept() returned.
+    /// accept() was already blocked when the connection became ESTABLISHED, and then returned.
     Awaited,
     /// accept() returned before the final ACK, as TCP Fast Open allows.
     FastOpen,
-    /// The final ACK had created and queued the child, and inet_csk_accept on another CPU took it
-    /// before the ESTABLISHED event.
+    /// The final ACK created and queued the child. inet_csk_accept on another CPU returned it
+    /// before the child became ESTABLISHED.
     Overlapped,
-    /// ESTABLISHED and never accepted: still queued at the end of the trace, or closed there.
+    /// ESTABLISHED and never accepted: closed in the queue, or still queued when the trace ended.
     NeverAccepted,
-    /// The final ACK never completed the handshake: the connection was half-open to its end.
+    /// The final ACK never completed the handshake; the connection was half-open to its end.
     Unfinished,
     /// Evidence is missing.
     Unknown,
-    /// accept() before the final ACK without Fast Open: must never appear.
+    /// accept() returned before the final ACK without Fast Open. This contradicts the kernel's code
+    /// and is never expected.
     Violated,
 }
 
@@ -220,7 +224,7 @@ impl Verdict {
         Verdict::Violated,
     ];
 
-    /// As in JSON.
+    /// Returns the value's name in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Verdict::Queued => "queued",
@@ -235,75 +239,76 @@ impl Verdict {
     }
 }
 
-/// How a half-open connection ended that was never finished.
+/// The end of a half-open connection whose handshake never finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HalfOpenEnd {
-    /// The SYN-ACK and its retransmissions went unanswered, or deferred data did not come.
+    /// The SYN-ACK and its retransmissions got no answer, or (with TCP_DEFER_ACCEPT) no data came.
     Timeout,
-    /// Dropped by no timer while the listener listened: reset by the peer, as a rule.
+    /// The request was dropped, not by a timer, while the listener listened. As a rule the peer
+    /// sent a RST.
     Reset,
-    /// The accept queue was full at the final ACK, and tcp_abort_on_overflow is set.
+    /// The accept queue was full at the final ACK, and net.ipv4.tcp_abort_on_overflow is set.
     Overflow,
-    /// The listener had closed.
+    /// The listener was closed.
     ListenerClosed,
 }
 
-/// Common to `transition`, `accept`, `segment` and `connection`: which socket, and whose.
+/// The socket that a line is about, and its owner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Subject {
     /// Number of the connection or listener, unique in the trace.
     pub conn: Option<u64>,
     /// client, server or listener; null when the trace began too late to know.
     pub side: Option<Side>,
-    /// 4 or 6, as the addresses are shown: an IPv4-mapped connection is 4.
+    /// The address family, 4 or 6. An IPv4-mapped connection is 4, as its addresses are shown.
     #[schemars(extend("enum" = [4, 6]))]
     pub family: u8,
-    /// The own address.
+    /// The local address.
     pub laddr: IpAddr,
-    /// The own port; null until the kernel has chosen it.
+    /// The local port; null until the kernel has chosen it.
     pub lport: Option<u16>,
     /// The peer's address.
     pub raddr: Option<IpAddr>,
     /// The peer's port.
     pub rport: Option<u16>,
-    /// Index of the network device that its link-local IPv6 addresses are of (`sin6_scope_id`, man
-    /// 7 ipv6).
+    /// Index of the network device that the link-local IPv6 addresses belong to (`sin6_scope_id`,
+    /// man 7 ipv6).
     pub scope_id: Option<u32>,
     /// Inode of the network namespace.
     pub netns: u32,
-    /// The kernel's socket cookie, which `ss -e` prints in hexadecimal; null where not known.
+    /// The kernel's socket cookie, which `ss -e` prints in hexadecimal; null when unknown.
     pub cookie: Option<u64>,
-    /// The user id that owns the socket: its creator's, and its listener's until it is accepted;
-    /// null when unknown.
+    /// User id of the socket's owner. Until a connection is accepted, that is the listener's owner.
+    /// Null when unknown.
     pub uid: Option<u32>,
-    /// Id of the socket's cgroup (version 2), which is the inode of its directory in cgroupfs: that
-    /// of the process that made the socket, for a server's that made the listener; null when
-    /// unknown.
+    /// Id of the socket's cgroup (version 2): the inode of its directory in cgroupfs. It is the
+    /// cgroup of the process that made the socket, or for a server's connection the listener. Null
+    /// when unknown.
     pub cgroup: Option<u64>,
-    /// Id of the container that this cgroup belongs to, from the name that its runtime gave to the
-    /// directory: 64 hexadecimal digits.
+    /// Id of the container that this cgroup belongs to, 64 hexadecimal digits, taken from the
+    /// directory's name.
     pub container: Option<String>,
-    /// Process id; null when unknown, as when the process that was known has exited and another one
+    /// Process id. Null when unknown, for example after the known process exited and another one
     /// has the socket.
     pub pid: Option<u32>,
     /// Thread id; null when unknown.
     pub tid: Option<u32>,
     /// The thread's name; null when unknown.
     pub comm: Option<Comm>,
-    /// The name of the process, that of its first thread; null when unknown.
+    /// The name of the process, which is that of its first thread; null when unknown.
     pub process: Option<Comm>,
-    /// Where pid, tid, comm and process come from.
+    /// The source of pid, tid, comm and process.
     pub pid_source: Option<PidSource>,
 }
 
 impl Subject {
-    /// Whether it listens.
+    /// Returns whether the socket is a listener.
     pub fn is_listener(&self) -> bool {
         self.side == Some(Side::Listener)
     }
 
-    /// Whether it was cloned from a listener.
+    /// Returns whether the socket was cloned from a listener.
     pub fn is_server(&self) -> bool {
         self.side == Some(Side::Server)
     }
@@ -312,109 +317,110 @@ impl Subject {
 /// A socket changed its state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Transition {
-    /// When, in CLOCK_MONOTONIC nanoseconds (bpf_ktime_get_ns); where the source is
-    /// `socket_iterator`, when a look noticed it.
+    /// Time of the change in CLOCK_MONOTONIC nanoseconds (bpf_ktime_get_ns). Where the source is
+    /// `socket_iterator`, the time of the snapshot that shows it.
     pub mono_ns: u64,
     #[serde(flatten)]
     pub subject: Subject,
-    /// The state it leaves.
+    /// The state that the socket leaves.
     pub oldstate: State,
-    /// The state it enters.
+    /// The state that the socket enters.
     pub newstate: State,
-    /// How long it was in oldstate, in nanoseconds; null when the entry was not seen.
+    /// Time spent in oldstate, in nanoseconds; null when the entry was not seen.
     pub in_state_ns: Option<u64>,
-    /// Where the kernel ran: in a process that held the socket, or in a softirq; null when the
+    /// Whether the kernel ran for a process that held the socket, or in a softirq; null when the
     /// evidence does not decide.
     pub context: Option<Context>,
-    /// The CPU it happened on.
+    /// The CPU that the hook ran on.
     pub cpu: u16,
-    /// True when the tracepoint itself did not print this transition.
+    /// True when the tracepoint itself did not report this transition.
     pub synthetic: bool,
-    /// What it was learnt from.
+    /// The source of the event.
     pub source: Source,
-    /// What led to it; null where the evidence does not decide.
+    /// The reason for the change; null when the evidence does not decide.
     pub cause: Option<Cause>,
-    /// The kernel function that acts on that cause (as in Linux 6.12); null when the cause is.
+    /// The kernel function that acts on that cause (as in Linux 6.12); null when `cause` is null.
     pub function: Option<Cow<'static, str>>,
-    /// The section of RFC 9293 about it; null when the cause is, and when the RFC has none.
+    /// The section of RFC 9293 about that cause; null when `cause` is null or the RFC has none.
     pub rfc9293: Option<Cow<'static, str>>,
-    /// Where a socket enters CLOSE: the state in which the kernel keeps the connection without it,
+    /// On entering CLOSE: the state in which the kernel keeps the connection without its socket,
     /// FIN_WAIT2 or TIME_WAIT.
     pub bucket: Option<State>,
-    /// The socket's pending error (an errno name such as ECONNRESET).
+    /// The socket's pending error, as an errno name such as ECONNRESET.
     pub error: Option<Cow<'static, str>>,
-    /// For a server's connection the `conn` of the listener that it was made at; null where that is
-    /// not known for certain.
+    /// For a server's connection, the `conn` of its listener; null when not known for certain.
     pub listener: Option<u64>,
     #[serde(flatten)]
     pub backlog: Backlog,
 }
 
-/// An accept() returned.
+/// The return of an accept().
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Accept {
-    /// When it returned, in CLOCK_MONOTONIC nanoseconds.
+    /// Time of the return, in CLOCK_MONOTONIC nanoseconds.
     pub mono_ns: u64,
     #[serde(flatten)]
     pub subject: Subject,
     /// The listener's `conn`; null when the listener could not be found.
     pub listener: Option<u64>,
     /// When the connection became ESTABLISHED, in CLOCK_MONOTONIC nanoseconds; null when that was
-    /// not seen, or not yet.
+    /// not seen or has not happened.
     pub established_mono_ns: Option<u64>,
-    /// `conn` of its other end, when that is on this host too; null when not known.
+    /// `conn` of the peer's socket, when the peer is on this host; null when not known.
     pub peer_conn: Option<u64>,
-    /// When that end, the client's, entered SYN_SENT: when connect() was called.
+    /// When the peer's socket entered SYN_SENT, that is, when connect() was called, in
+    /// CLOCK_MONOTONIC nanoseconds.
     pub peer_syn_mono_ns: Option<u64>,
-    /// When that end became ESTABLISHED: the moment from which its connect() can return.
+    /// When the peer's socket became ESTABLISHED, in CLOCK_MONOTONIC nanoseconds. Its connect() can
+    /// return from this moment.
     pub peer_established_mono_ns: Option<u64>,
-    /// When accept() was called, in CLOCK_MONOTONIC nanoseconds; null when that was not seen.
+    /// When accept() was called, in CLOCK_MONOTONIC nanoseconds; null when the call was not seen.
     pub called_mono_ns: Option<u64>,
-    /// From the call to the return, in nanoseconds; null when the call was not seen.
+    /// Time from the call to the return, in nanoseconds; null when the call was not seen.
     pub blocked_ns: Option<u64>,
-    /// How long the connection waited in the accept queue: from ESTABLISHED to the return, at least
-    /// 0, in nanoseconds; null when ESTABLISHED was not seen.
+    /// Wait in the accept queue: from ESTABLISHED to the return, at least 0, in nanoseconds. Null
+    /// when ESTABLISHED was not seen.
     pub accept_queue_ns: Option<u64>,
-    /// Connections still in the listener's accept queue at the return.
+    /// Connections that are still in the listener's accept queue at the return.
     pub backlog_len: u32,
-    /// The limit of that queue, which holds one more than this.
+    /// The limit of the accept queue. The kernel admits one connection more than this.
     pub backlog_max: u32,
-    /// Which hook saw the return.
+    /// The hook that saw the return.
     pub witness: Witness,
-    /// The errno's name of the failure.
+    /// The errno name of a failed accept(), such as EAGAIN.
     pub accept_error: Option<Cow<'static, str>>,
-    /// What the evidence shows so far; null while the evidence is not complete. The `connection`
-    /// line has the last word.
+    /// The verdict from the evidence so far; null while the evidence is not complete. The
+    /// `connection` line has the final verdict.
     pub verdict: Option<Verdict>,
-    /// That verdict in a sentence; null when the verdict is.
+    /// The verdict as a sentence; null when `verdict` is null.
     pub reason: Option<String>,
 }
 
 /// A segment met a full queue of its listener and was dropped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Overflow {
-    /// When, in CLOCK_MONOTONIC nanoseconds.
+    /// Time of the event, in CLOCK_MONOTONIC nanoseconds.
     pub mono_ns: u64,
-    /// The connection that the segment is of: `conn` is null when the trace has none.
+    /// The segment's connection; `conn` is null when the trace does not know it.
     #[serde(flatten)]
     pub subject: Subject,
-    /// The listener's `conn`; null when the trace has not met it.
+    /// The listener's `conn`; null when the trace does not know the listener.
     pub listener: Option<u64>,
-    /// The segment: the SYN, or the last ACK of the handshake, after which the peer believes that it
-    /// is connected.
+    /// The dropped segment: the SYN, or the last ACK of the handshake. After that ACK the client is
+    /// already ESTABLISHED.
     pub dropped: OverflowSegment,
     /// The queue that was full. A SYN that finds the SYN queue full is dropped unless it reuses a
     /// connection in TIME_WAIT.
     pub queue: ListenQueue,
-    /// How many that queue held.
+    /// Number of entries in that queue.
     pub queue_len: u32,
-    /// The limit of that queue, which holds one more than this; of its part for all peers when
-    /// `reserve`.
+    /// The limit of that queue, which holds one entry more than this. With `reserve` it is the limit
+    /// of the part for unknown peers.
     pub queue_max: u32,
-    /// True when the SYN queue had room, but only for peers that the kernel knows: without SYN
-    /// cookies the last quarter of net.ipv4.tcp_max_syn_backlog is for them.
+    /// True when the SYN queue had room only for peers that the kernel knows. Without SYN cookies
+    /// the last quarter of net.ipv4.tcp_max_syn_backlog is reserved for them.
     pub reserve: bool,
-    /// True when the peer got a RST (tcp_abort_on_overflow); else it may try again.
+    /// True when the kernel sent a RST (tcp_abort_on_overflow). Otherwise the peer may retransmit.
     pub aborted: bool,
 }
 
@@ -423,7 +429,7 @@ pub struct Overflow {
 #[serde(untagged)]
 #[expect(
     clippy::large_enum_variant,
-    reason = "lines live in a vector that is reused, and a box would be an allocation a connection"
+    reason = "lines stay in a vector that is reused; a box would cost an allocation per connection"
 )]
 pub enum Line {
     Session(Session),
@@ -460,12 +466,12 @@ impl Line {
         }
     }
 
-    /// Which kind of line it is, `event` in JSON.
+    /// Returns the name of the line's kind, `event` in JSON.
     pub fn event(&self) -> &'static str {
         self.kind().name()
     }
 
-    /// CLOCK_MONOTONIC, nanoseconds.
+    /// Returns the line's time in CLOCK_MONOTONIC nanoseconds.
     pub fn mono_ns(&self) -> u64 {
         match self {
             Line::Session(x) => x.mono_ns,
@@ -484,7 +490,7 @@ impl Line {
         }
     }
 
-    /// Which socket it is about; `None` for a line about the trace.
+    /// Returns the socket that the line is about; `None` for a line about the trace.
     pub fn subject(&self) -> Option<&Subject> {
         match self {
             Line::Preexisting(x) => Some(&x.subject),
@@ -500,7 +506,7 @@ impl Line {
         }
     }
 
-    /// The same, to be changed.
+    /// Like [`subject`](Line::subject), but mutable.
     pub fn subject_mut(&mut self) -> Option<&mut Subject> {
         match self {
             Line::Preexisting(x) => Some(&mut x.subject),
@@ -517,13 +523,13 @@ impl Line {
     }
 }
 
-/// A line as it is written: its name and its wall clock time in front.
+/// A line as it is written, with its kind and its wall clock time in front.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Stamped<'a, T> {
-    /// Which kind of line this is.
+    /// The kind of the line.
     pub event: &'a str,
-    /// Wall clock time, RFC 3339 in UTC with nanoseconds: mono_ns plus the offset that was
-    /// measured when the trace began.
+    /// Wall clock time, RFC 3339 in UTC with nanoseconds: mono_ns plus the offset measured when the
+    /// trace began.
     #[schemars(extend("format" = "date-time"))]
     pub ts: &'a str,
     #[serde(flatten)]

@@ -1,8 +1,8 @@
-//! Text that is safe to show, on a terminal or anywhere else.
+//! Text that is safe to show on a terminal and in other programs.
 //!
-//! Thread names, and every string of a recording, may come from somebody who wants to move a
-//! cursor, to reverse the order of the text, or to hide something. Every sink shows such text through
-//! this module.
+//! Thread names, and every string of a recording, may come from an attacker who wants to move the
+//! cursor, reverse the order of the text, or hide something. Every sink shows such text through this
+//! module.
 
 use std::borrow::Cow;
 use std::fmt::{self, Display, Write as _};
@@ -11,16 +11,16 @@ use std::iter;
 
 use serde_json::ser::{CharEscape, Formatter};
 
-/// Whether a character can be shown as it is.
+/// Returns whether a character can be shown as it is.
 ///
 /// `char::escape_debug` escapes control and format characters, line and paragraph separators, blanks
-/// other than the space, marks that combine with the character before them, private and unassigned
-/// ones. Letters and symbols that look like nothing are added here.
+/// other than the space, combining marks, and private and unassigned characters. This function adds
+/// letters and symbols that are drawn as empty space.
 pub fn is_printable(c: char) -> bool {
     matches!(c, ' '..='~') || (!looks_blank(c) && c.escape_debug().len() == 1)
 }
 
-/// Letters and symbols that are drawn as empty space.
+/// Returns whether a letter or symbol is drawn as empty space.
 fn looks_blank(c: char) -> bool {
     matches!(
         c,
@@ -31,7 +31,7 @@ fn looks_blank(c: char) -> bool {
     )
 }
 
-/// Text with every character that is not printable written as its escape, such as `\n` or
+/// Returns the text with every unprintable character replaced by its escape, such as `\n` or
 /// `\u{202e}`.
 pub fn printable(text: &str) -> Cow<'_, str> {
     match text.chars().all(is_printable) {
@@ -52,7 +52,7 @@ impl Display for Printable<'_> {
     }
 }
 
-/// A character as it is shown: itself, or its escape.
+/// Returns the character itself, or its escape if it is not printable.
 pub fn escaped(c: char) -> impl Iterator<Item = char> {
     let itself = is_printable(c).then_some(c);
     let blank = (itself.is_none() && looks_blank(c)).then(|| c.escape_unicode());
@@ -64,12 +64,11 @@ pub fn escaped(c: char) -> impl Iterator<Item = char> {
     iter::chain(itself, escape)
 }
 
-/// Compact JSON that is safe to look at in a terminal, and from which a parser reads the very
-/// strings that were written.
+/// Compact JSON that is safe to show in a terminal. A parser reads back exactly the strings that
+/// were written.
 ///
-/// JSON itself only demands that characters below U+0020 are escaped. A thread may have named
-/// itself with U+009B, which some terminals take for ESC [, so whatever is not printable is
-/// escaped too.
+/// JSON requires escapes only for characters below U+0020. A thread name may contain U+009B, which
+/// some terminals take for ESC [. Therefore every unprintable character is escaped.
 pub struct Exact;
 
 impl Formatter for Exact {
@@ -86,8 +85,8 @@ impl Formatter for Exact {
     }
 }
 
-/// Compact JSON for a program that shows the strings to people: what is not printable stands there
-/// as the text of its escape, so that it is safe in the other program, too.
+/// Compact JSON for a program that shows the strings to people. The string contains the escape of an
+/// unprintable character as text, so that it is safe in the other program too.
 pub struct Shown;
 
 impl Formatter for Shown {
@@ -117,19 +116,19 @@ impl Formatter for Shown {
     }
 }
 
-/// The escape of a character as a part of a JSON string.
+/// Writes the escape of a character as text within a JSON string.
 fn as_text<W: ?Sized + Write>(writer: &mut W, c: char) -> io::Result<()> {
     let text: String = escaped(c).collect();
     writer.write_all(text.replace('\\', "\\\\").as_bytes())
 }
 
-/// Writes a string, and by `escape` what is not printable in it.
+/// Writes a string, and calls `escape` for each unprintable character in it.
 fn fragments<W: ?Sized + Write>(
     writer: &mut W,
     fragment: &str,
     escape: impl Fn(&mut W, char) -> io::Result<()>,
 ) -> io::Result<()> {
-    // Nearly always.
+    // Nearly every string takes this path.
     if fragment.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
         return writer.write_all(fragment.as_bytes());
     }
@@ -151,13 +150,13 @@ mod tests {
 
     use super::*;
 
-    /// One of every kind of character that must not be shown as it is.
+    /// One character of every kind that must not be shown as it is.
     const HOSTILE: &str = "\x1b[31m\n\r\t\u{0}\u{7f}\u{9b}\u{ad}\u{200b}\u{200e}\u{202e}\u{2028}\
         \u{2029}\u{2060}\u{2066}\u{feff}\u{a0}\u{3000}\u{115f}\u{1160}\u{3164}\u{ffa0}\u{2800}\u{338}\
         \u{fe0f}\u{e000}\u{e0041}\u{10ffff}";
 
     #[test]
-    fn what_cannot_be_seen_is_escaped() {
+    fn printable_escapes_every_hostile_character() {
         let shown = printable(HOSTILE);
         assert!(shown.chars().all(|c| matches!(c, ' '..='~')), "{shown}");
         for part in [
@@ -172,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_seen_is_left() {
+    fn printable_keeps_visible_text_of_any_script() {
         for text in [
             "a 'plain' \"name\" \\ ~",
             "été",

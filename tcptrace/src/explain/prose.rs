@@ -129,7 +129,7 @@ impl Prose<'_> {
             Some(ns) => format!(" after {} in {}", Human(ns), transition.oldstate),
             None => String::new(),
         };
-        let noticed = if span.noticed() {
+        let noticed = if span.is_from_snapshot() {
             " (first seen now)"
         } else {
             ""

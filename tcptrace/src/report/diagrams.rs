@@ -95,7 +95,7 @@ fn row(item: &Item, zero_ns: u64) -> Value {
                 time(x.until_ns),
                 x.state,
                 x.begun,
-                x.noticed(),
+                x.is_from_snapshot(),
                 x.cause(),
                 told.and_then(|it| it.function.as_deref()),
                 told.and_then(|it| it.rfc9293.as_deref()),

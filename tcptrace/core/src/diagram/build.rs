@@ -1,4 +1,4 @@
-//! From the lines of a connection to its diagram.
+//! Building a diagram from the lines of a connection.
 
 mod arrows;
 
@@ -10,7 +10,7 @@ use crate::event::Direction;
 use crate::fields::{Ended, Line, Preexisting, Side, Verdict};
 
 impl Diagram {
-    /// Draws up one connection; `None` when there is no line with its number.
+    /// Makes the diagram of one connection; `None` if no line has a `conn`.
     pub fn of(group: &Group) -> Option<Diagram> {
         let mut lines: Vec<&Line> = group.lines.iter().collect();
         lines.sort_by_key(|line| line.mono_ns());
@@ -26,20 +26,20 @@ struct Builder {
     ends: [Traced; 2],
     items: Vec<Item>,
     segments: bool,
-    /// No segment was ever sent: connect() found no port.
+    /// True if no segment was ever sent, because connect() found no port.
     silent: bool,
 }
 
-/// An end while it is drawn.
+/// The state of an end while its diagram is built.
 #[derive(Default)]
 struct Traced {
     conn: Option<u64>,
     end: End,
-    /// Its initial sequence number.
+    /// The end's initial sequence number.
     isn: Option<u32>,
-    /// The state that it is in, an item.
+    /// The item of the current state.
     state: Option<usize>,
-    /// Its connect(), while that has not returned.
+    /// The item of a connect() that has not returned.
     connecting: Option<usize>,
     accepted: bool,
     ended: Option<Ended>,
@@ -56,7 +56,8 @@ impl Builder {
                 None => conns.push((conn, subject.side)),
             }
         }
-        // The caller is on the left; where the side is not known, or is the same, the lower number.
+        // The caller is on the left. If the side is unknown or equal, the end with the lower number
+        // is on the left.
         conns.sort_by_key(|&(conn, side)| (side == Some(Side::Server), conn));
         conns.truncate(2);
         let mut ends = [Traced::default(), Traced::default()];
@@ -76,15 +77,15 @@ impl Builder {
             silent: false,
         };
         for line in lines {
-            builder.get_to_know(line);
+            builder.learn_ends(line);
         }
         let mut ended = builder.ends.iter().map(|it| it.ended);
         builder.silent = ended.any(|it| it == Some(Ended::NoFreePort));
         Some(builder)
     }
 
-    /// Addresses and initial sequence numbers, before anything is drawn.
-    fn get_to_know(&mut self, line: &Line) {
+    /// Learns addresses and initial sequence numbers before anything is drawn.
+    fn learn_ends(&mut self, line: &Line) {
         let Some((place, subject)) = line.subject().and_then(|it| Some((self.place(it)?, it)))
         else {
             return;
@@ -116,14 +117,14 @@ impl Builder {
         Place::BOTH.into_iter().find(is)
     }
 
-    /// Whose addresses these are, of a line without a number.
+    /// Returns the end that the addresses of a line without a `conn` belong to.
     fn place_by_address(&self, subject: &Subject) -> Option<Place> {
         let [left, right] = &self.ends;
         let end = |end: &End| Some((end.addr?, end.port?));
         let own: (IpAddr, u16) = (subject.laddr, subject.lport?);
         let peer = (subject.raddr?, subject.rport?);
         match (end(&left.end)?, end(&right.end)?) {
-            // A socket that is connected to itself.
+            // A socket that is connected to itself has no distinct ends.
             (left, right) if left == right => None,
             (left, right) if (own, peer) == (left, right) => Some(Place::Left),
             (left, right) if (peer, own) == (left, right) => Some(Place::Right),
@@ -148,7 +149,7 @@ impl Builder {
                 Line::Reset(x) => self.reset(place, x),
                 Line::Connection(x) => self.connection(place, x),
                 Line::TimeWait(x) => {
-                    // A change of state has told of all others.
+                    // Any other end of a bucket has a transition line.
                     if let Some(ended) = x.bucket_end
                         && self.in_bucket(place)
                     {
@@ -176,7 +177,8 @@ impl Builder {
         }
     }
 
-    /// Addresses are unique in a namespace, for as long as a connection has them.
+    /// Returns whether a line belongs to this connection by namespace and time. Addresses are
+    /// unique in a namespace while a connection has them.
     fn is_here(&self, subject: &Subject, mono_ns: u64) -> bool {
         let known = self.ends.iter().filter_map(|it| it.end.subject.as_ref());
         let begun = self.items.first().is_some_and(|it| it.at_ns <= mono_ns);
@@ -207,7 +209,7 @@ impl Builder {
             self.push(at, What::Call(call));
         }
         if let Some(kind) = received_before(x)
-            // Two changes of state may follow from one segment.
+            // One segment can cause two changes of state.
             && !self.has_come(place, kind)
         {
             self.receives(place, at, kind);
@@ -221,7 +223,7 @@ impl Builder {
                 }
                 self.mark(place, at, MarkKind::SocketFreed { bucket });
             }
-            // Multipath TCP sets the state that there is.
+            // MPTCP sets the state that the socket already has.
             _ if x.oldstate == x.newstate => {}
             _ => {
                 self.leave(place, at);
@@ -240,7 +242,7 @@ impl Builder {
         }
     }
 
-    /// The process, or its end, is what led to it.
+    /// Adds the call of the process that closed the socket.
     fn closed(&mut self, place: Place, x: &Transition) {
         let name = match x.cause {
             Some(Cause::Abort) => CallName::Abort,
@@ -309,7 +311,7 @@ impl Builder {
         }
     }
 
-    /// All that there is at the lighter depths.
+    /// Adds the states that the `connection` line has. `--depth connections` has no other lines.
     fn outline(&mut self, place: Place, x: &Connection) {
         let mut step = |at: Option<u64>, state: State, until: Option<u64>| {
             let Some(at_ns) = at else { return };
@@ -397,8 +399,8 @@ impl Builder {
         self.items.push(Item { at_ns, what });
     }
 
-    /// Whether a segment that a change of state was to send has never left, as its connection's line
-    /// knows better.
+    /// Returns whether an inferred segment was never sent. A FIN can stay behind unsent data, and
+    /// the `connection` line shows that.
     fn was_not_sent(&self, arrow: &Arrow) -> bool {
         let Some(connection) = &self.ends[arrow.from as usize].end.connection else {
             return false;
@@ -418,7 +420,7 @@ impl Builder {
             _ => true,
         });
         self.items = items;
-        // Stable, so that equal times stay in the order of the kernel's work.
+        // The sort is stable, so equal times stay in the order of the kernel's work.
         self.items.sort_by_key(|item| item.at_ns);
         let own = |item: &&Item| !matches!(&item.what, What::Call(call) if call.name == CallName::Accept && call.begun);
         let first = self.items.iter().find(own).or(self.items.first());

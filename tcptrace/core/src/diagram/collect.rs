@@ -1,4 +1,4 @@
-//! Which lines belong together: those of one connection, of both its ends where both were traced.
+//! The collector, which groups the lines of one connection, of both ends if both were traced.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -6,21 +6,23 @@ use std::net::IpAddr;
 use crate::depth::Depth;
 use crate::fields::{Line, Side, Subject};
 
-/// Lines that one connection may have; what comes then is counted and left out. Only data that is
-/// sent again makes so many.
+/// Upper bound on the lines of one connection. Later lines are counted and left out. Only
+/// retransmitted data makes so many lines.
 const MOST_LINES: usize = 4096;
 
-/// Lines of all connections at a time. Beyond, the connection that has waited longest for the end
-/// of its TIME_WAIT is given away without it; where none does, the oldest as it is.
+/// Upper bound on the lines of all connections. Beyond it, the connection that has waited longest
+/// for the end of its TIME_WAIT is released. If none waits for that, the oldest connection is
+/// released.
 const MOST_LINES_AT_ALL: usize = 131_072;
 
-/// Connections that were given away and are remembered, so that nothing late makes new ones.
+/// Upper bound on remembered connections that were released. A late line of these starts no new
+/// group.
 const MOST_RELEASED: usize = 65_536;
 
-/// Lines of segments and RSTs without a connection that may turn out to be of one.
+/// Upper bound on lines of segments and RSTs that have no `conn` yet.
 const MOST_LOOSE: usize = 4096;
 
-/// How long a connection is kept together.
+/// How long the lines of a connection are collected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
     /// Until the `connection` lines of its ends.
@@ -29,39 +31,40 @@ pub enum Keep {
     UntilGone,
 }
 
-/// Lines of one connection, in the order in which they came.
+/// Lines of one connection, in the order in which they were taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Group {
-    /// `conn` of its ends: one, or two when both were traced.
+    /// `conn` of the ends: one, or two if both were traced.
     pub conns: Vec<u64>,
-    /// Theirs; and segments, RSTs and overflows without a `conn` that have their addresses, of
-    /// which [`super::Diagram::of`] takes those that are sure.
+    /// Lines with these `conn`s, and segments, RSTs and overflows without a `conn` that have their
+    /// addresses. [`super::Diagram::of`] takes those of the latter that certainly belong to the
+    /// connection.
     pub lines: Vec<Line>,
-    /// Lines that were left out, because there were too many.
+    /// Number of lines left out because there were too many.
     pub left_out: u64,
-    /// Ends of which more is to come.
+    /// Number of ends of which more lines are expected.
     open: usize,
-    /// Ends whose sockets have ended.
+    /// Number of ends with a `connection` line.
     ended: usize,
 }
 
-/// Two addresses with ports, in an order that does not depend on whose they are.
+/// Two addresses with ports, sorted, so that both ends give the same pair.
 type Pair = [(IpAddr, u16); 2];
 
-/// Groups lines by connection. Bounded: at most 131 072 lines are kept at a time, 4096 of each
-/// connection, and 4096 without a connection.
+/// Groups lines by connection. It keeps at most 131 072 lines at a time, 4096 per connection, and
+/// 4096 lines without a connection.
 pub struct Collector {
     keep: Keep,
     groups: BTreeMap<u64, Group>,
-    /// Lines in them.
+    /// Number of lines in the groups.
     held: usize,
-    /// Groups that wait for a `time_wait` line only, in order.
+    /// Groups that wait only for a `time_wait` line, in order.
     ended: VecDeque<u64>,
     next: u64,
     of_conn: BTreeMap<u64, u64>,
     of_pair: BTreeMap<Pair, u64>,
     loose: VecDeque<Line>,
-    /// Those that were given away, the latest of them: what still comes of them is left out.
+    /// The most recently released connections. Their later lines are left out.
     released: BTreeSet<u64>,
 }
 
@@ -80,10 +83,10 @@ impl Collector {
         }
     }
 
-    /// Takes the next line of a trace, and gives the connection that has ended with it.
+    /// Takes the next line of a trace. Returns the group that is complete with it, if any.
     pub fn take(&mut self, line: &Line) -> Option<Group> {
         if let Line::Session(session) = line {
-            // The other depths tell nothing of buckets.
+            // The other depths have no `time_wait` lines.
             if session.depth != Depth::Events {
                 self.keep = Keep::UntilEnded;
             }
@@ -91,7 +94,7 @@ impl Collector {
         }
         let subject = line.subject()?;
         if subject.side == Some(Side::Listener) {
-            // A SYN that was dropped is told at its connection, if that is traced.
+            // A dropped SYN appears at its connection, if that is traced.
             return None;
         }
         let Some(conn) = subject.conn else {
@@ -130,10 +133,10 @@ impl Collector {
         None
     }
 
-    /// Makes room.
+    /// Releases one group because too many lines are kept.
     fn give_up(&mut self) -> Option<Group> {
         while let Some(id) = self.ended.pop_front() {
-            // Many are gone since, in good order.
+            // Most of these groups have been released since.
             if self.groups.contains_key(&id) {
                 return self.release(id);
             }
@@ -142,12 +145,12 @@ impl Collector {
         self.release(oldest)
     }
 
-    /// What has not ended, the oldest first.
+    /// Returns the groups that are not complete, the oldest first.
     pub fn finish(mut self) -> impl Iterator<Item = Group> {
         std::mem::take(&mut self.groups).into_values()
     }
 
-    /// The group of a connection, which may be a new one; `None` when it has been given away.
+    /// Returns the group of a connection, possibly a new one; `None` if it was released.
     fn group_of(&mut self, conn: u64) -> Option<u64> {
         if let Some(&id) = self.of_conn.get(&conn) {
             return Some(id);
@@ -167,7 +170,8 @@ impl Collector {
         Some(id)
     }
 
-    /// Notes the addresses, once they are known, and takes the loose lines that have them.
+    /// Stores the addresses of a group once they are known, and takes the loose lines that have
+    /// them.
     fn meet(&mut self, id: u64, subject: &Subject) {
         let Some(pair) = pair(subject) else { return };
         if self.of_pair.insert(pair, id) == Some(id) {
@@ -207,7 +211,7 @@ impl Collector {
         self.loose.push_back(line.clone());
     }
 
-    /// Puts a connection together with its other end, where that is still here.
+    /// Joins the groups of both ends of a connection, if both are still kept.
     fn join(&mut self, id: u64, peer: Option<u64>) -> u64 {
         let other = peer.and_then(|peer| self.of_conn.get(&peer).copied());
         let Some(other) = other.filter(|&other| other != id) else {
@@ -231,7 +235,8 @@ impl Collector {
     fn release(&mut self, id: u64) -> Option<Group> {
         let group = self.groups.remove(&id)?;
         self.held -= group.lines.len();
-        // Its place in the queue goes as well, before the queue is longer than what is kept.
+        // Removes released groups from the queue before it gets longer than the kept groups
+        // justify.
         if self.ended.len() > 2 * self.groups.len() + 16 {
             self.ended.retain(|id| self.groups.contains_key(id));
         }
@@ -242,7 +247,7 @@ impl Collector {
         while self.released.len() > MOST_RELEASED {
             self.released.pop_first();
         }
-        // The ports may have another connection by now.
+        // Another connection may use the ports by now.
         for pair in group.lines.iter().filter_map(|line| pair(line.subject()?)) {
             if self.of_pair.get(&pair) == Some(&id) {
                 self.of_pair.remove(&pair);
@@ -253,9 +258,9 @@ impl Collector {
 }
 
 impl Group {
-    /// Gives how many lines it has more.
+    /// Appends a line and returns the number of lines added, 0 or 1.
     fn put(&mut self, line: &Line) -> usize {
-        // How it ended is never left out.
+        // The lines of the end are never left out.
         let end = matches!(line, Line::Connection(_) | Line::TimeWait(_));
         if self.lines.len() < MOST_LINES || end {
             self.lines.push(line.clone());
@@ -266,7 +271,7 @@ impl Group {
         }
     }
 
-    /// Both ends' lines, in order of time.
+    /// Merges the lines of both ends by time.
     fn and(mut self, other: Group) -> Group {
         self.lines.extend(other.lines);
         self.lines.sort_by_key(Line::mono_ns);

@@ -1,6 +1,7 @@
-//! A sequence diagram in Mermaid's language (<https://mermaid.js.org/syntax/sequenceDiagram.html>).
+//! Drawing a diagram in Mermaid's language (<https://mermaid.js.org/syntax/sequenceDiagram.html>).
 //!
-//! Dashed arrows are inferred from a state, open ones were not seen to arrive.
+//! Dashed arrows are inferred from a state. The arrival of a segment with an open arrow was not
+//! seen.
 
 use std::fmt::{Display, Write};
 
@@ -10,10 +11,10 @@ use super::*;
 use crate::duration::Human;
 use crate::printable::printable;
 
-/// Shorter gaps are not told.
+/// Shorter gaps are left out.
 const GAP_NS: u64 = 1_000_000;
 
-/// The diagram, ending with a newline.
+/// Returns the diagram as text, ending with a newline.
 pub fn draw(diagram: &Diagram) -> String {
     let mut mermaid = Mermaid {
         diagram,
@@ -120,7 +121,7 @@ impl Mermaid<'_> {
         let waited = self.diagram.wait().filter(|(_, it)| it.until_ns == at_ns);
         if let Some((since, _)) = waited {
             let text = format!("{} in the accept queue", Human(at_ns.saturating_sub(since)));
-            // The lanes from left to right.
+            // Mermaid wants the lanes from left to right.
             self.say(format_args!(
                 "Note over {kernel},{process}: {}",
                 Label(&text)
@@ -152,7 +153,7 @@ impl Mermaid<'_> {
     }
 }
 
-/// The participants' names in the text.
+/// Returns the Mermaid names of an end's process and kernel lane.
 fn lanes(place: Place) -> (&'static str, &'static str) {
     match place {
         Place::Left => ("P1", "K1"),
@@ -160,7 +161,8 @@ fn lanes(place: Place) -> (&'static str, &'static str) {
     }
 }
 
-/// Text in which Mermaid finds nothing of its language: what might be, is written as its number.
+/// Text escaped for Mermaid: every character that may have a meaning in its language is written as
+/// its number.
 struct Label<'a>(&'a str);
 
 impl Display for Label<'_> {

@@ -1,10 +1,11 @@
-//! From items to rows: every moment has one, and long gaps have some more.
+//! Rows of a diagram: one for each moment, and some for each long gap.
 
 use super::*;
 
 pub enum Row<'a> {
     At(u64, Moment<'a>),
-    /// Nothing happens for so long. Each tenfold of 100 µs has a row, one of which is labelled.
+    /// Nothing happens for this time. The number of rows grows with the decimal logarithm of the
+    /// gap, and one of them has a label.
     Gap {
         ns: u64,
         label: bool,
@@ -15,7 +16,7 @@ pub enum Moment<'a> {
     State(&'a StateSpan),
     Called(&'a Call),
     Returned(&'a Call),
-    /// A call that takes no time here.
+    /// A call that begins and returns at the same moment.
     Instant(&'a Call),
     Arrow(&'a Arrow),
     Mark(&'a Mark),
@@ -32,7 +33,7 @@ pub fn of(diagram: &Diagram) -> Vec<Row<'_>> {
         match &item.what {
             What::State(span) => moments.push((at, Moment::State(span))),
             What::Arrow(arrow) => moments.push((at, Moment::Arrow(arrow))),
-            // An arrow says it.
+            // An arrow shows the reset.
             What::Mark(Mark {
                 kind: MarkKind::Reset(_),
                 ..
@@ -47,7 +48,7 @@ pub fn of(diagram: &Diagram) -> Vec<Row<'_>> {
             What::Call(_) | What::Wait(_) | What::Mark(_) => {}
         }
     }
-    // Returns come last of what happens at one moment: a state lets a call return.
+    // A return comes last among the items of one moment, because a state lets a call return.
     for item in &diagram.items {
         if let What::Call(call) = &item.what
             && let Some(until) = call.until_ns
@@ -72,7 +73,7 @@ pub fn of(diagram: &Diagram) -> Vec<Row<'_>> {
     rows
 }
 
-/// The more the longer, and never many.
+/// Returns the number of rows for a gap.
 fn gap_rows(ns: u64) -> u32 {
     match ns / SHORT_NS {
         0 => 0,
@@ -80,7 +81,7 @@ fn gap_rows(ns: u64) -> u32 {
     }
 }
 
-/// The kernel's side of an end while a row is drawn.
+/// The state of an end's kernel lane while a row is drawn.
 pub enum Kernel {
     Socket,
     Bucket,
@@ -109,7 +110,7 @@ pub fn kernel_at(place: Place, rows: &[Row], index: usize) -> Kernel {
     now
 }
 
-/// Whether the end's process is in a call: between its row and the row where it returned.
+/// Returns whether the end's process is in a call when a row is drawn.
 pub fn calling(place: Place, rows: &[Row], index: usize) -> bool {
     let mut inside = 0;
     for row in &rows[..index] {
@@ -122,7 +123,7 @@ pub fn calling(place: Place, rows: &[Row], index: usize) -> bool {
     inside > 0
 }
 
-/// The wait in the accept queue that a row is in, and whether it is the row for its name.
+/// Returns the wait in the accept queue that a row lies in, and whether the row shows its label.
 pub fn waiting<'a>(diagram: &'a Diagram, rows: &[Row], index: usize) -> Option<(bool, &'a Wait)> {
     let (since_ns, wait) = diagram.wait()?;
     let begins = rows.iter().position(|row| match row {

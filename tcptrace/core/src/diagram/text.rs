@@ -1,4 +1,4 @@
-//! A sequence diagram in 80 columns of text.
+//! Drawing a diagram as text, 80 columns wide.
 //!
 //! ```text
 //!            client        client                      server        server
@@ -21,11 +21,11 @@ use super::words::{self, role};
 use super::*;
 use crate::duration::Human;
 
-/// Where the lanes stand: the processes outside, the kernels inside, and between these the arrows.
+/// Columns of the lanes: the processes outside, the kernels inside, with the arrows between them.
 const LANES: [usize; 4] = [13, 27, 54, 70];
 const WIDTH: usize = 80;
 
-/// The time, right-aligned.
+/// Width of the time column, which is right-aligned.
 const TIME: usize = 11;
 
 const PLAIN: Style = Style::new();
@@ -36,16 +36,16 @@ const WAITING: Style = AnsiColor::Yellow.on_default();
 const CALLING: Style = AnsiColor::Cyan.on_default();
 const OPEN: Style = AnsiColor::Green.on_default();
 
-/// How it looks.
+/// Appearance of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Look {
-    /// Colour codes, for a terminal.
+    /// True for colour codes, for a terminal.
     pub color: bool,
-    /// No character beyond ASCII.
+    /// True for ASCII characters only.
     pub ascii: bool,
 }
 
-/// The diagram as lines of text, each with its newline, at most 80 columns wide.
+/// Returns the diagram as lines of text, each with its newline, at most 80 columns wide.
 pub fn draw(diagram: &Diagram, look: Look) -> String {
     let rows = rows::of(diagram);
     let mut drawing = Drawing {
@@ -64,7 +64,7 @@ pub fn draw(diagram: &Diagram, look: Look) -> String {
 struct Drawing<'a> {
     diagram: &'a Diagram,
     canvas: Canvas,
-    /// As written last, so that it is written once.
+    /// The time written last. An equal time is not repeated.
     last_time: Option<String>,
 }
 
@@ -98,7 +98,7 @@ impl Drawing<'_> {
         self.canvas.end();
     }
 
-    /// What goes on while the row is drawn.
+    /// Draws the lanes of a row: sockets, calls and the wait in the accept queue.
     fn lanes(&mut self, row: &Row, rows: &[Row], index: usize) {
         let gap = matches!(row, Row::Gap { .. });
         let line = if gap { '┊' } else { '│' };
@@ -176,8 +176,9 @@ impl Drawing<'_> {
         self.label(span.place, style, format_args!("{found}{}", span.state));
         let lasts = span.until_ns.map(|until| until.saturating_sub(at_ns));
         if let Some(ns) = lasts {
-            // Found or noticed: it was in it before, too.
-            let least = if span.begun && !span.noticed() {
+            // The socket was in the state before its first event or snapshot, so the time is a
+            // lower bound.
+            let least = if span.begun && !span.is_from_snapshot() {
                 ""
             } else {
                 "≥ "
@@ -190,7 +191,7 @@ impl Drawing<'_> {
         }
     }
 
-    /// A word beside a kernel's lane, on its outer side.
+    /// Writes a word beside a kernel's lane, on its outer side.
     fn label(&mut self, place: Place, style: Style, text: impl Display) {
         let (_, kernel) = lanes(place);
         match place {
@@ -215,7 +216,7 @@ impl Drawing<'_> {
             (None, name, false) => name.name().to_owned(),
         };
         if call.name == CallName::Accept && call.place == Place::Right {
-            // It takes the connection out of the queue.
+            // accept() takes the connection out of the queue.
             self.canvas.put(kernel, PLAIN, '├');
             for at in kernel + 1..process - 1 {
                 self.canvas.put(at, WAITING, '─');
@@ -285,7 +286,7 @@ impl Drawing<'_> {
         }
     }
 
-    /// What the signs mean, of those that were used.
+    /// Writes a legend of the signs that the diagram uses.
     fn legend(&mut self) {
         let arrows = || {
             self.diagram
@@ -321,7 +322,7 @@ impl Drawing<'_> {
     }
 }
 
-/// The columns of an end's process and kernel.
+/// Returns the columns of an end's process and kernel.
 fn lanes(place: Place) -> (usize, usize) {
     match place {
         Place::Left => (LANES[0], LANES[1]),

@@ -1,4 +1,4 @@
-//! What a diagram says beside its lanes and arrows, in text and in Mermaid alike.
+//! Labels of a diagram, common to text and Mermaid.
 
 use std::fmt::{self, Display};
 
@@ -6,9 +6,9 @@ use super::*;
 use crate::duration::Human;
 use crate::fields::Side;
 
-/// When something happened, from a diagram's zero: `0`, `+44.06 µs`, `+423.741 ms`, `−1.418 ms`.
-/// To the microsecond below ten seconds, since what follows upon each other is as close as that; at
-/// most 11 characters below a hundred thousand seconds.
+/// Returns the time relative to the diagram's zero: `0`, `+44.06 µs`, `+423.741 ms`, `−1.418 ms`.
+/// The resolution is a microsecond below ten seconds. The text has at most 11 characters below 100
+/// 000 seconds.
 pub fn offset(diagram: &Diagram, at_ns: u64) -> String {
     let zero = diagram.zero_ns;
     let sign = match at_ns.cmp(&zero) {
@@ -33,7 +33,7 @@ pub fn offset(diagram: &Diagram, at_ns: u64) -> String {
     }
 }
 
-/// `client`, `server`; `peer` for an end that is not traced, or whose side nobody knows.
+/// Returns `client` or `server`, or `peer` for an end that is not traced or whose side is unknown.
 pub fn role(diagram: &Diagram, end: &End) -> &'static str {
     let side = |end: &End| end.subject.as_ref().and_then(|it| it.side);
     let other = if std::ptr::eq(end, &diagram.left) {
@@ -50,7 +50,7 @@ pub fn role(diagram: &Diagram, end: &End) -> &'static str {
     }
 }
 
-/// A client that got a SYN where it waited for a SYN-ACK: its peer calls as well.
+/// Returns whether both ends called connect(): a client received a SYN where it expected a SYN-ACK.
 fn both_call(diagram: &Diagram) -> bool {
     diagram.items.iter().any(|item| match &item.what {
         What::State(span) => {
@@ -61,7 +61,7 @@ fn both_call(diagram: &Diagram) -> bool {
     })
 }
 
-/// What an arrow says, the longest first.
+/// Returns possible labels of an arrow, the longest first.
 pub fn labels(x: &Arrow) -> Vec<String> {
     let again = if x.again { " again" } else { "" };
     let about = match x.evidence {
@@ -84,7 +84,7 @@ pub fn labels(x: &Arrow) -> Vec<String> {
     labels
 }
 
-/// `seq 0 ack 1`, relative where the initial numbers are known.
+/// Displays as `seq 0 ack 1`. The numbers are relative if the initial sequence numbers are known.
 struct Numbers<'a>(&'a Header);
 
 impl Display for Numbers<'_> {
@@ -98,7 +98,7 @@ impl Display for Numbers<'_> {
     }
 }
 
-/// A mark in a few words; `None` where an arrow says it.
+/// Returns the text of a mark; `None` if an arrow shows it.
 pub fn mark(kind: &MarkKind) -> Option<String> {
     Some(match kind {
         MarkKind::Overflow(x) => {
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_offset_is_exact_and_short() {
+    fn offset_has_microseconds_and_at_most_11_characters() {
         let diagram = Diagram {
             left: End::default(),
             right: End::default(),

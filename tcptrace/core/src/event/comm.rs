@@ -1,4 +1,4 @@
-//! The names of threads.
+//! Names of threads and processes (`comm`).
 
 use std::fmt;
 
@@ -7,27 +7,28 @@ use serde::Serialize;
 
 use crate::printable::escaped;
 
-/// A thread's name: at most 15 bytes, chosen by its owner, so possibly hostile.
+/// A thread's name: at most 15 bytes, chosen by its owner, so possibly hostile
+/// (`task_struct.comm`).
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, JsonSchema)]
 #[schemars(transparent, inline)]
 pub struct Comm(#[schemars(with = "String")] [u8; 16]);
 
 impl Comm {
-    /// What follows the first NUL is left out.
+    /// Makes a name of the bytes before the first NUL.
     #[inline]
     pub fn new(bytes: [u8; 16]) -> Comm {
         let end = end_of(bytes);
-        // Half of all records have a name: as one number it needs no loop.
+        // Half of all records have a name. Masking it as one number needs no loop.
         let kept = u128::MAX.checked_shr(128 - 8 * end).unwrap_or(0);
         Comm((u128::from_le_bytes(bytes) & kept).to_le_bytes())
     }
 
-    /// The bytes before the first NUL.
+    /// Returns the bytes before the first NUL.
     pub fn bytes(&self) -> &[u8] {
         &self.0[..end_of(self.0) as usize]
     }
 
-    /// The name, if it can be shown as it is, as nearly all can.
+    /// Returns the name if it can be shown as it is. Nearly all names can.
     pub fn plain(&self) -> Option<&str> {
         let bytes = self.bytes();
         let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && *byte != b'\\';
@@ -37,19 +38,19 @@ impl Comm {
     }
 }
 
-/// Where the first NUL is, or 16.
+/// Returns the index of the first NUL, or 16.
 #[inline]
 fn end_of(bytes: [u8; 16]) -> u32 {
     const LOW: u128 = u128::from_le_bytes([0x01; 16]);
     const HIGH: u128 = u128::from_le_bytes([0x80; 16]);
     let number = u128::from_le_bytes(bytes);
-    // The lowest bit that is set is the high one of the first byte that is 0.
+    // The lowest bit that is set is the high bit of the first byte that is 0.
     let nul = number.wrapping_sub(LOW) & !number & HIGH;
     nul.trailing_zeros() / 8
 }
 
 impl From<&str> for Comm {
-    /// Cuts off after 15 bytes, as the kernel does.
+    /// Cuts the name after 15 bytes, as the kernel does.
     fn from(name: &str) -> Comm {
         let mut bytes = [0; 16];
         let n = name.len().min(15);
@@ -58,7 +59,7 @@ impl From<&str> for Comm {
     }
 }
 
-/// Safe for a terminal: whatever is not printable comes out escaped.
+/// Escapes every character that is not printable, so that a terminal cannot be controlled.
 impl fmt::Display for Comm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use fmt::Write;
@@ -80,7 +81,7 @@ impl fmt::Debug for Comm {
     }
 }
 
-/// The name itself, with invalid UTF-8 replaced; JSON does its own escaping.
+/// The name with invalid UTF-8 replaced. JSON does its own escaping.
 impl Serialize for Comm {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.plain() {
@@ -95,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_follows_the_first_nul_is_left_out() {
+    fn comm_ends_at_the_first_nul() {
         for end in 0..=16 {
             let mut bytes = [b'\x01'; 16];
             bytes[end..].fill(b'x');
@@ -109,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_not_printable_is_escaped() {
+    fn display_escapes_only_unprintable_characters() {
         for (name, shown) in [
             ("a plain 'name'~", "a plain 'name'~"),
             ("\u{e9}t\u{e9}", "\u{e9}t\u{e9}"),

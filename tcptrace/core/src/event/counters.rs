@@ -1,4 +1,4 @@
-//! The kernel's own counts of what listeners dropped.
+//! Counters of full queues that the kernel keeps per network namespace.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,17 +7,17 @@ use serde::{Deserialize, Serialize};
 pub struct NetnsCounters {
     /// Inode of the network namespace.
     pub netns: u32,
-    /// Counted since the namespace was made.
+    /// The counters since the namespace was made.
     pub queues: QueueCounters,
 }
 
-/// Counters of `TcpExt`, of all listeners of a namespace together.
+/// Counters of `TcpExt`, the sum over all listeners of a namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueCounters {
     /// `ListenOverflows`: SYNs and final ACKs that met a full accept queue
     /// (`tcp_conn_request`, `tcp_v4_syn_recv_sock`).
     pub listen_overflows: u64,
-    /// `ListenDrops`: SYNs and ACKs that a listener dropped, for any reason.
+    /// `ListenDrops`: SYNs and ACKs that a listener dropped for any reason.
     pub listen_drops: u64,
     /// `TCPReqQFullDrop`: SYNs that met a full SYN queue and were dropped.
     pub syn_queue_drops: u64,
@@ -26,7 +26,7 @@ pub struct QueueCounters {
 }
 
 impl QueueCounters {
-    /// The rise since an earlier reading.
+    /// Returns the rise since an earlier reading.
     pub fn since(&self, earlier: &QueueCounters) -> QueueCounters {
         let rise = |of: fn(&QueueCounters) -> u64| of(self).saturating_sub(of(earlier));
         QueueCounters {

@@ -1,61 +1,61 @@
-//! What tells how a connection ends: its figures, its retransmits, its resets.
+//! Events at the end of a connection: its counters, retransmits and resets.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Sk, State, Tuple};
 
-/// A `tcp_sock`'s own figures, as the kernel counts: SYN and FIN are a byte each.
+/// Counters of a `tcp_sock` as the kernel keeps them. SYN and FIN count as one byte each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
-    /// Sent and acknowledged, with the FIN, and with the SYN of a client.
+    /// Bytes sent and acknowledged, including the FIN, and the SYN of a client.
     pub bytes_acked: u64,
-    /// Received in order, with the peer's FIN.
+    /// Bytes received in order, including the peer's FIN.
     pub bytes_received: u64,
     pub segs_in: u32,
     pub segs_out: u32,
-    /// Segments with payload, those that were dropped as well.
+    /// Segments with payload, dropped ones included.
     pub data_segs_in: u32,
-    /// Segments sent again, SYN included.
+    /// Retransmitted segments, SYN included.
     pub retransmits: u32,
-    /// Congestion window, segments.
+    /// Congestion window in segments.
     pub snd_cwnd: u32,
-    /// Not acknowledged by the peer, the FIN included.
+    /// Bytes sent and not acknowledged, the FIN included.
     pub unacked: u32,
-    /// Received and not read, the peer's FIN included.
+    /// Bytes received and not read, the peer's FIN included.
     pub unread: u32,
-    /// Nobody will read what comes now: the process has closed that direction, or the socket.
+    /// True if the process has shut down reading or closed the socket, so new data has no reader.
     pub rcv_shutdown: bool,
-    /// TCP_LINGER2 below 0: it does not wait for the peer's FIN, it sends a RST.
+    /// True with TCP_LINGER2 below 0: the socket sends a RST and does not wait for the peer's FIN.
     pub no_fin_wait2: bool,
-    /// The process will send nothing more: shutdown() or close().
+    /// True if the process has shut down writing or closed the socket.
     pub snd_shutdown: bool,
-    /// Something that was to be sent, at least the FIN, has not left yet.
+    /// True if queued bytes, at least the FIN, were not sent yet.
     pub unsent: bool,
-    /// What the process was doing, where a process changed the state.
+    /// The system call of the process that changed the state, if a process did.
     pub call: Option<Call>,
 }
 
 impl Stats {
-    /// Whether both directions are shut down: close() does that before anything else, connect() and
+    /// Returns whether both directions are shut down. close() does that first; connect() and
     /// `tcp_abort` do not.
     pub fn is_shut(&self) -> bool {
         self.snd_shutdown && self.rcv_shutdown
     }
 }
 
-/// The system call that a process was in, as far as it tells why a socket ended.
+/// A system call that explains why a socket closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Call {
-    /// close() and the like, or the end of the process.
+    /// close() and similar calls, or the end of the process.
     Close,
     Connect,
     Shutdown,
-    /// sendmsg() and the like: netlink is spoken to by these.
+    /// sendmsg() and similar calls, which netlink uses.
     Send,
 }
 
-/// `tcp:tcp_retransmit_skb`: a socket has sent a segment again.
+/// `tcp:tcp_retransmit_skb`: a socket retransmitted a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retransmit {
     pub sk: Sk,
@@ -64,20 +64,21 @@ pub struct Retransmit {
     pub tuple: Tuple,
     pub state: State,
     pub what: Retransmitted,
-    /// Segments that the socket has sent again so far, this one included.
+    /// Segments that the socket has retransmitted so far, this one included.
     pub retransmits: u32,
 }
 
-/// What was sent again.
+/// The kind of a retransmitted segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Retransmitted {
     /// A connecting client's first segment.
     #[serde(rename = "SYN")]
     Syn,
-    /// The answer to a SYN, by a full socket: TCP Fast Open, or both sides connecting at once.
+    /// The answer to a SYN, sent by a full socket: with TCP Fast Open, or when both sides connect
+    /// at the same time.
     #[serde(rename = "SYN_ACK")]
     SynAck,
-    /// A segment with the FIN, which may have data before it.
+    /// A segment with the FIN, possibly with data before it.
     #[serde(rename = "FIN")]
     Fin,
     #[serde(rename = "data")]
@@ -85,7 +86,7 @@ pub enum Retransmitted {
 }
 
 impl Retransmitted {
-    /// From the flags of the segment's TCP header (RFC 9293, section 3.1).
+    /// Returns the kind of a segment with these header flags (RFC 9293, section 3.1).
     pub fn from_tcp_flags(flags: u8) -> Retransmitted {
         const FIN: u8 = 0x01;
         const SYN: u8 = 0x02;
@@ -98,7 +99,7 @@ impl Retransmitted {
         }
     }
 
-    /// As in JSON.
+    /// Returns the value's name in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Retransmitted::Syn => "SYN",
@@ -112,13 +113,13 @@ impl Retransmitted {
 /// `tcp:tcp_send_reset` or `tcp:tcp_receive_reset`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reset {
-    /// `None` when the segment that was answered met no full socket.
+    /// `None` if no full socket received the segment that the RST answers.
     pub sk: Option<Sk>,
     pub cookie: Option<u64>,
     pub netns: u32,
-    /// The own end first, whoever sent the RST.
+    /// The local address first, whoever sent the RST.
     pub tuple: Tuple,
-    /// `None` when there was no socket at all.
+    /// `None` if there was no socket.
     pub state: Option<State>,
     pub direction: Direction,
     /// Number in the kernel's `enum sk_rst_reason`.

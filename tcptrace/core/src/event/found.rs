@@ -1,10 +1,10 @@
-//! What a look through the kernel's sockets finds.
+//! Socket snapshots: the sockets that the kernel's iterator over TCP sockets returns.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Sk, State, Tuple};
 
-/// A socket, or the bucket that is left of one.
+/// A socket, or a TIME_WAIT bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
     pub sk: Sk,
@@ -15,32 +15,33 @@ pub struct Found {
     pub tuple: Tuple,
     /// As [`SetState::scope`](super::SetState::scope).
     pub scope: Option<u32>,
-    /// A bucket's is its substate, FIN_WAIT2 or TIME_WAIT.
+    /// The state; for a bucket its substate, FIN_WAIT2 or TIME_WAIT.
     pub state: State,
-    /// It is a bucket: its socket is gone.
+    /// True for a bucket, whose socket is gone.
     pub is_bucket: bool,
-    /// A process has a descriptor of it.
+    /// True if a process has a descriptor of the socket.
     pub held: bool,
-    /// The user who owns it; `None` for a bucket.
+    /// User id of the socket's owner; `None` for a bucket.
     pub uid: Option<u32>,
-    /// The number in that descriptor's `socket:[…]`.
+    /// The inode number in the descriptor's `socket:[…]` link.
     pub inode: Option<u64>,
     /// `sk_ack_backlog`: connections in a listener's accept queue.
     pub backlog_len: u32,
-    /// `sk_max_ack_backlog`: above 0 proves that it is, or was cloned from, a listener.
+    /// `sk_max_ack_backlog`: above 0 proves that the socket is, or was cloned from, a listener.
     pub backlog_max: u32,
 }
 
-/// A look through a network namespace is over: what was there all along has been found.
+/// The end of a snapshot of one network namespace. Every socket that existed during the whole
+/// snapshot has been reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Looked {
     pub netns: u32,
-    /// When it began, CLOCK_MONOTONIC in nanoseconds.
+    /// When the snapshot began, CLOCK_MONOTONIC in nanoseconds.
     pub began_ns: u64,
-    /// It is to tell which connections are not as the trace has them.
+    /// True if the snapshot is compared with the trace, to find connections that differ.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_audit: bool,
-    /// It is the one at the end of the trace.
+    /// True for the snapshot at the end of the trace.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_last: bool,
 }

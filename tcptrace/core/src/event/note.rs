@@ -1,25 +1,25 @@
-//! What the tracer notes itself: no record of a hook tells it.
+//! Notes: inputs of a trace that do not come from a hook.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Holders, Hook, Looked, NetnsCounters};
 
-/// Something that the tracer has read, counted or noticed.
+/// An input that the tracer itself has read or counted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Note {
-    /// The end of a socket snapshot. Its sockets came before, as records.
+    /// The end of a socket snapshot. Its sockets came before this note, as records.
     Looked(Looked),
     /// The processes that hold each listener.
     Holders(Holders),
     /// A reading of a namespace's counters.
     Counters(NetnsCounters),
-    /// Another second has passed: `--depth histogram` writes what it has counted.
+    /// The tick of each second, at which `--depth histogram` writes its counts.
     Tick,
     /// Events were lost since the last such note.
     Lost(Loss),
-    /// The kernel skipped runs of a program, and nothing made up for them.
+    /// The kernel skipped runs of a program, and no backup program made up for them.
     Missed,
 }
 
@@ -37,9 +37,9 @@ pub struct Loss {
 pub enum Why {
     /// The ring buffer was full.
     RingBufferFull,
-    /// More accept() calls were in flight than can be remembered: when such a call began is
-    /// unknown, and it is not told if it fails.
+    /// More accept() calls were in flight than the table holds. The time of such a call is unknown,
+    /// and its failure is not reported.
     TooManyCalls,
-    /// The hook saw more events than were filtered, received and counted as lost: tcptrace has a fault.
+    /// The hook saw more events than were filtered, received and counted as lost: a bug in tcptrace.
     Unaccounted,
 }

@@ -1,10 +1,10 @@
-//! What happened to the processes that have, or had, a socket of the trace.
+//! Exits and renames of processes that have, or had, a socket of the trace.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Comm, Sk, Task};
 
-/// A process that has had a socket of the trace.
+/// An event of a process that has, or had, a socket of the trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Process {
     /// The kernel's tgid.
@@ -14,19 +14,19 @@ pub struct Process {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProcessStep {
-    /// Its last thread exits. Its descriptors are closed after this.
+    /// The last thread exits. The descriptors are closed after this.
     Exited,
-    /// Its first thread has a new name, by exec() as a rule.
+    /// The first thread has a new name, usually after exec().
     Renamed { comm: Comm },
 }
 
-/// A look through the descriptors of all processes: who has which listener.
+/// The processes that have a descriptor of a listener, found in the descriptors of all processes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holders {
-    /// When it began, CLOCK_MONOTONIC in nanoseconds.
+    /// When the search began, CLOCK_MONOTONIC in nanoseconds.
     pub began_ns: u64,
-    /// In order of the processes' numbers. A listener may have many, and a process many descriptors of
-    /// one.
+    /// Sorted by process id. A listener may have several holders, and a process several descriptors
+    /// of one listener.
     pub holders: Vec<Holder>,
 }
 
@@ -34,6 +34,6 @@ pub struct Holders {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     pub sk: Sk,
-    /// Its `tid` is 0: any of its threads may use the descriptor.
+    /// The process. `tid` is 0, because any thread may use the descriptor.
     pub task: Task,
 }

@@ -1,4 +1,4 @@
-//! How a recording writes what JSON has no form for.
+//! Serde forms of event types in a recording.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::{Comm, Sk};
 
-/// In hexadecimal, as the kernel prints pointers.
+/// Written in hexadecimal, as the kernel prints pointers.
 impl Serialize for Sk {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&format_args!("{:x}", self.0))
@@ -18,13 +18,13 @@ impl<'de> Deserialize<'de> for Sk {
         let text = String::deserialize(deserializer)?;
         u64::from_str_radix(&text, 16)
             .map(Sk)
-            .map_err(|_| de::Error::custom(format!("{text:?} is no address")))
+            .map_err(|_| de::Error::custom(format!("{text:?} is not an address")))
     }
 }
 
-/// From the text that [`Comm`] is written as. What was no UTF-8 was written as U+FFFD and comes
-/// back as the byte 0xFF, which is none either and is written as U+FFFD again, so the name looks
-/// the same; and is no longer than it was.
+/// Reads the text form of [`Comm`]. Invalid UTF-8 was written as U+FFFD. It is read as the byte
+/// 0xFF, which is also invalid and is written as U+FFFD again. So the text stays the same, and the
+/// name does not get longer.
 impl<'de> Deserialize<'de> for Comm {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Comm, D::Error> {
         struct Text;
@@ -58,7 +58,7 @@ impl<'de> Deserialize<'de> for Comm {
     }
 }
 
-/// A thread, in few bytes: nearly always its process has the same name.
+/// A compact form of a thread. The process nearly always has the same name.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Task {
     pid: u32,
@@ -72,7 +72,7 @@ pub(super) struct Task {
 #[serde(rename_all = "snake_case")]
 enum Process {
     Unknown,
-    /// It is called as the thread is.
+    /// The process has the same name as the thread.
     Same,
     Called(#[serde(with = "comm")] Comm),
 }
@@ -107,7 +107,7 @@ impl From<Task> for super::Task {
     }
 }
 
-/// A thread's name byte for byte: text where it is UTF-8, else its bytes.
+/// The exact bytes of a thread's name: text if they are UTF-8, else an array of bytes.
 pub(super) mod comm {
     use super::*;
 

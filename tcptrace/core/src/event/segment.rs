@@ -8,28 +8,28 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::{Direction, Sk, Tuple};
 
-/// A segment passed a network device: SYN, FIN, RST, or an ACK that one of them waited for.
+/// A segment passed a network device: SYN, FIN, RST, or the first ACK of a SYN-ACK or FIN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
     pub direction: Direction,
-    /// Who sent it, in the kernel's eyes. `None` for a received one, and for one without a socket,
-    /// such as the RST of a closed port.
+    /// The socket that sent the segment (`skb->sk`). `None` for a received segment, and for one without
+    /// a socket, such as the RST of a closed port.
     pub sk: Option<Sk>,
-    /// A half-open connection (a request socket) of this machine sent it.
+    /// True if a half-open connection (a request socket) of this host sent the segment.
     pub from_half_open: bool,
     /// Inode of the device's network namespace.
     pub netns: u32,
-    /// The device's index in it.
+    /// The device's index in that namespace.
     pub ifindex: u32,
-    /// Own end first: the sender's of an outgoing segment, the receiver's of an incoming one.
+    /// Local address first: the sender's for a sent segment, the receiver's for a received one.
     pub tuple: Tuple,
     pub flags: TcpFlags,
     pub seq: u32,
-    /// `None` without the ACK flag: the header's field means nothing then.
+    /// `None` without the ACK flag, because the header's field has no meaning then.
     pub ack: Option<u32>,
     /// Bytes of payload.
     pub len: u32,
-    /// As in the header: not scaled.
+    /// The window field of the header, not scaled.
     pub window: u16,
 }
 
@@ -42,7 +42,7 @@ impl TcpFlags {
     pub const SYN: TcpFlags = TcpFlags(1 << 1);
     pub const ACK: TcpFlags = TcpFlags(1 << 4);
 
-    /// Bit by bit from the lowest, with tcpdump's letters: FIN, SYN, RST, PSH, ACK, URG, ECE, CWR.
+    /// tcpdump's letters from the lowest bit: FIN, SYN, RST, PSH, ACK, URG, ECE, CWR.
     const LETTERS: [char; 8] = ['F', 'S', 'R', 'P', '.', 'U', 'E', 'W'];
 
     pub fn has(self, flag: TcpFlags) -> bool {
@@ -50,7 +50,7 @@ impl TcpFlags {
     }
 }
 
-/// As tcpdump prints them: `S`, `S.`, `.`, `F.`, `R`.
+/// Written as tcpdump prints flags: `S`, `S.`, `.`, `F.`, `R`.
 impl fmt::Display for TcpFlags {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0 == 0 {
@@ -68,7 +68,7 @@ impl Serialize for TcpFlags {
     }
 }
 
-/// From the letters; the inverse of Display.
+/// Reads tcpdump's letters; the inverse of `Display`.
 impl FromStr for TcpFlags {
     type Err = String;
 

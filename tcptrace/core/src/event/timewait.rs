@@ -1,13 +1,13 @@
-//! What happens to the buckets that outlive their sockets.
+//! TIME_WAIT buckets, which the kernel keeps after the socket is gone.
 
 use super::{Sk, State, Tuple};
 
 /// A TIME_WAIT bucket (`struct inet_timewait_sock`) begins, changes or ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timewait {
-    /// The bucket's own address: no socket has it at the same time.
+    /// The bucket's address. No socket has the same address at the same time.
     pub tw: Sk,
-    /// The socket that it replaces; only at [`TimewaitStep::Begun`].
+    /// The socket that the bucket replaces; only at [`TimewaitStep::Begun`].
     pub sk: Option<Sk>,
     pub cookie: Option<u64>,
     pub netns: u32,
@@ -17,20 +17,20 @@ pub struct Timewait {
     pub substate: State,
 }
 
-/// A moment in a bucket's life.
+/// A step of a bucket, from its begin to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimewaitStep {
-    /// It takes its socket's place, which goes to CLOSE a moment later.
+    /// The bucket replaces its socket, which enters CLOSE a moment later.
     Begun,
-    /// A segment has started its timer again.
+    /// A segment restarted the timer.
     Restarted,
-    /// Its timer has run out.
+    /// The timer expired.
     Expired,
-    /// A segment ends it: a SYN that reuses its ports, or one that resets it (its own RST, or data
-    /// that nobody can take).
+    /// A segment ended the bucket: a SYN that reuses the ports, a RST, or data that no process can
+    /// read.
     Killed { syn: bool },
-    /// A connect() takes its ports.
+    /// A connect() took the ports (tcp_tw_reuse).
     Taken,
-    /// Its network namespace ends.
+    /// The network namespace ended.
     Purged,
 }

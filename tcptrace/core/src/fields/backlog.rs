@@ -3,18 +3,18 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What a listener was asked for, and what is in force.
+/// The requested and the effective limit of a listener's queues.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Backlog {
-    /// The limit in force of a listener's queues, which hold one more than this: the smaller of
-    /// what listen() asked for and net.core.somaxconn; null when not known.
+    /// The effective limit of a listener's queues: the smaller of the backlog passed to listen()
+    /// and net.core.somaxconn. The queues hold one entry more than this. Null when not known.
     pub backlog_max: Option<u32>,
-    /// The `backlog` of the listen() that made it a listener, as the program gave it: the kernel
-    /// takes one below 0 for a very large one. Null when not known, as of a listener that is older than the
-    /// trace, whose limit has changed since, or that io_uring or the kernel itself made.
+    /// The `backlog` argument of listen() as the program passed it. The kernel takes a negative
+    /// value for a very large one. Null when not known: for a listener older than the trace, one
+    /// whose limit has changed since, and one made by io_uring or the kernel.
     pub backlog_asked: Option<i32>,
-    /// net.core.somaxconn of its network namespace at that time; null when not known.
+    /// net.core.somaxconn of the listener's network namespace at listen(); null when not known.
     pub somaxconn: Option<u32>,
-    /// Whether somaxconn was the smaller one; null when backlog_asked is.
+    /// Whether somaxconn was smaller than `backlog_asked`; null when that is null.
     pub backlog_clipped: Option<bool>,
 }

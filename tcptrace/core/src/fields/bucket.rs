@@ -1,4 +1,4 @@
-//! What lives longer than its socket, or longer than the trace.
+//! Lines for sockets older than the trace and for TIME_WAIT buckets.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -6,54 +6,54 @@ use serde::{Deserialize, Serialize};
 use super::{Source, Subject};
 use crate::event::State;
 
-/// A listener or a connection that is older than the trace, at its start.
+/// A listener or a connection that existed when the trace began.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Preexisting {
-    /// When it was found, in CLOCK_MONOTONIC nanoseconds.
+    /// When the socket was found, in CLOCK_MONOTONIC nanoseconds.
     pub mono_ns: u64,
     #[serde(flatten)]
     pub subject: Subject,
-    /// The state it was in.
+    /// The state of the socket.
     pub state: State,
-    /// Connections in a listener's accept queue.
+    /// Connections in a listener's accept queue; null for other sockets.
     pub backlog_len: Option<u32>,
-    /// The limit of that queue, which holds one more than this.
+    /// The limit of that queue, which holds one connection more than this.
     pub backlog_max: Option<u32>,
 }
 
-/// How a bucket ended.
+/// The end of a TIME_WAIT bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BucketEnd {
-    /// Its time was over: 60 seconds in TIME_WAIT, net.ipv4.tcp_fin_timeout in FIN_WAIT2.
+    /// The bucket's timer expired: 60 seconds in TIME_WAIT, net.ipv4.tcp_fin_timeout in FIN_WAIT2.
     Expired,
-    /// A new connection took its ports: a SYN of the peer, or a connect() (tcp_tw_reuse).
+    /// A new connection took the ports: a SYN of the peer, or a connect() (tcp_tw_reuse).
     Reused,
-    /// A segment put an end to it: the peer's RST, or data that nobody could take any more.
+    /// A segment ended the bucket: the peer's RST, or data that no process can read any more.
     Reset,
-    /// Its network namespace ended.
+    /// The network namespace ended.
     Purged,
-    /// A look through the kernel's sockets did not find it any more: how it ended is not known.
+    /// A snapshot of the kernel's sockets no longer has the bucket. How it ended is not known.
     Gone,
 }
 
-/// What the kernel kept of a connection after its socket, in FIN_WAIT2 and TIME_WAIT: once, at its
-/// end or at the end of the trace.
+/// A connection that the kernel kept without its socket, in FIN_WAIT2 or TIME_WAIT. The line is
+/// written once, at the bucket's end or at the end of the trace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TimeWait {
-    /// When it ended; the end of the trace when it did not.
+    /// When the bucket ended, or the end of the trace, in CLOCK_MONOTONIC nanoseconds.
     pub mono_ns: u64,
     #[serde(flatten)]
     pub subject: Subject,
     /// The last state seen, FIN_WAIT2 or TIME_WAIT.
     pub state: State,
-    /// How long the connection was in FIN_WAIT2, with its socket and without, in nanoseconds; null
-    /// when it was not, when that is not over, and when its beginning or end was not seen.
+    /// Time in FIN_WAIT2, with the socket and without, in nanoseconds. Null when the connection was
+    /// never in that state or still is, and when its entry or exit was not seen.
     pub fin_wait2_ns: Option<u64>,
-    /// How long it was in TIME_WAIT, in nanoseconds; null as above.
+    /// Time in TIME_WAIT, in nanoseconds; null as for `fin_wait2_ns`.
     pub time_wait_ns: Option<u64>,
-    /// How it ended; null when it had not when the trace did, or that was not seen.
+    /// How the bucket ended; null when that was not seen or the trace ended first.
     pub bucket_end: Option<BucketEnd>,
-    /// What its last step was learnt from.
+    /// The source of the bucket's last step.
     pub source: Source,
 }

@@ -8,91 +8,96 @@ use serde::{Deserialize, Serialize};
 use super::{Ending, HalfOpenEnd, ListenerSource, Source, Subject, Verdict};
 use crate::event::State;
 
-/// All that is known of a connection, once, at its end or at the end of the trace.
+/// A connection as a whole. The line is written once, at its end or at the end of the trace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Connection {
-    /// When it ended; the end of the trace for one that was still open.
+    /// When the connection ended, or the end of the trace if it was still open, in CLOCK_MONOTONIC
+    /// nanoseconds.
     pub mono_ns: u64,
     #[serde(flatten)]
     pub subject: Subject,
     /// When the SYN was sent (client) or received (server); null when not known.
     pub syn_mono_ns: Option<u64>,
-    /// What that was learnt from: for a server, `request_sock` is exact, and `srtt` an estimate of
+    /// The source of `syn_mono_ns`. For a server `request_sock` is exact; `srtt` is an estimate of
     /// when the SYN-ACK was sent, microseconds later.
     pub syn_source: Option<Source>,
-    /// When it became ESTABLISHED: for a server, when the kernel finished the handshake.
+    /// When the connection became ESTABLISHED: for a server, when the kernel finished the handshake.
     pub established_mono_ns: Option<u64>,
-    /// When the accept() that took it was called.
+    /// When the accept() that returned the connection was called.
     pub accept_called_mono_ns: Option<u64>,
-    /// When the accept() that took it returned.
+    /// When that accept() returned.
     pub accepted_mono_ns: Option<u64>,
-    /// When it entered CLOSE.
+    /// When the socket entered CLOSE.
     pub closed_mono_ns: Option<u64>,
-    /// From the SYN to ESTABLISHED, in nanoseconds; from the SYN-ACK where syn_source is `srtt`.
+    /// Time from the SYN to ESTABLISHED, in nanoseconds; from the SYN-ACK if syn_source is `srtt`.
     pub handshake_ns: Option<u64>,
-    /// How long a server's connection was half-open (NEW_SYN_RECV), in nanoseconds: from the SYN to
-    /// the ACK that made its socket, or to its end; null when one of these is not known.
-    pub half_open_ns: Option<u64>,
-    /// How a half-open connection ended that was never finished; null when that was not seen.
-    pub half_open_end: Option<HalfOpenEnd>,
-    /// How often the server sent its SYN-ACK again; null when not known.
-    pub synack_retransmits: Option<u32>,
-    /// Whether the SYN-ACK was a SYN cookie, so that the kernel kept nothing of the SYN; null when
+    /// Time that a server's connection was half-open (NEW_SYN_RECV), in nanoseconds. It lasts from
+    /// the SYN to the ACK that made the socket, or to the request's end. Null when one of these is
     /// not known.
+    pub half_open_ns: Option<u64>,
+    /// How a half-open connection ended whose handshake never finished; null when not seen.
+    pub half_open_end: Option<HalfOpenEnd>,
+    /// Number of SYN-ACK retransmissions; null when not known.
+    pub synack_retransmits: Option<u32>,
+    /// Whether the SYN-ACK was a SYN cookie, so that the kernel kept no state for the SYN; null
+    /// when not known.
     pub syncookie: Option<bool>,
-    /// Whether the listener had TCP_DEFER_ACCEPT, so that the connection stayed half-open until the
-    /// first data; null when not known.
+    /// Whether the listener had TCP_DEFER_ACCEPT. The connection then stays half-open until the
+    /// first data. Null when not known.
     pub defer_accept: Option<bool>,
-    /// Half-open requests of the listener ahead of it when its SYN came; null when not known.
+    /// The listener's other half-open requests when the SYN was received; null when not known.
     pub syn_queue_ahead: Option<u32>,
-    /// How long it waited in the accept queue: max(0, accepted - established), in nanoseconds.
+    /// Wait in the accept queue: max(0, accepted - established), in nanoseconds.
     pub accept_queue_ns: Option<u64>,
-    /// Connections that were queued ahead of it in the accept queue when it was put there.
+    /// Connections ahead of this one in the accept queue when it was queued.
     pub backlog_ahead: Option<u32>,
-    /// The limit of that queue, which holds one more than this.
+    /// The limit of that queue, which holds one connection more than this.
     pub backlog_max: Option<u32>,
-    /// For a server's connection the `conn` of the listener that it was made at; null when not known.
+    /// For a server's connection, the `conn` of its listener; null when not known.
     pub listener: Option<u64>,
-    /// How that is known: `address` is a guess. Where `listener` is null, the trace has not met the
-    /// listener that the kernel named; null when the kernel named none and the address does not
-    /// decide either.
+    /// How `listener` is known; `address` is a guess. Where `listener` is null and this is not, the
+    /// kernel named a listener that the trace does not know. Null when the kernel named no listener
+    /// and the address does not decide.
     pub listener_source: Option<ListenerSource>,
-    /// What the evidence shows about handshake and accept().
+    /// The order of handshake and accept() that the evidence shows.
     pub verdict: Option<Verdict>,
-    /// The verdict in a sentence.
+    /// The verdict as a sentence.
     pub reason: Option<String>,
-    /// Whether `reason` follows from the verdict and the times.
+    /// Whether `reason` follows from the verdict and the times alone.
     #[serde(skip)]
     pub reason_follows: bool,
-    /// The events the verdict rests on, joined with ", ".
+    /// The events that the verdict rests on, joined with ", ".
     pub evidence: Option<String>,
     /// The last state seen.
     pub state: State,
-    /// `conn` of its other end, when that is on this host too (mirrored addresses; across network
-    /// namespaces as well, unless they are loopback addresses). Where an address is translated on
-    /// the way (NAT) it is not known.
+    /// `conn` of the peer's socket, when the peer is on this host. It is found by mirrored
+    /// addresses, also across network namespaces unless they are loopback addresses. It is not
+    /// known if NAT translates an address on the way.
     pub peer_conn: Option<u64>,
-    /// When that became ESTABLISHED: for a client, the moment from which connect() can return.
+    /// When the peer's socket became ESTABLISHED. If that is a client, its connect() can return from
+    /// this moment.
     pub peer_established_mono_ns: Option<u64>,
-    /// How often a segment of it, a SYN or the handshake's final ACK, met a full queue of the
-    /// listener and was dropped; null when no hook can show that.
+    /// How many segments of the handshake (SYN or final ACK) met a full queue of the listener and
+    /// were dropped. Null when no hook can show that.
     pub overflows: Option<u32>,
-    /// When one first did, in CLOCK_MONOTONIC nanoseconds.
+    /// When the first of them was dropped, in CLOCK_MONOTONIC nanoseconds.
     pub first_overflow_mono_ns: Option<u64>,
-    /// For a client whose segments met a full queue: what that did to it, in a sentence. Where no
-    /// hook sees that, a queue that was full when a SYN was sent in vain is named as its likely
-    /// cause. A server's `reason` says it.
+    /// For a client whose segments met a full queue: the effect on it, as a sentence. Where no hook
+    /// sees drops, a queue that was full when a SYN got no answer is named as the likely cause. A
+    /// server's explanation is in `reason`.
     pub explanation: Option<String>,
-    /// The state in which the kernel keeps it after its socket is gone, FIN_WAIT2 or TIME_WAIT.
+    /// The state in which the kernel keeps the connection without its socket, FIN_WAIT2 or
+    /// TIME_WAIT.
     pub bucket: Option<State>,
-    /// The error it ended with (an errno name such as ECONNRESET).
+    /// The error that the connection ended with, as an errno name such as ECONNRESET.
     pub error: Option<Cow<'static, str>>,
     #[serde(flatten)]
     pub ending: Ending,
-    /// False when the trace began after the connection did, lost events while it was open, or gave
-    /// it up.
+    /// False when the connection is older than the trace, events were lost while it was open, or it
+    /// was evicted.
     pub complete: bool,
-    /// True when it goes on, but was given up because more than 1048576 connections were open: the
-    /// one that had been quiet for longest. If an event names it again, it gets another number.
+    /// True when the record was given up while the connection was open, because more than 1048576
+    /// were open and this one was idle for longest. If an event names the connection again, it gets
+    /// another number.
     pub evicted: bool,
 }

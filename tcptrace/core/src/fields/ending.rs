@@ -1,4 +1,4 @@
-//! How a connection ended, and what the kernel says on the way there.
+//! The end of a connection, and the retransmits and resets before it.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -6,45 +6,45 @@ use serde::{Deserialize, Serialize};
 use super::Subject;
 use crate::event::{Direction, Retransmitted, State};
 
-/// How a connection ended.
+/// The way a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Ended {
-    /// By FINs: both sides', or this one's, acknowledged, after which the kernel keeps no socket
-    /// for what the peer may still say.
+    /// Closed by the FINs of both sides. Also closed by this side's FIN once it is acknowledged, if
+    /// the kernel keeps no socket for further data of the peer.
     Orderly,
-    /// The kernel sent a RST for a reason of its own, such as data for a socket that nobody reads
-    /// any more, or want of memory.
+    /// The kernel sent a RST for a reason of its own, such as data for a socket that no process
+    /// reads any more, or a lack of memory.
     ResetSent,
     /// The peer sent a RST.
     ResetReceived,
-    /// Its process ended it with a RST: it closed it with data unread, with SO_LINGER 0, or with
-    /// TCP_LINGER2 below 0.
+    /// The process ended the connection with a RST: it closed it with unread data, with SO_LINGER
+    /// 0, or with TCP_LINGER2 below 0.
     Aborted,
-    /// Its process took the connection from the socket, which lives on: connect() to AF_UNSPEC.
+    /// The process disconnected the socket with connect() to AF_UNSPEC and keeps the socket.
     Disconnected,
-    /// Another process killed it (`ss -K`).
+    /// Another process killed the connection (`ss -K`).
     Killed,
-    /// Its process closed it in TCP_REPAIR mode: the peer was told nothing.
+    /// The process closed the socket in TCP_REPAIR mode. No segment was sent to the peer.
     Repair,
-    /// The peer did not answer any more, or never did.
+    /// The peer stopped answering, or never answered.
     Timeout,
-    /// The peer, or a host on the way, refused the connection.
+    /// The peer, or a host on the way, refused the connection (ECONNREFUSED).
     Refused,
-    /// The network said that the peer cannot be reached.
+    /// An ICMP error reported that the peer is unreachable.
     Unreachable,
-    /// Its listener closed while it was in the accept queue.
+    /// The listener was closed while the connection was in its accept queue.
     ClosedInQueue,
-    /// The peer reset it while it was in the accept queue.
+    /// The peer reset the connection while it was in the accept queue.
     ResetInQueue,
-    /// Its process closed it before the handshake was finished.
+    /// The process closed the socket before the handshake finished.
     GivenUp,
     /// connect() failed before a SYN was sent, because no local port was free (EADDRNOTAVAIL).
     NoFreePort,
 }
 
 impl Ended {
-    /// For people.
+    /// Returns the ending as words for the text output.
     pub fn words(self) -> &'static str {
         match self {
             Ended::Orderly => "closed in good order",
@@ -65,78 +65,78 @@ impl Ended {
     }
 }
 
-/// Who sent the first FIN.
+/// The side that sent the first FIN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ClosedFirst {
     Local,
     Remote,
-    /// Each before the other's had come: RFC 9293, section 3.6, figure 13.
+    /// Both sides sent a FIN before they received the other's: RFC 9293, section 3.6, figure 13.
     Both,
 }
 
-/// Part of the `connection` line: how it ended, and its figures at the end. Null where it was not
-/// seen to end.
+/// Part of the `connection` line: how the connection ended, and its counters at the end. The fields
+/// are null when the end was not seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Ending {
-    /// How it ended; null when the evidence does not decide.
+    /// How the connection ended; null when the evidence does not decide.
     pub ended: Option<Ended>,
-    /// Which side sent the first FIN.
+    /// The side that sent the first FIN.
     pub closed_first: Option<ClosedFirst>,
-    /// Whether this side's FIN has left: its number was sent, or the peer has acknowledged it; null
-    /// while that is not known. A FIN waits behind data that the peer has no room for.
+    /// Whether this side's FIN was sent. A FIN waits behind data that the peer has no room for.
+    /// Null while that is not known.
     pub fin_sent: Option<bool>,
-    /// How often a client sent its SYN again; null while it is connecting.
+    /// Number of SYN retransmissions of a client; null while it is connecting.
     pub syn_retransmits: Option<u32>,
-    /// Bytes sent and acknowledged, SYN and FIN not counted (tcp_sock.bytes_acked); null too when
-    /// the side is not known.
+    /// Bytes sent and acknowledged, without SYN and FIN (tcp_sock.bytes_acked). Also null when the
+    /// side is not known.
     pub bytes_acked: Option<u64>,
-    /// Bytes received in order, SYN and FIN not counted (tcp_sock.bytes_received).
+    /// Bytes received in order, without SYN and FIN (tcp_sock.bytes_received).
     pub bytes_received: Option<u64>,
-    /// Segments sent by the socket (tcp_sock.segs_out): at a server without the SYN-ACK.
+    /// Segments sent by the socket (tcp_sock.segs_out); for a server without the SYN-ACK.
     pub segs_out: Option<u32>,
-    /// Segments received by the socket (tcp_sock.segs_in): at a server without the SYN.
+    /// Segments received by the socket (tcp_sock.segs_in); for a server without the SYN.
     pub segs_in: Option<u32>,
-    /// Segments sent again, SYN, SYN-ACK and FIN included (tcp_sock.total_retrans).
+    /// Retransmitted segments, SYN, SYN-ACK and FIN included (tcp_sock.total_retrans).
     pub retransmits: Option<u32>,
     /// Smoothed round-trip time in nanoseconds (tcp_sock.srtt_us, in eighths of a microsecond);
     /// null when it was never measured.
     pub srtt_ns: Option<u64>,
     /// Congestion window in segments (tcp_sock.snd_cwnd).
     pub snd_cwnd: Option<u32>,
-    /// Bytes received that no process has read, FIN not counted.
+    /// Bytes received that no process has read, without the FIN.
     pub unread_bytes: Option<u32>,
 }
 
-/// A socket sent a segment again.
+/// A socket retransmitted a segment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Retransmit {
-    /// When, in CLOCK_MONOTONIC nanoseconds.
+    /// Time of the event, in CLOCK_MONOTONIC nanoseconds.
     pub mono_ns: u64,
     #[serde(flatten)]
     pub subject: Subject,
-    /// The state it was in.
+    /// The state of the socket.
     pub state: State,
-    /// What was sent again: SYN, SYN_ACK, FIN (with any data before it) or data.
+    /// The retransmitted segment: SYN, SYN_ACK, FIN (with any data before it) or data.
     pub retransmitted: Retransmitted,
-    /// Segments that this socket has sent again so far, this one included.
+    /// Segments that this socket has retransmitted so far, this one included.
     pub retransmits: u32,
 }
 
-/// A RST was sent, or has ended a socket.
+/// A RST was sent, or a received RST ended a socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Reset {
-    /// When, in CLOCK_MONOTONIC nanoseconds.
+    /// Time of the event, in CLOCK_MONOTONIC nanoseconds.
     pub mono_ns: u64,
     #[serde(flatten)]
     pub subject: Subject,
     /// The state of the socket.
     pub state: Option<State>,
-    /// Sent by this host, or received. The kernel says received, too, of data that comes for a
-    /// socket that nobody reads any more, in FIN_WAIT1 or FIN_WAIT2, and then sends a RST; with a
-    /// sent one behind it, it is left out.
+    /// Whether this host sent the RST or received it. In FIN_WAIT1 and FIN_WAIT2 the kernel also
+    /// reports a received RST when data arrives for a socket that no process reads, and then sends
+    /// one. Such a report is left out if the sent RST follows it.
     pub direction: Direction,
-    /// Why it was sent, as in the kernel's enum sk_rst_reason (Linux 6.10 and later) without
+    /// The reason for sending, as in the kernel's enum sk_rst_reason (Linux 6.10 and later) without
     /// SK_RST_REASON_.
     pub rst_reason: Option<String>,
 }

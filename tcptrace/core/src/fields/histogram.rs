@@ -1,47 +1,48 @@
-//! What `--depth histogram` tells each second.
+//! The `histogram` line of `--depth histogram`.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Side;
 
-/// Connections at one port that went well: a server's were accepted after they were ESTABLISHED,
-/// a client's were established, and they ended in good order. A server's that are open when the
-/// trace ends count as well. All others have `connection` lines. One line a port and second in
-/// which there were any.
+/// The connections at one port that went well during an interval. A server's connection went well
+/// if it was accepted after it was ESTABLISHED, a client's if it was ESTABLISHED, and both if they
+/// ended in good order. A server's connections that are open when the trace ends count as well. All
+/// others have `connection` lines. There is one line per port and second with any such connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Histogram {
-    /// When they were counted, in CLOCK_MONOTONIC nanoseconds.
+    /// End of the interval, in CLOCK_MONOTONIC nanoseconds.
     pub mono_ns: u64,
-    /// Since when, in nanoseconds.
+    /// Length of the interval, in nanoseconds.
     pub interval_ns: u64,
     /// server or client.
     pub side: Side,
     /// Inode of the network namespace.
     pub netns: u32,
-    /// The listener's port, or the one that the clients connected to.
+    /// The listener's port, or the port that the clients connected to.
     pub port: u16,
-    /// How many there were.
+    /// Number of connections that went well.
     pub went_well: u64,
-    /// Of these, ESTABLISHED before accept() was called.
+    /// Those with the verdict `queued`: ESTABLISHED before accept() was called.
     pub queued: Option<u64>,
-    /// Of these, those that accept() was waiting for.
+    /// Those with the verdict `awaited`: accept() was already waiting.
     pub awaited: Option<u64>,
-    /// `handshake_ns` of their connection lines. Null when it is known of none.
+    /// Distribution of `handshake_ns` (see `connection`); null when it is not known for any.
     pub handshake: Option<Times>,
-    /// ESTABLISHED to the return of accept().
+    /// Distribution of the time from ESTABLISHED to the return of accept().
     pub accept_queue: Option<Times>,
 }
 
-/// Times in nanoseconds, each the end of its bucket, so at most an eighth too long.
+/// A distribution of times in nanoseconds. Each value is the upper end of its histogram bucket, so
+/// at most an eighth too large.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Times {
     /// The median.
     pub p50_ns: u64,
     /// The 99th percentile.
     pub p99_ns: u64,
-    /// The longest, exact.
+    /// The longest time, exact.
     pub max_ns: u64,
-    /// Pairs: the end of a bucket, and how many fell into it. Empty ones are left out.
+    /// Pairs of a bucket's upper end and its count. Empty buckets are left out.
     pub buckets: Vec<(u64, u64)>,
 }

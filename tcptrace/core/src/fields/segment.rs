@@ -6,25 +6,26 @@ use serde::{Deserialize, Serialize};
 use super::Subject;
 use crate::event::{Direction, TcpFlags};
 
-/// A segment that opens or closes a connection passed a network device: SYN, SYN-ACK, FIN, RST,
-/// and the first ACK of a SYN-ACK or a FIN.
+/// A segment that opens or closes a connection passed a network device: SYN, SYN-ACK, FIN, RST, and
+/// the first ACK of a SYN-ACK or a FIN.
 ///
-/// Its own end is the sender of an outgoing segment and the receiver of an incoming one. `conn` is
-/// null while that end has no connection: a server's begins with the last ACK of its handshake.
-/// It is not null after the `connection` line for what the kernel still answers in TIME_WAIT.
+/// laddr and lport are those of the sender of a sent segment, and of the receiver of a received
+/// one. `conn` is null while that side has no connection: a server's begins with the last ACK of
+/// its handshake. It is set even after the `connection` line for segments that the kernel answers
+/// in TIME_WAIT.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Segment {
-    /// When, in CLOCK_MONOTONIC nanoseconds (bpf_ktime_get_ns).
+    /// Time of the event, in CLOCK_MONOTONIC nanoseconds (bpf_ktime_get_ns).
     pub mono_ns: u64,
     #[serde(flatten)]
     pub subject: Subject,
-    /// out: sent, before the driver; in: received, before the IP layer.
+    /// sent: seen before the driver; received: seen before the IP layer.
     pub direction: Direction,
     /// As tcpdump prints them: F FIN, S SYN, R RST, P PSH, . ACK, U URG, E ECE, W CWR.
     pub flags: TcpFlags,
     /// The sequence number.
     pub seq: u32,
-    /// The acknowledgment number.
+    /// The acknowledgment number; null without the ACK flag.
     pub ack: Option<u32>,
     /// seq relative to the sender's initial sequence number; null when its SYN was not seen.
     pub rel_seq: Option<u32>,
@@ -32,10 +33,10 @@ pub struct Segment {
     pub rel_ack: Option<u32>,
     /// Bytes of payload.
     pub len: u32,
-    /// The window as in the header, not scaled.
+    /// The window field of the header, not scaled.
     pub win: u16,
     /// Index of the network device, as `ip link` shows it in that namespace.
     pub ifindex: u32,
-    /// The CPU it happened on.
+    /// The CPU that the hook ran on.
     pub cpu: u16,
 }

@@ -1,4 +1,4 @@
-//! Kinds of lines, and which of them are read.
+//! Kinds of lines, and the set of kinds that the sinks read.
 
 use std::ops::BitOr;
 
@@ -37,7 +37,7 @@ impl Kind {
         Kind::Summary,
     ];
 
-    /// As in JSON.
+    /// Returns the kind's name in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Kind::Session => "session",
@@ -57,14 +57,14 @@ impl Kind {
     }
 }
 
-/// What the readers of lines want: kinds of lines, and the words in them that follow from other
-/// fields. The rest need not be made.
+/// The kinds of lines that the readers want, and whether they want the words that follow from other
+/// fields. The correlator need not make the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wanted(u32);
 
 impl Wanted {
     pub const NOTHING: Wanted = Wanted(0);
-    /// `evidence`, and a `reason` that follows from the verdict and the times.
+    /// The fields `evidence`, and `reason` where it follows from the verdict and the times.
     pub const WORDS: Wanted = Wanted(1 << Kind::ALL.len());
     /// Every kind of line.
     pub const LINES: Wanted = Wanted((1 << Kind::ALL.len()) - 1);
@@ -82,7 +82,7 @@ impl Wanted {
         self.0 & Wanted::WORDS.0 != 0
     }
 
-    /// Leaves the kinds for which this is true, and the words.
+    /// Keeps the kinds for which `keep` is true, and the words.
     pub fn filter(self, keep: impl Fn(Kind) -> bool) -> Wanted {
         let kept = Kind::ALL
             .into_iter()
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wanted_adds_up() {
+    fn union_and_filter_of_wanted_keep_the_words_flag() {
         let wanted = Wanted::kind(Kind::Accept) | Wanted::kind(Kind::Summary);
         let has: Vec<Kind> = Kind::ALL.into_iter().filter(|&it| wanted.has(it)).collect();
         assert_eq!(has, [Kind::Accept, Kind::Summary]);

@@ -1,12 +1,13 @@
-//! What goes between the ends: segments where they were recorded, else what the changes of state
-//! and the kernel's own words tell.
+//! Arrows of a diagram: segments if they were recorded, otherwise arrows inferred from changes of
+//! state, retransmits and resets.
 
 use super::*;
 use crate::event::Retransmitted;
 use crate::fields::Retransmit;
 
 impl Builder {
-    /// A segment without a number is of this connection when its own numbers say so.
+    /// Returns whether a segment without a `conn` belongs to this connection, by its sequence
+    /// numbers.
     pub(super) fn is_ours(&self, place: Place, x: &Segment) -> bool {
         let from = sender(place, x.direction);
         let begins_at = |isn: Option<u32>, number: u32, relative: Option<u32>| {
@@ -25,8 +26,8 @@ impl Builder {
         let from = sender(place, x.direction);
         let header = Header::of(x);
         if x.direction == Direction::Received {
-            // Its own sending, if that was seen: the latest that has not come yet, since an earlier
-            // one may have been lost.
+            // Find the arrow of its sending, if that was seen. It is the latest without an arrival,
+            // because an earlier one may have been lost.
             let same = self
                 .items
                 .iter_mut()
@@ -90,7 +91,7 @@ impl Builder {
             _ if self.segments => {}
             Direction::Sent => self.sends_reset(place, x),
             Direction::Received => {
-                // The kernel says received, too, of data that nobody reads any more.
+                // The kernel also reports a received RST for data that no process reads any more.
                 let surely = matches!(
                     self.ends[place as usize].ended,
                     Some(Ended::ResetReceived | Ended::ResetInQueue | Ended::Refused)
@@ -104,7 +105,8 @@ impl Builder {
         self.mark(place, x.mono_ns, MarkKind::Reset(x.clone()));
     }
 
-    /// The change of state that sends it has told already, and its arrival may have come between.
+    /// The change of state that sends the RST has already made an arrow, and its arrival may lie
+    /// between.
     fn sends_reset(&mut self, place: Place, x: &Reset) {
         let inferred = |it: &Arrow| {
             it.from == place && it.kind == Kind::Rst && it.evidence == Evidence::Inferred
@@ -123,14 +125,15 @@ impl Builder {
         }
     }
 
-    /// The first round trip tells when the SYN-ACK left, or the SYN of a client that has put it off.
+    /// Adds an arrow at an estimated time. The first round-trip time gives the sending of the
+    /// SYN-ACK, or of the SYN of a client that deferred it.
     pub(super) fn estimated(&mut self, place: Place, kind: Kind, at_ns: u64) {
         let known = self.items.iter_mut().find_map(|item| match &mut item.what {
             What::Arrow(it) if it.from == place && it.kind == kind => Some(it),
             _ => None,
         });
         match known {
-            // Its arrival; an estimate would put the sending beside it, or behind.
+            // The arrival is known. The estimated sending may be later than it.
             Some(_) => {}
             None => {
                 let arrow = unrecorded(place, kind, Evidence::Estimated, at_ns);
@@ -139,7 +142,7 @@ impl Builder {
         }
     }
 
-    /// A state was entered that sends a segment.
+    /// Adds an arrow for a segment that is sent on entering a state.
     pub(super) fn sends(&mut self, place: Place, at_ns: u64, kind: Kind, evidence: Evidence) {
         if evidence == Evidence::Inferred && (self.segments || self.silent) {
             return;
@@ -148,7 +151,7 @@ impl Builder {
         self.push(at_ns, What::Arrow(arrow));
     }
 
-    /// A state was entered because a segment has come.
+    /// Adds the arrival of a segment that must precede a change of state.
     pub(super) fn receives(&mut self, place: Place, at_ns: u64, kind: Kind) {
         if !self.segments {
             self.comes(place, at_ns, kind, Evidence::Inferred);
@@ -161,7 +164,7 @@ impl Builder {
             sent.received_ns = Some(at_ns);
             return;
         }
-        // The kernel has said so, and the change of state that it leads to follows.
+        // The `reset` line has already made the arrow, and its change of state follows.
         if kind == Kind::Rst && self.has_come(place, kind) {
             return;
         }
@@ -185,7 +188,7 @@ impl Builder {
         })
     }
 
-    /// The latest of a kind that was sent and has not come.
+    /// Returns the latest arrow of a kind that has no arrival.
     fn unanswered(&mut self, from: Place, kind: Kind) -> Option<&mut Arrow> {
         self.items
             .iter_mut()
@@ -202,7 +205,8 @@ impl Builder {
 }
 
 impl Header {
-    /// A segment and itself, at both its ends or sent again. The window may differ.
+    /// Returns whether both headers belong to the same segment, seen at both ends or sent again.
+    /// The window may differ.
     fn is_same(&self, other: &Header) -> bool {
         let numbers = |it: &Header| (it.flags, it.seq, it.ack, it.len);
         numbers(self) == numbers(other)
@@ -229,7 +233,7 @@ pub(super) fn sender(place: Place, direction: Direction) -> Place {
     }
 }
 
-/// What must have come before this change of state.
+/// Returns the segment that must have been received before this change of state.
 pub(super) fn received_before(x: &Transition) -> Option<Kind> {
     Some(match x.cause? {
         Cause::SynReceived => Kind::Syn,
@@ -242,7 +246,7 @@ pub(super) fn received_before(x: &Transition) -> Option<Kind> {
     })
 }
 
-/// What is sent with it.
+/// Returns the segment that is sent on this change of state.
 pub(super) fn sent_after(x: &Transition) -> Option<Kind> {
     Some(match (x.cause?, x.newstate) {
         (Cause::Connect, State::SynSent) => Kind::Syn,
@@ -264,7 +268,7 @@ fn has_peer(state: State) -> bool {
     )
 }
 
-/// A segment that was sent, and that something else than a record of it tells of.
+/// Makes an arrow for a sent segment that was not recorded as a segment.
 fn unrecorded(from: Place, kind: Kind, evidence: Evidence, sent_ns: u64) -> Arrow {
     Arrow {
         from,

@@ -1,4 +1,4 @@
-//! A row of characters that can be written anywhere, and the rows before it.
+//! A canvas: the current row of characters, and the text of the finished rows.
 
 use std::fmt::{Display, Write};
 
@@ -22,7 +22,7 @@ impl Canvas {
         }
     }
 
-    /// One character; what is beyond the width is cut off.
+    /// Puts one character. A character beyond the width is dropped.
     pub fn put(&mut self, at: usize, style: Style, c: char) {
         if at >= WIDTH {
             return;
@@ -40,7 +40,7 @@ impl Canvas {
         }
     }
 
-    /// Ends before the column.
+    /// Writes text that ends before the column `before`.
     pub fn right(&mut self, before: usize, style: Style, text: impl Display) {
         let text = text.to_string();
         let text = printable(&text);
@@ -82,7 +82,7 @@ impl Canvas {
     }
 }
 
-/// The nearest character in ASCII, which is one as wide.
+/// Returns the nearest ASCII character. It is one column wide.
 pub fn ascii(c: char) -> char {
     match c {
         _ if c.is_ascii() => c,
