@@ -11,6 +11,7 @@ mod tcptrace;
 mod test;
 mod tidy;
 mod vm;
+mod words;
 
 use std::{ffi::OsString, process::ExitCode};
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::{cmd, files};
+use crate::{cmd, files, words};
 
 const PACKAGES: [&str; 4] = ["tcptrace", "tcptrace-ebpf", "tests", "xtask"];
 
@@ -63,6 +63,7 @@ pub fn run(root: &Path) -> Result<()> {
                     .with_context(|| format!("cannot read {}", file.display()))?;
                 let path = file.strip_prefix(root)?.display().to_string();
                 breaches.extend(source(&path, &text));
+                breaches.extend(words::breaches(&path, &text));
             }
         }
     }
@@ -82,7 +83,7 @@ pub fn run(root: &Path) -> Result<()> {
     }
     match breaches.len() {
         0 => Ok(()),
-        n => bail!("{n} breaches of the rules in xtask/src/tidy.rs"),
+        n => bail!("{n} breaches of the rules in xtask/src/tidy.rs and xtask/src/words.rs"),
     }
 }
 

@@ -174,9 +174,9 @@ impl Steps {
     }
 }
 
-/// Prints the output of `cargo test` as it comes, and counts its tests; `failed` gets the tests
-/// that fail. A run without any test is an error. So is a run that fails without a failed test,
-/// such as a compile error.
+/// Prints the output of `cargo test` as it comes, and counts its tests. `failed` gets the tests that
+/// fail. A run without any test is an error. A run that fails without a failed test, such as one
+/// that does not compile, is an error as well.
 fn cargo_test(command: &mut Command, failed: &mut Failed) -> Result<Counts> {
     let mut child = command
         .stdin(Stdio::null())
