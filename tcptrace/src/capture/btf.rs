@@ -125,9 +125,26 @@ impl Btf {
         })
     }
 
-    /// The blob.
-    pub fn data(&self) -> &[u8] {
-        &self.data
+    /// A blob that has nothing but functions and typedefs, by whose names programs are attached: every other
+    /// type is a nameless one in its place, so that the ids stay. aya keeps 72 bytes of each type, and more
+    /// of one that has members.
+    pub fn names(&self) -> Vec<u8> {
+        let len = 12 * (self.types.len() - 1);
+        let strings = &self.data[self.strings.clone()];
+        let mut blob = self.data[..4].to_vec();
+        for word in [HEADER_LEN, 0, len, len, strings.len()] {
+            blob.extend((word as u32).to_ne_bytes());
+        }
+        let nameless = [0, kind::FWD << 24, 0].map(u32::to_ne_bytes);
+        for &at in &self.types[1..] {
+            let of_type = self.data.get(at..at + 12).unwrap_or_default();
+            match word(of_type, 4).map(kind_of) {
+                Ok(kind::FUNC | kind::TYPEDEF) => blob.extend(of_type),
+                _ => blob.extend(nameless.as_flattened()),
+            }
+        }
+        blob.extend(strings);
+        blob
     }
 
     /// Offset in bytes of a member, by a path such as `sock.__sk_common.skc_family`. Members of
@@ -361,6 +378,16 @@ mod tests {
         assert_eq!(btf.offset("outer.a").unwrap(), 0);
         assert_eq!(btf.offset("outer.in.y").unwrap(), 8);
         assert_eq!(btf.offset("inner.y").unwrap(), 4);
+    }
+
+    #[test]
+    fn of_all_types_the_names_alone_are_left_and_their_ids() {
+        let names = Btf::parse(blob()).unwrap().names();
+        let btf = Btf::parse(names.clone()).unwrap();
+        assert_eq!(btf.types.len(), 6);
+        assert_eq!(btf.find("alias", kind::TYPEDEF), Some(2));
+        assert!((1..6).all(|id| id == 2 || btf.kind(id).is_ok_and(|it| it == kind::FWD)));
+        assert!(aya::Btf::parse(&names, aya::Endianness::default()).is_ok());
     }
 
     #[test]

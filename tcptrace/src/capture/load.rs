@@ -61,6 +61,9 @@ pub struct Loaded {
 
 /// Resolves the offsets on this kernel and creates the maps; verifies nothing yet.
 pub fn load(request: &Request) -> Result<Loaded, CaptureError> {
+    let mut loader = EbpfLoader::new();
+    // It has read the kernel's types by itself. The object has nothing that needs them.
+    loader.btf(None);
     let own_btf = Btf::from_file(btf::VMLINUX).map_err(|error| match error {
         BtfError::Read(_, cause)
             if matches!(cause.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) =>
@@ -73,7 +76,7 @@ pub fn load(request: &Request) -> Result<Loaded, CaptureError> {
         )),
         error => CaptureError::Unsupported(format!("{}: {error}", btf::VMLINUX)),
     })?;
-    let btf = aya::Btf::parse(own_btf.data(), aya::Endianness::default())
+    let btf = aya::Btf::parse(&own_btf.names(), aya::Endianness::default())
         .map_err(|error| CaptureError::Unsupported(format!("{}: {error}", btf::VMLINUX)))?;
 
     let mut globals = vec![];
@@ -125,9 +128,7 @@ pub fn load(request: &Request) -> Result<Loaded, CaptureError> {
     };
 
     privilege::raise_memlock_limit();
-    let mut loader = EbpfLoader::new();
     loader
-        .btf(Some(&btf))
         .verifier_log_level(VerifierLogLevel::default())
         .map_max_entries("EVENTS", ring_bytes);
     loader.map_max_entries("CALLS", calls);
