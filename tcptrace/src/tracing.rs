@@ -26,7 +26,6 @@ pub use self::triggers::Triggers;
 use crate::balance::Counts;
 use crate::capture::counters::{CounterReader, Reading};
 use crate::capture::iterator::Look;
-use crate::capture::ring::BATCH_BYTES;
 use crate::capture::{Capture, Request};
 use crate::clock::{Clock, mono_now_ns};
 use crate::command::Running;
@@ -445,9 +444,7 @@ impl Tracing {
         let drained_ns = mono_now_ns();
         self.capture.ring.mark();
         loop {
-            let batch = self.capture.ring.drain();
-            // Where it has room left, it has taken all that could be read.
-            let emptied = batch.len() < BATCH_BYTES;
+            let (batch, emptied) = self.capture.ring.drain();
             let complete_ns = match emptied {
                 true => self.capture.ring.complete_until(),
                 false => 0,

@@ -14,8 +14,12 @@ use crate::clock::mono_now_ns;
 /// How often it is drained when the ring buffer does not fill up sooner.
 const DRAIN_EVERY: Duration = Duration::from_millis(10);
 
-/// A batch is closed when it is this long, so that the reader can start on it.
-pub const BATCH_BYTES: usize = 256 << 10;
+/// A batch is no longer than this, so that the reader can start on it, nor than the room that is left
+/// beside the last one.
+const BATCH_BYTES: usize = 256 << 10;
+
+/// Less room than this is left alone, in bytes. A record takes less than half of it.
+const LEAST_ROOM: usize = 4 << 10;
 
 /// How long the trace waits for a CPU that has stopped while it wrote a record.
 const STALLED_NS: u64 = 1_000_000_000;
@@ -25,6 +29,8 @@ pub struct Ring {
     fd: AsyncFd<RingBuf<MapData>>,
     timer: tokio::time::Interval,
     positions: Positions,
+    /// Room for batches. When it is used up and nobody has any of them any more, it is used again.
+    room: BytesMut,
     /// A moment, CLOCK_MONOTONIC in nanoseconds, and how much had been reserved at it or just after.
     mark: (u64, u64),
     /// See [`Ring::complete_until`].
@@ -45,6 +51,7 @@ impl Ring {
             fd,
             timer,
             positions,
+            room: BytesMut::new(),
             mark: (0, 0),
             complete_ns: 0,
         })
@@ -86,16 +93,21 @@ impl Ring {
         self.complete_ns
     }
 
-    /// Takes what is there, up to one batch; an empty batch when nothing is.
-    pub fn drain(&mut self) -> Batch {
-        let mut bytes = BytesMut::new();
+    /// Takes what is there, up to one batch, and tells whether that was all; an empty batch when nothing is
+    /// there.
+    pub fn drain(&mut self) -> (Batch, bool) {
+        if self.room.capacity() < LEAST_ROOM {
+            self.room.reserve(BATCH_BYTES);
+        }
+        let most = self.room.capacity() - LEAST_ROOM / 2;
         let ring = self.fd.get_mut();
-        while bytes.len() < BATCH_BYTES {
+        let mut is_all = false;
+        while self.room.len() < most && !is_all {
             match ring.next() {
-                Some(record) => Batch::append(&mut bytes, &record),
-                None => break,
+                Some(record) => Batch::append(&mut self.room, &record),
+                None => is_all = true,
             }
         }
-        Batch::from_bytes(bytes.freeze())
+        (Batch::from_bytes(self.room.split().freeze()), is_all)
     }
 }

@@ -96,7 +96,7 @@ impl Capture {
         loop {
             tokio::select! {
                 over = &mut until => return over,
-                () = self.ring.due() => while !self.ring.drain().is_empty() {},
+                () = self.ring.due() => while !self.ring.drain().1 {},
             }
         }
     }

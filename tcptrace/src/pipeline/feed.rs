@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, mpsc};
 use super::Message;
 use super::priority::Priority;
 
-/// Size of the queue in bytes of records. A batch may take twice its size in memory.
+/// Size of the queue in bytes of records.
 const ROOM_BYTES: usize = 64 << 20;
 
 /// The pipeline is too far behind if messages take this many bytes, or if one has waited this long.
