@@ -46,7 +46,7 @@ fn a_file_that_is_no_recording_is_refused() {
     let path = file.to_str().expect("a printable path");
     let ended = Running::to_the_end(tcptrace(&["replay", path]));
     std::fs::remove_file(&file).expect("the file");
-    refuses(&ended, USAGE, &[path, "it is no recording"]);
+    refuses(&ended, USAGE, &[path, "it is not a recording"]);
 
     let ended = Running::to_the_end(tcptrace(&["replay", path]));
     refuses(&ended, USAGE, &[path, "No such file"]);

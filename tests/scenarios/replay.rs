@@ -272,7 +272,7 @@ fn damage_is_reported_and_the_remaining_lines_are_replayed() {
 
     for (bytes, message) in [
         (&b""[..], "it is empty"),
-        (b"PNG\n", "it is no recording"),
+        (b"PNG\n", "it is not a recording"),
         (live.ended.stdout.as_bytes(), "it is JSON"),
     ] {
         let replayed = replay_of(path, bytes);

@@ -1,4 +1,4 @@
-//! Bytes of a record to an [`Event`]. Any bytes are answered; none panics.
+//! Decoding of a record's bytes into an [`Event`]. No input makes it panic.
 
 mod ending;
 mod found;
@@ -18,11 +18,11 @@ use crate::event::{
     Witness,
 };
 
-/// Why a record could not be decoded. The loader counts them; one means that it and the eBPF
-/// object do not belong together.
+/// The reason why a record could not be decoded. The trace counts such records. One of them means
+/// that the loader and the eBPF object have different versions of the ABI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Undecodable {
-    #[error("a record of {0} bytes is too short for what it announces")]
+    #[error("a record of {0} bytes is too short for its kind")]
     Short(usize),
     #[error("a record of ABI version {0}, not {expected}", expected = abi::VERSION)]
     Version(u8),
@@ -32,10 +32,13 @@ pub enum Undecodable {
     Value { field: &'static str, value: u8 },
 }
 
-/// The layout of the records that are decoded.
+/// The version of the record layout that [`decode`] reads (`abi::VERSION`).
 pub const ABI: u8 = abi::VERSION;
 
 /// Decodes one record of the ring buffer.
+///
+/// # Errors
+/// [`Undecodable`] if the record is cut, or has an unknown version, kind or value.
 pub fn decode(record: &[u8]) -> Result<Event, Undecodable> {
     let mut rest = Rest {
         bytes: record,
@@ -66,27 +69,27 @@ pub fn decode(record: &[u8]) -> Result<Event, Undecodable> {
     })
 }
 
-/// What a record is about, at a glance.
+/// The few fields of a record that the capturing side needs before it is decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Glimpse {
     /// A socket enters another state.
     State {
         mono_ns: u64,
         netns: u32,
-        /// 0 where it is not known.
+        /// 0 when unknown.
         cgroup: u64,
-        /// States by the kernel's numbers.
+        /// States as the kernel's numbers (include/net/tcp_states.h).
         old: u8,
         new: u8,
     },
     /// A socket of a snapshot.
     Socket { netns: u32, cgroup: u64, state: u8 },
-    /// A process has exited, or has a new name.
+    /// A process exited or has a new name.
     Process,
 }
 
 impl Glimpse {
-    /// The cgroup of a socket; 0 where it is not known.
+    /// Returns the cgroup of a socket; 0 when unknown.
     pub fn cgroup(self) -> u64 {
         match self {
             Glimpse::State { cgroup, .. } | Glimpse::Socket { cgroup, .. } => cgroup,
@@ -95,13 +98,14 @@ impl Glimpse {
     }
 }
 
-/// The kernel side's count of lost records, modulo 2^32, as it was when this record was written.
+/// Returns the kernel side's count of lost records when this record was written, modulo 2^32.
 pub fn lost(record: &[u8]) -> Option<u32> {
     let (header, _) = abi::Header::read_from_prefix(record).ok()?;
     Some(header.lost)
 }
 
-/// Looks at a record without decoding it; `None` for every other kind, and for a record that is cut.
+/// Reads a few fields of a record without decoding it; `None` for all other kinds and for a cut
+/// record.
 #[inline]
 pub fn glimpse(record: &[u8]) -> Option<Glimpse> {
     let (header, rest) = abi::Header::read_from_prefix(record).ok()?;
@@ -129,7 +133,7 @@ pub fn glimpse(record: &[u8]) -> Option<Glimpse> {
     }
 }
 
-/// What is left of a record.
+/// The bytes of a record that are not decoded yet.
 struct Rest<'a> {
     bytes: &'a [u8],
     len: usize,
@@ -190,7 +194,7 @@ fn set_state(rest: &mut Rest) -> Result<SetState, Undecodable> {
         held: payload.flags & abi::state_flag::HELD != 0,
         fin_received: payload.flags & abi::state_flag::FIN_RECEIVED != 0,
         orphaned: payload.flags & abi::state_flag::ORPHANED != 0,
-        // In eighths of a microsecond.
+        // The unit of srtt_us is an eighth of a microsecond (`tcp_sock.srtt_us`).
         srtt_ns: nonzero(payload.srtt_us).map(|eighths| u64::from(eighths) * 125),
         uid: payload.uid,
         backlog_len: payload.backlog_len,
@@ -213,15 +217,18 @@ fn listen(listen: abi::Listen) -> Listen {
     }
 }
 
-/// Process or softirq, from `sk_lock.owned`.
+/// Returns the context of a change of state, from `sk_lock.owned`.
 ///
-/// A softirq leaves an owned socket alone (`tcp_v4_rcv`: sock_owned_by_user, then the backlog), so
-/// an owned one was changed by the process that holds it. One that nobody owns was changed in a
-/// softirq, but for two cases where a process works under the bare spinlock: the tail of
-/// `__tcp_close`, which can take FIN_WAIT2 to CLOSE, and `inet_csk_listen_stop`, which closes what
-/// is left in the accept queue, so `cloned` sockets only (net/ipv4/tcp.c and
-/// net/ipv4/inet_connection_sock.c, Linux 6.12). A Fast Open child in SYN_RECV that has an error was
-/// ended by that error, in a softirq: nothing there notes an error and lets it live.
+/// A softirq does not touch a socket that a process has locked: `tcp_v4_rcv` checks
+/// `sock_owned_by_user` and adds the segment to the socket's backlog. So the process changed the
+/// state of a locked socket. The state of an unlocked socket was changed in a softirq, with two
+/// exceptions where a process holds only the spinlock (Linux 6.12):
+///
+/// - The end of `__tcp_close` can change FIN_WAIT2 to CLOSE (net/ipv4/tcp.c).
+/// - `inet_csk_listen_stop` closes the sockets in the accept queue, which are `cloned`
+///   (net/ipv4/inet_connection_sock.c).
+///
+/// A Fast Open child in SYN_RECV with an error was closed by that error, in a softirq.
 fn context(
     owned: bool,
     cloned: bool,
@@ -278,7 +285,7 @@ fn accept(rest: &mut Rest) -> Result<Accept, Undecodable> {
     })
 }
 
-/// The own address and the peer's.
+/// Returns the local and the remote address.
 #[inline(always)]
 fn addrs(sections: u8, rest: &mut Rest) -> Result<(IpAddr, IpAddr), Undecodable> {
     if sections & abi::section::V4 != 0 {
@@ -293,14 +300,14 @@ fn addrs(sections: u8, rest: &mut Rest) -> Result<(IpAddr, IpAddr), Undecodable>
     }
 }
 
-/// The own address and the peer's, and the index of the device that link-local ones are of.
+/// Returns both addresses, and the index of the device that link-local ones belong to.
 fn scoped(addrs: abi::Addrs6) -> (IpAddr, IpAddr, Option<u32>) {
     let (laddr, own) = without_device(addrs.laddr);
     let (raddr, peers) = without_device(addrs.raddr);
     (ip(laddr), ip(raddr), own.or(peers))
 }
 
-/// Takes the device out of a link-local address, see [`abi::link_local`].
+/// Takes the device index out of a link-local address, see [`abi::link_local`].
 fn without_device(mut bytes: [u8; 16]) -> ([u8; 16], Option<u32>) {
     let (upper, _) = bytes.split_at_mut(8);
     let number = u64::from_be_bytes(upper.try_into().expect("half of sixteen bytes"));
@@ -348,12 +355,12 @@ fn witness(value: u8) -> Result<Witness, Undecodable> {
     }
 }
 
-/// IPv4-mapped addresses become IPv4 ones.
+/// Converts an IPv4-mapped address to IPv4.
 fn ip(bytes: [u8; 16]) -> IpAddr {
     Ipv6Addr::from(bytes).to_canonical()
 }
 
-/// The ABI's 0 is "not known".
+/// Converts the ABI's 0, which means "unknown", to `None`.
 fn nonzero<T: Default + PartialEq>(value: T) -> Option<T> {
     (value != T::default()).then_some(value)
 }

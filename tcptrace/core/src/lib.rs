@@ -1,6 +1,24 @@
-//! The pure part of tcptrace: the kernel's records go in, lines about connections come out.
+//! The pure part of tcptrace: it turns the kernel side's records into lines about TCP connections.
 //!
-//! This prints who waited for whom in a recording that `tcptrace record` has written:
+//! # From an event to a line
+//!
+//! 1. [`recording`] reads the inputs of a trace from a file. In a live trace, the capturing side hands
+//!    over the same inputs. A [`batch`] holds the records of the hooks.
+//! 2. [`decode`] turns the bytes of a record into an [`event`].
+//! 3. [`order`] sorts events by time.
+//! 4. [`correlate`] assigns events to connections, judges each connection by its evidence, and
+//!    appends lines.
+//! 5. [`fields`] defines the lines. [`depth`] selects which of them a trace writes, and [`balance`]
+//!    counts lost events.
+//!
+//! [`trace`] runs these steps for a live and for a recorded trace alike. [`diagram`] draws the
+//! lines of one connection as a sequence diagram. [`duration`], [`errno`] and [`printable`] convert
+//! values to text.
+//!
+//! # Example
+//!
+//! Print the verdict and the wait in the accept queue of each connection in a recording of
+//! `tcptrace record`:
 //!
 //! ```
 //! use tcptrace_core::fields::Line;
@@ -23,26 +41,31 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! An event travels so: [`recording`] reads what was handed over, [`decode`] turns a record into an
-//! [`event::Event`], [`order`] puts events in order of time, [`correlate`] makes connections and verdicts
-//! of them, [`fields`] has the lines that tell of these. [`trace`] is all of it in one, live and replayed the
-//! same. [`diagram`] draws lines as a sequence diagram.
-//!
-//! Nothing here does I/O or reads a clock: the crate's dependencies cannot.
+//! The crate does no I/O except through readers that the caller passes in, and reads no clock. The
+//! lints of `clippy.toml` and the list of its dependencies enforce that.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
-pub mod balance;
+// In the order in which an event passes them.
+
 pub mod batch;
-pub mod correlate;
+pub mod recording;
+
 pub mod decode;
+pub mod event;
+
+pub mod order;
+
+pub mod correlate;
+
 pub mod depth;
+pub mod fields;
+
+pub mod balance;
+pub mod trace;
+
 pub mod diagram;
+
 pub mod duration;
 pub mod errno;
-pub mod event;
-pub mod fields;
-pub mod order;
 pub mod printable;
-pub mod recording;
-pub mod trace;

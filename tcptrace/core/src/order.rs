@@ -1,39 +1,39 @@
-//! Puts events in order of time.
+//! Sorting of events by time.
 //!
-//! A CPU's lane is in order of time, and lanes are merged; but a timestamp is taken before the record can
-//! be read, and an interrupt or a hypervisor can stretch the gap between the two (42 µs at worst was
-//! measured with the ring buffer, which keeps the order of reservation on all CPUs). So events are held back for
-//! a moment, sorted, and released when nothing earlier can still be on its way.
+//! The records of one CPU's buffer are in order of time, and the buffers are merged. But a
+//! timestamp is taken before its record can be read, and an interrupt or a hypervisor can stretch
+//! the time between the two. The longest delay measured with the ring buffer was 42 µs. Therefore
+//! events are held back for a moment, sorted, and released when no earlier event can still arrive.
 
 use crate::event::Event;
 
-/// How long an event is held back, in nanoseconds: a hundred times the worst inversion measured.
+/// How long an event is held back, in nanoseconds: a hundred times the longest delay measured.
 pub const HOLD_BACK_NS: u64 = 5_000_000;
 
-/// As many places before the last one an event is looked a place for as it comes; one that
-/// belongs further back is left to a sort.
+/// A new event is inserted in order if it belongs within the last `NEAR` entries. Otherwise it is
+/// appended, and the entries are sorted on release.
 const NEAR: usize = 64;
 
-/// Events that are not released yet.
+/// Events that are held back until they are due.
 #[derive(Default)]
 pub struct Order {
-    /// Sorted by time, unless said otherwise.
+    /// Sorted by time unless `unsorted` is set.
     held: Vec<Event>,
-    /// The last of them are in the order of their arrival.
+    /// True if the last entries are in the order of arrival.
     unsorted: bool,
-    /// So many of the first were released already.
+    /// Number of entries at the front that were released.
     released: usize,
-    /// So many of the first are released, or due.
+    /// Number of entries at the front that were released or are due.
     due: usize,
-    /// Time of the last event released.
+    /// Time of the last released event.
     released_ns: u64,
     late: u64,
 }
 
 impl Order {
     pub fn push(&mut self, event: Event) {
-        // Nearly every event belongs behind the last one, and the others a few places before it:
-        // a sort of all would move each several times.
+        // Nearly every event belongs at the end or a few places before it. Sorting all entries
+        // would move each of them several times.
         let end = self.held.len();
         let first = end.saturating_sub(NEAR).max(self.due);
         let near = self.held[first..].iter().rev();
@@ -50,15 +50,18 @@ impl Order {
     pub fn release(&mut self, until_ns: u64) {
         self.forget_released();
         if std::mem::take(&mut self.unsorted) {
-            // It is stable.
+            // The sort is stable, so equal times keep the order of arrival.
             self.held.sort_by_key(|event| event.mono_ns);
         }
         self.due = self.held.partition_point(|event| event.mono_ns <= until_ns);
     }
 
-    /// Releases the next event that is due, with those that are known to come after it, and with whether it
+    /// Returns the next event that is due, the later events that are known, and whether the event
     /// is late. Equal times keep the order of arrival.
-    #[expect(clippy::should_implement_trait, reason = "it lends what it holds")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "the items borrow from self, which Iterator does not allow"
+    )]
     pub fn next(&mut self) -> Option<(&Event, &[Event], bool)> {
         if self.released == self.due {
             self.forget_released();
@@ -78,19 +81,18 @@ impl Order {
         self.released = 0;
     }
 
-    /// Those that are not released yet.
+    /// Returns the events that are not released.
     pub fn held(&self) -> &[Event] {
         &self.held[self.released..]
     }
 
-    /// Time of the last event that is held, or else that was released.
+    /// Returns the time of the last event that was held or released.
     pub fn latest_ns(&self) -> u64 {
         let held = self.held().iter().map(|event| event.mono_ns);
         held.fold(self.released_ns, u64::max)
     }
 
-    /// Events that came after a later one had been released: the hold-back was too short for
-    /// them.
+    /// Returns the number of events that arrived after a later event had been released.
     pub fn late(&self) -> u64 {
         self.late
     }
@@ -152,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn swapped_records_come_out_in_order() {
+    fn swapped_events_are_released_in_order() {
         let mut order = Order::default();
         for time in [10, 30, 20, 40] {
             order.push(at(time, 0));
@@ -164,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn each_is_released_with_those_after_it() {
+    fn each_event_is_released_with_the_known_later_events() {
         let mut order = Order::default();
         for time in [10, 30, 20] {
             order.push(at(time, 0));
@@ -178,11 +180,11 @@ mod tests {
     }
 
     #[test]
-    fn however_far_back_an_event_belongs_it_comes_to_its_place() {
+    fn event_far_out_of_order_is_sorted() {
         let mut order = Order::default();
         let many = 3 * NEAR as u64;
         let swapped = (1..=many).map(|time| if time % 7 == 0 { time - 3 } else { time });
-        // The last come after all that is later than they.
+        // The last three events arrive after events that are later than they.
         for time in swapped.chain([2 * NEAR as u64, 1, many]) {
             order.push(at(time, 0));
         }
@@ -201,14 +203,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_released_early() {
+    fn event_after_the_release_time_is_held() {
         let mut order = Order::default();
         order.push(at(10, 0));
         assert_eq!(released(&mut order, 9), []);
     }
 
     #[test]
-    fn a_late_event_is_counted_and_said_to_be_late() {
+    fn event_after_a_later_release_is_counted_and_marked_late() {
         let mut order = Order::default();
         order.push(at(10, 0));
         released(&mut order, 10);

@@ -1,8 +1,8 @@
 //! Recordings: the inputs of a [`Trace`](crate::trace::Trace) in a file.
 //!
-//! docs/recording.md describes the format byte by byte. A file is a [`Header`] and blocks. A block has a
-//! marker to find it by, a number, and a checksum; it holds items, each of which is an input. So whatever
-//! becomes of a part of a file, the rest of it can be read.
+//! docs/recording.md describes the format byte by byte. A file is a [`Header`] followed by blocks.
+//! A block has a marker, a number and a checksum, and contains items. Each item is an input. Blocks
+//! that are intact can be read even if other parts of the file are damaged.
 
 mod damage;
 mod read;
@@ -19,32 +19,32 @@ pub use write::{Block, Header, item};
 /// The first bytes of a recording.
 pub const MAGIC: [u8; 12] = *b"\x89tcptrace\r\n\x1a";
 
-/// The version of the format that is written, and the only one that is read.
+/// The version of the format that is written. No other version is read.
 pub const FORMAT: u32 = 1;
 
-/// Begins each block.
+/// The first bytes of each block.
 pub const MARKER: [u8; 8] = [0xb1, 0x0c, 0x5e, 0x9d, 0x74, 0xc3, 0x2a, 0xf6];
 
-/// Bytes of a block before its contents.
+/// Size of a block's head in bytes.
 pub const BLOCK_HEAD: usize = 28;
 
-/// Bytes of an item before its payload.
+/// Size of an item's head in bytes.
 pub const ITEM_HEAD: usize = 8;
 
-/// A block has no longer contents, compressed or not, in bytes.
+/// Upper bound on the contents of a block in bytes, compressed or not.
 pub const LONGEST: usize = 16 << 20;
 
-/// Bits of a block's flags.
+/// The bits of a block's flags.
 pub mod flag {
     /// The contents are compressed: one frame of Zstandard (RFC 8878).
     pub const ZSTD: u32 = 1 << 0;
 }
 
-/// What an item is.
+/// The kinds of items.
 pub mod kind {
     /// [`Begin`](crate::trace::Begin) as JSON.
     pub const BEGIN: u8 = 1;
-    /// `complete_until_ns` (`u64`), and records, each behind its length (`u32`).
+    /// `complete_until_ns` (`u64`), then records, each preceded by its length (`u32`).
     pub const RECORDS: u8 = 2;
     /// [`Small`](crate::trace::Small) as JSON.
     pub const SMALL: u8 = 3;

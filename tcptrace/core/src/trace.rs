@@ -1,7 +1,7 @@
-//! A trace without its hooks and its outputs: what the capturing side hands over goes in, lines come out.
+//! A trace without hooks and outputs: inputs of the capturing side go in, lines come out.
 //!
-//! It decodes records, puts the events in order of time, and correlates them. It knows no clock and no
-//! file, so a recording of its inputs gives the same lines.
+//! A [`Trace`] decodes records, sorts the events and correlates them. It has no clock and no file,
+//! so replaying its recorded inputs gives the same lines.
 
 mod begin;
 
@@ -20,62 +20,63 @@ use crate::order::{HOLD_BACK_NS, Order};
 
 pub use begin::{Begin, Refused};
 
-/// What enters a trace, in the order in which it was handed over.
+/// An input of a trace. Inputs are pushed in the order in which they were captured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     /// Records of the hooks, or of a socket snapshot.
     Records {
         batch: Batch,
-        /// Every record that was written before this time (CLOCK_MONOTONIC, nanoseconds) has now been
-        /// handed over; 0 when that is not known.
+        /// Every record that was written before this time (CLOCK_MONOTONIC, nanoseconds) has been
+        /// handed over; 0 when unknown.
         complete_until_ns: u64,
     },
-    /// Everything else.
+    /// Any other input.
     Small(Small),
 }
 
-/// An input that a recording keeps as JSON.
+/// An input that is stored as JSON in a recording.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Small {
-    /// Announces the socket snapshot at the start of the trace. Several add up.
+    /// Announces the socket snapshot at the start of the trace. Several announcements add up.
     Import {
-        /// The processes that have the sockets, by the inodes of their descriptors.
+        /// The processes that hold the sockets, by the inodes of their descriptors.
         owners: BTreeMap<u64, Task>,
-        /// When the snapshot was over (CLOCK_MONOTONIC, nanoseconds).
+        /// When the snapshot ended (CLOCK_MONOTONIC, nanoseconds).
         until_ns: u64,
     },
-    /// Something that the tracer noted at a time (CLOCK_MONOTONIC, nanoseconds).
+    /// A note of the tracer, with its time (CLOCK_MONOTONIC, nanoseconds).
     Note { mono_ns: u64, note: Note },
-    /// A look at the kernel side's counters.
+    /// A reading of the kernel side's counters.
     Counted {
-        /// When they were read (CLOCK_MONOTONIC, nanoseconds).
+        /// When the counters were read (CLOCK_MONOTONIC, nanoseconds).
         mono_ns: u64,
         counts: BTreeMap<Hook, Settled>,
     },
-    /// The containers that cgroups belong to, by the cgroups' ids; `None` for one that is in none.
+    /// The containers that cgroups belong to, by cgroup id; `None` for a cgroup outside a
+    /// container.
     Containers(BTreeMap<u64, Option<String>>),
-    /// The hooks are being detached: what happens after this time (CLOCK_MONOTONIC, nanoseconds) is not
-    /// part of the trace, because not all of them see it.
+    /// The hooks are being detached. Events after this time (CLOCK_MONOTONIC, nanoseconds) are not
+    /// part of the trace, because some hooks no longer see them.
     Ending { mono_ns: u64 },
-    /// The recording ends at this time (CLOCK_MONOTONIC, nanoseconds), and the trace went on.
+    /// The recording ends at this time (CLOCK_MONOTONIC, nanoseconds) while the trace went on.
     Cut { mono_ns: u64 },
-    /// Nothing more comes. The counters are final.
+    /// The last input, with the final counters.
     End { counts: BTreeMap<Hook, Counts> },
 }
 
-/// Counters of a hook, of which each event that was seen has settled by now: it is in a record that was
-/// handed over before, or among those filtered or lost.
+/// Counters of a hook at a time when every counted event has settled. It is in a record that was
+/// handed over before, or it is counted as filtered or lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settled {
-    /// Events that had reached the hook a while ago.
+    /// Events that had reached the hook some time before the reading.
     pub seen: u64,
-    /// Events that have been filtered or lost up to now.
+    /// Events that were filtered or lost up to the reading.
     pub filtered_or_lost: u64,
 }
 
 impl Input {
-    /// A note and its time.
+    /// Makes the input of a note and its time.
     pub fn note(mono_ns: u64, note: Note) -> Input {
         Input::Small(Small::Note { mono_ns, note })
     }
@@ -87,39 +88,39 @@ impl From<Small> for Input {
     }
 }
 
-/// Events that [`Trace::advance`] takes on at most.
+/// Upper bound on events per call of [`Trace::advance`].
 const EVENTS_AT_ONCE: usize = 16;
 
-/// Connections that end at once when the trace does. Of a million that are open not all lines need to be
-/// in memory together.
+/// Upper bound on connections that are ended per step at the end of the trace. The lines of a
+/// million open connections need not be in memory together.
 const ENDS_AT_ONCE: usize = 1024;
 
-/// A trace as it goes on.
+/// The state of a trace between two inputs.
 pub struct Trace {
-    /// The first line, until it is taken.
+    /// The session line until it is written.
     session: Option<Session>,
     order: Order,
     correlator: Correlator,
     balance: Balance,
     containers: FxHashMap<u64, Option<String>>,
     began_ns: u64,
-    /// The trace is over when so many connections have ended.
+    /// The trace ends when this many connections have ended.
     count: Option<u64>,
-    /// When the last of them ended: what happened later is not part of the trace.
+    /// When the last of them ended. Later events are not part of the trace.
     counted_ns: Option<u64>,
-    /// What happened later is not part of the trace; `u64::MAX` while it goes on.
+    /// Events after this time are not part of the trace; `u64::MAX` while it goes on.
     ended_ns: u64,
     undecodable: u64,
-    /// Looks for the holders of listeners that are not told yet.
+    /// Number of `Holders` notes that are held back.
     holders_held: usize,
     ending: Ending,
 }
 
-/// How far the end of a trace is.
+/// Progress of the end of a trace.
 enum Ending {
-    /// It has not come.
+    /// The trace goes on.
     NotYet,
-    /// The inputs have come to an end; with the final counters, unless the recording breaks off.
+    /// No more inputs come. The final counters are missing if the recording breaks off.
     Begun(Option<BTreeMap<Hook, Counts>>),
     Done,
 }
@@ -142,7 +143,7 @@ impl Trace {
         }
     }
 
-    /// Makes only the lines that are wanted, and those that it counts itself.
+    /// Restricts the trace to the lines that are wanted, and those that it counts itself.
     #[must_use]
     pub fn wanting(self, wanted: Wanted) -> Trace {
         Trace {
@@ -151,8 +152,8 @@ impl Trace {
         }
     }
 
-    /// Takes the next input; none after the end. [`advance`](Trace::advance) gives the lines that follow from
-    /// it, and is to be called until it has no more before the next input.
+    /// Takes the next input. Inputs after the end are ignored. Call [`advance`](Trace::advance)
+    /// until it returns false before the next input.
     pub fn push(&mut self, input: &Input) {
         if !matches!(self.ending, Ending::NotYet) {
             return;
@@ -179,22 +180,22 @@ impl Trace {
             Small::Cut { mono_ns } => {
                 self.ended_ns = *mono_ns;
                 self.order.release(u64::MAX);
-                // Nobody knows what the hooks have counted in this part.
+                // The counts of the hooks for this part are not known.
                 self.ending = Ending::Begun(Some(BTreeMap::new()));
             }
             Small::End { counts } => self.end(counts),
         }
     }
 
-    /// Some of what came before was lost on the way here: whatever is open may lack an event.
+    /// Marks a gap in the inputs: every open connection may lack an event.
     pub fn gap(&mut self) {
         self.correlator.unaccounted();
-        // What is held back begins or ends around the gap, too.
+        // Events that are held back may begin or end around the gap as well.
         let loss = Note::Missed;
         self.note(self.order.latest_ns(), loss);
     }
 
-    /// Nothing more comes, although the end has not: what is known is told, without a summary.
+    /// Ends the trace without its final inputs. The known lines are written, without a summary.
     pub fn break_off(&mut self) {
         if let Ending::NotYet = self.ending {
             self.order.release(u64::MAX);
@@ -202,8 +203,8 @@ impl Trace {
         }
     }
 
-    /// Takes the trace on by a bounded number of events, and appends the lines that follow; false when all
-    /// that can be told so far has been.
+    /// Processes a bounded number of events and appends their lines. Returns false when nothing
+    /// more can be processed before the next input.
     pub fn advance(&mut self, lines: &mut Vec<Line>) -> bool {
         let first = lines.len();
         let more = self.step(lines);
@@ -229,19 +230,19 @@ impl Trace {
         }
     }
 
-    /// Tells the next event that is due; false when none is.
+    /// Correlates the next event that is due; returns false if none is.
     fn event(&mut self, lines: &mut Vec<Line>) -> bool {
         let Some((event, later, is_late)) = self.order.next() else {
             return false;
         };
         let is_over = self.counted_ns.is_some() || event.mono_ns > self.ended_ns;
         self.holders_held -= usize::from(is_holders(&event.kind));
-        // A reading after the end bounds what was counted until then.
+        // A reading after the end bounds the counters at the end.
         let is_told_anyway = matches!(event.kind, Kind::Note(Note::Counters(_) | Note::Lost(_)));
         if is_over && !is_told_anyway {
             return true;
         }
-        // A trace that may end at any event does not know what comes.
+        // With `count`, the trace may end at any event, so later events are not used.
         if self.count.is_none() {
             let later = match self.ended_ns {
                 u64::MAX => later,
@@ -280,7 +281,7 @@ impl Trace {
 
     fn note(&mut self, mono_ns: u64, note: Note) {
         let mono_ns = match note {
-            // What is noticed while the hooks are detached was lost before.
+            // A loss noticed while the hooks are detached happened before.
             Note::Lost(_) | Note::Missed => mono_ns.min(self.ended_ns),
             _ => mono_ns,
         };
@@ -294,7 +295,7 @@ impl Trace {
         });
     }
 
-    /// Notes the events that are in no count.
+    /// Notes the events of each hook that are in no count.
     fn counted(&mut self, mono_ns: u64, counts: &BTreeMap<Hook, Settled>) {
         for (&hook, settled) in counts {
             let count = self
@@ -313,13 +314,13 @@ impl Trace {
             filtered_or_lost: counts.filtered.saturating_add(counts.lost),
         };
         let settled = counts.iter().map(|(hook, it)| (*hook, settled(it)));
-        // Behind every event of the trace.
+        // The note comes after every event of the trace.
         self.counted(self.end_ns(), &settled.collect());
         self.order.release(u64::MAX);
         self.ending = Ending::Begun(Some(counts.clone()));
     }
 
-    /// Tells some of what is open at the end; false when all is told.
+    /// Ends some of the open connections; returns false when the end is complete.
     fn step_of_end(&mut self, lines: &mut Vec<Line>) -> bool {
         let Ending::Begun(counts) = &self.ending else {
             return false;
@@ -328,7 +329,7 @@ impl Trace {
         let lost = counts.as_ref().filter(|counts| !counts.is_empty());
         let lost = lost.map(|counts| {
             let lost = counts.values().map(|count| count.lost);
-            // The running count in the records' headers is 32 bits wide as well.
+            // The running count in the records' headers has 32 bits as well.
             lost.fold(0, u64::wrapping_add) as u32
         });
         let lost = lost.unwrap_or(self.correlator.lost());
@@ -359,7 +360,7 @@ impl Trace {
         true
     }
 
-    /// When the trace ends, as far as that is known.
+    /// Returns the time of the end, as far as it is known.
     fn end_ns(&self) -> u64 {
         match self.ended_ns {
             u64::MAX => self.order.latest_ns(),
@@ -367,34 +368,35 @@ impl Trace {
         }
     }
 
-    /// Whether so many connections have ended as were asked for.
+    /// Returns whether as many connections have ended as [`Begin::count`] asks for.
     pub fn is_counted(&self) -> bool {
         self.counted_ns.is_some()
     }
 
-    /// Whether a look through the descriptors of all processes could tell something that one which has been
-    /// handed over does not tell.
+    /// Returns whether a search through the descriptors of all processes can find an owner that
+    /// earlier searches did not.
     pub fn wants_holders(&self) -> bool {
         self.holders_held == 0 && self.correlator.wants_holders()
     }
 
-    /// The network namespaces with buckets that no hook tells of.
+    /// Returns the network namespaces that need a socket snapshot, because they have buckets that
+    /// no hook sees.
     pub fn worth_a_look(&self) -> BTreeSet<u32> {
         self.correlator.worth_a_look()
     }
 
-    /// The network namespaces whose counters are worth a reading now and then.
+    /// Returns the network namespaces whose counters should be read each second.
     pub fn worth_counting(&self) -> BTreeSet<u32> {
         self.correlator.worth_counting()
     }
 
-    /// See [`Correlator::worth_an_audit`].
+    /// Returns the network namespaces to audit, see [`Correlator::worth_an_audit`].
     pub fn worth_an_audit(&mut self, mono_ns: u64, is_last: bool) -> BTreeSet<u32> {
         self.correlator.worth_an_audit(mono_ns, is_last)
     }
 
-    /// The network namespaces with connections that may be in an accept queue, those among them whose
-    /// events are still held back.
+    /// Returns the network namespaces of connections that may be in an accept queue. Events that
+    /// are held back are included.
     pub fn unproven(&self) -> BTreeSet<u32> {
         let mut namespaces = self.correlator.unproven();
         let held = self.order.held().iter();

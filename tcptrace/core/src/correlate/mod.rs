@@ -1,13 +1,12 @@
-//! Events to connections: pure, without I/O, clock or aya type.
+//! The correlator: it assigns events to connections and judges each connection by its evidence.
 //!
-//! A socket's identity is its pointer and its birth. Each life of a pointer gets a number; what
-//! lived there before has ended by then, whether its end was seen or not. Within one life,
-//! ESTABLISHED and accept() are two facts that may come in either order, so the verdict is made at
-//! the end, from everything that was seen (`judge/verdict.rs`).
-
+//! A socket is identified by its address and its birth. The kernel reuses addresses, so each birth at
+//! an address begins a connection record with a new number and ends the previous one, even if that end
+//! was not seen. ESTABLISHED and accept() can come in either order, so the verdict is made at the end,
+//! from all the evidence.
 //!
-//! `state/` is what is known, `judge/` concludes from it, `on/` has a handler for each kind of event.
-//! `state` uses neither of the others, `judge` only `state`.
+//! `state/` holds what is known, `judge/` draws conclusions from it, and `on/` has a handler for each
+//! kind of event. `state` uses neither of the others, and `judge` uses only `state`.
 
 mod judge;
 mod on;

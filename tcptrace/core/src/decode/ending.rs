@@ -1,4 +1,4 @@
-//! Figures, retransmits, resets.
+//! Decoding of socket counters, [`abi::kind::RETRANSMIT`] and [`abi::kind::RESET`].
 
 use tcptrace_ebpf::abi;
 
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_again_is_in_its_flags() {
+    fn retransmitted_segment_is_known_by_its_flags() {
         for (flags, what) in [
             (0x02, Retransmitted::Syn),
             (0x12, Retransmitted::SynAck),
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_without_a_socket_has_neither_state_nor_pointer() {
+    fn reset_without_a_socket_has_neither_state_nor_pointer() {
         let payload = abi::Reset {
             sk: 0,
             cookie: 0,

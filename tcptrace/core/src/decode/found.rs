@@ -1,4 +1,4 @@
-//! Records of [`abi::kind::SOCKET`].
+//! Decoding of [`abi::kind::SOCKET`], a socket of a snapshot.
 
 use tcptrace_ebpf::abi;
 
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_has_no_peer() {
+    fn listener_in_a_snapshot_has_no_remote_address() {
         let found = decoded(&RECORD);
         assert_eq!((found.state, found.is_bucket), (State::Listen, false));
         assert_eq!((found.tuple.family(), found.tuple.raddr), (4, None));
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_is_in_its_substate() {
+    fn bucket_in_a_snapshot_has_its_substate() {
         let mut record = RECORD;
         record.socket.state = 6;
         record.socket.substate = 5;
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_is_short() {
+    fn cut_socket_is_short() {
         let whole = RECORD.as_bytes();
         for len in 0..whole.len() {
             assert_eq!(decode(&whole[..len]), Err(Undecodable::Short(len)));

@@ -1,4 +1,4 @@
-//! Records of request sockets and of the listener's queues.
+//! Decoding of [`abi::kind::REQUEST`] and [`abi::kind::OVERFLOW`].
 
 use tcptrace_ebpf::abi::{self, overflow_flag, request_flag, request_step};
 
@@ -24,7 +24,7 @@ pub(super) fn request(rest: &mut Rest) -> Result<Request, Undecodable> {
             return Err(Undecodable::Value { field, value });
         }
     };
-    // The kernel counts a retransmission after its tracepoint.
+    // The kernel increments num_retrans after the tracepoint.
     let this_one = u32::from(step == RequestStep::SynackRetransmitted);
     Ok(Request {
         req: Sk(payload.req),
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_has_its_times_in_nanoseconds() {
+    fn request_times_are_in_nanoseconds() {
         let begun = request(REQUEST).unwrap();
         assert_eq!(begun.step, RequestStep::Begun);
         assert_eq!((begun.req, begun.sk), (Sk(1), Sk(2)));
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retransmission_counts_itself() {
+    fn synack_retransmit_counts_itself() {
         let again = abi::Request {
             step: request_step::SYNACK_RETRANSMITTED,
             ..REQUEST
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_says_who_ended_it() {
+    fn dropped_request_has_timer_and_listener_flags() {
         let dropped = |flags| abi::Request {
             step: request_step::DROPPED,
             flags,
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_step_is_named() {
+    fn unknown_step_is_an_error_with_its_value() {
         let strange = abi::Request {
             step: 99,
             ..REQUEST
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn an_overflow_names_segment_and_queue() {
+    fn overflow_has_segment_and_queue() {
         let overflow = |flags| {
             let payload = abi::Overflow { flags, ..OVERFLOW };
             match decode(&record(abi::kind::OVERFLOW, payload.as_bytes())) {
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cut_is_short() {
+    fn cut_request_or_overflow_is_short() {
         for whole in [
             record(abi::kind::REQUEST, REQUEST.as_bytes()),
             record(abi::kind::OVERFLOW, OVERFLOW.as_bytes()),

@@ -1,4 +1,4 @@
-//! Records about processes.
+//! Decoding of [`abi::kind::PROCESS`].
 
 use tcptrace_ebpf::abi;
 

@@ -1,4 +1,4 @@
-//! The record of a segment.
+//! Decoding of [`abi::kind::SEGMENT`].
 
 use tcptrace_ebpf::abi;
 
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_syn_acknowledges_nothing() {
+    fn syn_without_ack_flag_has_no_ack_number() {
         let syn = decoded(SEGMENT);
         assert_eq!(
             (syn.seq, syn.ack, syn.flags),
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_half_open_connection_is_no_socket() {
+    fn segment_of_a_request_socket_has_no_sk() {
         let syn_ack = decoded(abi::Segment {
             flags: 0x12,
             sk_state: State::NewSynRecv as u8,
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_direction_that_is_none_is_refused() {
+    fn unknown_direction_is_an_error() {
         let bytes = record(abi::Segment {
             direction: 3,
             ..SEGMENT
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cut_of_a_segment_is_short() {
+    fn cut_segment_is_short() {
         let whole = record(SEGMENT);
         for len in 0..whole.len() {
             assert_eq!(decode(&whole[..len]), Err(Undecodable::Short(len)));

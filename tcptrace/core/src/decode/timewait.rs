@@ -1,4 +1,4 @@
-//! Records of [`abi::kind::TIMEWAIT`].
+//! Decoding of [`abi::kind::TIMEWAIT`].
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -40,7 +40,7 @@ pub(super) fn timewait(rest: &mut Rest) -> Result<Timewait, Undecodable> {
     })
 }
 
-/// The section with the addresses, and the ports that go with them.
+/// Decodes the addresses and combines them with the ports.
 pub(super) fn ends(
     rest: &mut Rest,
     sections: u8,
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn the_segment_tells_reuse_from_reset() {
+    fn killed_bucket_is_reused_by_a_syn_and_reset_otherwise() {
         use abi::timewait_step::*;
         assert_eq!(step_of(KILLED, 0x02), TimewaitStep::Killed { syn: true });
         assert_eq!(step_of(KILLED, 0x14), TimewaitStep::Killed { syn: false });
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_or_unknown_is_refused() {
+    fn cut_or_unknown_timewait_is_an_error() {
         let whole = record(abi::timewait_step::BEGUN, 5, 0);
         for len in 0..whole.len() {
             assert_eq!(decode(&whole[..len]), Err(Undecodable::Short(len)));

@@ -1,23 +1,23 @@
-//! What of a recording could not be read.
+//! The damage of a recording: the parts that could not be read.
 
 use std::fmt::{self, Display};
 
-/// What could not be read of a recording so far.
+/// The parts of a recording that could not be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Damage {
-    /// Places where something is damaged or missing.
+    /// Number of damaged or missing places.
     pub gaps: u64,
-    /// Bytes that were left out there.
+    /// Bytes that were left out.
     pub bytes: u64,
-    /// Blocks that are missing, by the numbers of those around them.
+    /// Number of missing blocks, from the numbers of the other blocks.
     pub missing: u64,
-    /// The first of these places.
+    /// The first damaged or missing place.
     pub first: Option<Gap>,
-    /// The offset at which the recording breaks off before its end.
+    /// The offset at which the recording stops before its end.
     pub breaks_off: Option<u64>,
-    /// Why nothing more could be read, where that was not just the end of the file.
+    /// The error that stopped the reading, if it was not the end of the file.
     pub failed: Option<String>,
-    /// The offset of another recording, which was not read.
+    /// The offset of another recording in the same file. It is not read.
     pub another: Option<u64>,
 }
 
@@ -30,7 +30,7 @@ pub struct Gap {
 }
 
 impl Damage {
-    /// Everything that was written was read.
+    /// Returns whether everything was read.
     pub fn is_none(&self) -> bool {
         *self == Damage::default()
     }
@@ -45,7 +45,7 @@ impl Damage {
     }
 }
 
-/// One line for the person at the terminal, without a full stop; empty when there is nothing to say.
+/// Written as one line without a full stop; empty if there is no damage.
 impl Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = vec![];
@@ -73,7 +73,7 @@ impl Display for Damage {
         }
         if let Some(offset) = self.another {
             parts.push(format!(
-                "byte {offset} begins another recording, which is left out: give each a file of its own"
+                "byte {offset} begins another recording, which is left out: keep each in its own file"
             ));
         }
         f.write_str(&parts.join("; "))

@@ -1,4 +1,4 @@
-//! From the bytes of a recording to inputs, around whatever is damaged.
+//! Reading of the inputs of a recording. Damaged parts are skipped.
 
 use std::io::{self, Read};
 
@@ -11,70 +11,70 @@ use crate::decode::ABI;
 use crate::printable::printable;
 use crate::trace::{Begin, Input, Small};
 
-/// Why a recording cannot be replayed at all.
+/// The reason why a recording cannot be replayed.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
     #[error("{0}")]
     Unreadable(#[from] io::Error),
-    #[error("it is empty; a recording is what tcptrace record writes")]
+    #[error("it is empty; tcptrace record writes recordings")]
     Empty,
-    #[error("it is no recording; one is what tcptrace record writes")]
+    #[error("it is not a recording; tcptrace record writes recordings")]
     NoRecording,
     #[error(
-        "it is JSON, which tcptrace writes for other programs and does not read; tcptrace record and \
-         --write FILE write what can be replayed"
+        "it is JSON, which tcptrace does not read; tcptrace record and --write FILE write recordings"
     )]
     Json,
-    #[error(
-        "it is compressed as a whole; take that off (zstd -d), record --zstd compresses inside"
-    )]
+    #[error("it is compressed as a whole; decompress it with zstd -d, or record with --zstd")]
     Compressed,
     #[error(
-        "it has format {format}, this tcptrace reads format {FORMAT}; take tcptrace {}",
+        "it has format {format}, this tcptrace reads format {FORMAT}; use tcptrace {}",
         printable(version)
     )]
     Format { format: u32, version: String },
     #[error(
-        "its records have layout {abi}, this tcptrace reads layout {ABI}; take tcptrace {}",
+        "its records have layout {abi}, this tcptrace reads layout {ABI}; use tcptrace {}",
         printable(version)
     )]
     Layout { abi: u8, version: String },
-    #[error("it is from a machine with the other byte order ({machine}); replay it on such a one")]
+    #[error(
+        "it is from a machine with the other byte order ({machine}); replay it on a machine with \
+         that order"
+    )]
     ByteOrder { machine: String },
-    #[error("its beginning, which says what was recorded and how, is damaged")]
+    #[error("its beginning, which describes the trace, is damaged")]
     Headless,
 }
 
-/// What a recording has next.
+/// The next part of a recording.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Item {
     Input(Input),
-    /// Something is damaged or missing here.
+    /// A damaged or missing part.
     Gap,
 }
 
-/// Reads a recording.
+/// A reader of a recording.
 pub struct Reader<R> {
     source: Source<R>,
-    /// Contents of the block at hand that are not read yet.
+    /// Contents of the current block that are not read yet.
     contents: Bytes,
-    /// Where that block begins.
+    /// Offset of the current block in the file.
     offset: u64,
-    /// The number that the next block should have.
+    /// The expected number of the next block.
     number: u32,
-    /// Bytes whose checksum was calculated in vain.
+    /// Bytes of blocks whose checksum did not match.
     in_vain: u64,
     damage: Damage,
-    /// Something was left out that was not told yet.
+    /// True if a part was left out and not yet returned as a gap.
     gap: bool,
     ended: bool,
 }
 
 impl<R: Read> Reader<R> {
-    /// Recognises a recording, and reads what was recorded.
+    /// Opens a recording and reads its beginning.
     ///
     /// # Errors
-    /// [`Refused`] where nothing of it can be read.
+    /// [`Refused`] if nothing of it can be read.
     pub fn open(from: R) -> Result<(Begin, Reader<R>), Refused> {
         let mut reader = Reader {
             source: Source::new(from),
@@ -89,7 +89,7 @@ impl<R: Read> Reader<R> {
         reader.header()?;
         while let Some((kind, payload)) = reader.item() {
             if kind != kind::BEGIN {
-                // What comes before it cannot be understood.
+                // Items before the beginning cannot be understood.
                 reader.lose(payload.len(), "its beginning is missing");
                 continue;
             }
@@ -104,7 +104,7 @@ impl<R: Read> Reader<R> {
         Err(Refused::Headless)
     }
 
-    /// Reads the header, or finds out what else it is.
+    /// Reads the header, or finds out what kind of file this is.
     fn header(&mut self) -> Result<(), Refused> {
         self.source.fill(Header::LEN)?;
         let bytes = self.source.bytes();
@@ -119,7 +119,7 @@ impl<R: Read> Reader<R> {
             self.source.skip(Header::LEN);
             return Ok(());
         }
-        // It may be damaged.
+        // The header may be damaged. A block later in the file shows that it is a recording.
         self.source.fill(4096)?;
         let bytes = self.source.bytes();
         let has_block = bytes.windows(MARKER.len()).any(|it| it == MARKER);
@@ -132,15 +132,16 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// What could not be read so far: all, once [`next`](Reader::next) has said that nothing more comes.
+    /// Returns the damage found so far. It is complete when [`next`](Reader::next) has returned
+    /// `None`.
     pub fn damage(&self) -> &Damage {
         &self.damage
     }
 
-    /// Reads on; `None` when nothing more comes.
+    /// Returns the next input or gap; `None` at the end.
     #[expect(
         clippy::should_implement_trait,
-        reason = "its end says more than an iterator's"
+        reason = "after the end, damage() must be read"
     )]
     pub fn next(&mut self) -> Option<Item> {
         loop {
@@ -151,7 +152,7 @@ impl<R: Read> Reader<R> {
                 return std::mem::take(&mut self.gap).then_some(Item::Gap);
             };
             let input = match kind {
-                // It stands twice, because nothing can be read without it.
+                // The beginning is stored twice, because nothing can be read without it.
                 kind::BEGIN => continue,
                 kind::RECORDS => {
                     records(&payload).ok_or_else(|| "records without a time".to_owned())
@@ -172,14 +173,14 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// Leaves out bytes of the block at hand.
+    /// Leaves out bytes of the current block.
     fn lose(&mut self, bytes: usize, why: impl std::fmt::Display) {
         let why = why.to_string();
         (self.damage).add(self.offset, bytes as u64, printable(&why));
         self.gap = true;
     }
 
-    /// The next item's kind and payload.
+    /// Returns the next item's kind and payload.
     fn item(&mut self) -> Option<(u8, Bytes)> {
         loop {
             if let Some(head) = self.contents.first_chunk::<ITEM_HEAD>() {
@@ -193,7 +194,7 @@ impl<R: Read> Reader<R> {
                 self.contents = item;
             }
             if !self.contents.is_empty() {
-                // Its checksum holds, so it was written so.
+                // The checksum is correct, so the block was written in this way.
                 self.lose(self.contents.len(), "a block ends in the middle of an item");
                 self.contents.clear();
             }
@@ -209,7 +210,7 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// Reads the next block; false at the end of the file.
+    /// Reads the next block; returns false at the end of the file.
     fn block(&mut self) -> io::Result<bool> {
         let mut begin = self.source.offset;
         let mut why = "no block begins there";
@@ -271,7 +272,7 @@ impl<R: Read> Reader<R> {
         let missing = number.wrapping_sub(self.number);
         if missing != 0 {
             self.gap = true;
-            // What was left out may be these.
+            // The bytes that were left out may have been these blocks.
             if missing < u32::MAX / 2 {
                 self.damage.missing += u64::from(missing);
             }
@@ -279,7 +280,7 @@ impl<R: Read> Reader<R> {
         self.number = number.wrapping_add(1);
     }
 
-    /// Looks for a block right here.
+    /// Reads a block at the current offset.
     fn read_block(&mut self) -> io::Result<Found> {
         self.source.fill(BLOCK_HEAD)?;
         let bytes = self.source.bytes();
@@ -308,8 +309,10 @@ impl<R: Read> Reader<R> {
             return Ok(Found::Damaged);
         };
         if self.in_vain > self.source.read + LONGEST as u64 {
-            // Somebody has made it to keep the reader busy.
-            return Err(io::Error::other("it is full of blocks that are none"));
+            // Only a crafted file has so many.
+            return Err(io::Error::other(
+                "it is full of block markers without blocks",
+            ));
         }
         if checksum(&head[8..24], contents) != number(24) {
             self.in_vain += stored as u64;
@@ -325,12 +328,12 @@ impl<R: Read> Reader<R> {
     }
 }
 
-/// What stands at a place of a file.
+/// The content of a file at an offset.
 enum Found {
     Block(Contents),
-    /// A block whose checksum does not fit, or that is cut.
+    /// A block that is cut or whose checksum does not match.
     Damaged,
-    /// Another recording.
+    /// The header of another recording.
     Header,
     Nothing,
     End,
@@ -338,9 +341,9 @@ enum Found {
 
 struct Contents {
     number: u32,
-    /// Bytes in the file.
+    /// Size in the file in bytes.
     stored: usize,
-    /// Bytes when they are decompressed.
+    /// Size after decompression in bytes.
     len: usize,
     is_compressed: bool,
     bytes: Bytes,
@@ -364,7 +367,7 @@ fn records(payload: &Bytes) -> Option<Input> {
     })
 }
 
-/// Whether this program understands the records.
+/// Checks that this program can read the records.
 fn check(begin: Begin) -> Result<Begin, Refused> {
     if begin.big_endian != cfg!(target_endian = "big") {
         let machine = printable(&begin.machine).into_owned();
@@ -377,20 +380,20 @@ fn check(begin: Begin) -> Result<Begin, Refused> {
     Ok(begin)
 }
 
-/// Bytes of a file, some of which have been read ahead.
+/// The bytes of a file, read ahead in large pieces.
 struct Source<R> {
     from: R,
     ahead: Vec<u8>,
-    /// So many of `ahead` are done with.
+    /// Number of bytes of `ahead` that were skipped.
     done: usize,
-    /// Where the first byte that is not done stands in the file.
+    /// Offset of the first byte in the file that was not skipped.
     offset: u64,
-    /// Bytes read so far.
+    /// Number of bytes read so far.
     read: u64,
     at_end: bool,
 }
 
-/// Bytes that are read at once.
+/// Number of bytes per read.
 const AT_ONCE: usize = 256 << 10;
 
 impl<R: Read> Source<R> {
@@ -405,7 +408,7 @@ impl<R: Read> Source<R> {
         }
     }
 
-    /// What has been read and is not done with.
+    /// Returns the bytes that were read and not skipped.
     fn bytes(&self) -> &[u8] {
         &self.ahead[self.done..]
     }
@@ -416,7 +419,7 @@ impl<R: Read> Source<R> {
         self.offset += bytes as u64;
     }
 
-    /// Reads until there are as many bytes, or the file ends.
+    /// Reads until this many bytes are available, or the file ends.
     fn fill(&mut self, wanted: usize) -> io::Result<()> {
         if self.bytes().len() >= wanted || self.at_end {
             return Ok(());
@@ -455,7 +458,7 @@ impl<R: Read> Source<R> {
                 self.skip(self.bytes().len());
                 return Ok(());
             }
-            // One may have begun at the end of what has been read.
+            // A match may begin in the last bytes.
             self.skip((self.bytes().len() + 1).saturating_sub(longest));
             self.fill(self.bytes().len() + 1)?;
         }

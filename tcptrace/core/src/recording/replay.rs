@@ -1,4 +1,4 @@
-//! A recorded trace as an iterator of its lines.
+//! Replay of a recorded trace as an iterator of lines.
 
 use std::io::Read;
 
@@ -6,14 +6,14 @@ use super::{Damage, Item, Reader, Refused};
 use crate::fields::{Line, Wanted};
 use crate::trace::{Begin, Trace};
 
-/// A recorded trace: the lines that were told live, in the same order.
+/// A recorded trace. It returns the lines that the live trace wrote, in the same order.
 pub struct Replay<R> {
     begin: Begin,
     reader: Reader<R>,
     trace: Trace,
-    /// Lines that are not taken yet, the last one first.
+    /// Lines that are not taken yet, in reverse order.
     lines: Vec<Line>,
-    /// All that was recorded has gone into the trace.
+    /// True if all inputs of the recording were pushed into the trace.
     is_read: bool,
 }
 
@@ -21,7 +21,7 @@ impl<R: Read> Replay<R> {
     /// Opens a recording.
     ///
     /// # Errors
-    /// [`Refused`] where nothing of it can be replayed.
+    /// [`Refused`] if nothing of it can be replayed.
     pub fn open(from: R) -> Result<Replay<R>, Refused> {
         let (begin, reader) = Reader::open(from)?;
         Ok(Replay {
@@ -33,12 +33,13 @@ impl<R: Read> Replay<R> {
         })
     }
 
-    /// What was recorded.
+    /// Returns the beginning of the trace.
     pub fn begin(&self) -> &Begin {
         &self.begin
     }
 
-    /// Has the trace told in another way, before the first line is taken.
+    /// Replaces the beginning, for example for another selection. Call it before the first line is
+    /// taken.
     #[must_use]
     pub fn with(self, begin: Begin) -> Replay<R> {
         Replay {
@@ -48,7 +49,7 @@ impl<R: Read> Replay<R> {
         }
     }
 
-    /// Makes only the lines that are wanted, see [`Trace::wanting`].
+    /// Restricts the replay to the lines that are wanted, see [`Trace::wanting`].
     #[must_use]
     pub fn wanting(self, wanted: Wanted) -> Replay<R> {
         Replay {
@@ -57,12 +58,13 @@ impl<R: Read> Replay<R> {
         }
     }
 
-    /// What could not be read so far: all, once there are no more lines.
+    /// Returns the damage found so far. It is complete when there are no more lines.
     pub fn damage(&self) -> &Damage {
         self.reader.damage()
     }
 
-    /// Reads on until there are lines; false at the end. Those that there were must have been taken.
+    /// Reads until there are new lines; returns false at the end. Earlier lines must have been
+    /// taken.
     fn read(&mut self) -> bool {
         loop {
             while self.trace.advance(&mut self.lines) {
@@ -84,10 +86,10 @@ impl<R: Read> Replay<R> {
         }
     }
 
-    /// Hands over the rest of the lines, until `take` wants no more.
+    /// Calls `take` with each of the remaining lines.
     ///
     /// # Errors
-    /// The first of `take`.
+    /// The first error of `take`, which ends the calls.
     pub fn each<E>(&mut self, mut take: impl FnMut(&Line) -> Result<(), E>) -> Result<(), E> {
         while let Some(line) = self.lines.pop() {
             take(&line)?;

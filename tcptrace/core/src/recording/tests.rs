@@ -218,7 +218,7 @@ fn an_item_that_is_not_known_is_a_gap() {
 fn what_is_no_recording_is_refused_with_a_reason() {
     let refused = |bytes: &[u8]| match Reader::open(Cursor::new(bytes)) {
         Err(refused) => refused.to_string(),
-        Ok(_) => panic!("{bytes:?} is no recording"),
+        Ok(_) => panic!("{bytes:?} is not a recording"),
     };
     let newer = Header {
         format: 7,
@@ -238,7 +238,7 @@ fn what_is_no_recording_is_refused_with_a_reason() {
     };
     for (bytes, told) in [
         (vec![], "it is empty"),
-        (b"PNG\n".to_vec(), "it is no recording"),
+        (b"PNG\n".to_vec(), "it is not a recording"),
         (
             b" \n{\"event\":\"session\"}\n".to_vec(),
             "it is JSON, which",
@@ -249,7 +249,7 @@ fn what_is_no_recording_is_refused_with_a_reason() {
         ),
         (
             newer.to_bytes().to_vec(),
-            "it has format 7, this tcptrace reads format 1; take tcptrace 9.2.1\\u{1b}",
+            "it has format 7, this tcptrace reads format 1; use tcptrace 9.2.1\\u{1b}",
         ),
         (with(|begin| begin.abi = ABI + 1), "its records have layout"),
         (
@@ -258,7 +258,7 @@ fn what_is_no_recording_is_refused_with_a_reason() {
         ),
         (
             Header::new("0.1.0").to_bytes().to_vec(),
-            "its beginning, which says what was recorded and how, is damaged",
+            "its beginning, which describes the trace, is damaged",
         ),
         (MAGIC.to_vec(), "its beginning"),
     ] {
@@ -280,7 +280,11 @@ fn blocks_that_are_none_do_not_keep_the_reader_busy() {
     }
     let (inputs, _, damage) = read(&bytes);
     assert_eq!(inputs, []);
-    assert!(damage.to_string().contains("full of blocks that are none"));
+    assert!(
+        damage
+            .to_string()
+            .contains("full of block markers without blocks")
+    );
 }
 
 #[test]

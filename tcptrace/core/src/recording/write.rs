@@ -1,4 +1,4 @@
-//! From inputs to the bytes of a recording.
+//! Writing of headers, blocks and items of a recording.
 
 use crc32fast::Hasher;
 use serde::Serialize;
@@ -6,19 +6,19 @@ use serde::Serialize;
 use super::{BLOCK_HEAD, FORMAT, ITEM_HEAD, MAGIC, MARKER, flag, kind};
 use crate::trace::{Begin, Input};
 
-/// The beginning of a file. Its layout is the same in every version of the format.
+/// The header of a file. Its layout is the same in every version of the format.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
     pub format: u32,
-    /// Version of the tcptrace that writes; no more than 12 bytes of it are kept.
+    /// Version of the tcptrace that writes; the file stores at most 12 bytes of it.
     pub version: String,
 }
 
 impl Header {
-    /// Bytes of a header.
+    /// Size of a header in bytes.
     pub const LEN: usize = 32;
 
-    /// Of a file that the tcptrace of this version writes.
+    /// Makes the header of a file that this version of tcptrace writes.
     pub fn new(version: &str) -> Header {
         Header {
             format: FORMAT,
@@ -38,7 +38,7 @@ impl Header {
         bytes
     }
 
-    /// `None` where the bytes are no header, or a damaged one.
+    /// Reads a header; `None` if the bytes are not a header or are damaged.
     pub fn from_bytes(bytes: &[u8; Header::LEN]) -> Option<Header> {
         let number = |at: usize| bytes[at..].first_chunk().map(|it| u32::from_le_bytes(*it));
         if !bytes.starts_with(&MAGIC) || number(28)? != crc32fast::hash(&bytes[..28]) {
@@ -52,15 +52,15 @@ impl Header {
     }
 }
 
-/// The next blocks of a file.
+/// The writer of block heads, which numbers the blocks.
 #[derive(Debug, Default)]
 pub struct Block {
     number: u32,
 }
 
 impl Block {
-    /// The head of the next block, which is written before its contents. `len` is the length of the contents
-    /// before they were compressed; `None` when they were not.
+    /// Returns the head of the next block, which is written before its contents. `len` is the length
+    /// of the uncompressed contents; `None` if `contents` is not compressed.
     pub fn head(&mut self, contents: &[u8], len: Option<usize>) -> [u8; BLOCK_HEAD] {
         let flags = if len.is_some() { flag::ZSTD } else { 0 };
         let len = len.unwrap_or(contents.len());
@@ -77,7 +77,7 @@ impl Block {
     }
 }
 
-/// CRC-32 (as in zip and PNG) of a block's numbers and its contents.
+/// Returns the CRC-32 (as in zip and PNG) of a block's numbers and its contents.
 pub(super) fn checksum(numbers: &[u8], contents: &[u8]) -> u32 {
     let mut hasher = Hasher::new();
     hasher.update(numbers);
@@ -100,7 +100,7 @@ pub fn item(input: &Input, contents: &mut Vec<u8>) {
     }
 }
 
-/// Appends what the trace is.
+/// Appends the beginning of a trace to the contents of a block.
 pub(super) fn begin(begin: &Begin, contents: &mut Vec<u8>) {
     json(kind::BEGIN, begin, contents);
 }
@@ -113,7 +113,7 @@ fn head(kind: u8, len: usize, contents: &mut Vec<u8>) {
 fn json(kind: u8, value: &impl Serialize, contents: &mut Vec<u8>) {
     let at = contents.len();
     head(kind, 0, contents);
-    // Writing to memory cannot fail, nor can these types: their keys are numbers and texts.
+    // Writing to memory cannot fail, and these types have only numbers and strings as keys.
     let written = serde_json::to_writer(&mut *contents, value);
     debug_assert!(written.is_ok(), "{written:?}");
     let len = (contents.len() - at - ITEM_HEAD) as u32;
@@ -121,7 +121,7 @@ fn json(kind: u8, value: &impl Serialize, contents: &mut Vec<u8>) {
 }
 
 impl Begin {
-    /// The first item of a recording, which is the only one of its block.
+    /// Returns the first item of a recording. It is the only item of its block.
     pub fn item(&self) -> Vec<u8> {
         let mut contents = vec![];
         begin(self, &mut contents);

@@ -1,4 +1,4 @@
-//! What a trace is: everything that is known before its first event.
+//! The beginning of a trace: everything that is known before its first event.
 
 use std::collections::BTreeMap;
 
@@ -9,16 +9,16 @@ use crate::depth::Depth;
 use crate::event::Hook;
 use crate::fields::{Refusal, SCHEMA, Session};
 
-/// What a trace is.
+/// The settings and the environment of a trace. A recording begins with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Begin {
     /// Version of the tcptrace that captures.
     pub version: String,
     /// Version of the records' layout (`abi::VERSION`).
     pub abi: u8,
-    /// The machine has numbers' highest byte first.
+    /// True if the machine is big-endian.
     pub big_endian: bool,
-    /// The kernel's release, as `uname -r` prints it.
+    /// The kernel release, as `uname -r` prints it.
     pub kernel: String,
     /// The machine's architecture, as `uname -m` prints it.
     pub machine: String,
@@ -27,26 +27,26 @@ pub struct Begin {
     /// When all hooks were attached (CLOCK_MONOTONIC, nanoseconds).
     pub mono_ns: u64,
     pub depth: Depth,
-    /// The attach method of each hook; `None`: it is not attached.
+    /// The attach method of each hook; `None` if the hook is not attached.
     pub hooks: BTreeMap<Hook, Option<String>>,
     /// The better attach methods that the kernel refused.
     pub refused: BTreeMap<Hook, Vec<Refused>>,
-    /// All filters in force, as given.
+    /// All filters, as given.
     pub filters: BTreeMap<String, String>,
-    /// What the hooks cannot show.
+    /// The events that the hooks cannot show, each as a sentence.
     pub unseen: Vec<String>,
-    /// Which lines are wanted.
+    /// The conditions for lines.
     pub selection: Selection,
     /// The kernel's reasons for sending a RST (`enum sk_rst_reason`), by number.
     pub reset_reasons: BTreeMap<u32, String>,
-    /// The trace ends when so many connections have ended.
+    /// The trace ends when this many connections have ended.
     pub count: Option<u64>,
     /// The kernel side's count of lost records at the beginning, modulo 2^32.
     #[serde(default)]
     pub lost: u32,
 }
 
-/// An attach method that the kernel refused, and why in short.
+/// An attach method that the kernel refused, with the error such as EPERM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
     pub method: String,
@@ -54,7 +54,7 @@ pub struct Refused {
 }
 
 impl Begin {
-    /// The first line of the trace.
+    /// Returns the session line.
     pub(super) fn session(&self) -> Session {
         let refusal = |it: &Refused| Refusal {
             method: it.method.clone(),
@@ -62,7 +62,7 @@ impl Begin {
         };
         let refused = self.refused.iter();
         let refused = refused.map(|(hook, refused)| (*hook, refused.iter().map(refusal).collect()));
-        let by_depth = self.depth.unseen().iter().map(|&what| what.to_owned());
+        let by_depth = self.depth.unseen().iter().map(|&text| text.to_owned());
         Session {
             mono_ns: self.mono_ns,
             schema: SCHEMA,
@@ -99,8 +99,9 @@ impl Begin {
         correlator
     }
 
-    /// Whether the filter can leave out a server's birth, LISTEN to SYN_RECV, and not what follows: until
-    /// Linux 6.14 the birth has neither the peer nor, of a wildcard listener's child, the own address.
+    /// Returns whether the filter can leave out a server's LISTEN to SYN_RECV but pass the later
+    /// events. Before Linux 6.15 that transition lacks the peer, and the local address of a
+    /// wildcard listener's child.
     fn hides_births(&self) -> bool {
         let conditions = [
             "port",

@@ -1,8 +1,8 @@
-//! Why a socket changed its state: the segment, system call or timer, as far as the evidence goes.
+//! The cause of a change of state: a segment, system call or timer.
 //!
-//! The tracepoint prints no reason, but for most pairs of states only one path in the kernel leads
-//! from the one to the other. Where several do, the socket's error and the context decide, and
-//! where these do not either, the cause is `None`.
+//! The tracepoint reports no cause. For most pairs of states only one path in the kernel leads from
+//! the one to the other. If several do, the socket's error and the context decide. If they do not
+//! decide either, the cause is `None`.
 
 use super::super::state::ending::fin_acked;
 use super::super::state::why::{Clues, Why};
@@ -18,16 +18,16 @@ const fn why(cause: Cause, function: &'static str, rfc: &'static str) -> Option<
     })
 }
 
-/// Section 3.10.7.4, what a segment does in the synchronized states.
+/// RFC 9293 section 3.10.7.4, segments in the synchronized states.
 const SEGMENT: &str = "3.10.7.4";
-/// Section 3.10.4, the CLOSE call.
+/// RFC 9293 section 3.10.4, the CLOSE call.
 const CLOSE_CALL: &str = "3.10.4";
-/// Section 3.10.5, the ABORT call.
+/// RFC 9293 section 3.10.5, the ABORT call.
 const ABORT_CALL: &str = "3.10.5";
-/// TCP_REPAIR is Linux's own.
+/// TCP_REPAIR is specific to Linux, so the RFC has no section for it.
 const NO_SECTION: &str = "";
 
-/// Why this change happened.
+/// Returns the cause of a change of state.
 pub fn cause(change: &SetState, clues: Clues) -> Option<Why> {
     use State::*;
     match (change.oldstate, change.newstate) {
@@ -47,8 +47,8 @@ pub fn cause(change: &SetState, clues: Clues) -> Option<Why> {
             "tcp_rcv_synsent_state_process",
             "3.10.7.3",
         ),
-        // The kernel makes the socket when the handshake's last segment is there, except for Fast
-        // Open, where it is made at the SYN.
+        // The kernel makes the socket at the handshake's last segment. With Fast Open it makes the
+        // socket at the SYN.
         (Listen, SynRecv) if change.no_fast_open => birth(change, Cause::AckReceived),
         (Listen, SynRecv) => None,
         (SynRecv, Established) => why(Cause::AckReceived, "tcp_rcv_state_process", SEGMENT),
@@ -66,7 +66,7 @@ pub fn cause(change: &SetState, clues: Clues) -> Option<Why> {
     }
 }
 
-/// Why a listener's child was born: by the final ACK, or by a SYN with Fast Open.
+/// Returns the cause of a child's birth: the final ACK, or a SYN with Fast Open.
 pub fn birth(change: &SetState, cause: Cause) -> Option<Why> {
     match (cause, change.tuple.family()) {
         (Cause::SynReceived, _) => why(cause, "tcp_try_fastopen", "3.10.7.2"),
@@ -89,23 +89,23 @@ fn icmp_function(change: &SetState) -> &'static str {
     }
 }
 
-/// Why a request socket appeared.
+/// Returns the cause of the begin of a request socket.
 pub fn half_open() -> Option<Why> {
     why(Cause::SynReceived, "tcp_conn_request", "3.10.7.2")
 }
 
-/// Why a request socket went without a child.
+/// Returns the cause of the end of a request socket that has no child.
 pub fn half_open_end(end: HalfOpenEnd) -> Option<Why> {
     match end {
         HalfOpenEnd::Timeout => why(Cause::Timeout, "reqsk_timer_handler", "3.10.8"),
         HalfOpenEnd::Reset => why(Cause::RstReceived, "tcp_check_req", SEGMENT),
-        // The final ACK came, and found no room.
+        // The final ACK was received, but the accept queue was full.
         HalfOpenEnd::Overflow => why(Cause::AckReceived, "tcp_check_req", SEGMENT),
         HalfOpenEnd::ListenerClosed => None,
     }
 }
 
-/// Why a socket in this state gave way to a bucket in TIME_WAIT.
+/// Returns the cause of a change from this state to TIME_WAIT with a bucket.
 pub fn bucket_begins(oldstate: State) -> Option<Why> {
     match oldstate {
         State::FinWait2 => why(Cause::FinReceived, "tcp_time_wait", SEGMENT),
@@ -114,12 +114,12 @@ pub fn bucket_begins(oldstate: State) -> Option<Why> {
     }
 }
 
-/// Why a bucket went from FIN_WAIT2 to TIME_WAIT.
+/// Returns the cause of a bucket's change from FIN_WAIT2 to TIME_WAIT.
 pub fn bucket_turns() -> Option<Why> {
     why(Cause::FinReceived, "tcp_timewait_state_process", SEGMENT)
 }
 
-/// Why a bucket ended.
+/// Returns the cause of a bucket's end.
 pub fn bucket_end(end: BucketEnd) -> Option<Why> {
     match end {
         BucketEnd::Expired => why(Cause::Expired, "tw_timer_handler", "3.10.8"),
@@ -129,8 +129,9 @@ pub fn bucket_end(end: BucketEnd) -> Option<Why> {
     }
 }
 
-/// Why a listener is one no more. close() shuts both directions down first; what does not, leads
-/// through `tcp_disconnect` or `tcp_abort`. MPTCP closes its listeners without that.
+/// Returns the cause of LISTEN→CLOSE. close() shuts both directions down first. Without that, the
+/// path led through `tcp_disconnect` or `tcp_abort`. MPTCP closes its listeners without shutting
+/// them down.
 fn stop_listening(change: &SetState) -> Option<Why> {
     let stats = change.stats;
     let call = stats.and_then(|stats| stats.call);
@@ -146,16 +147,16 @@ fn stop_listening(change: &SetState) -> Option<Why> {
     }
 }
 
-/// Why a connect() came to nothing.
+/// Returns the cause of a failed connect().
 fn connect_ends(change: &SetState) -> Option<Why> {
     let by_process = change.context == Some(Context::Process);
     let error = change.err.map(errno::name);
     let stats = change.stats?;
     match error.as_deref() {
         Some("ECONNABORTED") => return why(Cause::Killed, "tcp_abort", ABORT_CALL),
-        // Nothing was sent, so an error is an old one.
+        // No segment was sent, so the error is an old one.
         _ if by_process && stats.segs_out == 0 => {}
-        // A segment came, or ICMP's "port unreachable".
+        // Either a RST was received, or ICMP port unreachable.
         Some("ECONNREFUSED") if stats.segs_in > 0 => {
             return why(Cause::RstReceived, "tcp_reset", "3.10.7.3");
         }
@@ -169,19 +170,19 @@ fn connect_ends(change: &SetState) -> Option<Why> {
         None => {}
     }
     if stats.segs_out == 0 && change.tuple.lport.is_none() {
-        // Only connect() itself can end a socket for which it has chosen no port yet.
+        // Only connect() itself can close a socket that has no port yet.
         return why(Cause::ConnectFailed, connect_function(change), "3.10.1");
     }
     match stats.is_shut() {
         true => why(Cause::Close, "__tcp_close", CLOSE_CALL),
         false if stats.segs_out > 0 => why(Cause::Disconnect, "tcp_disconnect", ABORT_CALL),
-        // A connect() that has put its SYN off can be disconnected before it is sent.
+        // A connect() that deferred its SYN can be disconnected before the SYN is sent.
         false if change.fastopen_connect => None,
         false => why(Cause::ConnectFailed, connect_function(change), "3.10.1"),
     }
 }
 
-/// Why a connection entered CLOSE.
+/// Returns the cause of a connection's change to CLOSE.
 fn end(change: &SetState, clues: Clues) -> Option<Why> {
     use State::*;
     let by_process = change.context == Some(Context::Process);
@@ -190,7 +191,8 @@ fn end(change: &SetState, clues: Clues) -> Option<Why> {
     let no_fin_wait2 = change.stats.is_some_and(|stats| stats.no_fin_wait2);
     match error {
         Some("ECONNABORTED") => return why(Cause::Killed, "tcp_abort", ABORT_CALL),
-        // In CLOSE_WAIT a RST is EPIPE. tcp_reset() ends what data came too late for as well.
+        // tcp_reset() sets EPIPE in CLOSE_WAIT. It also ends a socket when data arrives after
+        // close().
         Some("ECONNRESET" | "EPIPE") => {
             return match clues.reset_follows {
                 true => why(Cause::DataReceived, "tcp_reset", SEGMENT),
@@ -202,11 +204,11 @@ fn end(change: &SetState, clues: Clues) -> Option<Why> {
         _ => {}
     }
     match change.oldstate {
-        // An error that is left may be an old one. A socket leaves these two at once when its FIN
-        // is acknowledged, so the ACK has just come.
+        // The error may be an old one. A socket leaves these two states as soon as its FIN is
+        // acknowledged, so that ACK was just received.
         Closing if fin_acked(change) => why(Cause::AckOfFin, "tcp_time_wait", SEGMENT),
         LastAck if fin_acked(change) => why(Cause::AckOfFin, "tcp_done", SEGMENT),
-        // tcp_time_wait: the bucket takes over, see `SetState::fin_received`.
+        // tcp_time_wait() replaces the socket with a bucket, see `SetState::fin_received`.
         FinWait2 if change.fin_received => why(Cause::FinReceived, "tcp_time_wait", SEGMENT),
         FinWait2 if change.orphaned => match (clues.was_orphaned, no_fin_wait2) {
             (true, true) => why(Cause::AckOfFin, "tcp_done", SEGMENT),
@@ -216,8 +218,8 @@ fn end(change: &SetState, clues: Clues) -> Option<Why> {
             (true, false) => why(Cause::AckOfFin, "tcp_time_wait", SEGMENT),
             (false, false) => why(Cause::Close, "tcp_time_wait", CLOSE_CALL),
         },
-        // Only in these two does ICMP end a socket itself; else tcp_write_err() prefers what ICMP
-        // has said to ETIMEDOUT.
+        // Only in SYN_SENT and SYN_RECV does an ICMP error close the socket itself. In other states
+        // tcp_write_err() reports an earlier ICMP error instead of ETIMEDOUT.
         SynRecv if !by_process && error.is_some_and(by_icmp) => {
             why(Cause::IcmpReceived, icmp_function(change), "3.9.2.2")
         }
@@ -229,7 +231,7 @@ fn end(change: &SetState, clues: Clues) -> Option<Why> {
     }
 }
 
-/// Why a process ended a connection that it still had, and without a FIN.
+/// Returns the cause if a process closed a connection that it still had, without a FIN.
 fn by_its_process(change: &SetState) -> Option<Why> {
     use State::*;
     let is_shut = change.stats.map(|stats| stats.is_shut());
@@ -238,12 +240,12 @@ fn by_its_process(change: &SetState) -> Option<Why> {
         return why(Cause::Repair, "tcp_disconnect", NO_SECTION);
     }
     match (is_shut, change.oldstate, call) {
-        // MPTCP disconnects its subflows as it closes.
+        // MPTCP disconnects its subflows when it closes.
         (Some(false), _, Some(Call::Close)) => why(Cause::Abort, "tcp_disconnect", ABORT_CALL),
         (Some(false), ..) => why(Cause::Disconnect, "tcp_disconnect", ABORT_CALL),
-        // Unread data, or SO_LINGER with a time of 0: no FIN, a RST.
+        // Unread data, or SO_LINGER with a time of 0: the kernel sends a RST and no FIN.
         (_, Established | SynRecv | CloseWait, _) => why(Cause::Abort, "__tcp_close", ABORT_CALL),
-        // Both directions may have been shut down before.
+        // Both directions may have been shut down by an earlier shutdown().
         (Some(true), _, Some(Call::Close)) => why(Cause::Abort, "__tcp_close", ABORT_CALL),
         (Some(true), _, Some(Call::Connect)) => {
             why(Cause::Disconnect, "tcp_disconnect", ABORT_CALL)
@@ -252,7 +254,7 @@ fn by_its_process(change: &SetState) -> Option<Why> {
     }
 }
 
-/// `icmp_err_convert`, net/ipv4/icmp.c, and the like.
+/// Returns whether `icmp_err_convert` (net/ipv4/icmp.c) or its IPv6 counterpart can set this error.
 fn by_icmp(errno: &str) -> bool {
     matches!(
         errno,
@@ -279,7 +281,7 @@ mod tests {
         cause(change, Clues::default()).map(|why| why.cause)
     }
 
-    /// The figures of a socket that sent and received something.
+    /// The counters of a socket that sent and received segments.
     fn figures() -> Stats {
         Stats {
             segs_in: 3,
@@ -318,7 +320,7 @@ mod tests {
         }
     }
 
-    /// Fast Open would let a SYN make the child; without it only the ACK can.
+    /// With Fast Open, a SYN can make the child. Without it, only the ACK can.
     #[test]
     fn a_birth_without_fast_open_is_the_acks() {
         let birth = child(2).enters(Listen, SynRecv);
@@ -344,7 +346,7 @@ mod tests {
             })
         };
         let by_softirq = client(2).enters(LastAck, Close);
-        // The ACK waited in the backlog of a socket that the process was about to close.
+        // The ACK waited in the socket's backlog while the process was closing the socket.
         let by_process = client(2).enters_by(server(), LastAck, Close);
         assert_eq!(last(0, by_softirq), Some(Cause::AckOfFin));
         assert_eq!(last(0, by_process), Some(Cause::AckOfFin));
@@ -352,7 +354,7 @@ mod tests {
         assert_eq!(of(&client(2).enters(Established, Close)), None);
     }
 
-    /// close() shuts both directions down before it changes the state; the others do not.
+    /// close() shuts both directions down before it changes the state. The other calls do not.
     #[test]
     fn what_is_shut_down_tells_close_from_disconnect() {
         let ended = |from, shut, call| {
@@ -374,7 +376,7 @@ mod tests {
             assert_eq!(ended(from, false, None), Some(Cause::Disconnect), "{from}");
         }
         assert_eq!(ended(SynSent, true, None), Some(Cause::Close));
-        // shutdown() may have been called before.
+        // An earlier shutdown() may have shut both directions down.
         let (close, connect) = (Some(Call::Close), Some(Call::Connect));
         assert_eq!(ended(FinWait2, true, close), Some(Cause::Abort));
         assert_eq!(ended(FinWait2, true, connect), Some(Cause::Disconnect));
@@ -384,7 +386,7 @@ mod tests {
     #[test]
     fn a_connect_that_sent_nothing_has_failed() {
         let failed = SetState {
-            // Left by the last connection of this socket.
+            // The error is left from the previous connection of this socket.
             err: Some(104),
             stats: Some(Stats {
                 segs_in: 0,
@@ -455,7 +457,8 @@ mod tests {
         assert_eq!(repair(by(Established, Close)), Some(Cause::Repair));
     }
 
-    /// tcp_reset() ends a socket both when a RST came and when data came that nobody will read.
+    /// tcp_reset() closes a socket when a RST is received, and when data is received that no
+    /// process can read.
     #[test]
     fn data_after_close_is_no_rst() {
         let change = SetState {
@@ -474,8 +477,8 @@ mod tests {
         assert_eq!(of(clues(false, true)), None);
     }
 
-    /// The tracepoint prints FIN_WAIT2 to CLOSE when the FIN came, when the kernel moved an orphan
-    /// into a bucket, where FIN_WAIT2 goes on, and when TCP_LINGER2 asks for a RST instead.
+    /// FIN_WAIT2→CLOSE is reported in three cases: the FIN was received; the kernel moved an orphan
+    /// into a bucket, where FIN_WAIT2 continues; TCP_LINGER2 below 0 asks for a RST.
     #[test]
     fn the_end_of_fin_wait2_is_a_fin_or_a_move_or_a_rst() {
         let change = SetState {

@@ -1,4 +1,4 @@
-//! What the evidence shows of a connection: its verdict, and its line.
+//! Judgement of a connection: the causes of its changes of state, its verdict, and its line.
 
 use super::verdict::{self, Facts, Fate, Gap, Judgement, Queue};
 use super::{cause, ending};
@@ -12,8 +12,8 @@ use crate::errno;
 use crate::event::{Called, SetState, State};
 use crate::fields::{self, Side};
 
-/// Judges a change of state that a connection is about to make. `reset_follows`: the kernel sends a RST
-/// from it right afterwards.
+/// Judges a change of state that a connection is about to make. `reset_follows`: the kernel sends a
+/// RST from the socket right afterwards.
 pub fn change(connection: &Connection, change: &SetState, reset_follows: bool) -> Judged {
     let clues = Clues {
         was_orphaned: connection.socket.was_orphaned,
@@ -33,7 +33,7 @@ pub fn change(connection: &Connection, change: &SetState, reset_follows: bool) -
 }
 
 impl Connection {
-    /// Its line, at its end. `owner`: whose it is.
+    /// Returns the `connection` line at its end. `owner`: its owner.
     #[inline(always)]
     pub fn line(&self, end: &End, owner: Option<Owner>) -> fields::Connection {
         let judgement = self.is_server().then(|| self.judge(end));
@@ -80,15 +80,15 @@ impl Connection {
         }
     }
 
-    /// How often one of its segments met a full queue. Of a client that only its other end can
-    /// tell, which must be on this host.
+    /// Returns the number of its segments that met a full queue. For a client only the peer's
+    /// socket can show that, which must be on this host.
     fn overflows(&self, end: &End) -> Option<u32> {
         let can_know = self.is_server() || self.peer.is_some();
         let times = overflows(&self.handshake, end)?;
         (can_know || times > 0).then_some(times)
     }
 
-    /// What a full queue did to a client.
+    /// Returns the effect of a full queue on a client, as text.
     fn explanation(&self, end: &End) -> Option<String> {
         let (syn_ns, _) = self.handshake.syn?;
         if self.socket.side != Some(Side::Client) {
@@ -116,7 +116,7 @@ impl Connection {
         })
     }
 
-    /// What is known so far, taking `end` for the end.
+    /// Returns the judgement from the facts so far, with `end` as the end.
     fn judge(&self, end: &End) -> Judgement {
         let drops = &self.handshake.drops;
         let again = self.handshake.synack_retransmits;
@@ -160,7 +160,8 @@ impl Connection {
         })
     }
 
-    /// The verdict at the return of accept(); `None` while ESTABLISHED may still come and decide.
+    /// Returns the judgement at the return of accept(); `None` if an ESTABLISHED that follows may
+    /// decide.
     pub fn judge_at_accept(&self, now: &End) -> Option<Judgement> {
         let undecided =
             self.established_ns.is_none() && !self.skipped_established && self.gap(now).is_none();
@@ -171,14 +172,15 @@ impl Connection {
         self.established_ns?.checked_sub(self.handshake.syn?.0)
     }
 
-    /// From the SYN to the birth of the server's socket, which the final ACK makes.
+    /// Returns the time from the SYN to the birth of the server's socket, which the final ACK
+    /// makes.
     fn half_open_ns(&self) -> Option<u64> {
         let born_ns = (self.is_server() && !self.birth_unseen).then_some(self.met_ns)?;
         born_ns.checked_sub(self.handshake.syn?.0)
     }
 
     fn gap(&self, end: &End) -> Option<Gap> {
-        // Of one that was found after a loss the birth may be what was lost.
+        // If the connection was found after a loss, the loss may be that of its birth.
         if self.met_ns < end.attached_ns || (self.is_older && self.losses == 0) {
             Some(Gap::BeforeTrace)
         } else if self.evicted {
@@ -196,7 +198,7 @@ impl Connection {
         }
     }
 
-    /// accept() returned it as ESTABLISHED, and the trace has not seen it become that.
+    /// Returns whether accept() returned it as ESTABLISHED but that change was not seen.
     fn was_accepted_established(&self) -> bool {
         let state = self.accepted.and_then(|it| it.state);
         self.established_ns.is_none() && state == Some(State::Established)
@@ -229,31 +231,32 @@ impl Connection {
     }
 }
 
-/// What a connection's end depends on besides itself.
+/// Facts of the trace that the judgement of a connection depends on.
 pub struct End {
     pub mono_ns: u64,
     /// When all hooks were attached.
     pub attached_ns: u64,
-    /// How often loss has been noticed.
+    /// Number of losses noticed so far.
     pub losses: u64,
-    /// What the trace lacks if that is more than a connection has met.
+    /// The kind of gap if there were losses since the connection began.
     pub why_lost: Gap,
-    /// The kernel has skipped runs of a program, perhaps at the entry of accept().
+    /// True if the kernel skipped runs of a program, possibly at the entry of accept().
     pub missed: bool,
-    /// The accept queue that it can have been in does not exist any more.
+    /// True if the accept queue that the connection can have been in does not exist any more.
     pub listener_closed: bool,
     pub sees_overflows: bool,
     /// When dropped SYNs were forgotten, see [`DroppedSyns`](crate::correlate::state::dropped_syns::DroppedSyns).
     pub forgot_syns_ns: Option<u64>,
-    /// The hooks show every accept(), not only those by its system call.
+    /// True if the hooks see every accept(), not only those by its system call.
     pub sees_all_accepts: bool,
-    /// When the look at the sockets at the end of the trace began.
+    /// When the snapshot at the end of the trace began.
     pub last_look_ns: Option<u64>,
-    /// Somebody reads the words that follow from the verdict and the times.
+    /// True if a reader wants the words that follow from the verdict and the times.
     pub words: bool,
 }
 
-/// How often one of its segments met a full queue; `None` when not all of that can be known.
+/// Returns the number of a connection's segments that met a full queue; `None` if some of them
+/// cannot be known.
 pub fn overflows(handshake: &Handshake, end: &End) -> Option<u32> {
     let times = handshake.drops.times();
     let since_ns = handshake.syn.map_or(0, |(ns, _)| ns);
@@ -265,11 +268,11 @@ pub fn overflows(handshake: &Handshake, end: &End) -> Option<u32> {
     (all_known || times > 0).then_some(times)
 }
 
-/// Whether the accept queue that a child can be in is gone.
+/// Returns whether the accept queue that a child can be in does not exist any more.
 pub fn listener_closed(listeners: &Listeners, child: &Connection) -> bool {
     match child.listener {
         Some(id) => listeners.is_closed(id),
-        // The kernel names a listener that the trace does not know.
+        // The kernel named a listener that the trace does not know.
         None if child.clone_of.is_some() => false,
         None => listeners.closed_for(&child.socket, child.met_ns, child.is_dropped()),
     }

@@ -1,7 +1,8 @@
-//! How a connection ended: from its last change of state and what the socket said at it.
+//! The way a connection ended, judged from its last change of state and the socket's counters and
+//! flags.
 //!
-//! The code paths named here are those of net/ipv4/tcp.c, tcp_input.c and tcp_timer.c, alike from
-//! Linux 5.10 to 6.18.
+//! The code paths named here are those of net/ipv4/tcp.c, tcp_input.c and tcp_timer.c. They are the
+//! same from Linux 5.10 to 6.18.
 
 use crate::correlate::state::ending::{Ending, fin_acked};
 use crate::correlate::state::why::{Clues, Why};
@@ -10,7 +11,7 @@ use crate::event::State::{Closing, FinWait2, LastAck, SynRecv, SynSent};
 use crate::event::{Context, SetState};
 use crate::fields::{Cause, Ended, Side};
 
-/// Why a change to CLOSE was made, if that is certain.
+/// Returns how a change to CLOSE ended the connection, if that is certain.
 pub fn ended(
     ending: &Ending,
     side: Option<Side>,
@@ -24,9 +25,9 @@ pub fn ended(
     let is_reset = matches!(error, Some("ECONNRESET" | "EPIPE"));
     let by_process = change.context == Some(Context::Process);
 
-    // sock_graft() at accept() and sock_orphan() at close() leave their marks: without both,
-    // no process ever had it. But MPTCP takes its subflows from a socket that is closed without
-    // sock_orphan() (`__mptcp_close`, net/mptcp/protocol.c).
+    // accept() calls sock_graft() and close() calls sock_orphan(). If neither has left its mark, no
+    // process ever had the socket. But MPTCP takes its subflows from a socket that is closed
+    // without sock_orphan() (`__mptcp_close`, net/mptcp/protocol.c).
     let is_queued = !was_held && !change.held && !change.orphaned;
     if side == Some(Side::Server) && is_queued {
         match error {
@@ -51,7 +52,7 @@ pub fn ended(
     if error == Some("ETIMEDOUT") {
         return Some(Ended::Timeout);
     }
-    // An error that is left now may be an old one that the process has not asked for yet.
+    // The error may be an old one that the process has not fetched.
     if matches!(change.oldstate, FinWait2 | Closing | LastAck)
         && fin_acked(change)
         && change.fin_received
@@ -59,25 +60,25 @@ pub fn ended(
         return Some(Ended::Orderly);
     }
     match error {
-        // A Fast Open child in SYN_RECV fails by a RST, a timeout, or what ICMP has said, which
-        // tcp_v4_err() takes at once there.
+        // A Fast Open child in SYN_RECV fails by a RST, a timeout, or an ICMP error, which
+        // tcp_v4_err() applies at once in that state.
         Some(error)
             if side == Some(Side::Server) && change.oldstate == SynRecv && is_icmp(error) =>
         {
             Some(Ended::Unreachable)
         }
-        // tcp_write_err() prefers what ICMP has said to ETIMEDOUT.
+        // tcp_write_err() reports an earlier ICMP error instead of ETIMEDOUT.
         Some(error) if is_unreachable(error) && change.context == Some(Context::Softirq) => {
             Some(Ended::Unreachable)
         }
         Some(_) => None,
-        // TCP_LINGER2: a RST instead of a FIN_WAIT2 bucket.
+        // With TCP_LINGER2 below 0 the kernel sends a RST and makes no FIN_WAIT2 bucket.
         None if change.oldstate == FinWait2
             && change.stats.is_some_and(|stats| stats.no_fin_wait2) =>
         {
             clues.was_orphaned.then_some(Ended::Aborted)
         }
-        // Into a FIN_WAIT2 bucket, tcp_time_wait().
+        // tcp_time_wait() makes a FIN_WAIT2 bucket.
         None if change.oldstate == FinWait2
             && change.orphaned
             && change.stats.is_some()
@@ -90,25 +91,25 @@ pub fn ended(
     }
 }
 
-/// A connect() that came to nothing.
+/// Returns how a failed connect() ended.
 fn connecting(change: &SetState, error: Option<&str>, cause: Cause) -> Option<Ended> {
     match cause {
         Cause::Killed => Some(Ended::Killed),
         Cause::Disconnect => Some(Ended::Disconnected),
         Cause::Close => Some(Ended::GivenUp),
-        // Without a port, inet_hash_connect() has found none; with one, several things can have
-        // failed.
+        // Without a port, inet_hash_connect() found no free one. With a port, several steps can
+        // have failed.
         Cause::ConnectFailed => change.tuple.lport.is_none().then_some(Ended::NoFreePort),
         Cause::Timeout => Some(Ended::Timeout),
         Cause::RstReceived => Some(Ended::Refused),
-        // Port unreachable.
+        // ICMP port unreachable.
         Cause::IcmpReceived if error == Some("ECONNREFUSED") => Some(Ended::Refused),
         Cause::IcmpReceived if error.is_some_and(is_unreachable) => Some(Ended::Unreachable),
         _ => None,
     }
 }
 
-/// `icmp_err_convert`, net/ipv4/icmp.c, and the like.
+/// Returns whether `icmp_err_convert` (net/ipv4/icmp.c) or its IPv6 counterpart can set this error.
 fn is_unreachable(error: &str) -> bool {
     matches!(
         error,
@@ -116,7 +117,7 @@ fn is_unreachable(error: &str) -> bool {
     )
 }
 
-/// The errors of `icmp_err_convert` and `icmpv6_err_convert`.
+/// Returns whether the error is one of `icmp_err_convert` or `icmpv6_err_convert`.
 fn is_icmp(error: &str) -> bool {
     is_unreachable(error)
         || matches!(

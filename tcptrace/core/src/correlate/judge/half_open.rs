@@ -1,4 +1,4 @@
-//! The line of a half-open connection that no child has come from.
+//! The line of a half-open connection that has no child.
 
 use super::connection::{End, overflows};
 use crate::correlate::state::dropped_syns::Times;
@@ -9,8 +9,9 @@ use crate::correlate::state::socket::Owner;
 use crate::fields::{self, Ending, HalfOpenEnd, ListenerSource, Verdict};
 
 impl HalfOpen {
-    /// Its line, when it is sure to have no child, or at the end of the trace.
-    /// `client`: its other end, if that is ESTABLISHED on this host. `owner`: who would accept.
+    /// Returns the `connection` line when the request has ended without a child, or at the end of
+    /// the trace. `client`: the peer's socket, if that is ESTABLISHED on this host. `owner`: the
+    /// process that would accept.
     pub fn line(
         &self,
         end: &End,
@@ -27,7 +28,7 @@ impl HalfOpen {
                 Verdict::Unknown,
                 format!("the handshake finished as connection #{conn}, whose birth told no peer"),
             ),
-            // A child of it may be among what was lost.
+            // A child may be among the lost events.
             (None, None) if lost => (
                 Verdict::Unknown,
                 format!(
@@ -84,7 +85,7 @@ impl HalfOpen {
         }
     }
 
-    /// Why it did not finish.
+    /// Returns why the handshake did not finish, as text.
     fn reason(&self, client: Option<Peer>) -> String {
         let again = self.handshake.synack_retransmits.unwrap_or(0);
         let sent = Times(1 + again);

@@ -1,16 +1,16 @@
-//! Looks at the events that follow one, for what that one does not say itself.
+//! The lookahead: facts about an event that only the following events show.
 
 use crate::correlate::state::connection::birth;
 use crate::correlate::state::handshake::TIMESTAMP_NS;
 use crate::event::{Direction, Event, Kind, RequestStep, Segment, SetState, Sk, State, TcpFlags};
 use crate::fields::Side;
 
-/// How soon the segments that begin a connection are followed by it, in nanoseconds: a request by
-/// its SYN in the same softirq, a child by its ACK as well.
+/// How soon a connection begins after the segment that causes it, in nanoseconds. A request begins
+/// in the same softirq as its SYN, a child in that of its ACK.
 pub const FORESEEN_NS: u64 = 1_000_000;
 
-/// Whether a request or a child appears right after this segment, at the end that it came to, and
-/// before another SYN could be the one that makes it.
+/// Returns whether a request or a child with this segment's tuple begins right after the segment,
+/// and before another SYN that could cause it.
 pub fn begins(mono_ns: u64, segment: &Segment, later: &[Event]) -> bool {
     let place = (segment.netns, segment.tuple);
     let is_syn = segment.flags.has(TcpFlags::SYN) && segment.ack.is_none();
@@ -38,9 +38,9 @@ pub fn begins(mono_ns: u64, segment: &Segment, later: &[Event]) -> bool {
         .unwrap_or(false)
 }
 
-/// Whether a SYN has made a server's socket, by TCP Fast Open, and not the final ACK. The ACK makes it
-/// ESTABLISHED in the same softirq, so that is the next event of that CPU; and then the round trip
-/// that the kernel has measured, from the SYN-ACK on, began before the birth.
+/// Returns whether a SYN (TCP Fast Open) made a server's socket, and not the final ACK. The ACK
+/// makes the child ESTABLISHED in the same softirq, so that is the next event on that CPU. In that
+/// case the measured round-trip time, which starts at the SYN-ACK, began before the birth.
 pub fn is_by_syn(event: &Event, change: &SetState, later: &[Event]) -> bool {
     if birth(change) != Some(Side::Server) || change.no_fast_open {
         return false;
@@ -59,12 +59,12 @@ pub fn is_by_syn(event: &Event, change: &SetState, later: &[Event]) -> bool {
     })
 }
 
-/// How soon the kernel sends the RST that a socket's end leads to, in nanoseconds: in the same run
-/// of the softirq, or before the process goes on.
+/// How soon the kernel sends the RST for the end of a socket, in nanoseconds. It does so in the
+/// same softirq, or before the process continues.
 pub const RST_FOLLOWS_NS: u64 = 1_000_000;
 
-/// The socket, where this may be data that came after its process had closed it: the kernel ends
-/// that as if a RST had come (`tcp_reset`), and answers with one.
+/// Returns the socket if this event may be caused by data that arrived after the process closed the
+/// socket. The kernel handles such data like a RST (`tcp_reset`) and answers with a RST.
 pub fn may_be_late_data(kind: &Kind) -> Option<Sk> {
     use State::{Close, Closing, FinWait1, FinWait2, LastAck};
     let closed = |state| matches!(state, FinWait1 | FinWait2 | Closing | LastAck);
@@ -77,7 +77,8 @@ pub fn may_be_late_data(kind: &Kind) -> Option<Sk> {
     }
 }
 
-/// Whether the kernel sends a RST from this socket right after `mono_ns`. A RST is never answered.
+/// Returns whether the kernel sends a RST from this socket right after `mono_ns`. It never answers
+/// a RST with a RST.
 pub fn is_answered_by_rst(mono_ns: u64, sk: Sk, later: &[Event]) -> bool {
     later
         .iter()

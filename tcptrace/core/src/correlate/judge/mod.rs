@@ -1,4 +1,4 @@
-//! Conclusions from the state: pure functions of it.
+//! Judgements: pure functions that draw conclusions from the state.
 
 pub mod cause;
 pub mod connection;

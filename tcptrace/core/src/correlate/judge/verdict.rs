@@ -1,7 +1,7 @@
-//! What the evidence shows about handshake and accept(): facts in, a verdict and its reason out.
+//! The verdict on the order of handshake and accept(), with its reason.
 //!
-//! ESTABLISHED and accept() are two facts that no one orders for us: with TCP Fast Open the
-//! kernel itself lets accept() come first. Everything here compares times of the same clock.
+//! The kernel does not fix the order of ESTABLISHED and accept(): with TCP Fast Open, accept() may
+//! return first. All times that are compared here are from the same clock.
 
 use std::fmt;
 
@@ -13,50 +13,50 @@ use crate::errno;
 use crate::event::{Called, State, Task, Witness};
 use crate::fields::Verdict;
 
-/// What is known of a server-side connection at its end. Times are CLOCK_MONOTONIC nanoseconds.
+/// Facts about a server-side connection at its end. Times are CLOCK_MONOTONIC in nanoseconds.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// When all hooks were attached: accept() calls that returned earlier may not have been seen.
+    /// When all hooks were attached. accept() calls that returned earlier may not have been seen.
     pub attached_ns: u64,
     pub established_ns: Option<u64>,
     pub accepted: Option<Accepted>,
     pub gap: Option<Gap>,
-    /// It went from SYN_RECV to another state than ESTABLISHED.
+    /// True if the connection left SYN_RECV for another state than ESTABLISHED.
     pub skipped_established: bool,
     pub fate: Fate,
     pub queue: Queue,
-    /// A reason is given even where it follows from the verdict and the times.
+    /// True if a reason is made even if it follows from the verdict and the times.
     pub words: bool,
 }
 
-/// What shows whether a connection that no accept() was seen to take was in the accept queue to the
-/// end, that of the queue or of the trace. Only a process that has it could have got it by an accept()
-/// that no hook shows, as io_uring's.
+/// Evidence for whether a connection without a seen accept() was in the accept queue to the end of
+/// the queue or the trace. Without this evidence, a process may have got it by an accept() that no
+/// hook sees, such as io_uring's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Queue {
-    /// The hooks show every accept(), and none took it.
+    /// The hooks see every accept(), and none returned it.
     NoAccept,
-    /// It was found there.
+    /// A snapshot found it in the queue.
     Found,
-    /// It was found not to be there.
+    /// A check found that it is not in the queue.
     Left,
     Unknown,
 }
 
-/// Why something may have happened to the connection that the trace does not show.
+/// The reason why the trace may lack an event of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gap {
-    /// It began before the trace, which is proven.
+    /// It certainly began before the trace.
     BeforeTrace,
     /// Its beginning was not seen.
     Beginning,
-    /// Events were lost while it lived.
+    /// Events were lost while it was open.
     Lost,
-    /// The kernel skipped runs of a program while it lived.
+    /// The kernel skipped runs of a program while it was open.
     Skipped,
-    /// An event that is about it, or may be, came too late.
+    /// An event that is or may be about it arrived too late.
     Late,
-    /// The trace has not seen all of its changes of state.
+    /// One of its changes of state was not seen.
     Missed,
     /// It was given up while it was open.
     Evicted,
@@ -76,30 +76,30 @@ impl Gap {
     }
 }
 
-/// What became of a connection, as far as its last events show.
+/// The end of a connection, as far as its last events show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// Open at the end of the trace, or gone without a trace.
+    /// Open at the end of the trace, or its end was not seen.
     Open,
-    /// The same; the peer has closed its side.
+    /// Like `Open`, and the peer has closed its side.
     PeerClosed,
-    /// Ended by an error (an errno), as by the peer's RST.
+    /// Ended by an error (an errno), for example by the peer's RST.
     Failed(u32),
-    /// Dropped from the accept queue as its listener closed.
+    /// Dropped from the accept queue because its listener closed.
     ListenerClosed,
-    /// Ended without an error, and by no process that held it.
+    /// Ended without an error, and no process had it.
     Dropped,
-    /// A process had a descriptor of it, so accept() had handed it out.
+    /// A process had a descriptor of it, so accept() had returned it.
     Held,
 }
 
-/// A verdict, why, and the names of the events that it rests on.
+/// A verdict, its reason, and the names of the events that it rests on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judgement {
     pub verdict: Verdict,
-    /// `None` where it follows and is not asked for.
+    /// `None` if it follows from the verdict and the times and no reader wants it.
     pub reason: Option<String>,
-    /// The reason follows from the verdict and the times.
+    /// True if the reason follows from the verdict and the times.
     pub follows: bool,
     pub evidence: SmallVec<[&'static str; 4]>,
 }
@@ -113,7 +113,7 @@ const LISTEN_TO_CLOSE: &str = "inet_sock_set_state LISTEN→CLOSE";
 const ACCEPT_ENTRY: &str = "accept() entry";
 const FAST_OPEN: &str = "tcp_sock.fastopen_rsk";
 
-/// The name of the event that showed accept()'s return.
+/// Returns the name of the event that showed the return of accept().
 fn accept_exit(witness: Witness) -> &'static str {
     match witness {
         Witness::SysExit => "accept() exit (sys_exit)",
@@ -123,7 +123,7 @@ fn accept_exit(witness: Witness) -> &'static str {
     }
 }
 
-/// Weighs the facts of one server-side connection.
+/// Judges the facts of one server-side connection.
 pub fn judge(facts: &Facts) -> Judgement {
     match (&facts.accepted, facts.established_ns) {
         (Some(accepted), Some(established_ns)) if accepted.mono_ns < established_ns => {
@@ -138,7 +138,8 @@ pub fn judge(facts: &Facts) -> Judgement {
     }
 }
 
-/// ESTABLISHED, then accept() returned. When it was called tells who waited for whom.
+/// ESTABLISHED, then accept() returned. The time of the call decides between `queued` and
+/// `awaited`.
 fn established_first(accepted: &Accepted, established_ns: u64, facts: &Facts) -> Judgement {
     let wait = Human(accepted.mono_ns - established_ns);
     let who = Who(accepted.task);
@@ -183,11 +184,11 @@ fn established_first(accepted: &Accepted, established_ns: u64, facts: &Facts) ->
 
 /// accept() returned, then ESTABLISHED.
 ///
-/// A witness inside `inet_csk_accept` can see that without Fast Open: the softirq puts the child
+/// A hook inside `inet_csk_accept` can see this order without Fast Open. The softirq puts the child
 /// into the accept queue (`inet_csk_complete_hashdance`) just before it makes it ESTABLISHED
-/// (`tcp_child_process`), and an accept() on another CPU can take it in between. So can one of an
-/// MPTCP socket, which locks only that. Whatever `follows_child_lock` cannot: it has waited for that
-/// softirq.
+/// (`tcp_child_process`). An accept() on another CPU can return the child in between. So can an
+/// accept() of an MPTCP socket, which locks only that socket. A witness that `follows_child_lock`
+/// cannot, because it has waited for the softirq.
 pub fn accepted_first(accepted: &Accepted, established_ns: u64) -> Judgement {
     let lead = Human(established_ns - accepted.mono_ns);
     let who = Who(accepted.task);
@@ -222,7 +223,7 @@ pub fn accepted_first(accepted: &Accepted, established_ns: u64) -> Judgement {
     }
 }
 
-/// accept() returned; no ESTABLISHED.
+/// accept() returned, and ESTABLISHED was not seen.
 fn established_unseen(accepted: &Accepted, facts: &Facts) -> Judgement {
     let who = Who(accepted.task);
     let exit = accept_exit(accepted.witness);
@@ -254,7 +255,7 @@ fn established_unseen(accepted: &Accepted, facts: &Facts) -> Judgement {
     )
 }
 
-/// ESTABLISHED; no accept(). Only a trace without a gap can say that there was none.
+/// ESTABLISHED, and no accept() was seen. Only a trace without a gap shows that there was none.
 fn accept_unseen(facts: &Facts) -> Judgement {
     let unknown = |reason: String| Judgement::new(Verdict::Unknown, reason, &[ESTABLISHED]);
     if let Some(gap) = facts.gap {
@@ -306,7 +307,8 @@ fn accept_unseen(facts: &Facts) -> Judgement {
         Fate::Failed(errno) => {
             let error = errno::name(errno);
             match &*error {
-                // tcp_reset (net/ipv4/tcp_input.c): the second one in CLOSE_WAIT.
+                // tcp_reset (net/ipv4/tcp_input.c) sets EPIPE in CLOSE_WAIT and ECONNRESET in other
+                // states.
                 "ECONNRESET" | "EPIPE" => never(
                     format_args!("the peer reset it while it was queued ({error})"),
                     &[ESTABLISHED, TO_CLOSE],
@@ -329,7 +331,7 @@ fn accept_unseen(facts: &Facts) -> Judgement {
     }
 }
 
-/// Neither ESTABLISHED nor accept().
+/// Neither ESTABLISHED nor accept() was seen.
 fn nothing_seen(facts: &Facts) -> Judgement {
     use Verdict::{Unfinished, Unknown};
     let (verdict, reason) = match (facts.gap, facts.fate) {
@@ -354,7 +356,7 @@ fn nothing_seen(facts: &Facts) -> Judgement {
             Unknown,
             "a process had it, but no accept() of it was seen".into(),
         ),
-        // Of two children that one ACK made on two CPUs the kernel drops one in silence.
+        // If one ACK made two children on two CPUs, the kernel drops one without an event.
         (None, Fate::Open | Fate::PeerClosed) => (
             Unknown,
             "the handshake was not seen to finish, nor to fail".into(),
@@ -373,7 +375,7 @@ impl Judgement {
         }
     }
 
-    /// One whose reason follows from the verdict and the times.
+    /// Makes a judgement whose reason follows from the verdict and the times.
     fn following(verdict: Verdict, reason: Option<String>, evidence: &[&'static str]) -> Judgement {
         Judgement {
             verdict,
@@ -383,7 +385,7 @@ impl Judgement {
         }
     }
 
-    /// Adds to the reason what does not follow.
+    /// Appends text to the reason that does not follow from the verdict and the times.
     pub fn add(&mut self, more: &str) {
         if let Some(reason) = &mut self.reason {
             reason.push_str(more);
@@ -391,13 +393,13 @@ impl Judgement {
         self.follows = false;
     }
 
-    /// As the `connection` line has it.
+    /// Returns the evidence as the `connection` line has it.
     pub fn evidence(&self) -> Option<String> {
         (!self.evidence.is_empty()).then(|| self.evidence.join(", "))
     }
 }
 
-/// A process in a sentence: `server[4711]`.
+/// Displays a process in a sentence: `server[4711]`.
 struct Who(Task);
 
 impl fmt::Display for Who {

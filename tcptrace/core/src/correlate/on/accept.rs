@@ -1,4 +1,4 @@
-//! Returns of accept(): the listener, the connection that it took, the line.
+//! Returns of accept(): its listener, the connection that it returned, and the line.
 
 use super::append;
 use crate::correlate::judge::verdict::Judgement;
@@ -10,11 +10,11 @@ use crate::errno;
 use crate::event::{self, Event, Outcome, SetState, State, Tuple};
 use crate::fields::{self, Depth, Kind, Line, PidSource, Side, Subject};
 
-/// accept() on a socket that does not listen.
+/// The error of accept() on a socket that does not listen.
 const EINVAL: u32 = 22;
 
 impl Correlator {
-    /// An accept() returned.
+    /// Handles the return of an accept().
     pub(super) fn accept(
         &mut self,
         event: &Event,
@@ -75,7 +75,7 @@ impl Correlator {
             .bind(event.mono_ns, child.sk, &connection.socket);
         if let Some(id) = connection.listener {
             self.listeners.limited(id, accept.backlog_max);
-            // This may be the first known owner of a listener that began before the trace, or whose
+            // This may be the first known owner of a listener that is older than the trace or whose
             // process has exited.
             if let Some(listener) = self.listeners.get_mut(id) {
                 let owner = &mut listener.socket.owner;
@@ -86,7 +86,7 @@ impl Correlator {
         }
 
         self.name_failures(&mut connection);
-        // At the other depths a call that gave a connection is in that connection's line.
+        // At the other depths the `connection` line has the facts of a successful call.
         let is_shown = self.depth == Depth::Events || self.select.chooses();
         if is_shown && self.wants(Kind::Accept) {
             let judgement = connection.judge_at_accept(&self.end_at(event.mono_ns, false));
@@ -137,7 +137,7 @@ impl Correlator {
         }
     }
 
-    /// The listener of an accept(); one that the trace has not met began before it.
+    /// Returns the listener of an accept(). An unknown listener is older than the trace.
     fn listener_of_accept(
         &mut self,
         event: &Event,
@@ -169,7 +169,7 @@ impl Correlator {
         Some(self.listeners.open(sk, socket, None))
     }
 
-    /// Remembers, as a connection enters the accept queue, how many accept() calls have failed.
+    /// Remembers the number of failed accept() calls when a connection enters the accept queue.
     pub(super) fn note_failures(&self, connection: &mut Connection, change: &SetState) {
         if change.newstate == State::Established
             && let Some(id) = connection.listener
@@ -179,7 +179,7 @@ impl Correlator {
         }
     }
 
-    /// Names what accept() returned instead of a connection while it waited.
+    /// Stores the errors that accept() returned while a connection waited.
     pub(super) fn name_failures(&self, connection: &mut Connection) {
         if let (Some(id), Some(before), Some(since_ns)) = (
             connection.listener,
@@ -193,7 +193,7 @@ impl Correlator {
     }
 }
 
-/// The listener's own end.
+/// Returns the listener's local address and port.
 fn listener_end(accept: &event::Accept) -> Tuple {
     Tuple {
         laddr: accept.listener_addr,
@@ -203,7 +203,7 @@ fn listener_end(accept: &event::Accept) -> Tuple {
     }
 }
 
-/// The line about a call that gave a connection.
+/// Makes the line of a call that returned a connection.
 #[inline(always)]
 fn accept_of(
     event: &Event,

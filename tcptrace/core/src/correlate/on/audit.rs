@@ -1,7 +1,7 @@
-//! Compares the connections that the trace takes for open with the sockets that the kernel has.
+//! Audits: comparisons of the open connections with the kernel's sockets.
 //!
-//! A change of state that was lost, or that no program could see, shows in a later one, if there is any. A
-//! connection whose end was lost would stay open for ever; a look through the sockets finds that it is gone.
+//! A lost change of state shows at the connection's next event, if there is one. A connection whose
+//! end was lost would stay open for ever; an audit finds that its socket is gone.
 
 use std::collections::BTreeSet;
 
@@ -11,14 +11,15 @@ use crate::correlate::state::snapshot::QUIET_NS;
 use crate::event::{Event, Looked};
 use crate::fields::Line;
 
-/// Whether nothing has happened to a connection since a while before this time.
+/// Returns whether a connection had no event for some time before `mono_ns`.
 fn is_quiet(connection: &Connection, mono_ns: u64) -> bool {
     connection.latest_ns() + QUIET_NS < mono_ns
 }
 
 impl Correlator {
-    /// The network namespaces of open connections that a look should be compared with now; those of all
-    /// that can be compared when it `is_last`. What is asked does not change what is traced.
+    /// Returns the network namespaces of open connections that should be audited now. When it
+    /// `is_last`, these are the namespaces of all connections that can be compared. The call does
+    /// not change the lines of the trace.
     pub fn worth_an_audit(&mut self, mono_ns: u64, is_last: bool) -> BTreeSet<u32> {
         if !is_last && !self.audit.is_due(mono_ns) {
             return BTreeSet::new();
@@ -27,7 +28,8 @@ impl Correlator {
         self.open.map(netns).into_iter().collect()
     }
 
-    /// A look is over: ends the connections that are gone, and marks those that are in another state.
+    /// Handles the end of a snapshot: ends the connections that are gone, and marks those that are
+    /// in another state.
     pub(super) fn audit(&mut self, event: &Event, looked: &Looked, out: &mut Vec<Line>) {
         let found = std::mem::take(&mut self.audit.found);
         if !looked.is_audit {

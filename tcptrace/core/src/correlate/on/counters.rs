@@ -1,8 +1,9 @@
-//! The kernel's own counts of what listeners dropped: how many it were at least in this trace, and
-//! at which listener, likely.
+//! The kernel's counters of full queues: bounds on the drops during the trace, and the likely
+//! listener.
 //!
-//! The counters say nothing of whose segment was dropped. But a reading that finds a rise can name
-//! the listener if only one had a full accept queue since the reading before.
+//! The counters do not show which listener dropped a segment. But if a counter rose between two
+//! readings and only one listener had a full accept queue meanwhile, that listener is the likely
+//! one.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +13,7 @@ use crate::event::{self, Event};
 use crate::fields;
 
 impl Correlator {
-    /// The counters of a network namespace were read.
+    /// Handles a reading of a network namespace's counters.
     pub(super) fn counters(&mut self, event: &Event, it: &event::NetnsCounters) {
         let full = self.listeners.full_since_last_reading(it.netns);
         let readings = self.counters.readings.entry(it.netns).or_default();
@@ -39,8 +40,8 @@ impl Correlator {
         }
     }
 
-    /// The network namespaces whose counters are worth a reading while the trace goes on: those
-    /// with listeners whose drops no hook shows.
+    /// Returns the network namespaces whose counters should be read during the trace: those with
+    /// listeners whose drops no hook sees.
     pub fn worth_counting(&self) -> BTreeSet<u32> {
         match self.sight.overflows {
             true => BTreeSet::new(),
@@ -48,8 +49,8 @@ impl Correlator {
         }
     }
 
-    /// For the summary: each namespace that has had a listener. Nothing of a trace that has read no
-    /// counters at all, as an old recording.
+    /// Returns the counters for the summary, for each namespace that has had a listener. Returns
+    /// none for a trace without readings, such as an old recording.
     pub(super) fn summarize_counters(&self, end_ns: u64) -> Vec<fields::NetnsCounters> {
         if self.counters.readings.is_empty() {
             return vec![];

@@ -1,4 +1,4 @@
-//! Connections end: each is judged, counted and told.
+//! Ends of connections: each connection is judged, counted and written.
 
 use super::append;
 use crate::correlate::judge::connection::{End, listener_closed};
@@ -9,7 +9,7 @@ use crate::event::{Sk, State};
 use crate::fields::Line;
 
 impl Correlator {
-    /// Ends whatever lived at a pointer: another socket lives there now.
+    /// Ends every record at an address because another socket uses the address now.
     pub(super) fn vacate(&mut self, sk: Sk, mono_ns: u64, out: &mut Vec<Line>) {
         self.listeners.vacate(sk, mono_ns);
         let old = [self.open.take(sk, |_| true), self.queued_closed.remove(&sk)];
@@ -20,7 +20,7 @@ impl Correlator {
         }
     }
 
-    /// Ends connections in the order of their numbers, which a map does not keep.
+    /// Ends connections in the order of their numbers, because a map has no stable order.
     pub(super) fn end_all(&mut self, mut all: Vec<Kept>, mono_ns: u64, out: &mut Vec<Line>) {
         all.sort_unstable_by_key(|c| c.socket.conn);
         for connection in all {
@@ -48,7 +48,7 @@ impl Correlator {
         }
     }
 
-    /// Judges a connection, has it counted and writes its line.
+    /// Judges a connection, counts it and writes its line.
     pub(super) fn end(&mut self, mut connection: Kept, mono_ns: u64, out: &mut Vec<Line>) {
         self.attribute(&mut connection);
         self.name_failures(&mut connection);
@@ -70,9 +70,9 @@ impl Correlator {
         self.open.give_back(connection);
     }
 
-    /// Ends the trace, some at a time: appends the `connection` lines of up to so many sockets that
-    /// are still open, in order of `conn`; true when there may be more. `lost` is the kernel side's
-    /// final count of lost records.
+    /// Ends the trace step by step: appends the `connection` lines of at most `many` open sockets,
+    /// in order of `conn`. Returns true if there may be more. `lost`: the kernel side's final count
+    /// of lost records.
     pub fn end_some(&mut self, many: usize, mono_ns: u64, lost: u32, out: &mut Vec<Line>) -> bool {
         self.note_lost(lost);
         if self.rest.is_none() {
@@ -81,7 +81,7 @@ impl Correlator {
         let mut rest = self.rest.take().unwrap_or_else(|| {
             let closed = self.queued_closed.iter();
             let closed = closed.map(|(&sk, it)| (it.socket.conn, sk));
-            // A million of them are to take no more room than they need.
+            // Reserve exactly, because there may be a million.
             let mut rest = Vec::with_capacity(self.open.len() + closed.len());
             rest.extend(self.open.conns().chain(closed));
             rest.sort_unstable_by(|one, other| other.cmp(one));
@@ -104,8 +104,8 @@ impl Correlator {
         more
     }
 
-    /// Ends the trace: appends the `connection` lines of everything that is still open.
-    /// `lost` is the kernel side's final count of lost records.
+    /// Ends the trace: appends the `connection` lines of all open sockets and returns the totals.
+    /// `lost`: the kernel side's final count of lost records.
     pub fn finish(&mut self, mono_ns: u64, lost: u32, out: &mut Vec<Line>) -> Totals {
         self.end_some(usize::MAX, mono_ns, lost, out);
         let first = out.len();

@@ -1,4 +1,4 @@
-//! Listeners begin and end, and looks show what waits in their accept queues.
+//! Begin and end of listeners, and the contents of their accept queues at snapshots.
 
 use std::collections::BTreeSet;
 
@@ -14,11 +14,11 @@ use crate::correlate::state::why::Clues;
 use crate::event::{Event, SetState};
 use crate::fields::{Kind, Line, PidSource, Side};
 
-/// The longest time that an accept() which has a connection takes to return, in nanoseconds.
+/// Upper bound on the time from a reset in an accept() to its return, in nanoseconds.
 const ACCEPTING_NS: u64 = 1_000_000_000;
 
 impl Correlator {
-    /// CLOSE→LISTEN.
+    /// Handles CLOSE→LISTEN.
     pub(super) fn listen(&mut self, event: &Event, change: &SetState, out: &mut Vec<Line>) {
         self.vacate(change.sk, event.mono_ns, out);
         let mut socket = Socket::new(self.next_conn(), Some(Side::Listener), change);
@@ -40,8 +40,8 @@ impl Correlator {
         }
     }
 
-    /// LISTEN→CLOSE. What sits reset in the accept queue ends with it; the kernel makes a
-    /// transition for each of the others afterwards (`inet_csk_listen_stop`).
+    /// Handles LISTEN→CLOSE. Connections that were reset in the accept queue end with the listener.
+    /// For each of the others the kernel makes a transition afterwards (`inet_csk_listen_stop`).
     pub(super) fn unlisten(&mut self, event: &Event, change: &SetState, out: &mut Vec<Line>) {
         let known = self.listeners.at_sk(change.sk).filter(|&id| {
             let listener = self.listeners.get(id);
@@ -91,8 +91,9 @@ impl Correlator {
         }
     }
 
-    /// At the end of the trace: which of the connections that were reset in an accept queue are still
-    /// there, going by the length of the queue and by what else the last look has found in it.
+    /// At the end of the trace, decides which connections that were reset in an accept queue are
+    /// still there. The evidence is the length of the queue and the other connections that the last
+    /// snapshot found in it.
     pub(super) fn look_into_queues(&mut self) {
         if self.sight.all_accepts {
             return;
@@ -119,8 +120,7 @@ impl Correlator {
         }
     }
 
-    /// Ends the connections that an accept() should have returned by now: none of the hooks shows
-    /// the one that did.
+    /// Ends the connections that an accept() should have returned by now. No hook saw its return.
     pub(super) fn end_unaccepted(&mut self, mono_ns: u64, out: &mut Vec<Line>) {
         while let Some(&(closed_ns, sk, conn)) = self.being_accepted.front()
             && closed_ns.saturating_add(ACCEPTING_NS) <= mono_ns
@@ -135,8 +135,8 @@ impl Correlator {
         }
     }
 
-    /// The network namespaces where a look tells whether connections are still in their accept
-    /// queue.
+    /// Returns the network namespaces where a snapshot shows whether connections are still in their
+    /// accept queue.
     pub fn unproven(&self) -> BTreeSet<u32> {
         let closed = self.queued_closed.values().map(Box::as_ref);
         let mut namespaces: BTreeSet<u32> = closed

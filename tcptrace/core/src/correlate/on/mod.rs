@@ -1,4 +1,4 @@
-//! One handler for each kind of event: it changes the state, and appends the lines that follow.
+//! Handlers, one for each kind of event. A handler changes the state and appends lines.
 
 mod accept;
 mod audit;
@@ -41,7 +41,7 @@ impl Correlator {
         }
         self.end_unaccepted(event.mono_ns, out);
         match &event.kind {
-            // tcp_done() at a socket that was CLOSE already, after `ss -K` of a listener.
+            // After `ss -K` of a listener, tcp_done() runs on a socket that is CLOSE already.
             Kind::SetState(change)
                 if (change.oldstate, change.newstate) == (State::Close, State::Close) => {}
             Kind::SetState(change) if change.newstate == State::Listen => {
@@ -79,7 +79,7 @@ impl Correlator {
             Note::Counters(counters) => self.counters(event, counters),
             Note::Tick => self.tell_histograms(event.mono_ns, out),
             Note::Lost(loss) => {
-                // The others are in the running count of `Event::lost`.
+                // Other losses are in the running count of `Event::lost`.
                 if loss.why == Why::Unaccounted {
                     self.unaccounted();
                 }
@@ -94,20 +94,20 @@ impl Correlator {
         }
     }
 
-    /// Events were missed that nobody could count in [`Event::lost`]: whatever is open now may
-    /// lack one. From now on an accept() without a call need not have begun before the trace.
+    /// Notes a loss that [`Event::lost`] does not count. Every open connection may lack an event.
+    /// From now on an accept() whose call was not seen need not have been called before the trace.
     pub fn missed(&mut self) {
         self.noticed_loss();
         self.missed = true;
     }
 
-    /// Events were lost that are not in [`Event::lost`] either, because nobody knows where.
+    /// Notes events that were lost at an unknown place and are not in [`Event::lost`].
     pub fn unaccounted(&mut self) {
         self.missed();
         self.has_lost = true;
     }
 
-    /// The next event is late: later ones have been taken already.
+    /// Marks the next event as late: later events have been taken already.
     pub fn late(&mut self) {
         self.is_late = true;
     }
@@ -117,8 +117,9 @@ impl Correlator {
         self.audit.wanted = true;
     }
 
-    /// Leaves out a late event that something later has overtaken, as if it had been lost, and marks what
-    /// it is about: its socket, or, as the sockets that a request leads to are many, all that is open.
+    /// Leaves out a late event if its socket already had a later one, as if it had been lost. Its
+    /// socket is marked. A request may lead to any socket, so a late request marks every open
+    /// connection.
     fn is_overtaken(&mut self, event: &Event) -> bool {
         let sk = match &event.kind {
             Kind::SetState(change) => change.sk,
@@ -141,7 +142,7 @@ impl Correlator {
         true
     }
 
-    /// Records of two CPUs may come with their counts swapped; only a rise is news.
+    /// Records of two CPUs may arrive with swapped counts, so only a rise is a new loss.
     pub(super) fn note_lost(&mut self, lost: u32) {
         let rise = lost.wrapping_sub(self.lost);
         if rise != 0 && rise <= u32::MAX / 2 {
@@ -152,11 +153,11 @@ impl Correlator {
     }
 }
 
-/// Appends a line and builds it where it stays. A line that is built first and pushed then is copied,
-/// and all of it: whatever its kind, it takes as much room as the largest. For that, what builds the
-/// usual lines has to be inlined.
+/// Appends a line and builds it in place. A line that is built before it is pushed is copied, and
+/// each line has the size of the largest kind. For this to work, the functions that build the usual
+/// lines are inlined.
 #[inline(always)]
 fn append(out: &mut Vec<Line>, build: impl FnOnce() -> Line) {
-    // Makes room before it builds: what is built has not to be dropped should there be none.
+    // `extend` reserves memory before it builds the line, so a failed reservation drops nothing.
     out.extend(iter::once_with(build));
 }

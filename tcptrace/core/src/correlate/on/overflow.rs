@@ -1,4 +1,4 @@
-//! Segments that met a full queue of their listener, and what that did to their connection.
+//! Segments that met a full queue of their listener, and their connections.
 
 use crate::correlate::state::Correlator;
 use crate::correlate::state::connection::Connection;
@@ -9,7 +9,7 @@ use crate::event::{self, Event, OverflowSegment};
 use crate::fields::{self, Line, Side};
 
 impl Correlator {
-    /// A segment met a full queue.
+    /// Handles a segment that met a full queue.
     pub(super) fn overflow(
         &mut self,
         event: &Event,
@@ -63,7 +63,7 @@ impl Correlator {
         }));
     }
 
-    /// The client on this host whose final ACK this is: it is ESTABLISHED, and is told of it.
+    /// Returns the client on this host that sent a final ACK, and notes the drop at that client.
     fn client_of(
         &mut self,
         event: &Event,
@@ -82,7 +82,7 @@ impl Correlator {
         Some(peer)
     }
 
-    /// A client leaves SYN_SENT, or ends there: what its SYN met is known by now.
+    /// Looks for drops of a client's SYN when the client leaves SYN_SENT or ends there.
     pub(super) fn ask_after_syn(&self, client: &mut Connection) {
         let Some((syn_ns, _)) = client.handshake.syn else {
             return;

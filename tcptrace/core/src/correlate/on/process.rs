@@ -1,4 +1,4 @@
-//! Processes exit, take new names, and are found to hold listeners.
+//! Exits and renames of processes, and the processes that hold listeners.
 
 use rustc_hash::FxHashMap;
 
@@ -10,8 +10,9 @@ use crate::correlate::state::socket::Owner;
 use crate::event::{Comm, Event, Holders, Process, ProcessStep, Sk};
 use crate::fields::PidSource;
 
-/// An owner that was seen to have a listener longer ago than this is looked for again before it is
-/// presumed to accept: it may have closed its descriptor, which no hook shows.
+/// Maximum age of the evidence that an owner has a listener, in nanoseconds. An older owner is
+/// searched for again before it is presumed to accept, because no hook sees a process close its
+/// descriptor.
 const TRUSTED_NS: u64 = 10_000_000_000;
 
 impl Correlator {
@@ -26,8 +27,8 @@ impl Correlator {
         presumed(&self.listeners, &self.processes, listener?)
     }
 
-    /// A listener's owner is about to be named as the one that will probably accept: whether that
-    /// still has it was perhaps never looked at, or long ago.
+    /// Requests a search for a listener's owner before the owner is presumed to accept, unless a
+    /// recent search found it.
     pub(super) fn will_presume(&mut self, listener: ListenerId, mono_ns: u64) {
         let owner = (self.listeners.get(listener)).and_then(|it| it.socket.owner);
         let looked_ns = self.processes.looked_ns;
@@ -41,13 +42,13 @@ impl Correlator {
         }
     }
 
-    /// Whether a look through the descriptors of all processes could tell something.
+    /// Returns whether a search through the descriptors of all processes can find an owner.
     pub fn wants_holders(&self) -> bool {
         let processes = &self.processes;
         (processes.wanted_ns).is_some_and(|wanted_ns| processes.looked_ns <= wanted_ns)
     }
 
-    /// A process that has had a socket has exited, or has a new name.
+    /// Handles the exit or the new name of a process.
     pub(super) fn process(&mut self, event: &Event, process: &Process) {
         let owns_listener = self.processes.listen.contains(&process.pid);
         match process.step {
@@ -63,14 +64,15 @@ impl Correlator {
             }
             ProcessStep::Renamed { .. } => {}
         }
-        // exec() closes descriptors, too.
+        // exec() can close descriptors too.
         if owns_listener {
             self.processes.want(event.mono_ns);
         }
     }
 
-    /// A look has found who has the listeners. One that nobody was found to have keeps an owner that
-    /// lives: io_uring has files without a descriptor, and other PID namespaces may be hidden.
+    /// Handles the result of a search for the holders of listeners. A listener without a found
+    /// holder keeps its living owner: io_uring has files without a descriptor, and other PID
+    /// namespaces may be hidden.
     pub(super) fn holders(&mut self, event: &Event, holders: &Holders) {
         self.processes.looked_ns = self.processes.looked_ns.max(holders.began_ns);
         let mut of_sk: FxHashMap<Sk, Vec<Owner>> = FxHashMap::default();
@@ -98,7 +100,7 @@ impl Correlator {
                 rename(&mut known, same.task.process);
                 Some(known)
             });
-            // One that came by it after the look had begun is known better.
+            // An owner that got the listener after the search began is more recent.
             let later = known.filter(|known| known.since_ns > holders.began_ns);
             let owner = later.or(still).or(found.first().copied());
             listener.socket.owner = owner;
@@ -108,7 +110,7 @@ impl Correlator {
     }
 }
 
-/// A process has a new name, and so has its first thread.
+/// Sets the new name of a process, and of its first thread.
 fn rename(owner: &mut Owner, comm: Comm) {
     let task = &mut owner.task;
     if task.tid == task.pid || task.tid == 0 {

@@ -1,10 +1,10 @@
 //! Half-open connections: request sockets, from the SYN to the child that the final ACK makes, or
 //! to their end.
 //!
-//! A request has its number from the SYN on, and its child inherits it. Where the functions can be
-//! probed, the kernel says just before a child's birth which request it comes from. Where they
-//! cannot, only a SYN-ACK that is sent again shows a request; its child is found by its ends, and
-//! when any other child's SYN came is estimated.
+//! A request has a number from the SYN on, and its child inherits the number. Where functions can
+//! be probed, a hook reports just before a child's birth which request it comes from. Elsewhere,
+//! only a SYN-ACK retransmission shows a request. Its child is then found by its tuple, and the
+//! time of any other child's SYN is estimated.
 
 use crate::correlate::judge::cause;
 use crate::correlate::state::Correlator;
@@ -16,7 +16,7 @@ use crate::event::{CloneOf, Event, Request, RequestStep, SetState, State};
 use crate::fields::{Cause, HalfOpenEnd, Kind, Line, ListenerSource, Side, Source};
 
 impl Correlator {
-    /// Something happened to a request socket.
+    /// Handles an event of a request socket.
     pub(super) fn request(&mut self, event: &Event, request: &Request, out: &mut Vec<Line>) {
         match request.step {
             RequestStep::Begun => {
@@ -56,7 +56,7 @@ impl Correlator {
                 let mut half_open = self.known_or_met(event, request, out);
                 half_open.handshake.synack_retransmits = Some(request.synack_retransmits);
                 self.suspect_ack(event.mono_ns, &mut half_open);
-                // Without a hook that shows its SYN, this is the first that is seen of it.
+                // Without a hook for the SYN, this is the first event of the request.
                 self.segments.bind_half_open(
                     event.mono_ns,
                     request.req,
@@ -76,7 +76,7 @@ impl Correlator {
                     (true, true) => Some(HalfOpenEnd::Timeout),
                     (true, false) if half_open.aborted => Some(HalfOpenEnd::Overflow),
                     (true, false) if self.sight.overflows => Some(HalfOpenEnd::Reset),
-                    // tcp_abort_on_overflow may be set, and the queue full.
+                    // tcp_abort_on_overflow may be set and the queue full.
                     (true, false) => None,
                 };
                 half_open.handshake.synack_retransmits = Some(request.synack_retransmits);
@@ -88,8 +88,8 @@ impl Correlator {
         }
     }
 
-    /// Returns the origin of a new child: the request that this CPU was about to clone, or else the one
-    /// with the same addresses.
+    /// Returns the origin of a new child: the request that this CPU was about to clone, or else the
+    /// one with the same tuple.
     pub(super) fn origin(&mut self, event: &Event, change: &SetState) -> Option<Origin> {
         if !matches!(change.oldstate, State::Listen | State::SynRecv) {
             return None;
@@ -107,7 +107,7 @@ impl Correlator {
         }
     }
 
-    /// Gives a child what its request knew.
+    /// Copies the facts about a request to its child.
     pub(super) fn descend(&self, child: &mut Connection, origin: Origin) {
         child.handshake = origin.handshake;
         child.born_by = Some(origin.cause);
@@ -163,24 +163,25 @@ impl Correlator {
         }
     }
 
-    /// The request with the ends of a child, when they are all known.
+    /// Returns the request with the tuple of a child, if the tuple is complete.
     fn request_at(&mut self, child: &SetState) -> Option<Origin> {
         let half_open = self.requests.take_at(child.netns, child.tuple)?;
         Some(Origin {
             conn: Some(half_open.conn()),
             listener: half_open.listener,
             handshake: half_open.handshake,
-            // Its SYN-ACK was sent again, so it was half-open, and no longer is.
+            // Its SYN-ACK was retransmitted, so it was half-open, and now it has a child.
             cause: Cause::AckReceived,
         })
     }
 
-    /// A server's child becomes ESTABLISHED: when did the SYN come, if no request has told?
+    /// Estimates the time of the SYN when a server's child becomes ESTABLISHED, unless a request
+    /// has shown it.
     ///
-    /// The first round trip that the kernel measures goes from the SYN-ACK to this ACK, unless the
-    /// SYN-ACK was sent again or was a cookie. Then it comes from a TCP timestamp, or there is none
-    /// (`tcp_synack_rtt_meas` and `tcp_ack_update_rtt`, net/ipv4/tcp_input.c, Linux 6.12). With
-    /// Fast Open the child is older than the SYN-ACK.
+    /// The first round-trip time that the kernel measures goes from the SYN-ACK to this ACK, unless
+    /// the SYN-ACK was retransmitted or was a cookie. In these cases it comes from a TCP timestamp,
+    /// or there is none (`tcp_synack_rtt_meas` and `tcp_ack_update_rtt`, net/ipv4/tcp_input.c,
+    /// Linux 6.12). With Fast Open the child is older than the SYN-ACK.
     pub(super) fn estimate_syn(
         &mut self,
         child: &mut Connection,
@@ -193,7 +194,7 @@ impl Correlator {
         }
         if let Some(mut half_open) = self.requests.take_at(at.netns, at.tuple) {
             child.handshake = half_open.handshake;
-            // The kernel has skipped the program that joins them: two numbers for one connection.
+            // The kernel skipped the program that joins them, so one connection has two numbers.
             if half_open.told {
                 half_open.child = Some(child.socket.conn);
                 self.end_half_open(half_open, event.mono_ns, out);
@@ -222,8 +223,7 @@ impl Correlator {
         }
     }
 
-    /// A request that the trace meets for the first time. Whatever lived at its address or had its
-    /// ends is over.
+    /// Begins the record of a request. Any record at its address or with its tuple ends.
     fn meet(
         &mut self,
         event: &Event,
@@ -263,7 +263,7 @@ impl Correlator {
         }
     }
 
-    /// Counts a half-open connection that no child has come from, and writes its line.
+    /// Counts a half-open connection that has no child, and writes its line.
     fn end_half_open(&mut self, half_open: HalfOpen, mono_ns: u64, out: &mut Vec<Line>) {
         let (netns, ends) = half_open.ends();
         let client = self.peers.waiting_for(netns, &ends);

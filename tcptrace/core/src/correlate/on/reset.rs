@@ -6,11 +6,11 @@ use crate::correlate::state::socket::Socket;
 use crate::event::{Direction, Event, Reset, Retransmit, Retransmitted, Sk, State, Tuple};
 use crate::fields::{self, Kind, Line, Subject};
 
-/// The kernel gives no reason: SK_RST_REASON_NOT_SPECIFIED.
+/// The kernel's value for "no reason": SK_RST_REASON_NOT_SPECIFIED.
 const NOT_SPECIFIED: &str = "NOT_SPECIFIED";
 
 impl Correlator {
-    /// A socket sent a segment again.
+    /// Handles a retransmission by a socket.
     pub(super) fn retransmit(&mut self, event: &Event, it: &Retransmit, out: &mut Vec<Line>) {
         let subject = self.subject(Some(it.sk), it.netns, &it.tuple, it.cookie, it.state);
         if it.what == Retransmitted::Syn && subject.conn.is_some() {
@@ -27,10 +27,10 @@ impl Correlator {
         }
     }
 
-    /// A RST was sent, or ends a socket.
+    /// Handles a RST that was sent, or that ended a socket.
     pub(super) fn reset(&mut self, event: &Event, it: &Reset, out: &mut Vec<Line>) {
         if std::mem::take(&mut self.foreseen) {
-            // The lookahead has found that data came, and no RST.
+            // The lookahead has shown that data was received and not a RST.
             return;
         }
         let state = it.state.unwrap_or(State::Close);
@@ -60,8 +60,8 @@ impl Correlator {
         }));
     }
 
-    /// The connection that is meant, or the ends alone: one that began before the trace is not
-    /// made known by this.
+    /// Returns the subject of a socket's connection, or one with the tuple alone. This does not
+    /// begin a record for a connection that is older than the trace.
     fn subject(
         &mut self,
         sk: Option<Sk>,
@@ -75,7 +75,7 @@ impl Correlator {
             Some(connection) => {
                 connection.untouched = false;
                 let socket = &mut connection.socket;
-                // A client's own port, chosen after SYN_SENT, may be in here first.
+                // The port that the kernel chose after SYN_SENT may appear here first.
                 socket.learn(tuple, cookie);
                 let orphaned = connection.socket.was_orphaned;
                 let owner = whose(&self.listeners, &self.processes, connection, orphaned);

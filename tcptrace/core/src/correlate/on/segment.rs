@@ -1,7 +1,7 @@
-//! Segments on the wire: whose they are, numbers relative to the first ones, repeats.
+//! Segments: their connections, relative sequence numbers, and repeats at other devices.
 //!
-//! A sent segment names its socket. A received one does not, so the ends of flows are remembered:
-//! who lives there, with which initial sequence number it began.
+//! A sent segment names its socket. A received one does not, so the ends of flows are remembered
+//! with their sockets and initial sequence numbers.
 
 use rustc_hash::FxHashMap;
 
@@ -17,24 +17,25 @@ use crate::event::{Event, Kind, Segment, Sk, State};
 use crate::fields::{self, Line, Side, Subject};
 
 impl Correlator {
-    /// Segments will be among the events.
+    /// Declares that segments are traced.
     pub fn expect_segments(&mut self) {
         self.segments.expected = true;
     }
 
-    /// Looks ahead before an event is told, for what it does not say itself; if this says yes,
-    /// [`foreseen`](Self::foreseen) is to be said.
+    /// Looks ahead for a fact about an event that only the following events show. If it returns
+    /// true, call [`foreseen`](Self::foreseen) before the event.
     ///
-    /// A segment: whether a connection begins right after it, at the end that it came to. Then it has
-    /// that connection's number, which it is the first to show. The birth of a server's socket:
-    /// whether a SYN has made it, see `lookahead::is_by_syn`. An event that may be late data: whether this host
-    /// answers it with a RST.
+    /// - A segment: whether a connection begins right after it with its tuple. The segment then
+    ///   gets that connection's number before any other line.
+    /// - The birth of a server's socket: whether a SYN made it, see `lookahead::is_by_syn`.
+    /// - An event that data received after close() may have caused: whether this host answers with
+    ///   a RST.
     ///
-    /// `later`: what follows, in order of time, for at least `lookahead::FORESEEN_NS`
-    /// (`order::HOLD_BACK_NS` is more than that).
+    /// `later`: the following events in order of time, for at least `lookahead::FORESEEN_NS`.
+    /// `order::HOLD_BACK_NS` is longer than that.
     pub fn foresees(&self, event: &Event, later: &[Event]) -> bool {
         match &event.kind {
-            // The others are somebody's already, and looking costs time.
+            // Other segments have a connection already, and looking ahead costs time.
             Kind::Segment(segment) if self.segments.is_vacant(segment) => {
                 begins(event.mono_ns, segment, later)
             }
@@ -44,7 +45,7 @@ impl Correlator {
         }
     }
 
-    /// The next event is one for which [`foresees`](Self::foresees) is true.
+    /// Notes that [`foresees`](Self::foresees) is true for the next event.
     pub fn foreseen(&mut self) {
         self.foreseen = true;
     }
@@ -55,7 +56,7 @@ impl Correlator {
         self.segments.ends.len()
     }
 
-    /// A segment passed a device.
+    /// Handles a segment that passed a device.
     pub(super) fn segment(&mut self, event: &Event, segment: &Segment, out: &mut Vec<Line>) {
         let Some(relative) = self.segments.pass(event.mono_ns, segment, self.losses) else {
             return;
@@ -84,7 +85,8 @@ impl Correlator {
         });
     }
 
-    /// The connection that has been foreseen, or was when an earlier segment came.
+    /// Returns the subject of the connection that the lookahead found for this or an earlier
+    /// segment.
     fn promised(&mut self, event: &Event, segment: &Segment) -> Option<Subject> {
         let (netns, tuple) = (segment.netns, segment.tuple);
         let own = FlowEnd::of(netns, &tuple)?;
@@ -100,14 +102,14 @@ impl Correlator {
         Some(socket.subject(self.presumed(listener)))
     }
 
-    /// Returns the subject of a segment: the socket that sent it, or else the one at the own end.
+    /// Returns the subject of a segment: the socket that sent it, or else the one at its local end.
     fn subject_of(&mut self, event: &Event, segment: &Segment) -> Subject {
         let (netns, tuple) = (segment.netns, &segment.tuple);
         let may_be = |socket: &Socket| socket.netns == netns && socket.may_be(tuple);
         if let Some(sk) = segment.sk
             && let Some(it) = living(&mut self.open, &mut self.queued_closed, sk, may_be)
         {
-            // A SYN is the first to know the port that the kernel has chosen.
+            // A SYN is the first event with the port that the kernel has chosen.
             it.socket.learn(tuple, None);
             self.segments.bind(event.mono_ns, sk, &it.socket);
             let orphaned = it.socket.was_orphaned;
@@ -149,7 +151,7 @@ impl Correlator {
     }
 }
 
-/// The connection at a pointer, if it is the one that is meant.
+/// Returns the connection at an address, if `is_meant` is true for its socket.
 fn living<'a>(
     open: &'a mut Table,
     queued_closed: &'a mut FxHashMap<Sk, Kept>,

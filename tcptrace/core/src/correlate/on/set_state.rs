@@ -1,4 +1,4 @@
-//! Changes of state, but a listener's.
+//! Changes of state of connections.
 
 use super::append;
 use crate::correlate::judge::connection as judge;
@@ -12,7 +12,7 @@ use crate::event::{Event, SetState, Sk, State};
 use crate::fields::{Cause, Kind, Line, ListenerSource, Side, Source};
 
 impl Correlator {
-    /// Any transition but a listener's.
+    /// Handles a transition that is not a listener's.
     pub(super) fn transition(
         &mut self,
         event: &Event,
@@ -29,7 +29,7 @@ impl Correlator {
         let known = self.take(change.sk, |c| birth(change).is_none() && c.may_make(change));
         let mut connection = known.unwrap_or_else(|| {
             self.vacate(change.sk, event.mono_ns, out);
-            // A loss that comes to light with an event after the birth may have been the birth.
+            // A loss that is first noticed at an event after the birth may have been the birth.
             let losses = match birth(change) {
                 Some(_) => self.losses,
                 None => losses_before,
@@ -62,7 +62,7 @@ impl Correlator {
         });
         connection.late |= self.is_late;
         if birth(change) == Some(Side::Server) && change.tuple.raddr.is_some() {
-            // A kernel that names the peer at a birth does so at each.
+            // A kernel that names the peer at one birth does so at each.
             self.births_hide = false;
         }
         if change.newstate == State::Established && connection.is_server() {
@@ -90,7 +90,7 @@ impl Correlator {
             && self.wants(Kind::Reset)
         {
             let cause = judged.why.map(|why| why.cause);
-            // Once the socket has left a bucket behind, what comes is the bucket's.
+            // If the socket left a bucket behind, later segments belong to the bucket.
             let may_send_rst = connection.bucket.is_none() && change.oldstate != State::LastAck;
             if may_send_rst && Resetting::is_followed_by_rst(cause) {
                 let owner = closer(event, change).or_else(owner);
@@ -124,7 +124,7 @@ impl Correlator {
         }
     }
 
-    /// Introduces a connection that has just become ESTABLISHED to its other end.
+    /// Joins a connection that has just become ESTABLISHED with its peer on this host.
     pub(super) fn meet_peer(&mut self, event: &Event, sk: Sk, connection: &mut Connection) {
         let syn_ns = connection.handshake.syn.map(|(ns, _)| ns);
         let met = (self.peers).meet(sk, &connection.socket, syn_ns, event.mono_ns);
@@ -138,7 +138,7 @@ impl Correlator {
         }
     }
 
-    /// Puts a connection into the table of those that are open, which is bounded.
+    /// Puts a connection into the table of open connections, which is bounded.
     pub(super) fn keep(&mut self, mono_ns: u64, sk: Sk, connection: Kept, out: &mut Vec<Line>) {
         if let Some(mut given_up) = self.open.insert(sk, connection) {
             given_up.evicted = true;
@@ -147,7 +147,7 @@ impl Correlator {
         }
     }
 
-    /// Takes the connection at a pointer out of the maps, if it is the one that is meant.
+    /// Takes the connection at an address out of the maps, if `is_meant` is true for it.
     pub(super) fn take(&mut self, sk: Sk, is_meant: impl Fn(&Connection) -> bool) -> Option<Kept> {
         if let Some(open) = self.open.take(sk, &is_meant) {
             return Some(open);
@@ -162,7 +162,8 @@ impl Correlator {
             return;
         }
         if let Some(sk) = child.clone_of {
-            // Even if the trace does not know it, it is not another one that the address fits.
+            // The kernel named the listener. If the trace does not know it, no other listener is
+            // the right one.
             child.listener_source = Some(ListenerSource::Clone);
             let id = (self.listeners).of_pointer(sk, child.socket.netns, child.met_ns);
             if let Some(id) = id {

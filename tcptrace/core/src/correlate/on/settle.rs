@@ -1,4 +1,4 @@
-//! Lines leave the correlator: selected, counted for the summary, and reduced to what `--depth` shows.
+//! Output of lines: selection, counts for the summary, and reduction to `--depth`.
 
 use crate::correlate::state::connection::Connection;
 use crate::correlate::state::half_open::HalfOpen;
@@ -7,7 +7,7 @@ use crate::event::State;
 use crate::fields::{self, Depth, Histogram, Kind, Line, Side, Wanted};
 
 impl Correlator {
-    /// Remembers how a connection has ended, to count it if its line is written.
+    /// Remembers facts about a connection that has ended, to count it if its line is written.
     pub(super) fn connection_ended(&mut self, connection: &Connection) {
         self.ended.push(Ended {
             conn: Some(connection.socket.conn),
@@ -16,7 +16,7 @@ impl Correlator {
         });
     }
 
-    /// Like [`Correlator::connection_ended`], for one that was half-open to its end.
+    /// Like [`Correlator::connection_ended`], for a connection that was half-open to its end.
     pub(super) fn half_open_ended(&mut self, half_open: &HalfOpen) {
         self.ended.push(Ended {
             conn: Some(half_open.conn()),
@@ -25,8 +25,8 @@ impl Correlator {
         });
     }
 
-    /// Sends the lines from `first` on through the selection, counts those that are left, and
-    /// leaves those that the depth tells.
+    /// Applies the selection to the lines from `first` on, counts the rest, and removes those that
+    /// the depth does not have.
     pub(super) fn settle(&mut self, first: usize, lines: &mut Vec<Line>) {
         self.select.sift(first, lines);
         if !self.ended.is_empty() {
@@ -40,7 +40,7 @@ impl Correlator {
         let mut ended = all.drain(..);
         for line in lines {
             if let Line::Connection(line) = line
-                // Both are in one order; what is passed over has no line.
+                // Both are in the same order. A connection that is not selected has no line.
                 && let Some(ended) = ended.find(|it| it.conn == line.subject.conn)
             {
                 self.count(line, &ended);
@@ -68,8 +68,8 @@ impl Correlator {
 }
 
 impl Correlator {
-    /// Takes out of the lines from `first` on those that nobody reads, or that the trace's depth does
-    /// not have. At [`Depth::Histogram`] the connections that went well are counted instead.
+    /// Removes the lines from `first` on that no reader wants or that the trace's depth does not
+    /// have. At [`Depth::Histogram`] the connections that went well are counted instead.
     pub(super) fn shorten(&mut self, first: usize, lines: &mut Vec<Line>) {
         let is_whole = self.depth == Depth::Events && self.wanted | Wanted::WORDS == Wanted::ALL;
         if is_whole || lines.len() == first {

@@ -1,4 +1,4 @@
-//! Sockets that are older than the trace, as a look at its start finds them.
+//! Sockets that are older than the trace, from the snapshot at its start.
 
 use std::collections::BTreeMap;
 
@@ -9,15 +9,15 @@ use crate::event::{Event, Found, State, Task};
 use crate::fields::{Line, PidSource, Preexisting, Side};
 
 impl Correlator {
-    /// Announces what a look at the start finds: the sockets found until `until_ns` (CLOCK_MONOTONIC,
-    /// nanoseconds) are older than the trace, and these processes have them, by inode. Several
+    /// Announces the snapshot at the start. Sockets found until `until_ns` (CLOCK_MONOTONIC,
+    /// nanoseconds) are older than the trace. `owners`: their processes, by inode. Several
     /// announcements add up.
     pub fn import(&mut self, owners: BTreeMap<u64, Task>, until_ns: u64) {
         self.import.owners.extend(owners);
         self.import.until_ns = until_ns;
     }
 
-    /// A look has found a socket. What an event has shown already is known better.
+    /// Handles a socket of a snapshot. Facts from events take precedence.
     pub(super) fn found(&mut self, event: &Event, found: &Found, out: &mut Vec<Line>) {
         if !found.is_bucket {
             self.audit.found(found);
@@ -27,7 +27,7 @@ impl Correlator {
         } else if event.mono_ns > self.import.until_ns {
             self.seen_again(event, found);
         } else if found.state == State::Close {
-            // Nothing that is older than the trace.
+            // A socket in CLOSE is not older than the trace.
         } else if found.state == State::Listen {
             self.listener_found(event, found, out);
         } else {
@@ -35,8 +35,8 @@ impl Correlator {
         }
     }
 
-    /// A later look shows what is in the accept queues. A socket that it finds unknown is one whose
-    /// birth was lost.
+    /// Notes what is in the accept queues at a later snapshot. An unknown socket in it is one whose
+    /// birth was lost; it is ignored.
     fn seen_again(&mut self, event: &Event, found: &Found) {
         if found.state == State::Listen {
             let id = (self.listeners).of_pointer(found.sk, found.netns, event.mono_ns);
@@ -60,7 +60,7 @@ impl Correlator {
             let socket = self.socket_found(event, found, Some(Side::Listener));
             self.listeners.open(found.sk, socket, None)
         });
-        // An accept() may have shown it before, but not what it is.
+        // An earlier accept() may have shown the listener, but no line describes it yet.
         let is_new = (self.listeners.get_mut(id)).is_some_and(|it| it.announce());
         if is_new {
             let owner = self.owner_of(event, found);
@@ -87,7 +87,8 @@ impl Correlator {
         }
         self.vacate(found.sk, event.mono_ns, out);
         let side = match found.state {
-            // Only clones of a listener inherit sk_max_ack_backlog, only connect() leads here.
+            // Only clones of a listener inherit sk_max_ack_backlog. Only connect() leads to
+            // SYN_SENT.
             _ if found.backlog_max > 0 => Some(Side::Server),
             State::SynSent => Some(Side::Client),
             _ => None,

@@ -1,7 +1,8 @@
-//! Drops at full accept queues that no hook sees.
+//! Suspected drops at full accept queues, where no hook sees drops.
 //!
-//! A dropped SYN shows only as a SYN that is sent again, a dropped final ACK as a SYN-ACK that is.
-//! If the accept queue was full at that time, that is the likely cause, and is called so.
+//! A dropped SYN shows only as a SYN retransmission, a dropped final ACK as a SYN-ACK
+//! retransmission. If the accept queue was full at that time, it is the likely cause and is
+//! reported as likely.
 
 use crate::correlate::state::Correlator;
 use crate::correlate::state::connection::Connection;
@@ -9,7 +10,7 @@ use crate::correlate::state::half_open::HalfOpen;
 use crate::event::Sk;
 
 impl Correlator {
-    /// A client's SYN is sent.
+    /// Handles a SYN that a client sends.
     pub(super) fn suspect_syn(&self, mono_ns: u64, client: &mut Connection) {
         if !self.sight.overflows
             && let Some((listener, full)) = self.listeners.full_for(&client.socket)
@@ -19,7 +20,7 @@ impl Correlator {
         }
     }
 
-    /// The SYN of an open client is sent again.
+    /// Handles a SYN retransmission of an open client.
     pub(super) fn suspect_syn_again(&mut self, mono_ns: u64, sk: Sk) {
         let Some(client) = self.open.get_mut(sk) else {
             return;
@@ -33,9 +34,10 @@ impl Correlator {
         }
     }
 
-    /// The SYN-ACK of a half-open connection is sent again.
+    /// Handles a SYN-ACK retransmission of a half-open connection.
     pub(super) fn suspect_ack(&mut self, mono_ns: u64, half_open: &mut HalfOpen) {
-        // A deferred connection waits for data, and gets its SYN-ACK again meanwhile.
+        // A request with TCP_DEFER_ACCEPT waits for data, and the kernel retransmits its SYN-ACK
+        // meanwhile.
         if self.sight.overflows || half_open.handshake.defer_accept == Some(true) {
             return;
         }

@@ -1,10 +1,10 @@
-//! Buckets: what the kernel keeps of a connection when its socket is gone. A bucket is in FIN_WAIT2 until
-//! the peer's FIN comes, then in TIME_WAIT (RFC 9293 section 3.3.2).
+//! TIME_WAIT buckets, which the kernel keeps after the socket is gone. A bucket is in FIN_WAIT2
+//! until the peer's FIN is received, then in TIME_WAIT (RFC 9293 section 3.3.2).
 //!
-//! The socket's own story ends with FIN_WAIT2→CLOSE or CLOSING→CLOSE, and so does its `connection`
-//! line. The bucket's goes on under the same number: `transition` lines that no tracepoint printed,
-//! and at its end one `time_wait` line. Where no hook sees buckets, the socket's flags at its CLOSE
-//! tell which one it leaves.
+//! The transitions of the socket end with FIN_WAIT2→CLOSE or CLOSING→CLOSE, and its `connection`
+//! line is written there. The bucket continues under the same number: it has `transition` lines
+//! that the tracepoint did not report, and at its end one `time_wait` line. Where no hook sees
+//! buckets, the socket's flags at CLOSE show which bucket it leaves.
 
 use std::collections::BTreeSet;
 
@@ -19,12 +19,12 @@ use crate::event::{Event, Found, Kind, Looked, SetState, State, Timewait, Timewa
 use crate::fields::{Backlog, BucketEnd, Line, Source, TimeWait, Transition};
 
 impl Correlator {
-    /// Says that buckets themselves are seen ([`Hook::TimewaitSock`](crate::event::Hook)).
+    /// Declares that hooks see buckets ([`Hook::TimewaitSock`](crate::event::Hook)).
     pub fn sees_buckets(&mut self) {
         self.buckets.seen = true;
     }
 
-    /// A bucket began, changed or ended.
+    /// Handles the begin, a change or the end of a bucket.
     pub(super) fn timewait(&mut self, event: &Event, it: &Timewait, out: &mut Vec<Line>) {
         if let (TimewaitStep::Begun, Some(sk)) = (it.step, it.sk) {
             let begun = Begun {
@@ -36,7 +36,7 @@ impl Correlator {
             return;
         }
         let ends = (it.netns, it.tuple);
-        // Another one's, or one that began before the trace did.
+        // The bucket is not of a traced connection, or began before the trace.
         let Some(bucket) = self.buckets.open.get_mut(&ends) else {
             return;
         };
@@ -61,7 +61,7 @@ impl Correlator {
             Some(ended) => {
                 if let Some(mut bucket) = self.buckets.open.remove(&ends) {
                     if bucket.state != it.substate {
-                        // The FIN that turned it was missed.
+                        // The change to TIME_WAIT was missed.
                         bucket.state = it.substate;
                         bucket.since_ns = None;
                     }
@@ -71,7 +71,8 @@ impl Correlator {
         }
     }
 
-    /// Before a connection makes this transition: opens the bucket that it leaves, if it does.
+    /// Opens the bucket that a connection leaves by this transition, if any, before the transition
+    /// is made.
     pub(super) fn leave_bucket(
         &mut self,
         event: &Event,
@@ -135,7 +136,7 @@ impl Correlator {
         }
     }
 
-    /// The network namespaces with buckets that only a look can tell more of.
+    /// Returns the network namespaces with buckets that only snapshots show.
     pub fn worth_a_look(&self) -> BTreeSet<u32> {
         match self.buckets.seen {
             true => BTreeSet::new(),
@@ -143,8 +144,8 @@ impl Correlator {
         }
     }
 
-    /// A look has found a bucket. When it entered its state was not seen: only that it has since
-    /// the look before.
+    /// Handles a bucket in a snapshot. The time of its last change is not known, only that it is
+    /// after the previous snapshot.
     pub(super) fn bucket_found(&mut self, event: &Event, found: &Found, out: &mut Vec<Line>) {
         let bucket = self.buckets.open.get_mut(&(found.netns, found.tuple));
         let Some(bucket) = bucket.filter(|_| !self.buckets.seen) else {
@@ -160,7 +161,7 @@ impl Correlator {
         }
     }
 
-    /// A look through a namespace is over: what it should have found is gone.
+    /// Handles the end of a snapshot: buckets that it does not have are gone.
     pub(super) fn looked(&mut self, event: &Event, looked: &Looked, out: &mut Vec<Line>) {
         if self.buckets.seen {
             return;
@@ -176,7 +177,8 @@ impl Correlator {
         }
     }
 
-    /// The lines of the buckets that outlive the trace, in the order of their numbers.
+    /// Writes the lines of the buckets that are open at the end of the trace, in the order of their
+    /// numbers.
     pub(super) fn finish_buckets(&mut self, mono_ns: u64, out: &mut Vec<Line>) {
         let mut rest: Vec<Bucket> = self.buckets.open.drain().map(|(_, it)| it).collect();
         rest.sort_unstable_by_key(|bucket| bucket.subject.conn);
@@ -184,12 +186,13 @@ impl Correlator {
     }
 }
 
-/// The bucket that the flags of a closing socket speak of.
+/// Returns the bucket that a socket leaves according to its flags at CLOSE.
 ///
-/// `tcp_time_wait` leads from FIN_WAIT2 and CLOSING to CLOSE without an error, with SOCK_DONE if
-/// the FIN has come; else it is the close()d socket whose wait for it goes on. The flags cannot
-/// tell that the kernel had no bucket left (TCPTimeWaitOverflow). With TCP_LINGER2 below 0 there is
-/// none for the wait, but a RST. net/ipv4/tcp_minisocks.c and tcp_input.c, Linux 6.12.
+/// `tcp_time_wait` leads from FIN_WAIT2 and CLOSING to CLOSE without an error. SOCK_DONE is set if
+/// the FIN was received. Otherwise the socket was closed by its process and the bucket waits for
+/// the FIN in FIN_WAIT2. The flags do not show that the kernel had no bucket left
+/// (TCPTimeWaitOverflow). With TCP_LINGER2 below 0 the kernel sends a RST and makes no bucket. See
+/// net/ipv4/tcp_minisocks.c and tcp_input.c, Linux 6.12.
 fn presume(event: &Event, change: &SetState) -> Option<Begun> {
     use State::{Closing, FinWait2, TimeWait};
     let state = match change.oldstate {
@@ -207,7 +210,7 @@ fn presume(event: &Event, change: &SetState) -> Option<Begun> {
 }
 
 impl Bucket {
-    /// Enters a state, and returns the line about it.
+    /// Enters a state and returns its line.
     #[inline(always)]
     fn enters(
         &mut self,
@@ -243,7 +246,7 @@ impl Bucket {
         }
     }
 
-    /// Ends the bucket, and appends the lines about it.
+    /// Ends the bucket and appends its lines.
     fn end(mut self, ended: BucketEnd, event: &Event, source: Source, out: &mut Vec<Line>) {
         let last = self.state;
         let closing = self.enters(State::Close, event, source, cause::bucket_end(ended));
@@ -253,7 +256,7 @@ impl Bucket {
         out.push(self.line(event.mono_ns, in_state_ns, Some(ended)));
     }
 
-    /// Returns the `time_wait` line. `in_state_ns`: the time spent in the last state, if that is over.
+    /// Returns the `time_wait` line. `in_state_ns`: the time in the last state, if that is over.
     #[inline(always)]
     fn line(&self, mono_ns: u64, in_state_ns: Option<u64>, ended: Option<BucketEnd>) -> Line {
         let (fin_wait2_ns, time_wait_ns) = match self.state {

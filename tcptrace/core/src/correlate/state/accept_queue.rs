@@ -1,4 +1,4 @@
-//! A listener's accept queue as events show it: when it was full, and what accept() said meanwhile.
+//! The accept queue of a listener as events show it, and the failures of accept() meanwhile.
 
 use smallvec::SmallVec;
 
@@ -7,28 +7,28 @@ use crate::errno;
 /// The state of one accept queue, as the last events showed it.
 #[derive(Default)]
 pub struct AcceptQueue {
-    /// The last time that it was full.
+    /// The current or last period in which the queue was full.
     full: Option<Full>,
     /// True if the queue was full at some time since the last call of [`AcceptQueue::was_full`].
     was_full: bool,
     pub failures: Failures,
 }
 
-/// A time in which an accept queue was full. The kernel takes a queue for full that holds more
-/// than its limit (`sk_acceptq_is_full`, include/net/sock.h).
+/// A period in which an accept queue was full. The kernel treats a queue as full if it has more
+/// entries than its limit (`sk_acceptq_is_full`, include/net/sock.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full {
     /// CLOCK_MONOTONIC, nanoseconds.
     from_ns: u64,
-    /// `None` while it still is.
+    /// `None` while the queue is full.
     until_ns: Option<u64>,
-    /// As the last event showed it.
+    /// Number of entries at the last event.
     pub held: u32,
     pub limit: u32,
 }
 
 impl AcceptQueue {
-    /// An event shows how many connections the queue holds, and its limit.
+    /// Takes the length and the limit of the queue from an event.
     pub fn holds(&mut self, mono_ns: u64, held: u32, limit: u32) {
         let still = self.full.filter(|full| full.until_ns.is_none());
         if held > limit {
@@ -44,40 +44,41 @@ impl AcceptQueue {
         }
     }
 
-    /// The listener has closed.
+    /// Ends the queue because the listener closed.
     pub fn ends(&mut self, mono_ns: u64) {
         self.holds(mono_ns, 0, 0);
     }
 
-    /// The length and the limit of a queue that is full now; `None` otherwise.
+    /// Returns the length and the limit of the queue if it is full now.
     pub fn full(&self) -> Option<Full> {
         self.full.filter(|full| full.until_ns.is_none())
     }
 
-    /// The length and the limit of a queue that was full at that time. Remembers only the last such time.
+    /// Returns the length and the limit of the queue if it was full at that time. Only the last
+    /// full period is known.
     pub fn full_at(&self, ns: u64) -> Option<Full> {
         let until = |full: &Full| full.until_ns.is_none_or(|until_ns| ns <= until_ns);
         self.full.filter(|full| full.from_ns <= ns && until(full))
     }
 
-    /// Whether it was full at some time since this was last asked.
+    /// Returns whether the queue was full at some time since the last call.
     pub fn was_full(&mut self) -> bool {
         let is_full = self.full().is_some();
         std::mem::replace(&mut self.was_full, is_full)
     }
 }
 
-/// The accept() calls of a listener that failed for a reason that needs a cure, such as EMFILE.
+/// Failed accept() calls of a listener, except for routine errors such as EAGAIN.
 #[derive(Default)]
 pub struct Failures {
     pub count: u64,
-    /// Each errno, and when it was last returned, CLOCK_MONOTONIC in nanoseconds.
+    /// Each errno with the time of its last return, CLOCK_MONOTONIC in nanoseconds.
     errnos: SmallVec<[(u32, u64); 2]>,
 }
 
 impl Failures {
-    /// accept() fails so all the time in a server that polls or that a signal interrupts: EAGAIN,
-    /// EINTR, and the kernel's own numbers for a call that is started again.
+    /// Errors that accept() returns routinely in a server that polls or receives signals: EAGAIN,
+    /// EINTR, and the kernel's internal numbers for a restarted call.
     const ROUTINE: [u32; 6] = [11, 4, 512, 513, 514, 516];
 
     pub fn note(&mut self, mono_ns: u64, errno: u32) {
@@ -91,8 +92,8 @@ impl Failures {
         }
     }
 
-    /// `meanwhile accept() failed 137 times with EMFILE`: what it said since `since_ns`, when
-    /// `before` calls had failed. `None` if none has.
+    /// Returns the failures since `since_ns`, when `before` calls had failed, as text: `meanwhile
+    /// accept() failed 137 times with EMFILE`. `None` if no call failed.
     pub fn since(&self, before: u64, since_ns: u64) -> Option<String> {
         let times = match self.count.checked_sub(before)? {
             0 => return None,

@@ -1,16 +1,16 @@
-//! The limit of a listener's queues: asked for, and in force.
+//! The requested and the effective limit of a listener's queues.
 
 use crate::event::SetState;
 use crate::fields::Backlog;
 
-/// As a listener shows it that enters LISTEN; nothing of any other socket.
+/// Returns the limits of a listener that enters LISTEN; empty for any other change of state.
 #[inline(always)]
 pub fn of(change: &SetState) -> Backlog {
     let Some(listen) = change.listen else {
         return Backlog::default();
     };
-    // What the current system call was given is this listener's only if it leads to its limit
-    // (`__sys_listen`, net/socket.c): the kernel itself can listen meanwhile.
+    // The argument of the current system call belongs to this listener only if it leads to the
+    // listener's limit (`__sys_listen`, net/socket.c). The kernel itself can call listen meanwhile.
     let asked = listen
         .backlog
         .filter(|&asked| (asked as u32).min(listen.somaxconn) == change.backlog_max);
@@ -22,8 +22,8 @@ pub fn of(change: &SetState) -> Backlog {
     }
 }
 
-/// With the limit that an event shows. When it is another one by now, listen() was called again,
-/// and nobody has seen with what.
+/// Updates the limits with the effective one that an event shows. If it differs, listen() was
+/// called again with an unknown argument.
 pub fn now(known: Backlog, max: u32) -> Backlog {
     match known.backlog_max {
         Some(same) if same == max => known,

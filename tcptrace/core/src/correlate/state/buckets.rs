@@ -1,4 +1,4 @@
-//! TIME_WAIT and FIN_WAIT2 buckets: what the kernel keeps of connections whose sockets are gone.
+//! TIME_WAIT and FIN_WAIT2 buckets, which the kernel keeps after the socket is gone.
 
 use rustc_hash::FxHashMap;
 
@@ -8,21 +8,21 @@ use crate::fields::{Source, Subject};
 /// The buckets of a trace.
 #[derive(Default)]
 pub struct Buckets {
-    /// Buckets are seen as they are: none is presumed from a socket's flags.
+    /// True if hooks see the buckets. Then none is inferred from a socket's flags.
     pub seen: bool,
-    /// Begun, and not joined yet with their sockets' CLOSE, which comes right after. By socket.
+    /// Buckets that have begun, by socket, until the CLOSE of the socket, which follows at once.
     pub begun: FxHashMap<Sk, Begun>,
-    /// A namespace has one bucket for a pair of ends.
+    /// The open buckets. A namespace has one bucket per tuple.
     pub open: FxHashMap<Ends, Bucket>,
 }
 
-/// Network namespace and ends.
+/// Network namespace and tuple.
 pub type Ends = (u32, Tuple);
 
-/// A bucket's beginning.
+/// The begin of a bucket.
 pub struct Begun {
     pub mono_ns: u64,
-    /// `None` where only the socket's flags speak.
+    /// `None` if only the socket's flags show the bucket.
     pub tw: Option<Sk>,
     pub state: State,
 }

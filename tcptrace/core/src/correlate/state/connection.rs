@@ -1,4 +1,4 @@
-//! One connection's life: it takes the events of its socket and becomes a `connection` line.
+//! Connection records: one takes the events of its socket and becomes a `connection` line.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,64 +16,64 @@ use crate::fields::{Cause, ListenerSource, PidSource, Side, Source, Transition};
 #[derive(Serialize, Deserialize)]
 pub struct Connection {
     pub socket: Socket,
-    /// When the trace first met it.
+    /// When the trace first saw the connection.
     pub met_ns: u64,
-    /// The listener it was cloned from; `None` while that is not known.
+    /// The listener that it was cloned from; `None` while unknown.
     pub listener: Option<ListenerId>,
     pub listener_source: Option<ListenerSource>,
-    /// That listener's pointer, if the kernel side has told it.
+    /// The address of that listener, if the kernel side reported it.
     pub clone_of: Option<Sk>,
-    /// How often loss had been noticed when the trace met it.
+    /// Number of losses noticed before the trace first saw the connection.
     pub losses: u64,
-    /// It began before the trace, or its birth was lost.
+    /// True if the connection began before the trace or its birth was lost.
     pub birth_unseen: bool,
-    /// A look at the start of the trace found it.
+    /// True if the snapshot at the start of the trace found it.
     pub is_older: bool,
-    /// An event about it came too late.
+    /// True if an event of the connection arrived too late.
     pub late: bool,
     pub handshake: Handshake,
-    /// The segment that made a server's socket, where what it was made from is known.
+    /// The segment that made a server's socket, if its origin is known.
     pub born_by: Option<Cause>,
     pub established_ns: Option<u64>,
     pub accepted: Option<Accepted>,
     pub closed_ns: Option<u64>,
     pub backlog: Option<Backlog>,
     pub err: Option<u32>,
-    /// A process had it: accept() had handed it out, or else a process could not have closed it,
-    /// shut it down, or had a descriptor of it.
+    /// True if a process had the socket: accept() had returned it, or a process closed it, shut it
+    /// down or had a descriptor of it.
     pub held: bool,
-    /// An error ended it while a process had a descriptor of it: that process may still be in the
-    /// accept() that takes it.
+    /// True if an error ended the connection while a process had a descriptor of it. That process
+    /// may still be in the accept() that returns it.
     pub held_at_end: bool,
-    /// It went from SYN_RECV to another state than ESTABLISHED.
+    /// True if it left SYN_RECV for another state than ESTABLISHED.
     pub skipped_established: bool,
-    /// When a look last found it without a descriptor, and so in the accept queue.
+    /// When a snapshot last found it without a descriptor, and therefore in the accept queue.
     pub seen_queued_ns: Option<u64>,
-    /// Whether it was in the accept queue when that was last looked at, if it had been reset there.
+    /// For a connection reset in the accept queue: whether the last check found it there.
     pub still_queued: Option<bool>,
     pub ending: Ending,
-    /// How many accept() calls of its listener had failed when it was queued.
+    /// Number of failed accept() calls of its listener when it was queued.
     pub failed_before: Option<u64>,
-    /// What accept() returned instead of it while it waited.
+    /// The errors that accept() returned while it waited.
     pub failed_meanwhile: Option<String>,
-    /// Its other end, when that is on this host and was met.
+    /// The peer's socket, if that is on this host and known.
     pub peer: Option<Peer>,
-    /// What the kernel keeps of it, FIN_WAIT2 or TIME_WAIT, from its CLOSE on.
+    /// The state of the bucket that the kernel keeps, FIN_WAIT2 or TIME_WAIT, from CLOSE on.
     pub bucket: Option<State>,
-    /// It is older than the trace, and nothing has happened to it since.
+    /// True if it is older than the trace and had no event since.
     pub untouched: bool,
-    /// It goes on, but the trace has given it up.
+    /// True if the trace has given it up while it was open.
     pub evicted: bool,
 }
 
-/// The accept queue as the child found it.
+/// The accept queue when the child was queued.
 #[derive(Serialize, Deserialize)]
 pub struct Backlog {
     pub ahead: u32,
     pub max: u32,
 }
 
-/// The side that a socket takes by being born in this transition; `None` when it is no birth.
+/// Returns the side of a socket that is born in this transition; `None` for any other transition.
 pub fn birth(change: &SetState) -> Option<Side> {
     match (change.oldstate, change.newstate) {
         (State::Close, State::SynSent) => Some(Side::Client),
@@ -82,7 +82,7 @@ pub fn birth(change: &SetState) -> Option<Side> {
     }
 }
 
-/// The side of a socket whose birth was not seen, as far as one transition shows it.
+/// Returns the side of a socket whose birth was not seen, as far as one transition shows it.
 pub fn side_of_unknown(change: &SetState) -> Option<Side> {
     if change.oldstate == State::SynSent {
         Some(Side::Client)
@@ -95,10 +95,10 @@ pub fn side_of_unknown(change: &SetState) -> Option<Side> {
 }
 
 impl Connection {
-    /// A socket about to make its first transition of this trace: one that is just born, or one
-    /// that began before.
+    /// Makes the record of a socket that is about to make its first transition in this trace. It is
+    /// either born in that transition or older than the trace.
     ///
-    /// `births_hide`: the filter may have left out a birth, and nothing has been lost.
+    /// `births_hide`: the filter may have left out the birth, and nothing was lost.
     pub fn met(
         conn: u64,
         event: &Event,
@@ -108,9 +108,9 @@ impl Connection {
     ) -> Connection {
         let side = birth(change).or_else(|| side_of_unknown(change));
         let socket = Socket::new(conn, side, change);
-        // A port or family filter in the kernel cannot pass LISTEN→SYN_RECV on Linux 6.14 and
-        // before, where the peer is not in it; ESTABLISHED comes with the same segment and has
-        // all that matters.
+        // Before Linux 6.15 a port or family filter in the kernel cannot pass LISTEN→SYN_RECV,
+        // because that lacks the peer. ESTABLISHED is caused by the same segment and has all the
+        // facts.
         let as_good_as_born = births_hide
             && side == Some(Side::Server)
             && (change.oldstate, change.newstate) == (State::SynRecv, State::Established);
@@ -118,7 +118,7 @@ impl Connection {
         Connection::new(socket, event.mono_ns, birth_unseen, losses)
     }
 
-    /// A socket that accept() returned and that no event had shown.
+    /// Makes the record of a socket that accept() returned and that had no event before.
     pub fn found(
         conn: u64,
         event: &Event,
@@ -126,15 +126,15 @@ impl Connection {
         child: &Child,
         losses: u64,
     ) -> Connection {
-        // Nearly always ESTABLISHED, should the kernel not have let us read it.
+        // The state is unknown only if reading it failed; it is nearly always ESTABLISHED.
         let state = child.state.unwrap_or(State::Established);
         let socket = Socket::found(conn, Some(Side::Server), accept.netns, child.tuple, state);
         Connection::new(socket, event.mono_ns, true, losses)
     }
 
-    /// A connection that a look at the start of the trace found.
+    /// Makes the record of a connection that the snapshot at the start of the trace found.
     pub fn preexisting(socket: Socket, event: &Event, found: &Found, losses: u64) -> Connection {
-        // Only close() and shutdown() lead to these, so a process had it.
+        // Only close() and shutdown() lead to these states, so a process had the socket.
         let closed = matches!(
             found.state,
             State::FinWait1 | State::FinWait2 | State::Closing | State::LastAck
@@ -180,23 +180,23 @@ impl Connection {
         }
     }
 
-    /// Whether this transition, which is no birth, can be this connection's. If not, the birth of
-    /// another one at the same pointer was lost.
+    /// Returns whether this transition, which is not a birth, can be this connection's. If not, the
+    /// birth of another socket at the same address was lost.
     pub fn may_make(&self, change: &SetState) -> bool {
         let closed = self.socket.state == State::Close && change.oldstate != State::Close;
         let again = self.established_ns.is_some() && change.newstate == State::Established;
         !closed && !again && self.socket.may_be(&change.tuple)
     }
 
-    /// Whether an accept() can have returned this connection.
+    /// Returns whether an accept() can have returned this connection.
     pub fn may_be_accepted_as(&self, child: &Child) -> bool {
         self.accepted.is_none()
             && self.socket.side != Some(Side::Client)
             && self.socket.may_be(&child.tuple)
     }
 
-    /// Makes a change of state, which has been judged. Returns how long it was in the state that it
-    /// leaves, if it was seen to enter that.
+    /// Applies a change of state that has been judged. Returns the time in the previous state in
+    /// nanoseconds, if the entry to that state was seen.
     #[inline(always)]
     pub fn enter(&mut self, event: &Event, change: &SetState, judged: Judged) -> Option<u64> {
         use State::*;
@@ -218,18 +218,19 @@ impl Connection {
             (Listen, SynRecv) => self.backlog = Some(backlog()),
             (_, Established) => {
                 self.established_ns = self.established_ns.or(Some(event.mono_ns));
-                // MPTCP gives a subflow that joins to the process that has the connection.
+                // MPTCP gives a joining subflow to the process that has the connection.
                 self.held |= change.held && self.is_server();
                 if self.is_server() {
                     self.backlog = Some(backlog());
                 }
             }
-            // tcp_close_state: only close() and shutdown() lead here.
+            // tcp_close_state: only close() and shutdown() lead to these states.
             (_, FinWait1 | LastAck) => self.held = true,
             (_, Close) => {
                 self.closed_ns = self.closed_ns.or(Some(event.mono_ns));
-                // Without an error a process can only have closed it itself. With one, the
-                // process may still be in the accept() that takes it, and which locks the child.
+                // Without an error, a process can only have closed the socket itself. With an
+                // error, the process may still be in the accept() that returns the socket and has
+                // locked it.
                 let by_process = change.held || change.context == Some(Context::Process);
                 self.held |= change.err.is_none() && by_process;
                 self.held_at_end = change.held;
@@ -248,7 +249,7 @@ impl Connection {
         self.socket.enter(event, change)
     }
 
-    /// Returns the line about a change that it has just made. `owner`: whose it is.
+    /// Returns the line of a change that the connection has just made.
     #[inline(always)]
     pub fn transition(
         &self,
@@ -265,14 +266,14 @@ impl Connection {
         line
     }
 
-    /// What a client's figures tell of its SYN when it leaves SYN_SENT.
+    /// Learns about the SYN from a client's counters when it leaves SYN_SENT.
     pub fn learn_syn(&mut self, event: &Event, change: &SetState) {
         let nothing_sent = change.stats.is_some_and(|stats| stats.segs_out == 0);
         if change.newstate == State::Close && nothing_sent {
             self.handshake.syn = None;
         }
-        // TCP_FASTOPEN_CONNECT: the SYN has left with the first data, one round trip ago, unless
-        // it had to be sent again.
+        // With TCP_FASTOPEN_CONNECT the SYN was sent with the first data, one round trip ago,
+        // unless it was retransmitted.
         let sent_once = change.stats.is_some_and(|stats| stats.retransmits == 0);
         if change.newstate == State::Established
             && change.fastopen_connect
@@ -286,7 +287,7 @@ impl Connection {
         }
     }
 
-    /// Restores what is not packed.
+    /// Restores the fields that are not packed.
     pub fn unpacked(mut self) -> Connection {
         if let Some(owner) = &mut self.socket.owner {
             owner.since_ns = match (owner.source, self.accepted) {
@@ -297,8 +298,8 @@ impl Connection {
         self
     }
 
-    /// A process that closes it, or shuts it down, has it: it may have been handed over by whoever
-    /// connected or accepted (SCM_RIGHTS, fork()).
+    /// Sets the owner to the process that closes the socket or shuts it down. The socket may have
+    /// been passed to it by SCM_RIGHTS or fork().
     pub fn closed_by(&mut self, closer: Option<Owner>, change: &SetState) {
         let Some(closer) = closer else {
             return;
@@ -309,13 +310,14 @@ impl Connection {
                 since_ns: closer.since_ns,
                 ..known
             }),
-            // Reset while some process worked on it, or killed by one that never had it (`ss -K`).
+            // It was reset while another process used it, or killed by one that never had it (`ss
+            // -K`).
             Some(known) if change.err.is_some() => Some(known),
             _ => Some(closer),
         };
     }
 
-    /// accept() returned it: from here on it is the acceptor's.
+    /// Notes that accept() returned the connection. The acceptor owns it from now on.
     pub fn accept(
         &mut self,
         event: &Event,
@@ -323,7 +325,7 @@ impl Connection {
         child: &Child,
         listener: Option<ListenerId>,
     ) {
-        // The accept proves that its socket was cloned from a listener.
+        // The accept proves that the socket was cloned from a listener.
         self.socket.side = Some(Side::Server);
         self.socket.learn(&child.tuple, child.cookie);
         self.socket.owner = Some(Owner {
@@ -347,13 +349,14 @@ impl Connection {
         });
     }
 
-    /// The listener whose process will probably accept it, if that is to come yet.
+    /// Returns the listener whose process will probably accept the connection, if it is not
+    /// accepted.
     pub fn waits_at(&self) -> Option<ListenerId> {
         let waits = self.accepted.is_none() && !self.birth_unseen;
         self.listener.filter(|_| waits)
     }
 
-    /// Its listener is found.
+    /// Sets the listener and the evidence for it.
     pub fn cloned_from(&mut self, listener: ListenerId, source: ListenerSource) {
         self.listener = Some(listener);
         self.listener_source = Some(source);
@@ -363,19 +366,19 @@ impl Connection {
         self.socket.side == Some(Side::Server)
     }
 
-    /// Its listener, unless that is a guess.
+    /// Returns the listener unless it is a guess.
     pub fn proven_listener(&self) -> Option<ListenerId> {
         let is_guess = self.listener_source == Some(ListenerSource::Address);
         self.listener.filter(|_| !is_guess)
     }
 
-    /// Whether the kernel has dropped it from the accept queue as its listener closed: it does so
-    /// without an error, and no process had it.
+    /// Returns whether the kernel dropped the connection from the accept queue when its listener
+    /// closed. That sets no error, and no process had the socket.
     pub fn is_dropped(&self) -> bool {
         self.socket.state == State::Close && self.err.is_none() && !self.held && !self.is_accepted()
     }
 
-    /// Whether a process has had it.
+    /// Returns whether a process has had the socket.
     pub fn was_held(&self) -> bool {
         self.held || self.is_accepted()
     }
@@ -384,30 +387,31 @@ impl Connection {
         self.accepted.is_some()
     }
 
-    /// Whether it may be in the accept queue now, as far as is known.
+    /// Returns whether the connection may be in the accept queue, as far as is known.
     pub fn may_be_queued(&self) -> bool {
         self.is_server() && !self.held && !self.held_at_end && !self.is_accepted()
     }
 
-    /// Whether an accept() that is about to return has it: one that was reset when a process had a
-    /// descriptor of it already.
+    /// Returns whether an accept() that has not returned yet has taken the connection. It was reset
+    /// while a process already had a descriptor of it.
     pub fn is_being_accepted(&self) -> bool {
         self.held_at_end && !self.is_accepted()
     }
 
-    /// A look has found its socket, which a process has a descriptor of, or none.
+    /// Notes that a snapshot found the socket, and whether a process has a descriptor of it.
     pub fn seen(&mut self, mono_ns: u64, held: bool) {
         self.held |= held;
         self.seen_queued_ns = (!held).then_some(mono_ns);
     }
 
-    /// Whether the look that began at this time has found it in the accept queue.
+    /// Returns whether the snapshot that began at this time found the connection in the accept
+    /// queue.
     pub fn was_queued_at(&self, look_ns: u64) -> bool {
         self.may_be_queued() && self.seen_queued_ns.is_some_and(|ns| look_ns <= ns)
     }
 
-    /// Whether it is CLOSE but may still be in the accept queue: one that is reset there stays,
-    /// and accept() returns it later.
+    /// Returns whether the connection is CLOSE but may still be in the accept queue. A connection
+    /// that is reset there stays, and accept() returns it later.
     pub fn may_be_queued_closed(&self) -> bool {
         let was_queued = self.established_ns.is_some() || self.birth_unseen || self.err.is_some();
         self.socket.state == State::Close
@@ -417,35 +421,36 @@ impl Connection {
             && was_queued
     }
 
-    /// The pointer's next life has begun, or another socket's event came from it: this one is
-    /// over, and unless it had reached CLOSE, that was not seen. A child in SYN_RECV may end so:
-    /// of two that the same ACK made on two CPUs the kernel drops one in silence.
+    /// Ends the record because another socket uses its address now. Unless it was CLOSE, its end
+    /// was not seen. A child in SYN_RECV may end like this: if one ACK made two children on two
+    /// CPUs, the kernel drops one without an event.
     pub fn vanish(&mut self) {
         if !matches!(self.socket.state, State::Close | State::SynRecv) {
             self.socket.missed = true;
         }
     }
 
-    /// When the last thing happened that its states depend on, as far as the trace has seen it.
+    /// Returns the time of the last known event that its states depend on.
     pub fn latest_ns(&self) -> u64 {
         let accepted_ns = self.accepted.map_or(0, |it| it.mono_ns);
         let since_ns = self.socket.since(self.socket.state).unwrap_or(0);
         self.met_ns.max(since_ns).max(accepted_ns)
     }
 
-    /// When the kernel finished the handshake, CLOCK_MONOTONIC in nanoseconds.
+    /// Returns when the kernel finished the handshake, CLOCK_MONOTONIC in nanoseconds.
     pub fn established_ns(&self) -> Option<u64> {
         self.established_ns
     }
 
-    /// ESTABLISHED to the return of accept(), in nanoseconds; 0 when accept() came first.
+    /// Returns the time from ESTABLISHED to the return of accept(), in nanoseconds; 0 if accept()
+    /// returned first.
     pub fn accept_queue_ns(&self) -> Option<u64> {
         let accepted = self.accepted?;
         Some(accepted.mono_ns.saturating_sub(self.established_ns?))
     }
 
-    /// Whether it counts as a connection: the handshake finished, or accept() returned it, which
-    /// with Fast Open may be before that.
+    /// Returns whether it counts as a connection: the handshake finished, or accept() returned it,
+    /// which with Fast Open may be earlier.
     pub fn is_connection(&self) -> bool {
         self.established_ns.is_some() || self.accepted.is_some()
     }
@@ -461,7 +466,7 @@ pub struct Child {
     pub wrapped: bool,
 }
 
-/// When accept() was called, if that was seen.
+/// Returns when accept() was called, if that was seen.
 pub fn called_ns(called: Called) -> Option<u64> {
     match called {
         Called::At(ns) => Some(ns),
@@ -469,18 +474,18 @@ pub fn called_ns(called: Called) -> Option<u64> {
     }
 }
 
-/// The accept() that took the connection.
+/// The accept() that returned the connection.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Accepted {
     /// When it returned.
     pub mono_ns: u64,
     pub called: Called,
     pub witness: Witness,
-    /// It has waited for the softirq that makes the connection ESTABLISHED.
+    /// True if the accept() has waited for the softirq that makes the connection ESTABLISHED.
     pub follows_child_lock: bool,
     /// The connection's state at the return.
     pub state: Option<State>,
-    /// The final ACK had not come.
+    /// True if the final ACK had not arrived.
     pub fastopen: bool,
     pub task: Task,
 }

@@ -1,11 +1,11 @@
-//! Readings of the kernel's own counts of what listeners dropped.
+//! Readings of the kernel's counters of full queues.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::event;
 
-/// The number of readings that are kept: the end of the trace needs the one right before it and the one
-/// right after it.
+/// Number of readings that are kept. The end of the trace needs the readings just before and just
+/// after it.
 pub const KEPT: usize = 16;
 
 /// The readings of a trace, by network namespace.
@@ -17,29 +17,29 @@ pub struct Counters {
 /// The readings of one namespace.
 #[derive(Default)]
 pub struct Readings {
-    /// The last one before the trace began.
+    /// The last reading before the trace began.
     pub before: Option<event::QueueCounters>,
-    /// The first one in the trace.
+    /// The first reading in the trace.
     pub first: Option<event::QueueCounters>,
-    /// The last ones and when they were taken, oldest first.
+    /// The last readings with their times, oldest first.
     pub last: VecDeque<(u64, event::QueueCounters)>,
     pub likely: Likely,
 }
 
-/// The listener that overflowed.
+/// The listener that probably overflowed.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub enum Likely {
-    /// Nothing has overflowed.
+    /// No counter rose.
     #[default]
     Nobody,
     /// The only listener that was full whenever the counter rose, by its number.
     Only(u64),
-    /// Several were full, or none that is known.
+    /// Several listeners were full, or no known one.
     Unclear,
 }
 
 impl Readings {
-    /// Returns the least and the most that the counters can have risen until `end_ns`.
+    /// Returns the lower and the upper bound on the rise of the counters until `end_ns`.
     pub fn rise(
         &self,
         end_ns: u64,

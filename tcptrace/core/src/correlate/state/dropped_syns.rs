@@ -1,4 +1,4 @@
-//! Segments that met a full queue of their listener.
+//! Handshake segments that were dropped at a full queue.
 
 use std::fmt;
 
@@ -9,11 +9,11 @@ use super::accept_queue::Full;
 use crate::duration::Human;
 use crate::event::{self, Event, ListenQueue, OverflowSegment, Request, Tuple};
 
-/// The time for which a dropped SYN is remembered, in nanoseconds. A client sends it again later each time,
-/// at last after 64 seconds (`net.ipv4.tcp_syn_retries` is 6).
+/// How long a dropped SYN is remembered, in nanoseconds. A client retransmits it with growing
+/// intervals, the last one 64 seconds (`net.ipv4.tcp_syn_retries` is 6).
 pub const REMEMBER_NS: u64 = 70_000_000_000;
 
-/// Upper bound on the addresses whose dropped SYNs are remembered. A SYN flood may come from more.
+/// Upper bound on tuples with remembered dropped SYNs. A SYN flood may come from more.
 pub const MANY: usize = 1 << 16;
 
 /// The segments of one connection that met a full queue.
@@ -32,7 +32,7 @@ pub struct Met {
     pub last_ns: u64,
     /// The listener's number.
     pub listener: Option<u64>,
-    /// As the last one met it.
+    /// The queue at the last drop.
     pub queue: ListenQueue,
     pub held: u32,
     pub limit: u32,
@@ -57,21 +57,21 @@ impl Drops {
         });
     }
 
-    /// The number of drops.
+    /// Returns the number of drops.
     pub fn times(&self) -> u32 {
         let all = [self.syn, self.ack].into_iter().flatten();
         all.map(|met| met.times).sum()
     }
 
-    /// The time of the first drop, CLOCK_MONOTONIC in nanoseconds.
+    /// Returns the time of the first drop, CLOCK_MONOTONIC in nanoseconds.
     pub fn first_ns(&self) -> Option<u64> {
         let all = [self.syn, self.ack].into_iter().flatten();
         all.map(|met| met.first_ns).min()
     }
 
-    /// Behind the verdict on a server's connection: `; the final ACK had come 3.010 s earlier, but
-    /// met a full accept queue (2 queued, limit 1) 2 times`. `until_ns` is when it was ESTABLISHED,
-    /// or its end.
+    /// Returns the text after the verdict on a server's connection: `; the final ACK had come 3.010
+    /// s earlier, but met a full accept queue (2 queued, limit 1) 2 times`. `until_ns`: when the
+    /// connection was ESTABLISHED, or its end.
     pub fn of_server(&self, until_ns: u64, synack_retransmits: Option<u32>) -> String {
         let mut text = String::new();
         for (name, met) in [("SYN", self.syn), ("final ACK", self.ack)] {
@@ -87,8 +87,8 @@ impl Drops {
         text
     }
 
-    /// Of a client on this host. `waited_ns`: how long it was in SYN_SENT; `late_ns`: how much later
-    /// than it the server's end became ESTABLISHED, `None` if that was not seen.
+    /// Returns the text for a client on this host. `waited_ns`: the time in SYN_SENT. `late_ns`:
+    /// the time from the client's ESTABLISHED to the server's; `None` if that was not seen.
     pub fn of_client(&self, waited_ns: Option<u64>, late_ns: Option<u64>) -> Option<String> {
         let mut parts = Vec::new();
         if let Some(met) = self.syn {
@@ -106,14 +106,15 @@ impl Drops {
         (!parts.is_empty()).then(|| parts.join("; "))
     }
 
-    /// `a full accept queue (2 queued, limit 1) 2 times`: how the final ACK did.
+    /// Returns the drops of the final ACK as text: `a full accept queue (2 queued, limit 1) 2
+    /// times`.
     pub fn ack_met(&self) -> Option<impl fmt::Display> {
         self.ack.map(Met::anonymous)
     }
 }
 
 impl Met {
-    /// One more segment that is likely to have met a full accept queue.
+    /// Adds a segment that probably met a full accept queue.
     pub fn suspected(before: Option<Met>, mono_ns: u64, listener: u64, full: Full) -> Met {
         Met {
             times: before.map_or(1, |met| met.times.saturating_add(1)),
@@ -127,13 +128,14 @@ impl Met {
         }
     }
 
-    /// The same, but no more often than so; `None` if that is never.
+    /// Limits the number of drops; returns `None` if it becomes 0.
     pub fn at_most(self, times: u32) -> Option<Met> {
         let times = self.times.min(times);
         (times > 0).then_some(Met { times, ..self })
     }
 
-    /// For a connection of that listener, which its line need not name.
+    /// Removes the listener's number, which the line of a connection of that listener need not
+    /// repeat.
     pub fn anonymous(self) -> Met {
         Met {
             listener: None,
@@ -142,7 +144,7 @@ impl Met {
     }
 }
 
-/// `a full accept queue of #1 (2 queued, limit 1) 2 times`
+/// Displays as `a full accept queue of #1 (2 queued, limit 1) 2 times`.
 impl fmt::Display for Met {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (queue, held) = match self.queue {
@@ -161,7 +163,7 @@ impl fmt::Display for Met {
     }
 }
 
-/// `once`, `2 times`
+/// Displays as `once` or `2 times`.
 pub struct Times(pub u32);
 
 impl fmt::Display for Times {
@@ -173,12 +175,12 @@ impl fmt::Display for Times {
     }
 }
 
-/// SYNs that were dropped, and that their clients may send again.
+/// Dropped SYNs that their clients may retransmit.
 #[derive(Default)]
 pub struct DroppedSyns {
-    /// By the server's ends: the network namespace, the SYN's sequence number, and what it met.
+    /// By the server's tuple: network namespace, sequence number of the SYN, and drops.
     pub at: FxHashMap<Tuple, Vec<(u32, u32, Drops)>>,
-    /// The last time at which some were forgotten to make room.
+    /// When entries were last forgotten to make room.
     pub forgot_ns: Option<u64>,
 }
 
@@ -213,7 +215,7 @@ impl DroppedSyns {
         if let Some((.., drops)) = all.iter_mut().find(same) {
             return drops.note(event.mono_ns, overflow, listener);
         }
-        // Another connection between the same ends.
+        // The previous entry belongs to another connection with the same addresses.
         all.retain(|&(netns, ..)| netns != overflow.netns);
         let mut drops = Drops::default();
         drops.note(event.mono_ns, overflow, listener);
@@ -227,8 +229,8 @@ impl DroppedSyns {
         its.map_or(Drops::default(), |&(.., drops)| drops)
     }
 
-    /// What the SYN of a client on this host met, if that began at `syn_ns`: in its own network
-    /// namespace, or in the only one where a server has the mirrored ends.
+    /// Returns the drops of the SYN that a client on this host sent from `syn_ns` on. The client's
+    /// own network namespace comes first, then the only one where a server has the mirrored tuple.
     pub fn of_client(&self, netns: u32, client: &Tuple, syn_ns: u64) -> Option<Drops> {
         let all = self.at.get(&client.mirrored()?)?;
         let here = all.iter().find(|(inode, ..)| *inode == netns);
@@ -238,8 +240,8 @@ impl DroppedSyns {
         (syn_ns <= met.first_ns).then_some(*drops)
     }
 
-    /// When some were forgotten, CLOCK_MONOTONIC in nanoseconds: of what began before
-    /// [`REMEMBER_NS`] later not all need be known.
+    /// Returns when entries were forgotten, CLOCK_MONOTONIC in nanoseconds. The drops of
+    /// connections that began within [`REMEMBER_NS`] after that may be incomplete.
     pub fn forgot_ns(&self) -> Option<u64> {
         self.forgot_ns
     }

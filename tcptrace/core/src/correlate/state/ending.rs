@@ -1,5 +1,5 @@
-//! Facts about a connection's end, gathered from its changes of state: who closed first, whether the FIN
-//! left, the socket's last figures.
+//! Facts about the end of a connection from its changes of state: the first FIN, whether a FIN was
+//! sent, and the socket's last counters.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,20 +7,20 @@ use crate::event::State::{CloseWait, Closing, FinWait1, FinWait2, LastAck, SynSe
 use crate::event::{SetState, State, Stats};
 use crate::fields::{self, ClosedFirst, Ended, Side};
 
-/// Facts about one connection's end, as far as it has come.
+/// Facts about the end of one connection.
 #[derive(Default, Serialize, Deserialize)]
 pub struct Ending {
     pub closed_first: Option<ClosedFirst>,
-    /// This side's FIN has left, or will not any more.
+    /// Whether this side's FIN was sent; false if it never will be.
     pub fin_sent: Option<bool>,
     pub syn_retransmits: Option<u32>,
-    /// Segments with data that had come when the process closed.
+    /// Number of received segments with data when the process closed the socket.
     pub data_segs_at_fin: Option<u32>,
-    /// The peer's FIN is not in the kernel's count of bytes.
+    /// True if the peer's FIN is not in the kernel's count of bytes.
     pub fin_uncounted: bool,
-    /// The socket connected in TCP_REPAIR mode, so its SYN is not in the count of bytes either.
+    /// True if the socket connected in TCP_REPAIR mode. Then its SYN is not in the count of bytes.
     pub repaired: bool,
-    /// The kernel has sent a RST from this socket.
+    /// True if the kernel sent a RST from this socket.
     pub reset_sent: bool,
     pub end: Option<End>,
 }
@@ -36,20 +36,19 @@ pub struct End {
 }
 
 impl Ending {
-    /// The number of SYNs that a client's socket sent again; `None` while it may still send more.
+    /// Returns the number of SYN retransmissions of a client; `None` while it may send more.
     pub fn syn_retransmits(&self) -> Option<u32> {
         self.syn_retransmits
     }
 
-    /// Takes the next change of state. `ended`: how it ended the connection, if it did and that is
-    /// certain.
+    /// Takes the next change of state. `ended`: how it ended the connection, if that is certain.
     pub fn transition(&mut self, change: &SetState, ended: Option<Ended>) {
         self.closed_first = self.closed_first.or(closed_first(change));
         self.fin_sent = fin_sent(change).or(self.fin_sent);
         self.fin_uncounted |= change.fin_uncounted;
         self.repaired |= change.repair && change.newstate == State::Established;
         if change.oldstate == SynSent {
-            // All that a socket can have sent again until now.
+            // Until now, a socket can only have retransmitted its SYN.
             self.syn_retransmits = change.stats.map(|stats| stats.retransmits);
         }
         if change.newstate == FinWait1 {
@@ -66,8 +65,8 @@ impl Ending {
         }
     }
 
-    /// Whether data can have come for a socket that was closed to it already, which the kernel
-    /// answers with a RST.
+    /// Returns whether data can have arrived after the process shut down reading. The kernel
+    /// answers it with a RST.
     pub fn data_may_have_come_too_late(&self, change: &SetState) -> bool {
         matches!(change.oldstate, FinWait1 | FinWait2)
             && change.stats.is_none_or(|stats| {
@@ -75,7 +74,7 @@ impl Ending {
             })
     }
 
-    /// As the `connection` line has it.
+    /// Returns the fields of the `connection` line.
     pub fn fields(&self, side: Option<Side>) -> fields::Ending {
         let path = fields::Ending {
             closed_first: self.closed_first,
@@ -94,7 +93,8 @@ impl Ending {
         let Some(stats) = &end.stats else {
             return path;
         };
-        // A child is made with its SYN acknowledged; a client's is a byte until then.
+        // A child is made with its SYN acknowledged. A client's SYN counts as a byte until it is
+        // acknowledged.
         let syn = match side {
             Some(Side::Client) if self.repaired => Some(0),
             Some(Side::Client) => Some(1),
@@ -113,21 +113,21 @@ impl Ending {
             segs_in: Some(stats.segs_in),
             retransmits: Some(stats.retransmits),
             snd_cwnd: Some(stats.snd_cwnd),
-            // Reading the end of the stream takes the FIN as well.
+            // Reading the end of the stream consumes the FIN as well.
             unread_bytes: Some(stats.unread.saturating_sub(end.fin_received.into())),
             ..path
         }
     }
 }
 
-/// Returns the side that sent the first FIN, as far as this change tells.
+/// Returns the side that sent the first FIN, as far as this change shows.
 ///
-/// In FIN_WAIT1 this side's FIN waits behind the data that the peer has no room for, and may never
-/// leave; so only its ACK, or its sequence number sent, proves it.
+/// In FIN_WAIT1 this side's FIN waits behind data that the peer has no room for, and may never be
+/// sent. Only its ACK, or its sequence number being sent, proves it.
 pub fn closed_first(change: &SetState) -> Option<ClosedFirst> {
     let unsent = change.stats.is_some_and(|stats| stats.unsent);
     match (change.oldstate, change.newstate) {
-        // Neither had waited for the other.
+        // Each side sent its FIN before it received the other's.
         (Closing, _) | (_, Closing) if !unsent => Some(ClosedFirst::Both),
         (Closing, _) | (_, Closing) => Some(ClosedFirst::Remote),
         (FinWait2, _) | (_, FinWait2) => Some(ClosedFirst::Local),
@@ -137,7 +137,7 @@ pub fn closed_first(change: &SetState) -> Option<ClosedFirst> {
     }
 }
 
-/// Whether this side's FIN has left; `None` where this change does not tell.
+/// Returns whether this side's FIN was sent; `None` if this change does not show it.
 pub fn fin_sent(change: &SetState) -> Option<bool> {
     match (change.oldstate, change.newstate) {
         (FinWait2, _) | (_, FinWait2) => Some(true),
@@ -148,13 +148,13 @@ pub fn fin_sent(change: &SetState) -> Option<bool> {
             change.stats.map(|stats| !stats.unsent)
         }
         (FinWait1 | Closing | LastAck, _) => None,
-        // This side was never closed.
+        // The process never closed this side.
         (_, State::Close) => Some(false),
         _ => None,
     }
 }
 
-/// Whether the peer has acknowledged this side's FIN.
+/// Returns whether the peer has acknowledged this side's FIN.
 pub fn fin_acked(change: &SetState) -> bool {
     use State::*;
     matches!(change.oldstate, FinWait1 | FinWait2 | Closing | LastAck)

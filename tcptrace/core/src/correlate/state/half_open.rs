@@ -1,4 +1,4 @@
-//! One half-open connection, as long as it has no child.
+//! Half-open connections that have no child.
 
 use super::handshake::Handshake;
 use super::listener::ListenerId;
@@ -12,19 +12,19 @@ pub struct HalfOpen {
     pub socket: Socket,
     pub listener: Option<ListenerId>,
     pub handshake: Handshake,
-    /// The number of losses noticed when the trace met it.
+    /// Number of losses noticed when the trace first saw it.
     pub losses: u64,
-    /// An ACK that met a full accept queue was answered with a RST.
+    /// True if an ACK that met a full accept queue was answered with a RST.
     pub aborted: bool,
-    /// The client, if it has become ESTABLISHED on this host.
+    /// The client, if it is on this host and ESTABLISHED.
     pub peer: Option<Peer>,
     /// True if it is over and its end was not seen.
     pub is_gone: bool,
-    /// The time and, if known, the kind of its end.
+    /// The time and, if known, the kind of the end.
     pub end: Option<(u64, Option<HalfOpenEnd>)>,
-    /// A line has named it.
+    /// True if a line has named it.
     pub told: bool,
-    /// The number of its child, to which the trace has given another one.
+    /// The number of its child, if the child has another number.
     pub child: Option<u64>,
 }
 
@@ -54,7 +54,7 @@ impl HalfOpen {
         }
     }
 
-    /// Something else is in its place.
+    /// Marks it as gone because another socket uses its address.
     pub fn gone(self) -> HalfOpen {
         HalfOpen {
             is_gone: true,
@@ -66,22 +66,22 @@ impl HalfOpen {
         self.socket.conn
     }
 
-    /// Network namespace and ends.
+    /// Returns the network namespace and the tuple.
     pub fn ends(&self) -> (u32, Tuple) {
         (self.socket.netns, self.socket.tuple)
     }
 
-    /// The head of a line. `owner`: who will probably accept.
+    /// Returns the subject of a line. `owner`: the process that will probably accept.
     pub fn subject(&self, owner: Option<Owner>) -> Subject {
         self.socket.subject(owner)
     }
 
-    /// LISTEN→NEW_SYN_RECV.
+    /// Returns the line of LISTEN→NEW_SYN_RECV.
     pub fn begins(&self, event: &Event, owner: Option<Owner>, why: Option<Why>) -> Transition {
         self.transition(event, owner, State::Listen, None, why)
     }
 
-    /// NEW_SYN_RECV→CLOSE.
+    /// Returns the line of NEW_SYN_RECV→CLOSE.
     pub fn closes(
         &mut self,
         event: &Event,

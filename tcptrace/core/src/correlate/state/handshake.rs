@@ -1,4 +1,4 @@
-//! Facts about a handshake besides its states, and which of them the attached hooks can show.
+//! Facts about a handshake besides its states, and the parts that the attached hooks can show.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,8 @@ use super::suspected::Suspected;
 use crate::event::{Hook, Request};
 use crate::fields::Source;
 
-/// A round trip of whole milliseconds may come from a TCP timestamp (RFC 7323), which counts them.
+/// A round-trip time in whole milliseconds may come from a TCP timestamp (RFC 7323), which has that
+/// resolution.
 pub const TIMESTAMP_NS: u64 = 1_000_000;
 
 /// The parts of a handshake that the attached hooks show.
@@ -16,7 +17,7 @@ pub struct Sight {
     pub requests: bool,
     pub overflows: bool,
     pub synack_retransmits: bool,
-    /// Every accept(), not only those by its system call.
+    /// True if every accept() is seen, not only those by its system call.
     pub all_accepts: bool,
 }
 
@@ -38,21 +39,21 @@ impl Sight {
 /// Facts about one connection's handshake besides its states.
 #[derive(Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Handshake {
-    /// The time at which the SYN was sent or received, and the evidence for it.
+    /// When the SYN was sent or received, and the evidence for it.
     pub syn: Option<(u64, Source)>,
     pub synack_retransmits: Option<u32>,
     pub syncookie: Option<bool>,
     pub defer_accept: Option<bool>,
-    /// Half-open requests of the listener ahead of this one.
+    /// The listener's other half-open requests when this one began.
     pub syn_queue_ahead: Option<u32>,
     /// Segments that met a full queue.
     pub drops: Drops,
-    /// The same, where no hook sees them.
+    /// Segments that probably met a full queue, where no hook sees drops.
     pub suspected: Suspected,
 }
 
 impl Handshake {
-    /// As a request shows it that is half-open.
+    /// Makes the facts from a half-open request.
     pub fn of(request: &Request, drops: Drops) -> Handshake {
         Handshake {
             syn: request.synack_ns.map(|ns| (ns, Source::RequestSock)),

@@ -1,4 +1,5 @@
-//! `--depth histogram`: connections that went well are counted instead of told one by one.
+//! Histograms of `--depth histogram`, which count connections that went well instead of writing
+//! their lines.
 
 use std::collections::BTreeMap;
 
@@ -13,11 +14,11 @@ pub struct Histograms {
     pub told_ns: Option<u64>,
 }
 
-/// The key under which connections are counted together. Its order is the order of the lines.
+/// The key under which connections are counted. Its order is the order of the lines.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Port {
     pub netns: u32,
-    /// The listener's port, or the one that the clients connected to.
+    /// The listener's port, or the port that the clients connected to.
     pub port: u16,
     pub is_client: bool,
 }
@@ -41,7 +42,7 @@ pub struct Distribution {
 }
 
 impl Histograms {
-    /// Counts a connection at its end if it went well; false if not.
+    /// Counts a connection at its end if it went well; returns whether it did.
     pub fn count(&mut self, line: &Connection) -> bool {
         let Some(port) = went_well(line) else {
             return false;
@@ -59,9 +60,9 @@ impl Histograms {
     }
 }
 
-/// Returns the key of a connection that went well: it was established, at a server accepted after that,
-/// and ended in good order or was open at the end of the trace. Returns `None` for all others, and for
-/// those whose trace is incomplete.
+/// Returns the key of a connection that went well, otherwise `None`. It was ESTABLISHED, at a
+/// server accepted after that, and ended in good order or was open at the end of the trace. A
+/// connection whose trace is incomplete did not go well.
 pub fn went_well(line: &Connection) -> Option<Port> {
     let is_open = line.state != State::Close && line.closed_mono_ns.is_none();
     let is_orderly = line.ending.ended == Some(Ended::Orderly);
@@ -92,7 +93,7 @@ impl Distribution {
         }
     }
 
-    /// As the line has it; `None` when there is none.
+    /// Returns the distribution as the line has it; `None` if it is empty.
     pub fn times(&self) -> Option<Times> {
         let buckets = self.counts.iter();
         Some(Times {
@@ -103,7 +104,8 @@ impl Distribution {
         })
     }
 
-    /// The smallest time that is not exceeded by this share of all, as the end of its bucket.
+    /// Returns the smallest time that this share of all does not exceed, as the upper end of its
+    /// bucket.
     pub fn quantile(&self, share: f64) -> Option<u64> {
         let all: u64 = self.counts.values().sum();
         let rank = (all as f64 * share).ceil().max(1.0) as u64;
@@ -115,17 +117,16 @@ impl Distribution {
     }
 }
 
-/// Each power of two is divided into so many buckets, so that none is wider than an eighth of its
-/// times.
+/// Number of buckets per power of two. A bucket is at most an eighth of its times wide.
 pub const DIVISIONS: u64 = 8;
 pub const DIVISION_BITS: u32 = DIVISIONS.ilog2();
 
-/// Times from here on (18 minutes) share the last bucket.
+/// Longer times than this (18 minutes) share the last bucket.
 pub const LIMIT_BITS: u32 = 40;
 
 pub const BUCKETS: u16 = (LIMIT_BITS - DIVISION_BITS + 1) as u16 * DIVISIONS as u16;
 
-/// The bucket that a time falls into.
+/// Returns the bucket of a time.
 pub fn bucket(ns: u64) -> u16 {
     if ns < DIVISIONS {
         return ns as u16;
@@ -138,7 +139,7 @@ pub fn bucket(ns: u64) -> u16 {
     (u64::from(octave - DIVISION_BITS + 1) * DIVISIONS + division) as u16
 }
 
-/// The longest time that falls into a bucket, in nanoseconds.
+/// Returns the longest time in a bucket, in nanoseconds.
 pub fn bucket_end_ns(bucket: u16) -> u64 {
     let (octave, division) = (u64::from(bucket) / DIVISIONS, u64::from(bucket) % DIVISIONS);
     match octave {

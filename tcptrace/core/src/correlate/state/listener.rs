@@ -1,4 +1,4 @@
-//! Listeners: who they are, which of them a child belongs to, and what happened at each.
+//! Listeners: their identity, the matching of children to them, and their counts.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -14,27 +14,27 @@ use super::stats::Stats;
 use crate::event::{Sk, State, Tuple};
 use crate::fields::{Backlog, ListenerSummary, Side, Subject};
 
-/// Upper bound on closed listeners that have a row of their own in the summary, and on the rows
-/// that those beyond it share.
+/// Upper bound on closed listeners that have their own row in the summary, and on the rows that
+/// later ones share.
 const MANY: usize = 1024;
 
-/// Every listener of the trace. Those that closed last stay for the summary; the earlier ones are
-/// folded together.
+/// All listeners of the trace. The listeners that closed last are kept for the summary. Earlier
+/// ones are folded together.
 pub struct Listeners {
     all: FxHashMap<ListenerId, Listener>,
     /// Closed listeners, oldest close first.
     closed: VecDeque<ListenerId>,
-    /// The last listener at each pointer. It stays after its end, as an accept() that was under
-    /// way returns after it, until the pointer is born again or the listener is folded.
+    /// The last listener at each address. It is kept after its end, because an accept() in progress
+    /// returns later. It is removed when the address is reused or the listener is folded.
     at_sk: FxHashMap<Sk, ListenerId>,
     /// By network namespace and port.
     at_port: FxHashMap<(u32, u16), Vec<ListenerId>>,
-    /// The network namespaces that have had one.
+    /// The network namespaces that have had a listener.
     namespaces: BTreeSet<u32>,
-    /// Listeners whose accept queue is full now.
+    /// Listeners whose accept queue is full.
     full: Vec<ListenerId>,
-    /// Counts that belong to no listener of `all`: of folded ones, and of connections whose listener
-    /// is not known.
+    /// Counts that belong to no listener in `all`: those of folded listeners, and those of
+    /// connections whose listener is unknown.
     places: FxHashMap<Place, Folded>,
     /// The sums of all places beyond [`MANY`].
     elsewhere: Folded,
@@ -46,23 +46,23 @@ pub struct Listeners {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ListenerId(u64);
 
-/// Network namespace and own end.
+/// Network namespace, local address and local port.
 type Place = (u32, IpAddr, Option<u16>);
 
 pub struct Listener {
     pub socket: Socket,
     sk: Sk,
-    /// `None`: before the trace.
+    /// `None` if it was opened before the trace.
     opened_ns: Option<u64>,
     closed_ns: Option<u64>,
     /// True once a line has shown the listener: its transition to LISTEN, or its `preexisting` line.
     announced: bool,
-    /// The limit of its queues, as last seen.
+    /// The last known limit of its queues.
     pub backlog: Backlog,
     pub queue: AcceptQueue,
-    /// The address that the last child was reached at.
+    /// The local address of its last child.
     reached_at: Option<IpAddr>,
-    /// The length of its accept queue as the last look at the sockets found it.
+    /// The length of its accept queue in the last snapshot.
     pub queued: Option<u32>,
     stats: Stats,
 }
@@ -81,7 +81,7 @@ impl ListenerId {
 }
 
 impl Listener {
-    /// Notes that a line says what this listener is; false when one did already.
+    /// Notes that a line describes this listener; returns false if an earlier line did.
     pub fn announce(&mut self) -> bool {
         !std::mem::replace(&mut self.announced, true)
     }
@@ -91,8 +91,8 @@ impl Listener {
             && self.closed_ns.is_none_or(|closed| ns <= closed)
     }
 
-    /// Whether the summary has a row for it. One that is older than the trace and that nobody used
-    /// has its line already.
+    /// Returns whether the summary has a row for the listener. A listener that is older than the
+    /// trace and had no events has only its `preexisting` line.
     fn has_row(&self, is_shown: impl Fn(u64) -> bool) -> bool {
         !self.stats.is_empty() || (self.opened_ns.is_some() && is_shown(self.socket.conn))
     }
@@ -105,7 +105,7 @@ impl Default for Listeners {
 }
 
 impl Listeners {
-    /// Keeps so many closed listeners.
+    /// Makes a collection that keeps this number of closed listeners.
     pub fn of_size(limit: usize) -> Listeners {
         Listeners {
             all: FxHashMap::default(),
@@ -142,7 +142,7 @@ impl Listeners {
         id
     }
 
-    /// Makes a listener findable by its port, if that is known by now.
+    /// Adds a listener to the index by port, once its port is known.
     fn index(&mut self, id: ListenerId) {
         let Some(listener) = self.all.get(&id) else {
             return;
@@ -156,7 +156,8 @@ impl Listeners {
             .at_port
             .entry((listener.socket.netns, port))
             .or_default();
-        // A port that is opened again and again would grow this list, and the search in it.
+        // Without this, a port that is opened repeatedly would make the list long and its search
+        // slow.
         ids.retain(|other| *other != id && is_open(other));
         ids.push(id);
     }
@@ -165,7 +166,7 @@ impl Listeners {
         self.at_sk.get(&sk).copied()
     }
 
-    /// `None` when it has closed and was folded.
+    /// Returns a listener; `None` if it has closed and was folded.
     pub fn get(&self, id: ListenerId) -> Option<&Listener> {
         self.all.get(&id)
     }
@@ -174,14 +175,14 @@ impl Listeners {
         self.all.get_mut(&id)
     }
 
-    /// The listener at a pointer that listens now and did at this time.
+    /// Returns the listener at an address that is open now and was open at this time.
     pub fn open_at(&self, sk: Sk, ns: u64) -> Option<ListenerId> {
         let id = self.at_sk(sk)?;
         let listener = self.get(id)?;
         (listener.closed_ns.is_none() && listener.listened_at(ns)).then_some(id)
     }
 
-    /// The owners of those that listen.
+    /// Returns the owners of open listeners.
     pub fn open_owners(&mut self) -> impl Iterator<Item = &mut Owner> {
         let open = self.all.values_mut().filter(|it| it.closed_ns.is_none());
         open.filter_map(|it| it.socket.owner.as_mut())
@@ -191,7 +192,7 @@ impl Listeners {
         self.get(id).is_none_or(|it| it.closed_ns.is_some())
     }
 
-    /// A listener's own end, as an event shows it. The kernel chooses the port of an unbound
+    /// Updates the local address and port of a listener. The kernel chooses the port of an unbound
     /// socket only after CLOSE→LISTEN.
     pub fn learn(&mut self, id: ListenerId, tuple: &Tuple) {
         let Some(Listener { socket, .. }) = self.all.get_mut(&id) else {
@@ -204,7 +205,7 @@ impl Listeners {
         }
     }
 
-    /// The limit of a listener's queues, as an event shows it.
+    /// Updates the limit of a listener's queues.
     pub fn limited(&mut self, id: ListenerId, max: u32) {
         if let Some(Listener { backlog, .. }) = self.all.get_mut(&id) {
             *backlog = backlog::now(*backlog, max);
@@ -222,7 +223,7 @@ impl Listeners {
         }
     }
 
-    /// An event shows how many connections a listener's accept queue holds.
+    /// Updates the length of a listener's accept queue.
     pub fn queue_holds(&mut self, id: ListenerId, mono_ns: u64, held: u32, limit: u32) {
         let Some(Listener { queue, .. }) = self.all.get_mut(&id) else {
             return;
@@ -236,7 +237,7 @@ impl Listeners {
         }
     }
 
-    /// A child of this listener is put into its accept queue, behind `ahead` others.
+    /// Notes that a child is put into its listener's accept queue, behind `ahead` others.
     pub fn queues(&mut self, id: ListenerId, mono_ns: u64, child: &Tuple, ahead: u32, limit: u32) {
         if let Some(listener) = self.all.get_mut(&id) {
             listener.reached_at = Some(child.laddr);
@@ -244,8 +245,8 @@ impl Listeners {
         self.queue_holds(id, mono_ns, ahead.saturating_add(1), limit);
     }
 
-    /// The numbers of those listeners of a namespace whose accept queue was full since this was
-    /// last asked.
+    /// Returns the numbers of the listeners of a namespace whose accept queue was full at some time
+    /// since the last call.
     pub fn full_since_last_reading(&mut self, netns: u32) -> Vec<u64> {
         let here = self.all.values_mut().filter(|it| it.socket.netns == netns);
         let full = here.filter_map(|it| it.queue.was_full().then_some(it.socket.conn));
@@ -254,7 +255,7 @@ impl Listeners {
         full
     }
 
-    /// The listener that a client on this host calls, if its accept queue is full now.
+    /// Returns the listener that a client on this host connects to, if its accept queue is full.
     pub fn full_for(&self, client: &Socket) -> Option<(u64, Full)> {
         if self.full.is_empty() {
             return None;
@@ -264,7 +265,7 @@ impl Listeners {
             let listener = self.get(id)?;
             let (netns, own) = (listener.socket.netns, &listener.socket.tuple);
             let is_here = netns == client.netns;
-            // A listener at a wildcard address is called only at addresses of its own host.
+            // A listener at a wildcard address is reached only at addresses of its own host.
             let is_its_address = own.laddr == called
                 || listener.reached_at == Some(called)
                 || (is_here && (called.is_loopback() || called == client.tuple.laddr));
@@ -275,7 +276,8 @@ impl Listeners {
             let full = listener.queue.full()?;
             is_called.then_some((is_here, listener.socket.conn, full))
         });
-        // Namespaces may use the same addresses: the client's own comes first, else one may answer.
+        // Namespaces may use the same addresses. The client's own namespace comes first; otherwise
+        // only one listener may match.
         let first = all.next()?;
         let one = match all.find(|(is_here, ..)| *is_here) {
             Some(here) if !first.0 => here,
@@ -285,7 +287,7 @@ impl Listeners {
         (one.0 || self.full.len() == 1).then_some((one.1, one.2))
     }
 
-    /// Whether the kernel can give a connection to this address to no other listener.
+    /// Returns whether the kernel can give a connection to this address to no other listener.
     fn is_only_candidate(&self, id: ListenerId, netns: u32, called: IpAddr, port: u16) -> bool {
         let own = Tuple {
             laddr: called,
@@ -303,14 +305,14 @@ impl Listeners {
         &self.namespaces
     }
 
-    /// The pointer's next life has begun; the listener that lived there is over.
+    /// Ends the listener at an address because another socket uses the address now.
     pub fn vacate(&mut self, sk: Sk, mono_ns: u64) {
         if let Some(id) = self.at_sk.remove(&sk) {
             self.close(id, mono_ns);
         }
     }
 
-    /// Folds the listener that closed first, if too many have; gives its number.
+    /// Folds the listener that closed first if too many have closed; returns its number.
     pub fn fold(&mut self, is_shown: impl Fn(u64) -> bool) -> Option<u64> {
         if self.closed.len() <= self.limit {
             return None;
@@ -337,8 +339,8 @@ impl Listeners {
         Some(id.conn())
     }
 
-    /// The listener at a pointer that a child born at this time was cloned from, or that a request
-    /// or a segment of this time was for.
+    /// Returns the listener at an address that was open at this time, for a child born then, or a
+    /// request or segment of that time.
     pub fn of_pointer(&self, sk: Sk, netns: u32, mono_ns: u64) -> Option<ListenerId> {
         self.at_sk(sk).filter(|&id| {
             let listener = self.get(id);
@@ -346,9 +348,9 @@ impl Listeners {
         })
     }
 
-    /// The listener that a child born at `born_ns` was cloned from, going by its address, if only
-    /// one can be: listeners may share an address (SO_REUSEPORT). Of several, the one that has
-    /// closed if `dropped`: only a listener that closes drops a child.
+    /// Returns the listener that a child born at `born_ns` was cloned from, by its address, if only
+    /// one matches. Listeners may share an address (SO_REUSEPORT). If several match and the child
+    /// was `dropped`, returns the only closed one, because only a closing listener drops a child.
     pub fn of_child(&self, child: &Socket, born_ns: u64, dropped: bool) -> Option<ListenerId> {
         let only = |mut candidates: Box<dyn Iterator<Item = ListenerId> + '_>| {
             let first = candidates.next()?;
@@ -362,8 +364,8 @@ impl Listeners {
         })
     }
 
-    /// Whether every listener that the child can come from has closed, and there is one; for a
-    /// `dropped` child, whether any of them has.
+    /// Returns whether every listener that matches the child has closed, and at least one matches.
+    /// For a `dropped` child, returns whether any of them has closed.
     pub fn closed_for(&self, child: &Socket, born_ns: u64, dropped: bool) -> bool {
         let mut candidates = self.candidates(child, born_ns).peekable();
         if dropped {
@@ -372,7 +374,7 @@ impl Listeners {
         candidates.peek().is_some() && candidates.all(|id| self.is_closed(id))
     }
 
-    /// The listeners at the child's birth that match its own end best.
+    /// Returns the listeners that best match the child's local address at its birth.
     fn candidates(&self, child: &Socket, born_ns: u64) -> impl Iterator<Item = ListenerId> {
         let laddr = child.tuple.laddr;
         let at_port = child
@@ -396,7 +398,7 @@ impl Listeners {
         matches().filter_map(move |(rank, id)| (Some(rank) == best).then_some(id))
     }
 
-    /// The counts that belong to a connection or a failed accept at this end.
+    /// Returns the counts for a connection or a failed accept() with this local address.
     pub fn stats(&mut self, listener: Option<ListenerId>, netns: u32, own: &Tuple) -> &mut Stats {
         match listener.filter(|id| self.all.contains_key(id)) {
             Some(id) => &mut self.all.get_mut(&id).expect("it is there").stats,
@@ -411,7 +413,7 @@ impl Listeners {
         self.places.entry(place).or_default()
     }
 
-    /// The same, of a line about it.
+    /// Like `stats`, for the subject of a line.
     pub fn stats_of(&mut self, listener: Option<ListenerId>, of: &Subject) -> &mut Stats {
         let own = Tuple {
             laddr: of.laddr,
@@ -422,8 +424,8 @@ impl Listeners {
         self.stats(listener, of.netns, &own)
     }
 
-    /// What happened at each listener, by port, address and number; where nothing did that counts,
-    /// only of those that are shown.
+    /// Returns the summary of each listener, sorted by port, address and number. A listener without
+    /// counted events is included only if `is_shown`.
     pub fn summarize(self, sight: Sight, is_shown: impl Fn(u64) -> bool) -> Vec<ListenerSummary> {
         let listeners = self.all.into_values();
         let used = listeners.filter(|it| it.has_row(&is_shown));
@@ -480,9 +482,9 @@ fn summary(conn: Option<u64>, netns: u32, laddr: IpAddr, lport: Option<u16>) -> 
     }
 }
 
-/// Ranks how well a listener's address fits a child's, best first; `None` if it does not. The kernel asks
-/// in this order (`inet_lookup_listener`, net/ipv4/inet_hashtables.c): the address itself, the
-/// wildcard of its family, then for IPv4 the wildcard of a dual-stack IPv6 socket.
+/// Ranks how well a listener's address matches a child's, best first; `None` if it does not match.
+/// The kernel uses this order (`inet_lookup_listener`, net/ipv4/inet_hashtables.c): the address
+/// itself, the wildcard of its family, then for IPv4 the wildcard of a dual-stack IPv6 socket.
 pub fn match_rank(listener: IpAddr, child: IpAddr) -> Option<u8> {
     let any4 = listener == IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let any6 = listener == IpAddr::V6(Ipv6Addr::UNSPECIFIED);

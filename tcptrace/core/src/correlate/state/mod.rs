@@ -53,16 +53,16 @@ pub struct Correlator {
     pub(super) conns: u64,
     /// The kernel side's count of lost records, modulo 2^32.
     pub(super) lost: u32,
-    /// The number of losses noticed so far. A connection that was met at another value
-    /// than it ends at has had losses in its life; so none needs to be told of a loss.
+    /// Number of losses noticed so far. A connection that saw another value at its begin has had a
+    /// loss in between. So a loss needs no update of each connection.
     pub(super) losses: u64,
-    /// The kernel has skipped runs of a program, or records are unaccounted.
+    /// True if the kernel skipped runs of a program, or records are unaccounted.
     pub(super) missed: bool,
-    /// Records were lost.
+    /// True if records were lost.
     pub(super) has_lost: bool,
-    /// The event at hand, or the next one, is late.
+    /// True if the current or next event is late.
     pub(super) is_late: bool,
-    /// The filter may leave out a birth, see [`Connection::met`].
+    /// True if the filter may leave out a birth, see [`Connection::met`].
     pub(super) births_hide: bool,
     pub(super) audit: Audit,
     pub(super) open: Table,
@@ -72,7 +72,7 @@ pub struct Correlator {
     pub(super) being_accepted: VecDeque<(u64, Sk, u64)>,
     /// The time at which the snapshot at the end of the trace began, by network namespace.
     pub(super) last_looks: BTreeMap<u32, u64>,
-    /// The lookahead has found something about the next event, see [`Correlator::foresees`].
+    /// True if the lookahead found something about the next event, see [`Correlator::foresees`].
     pub(super) foreseen: bool,
     pub(super) listeners: Listeners,
     pub(super) processes: Processes,
@@ -88,13 +88,13 @@ pub struct Correlator {
     pub(super) select: Select,
     pub(super) depth: Depth,
     pub(super) wanted: Wanted,
-    /// The connections that have ended in the event at hand.
+    /// The connections that ended in the current event.
     pub(super) ended: Vec<Ended>,
-    /// At the end of the trace: the connections that are still open, the last one first.
+    /// At the end of the trace: the connections that are still open, in reverse order.
     pub(super) rest: Option<Vec<(u64, Sk)>>,
     pub(super) histograms: Histograms,
     pub(super) totals: Totals,
-    /// `enum sk_rst_reason`
+    /// The names of `enum sk_rst_reason`, by number.
     pub(super) reset_reasons: BTreeMap<u32, String>,
 }
 
@@ -107,21 +107,21 @@ pub struct Totals {
     pub clients: u64,
     /// Connections of any side that are not `complete`.
     pub incomplete: u64,
-    /// Connections of any side that were seen to end.
+    /// Connections of any side whose end was seen.
     pub closed: u64,
-    /// Connections given up while they were open, because too many were.
+    /// Connections given up while they were open, because too many were open.
     pub evicted: u64,
-    /// Segments left out because another device of the same namespace had shown them.
+    /// Segments left out because another device of the same namespace had already reported them.
     pub repeated_segments: u64,
-    /// Lines given up while it was not known yet whether they are asked for.
+    /// Lines given up because too many were held back until the selection could be decided.
     pub dropped_lines: u64,
-    /// By port, address and number.
+    /// Sorted by port, address and number.
     pub listeners: Vec<ListenerSummary>,
-    /// By network namespace.
+    /// Sorted by network namespace.
     pub netns_counters: Vec<NetnsCounters>,
 }
 
-/// A `connection` line on its way, and what it does not tell of itself.
+/// A `connection` line that is not written yet, with facts that the line does not contain.
 pub struct Ended {
     pub conn: Option<u64>,
     pub listener: Option<ListenerId>,
@@ -129,7 +129,8 @@ pub struct Ended {
 }
 
 impl Correlator {
-    /// `attached_ns`: when all hooks were attached (CLOCK_MONOTONIC).
+    /// Makes a correlator. `attached_ns`: when all hooks were attached (CLOCK_MONOTONIC,
+    /// nanoseconds).
     pub fn new(attached_ns: u64) -> Correlator {
         Correlator {
             attached_ns,
@@ -168,18 +169,18 @@ impl Correlator {
         }
     }
 
-    /// Begins with this count of lost records, modulo 2^32.
+    /// Sets the count of lost records at the begin, modulo 2^32.
     pub fn with_lost(self, lost: u32) -> Correlator {
         Correlator { lost, ..self }
     }
 
-    /// Names the kernel's reasons for sending a RST.
+    /// Sets the names of the kernel's reasons for sending a RST.
     pub fn with_reset_reasons(mut self, reasons: BTreeMap<u32, String>) -> Correlator {
         self.reset_reasons = reasons;
         self
     }
 
-    /// Says which hooks are attached: what no hook can show is unknown, not absent.
+    /// Sets the attached hooks. Fields that no attached hook can fill are null.
     pub fn with_hooks(self, hooks: impl IntoIterator<Item = Hook>) -> Correlator {
         Correlator {
             sight: Sight::of(hooks),
@@ -187,8 +188,8 @@ impl Correlator {
         }
     }
 
-    /// Says whether the kernel side's filter may leave out the birth of a server's connection and pass
-    /// what follows.
+    /// Sets whether the kernel side's filter may leave out the birth of a server's connection but
+    /// pass its later events.
     pub fn with_hidden_births(self, births_hide: bool) -> Correlator {
         Correlator {
             births_hide,
@@ -196,12 +197,12 @@ impl Correlator {
         }
     }
 
-    /// Says that the hooks show every accept(), not only those by its system call.
+    /// Declares that the hooks see every accept(), not only those by its system call.
     pub fn sees_all_accepts(&mut self) {
         self.sight.all_accepts = true;
     }
 
-    /// Lets only those lines out that are asked for, and counts only them.
+    /// Writes and counts only the lines that the selection asks for.
     pub fn with_selection(self, selection: Selection) -> Correlator {
         Correlator {
             select: Select::new(selection),
@@ -209,25 +210,25 @@ impl Correlator {
         }
     }
 
-    /// Lets only those lines out that a depth tells. All connections are counted at each.
+    /// Writes only the lines of a depth. All connections are counted at each depth.
     pub fn with_depth(self, depth: Depth) -> Correlator {
         Correlator { depth, ..self }
     }
 
-    /// Makes only those lines that are wanted, and whatever else it needs itself: `connection` lines
-    /// are made in any case, because they are counted.
+    /// Makes only the lines that are wanted. `connection` lines are made in any case, because they
+    /// are counted.
     pub fn with_wanted(self, wanted: Wanted) -> Correlator {
         Correlator { wanted, ..self }
     }
 
-    /// Whether lines of a kind are to be made: somebody reads them, or the selection learns from them
-    /// whose a connection is.
+    /// Returns whether lines of a kind are made: a reader wants them, or the selection learns a
+    /// connection's owner from them.
     #[inline(always)]
     pub(super) fn wants(&self, kind: Kind) -> bool {
         self.is_shown(kind) || self.select.chooses()
     }
 
-    /// Whether lines of a kind are read, and the trace's depth has them.
+    /// Returns whether a reader wants lines of a kind and the trace's depth has them.
     #[inline(always)]
     pub(super) fn is_shown(&self, kind: Kind) -> bool {
         let is_of_depth = match kind {
@@ -237,12 +238,12 @@ impl Correlator {
         is_of_depth && self.wanted.has(kind)
     }
 
-    /// The kernel side's count of lost records as the last event had it, modulo 2^32.
+    /// Returns the kernel side's count of lost records at the last event, modulo 2^32.
     pub fn lost(&self) -> u32 {
         self.lost
     }
 
-    /// How many connections have ended so far, of those that are asked for.
+    /// Returns the number of selected connections that have ended.
     pub fn closed(&self) -> u64 {
         self.totals.closed
     }

@@ -1,4 +1,4 @@
-//! The two ends of one connection, when both are on this host.
+//! The two sockets of one connection, when both are on this host.
 
 use std::net::IpAddr;
 
@@ -10,25 +10,25 @@ use smallvec::SmallVec;
 use super::socket::Socket;
 use crate::event::{Sk, Tuple};
 
-/// The other end, as far as it concerns this one.
+/// Facts about the peer's socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {
-    /// The number of the other end in the trace.
+    /// The number of the peer's connection in the trace.
     pub conn: u64,
-    /// The time at which its SYN was sent or received, if that is known.
+    /// When its SYN was sent or received, if known.
     pub syn_ns: Option<u64>,
-    /// The time at which it became ESTABLISHED: a client's connect() can return from then on.
+    /// When it became ESTABLISHED. A client's connect() can return from then on.
     pub established_ns: u64,
 }
 
-/// Upper bound on ends that wait for their other end. An other end on this host comes soon; one on
-/// another host never comes, so the ends that have waited for longest are forgotten first.
+/// Upper bound on sockets that wait for their peer. A peer on this host comes soon; one on another
+/// host never comes. Therefore the sockets that have waited longest are forgotten first.
 const MANY: usize = 1 << 15;
 
-/// The ends that are ESTABLISHED and have not met their other end.
+/// The sockets that are ESTABLISHED and whose peer is not known.
 #[derive(Default)]
 pub struct Peers {
-    /// By own end and peer's. Network namespaces may use the same addresses.
+    /// By local and remote address. Network namespaces may use the same addresses.
     waiting: LinkedHashMap<Ends, SmallVec<[Waiting; 1]>, FxBuildHasher>,
 }
 
@@ -39,16 +39,18 @@ type Ends = (End, End);
 struct Waiting {
     sk: Sk,
     netns: u32,
-    /// Index of the device that its link-local addresses are of.
+    /// Index of the device that link-local addresses belong to.
     scope: Option<u32>,
     peer: Peer,
 }
 
 impl Peers {
-    /// An end has become ESTABLISHED. Gives the other one, and what it should know of this one.
+    /// Notes that a socket became ESTABLISHED. Returns its peer, if known, and the facts that each
+    /// side learns about the other.
     ///
-    /// The mirrored addresses are the evidence. Loopback addresses mean the same namespace; others
-    /// are looked for in the same one first, then in all, where only one may answer.
+    /// Mirrored addresses are the evidence. Loopback addresses imply the same namespace. Other
+    /// addresses are searched in the same namespace first, then in all namespaces, where only one
+    /// socket may match.
     pub fn meet(
         &mut self,
         sk: Sk,
@@ -78,14 +80,14 @@ impl Peers {
             return None;
         };
         let met = self.remove((other, own), index)?;
-        // A socket that is connected to itself has both ends in one.
+        // A socket that is connected to itself is its own peer.
         (met.peer.conn != socket.conn).then_some((met.sk, met.peer, this))
     }
 
-    /// Returns the index of the other end among those that wait with the mirrored addresses.
+    /// Returns the index of the peer among the waiting sockets with the mirrored addresses.
     ///
-    /// On two links of a namespace the same link-local addresses may be used: the one at the same
-    /// device is meant, or else the only one, at the other end of a cable.
+    /// Two links of a namespace may use the same link-local addresses. Then the socket on the same
+    /// device matches, or the only one, at the other end of a cable.
     fn position(&self, netns: u32, scope: Option<u32>, own: End, other: End) -> Option<usize> {
         let waiting = self.waiting.get(&(other, own))?;
         let mut here = waiting
@@ -102,7 +104,8 @@ impl Peers {
         here.or(elsewhere)
     }
 
-    /// Returns an ESTABLISHED end that waits for one with these addresses, which is not ESTABLISHED yet.
+    /// Returns the ESTABLISHED socket that waits for a peer with these addresses, which is not
+    /// ESTABLISHED yet.
     pub fn waiting_for(&self, netns: u32, tuple: &Tuple) -> Option<(Sk, Peer)> {
         let (own, other) = ends(tuple)?;
         let index = self.position(netns, None, own, other)?;
@@ -110,7 +113,7 @@ impl Peers {
         Some((waiting.sk, waiting.peer))
     }
 
-    /// An end is over.
+    /// Removes a socket that has ended.
     pub fn leave(&mut self, socket: &Socket) {
         let Some(key) = ends(&socket.tuple) else {
             return;

@@ -1,8 +1,9 @@
-//! Which processes live, and whose a connection is: a process that has exited is nobody's owner.
+//! Processes that have exited, and the owners of connections. A process that has exited owns
+//! nothing.
 //!
-//! An owner that an event has proved (connect, accept, close) stays with the socket as long as that process
-//! lives. The process that will probably accept a connection is not stored with it: the listener's owner
-//! may change while the connection waits.
+//! An owner that an event proves (connect, accept, close) stays with the socket while that process
+//! lives. The process that will probably accept a connection is not stored with it, because the
+//! listener's owner may change while the connection waits.
 
 use std::collections::VecDeque;
 
@@ -13,7 +14,7 @@ use super::listener::{ListenerId, Listeners};
 use super::socket::Owner;
 use crate::fields::PidSource;
 
-/// Upper bound on remembered exited processes. The one that exited first is forgotten first.
+/// Upper bound on remembered exited processes. The oldest exit is forgotten first.
 pub const REMEMBERED: usize = 1 << 16;
 
 /// Processes that have exited, and processes that own listeners.
@@ -21,18 +22,18 @@ pub const REMEMBERED: usize = 1 << 16;
 pub struct Processes {
     /// The time of each exit, by process number. The kernel reuses numbers.
     pub exited: FxHashMap<u32, u64>,
-    /// The same, in order of time.
+    /// The exits in order of time.
     pub order: VecDeque<(u32, u64)>,
     /// Processes that own a listener.
     pub listen: FxHashSet<u32>,
     /// The time from which the owners of listeners are in doubt.
     pub wanted_ns: Option<u64>,
-    /// The time at which the last look through all descriptors began; 0 before the first.
+    /// When the last search through all descriptors began; 0 before the first.
     pub looked_ns: u64,
 }
 
 impl Processes {
-    /// The owner, unless that process has exited since it was known to have the socket.
+    /// Returns the owner, unless that process has exited since it was known to have the socket.
     #[inline]
     pub fn living(&self, owner: Owner) -> Option<Owner> {
         let is_gone = !self.exited.is_empty()
@@ -62,14 +63,14 @@ impl Processes {
         }
     }
 
-    /// Asks for a look that begins later.
+    /// Requests a search through all descriptors that begins after `mono_ns`.
     pub fn want(&mut self, mono_ns: u64) {
         self.wanted_ns = Some(self.wanted_ns.unwrap_or(0).max(mono_ns));
     }
 }
 
-/// Returns the owner of a connection: its own as long as that process lives; before accept(), the
-/// listener's. An orphaned connection keeps its last known owner.
+/// Returns the owner of a connection. That is its own owner while the process lives, and before
+/// accept() the listener's owner. An orphaned connection keeps its last known owner.
 #[inline]
 pub fn whose(
     listeners: &Listeners,
@@ -86,7 +87,7 @@ pub fn whose(
     }
 }
 
-/// Returns the process that will probably accept what a listener has queued.
+/// Returns the process that will probably accept the queued connections of a listener.
 pub fn presumed(
     listeners: &Listeners,
     processes: &Processes,

@@ -1,4 +1,4 @@
-//! Request sockets that have not become children.
+//! Request sockets that have no child yet.
 
 use rustc_hash::FxHashMap;
 
@@ -18,27 +18,27 @@ pub struct Origin {
     pub cause: Cause,
 }
 
-/// The requests of a trace that have not become children.
+/// The requests of a trace that have no child yet.
 #[derive(Default)]
 pub struct Requests {
     pub half_open: FxHashMap<Sk, HalfOpen>,
-    /// The same, by network namespace and ends.
+    /// Addresses of requests by network namespace and tuple.
     pub at_ends: FxHashMap<(u32, Tuple), Sk>,
-    /// By CPU: the last request whose child was about to be born.
+    /// The last request that was about to get a child, by CPU.
     pub cloning: FxHashMap<u16, Cloning>,
 }
 
-/// A request whose child is the next to be born on its CPU.
+/// A request whose child is the next socket to be born on its CPU.
 pub struct Cloning {
     pub mono_ns: u64,
     pub request: Request,
     pub of: CloneOf,
-    /// The number of losses noticed so far: a later loss may be that of the birth.
+    /// Number of losses noticed so far. A later loss may be that of the birth.
     pub losses: u64,
 }
 
 impl Requests {
-    /// The request at this address, if it is half-open.
+    /// Returns the half-open request at this address.
     pub fn half_open(&mut self, req: Sk) -> Option<&mut HalfOpen> {
         self.half_open.get_mut(&req)
     }
@@ -59,7 +59,7 @@ impl Requests {
         self.take(req)
     }
 
-    /// Takes out all of them.
+    /// Removes and returns all requests.
     pub fn drain(&mut self) -> Vec<HalfOpen> {
         self.at_ends.clear();
         self.half_open.drain().map(|(_, it)| it).collect()

@@ -5,18 +5,18 @@ use std::collections::VecDeque;
 use crate::event::Sk;
 use crate::fields::{Cause, Subject};
 
-/// Upper bound on the connections that a RST is waited for.
+/// Upper bound on remembered connections.
 pub const RESETTING: usize = 32;
 
-/// Connections that have ended in a way that a RST follows, which the kernel sends from the socket
-/// when that is CLOSE.
+/// Connections that ended in a way that the kernel follows with a RST. It sends the RST when the
+/// socket is already CLOSE.
 #[derive(Default)]
 pub struct Resetting {
     pub ended: VecDeque<(Sk, Subject)>,
 }
 
 impl Resetting {
-    /// Whether the kernel may send a RST after a last change of state with this cause.
+    /// Returns whether the kernel may send a RST after a change to CLOSE with this cause.
     pub fn is_followed_by_rst(cause: Option<Cause>) -> bool {
         matches!(
             cause,
@@ -24,7 +24,7 @@ impl Resetting {
         )
     }
 
-    /// A connection has made its last change of state.
+    /// Adds a connection that has entered CLOSE.
     pub fn add(&mut self, sk: Sk, subject: Subject) {
         if self.ended.len() == RESETTING {
             self.ended.pop_front();
@@ -32,14 +32,14 @@ impl Resetting {
         self.ended.push_back((sk, subject));
     }
 
-    /// The pointer has another life.
+    /// Forgets the connection at an address that another socket uses now.
     pub fn forget(&mut self, sk: Sk) {
         if !self.ended.is_empty() {
             self.ended.retain(|(other, _)| *other != sk);
         }
     }
 
-    /// The connection that a RST of this socket belongs to.
+    /// Takes the connection that a RST of this socket belongs to.
     pub fn take(&mut self, sk: Sk) -> Option<Subject> {
         let at = self.ended.iter().position(|(other, _)| *other == sk)?;
         Some(self.ended.remove(at)?.1)

@@ -1,5 +1,4 @@
-//! The ends of flows that segments have shown: who lives there, and with which initial sequence number
-//! each began.
+//! Flows that segments have shown: the socket at each end and its initial sequence number.
 
 use std::net::SocketAddr;
 
@@ -9,25 +8,25 @@ use super::socket::Socket;
 use crate::event::{Direction, Segment, Sk, TcpFlags, Tuple};
 use crate::fields::{self, Side, Source, Subject};
 
-/// A segment is a repeat if it passes another device no later than this, in nanoseconds. It must
-/// cover the way from device to device and no more.
+/// A segment is a repeat if it passes another device within this time, in nanoseconds. The time
+/// must cover the way between two devices and no more.
 pub const REPEAT_NS: u64 = 100_000_000;
 
-/// The time for which the end of a flow is remembered when nothing lives there, in nanoseconds: the kernel
-/// answers for a closed connection in TIME_WAIT (TCP_TIMEWAIT_LEN, include/net/tcp.h).
+/// How long the end of a flow without a socket is remembered, in nanoseconds. The kernel answers
+/// for a closed connection in TIME_WAIT (TCP_TIMEWAIT_LEN, include/net/tcp.h).
 pub const REMEMBER_NS: u64 = 60_000_000_000;
 
-/// With fewer ends than this nothing is ever forgotten.
+/// Below this number of ends, none is forgotten.
 pub const FEW: usize = 4096;
 
-/// The ends of flows that segments have shown. Empty unless segments are expected.
+/// The ends of flows that segments have shown. Empty unless segments are traced.
 #[derive(Default)]
 pub struct Segments {
     pub expected: bool,
     pub ends: FxHashMap<FlowEnd, End>,
-    /// Number of ends at which to look for those that can be forgotten.
+    /// Number of ends at which old ones are removed.
     pub prune_at: usize,
-    /// Segments that had been told at another device.
+    /// Number of segments that another device had already reported.
     pub repeats: u64,
 }
 
@@ -42,16 +41,16 @@ pub struct FlowEnd {
 /// Facts about one end of a flow.
 #[derive(Default)]
 pub struct End {
-    /// The initial sequence number of what it sends.
+    /// The initial sequence number of the segments that this end sends.
     pub isn: Option<u32>,
-    /// The time of the first SYN for it, and the number of losses noticed by then.
+    /// When the first SYN for this end was received, and the number of losses noticed by then.
     pub syn: Option<(u64, u64)>,
-    /// A listener has answered a SYN here: a half-open connection.
+    /// True if a listener has answered a SYN here.
     pub is_half_open: bool,
     pub holder: Holder,
-    /// The number of the connection that is about to begin here.
+    /// The number that the connection will have that is about to begin here.
     pub promised: Option<u64>,
-    /// Segments that it has sent lately, once for each direction in which they were seen.
+    /// The segments that this end sent recently, per direction in which they were seen.
     pub recent: Vec<Passage>,
     pub seen_ns: u64,
 }
@@ -70,7 +69,7 @@ pub enum Holder {
         sk: Sk,
         conn: u64,
     },
-    /// The connection has its line; what the kernel still sends and receives is TIME_WAIT's.
+    /// The connection has its line. Later segments belong to TIME_WAIT.
     Ended(Box<Subject>),
 }
 
@@ -78,9 +77,9 @@ pub enum Holder {
 pub struct Passage {
     pub direction: Direction,
     pub ifindex: u32,
-    /// Without PSH, which segmentation moves.
+    /// Flags without PSH, which segmentation moves to another segment.
     pub flags: u8,
-    /// Behind the last byte: a large segment may be cut on its way, and its end stays.
+    /// The sequence number after the last byte. Segmentation does not change it.
     pub seq_end: u32,
     pub ack: Option<u32>,
     pub mono_ns: u64,
@@ -94,7 +93,7 @@ pub struct Relative {
 }
 
 impl FlowEnd {
-    /// `None` while an address or a port is not known.
+    /// Returns the end of a flow; `None` while an address or a port is unknown.
     pub fn of(netns: u32, tuple: &Tuple) -> Option<FlowEnd> {
         Some(FlowEnd {
             netns,
@@ -117,7 +116,7 @@ impl End {
         matches!(self.holder, Holder::Connection { .. })
     }
 
-    /// The beginning of another connection between the same ends.
+    /// Resets the end because another connection with the same addresses begins.
     pub fn begin_again(&mut self) {
         let holder = match std::mem::take(&mut self.holder) {
             Holder::Ended(_) => Holder::Nobody,
@@ -130,8 +129,8 @@ impl End {
         };
     }
 
-    /// Remembers what this end has sent; true when it had been seen at another device. On the same
-    /// device it was sent once more.
+    /// Remembers a segment that this end sent. Returns true if another device had already reported
+    /// it. On the same device it is a retransmission.
     pub fn repeats(&mut self, mono_ns: u64, segment: &Segment) -> bool {
         const PSH: u8 = 1 << 3;
         self.recent
@@ -169,7 +168,7 @@ impl Segments {
         Some(&end.holder)
     }
 
-    /// Learns from a segment. `None` when it is a repeat.
+    /// Learns from a segment; returns `None` if it is a repeat.
     pub fn pass(&mut self, mono_ns: u64, segment: &Segment, losses: u64) -> Option<Relative> {
         let Some(own) = FlowEnd::of(segment.netns, &segment.tuple) else {
             return Some(Relative::default());
@@ -206,7 +205,7 @@ impl Segments {
         losses: u64,
     ) {
         let is_syn_ack = segment.ack.is_some();
-        // A connection does not begin again because of a SYN that happens to come.
+        // A stray SYN does not begin a connection.
         let is_stray = self.end(to, mono_ns).is_connection();
         let sender = self.end(from, mono_ns);
         if !is_syn_ack && !is_stray && sender.isn != Some(segment.seq) {
@@ -222,15 +221,16 @@ impl Segments {
         }
     }
 
-    /// When the first SYN came for a server's end, CLOCK_MONOTONIC in nanoseconds. `None` when it
-    /// was not seen, or may be another one's because events were lost since (`losses`: how often
-    /// that has been noticed).
+    /// Returns when the first SYN for a server's end was received, CLOCK_MONOTONIC in nanoseconds.
+    /// Returns `None` if it was not seen. Also returns `None` if events were lost since, because
+    /// then the SYN may belong to another connection. `losses`: the number of losses noticed so
+    /// far.
     pub fn syn_received(&self, netns: u32, tuple: &Tuple, losses: u64) -> Option<u64> {
         let (mono_ns, losses_then) = self.ends.get(&FlowEnd::of(netns, tuple)?)?.syn?;
         (losses_then == losses).then_some(mono_ns)
     }
 
-    /// A connection lives at its end, as soon as that is known.
+    /// Notes the connection at its end of the flow, if the tuple is complete.
     pub fn bind(&mut self, mono_ns: u64, sk: Sk, socket: &Socket) {
         if self.expected
             && let Some(own) = FlowEnd::of(socket.netns, &socket.tuple)
@@ -240,7 +240,7 @@ impl Segments {
         }
     }
 
-    /// A half-open connection lives at its end.
+    /// Notes the half-open connection at its end of the flow.
     pub fn bind_half_open(&mut self, mono_ns: u64, req: Sk, netns: u32, ends: &Tuple, conn: u64) {
         if self.expected
             && let Some(own) = FlowEnd::of(netns, ends)
@@ -249,7 +249,7 @@ impl Segments {
         }
     }
 
-    /// Notes that a half-open connection has got its line.
+    /// Notes that a half-open connection has its line.
     pub fn unbind_half_open(&mut self, netns: u32, ends: &Tuple, line: &fields::Connection) {
         let own = FlowEnd::of(netns, ends);
         if let Some(end) = own.and_then(|own| self.ends.get_mut(&own))
@@ -259,7 +259,8 @@ impl Segments {
         }
     }
 
-    /// Whether nobody lives at a segment's own end, and nobody is known to come.
+    /// Returns whether no socket is known at a segment's local end, and none is about to begin
+    /// there.
     pub fn is_vacant(&self, segment: &Segment) -> bool {
         let own = FlowEnd::of(segment.netns, &segment.tuple);
         let end = own.and_then(|own| self.ends.get(&own));
@@ -268,13 +269,14 @@ impl Segments {
         })
     }
 
-    /// The number that a segment was told under, and that is the connection's which begins here.
+    /// Takes the number that earlier segments were given for the connection that begins here.
     pub fn take_promise(&mut self, netns: u32, ends: &Tuple) -> Option<u64> {
         let own = FlowEnd::of(netns, ends)?;
         self.ends.get_mut(&own)?.promised.take()
     }
 
-    /// A connection has its line, which learns here when the SYN came, unless that is known better.
+    /// Notes that a connection has its line, and adds the time of the SYN unless it is known
+    /// better.
     pub fn unbind(&mut self, socket: &Socket, losses: u64, line: &mut fields::Connection) {
         if !self.expected {
             return;
@@ -298,7 +300,7 @@ impl Segments {
         }
     }
 
-    /// Forgets the ends where nothing has happened for long and nobody lives.
+    /// Forgets the ends without a socket and without recent segments.
     pub fn prune(&mut self, mono_ns: u64, lives: impl Fn(Sk, u64) -> bool) {
         if self.ends.len() < self.prune_at.max(FEW) {
             return;

@@ -1,9 +1,9 @@
-//! The conditions that the kernel side cannot decide: whose connection it is, on which side, in
-//! which states. In the kernel a softirq's task is nobody's, and often the owner is known late.
+//! Conditions on lines that the kernel side cannot decide: owner, side and states of a connection.
+//! In the kernel, a softirq runs on top of an unrelated task, and the owner is often known late.
 //!
-//! Every line passes here. The lines of a connection whose owner is not known yet are held back,
-//! and written with their own times as soon as it turns out to be one that is asked for. What has
-//! been let in once stays to its end, so that no connection's story breaks off.
+//! Every line passes through here. Lines of a connection whose owner is unknown are held back. They
+//! are written with their own times when the owner turns out to be selected. A connection that was
+//! selected once stays selected to its end, so that its lines are complete.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Display;
@@ -14,30 +14,30 @@ use serde::{Deserialize, Serialize};
 use crate::event::{Comm, State};
 use crate::fields::{Line, PidSource, Side, Subject};
 
-/// Lines held back of one connection; its oldest are given up first.
+/// Upper bound on held lines of one connection. The oldest are given up first.
 const HELD_EACH: usize = 64;
 
-/// Lines held back of all connections; those of the oldest one are given up first.
+/// Upper bound on held lines of all connections. Those of the oldest connection are given up first.
 const HELD: usize = 16_384;
 
 /// The conditions that choose lines. A line passes if every given condition holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Selection {
-    /// The owner's process; empty: any.
+    /// Process ids of the owner; empty: any.
     pub pids: Vec<u32>,
-    /// The owner's thread or process, by name; empty: any.
+    /// Names of the owner's thread or process; empty: any.
     pub comms: Vec<Comm>,
     /// Empty: any.
     pub sides: Vec<Side>,
     /// Empty: any.
     pub states: Vec<State>,
-    /// The kernel side filters by something that only sockets have: a segment or a RST that belongs
-    /// to no traced connection may be anybody's, and is left out.
+    /// True if the kernel side filters by a property that only sockets have. A segment or RST of no
+    /// traced connection may be anyone's and is left out.
     pub traced_only: bool,
 }
 
 impl Selection {
-    /// The conditions by name, as they were given.
+    /// Returns the conditions by name, as they were given.
     pub fn describe(&self) -> BTreeMap<&'static str, String> {
         let mut conditions = BTreeMap::new();
         conditions.extend(condition("pid", self.pids.iter()));
@@ -47,7 +47,7 @@ impl Selection {
         conditions
     }
 
-    /// Whether a line's owner and side are among those asked for.
+    /// Returns whether a line's owner and side are selected.
     fn fit(&self, subject: &Subject) -> Fit {
         self.fit_owner(subject).min(self.fit_side(subject.side))
     }
@@ -70,7 +70,7 @@ impl Selection {
         let is_asked_for = among(&self.pids, subject.pid.as_ref()) && is_named;
         match subject.pid_source {
             _ if is_asked_for => Fit::Yes,
-            // Somebody else may accept it, or have a descriptor of it, too.
+            // Another process may accept it, or may have a descriptor of it.
             None | Some(PidSource::Presumed | PidSource::Snapshot | PidSource::Holder) => Fit::Open,
             Some(_) => Fit::No,
         }
@@ -89,39 +89,39 @@ fn condition<T: Display>(
     (!values.is_empty()).then(|| (name, values.join(",")))
 }
 
-/// Whether something is asked for.
+/// Whether a condition holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum Fit {
     No,
-    /// Not known yet.
+    /// Not decided yet.
     #[default]
     Open,
     Yes,
 }
 
-/// The lines on their way out.
+/// The selection of lines and the lines that it holds back.
 #[derive(Default)]
 pub struct Select {
     selection: Selection,
-    /// There is a condition; every event asks.
+    /// True if there is a condition. Every event checks this.
     chooses: bool,
     known: FxHashMap<u64, Known>,
-    /// The highest number met: connections are numbered as they begin.
+    /// The highest number so far. Connections are numbered in the order of their beginning.
     latest: u64,
-    /// By connection, and so the oldest first.
+    /// Held lines by connection, and therefore the oldest connection first.
     held: BTreeMap<u64, VecDeque<Line>>,
-    /// Lines in `held`.
+    /// Number of lines in `held`.
     held_lines: usize,
     /// Lines given up because too many were held back.
     pub dropped: u64,
 }
 
-/// A connection or a listener, as its lines have shown it.
+/// A connection or a listener as its lines have shown it.
 #[derive(Clone, Copy, Default)]
 struct Known {
     fit: Fit,
     state: Option<State>,
-    /// The connection was in a state that is asked for.
+    /// True if the connection was in a selected state.
     was_in: bool,
 }
 
@@ -134,13 +134,13 @@ impl Select {
         }
     }
 
-    /// Whether there is a condition.
+    /// Returns whether there is a condition.
     pub fn chooses(&self) -> bool {
         self.chooses
     }
 
-    /// Keeps of the lines from `first` on those that are asked for, and puts those before them that
-    /// were held back until now.
+    /// Keeps the selected ones of the lines from `first` on. Lines that were held back until now
+    /// are inserted before them.
     #[inline]
     pub fn sift(&mut self, first: usize, lines: &mut Vec<Line>) {
         if !self.chooses {
@@ -151,7 +151,7 @@ impl Select {
         }
     }
 
-    /// Whether a line without a connection is asked for.
+    /// Returns whether a line without a connection is selected.
     pub fn wants(&self, line: &Line) -> bool {
         let Some(subject) = line.subject() else {
             return true;
@@ -163,24 +163,24 @@ impl Select {
             Line::Reset(x) => !self.selection.traced_only && wants(x.state),
             Line::Retransmit(x) => wants(Some(x.state)),
             Line::Overflow(x) => self.wants_overflow(x.listener, subject),
-            // A call that failed is its listener's.
+            // A failed call belongs to its listener.
             _ => wants(Some(State::Listen)),
         }
     }
 
-    /// Whether an overflow is: it is its listener's as well as its connection's.
+    /// Returns whether an overflow is selected. It belongs to its listener and to its connection.
     pub fn wants_overflow(&self, listener: Option<u64>, subject: &Subject) -> bool {
         let is_listeners = listener.is_some_and(|conn| self.shows(conn));
         let fits = is_listeners || self.selection.fit(subject) == Fit::Yes;
         fits && self.selection.wants_state(Some(State::Listen))
     }
 
-    /// Nothing more will be asked about a listener.
+    /// Forgets a listener that no later line is about.
     pub fn forget(&mut self, conn: u64) {
         self.known.remove(&conn);
     }
 
-    /// Whether a listener is asked for.
+    /// Returns whether a listener is selected.
     pub fn shows(&self, conn: u64) -> bool {
         let known = || self.known.get(&conn);
         !self.chooses
@@ -208,7 +208,7 @@ impl Select {
             Fit::Yes => Fit::Yes,
             _ => self.selection.fit(subject),
         };
-        // A socket may be handed over: the one who has it now may be asked for.
+        // A socket may be passed to another process, and its new owner may be selected.
         if it.fit == Fit::Open || fit == Fit::Yes {
             it.fit = fit;
         }
@@ -232,7 +232,7 @@ impl Select {
         }
     }
 
-    /// Notes what a line tells of states; whether it is about one that is asked for.
+    /// Updates the state from a line; returns whether the line is about a selected state.
     fn enter(&self, it: &mut Known, line: &Line) -> bool {
         let selection = &self.selection;
         let is_wanted = match line {
@@ -271,7 +271,7 @@ impl Select {
         }
     }
 
-    /// The lines of a connection that were held back.
+    /// Removes and returns the held lines of a connection.
     fn release(&mut self, conn: u64) -> VecDeque<Line> {
         let lines = self.held.remove(&conn).unwrap_or_default();
         self.held_lines -= lines.len();
@@ -279,7 +279,8 @@ impl Select {
     }
 }
 
-/// A line that may still come when a connection is over: in TIME_WAIT the kernel answers.
+/// Returns whether a line may come after the connection's end, because the kernel answers in
+/// TIME_WAIT.
 fn is_aside(line: &Line) -> bool {
     matches!(
         line,
@@ -287,7 +288,7 @@ fn is_aside(line: &Line) -> bool {
     )
 }
 
-/// After this line nobody will become the owner any more.
+/// Returns whether no process can become the owner after this line.
 fn is_over(line: &Line) -> bool {
     match line {
         Line::Connection(_) | Line::TimeWait(_) => true,
@@ -296,7 +297,7 @@ fn is_over(line: &Line) -> bool {
     }
 }
 
-/// A connection whose bucket stays has one line more.
+/// Returns whether no more lines follow. A connection with a bucket has one more line.
 fn is_last(line: &Line) -> bool {
     match line {
         Line::Connection(x) => x.bucket.is_none(),

@@ -1,4 +1,4 @@
-//! Data from snapshots of the kernel's sockets.
+//! State of snapshots of the kernel's sockets.
 
 use std::collections::BTreeMap;
 
@@ -6,24 +6,24 @@ use rustc_hash::FxHashMap;
 
 use crate::event::{Found, Sk, State, Task, Tuple};
 
-/// Only a connection to which nothing has happened for so long is compared: the kernel stores a state a
-/// moment after it has told it, and hashes a connecting socket a moment later.
+/// Only connections without an event for this long are compared. The kernel stores a state shortly
+/// after the tracepoint, and hashes a connecting socket shortly after that.
 pub const QUIET_NS: u64 = 1_000_000_000;
 
 /// The interval between comparisons when no loss was noticed. A snapshot of a million sockets takes
 /// about a second.
 pub const EVERY_NS: u64 = 300_000_000_000;
 
-/// Schedules comparisons of open connections with the kernel's sockets, and holds the snapshot at hand.
+/// Schedules comparisons of open connections with socket snapshots, and keeps the current snapshot.
 #[derive(Default)]
 pub struct Audit {
-    /// Loss was noticed since the last one.
+    /// True if a loss was noticed since the last comparison.
     pub wanted: bool,
     /// The time at which the next comparison is due.
     pub due_ns: Option<u64>,
     /// The time of the next comparison if nothing is lost.
     pub routine_ns: Option<u64>,
-    /// The sockets that the look at hand has found.
+    /// The sockets of the current snapshot.
     pub found: FxHashMap<Sk, (State, Tuple)>,
 }
 
@@ -32,8 +32,8 @@ impl Audit {
         self.found.insert(found.sk, (found.state, found.tuple));
     }
 
-    /// Whether it is time: a while after a loss, so that what was open then has been quiet, and now and
-    /// then.
+    /// Returns whether a comparison is due. It is due some time after a loss, so that connections
+    /// open at the loss have been quiet, and at regular intervals.
     pub fn is_due(&mut self, mono_ns: u64) -> bool {
         let routine_ns = *self.routine_ns.get_or_insert(mono_ns + EVERY_NS);
         if std::mem::take(&mut self.wanted) {
@@ -53,6 +53,6 @@ impl Audit {
 pub struct Import {
     /// The owners of sockets, by the inodes of their descriptors.
     pub owners: BTreeMap<u64, Task>,
-    /// The time at which the snapshot was over.
+    /// When the snapshot ended.
     pub until_ns: u64,
 }

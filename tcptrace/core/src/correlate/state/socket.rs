@@ -1,4 +1,4 @@
-//! The part that connections and listeners share: identity, owner and state of a socket.
+//! The state that connections and listeners share: identity, owner and TCP state of a socket.
 
 use std::net::IpAddr;
 
@@ -15,42 +15,42 @@ use crate::fields::{PidSource, Side, Source, Subject, Transition};
 pub struct Owner {
     pub task: Task,
     pub source: PidSource,
-    /// The last time at which that process was known to have the socket, CLOCK_MONOTONIC in nanoseconds.
-    /// A packed connection does not store it, see `Connection::unpacked`.
+    /// The last time at which that process was known to have the socket, CLOCK_MONOTONIC in
+    /// nanoseconds. A packed connection does not store it, see `Connection::unpacked`.
     #[serde(skip)]
     pub since_ns: u64,
 }
 
-/// One life of a socket, from its birth to its end.
+/// A socket from its birth to its end. Another socket may use the same address later.
 #[derive(Serialize, Deserialize)]
 pub struct Socket {
     /// The number of the connection or listener in the trace.
     pub conn: u64,
     pub side: Option<Side>,
     pub netns: u32,
-    /// The best known ends: the kernel tells them piece by piece.
+    /// The best known tuple. The kernel fills its parts in one by one.
     pub tuple: Tuple,
-    /// Index of the device that its link-local addresses are of.
+    /// Index of the device that link-local addresses belong to.
     pub scope: Option<u32>,
     pub cookie: Option<u64>,
     /// The user who owns the socket.
     pub uid: Option<u32>,
-    /// The cgroup of whoever made the socket, or the listener that it was cloned from.
+    /// The cgroup of the process that made the socket, or that of the listener it was cloned from.
     pub cgroup: Option<u64>,
-    /// As the last event has proved it; that process may have exited since, see
+    /// The owner that the last event proved. That process may have exited since, see
     /// `Processes::living`.
     pub owner: Option<Owner>,
     pub state: State,
     /// The time at which the socket entered `state`; `None` if that was not seen.
     since_ns: Option<u64>,
-    /// One of its transitions was missed.
+    /// True if one of its transitions was missed.
     pub missed: bool,
-    /// At its last transition no process had it.
+    /// True if no process had the socket at its last transition.
     pub was_orphaned: bool,
 }
 
 impl Socket {
-    /// A socket about to make its first transition of this trace.
+    /// Makes the record of a socket that is about to make its first transition in this trace.
     pub fn new(conn: u64, side: Option<Side>, first: &SetState) -> Socket {
         Socket {
             scope: first.scope,
@@ -58,7 +58,7 @@ impl Socket {
         }
     }
 
-    /// A socket that something else than a transition showed.
+    /// Makes the record of a socket that was seen by something other than a transition.
     pub fn found(conn: u64, side: Option<Side>, netns: u32, tuple: Tuple, state: State) -> Socket {
         Socket {
             conn,
@@ -77,7 +77,7 @@ impl Socket {
         }
     }
 
-    /// Adds what an event knows; what it does not know stays as it was.
+    /// Takes over the parts of the tuple and the cookie that an event knows.
     pub fn learn(&mut self, tuple: &Tuple, cookie: Option<u64>) {
         let known = &mut self.tuple;
         if !tuple.laddr.is_unspecified() {
@@ -89,7 +89,7 @@ impl Socket {
         self.cookie = cookie.or(self.cookie);
     }
 
-    /// Whether these ends can be this socket's: no part that both know differs.
+    /// Returns whether a tuple can be this socket's: no part that both know differs.
     pub fn may_be(&self, tuple: &Tuple) -> bool {
         fn agree<T: PartialEq>(a: Option<T>, b: Option<T>) -> bool {
             a.is_none() || b.is_none() || a == b
@@ -101,8 +101,8 @@ impl Socket {
             && agree(self.tuple.rport, tuple.rport)
     }
 
-    /// Enters `change.newstate`. Returns how long it was in the state that it leaves, if it was seen to
-    /// enter that.
+    /// Enters `change.newstate`. Returns the time in the previous state in nanoseconds, if the
+    /// entry to that state was seen.
     #[inline(always)]
     pub fn enter(&mut self, event: &Event, change: &SetState) -> Option<u64> {
         self.learn(&change.tuple, change.cookie);
@@ -123,7 +123,7 @@ impl Socket {
         in_state_ns
     }
 
-    /// Returns the line about a change that it has just made. `owner`: whose it is.
+    /// Returns the line of a change that the socket has just made.
     #[inline(always)]
     pub fn transition(
         &self,
@@ -153,7 +153,7 @@ impl Socket {
         }
     }
 
-    /// A look has found it in another state than the trace has seen it enter.
+    /// Sets the state that a snapshot shows, which no transition led to.
     pub fn found_in(&mut self, state: State) {
         self.state = state;
         self.since_ns = None;
@@ -166,7 +166,7 @@ impl Socket {
         self.since_ns.filter(|_| self.state == state)
     }
 
-    /// The head of a line, naming `owner`.
+    /// Returns the subject of a line, with `owner`.
     #[inline(always)]
     pub fn subject(&self, owner: Option<Owner>) -> Subject {
         Subject {
@@ -182,7 +182,7 @@ impl Socket {
             cookie: self.cookie,
             uid: self.uid,
             cgroup: self.cgroup,
-            // Looked up in cgroupfs where lines are written.
+            // Added from cgroupfs when the line is written.
             container: None,
             pid: owner.map(|o| o.task.pid),
             tid: owner.map(|o| o.task.tid).filter(|&tid| tid != 0),
@@ -193,8 +193,8 @@ impl Socket {
     }
 }
 
-/// Returns the process that closes the socket or shuts it down by this transition: close(), shutdown()
-/// and exit make such. It need not be the owner.
+/// Returns the process that closes the socket or shuts it down in this transition, by close(),
+/// shutdown() or exit. It need not be the owner.
 pub fn closer(event: &Event, change: &SetState) -> Option<Owner> {
     let closing = matches!(
         change.newstate,

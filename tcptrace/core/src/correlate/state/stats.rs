@@ -1,4 +1,4 @@
-//! Sums over a listener's connections.
+//! Sums over the connections of a listener.
 
 use hdrhistogram::Histogram;
 
@@ -18,8 +18,8 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Counts a connection at its end. `is_connection`: its handshake finished, as far as the trace
-    /// shows, or accept() returned it before that.
+    /// Counts a connection at its end. `is_connection`: its handshake finished, or accept()
+    /// returned it earlier.
     pub fn count(&mut self, connection: &Connection, is_connection: bool) {
         self.connections += u64::from(is_connection);
         self.accepted += u64::from(connection.accepted_mono_ns.is_some());
@@ -42,12 +42,12 @@ impl Stats {
         self.waits.add(other.waits);
     }
 
-    /// Nothing has happened.
+    /// Returns whether nothing was counted.
     pub fn is_empty(&self) -> bool {
         self.connections + self.accepted + self.never_accepted + self.failed_accepts == 0
     }
 
-    /// Adds the counts to a summary that says whose they are.
+    /// Adds the counts to a summary that names the listener.
     pub fn summarize(mut self, of: ListenerSummary, sight: Sight) -> ListenerSummary {
         ListenerSummary {
             connections: self.connections,
@@ -66,8 +66,8 @@ impl Stats {
 
 /// Waits in the accept queue, in nanoseconds.
 ///
-/// A histogram takes some 100 KiB, and many listeners live for a few connections only, so waits
-/// become one in batches.
+/// A histogram takes about 100 KiB, and many listeners have only a few connections. Therefore waits
+/// are collected in a batch and put into the histogram when the batch is full.
 #[derive(Default)]
 struct Waits {
     batch: Vec<u64>,
@@ -113,11 +113,11 @@ impl Waits {
         }
     }
 
-    /// The smallest wait that is not exceeded by this share of all, to 0.1 %.
+    /// Returns the smallest wait that this share of all waits does not exceed, to 0.1 %.
     fn quantile(&mut self, share: f64) -> Option<u64> {
         let max = self.max?;
         self.fold();
-        // The histogram answers with the upper end of a bucket, which may lie above every wait.
+        // The histogram returns the upper end of a bucket, which may exceed every wait.
         Some(self.histogram.as_ref()?.value_at_quantile(share).min(max))
     }
 }

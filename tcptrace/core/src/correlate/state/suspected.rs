@@ -1,4 +1,4 @@
-//! The segments of one connection that are likely to have met a full queue.
+//! Drops at a full queue that no hook sees: suspected drops of one connection.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,29 +6,29 @@ use super::accept_queue::Full;
 use super::dropped_syns::{Met, Times};
 use crate::duration::Human;
 
-/// The segments of one connection that are likely to have met a full queue.
+/// The segments of one connection that probably met a full queue.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Suspected {
     pub syn: Option<Met>,
     pub ack: Option<Met>,
-    /// SYNs that were seen to be sent again.
+    /// Number of SYN retransmissions seen.
     pub syn_again: u32,
 }
 
 impl Suspected {
-    /// A SYN is sent while the queue is full.
+    /// Notes a SYN that was sent while the queue was full.
     pub fn note_syn(&mut self, mono_ns: u64, listener: u64, full: Full) {
         self.syn = Some(Met::suspected(self.syn, mono_ns, listener, full));
     }
 
-    /// A SYN-ACK is sent again, and the queue is full, or was when the ACK came.
+    /// Notes a SYN-ACK retransmission while the queue is full, or was full at the final ACK.
     pub fn note_ack(&mut self, mono_ns: u64, listener: u64, full: Full) {
         self.ack = Some(Met::suspected(self.ack, mono_ns, listener, full));
     }
 
-    /// For a client. `syn_again`: how often its SYN was sent again, as its socket says; `answered`:
-    /// it became ESTABLISHED; `silent`: no other answer came. `waited_ns` and `late_ns` as in
-    /// [`super::dropped_syns::Drops::of_client`].
+    /// Returns the text for a client. `syn_again`: its SYN retransmissions, from the socket's
+    /// counters. `answered`: it became ESTABLISHED. `silent`: no other answer came. `waited_ns` and
+    /// `late_ns`: see [`super::dropped_syns::Drops::of_client`].
     pub fn of_client(
         &self,
         syn_again: Option<u32>,
@@ -64,8 +64,8 @@ impl Suspected {
         (!parts.is_empty()).then(|| parts.join("; "))
     }
 
-    /// For the verdict on a server's connection: `; its final ACK likely met a full accept queue
-    /// (5 queued, limit 4) once, as the SYN-ACK was sent again`.
+    /// Returns the text after the verdict on a server's connection: `; its final ACK likely met a
+    /// full accept queue (5 queued, limit 4) once: the SYN-ACK was sent again once`.
     pub fn of_server(&self, synack_retransmits: Option<u32>) -> Option<String> {
         let met = self.ack?.anonymous();
         let again = Times(synack_retransmits?.max(1));
@@ -74,7 +74,7 @@ impl Suspected {
         ))
     }
 
-    /// `a full accept queue (5 queued, limit 4) once`: how the final ACK is likely to have met it.
+    /// Returns the suspected drops of the final ACK, without the listener's number.
     pub fn ack_met(&self) -> Option<Met> {
         self.ack.map(Met::anonymous)
     }

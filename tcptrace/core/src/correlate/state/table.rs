@@ -1,12 +1,12 @@
-//! The connections that are open, by the addresses of their sockets.
+//! The table of open connections, by the address of their socket.
 //!
-//! A busy server has many open, and most of them are quiet: nothing happens to them until they end.
-//! Those that have been quiet for longest are packed, to a quarter of their size. One that an event
-//! names is unpacked first.
+//! A busy server has many open connections, and most are idle until they end. The connections that
+//! have been idle for longest are packed to a quarter of their size. An event unpacks its
+//! connection first.
 //!
-//! A connection is taken out of the table for each of its events, and put back. In a box that moves
-//! eight bytes, and its place stays, because nearly all come back to it; and the box of one that has
-//! ended is the next one's, so that none is allocated while as many begin as end.
+//! A connection is taken out of the table for each of its events and put back. In a box, that moves
+//! eight bytes. Its entry stays, because nearly all connections come back to it. The box of an
+//! ended connection is reused, so that no box is allocated while as many connections begin as end.
 
 use hashlink::LinkedHashMap;
 use rustc_hash::FxBuildHasher;
@@ -14,7 +14,7 @@ use rustc_hash::FxBuildHasher;
 use super::connection::Connection;
 use crate::event::Sk;
 
-/// A connection where it stays.
+/// A boxed connection.
 pub type Kept = Box<Connection>;
 
 /// Upper bound on connections that are not packed.
@@ -23,18 +23,19 @@ const AWAKE: usize = 1 << 13;
 /// Upper bound on open connections, packed or not.
 const OPEN: usize = 1 << 20;
 
-/// Upper bound on spare boxes: enough for the connections that end between two drains.
+/// Upper bound on spare boxes: enough for the connections that end between two reads of the
+/// buffers.
 const SPARE: usize = 1 << 12;
 
-/// Both maps have the one that was quiet for longest in front.
+/// Both maps are ordered by the last event, oldest first.
 pub struct Table {
     awake: LinkedHashMap<Sk, Option<Kept>, FxBuildHasher>,
     packed: LinkedHashMap<Sk, Packed, FxBuildHasher>,
-    /// The one place in `awake` that is empty: that of the connection at hand.
+    /// The only empty entry in `awake`: that of the current connection.
     empty: Option<Sk>,
-    /// The boxes of connections that have ended.
+    /// Boxes of connections that have ended, for reuse.
     spare: Vec<Kept>,
-    /// The upper bounds on connections that are awake, and on all.
+    /// The upper bounds on unpacked connections and on all connections.
     limits: (usize, usize),
 }
 
@@ -45,7 +46,7 @@ impl Default for Table {
 }
 
 impl Table {
-    /// With limits of its own: so many awake, so many in all.
+    /// Makes a table with these upper bounds on unpacked and on all connections.
     pub fn of_size(awake: usize, open: usize) -> Table {
         Table {
             awake: LinkedHashMap::default(),
@@ -71,16 +72,16 @@ impl Table {
         }
     }
 
-    /// Takes back the box of one that has ended.
+    /// Takes back the box of a connection that has ended.
     pub fn give_back(&mut self, kept: Kept) {
         if self.spare.len() < SPARE {
             self.spare.push(kept);
         }
     }
 
-    /// Puts in a connection that something has just happened to. Gives back the one that was quiet
-    /// for longest when there are too many.
-    #[must_use = "a connection that is given up has to be told"]
+    /// Inserts a connection that just had an event. If there are too many, removes and returns the
+    /// one that was idle for longest.
+    #[must_use = "the line of a connection that is given up must be written"]
     pub fn insert(&mut self, sk: Sk, connection: Kept) -> Option<Kept> {
         if self.empty == Some(sk)
             && let Some(place) = self.awake.to_back(&sk)
@@ -114,7 +115,7 @@ impl Table {
         self.conn_at(sk).is_some()
     }
 
-    /// The number in the trace of the one at this address.
+    /// Returns the number in the trace of the connection at this address.
     pub fn conn_at(&self, sk: Sk) -> Option<u64> {
         match self.awake.get(&sk) {
             Some(place) => Some(place.as_ref()?.socket.conn),
@@ -122,13 +123,13 @@ impl Table {
         }
     }
 
-    /// Shows each of them.
+    /// Calls `show` for each connection.
     pub fn each(&self, mut show: impl FnMut(&Connection)) {
         self.packed.values().for_each(|it| show(&it.unpack()));
         self.awake.values().flatten().for_each(|it| show(it));
     }
 
-    /// How many are as they should be.
+    /// Returns the number of connections for which `is_meant` is true.
     pub fn count(&self, is_meant: impl Fn(&Connection) -> bool) -> usize {
         let mut count = 0;
         self.each(|it| count += usize::from(is_meant(it)));
@@ -140,7 +141,7 @@ impl Table {
         self.awake.get_mut(&sk)?.as_deref_mut()
     }
 
-    /// Takes out the one at this address, if it is the one that is meant.
+    /// Takes out the connection at this address, if `is_meant` is true for it.
     pub fn take(&mut self, sk: Sk, is_meant: impl Fn(&Connection) -> bool) -> Option<Kept> {
         self.clear();
         self.wake(sk);
@@ -149,14 +150,14 @@ impl Table {
         Some(taken)
     }
 
-    /// Gives up the place of one that has not come back.
+    /// Removes the empty entry of a connection that was not put back.
     fn clear(&mut self) {
         if let Some(sk) = self.empty.take() {
             self.awake.remove(&sk);
         }
     }
 
-    /// Unpacks the one at this address.
+    /// Unpacks the connection at this address.
     #[inline]
     fn wake(&mut self, sk: Sk) {
         if !self.packed.is_empty()
@@ -167,7 +168,7 @@ impl Table {
         }
     }
 
-    /// What `of` tells of each of them, by its address.
+    /// Returns the results of `of` for all connections.
     pub fn map<T>(&self, mut of: impl FnMut(Sk, &Connection) -> Option<T>) -> Vec<T> {
         let mut all = vec![];
         for (&sk, packed) in &self.packed {
@@ -179,7 +180,7 @@ impl Table {
         all
     }
 
-    /// The numbers in the trace of all of them, and their addresses.
+    /// Returns the numbers in the trace and the addresses of all connections.
     pub fn conns(&self) -> impl Iterator<Item = (u64, Sk)> {
         let packed = self.packed.iter();
         let packed = packed.map(|(&sk, it)| (it.unpack().socket.conn, sk));
@@ -188,19 +189,20 @@ impl Table {
     }
 }
 
-/// A connection in few bytes: numbers as long as they need to be, what is absent as one byte, and a
-/// run of zero bytes as two.
+/// A connection in few bytes: variable-length numbers, one byte for an absent value, and two bytes
+/// for a run of zero bytes.
 struct Packed(Box<[u8]>);
 
 impl Packed {
     fn new(connection: &Connection) -> Packed {
-        let bytes = postcard::to_allocvec(connection).expect("a connection has a form in bytes");
+        let bytes =
+            postcard::to_allocvec(connection).expect("serializing a connection cannot fail");
         Packed(squeeze(&bytes).into_boxed_slice())
     }
 
     fn unpack(&self) -> Connection {
-        let connection: Connection =
-            postcard::from_bytes(&unsqueeze(&self.0)).expect("these bytes were a connection");
+        let connection: Connection = postcard::from_bytes(&unsqueeze(&self.0))
+            .expect("these bytes were made by Packed::new");
         connection.unpacked()
     }
 }

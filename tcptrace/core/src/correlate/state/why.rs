@@ -1,4 +1,4 @@
-//! Why a socket changed its state, and what that is concluded from.
+//! The cause of a change of state, and the facts it is concluded from.
 
 use crate::fields::{Cause, Ended};
 
@@ -11,15 +11,15 @@ pub struct Why {
     pub rfc: &'static str,
 }
 
-/// Facts at a change of state that the change itself does not tell.
+/// Facts about a change of state that the event itself does not contain.
 #[derive(Clone, Copy, Default)]
 pub struct Clues {
     /// At the change before, no process had the socket.
     pub was_orphaned: bool,
     /// The kernel sends a RST from this socket right after the change.
     pub reset_follows: bool,
-    /// Data may have come after the process had closed that direction, which the kernel answers with
-    /// a RST.
+    /// Data may have arrived after the process shut down reading, which the kernel answers with a
+    /// RST.
     pub data_may_be_late: bool,
 }
 
@@ -33,7 +33,7 @@ pub struct Judged {
 }
 
 impl Why {
-    /// Section of RFC 9293.
+    /// Returns the section of RFC 9293, if there is one.
     pub fn rfc(self) -> Option<&'static str> {
         Some(self.rfc).filter(|rfc| !rfc.is_empty())
     }
