@@ -84,7 +84,7 @@ const ACCEPT: abi::Accept = abi::Accept {
 };
 
 #[test]
-fn a_state_change_in_softirq_has_no_task() {
+fn softirq_transition_has_no_task() {
     let event = decode(&v4_record()).unwrap();
     assert_eq!((event.mono_ns, event.cpu, event.lost), (1_000, 1, 7));
     let Kind::SetState(change) = event.kind else {
@@ -102,7 +102,7 @@ fn a_state_change_in_softirq_has_no_task() {
 }
 
 #[test]
-fn an_owned_socket_was_changed_by_its_process() {
+fn locked_socket_was_changed_by_a_process() {
     let payload = abi::SetState {
         flags: abi::state_flag::OWNED | abi::state_flag::HELD,
         rport: 0,
@@ -139,7 +139,7 @@ fn an_owned_socket_was_changed_by_its_process() {
 }
 
 #[test]
-fn a_listener_was_asked_for_a_limit_or_that_is_not_known() {
+fn listen_backlog_is_decoded_or_unknown() {
     let payload = abi::SetState {
         rport: 0,
         oldstate: 7,
@@ -173,7 +173,7 @@ fn a_listener_was_asked_for_a_limit_or_that_is_not_known() {
 }
 
 #[test]
-fn closing_without_an_owner_leaves_the_context_open() {
+fn close_of_an_unlocked_socket_has_unknown_context() {
     let closing = |cloned, old| context(false, cloned, false, old, State::Close);
     for old in [State::FinWait2, State::Established, State::CloseWait] {
         assert_eq!(closing(true, old), None);
@@ -187,7 +187,7 @@ fn closing_without_an_owner_leaves_the_context_open() {
 }
 
 #[test]
-fn a_birth_tells_its_listener_in_place_of_a_cookie() {
+fn birth_record_has_the_listener_instead_of_the_cookie() {
     for (oldstate, newstate, expected) in [
         (State::Listen, State::SynRecv, (None, Some(Sk(7)))),
         (State::SynRecv, State::Established, (Some(7), None)),
@@ -211,7 +211,7 @@ fn a_birth_tells_its_listener_in_place_of_a_cookie() {
 }
 
 #[test]
-fn the_socket_of_a_descriptor_may_be_around_the_tcp_one() {
+fn accept_flag_marks_a_wrapped_socket() {
     for (flags, expected) in [(0, false), (abi::accept_flag::WRAPPED, true)] {
         let bytes = accept_record(abi::Accept { flags, ..ACCEPT });
         let Kind::Accept(accept) = decode(&bytes).unwrap().kind else {
@@ -226,7 +226,7 @@ fn the_socket_of_a_descriptor_may_be_around_the_tcp_one() {
 }
 
 #[test]
-fn an_accept_has_its_call_its_child_and_its_task() {
+fn accept_record_has_call_child_and_task() {
     let Kind::Accept(accept) = decode(&accept_record(ACCEPT)).unwrap().kind else {
         panic!();
     };
@@ -242,7 +242,7 @@ fn an_accept_has_its_call_its_child_and_its_task() {
 }
 
 #[test]
-fn a_call_without_an_entry_is_unknown_unless_it_began_before() {
+fn accept_without_entry_time_is_unknown_or_before_the_trace() {
     for (flags, called) in [
         (0, Called::Unknown),
         (abi::accept_flag::BLOCKED_AT_ATTACH, Called::BeforeTrace),
@@ -260,7 +260,7 @@ fn a_call_without_an_entry_is_unknown_unless_it_began_before() {
 }
 
 #[test]
-fn a_failed_accept_has_the_errno() {
+fn failed_accept_has_the_errno() {
     let bytes = accept_record(abi::Accept {
         sk: 0,
         result: -11,
@@ -273,7 +273,7 @@ fn a_failed_accept_has_the_errno() {
 }
 
 #[test]
-fn every_cut_of_a_record_is_short() {
+fn cut_record_is_short() {
     for whole in [v4_record(), accept_record(ACCEPT)] {
         for len in 0..whole.len() {
             assert_eq!(decode(&whole[..len]), Err(Undecodable::Short(len)));
@@ -282,7 +282,7 @@ fn every_cut_of_a_record_is_short() {
 }
 
 #[test]
-fn what_is_not_known_is_named() {
+fn unknown_value_is_an_error_with_its_field() {
     let with = |at: usize, byte: u8| {
         let mut bytes = v4_record();
         bytes[at] = byte;
@@ -300,8 +300,8 @@ fn what_is_not_known_is_named() {
 }
 
 #[test]
-fn garbage_never_panics() {
-    // A small generator (xorshift64) keeps the bytes the same in every run.
+fn garbage_is_decoded_without_panic() {
+    // A small generator (xorshift64) gives the same bytes in every run.
     let mut seed = 0x9e37_79b9_7f4a_7c15u64;
     let mut next = || {
         seed ^= seed << 13;
@@ -321,7 +321,7 @@ fn garbage_never_panics() {
 }
 
 #[test]
-fn the_device_of_a_link_local_address_is_taken_out_of_it() {
+fn device_index_is_split_from_a_link_local_address() {
     let of = |address: &str, device: Option<u32>| {
         let mut bytes = address.parse::<std::net::Ipv6Addr>().unwrap().octets();
         if let Some(device) = device {

@@ -39,7 +39,7 @@ fn end() -> Input {
     Small::End { counts }.into()
 }
 
-/// Inputs by the blocks that they are written in.
+/// Returns inputs, grouped by block.
 fn inputs() -> Vec<Vec<Input>> {
     let loss = Loss {
         hook: Hook::Segment,
@@ -59,7 +59,7 @@ fn inputs() -> Vec<Vec<Input>> {
     ]
 }
 
-/// A recording, and where each block of it is; the first two have what the trace is.
+/// Returns a recording and the offsets of its blocks. The first two blocks have the beginning.
 fn written(is_compressed: bool) -> (Vec<u8>, Vec<Range<usize>>) {
     let mut bytes = Header::new("0.1.0").to_bytes().to_vec();
     let mut block = Block::default();
@@ -85,7 +85,7 @@ fn written(is_compressed: bool) -> (Vec<u8>, Vec<Range<usize>>) {
     (bytes, places)
 }
 
-/// All inputs, how many gaps were told between them, and what was damaged.
+/// Returns all inputs, the number of gaps between them, and the damage.
 fn read(bytes: &[u8]) -> (Vec<Input>, u64, Damage) {
     let (read, mut reader) = Reader::open(Cursor::new(bytes)).unwrap();
     assert_eq!(read, begin());
@@ -99,7 +99,7 @@ fn read(bytes: &[u8]) -> (Vec<Input>, u64, Damage) {
     (inputs, gaps, reader.damage().clone())
 }
 
-/// The inputs of these blocks but those that touch a place.
+/// Returns the inputs of these blocks except those that touch an offset.
 fn without(places: &[Range<usize>], damaged: Range<usize>) -> Vec<Input> {
     let blocks = inputs().into_iter().zip(&places[2..]);
     let whole =
@@ -108,7 +108,7 @@ fn without(places: &[Range<usize>], damaged: Range<usize>) -> Vec<Input> {
 }
 
 #[test]
-fn what_was_written_is_read() {
+fn written_inputs_are_read_back() {
     for is_compressed in [false, true] {
         let (bytes, _) = written(is_compressed);
         let all: Vec<Input> = inputs().into_iter().flatten().collect();
@@ -117,7 +117,7 @@ fn what_was_written_is_read() {
 }
 
 #[test]
-fn a_changed_byte_costs_no_more_than_its_block() {
+fn changed_byte_loses_only_its_block() {
     for is_compressed in [false, true] {
         let (bytes, places) = written(is_compressed);
         for at in 0..bytes.len() {
@@ -137,7 +137,7 @@ fn a_changed_byte_costs_no_more_than_its_block() {
 }
 
 #[test]
-fn a_cut_recording_is_read_up_to_its_last_whole_block() {
+fn cut_recording_is_read_to_its_last_whole_block() {
     for is_compressed in [false, true] {
         let (bytes, places) = written(is_compressed);
         for len in places[0].end..bytes.len() {
@@ -153,7 +153,7 @@ fn a_cut_recording_is_read_up_to_its_last_whole_block() {
 }
 
 #[test]
-fn what_is_missing_or_too_much_in_the_middle_is_a_gap() {
+fn missing_or_extra_bytes_are_a_gap() {
     let (bytes, places) = written(false);
     for (n, place) in places[..places.len() - 1].iter().enumerate() {
         let missing = [&bytes[..place.start], &bytes[place.end..]].concat();
@@ -171,9 +171,9 @@ fn what_is_missing_or_too_much_in_the_middle_is_a_gap() {
     }
 }
 
-/// A process can have a marker in its name, and so in a record.
+/// A process can have a marker in its name, and therefore in a record.
 #[test]
-fn a_block_inside_of_a_record_is_none() {
+fn block_marker_inside_a_record_is_not_a_block() {
     let (inner, _) = written(false);
     let mut contents = vec![];
     item(&records(&[&inner], 1), &mut contents);
@@ -187,7 +187,7 @@ fn a_block_inside_of_a_record_is_none() {
 }
 
 #[test]
-fn a_second_recording_in_the_file_is_left_out() {
+fn second_recording_in_a_file_is_left_out() {
     let (bytes, places) = written(false);
     let (inputs, _, damage) = read(&[&bytes[..], &bytes].concat());
     assert_eq!(inputs, without(&places, 0..0));
@@ -196,7 +196,7 @@ fn a_second_recording_in_the_file_is_left_out() {
 }
 
 #[test]
-fn an_item_that_is_not_known_is_a_gap() {
+fn unknown_item_is_a_gap() {
     let mut bytes = Header::new("0.1.0").to_bytes().to_vec();
     let mut block = Block::default();
     let unknown = [99, 0, 0, 0, 2, 0, 0, 0, b'h', b'i'];
@@ -215,7 +215,7 @@ fn an_item_that_is_not_known_is_a_gap() {
 }
 
 #[test]
-fn what_is_no_recording_is_refused_with_a_reason() {
+fn other_files_are_rejected_with_a_reason() {
     let refused = |bytes: &[u8]| match Reader::open(Cursor::new(bytes)) {
         Err(refused) => refused.to_string(),
         Ok(_) => panic!("{bytes:?} is not a recording"),
@@ -268,9 +268,9 @@ fn what_is_no_recording_is_refused_with_a_reason() {
     }
 }
 
-/// Each of these seems to begin a block of 16 MB.
+/// Each of these markers seems to begin a block of 16 MB.
 #[test]
-fn blocks_that_are_none_do_not_keep_the_reader_busy() {
+fn crafted_block_markers_do_not_slow_the_reader() {
     let (mut bytes, places) = written(false);
     bytes.truncate(places[1].end);
     let mut head = Block::default().head(&[], None);
@@ -288,7 +288,7 @@ fn blocks_that_are_none_do_not_keep_the_reader_busy() {
 }
 
 #[test]
-fn a_reader_that_fails_says_so() {
+fn read_error_is_reported_as_damage() {
     struct Fails<'a>(&'a [u8]);
     impl std::io::Read for Fails<'_> {
         fn read(&mut self, to: &mut [u8]) -> std::io::Result<usize> {

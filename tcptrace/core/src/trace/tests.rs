@@ -16,7 +16,7 @@ fn begin() -> Begin {
     }
 }
 
-/// A client's change of state, on CPU 0.
+/// Returns a transition of a client on CPU 0.
 fn change(mono_ns: u64, sk: u64, oldstate: State, newstate: State) -> Vec<u8> {
     let header = abi::Header {
         mono_ns,
@@ -97,7 +97,7 @@ impl Told {
         self.advance();
     }
 
-    /// The kinds of lines so far, each with its time since the start in milliseconds.
+    /// Returns the kinds of the lines so far, each with its time since the start in milliseconds.
     fn kinds(&self) -> Vec<(&'static str, u64)> {
         let lines = self.lines.iter();
         let since = |line: &Line| line.mono_ns().saturating_sub(START) / MS;
@@ -114,7 +114,7 @@ impl Told {
 }
 
 #[test]
-fn all_that_is_due_is_told_and_nothing_before() {
+fn lines_appear_when_their_events_are_due() {
     let mut told = Told::new(&begin());
     assert_eq!(told.kinds(), [("session", 0)]);
     let many: Vec<Vec<u8>> = (0..50).map(|n| connects(n, n + 1)).collect();
@@ -127,7 +127,7 @@ fn all_that_is_due_is_told_and_nothing_before() {
 }
 
 #[test]
-fn a_loss_is_told_at_its_time() {
+fn lost_line_has_the_time_of_the_loss() {
     let mut told = Told::new(&begin());
     let loss = Loss {
         hook: Hook::InetSockSetState,
@@ -150,7 +150,7 @@ fn a_loss_is_told_at_its_time() {
 }
 
 #[test]
-fn a_record_that_does_not_come_is_unaccounted_once_and_marks_what_is_open() {
+fn missing_record_is_unaccounted_once_and_marks_open_connections() {
     let mut told = Told::new(&begin());
     told.push(records(&[connects(1, 1)], Some(10)));
     let settled = Settled {
@@ -190,7 +190,7 @@ fn a_record_that_does_not_come_is_unaccounted_once_and_marks_what_is_open() {
 }
 
 #[test]
-fn what_is_open_is_told_at_the_end_and_what_came_later_is_not() {
+fn open_connections_are_written_at_the_end_and_later_events_are_not() {
     let mut told = Told::new(&begin());
     told.push(records(&[connects(1, 1), connects(9, 2)], None));
     let mono_ns = START + 5 * MS;
@@ -202,13 +202,13 @@ fn what_is_open_is_told_at_the_end_and_what_came_later_is_not() {
         kinds[1..],
         [("transition", 1), ("connection", 5), ("summary", 5)]
     );
-    // Nothing comes after the end.
+    // Inputs after the end are ignored.
     told.push(records(&[connects(20, 3)], Some(99)));
     assert_eq!(told.lines.len(), 4);
 }
 
 #[test]
-fn after_so_many_ends_nothing_is_told_but_the_summary() {
+fn count_ends_the_trace_with_the_summary() {
     let mut told = Told::new(&Begin {
         count: Some(1),
         ..begin()
@@ -226,7 +226,7 @@ fn after_so_many_ends_nothing_is_told_but_the_summary() {
 }
 
 #[test]
-fn a_recording_that_breaks_off_has_no_summary() {
+fn broken_off_recording_has_no_summary() {
     let mut told = Told::new(&begin());
     told.push(records(
         &[connects(1, 1), connects(7, 2), fails(9, 2)],
@@ -247,9 +247,9 @@ fn a_recording_that_breaks_off_has_no_summary() {
     );
 }
 
-/// What is open before it, and what is held back, may lack an event.
+/// Connections open before the gap, and held events, may lack an event.
 #[test]
-fn a_gap_marks_what_is_around_it() {
+fn gap_marks_connections_open_around_it() {
     let mut told = Told::new(&begin());
     told.push(records(&[connects(1, 1)], Some(10)));
     told.push(records(&[connects(20, 2)], None));
@@ -261,7 +261,7 @@ fn a_gap_marks_what_is_around_it() {
 }
 
 #[test]
-fn a_line_has_the_container_of_its_cgroup() {
+fn line_has_the_container_of_its_cgroup() {
     let mut told = Told::new(&begin());
     let container = Some("4f66".to_owned());
     told.push(Small::Containers([(CGROUP, container.clone())].into()));
@@ -274,7 +274,7 @@ fn a_line_has_the_container_of_its_cgroup() {
 }
 
 #[test]
-fn what_cannot_be_decoded_is_counted() {
+fn undecodable_record_is_counted() {
     let mut told = Told::new(&begin());
     told.push(records(&[b"no record".to_vec(), connects(1, 1)], Some(10)));
     let counts = counts(1, 0);

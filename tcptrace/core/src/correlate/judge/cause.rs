@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_says_why_it_ended() {
+    fn cause_of_close_follows_the_error() {
         let ended = |from, errno: u32| {
             of(&SetState {
                 err: Some(errno),
@@ -322,7 +322,7 @@ mod tests {
 
     /// With Fast Open, a SYN can make the child. Without it, only the ACK can.
     #[test]
-    fn a_birth_without_fast_open_is_the_acks() {
+    fn birth_without_fast_open_is_caused_by_the_ack() {
         let birth = child(2).enters(Listen, SynRecv);
         assert_eq!(of(&birth), None);
         let sure = SetState {
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ack_of_the_fin_shows_in_what_is_acknowledged() {
+    fn acknowledged_fin_is_the_cause_of_close() {
         let last = |unacked, change: SetState| {
             of(&SetState {
                 stats: Some(Stats {
@@ -356,7 +356,7 @@ mod tests {
 
     /// close() shuts both directions down before it changes the state. The other calls do not.
     #[test]
-    fn what_is_shut_down_tells_close_from_disconnect() {
+    fn shutdown_flags_distinguish_close_from_disconnect() {
         let ended = |from, shut, call| {
             of(&SetState {
                 stats: Some(Stats {
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connect_that_sent_nothing_has_failed() {
+    fn connect_without_a_sent_segment_is_connect_failed() {
         let failed = SetState {
             // The error is left from the previous connection of this socket.
             err: Some(104),
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_without_a_segment_is_icmps() {
+    fn econnrefused_without_a_segment_is_icmp() {
         let refused = SetState {
             err: Some(111),
             stats: Some(Stats {
@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_is_closed_or_disconnected_or_killed() {
+    fn listener_end_is_close_disconnect_or_kill() {
         let stopped = |shut, call| {
             of(&SetState {
                 stats: Some(Stats {
@@ -443,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn in_repair_mode_nothing_is_sent() {
+    fn repair_mode_is_the_cause() {
         let repair = |change: SetState| {
             of(&SetState {
                 repair: true,
@@ -460,7 +460,7 @@ mod tests {
     /// tcp_reset() closes a socket when a RST is received, and when data is received that no
     /// process can read.
     #[test]
-    fn data_after_close_is_no_rst() {
+    fn late_data_is_not_a_received_rst() {
         let change = SetState {
             err: Some(104),
             stats: Some(figures()),
@@ -480,7 +480,7 @@ mod tests {
     /// FIN_WAIT2→CLOSE is reported in three cases: the FIN was received; the kernel moved an orphan
     /// into a bucket, where FIN_WAIT2 continues; TCP_LINGER2 below 0 asks for a RST.
     #[test]
-    fn the_end_of_fin_wait2_is_a_fin_or_a_move_or_a_rst() {
+    fn end_of_fin_wait2_is_a_fin_a_bucket_or_a_rst() {
         let change = SetState {
             stats: Some(figures()),
             ..client(2).enters(FinWait2, Close)

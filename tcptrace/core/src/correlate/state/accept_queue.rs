@@ -119,7 +119,7 @@ mod tests {
     const EMFILE: u32 = 24;
 
     #[test]
-    fn full_is_more_than_the_limit() {
+    fn queue_is_full_above_its_limit() {
         let mut queue = AcceptQueue::default();
         queue.holds(10, 4, 4);
         assert_eq!(queue.full(), None);
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_counted_from_a_time_on_and_named() {
+    fn failures_since_a_time_are_counted_and_named() {
         let mut failures = Failures::default();
         failures.note(1, ENFILE);
         failures.note(2, EAGAIN);

@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_are_close_and_the_maximum_is_exact() {
+    fn wait_quantiles_are_close_and_the_maximum_is_exact() {
         let mut waits = Waits::default();
         for ms in 1..=1_000 {
             waits.record(ms * 1_000_000 + 7);
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn few_waits_are_enough() {
+    fn quantiles_of_few_waits_are_defined() {
         let mut waits = Waits::default();
         assert_eq!(waits.quantile(0.5), None);
         waits.record(0);

@@ -242,7 +242,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn squeezed_bytes_come_back_as_they_were() {
+    fn squeeze_and_unsqueeze_are_inverse() {
         let zeros = |n| vec![0; n];
         let mixed: Vec<u8> = (0..=255).flat_map(|n| [n, 0, n, 0, 0]).collect();
         for bytes in [

@@ -1,5 +1,5 @@
-//! Every edge of the TCP state diagram (RFC 9293, figure 5), as the kernel's tracepoint shows it:
-//! NEW_SYN_RECV and TIME_WAIT belong to other structures and never appear.
+//! Tests of every edge of the TCP state diagram (RFC 9293, figure 5), as the tracepoint reports
+//! them. NEW_SYN_RECV and TIME_WAIT belong to other structures and are never reported.
 
 use super::*;
 
@@ -12,7 +12,7 @@ const PASSIVE_CLOSE: &[State] = &[Established, CloseWait, LastAck, Close];
 const SIMULTANEOUS_CLOSE: &[State] = &[Established, FinWait1, Closing, Close];
 const FIN_AND_ACK_AT_ONCE: &[State] = &[Established, FinWait1, Close];
 
-/// Walks the path on one socket and checks all that every path has in common.
+/// Plays a path on one socket and checks what all paths have in common.
 fn check(sock: &Sock, path: &[State], err: Option<u32>) -> fields::Connection {
     let name = format!("{path:?}");
     let mut t = trace();
@@ -52,7 +52,7 @@ fn join(opening: &[State], closing: &[State]) -> Vec<State> {
 }
 
 #[test]
-fn every_opening_with_every_closing() {
+fn every_opening_and_closing_path_gives_its_transitions() {
     for (sock, opening, side) in [
         (client(2), ACTIVE, Side::Client),
         (client(2), CROSSED, Side::Client),
@@ -74,7 +74,7 @@ fn every_opening_with_every_closing() {
 }
 
 #[test]
-fn reset_in_each_state() {
+fn reset_in_each_state_ends_the_connection() {
     for path in [ACTIVE_CLOSE, PASSIVE_CLOSE, SIMULTANEOUS_CLOSE] {
         for end in 1..path.len() {
             for (sock, opening) in [(client(2), ACTIVE), (child(2), PASSIVE)] {
@@ -105,7 +105,7 @@ fn syn_sent_rst_is_refused() {
 }
 
 #[test]
-fn half_close_stays_open() {
+fn half_closed_connection_stays_open() {
     for (closing, last) in [
         (&[Established, FinWait1, FinWait2][..], FinWait2),
         (&[Established, CloseWait][..], CloseWait),
@@ -126,7 +126,7 @@ fn fast_open_child_closed_before_the_final_ack() {
 }
 
 #[test]
-fn handshake_of_a_client_is_measured() {
+fn client_handshake_time_is_syn_sent_to_established() {
     let connection = check(&client(2), &join(ACTIVE, ACTIVE_CLOSE), None);
     assert_eq!(connection.handshake_ns, Some(MS));
     assert_eq!(connection.syn_mono_ns, Some(START + MS));
@@ -135,7 +135,7 @@ fn handshake_of_a_client_is_measured() {
 }
 
 #[test]
-fn listening_and_closing_makes_no_connection() {
+fn listener_that_closes_makes_no_connection() {
     let mut t = listening();
     t.wait(MS - US);
     t.set(listener().enters_by(server(), Listen, Close));
@@ -148,7 +148,7 @@ fn listening_and_closing_makes_no_connection() {
 }
 
 #[test]
-fn one_socket_listens_then_connects() {
+fn socket_that_listens_then_connects_has_two_numbers() {
     let mut t = listening();
     let again = Sock {
         sk: listener().sk,

@@ -1,4 +1,4 @@
-//! How connections end, and their figures.
+//! Tests of the ends of connections and their counters.
 
 use super::*;
 use crate::event::{Retransmit, Retransmitted, Stats};
@@ -10,7 +10,8 @@ const ETIMEDOUT: u32 = 110;
 const ECONNREFUSED: u32 = 111;
 const EHOSTUNREACH: u32 = 113;
 
-/// What a client has after it has sent 18 bytes, received none, and both have closed.
+/// Returns the counters of a client that has sent 18 bytes and received none, after both sides
+/// closed.
 pub(super) const STATS: Stats = Stats {
     bytes_acked: 20,
     bytes_received: 1,
@@ -35,7 +36,7 @@ pub(super) fn with(stats: Stats, change: SetState) -> SetState {
     }
 }
 
-/// In the process of `client(2)`, by close() or shutdown().
+/// Returns a transition in the process of `client(2)`, by close() or shutdown().
 pub(super) fn does(old: State, new: State) -> SetState {
     let shut = Stats {
         rcv_shutdown: new == Close,
@@ -48,7 +49,7 @@ pub(super) fn does(old: State, new: State) -> SetState {
     }
 }
 
-/// In a softirq, while the process has it.
+/// Returns a transition in a softirq while the process has the socket.
 pub(super) fn happens(old: State, new: State) -> SetState {
     SetState {
         held: true,
@@ -56,7 +57,7 @@ pub(super) fn happens(old: State, new: State) -> SetState {
     }
 }
 
-/// In a softirq, after the process has closed it.
+/// Returns a transition in a softirq after the process closed the socket.
 pub(super) fn orphan(old: State, new: State) -> SetState {
     SetState {
         orphaned: true,
@@ -84,7 +85,7 @@ pub(super) fn fin_received(change: SetState) -> SetState {
     }
 }
 
-/// The end of a client that is connected and then makes these changes.
+/// Returns how a connected client ends after these transitions.
 #[track_caller]
 fn connected_then(changes: &[SetState]) -> fields::Ending {
     let mut t = syn_sent();
@@ -94,7 +95,7 @@ fn connected_then(changes: &[SetState]) -> fields::Ending {
     t.connection(1).ending.clone()
 }
 
-/// The end of a client that never gets further than SYN_SENT.
+/// Returns how a client ends that never leaves SYN_SENT.
 #[track_caller]
 fn connecting_then(change: SetState) -> fields::Ending {
     let mut t = syn_sent();
@@ -104,7 +105,7 @@ fn connecting_then(change: SetState) -> fields::Ending {
 }
 
 #[test]
-fn closed_here_first() {
+fn local_fin_first_is_closed_first_local() {
     let ending = connected_then(&[
         does(Established, FinWait1),
         orphan(FinWait1, FinWait2),
@@ -116,7 +117,7 @@ fn closed_here_first() {
 }
 
 #[test]
-fn closed_by_the_peer_first() {
+fn remote_fin_first_is_closed_first_remote() {
     let ending = connected_then(&[
         happens(Established, CloseWait),
         does(CloseWait, LastAck),
@@ -127,7 +128,7 @@ fn closed_by_the_peer_first() {
 }
 
 #[test]
-fn closed_by_both_at_once() {
+fn crossing_fins_are_closed_first_both() {
     let ending = connected_then(&[
         does(Established, FinWait1),
         fin_received(orphan(FinWait1, Closing)),
@@ -138,7 +139,7 @@ fn closed_by_both_at_once() {
 }
 
 #[test]
-fn a_fin_wait2_bucket_is_an_orderly_end_unless_data_may_have_come() {
+fn fin_wait2_bucket_is_orderly_unless_late_data_is_possible() {
     let closed = |at_the_end: Stats| {
         connected_then(&[
             does(Established, FinWait1),
@@ -161,12 +162,12 @@ fn a_fin_wait2_bucket_is_an_orderly_end_unless_data_may_have_come() {
     };
     assert_eq!(closed(quiet), Some(Ended::Orderly));
     assert_eq!(closed(data_came), None);
-    // TCP_LINGER2: the kernel answers the ACK of the FIN with a RST.
+    // With TCP_LINGER2 the kernel answers the ACK of the FIN with a RST.
     assert_eq!(closed(impatient), Some(Ended::Aborted));
 }
 
 #[test]
-fn a_reset_after_close_is_the_peers_only_if_no_data_came() {
+fn reset_after_close_is_the_peers_only_without_late_data() {
     let reset = |at_the_end: Stats| {
         connected_then(&[
             does(Established, FinWait1),
@@ -192,7 +193,7 @@ fn a_reset_after_close_is_the_peers_only_if_no_data_came() {
 }
 
 #[test]
-fn resets_timeouts_and_aborts() {
+fn ended_follows_error_and_context() {
     for (change, ended) in [
         (
             failed(ECONNRESET, happens(Established, Close)),
@@ -216,7 +217,7 @@ fn resets_timeouts_and_aborts() {
         ),
         (does(Established, Close), Some(Ended::Aborted)),
         (does(CloseWait, Close), Some(Ended::Aborted)),
-        // An error that nobody has asked for yet is not why the process aborts.
+        // A pending error that the process has not fetched is not the reason for the abort.
         (
             failed(EHOSTUNREACH, does(Established, Close)),
             Some(Ended::Aborted),
@@ -244,7 +245,7 @@ fn resets_timeouts_and_aborts() {
 }
 
 #[test]
-fn a_connect_that_comes_to_nothing() {
+fn ended_of_a_failed_connect_follows_its_cause() {
     let again = |n| Stats {
         retransmits: n,
         ..STATS
@@ -275,7 +276,7 @@ fn a_connect_that_comes_to_nothing() {
         ),
         (with(STATS, does(SynSent, Close)), Some(Ended::Disconnected)),
         (with(never_sent, portless), Some(Ended::NoFreePort)),
-        // The socket was disconnected before, which has left an error.
+        // The error is left from an earlier disconnect of the socket.
         (
             failed(ECONNRESET, with(never_sent, portless)),
             Some(Ended::NoFreePort),
@@ -294,7 +295,7 @@ fn a_connect_that_comes_to_nothing() {
 }
 
 #[test]
-fn in_the_accept_queue() {
+fn connection_that_ends_in_the_accept_queue_has_ended_in_queue() {
     for (err, ended) in [
         (None, Ended::ClosedInQueue),
         (Some(ECONNRESET), Ended::ResetInQueue),
@@ -308,7 +309,7 @@ fn in_the_accept_queue() {
         t.finish();
         assert_eq!(t.connection(2).ending.ended, Some(ended));
     }
-    // One that was accepted is not there any more.
+    // A connection that was accepted is not in the queue any more.
     let mut t = accepted();
     t.set(SetState {
         held: true,
@@ -321,7 +322,7 @@ fn in_the_accept_queue() {
 }
 
 #[test]
-fn syn_and_fin_are_no_bytes() {
+fn byte_counts_exclude_syn_and_fin() {
     let ending = connected_then(&[
         does(Established, FinWait1),
         orphan(FinWait1, FinWait2),
@@ -332,7 +333,7 @@ fn syn_and_fin_are_no_bytes() {
     assert_eq!(ending.unread_bytes, Some(0));
     assert_eq!((ending.segs_out, ending.segs_in), (Some(5), Some(4)));
 
-    // A server's SYN-ACK is its listener's; an abort sends no FIN.
+    // A server's SYN-ACK is sent by its request, and an abort sends no FIN.
     let mut t = accepted();
     t.set(SetState {
         held: true,
@@ -358,7 +359,7 @@ fn syn_and_fin_are_no_bytes() {
 }
 
 #[test]
-fn what_has_not_ended_has_no_figures() {
+fn open_connection_has_no_counters() {
     let mut t = syn_sent();
     t.set(happens(SynSent, Established));
     t.finish();
@@ -370,7 +371,7 @@ fn what_has_not_ended_has_no_figures() {
 }
 
 #[test]
-fn a_side_that_is_not_known_leaves_the_syn_open() {
+fn bytes_acked_is_null_if_the_side_is_unknown() {
     let mut t = trace();
     t.set(fin_received(orphan(FinWait2, Close)));
     t.finish();
@@ -381,7 +382,7 @@ fn a_side_that_is_not_known_leaves_the_syn_open() {
 }
 
 #[test]
-fn a_syn_that_is_sent_again_brings_the_port() {
+fn syn_retransmission_gives_the_local_port() {
     let mut t = trace();
     let mut connecting = client(2).enters_by(visitor(), Close, SynSent);
     connecting.tuple.lport = None;
@@ -403,9 +404,9 @@ fn a_syn_that_is_sent_again_brings_the_port() {
     assert_eq!(line.retransmits, 1);
 }
 
-/// A FIN waits behind the data that the peer has no room for, and may never leave.
+/// A FIN waits behind data that the peer has no room for, and may never be sent.
 #[test]
-fn a_fin_that_never_left_did_not_close_first() {
+fn unsent_fin_is_not_closed_first() {
     let unsent = Stats {
         unsent: true,
         unacked: 100,
@@ -425,7 +426,7 @@ fn a_fin_that_never_left_did_not_close_first() {
     assert_eq!(closed(unsent), (None, Some(false)));
     assert_eq!(closed(sent), (Some(ClosedFirst::Local), Some(true)));
 
-    // The peer's comes while the own one still waits: the peer was first.
+    // The peer's FIN arrives while the own FIN still waits, so the peer closed first.
     let ending = connected_then(&[
         does(Established, FinWait1),
         with(unsent, fin_received(orphan(FinWait1, Closing))),
@@ -437,14 +438,14 @@ fn a_fin_that_never_left_did_not_close_first() {
     assert_eq!(ending.closed_first, Some(ClosedFirst::Remote));
     assert_eq!(ending.fin_sent, Some(false));
 
-    // Nothing tells yet.
+    // No event shows it yet.
     let ending = connected_then(&[does(Established, FinWait1)]);
     assert_eq!((ending.closed_first, ending.fin_sent), (None, None));
 }
 
-/// tcp_fastopen_add_skb() counts the data of a SYN-ACK, and not its FIN.
+/// tcp_fastopen_add_skb() counts the data of a SYN-ACK but not its FIN.
 #[test]
-fn a_fin_with_the_syn_ack_is_in_no_count() {
+fn fin_with_the_syn_ack_is_not_subtracted_from_bytes_received() {
     let received = |fin_uncounted| {
         let stats = Stats {
             bytes_received: 100,
@@ -464,9 +465,9 @@ fn a_fin_with_the_syn_ack_is_in_no_count() {
     assert_eq!(received(false), Some(99));
 }
 
-/// `ss -K` of a listener: tcp_abort() calls tcp_done() when it is CLOSE already.
+/// `ss -K` of a listener: tcp_abort() calls tcp_done() when the socket is CLOSE already.
 #[test]
-fn a_socket_that_is_closed_already_is_no_connection() {
+fn close_of_a_closed_socket_makes_no_connection() {
     let mut t = trace();
     t.set(SetState {
         err: Some(ECONNABORTED),
@@ -476,9 +477,9 @@ fn a_socket_that_is_closed_already_is_no_connection() {
     assert!(t.lines.is_empty(), "{:?}", t.lines);
 }
 
-/// TCP_FASTOPEN_CONNECT: connect() sends nothing; the SYN leaves with the first data.
+/// TCP_FASTOPEN_CONNECT: connect() sends nothing. The SYN is sent with the first data.
 #[test]
-fn the_handshake_of_a_deferred_connect_begins_with_its_data() {
+fn deferred_connect_handshake_begins_with_the_first_data() {
     let deferred = |change: SetState| SetState {
         fastopen_connect: true,
         ..change
@@ -499,7 +500,7 @@ fn the_handshake_of_a_deferred_connect_begins_with_its_data() {
     assert_eq!(line.handshake_ns, Some(50 * US));
     assert_eq!(line.syn_source, Some(fields::Source::Srtt));
 
-    // A SYN that was sent again has no round trip.
+    // A retransmitted SYN gives no round-trip time.
     let mut t = begun();
     let again = Stats {
         retransmits: 1,
@@ -525,9 +526,9 @@ fn the_handshake_of_a_deferred_connect_begins_with_its_data() {
     assert_eq!(t.connection(1).ending.ended, Some(Ended::GivenUp));
 }
 
-/// The process that kills it is named, and does not become its owner.
+/// The process that kills the connection is in the transition line but does not become the owner.
 #[test]
-fn who_kills_a_connection_does_not_own_it() {
+fn process_that_kills_a_connection_does_not_become_its_owner() {
     let mut t = trace();
     t.set(happens(Close, SynSent));
     t.set(failed(

@@ -1,4 +1,4 @@
-//! Segments that are told before the connection begins to which they belong.
+//! Tests of segments that precede the begin of their connection.
 
 use super::requests::{ISN, request, seeing};
 use super::segments::{ACK, SYN, received, sent};
@@ -7,7 +7,7 @@ use crate::event::{CloneOf, Hook, RequestStep, Segment};
 
 const SERVER_ISN: u32 = 5_000;
 
-/// The client of `child(2)`, elsewhere.
+/// Returns the client of `child(2)`, on another host.
 fn remote() -> Sock {
     client(2)
 }
@@ -37,8 +37,8 @@ fn step(step: RequestStep) -> Kind {
     Kind::Request(crate::event::Request { isn: ISN, ..its })
 }
 
-/// Plays what happens, each so long after the one before, as the pipeline does: with a view of
-/// what comes. Gives the `conn` of each segment and of each transition.
+/// Plays events with these distances in time and with lookahead, as the pipeline does. Returns the
+/// `conn` of each segment and of each transition.
 fn played(hooks: &[Hook], script: &[(u64, Kind)]) -> (Vec<Option<u64>>, Vec<Option<u64>>) {
     let mut t = seeing(hooks);
     t.correlator.expect_segments();
@@ -68,17 +68,17 @@ fn played(hooks: &[Hook], script: &[(u64, Kind)]) -> (Vec<Option<u64>>, Vec<Opti
     (segments.collect(), transitions.collect())
 }
 
-/// A kernel without probes.
+/// Returns a trace on a kernel without probes.
 const UNPROBED: [Hook; 1] = [Hook::InetSockSetState];
 
 #[test]
-fn with_the_request_every_segment_of_a_handshake_has_its_number() {
+fn handshake_segments_have_the_number_of_the_seen_request() {
     let established = Kind::SetState(child(2).enters(SynRecv, Established));
     let script = [
         (US, syn(ISN)),
         (US, step(RequestStep::Begun)),
         (US, syn_ack()),
-        // However long it takes.
+        // The distance in time does not matter.
         (500 * MS, ack()),
         (US, step(RequestStep::Cloning(CloneOf::Request))),
         (US, born()),
@@ -90,7 +90,7 @@ fn with_the_request_every_segment_of_a_handshake_has_its_number() {
 }
 
 #[test]
-fn without_it_those_that_the_child_follows_at_once_have() {
+fn handshake_segments_without_a_request_have_the_number_of_a_child_that_follows_at_once() {
     let quick = [
         (US, syn(ISN)),
         (US, syn_ack()),
@@ -113,7 +113,7 @@ fn without_it_those_that_the_child_follows_at_once_have() {
 }
 
 #[test]
-fn a_number_is_promised_to_what_comes_and_to_nothing_else() {
+fn segment_gets_a_number_only_if_its_connection_follows() {
     for (why, script) in [
         ("nothing comes", vec![(US, syn(ISN)), (US, syn_ack())]),
         (
@@ -132,7 +132,7 @@ fn a_number_is_promised_to_what_comes_and_to_nothing_else() {
         let (segments, _) = played(&Hook::ALL, &script);
         assert_eq!(segments[0], None, "{why}");
     }
-    // In another network namespace there may be the same addresses.
+    // Another network namespace may use the same addresses.
     let elsewhere = Kind::SetState(SetState {
         netns: NETNS + 1,
         ..child(2).enters(Listen, SynRecv)
@@ -142,7 +142,7 @@ fn a_number_is_promised_to_what_comes_and_to_nothing_else() {
 }
 
 #[test]
-fn a_segment_after_the_end_of_a_half_open_connection_is_still_its() {
+fn segment_after_the_end_of_a_half_open_connection_keeps_its_number() {
     let dropped = step(RequestStep::Dropped {
         by_timer: false,
         listening: true,
@@ -158,10 +158,10 @@ fn a_segment_after_the_end_of_a_half_open_connection_is_still_its() {
     assert_eq!(segments, [Some(2); 3]);
 }
 
-/// Its SYN-ACK was sent again before the final ACK came: there is a half-open connection, whose number
-/// the ACK has.
+/// The SYN-ACK was retransmitted before the final ACK. So there is a half-open connection, and the
+/// ACK has its number.
 #[test]
-fn the_ack_of_a_known_half_open_connection_has_its_number() {
+fn final_ack_has_the_number_of_a_known_half_open_connection() {
     let script = [
         (US, syn(ISN)),
         (US, syn_ack()),

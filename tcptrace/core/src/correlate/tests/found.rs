@@ -1,4 +1,4 @@
-//! Sockets that are older than the trace.
+//! Tests of sockets that are older than the trace, and of audits.
 
 use super::*;
 use crate::event::Found;
@@ -6,7 +6,7 @@ use crate::fields::{PidSource, Preexisting};
 
 const INODE: u64 = 4711;
 
-/// A socket as a look finds it.
+/// Returns a socket of a snapshot.
 fn found(sock: &Sock, state: State) -> Found {
     Found {
         sk: sock.sk,
@@ -25,7 +25,7 @@ fn found(sock: &Sock, state: State) -> Found {
     }
 }
 
-/// A trace whose look at the start finds `listener()`, as conn 1.
+/// Returns a trace whose first snapshot has `listener()`, as conn 1.
 fn with_old_listener() -> Trace {
     let mut t = trace();
     t.correlator.import([(INODE, server())].into(), START + MS);
@@ -42,7 +42,7 @@ fn preexisting(t: &Trace) -> Vec<&Preexisting> {
 }
 
 #[test]
-fn a_listener_has_its_queue_and_its_process() {
+fn preexisting_listener_has_its_queue_and_its_process() {
     let t = with_old_listener();
     let lines = preexisting(&t);
     let [line] = lines[..] else {
@@ -58,7 +58,7 @@ fn a_listener_has_its_queue_and_its_process() {
 }
 
 #[test]
-fn the_first_accept_on_an_old_listener_is_fully_told() {
+fn accept_on_a_preexisting_listener_has_all_fields() {
     let mut t = with_old_listener();
     t.establish(&child(2));
     let presumed = t.last_transition().subject.clone();
@@ -73,7 +73,7 @@ fn the_first_accept_on_an_old_listener_is_fully_told() {
 }
 
 #[test]
-fn an_old_connection_goes_on_and_is_incomplete() {
+fn preexisting_connection_continues_and_is_incomplete() {
     let mut t = with_old_listener();
     t.finds(found(&child(2), Established));
     t.finds(found(&client(3), Established));
@@ -91,7 +91,7 @@ fn an_old_connection_goes_on_and_is_incomplete() {
 }
 
 #[test]
-fn what_nothing_happens_to_has_one_line() {
+fn preexisting_socket_without_events_has_one_line() {
     let mut t = with_old_listener();
     t.finds(found(&child(2), Established));
     let totals = t.finish();
@@ -100,7 +100,7 @@ fn what_nothing_happens_to_has_one_line() {
 }
 
 #[test]
-fn a_listener_that_accepted_before_it_was_found_has_its_line_too() {
+fn listener_known_by_an_accept_still_gets_its_preexisting_line() {
     let mut t = trace();
     t.correlator.import([(INODE, server())].into(), START + MS);
     t.set(child(2).enters(Listen, SynRecv));
@@ -117,7 +117,7 @@ fn a_listener_that_accepted_before_it_was_found_has_its_line_too() {
 }
 
 #[test]
-fn an_event_knows_better_than_a_look() {
+fn event_takes_precedence_over_the_snapshot() {
     let mut t = trace();
     t.correlator.import([].into(), START + MS);
     t.set(listener().enters_by(server(), Close, Listen));
@@ -130,7 +130,7 @@ fn an_event_knows_better_than_a_look() {
 }
 
 #[test]
-fn a_later_look_finds_nothing_older_than_the_trace() {
+fn later_snapshot_adds_no_preexisting_socket() {
     let mut t = with_old_listener();
     t.wait(1_000 * MS);
     t.finds(found(&child(2), Established));
@@ -138,7 +138,7 @@ fn a_later_look_finds_nothing_older_than_the_trace() {
 }
 
 #[test]
-fn one_that_waits_in_the_queue_is_not_held() {
+fn connection_in_the_accept_queue_is_not_held() {
     let mut t = with_old_listener();
     t.finds(Found {
         held: false,
@@ -154,13 +154,13 @@ fn one_that_waits_in_the_queue_is_not_held() {
 
 const SECOND: u64 = 1_000 * MS;
 
-/// A socket as a look in the middle of a trace finds it.
+/// Returns a socket of a later snapshot.
 fn still(sock: &Sock, state: State) -> Found {
     found(sock, state)
 }
 
 #[test]
-fn a_connection_that_a_look_does_not_find_is_gone_and_incomplete() {
+fn connection_missing_in_an_audit_ends_incomplete() {
     let mut t = accepted();
     t.set(client(3).enters(Close, SynSent));
     t.wait(3 * SECOND);
@@ -175,7 +175,7 @@ fn a_connection_that_a_look_does_not_find_is_gone_and_incomplete() {
 }
 
 #[test]
-fn a_connection_that_a_look_finds_in_another_state_is_incomplete() {
+fn connection_in_another_state_in_an_audit_is_incomplete() {
     let mut t = accepted();
     t.set(client(3).enters(Close, SynSent));
     t.wait(3 * SECOND);
@@ -190,7 +190,7 @@ fn a_connection_that_a_look_finds_in_another_state_is_incomplete() {
 }
 
 #[test]
-fn another_socket_at_the_address_of_a_connection_is_not_that_connection() {
+fn audit_does_not_mistake_another_socket_at_the_same_address() {
     let mut t = accepted();
     t.wait(3 * SECOND);
     let began_ns = t.now;
@@ -203,9 +203,9 @@ fn another_socket_at_the_address_of_a_connection_is_not_that_connection() {
     assert!(!t.connection(2).complete);
 }
 
-/// What has just happened may not be in the kernel's tables yet; and not every look is for this.
+/// A recent change may not be in the kernel's tables yet, and not every snapshot is an audit.
 #[test]
-fn a_look_says_nothing_of_what_has_just_happened_or_is_elsewhere_or_is_not_asked() {
+fn audit_ignores_recent_connections_other_namespaces_and_plain_snapshots() {
     let mut t = accepted();
     t.wait(SECOND / 2);
     t.audited(t.now);
@@ -224,7 +224,7 @@ fn a_look_says_nothing_of_what_has_just_happened_or_is_elsewhere_or_is_not_asked
 }
 
 #[test]
-fn a_look_is_wanted_after_a_loss_and_rarely_without() {
+fn audit_is_due_after_a_loss_and_at_long_intervals() {
     let mut t = accepted();
     t.wait(3 * SECOND);
     let wanted = |t: &mut Trace, ns| t.correlator.worth_an_audit(ns, false);
@@ -240,7 +240,7 @@ fn a_look_is_wanted_after_a_loss_and_rarely_without() {
 }
 
 #[test]
-fn an_old_connection_that_is_gone_is_told() {
+fn preexisting_connection_missing_in_an_audit_has_a_line() {
     let mut t = with_old_listener();
     t.finds(found(&child(2), Established));
     t.looked(START);

@@ -1,4 +1,4 @@
-//! What is not seen, but likely: drops at full accept queues; and what accept() says meanwhile.
+//! Tests of suspected drops at full accept queues, and of failed accept() calls.
 
 use super::requests::request;
 use super::*;
@@ -10,7 +10,7 @@ const LIMIT: u32 = 4;
 const EMFILE: u32 = 24;
 const SECOND: u64 = 1_000 * MS;
 
-/// `listener()` with a short queue.
+/// Returns `listener()` with a short queue.
 fn short() -> Sock {
     Sock {
         backlog_max: LIMIT,
@@ -18,7 +18,7 @@ fn short() -> Sock {
     }
 }
 
-/// A child of it.
+/// Returns a child of that listener.
 fn queued(sk: u64) -> Sock {
     Sock {
         backlog_max: LIMIT,
@@ -26,7 +26,7 @@ fn queued(sk: u64) -> Sock {
     }
 }
 
-/// `queued(sk)` is put into the queue behind `ahead` others.
+/// Returns the birth of `queued(sk)`, which is queued behind `ahead` others.
 fn enqueue(t: &mut Trace, sk: u64, ahead: u32) {
     t.set(SetState {
         backlog_len: ahead,
@@ -38,7 +38,7 @@ fn enqueue(t: &mut Trace, sk: u64, ahead: u32) {
     });
 }
 
-/// A trace with a listener, conn 1, whose queue is full with conns 2 to 6.
+/// Returns a trace with a listener, conn 1, whose queue is full with conns 2 to 6.
 fn full_queue() -> Trace {
     let mut t = trace();
     t.set(short().enters_by(server(), Close, Listen));
@@ -66,7 +66,7 @@ fn explanation(t: &Trace, conn: u64) -> Option<&str> {
 }
 
 #[test]
-fn repeated_syn_names_the_full_queue_as_likely_cause() {
+fn syn_retransmitted_at_a_full_queue_names_it_as_likely_cause() {
     let mut t = full_queue();
     t.set(client(50).enters_by(visitor(), Close, SynSent));
     t.wait(SECOND);
@@ -85,13 +85,13 @@ fn repeated_syn_names_the_full_queue_as_likely_cause() {
              3.000 s"
         )
     );
-    // What no hook has seen is not counted.
+    // Suspected drops are not counted.
     assert_eq!(t.connection(7).overflows, None);
     assert_eq!(t.connection(7).first_overflow_mono_ns, None);
 }
 
 #[test]
-fn syn_that_is_answered_at_once_did_not_meet_the_full_queue() {
+fn syn_answered_at_once_has_no_suspected_drop() {
     let mut t = full_queue();
     t.set(client(50).enters_by(visitor(), Close, SynSent));
     t.set(client(50).enters(SynSent, Established));
@@ -100,7 +100,7 @@ fn syn_that_is_answered_at_once_did_not_meet_the_full_queue() {
 }
 
 #[test]
-fn syn_without_any_answer_likely_met_the_full_queue() {
+fn unanswered_syn_at_a_full_queue_has_a_suspected_drop() {
     let mut t = full_queue();
     t.set(client(50).enters_by(visitor(), Close, SynSent));
     t.wait(200 * MS);
@@ -116,7 +116,7 @@ fn syn_without_any_answer_likely_met_the_full_queue() {
 }
 
 #[test]
-fn syn_that_is_refused_did_not_meet_a_full_queue() {
+fn refused_syn_has_no_suspected_drop() {
     let mut t = full_queue();
     t.set(client(50).enters_by(visitor(), Close, SynSent));
     t.set(SetState {
@@ -128,7 +128,7 @@ fn syn_that_is_refused_did_not_meet_a_full_queue() {
 }
 
 #[test]
-fn queue_with_room_is_no_cause() {
+fn queue_with_room_is_not_suspected() {
     let mut t = trace();
     t.set(short().enters_by(server(), Close, Listen));
     enqueue(&mut t, 10, LIMIT - 1);
@@ -140,7 +140,7 @@ fn queue_with_room_is_no_cause() {
 }
 
 #[test]
-fn full_queue_of_another_port_or_namespace_is_no_cause() {
+fn full_queue_of_another_port_or_namespace_is_not_suspected() {
     let mut t = full_queue();
     let elsewhere = Tuple {
         rport: Some(PORT + 1),
@@ -161,9 +161,9 @@ fn full_queue_of_another_port_or_namespace_is_no_cause() {
     assert_eq!(explanation(&t, 8), None);
 }
 
-/// A listener at a wildcard address is not the one that a connection to the internet calls.
+/// A connection to another host cannot reach a listener at a wildcard address of this host.
 #[test]
-fn full_queue_at_a_wildcard_address_is_no_cause_of_calls_to_other_hosts() {
+fn full_queue_at_a_wildcard_address_is_not_suspected_for_other_hosts() {
     let mut t = trace();
     let any = Sock {
         backlog_max: LIMIT,
@@ -190,7 +190,7 @@ fn full_queue_at_a_wildcard_address_is_no_cause_of_calls_to_other_hosts() {
 }
 
 #[test]
-fn where_the_hook_sees_drops_nothing_is_guessed() {
+fn no_drop_is_suspected_if_a_hook_sees_drops() {
     let mut t = full_queue();
     let correlator = std::mem::replace(&mut t.correlator, Correlator::new(START));
     t.correlator = correlator.with_hooks([Hook::ListenOverflow]);
@@ -211,7 +211,7 @@ fn synack_again(t: &mut Trace, child: &Sock, times: u32) {
 }
 
 #[test]
-fn repeated_synack_names_the_full_queue_at_both_ends() {
+fn synack_retransmitted_at_a_full_queue_names_it_at_both_ends() {
     let mut t = trace();
     t.set(short().enters_by(server(), Close, Listen));
     t.set(client(2).enters_by(visitor(), Close, SynSent));
@@ -257,9 +257,9 @@ fn repeated_synack_names_the_full_queue_at_both_ends() {
     );
 }
 
-/// Who answers nothing may be gone: without its client nobody knows that an ACK came.
+/// Without a known client, it is not known whether the ACK was sent.
 #[test]
-fn repeated_synack_of_an_unknown_client_leaves_open_whether_its_ack_came() {
+fn synack_retransmitted_to_an_unknown_client_leaves_its_ack_open() {
     let mut t = full_queue();
     synack_again(&mut t, &queued(2), 1);
     t.wait(SECOND);
@@ -329,7 +329,7 @@ fn namespace_without_readings_is_unknown() {
         ..short().enters_by(server(), Close, Listen)
     });
     assert_eq!(counters(&t.finish()), (None, None, None));
-    // A trace that has read none, as an old recording, says nothing of them.
+    // A trace without readings, such as an old recording, has no counters in its summary.
     assert!(full_queue().finish().netns_counters.is_empty());
 }
 
@@ -344,7 +344,7 @@ fn namespace_that_began_in_the_trace_has_no_upper_bound() {
 }
 
 #[test]
-fn of_two_full_listeners_neither_is_likely() {
+fn two_full_listeners_leave_the_likely_listener_null() {
     let mut t = full_queue();
     let other = Sock {
         tuple: tuple("127.0.0.1", PORT + 1, None),
@@ -369,7 +369,7 @@ fn of_two_full_listeners_neither_is_likely() {
 }
 
 #[test]
-fn namespaces_with_listeners_are_worth_counting_where_no_hook_sees_drops() {
+fn namespaces_with_listeners_are_read_if_no_hook_sees_drops() {
     let t = full_queue();
     assert_eq!(t.correlator.worth_counting(), [NETNS].into());
     assert!(trace().correlator.worth_counting().is_empty());
@@ -378,7 +378,7 @@ fn namespaces_with_listeners_are_worth_counting_where_no_hook_sees_drops() {
 }
 
 #[test]
-fn failed_accepts_are_named_by_the_connection_that_waited() {
+fn failed_accepts_are_in_the_reason_of_the_connection_that_waited() {
     let mut t = listening();
     t.accept(listener().fails_to_accept(EMFILE));
     t.establish(&child(2));
@@ -391,7 +391,7 @@ fn failed_accepts_are_named_by_the_connection_that_waited() {
     let at_accept = t.last_accept().reason.clone().unwrap();
     let expected = "; meanwhile accept() failed 137 times with EMFILE";
     assert!(at_accept.ends_with(expected), "{at_accept}");
-    // Those after it are not about it.
+    // Later failures are not about this connection.
     t.accept(listener().fails_to_accept(EMFILE));
     t.finish();
     assert!(t.reason(2).ends_with(expected), "{}", t.reason(2));
@@ -399,7 +399,7 @@ fn failed_accepts_are_named_by_the_connection_that_waited() {
 }
 
 #[test]
-fn failed_accepts_are_named_where_nothing_was_accepted() {
+fn failed_accepts_are_in_the_reason_of_a_never_accepted_connection() {
     let mut t = established();
     t.accept(listener().fails_to_accept(EMFILE));
     t.finish_with_queued(&[child(2)]);
@@ -409,7 +409,7 @@ fn failed_accepts_are_named_where_nothing_was_accepted() {
 }
 
 #[test]
-fn without_failures_nothing_is_said_of_them() {
+fn reason_without_failed_accepts_does_not_mention_them() {
     let mut t = listening();
     t.accept(listener().fails_to_accept(EMFILE));
     t.establish(&child(2));
@@ -418,7 +418,7 @@ fn without_failures_nothing_is_said_of_them() {
     assert!(!t.reason(2).contains("failed"), "{}", t.reason(2));
 }
 
-/// A change of state of a socket whose addresses are of this link.
+/// Returns a transition of a socket whose addresses belong to this link.
 fn on_link(scope: u32, change: SetState) -> SetState {
     SetState {
         scope: Some(scope),
@@ -426,7 +426,7 @@ fn on_link(scope: u32, change: SetState) -> SetState {
     }
 }
 
-/// The ends of a connection between two link-local addresses: the listener's, and its client's.
+/// Returns both ends of a connection between link-local addresses: the listener's and the client's.
 fn link_local(sk: u64) -> [Sock; 3] {
     let (own, peer) = (("fe80::1", PORT), ("fe80::2", 40_000));
     let sock = |n, tuple| Sock {
@@ -442,7 +442,7 @@ fn link_local(sk: u64) -> [Sock; 3] {
 }
 
 #[test]
-fn same_link_local_address_on_two_links_is_two_listeners() {
+fn same_link_local_address_on_two_links_has_two_listeners() {
     let mut t = trace();
     let links = [2, 3].map(|scope| (scope, link_local(100 * u64::from(scope))));
     for (scope, [listener, ..]) in links {
@@ -458,14 +458,14 @@ fn same_link_local_address_on_two_links_is_two_listeners() {
 }
 
 #[test]
-fn ends_with_link_local_addresses_are_paired_on_their_own_link() {
+fn peers_with_link_local_addresses_are_paired_by_link() {
     let mut t = trace();
     let links = [2, 3].map(|scope| (scope, link_local(100 * u64::from(scope))));
     for (scope, [.., client]) in links {
         t.set(on_link(scope, client.enters_by(visitor(), Close, SynSent)));
         t.set(on_link(scope, client.enters(SynSent, Established)));
     }
-    // The other way round.
+    // In the other order.
     for (scope, [_, child, _]) in links.into_iter().rev() {
         t.set(on_link(scope, child.enters(Listen, SynRecv)));
         t.set(on_link(scope, child.enters(SynRecv, Established)));

@@ -1,10 +1,10 @@
-//! What a depth tells: the same connections as lines, or as counts.
+//! Tests of `--depth`: the same connections as lines or as counts.
 
 use super::*;
 use crate::event::{Direction, Reset, Stats};
 use crate::fields::{Depth, Histogram};
 
-/// A trace at a depth with `listener()` listening.
+/// Returns a trace at a depth, with `listener()` in LISTEN.
 fn listening_at(depth: Depth) -> Trace {
     let mut t = trace();
     t.correlator = Correlator::new(START).with_depth(depth);
@@ -12,14 +12,15 @@ fn listening_at(depth: Depth) -> Trace {
     t
 }
 
-/// `child(sk)` is established and accepted after a millisecond, by a call that came at once.
+/// Plays `child(sk)` to ESTABLISHED. An accept() that is called at once returns it after a
+/// millisecond.
 fn accepted_late(t: &mut Trace, sk: u64) {
     t.establish(&child(sk));
     t.wait(MS);
     t.accept(listener().accepts(&child(sk), Called::At(t.now)));
 }
 
-/// Its process closes it first, and the peer then.
+/// The process closes first, then the peer.
 fn closes_in_order(t: &mut Trace, it: &Sock) {
     t.set(it.enters_by(server(), Established, FinWait1));
     t.set(it.enters(FinWait1, FinWait2));
@@ -41,16 +42,16 @@ fn is_reset(t: &mut Trace, it: &Sock) {
     });
 }
 
-/// `client(sk)` connects within 2 µs.
+/// Plays the connect of `client(sk)` within 2 µs.
 fn connects(t: &mut Trace, sk: u64) {
     t.set(client(sk).enters_by(visitor(), Close, SynSent));
     t.wait(US);
     t.set(client(sk).enters(SynSent, Established));
 }
 
-/// One connection of each fate, with both ends where the other end matters.
+/// Plays connections with every kind of end, at both ends where the peer matters.
 fn every_fate(t: &mut Trace) {
-    // In good order, at both ends.
+    // Closed in good order, at both ends.
     accepted_late(t, 2);
     connects(t, 12);
     closes_in_order(t, &client(12));
@@ -61,7 +62,7 @@ fn every_fate(t: &mut Trace) {
     connects(t, 13);
     is_reset(t, &client(13));
     is_reset(t, &child(3));
-    // Never accepted; refused; open.
+    // Never accepted, refused, and open.
     t.establish(&child(4));
     is_reset(t, &child(4));
     t.set(client(14).enters_by(visitor(), Close, SynSent));
@@ -119,7 +120,7 @@ fn every_depth_has_the_same_totals_and_connection_lines() {
 }
 
 #[test]
-fn the_lighter_depths_tell_connections_and_failures_and_nothing_else() {
+fn depths_below_events_have_only_connection_and_failure_lines() {
     for depth in [Depth::Connections, Depth::Histogram] {
         let (t, _) = played(depth);
         let others = t.lines.iter().filter(|line| {
@@ -137,7 +138,7 @@ fn the_lighter_depths_tell_connections_and_failures_and_nothing_else() {
 }
 
 #[test]
-fn what_went_well_is_counted_at_its_end_and_what_went_wrong_has_a_line() {
+fn histogram_counts_good_connections_and_writes_lines_of_bad_ones() {
     let (t, _) = played(Depth::Histogram);
     let told: Vec<_> = histograms(&t)
         .iter()
@@ -148,7 +149,7 @@ fn what_went_well_is_counted_at_its_end_and_what_went_wrong_has_a_line() {
         [
             (Side::Server, PORT, 1, Some(1), Some(0)),
             (Side::Client, PORT, 1, None, None),
-            // It was accepted, and open at the end of the trace.
+            // It was accepted and is open at the end of the trace.
             (Side::Server, PORT, 1, Some(1), Some(0)),
         ]
     );
@@ -183,7 +184,7 @@ fn what_went_well_is_counted_at_its_end_and_what_went_wrong_has_a_line() {
 }
 
 #[test]
-fn what_may_not_have_been_seen_whole_has_a_line() {
+fn histogram_writes_a_line_of_an_incomplete_connection() {
     let mut t = listening_at(Depth::Histogram);
     accepted_late(&mut t, 2);
     t.lost = 1;

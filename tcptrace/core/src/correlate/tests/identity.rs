@@ -1,10 +1,10 @@
-//! Which life of which pointer an event belongs to, what is known of it, and whose it is.
+//! Tests of socket identity: which connection an event belongs to, its tuple, and its owner.
 
 use super::*;
 use crate::fields::PidSource;
 
 #[test]
-fn eight_thousand_children_on_few_pointers() {
+fn eight_thousand_children_on_few_addresses_stay_apart() {
     let mut t = listening();
     for n in 0..8_000_u64 {
         let child = child(2 + n % 7);
@@ -29,7 +29,7 @@ fn eight_thousand_children_on_few_pointers() {
 }
 
 #[test]
-fn what_is_open_ends_in_order_of_conn() {
+fn open_connections_end_in_order_of_conn() {
     let mut t = listening();
     for n in 0..100 {
         let child = child(2 + n * 7 % 100);
@@ -52,7 +52,7 @@ fn what_is_open_ends_in_order_of_conn() {
 }
 
 #[test]
-fn child_at_a_just_closed_clients_pointer() {
+fn child_at_the_address_of_a_closed_client_has_a_new_number() {
     let mut t = syn_sent();
     t.walk(
         &client(2),
@@ -67,7 +67,7 @@ fn child_at_a_just_closed_clients_pointer() {
 }
 
 #[test]
-fn birth_ends_what_lived_there_unseen() {
+fn birth_ends_the_previous_connection_at_its_address() {
     let mut t = accepted();
     t.set(child(2).enters(Listen, SynRecv));
     let old = t.connection(2);
@@ -78,7 +78,7 @@ fn birth_ends_what_lived_there_unseen() {
 }
 
 #[test]
-fn state_that_cannot_follow_is_another_connection() {
+fn impossible_transition_begins_another_connection() {
     let mut t = established();
     t.set(child(2).enters(SynRecv, Established));
     assert_eq!(t.last_transition().subject.conn, Some(3));
@@ -108,7 +108,7 @@ fn duplicate_child_vanishes_in_syn_recv_without_a_gap() {
 }
 
 #[test]
-fn other_ends_are_another_connection() {
+fn event_with_another_tuple_begins_another_connection() {
     let mut t = established();
     let other = Sock {
         sk: child(2).sk,
@@ -146,7 +146,7 @@ fn connection_from_before_the_trace_is_incomplete() {
 }
 
 #[test]
-fn born_while_hooks_were_being_attached_is_from_before_the_trace() {
+fn birth_before_all_hooks_are_attached_is_before_the_trace() {
     let mut t = trace();
     t.now -= MS;
     t.establish(&child(2));
@@ -157,7 +157,7 @@ fn born_while_hooks_were_being_attached_is_from_before_the_trace() {
 }
 
 #[test]
-fn established_alone_is_a_complete_beginning_of_a_child_whose_birth_a_filter_hides() {
+fn established_begins_a_complete_child_if_a_filter_hides_births() {
     let mut t = trace();
     t.correlator.births_hide = true;
     t.set(child(2).enters(SynRecv, Established));
@@ -175,7 +175,7 @@ fn established_alone_is_a_complete_beginning_of_a_child_whose_birth_a_filter_hid
 }
 
 #[test]
-fn accepted_child_that_was_never_seen() {
+fn accept_of_an_unknown_child_begins_its_connection() {
     let mut t = trace();
     t.accept(listener().accepts(&child(2), Called::At(t.now)));
     t.walk(&child(2), &[Established, CloseWait, LastAck, Close]);
@@ -187,7 +187,7 @@ fn accepted_child_that_was_never_seen() {
 }
 
 #[test]
-fn tuple_of_a_child_fills_late() {
+fn tuple_of_a_child_is_completed_by_later_events() {
     let mut t = listening();
     let unknown_peer = SetState {
         tuple: Tuple {
@@ -220,7 +220,7 @@ fn tuple_of_a_child_fills_late() {
 }
 
 #[test]
-fn port_of_a_client_and_cookie_fill_late() {
+fn client_port_and_cookie_are_completed_by_later_events() {
     let mut t = trace();
     t.set(SetState {
         tuple: Tuple {
@@ -277,7 +277,7 @@ fn child_is_presumed_the_listeners_until_it_is_accepted() {
 }
 
 #[test]
-fn child_from_before_the_trace_is_nobodys() {
+fn child_from_before_the_trace_has_no_owner() {
     let mut t = listening();
     t.set(child(2).enters(Established, CloseWait));
     assert_eq!(t.last_transition().subject.pid_source, None);
@@ -286,7 +286,7 @@ fn child_from_before_the_trace_is_nobodys() {
 }
 
 #[test]
-fn acceptor_of_a_listener_from_before_the_trace_is_presumed_next() {
+fn acceptor_of_a_preexisting_listener_is_presumed_for_the_next_child() {
     let mut t = trace();
     t.establish(&child(2));
     assert_eq!(t.last_transition().subject.pid_source, None);
@@ -298,7 +298,7 @@ fn acceptor_of_a_listener_from_before_the_trace_is_presumed_next() {
 }
 
 #[test]
-fn closer_owns_what_was_handed_to_it() {
+fn process_that_closes_a_passed_socket_becomes_its_owner() {
     let reaper = task(1, "reaper");
     let mut t = accepted();
     t.set(child(2).enters_by(reaper, Established, FinWait1));
@@ -313,7 +313,7 @@ fn closer_owns_what_was_handed_to_it() {
 }
 
 #[test]
-fn closer_owns_what_nobody_owned() {
+fn process_that_closes_a_socket_without_owner_becomes_its_owner() {
     let mut t = trace();
     t.set(client(2).enters(Established, CloseWait));
     assert_eq!(t.last_transition().subject.pid_source, None);
@@ -325,7 +325,7 @@ fn closer_owns_what_nobody_owned() {
 }
 
 #[test]
-fn connector_and_listener_own_theirs() {
+fn connect_and_listen_set_the_owner() {
     let subject = |t: &Trace| t.last_transition().subject.clone();
     assert_eq!(subject(&syn_sent()).pid_source, Some(PidSource::Connect));
     assert_eq!(subject(&syn_sent()).pid, Some(815));

@@ -1,11 +1,11 @@
-//! Listeners: which of them a child is laid to, failed accepts, and the summary.
+//! Tests of listeners: matching of children, failed accepts, and the summary.
 
 use super::*;
 use crate::event::Listen as Asked;
 use crate::fields::{ListenerSource, PidSource};
 
-/// Which of these listeners (conn 1, 2, …) a child at `laddr` is laid to: by its presumed owner,
-/// who is process 10 + conn.
+/// Returns the listener (conn 1, 2, …) that a child at `laddr` is matched to. It is known by its
+/// presumed owner, process 10 + conn.
 fn presumed(listeners: &[&str], laddr: &str) -> Option<u32> {
     let mut t = trace();
     for (n, addr) in listeners.iter().enumerate() {
@@ -22,7 +22,7 @@ fn presumed(listeners: &[&str], laddr: &str) -> Option<u32> {
 }
 
 #[test]
-fn child_is_laid_to_the_best_match() {
+fn child_belongs_to_the_best_matching_listener() {
     for (listeners, laddr, expected) in [
         (&["127.0.0.1"][..], "127.0.0.1", Some(11)),
         (&["127.0.0.2"], "127.0.0.1", None),
@@ -36,7 +36,7 @@ fn child_is_laid_to_the_best_match() {
         (&["::", "0.0.0.0"], "127.0.0.1", Some(12)),
         (&["::", "0.0.0.0"], "::1", Some(11)),
         (&["0.0.0.0", "0.0.0.0"], "127.0.0.1", None),
-        // Linux 6.14 and before: the child's first event has the listener's address.
+        // Before Linux 6.15 the child's first event has the listener's address.
         (&["0.0.0.0", "127.0.0.1"], "0.0.0.0", Some(11)),
     ] {
         assert_eq!(
@@ -67,7 +67,7 @@ fn other_namespace_or_port_is_another_listener() {
 }
 
 #[test]
-fn reuseport_is_open_until_accept_tells() {
+fn listener_of_a_reuseport_child_is_unknown_until_accept() {
     let (a, b) = (listener_at(1, "0.0.0.0"), listener_at(2, "0.0.0.0"));
     let mut t = trace();
     t.set(a.enters_by(task(11, "a"), Close, Listen));
@@ -93,7 +93,7 @@ fn reuseport_is_open_until_accept_tells() {
 }
 
 #[test]
-fn reuseport_queues_are_gone_when_all_have_closed() {
+fn reuseport_queue_is_gone_when_all_listeners_have_closed() {
     let (a, b) = (listener_at(1, "0.0.0.0"), listener_at(2, "0.0.0.0"));
     let mut t = trace();
     t.correlator.sees_all_accepts();
@@ -111,7 +111,7 @@ fn reuseport_queues_are_gone_when_all_have_closed() {
 }
 
 #[test]
-fn sibling_that_closed_leaves_one() {
+fn child_belongs_to_the_only_open_reuseport_listener() {
     let (a, b) = (listener_at(1, "0.0.0.0"), listener_at(2, "0.0.0.0"));
     let mut t = trace();
     t.set(a.enters_by(server(), Close, Listen));
@@ -126,7 +126,7 @@ fn sibling_that_closed_leaves_one() {
 }
 
 #[test]
-fn port_chosen_by_listen_is_learnt_from_accept() {
+fn port_of_an_unbound_listener_is_learnt_from_accept() {
     let mut t = trace();
     let unbound = Tuple {
         lport: None,
@@ -147,7 +147,7 @@ fn port_chosen_by_listen_is_learnt_from_accept() {
 }
 
 #[test]
-fn listener_from_before_the_trace() {
+fn listener_seen_only_at_its_close_is_from_before_the_trace() {
     let mut t = trace();
     t.establish(&child(2));
     t.set(listener().enters_by(server(), Listen, Close));
@@ -165,7 +165,7 @@ fn listener_from_before_the_trace() {
 }
 
 #[test]
-fn failed_accepts_name_the_listener_and_the_caller() {
+fn failed_accept_has_the_listener_and_the_caller() {
     let mut t = listening();
     t.accept(listener().fails_to_accept(11));
     let line = t.last_accept();
@@ -185,7 +185,7 @@ fn failed_accepts_name_the_listener_and_the_caller() {
 }
 
 #[test]
-fn accept_under_way_when_the_listener_closes_is_still_its() {
+fn accept_in_progress_at_the_listeners_close_keeps_its_listener() {
     let mut t = established();
     let called = Called::At(t.now);
     t.set(listener().enters_by(server(), Listen, Close));
@@ -213,7 +213,7 @@ fn accept_on_a_socket_that_does_not_listen_makes_no_listener() {
 }
 
 #[test]
-fn accept_without_its_listener_takes_the_childs() {
+fn accept_without_listener_uses_the_childs_listener() {
     let mut t = established();
     t.accept(Accept {
         listener: None,
@@ -223,7 +223,7 @@ fn accept_without_its_listener_takes_the_childs() {
 }
 
 #[test]
-fn backlog_is_the_queue_as_the_child_found_it() {
+fn backlog_ahead_is_the_queue_length_at_established() {
     let mut t = listening();
     t.set(SetState {
         backlog_len: 1,
@@ -247,7 +247,7 @@ fn backlog_is_the_queue_as_the_child_found_it() {
 }
 
 #[test]
-fn port_opened_again_and_again_is_several_listeners() {
+fn each_listen_on_the_same_port_is_another_listener() {
     let mut t = trace();
     for n in 0..100 {
         t.set(listener().enters_by(server(), Close, Listen));
@@ -260,7 +260,7 @@ fn port_opened_again_and_again_is_several_listeners() {
     assert!(totals.listeners.iter().all(|l| l.accepted == 1));
 }
 
-/// `listener()` enters LISTEN, asked for this backlog.
+/// Returns the transition of `listener()` to LISTEN with this requested backlog.
 fn asked_for(backlog: Option<i32>, somaxconn: u32, in_force: u32) -> SetState {
     SetState {
         backlog_max: in_force,
@@ -270,13 +270,13 @@ fn asked_for(backlog: Option<i32>, somaxconn: u32, in_force: u32) -> SetState {
 }
 
 #[test]
-fn what_listen_asked_for_is_clipped_or_not() {
+fn backlog_is_clipped_if_somaxconn_is_smaller() {
     for (asked, somaxconn, in_force, clipped) in [
         (Some(128), 4096, 128, Some(false)),
         (Some(4096), 4096, 4096, Some(false)),
         (Some(5000), 4096, 4096, Some(true)),
         (Some(0), 4096, 0, Some(false)),
-        // The kernel takes it as unsigned.
+        // The kernel treats the backlog as unsigned.
         (Some(-1), 4096, 4096, Some(true)),
         (Some(i32::MAX), u32::MAX, i32::MAX as u32, Some(false)),
         (None, 4096, 128, None),
@@ -294,9 +294,9 @@ fn what_listen_asked_for_is_clipped_or_not() {
     }
 }
 
-/// The kernel listened while the process was in a listen() of something else.
+/// The kernel made the socket a listener while the process was in listen() on another socket.
 #[test]
-fn a_backlog_that_does_not_lead_to_the_limit_was_not_this_listeners() {
+fn backlog_that_does_not_lead_to_the_limit_is_ignored() {
     let mut t = trace();
     t.set(asked_for(Some(64), 4096, 128));
     let backlog = t.last_transition().backlog;
@@ -309,7 +309,7 @@ fn a_backlog_that_does_not_lead_to_the_limit_was_not_this_listeners() {
 }
 
 #[test]
-fn listen_again_leaves_the_limit_alone_known() {
+fn second_listen_call_makes_the_requested_backlog_unknown() {
     let mut t = trace();
     t.set(asked_for(Some(128), 4096, 128));
     t.establish(&child(2));
@@ -327,14 +327,14 @@ fn listen_again_leaves_the_limit_alone_known() {
 }
 
 #[test]
-fn a_connection_shows_no_backlog() {
+fn connection_transition_has_no_backlog() {
     let t = established();
     let none = fields::Backlog::default();
     let of_child: Vec<_> = t.transitions()[1..].iter().map(|it| it.backlog).collect();
     assert_eq!(of_child, [none, none]);
 }
 
-/// A child born of a listener, which the kernel side names.
+/// Returns a child that was cloned from a listener that the kernel side names.
 fn clone_of(listener: u64, child: &Sock) -> SetState {
     SetState {
         clone_of: Some(Sk(listener)),
@@ -342,16 +342,16 @@ fn clone_of(listener: u64, child: &Sock) -> SetState {
     }
 }
 
-/// Of each row: number, connections, accepted, never accepted.
+/// Returns of each row: number, connections, accepted, never accepted.
 fn rows(totals: &Totals) -> Vec<(Option<u64>, u64, u64, u64)> {
     let rows = totals.listeners.iter();
     rows.map(|l| (l.conn, l.connections, l.accepted, l.never_accepted))
         .collect()
 }
 
-/// TPROXY: the connection has an address that another listener fits.
+/// TPROXY: the connection has an address that matches another listener.
 #[test]
-fn a_child_is_laid_to_the_listener_that_it_is_a_clone_of() {
+fn child_belongs_to_the_listener_that_it_was_cloned_from() {
     let proxy = Sock {
         tuple: tuple("0.0.0.0", 15_001, None),
         ..listener_at(9, "0.0.0.0")
@@ -377,9 +377,9 @@ fn a_child_is_laid_to_the_listener_that_it_is_a_clone_of() {
     }
 }
 
-/// A filter lets the connection through and not its listener.
+/// A filter passes the connection but not its listener.
 #[test]
-fn a_clone_of_an_unknown_listener_is_no_other_ones() {
+fn clone_of_an_unknown_listener_has_no_other_listener() {
     let mut t = listening();
     t.set(clone_of(9, &child(10)));
     t.set(child(10).enters(SynRecv, Established));
@@ -391,7 +391,7 @@ fn a_clone_of_an_unknown_listener_is_no_other_ones() {
 }
 
 #[test]
-fn a_listener_that_is_guessed_by_address_is_called_a_guess() {
+fn listener_guessed_by_address_has_source_address() {
     let mut t = established();
     assert_eq!(t.last_transition().listener, None);
     t.finish();
@@ -400,10 +400,10 @@ fn a_listener_that_is_guessed_by_address_is_called_a_guess() {
     assert_eq!(line.listener_source, Some(ListenerSource::Address));
 }
 
-/// The victims of a worker that dies are told at once, whether the kernel side names their listener
-/// or not.
+/// The queued connections of a worker that exits end at once, whether or not the kernel side names
+/// their listener.
 #[test]
-fn the_queue_of_a_dead_worker_dies_with_it() {
+fn connections_queued_at_a_closed_listener_end_with_it() {
     for is_named in [true, false] {
         let (good, stuck) = (listener_at(1, "0.0.0.0"), listener_at(2, "0.0.0.0"));
         let mut t = trace();
@@ -431,9 +431,9 @@ fn the_queue_of_a_dead_worker_dies_with_it() {
     }
 }
 
-/// `ss -K`: tcp_abort() makes the listener CLOSE, and once more CLOSE.
+/// `ss -K`: tcp_abort() changes the listener to CLOSE twice.
 #[test]
-fn a_listener_that_is_killed_is_no_connection() {
+fn killed_listener_makes_no_connection() {
     let stats = Some(crate::event::Stats {
         rcv_shutdown: false,
         snd_shutdown: false,
@@ -469,7 +469,7 @@ fn a_listener_that_is_killed_is_no_connection() {
     assert!(t.connections().is_empty());
     assert_eq!((totals.servers, totals.listeners.len()), (0, 1));
 
-    // shutdown() and connect(AF_UNSPEC) leave the same, but for the system call.
+    // shutdown() and connect() to AF_UNSPEC leave the same flags. Only the system call differs.
     let mut t = listening();
     let unknown = stats.map(|stats| crate::event::Stats {
         call: None,
@@ -481,7 +481,7 @@ fn a_listener_that_is_killed_is_no_connection() {
     }));
     assert_eq!(t.last_transition().cause, None);
 
-    // Of a listener that the trace does not know nothing becomes a connection either.
+    // A listener that the trace does not know makes no connection either.
     let mut t = trace();
     t.event(again.kind);
     assert!(t.lines.is_empty());
@@ -494,7 +494,7 @@ fn closed_listeners_are_folded_and_counted() {
     let mut t = trace();
     t.correlator.listeners = super::super::state::listener::Listeners::of_size(3);
     for n in 0..10 {
-        // Two ports in turn, and more of them than are kept apart.
+        // Two ports in turn, and more listeners than are kept separately.
         let at = |sock: Sock| Sock {
             tuple: Tuple {
                 lport: Some(PORT + n % 5),

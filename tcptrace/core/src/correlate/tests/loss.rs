@@ -1,9 +1,9 @@
-//! Records that were lost, or came swapped: what is marked, and what may still be said.
+//! Tests of lost, late and swapped records.
 
 use super::*;
 
 #[test]
-fn loss_marks_exactly_what_was_open() {
+fn loss_marks_exactly_the_open_connections_incomplete() {
     let mut t = listening();
     t.establish(&child(2)); // conn 2 ends before the loss
     t.walk(&child(2), &[Established, FinWait1, Close]);
@@ -30,7 +30,7 @@ fn loss_marks_exactly_what_was_open() {
 }
 
 #[test]
-fn loss_that_only_the_end_of_the_trace_tells_counts_too() {
+fn loss_known_only_at_the_end_marks_open_connections() {
     let mut t = established();
     t.lost = 1;
     t.finish();
@@ -38,7 +38,7 @@ fn loss_that_only_the_end_of_the_trace_tells_counts_too() {
 }
 
 #[test]
-fn loss_leaves_what_was_observed() {
+fn observed_order_keeps_its_verdict_after_a_loss() {
     let mut t = accepted();
     t.lost = 1;
     t.finish();
@@ -47,7 +47,7 @@ fn loss_leaves_what_was_observed() {
 }
 
 #[test]
-fn count_of_losses_wraps() {
+fn loss_counter_wraps_at_32_bits() {
     let mut t = trace();
     for (n, lost) in [(2, 1 << 30), (3, 2 << 30), (4, 3 << 30), (5, 0)] {
         t.lost = lost;
@@ -59,7 +59,7 @@ fn count_of_losses_wraps() {
 }
 
 #[test]
-fn count_of_losses_that_comes_swapped_is_no_news() {
+fn swapped_loss_counter_is_not_a_new_loss() {
     let mut t = trace();
     for (n, lost) in [(2, 5), (3, 4), (4, 5)] {
         t.lost = lost;
@@ -79,7 +79,7 @@ fn missed_transition_without_a_loss_is_a_gap() {
 }
 
 #[test]
-fn a_call_that_was_not_seen_may_have_been_skipped() {
+fn unseen_accept_call_after_skipped_runs_has_unknown_time() {
     let mut t = trace();
     t.correlator.missed();
     t.establish(&child(2));
@@ -101,7 +101,7 @@ fn established_lost_makes_the_wait_unknown() {
 }
 
 #[test]
-fn a_beginning_that_was_not_seen_is_not_called_earlier_than_the_trace() {
+fn unseen_beginning_is_not_reported_as_before_the_trace() {
     for lost in [0, 1] {
         let mut t = listening();
         t.lost = lost;
@@ -112,7 +112,7 @@ fn a_beginning_that_was_not_seen_is_not_called_earlier_than_the_trace() {
     }
 }
 
-/// A server whose first change that was seen is SYN_RECV to ESTABLISHED.
+/// Returns a trace of a server whose first seen transition is SYN_RECV to ESTABLISHED.
 fn first_seen_at_established(t: &mut Trace) -> bool {
     t.set(child(2).enters(SynRecv, Established));
     t.accept(listener().accepts(&child(2), Called::At(t.now)));
@@ -123,7 +123,7 @@ fn first_seen_at_established(t: &mut Trace) -> bool {
 }
 
 #[test]
-fn a_server_first_seen_at_established_is_complete_only_where_a_filter_hides_births() {
+fn server_first_seen_at_established_is_complete_only_with_hidden_births() {
     assert!(!first_seen_at_established(&mut trace()));
 
     let mut t = trace();
@@ -132,7 +132,7 @@ fn a_server_first_seen_at_established_is_complete_only_where_a_filter_hides_birt
 }
 
 #[test]
-fn a_server_first_seen_at_established_after_a_loss_is_incomplete() {
+fn server_first_seen_at_established_after_a_loss_is_incomplete() {
     let mut t = trace();
     t.correlator.births_hide = true;
     t.lost = 1;
@@ -141,7 +141,7 @@ fn a_server_first_seen_at_established_after_a_loss_is_incomplete() {
 }
 
 #[test]
-fn no_birth_is_hidden_where_births_name_their_peer() {
+fn births_are_not_hidden_if_they_name_their_peer() {
     let mut t = trace();
     t.correlator.births_hide = true;
     t.set(child(9).enters(Listen, SynRecv));
@@ -149,7 +149,7 @@ fn no_birth_is_hidden_where_births_name_their_peer() {
 }
 
 #[test]
-fn records_that_are_unaccounted_make_what_is_open_incomplete() {
+fn unaccounted_records_make_open_connections_incomplete() {
     let mut t = established();
     t.correlator.unaccounted();
     t.finish();
@@ -159,7 +159,7 @@ fn records_that_are_unaccounted_make_what_is_open_incomplete() {
 }
 
 #[test]
-fn skipped_runs_are_not_called_lost_events() {
+fn skipped_runs_are_reported_as_skipped_not_lost() {
     let mut t = established();
     t.correlator.missed();
     t.finish();
@@ -170,7 +170,7 @@ fn skipped_runs_are_not_called_lost_events() {
 const TOO_LATE: &str = "an event came too late to be put in order";
 
 impl Trace {
-    /// An event comes after later ones have been taken.
+    /// Plays an event after later ones.
     fn late(&mut self, mono_ns: u64, kind: Kind) {
         let now = std::mem::replace(&mut self.now, mono_ns);
         self.correlator.late();
@@ -180,7 +180,7 @@ impl Trace {
 }
 
 #[test]
-fn an_accept_that_comes_after_the_end_of_its_connection_leaves_it_incomplete() {
+fn accept_after_the_end_of_its_connection_makes_it_incomplete() {
     let mut t = established();
     let accepted_ns = t.now + US;
     t.wait(MS);
@@ -197,7 +197,7 @@ fn an_accept_that_comes_after_the_end_of_its_connection_leaves_it_incomplete() {
 }
 
 #[test]
-fn a_late_birth_leaves_its_connection_one_and_incomplete() {
+fn late_birth_makes_its_connection_incomplete_without_splitting_it() {
     let mut t = listening();
     let born_ns = t.now + US;
     t.wait(MS);
@@ -211,7 +211,7 @@ fn a_late_birth_leaves_its_connection_one_and_incomplete() {
 }
 
 #[test]
-fn a_late_established_does_not_make_an_accepted_connection_a_violation() {
+fn late_established_does_not_make_the_verdict_violated() {
     let mut t = syn_recv();
     let established_ns = t.now + US;
     t.wait(MS);
@@ -227,11 +227,11 @@ fn a_late_established_does_not_make_an_accepted_connection_a_violation() {
 }
 
 #[test]
-fn a_late_event_that_nothing_has_overtaken_is_told_and_incomplete() {
+fn late_event_without_a_later_one_is_applied_and_marks_incomplete() {
     let mut t = established();
     let accepted_ns = t.now + US;
     t.wait(MS);
-    // Another connection's event is what it comes later than.
+    // The later event belongs to another connection.
     t.set(client(9).enters(Close, SynSent));
     let accept = listener().accepts(&child(2), Called::At(accepted_ns));
     t.late(accepted_ns, Kind::Accept(accept));
@@ -243,7 +243,7 @@ fn a_late_event_that_nothing_has_overtaken_is_told_and_incomplete() {
 }
 
 #[test]
-fn an_accept_of_an_established_connection_that_was_not_seen_to_become_that_is_a_gap() {
+fn accept_of_a_connection_with_unseen_established_is_a_gap() {
     let mut t = syn_recv();
     t.accept(listener().accepts(&child(2), Called::At(t.now)));
     t.finish();
@@ -252,7 +252,7 @@ fn an_accept_of_an_established_connection_that_was_not_seen_to_become_that_is_a_
 }
 
 #[test]
-fn a_state_that_cannot_follow_is_a_gap_with_a_reason_of_its_own() {
+fn impossible_transition_is_a_gap_with_its_own_reason() {
     let mut t = syn_recv();
     t.set(child(2).enters(Established, CloseWait));
     t.finish();

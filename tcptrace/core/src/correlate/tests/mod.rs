@@ -1,4 +1,4 @@
-//! Scripted traces: each test says what the kernel did and reads the lines that follow.
+//! Scripted traces: each test plays kernel events and checks the resulting lines.
 
 mod diagram;
 mod ending;
@@ -36,13 +36,13 @@ use crate::fields::{self, Line, Side, Verdict};
 
 pub const US: u64 = 1_000;
 pub const MS: u64 = 1_000 * US;
-/// All hooks are attached here.
+/// The time at which all hooks are attached.
 pub const START: u64 = 1_000 * MS;
 pub const NETNS: u32 = 4026531840;
 pub const PORT: u16 = 7878;
 pub const ECONNRESET: u32 = 104;
 
-/// A socket on loopback, as the kernel would show it when it knows everything.
+/// A socket on loopback with all its fields known.
 #[derive(Clone, Copy)]
 pub struct Sock {
     pub sk: Sk,
@@ -59,7 +59,7 @@ pub fn tuple(laddr: &str, lport: u16, peer: Option<(&str, u16)>) -> Tuple {
     }
 }
 
-/// The listener at 127.0.0.1:7878.
+/// Returns the listener at 127.0.0.1:7878.
 pub fn listener() -> Sock {
     listener_at(1, "127.0.0.1")
 }
@@ -72,7 +72,7 @@ pub fn listener_at(sk: u64, laddr: &str) -> Sock {
     }
 }
 
-/// A child of that listener; its peer's port is `40000 + sk`.
+/// Returns a child of that listener. Its remote port is `40000 + sk`.
 pub fn child(sk: u64) -> Sock {
     Sock {
         sk: Sk(sk),
@@ -81,7 +81,7 @@ pub fn child(sk: u64) -> Sock {
     }
 }
 
-/// A client of that listener from port `40000 + sk`.
+/// Returns a client of that listener with local port `40000 + sk`.
 pub fn client(sk: u64) -> Sock {
     Sock {
         sk: Sk(sk),
@@ -91,7 +91,7 @@ pub fn client(sk: u64) -> Sock {
 }
 
 impl Sock {
-    /// In a softirq, without error, nothing else known.
+    /// Returns a transition in a softirq, without error and without further facts.
     pub fn enters(&self, oldstate: State, newstate: State) -> SetState {
         SetState {
             sk: self.sk,
@@ -122,7 +122,7 @@ impl Sock {
         }
     }
 
-    /// The same in a process.
+    /// Like [`enters`](Self::enters), in a process.
     pub fn enters_by(&self, task: Task, oldstate: State, newstate: State) -> SetState {
         SetState {
             context: Some(Context::Process),
@@ -131,7 +131,7 @@ impl Sock {
         }
     }
 
-    /// accept() on this listener returns with `outcome`.
+    /// Returns an accept() on this listener with `outcome`.
     fn accept_returns(&self, called: Called, outcome: Outcome) -> Accept {
         Accept {
             outcome,
@@ -197,7 +197,7 @@ pub fn visitor() -> Task {
     task(815, "visitor")
 }
 
-/// A trace in the making: a clock, a loss count, and the lines so far.
+/// The state of a test: a correlator, a clock, a loss count, and the lines so far.
 pub struct Trace {
     correlator: Correlator,
     pub now: u64,
@@ -206,10 +206,10 @@ pub struct Trace {
     pub lines: Vec<Line>,
 }
 
-/// A trace in which nothing has happened yet.
+/// Returns a trace without events.
 pub fn trace() -> Trace {
     let mut correlator = Correlator::new(START);
-    // Nearly all that a test does happens to connections that were packed.
+    // A small table, so that most events of a test are for packed connections.
     correlator.open = Table::of_size(1, 1 << 16);
     Trace {
         correlator,
@@ -220,28 +220,28 @@ pub fn trace() -> Trace {
     }
 }
 
-/// A trace with `listener()` listening, as conn 1.
+/// Returns a trace with `listener()` in LISTEN, as conn 1.
 pub fn listening() -> Trace {
     let mut t = trace();
     t.set(listener().enters_by(server(), Close, Listen));
     t
 }
 
-/// A trace with `child(2)` of that listener in SYN_RECV, as conn 2.
+/// Returns a trace with `child(2)` of that listener in SYN_RECV, as conn 2.
 pub fn syn_recv() -> Trace {
     let mut t = listening();
     t.set(child(2).enters(Listen, SynRecv));
     t
 }
 
-/// A trace with `child(2)` ESTABLISHED, at `t.now`.
+/// Returns a trace with `child(2)` ESTABLISHED, at `t.now`.
 pub fn established() -> Trace {
     let mut t = syn_recv();
     t.set(child(2).enters(SynRecv, Established));
     t
 }
 
-/// A trace with `child(2)` accepted.
+/// Returns a trace with `child(2)` accepted.
 pub fn accepted() -> Trace {
     let mut t = established();
     t.wait(MS);
@@ -249,7 +249,7 @@ pub fn accepted() -> Trace {
     t
 }
 
-/// A trace with `client(2)` in SYN_SENT, as conn 1.
+/// Returns a trace with `client(2)` in SYN_SENT, as conn 1.
 pub fn syn_sent() -> Trace {
     let mut t = trace();
     t.set(client(2).enters_by(visitor(), Close, SynSent));
@@ -272,32 +272,32 @@ impl Trace {
         self.events.push(event);
     }
 
-    /// A microsecond later, a socket enters a state.
+    /// Plays a transition a microsecond later.
     pub fn set(&mut self, change: SetState) {
         self.wait(US);
         self.event(Kind::SetState(change));
     }
 
-    /// A microsecond later, something happens to a bucket.
+    /// Plays a bucket event a microsecond later.
     pub fn timewait(&mut self, step: crate::event::Timewait) {
         self.wait(US);
         self.event(Kind::Timewait(step));
     }
 
-    /// A microsecond later, a look finds a socket.
+    /// Plays a socket of a snapshot a microsecond later.
     pub fn finds(&mut self, found: crate::event::Found) {
         self.wait(US);
         self.event(Kind::Found(found));
     }
 
-    /// A microsecond later, a process exits.
+    /// Plays the exit of a process a microsecond later.
     pub fn exit(&mut self, pid: u32) {
         self.wait(US);
         let step = ProcessStep::Exited;
         self.event(Kind::Process(Process { pid, step }));
     }
 
-    /// A microsecond later, a process gets a new name.
+    /// Plays the rename of a process a microsecond later.
     pub fn rename(&mut self, pid: u32, name: &str) {
         self.wait(US);
         let comm = Comm::from(name);
@@ -305,8 +305,8 @@ impl Trace {
         self.event(Kind::Process(Process { pid, step }));
     }
 
-    /// A look begins a microsecond later and finds in another one that these processes have the
-    /// listener.
+    /// Plays a search for holders that begins a microsecond later. After another microsecond it
+    /// finds that these processes have the listener.
     pub fn holders(&mut self, of: &Sock, tasks: &[Task]) {
         let began_ns = self.now + US;
         self.wait(2 * US);
@@ -318,12 +318,12 @@ impl Trace {
         self.event(Kind::Note(Note::Holders(Holders { began_ns, holders })));
     }
 
-    /// Whether it is to be looked who has the listeners.
+    /// Returns whether the correlator requests a search for holders.
     pub fn wants_holders(&self) -> bool {
         self.correlator.wants_holders()
     }
 
-    /// A microsecond later, a look that began at `began_ns` is over.
+    /// Plays the end of a snapshot that began at `began_ns`, a microsecond later.
     pub fn looked(&mut self, began_ns: u64) {
         self.wait(US);
         let netns = NETNS;
@@ -335,7 +335,7 @@ impl Trace {
         })));
     }
 
-    /// The same, of a look that is to tell what is not as the trace has it.
+    /// Like [`looked`](Self::looked), for an audit.
     pub fn audited(&mut self, began_ns: u64) {
         self.wait(US);
         let netns = NETNS;
@@ -347,24 +347,24 @@ impl Trace {
         })));
     }
 
-    /// Time to tell what was counted.
+    /// Plays the tick of a second.
     pub fn tick(&mut self) {
         self.event(Kind::Note(Note::Tick));
     }
 
-    /// A microsecond later, an accept() returns.
+    /// Plays the return of an accept() a microsecond later.
     pub fn accept(&mut self, accept: Accept) {
         self.wait(US);
         self.event(Kind::Accept(accept));
     }
 
-    /// `child` is born and becomes ESTABLISHED.
+    /// Plays the birth of `child` and its change to ESTABLISHED.
     pub fn establish(&mut self, child: &Sock) {
         self.set(child.enters(Listen, SynRecv));
         self.set(child.enters(SynRecv, Established));
     }
 
-    /// `sock` goes from state to state, a millisecond in each.
+    /// Plays the transitions of `sock` along a path of states, a millisecond in each.
     pub fn walk(&mut self, sock: &Sock, path: &[State]) {
         for step in path.windows(2) {
             self.wait(MS - US);
@@ -372,7 +372,7 @@ impl Trace {
         }
     }
 
-    /// A microsecond later, the look at the end of the trace finds these sockets.
+    /// Plays the snapshot at the end of the trace, with these sockets, a microsecond later.
     pub fn looks_last(&mut self, found: &[crate::event::Found]) {
         self.wait(US);
         let began_ns = self.now;
@@ -386,7 +386,8 @@ impl Trace {
         })));
     }
 
-    /// As [`finish`](Self::finish), after a look that finds these sockets in the accept queue.
+    /// Like [`finish`](Self::finish), after a snapshot that finds these sockets in the accept
+    /// queue.
     pub fn finish_with_queued(&mut self, queued: &[Sock]) -> Totals {
         let queued: Vec<_> = queued.iter().map(|it| queues::seen(it, false)).collect();
         self.looks_last(&queued);
@@ -422,7 +423,7 @@ impl Trace {
         only.collect()
     }
 
-    /// The last transition, which should be the one that the script has just made.
+    /// Returns the last transition line.
     pub fn last_transition(&self) -> &fields::Transition {
         self.transitions().last().expect("a transition")
     }
@@ -431,7 +432,7 @@ impl Trace {
         self.accepts().last().expect("an accept")
     }
 
-    /// The line of a connection that must have ended, once.
+    /// Returns the line of a connection; panics unless there is exactly one.
     pub fn connection(&self, conn: u64) -> &fields::Connection {
         let mut all = self.connections();
         all.retain(|c| c.subject.conn == Some(conn));

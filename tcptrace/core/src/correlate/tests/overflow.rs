@@ -1,11 +1,11 @@
-//! A full queue, and all that follows from it, told as one story.
+//! Tests of full queues and their effects on both ends.
 
 use super::requests::*;
 use super::*;
 use crate::event::{CloneOf, Hook, OverflowSegment, Request, RequestStep};
 use crate::fields::HalfOpenEnd;
 
-/// The client of `child(2)`, at another pointer.
+/// Returns the client of `child(2)`, at another address.
 fn its_client() -> Sock {
     Sock {
         sk: Sk(50),
@@ -13,7 +13,7 @@ fn its_client() -> Sock {
     }
 }
 
-/// `its_client()` in SYN_SENT, as conn 2, under a listener that is conn 1.
+/// Returns a trace with `its_client()` in SYN_SENT, as conn 2, and a listener as conn 1.
 fn calling() -> Trace {
     let mut t = probed();
     t.set(its_client().enters_by(visitor(), Close, SynSent));
@@ -24,14 +24,14 @@ fn refused_syn() -> crate::event::Overflow {
     overflow(&child(2), OverflowSegment::Syn, false)
 }
 
-/// The request of `child(2)` becomes ESTABLISHED, as conn 3.
+/// Plays the request of `child(2)` to ESTABLISHED, as conn 3.
 fn finish_handshake(t: &mut Trace) {
     t.step(&child(2), RequestStep::Cloning(CloneOf::Request));
     t.establish(&child(2));
 }
 
 #[test]
-fn a_dropped_syn_is_told_at_both_ends() {
+fn dropped_syn_is_reported_at_both_ends() {
     let mut t = calling();
     let syn = t.now;
     t.overflow(refused_syn());
@@ -73,7 +73,7 @@ fn a_dropped_syn_is_told_at_both_ends() {
 }
 
 #[test]
-fn a_dropped_ack_is_told_at_both_ends() {
+fn dropped_ack_is_reported_at_both_ends() {
     let mut t = calling();
     t.step(&child(2), RequestStep::Begun);
     t.set(its_client().enters(SynSent, Established));
@@ -115,7 +115,7 @@ fn a_dropped_ack_is_told_at_both_ends() {
 }
 
 #[test]
-fn a_client_that_believes_it_is_connected_is_named_where_it_is_not() {
+fn half_open_request_names_its_established_client() {
     let mut t = calling();
     t.step(&child(2), RequestStep::Begun);
     t.set(its_client().enters(SynSent, Established));
@@ -145,14 +145,14 @@ fn a_client_that_believes_it_is_connected_is_named_where_it_is_not() {
 }
 
 #[test]
-fn a_client_that_gave_up_was_not_answered() {
+fn client_that_gave_up_explains_its_dropped_syn() {
     let mut t = calling();
     t.overflow(refused_syn());
     t.wait(500 * MS);
     t.set(its_client().enters_by(visitor(), SynSent, Close));
     let told = t.connection(2).explanation.as_deref().unwrap();
     assert!(told.ends_with("so SYN_SENT lasted 500.0 ms"), "{told}");
-    // Nor one that still waits at the end of the trace.
+    // The same holds for a client that still waits at the end of the trace.
     let mut t = calling();
     t.overflow(refused_syn());
     t.finish();
@@ -160,7 +160,7 @@ fn a_client_that_gave_up_was_not_answered() {
 }
 
 #[test]
-fn another_syn_between_the_same_ends_is_another_connections() {
+fn dropped_syn_with_another_sequence_number_belongs_to_another_connection() {
     let mut t = probed();
     t.overflow(crate::event::Overflow {
         isn: Some(ISN + 1),
@@ -170,7 +170,7 @@ fn another_syn_between_the_same_ends_is_another_connections() {
     finish_handshake(&mut t);
     t.finish();
     assert_eq!(t.connection(2).overflows, Some(0));
-    // What was dropped before this client called was not its.
+    // A SYN that was dropped before this client connected is not its SYN.
     let mut t = probed();
     t.overflow(refused_syn());
     t.set(its_client().enters_by(visitor(), Close, SynSent));
@@ -180,7 +180,7 @@ fn another_syn_between_the_same_ends_is_another_connections() {
 }
 
 #[test]
-fn without_the_hook_nothing_is_known_and_nothing_is_said() {
+fn overflows_are_null_without_the_hook() {
     let seen = Hook::ALL
         .into_iter()
         .filter(|&hook| hook != Hook::ListenOverflow);
@@ -193,7 +193,7 @@ fn without_the_hook_nothing_is_known_and_nothing_is_said() {
     for conn in [2, 3] {
         assert_eq!(t.connection(conn).overflows, None);
     }
-    // With it, a client whose other end is elsewhere is as unknown.
+    // With the hook, a client whose peer is on another host has no count either.
     let mut t = calling();
     t.set(its_client().enters(SynSent, Established));
     t.finish();
@@ -201,7 +201,7 @@ fn without_the_hook_nothing_is_known_and_nothing_is_said() {
 }
 
 #[test]
-fn a_flood_of_syns_is_not_remembered_for_ever() {
+fn remembered_dropped_syns_are_bounded_in_a_flood() {
     let mut t = probed();
     for n in 0..200_000u32 {
         let mut stranger = refused_syn();
@@ -219,7 +219,7 @@ fn a_flood_of_syns_is_not_remembered_for_ever() {
 }
 
 #[test]
-fn a_quarter_that_is_kept_for_known_peers_is_not_the_listeners_limit() {
+fn reserved_part_of_the_syn_queue_does_not_change_the_listeners_limit() {
     let mut t = calling();
     t.overflow(crate::event::Overflow {
         queue: crate::event::ListenQueue::Syn,

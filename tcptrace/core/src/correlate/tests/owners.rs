@@ -1,4 +1,4 @@
-//! Whose a socket is: never a process's that has exited, as far as another one may have it.
+//! Tests of owners: a process that has exited owns nothing that another process may have.
 
 use super::*;
 use crate::correlate::Selection;
@@ -23,7 +23,7 @@ fn presumed(task: Task) -> (Option<u32>, Option<PidSource>) {
     (Some(task.pid), Some(PidSource::Presumed))
 }
 
-/// The owner in the line of a child that is never accepted, and ends now.
+/// Returns the owner in the line of a child that is never accepted and ends now.
 fn end_of(t: &mut Trace, child: Sock) -> (Option<u32>, Option<PidSource>) {
     t.set(SetState {
         err: Some(ECONNRESET),
@@ -35,7 +35,7 @@ fn end_of(t: &mut Trace, child: Sock) -> (Option<u32>, Option<PidSource>) {
 }
 
 #[test]
-fn a_listeners_maker_that_has_exited_is_not_presumed_to_accept() {
+fn exited_listener_owner_is_not_presumed() {
     let mut t = listening();
     t.exit(server().pid);
     t.establish(&child(2));
@@ -44,7 +44,7 @@ fn a_listeners_maker_that_has_exited_is_not_presumed_to_accept() {
 }
 
 #[test]
-fn a_living_holder_of_the_listener_is_presumed_to_accept() {
+fn living_holder_of_the_listener_is_presumed() {
     let mut t = listening();
     t.exit(server().pid);
     assert!(t.wants_holders());
@@ -55,9 +55,9 @@ fn a_living_holder_of_the_listener_is_presumed_to_accept() {
     assert_eq!(end_of(&mut t, child(2)), presumed(heir()));
 }
 
-/// What waits in the queue waits for whoever has the listener now.
+/// A queued connection waits for the process that has the listener now.
 #[test]
-fn the_presumed_owner_of_a_waiting_connection_follows_the_listeners() {
+fn presumed_owner_follows_the_listeners_owner() {
     let mut t = established();
     assert_eq!(who(&t.last_transition().subject), presumed(server()));
     t.exit(server().pid);
@@ -68,16 +68,16 @@ fn the_presumed_owner_of_a_waiting_connection_follows_the_listeners() {
 }
 
 #[test]
-fn a_connection_has_no_presumed_owner_once_the_last_holder_has_exited() {
+fn no_owner_is_presumed_after_the_last_holder_exits() {
     let mut t = established();
     t.exit(server().pid);
     t.holders(&listener(), &[]);
     assert_eq!(end_of(&mut t, child(2)), NOBODY);
 }
 
-/// Closed by the maker while another process has it: no hook shows that.
+/// The owner closed its descriptor while another process has the listener. No hook sees that.
 #[test]
-fn a_maker_without_the_listener_gives_way_to_the_process_that_has_it() {
+fn owner_without_the_listener_is_replaced_by_its_holder() {
     let mut t = listening();
     t.establish(&child(2));
     assert!(t.wants_holders());
@@ -87,7 +87,7 @@ fn a_maker_without_the_listener_gives_way_to_the_process_that_has_it() {
 }
 
 #[test]
-fn a_maker_that_still_has_the_listener_stays_its_owner() {
+fn owner_that_still_has_the_listener_stays() {
     let mut t = listening();
     t.establish(&child(2));
     t.holders(&listener(), &[task(7, "smallest"), server()]);
@@ -97,7 +97,7 @@ fn a_maker_that_still_has_the_listener_stays_its_owner() {
 }
 
 #[test]
-fn a_listener_that_nobody_was_found_to_have_keeps_an_owner_that_lives() {
+fn listener_without_found_holders_keeps_a_living_owner() {
     let mut t = listening();
     t.holders(&listener(), &[]);
     t.establish(&child(2));
@@ -105,7 +105,7 @@ fn a_listener_that_nobody_was_found_to_have_keeps_an_owner_that_lives() {
 }
 
 #[test]
-fn holders_are_looked_for_again_after_some_time() {
+fn holders_are_searched_for_again_after_some_time() {
     let mut t = listening();
     t.holders(&listener(), &[server()]);
     t.wait(MS);
@@ -120,7 +120,7 @@ fn holders_are_looked_for_again_after_some_time() {
 }
 
 #[test]
-fn a_listener_made_at_the_same_address_after_the_look_is_not_its_holders() {
+fn listener_newer_than_the_search_does_not_take_its_holders() {
     let mut t = listening();
     let began_ns = t.now;
     t.set(listener().enters_by(server(), Listen, Close));
@@ -137,9 +137,9 @@ fn a_listener_made_at_the_same_address_after_the_look_is_not_its_holders() {
     assert_eq!(who(&t.last_transition().subject), presumed(worker()));
 }
 
-/// A number is given again: who listens with it now is another process.
+/// The kernel reuses process ids. The process that listens now is another one.
 #[test]
-fn a_number_that_is_used_again_is_another_process() {
+fn reused_process_id_is_another_owner() {
     let mut t = listening();
     t.exit(server().pid);
     t.set(listener_at(9, "127.0.0.2").enters_by(server(), Close, Listen));
@@ -150,7 +150,7 @@ fn a_number_that_is_used_again_is_another_process() {
 }
 
 #[test]
-fn the_acceptor_owns_a_listener_whose_maker_has_exited() {
+fn acceptor_becomes_owner_of_a_listener_whose_owner_exited() {
     let mut t = listening();
     t.exit(server().pid);
     t.establish(&child(2));
@@ -163,7 +163,7 @@ fn the_acceptor_owns_a_listener_whose_maker_has_exited() {
 }
 
 #[test]
-fn a_new_name_is_the_presumed_owners() {
+fn renamed_process_is_presumed_by_its_new_name() {
     let mut t = listening();
     t.rename(server().pid, "renamed");
     t.establish(&child(2));
@@ -175,7 +175,7 @@ fn a_new_name_is_the_presumed_owners() {
 }
 
 #[test]
-fn the_worker_that_closes_a_connection_stays_its_owner() {
+fn worker_that_closes_a_connection_stays_its_owner() {
     let mut t = accepted();
     t.set(child(2).enters_by(worker(), Established, FinWait1));
     let close = (Some(worker().pid), Some(PidSource::Close));
@@ -194,7 +194,7 @@ fn the_worker_that_closes_a_connection_stays_its_owner() {
 }
 
 #[test]
-fn an_acceptor_that_has_exited_does_not_own_what_another_process_still_has() {
+fn exited_acceptor_does_not_own_a_connection_that_stays_open() {
     let mut t = accepted();
     t.exit(server().pid);
     t.set(child(2).enters(Established, CloseWait));
@@ -206,9 +206,9 @@ fn an_acceptor_that_has_exited_does_not_own_what_another_process_still_has() {
     assert_eq!(who(&t.connection(2).subject), close);
 }
 
-/// Its exit closes the connection, so it was the last to have it.
+/// The exit closes the connection, so that process was the last one to have it.
 #[test]
-fn a_process_that_closes_by_exiting_stays_the_owner() {
+fn process_that_closes_by_exit_stays_the_owner() {
     let mut t = accepted();
     t.exit(server().pid);
     t.set(child(2).enters_by(server(), Established, FinWait1));
@@ -218,9 +218,9 @@ fn a_process_that_closes_by_exiting_stays_the_owner() {
     assert_eq!(who(&t.connection(2).subject), accept);
 }
 
-/// `ss -K`: the process that the line of the change names never had the connection.
+/// `ss -K`: the process in the transition line never had the connection.
 #[test]
-fn a_connection_that_is_killed_from_outside_keeps_its_owner() {
+fn killed_connection_keeps_its_owner() {
     const ECONNABORTED: u32 = 103;
     let mut t = accepted();
     t.set(SetState {
@@ -231,9 +231,9 @@ fn a_connection_that_is_killed_from_outside_keeps_its_owner() {
     assert_eq!(t.connection(2).subject.pid, Some(server().pid));
 }
 
-/// As where a kernel thread closes it: it works for a process that is not known there.
+/// A kernel thread that closes a socket works for a process that is not known there.
 #[test]
-fn a_close_by_nobody_that_is_known_leaves_the_owner() {
+fn close_by_an_unknown_process_keeps_the_owner() {
     let mut t = accepted();
     t.set(SetState {
         context: Some(Context::Process),
@@ -244,7 +244,7 @@ fn a_close_by_nobody_that_is_known_leaves_the_owner() {
 }
 
 #[test]
-fn the_owner_of_an_old_socket_may_exit_too() {
+fn exited_owner_of_a_preexisting_socket_is_dropped() {
     let mut t = trace();
     t.correlator.import([(7, server())].into(), START + MS);
     t.finds(Found {
@@ -269,7 +269,7 @@ fn the_owner_of_an_old_socket_may_exit_too() {
     assert_eq!(who(&t.last_transition().subject), NOBODY);
 }
 
-/// The lines that this selection lets through.
+/// Returns the lines that this selection lets through.
 fn selected(comm: &str, script: impl FnOnce(&mut Trace)) -> Trace {
     let mut t = trace();
     let selection = Selection {
@@ -284,7 +284,7 @@ fn selected(comm: &str, script: impl FnOnce(&mut Trace)) -> Trace {
 }
 
 #[test]
-fn a_holder_that_is_asked_for_has_what_is_never_accepted() {
+fn pid_of_a_holder_selects_never_accepted_connections() {
     let t = selected("heir", |t| {
         t.set(listener().enters_by(server(), Close, Listen));
         t.exit(server().pid);
@@ -297,7 +297,7 @@ fn a_holder_that_is_asked_for_has_what_is_never_accepted() {
 }
 
 #[test]
-fn a_name_is_a_threads_or_its_processs() {
+fn comm_matches_the_thread_or_the_process() {
     for name in ["Socket Thread", "firefox"] {
         let t = selected(name, |t| {
             let thread = Task {
@@ -312,9 +312,9 @@ fn a_name_is_a_threads_or_its_processs() {
     }
 }
 
-/// From its first sight on: what came before has gone, because it was another process's.
+/// Earlier lines were dropped, because they belonged to another process.
 #[test]
-fn a_worker_that_is_asked_for_has_the_end_of_what_was_handed_to_it() {
+fn pid_of_a_worker_selects_a_passed_connection_from_then_on() {
     let t = selected("worker", |t| {
         t.set(listener().enters_by(server(), Close, Listen));
         t.establish(&child(2));

@@ -1,8 +1,8 @@
-//! Both ends on one host.
+//! Tests of connections with both ends on one host.
 
 use super::*;
 
-/// Both ends of one connection become ESTABLISHED, the client first; the server ends first.
+/// Plays both ends of a connection to ESTABLISHED, the client first. The server ends first.
 fn both_ends(client: &SetState, server: &SetState) -> Trace {
     let mut t = listening();
     let steps = [
@@ -32,7 +32,7 @@ fn end(sock: Sock, netns: u32) -> SetState {
     }
 }
 
-/// A pair of ends that are not on the loopback interface.
+/// Returns the two ends of a connection that is not on the loopback interface.
 fn on_a_bridge(netns: [u32; 2]) -> [SetState; 2] {
     let server = tuple("10.0.0.1", PORT, Some(("10.0.0.2", 40_002)));
     let client = tuple("10.0.0.2", 40_002, Some(("10.0.0.1", PORT)));
@@ -47,8 +47,8 @@ fn on_a_bridge(netns: [u32; 2]) -> [SetState; 2] {
 }
 
 #[test]
-fn they_know_each_other() {
-    // The listener's child has the mirrored ends of this client.
+fn peers_on_one_host_have_each_others_number() {
+    // The listener's child has the mirrored tuple of this client.
     let client = SetState {
         tuple: tuple("127.0.0.1", 40_003, Some(("127.0.0.1", PORT))),
         ..end(super::client(2), NETNS)
@@ -62,7 +62,7 @@ fn they_know_each_other() {
 }
 
 #[test]
-fn across_namespaces_unless_on_loopback() {
+fn peers_match_across_namespaces_except_on_loopback() {
     let [client, server] = on_a_bridge([NETNS, NETNS + 1]);
     let t = both_ends(&client, &server);
     assert_eq!(t.connection(2).peer_conn, Some(3));

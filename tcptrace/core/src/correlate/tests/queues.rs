@@ -1,4 +1,5 @@
-//! What is in an accept queue, and how that is known: never accepted needs a proof.
+//! Tests of the evidence for the contents of an accept queue. The verdict `never_accepted` needs a
+//! proof.
 
 use super::*;
 use crate::event::Found;
@@ -6,7 +7,7 @@ use crate::fields::Ended;
 
 const EHOSTUNREACH: u32 = 113;
 
-/// A socket as a later look finds it.
+/// Returns a socket of a later snapshot.
 pub fn seen(sock: &Sock, held: bool) -> Found {
     Found {
         sk: sock.sk,
@@ -25,7 +26,7 @@ pub fn seen(sock: &Sock, held: bool) -> Found {
     }
 }
 
-/// The listener with so many in its queue.
+/// Returns the listener in a snapshot, with this number of connections in its queue.
 fn with_queue(len: u32) -> Found {
     Found {
         state: Listen,
@@ -42,7 +43,7 @@ fn reset(child: &Sock) -> SetState {
 }
 
 #[test]
-fn open_at_the_end_is_in_the_queue_only_if_the_last_look_finds_it_there() {
+fn connection_open_at_the_end_is_never_accepted_only_if_the_last_snapshot_shows_it_queued() {
     for (look, verdict) in [
         (Some(false), Verdict::NeverAccepted),
         // io_uring has accepted it.
@@ -60,7 +61,7 @@ fn open_at_the_end_is_in_the_queue_only_if_the_last_look_finds_it_there() {
 }
 
 #[test]
-fn an_earlier_look_proves_nothing_at_the_end() {
+fn earlier_snapshot_is_no_proof_at_the_end() {
     let mut t = established();
     t.finds(seen(&child(2), false));
     t.looks_last(&[]);
@@ -68,13 +69,14 @@ fn an_earlier_look_proves_nothing_at_the_end() {
     assert_eq!(t.verdict(2), Verdict::Unknown);
 }
 
-/// Where accept() is seen by its system call, io_uring may take what was reset in the queue.
+/// If accept() is seen only by its system call, io_uring may take a connection that was reset in
+/// the queue.
 #[test]
-fn reset_in_the_queue_is_never_accepted_only_if_it_stays_there() {
+fn connection_reset_in_the_queue_is_never_accepted_only_if_it_stays_there() {
     for (backlog_len, verdict) in [
         (1, Verdict::NeverAccepted),
         (0, Verdict::Unknown),
-        // Another one is there that the trace has not met.
+        // The queue has a connection that the trace does not know.
         (2, Verdict::Unknown),
     ] {
         let mut t = established();
@@ -94,9 +96,9 @@ fn reset_in_the_queue_is_never_accepted_only_if_it_stays_there() {
 }
 
 #[test]
-fn the_length_of_a_queue_is_shared_out_among_those_that_may_be_in_it() {
+fn queue_length_and_last_snapshot_decide_which_connections_are_queued() {
     for (found, verdict) in [
-        // One is left, and the look finds which.
+        // One is left in the queue, and the snapshot shows which one.
         ([with_queue(1), seen(&child(3), false)], Verdict::Unknown),
         (
             [with_queue(2), seen(&child(3), false)],
@@ -117,7 +119,7 @@ fn the_length_of_a_queue_is_shared_out_among_those_that_may_be_in_it() {
 }
 
 #[test]
-fn reset_while_a_process_had_it_was_accepted_unseen() {
+fn connection_reset_while_held_was_accepted_unseen() {
     let mut t = established();
     t.set(SetState {
         held: true,
@@ -135,7 +137,7 @@ fn reset_while_a_process_had_it_was_accepted_unseen() {
 }
 
 #[test]
-fn an_accept_that_locks_another_socket_may_overlap() {
+fn accept_of_an_mptcp_socket_may_overlap() {
     let mut accept = listener().accepts_fast(&child(2), Called::At(START));
     for (is_wrapped, verdict) in [(true, Verdict::Overlapped), (false, Verdict::Violated)] {
         if let Outcome::Accepted {
@@ -152,9 +154,9 @@ fn an_accept_that_locks_another_socket_may_overlap() {
     }
 }
 
-/// What ends a Fast Open child in SYN_RECV takes the mark of Fast Open from it.
+/// The end of a Fast Open child in SYN_RECV clears its Fast Open mark.
 #[test]
-fn failed_in_syn_recv_and_accepted_was_there_by_fast_open() {
+fn connection_accepted_and_failed_in_syn_recv_is_fast_open() {
     for (errno, ended) in [
         (ECONNRESET, Ended::ResetInQueue),
         (EHOSTUNREACH, Ended::Unreachable),
@@ -182,7 +184,7 @@ fn failed_in_syn_recv_and_accepted_was_there_by_fast_open() {
 }
 
 #[test]
-fn closed_before_the_final_ack_is_a_connection_by_fast_open() {
+fn connection_closed_before_the_final_ack_is_fast_open() {
     let mut t = syn_recv();
     t.accept(listener().accepts_fast(&child(2), Called::At(t.now)));
     t.walk(&child(2), &[SynRecv, FinWait1, FinWait2, Close]);
@@ -191,9 +193,9 @@ fn closed_before_the_final_ack_is_a_connection_by_fast_open() {
     assert_eq!((row.connections, row.accepted), (1, 1));
 }
 
-/// MPTCP closes its socket, and the subflow that is left has no mark of it.
+/// MPTCP closes its socket, and the remaining subflow has no mark of it.
 #[test]
-fn accepted_before_is_not_closed_in_the_queue() {
+fn accepted_mptcp_subflow_is_not_closed_in_queue() {
     let mut t = accepted();
     t.walk(&child(2), &[Established, CloseWait]);
     t.set(child(2).enters(CloseWait, Close));

@@ -1,4 +1,4 @@
-//! Whatever comes, in whatever order: no panic, one line a connection, and sums that agree.
+//! Tests with random events in random order: no panic, one line per connection, totals that agree.
 
 mod kinds;
 
@@ -30,7 +30,7 @@ impl Random {
         State::ALL[self.below(State::ALL.len() as u64) as usize]
     }
 
-    /// Few pointers, addresses and ports, so that lives collide.
+    /// Few socket addresses, IP addresses and ports, so that connections collide.
     fn sock(&mut self) -> Sock {
         let addrs = ["127.0.0.1", "0.0.0.0", "::", "::1"];
         let laddr = addrs[self.below(4) as usize].parse().unwrap();
@@ -107,7 +107,7 @@ fn run_on(mut t: Trace, seed: u64, events: usize) -> (Vec<Line>, Totals) {
         }
         t.wait(US);
         let kind = match random.below(3) {
-            // Enough of these alone for connections to go their whole way.
+            // Enough events of this kind for connections to reach their end.
             0 => Kind::Accept(random.accept(t.now)),
             1 => Kind::SetState(random.change()),
             _ => random.kind(t.now),
@@ -118,14 +118,14 @@ fn run_on(mut t: Trace, seed: u64, events: usize) -> (Vec<Line>, Totals) {
     (t.lines, totals)
 }
 
-/// What every trace must satisfy, whatever happened in it.
+/// Checks the properties of every trace.
 fn check(seed: u64, lines: &[Line], totals: &Totals) {
     let mut lives: BTreeMap<u64, (bool, u32)> = BTreeMap::new();
     let mut verdicts: BTreeMap<Verdict, u64> = BTreeMap::new();
     let mut incomplete = 0;
     for line in lines {
         let (subject, ends) = match line {
-            // These can be about a connection that is over.
+            // These lines can follow the `connection` line.
             Line::Overflow(_) | Line::Segment(_) | Line::Reset(_) | Line::TimeWait(_) => continue,
             Line::Histogram(_) | Line::Lost(_) => continue,
             // A bucket outlives its connection.
@@ -173,7 +173,7 @@ fn check(seed: u64, lines: &[Line], totals: &Totals) {
 }
 
 #[test]
-fn any_events_keep_the_books() {
+fn random_events_never_panic_and_totals_agree() {
     for seed in 1..=300 {
         let (lines, totals) = run(seed * 0x9e37_79b9, 400);
         check(seed, &lines, &totals);
@@ -181,7 +181,7 @@ fn any_events_keep_the_books() {
 }
 
 #[test]
-fn what_is_packed_comes_back_whole() {
+fn packed_connections_give_the_same_lines() {
     for seed in 1..=50 {
         let mut awake = trace();
         awake.correlator.open = Table::default();
@@ -190,11 +190,11 @@ fn what_is_packed_comes_back_whole() {
 }
 
 #[test]
-fn same_events_same_lines() {
+fn same_events_give_the_same_lines() {
     assert_eq!(run(42, 2_000), run(42, 2_000));
 }
 
-/// Lines without the words that follow from other fields.
+/// Returns the lines without the words that follow from other fields.
 fn without_words(lines: impl IntoIterator<Item = Line>) -> Vec<Line> {
     let mut lines: Vec<Line> = lines.into_iter().collect();
     for line in &mut lines {
@@ -213,9 +213,9 @@ fn without_words(lines: impl IntoIterator<Item = Line>) -> Vec<Line> {
     lines
 }
 
-/// Whatever is left out, the lines that are left are the same, and so is what is counted.
+/// Unwanted kinds are left out, and the other lines and the totals stay the same.
 #[test]
-fn what_is_not_wanted_changes_nothing_else() {
+fn unwanted_kinds_do_not_change_other_lines() {
     use fields::Kind;
     let only = |kinds: &[Kind]| kinds.iter().copied().collect::<Wanted>();
     let cases = [
@@ -243,9 +243,9 @@ fn what_is_not_wanted_changes_nothing_else() {
     }
 }
 
-/// What nobody reads is not made: where a sentence would be, there is none.
+/// Words that no reader wants are not made.
 #[test]
-fn words_are_made_where_they_are_read_or_say_more() {
+fn words_are_made_only_if_wanted_or_not_derivable() {
     let mut t = accepted();
     t.correlator.wanted = Wanted::LINES;
     t.set(child(2).enters(Established, Close));

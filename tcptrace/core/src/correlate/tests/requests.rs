@@ -1,4 +1,4 @@
-//! Half-open connections: joined with their child, estimated, or never finished.
+//! Tests of half-open connections: joined with their child, with an estimated SYN, or unfinished.
 
 use super::*;
 use crate::event::{CloneOf, Hook, ListenQueue, Overflow, OverflowSegment, Request, RequestStep};
@@ -16,7 +16,7 @@ pub const DROPPED: RequestStep = RequestStep::Dropped {
     listening: true,
 };
 
-/// The request that `child` comes from, as the kernel shows it at this step.
+/// Returns the request that `child` comes from, at this step.
 pub fn request(child: &Sock, step: RequestStep) -> Request {
     Request {
         req: Sk(REQ + child.sk.0),
@@ -48,7 +48,7 @@ pub fn overflow(child: &Sock, segment: OverflowSegment, aborted: bool) -> Overfl
     }
 }
 
-/// As Linux 6.14 and before print a birth: without the peer.
+/// Returns a birth as before Linux 6.15: without the peer.
 pub fn peerless(child: &Sock) -> SetState {
     let tuple = Tuple {
         raddr: None,
@@ -61,7 +61,7 @@ pub fn peerless(child: &Sock) -> SetState {
     }
 }
 
-/// A trace that sees as much as these hooks do, with `listener()` listening as conn 1.
+/// Returns a trace with these hooks, with `listener()` in LISTEN as conn 1.
 pub fn seeing(hooks: &[Hook]) -> Trace {
     let mut t = trace();
     t.correlator = Correlator::new(START).with_hooks(hooks.iter().copied());
@@ -73,7 +73,7 @@ pub fn probed() -> Trace {
     seeing(&Hook::ALL)
 }
 
-/// A kernel without probes.
+/// Returns a trace on a kernel without probes.
 pub fn unprobed() -> Trace {
     seeing(&[Hook::InetSockSetState, Hook::TcpRetransmitSynack])
 }
@@ -101,7 +101,7 @@ impl Trace {
         only.collect()
     }
 
-    /// The child becomes ESTABLISHED with this first round trip.
+    /// The child becomes ESTABLISHED with this first round-trip time.
     fn establish_after(&mut self, child: &Sock, rtt: Option<u64>) {
         self.set(child.enters(Listen, SynRecv));
         self.set(SetState {
@@ -112,7 +112,7 @@ impl Trace {
 }
 
 #[test]
-fn request_and_child_are_one_connection() {
+fn request_and_child_have_one_number() {
     let (a, b) = (child(2), child(3));
     let mut t = probed();
     t.step(&a, RequestStep::Begun);
@@ -125,7 +125,7 @@ fn request_and_child_are_one_connection() {
     assert_eq!(begin.subject.pid_source, Some(PidSource::Presumed));
     t.step(&b, RequestStep::Begun);
     t.wait(10 * MS);
-    // The second SYN's ACK comes first; the births do not name their peers.
+    // The ACK of the second SYN comes first, and the births do not name their peers.
     for (child, conn) in [(&b, 3), (&a, 2)] {
         t.step(child, RequestStep::Cloning(CloneOf::Request));
         t.set(peerless(child));
@@ -166,7 +166,7 @@ fn request_from_before_the_trace_still_has_the_time_of_its_synack() {
 }
 
 #[test]
-fn cookie_has_no_syn() {
+fn syn_cookie_has_no_syn_time() {
     let mut t = probed();
     t.step(&child(2), RequestStep::Cloning(CloneOf::Cookie));
     t.establish_after(&child(2), Some(1_234_567));
@@ -198,7 +198,7 @@ fn fast_open_child_is_born_by_the_syn() {
 }
 
 #[test]
-fn join_that_was_missed_leaves_two_numbers_that_say_so() {
+fn missed_join_gives_request_and_child_two_numbers() {
     let mut t = probed();
     t.step(&child(2), RequestStep::Begun);
     let syn = t.now;
@@ -211,7 +211,7 @@ fn join_that_was_missed_leaves_two_numbers_that_say_so() {
     assert_eq!(t.connection(3).syn_mono_ns, Some(syn));
     assert!(t.connection(3).complete);
 
-    // Where the birth names its peer there is one.
+    // If the birth names its peer, the connection has one number.
     let mut t = probed();
     t.step(&child(2), RequestStep::Begun);
     t.establish(&child(2));
@@ -223,14 +223,14 @@ fn join_that_was_missed_leaves_two_numbers_that_say_so() {
 #[test]
 fn birth_is_not_taken_for_that_of_another_request() {
     for spoil in [
-        // The child is another port's.
+        // The child has another port.
         |t: &mut Trace| {
             t.set(SetState {
                 netns: NETNS + 1,
                 ..child(9).enters(Listen, SynRecv)
             })
         },
-        // Its own birth may be among what was lost.
+        // Its own birth may be among the lost events.
         |t: &mut Trace| {
             t.lost += 1;
             t.set(peerless(&child(9)));
@@ -246,9 +246,9 @@ fn birth_is_not_taken_for_that_of_another_request() {
     }
 }
 
-/// Linux 6.1 by fentry: a RST of the kernel's own may have ended it.
+/// Linux 6.1 with fentry: the kernel may have ended it with a RST.
 #[test]
-fn request_that_is_dropped_where_overflows_are_not_seen_has_no_known_end() {
+fn dropped_request_has_unknown_end_if_no_hook_sees_overflows() {
     let mut t = seeing(&[Hook::InetSockSetState, Hook::RequestSock]);
     t.step(&child(2), RequestStep::Begun);
     t.step(&child(2), DROPPED);
@@ -313,7 +313,7 @@ fn request_at_the_end_of_the_trace_has_not_failed() {
 }
 
 #[test]
-fn after_a_loss_an_end_that_was_not_seen_may_have_been_a_child() {
+fn request_with_unseen_end_after_a_loss_is_unknown() {
     let mut t = probed();
     t.step(&child(2), RequestStep::Begun);
     t.lost += 1;
@@ -323,7 +323,7 @@ fn after_a_loss_an_end_that_was_not_seen_may_have_been_a_child() {
 }
 
 #[test]
-fn next_request_at_an_address_or_between_the_same_ends_ends_the_one_before() {
+fn new_request_at_the_same_address_or_tuple_ends_the_previous_one() {
     let mut t = probed();
     t.step(&child(2), RequestStep::Begun);
     t.request(Request {
@@ -368,7 +368,7 @@ fn overflow_names_the_connection_and_its_listener() {
 }
 
 #[test]
-fn timeout_behind_a_full_queue_says_so() {
+fn request_timeout_behind_a_full_queue_names_the_queue() {
     let mut t = probed();
     t.step(&child(3), RequestStep::Begun);
     t.overflow(overflow(&child(3), OverflowSegment::Ack, false));
@@ -381,7 +381,7 @@ fn timeout_behind_a_full_queue_says_so() {
 }
 
 #[test]
-fn first_round_trip_tells_the_syn_where_nothing_else_does() {
+fn first_round_trip_estimates_the_syn_time() {
     let mut t = unprobed();
     t.wait(MS);
     t.establish_after(&child(2), Some(700 * US + 125));
@@ -398,14 +398,15 @@ fn first_round_trip_tells_the_syn_where_nothing_else_does() {
 }
 
 #[test]
-fn round_trip_that_may_be_another_tells_nothing() {
+fn ambiguous_round_trip_gives_no_syn_time() {
     for rtt in [
         None,
-        // As a timestamp counts: the SYN-ACK may have been a cookie or sent again.
+        // A whole millisecond may come from a timestamp: the SYN-ACK may have been a cookie or
+        // retransmitted.
         Some(4 * MS),
-        // Shorter than the child has lived: with Fast Open the SYN made the child.
+        // It is shorter than the age of the child: with Fast Open the SYN made the child.
         Some(US / 2),
-        // The SYN came before the trace, and so may have retransmissions.
+        // The SYN came before the trace, so it may have been retransmitted.
         Some(10 * START),
         Some(20 * MS + 125),
     ] {
@@ -415,7 +416,7 @@ fn round_trip_that_may_be_another_tells_nothing() {
         t.finish();
         assert_eq!(t.connection(2).syn_mono_ns, None, "{rtt:?}");
     }
-    // Without the tracepoint on retransmissions nobody knows.
+    // Without the tracepoint for SYN-ACK retransmissions this is not known.
     let mut t = seeing(&[Hook::InetSockSetState]);
     t.wait(10 * MS);
     t.establish_after(&child(2), Some(700 * US + 125));
@@ -424,7 +425,7 @@ fn round_trip_that_may_be_another_tells_nothing() {
 }
 
 #[test]
-fn retransmitted_synack_tells_when_the_first_was_sent() {
+fn retransmitted_synack_gives_the_time_of_the_first() {
     let mut t = unprobed();
     let synack = t.now;
     for n in 1..=2 {
@@ -464,7 +465,7 @@ fn retransmitted_synack_alone_shows_an_unfinished_handshake() {
 }
 
 #[test]
-fn a_child_is_born_by_what_its_request_was_cloned_for() {
+fn cause_of_a_birth_follows_the_kind_of_clone() {
     for (of, cause, function) in [
         (CloneOf::Request, Cause::AckReceived, "tcp_v4_syn_recv_sock"),
         (CloneOf::Cookie, Cause::AckReceived, "tcp_v4_syn_recv_sock"),

@@ -1,4 +1,4 @@
-//! RSTs that come and go, and whose they are.
+//! Tests of sent and received RSTs and their connections.
 
 use super::ending::{STATS, does, failed, fin_received, happens, orphan, with};
 use super::*;
@@ -18,7 +18,7 @@ fn reset(sock: &Sock, direction: Direction, reason: Option<u32>) -> Reset {
 }
 
 #[test]
-fn a_reset_that_the_kernel_sends_by_itself() {
+fn reset_sent_by_the_kernel_ends_the_connection_as_reset_sent() {
     let mut t = syn_sent();
     t.set(happens(SynSent, Established));
     t.set(does(Established, FinWait1));
@@ -30,12 +30,12 @@ fn a_reset_that_the_kernel_sends_by_itself() {
         panic!();
     };
     assert_eq!(line.subject.conn, Some(1));
-    // This trace was not told what the kernel's numbers mean.
+    // This trace does not know the names of the kernel's numbers.
     assert_eq!(line.rst_reason, None);
 }
 
 #[test]
-fn a_reset_of_a_connection_that_is_over_is_nobodys() {
+fn reset_after_the_end_has_no_conn() {
     let mut t = syn_sent();
     t.set(happens(SynSent, Established));
     t.set(does(Established, FinWait1));
@@ -61,7 +61,7 @@ fn rst(direction: Direction, state: State) -> Kind {
     })
 }
 
-/// Plays what happens to a connected client, a microsecond apart, with a view of what comes.
+/// Plays events of a connected client, a microsecond apart, with lookahead.
 fn played(script: &[Kind]) -> Trace {
     let mut t = syn_sent();
     t.set(happens(SynSent, Established));
@@ -95,9 +95,9 @@ fn resets(t: &Trace) -> Vec<(Direction, Option<u64>)> {
     resets.collect()
 }
 
-/// The kernel ends both by tcp_reset(), and answers only data.
+/// The kernel handles both by tcp_reset(), but answers only data with a RST.
 #[test]
-fn data_after_close_is_no_rst_that_came() {
+fn late_data_is_not_reported_as_a_received_rst() {
     let data_came = Stats {
         data_segs_in: 1,
         rcv_shutdown: true,
@@ -129,9 +129,9 @@ fn data_after_close_is_no_rst_that_came() {
     assert_eq!(resets(&t), [(Direction::Received, Some(1))]);
 }
 
-/// The kernel sends it when the socket is CLOSE and the connection is over.
+/// The kernel sends this RST when the socket is CLOSE and the connection has ended.
 #[test]
-fn the_rst_of_an_abort_is_its_connections() {
+fn rst_after_an_abort_belongs_to_its_connection() {
     let t = played(&[
         Kind::SetState(does(Established, Close)),
         rst(Direction::Sent, Close),

@@ -1,9 +1,9 @@
-//! Every verdict from a trace, and what becomes of a connection in the accept queue.
+//! Tests of every verdict in a trace, and of connections in the accept queue.
 
 use super::*;
 
 #[test]
-fn established_accept_called_later_is_queued() {
+fn accept_called_after_established_is_queued() {
     let mut t = established();
     t.wait(5_003 * MS - US);
     t.accept(listener().accepts(&child(2), Called::At(t.now - 10 * US)));
@@ -29,7 +29,7 @@ fn established_accept_called_later_is_queued() {
 }
 
 #[test]
-fn established_in_a_blocked_accept_is_awaited() {
+fn accept_blocked_at_established_is_awaited() {
     let mut t = listening();
     let called = t.now;
     t.wait(2_000 * MS - 2 * US);
@@ -59,7 +59,7 @@ fn accept_blocked_at_attach_is_awaited() {
 }
 
 #[test]
-fn call_unseen_is_unknown_and_still_measured() {
+fn unseen_accept_call_is_unknown_with_a_wait_time() {
     let mut t = established();
     t.accept(listener().accepts(&child(2), Called::Unknown));
     t.finish();
@@ -90,7 +90,7 @@ fn accept_before_established_is_violated() {
 }
 
 #[test]
-fn reset_while_queued_waits_for_its_accept() {
+fn connection_reset_while_queued_waits_for_its_accept() {
     let mut t = established();
     t.set(SetState {
         err: Some(ECONNRESET),
@@ -109,7 +109,7 @@ fn reset_while_queued_waits_for_its_accept() {
 }
 
 #[test]
-fn reset_that_meets_the_acceptor_in_the_childs_lock_is_still_accepted() {
+fn connection_reset_during_accept_is_still_accepted() {
     let mut t = established();
     t.set(SetState {
         err: Some(ECONNRESET),
@@ -120,7 +120,7 @@ fn reset_that_meets_the_acceptor_in_the_childs_lock_is_still_accepted() {
 }
 
 #[test]
-fn reset_in_an_unseen_listeners_queue_outlives_other_listeners() {
+fn connection_reset_at_an_unknown_listener_outlives_other_listeners() {
     let elsewhere = listener_at(1, "127.0.0.9");
     let mut t = trace();
     t.set(elsewhere.enters_by(server(), Close, Listen));
@@ -134,7 +134,7 @@ fn reset_in_an_unseen_listeners_queue_outlives_other_listeners() {
 }
 
 #[test]
-fn reset_while_queued_ends_with_the_listener_the_pointer_or_the_trace() {
+fn connection_reset_while_queued_ends_with_listener_address_or_trace() {
     let reset = || {
         let mut t = established();
         t.correlator.sees_all_accepts();
@@ -164,7 +164,7 @@ fn listener_close_purges_its_queue() {
     t.set(child(3).enters(Established, CloseWait));
     t.set(listener().enters_by(server(), Listen, Close));
     assert!(t.connections().is_empty());
-    // inet_csk_listen_stop does not own the children's locks, so no process shows.
+    // inet_csk_listen_stop does not lock the children, so the context is not known.
     t.set(child(2).enters(Established, Close));
     assert_eq!(t.verdict(2), Verdict::NeverAccepted);
     t.set(child(3).enters(CloseWait, Close));
@@ -175,7 +175,7 @@ fn listener_close_purges_its_queue() {
 }
 
 #[test]
-fn queued_at_the_end_is_never_accepted() {
+fn connection_queued_at_the_end_is_never_accepted() {
     let mut t = established();
     t.establish(&child(3));
     t.set(child(3).enters(Established, CloseWait));
@@ -187,7 +187,7 @@ fn queued_at_the_end_is_never_accepted() {
 }
 
 #[test]
-fn held_by_a_process_was_accepted_unseen() {
+fn connection_held_by_a_process_was_accepted_unseen() {
     let mut t = established();
     t.set(SetState {
         held: true,
@@ -198,7 +198,7 @@ fn held_by_a_process_was_accepted_unseen() {
 }
 
 #[test]
-fn reset_while_accept_takes_it_stays_until_accept_returns() {
+fn connection_reset_during_accept_stays_until_accept_returns() {
     let mut t = established();
     t.set(SetState {
         held: true,
@@ -210,7 +210,7 @@ fn reset_while_accept_takes_it_stays_until_accept_returns() {
 }
 
 #[test]
-fn closed_by_a_process_was_accepted_unseen() {
+fn connection_closed_by_a_process_was_accepted_unseen() {
     for path in [
         &[Established, FinWait1, FinWait2, Close][..],
         &[Established, CloseWait, LastAck, Close][..],
@@ -226,7 +226,7 @@ fn closed_by_a_process_was_accepted_unseen() {
 }
 
 #[test]
-fn handshake_that_did_not_finish_is_stated() {
+fn unfinished_handshake_has_a_reason() {
     let mut t = syn_recv();
     t.set(child(2).enters(SynRecv, Close));
     assert_eq!(t.verdict(2), Verdict::Unfinished);

@@ -1,4 +1,4 @@
-//! Segments: whose they are, relative numbers, repeats.
+//! Tests of segments: their connections, relative numbers and repeats.
 
 use super::*;
 use crate::event::{Direction, Segment, TcpFlags};
@@ -8,12 +8,12 @@ pub const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 pub const ACK: u8 = 0x10;
 const FIN: u8 = 0x01;
-/// Initial sequence numbers; one wraps around within the handshake.
+/// Initial sequence numbers. One of them wraps around within the handshake.
 const CLIENT: u32 = u32::MAX;
 const SERVER: u32 = 5_000;
 const LO: u32 = 1;
 
-/// A segment that `sock` sends, as it leaves by lo.
+/// Returns a segment that `sock` sends on lo.
 pub fn sent(sock: &Sock, flags: u8, seq: u32, ack: u32) -> Segment {
     Segment {
         direction: Direction::Sent,
@@ -30,7 +30,7 @@ pub fn sent(sock: &Sock, flags: u8, seq: u32, ack: u32) -> Segment {
     }
 }
 
-/// The same as the other end gets it.
+/// Returns the same segment as the peer receives it.
 pub fn received(segment: Segment) -> Segment {
     let Tuple {
         laddr,
@@ -52,12 +52,12 @@ pub fn received(segment: Segment) -> Segment {
     }
 }
 
-/// The server's end, client(3)'s peer.
+/// Returns the server's end, the peer of client(3).
 fn server_end() -> Sock {
     child(3)
 }
 
-/// A client that has not chosen its port yet.
+/// Returns a client that has no port yet.
 fn portless(client: &Sock) -> Sock {
     let mut sock = *client;
     sock.tuple.lport = None;
@@ -70,7 +70,7 @@ impl Trace {
         self.event(Kind::Segment(segment));
     }
 
-    /// Out and in.
+    /// Plays a segment on its way out and on its way in.
     fn over_lo(&mut self, segment: Segment) {
         self.segment(segment);
         self.segment(received(segment));
@@ -84,7 +84,7 @@ impl Trace {
         only.collect()
     }
 
-    /// `conn direction flags rel_seq rel_ack` of each segment.
+    /// Returns `conn direction flags rel_seq rel_ack` of each segment.
     fn told(&self) -> Vec<String> {
         let number = |n: Option<u64>| n.map_or("-".to_owned(), |n| n.to_string());
         let told = self.segments().into_iter().map(|x| {
@@ -103,7 +103,7 @@ fn expecting_segments() -> Trace {
     t
 }
 
-/// A handshake over lo: the client is conn 1, the server conn 2.
+/// Plays a handshake on lo. The client is conn 1, the server conn 2.
 fn handshake() -> Trace {
     let mut t = expecting_segments();
     let (client, server) = (client(3), server_end());
@@ -125,7 +125,7 @@ fn handshake() -> Trace {
 }
 
 #[test]
-fn the_three_segments_of_a_handshake_are_told_at_both_ends() {
+fn handshake_segments_are_reported_at_both_ends() {
     let t = handshake();
     assert_eq!(
         t.told(),
@@ -140,7 +140,7 @@ fn the_three_segments_of_a_handshake_are_told_at_both_ends() {
     );
     let sides: Vec<_> = t.segments().iter().map(|x| x.subject.side).collect();
     let (client, server) = (Some(Side::Client), Some(Side::Server));
-    // Nobody had answered yet when the SYN came.
+    // The SYN was received before any answer.
     assert_eq!(sides, [client, None, server, client, client, server]);
     assert_eq!(t.segments()[0].subject.lport, client_port());
     assert_eq!(t.segments()[0].subject.pid, Some(visitor().pid));
@@ -152,7 +152,7 @@ fn client_port() -> Option<u16> {
 }
 
 #[test]
-fn a_servers_syn_is_when_it_came() {
+fn server_syn_time_is_that_of_the_received_segment() {
     let mut t = handshake();
     t.finish();
     let came = t.segments()[1].mono_ns;
@@ -165,7 +165,7 @@ fn a_servers_syn_is_when_it_came() {
 }
 
 #[test]
-fn a_syn_that_loss_may_have_replaced_is_not_a_servers() {
+fn server_syn_time_is_not_taken_across_a_loss() {
     let mut t = handshake();
     t.lost = 1;
     t.finish();
@@ -174,7 +174,7 @@ fn a_syn_that_loss_may_have_replaced_is_not_a_servers() {
 }
 
 #[test]
-fn what_time_wait_answers_belongs_to_the_connection() {
+fn segments_in_time_wait_belong_to_the_connection() {
     let mut t = handshake();
     let client = Sock {
         sk: Sk(30),
@@ -200,7 +200,7 @@ fn what_time_wait_answers_belongs_to_the_connection() {
 }
 
 #[test]
-fn another_connection_between_the_same_ends_begins_at_zero() {
+fn new_connection_with_the_same_tuple_has_new_relative_numbers() {
     let mut t = handshake();
     let first = Sock {
         sk: Sk(30),
@@ -221,7 +221,7 @@ fn another_connection_between_the_same_ends_begins_at_zero() {
 const REUSE: u64 = 1_000 * MS;
 
 #[test]
-fn a_syn_that_strays_into_a_connection_changes_nothing() {
+fn stray_syn_does_not_change_a_connection() {
     let mut t = handshake();
     let client = Sock {
         sk: Sk(30),
@@ -239,7 +239,7 @@ fn a_syn_that_strays_into_a_connection_changes_nothing() {
 }
 
 #[test]
-fn a_segment_at_a_second_device_is_a_repeat_and_at_the_first_one_a_retransmission() {
+fn segment_seen_at_a_second_device_is_a_repeat_and_at_the_first_a_retransmission() {
     let mut t = expecting_segments();
     let syn = sent(&client(2), SYN, 1, 0);
     t.set(portless(&client(2)).enters_by(visitor(), Close, SynSent));
@@ -254,7 +254,7 @@ fn a_segment_at_a_second_device_is_a_repeat_and_at_the_first_one_a_retransmissio
 }
 
 #[test]
-fn the_end_of_a_large_segment_that_was_cut_is_a_repeat() {
+fn last_part_of_a_split_segment_is_a_repeat() {
     let mut t = handshake();
     let whole = Segment {
         len: 3000,
@@ -274,7 +274,7 @@ fn the_end_of_a_large_segment_that_was_cut_is_a_repeat() {
 }
 
 #[test]
-fn another_namespace_is_another_end() {
+fn same_tuple_in_another_namespace_is_another_flow() {
     let mut t = expecting_segments();
     let syn = sent(&client(2), SYN, 1, 0);
     t.set(portless(&client(2)).enters_by(visitor(), Close, SynSent));
@@ -288,7 +288,7 @@ fn another_namespace_is_another_end() {
 }
 
 #[test]
-fn without_its_syn_a_segment_has_no_relative_numbers() {
+fn segment_without_a_seen_syn_has_no_relative_numbers() {
     let mut t = expecting_segments();
     t.segment(received(sent(&client(2), RST | ACK, 7, 8)));
     assert_eq!(t.told(), ["- Received R. - -"]);
@@ -297,7 +297,7 @@ fn without_its_syn_a_segment_has_no_relative_numbers() {
 }
 
 #[test]
-fn a_socket_that_is_another_by_now_did_not_send_it() {
+fn segment_of_a_reused_socket_address_is_not_assigned() {
     let mut t = expecting_segments();
     t.set(client(2).enters_by(visitor(), Close, SynSent));
     let other = Sock {
@@ -309,7 +309,7 @@ fn a_socket_that_is_another_by_now_did_not_send_it() {
 }
 
 #[test]
-fn ends_where_nobody_lives_are_forgotten() {
+fn flow_ends_without_a_socket_are_forgotten() {
     let mut t = expecting_segments();
     t.set(client(2).enters_by(visitor(), Close, SynSent));
     t.segment(sent(&client(2), SYN, 1, 0));

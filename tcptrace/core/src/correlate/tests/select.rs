@@ -1,4 +1,4 @@
-//! What --pid, --comm, --side and --state let through.
+//! Tests of --pid, --comm, --side and --state.
 
 use super::*;
 use crate::correlate::Selection;
@@ -32,7 +32,7 @@ fn in_states(states: &[State]) -> Trace {
     })
 }
 
-/// The master process listens, as conn 1.
+/// Returns a trace in which the master process listens, as conn 1.
 fn prefork(mut t: Trace) -> Trace {
     t.set(listener().enters_by(server(), Close, Listen));
     t
@@ -45,7 +45,7 @@ fn accepts_by(task: Task, child: &Sock, now: u64) -> Accept {
     }
 }
 
-/// The numbers of the connections that the lines are about, each once.
+/// Returns the numbers of the connections in the lines, each once.
 fn shown(t: &Trace) -> Vec<u64> {
     let subjects = t.lines.iter().filter_map(Line::subject);
     let mut all: Vec<u64> = subjects.filter_map(|it| it.conn).collect();
@@ -55,7 +55,7 @@ fn shown(t: &Trace) -> Vec<u64> {
 }
 
 #[test]
-fn a_process_has_its_listener_and_its_connections() {
+fn pid_selects_a_listener_and_its_connections() {
     let mut t = prefork(of_pid(server().pid));
     t.set(client(3).enters_by(visitor(), Close, SynSent));
     t.establish(&child(2));
@@ -69,7 +69,7 @@ fn a_process_has_its_listener_and_its_connections() {
 }
 
 #[test]
-fn a_worker_gets_the_whole_story_of_what_it_accepts() {
+fn pid_of_a_worker_selects_all_lines_of_its_connections() {
     let mut t = prefork(of_pid(WORKER));
     t.establish(&child(2));
     t.establish(&child(3));
@@ -87,14 +87,14 @@ fn a_worker_gets_the_whole_story_of_what_it_accepts() {
     let totals = t.finish();
     assert!(t.connection(3).complete);
     assert_eq!((totals.servers, totals.dropped_lines), (1, 0));
-    // Its listener is another process's, but what the worker took from it counts.
+    // Its listener belongs to another process, but the connections that the worker accepted count.
     let listener = &totals.listeners[..];
     assert_eq!(listener.len(), 1);
     assert_eq!((listener[0].conn, listener[0].accepted), (Some(1), 1));
 }
 
 #[test]
-fn a_presumed_owner_is_shown_at_once_and_to_the_end() {
+fn presumed_owner_is_selected_at_once_and_to_the_end() {
     let mut t = prefork(of_pid(server().pid));
     t.establish(&child(2));
     assert_eq!(t.last_transition().newstate, Established);
@@ -105,7 +105,7 @@ fn a_presumed_owner_is_shown_at_once_and_to_the_end() {
 }
 
 #[test]
-fn what_nobody_accepts_is_nobodys() {
+fn never_accepted_connection_is_not_selected_by_a_workers_pid() {
     let mut t = prefork(of_pid(WORKER));
     t.establish(&child(2));
     t.walk(&child(2), &[Established, Close]);
@@ -116,7 +116,7 @@ fn what_nobody_accepts_is_nobodys() {
 }
 
 #[test]
-fn a_name_is_the_whole_name() {
+fn comm_matches_only_the_whole_name() {
     for (name, connections) in [("visitor", 1), ("visit", 0), ("server", 0)] {
         let mut t = selecting(Selection {
             comms: vec![Comm::from(name)],
@@ -132,7 +132,7 @@ fn a_name_is_the_whole_name() {
 }
 
 #[test]
-fn every_condition_must_hold() {
+fn line_must_meet_all_conditions() {
     let both = |sides| {
         let mut t = prefork(selecting(Selection {
             pids: vec![server().pid],
@@ -151,7 +151,7 @@ fn every_condition_must_hold() {
 }
 
 #[test]
-fn a_call_that_failed_is_its_callers() {
+fn failed_accept_is_selected_by_its_caller() {
     const EAGAIN: u32 = 11;
     for (pid, calls) in [(WORKER, 1), (server().pid, 0)] {
         let mut t = prefork(of_pid(pid));
@@ -166,7 +166,7 @@ fn a_call_that_failed_is_its_callers() {
 }
 
 #[test]
-fn too_many_are_not_held_back_and_that_is_counted() {
+fn held_lines_beyond_the_bound_are_dropped_and_counted() {
     const CHILDREN: u64 = 9_000;
     let mut t = prefork(of_pid(WORKER));
     for sk in 2..2 + CHILDREN {
@@ -175,7 +175,7 @@ fn too_many_are_not_held_back_and_that_is_counted() {
     let now = t.now;
     t.accept(accepts_by(worker(), &child(2), now));
     t.accept(accepts_by(worker(), &child(1 + CHILDREN), now));
-    // The oldest have lost their beginning, the youngest have not.
+    // The oldest connections have lost their first lines, the newest have not.
     let oldest = t
         .lines
         .iter()
@@ -188,7 +188,7 @@ fn too_many_are_not_held_back_and_that_is_counted() {
 }
 
 #[test]
-fn a_state_has_its_beginning_its_end_and_its_connections() {
+fn state_selects_transitions_into_and_out_of_it() {
     let mut t = in_states(&[SynRecv, CloseWait]);
     t.set(listener().enters_by(server(), Close, Listen));
     t.establish(&child(2));
@@ -207,7 +207,7 @@ fn a_state_has_its_beginning_its_end_and_its_connections() {
 }
 
 #[test]
-fn in_a_state_everything_is_shown() {
+fn state_selects_every_line_while_the_socket_is_in_it() {
     let mut t = prefork(in_states(&[Established]));
     t.establish(&child(2));
     let now = t.now;
@@ -217,7 +217,7 @@ fn in_a_state_everything_is_shown() {
 }
 
 #[test]
-fn what_is_left_of_a_connection_goes_with_it() {
+fn time_wait_line_follows_the_selection_of_its_connection() {
     let closed = SetState {
         fin_received: true,
         ..client(2).enters(FinWait2, Close)
@@ -236,7 +236,7 @@ fn what_is_left_of_a_connection_goes_with_it() {
     }
 }
 
-/// An ACK that `sock` receives.
+/// Returns an ACK that `sock` receives.
 fn ack(sock: &Sock) -> Kind {
     const ACK: u8 = 0x10;
     Kind::Segment(Segment {
@@ -255,7 +255,7 @@ fn ack(sock: &Sock) -> Kind {
 }
 
 #[test]
-fn what_comes_after_the_end_is_shown_with_its_connection() {
+fn segments_after_the_end_follow_the_selection_of_their_connection() {
     for (pid, segments) in [(visitor().pid, 1), (WORKER, 0)] {
         let mut t = of_pid(pid);
         t.correlator.expect_segments();
@@ -270,9 +270,9 @@ fn what_comes_after_the_end_is_shown_with_its_connection() {
     }
 }
 
-/// A half-open connection's segments come before its socket's first state.
+/// The segments of a half-open connection precede its socket's first transition.
 #[test]
-fn a_segment_may_be_the_first_that_is_held_back() {
+fn segment_can_be_the_first_held_line_of_a_connection() {
     let mut t = prefork(trace());
     t.correlator.expect_segments();
     t.establish(&child(2));
@@ -294,7 +294,7 @@ fn a_segment_may_be_the_first_that_is_held_back() {
     assert_eq!(lines, story);
 }
 
-/// A RST for a segment that met no socket.
+/// Returns a RST for a segment that no socket received.
 fn stray_reset() -> Reset {
     Reset {
         sk: None,
@@ -308,7 +308,7 @@ fn stray_reset() -> Reset {
 }
 
 #[test]
-fn what_may_be_anybodys_is_left_out_where_owners_are_asked_for() {
+fn segment_and_rst_without_connection_are_left_out_with_an_owner_condition() {
     let traced_only = Selection {
         traced_only: true,
         ..Selection::default()

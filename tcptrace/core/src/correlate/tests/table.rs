@@ -1,8 +1,9 @@
-//! More connections than the table has room for.
+//! Tests of the table with more connections than it has room for.
 
 use super::*;
 
-/// Three connections where only two have room: the first, which was accepted, is given up.
+/// Returns a trace with three connections in a table for two. The first one, which was accepted, is
+/// evicted.
 fn crowded() -> Trace {
     let mut t = listening();
     t.correlator.open = Table::of_size(1, 2);
@@ -14,7 +15,7 @@ fn crowded() -> Trace {
 }
 
 #[test]
-fn the_one_that_was_quiet_for_longest_is_given_up_and_marked() {
+fn longest_idle_connection_is_evicted_and_marked() {
     let t = crowded();
     let [given_up] = t.connections()[..] else {
         panic!("{:#?}", t.connections());
@@ -23,12 +24,12 @@ fn the_one_that_was_quiet_for_longest_is_given_up_and_marked() {
     assert_eq!(given_up.mono_ns, t.now - US);
     assert_eq!(given_up.state, Established);
     assert!(given_up.evicted && !given_up.complete);
-    // What was seen is still told.
+    // The observed times stay in the line.
     assert_eq!(given_up.verdict, Some(Verdict::Queued));
 }
 
 #[test]
-fn whether_it_would_have_been_accepted_is_not_known() {
+fn evicted_connection_has_verdict_unknown() {
     let mut t = crowded();
     t.establish(&child(5));
     let given_up = *t.connections().last().unwrap();
@@ -38,9 +39,9 @@ fn whether_it_would_have_been_accepted_is_not_known() {
     assert!(reason.contains("the trace gave it up"), "{reason}");
 }
 
-/// Who is woken by an event puts another one to sleep.
+/// An event that unpacks one connection packs another one.
 #[test]
-fn no_more_are_awake_than_may_be() {
+fn unpacked_connections_are_bounded() {
     let mut t = crowded();
     for state in [CloseWait, LastAck] {
         for child in [child(3), child(4)] {
@@ -56,9 +57,9 @@ fn no_more_are_awake_than_may_be() {
 }
 
 #[test]
-fn every_one_is_counted_and_told_once() {
+fn evicted_connections_are_counted_and_written_once() {
     let mut t = crowded();
-    // It goes on, under another number.
+    // The evicted connection continues under another number.
     t.walk(&child(2), &[Established, CloseWait]);
     let totals = t.finish();
     assert_eq!(totals.evicted, 2);

@@ -1,10 +1,10 @@
-//! What the kernel keeps of a connection after its socket.
+//! Tests of TIME_WAIT buckets.
 
 use super::*;
 use crate::event::{Found, Timewait, TimewaitStep};
 use crate::fields::{BucketEnd, Source, TimeWait};
 
-/// A step of the bucket that `client(2)` leaves.
+/// Returns a step of the bucket of `client(2)`.
 fn step(step: TimewaitStep, substate: State) -> Timewait {
     let begun = step == TimewaitStep::Begun;
     Timewait {
@@ -18,7 +18,7 @@ fn step(step: TimewaitStep, substate: State) -> Timewait {
     }
 }
 
-/// `client(2)`, as conn 1, has been in FIN_WAIT2 for a millisecond.
+/// Returns a trace in which `client(2)`, conn 1, has been in FIN_WAIT2 for a millisecond.
 fn in_fin_wait2() -> Trace {
     let mut t = syn_sent();
     t.walk(&client(2), &[SynSent, Established, FinWait1, FinWait2]);
@@ -26,7 +26,7 @@ fn in_fin_wait2() -> Trace {
     t
 }
 
-/// The same where buckets are seen, and one begins in this substate.
+/// Like that, if hooks see buckets and one begins in this substate.
 fn bucket(substate: State) -> Trace {
     let mut t = in_fin_wait2();
     t.correlator.sees_buckets();
@@ -43,7 +43,7 @@ fn time_waits(t: &Trace) -> Vec<&TimeWait> {
     only.collect()
 }
 
-/// The only one.
+/// Returns the only `time_wait` line.
 fn time_wait(t: &Trace) -> &TimeWait {
     match time_waits(t)[..] {
         [only] => only,
@@ -51,7 +51,7 @@ fn time_wait(t: &Trace) -> &TimeWait {
     }
 }
 
-/// The bucket's transitions: from, to, how long, where from.
+/// Returns the bucket's transitions: old state, new state, time in the old state, source.
 fn steps(t: &Trace) -> Vec<(State, State, Option<u64>, Source)> {
     let synthetic = t.transitions().into_iter().filter(|x| x.synthetic);
     let told = synthetic.map(|x| (x.oldstate, x.newstate, x.in_state_ns, x.source));
@@ -59,7 +59,7 @@ fn steps(t: &Trace) -> Vec<(State, State, Option<u64>, Source)> {
 }
 
 #[test]
-fn a_close_with_the_fin_already_there_begins_time_wait() {
+fn close_after_the_peers_fin_begins_time_wait() {
     let mut t = bucket(TimeWait);
     assert_eq!(t.last_transition().bucket, Some(TimeWait));
     assert_eq!(t.connection(1).bucket, Some(TimeWait));
@@ -86,13 +86,13 @@ fn a_close_with_the_fin_already_there_begins_time_wait() {
 }
 
 #[test]
-fn fin_wait2_lasts_beyond_the_socket() {
+fn fin_wait2_time_includes_the_bucket() {
     let mut t = bucket(FinWait2);
     assert_eq!(t.connection(1).bucket, Some(FinWait2));
     assert!(steps(&t).is_empty(), "no change of state yet");
     t.wait(500 * MS);
     t.timewait(step(TimewaitStep::Restarted, TimeWait));
-    // Its FIN once more: the timer begins again, the state does not.
+    // A retransmitted FIN restarts the timer and does not change the state.
     t.wait(MS);
     t.timewait(step(TimewaitStep::Restarted, TimeWait));
     t.timewait(step(TimewaitStep::Killed { syn: true }, TimeWait));
@@ -104,7 +104,7 @@ fn fin_wait2_lasts_beyond_the_socket() {
 }
 
 #[test]
-fn a_fin_that_never_comes_lets_fin_wait2_expire() {
+fn fin_wait2_bucket_without_a_fin_expires() {
     let mut t = bucket(FinWait2);
     t.wait(2_000 * MS);
     t.timewait(step(TimewaitStep::Expired, FinWait2));
@@ -116,7 +116,7 @@ fn a_fin_that_never_comes_lets_fin_wait2_expire() {
 }
 
 #[test]
-fn each_end_has_its_name() {
+fn every_bucket_end_has_its_name() {
     for (end, ended) in [
         (TimewaitStep::Killed { syn: false }, BucketEnd::Reset),
         (TimewaitStep::Taken, BucketEnd::Reused),
@@ -124,14 +124,14 @@ fn each_end_has_its_name() {
     ] {
         let mut t = bucket(TimeWait);
         t.timewait(step(end, TimeWait));
-        // Both the timer and the segment may come to it; the second finds it gone.
+        // Both the timer and a segment may end it. The second event finds no bucket.
         t.timewait(step(TimewaitStep::Expired, TimeWait));
         assert_eq!(time_wait(&t).bucket_end, Some(ended));
     }
 }
 
 #[test]
-fn a_turn_that_was_missed_is_not_measured() {
+fn bucket_with_a_missed_change_has_no_times() {
     let mut t = bucket(FinWait2);
     t.timewait(step(TimewaitStep::Expired, TimeWait));
     let line = time_wait(&t);
@@ -140,7 +140,7 @@ fn a_turn_that_was_missed_is_not_measured() {
 }
 
 #[test]
-fn a_bucket_that_outlives_the_trace_is_told_as_open() {
+fn bucket_open_at_the_end_of_the_trace_has_a_line() {
     let mut t = bucket(TimeWait);
     t.finish();
     let line = time_wait(&t);
@@ -149,7 +149,7 @@ fn a_bucket_that_outlives_the_trace_is_told_as_open() {
 }
 
 #[test]
-fn a_bucket_of_other_ends_or_of_an_earlier_trace_is_not_ours() {
+fn bucket_of_an_untraced_connection_is_ignored() {
     let mut t = bucket(TimeWait);
     let elsewhere = Timewait {
         netns: NETNS + 1,
@@ -164,7 +164,7 @@ fn a_bucket_of_other_ends_or_of_an_earlier_trace_is_not_ours() {
 }
 
 #[test]
-fn where_no_bucket_is_seen_to_begin_there_is_none() {
+fn no_bucket_is_inferred_if_a_hook_sees_buckets() {
     let mut t = in_fin_wait2();
     t.correlator.sees_buckets();
     t.set(SetState {
@@ -176,7 +176,7 @@ fn where_no_bucket_is_seen_to_begin_there_is_none() {
     assert!(time_waits(&t).is_empty());
 }
 
-/// What the flags alone tell of FIN_WAIT2→CLOSE.
+/// Returns the bucket that the flags alone show for FIN_WAIT2→CLOSE.
 fn by_flags(fin_received: bool, orphaned: bool, err: Option<u32>) -> Trace {
     let mut t = in_fin_wait2();
     t.set(SetState {
@@ -189,7 +189,7 @@ fn by_flags(fin_received: bool, orphaned: bool, err: Option<u32>) -> Trace {
 }
 
 #[test]
-fn without_a_hook_the_flags_name_the_bucket() {
+fn socket_flags_show_the_bucket_without_a_hook() {
     assert_eq!(
         by_flags(true, true, None).connection(1).bucket,
         Some(TimeWait)
@@ -210,7 +210,7 @@ fn without_a_hook_the_flags_name_the_bucket() {
 }
 
 #[test]
-fn without_a_hook_time_wait_begins_at_close_and_its_end_is_unknown() {
+fn time_wait_without_a_hook_begins_at_close_with_unknown_end() {
     let mut t = by_flags(true, true, None);
     let flags = Source::SocketFlags;
     assert_eq!(steps(&t), [(FinWait2, TimeWait, Some(MS), flags)]);
@@ -221,7 +221,7 @@ fn without_a_hook_time_wait_begins_at_close_and_its_end_is_unknown() {
     assert_eq!(line.bucket_end, None);
 }
 
-/// The same bucket, as a look finds it.
+/// Returns the same bucket in a snapshot.
 fn seen_in(state: State) -> Found {
     Found {
         sk: Sk(0x77),
@@ -241,7 +241,7 @@ fn seen_in(state: State) -> Found {
 }
 
 #[test]
-fn a_look_finds_the_change_but_not_its_time() {
+fn snapshot_shows_a_bucket_change_without_its_time() {
     let mut t = by_flags(false, true, None);
     assert_eq!(t.correlator.worth_a_look(), [NETNS].into());
     let looking = t.now;
@@ -265,7 +265,7 @@ fn a_look_finds_the_change_but_not_its_time() {
 }
 
 #[test]
-fn a_look_that_began_before_the_bucket_need_not_find_it() {
+fn snapshot_older_than_the_bucket_does_not_end_it() {
     let began = START;
     let mut t = by_flags(true, true, None);
     t.looked(began);
@@ -273,7 +273,7 @@ fn a_look_that_began_before_the_bucket_need_not_find_it() {
 }
 
 #[test]
-fn where_buckets_are_seen_a_look_adds_nothing() {
+fn snapshot_adds_nothing_if_a_hook_sees_buckets() {
     let mut t = bucket(FinWait2);
     assert!(t.correlator.worth_a_look().is_empty());
     t.finds(seen_in(TimeWait));
@@ -283,7 +283,7 @@ fn where_buckets_are_seen_a_look_adds_nothing() {
 }
 
 #[test]
-fn both_fins_crossing_lead_from_closing_to_time_wait() {
+fn crossing_fins_lead_from_closing_to_time_wait() {
     let mut t = syn_sent();
     t.walk(&client(2), &[SynSent, Established, FinWait1, Closing]);
     t.set(SetState {

@@ -1,4 +1,4 @@
-//! Every verdict from the facts alone; `scenarios.rs` has them from traces.
+//! Tests of every verdict from its facts. `scenarios.rs` tests them in traces.
 
 use super::super::judge::verdict::{self, Facts, Fate, Gap, Judgement, Queue};
 use super::super::state::connection::Accepted;
@@ -32,7 +32,7 @@ fn facts(established_ns: Option<u64>, accepted: Option<Accepted>) -> Facts {
 }
 
 #[test]
-fn order_of_established_call_and_return_decides() {
+fn verdict_follows_the_order_of_established_call_and_return() {
     use Verdict::*;
     for (established_ns, accepted, verdict) in [
         (1_000, accept_at(3_000, Called::At(2_000)), Queued),
@@ -53,7 +53,7 @@ fn order_of_established_call_and_return_decides() {
 }
 
 #[test]
-fn fast_open_may_come_first_or_never_be_established() {
+fn fast_open_accept_may_precede_or_lack_established() {
     let accepted = Accepted {
         fastopen: true,
         state: Some(SynRecv),
@@ -86,7 +86,7 @@ fn fast_open_may_come_first_or_never_be_established() {
 }
 
 #[test]
-fn only_a_witness_before_the_child_lock_can_overlap() {
+fn only_a_witness_without_the_child_lock_can_overlap() {
     let early = Accepted {
         state: Some(SynRecv),
         ..accept_at(1_000, Called::At(500))
@@ -130,7 +130,7 @@ fn only_a_witness_before_the_child_lock_can_overlap() {
 }
 
 #[test]
-fn never_accepted_says_what_became_of_it() {
+fn never_accepted_reason_has_the_end_of_the_connection() {
     for (fate, end) in [
         (Fate::Open, "still in the accept queue when the trace ended"),
         (Fate::PeerClosed, "the peer has closed"),
@@ -155,7 +155,7 @@ fn never_accepted_says_what_became_of_it() {
 }
 
 #[test]
-fn what_a_gap_may_hide_is_unknown() {
+fn gap_makes_the_verdict_unknown() {
     let accepted = Some(accept_at(3_000, Called::At(500)));
     for gap in [
         Gap::BeforeTrace,

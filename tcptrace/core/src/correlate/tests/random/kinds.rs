@@ -1,4 +1,4 @@
-//! Events of every kind, at random.
+//! Random events of every kind.
 
 use super::super::{queues, requests, segments};
 use super::*;
@@ -8,10 +8,10 @@ use crate::event::{
     Segment, Timewait, TimewaitStep, Why,
 };
 
-/// How many kinds of events there are.
+/// Number of kinds of events.
 const KINDS: usize = 16;
 
-/// The place of a kind in [`Random::kind`]. A new kind does not compile until it has one.
+/// Returns the index of a kind in [`Random::kind`]. A new kind does not compile without one.
 fn place(kind: &Kind) -> usize {
     match kind {
         Kind::SetState(_) => 0,
@@ -38,7 +38,8 @@ impl Random {
         all[self.below(all.len() as u64) as usize]
     }
 
-    /// An event of any kind. Half of them change a state, so that there is something to happen to.
+    /// Returns an event of any kind. Half of the events are transitions, so that the other events
+    /// find sockets.
     pub fn kind(&mut self, now: u64) -> Kind {
         match self.below(2 * KINDS as u64) as usize {
             1 => Kind::Accept(self.accept(now)),
@@ -207,7 +208,7 @@ impl Random {
 }
 
 #[test]
-fn every_kind_of_event_is_made() {
+fn random_generator_makes_every_kind_of_event() {
     let mut random = Random(1);
     let places = (0..2_000).map(|_| place(&random.kind(START)));
     let made: std::collections::BTreeSet<usize> = places.collect();
