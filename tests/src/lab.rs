@@ -19,8 +19,8 @@ enum Turn {
     Any,
 }
 
-/// A private network namespace for the calling thread and the threads and processes that it starts,
-/// and ports that no other scenario of this process uses.
+/// A private network namespace, and ports that no other scenario of this process uses. The calling
+/// thread is in the namespace, and so are the threads and processes that it starts.
 ///
 /// The tracer and the witness see the whole machine. `netns` distinguishes lines of other
 /// namespaces, but ftrace does not print it, so the ports must differ, too.

@@ -1,10 +1,11 @@
 //! The library of the scenarios.
 //!
-//! A scenario is a script. It enters a [`Lab`], starts a [`Tracer`], makes traffic with the
-//! functions of [`traffic`] or segment by segment with a [`Peer`], stops the tracer, and checks the
-//! resulting [`Trace`]. Stopping checks what must hold for every trace ([`invariants`]) and
-//! compares it with the kernel's own ftrace ([`witness`]), so a scenario only asserts what is
-//! special about it.
+//! A scenario is a script. It enters a [`Lab`] and starts a [`Tracer`]. It makes traffic with the
+//! functions of [`traffic`], or segment by segment with a [`Peer`]. Then it stops the tracer and
+//! checks the resulting [`Trace`].
+//!
+//! Stopping checks the [`invariants`] of every trace, and compares it with the kernel's own ftrace
+//! ([`witness`]). A scenario only asserts what is special about it.
 //!
 //! Nothing here runs an external program or reads a file of the build machine: the same binary runs
 //! as a test on the host and inside a small virtual machine. It needs root, and

@@ -1,7 +1,7 @@
 //! Collects the output of failed tests from the output of Rust's test program.
 
-/// How the line begins by which a scenario says that the kernel hid something from tcptrace. The
-/// same as in tests/src/known_gap.rs.
+/// The prefix of the line with evidence that the kernel hid something from tcptrace. A scenario
+/// prints it (tests/src/known_gap.rs).
 pub const MARKER: &str = "the kernel ran no program here: ";
 
 /// Number of lines kept of a panic: its place, its message, and the beginning of its details.

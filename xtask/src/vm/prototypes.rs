@@ -1,7 +1,7 @@
 //! The prototypes of the hooked functions in the hooks' comments.
 //!
-//! A `text` block in the module comment of a hook has one prototype per line, followed by the
-//! kernel versions that have it, two spaces or more apart:
+//! A `text` block in the module comment of a hook has one prototype per line. The kernel versions
+//! that have it follow, two or more spaces apart:
 //!
 //! ```text
 //! void security_sock_graft(struct sock *sk, struct socket *parent)    5.10 to 6.18
