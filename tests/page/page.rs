@@ -5,7 +5,7 @@ use std::fs;
 use tcptrace_core::event::State;
 
 use crate::browser::{Browser, key};
-use crate::recordings::{Desk, LATE_ACCEPT, LOSS, Late, many, report};
+use crate::recordings::{LATE_ACCEPT, LOSS, LateAccept, Workspace, many, report};
 
 const ROWS: &str = "document.querySelectorAll('.rows tbody tr[data-index]').length";
 
@@ -16,7 +16,7 @@ fn row(n: usize) -> String {
 
 #[test]
 fn the_page_shows_the_same_texts_as_the_log() {
-    let desk = Desk::new();
+    let desk = Workspace::new();
     let page = desk.page("late.trace", LATE_ACCEPT);
     let browser = Browser::start();
     browser.open(&page, "");
@@ -51,7 +51,7 @@ fn the_page_shows_the_same_texts_as_the_log() {
 
 #[test]
 fn rows_are_found_and_sorted() {
-    let desk = Desk::new();
+    let desk = Workspace::new();
     let browser = Browser::start();
     browser.open(&desk.page("loss.trace", LOSS), "");
     assert_eq!(browser.get(ROWS), 17);
@@ -87,7 +87,7 @@ fn rows_are_found_and_sorted() {
 
 #[test]
 fn a_connection_opens_with_its_diagram() {
-    let desk = Desk::new();
+    let desk = Workspace::new();
     let page = desk.page("late.trace", LATE_ACCEPT);
     let browser = Browser::start();
     browser.open(&page, "conn=3");
@@ -133,7 +133,7 @@ fn a_connection_opens_with_its_diagram() {
 
 #[test]
 fn every_function_is_reachable_by_keyboard() {
-    let desk = Desk::new();
+    let desk = Workspace::new();
     let browser = Browser::start();
     browser.open(&desk.page("loss.trace", LOSS), "");
     browser.keys("/");
@@ -157,7 +157,7 @@ fn every_function_is_reachable_by_keyboard() {
 
 #[test]
 fn lost_events_are_shown_in_a_notice() {
-    let desk = Desk::new();
+    let desk = Workspace::new();
     let browser = Browser::start();
     browser.open(&desk.page("loss.trace", LOSS), "");
     let notice = browser.text("document.getElementById('notices').innerText");
@@ -175,9 +175,9 @@ fn lost_events_are_shown_in_a_notice() {
 
 #[test]
 fn a_truncated_recording_is_shown_up_to_its_end() {
-    let desk = Desk::new();
+    let desk = Workspace::new();
     // The server is ESTABLISHED, and accept() has not returned.
-    let mut part = Late::new();
+    let mut part = LateAccept::new();
     part.until(State::Established);
     let (page, output) = desk.report("part.trace", &part.bytes());
     assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -200,7 +200,7 @@ fn a_truncated_recording_is_shown_up_to_its_end() {
 #[test]
 fn markup_in_names_is_shown_as_text() {
     const MARKUP: &str = "</script><img src=x onerror=\"document.title='taken'\">";
-    let mut late = Late::new();
+    let mut late = LateAccept::new();
     for record in &mut late.records {
         const NAME: &[u8] = b"accepting::late";
         let places = 0..=record.len() - NAME.len();
@@ -214,7 +214,7 @@ fn markup_in_names_is_shown_as_text() {
     late.begin.kernel = MARKUP.to_owned();
     late.begin.filters.insert("port".into(), MARKUP.into());
     late.contain(MARKUP);
-    let desk = Desk::new();
+    let desk = Workspace::new();
     let page = desk.page("<img src=x>.trace", &late.bytes());
     // The page's source contains no text of a trace verbatim.
     let text = fs::read_to_string(&page).unwrap();
@@ -240,7 +240,7 @@ fn markup_in_names_is_shown_as_text() {
 
 #[test]
 fn the_content_security_policy_blocks_foreign_scripts() {
-    let desk = Desk::new();
+    let desk = Workspace::new();
     let page = desk.page("late.trace", LATE_ACCEPT);
     let text = fs::read_to_string(&page).unwrap();
     let foreign = "<script>document.title = 'taken'</script>\
@@ -275,9 +275,9 @@ fn durations_are_written_as_in_the_log() {
         (999_950_000, "1.000 s"),
         (86_400_000_000_000, "86400 s"),
     ];
-    let mut late = Late::new();
+    let mut late = LateAccept::new();
     late.handshakes(durations.iter().map(|(ns, _)| *ns));
-    let desk = Desk::new();
+    let desk = Workspace::new();
     let browser = Browser::start();
     browser.open(&desk.page("durations.trace", &late.bytes()), "");
     for (n, (_, expect)) in durations.iter().enumerate() {
@@ -291,7 +291,7 @@ fn durations_are_written_as_in_the_log() {
 
 #[test]
 fn a_page_of_a_hundred_thousand_connections_is_usable() {
-    let desk = Desk::new();
+    let desk = Workspace::new();
     let file = desk.path("many.trace");
     many(&file, 100_000);
     let (page, output) = report(&file);

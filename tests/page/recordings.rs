@@ -22,11 +22,11 @@ pub const LOSS: &[u8] = include_bytes!("../../tcptrace/tests/golden/loss.trace")
 const CLIENT_PORT: u16 = 44070;
 
 /// A temporary folder for recordings and their pages.
-pub struct Desk(TempDir);
+pub struct Workspace(TempDir);
 
-impl Desk {
-    pub fn new() -> Desk {
-        Desk(tempfile::tempdir().expect("a folder"))
+impl Workspace {
+    pub fn new() -> Workspace {
+        Workspace(tempfile::tempdir().expect("a folder"))
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -57,7 +57,7 @@ pub fn report(file: &Path) -> (PathBuf, Output) {
 }
 
 /// A copy of `late_accept` that tests modify.
-pub struct Late {
+pub struct LateAccept {
     pub begin: Begin,
     pub records: Vec<Vec<u8>>,
     /// The items before and after the records.
@@ -65,10 +65,10 @@ pub struct Late {
     pub last: Vec<Small>,
 }
 
-impl Late {
-    pub fn new() -> Late {
+impl LateAccept {
+    pub fn new() -> LateAccept {
         let (begin, mut reader) = Reader::open(LATE_ACCEPT).expect("a recording");
-        let mut late = Late {
+        let mut late = LateAccept {
             begin,
             records: vec![],
             first: vec![],
@@ -239,7 +239,7 @@ fn other(record: &[u8], n: u64) -> Vec<u8> {
 /// Writes many connections like `late_accept`, both ends, as with `--depth connections`. Each
 /// starts 0.2 ms after the one before, from another port. `ends` counts both ends of each.
 pub fn many(file: &Path, ends: u64) {
-    let mut late = Late::new();
+    let mut late = LateAccept::new();
     late.begin.depth = tcptrace_core::depth::Depth::Connections;
     let is_listeners = |record: &Vec<u8>| {
         change(record).is_some_and(|it| {

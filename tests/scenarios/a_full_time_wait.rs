@@ -26,7 +26,7 @@ fn in_time_wait() -> bool {
 
 #[test]
 fn time_wait_lasts_two_msl() {
-    let lab = Lab::aside();
+    let lab = Lab::beside_storms();
     let port = lab.port();
     let tracer = lab.trace_with(&["-p", &port.to_string()]);
     let listener = listen(port);

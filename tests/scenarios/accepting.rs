@@ -21,10 +21,10 @@ fn accept_queue_wait_is_reported_for_a_late_accept() {
     let connecting_ns = now_ns();
     let mut client = connect_queued(port);
     let connected_ns = now_ns();
-    say(&mut client);
+    send_text(&mut client);
     sleep(A_WHILE);
     let mut accepted = accept(&listener);
-    hear(&mut accepted.stream);
+    receive_text(&mut accepted.stream);
     // accept() opens no new port: the connection has the listener's port.
     assert_eq!(accepted.stream.local_addr().unwrap().port(), port);
     assert_eq!(accepted.peer, client.local_addr().unwrap());
@@ -113,7 +113,7 @@ fn a_connection_never_accepted_names_the_presumed_acceptor() {
 
     let _listener = listen(port);
     let mut client = connect(port);
-    say(&mut client);
+    send_text(&mut client);
     tracer.wait_for(2, "both ends to be ESTABLISHED", |line| {
         line.is("transition") && line["newstate"] == "ESTABLISHED"
     });
@@ -186,11 +186,11 @@ fn fast_open_accept_returns_before_the_handshake_is_finished() {
 
     let listener = fast_open::listen(port);
     // The client drops the SYN-ACK, so its final ACK has to wait.
-    let client = fast_open::Client::deaf();
-    client.say(port);
+    let client = fast_open::Client::without_syn_ack();
+    client.send_syn(port);
     let mut accepted = accept(&listener);
-    hear(&mut accepted.stream);
-    client.hear_again();
+    receive_text(&mut accepted.stream);
+    client.stop_dropping();
     tracer.wait_for(2, "both ends to be ESTABLISHED", |line| {
         line.is("transition") && line["newstate"] == "ESTABLISHED"
     });

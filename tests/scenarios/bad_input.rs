@@ -33,7 +33,7 @@ fn complains(ended: &Ended, words: &[&str]) {
 #[test]
 fn an_invalid_port_is_refused() {
     for port in ["http", "0", "65536", "-1", "80,", "9-8"] {
-        let ended = Running::to_the_end(tcptrace(&[&format!("--port={port}")]));
+        let ended = Running::run_to_end(tcptrace(&[&format!("--port={port}")]));
         refuses(&ended, USAGE, &["--port"]);
     }
 }
@@ -44,31 +44,31 @@ fn a_file_that_is_no_recording_is_refused() {
     let file = std::env::temp_dir().join(name);
     std::fs::write(&file, "nothing that was recorded\n").expect("a file");
     let path = file.to_str().expect("a printable path");
-    let ended = Running::to_the_end(tcptrace(&["replay", path]));
+    let ended = Running::run_to_end(tcptrace(&["replay", path]));
     std::fs::remove_file(&file).expect("the file");
     refuses(&ended, USAGE, &[path, "it is not a recording"]);
 
-    let ended = Running::to_the_end(tcptrace(&["replay", path]));
+    let ended = Running::run_to_end(tcptrace(&["replay", path]));
     refuses(&ended, USAGE, &[path, "No such file"]);
 }
 
 #[test]
 fn an_unknown_flag_is_refused() {
-    let ended = Running::to_the_end(tcptrace(&["--prot", "80"]));
+    let ended = Running::run_to_end(tcptrace(&["--prot", "80"]));
     refuses(&ended, USAGE, &["--prot"]);
 }
 
 #[test]
 fn an_unwritable_output_file_is_refused() {
     let file = "/no/such/folder/trace.trace";
-    let ended = Running::to_the_end(tcptrace_trace(&["-o", "json", "--write", file]));
+    let ended = Running::run_to_end(tcptrace_trace(&["-o", "json", "--write", file]));
     refuses(&ended, FAILURE, &[file, "No such file or directory"]);
 }
 
 #[test]
 fn output_to_a_full_disk_fails_with_one_line() {
     let command = tcptrace_trace(&["-o", "json", "--write", "/dev/full"]);
-    let ended = Running::to_the_end(command);
+    let ended = Running::run_to_end(command);
     assert_eq!(ended.code, Some(FAILURE), "{ended:?}");
     complains(&ended, &["/dev/full", "No space left on device"]);
 }
@@ -81,7 +81,7 @@ fn tracing_without_privileges_is_refused() {
     let path = format!("/proc/self/fd/{}", binary.as_raw_fd());
     let mut command = std::process::Command::new(path);
     command.uid(NOBODY).gid(NOBODY).current_dir("/");
-    let ended = Running::to_the_end(command);
+    let ended = Running::run_to_end(command);
     refuses(&ended, NOT_PERMITTED, &["CAP_BPF", "CAP_PERFMON"]);
 }
 
@@ -89,7 +89,7 @@ fn tracing_without_privileges_is_refused() {
 fn a_kernel_without_btf_is_refused() {
     let mut command = tcptrace_trace(&[]);
     mounts::hide(&mut command, c"/sys/kernel/btf");
-    let ended = Running::to_the_end(command);
+    let ended = Running::run_to_end(command);
     refuses(&ended, UNSUPPORTED, &["BTF"]);
 }
 

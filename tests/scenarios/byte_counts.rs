@@ -79,7 +79,7 @@ fn an_open_connection_has_no_byte_counts() {
     let tracer = lab.trace();
     let listener = listen(port);
     let mut client = connect(port);
-    say(&mut client);
+    send_text(&mut client);
     let server = accept(&listener).stream;
     tracer.wait_for(1, "the accept", |line| line.is("accept"));
     let trace = tracer.stop();
@@ -100,7 +100,7 @@ fn unread_bytes_are_reported_at_close() {
     let tracer = lab.trace();
     let listener = listen(port);
     let mut client = connect(port);
-    say(&mut client);
+    send_text(&mut client);
     let mut server = accept(&listener).stream;
     server.read_exact(&mut [0; 5]).expect("read");
     // A close with unread data is an abort (RFC 1122, section 4.2.2.13).

@@ -15,7 +15,7 @@ fn a_socket_has_the_cgroup_and_the_container_of_its_process() {
     let tracer = lab.trace();
     let mut helper = run::helper(&["talk", &port.to_string(), "0"]);
     cgroup.put(&mut helper);
-    assert_eq!(Running::to_the_end(helper).code, Some(0));
+    assert_eq!(Running::run_to_end(helper).code, Some(0));
     tracer.wait_for_ends(2);
     let trace = tracer.stop();
 
@@ -33,7 +33,7 @@ fn a_server_has_its_listeners_cgroup() {
     let listener = listen(port);
     let mut helper = run::helper(&["connect", &port.to_string()]);
     cgroup.put(&mut helper);
-    assert_eq!(Running::to_the_end(helper).code, Some(0));
+    assert_eq!(Running::run_to_end(helper).code, Some(0));
     drop(accept(&listener));
     tracer.wait_for_ends(2);
     let trace = tracer.stop();

@@ -34,7 +34,7 @@ fn a_command_is_traced_from_its_first_packet_to_its_exit() {
 fn output_of_the_command_goes_to_stderr() {
     let lab = Lab::new();
     let port = lab.port().to_string();
-    let ended = Running::to_the_end(with_helper(&[], &["talk", &port, "0"]));
+    let ended = Running::run_to_end(with_helper(&[], &["talk", &port, "0"]));
     assert_eq!(ended.code, Some(0));
     assert!(ended.stderr.contains("the helper talks"));
     assert!(!ended.stdout.contains("the helper talks"));
@@ -55,7 +55,7 @@ fn ending_the_trace_ends_the_command() {
 
 #[test]
 fn a_command_that_does_not_exist_is_named() {
-    let ended = Running::to_the_end(tcptrace_trace(&["-o", "json", "--", "no-such-command"]));
+    let ended = Running::run_to_end(tcptrace_trace(&["-o", "json", "--", "no-such-command"]));
     assert_ne!(ended.code, Some(0));
     assert_eq!(ended.stdout, "", "nothing was attached");
     assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);

@@ -258,7 +258,7 @@ fn unacknowledged_data_times_the_connection_out() {
         .set_tcp_user_timeout(Some(Duration::from_millis(500)))
         .unwrap();
     set_loopback(false);
-    say(&mut client);
+    send_text(&mut client);
     let error = client.read(&mut [0]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TimedOut);
     tracer.wait_for_ends(1);

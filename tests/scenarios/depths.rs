@@ -19,7 +19,7 @@ fn is_shared(field: &str) -> bool {
 /// Sockets that are still open.
 struct Open {
     streams: Vec<TcpStream>,
-    deaf: fast_open::Client,
+    fast_open_client: fast_open::Client,
     listener: TcpListener,
 }
 
@@ -28,7 +28,7 @@ const ORDERLY: u64 = 4;
 
 /// Makes one connection of each kind. The ports are those of a listener, of a Fast Open listener,
 /// and of no listener.
-fn every_fate(lab: &Lab, tracer: &Tracer, [port, deaf_port, closed_port]: [u16; 3]) -> Open {
+fn every_kind(lab: &Lab, tracer: &Tracer, [port, fast_open_port, closed_port]: [u16; 3]) -> Open {
     let peer = Peer::new(lab);
     let listener = listen_at((Ipv4Addr::UNSPECIFIED, port).into(), 512);
     let mut ends = 0;
@@ -39,9 +39,9 @@ fn every_fate(lab: &Lab, tracer: &Tracer, [port, deaf_port, closed_port]: [u16; 
     let late: Vec<_> = (0..ORDERLY - 1).map(|_| connect_queued(port)).collect();
     let mut open = vec![];
     for mut client in late {
-        say(&mut client);
+        send_text(&mut client);
         let mut accepted = accept(&listener);
-        hear(&mut accepted.stream);
+        receive_text(&mut accepted.stream);
         close(client, accepted.stream);
     }
     let (acceptor, accepting) = spawn(move || (accept(&listener), listener));
@@ -53,13 +53,13 @@ fn every_fate(lab: &Lab, tracer: &Tracer, [port, deaf_port, closed_port]: [u16; 
     // Makes data be sent again.
     let mut client = connect_queued(port);
     let mut server = accept(&listener).stream;
-    deafen(&client);
-    say(&mut server);
+    drop_incoming(&client);
+    send_text(&mut server);
     tracer.wait_for(1, "data to be sent again", |line| {
         line.is("retransmit") && line["retransmitted"] == "data"
     });
-    hear_again(&client);
-    hear(&mut client);
+    stop_dropping(&client);
+    receive_text(&mut client);
     close(client, server);
     ended(2 * ORDERLY as usize);
 
@@ -86,22 +86,22 @@ fn every_fate(lab: &Lab, tracer: &Tracer, [port, deaf_port, closed_port]: [u16; 
     ended(1);
     let mut talk = peer.talk(4000, port);
     talk.syn();
-    talk.hear_syn_ack();
+    talk.receive_syn_ack();
     talk.rst();
 
     listener.set_nonblocking(true).expect("O_NONBLOCK");
     listener.accept().expect_err("nobody has called");
 
     fast_open::allow();
-    let deaf_listener = fast_open::listen(deaf_port);
-    let deaf = fast_open::Client::deaf();
-    deaf.say(deaf_port);
-    let mut early = accept(&deaf_listener);
-    hear(&mut early.stream);
-    deaf.hear_again();
+    let fast_open_listener = fast_open::listen(fast_open_port);
+    let fast_open_client = fast_open::Client::without_syn_ack();
+    fast_open_client.send_syn(fast_open_port);
+    let mut early = accept(&fast_open_listener);
+    receive_text(&mut early.stream);
+    fast_open_client.stop_dropping();
     tracer.wait_for(2, "both ends to be ESTABLISHED", |line| {
-        let at_port = line.0.get("lport") == Some(&deaf_port.into())
-            || line.0.get("rport") == Some(&deaf_port.into());
+        let at_port = line.0.get("lport") == Some(&fast_open_port.into())
+            || line.0.get("rport") == Some(&fast_open_port.into());
         line.is("transition") && at_port && line["newstate"] == "ESTABLISHED"
     });
     open.push(early.stream);
@@ -113,8 +113,8 @@ fn every_fate(lab: &Lab, tracer: &Tracer, [port, deaf_port, closed_port]: [u16; 
     drop(reset_by_listener);
     Open {
         streams: open,
-        deaf,
-        listener: deaf_listener,
+        fast_open_client,
+        listener: fast_open_listener,
     }
 }
 
@@ -168,18 +168,18 @@ fn three_depths_agree_on_every_kind_of_connection() {
     let ports = [lab.port(), lab.port(), lab.port()];
     let filter = ports.map(|port| port.to_string()).join(",");
     let at = |depth| lab.trace_with(&["-p", &filter, "--depth", depth]);
-    let [events, joined, counts] = ["events", "connections", "histogram"].map(at);
+    let [events, by_connection, counts] = ["events", "connections", "histogram"].map(at);
 
     let Open {
         streams,
-        deaf,
+        fast_open_client,
         listener,
-    } = every_fate(&lab, &events, ports);
+    } = every_kind(&lab, &events, ports);
     let events = events.stop();
-    let [joined, counts] = [joined, counts].map(Tracer::stop_joined);
-    drop((streams, deaf, listener));
+    let [by_connection, counts] = [by_connection, counts].map(Tracer::stop_with_less_detail);
+    drop((streams, fast_open_client, listener));
 
-    for (trace, depth) in [(&joined, "connections"), (&counts, "histogram")] {
+    for (trace, depth) in [(&by_connection, "connections"), (&counts, "histogram")] {
         let session = trace.session();
         session.shows(&[("depth", &depth)]);
         assert_eq!(session["hooks"], events.session()["hooks"]);
@@ -195,9 +195,9 @@ fn three_depths_agree_on_every_kind_of_connection() {
     }
 
     let all = connections(&events);
-    let [joined, wrong] = [&joined, &counts].map(connections);
-    assert!(all.keys().eq(joined.keys()), "{joined:?}");
-    for (name, line) in joined.iter().chain(&wrong) {
+    let [by_connection, wrong] = [&by_connection, &counts].map(connections);
+    assert!(all.keys().eq(by_connection.keys()), "{by_connection:?}");
+    for (name, line) in by_connection.iter().chain(&wrong) {
         let fields = all[name].0.as_object().expect("an object");
         for (field, value) in fields.iter().filter(|(field, _)| is_shared(field)) {
             assert_eq!(line[field.as_str()], *value, "{field} of {name}");

@@ -111,7 +111,7 @@ fn the_exit_code_of_a_failed_command_takes_precedence() {
         let port = lab.port().to_string();
         let args = ["-p", &port, "-o", "json", "--expect", expect, "--"];
         let args = [&args[..], &[helper, "talk", &port, code]].concat();
-        let ended = Running::to_the_end(tcptrace_trace(&args));
+        let ended = Running::run_to_end(tcptrace_trace(&args));
         assert_eq!(ended.code, Some(ends), "{ended:?}");
         assert!(ended.stderr.contains(expect), "{ended:?}");
     }
@@ -119,7 +119,7 @@ fn the_exit_code_of_a_failed_command_takes_precedence() {
 
 #[test]
 fn an_invalid_expectation_is_refused_before_tracing() {
-    let ended = Running::to_the_end(tcptrace(&["--expect", "accept_queue_p99<10"]));
+    let ended = Running::run_to_end(tcptrace(&["--expect", "accept_queue_p99<10"]));
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(USAGE), ""));
     assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
     assert!(ended.stderr.contains("such as 1.5ms"), "{ended:?}");
@@ -136,7 +136,7 @@ fn a_replay_judges_expectations_like_the_live_trace() {
     let live = expecting(port, &["--write", path], &expectations);
     let args = expectations.iter().flat_map(|it| ["--expect", it]);
     let args: Vec<&str> = ["replay", path].into_iter().chain(args).collect();
-    let replayed = Running::to_the_end(tcptrace(&args));
+    let replayed = Running::run_to_end(tcptrace(&args));
     std::fs::remove_file(&file).expect("the recording");
     assert_eq!(
         (live.code, replayed.code),

@@ -36,7 +36,7 @@ impl Files {
     fn traces(&self, lab: &Lab) -> Vec<Trace> {
         let replayed = |path: &PathBuf| {
             let path = path.to_str().expect("a printable path");
-            let replayed = Running::to_the_end(tcptrace(&["replay", path, "-o", "json"]));
+            let replayed = Running::run_to_end(tcptrace(&["replay", path, "-o", "json"]));
             assert_eq!((replayed.code, &*replayed.stderr), (Some(0), ""), "{path}");
             let trace = Trace::read(&replayed.stdout, lab.netns);
             invariants::check(&trace);

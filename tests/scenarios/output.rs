@@ -39,7 +39,7 @@ impl Text {
         let ended = self.running.wait();
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
         let path = self.file.to_str().expect("a printable path");
-        let replayed = Running::to_the_end(tcptrace(&["replay", path, "-o", "json"]));
+        let replayed = Running::run_to_end(tcptrace(&["replay", path, "-o", "json"]));
         std::fs::remove_file(&self.file).expect("the file");
         let trace = Trace::read(&replayed.stdout, lab.netns);
         invariants::check(&trace);
@@ -114,7 +114,7 @@ fn replays_identically(form: &str, ends_with: &str) {
     running.signal(Signal::SIGINT);
     let live = running.wait();
     assert_eq!(live.code, Some(0), "{}", live.stderr);
-    let replayed = Running::to_the_end(tcptrace(&["replay", events, "--output", form]));
+    let replayed = Running::run_to_end(tcptrace(&["replay", events, "--output", form]));
     std::fs::remove_file(&file).expect("the recording");
 
     assert_eq!(replayed.code, Some(0), "{}", replayed.stderr);
@@ -191,7 +191,7 @@ fn two_simultaneous_traces_agree() {
 #[test]
 fn the_demo_shows_a_connection_queued_before_accept() {
     let _lab = Lab::new();
-    let ended = Running::to_the_end(tcptrace(&["demo", "--color", "never"]));
+    let ended = Running::run_to_end(tcptrace(&["demo", "--color", "never"]));
     assert_eq!(ended.code, Some(0), "{} {}", ended.stdout, ended.stderr);
     for proof in ["queued", "awaited", "never"] {
         assert!(ended.stdout.contains(proof), "{}", ended.stdout);

@@ -154,7 +154,7 @@ fn a_full_disk_ends_a_recording() {
     .expect("a small disk");
     let recording = Recording(folder.path().join("tcptrace.trace"));
     let mut running = record(&recording, &["-p", &port.to_string()]);
-    while running.runs() {
+    while running.is_running() {
         storm(port, 10);
     }
     let ended = running.wait();

@@ -36,7 +36,7 @@ impl Recording {
     }
 
     pub fn replay(&self, args: &[&str]) -> Ended {
-        Running::to_the_end(tcptrace(&[&["replay", self.path()], args].concat()))
+        Running::run_to_end(tcptrace(&[&["replay", self.path()], args].concat()))
     }
 }
 
@@ -180,7 +180,7 @@ fn replay_reads_standard_input() {
     ] {
         let mut command = tcptrace(args);
         command.stdin(std::fs::File::open(&live.recording.0).expect("the recording"));
-        let replayed = Running::to_the_end(command);
+        let replayed = Running::run_to_end(command);
         assert_eq!((replayed.code, &*replayed.stderr), (Some(0), ""));
         let all = live.ended.stdout.split_inclusive('\n');
         let expected: String = match args.contains(&"--only") {
@@ -233,7 +233,7 @@ fn parse(line: &str) -> serde_json::Value {
 /// Replays a truncated or damaged file.
 fn replay_of(path: &Path, bytes: &[u8]) -> Ended {
     std::fs::write(path, bytes).expect("a file");
-    Running::to_the_end(tcptrace(&["replay", path.to_str().unwrap(), "-o", "json"]))
+    Running::run_to_end(tcptrace(&["replay", path.to_str().unwrap(), "-o", "json"]))
 }
 
 #[test]
@@ -280,7 +280,7 @@ fn damage_is_reported_and_the_remaining_lines_are_replayed() {
         assert!(replayed.stderr.contains(message), "{}", replayed.stderr);
         assert_eq!(replayed.stderr.lines().count(), 1, "{}", replayed.stderr);
     }
-    let missing = Running::to_the_end(tcptrace(&["replay", "/no/such/file"]));
+    let missing = Running::run_to_end(tcptrace(&["replay", "/no/such/file"]));
     assert_eq!(missing.code, Some(2));
     assert!(
         missing.stderr.contains("/no/such/file: No such file"),

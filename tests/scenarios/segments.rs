@@ -73,7 +73,7 @@ fn a_handshake_is_three_segments_each_sent_and_received() {
     // The server withholds its FIN until the ACK of the client's FIN has arrived: four segments,
     // not three.
     close_half(&client);
-    hear_the_end(&mut server);
+    receive_end(&mut server);
     tracer.wait_for(2, "the ACK of a FIN", |line| {
         line.is("segment") && line["flags"] == "." && line["rel_ack"] == 2
     });
@@ -217,8 +217,8 @@ fn a_rst_segment_is_reported_but_data_is_not() {
     let mut client = connect(port);
     let mut server = accept(&listener).stream;
     for _ in 0..100 {
-        say(&mut client);
-        hear(&mut server);
+        send_text(&mut client);
+        receive_text(&mut server);
     }
     reset(client);
     tracer.wait_for_ends(2);
@@ -353,7 +353,7 @@ fn a_forwarded_segment_is_reported_once_per_namespace() {
         sender
             .send((netns, File::open("/dev/null").expect("a file")))
             .expect("the receiver exists");
-        hear_the_end(&mut accept(&listener).stream);
+        receive_end(&mut accept(&listener).stream);
     });
     let (other, file) = receiver.recv().expect("a namespace");
     if !veth::connect(&file) {

@@ -70,7 +70,7 @@ fn a_server_that_never_accepts_is_connected_to_and_sent_data() {
     let listener = listen(port);
     // connect() returns: the client is connected.
     let mut client = connect(port);
-    say(&mut client);
+    send_text(&mut client);
     // The server's kernel has the bytes and acknowledges them.
     eventually("the 18 bytes to be acknowledged", || {
         (unacknowledged(&client) == 0).then_some(())
@@ -187,9 +187,9 @@ fn a_dropped_syn_makes_syn_sent_last() {
     let tracer = lab.trace();
     let (called_ns, calling) = call(port);
     let (mut talk, lost) = peer.called(port);
-    let again = talk.hear_syn();
+    let again = talk.receive_syn();
     let answered_ns = talk.syn_ack();
-    talk.hear_ack();
+    talk.receive_ack();
     let _client = join(calling).unwrap();
     let trace = tracer.stop();
 
@@ -210,7 +210,7 @@ fn a_withheld_ack_makes_the_servers_half_open_state_last() {
     let listener = serve(port);
     let mut talk = peer.talk(own, port);
     let syn_ns = talk.syn();
-    talk.hear_syn_ack();
+    talk.receive_syn_ack();
     sleep(A_WHILE);
     let ack_ns = talk.ack();
     until(&tracer, "ESTABLISHED");
@@ -238,7 +238,7 @@ fn a_withheld_ack_makes_the_servers_half_open_state_last() {
 
 /// Two SYNs cross (RFC 9293, section 3.5). Then a full socket is in SYN_RECV until the ACK arrives.
 #[test]
-fn a_withheld_ack_makes_syn_recv_last_when_both_call_at_once() {
+fn a_withheld_ack_makes_syn_recv_last_when_both_connect_at_once() {
     let lab = Lab::new();
     let port = lab.port();
     let peer = Peer::new(&lab);
@@ -247,7 +247,7 @@ fn a_withheld_ack_makes_syn_recv_last_when_both_call_at_once() {
     let (mut talk, syn) = peer.called(port);
     sleep(A_WHILE);
     let crossed_ns = talk.syn();
-    talk.hear_syn_ack();
+    talk.receive_syn_ack();
     sleep(A_WHILE);
     let ack_ns = talk.ack();
     let _client = join(calling).unwrap();
@@ -312,18 +312,18 @@ fn client_and_server_talk_until_bye() {
     });
     let mut client = connect(port);
     let mut answers = BufReader::new(client.try_clone().expect("another descriptor"));
-    let mut heard = String::new();
+    let mut received = String::new();
     for line in SAID {
         client.write_all(line.as_bytes()).expect("write");
-        answers.read_line(&mut heard).expect("an answer");
+        answers.read_line(&mut received).expect("an answer");
     }
-    hear_the_end(&mut client);
+    receive_end(&mut client);
     drop((client, answers));
     join(serving);
     tracer.wait_for_ends(2);
     let trace = tracer.stop();
 
-    let (there, back) = (SAID.concat().len(), heard.len());
+    let (there, back) = (SAID.concat().len(), received.len());
     assert_eq!(back, there + SAID.len() * "you said ".len());
     trace.client().shows(&[
         ("bytes_acked", &there),
@@ -360,12 +360,12 @@ fn four_segments_close_a_connection() {
     let port = server.local_addr().unwrap().port();
     let closed_ns = now_ns();
     drop(server);
-    let fin = talk.hear_fin();
+    let fin = talk.receive_fin();
     sleep(A_WHILE);
     let ack_ns = talk.ack();
     sleep(A_WHILE);
     let fin_ns = talk.fin();
-    let last = talk.hear_ack();
+    let last = talk.receive_ack();
     tracer.wait_for_ends(1);
     let trace = tracer.stop();
 
@@ -399,10 +399,10 @@ fn three_segments_close_a_connection_when_fin_and_ack_are_one() {
     let port = server.local_addr().unwrap().port();
     let closed_ns = now_ns();
     drop(server);
-    let fin = talk.hear_fin();
+    let fin = talk.receive_fin();
     sleep(A_WHILE);
     let fin_ns = talk.fin();
-    talk.hear_ack();
+    talk.receive_ack();
     tracer.wait_for_ends(1);
     let trace = tracer.stop();
 
@@ -429,12 +429,12 @@ fn a_half_closed_connection_still_carries_data_back() {
     let mut client = connect(port);
     let mut server = accept(&listener).stream;
     close_half(&client);
-    hear_the_end(&mut server);
+    receive_end(&mut server);
     tracer.wait_for(1, "the client to be half-closed", |line| {
         line.is("transition") && line["newstate"] == "FIN_WAIT2"
     });
-    say(&mut server);
-    hear(&mut client);
+    send_text(&mut server);
+    receive_text(&mut client);
     close(server, client);
     tracer.wait_for_ends(2);
     let trace = tracer.stop();

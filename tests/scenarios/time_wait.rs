@@ -170,9 +170,9 @@ fn data_for_a_closed_socket_resets_its_bucket() {
     let client = connect(port);
     let mut server = accept(&listener).stream;
     drop(client);
-    hear_the_end(&mut server);
+    receive_end(&mut server);
     tracer.wait_for_ends(1);
-    say(&mut server);
+    send_text(&mut server);
     if will_see_buckets(&mut tracer) {
         tracer.wait_for(1, "the end of FIN_WAIT2", |line| line.is("time_wait"));
     }

@@ -128,7 +128,7 @@ fn an_error_at_start_leaves_the_screen_untouched() {
 
 #[test]
 fn without_a_terminal_top_suggests_alternatives() {
-    let ended = Running::to_the_end(tcptrace_top(&[]));
+    let ended = Running::run_to_end(tcptrace_top(&[]));
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(USAGE), ""));
     assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
     assert!(
@@ -147,7 +147,7 @@ fn without_a_terminal_top_suggests_alternatives() {
 #[test]
 fn filters_that_would_hide_the_queue_are_refused() {
     for filter in [["--state", "LISTEN"], ["--side", "client"]] {
-        let ended = Running::to_the_end(tcptrace_top(&filter));
+        let ended = Running::run_to_end(tcptrace_top(&filter));
         assert_eq!(ended.code, Some(USAGE));
         assert!(ended.stderr.contains(filter[0]), "{}", ended.stderr);
     }

@@ -51,7 +51,7 @@ fn only_a_second_ctrl_c_ends_without_writing_the_rest() {
     }
     sleep(Duration::from_millis(100));
     assert!(
-        running.runs(),
+        running.is_running(),
         "it wants to write the rest, and nobody reads"
     );
     running.signal(Signal::SIGINT);
@@ -108,7 +108,7 @@ fn count_ends_the_trace_after_that_many_connections() {
     talk(port);
     tracer.wait_for_ends(2);
     sleep(Duration::from_millis(200));
-    assert!(tracer.process().runs(), "two are not three");
+    assert!(tracer.process().is_running(), "two are not three");
     talk(port);
     let trace = tracer.ended_filtered(0, |tuple| tuple.lport == port);
 

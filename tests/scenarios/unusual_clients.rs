@@ -65,8 +65,8 @@ fn a_self_connection_is_reported() {
     socket.bind(&at(port)).unwrap();
     socket.connect(&at(port)).unwrap();
     let mut stream = TcpStream::from(socket);
-    say(&mut stream);
-    hear(&mut stream);
+    send_text(&mut stream);
+    receive_text(&mut stream);
     drop(stream);
     tracer.wait_for_ends(1);
     let trace = tracer.stop();

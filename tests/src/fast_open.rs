@@ -5,7 +5,9 @@ use std::net::{SocketAddr, TcpListener};
 use socket2::{Domain, Socket, Type};
 
 use crate::trace::{Line, Trace};
-use crate::traffic::{BACKLOG, LOOPBACK, TEXT, deafen, hear_again, listen_socket, set_option};
+use crate::traffic::{
+    BACKLOG, LOOPBACK, TEXT, drop_incoming, listen_socket, set_option, stop_dropping,
+};
 
 /// Allows Fast Open without a cookie for clients and servers of this namespace.
 pub fn allow() {
@@ -37,16 +39,16 @@ pub struct Client {
 
 impl Client {
     /// Creates a client whose socket drops every SYN-ACK.
-    pub fn deaf() -> Client {
+    pub fn without_syn_ack() -> Client {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        deafen(&socket);
+        drop_incoming(&socket);
         // Otherwise sending waits for the SYN-ACK.
         socket.set_nonblocking(true).expect("O_NONBLOCK");
         Client { socket }
     }
 
     /// Sends a SYN that carries [`TEXT`].
-    pub fn say(&self, port: u16) {
+    pub fn send_syn(&self, port: u16) {
         let server = std::net::SocketAddr::from((LOOPBACK, port)).into();
         let sent = self
             .socket
@@ -56,8 +58,8 @@ impl Client {
     }
 
     /// Lets the socket receive again. The server repeats its SYN-ACK after a second.
-    pub fn hear_again(&self) {
-        hear_again(&self.socket);
+    pub fn stop_dropping(&self) {
+        stop_dropping(&self.socket);
     }
 }
 

@@ -48,7 +48,7 @@ impl Lab {
 
     /// Enters a lab for a scenario that only waits, even beside storms. It must filter by its
     /// ports.
-    pub fn aside() -> Lab {
+    pub fn beside_storms() -> Lab {
         Lab::enter(Turn::Any)
     }
 

@@ -19,7 +19,7 @@ pub mod acceptor;
 pub mod cgroup;
 pub mod fast_open;
 pub mod invariants;
-pub mod joined;
+pub mod known_fields;
 pub mod known_gap;
 pub mod lab;
 pub mod mounts;

@@ -88,7 +88,7 @@ impl Running {
     }
 
     /// Starts a process and waits until it has ended.
-    pub fn to_the_end(command: Command) -> Ended {
+    pub fn run_to_end(command: Command) -> Ended {
         Running::start(command).wait()
     }
 
@@ -101,7 +101,7 @@ impl Running {
     }
 
     /// Whether the process still runs.
-    pub fn runs(&mut self) -> bool {
+    pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("wait for a child").is_none()
     }
 
@@ -114,7 +114,7 @@ impl Running {
     fn print_last_line(&mut self) {
         let _ = kill(Pid::from_raw(self.pid() as i32), Signal::SIGINT);
         let deadline = Instant::now() + TIMEOUT / 10;
-        while self.runs() && Instant::now() < deadline {
+        while self.is_running() && Instant::now() < deadline {
             std::thread::sleep(TIMEOUT / 1000);
         }
         let lines = self.stdout.lines();
@@ -145,7 +145,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if std::thread::panicking() && self.runs() {
+        if std::thread::panicking() && self.is_running() {
             self.print_last_line();
         }
         // Both fail if the process has ended already.

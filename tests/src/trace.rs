@@ -6,7 +6,7 @@ use std::ops::Index;
 use serde_json::Value;
 
 use crate::netns::Netns;
-use crate::{joined, schema};
+use crate::{known_fields, schema};
 
 /// One line of JSON.
 #[derive(Clone, Debug, PartialEq)]
@@ -114,7 +114,7 @@ impl Trace {
     /// Parses the output of tcptrace.
     pub fn read(text: &str, netns: Netns) -> Trace {
         let mut lines: Vec<Line> = text.lines().map(Line::parse).collect();
-        joined::complete(&mut lines);
+        known_fields::complete(&mut lines);
         Trace {
             lines,
             netns,

@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 
-use crate::joined::Joined;
+use crate::known_fields::KnownFields;
 use crate::lab::{Lab, Ports};
 use crate::netns::Netns;
 use crate::programs::Programs;
@@ -10,7 +10,7 @@ use crate::recording::Recording;
 use crate::run::{Ended, Running, tcptrace_trace};
 use crate::trace::{Line, Trace};
 use crate::witness::{Seen, Share, Tuple, Witness, compare};
-use crate::{invariants, joined, known_gap, run};
+use crate::{invariants, known_fields, known_gap, run};
 
 /// tcptrace with JSON on its stdout, and the witness beside it.
 pub struct Tracer {
@@ -62,12 +62,12 @@ impl Tracer {
     pub fn wait_for(&self, n: usize, what: &str, wanted: impl Fn(&Line) -> bool) -> Vec<Line> {
         let mut read = 0;
         let mut found = Vec::new();
-        let mut joined = Joined::default();
+        let mut fields = KnownFields::default();
         self.running.stdout().wait_until(what, |lines| {
             for line in &lines[read..] {
                 let mut line = Line::parse(line);
-                joined.learn(&line);
-                joined.complete(&mut line);
+                fields.learn(&line);
+                fields.complete(&mut line);
                 if self.is_own(&line) && wanted(&line) {
                     found.push(line);
                 }
@@ -118,7 +118,7 @@ impl Tracer {
     }
 
     /// Stops a trace with a depth that does not report every state change.
-    pub fn stop_joined(self) -> Trace {
+    pub fn stop_with_less_detail(self) -> Trace {
         self.stop_against(Share::Some)
     }
 
@@ -176,7 +176,7 @@ impl Drop for Tracer {
             let lines = self.running.stdout().lines();
             let lines = lines.iter().map(|line| serde_json::from_str(line));
             let mut lines: Vec<Line> = lines.flatten().map(Line).collect();
-            joined::complete(&mut lines);
+            known_fields::complete(&mut lines);
             if let Some(evidence) =
                 known_gap::evidence(&lines, &self.witness.testimony_if_readable())
             {
@@ -197,5 +197,5 @@ pub fn await_session(running: &Running) -> Line {
 
 /// Runs a `tcptrace ARGS…` that does not trace to its end.
 pub fn tcptrace(args: &[&str]) -> Ended {
-    Running::to_the_end(run::tcptrace(args))
+    Running::run_to_end(run::tcptrace(args))
 }

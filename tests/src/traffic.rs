@@ -191,19 +191,19 @@ fn in_queue(listener: &TcpListener) -> u32 {
     info.tcpi_unacked
 }
 
-pub fn say(stream: &mut TcpStream) {
+pub fn send_text(stream: &mut TcpStream) {
     stream.write_all(TEXT).expect("write");
 }
 
 /// Reads exactly [`TEXT`].
-pub fn hear(stream: &mut TcpStream) {
-    let mut heard = [0; TEXT.len()];
-    stream.read_exact(&mut heard).expect("read");
-    assert_eq!(&heard, TEXT);
+pub fn receive_text(stream: &mut TcpStream) {
+    let mut received = [0; TEXT.len()];
+    stream.read_exact(&mut received).expect("read");
+    assert_eq!(&received, TEXT);
 }
 
 /// Reads the end of the stream.
-pub fn hear_the_end(stream: &mut TcpStream) {
+pub fn receive_end(stream: &mut TcpStream) {
     let end = stream.read(&mut [0]).expect("the end of the stream");
     assert_eq!(end, 0, "the end of the stream");
 }
@@ -211,7 +211,7 @@ pub fn hear_the_end(stream: &mut TcpStream) {
 /// Closes one end, then the other after it has read the end of the stream.
 pub fn close(first: TcpStream, mut second: TcpStream) {
     drop(first);
-    hear_the_end(&mut second);
+    receive_end(&mut second);
 }
 
 /// Shuts down the sending direction.
@@ -220,7 +220,7 @@ pub fn close_half(stream: &TcpStream) {
 }
 
 /// Drops every segment that reaches a socket.
-pub fn deafen(socket: &impl AsFd) {
+pub fn drop_incoming(socket: &impl AsFd) {
     // One instruction of classic BPF: keep 0 bytes.
     let drop_all = SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, 0);
     let attached = SockRef::from(socket).attach_filter(&[drop_all]);
@@ -228,7 +228,7 @@ pub fn deafen(socket: &impl AsFd) {
 }
 
 /// Lets a socket receive again.
-pub fn hear_again(socket: &impl AsFd) {
+pub fn stop_dropping(socket: &impl AsFd) {
     let detached = SockRef::from(socket).detach_filter();
     detached.expect("SO_DETACH_FILTER");
 }
@@ -236,9 +236,9 @@ pub fn hear_again(socket: &impl AsFd) {
 /// Closes both ends before either FIN arrives. Both FINs are lost and sent again.
 pub fn close_at_once(one: &TcpStream, other: &TcpStream) {
     let ends = [one, other];
-    ends.into_iter().for_each(deafen);
+    ends.into_iter().for_each(drop_incoming);
     ends.into_iter().for_each(close_half);
-    ends.into_iter().for_each(hear_again);
+    ends.into_iter().for_each(stop_dropping);
 }
 
 /// Closes with a RST instead of a FIN.
@@ -265,7 +265,7 @@ pub fn talk_at(addr: SocketAddr) -> u16 {
 /// Connects, and closes after the server did. Returns the client's port.
 pub fn visit(port: u16) -> u16 {
     let mut client = connect(port);
-    hear_the_end(&mut client);
+    receive_end(&mut client);
     port_of(&client)
 }
 

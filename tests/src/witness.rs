@@ -292,7 +292,7 @@ pub enum Share<'a> {
     All,
     /// Exactly those that satisfy a filter.
     Where(&'a dyn Fn(&Tuple) -> bool),
-    /// Any subset: records were lost or joined.
+    /// Any subset: records were lost or left out.
     Some,
     /// All records, except those of incomplete connections with a step that interrupted init.
     /// Kernels of some sandboxes run no BPF program then, and do not count the skipped run.

@@ -61,7 +61,7 @@ fn uid_filter_selects_sockets_of_a_user() {
         let listener = listen(port);
         sender.send(()).expect("the receiver exists");
         let mut accepted = accept(&listener).stream;
-        hear_the_end(&mut accepted);
+        receive_end(&mut accepted);
     };
     let (_, server) = spawn(server);
     receiver.recv().expect("a listener");
@@ -90,7 +90,7 @@ fn cgroup_filter_includes_nested_cgroups() {
     for (cgroup, port) in [(&sibling, other), (&inner, a), (&outer, b)] {
         let mut helper = run::helper(&["talk", &port.to_string(), "0"]);
         cgroup.put(&mut helper);
-        assert_eq!(Running::to_the_end(helper).code, Some(0));
+        assert_eq!(Running::run_to_end(helper).code, Some(0));
     }
     let wanted = [a, b];
     let trace = sides(tracer, 4, |tuple| {
@@ -123,7 +123,7 @@ fn an_unknown_user_or_namespace_is_refused() {
         ("--netns=/proc/self/ns/mnt", "is no network namespace"),
         ("--cgroup=/nosuch/at/all", "no"),
     ] {
-        let ended = Running::to_the_end(run::tcptrace(&[option]));
+        let ended = Running::run_to_end(run::tcptrace(&[option]));
         assert_eq!(ended.code, Some(2), "{ended:?}");
         assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
         assert!(ended.stderr.contains(message), "{ended:?}");

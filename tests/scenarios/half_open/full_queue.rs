@@ -162,19 +162,19 @@ fn a_syn_dropped_at_a_full_syn_queue_is_reported() {
         .map(|_| {
             let mut talk = peer.talk(lab.port(), port);
             talk.syn();
-            talk.hear_syn_ack();
+            talk.receive_syn_ack();
             talk.own()
         })
         .collect();
     peer.talk(lab.port(), port).syn();
     let mut dropped = peer.talk(lab.port(), port);
     let syn_ns = dropped.syn()[0];
-    dropped.hear_nothing_for(Duration::from_millis(300));
+    dropped.receive_nothing_for(Duration::from_millis(300));
     let silent_ns = now_ns();
     drop(listener);
     let trace = tracer.stop();
 
-    assert!(dropped.heard().is_empty());
+    assert!(dropped.received().is_empty());
     let mut overflows: Vec<_> = trace.own("overflow").collect();
     overflows.retain(|line| line["rport"] == dropped.own());
     if sees_overflows(&trace) {
@@ -222,11 +222,11 @@ fn ack_meets_a_full_queue(abort: bool) {
     let mut late = connect(port);
     let late_port = port_of(&late);
     let mut early = [connect(port), connect(port)];
-    early.iter_mut().for_each(say);
+    early.iter_mut().for_each(send_text);
     tracer.wait_for(2, "two in the queue", |line| {
         line.is("transition") && line["side"] == "server" && line["newstate"] == "ESTABLISHED"
     });
-    say(&mut late);
+    send_text(&mut late);
     if abort {
         eventually("the RST", || SockRef::from(&late).take_error().ok()?);
     }

@@ -190,9 +190,9 @@ fn deferred_accept_keeps_it_half_open_until_there_is_data() {
     let client_port = port_of(&client);
     std::thread::sleep(WAIT);
     let before = now_ns();
-    say(&mut client);
+    send_text(&mut client);
     let mut server = accept(&listener).stream;
-    hear(&mut server);
+    receive_text(&mut server);
     close(client, server);
     tracer.wait_for_ends(2);
     let trace = tracer.stop();

@@ -401,7 +401,7 @@ fn fast_open_connect_sends_its_syn_with_the_first_data() {
     let [mut talks, silent] = clients;
     talks.write_all(TEXT).unwrap();
     let mut server = accept(&listener).stream;
-    hear(&mut server);
+    receive_text(&mut server);
     drop(silent);
     tracer.wait_for_ends(1);
     close(TcpStream::from(talks), server);
@@ -437,7 +437,7 @@ fn data_for_a_closed_socket_with_an_unsent_fin_is_answered_with_a_rst() {
         line.is("transition") && line["newstate"] == "FIN_WAIT1"
     });
     talk.data(TEXT);
-    talk.hear_rst();
+    talk.receive_rst();
     tracer.wait_for_ends(1);
     let trace = tracer.stop();
 
@@ -470,14 +470,14 @@ fn data_and_rst_after_close_have_different_causes() {
     let [with_data, with_rst] = &mut talks;
     // Neither segment acknowledges the FIN.
     let not_yet = with_data.segment();
-    with_data.hear_fin();
+    with_data.receive_fin();
     with_data.send(Segment {
         data: TEXT.to_vec(),
         ..not_yet
     });
-    with_data.hear_rst();
+    with_data.receive_rst();
     let not_yet = with_rst.segment();
-    with_rst.hear_fin();
+    with_rst.receive_fin();
     with_rst.send(Segment {
         rst: true,
         ..not_yet
@@ -529,8 +529,8 @@ fn a_fin_with_the_syn_ack_is_not_counted_as_a_byte() {
         data: TEXT.to_vec(),
         ..talk.segment()
     });
-    let mut heard = [0; TEXT.len()];
-    client.read_exact(&mut heard).unwrap();
+    let mut received = [0; TEXT.len()];
+    client.read_exact(&mut received).unwrap();
     reset(TcpStream::from(client));
     tracer.wait_for_ends(1);
     let trace = tracer.stop();

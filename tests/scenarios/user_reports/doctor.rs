@@ -4,7 +4,7 @@ use serde_json::Value;
 use tests::run::{Running, tcptrace};
 
 fn json(args: &[&str]) -> Value {
-    let ended = Running::to_the_end(tcptrace(args));
+    let ended = Running::run_to_end(tcptrace(args));
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     let first = ended.stdout.lines().next().expect("a line");
     serde_json::from_str(first).expect("JSON")
@@ -43,7 +43,7 @@ fn doctor_reports_the_attach_methods_of_a_trace() {
 #[test]
 fn doctor_text_has_one_line_per_hook() {
     let session = session();
-    let ended = Running::to_the_end(tcptrace(&["doctor"]));
+    let ended = Running::run_to_end(tcptrace(&["doctor"]));
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
     for (hook, method) in session["hooks"].as_object().expect("hooks") {
         let mut rows = ended.stdout.lines().filter(|line| {

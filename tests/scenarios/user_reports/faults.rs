@@ -75,7 +75,7 @@ fn sighup_ends_the_trace_unless_it_is_ignored() {
     await_session(&running);
     running.signal(Signal::SIGHUP);
     sleep(Duration::from_millis(500));
-    assert!(running.runs(), "SIGHUP is ignored");
+    assert!(running.is_running(), "SIGHUP is ignored");
     running.signal(Signal::SIGINT);
     ends_with_its_summary(&running.wait());
 }
@@ -152,7 +152,7 @@ fn a_trace_without_permission_leaves_output_files_unchanged() {
             let path = path.to_str().expect("a path");
             let (mut command, _binary) = by_descriptor(&[args, &[path]].concat());
             command.uid(NOBODY).gid(NOBODY);
-            let ended = Running::to_the_end(command);
+            let ended = Running::run_to_end(command);
             assert_eq!(ended.code, Some(NOT_PERMITTED), "{ended:?}");
         }
     }
@@ -213,7 +213,7 @@ fn a_binary_with_capabilities_ignores_the_users_object() {
         .uid(NOBODY)
         .gid(NOBODY)
         .current_dir("/");
-    let ended = Running::to_the_end(command);
+    let ended = Running::run_to_end(command);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(
         ended.stdout.starts_with(r#"{"event":"session""#),
@@ -236,7 +236,7 @@ fn limited(resource: libc::__rlimit_resource_t, limit: u64, args: &[&str]) -> En
             }
         });
     }
-    Running::to_the_end(command)
+    Running::run_to_end(command)
 }
 
 /// Each run either attaches all hooks, or prints one line that names the limit to raise.
@@ -249,7 +249,7 @@ fn running_out_of_descriptors_names_the_limit() {
         let session: serde_json::Value = serde_json::from_str(&first).expect("JSON");
         session["hooks"].clone()
     };
-    let whole = hooks(&Running::to_the_end(tcptrace(&trace)));
+    let whole = hooks(&Running::run_to_end(tcptrace(&trace)));
     let mut refused = 0;
     for limit in (6..60).step_by(6) {
         let ended = limited(libc::RLIMIT_NOFILE, limit, &trace);

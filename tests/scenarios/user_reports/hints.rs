@@ -145,10 +145,10 @@ fn ack_dropped_at_a_full_queue_is_the_likely_cause_of_a_repeated_synack() {
     let listener = listen_at(addr, LIMIT);
     let mut talk = peer.talk(lab.port(), port);
     talk.syn();
-    talk.hear_syn_ack();
+    talk.receive_syn_ack();
     let clients = fill(&tracer, addr);
     talk.ack();
-    talk.hear_syn_ack();
+    talk.receive_syn_ack();
     let accepted = accept(&listener);
     talk.ack();
     let own = talk.own();
@@ -235,24 +235,24 @@ fn connect_that_fails_before_its_syn_is_named_as_unseen() {
 }
 
 /// The helper that has run out of descriptors and acts on request.
-struct Starving {
+struct WithoutDescriptors {
     child: Child,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
 }
 
-impl Starving {
-    fn start(port: u16) -> Starving {
-        let mut command = helper(&["starve", &port.to_string()]);
+impl WithoutDescriptors {
+    fn start(port: u16) -> WithoutDescriptors {
+        let mut command = helper(&["no-descriptors", &port.to_string()]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("start the helper");
-        let mut starving = Starving {
+        let mut helper_process = WithoutDescriptors {
             stdin: child.stdin.take().expect("a pipe"),
             stdout: BufReader::new(child.stdout.take().expect("a pipe")),
             child,
         };
-        starving.answers("the helper listens");
-        starving
+        helper_process.answers("the helper listens");
+        helper_process
     }
 
     /// Makes it call accept() once, with or without a free descriptor.
@@ -270,7 +270,7 @@ impl Starving {
     }
 }
 
-impl Drop for Starving {
+impl Drop for WithoutDescriptors {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -283,7 +283,7 @@ fn a_connection_delayed_by_emfile_is_explained() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace();
-    let mut server = Starving::start(port);
+    let mut server = WithoutDescriptors::start(port);
     let client = connect_queued(port);
     for _ in 0..FAILURES {
         server.does("accept", "24");
@@ -322,7 +322,7 @@ fn repeated_failures_of_accept_are_folded_in_the_log() {
     let running = Running::start(tcptrace_trace(&["-p", &ports]));
     let head = |lines: &[String]| lines.iter().any(|it| it.starts_with("TIME")).then_some(());
     running.stdout().wait_until("the heading", head);
-    let mut server = Starving::start(port);
+    let mut server = WithoutDescriptors::start(port);
     let client = connect_queued(port);
     for _ in 0..FAILURES {
         server.does("accept", "24");

@@ -14,7 +14,7 @@ use tests::traffic::*;
 use tests::{Lab, Line, Trace, Tracer, eventually};
 
 /// The child of a helper that has exited. It lives as long as this value.
-struct Heir {
+struct Successor {
     pid: u32,
     /// The pid of the helper, which has exited.
     maker: u32,
@@ -25,16 +25,16 @@ struct Heir {
 }
 
 /// Starts a helper that forks a child and exits. Calls `meanwhile` before it waits for the exit.
-fn heir_of(role: &str, port: u16, name: &str, meanwhile: impl FnOnce()) -> Heir {
+fn start_successor(role: &str, port: u16, name: &str, meanwhile: impl FnOnce()) -> Successor {
     let mut helper = run::helper(&[role, &port.to_string(), name]);
     helper.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut helper: Child = helper.spawn().expect("start the helper");
     let mut stdout = BufReader::new(helper.stdout.take().expect("a pipe"));
     let mut line = String::new();
-    stdout.read_line(&mut line).expect("the heir's number");
+    stdout.read_line(&mut line).expect("the successor's number");
     meanwhile();
     eventually("the helper to exit", || helper.try_wait().expect("wait"));
-    Heir {
+    Successor {
         pid: line.trim().parse().expect("a number"),
         maker: helper.id(),
         exited_ns: now_ns(),
@@ -43,7 +43,7 @@ fn heir_of(role: &str, port: u16, name: &str, meanwhile: impl FnOnce()) -> Heir 
     }
 }
 
-impl Heir {
+impl Successor {
     /// Ends the child and waits until it has exited.
     fn end(mut self) -> u64 {
         drop(self.stdin);
@@ -64,7 +64,7 @@ fn is_not_named_after(trace: &Trace, pid: u32, ns: u64) {
 /// The kernel reports the listener's maker. A socket snapshot finds its present holder some
 /// milliseconds later.
 fn wait_until_presumed(tracer: &Tracer, port: u16, pid: u32) {
-    eventually("the heir to be presumed", || {
+    eventually("the successor to be presumed", || {
         let before = now_ns();
         drop(connect_queued(port));
         let lines = tracer.wait_for(1, "a child", |line| {
@@ -83,11 +83,11 @@ fn a_listener_is_attributed_to_a_living_holder_when_its_maker_exits() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace();
-    let heir = heir_of("bequeath", port, "heir", || {});
-    wait_until_presumed(&tracer, port, heir.pid);
+    let successor = start_successor("leave-listener", port, "successor", || {});
+    wait_until_presumed(&tracer, port, successor.pid);
     let client = connect_queued(port);
-    let (maker, exited_ns, own) = (heir.maker, heir.exited_ns, heir.pid);
-    let ended_ns = heir.end();
+    let (maker, exited_ns, own) = (successor.maker, successor.exited_ns, successor.pid);
+    let ended_ns = successor.end();
     tracer.wait_for(1, "the listener to close", |line| {
         line.0.get("oldstate") == Some(&"LISTEN".into()) && line["newstate"] == "CLOSE"
     });
@@ -105,21 +105,21 @@ fn a_listener_is_attributed_to_a_living_holder_when_its_maker_exits() {
 }
 
 #[test]
-fn a_filter_by_the_heirs_name_shows_connections_it_never_accepts() {
+fn a_filter_by_the_successors_name_shows_connections_it_never_accepts() {
     let lab = Lab::new();
     let port = lab.port();
-    let tracer = lab.trace_with(&["--comm", "heir"]);
-    let heir = heir_of("bequeath", port, "heir", || {});
+    let tracer = lab.trace_with(&["--comm", "successor"]);
+    let successor = start_successor("leave-listener", port, "successor", || {});
     // tcptrace learns of the new holder some milliseconds after the maker has exited.
     for _ in 0..20 {
         drop(connect_queued(port));
         std::thread::sleep(Duration::from_millis(100));
     }
-    let pid = heir.pid;
-    tracer.wait_for(1, "a connection of the heir's", |line| {
+    let pid = successor.pid;
+    tracer.wait_for(1, "a connection of the successor's", |line| {
         line.is("transition") && line["pid"] == pid
     });
-    heir.end();
+    successor.end();
     let trace = tracer.stop_lossy();
 
     assert!(!trace.connections("server").is_empty());
@@ -130,7 +130,7 @@ fn a_filter_by_the_heirs_name_shows_connections_it_never_accepts() {
         .collect();
     assert!(!named.is_empty());
     for line in named {
-        line.shows(&[("comm", &"heir")]);
+        line.shows(&[("comm", &"successor")]);
     }
 }
 
@@ -141,12 +141,12 @@ fn a_passed_connection_belongs_to_the_worker_that_closed_it() {
     let port = lab.port();
     let tracer = lab.trace();
     let mut client = None;
-    let worker = heir_of("hand-over", port, "worker", || {
+    let worker = start_successor("hand-over", port, "worker", || {
         client = Some(connect(port));
     });
     let mut client: TcpStream = client.expect("a client");
-    say(&mut client);
-    hear_the_end(&mut client);
+    send_text(&mut client);
+    receive_end(&mut client);
     drop(client);
     tracer.wait_for_ends(2);
     let (acceptor, exited_ns, own) = (worker.maker, worker.exited_ns, worker.pid);
@@ -196,8 +196,8 @@ fn a_multipath_connection_belongs_to_its_acceptor() {
     client.connect(&here.into()).expect("connect");
     let mut client = TcpStream::from(client);
     let mut server = accept(&listener).stream;
-    say(&mut client);
-    hear(&mut server);
+    send_text(&mut client);
+    receive_text(&mut server);
     close(client, server);
     drop(listener);
     tracer.wait_for_ends(2);
@@ -252,7 +252,7 @@ fn a_pid_filter_uses_the_pid_namespace_of_its_user() {
             "self",
         ];
         let helper = run::helper(&[&args[..], &["--count", "2", "--pid", pid]].concat());
-        Running::to_the_end(helper)
+        Running::run_to_end(helper)
     };
     let ended = inside("PID");
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
@@ -276,5 +276,5 @@ fn a_trace_without_cgroup_v2_says_that_containers_are_unknown() {
     let unseen = session["unseen"].as_array().expect("a list");
     let said = |it: &serde_json::Value| it.as_str().is_some_and(|it| it.contains("containers"));
     assert_eq!(unseen.iter().filter(|it| said(it)).count(), 1, "{session}");
-    eventually("its end", || (!running.runs()).then_some(()));
+    eventually("its end", || (!running.is_running()).then_some(()));
 }

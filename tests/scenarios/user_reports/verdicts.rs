@@ -42,8 +42,8 @@ fn a_served_mptcp_connection_ends_orderly() {
     socket.connect(&here.into()).expect("connect");
     let mut client = TcpStream::from(socket);
     let mut served = accept(&listener).stream;
-    say(&mut client);
-    hear(&mut served);
+    send_text(&mut client);
+    receive_text(&mut served);
     drop(client);
     sleep(Duration::from_millis(200));
     drop(served);
@@ -111,7 +111,7 @@ fn fast_open_child<'a>(peer: &'a Peer, lab: &Lab, port: u16) -> Talk<'a> {
         ..talk.segment()
     };
     talk.send(syn);
-    talk.hear("a SYN-ACK", |it| it.syn);
+    talk.receive("a SYN-ACK", |it| it.syn);
     talk
 }
 
@@ -127,8 +127,11 @@ fn a_fast_open_child_that_fails_in_the_queue_is_accepted_by_fast_open() {
         let listener = fast_open::listen_at((KERNEL, port).into());
         let talk = fast_open_child(&peer, &lab, port);
         if by_icmp {
-            let heard = talk.heard();
-            let syn_ack = heard.iter().find(|it| it.segment.syn).expect("a SYN-ACK");
+            let received = talk.received();
+            let syn_ack = received
+                .iter()
+                .find(|it| it.segment.syn)
+                .expect("a SYN-ACK");
             peer.unreachable(syn_ack);
         } else {
             let end = talk.segment();
@@ -171,9 +174,9 @@ fn a_fast_open_connection_closed_before_the_ack_counts_as_a_connection() {
     let listener = fast_open::listen_at((KERNEL, port).into());
     let mut talk = fast_open_child(&peer, &lab, port);
     let mut accepted = accept(&listener).stream;
-    hear(&mut accepted);
+    receive_text(&mut accepted);
     drop(accepted);
-    talk.hear_fin();
+    talk.receive_fin();
     let end = talk.segment();
     talk.send(Segment {
         rst: true,
@@ -203,8 +206,8 @@ fn a_connection_accepted_by_io_uring_is_not_never_accepted() {
     let mut served = connect_queued(port);
     submit(&mut ring, &accept_from(&listener, Flags::empty()));
     let mut accepted = completed(&mut ring);
-    say(&mut served);
-    hear(&mut accepted);
+    send_text(&mut served);
+    receive_text(&mut accepted);
     let queued = connect_queued(port);
     tracer.wait_for(4, "all ends to be ESTABLISHED", |line| {
         line.is("transition") && line["newstate"] == "ESTABLISHED"
@@ -406,12 +409,12 @@ fn a_late_ack_has_the_number_of_its_connection() {
     let listener = listen_at((KERNEL, port).into(), 4);
     let mut talk = peer.talk(lab.port(), port);
     talk.syn();
-    talk.hear_syn_ack();
-    talk.hear_syn_ack();
+    talk.receive_syn_ack();
+    talk.receive_syn_ack();
     talk.ack();
     let accepted = accept(&listener).stream;
     drop(accepted);
-    talk.hear_fin();
+    talk.receive_fin();
     talk.rst();
     tracer.wait_for_ends(1);
     let trace = tracer.stop();

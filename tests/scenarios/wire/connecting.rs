@@ -4,7 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::thread::sleep;
 
-use tests::peer::{Between, Segment};
+use tests::peer::{Segment, SendTimes};
 use tests::task::{join, now_ns};
 use tests::trace::NULL;
 use tests::{Lab, Peer};
@@ -13,7 +13,7 @@ use super::*;
 
 /// Asserts that SYN_SENT and the handshake lasted as long as in the script.
 #[track_caller]
-pub(crate) fn opened(trace: &Trace, since: Between, answered_ns: Between) {
+pub(crate) fn opened(trace: &Trace, since: SendTimes, answered_ns: SendTimes) {
     let client = trace.client();
     client.shows(&[
         ("laddr", &"10.0.0.1"),
@@ -28,7 +28,7 @@ pub(crate) fn opened(trace: &Trace, since: Between, answered_ns: Between) {
 
 /// Asserts that SYN_SENT led to CLOSE with this error, and lasted as long as in the script.
 #[track_caller]
-fn failed(trace: &Trace, error: &str, since: Between, until: Between) {
+fn failed(trace: &Trace, error: &str, since: SendTimes, until: SendTimes) {
     assert_eq!(path(trace), "CLOSE SYN_SENT CLOSE");
     trace.client().shows(&[
         ("error", &error),
@@ -49,7 +49,7 @@ fn a_late_syn_ack_makes_syn_sent_last() {
     let (mut talk, syn) = peer.called(port);
     sleep(A_WHILE);
     let answered_ns = talk.syn_ack();
-    talk.hear_ack();
+    talk.receive_ack();
     let _client = join(calling).unwrap();
     let trace = tracer.stop();
 
@@ -109,7 +109,7 @@ fn an_unanswered_syn_times_out() {
 
     assert_eq!(error.kind(), ErrorKind::TimedOut);
     // Two SYNs on Linux before 6.5, whose timeout doubles from the first SYN on.
-    let syns = talk.heard();
+    let syns = talk.received();
     assert!(syns.len() >= 2, "a SYN, and once more at least");
     let last = syns[syns.len() - 1].at_ns;
     failed(
@@ -135,10 +135,10 @@ fn an_ack_for_an_old_connection_is_answered_with_a_rst() {
         ack: Some(old),
         ..talk.segment()
     });
-    let refusal = talk.hear_rst();
+    let refusal = talk.receive_rst();
     sleep(A_WHILE);
     let answered_ns = talk.syn_ack();
-    talk.hear_ack();
+    talk.receive_ack();
     let _client = join(calling).unwrap();
     let trace = tracer.stop();
 

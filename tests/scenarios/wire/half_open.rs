@@ -5,7 +5,7 @@ use std::fs;
 use std::thread::sleep;
 use std::time::Duration;
 
-use tests::peer::{Between, Segment};
+use tests::peer::{Segment, SendTimes};
 use tests::trace::NULL;
 use tests::traffic::{TEXT, accept, set_option};
 use tests::{Lab, Peer, Trace, eventually};
@@ -56,7 +56,7 @@ fn half_open_ended(trace: &Trace, how: &str, synack_retransmits: u32) {
 
 /// Asserts that the connection begins when its final ACK is sent, and not at the earlier `since_ns`.
 #[track_caller]
-pub(crate) fn begins_with_the_ack(trace: &Trace, ack_ns: Between, since_ns: u64) {
+pub(crate) fn begins_with_the_ack(trace: &Trace, ack_ns: SendTimes, since_ns: u64) {
     let connection = trace.server();
     let steps = trace.transitions(&connection["conn"]);
     steps[0].shows(&[("oldstate", &"LISTEN"), ("newstate", &"SYN_RECV")]);
@@ -90,7 +90,7 @@ fn a_missing_final_ack_leaves_no_connection() {
     let _listener = serve(port);
     let mut talk = peer.talk(own, port);
     talk.syn();
-    talk.hear_syn_ack();
+    talk.receive_syn_ack();
     sleep(A_WHILE);
     no_connection(&tracer.stop());
 }
@@ -105,15 +105,15 @@ fn a_half_open_connection_expires_without_the_final_ack() {
     let _listener = serve(port);
     let mut talk = peer.talk(own, port);
     talk.syn();
-    talk.hear_syn_ack();
-    talk.hear_syn_ack();
+    talk.receive_syn_ack();
+    talk.receive_syn_ack();
     eventually("the half-open connection to expire", || {
         const NEW_SYN_RECV: &str = " 03 ";
         let sockets = fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
         (!sockets.contains(NEW_SYN_RECV)).then_some(())
     });
     talk.ack();
-    talk.hear_rst();
+    talk.receive_rst();
     half_open_ended(&tracer.stop(), "timeout", 1);
 }
 
@@ -126,11 +126,11 @@ fn a_rst_ends_a_half_open_connection() {
     let _listener = serve(port);
     let mut talk = peer.talk(own, port);
     talk.syn();
-    talk.hear_syn_ack();
+    talk.receive_syn_ack();
     talk.rst();
     // The request is gone: an ACK finds nothing to finish.
     talk.ack();
-    talk.hear_rst();
+    talk.receive_rst();
     half_open_ended(&tracer.stop(), "reset", 0);
 }
 
@@ -143,8 +143,8 @@ fn a_lost_syn_ack_is_sent_again() {
     let _listener = serve(port);
     let mut talk = peer.talk(own, port);
     let syn_ns = talk.syn();
-    let lost = talk.hear_syn_ack();
-    let again = talk.hear_syn_ack();
+    let lost = talk.receive_syn_ack();
+    let again = talk.receive_syn_ack();
     let ack_ns = talk.ack();
     until(&tracer, "ESTABLISHED");
     let trace = tracer.stop();
@@ -163,10 +163,10 @@ fn a_repeated_syn_makes_one_connection() {
     let _listener = serve(port);
     let mut talk = peer.talk(own, port);
     let syn_ns = talk.syn();
-    let answer = talk.hear_syn_ack();
+    let answer = talk.receive_syn_ack();
     sleep(A_WHILE);
     talk.again();
-    let same_answer = talk.hear_syn_ack();
+    let same_answer = talk.receive_syn_ack();
     let ack_ns = talk.ack();
     until(&tracer, "ESTABLISHED");
     let trace = tracer.stop();
@@ -186,13 +186,13 @@ fn an_old_ack_is_answered_with_a_rst_and_the_right_one_connects() {
     let _listener = serve(port);
     let mut talk = peer.talk(own, port);
     let syn_ns = talk.syn();
-    let syn_ack = talk.hear_syn_ack();
+    let syn_ack = talk.receive_syn_ack();
     let old = syn_ack.segment.seq.wrapping_sub(1_000);
     talk.send(Segment {
         ack: Some(old),
         ..talk.segment()
     });
-    let refusal = talk.hear_rst();
+    let refusal = talk.receive_rst();
     sleep(A_WHILE);
     let ack_ns = talk.ack();
     until(&tracer, "ESTABLISHED");
@@ -214,9 +214,9 @@ fn a_syn_cookie_makes_a_connection_at_the_final_ack() {
     let _listener = serve(port);
     let mut talk = peer.talk(own, port);
     let syn_ns = talk.syn();
-    talk.hear_syn_ack();
+    talk.receive_syn_ack();
     // The kernel does not repeat the SYN-ACK either.
-    talk.hear_nothing_for(Duration::from_millis(1_500));
+    talk.receive_nothing_for(Duration::from_millis(1_500));
     let ack_ns = talk.ack();
     until(&tracer, "ESTABLISHED");
     let trace = tracer.stop();
@@ -240,7 +240,7 @@ fn a_deferred_accept_connects_with_the_first_data() {
         &seconds,
     );
     let mut talk = peer.connect(own, port);
-    let syn_ack = talk.heard().remove(0);
+    let syn_ack = talk.received().remove(0);
     sleep(A_WHILE);
     let data_ns = talk.data(TEXT);
     until(&tracer, "ESTABLISHED");

@@ -14,7 +14,7 @@ use std::net::{TcpListener, TcpStream};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tests::peer::{Between, KERNEL, PEER, Talk};
+use tests::peer::{KERNEL, PEER, SendTimes, Talk};
 use tests::task::{now_ns, spawn};
 use tests::traffic::{accept, listen_at};
 use tests::{Lab, Peer, Trace, Tracer};
@@ -84,7 +84,7 @@ pub(crate) fn path(trace: &Trace) -> String {
 /// Asserts that a traced duration is the script's own. The kernel's end acts in a system call
 /// between the start of that call and the segment that it sends.
 #[track_caller]
-pub(crate) fn lasted(traced_ns: u64, since: Between, until: Between) {
+pub(crate) fn lasted(traced_ns: u64, since: SendTimes, until: SendTimes) {
     let (shortest, longest) = (until[0] - since[1], until[1] - since[0]);
     let tolerance = tolerance(longest);
     assert!(
@@ -95,7 +95,7 @@ pub(crate) fn lasted(traced_ns: u64, since: Between, until: Between) {
 
 /// Asserts that an event happened when the script caused it, and not when the wait for it began.
 #[track_caller]
-pub(crate) fn caused(happened_ns: u64, caused_ns: Between, waited_since_ns: u64) {
+pub(crate) fn caused(happened_ns: u64, caused_ns: SendTimes, waited_since_ns: u64) {
     let [before, after] = caused_ns;
     let tolerance = tolerance(after - waited_since_ns);
     assert!(

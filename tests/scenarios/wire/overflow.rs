@@ -21,7 +21,7 @@ fn all_but_one_ack<'a>(lab: &Lab, peer: &'a Peer, port: u16) -> (Vec<Talk<'a>>, 
     let [mut last, late] = [lab.port(), lab.port()].map(|own| {
         let mut talk = peer.talk(own, port);
         talk.syn();
-        talk.hear_syn_ack();
+        talk.receive_syn_ack();
         talk
     });
     last.ack();
@@ -39,7 +39,7 @@ fn an_ack_at_a_full_queue_is_dropped_and_requested_again() {
     let (queued, mut late) = all_but_one_ack(&lab, &peer, port);
     let dropped_ns = late.ack();
     // The peer is connected from its own view. The kernel waits for the ACK.
-    let asked = late.hear_syn_ack();
+    let asked = late.receive_syn_ack();
     let room = accept(&listener);
     let ack_ns = late.ack();
     tracer.wait_for(4, "all to be established", |line| {
@@ -86,7 +86,7 @@ fn an_ack_at_a_full_queue_is_answered_with_a_rst_on_abort_on_overflow() {
     let _listener = listen_at((KERNEL, port).into(), BACKLOG);
     let (queued, mut late) = all_but_one_ack(&lab, &peer, port);
     late.ack();
-    late.hear_rst();
+    late.receive_rst();
     let trace = tracer.stop();
 
     let (late, servers): (Vec<_>, Vec<_>) = trace

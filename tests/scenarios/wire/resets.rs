@@ -66,7 +66,7 @@ fn a_rst_ends_fin_wait_1() {
     let (mut talk, server) = accepted(&lab, &peer);
     let closed_ns = now_ns();
     drop(server);
-    let fin = talk.hear_fin();
+    let fin = talk.receive_fin();
     std::thread::sleep(A_WHILE);
     let reset_ns = talk.rst();
     tracer.wait_for_ends(1);
@@ -87,7 +87,7 @@ fn a_rst_ends_fin_wait_2() {
     let tracer = lab.trace();
     let (mut talk, server) = accepted(&lab, &peer);
     close_half(&server);
-    talk.hear_fin();
+    talk.receive_fin();
     let ack_ns = talk.ack();
     std::thread::sleep(A_WHILE);
     let reset_ns = talk.rst();
@@ -107,14 +107,14 @@ fn a_rst_ends_the_bucket_of_fin_wait_2() {
     let tracer = lab.trace();
     let (mut talk, server) = accepted(&lab, &peer);
     drop(server);
-    let fin = talk.hear_fin();
+    let fin = talk.receive_fin();
     std::thread::sleep(A_WHILE);
     let ack_ns = talk.ack();
     std::thread::sleep(A_WHILE);
     talk.rst();
     // The RST has removed the bucket: an ACK finds nothing.
     talk.ack();
-    talk.hear_rst();
+    talk.receive_rst();
     tracer.wait_for_ends(1);
     let trace = tracer.stop();
 
@@ -137,7 +137,7 @@ fn a_rst_ends_close_wait() {
     let tracer = lab.trace();
     let (mut talk, server) = accepted(&lab, &peer);
     let fin_ns = talk.fin();
-    talk.hear_ack();
+    talk.receive_ack();
     std::thread::sleep(A_WHILE);
     let reset_ns = talk.rst();
     tracer.wait_for_ends(1);
@@ -156,10 +156,10 @@ fn a_rst_ends_last_ack() {
     let tracer = lab.trace();
     let (mut talk, server) = accepted(&lab, &peer);
     talk.fin();
-    talk.hear_ack();
+    talk.receive_ack();
     let closed_ns = now_ns();
     drop(server);
-    let fin = talk.hear_fin();
+    let fin = talk.receive_fin();
     std::thread::sleep(A_WHILE);
     let reset_ns = talk.rst();
     tracer.wait_for_ends(1);

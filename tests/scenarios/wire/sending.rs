@@ -19,11 +19,11 @@ fn unacknowledged_data_is_sent_again() {
     let peer = Peer::new(&lab);
     let tracer = lab.trace();
     let (mut talk, mut server) = accepted(&lab, &peer);
-    say(&mut server);
-    let first = talk.hear_data();
-    let again: Vec<_> = (0..RETRANSMITS).map(|_| talk.hear_data()).collect();
+    send_text(&mut server);
+    let first = talk.receive_data();
+    let again: Vec<_> = (0..RETRANSMITS).map(|_| talk.receive_data()).collect();
     talk.ack();
-    talk.hear_nothing_for(A_WHILE);
+    talk.receive_nothing_for(A_WHILE);
     let trace = tracer.stop();
 
     for it in &again {
@@ -44,19 +44,19 @@ fn data_waits_while_the_window_is_zero() {
     let listener = serve(port);
     let mut talk = peer.talk(own, port);
     talk.syn();
-    talk.hear_syn_ack();
+    talk.receive_syn_ack();
     // Set during the handshake, so that the kernel knows it before accept() returns.
     talk.window = 0;
     talk.ack();
     let mut server = accept(&listener).stream;
-    say(&mut server);
-    talk.hear("a probe of the window", |it| it.is_empty());
+    send_text(&mut server);
+    talk.receive("a probe of the window", |it| it.is_empty());
     sleep(A_WHILE);
-    let before = talk.heard().iter().all(|it| it.segment.data.is_empty());
+    let before = talk.received().iter().all(|it| it.segment.data.is_empty());
     assert!(before, "data into a window of zero");
     talk.window = u16::MAX;
     talk.ack();
-    let data = talk.hear_data();
+    let data = talk.receive_data();
     talk.ack();
     let trace = tracer.stop();
 
@@ -77,8 +77,8 @@ fn unacknowledged_data_times_out() {
     SockRef::from(&server)
         .set_tcp_user_timeout(Some(patience))
         .unwrap();
-    say(&mut server);
-    let first = talk.hear_data();
+    send_text(&mut server);
+    let first = talk.receive_data();
     let error = server.read(&mut [0]).unwrap_err();
     let gave_up_ns = tests::task::now_ns();
     tracer.wait_for_ends(1);

@@ -14,7 +14,9 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, fork};
-use tests::traffic::{accept, close, connect_queued, hear, listen, listen_sharing, say};
+use tests::traffic::{
+    accept, close, connect_queued, listen, listen_sharing, receive_text, send_text,
+};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -22,7 +24,7 @@ fn main() -> ExitCode {
     match words[..] {
         ["accept-in-turn", fd] => accept_in_turn(number(fd)),
         ["connect", port] => drop(connect_queued(number(port))),
-        ["bequeath", port, name] => bequeath(number(port), name),
+        ["leave-listener", port, name] => leave_listener(number(port), name),
         ["hand-over", port, name] => hand_over(number(port), name),
         ["in-a-pid-namespace", port, ref args @ ..] => {
             return in_a_pid_namespace(number(port), args);
@@ -42,7 +44,7 @@ fn main() -> ExitCode {
             talk(number(port));
             return ExitCode::from(number::<u8>(code));
         }
-        ["starve", port] => starve(number(port)),
+        ["no-descriptors", port] => without_descriptors(number(port)),
         ["sleep", seconds] => {
             println!("the helper sleeps");
             sleep(Duration::from_secs(number(seconds)));
@@ -71,7 +73,7 @@ fn accept_in_turn(fd: i32) {
 
 /// Listens without a free descriptor. For every line on stdin, calls accept() or restores the
 /// limit, and prints the errno (0 for success).
-fn starve(port: u16) {
+fn without_descriptors(port: u16) {
     use std::os::fd::AsRawFd;
 
     let set = |soft: u64| {
@@ -118,15 +120,15 @@ fn talk(port: u16) {
     sleep(Duration::from_millis(300));
     let listener = listen(port);
     let mut client = connect_queued(port);
-    say(&mut client);
+    send_text(&mut client);
     let mut server = accept(&listener).stream;
-    hear(&mut server);
+    receive_text(&mut server);
     close(client, server);
 }
 
 /// Listens, leaves the listener to a child with this name, and exits. The child prints its pid and
 /// keeps the listener until stdin ends.
-fn bequeath(port: u16, name: &str) {
+fn leave_listener(port: u16, name: &str) {
     let _listener = listen(port);
     // SAFETY: this process has one thread.
     if let ForkResult::Child = unsafe { fork() }.expect("fork") {
@@ -151,7 +153,7 @@ fn hand_over(port: u16, name: &str) {
     take_name(name);
     println!("{}", std::process::id());
     let mut connection = receive(&from);
-    hear(&mut connection);
+    receive_text(&mut connection);
     drop(connection);
     std::io::stdin().lock().lines().for_each(drop);
 }

@@ -46,12 +46,12 @@ pub struct Peer {
 
 struct Wire {
     socket: Socket,
-    log: Mutex<Vec<Passed>>,
+    log: Mutex<Vec<WireEvent>>,
 }
 
 /// A segment that the kernel sent.
 #[derive(Clone, Debug)]
-pub struct Heard {
+pub struct Received {
     /// CLOCK_MONOTONIC when the packet socket received it, not when the script read it.
     pub at_ns: u64,
     pub segment: Segment,
@@ -60,12 +60,12 @@ pub struct Heard {
 
 /// CLOCK_MONOTONIC before and after a send. The kernel processes the segment in between, unless a
 /// process holds the socket or softirqs are deferred.
-pub type Between = [u64; 2];
+pub type SendTimes = [u64; 2];
 
 /// A segment on the wire, from either side.
-enum Passed {
+enum WireEvent {
     Sent(u64, Segment),
-    Heard(Heard),
+    Received(Received),
 }
 
 impl Peer {
@@ -95,19 +95,19 @@ impl Peer {
     pub fn connect(&self, own: u16, kernel: u16) -> Talk<'_> {
         let mut talk = self.talk(own, kernel);
         talk.syn();
-        talk.hear_syn_ack();
+        talk.receive_syn_ack();
         talk.ack();
         talk
     }
 
     /// Waits for the kernel's SYN to this port. Does not answer it yet.
-    pub fn called(&self, own: u16) -> (Talk<'_>, Heard) {
+    pub fn called(&self, own: u16) -> (Talk<'_>, Received) {
         let kernel = eventually("a SYN of the kernel's", || {
-            let mut heard = self.heard().into_iter().map(|it| it.segment);
-            heard.find(|it| it.to == own && it.syn).map(|it| it.from)
+            let mut received = self.received().into_iter().map(|it| it.segment);
+            received.find(|it| it.to == own && it.syn).map(|it| it.from)
         });
         let mut talk = self.talk(own, kernel);
-        let syn = talk.hear_syn();
+        let syn = talk.receive_syn();
         (talk, syn)
     }
 
@@ -115,46 +115,46 @@ impl Peer {
     pub fn answer(&self, own: u16) -> Talk<'_> {
         let (mut talk, _) = self.called(own);
         talk.syn_ack();
-        talk.hear_ack();
+        talk.receive_ack();
         talk
     }
 
     /// Sends a segment. Returns the times before and after.
-    pub fn send(&self, segment: &Segment) -> Between {
-        self.log().push(Passed::Sent(now_ns(), segment.clone()));
+    pub fn send(&self, segment: &Segment) -> SendTimes {
+        self.log().push(WireEvent::Sent(now_ns(), segment.clone()));
         self.transmit(&segment.packet(PEER, KERNEL))
     }
 
     /// Answers a segment with ICMP "host unreachable", as a router would.
-    pub fn unreachable(&self, heard: &Heard) -> Between {
+    pub fn unreachable(&self, received: &Received) -> SendTimes {
         const BEGINNING: usize = 28;
         let kind = Icmpv4Type::DestinationUnreachable(DestUnreachableHeader::Host);
         let mut packet = Vec::new();
         PacketBuilder::ipv4(PEER.octets(), KERNEL.octets(), segment::TTL)
             .icmpv4(kind)
-            .write(&mut packet, &heard.packet[..BEGINNING])
+            .write(&mut packet, &received.packet[..BEGINNING])
             .expect("a Vec takes everything");
         self.transmit(&packet)
     }
 
     /// Returns all segments that the kernel has sent to the peer so far.
-    pub fn heard(&self) -> Vec<Heard> {
+    pub fn received(&self) -> Vec<Received> {
         let passed = self.log();
-        let heard = passed.iter().filter_map(|it| match it {
-            Passed::Heard(heard) => Some(heard.clone()),
-            Passed::Sent(..) => None,
+        let received = passed.iter().filter_map(|it| match it {
+            WireEvent::Received(received) => Some(received.clone()),
+            WireEvent::Sent(..) => None,
         });
-        heard.collect()
+        received.collect()
     }
 
-    fn transmit(&self, packet: &[u8]) -> Between {
+    fn transmit(&self, packet: &[u8]) -> SendTimes {
         let before = now_ns();
         let sent = self.wire.socket.send(packet).expect("send a packet");
         assert_eq!(sent, packet.len());
         [before, now_ns()]
     }
 
-    fn log(&self) -> MutexGuard<'_, Vec<Passed>> {
+    fn log(&self) -> MutexGuard<'_, Vec<WireEvent>> {
         self.wire.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -165,8 +165,8 @@ impl Drop for Peer {
             eprintln!("On the wire:");
             for passed in self.log().iter() {
                 match passed {
-                    Passed::Sent(at, segment) => eprintln!("{at} peer   {segment}"),
-                    Passed::Heard(it) => eprintln!("{} kernel {}", it.at_ns, it.segment),
+                    WireEvent::Sent(at, segment) => eprintln!("{at} peer   {segment}"),
+                    WireEvent::Received(it) => eprintln!("{} kernel {}", it.at_ns, it.segment),
                 }
             }
         }
@@ -185,7 +185,7 @@ fn read(wire: &Weak<Wire>) {
         // The socket also receives the peer's own packets, and all others on the interface.
         if let Some(segment) = Segment::parse(packet, PEER) {
             let mut log = wire.log.lock().unwrap_or_else(PoisonError::into_inner);
-            log.push(Passed::Heard(Heard {
+            log.push(WireEvent::Received(Received {
                 at_ns,
                 segment,
                 packet: packet.to_vec(),

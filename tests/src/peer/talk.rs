@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Between, Heard, Peer, Segment};
+use super::{Peer, Received, Segment, SendTimes};
 use crate::eventually;
 
 /// The first sequence number of every conversation.
@@ -64,135 +64,135 @@ impl Talk<'_> {
     }
 
     /// Sends any segment without advancing the sequence numbers.
-    pub fn send(&self, segment: Segment) -> Between {
+    pub fn send(&self, segment: Segment) -> SendTimes {
         self.peer.send(&segment)
     }
 
     /// Repeats the segment of the last verb.
-    pub fn again(&self) -> Between {
+    pub fn again(&self) -> SendTimes {
         self.peer.send(&self.last)
     }
 
-    fn say(&mut self, segment: Segment) -> Between {
+    fn send_next(&mut self, segment: Segment) -> SendTimes {
         self.seq = segment.end();
         self.last = segment;
         self.again()
     }
 
     /// Sends a SYN without ACK: the first of three segments, or one that crosses the kernel's.
-    pub fn syn(&mut self) -> Between {
+    pub fn syn(&mut self) -> SendTimes {
         let segment = Segment {
             syn: true,
             ack: None,
             ..self.segment()
         };
-        self.say(segment)
+        self.send_next(segment)
     }
 
-    pub fn syn_ack(&mut self) -> Between {
+    pub fn syn_ack(&mut self) -> SendTimes {
         let segment = Segment {
             syn: true,
             ..self.segment()
         };
-        self.say(segment)
+        self.send_next(segment)
     }
 
-    pub fn ack(&mut self) -> Between {
-        self.say(self.segment())
+    pub fn ack(&mut self) -> SendTimes {
+        self.send_next(self.segment())
     }
 
-    pub fn data(&mut self, data: &[u8]) -> Between {
+    pub fn data(&mut self, data: &[u8]) -> SendTimes {
         let segment = Segment {
             data: data.to_vec(),
             ..self.segment()
         };
-        self.say(segment)
+        self.send_next(segment)
     }
 
-    pub fn fin(&mut self) -> Between {
+    pub fn fin(&mut self) -> SendTimes {
         self.fin_with(&[])
     }
 
     /// Sends the last data and a FIN in one segment.
-    pub fn fin_with(&mut self, data: &[u8]) -> Between {
+    pub fn fin_with(&mut self, data: &[u8]) -> SendTimes {
         let segment = Segment {
             fin: true,
             data: data.to_vec(),
             ..self.segment()
         };
-        self.say(segment)
+        self.send_next(segment)
     }
 
     /// Sends a RST with exactly the sequence number that the kernel expects.
-    pub fn rst(&mut self) -> Between {
+    pub fn rst(&mut self) -> SendTimes {
         let segment = Segment {
             rst: true,
             ..self.segment()
         };
-        self.say(segment)
+        self.send_next(segment)
     }
 }
 
 /// Methods that receive.
 impl Talk<'_> {
     /// Waits for the kernel's next segment that satisfies `wanted`. Skips those before it.
-    pub fn hear(&mut self, what: &str, wanted: impl Fn(&Segment) -> bool) -> Heard {
-        let heard = eventually(what, || {
-            let heard = self.peer.heard();
-            let mut news = heard.into_iter().enumerate().skip(self.looked_at);
+    pub fn receive(&mut self, what: &str, wanted: impl Fn(&Segment) -> bool) -> Received {
+        let received = eventually(what, || {
+            let received = self.peer.received();
+            let mut news = received.into_iter().enumerate().skip(self.looked_at);
             let (index, found) =
                 news.find(|(_, it)| self.is_ours(&it.segment) && wanted(&it.segment))?;
             self.looked_at = index + 1;
             Some(found)
         });
-        let segment = &heard.segment;
+        let segment = &received.segment;
         if segment.syn || self.ack == Some(segment.seq) {
             self.ack = Some(segment.end());
         }
-        heard
+        received
     }
 
     /// Waits for a SYN without ACK.
-    pub fn hear_syn(&mut self) -> Heard {
-        self.hear("a SYN", |it| it.syn && it.ack.is_none())
+    pub fn receive_syn(&mut self) -> Received {
+        self.receive("a SYN", |it| it.syn && it.ack.is_none())
     }
 
-    pub fn hear_syn_ack(&mut self) -> Heard {
+    pub fn receive_syn_ack(&mut self) -> Received {
         let ack = Some(self.seq);
-        self.hear("a SYN-ACK", |it| it.syn && it.ack == ack)
+        self.receive("a SYN-ACK", |it| it.syn && it.ack == ack)
     }
 
     /// Waits for an ACK of everything sent, without anything else.
-    pub fn hear_ack(&mut self) -> Heard {
+    pub fn receive_ack(&mut self) -> Received {
         let ack = Some(self.seq);
-        self.hear("an ACK", |it| it.is_empty() && !it.rst && it.ack == ack)
+        self.receive("an ACK", |it| it.is_empty() && !it.rst && it.ack == ack)
     }
 
-    pub fn hear_data(&mut self) -> Heard {
-        self.hear("data", |it| !it.data.is_empty())
+    pub fn receive_data(&mut self) -> Received {
+        self.receive("data", |it| !it.data.is_empty())
     }
 
-    pub fn hear_fin(&mut self) -> Heard {
-        self.hear("a FIN", |it| it.fin)
+    pub fn receive_fin(&mut self) -> Received {
+        self.receive("a FIN", |it| it.fin)
     }
 
-    pub fn hear_rst(&mut self) -> Heard {
-        self.hear("a RST", |it| it.rst)
+    pub fn receive_rst(&mut self) -> Received {
+        self.receive("a RST", |it| it.rst)
     }
 
     /// Asserts that the kernel sends nothing to this connection for this time.
-    pub fn hear_nothing_for(&self, time: Duration) {
-        let before = self.heard().len();
+    pub fn receive_nothing_for(&self, time: Duration) {
+        let before = self.received().len();
         std::thread::sleep(time);
-        let news = &self.heard()[before..];
+        let news = &self.received()[before..];
         assert!(news.is_empty(), "the kernel had to be silent: {news:?}");
     }
 
     /// Returns all segments that the kernel has sent so far between these ports.
-    pub fn heard(&self) -> Vec<Heard> {
-        let mut heard = self.peer.heard();
-        heard.retain(|it| self.is_ours(&it.segment));
-        heard
+    pub fn received(&self) -> Vec<Received> {
+        let mut received = self.peer.received();
+        received.retain(|it| self.is_ours(&it.segment));
+        received
     }
 
     fn is_ours(&self, segment: &Segment) -> bool {

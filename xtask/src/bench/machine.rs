@@ -23,7 +23,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub fn look(peers: Vec<String>) -> Machine {
+    pub fn detect(peers: Vec<String>) -> Machine {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         let memory = value(&read("/proc/meminfo"), "MemTotal", ':');
         let kib = memory.and_then(|text| text.split(' ').next()?.parse::<u64>().ok());

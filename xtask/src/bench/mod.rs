@@ -32,7 +32,7 @@ use self::{
     machine::{Machine, TRACEFS},
     report::{Report, Run},
     rows::{ROWS, Row, UNTRACED, Watcher},
-    watcher::{Cost, HOLLOW, Running},
+    watcher::{Cost, EMPTY_OBJECT, Running},
 };
 use crate::{cmd, ebpf, packages, tcptrace};
 
@@ -77,7 +77,7 @@ pub struct Args {
 }
 
 /// The reason why a tool is not measured.
-const ABSENT: &str = "not installed";
+const NOT_INSTALLED: &str = "not installed";
 
 /// Builds, measures, prints and writes the report.
 pub fn run(root: &Path, args: &Args) -> Result<()> {
@@ -97,7 +97,7 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
     let tcptrace = folder.join("tcptrace");
     let results = root.join("target/bench");
     fs::create_dir_all(&results).with_context(|| format!("cannot make {}", results.display()))?;
-    let machine = Machine::look(packages::versions(&rows::PACKAGES));
+    let machine = Machine::detect(packages::versions(&rows::PACKAGES));
     if let Some(load @ 0.5..) = machine.load_average {
         eprintln!("xtask: this machine is busy (load average {load}): expect noise");
     }
@@ -111,9 +111,9 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
     }
     if ROWS
         .iter()
-        .any(|row| row.is_hollow() && is_wanted(row, args))
+        .any(|row| row.has_empty_programs() && is_wanted(row, args))
     {
-        fs::write(results.join(HOLLOW), ebpf::hollow(root)?)?;
+        fs::write(results.join(EMPTY_OBJECT), ebpf::empty(root)?)?;
     }
     let report = measure(root, args, machine, &tcptrace, &results)?;
     println!("{}", report.tables());
@@ -133,7 +133,7 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
 fn build(root: &Path, args: &Args) -> Result<PathBuf> {
     // An ordinary build loads only its own object.
     let mut wanted = ROWS.iter().filter(|row| is_wanted(row, args));
-    let features: &[&str] = match wanted.any(Row::is_hollow) {
+    let features: &[&str] = match wanted.any(Row::has_empty_programs) {
         true => &["--features", "diagnostics"],
         false => &[],
     };
@@ -170,8 +170,10 @@ fn measure(
     for row in ROWS.iter().filter(|row| is_wanted(row, args)) {
         match row.program(tcptrace) {
             Some(program) => rows.push((row, program)),
-            None if args.only.is_empty() => failed.push((row.name.to_owned(), ABSENT.to_owned())),
-            None => bail!("{} is {ABSENT}; see --install-peers", row.name),
+            None if args.only.is_empty() => {
+                failed.push((row.name.to_owned(), NOT_INSTALLED.to_owned()))
+            }
+            None => bail!("{} is {NOT_INSTALLED}; see --install-peers", row.name),
         }
     }
     let mut report = Report {

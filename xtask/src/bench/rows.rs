@@ -37,7 +37,7 @@ pub enum Object {
     Own,
     /// The same programs at the same hooks, each of which returns at once. It measures the kernel's
     /// cost of running any program.
-    Hollow,
+    Empty,
 }
 
 const ALL: &[Load] = &Load::ALL;
@@ -59,7 +59,7 @@ pub const ROWS: &[Row] = &[
         name: "empty programs",
         watcher: Watcher::Tcptrace {
             args: &["-o", "json"],
-            object: Object::Hollow,
+            object: Object::Empty,
         },
         loads: ALL,
     },
@@ -138,8 +138,8 @@ impl Row {
         matches!(self.watcher, Watcher::Peer { .. })
     }
 
-    pub fn is_hollow(&self) -> bool {
-        matches!(self.watcher, Watcher::Tcptrace { object, .. } if object == Object::Hollow)
+    pub fn has_empty_programs(&self) -> bool {
+        matches!(self.watcher, Watcher::Tcptrace { object, .. } if object == Object::Empty)
     }
 }
 

@@ -17,7 +17,7 @@ pub fn run(root: &Path, series: &str, args: &Args) -> Result<()> {
     let mut programs = tcptrace_programs(root)?;
     programs.insert("xtask".into(), env::current_exe()?);
     let wanted = |row: &&Row| match args.only.is_empty() {
-        true => !row.is_hollow(),
+        true => !row.has_empty_programs(),
         false => args.only.iter().any(|it| it == row.name),
     };
     let mut only = vec![];

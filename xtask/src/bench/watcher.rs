@@ -28,8 +28,8 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// A tool whose descriptors have not changed for this time has finished attaching.
 const QUIET: Duration = Duration::from_millis(500);
 
-/// The object of [`Object::Hollow`].
-pub const HOLLOW: &str = "hollow.bpf.o";
+/// The object of [`Object::Empty`].
+pub const EMPTY_OBJECT: &str = "empty.bpf.o";
 
 /// The file name of the recording.
 pub const RECORDING: &str = "bench.trace";
@@ -72,16 +72,16 @@ pub struct Running {
 
 impl Running {
     /// Starts the program of a row and waits until it is attached. It runs in `folder`, which also
-    /// has [`HOLLOW`]. Its output goes to a nameless file there.
+    /// has [`EMPTY_OBJECT`]. Its output goes to a nameless file there.
     pub fn start(row: &Row, program: &Path, folder: &Path) -> Result<Running> {
         let mut command = Command::new(program);
         let is_peer = match row.watcher {
             Watcher::Nobody => bail!("{} runs no program", row.name),
             Watcher::Tcptrace { args, object } => {
                 command.args(args);
-                if object == Object::Hollow {
+                if object == Object::Empty {
                     // Only a build for diagnostics reads this variable.
-                    command.env("TCPTRACE_BPF_OBJECT", folder.join(HOLLOW));
+                    command.env("TCPTRACE_BPF_OBJECT", folder.join(EMPTY_OBJECT));
                 }
                 false
             }
@@ -169,13 +169,13 @@ impl Running {
 
     /// Waits until it uses less than a hundredth of a CPU.
     fn settle(&self) -> Result<()> {
-        const LOOK: Duration = Duration::from_millis(100);
+        const INTERVAL: Duration = Duration::from_millis(100);
         let began = Instant::now();
         let mut last = cpu_seconds(self.child.id())?;
         loop {
-            thread::sleep(LOOK);
+            thread::sleep(INTERVAL);
             let now = cpu_seconds(self.child.id())?;
-            if now - last < LOOK.as_secs_f64() / 100.0 {
+            if now - last < INTERVAL.as_secs_f64() / 100.0 {
                 return Ok(());
             }
             if began.elapsed() > TIMEOUT {

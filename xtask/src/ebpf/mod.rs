@@ -4,7 +4,7 @@
 mod build;
 mod buildinfo;
 mod check;
-mod hollow;
+mod empty;
 mod setup;
 mod strip;
 mod toolchain;
@@ -54,8 +54,8 @@ pub fn prove(root: &Path) -> Result<()> {
 }
 
 /// Returns the committed object with empty programs.
-pub fn hollow(root: &Path) -> Result<Vec<u8>> {
+pub fn empty(root: &Path) -> Result<Vec<u8>> {
     let path = build::object_path(root);
     let object = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    hollow::programs(&object)
+    empty::programs(&object)
 }

@@ -50,9 +50,9 @@ pub fn programs(object: &[u8]) -> Result<Vec<u8>> {
         section.delete = is_about_code || is_debug;
     }
     elf.delete_orphans();
-    let mut hollow = Vec::new();
-    elf.write(&mut hollow)?;
-    Ok(hollow)
+    let mut empty = Vec::new();
+    elf.write(&mut empty)?;
+    Ok(empty)
 }
 
 #[cfg(test)]
@@ -64,10 +64,10 @@ mod tests {
     #[test]
     fn every_program_returns_at_once_and_keeps_its_name() {
         let whole = include_bytes!("../../../tcptrace/ebpf/tcptrace.bpf.o");
-        let hollow = programs(whole).unwrap();
-        let (whole, hollow) = (
+        let empty = programs(whole).unwrap();
+        let (whole, empty) = (
             object::File::parse(&whole[..]).unwrap(),
-            object::File::parse(&hollow[..]).unwrap(),
+            object::File::parse(&empty[..]).unwrap(),
         );
         let names = |file: &object::File<'_>| -> Vec<String> {
             let symbols = file.symbols();
@@ -75,8 +75,8 @@ mod tests {
             functions.map(|it| it.name().unwrap().to_owned()).collect()
         };
         assert!(names(&whole).len() > 20, "{:?}", names(&whole));
-        assert_eq!(names(&whole), names(&hollow));
-        for section in hollow.sections() {
+        assert_eq!(names(&whole), names(&empty));
+        for section in empty.sections() {
             if section.kind() == SectionKind::Text {
                 let mut programs = section.data().unwrap().chunks(RETURN_0.len());
                 assert!(programs.all(|it| it == RETURN_0), "{:?}", section.name());

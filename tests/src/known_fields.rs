@@ -9,7 +9,7 @@ use crate::trace::Line;
 
 /// Collects fields from lines and fills them into others.
 #[derive(Default)]
-pub struct Joined {
+pub struct KnownFields {
     /// Wall clock minus CLOCK_MONOTONIC, in nanoseconds.
     offset_ns: Option<i128>,
     /// Values of [`SAME`] by the number of a connection or listener.
@@ -21,12 +21,12 @@ const SAME: [&str; 2] = ["netns", "side"];
 
 /// Fills in all lines of a trace. A connection's last line may be the first one that has a value.
 pub fn complete(lines: &mut [Line]) {
-    let mut joined = Joined::default();
-    lines.iter().for_each(|line| joined.learn(line));
-    lines.iter_mut().for_each(|line| joined.complete(line));
+    let mut fields = KnownFields::default();
+    lines.iter().for_each(|line| fields.learn(line));
+    lines.iter_mut().for_each(|line| fields.complete(line));
 }
 
-impl Joined {
+impl KnownFields {
     /// Collects the values of a line.
     pub fn learn(&mut self, Line(line): &Line) {
         if line["event"] == "session" {
@@ -101,13 +101,13 @@ mod tests {
         let first = json!({
             "event": "transition", "conn": 2, "netns": 7, "oldstate": "CLOSE", "newstate": "SYN_SENT",
         });
-        let mut joined = Joined::default();
-        joined.learn(&Line(session));
-        joined.learn(&Line(first));
+        let mut fields = KnownFields::default();
+        fields.learn(&Line(session));
+        fields.learn(&Line(first));
         let mut line = Line(json!({
             "event": "transition", "ts": "2026-03-01T14:03:07.000000123Z", "conn": 2,
         }));
-        joined.complete(&mut line);
+        fields.complete(&mut line);
         assert_eq!(line.0["mono_ns"], 73);
         assert_eq!(
             (&line.0["netns"], &line.0["side"]),
