@@ -35,11 +35,11 @@ impl Browser {
             .expect("Debian's package chromium-driver is there; cargo xtask test --install");
         let stdout = BufReader::new(driver.stdout.take().expect("a pipe"));
         let port = stdout.lines().find_map(|line| {
-            let line = line.expect("chromedriver speaks");
+            let line = line.expect("a line from chromedriver");
             let (_, port) = line.split_once("started successfully on port ")?;
             port.trim_end_matches('.').parse::<u16>().ok()
         });
-        let port = port.expect("chromedriver says its port");
+        let port = port.expect("the port in chromedriver's output");
         let profile = tempfile::tempdir().expect("a folder");
         let mut browser = Browser {
             driver,

@@ -37,7 +37,7 @@ fn the_invariants_reject_every_mutated_trace() {
         ("an unknown number that is 0 as text", |trace| {
             line(trace, "accept", "server").0["blocked_ns"] = json!("0");
         }),
-        ("a verdict that the times do not bear", |trace| {
+        ("a verdict that contradicts the times", |trace| {
             line(trace, "connection", "server").0["verdict"] = json!("never_accepted");
         }),
         ("a wait that is not the difference", |trace| {
@@ -131,7 +131,7 @@ fn the_witness_rejects_every_wrong_cause() {
             wrong.lines[n].0["cause"] = json!(cause);
             let checked =
                 catch_unwind(AssertUnwindSafe(|| compare(&wrong, &testimony, Share::All)));
-            assert!(checked.is_err(), "{cause} is not noticed in {line}");
+            assert!(checked.is_err(), "{cause} is not rejected in {line}");
         }
     }
 }

@@ -204,7 +204,7 @@ fn doctor_stats_measures_programs_on_real_traffic() {
     let port = lab.port();
     let doctor = Running::start(tcptrace(&["doctor", "-o", "json", "--stats=1s"]));
     let pid = doctor.pid();
-    eventually("the doctor to count", || {
+    eventually("doctor to count", || {
         let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
         let links = fds
             .flatten()

@@ -8,7 +8,7 @@ use tests::{Lab, Line, Tracer};
 
 /// Waits for the socket snapshot at the start: `n` lines about this port.
 fn wait_for_old(tracer: &Tracer, n: usize, port: u16) -> Vec<Line> {
-    tracer.wait_for(n, "what is older than the trace", |line| {
+    tracer.wait_for(n, "the preexisting sockets", |line| {
         line.is("preexisting") && (line["lport"] == port || line["rport"] == port)
     })
 }

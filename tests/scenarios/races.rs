@@ -64,7 +64,7 @@ fn a_polling_acceptor_never_overtakes_the_handshake() {
         let established = line.num("established_mono_ns");
         assert!(
             established <= returned_ns,
-            "accept() gave it away at {returned_ns}, before the handshake was finished: {line}"
+            "accept() returned it at {returned_ns}, before the handshake was finished: {line}"
         );
 
         // Only a witness inside accept() can see it taken before.

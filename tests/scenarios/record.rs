@@ -159,7 +159,7 @@ fn a_full_disk_ends_a_recording() {
     }
     let ended = running.wait();
     let replayed = recording.replay(&["-o", "json"]);
-    umount(folder.path()).expect("to unmount the disk");
+    umount(folder.path()).expect("unmount the disk");
     assert_eq!(ended.code, Some(FAILURE), "{ended:?}");
     assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
     assert!(

@@ -50,10 +50,7 @@ fn only_a_second_ctrl_c_ends_without_writing_the_rest() {
         running.signal(signal);
     }
     sleep(Duration::from_millis(100));
-    assert!(
-        running.is_running(),
-        "it wants to write the rest, and nobody reads"
-    );
+    assert!(running.is_running(), "it must still be blocked in writing");
     running.signal(Signal::SIGINT);
     assert_eq!(running.wait().code, Some(128 + Signal::SIGINT as i32));
     programs.wait_until_gone();
@@ -108,7 +105,10 @@ fn count_ends_the_trace_after_that_many_connections() {
     talk(port);
     tracer.wait_for_ends(2);
     sleep(Duration::from_millis(200));
-    assert!(tracer.process().is_running(), "two are not three");
+    assert!(
+        tracer.process().is_running(),
+        "the trace ended after two of three connections"
+    );
     talk(port);
     let trace = tracer.ended_filtered(0, |tuple| tuple.lport == port);
 

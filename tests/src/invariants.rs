@@ -10,7 +10,7 @@ use crate::schema::schema;
 use crate::trace::{Line, Trace};
 
 static SCHEMA: LazyLock<Validator> =
-    LazyLock::new(|| jsonschema::validator_for(schema()).expect("the schema is one"));
+    LazyLock::new(|| jsonschema::validator_for(schema()).expect("the schema is valid"));
 
 /// Runs all checks.
 pub fn check(trace: &Trace) {
@@ -31,7 +31,7 @@ pub fn check(trace: &Trace) {
 pub fn follows_the_schema(line: &Line) {
     if let Err(error) = SCHEMA.validate(&line.0) {
         panic!(
-            "against the schema: {error} at {} in {line}",
+            "violates the schema: {error} at {} in {line}",
             error.instance_path()
         );
     }

@@ -71,6 +71,6 @@ pub fn add_loopback_address(address: Ipv6Addr) -> u32 {
     // Duplicate address detection has no peers on lo, but a kernel worker has to run before the
     // address stops being tentative. Until then no socket can be bound to it.
     let end = SocketAddrV6::new(address, 0, 0, ifindex);
-    crate::eventually("the address to be of use", || UdpSocket::bind(end).ok());
+    crate::eventually("the address to be usable", || UdpSocket::bind(end).ok());
     ifindex
 }

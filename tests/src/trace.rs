@@ -39,7 +39,7 @@ impl Line {
     pub fn num(&self, field: &str) -> u64 {
         self[field]
             .as_u64()
-            .unwrap_or_else(|| panic!("{field} is unknown in {self}"))
+            .unwrap_or_else(|| panic!("{field} is null in {self}"))
     }
 
     /// Returns a number that may be null.
@@ -52,7 +52,7 @@ impl Line {
     pub fn text(&self, field: &str) -> &str {
         self[field]
             .as_str()
-            .unwrap_or_else(|| panic!("{field} is unknown in {self}"))
+            .unwrap_or_else(|| panic!("{field} is null in {self}"))
     }
 
     /// Asserts several fields at once: `line.shows(&[("verdict", &"queued")])`.

@@ -321,7 +321,7 @@ pub fn compare(trace: &Trace, testimony: &[Seen], share: Share) {
     );
     if let Share::Some = share {
         for (tuple, steps) in &traced {
-            let known = witnessed.get(tuple).expect("the witness saw these tuple");
+            let known = witnessed.get(tuple).expect("the witness saw this tuple");
             assert!(is_part(steps, known), "{tuple}: {steps:?} of {known:?}");
         }
         return;

@@ -21,7 +21,7 @@ use super::{
 fn full_queue(tracer: &Tracer, addr: SocketAddr) -> (TcpListener, [TcpStream; 2]) {
     let listener = listen_at(addr, 1);
     let clients = [connect_to(addr), connect_to(addr)];
-    tracer.wait_for(2, "two in the queue", |line| {
+    tracer.wait_for(2, "two connections in the queue", |line| {
         line.is("transition") && line["side"] == "server" && line["newstate"] == "ESTABLISHED"
     });
     (listener, clients)
@@ -91,7 +91,7 @@ fn an_answered_syn_reports_its_earlier_overflow() {
     let third = begin_to_connect(addr);
     let third_port = port_of_socket(&third);
     let accepted = accept(&listener);
-    tracer.wait_for(1, "the third to be ESTABLISHED", |line| {
+    tracer.wait_for(1, "the third connection to be ESTABLISHED", |line| {
         line.is("transition")
             && line["side"] == "server"
             && line["newstate"] == "ESTABLISHED"
@@ -223,7 +223,7 @@ fn ack_meets_a_full_queue(abort: bool) {
     let late_port = port_of(&late);
     let mut early = [connect(port), connect(port)];
     early.iter_mut().for_each(send_text);
-    tracer.wait_for(2, "two in the queue", |line| {
+    tracer.wait_for(2, "two connections in the queue", |line| {
         line.is("transition") && line["side"] == "server" && line["newstate"] == "ESTABLISHED"
     });
     send_text(&mut late);

@@ -152,7 +152,7 @@ fn ack_dropped_at_a_full_queue_is_the_likely_cause_of_a_repeated_synack() {
     let accepted = accept(&listener);
     talk.ack();
     let own = talk.own();
-    tracer.wait_for(1, "the late one", |line| {
+    tracer.wait_for(1, "the late connection", |line| {
         line.is("transition") && line["rport"] == own && line["newstate"] == "ESTABLISHED"
     });
     drop((accepted, clients, listener));

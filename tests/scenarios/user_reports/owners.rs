@@ -116,7 +116,7 @@ fn a_filter_by_the_successors_name_shows_connections_it_never_accepts() {
         std::thread::sleep(Duration::from_millis(100));
     }
     let pid = successor.pid;
-    tracer.wait_for(1, "a connection of the successor's", |line| {
+    tracer.wait_for(1, "a connection of the successor", |line| {
         line.is("transition") && line["pid"] == pid
     });
     successor.end();
@@ -208,7 +208,7 @@ fn a_multipath_connection_belongs_to_its_acceptor() {
     }
     for line in trace.own("transition") {
         let is_ours = line["pid"] == pid() || line["pid"].is_null();
-        assert!(is_ours, "a kernel thread is nobody's owner: {line}");
+        assert!(is_ours, "a kernel thread owns no connection: {line}");
     }
 }
 

@@ -65,7 +65,10 @@ fn stopped_under_load(ring_size: &str) -> u64 {
 
 #[test]
 fn a_stopped_tracer_counts_all_losses_of_a_small_buffer() {
-    assert!(stopped_under_load("256K") > 0, "so small a buffer loses");
+    assert!(
+        stopped_under_load("256K") > 0,
+        "the small buffer must lose events"
+    );
 }
 
 #[test]
@@ -96,7 +99,7 @@ fn connections_with_lost_ends_are_reported_gone_and_incomplete() {
     storm(stormy, CLIENTS);
     close(client, server);
     tracer.process().signal(Signal::SIGCONT);
-    tracer.wait_for(2, "both ends to be found gone", |line| {
+    tracer.wait_for(2, "both ends to be reported gone", |line| {
         line.is("connection") && (line["lport"] == calm || line["rport"] == calm)
     });
     // An existing connection stays open.

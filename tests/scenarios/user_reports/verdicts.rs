@@ -240,7 +240,7 @@ fn a_connection_reset_before_io_uring_accepts_it_is_not_never_accepted() {
     let reset = connect_queued(port);
     let left = port_of(&reset);
     reset_now(reset);
-    tracer.wait_for(2, "the other one to be reset", |line| {
+    tracer.wait_for(2, "the other connection to be reset", |line| {
         line.is("transition") && line["side"] == "server" && line["newstate"] == "CLOSE"
     });
     let trace = tracer.stop();
@@ -277,7 +277,7 @@ fn connections_queued_at_a_killed_worker_are_reported_at_once() {
     }
     let victims = CLIENTS - served.len();
     stuck.signal(Signal::SIGKILL);
-    let ends = tracer.wait_for(victims, "the victims to be reported", |line| {
+    let ends = tracer.wait_for(victims, "the queued connections to be reported", |line| {
         line.is("connection") && line["side"] == "server"
     });
     for line in &ends {
@@ -333,7 +333,7 @@ fn a_tproxy_connection_belongs_to_the_listener_that_got_it() {
     let listens = trace.listens();
     let given_to = &listens[1]["conn"];
     assert_eq!(listens[1]["lport"], given);
-    assert_eq!(rows(&trace), 2, "no listener is invented");
+    assert_eq!(rows(&trace), 2, "exactly two listeners");
     trace.server_of(port_of(&taken)).shows(&[
         ("verdict", &"queued"),
         ("listener", given_to),

@@ -102,7 +102,7 @@ impl Peer {
 
     /// Waits for the kernel's SYN to this port. Does not answer it yet.
     pub fn called(&self, own: u16) -> (Talk<'_>, Received) {
-        let kernel = eventually("a SYN of the kernel's", || {
+        let kernel = eventually("a SYN from the kernel", || {
             let mut received = self.received().into_iter().map(|it| it.segment);
             received.find(|it| it.to == own && it.syn).map(|it| it.from)
         });

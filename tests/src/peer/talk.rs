@@ -185,7 +185,7 @@ impl Talk<'_> {
         let before = self.received().len();
         std::thread::sleep(time);
         let news = &self.received()[before..];
-        assert!(news.is_empty(), "the kernel had to be silent: {news:?}");
+        assert!(news.is_empty(), "the kernel sent: {news:?}");
     }
 
     /// Returns all segments that the kernel has sent so far between these ports.
