@@ -1,4 +1,5 @@
-//! How many events a second each part of the way from record to line takes, and the whole way.
+//! Benchmarks of the path from record to line: events per second of each part, and of the whole
+//! path.
 //!
 //! Run with `cargo bench -p tcptrace`.
 
@@ -23,11 +24,11 @@ use tcptrace::trace::{Begin, Input, Small};
 
 use stream::{ATTACHED_NS, Stream};
 
-/// Some 100,000 events.
+/// About 100,000 events.
 const CONNECTIONS: u64 = 10_000;
-/// Records of a batch, as one drain gives them under load.
+/// Number of records in a batch. A drain under load returns about as many.
 const BATCH: usize = 2_000;
-/// 2026-03-01, so that times have their usual length.
+/// 2026-03-01, so that formatted times have a realistic length.
 const WALL_NS: u64 = 1_772_373_782_000_000_000;
 
 const HOOKS: [Hook; 2] = [Hook::InetSockSetState, Hook::InetCskAccept];
@@ -81,13 +82,13 @@ fn correlating(bencher: Bencher) {
     correlating_for(bencher, Wanted::ALL);
 }
 
-/// Without the sentences that follow from other fields.
+/// Does not make the sentences that follow from other fields.
 #[divan::bench]
 fn correlating_for_json(bencher: Bencher) {
     correlating_for(bencher, Wanted::LINES);
 }
 
-/// No line is read but the last.
+/// Makes no line except the summary.
 #[divan::bench]
 fn correlating_for_a_summary(bencher: Bencher) {
     correlating_for(bencher, Wanted::kind(Kind::Summary));
@@ -127,7 +128,7 @@ fn decoding_and_correlating(bencher: Bencher) {
         });
 }
 
-/// Counts lines, of which there are more than events.
+/// Counts lines, which are more than the events.
 #[divan::bench]
 fn writing_json(bencher: Bencher) {
     writing(bencher, || {
@@ -135,7 +136,7 @@ fn writing_json(bencher: Bencher) {
     });
 }
 
-/// Counts lines, of which there are more than events.
+/// Counts lines, which are more than the events.
 #[divan::bench]
 fn writing_text(bencher: Bencher) {
     writing(bencher, text);
@@ -168,7 +169,7 @@ fn writing(bencher: Bencher, sink: impl Fn() -> Box<dyn Sink>) {
         });
 }
 
-/// The thread that a trace has, fed with batches: records in, JSON Lines out.
+/// Runs the pipeline thread on batches of records and writes JSON Lines.
 #[divan::bench]
 fn the_whole_chain_to_json(bencher: Bencher) {
     chain(bencher, || {
@@ -176,7 +177,7 @@ fn the_whole_chain_to_json(bencher: Bencher) {
     });
 }
 
-/// The same, and a log out.
+/// Runs the pipeline thread on batches of records and writes the text log.
 #[divan::bench]
 fn the_whole_chain_to_text(bencher: Bencher) {
     chain(bencher, text);
@@ -199,7 +200,7 @@ fn chain(bencher: Bencher, sink: impl Fn() -> Box<dyn Sink>) {
                 pipeline::spawn(begin(), vec![output], Feedback::default()).expect("a thread");
             let mut until_ns = ATTACHED_NS;
             for batch in &batches {
-                // A record takes a microsecond of the stream's time.
+                // Consecutive records are a microsecond apart in the stream.
                 until_ns += BATCH as u64 * 1_000;
                 let records = Input::Records {
                     batch: batch.clone(),
@@ -219,7 +220,7 @@ fn correlator() -> Correlator {
     Correlator::new(ATTACHED_NS).with_hooks(HOOKS)
 }
 
-/// The events in the order of their records.
+/// Returns the events in the order of their records, which is not sorted by time.
 fn arriving() -> Vec<Event> {
     let stream = Stream::of(CONNECTIONS);
     let events = stream.records().map(decode);

@@ -1,8 +1,8 @@
-//! `tcptrace report`: a recorded trace as one page that needs nothing else.
+//! `tcptrace report`: writes a recorded trace as one self-contained HTML page.
 //!
-//! [`Content`] gathers the lines, [`page`] writes them into the page whose parts are the files of
-//! `report/web/`. What the page shows of a trace is in data blocks, compressed and in base64, and
-//! comes onto the screen as text only: no name in a trace can be taken for markup.
+//! [`Content`] collects the lines, and [`page`] fills the template in `report/web/`. The trace is
+//! stored in data blocks, compressed and in base64. The script only ever inserts it as text, so
+//! that no name in a trace becomes markup.
 
 mod columns;
 mod content;
@@ -25,7 +25,7 @@ use crate::files::{Files, cannot_write};
 use crate::replay::Recorded;
 use crate::stdio::{self, say};
 
-/// Runs `tcptrace report FILE -o PAGE`; the value is the exit code.
+/// Runs `tcptrace report FILE -o PAGE`. Returns the exit code.
 pub fn run(options: &Report) -> anyhow::Result<u8> {
     let to_stdout = options.output == Path::new("-");
     let mut files = Files::new(to_stdout);
@@ -44,8 +44,8 @@ pub fn run(options: &Report) -> anyhow::Result<u8> {
     for line in &mut recorded {
         content.line(&line);
     }
-    let told = recorded.damage().to_string();
-    content.is_damaged(&told);
+    let damage = recorded.damage().to_string();
+    content.set_damage(&damage);
     let page = page::write(content)?;
     if to_stdout {
         let code = stdio::code_of(stdio::print(&page));
@@ -56,14 +56,15 @@ pub fn run(options: &Report) -> anyhow::Result<u8> {
         save::save(&options.output, &page)
             .map_err(|error| cannot_write(&options.output, "-o", error))?;
     }
-    if !told.is_empty() {
-        say(format_args!("{}: {told}", options.recording.display()));
+    if !damage.is_empty() {
+        say(format_args!("{}: {damage}", options.recording.display()));
     }
     let whole = recorded.damage().is_none();
     Ok(if whole { exit::DONE } else { exit::FAILURE })
 }
 
-/// The file's name without its folders, which are nobody's business in a page that is passed on.
+/// Returns the file's name without its directories. Pages are passed on, and the directories may be
+/// private.
 fn name_of(path: &Path) -> String {
     if path == Path::new("-") {
         return "standard input".to_owned();

@@ -1,6 +1,6 @@
-//! In the steady state, decoding and correlating an event allocates nothing, because what a
-//! connection needs was allocated for an earlier one; but for the two texts that a verdict has. And
-//! a million connections that are open at the same time have room in 256 MiB.
+//! Memory tests. In the steady state, decoding and correlating an event allocates nothing except
+//! the two texts of a verdict, because connection records are reused. A million open connections
+//! fit in 256 MiB.
 
 #[path = "../benches/stream/mod.rs"]
 mod stream;
@@ -19,7 +19,7 @@ use tcptrace::fields::{Kind as LineKind, Line, Verdict, Wanted};
 
 use stream::{ATTACHED_NS, Stream};
 
-/// The system's allocator, which counts what each thread asks it for.
+/// The system's allocator, which counts the allocations of each thread.
 struct Counting;
 
 #[global_allocator]
@@ -27,17 +27,18 @@ static ALLOCATOR: Counting = Counting;
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-    /// Bytes that are allocated, as the system's allocator rounds them.
+    /// Allocated bytes, with the rounding of the system's allocator.
     static IN_USE: Cell<i64> = const { Cell::new(0) };
 }
 
-/// What a block takes: 8 bytes of its own, and a multiple of 16 (glibc on 64 bits).
+/// Adds the size of a block: 8 bytes of overhead, rounded up to a multiple of 16 (glibc on 64
+/// bits).
 fn add(size: usize, sign: i64) {
     let block = (size + 8).next_multiple_of(16).max(32) as i64;
     IN_USE.set(IN_USE.get() + sign * block);
 }
 
-// SAFETY: hands everything to the system's allocator, unchanged.
+// SAFETY: every call is forwarded to the system's allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
@@ -61,7 +62,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// How often `work` allocates.
+/// Returns the number of allocations of `work`.
 fn allocations(work: impl FnOnce()) -> u64 {
     let before = ALLOCATIONS.get();
     work();
@@ -69,7 +70,7 @@ fn allocations(work: impl FnOnce()) -> u64 {
 }
 
 #[test]
-fn an_allocation_is_counted() {
+fn the_allocator_counts_an_allocation() {
     assert_eq!(allocations(|| drop(std::hint::black_box(vec![1]))), 1);
 }
 
@@ -85,23 +86,24 @@ fn decoding_allocates_nothing() {
 }
 
 #[test]
-fn correlating_allocates_only_what_a_verdict_says() {
+fn correlating_allocates_only_the_texts_of_a_verdict() {
     correlating_allocates(Wanted::ALL, 2);
 }
 
-/// As JSON is read: it has no sentence that follows from the verdict and the times.
+/// JSON output does not need the sentences that can be derived from the verdict and the times.
 #[test]
 fn correlating_without_words_allocates_nothing() {
     correlating_allocates(Wanted::LINES, 0);
 }
 
-/// Of what no line is read but the last.
+/// No line except the summary is needed.
 #[test]
 fn correlating_for_a_summary_makes_no_lines() {
     correlating_allocates(Wanted::kind(LineKind::Summary), 0);
 }
 
-/// `most`: allocations that a verdict takes, its reason and the names of the events that it rests on.
+/// Correlates a stream and checks that each verdict takes at most `most` allocations: for its
+/// reason and for the names of its evidence.
 fn correlating_allocates(wanted: Wanted, most: u64) {
     let stream = Stream::of(2_000);
     let mut events: Vec<_> = stream
@@ -130,7 +132,8 @@ fn correlating_allocates(wanted: Wanted, most: u64) {
         verdicts += judged;
         lines.clear();
     }
-    // One when accept() returns, and one at the end; the middle of the stream is no clean cut.
+    // A verdict is reported when accept() returns and at the end. Some connections cross the middle
+    // of the stream.
     match wanted.has(LineKind::Connection) {
         true => assert!(verdicts >= 1_900, "{verdicts}"),
         false => assert_eq!(verdicts, 0),
@@ -145,7 +148,8 @@ fn is_judged(line: &Line) -> bool {
     }
 }
 
-/// Half of them in half of that: a hash table has the same share of empty places then.
+/// Tests half of the connections in half of the memory, which fills the hash table to the same
+/// share.
 #[test]
 fn a_million_open_connections_have_room_in_256_mib() {
     const MANY: u32 = 1_000_000 / 2;
@@ -164,7 +168,7 @@ fn a_million_open_connections_have_room_in_256_mib() {
         correlator.event(&event, &mut lines);
         lines.clear();
     };
-    // Half a day after boot.
+    // Times half a day after boot.
     let mut now_ns = ATTACHED_NS + 43_200_000_000_000;
     for n in 0..MANY {
         now_ns += 600_000;
@@ -179,20 +183,20 @@ fn a_million_open_connections_have_room_in_256_mib() {
     let bytes = IN_USE.get() - before;
     assert!(bytes < BYTES, "{bytes} bytes");
 
-    // None was given up, and telling of them takes no more room.
-    let mut told = 0;
+    // No connection was evicted. Reporting all of them needs no more memory.
+    let mut reported = 0;
     while correlator.end_some(1_000, now_ns + 1_000_000, 0, &mut lines) {
         let bytes = IN_USE.get() - before;
-        assert!(bytes < BYTES, "{bytes} bytes after {told}");
-        told += lines.drain(..).count() as u32;
+        assert!(bytes < BYTES, "{bytes} bytes after {reported}");
+        reported += lines.drain(..).count() as u32;
     }
     let totals = correlator.finish(now_ns + 1_000_000, 0, &mut lines);
-    assert_eq!(told + lines.len() as u32, MANY);
+    assert_eq!(reported + lines.len() as u32, MANY);
     assert_eq!((totals.servers, totals.evicted), (MANY.into(), 0));
     assert_eq!(totals.verdicts, [(Verdict::Queued, MANY.into())].into());
 }
 
-/// A connection that was accepted from somewhere in the net.
+/// An accepted connection from a distinct remote address.
 struct Child(u32);
 
 impl Child {

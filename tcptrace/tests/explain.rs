@@ -1,5 +1,5 @@
-//! Stories and diagrams of recorded traces. `UPDATE=1 cargo test -p tcptrace --test explain` writes
-//! what is drawn now; read the difference before you commit it.
+//! Explanations and diagrams of recorded traces. `UPDATE=1 cargo test -p tcptrace --test explain`
+//! rewrites the expected files; read the difference before committing it.
 
 mod recordings;
 
@@ -30,7 +30,7 @@ fn diagrams(path: &Path, keep: Keep) -> Vec<Diagram> {
     diagrams.collect()
 }
 
-/// The connection of a recording that has one.
+/// Returns the connection of a recording that has exactly one.
 fn only(name: &str) -> Diagram {
     let mut diagrams = diagrams(&recording(name), Keep::UntilGone);
     assert_eq!(diagrams.len(), 1, "{name}");
@@ -70,7 +70,7 @@ fn states(diagram: &Diagram, place: Place) -> Vec<State> {
     states.collect()
 }
 
-/// When an end entered a state.
+/// Returns when an end entered a state.
 fn entered(diagram: &Diagram, place: Place, state: State) -> u64 {
     let mut items = diagram.items.iter();
     let is = |what: &What| matches!(what, What::State(span) if span.place == place && span.state == state);
@@ -93,13 +93,13 @@ fn a_queued_connection_waits_from_established_to_the_return_of_accept() {
     );
     assert!(wait.taken && since_ns < called_ns);
     assert_eq!(wait.until_ns - since_ns, 418_771_331);
-    // connect() could return before accept() was called.
+    // connect() returned before accept() was called.
     let (_, connect) = call(&diagram, CallName::Connect);
     assert!(connect.until_ns.unwrap() < called_ns);
 }
 
 #[test]
-fn an_awaited_connection_finds_accept_called_before_its_beginning() {
+fn an_awaited_connection_begins_after_the_call_of_accept() {
     let diagram = only("conversation");
     let (called_ns, accept) = call(&diagram, CallName::Accept);
     assert!(accept.begun && called_ns < diagram.zero_ns);
@@ -110,15 +110,15 @@ fn an_awaited_connection_finds_accept_called_before_its_beginning() {
 }
 
 #[test]
-fn without_segments_an_arrow_says_that_it_is_inferred() {
+fn without_segments_arrows_are_marked_as_inferred() {
     let diagram = only("late_accept");
     assert!(!diagram.segments);
     let syn = arrow(&diagram, Place::Left, Kind::Syn);
     assert_eq!(syn.evidence, Evidence::Inferred);
     assert_eq!(syn.sent_ns, Some(diagram.zero_ns));
-    // No hook has seen the SYN at the server.
+    // No hook sees the SYN arrive at the server.
     assert_eq!(syn.received_ns, None);
-    // The FIN is one segment, though two changes of state follow from it.
+    // Two changes of state follow from the FIN, but it is one segment.
     let fin = arrow(&diagram, Place::Right, Kind::Fin);
     assert_eq!(
         fin.sent_ns,
@@ -131,7 +131,7 @@ fn without_segments_an_arrow_says_that_it_is_inferred() {
 }
 
 #[test]
-fn a_segment_that_both_ends_saw_is_one_arrow() {
+fn a_segment_seen_at_both_ends_is_one_arrow() {
     let diagram = only("across_namespaces");
     assert!(diagram.segments);
     let kinds: Vec<Kind> = arrows(&diagram).iter().map(|it| it.kind).collect();
@@ -144,8 +144,8 @@ fn a_segment_that_both_ends_saw_is_one_arrow() {
 }
 
 #[test]
-fn segments_that_nobody_owned_are_found_by_their_numbers() {
-    // The peer is a script with a raw socket: the kernel has no connection at that end.
+fn segments_without_a_socket_are_matched_by_their_sequence_numbers() {
+    // The peer is a script with a raw socket, so the kernel has no connection at that end.
     let diagram = only("three_segments_close");
     assert_eq!(diagram.left.subject, None);
     let syn = arrow(&diagram, Place::Left, Kind::Syn);
@@ -161,7 +161,7 @@ fn segments_that_nobody_owned_are_found_by_their_numbers() {
 }
 
 #[test]
-fn of_a_remote_end_nothing_is_drawn_but_what_the_local_one_shows() {
+fn a_remote_end_has_no_states_and_only_the_arrows_that_the_local_end_shows() {
     let diagram = only("half_open");
     assert_eq!(diagram.left.subject, None);
     assert!(diagram.left.addr.is_some() && diagram.left.port.is_some());
@@ -177,7 +177,7 @@ fn of_a_remote_end_nothing_is_drawn_but_what_the_local_one_shows() {
 }
 
 #[test]
-fn a_dropped_ack_stands_at_the_servers_kernel() {
+fn a_dropped_ack_is_marked_at_the_servers_kernel() {
     let path = recording("overflow_ack");
     let all = diagrams(&path, Keep::UntilGone);
     let unfinished = all
@@ -193,14 +193,14 @@ fn a_dropped_ack_stands_at_the_servers_kernel() {
         _ => false,
     });
     assert_eq!(drops.count(), 2);
-    // The client's ACK is not said to have come.
+    // The drop is no evidence that the client's ACK arrived at the connection.
     let ack = arrow(unfinished, Place::Left, Kind::Ack);
     assert_eq!(ack.received_ns, None);
     assert!(unfinished.wait().is_none());
 }
 
 #[test]
-fn a_rst_is_seen_where_the_kernel_says_so() {
+fn an_rst_is_seen_if_the_kernel_reports_it() {
     let refused = only("refused");
     let rst = arrow(&refused, Place::Right, Kind::Rst);
     assert_eq!(rst.evidence, Evidence::Seen);
@@ -208,7 +208,7 @@ fn a_rst_is_seen_where_the_kernel_says_so() {
     let (_, connect) = call(&refused, CallName::Connect);
     assert_eq!(connect.error.as_deref(), Some("ECONNREFUSED"));
 
-    // Sent by a change of state, and by the kernel's word a moment later: that is one.
+    // A change of state and the kernel's reset event a moment later are about the same RST.
     let queued = only("reset_in_queue");
     let rst = arrow(&queued, Place::Left, Kind::Rst);
     assert_eq!(rst.evidence, Evidence::Seen);
@@ -225,7 +225,7 @@ fn a_client_without_a_port_sends_nothing() {
 }
 
 #[test]
-fn time_wait_goes_on_behind_the_socket() {
+fn time_wait_continues_after_the_socket_is_freed() {
     let diagram = only("time_wait");
     let states = states(&diagram, Place::Left);
     assert_eq!(states[states.len() - 2..], [State::TimeWait, State::Close]);
@@ -236,14 +236,14 @@ fn time_wait_goes_on_behind_the_socket() {
         matches!(&item.what, What::Mark(mark) if mark.kind == freed)
     });
     assert!(freed);
-    // Whoever does not wait for it has the connection without its end.
+    // `UntilEnded` returns the connection before TIME_WAIT ends.
     let mut early = diagrams(&recording("time_wait"), Keep::UntilEnded);
     assert_eq!(early.len(), 1);
     assert!(early.remove(0).end_ns < diagram.end_ns);
 }
 
 #[test]
-fn every_diagram_is_in_order_and_claims_no_more_than_was_seen() {
+fn every_diagram_is_sorted_and_claims_no_more_than_was_seen() {
     for path in recordings() {
         let name = path.display();
         for diagram in diagrams(&path, Keep::UntilGone) {
@@ -277,7 +277,7 @@ fn every_diagram_is_in_order_and_claims_no_more_than_was_seen() {
 }
 
 #[test]
-fn a_text_diagram_fits_80_columns_and_can_be_ascii() {
+fn a_text_diagram_fits_80_columns_also_in_ascii() {
     for path in recordings() {
         for diagram in diagrams(&path, Keep::UntilGone) {
             for ascii in [false, true] {
@@ -296,9 +296,9 @@ fn a_text_diagram_fits_80_columns_and_can_be_ascii() {
     }
 }
 
-/// The longer the wait, the more rows.
+/// A longer wait has more rows.
 #[test]
-fn a_longer_wait_is_visibly_longer() {
+fn a_longer_wait_is_drawn_longer() {
     let rows = |name: &str| {
         let text = draw(
             &only(name),
@@ -324,7 +324,7 @@ fn explain(name: &str, args: &[&str]) -> Output {
 }
 
 #[test]
-fn stories_are_told_as_ever() {
+fn explanations_match_the_expected_files() {
     let update = std::env::var_os("UPDATE").is_some();
     for name in [
         "late_accept",
@@ -337,14 +337,14 @@ fn stories_are_told_as_ever() {
     ] {
         let output = explain(name, &[]);
         assert!(output.status.success(), "{output:?}");
-        let told = String::from_utf8(output.stdout).unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
         let path = recording(name).with_extension("explain");
         if update {
-            fs::write(&path, told).unwrap();
+            fs::write(&path, text).unwrap();
             continue;
         }
         let expected = fs::read_to_string(&path).unwrap();
-        let (mut old, mut new) = (expected.lines(), told.lines());
+        let (mut old, mut new) = (expected.lines(), text.lines());
         let first = std::iter::from_fn(|| Some((old.next(), new.next())))
             .take_while(|lines| *lines != (None, None))
             .find(|(old, new)| old != new);
@@ -353,7 +353,7 @@ fn stories_are_told_as_ever() {
 }
 
 #[test]
-fn one_connection_is_found_by_either_end() {
+fn a_connection_is_found_by_the_number_of_either_end() {
     let all = String::from_utf8(explain("loss", &[]).stdout).unwrap();
     assert!(all.matches("0 is").count() > 5);
     for end in ["2", "3"] {
@@ -364,17 +364,17 @@ fn one_connection_is_found_by_either_end() {
 }
 
 #[test]
-fn a_number_that_is_none_is_refused_with_those_that_are() {
+fn an_unknown_number_is_refused_with_a_list_of_the_known_ones() {
     for (conn, what) in [("99", "has no connection 99"), ("1", "1 is a listener")] {
         let output = explain("loss", &["--conn", conn]);
-        let told = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{told}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
         assert!(
-            told.starts_with("tcptrace: ") && told.contains(what),
-            "{told}"
+            stderr.starts_with("tcptrace: ") && stderr.contains(what),
+            "{stderr}"
         );
-        assert!(told.contains("2-11, 13-19"), "{told}");
-        assert_eq!(told.lines().count(), 1, "{told}");
+        assert!(stderr.contains("2-11, 13-19"), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
         assert!(output.stdout.is_empty());
     }
     let missing = explain("no_such_recording", &[]);
@@ -382,7 +382,7 @@ fn a_number_that_is_none_is_refused_with_those_that_are() {
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_is_no_failure() {
+fn a_closed_pipe_is_success() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_tcptrace"))
         .arg("explain")
         .arg(recording("loss"))
@@ -396,9 +396,9 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
     assert!(output.stderr.is_empty(), "{output:?}");
 }
 
-/// A busy server leaves a thousand buckets a second behind, each for a minute.
+/// A busy server may leave a thousand TIME_WAIT buckets per second, each for a minute.
 #[test]
-fn what_is_kept_of_time_wait_is_bounded() {
+fn connections_held_for_time_wait_are_bounded() {
     let recorded = Recorded::open(&recording("time_wait")).unwrap();
     let lines: Vec<Line> = recorded.collect();
     let ended = |line: &Line| matches!(line, Line::Connection(_));
@@ -424,7 +424,8 @@ fn what_is_kept_of_time_wait_is_bounded() {
     let kept = collector.finish();
     let lines: usize = kept.map(|group| group.lines.len()).sum();
     assert!(lines <= 131_072, "{lines}");
-    // What was given away for want of room is whole but for TIME_WAIT's end, the oldest first.
+    // Groups that are released early are complete except for the end of TIME_WAIT. The oldest is
+    // first.
     assert!(given.len() > 1_000);
     assert!(given.iter().map(|it| &it.conns).is_sorted());
     for group in given {
@@ -432,9 +433,9 @@ fn what_is_kept_of_time_wait_is_bounded() {
     }
 }
 
-/// What Mermaid itself makes of them was seen by hand; here, that nothing in them is unbalanced.
+/// Checks the syntax only. Mermaid's own output was checked by hand.
 #[test]
-fn mermaid_has_every_arrow_and_ends_what_it_begins() {
+fn mermaid_has_every_arrow_and_balanced_activations() {
     for path in recordings() {
         for diagram in diagrams(&path, Keep::UntilGone) {
             let text = mermaid::draw(&diagram);

@@ -1,4 +1,4 @@
-//! What other programs read: trace events and packets of recorded traces.
+//! Exports of recorded traces for other programs: trace events and packets.
 
 mod packets;
 mod recordings;
@@ -26,7 +26,7 @@ fn events(path: &Path) -> Vec<Value> {
 }
 
 #[test]
-fn slices_of_one_track_follow_each_other() {
+fn slices_of_one_track_do_not_overlap() {
     for path in recordings() {
         let name = path.display();
         let mut ends: BTreeMap<(u64, u64), f64> = BTreeMap::new();
@@ -48,7 +48,7 @@ fn slices_of_one_track_follow_each_other() {
         slices.sort_by(|(_, one, _), (_, other, _)| one[0].total_cmp(&other[0]));
         for (track, [ts, dur], event) in slices {
             let end = ends.entry(track).or_insert(f64::MIN);
-            // Times are doubles: below a nanosecond there is nothing.
+            // Times are doubles in µs, exact to about a nanosecond.
             assert!(ts > *end - 1e-4, "{name}: {event}");
             *end = ts + dur;
         }
@@ -56,7 +56,7 @@ fn slices_of_one_track_follow_each_other() {
 }
 
 #[test]
-fn arrows_begin_and_end_in_a_state() {
+fn arrows_begin_and_end_inside_a_slice() {
     let mut arrows = 0;
     for path in recordings() {
         let all = events(&path);
@@ -106,20 +106,20 @@ fn packets_of(name: &str) -> Vec<Packet> {
 }
 
 #[test]
-fn a_segment_that_both_ends_saw_is_one_packet() {
+fn a_segment_seen_at_both_ends_is_one_packet() {
     let packets = packets_of("across_namespaces");
     let flags: Vec<u8> = packets.iter().map(|it| it.flags).collect();
     const FIN_ACK: u8 = 0x11;
     assert_eq!(flags, [0x02, 0x12, 0x10, FIN_ACK, FIN_ACK, 0x10]);
     let syn = &packets[0];
     assert_eq!((syn.seq, syn.ack), (2_156_141_503, 0));
-    // The SYN-ACK acknowledges it.
+    // The SYN-ACK acknowledges the SYN.
     assert_eq!(packets[1].ack, syn.seq + 1);
     assert!(packets.is_sorted_by_key(|it| it.wall_ns));
     for packet in &packets {
         assert!(packet.comment.contains("awaited: "), "{}", packet.comment);
     }
-    // The client's FIN: which connection, whose, and which way.
+    // The comment of the client's FIN names the connection and the end. The direction is outbound.
     let fin = &packets[3];
     assert!(
         fin.comment.starts_with("tcptrace #2 client, "),
@@ -130,7 +130,7 @@ fn a_segment_that_both_ends_saw_is_one_packet() {
 }
 
 #[test]
-fn packets_of_every_recording_with_segments_are_sound() {
+fn every_recording_with_segments_has_valid_packets() {
     let mut with = 0;
     for path in recordings() {
         let json = fs::read_to_string(path.with_extension("jsonl")).unwrap();
@@ -146,10 +146,10 @@ fn packets_of_every_recording_with_segments_are_sound() {
                 path.display()
             );
         } else {
-            let told = String::from_utf8(output.stderr).unwrap();
-            assert_eq!(output.status.code(), Some(2), "{told}");
-            assert!(told.contains("--segments"), "{told}");
-            assert_eq!(told.lines().count(), 1, "{told}");
+            let stderr = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(2), "{stderr}");
+            assert!(stderr.contains("--segments"), "{stderr}");
+            assert_eq!(stderr.lines().count(), 1, "{stderr}");
             assert!(output.stdout.is_empty());
         }
     }

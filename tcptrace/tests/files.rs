@@ -1,5 +1,5 @@
-//! The files of a command line, and outputs that cannot be written: one line on stderr, the
-//! documented exit code, and no file that is lost.
+//! Files named on the command line, and outputs that cannot be written: one line on stderr, the
+//! documented exit code, and no file is destroyed.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::process::CommandExt;
@@ -18,7 +18,7 @@ fn tcptrace(args: &[&str]) -> Command {
     command
 }
 
-/// A folder with a recording in it, and a link of each kind to that.
+/// A folder with a recording `a`, and a hard and a symbolic link to it.
 struct Folder {
     folder: tempfile::TempDir,
     bytes: Vec<u8>,
@@ -78,13 +78,13 @@ fn a_recording_is_not_written_while_it_is_read() {
             complains(&output, USAGE, "read and written at once");
             folder.is_untouched();
         }
-        // By standard input,
+        // Input from standard input.
         let from = File::open(folder.path("a")).unwrap();
         let mut command = folder.run(&["report", "-", "-o", name]);
         let output = command.stdin(from).output().unwrap();
         complains(&output, USAGE, "read and written at once");
         folder.is_untouched();
-        // and by standard output.
+        // Output to standard output.
         for args in [
             &["replay", name][..],
             &["explain", name],
@@ -108,7 +108,7 @@ fn a_file_has_one_output() {
     let folder = Folder::new();
     fs::write(folder.path("b"), "").unwrap();
     let to = File::create(folder.path("b")).unwrap();
-    // Before it is known whether tracing is permitted.
+    // The command line is checked before the permission to trace.
     let mut command = folder.run(&["--write", "b"]);
     command.stdout(to).stderr(Stdio::piped());
     let output = command.spawn().unwrap().wait_with_output().unwrap();
@@ -116,7 +116,7 @@ fn a_file_has_one_output() {
 }
 
 #[test]
-fn another_file_is_written() {
+fn an_existing_or_new_output_file_is_written_completely() {
     let folder = Folder::new();
     let old = "what was there before, and is longer".repeat(100_000);
     fs::write(folder.path("b"), old).unwrap();
@@ -130,7 +130,7 @@ fn another_file_is_written() {
 }
 
 #[test]
-fn a_named_pipe_that_nobody_reads_is_no_output() {
+fn a_named_pipe_without_a_reader_is_an_error() {
     let folder = Folder::new();
     let pipe = folder.path("pipe");
     assert!(
@@ -151,7 +151,7 @@ fn a_named_pipe_that_nobody_reads_is_no_output() {
 }
 
 #[test]
-fn an_output_that_is_full_is_told_and_one_that_is_closed_is_not() {
+fn a_full_output_is_an_error_and_a_closed_pipe_is_success() {
     let folder = Folder::new();
     for args in [
         &["replay", "a"][..],
@@ -180,9 +180,9 @@ fn an_output_that_is_full_is_told_and_one_that_is_closed_is_not() {
     }
 }
 
-/// Whether a message can be written does not change the exit code.
+/// An unwritable message does not change the exit code.
 #[test]
-fn messages_that_nobody_can_read_are_lost() {
+fn a_message_that_cannot_be_written_does_not_change_the_exit_code() {
     let folder = Folder::new();
     for args in [
         &["replay", "missing"][..],
@@ -200,16 +200,16 @@ fn messages_that_nobody_can_read_are_lost() {
 }
 
 #[test]
-fn a_hostile_name_of_a_file_does_not_reach_the_terminal() {
+fn a_hostile_file_name_is_escaped_in_messages() {
     let output = tcptrace(&["replay", "no\x1b[31m\u{202e}\nsuch"])
         .output()
         .unwrap();
     complains(&output, USAGE, "no\\u{1b}[31m\\u{202e}\\nsuch");
 }
 
-/// Half a gigabyte, compressed to some kilobytes, and a file of that size with nothing in it.
+/// Tests half a gigabyte compressed to some kilobytes, and a sparse file of that size.
 #[test]
-fn no_recording_takes_all_memory() {
+fn a_huge_block_is_refused_within_400_mib() {
     const MEBIBYTE: usize = 1 << 20;
     let folder = Folder::new();
     let mut bomb = Header::new("0.1.0").to_bytes().to_vec();
@@ -221,18 +221,18 @@ fn no_recording_takes_all_memory() {
         bomb.extend(&compressed);
     }
     fs::write(folder.path("bomb"), bomb).unwrap();
-    let mut holes = Header::new("0.1.0").to_bytes().to_vec();
-    holes.extend(blocks.head(&[], None));
-    fs::write(folder.path("holes"), holes).unwrap();
-    let file = OpenOptions::new().write(true).open(folder.path("holes"));
+    let mut sparse = Header::new("0.1.0").to_bytes().to_vec();
+    sparse.extend(blocks.head(&[], None));
+    fs::write(folder.path("sparse"), sparse).unwrap();
+    let file = OpenOptions::new().write(true).open(folder.path("sparse"));
     file.unwrap().set_len(512 * MEBIBYTE as u64).unwrap();
     for args in [
         &["replay", "bomb"][..],
         &["replay", "bomb", "--conn", "1"],
-        &["replay", "holes"],
+        &["replay", "sparse"],
     ] {
         let mut command = folder.run(args);
-        // SAFETY: one async-signal-safe call.
+        // SAFETY: setrlimit is async-signal-safe.
         unsafe {
             command.pre_exec(|| {
                 let limit = libc::rlimit {
@@ -250,9 +250,9 @@ fn no_recording_takes_all_memory() {
     }
 }
 
-/// Twelve times as many take twelve times as long, not a hundred times.
+/// The time must grow in proportion to the number of filters, not with its square.
 #[test]
-fn a_session_with_many_filters_is_told_at_once() {
+fn a_session_with_many_filters_is_replayed_within_a_minute() {
     let folder = Folder::new();
     let (mut begin, mut reader) = Reader::open(&folder.bytes[..]).unwrap();
     begin.filters = (0..200_000)

@@ -1,8 +1,8 @@
-//! Recorded traces of real connections, told again: the same lines must come of them on any
-//! machine. `UPDATE=1 cargo test -p tcptrace --test golden` writes what comes of them now; read
-//! the difference before you commit it.
+//! Golden tests: recorded traces of real connections must produce the same lines on every machine.
+//! `UPDATE=1 cargo test -p tcptrace --test golden` rewrites the expected files; read the difference
+//! before committing it.
 //!
-//! golden/README.md says what happened in each. How they are recorded: tests/src/recording.rs.
+//! golden/README.md describes each recording. tests/src/recording.rs records them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,7 +15,7 @@ use tcptrace::replay::Recorded;
 use tcptrace::sink::text::{Style, Zone};
 use tcptrace::sink::{Json, Sink, Text};
 
-/// Bytes that are written into a sink and read afterwards.
+/// A buffer that a sink writes to and that can be read afterwards.
 #[derive(Clone, Default)]
 struct Written(Arc<Mutex<Vec<u8>>>);
 
@@ -46,13 +46,13 @@ fn recordings() -> Vec<PathBuf> {
     paths
 }
 
-/// What comes of a file.
-struct Told {
+/// The outputs of a recording.
+struct Replayed {
     text: String,
     json: String,
 }
 
-fn told(path: &Path) -> Told {
+fn replay(path: &Path) -> Replayed {
     let name = path.display();
     let recorded = Recorded::open(path).unwrap_or_else(|error| panic!("{name}: {error}"));
     let clock = recorded.clock();
@@ -70,28 +70,28 @@ fn told(path: &Path) -> Told {
     let done = recorded.write_to(&mut sinks);
     let damage = done.unwrap_or_else(|error| panic!("{name}: {error}"));
     assert!(damage.is_none(), "{name}: {damage}");
-    Told {
+    Replayed {
         text: text.text(),
         json: json.text(),
     }
 }
 
 #[test]
-fn recorded_traces_are_told_as_ever() {
+fn recorded_traces_match_the_expected_files() {
     let update = std::env::var_os("UPDATE").is_some();
     let mut differ = vec![];
     for path in recordings() {
-        let told = told(&path);
-        for (extension, told) in [("txt", told.text), ("jsonl", told.json)] {
+        let replayed = replay(&path);
+        for (extension, text) in [("txt", replayed.text), ("jsonl", replayed.json)] {
             let path = path.with_extension(extension);
             if update {
-                fs::write(&path, told).unwrap();
+                fs::write(&path, text).unwrap();
                 continue;
             }
             let expected = fs::read_to_string(&path)
                 .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-            if told != expected {
-                let (mut old, mut new) = (expected.lines(), told.lines());
+            if text != expected {
+                let (mut old, mut new) = (expected.lines(), text.lines());
                 let first = std::iter::from_fn(|| Some((old.next(), new.next())))
                     .enumerate()
                     .find(|(_, (old, new))| old != new);
@@ -103,7 +103,7 @@ fn recorded_traces_are_told_as_ever() {
 }
 
 #[test]
-fn every_recording_says_what_happened() {
+fn every_recording_is_described_in_the_readme() {
     let text = include_str!("golden/README.md");
     for path in recordings() {
         let name = path.file_stem().unwrap().to_str().unwrap();
@@ -120,18 +120,18 @@ fn every_recording_says_what_happened() {
     }
 }
 
-/// JSON is an export.
+/// JSON is an export format only.
 #[test]
-fn json_lines_are_not_replayed() {
+fn json_lines_cannot_be_replayed() {
     for path in recordings() {
         let error = Recorded::open(&path.with_extension("jsonl")).err().unwrap();
         assert!(error.to_string().contains("it is JSON"), "{error}");
     }
 }
 
-/// No expectation is left behind when a recording is renamed.
+/// Expected files must not stay behind when a recording is renamed.
 #[test]
-fn every_expectation_has_its_recording() {
+fn every_expected_file_has_its_recording() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -141,12 +141,12 @@ fn every_expectation_has_its_recording() {
     }
 }
 
-/// The recordings together pass through the whole diagram of RFC 9293, as the kernel draws it.
+/// The recordings together cover every state of RFC 9293's diagram, as the kernel implements it.
 #[test]
-fn every_state_is_entered_and_left() {
+fn every_state_is_entered_and_left_in_some_recording() {
     let (mut entered, mut left) = (BTreeSet::new(), BTreeSet::new());
     for path in recordings() {
-        for line in told(&path).json.lines() {
+        for line in replay(&path).json.lines() {
             let line: serde_json::Value = serde_json::from_str(line).unwrap();
             let state = |name: &str| serde_json::from_value::<State>(line[name].clone()).ok();
             if line["event"] == "transition" {
@@ -155,14 +155,14 @@ fn every_state_is_entered_and_left() {
             }
         }
     }
-    // Sockets are in this one for the kernel's iterators only.
+    // BOUND_INACTIVE exists only in the kernel's socket iterators.
     let all = State::ALL.into_iter();
     let all: BTreeSet<State> = all.filter(|&it| it != State::BoundInactive).collect();
     assert_eq!(entered, all);
     assert_eq!(left, all);
 }
 
-/// Bytes of JSON of connection `conn` and its other end.
+/// Returns the bytes of JSON about the connections `conns`, the two ends of one.
 fn json_of(name: &str, conns: [u64; 2]) -> usize {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let json = fs::read_to_string(folder.join(name).with_extension("jsonl")).unwrap();
@@ -173,19 +173,20 @@ fn json_of(name: &str, conns: [u64; 2]) -> usize {
     json.lines().filter(is_of).map(|line| line.len() + 1).sum()
 }
 
-/// 4 KB: connect(), accept() and a RST, as the benchmark's load does, with both ends and all that
-/// happens to them. With FINs and TIME_WAIT there are four lines more.
+/// Each connection takes at most 4 KB: connect(), accept() and a RST, as in the benchmark's load,
+/// with both ends. FINs and TIME_WAIT add four lines.
 #[test]
-fn a_connection_is_4_kb_of_json() {
+fn a_connection_takes_at_most_4_kb_of_json() {
     let reset = json_of("reset_in_queue", [2, 3]);
     assert!((2_000..=4_096).contains(&reset), "{reset} bytes");
     let closed = json_of("late_accept", [2, 3]);
     assert!((2_000..=5_400).contains(&closed), "{closed} bytes");
 }
 
-/// What JSON leaves out of a transition follows from its cause: the schema says it of each.
+/// JSON omits the fields of a transition that follow from its cause. The schema describes each
+/// cause.
 #[test]
-fn the_schema_says_what_a_cause_means() {
+fn the_schema_describes_every_cause_with_its_function_and_rfc_section() {
     let schema = include_str!("../../docs/schema/tcptrace-2.json");
     let schema: serde_json::Value = serde_json::from_str(schema).unwrap();
     let causes = schema["$defs"]["Cause"]["oneOf"].as_array().unwrap();
@@ -196,11 +197,16 @@ fn the_schema_says_what_a_cause_means() {
             let Some(cause) = line["cause"].as_str() else {
                 continue;
             };
-            let said = causes.iter().find(|it| it["const"] == cause);
-            let said = said.and_then(|it| it["description"].as_str()).unwrap();
+            let description = causes.iter().find(|it| it["const"] == cause);
+            let description = description
+                .and_then(|it| it["description"].as_str())
+                .unwrap();
             for name in ["function", "rfc9293"] {
                 let name = line[name].as_str().unwrap();
-                assert!(said.contains(name), "{name} of {cause}: {said}");
+                assert!(
+                    description.contains(name),
+                    "{name} of {cause}: {description}"
+                );
             }
             met.insert(cause.to_owned());
         }

@@ -1,5 +1,5 @@
-//! A panic while `tcptrace top` has the terminal: told on the screen as it was, and the terminal is
-//! given back.
+//! `tcptrace top` on a pseudo-terminal: a panic restores the terminal before its message is
+//! printed, and a huge terminal is drawn on.
 
 use std::fs::File;
 use std::io::Read;
@@ -9,33 +9,33 @@ use nix::pty::openpty;
 use nix::sys::termios::tcgetattr;
 use tcptrace::top::{Screen, restore_on_panic};
 
-/// Set in the process that panics.
+/// Environment variable of the child process that panics.
 const PANICS: &str = "TCPTRACE_TEST_PANICS";
 
 const ENTER: &str = "\x1b[?1049h";
 const LEAVE: &str = "\x1b[?1049l";
 
 #[test]
-fn a_panic_is_told_on_the_terminal_as_it_was() {
+fn a_panic_restores_the_terminal_before_its_message() {
     if std::env::var_os(PANICS).is_some() {
         return take_the_terminal_and_panic();
     }
     let pty = openpty(None, None).unwrap();
     let before = tcgetattr(&pty.slave).unwrap();
     let device = || pty.slave.try_clone().unwrap();
-    // This test again, alone and on the terminal.
+    // Runs this test in a child process on the terminal.
     let mut child = Command::new(std::env::current_exe().unwrap());
     child
         .args([
             "--exact",
             "--nocapture",
-            "a_panic_is_told_on_the_terminal_as_it_was",
+            "a_panic_restores_the_terminal_before_its_message",
         ])
         .env(PANICS, "1")
         .stdin(device())
         .stdout(device())
         .stderr(device());
-    // The parent's descriptors stay open, so what is written waits to be read: it is little.
+    // The parent's descriptors keep the terminal open, so the little output can be read later.
     let status = child.status().unwrap();
     drop(child);
     assert!(!status.success(), "{status}");
@@ -43,7 +43,7 @@ fn a_panic_is_told_on_the_terminal_as_it_was() {
 
     drop(pty.slave);
     let mut shown = vec![];
-    // Ends with EIO, once nobody has the device.
+    // Reading ends with EIO after the last descriptor of the device is closed.
     let _ = File::from(pty.master).read_to_end(&mut shown);
     let shown = String::from_utf8_lossy(&shown);
     let at = |what: &str| {
@@ -51,8 +51,8 @@ fn a_panic_is_told_on_the_terminal_as_it_was() {
             .find(what)
             .unwrap_or_else(|| panic!("{what:?} in {shown:?}"))
     };
-    let (enter, leave, told) = (at(ENTER), at(LEAVE), at("on purpose"));
-    assert!(enter < leave && leave < told, "{shown:?}");
+    let (enter, leave, message) = (at(ENTER), at(LEAVE), at("on purpose"));
+    assert!(enter < leave && leave < message, "{shown:?}");
     assert!(
         at("\x1b[?25l") < shown.rfind("\x1b[?25h").unwrap(),
         "the cursor: {shown:?}"
@@ -63,22 +63,22 @@ fn take_the_terminal_and_panic() {
     restore_on_panic();
     let mut screen = Screen::enter().unwrap();
     screen.draw(|_| {}).unwrap();
-    // The thread that draws is another one than the one that fails.
+    // The panic is in another thread than the drawing.
     let failed = std::thread::spawn(|| panic!("on purpose")).join();
     assert!(failed.is_err());
     assert!(
         screen.draw(|_| {}).is_err(),
-        "what was told stays on the screen"
+        "the panic message must not be covered"
     );
     panic!("and this one, too");
 }
 
-/// Set in the process that draws.
+/// Environment variable of the child process that draws.
 const DRAWS: &str = "TCPTRACE_TEST_DRAWS";
 
-/// Two buffers of 4 billion cells each would be more than there is memory.
+/// Two buffers of 4 billion cells each would not fit in memory.
 #[test]
-fn a_terminal_that_claims_to_be_huge_is_drawn_on() {
+fn a_huge_terminal_is_drawn_on_with_a_bounded_buffer() {
     if std::env::var_os(DRAWS).is_some() {
         let mut screen = Screen::enter().unwrap();
         let mut drawn = None;
@@ -103,7 +103,7 @@ fn a_terminal_that_claims_to_be_huge_is_drawn_on() {
         .args([
             "--exact",
             "--nocapture",
-            "a_terminal_that_claims_to_be_huge_is_drawn_on",
+            "a_huge_terminal_is_drawn_on_with_a_bounded_buffer",
         ])
         .env(DRAWS, "1")
         .stdin(device())

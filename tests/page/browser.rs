@@ -132,11 +132,11 @@ impl Browser {
         let input = "document.getElementById('search')";
         self.get(&format!(
             "({input}.value = {}, {input}.dispatchEvent(new Event('input')), \
-             document.getElementById('search-told').textContent = '')",
+             document.getElementById('search-result').textContent = '')",
             json!(text)
         ));
-        self.wait("document.getElementById('search-told').textContent");
-        self.text("document.getElementById('search-told').textContent")
+        self.wait("document.getElementById('search-result').textContent");
+        self.text("document.getElementById('search-result').textContent")
     }
 
     /// Returns the messages of the browser's console since the last call, including violations of

@@ -30,7 +30,7 @@ fn the_queue_and_its_connections_are_shown_as_they_change() {
 
     let mut top = Terminal::start(tcptrace_top(&["-p", &ports]), 100, 30);
     let name = format!("127.0.0.1:{port} ");
-    top.shows(&["1 listener", "+2 not seen to come"]);
+    top.shows(&["1 listener", "+2 not seen arriving"]);
     assert!(
         row(&top.screen(), &name).contains(" 2/4 "),
         "{}",
@@ -43,7 +43,7 @@ fn the_queue_and_its_connections_are_shown_as_they_change() {
 
     // The oldest connection leaves first, then the others.
     drop(accept(&listener));
-    top.shows(&[" 2/4 ", "+1 not seen to come"]);
+    top.shows(&[" 2/4 ", "+1 not seen arriving"]);
     drop((accept(&listener), accept(&listener)));
     top.shows(&[
         " 0/4 ",
@@ -61,7 +61,7 @@ fn the_queue_and_its_connections_are_shown_as_they_change() {
     top.press("x");
     top.wait_for("no help", |screen| !screen.contains("Help:"));
     top.press("/none of them");
-    top.shows(&["Listeners 0 of 1", "None has the filter's text."]);
+    top.shows(&["Listeners 0 of 1", "No row contains the filter's text."]);
     top.press("\x1b");
     top.shows(&["Listeners 1,"]);
     top.press("p");

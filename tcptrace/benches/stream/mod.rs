@@ -1,18 +1,18 @@
-//! A stream of records as the kernel side would write it: connections over loopback, many at a
-//! time, each with both ends.
+//! A synthetic stream of records, as the kernel programs would write it: many concurrent
+//! connections over loopback, each with both ends.
 //!
-//! Made by code, so that everyone measures the same.
+//! The stream is deterministic, so that measurements are comparable.
 
 use tcptrace::batch::Batch;
 use tcptrace_ebpf::abi;
 use zerocopy::IntoBytes;
 
-/// When the hooks were attached; every record is later. CLOCK_MONOTONIC, nanoseconds.
+/// Time when the hooks were attached (CLOCK_MONOTONIC, nanoseconds). Every record is later.
 pub const ATTACHED_NS: u64 = 1_000_000_000;
 
-/// Connections that are open at the same time.
+/// Number of connections that are open at the same time.
 const AT_ONCE: u64 = 100;
-/// One connection in so many is reset.
+/// One of this many connections is reset.
 const RESET_EVERY: u64 = 4;
 
 const NETNS: u32 = 4_026_531_840;
@@ -22,7 +22,7 @@ const FIRST_CLIENT_PORT: u16 = 32_768;
 
 const ECONNRESET: u32 = 104;
 
-/// States by the kernel's numbers (include/net/tcp_states.h).
+/// States with the kernel's numbers (include/net/tcp_states.h).
 const ESTABLISHED: u8 = 1;
 const SYN_SENT: u8 = 2;
 const SYN_RECV: u8 = 3;
@@ -33,17 +33,17 @@ const CLOSE_WAIT: u8 = 8;
 const LAST_ACK: u8 = 9;
 const LISTEN: u8 = 10;
 
-/// Records one after the other, as the ring buffer had them.
+/// Records in the order of the ring buffer.
 #[derive(Default)]
 pub struct Stream {
     bytes: Vec<u8>,
-    /// Where each record ends.
+    /// End of each record in `bytes`.
     ends: Vec<usize>,
     now_ns: u64,
 }
 
 impl Stream {
-    /// A listener, and so many connections to it, a multiple of a hundred.
+    /// Returns a stream of one listener with this many connections, a multiple of [`AT_ONCE`].
     pub fn of(connections: u64) -> Stream {
         let mut stream = Stream {
             now_ns: ATTACHED_NS,
@@ -55,7 +55,7 @@ impl Stream {
             lport: PORT,
             rport: 0,
         };
-        stream.change(listener, CLOSE, LISTEN, Of::process(10));
+        stream.change(listener, CLOSE, LISTEN, Circumstances::process(10));
         for wave in 0..connections / AT_ONCE {
             stream.wave(wave);
         }
@@ -68,7 +68,7 @@ impl Stream {
         spans.map(|(&begin, &end)| &self.bytes[begin..end])
     }
 
-    /// In batches of so many records.
+    /// Returns batches of this many records.
     #[allow(dead_code)]
     pub fn batches(&self, records: usize) -> Vec<Batch> {
         let all: Vec<&[u8]> = self.records().collect();
@@ -78,7 +78,7 @@ impl Stream {
             .collect()
     }
 
-    /// Connections side by side, each step of all of them before the next one.
+    /// Writes [`AT_ONCE`] concurrent connections: each step for all of them before the next step.
     fn wave(&mut self, wave: u64) {
         let pairs = (0..AT_ONCE).map(|n| (wave * AT_ONCE + n, n));
         let pairs: Vec<_> = pairs.map(|(born, n)| Pair::new(born, n)).collect();
@@ -87,7 +87,7 @@ impl Stream {
         }
     }
 
-    fn change(&mut self, end: End, oldstate: u8, newstate: u8, of: Of) {
+    fn change(&mut self, end: End, oldstate: u8, newstate: u8, of: Circumstances) {
         let section = |there: bool, bit| if there { bit } else { 0 };
         let payload = abi::SetState {
             sk: end.sk,
@@ -128,11 +128,11 @@ impl Stream {
     }
 
     fn write(&mut self, kind: u8, parts: &[&[u8]]) {
-        // Two CPUs take turns.
+        // Records alternate between two CPUs.
         let n = self.ends.len();
         self.now_ns += 1_000;
         let header = abi::Header {
-            // One record in eight was written after the one that follows it.
+            // One record in eight is written before the record that precedes it in time.
             mono_ns: self.now_ns + if n.is_multiple_of(8) { 1_500 } else { 0 },
             lost: 0,
             cpu: (n % 2) as u16,
@@ -164,8 +164,8 @@ struct Pair {
 }
 
 impl Pair {
-    /// The `n`th of its wave takes the sockets and ports that the one before had: the kernel
-    /// reuses them at once.
+    /// Creates the `n`th connection of a wave. It reuses the sockets and ports of the previous
+    /// wave, as the kernel does.
     fn new(born: u64, n: u64) -> Pair {
         let port = FIRST_CLIENT_PORT + n as u16;
         Pair {
@@ -186,10 +186,15 @@ impl Pair {
     }
 
     fn connect(&self, stream: &mut Stream) {
-        stream.change(self.client, CLOSE, SYN_SENT, Of::process(20));
-        stream.change(self.server, LISTEN, SYN_RECV, Of::queued());
-        stream.change(self.server, SYN_RECV, ESTABLISHED, Of::queued());
-        stream.change(self.client, SYN_SENT, ESTABLISHED, Of::process(20));
+        stream.change(self.client, CLOSE, SYN_SENT, Circumstances::process(20));
+        stream.change(self.server, LISTEN, SYN_RECV, Circumstances::queued());
+        stream.change(self.server, SYN_RECV, ESTABLISHED, Circumstances::queued());
+        stream.change(
+            self.client,
+            SYN_SENT,
+            ESTABLISHED,
+            Circumstances::process(20),
+        );
     }
 
     fn accept(&self, stream: &mut Stream) {
@@ -230,67 +235,67 @@ impl Pair {
 
     fn close(&self, stream: &mut Stream) {
         let (client, server) = (self.client, self.server);
-        let held = Of::held();
+        let held = Circumstances::held();
         if self.is_reset {
-            stream.change(client, ESTABLISHED, CLOSE, Of::process(20));
-            let reset = Of {
+            stream.change(client, ESTABLISHED, CLOSE, Circumstances::process(20));
+            let reset = Circumstances {
                 err: ECONNRESET,
                 ..held
             };
             stream.change(server, ESTABLISHED, CLOSE, reset);
             return;
         }
-        stream.change(client, ESTABLISHED, FIN_WAIT1, Of::process(20));
+        stream.change(client, ESTABLISHED, FIN_WAIT1, Circumstances::process(20));
         stream.change(server, ESTABLISHED, CLOSE_WAIT, held);
-        stream.change(client, FIN_WAIT1, FIN_WAIT2, Of::orphan());
-        stream.change(server, CLOSE_WAIT, LAST_ACK, Of::process(10));
-        stream.change(client, FIN_WAIT2, CLOSE, Of::orphan());
-        stream.change(server, LAST_ACK, CLOSE, Of::orphan());
+        stream.change(client, FIN_WAIT1, FIN_WAIT2, Circumstances::orphan());
+        stream.change(server, CLOSE_WAIT, LAST_ACK, Circumstances::process(10));
+        stream.change(client, FIN_WAIT2, CLOSE, Circumstances::orphan());
+        stream.change(server, LAST_ACK, CLOSE, Circumstances::orphan());
     }
 }
 
-/// What a change of state depends on besides the states.
+/// Properties of a change of state besides the states.
 #[derive(Clone, Copy, Default)]
-struct Of {
+struct Circumstances {
     flags: u8,
-    /// Whose context it was; 0: none that is known.
+    /// The process in whose context it happened; 0: unknown.
     pid: u32,
     err: u32,
     backlog_max: u32,
 }
 
-impl Of {
-    fn process(pid: u32) -> Of {
-        Of {
+impl Circumstances {
+    fn process(pid: u32) -> Circumstances {
+        Circumstances {
             flags: abi::state_flag::OWNED | abi::state_flag::HELD,
             pid,
-            ..Of::default()
+            ..Circumstances::default()
         }
     }
 
-    fn held() -> Of {
-        Of {
+    fn held() -> Circumstances {
+        Circumstances {
             flags: abi::state_flag::HELD,
-            ..Of::default()
+            ..Circumstances::default()
         }
     }
 
-    fn orphan() -> Of {
-        Of {
+    fn orphan() -> Circumstances {
+        Circumstances {
             flags: abi::state_flag::ORPHANED | abi::state_flag::FIN_RECEIVED,
-            ..Of::default()
+            ..Circumstances::default()
         }
     }
 
-    fn queued() -> Of {
-        Of {
+    fn queued() -> Circumstances {
+        Circumstances {
             backlog_max: 128,
-            ..Of::default()
+            ..Circumstances::default()
         }
     }
 }
 
-/// The kernel has measured the first round trip when the handshake is over.
+/// The kernel has its first round-trip estimate when the handshake is complete.
 fn srtt_us(oldstate: u8) -> u32 {
     match oldstate {
         CLOSE | LISTEN | SYN_SENT => 0,

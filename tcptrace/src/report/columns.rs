@@ -1,5 +1,5 @@
-//! Records of one kind, laid out in columns: a name once, a text once, and like beside like, which
-//! compresses well and is quick to read.
+//! Records of one kind in columns. Each name and each text is stored once, and similar values are
+//! adjacent, which compresses well.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,8 @@ use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
-/// A table. In JSON a cell is a number, a text's place in `texts`, 0 or 1, or null; a column whose
-/// cells are all alike is that cell alone:
+/// A table. In JSON a cell is a number, an index into `texts`, 0 or 1 for a bool, or null. If all
+/// cells of a column are equal, it has one value `all` instead:
 ///
 /// ```json
 /// {"rows": 2, "texts": ["queued"], "columns": {
@@ -22,15 +22,15 @@ pub struct Columns {
     rows: usize,
     texts: Vec<String>,
     columns: Vec<(String, Column)>,
-    /// Where in `texts` a text is.
+    /// Index of each text in `texts`.
     places: FxHashMap<String, i64>,
 }
 
 #[derive(Debug, Default)]
 struct Column {
-    /// `None` while no cell has had a value.
+    /// `None` before the first value.
     kind: Option<Kind>,
-    /// Those that are missing at the end are null.
+    /// Missing cells at the end are null.
     cells: Vec<Option<i64>>,
 }
 
@@ -42,23 +42,23 @@ enum Kind {
     Bool,
 }
 
-/// Integers beyond this one lose digits in JavaScript (Number.MAX_SAFE_INTEGER).
+/// The largest integer that JavaScript represents exactly (Number.MAX_SAFE_INTEGER).
 const MAX_SAFE: u64 = (1 << 53) - 1;
 
 impl Columns {
-    /// How many records there are.
+    /// Returns the number of records.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Appends a record. A column that it does not name has null there.
+    /// Appends a record. Columns that it does not name get null.
     pub fn push(&mut self, record: Map<String, Value>) {
         for (next, (name, value)) in record.into_iter().enumerate() {
             let value = self.cell(value);
             let index = self.index(next, name);
             let column = &mut self.columns[index].1;
             column.kind = column.kind.or(value.map(|(kind, _)| kind));
-            // A value of another kind cannot be told in this column, and none is made up.
+            // A value of another kind does not fit this column and becomes null.
             let value = value.filter(|&(kind, _)| column.kind == Some(kind));
             column.cells.resize(self.rows, None);
             column.cells.push(value.map(|(_, cell)| cell));
@@ -89,8 +89,8 @@ impl Columns {
         place
     }
 
-    /// The column of this name. Records name them in the same order, so it is probably the one at
-    /// `likely`.
+    /// Returns the index of the column `name`; creates the column if needed. Records mostly have
+    /// the same order, so `likely` is tried first.
     fn index(&mut self, likely: usize, name: String) -> usize {
         let here = self.columns.get(likely).is_some_and(|it| it.0 == name);
         let found = match here {
@@ -116,7 +116,7 @@ impl Serialize for Columns {
     }
 }
 
-/// A column, and how many rows it has.
+/// A column with its number of rows.
 struct Full<'a>(&'a Column, usize);
 
 impl Serialize for Full<'_> {
@@ -150,7 +150,7 @@ mod tests {
         serde_json::to_value(&columns).unwrap()
     }
 
-    /// What the page does (`report/web/data.js`).
+    /// Reads a record back as the page does (`report/web/data.js`).
     fn record(table: &Value, row: usize) -> Value {
         let columns = table["columns"].as_object().unwrap().iter();
         let cells = columns.map(|(name, column)| {
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn records_come_back_as_they_were() {
+    fn records_read_from_columns_equal_the_originals() {
         let records = [
             json!({"conn": 2, "verdict": null, "complete": true, "at": -5, "netns": 7}),
             json!({"conn": 3, "verdict": "queued", "complete": false, "at": 0, "netns": 7}),
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_column_cannot_hold_is_unknown() {
+    fn a_value_that_does_not_fit_its_column_is_null() {
         let table = columns(&[json!({"a": 1}), json!({"a": "x"}), json!({"a": u64::MAX})]);
         assert_eq!(table["columns"]["a"]["cells"], json!([1, null, null]));
         assert_eq!(columns(&[])["columns"], json!({}));

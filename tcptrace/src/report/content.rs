@@ -1,4 +1,4 @@
-//! What the page tells: lines gathered into a table of connections and what is about the trace.
+//! The content of the page: a table of connections, and information about the trace.
 
 use std::collections::BTreeMap;
 
@@ -15,52 +15,52 @@ use crate::fields::{
     Accept, Connection, Histogram, Line, Lost, Session, Side, Subject, Summary, Times, Verdict,
 };
 
-/// Gathers lines; times become nanoseconds since the trace began.
+/// Collects lines. Times are converted to nanoseconds since the trace began.
 pub struct Content {
     clock: Clock,
     trace: Trace,
     connections: Columns,
     collector: Collector,
     diagrams: Diagrams,
-    /// What began and has had no `connection` line yet, by `conn`.
+    /// Connections without a `connection` line so far, by `conn`.
     open: BTreeMap<u64, Open>,
-    /// Whose `connection` line has come: what comes later is about what the kernel kept of them.
+    /// Connections whose `connection` line has come. Later lines are about their TIME_WAIT buckets.
     ended: FxHashSet<u64>,
     ports: BTreeMap<(u32, u16, &'static str), Port>,
-    /// When the trace began, in CLOCK_MONOTONIC nanoseconds; the first line's time.
+    /// Time of the first line (CLOCK_MONOTONIC, nanoseconds).
     began_ns: Option<u64>,
 }
 
-/// What the page is made of.
+/// The complete content of a page.
 pub struct Finished {
     pub trace: Trace,
     pub connections: Columns,
-    /// Blocks of diagrams, see [`super::diagrams`].
+    /// Blocks of diagrams in base64, see [`super::diagrams`].
     pub diagrams: Vec<String>,
 }
 
-/// About the trace.
+/// Information about the trace.
 #[derive(Debug, Default, Serialize)]
 pub struct Trace {
     /// The recording's file name.
     file: String,
-    /// Of the tcptrace that made this page.
+    /// Version of the tcptrace that made this page.
     made_by: &'static str,
-    /// Wall clock time of the trace's beginning, in nanoseconds since 1970, in digits: JavaScript's
-    /// numbers are too short.
+    /// Wall-clock time of the trace's start, in nanoseconds since 1970. A string, because
+    /// JavaScript's numbers are not exact enough.
     began_wall_ns: String,
     session: Option<Session>,
     summary: Option<Summary>,
     lost: Vec<Loss>,
-    /// Counts of `--depth histogram`.
+    /// Counters of `--depth histogram`.
     ports: Vec<Port>,
-    /// What of the recording could not be read, in words.
+    /// Description of what could not be read from the recording.
     damage: Option<String>,
-    /// The last line's time, in nanoseconds since the trace began.
+    /// Time of the last line, in nanoseconds since the trace began.
     ended_at: i64,
-    /// How many lines were read.
+    /// Number of lines read.
     lines: u64,
-    /// Connections without a `connection` line.
+    /// Number of connections without a `connection` line.
     without_end: u64,
     diagrams: Index,
 }
@@ -72,7 +72,7 @@ struct Loss {
     lost: Lost,
 }
 
-/// The histogram lines of one port and side, added up.
+/// The sums of the histogram lines of one port and side.
 #[derive(Debug, Default, Serialize)]
 struct Port {
     netns: u32,
@@ -81,14 +81,14 @@ struct Port {
     connections: u64,
     queued: Option<u64>,
     awaited: Option<u64>,
-    /// Bucket ends and counts.
+    /// Counts by the upper bound of their bucket, in nanoseconds.
     handshake: BTreeMap<u64, u64>,
     accept_queue: BTreeMap<u64, u64>,
-    /// Each line's time and connections.
+    /// Time and number of connections of each line.
     seconds: Vec<(i64, u64)>,
 }
 
-/// What is known of a connection before its `connection` line.
+/// The state of a connection before its `connection` line.
 struct Open {
     subject: Subject,
     first_ns: u64,
@@ -98,7 +98,7 @@ struct Open {
     accepted: Option<Accepted>,
 }
 
-/// What an `accept` line adds.
+/// The information of an `accept` line.
 struct Accepted {
     listener: Option<u64>,
     called_ns: Option<u64>,
@@ -109,7 +109,7 @@ struct Accepted {
 }
 
 impl Content {
-    /// For the recording of this name, from a machine with this clock.
+    /// Starts a page for the recording `file` of a machine with this clock.
     pub fn new(clock: Clock, file: String) -> Content {
         let made_by = env!("CARGO_PKG_VERSION");
         Content {
@@ -151,7 +151,7 @@ impl Content {
                 let Some(open) = self.open(&x.subject, mono_ns) else {
                     return;
                 };
-                // What the kernel keeps after the socket is not the socket's state.
+                // A synthetic transition is about the TIME_WAIT bucket, not about the socket.
                 if !x.synthetic || open.state.is_none() {
                     open.state = Some(x.newstate);
                 }
@@ -169,18 +169,18 @@ impl Content {
                     open.state = Some(x.state);
                 }
             }
-            // After its end, or of no connection that is known.
+            // TIME_WAIT comes after the end, and a failed accept() belongs to no connection.
             Line::TimeWait(_) | Line::Accept(_) => {}
             Line::Overflow(_) | Line::Segment(_) | Line::Retransmit(_) | Line::Reset(_) => {}
         }
     }
 
-    /// What of the recording could not be read, in words; nothing where it was whole.
-    pub fn is_damaged(&mut self, how: &str) {
+    /// Sets the description of what could not be read; empty if the recording is complete.
+    pub fn set_damage(&mut self, how: &str) {
         self.trace.damage = Some(how.to_owned()).filter(|it| !it.is_empty());
     }
 
-    /// What the page is made of.
+    /// Returns the complete content.
     pub fn finish(mut self) -> Finished {
         let collector = std::mem::replace(&mut self.collector, Collector::new(Keep::UntilGone));
         for group in collector.finish() {
@@ -240,12 +240,12 @@ impl Content {
         let mut record = self.record(x);
         record.insert("first_at".into(), self.at(first_ns).into());
         record.insert("listener".into(), listener.into());
-        record.insert("told".into(), true.into());
+        record.insert("has_end_line".into(), true.into());
         self.name(&mut record, &x.subject);
         self.connections.push(record);
     }
 
-    /// A connection as far as it was seen, where the recording has no `connection` line of it.
+    /// Returns the row of a connection that has no `connection` line in the recording.
     fn without_end(&self, open: &Open) -> Map<String, Value> {
         let mut record = self.record(&open.subject);
         let mut put = |name: &str, value: Value| record.insert(name.into(), value);
@@ -269,12 +269,13 @@ impl Content {
             put("reason", it.reason.clone().into());
         }
         put("complete", false.into());
-        put("told", false.into());
+        put("has_end_line", false.into());
         self.name(&mut record, &open.subject);
         record
     }
 
-    /// A line's fields by their names in JSON, times since the trace began as `…_at`.
+    /// Returns a line's fields by their JSON names. `…_mono_ns` becomes `…_at`, in nanoseconds
+    /// since the trace began.
     fn record(&self, line: &impl Serialize) -> Map<String, Value> {
         let Ok(Value::Object(fields)) = serde_json::to_value(line) else {
             return Map::new();
@@ -292,7 +293,8 @@ impl Content {
         renamed.collect()
     }
 
-    /// Names that the page shows as the log does, and ids, which are no quantities.
+    /// Adds names in the form of the text log, and ids as texts, because the page formats numbers
+    /// as quantities.
     fn name(&self, record: &mut Map<String, Value>, subject: &Subject) {
         let mut put = |name: &str, value: Option<String>| record.insert(name.into(), value.into());
         put("comm", subject.comm.map(|comm| comm.to_string()));

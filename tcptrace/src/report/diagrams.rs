@@ -1,4 +1,4 @@
-//! The connections' sequence diagrams as compact rows, in blocks that are read one at a time.
+//! Sequence diagrams as compact rows, in blocks that the page reads one at a time.
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -8,20 +8,20 @@ use crate::diagram::{
     Arrow, Call, Diagram, End, Evidence, Header, Item, Mark, MarkKind, Place, What,
 };
 
-/// Diagrams in a block: so many that they compress well, so few that one is there at once.
+/// Number of diagrams in a block: enough to compress well, few enough to read a block at once.
 pub const PER_BLOCK: usize = 256;
 
-/// Takes diagrams and keeps them as the page will have them.
+/// Collects diagrams in the form of the page.
 #[derive(Default)]
 pub struct Diagrams {
-    /// `conn` of the ends of each.
+    /// `conn` of both ends of each diagram.
     conns: Vec<Vec<u64>>,
     next: Vec<Value>,
-    /// In base64.
+    /// Complete blocks, in base64.
     blocks: Vec<String>,
 }
 
-/// What the page wants to know of all of them.
+/// The index of all diagrams.
 #[derive(Debug, Default, Serialize)]
 pub struct Index {
     per_block: usize,
@@ -29,7 +29,7 @@ pub struct Index {
 }
 
 impl Diagrams {
-    /// Takes a diagram of a trace that began at this time (CLOCK_MONOTONIC, nanoseconds).
+    /// Adds a diagram of a trace that began at `began_ns` (CLOCK_MONOTONIC, nanoseconds).
     pub fn push(&mut self, diagram: &Diagram, began_ns: u64) {
         self.conns.push(diagram.conns().collect());
         self.next.push(rows(diagram, began_ns));
@@ -42,7 +42,7 @@ impl Diagrams {
         self.blocks.push(deflated(&std::mem::take(&mut self.next)));
     }
 
-    /// The index, and the blocks in base64.
+    /// Returns the index and the blocks in base64.
     pub fn finish(mut self) -> (Index, Vec<String>) {
         if !self.next.is_empty() {
             self.close();
@@ -55,7 +55,8 @@ impl Diagrams {
     }
 }
 
-/// Times are nanoseconds since the diagram's own beginning, which is since that of the trace.
+/// Returns the rows of a diagram. Their times are relative to the diagram's start, which is
+/// relative to the trace's start.
 fn rows(diagram: &Diagram, began_ns: u64) -> Value {
     let items = diagram.items.iter();
     json!({
@@ -80,14 +81,14 @@ fn since(at_ns: u64, zero_ns: u64) -> i64 {
     at_ns.wrapping_sub(zero_ns) as i64
 }
 
-/// An item: what it is, its lane (0 is the client), its time, and what `report/web/diagram.js`
-/// names there. What is missing at the end is null, or false.
+/// Returns an item as an array: kind, column (0 is the client), time, and the fields that
+/// `report/web/diagram.js` names. Trailing nulls and falses are omitted.
 fn row(item: &Item, zero_ns: u64) -> Value {
     let time = |ns: Option<u64>| ns.map(|it| since(it, zero_ns));
     let at = since(item.at_ns, zero_ns);
     let row = match &item.what {
         What::State(x) => {
-            let told = x.transition.as_ref();
+            let transition = x.transition.as_ref();
             json!([
                 "state",
                 x.place as u8,
@@ -97,10 +98,10 @@ fn row(item: &Item, zero_ns: u64) -> Value {
                 x.begun,
                 x.is_from_snapshot(),
                 x.cause(),
-                told.and_then(|it| it.function.as_deref()),
-                told.and_then(|it| it.rfc9293.as_deref()),
-                told.is_some_and(|it| it.synthetic),
-                told.and_then(|it| it.error.as_deref()),
+                transition.and_then(|it| it.function.as_deref()),
+                transition.and_then(|it| it.rfc9293.as_deref()),
+                transition.is_some_and(|it| it.synthetic),
+                transition.and_then(|it| it.error.as_deref()),
             ])
         }
         What::Call(x) => call(x, at, time(x.until_ns)),
@@ -156,7 +157,7 @@ fn arrow(x: &Arrow, at: i64, sent: Option<i64>, received: Option<i64>) -> Value 
     ])
 }
 
-/// As tcpdump writes it.
+/// Formats a segment's header like tcpdump.
 fn header(x: &Header) -> String {
     let mut text = format!("Flags [{}], seq {}", x.flags, x.rel_seq.unwrap_or(x.seq));
     if let Some(ack) = x.rel_ack.or(x.ack) {

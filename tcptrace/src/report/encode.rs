@@ -1,4 +1,4 @@
-//! How the page carries its data: JSON, compressed, in base64.
+//! Encoding of the page's data: JSON, compressed, in base64.
 
 use std::io::Write;
 
@@ -10,21 +10,21 @@ use serde::Serialize;
 
 use crate::printable::Shown;
 
-/// JSON, deflated, in base64, which has no character that HTML knows.
+/// Returns the data as deflated JSON in base64, which has no character that is special in HTML.
 pub fn deflated(data: &impl Serialize) -> String {
     let json = json(data);
-    // In one piece: every write costs the encoder a clean buffer.
+    // One write for everything, because each `write` call clears the encoder's buffer.
     let mut to = ZlibEncoder::new(Vec::new(), Compression::default());
     let deflated = to.write_all(&json).and_then(|()| to.finish());
-    BASE64_STANDARD.encode(deflated.expect("a vector takes everything"))
+    BASE64_STANDARD.encode(deflated.expect("writing to a vector cannot fail"))
 }
 
-/// JSON with texts that can be shown.
+/// Returns JSON with unprintable characters escaped.
 pub fn json(data: &impl Serialize) -> Vec<u8> {
     let mut json = vec![];
     let written = data.serialize(&mut serde_json::Serializer::with_formatter(
         &mut json, Shown,
     ));
-    written.expect("no map has keys that are no texts");
+    written.expect("all map keys are strings");
     json
 }

@@ -1,4 +1,5 @@
-//! The page: markup, style, script and data in one file, and a policy that lets nothing else in.
+//! The page: one file with markup, style, script and data, and a policy that forbids loading
+//! anything else.
 
 use std::io::{self, Write};
 
@@ -15,7 +16,7 @@ const STYLE: &str = concat!(
     include_str!("web/diagram.css"),
     include_str!("web/print.css"),
 );
-/// One module in the end: the parts share their names, and come in the order of their use.
+/// The parts become one module. They share one scope, and each follows the parts that it uses.
 const SCRIPT: &str = concat!(
     include_str!("web/format.js"),
     include_str!("web/data.js"),
@@ -29,7 +30,7 @@ const SCRIPT: &str = concat!(
     include_str!("web/app.js"),
 );
 
-/// Writes the page.
+/// Returns the page.
 pub fn write(content: Content) -> io::Result<Vec<u8>> {
     let Finished {
         trace,
@@ -61,8 +62,8 @@ pub fn write(content: Content) -> io::Result<Vec<u8>> {
     Ok(page)
 }
 
-/// What the browser may do with this page: run its script, apply its style, and nothing more. Not
-/// even its own script can make markup of a text (trusted types).
+/// Returns the Content-Security-Policy: the browser may only run this script and apply this style.
+/// Trusted types forbid the script to create markup from text.
 fn policy() -> String {
     let hash = |text: &str| BASE64_STANDARD.encode(Sha256::digest(text));
     let policy = format!(
@@ -74,7 +75,7 @@ fn policy() -> String {
     format!("<meta http-equiv=\"Content-Security-Policy\" content=\"{policy}\">")
 }
 
-/// A block that no browser runs.
+/// Writes a data block. Browsers do not execute this script type.
 fn block(page: &mut impl Write, id: &str, data: &str) -> io::Result<()> {
     writeln!(
         page,
@@ -93,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_is_whole_and_asks_for_nothing() {
+    fn the_page_is_complete_and_loads_nothing() {
         let page = page();
         assert!(!page.contains("<!--slot"));
         for foreign in ["http://", "https://", "src=", "@import", "url(\""] {
@@ -104,12 +105,12 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_a_trace_stands_in_it_as_it_is() {
+    fn a_text_of_a_trace_does_not_become_markup() {
         assert!(!page().contains("a </script> b"));
     }
 
     #[test]
-    fn the_policy_names_the_very_texts() {
+    fn the_policy_has_the_hashes_of_the_script_and_the_style() {
         let page = page();
         for (tag, end) in [
             ("<script type=\"module\">", "</script>"),
@@ -122,10 +123,10 @@ mod tests {
         }
     }
 
-    /// No handler and no style in an attribute, and no text that is made markup: the policy would
-    /// refuse them, without a word to the reader.
+    /// Inline handlers, style attributes and `innerHTML` are absent: the policy would block them
+    /// without a visible error.
     #[test]
-    fn the_source_keeps_to_the_policy() {
+    fn the_source_has_nothing_that_the_policy_blocks() {
         for refused in [
             "innerHTML",
             "outerHTML",

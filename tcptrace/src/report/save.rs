@@ -1,4 +1,4 @@
-//! A file that is replaced only by a complete one.
+//! Atomic replacement of a file.
 
 use std::fs::{self, Permissions};
 use std::io::{self, Write};
@@ -7,16 +7,16 @@ use std::path::Path;
 
 use crate::files::open_existing;
 
-/// Writes the file beside its place and moves it there. Whatever is no ordinary file (a pipe,
-/// /dev/null) is written to as it is.
+/// Writes a temporary file in the same directory and renames it. A path that is no regular file,
+/// such as a pipe or /dev/null, is written directly.
 pub fn save(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // A link keeps pointing to its file, which is replaced.
+    // A symbolic link stays. Its target is replaced.
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let before = fs::metadata(&path).ok();
     if before.as_ref().is_some_and(|it| !it.is_file()) {
         return open_existing(&path)?.write_all(bytes);
     }
-    // What the umask takes away, it takes away here too.
+    // The umask applies to a new file.
     let permissions = before.map_or(Permissions::from_mode(0o666), |it| it.permissions());
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_replaced_and_nothing_is_left_beside_it() {
+    fn a_file_is_replaced_without_leaving_temporary_files() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("report.html");
         save(&path, b"one").unwrap();
@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_keeps_its_file() {
+    fn a_symbolic_link_stays_when_its_target_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let (file, link) = (folder.path().join("file"), folder.path().join("link"));
         fs::write(&file, "one").unwrap();
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_is_an_error() {
+    fn an_unwritable_path_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         assert!(save(folder.path(), b"x").is_err());
         assert!(save(&folder.path().join("no/such"), b"x").is_err());

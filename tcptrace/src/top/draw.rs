@@ -1,4 +1,4 @@
-//! A view, and what the keys have chosen, to a frame. No terminal, no clock.
+//! Drawing: turns a view and the state of the keys into a frame. Uses no terminal and no clock.
 
 mod help;
 mod listeners;
@@ -18,10 +18,10 @@ use super::model::View;
 use super::ui::{Pane, Ui};
 use crate::fields::Why;
 
-/// Below this height there is one pane, and Tab shows the next.
+/// Minimum height for all panes. Below it one pane is shown, and Tab switches.
 const ROOM_FOR_ALL: u16 = 15;
 
-/// A pane's title, its columns and two rows.
+/// Minimum height of a pane: its title, its column heads and two rows.
 const LEAST: u16 = 4;
 
 pub fn draw(frame: &mut Frame, view: &View, ui: &mut Ui, theme: Theme) {
@@ -129,13 +129,13 @@ fn keys<'a>(ui: &Ui, theme: Theme) -> Line<'a> {
     let order = if ui.reversed { ", reversed" } else { "" };
     key("s", format!("sort: {}{order}", ui.sort.name()));
     key("/", "filter".to_owned());
-    key("p", if ui.paused { "go on" } else { "pause" }.to_owned());
+    key("p", if ui.paused { "resume" } else { "pause" }.to_owned());
     key("↑↓", "scroll".to_owned());
     Line::from(spans)
 }
 
-/// Where each pane is. The one in focus comes first when there is little room, and is alone when
-/// there is less.
+/// Returns the area of each pane. With little room the focused pane is extended first; with less it
+/// is the only one.
 fn places(body: Rect, view: &View, ui: &Ui) -> Vec<(Pane, Rect)> {
     if body.height < ROOM_FOR_ALL {
         return vec![(ui.pane, body)];
@@ -147,7 +147,7 @@ fn places(body: Rect, view: &View, ui: &Ui) -> Vec<(Pane, Rect)> {
     });
     let mut heights = [LEAST; 3];
     let mut left = body.height - LEAST * 3;
-    // Nobody gets all of it while others need some.
+    // First give each pane at most this share, so that one long list does not take everything.
     let fair = [left / 2, left / 4, left / 4];
     let mut give = |pane: Pane, most: u16| {
         let height = &mut heights[pane as usize];
@@ -173,7 +173,7 @@ fn rows(n: usize) -> u16 {
     u16::try_from(n).unwrap_or(u16::MAX / 4).min(u16::MAX / 4)
 }
 
-/// The line above a pane; what is in the pane goes below.
+/// Returns the frame of a pane: a title line above its content.
 fn frame_of<'a>(pane: Pane, title: String, ui: &Ui, theme: Theme) -> Block<'a> {
     let style = match ui.pane == pane {
         true => theme.focus(),
@@ -185,12 +185,12 @@ fn frame_of<'a>(pane: Pane, title: String, ui: &Ui, theme: Theme) -> Block<'a> {
         .title(Span::styled(format!(" {title} "), style))
 }
 
-/// Text over a whole pane that has nothing else to show.
+/// Returns the text of an empty pane.
 fn nothing<'a>(text: &'a str, theme: Theme) -> Paragraph<'a> {
     Paragraph::new(text).style(theme.dim())
 }
 
-/// The cursor's row, when its pane has the focus.
+/// Returns the style of the cursor's row if the pane has the focus.
 fn cursor(pane: Pane, ui: &Ui, theme: Theme) -> Style {
     match ui.pane == pane {
         true => theme.cursor(),

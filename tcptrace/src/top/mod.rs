@@ -1,7 +1,7 @@
-//! `tcptrace top`: the listeners of this machine as they are now, on a terminal.
+//! `tcptrace top`: the listeners of this machine, live on a terminal.
 //!
-//! The pipeline feeds the [`Model`]; a thread takes a [`model::View`] of it now and then, and draws
-//! that. The lock between them is held for a line, or for a view: drawing takes none.
+//! The pipeline feeds the [`Model`]. A thread takes a [`model::View`] of it at intervals and draws
+//! the view. The lock between them is held for one line or one view, never while drawing.
 
 mod draw;
 pub(crate) mod model;
@@ -33,13 +33,13 @@ use crate::sink::Show;
 use crate::stdio::say;
 use crate::tracing::{Outputs, Plan, Tracing, Until};
 
-/// How soon the screen notices that the trace has ended.
+/// How often the screen checks whether the trace has ended.
 const NOTICE: Duration = Duration::from_millis(100);
 
-/// How long the screen may take to notice; a terminal that is gone may never let it.
+/// How long to wait for the screen's end. A terminal that has gone away may block it forever.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Runs `tcptrace top`; the value is the exit code.
+/// Runs `tcptrace top`. Returns the exit code.
 pub async fn run(options: &Top) -> anyhow::Result<u8> {
     if let Some(why) = no_screen() {
         say(why);
@@ -55,7 +55,7 @@ pub async fn run(options: &Top) -> anyhow::Result<u8> {
         }),
     };
     let selection = options.filters.selection();
-    // What goes wrong here is told on a screen that is as it was.
+    // Errors up to here are printed before the terminal switches to the alternate screen.
     let request = options.request();
     let clock = Clock::measure();
     let open = || {
@@ -82,7 +82,7 @@ pub async fn run(options: &Top) -> anyhow::Result<u8> {
         ..Until::default()
     };
     let traced = tracing.trace(until, None).await;
-    // The terminal first: detaching may take a moment.
+    // Restore the terminal first, because detaching may take a moment.
     shared.quit.store(true, Ordering::Relaxed);
     let shown = shared.leave(screen).await;
     traced?;
@@ -91,25 +91,25 @@ pub async fn run(options: &Top) -> anyhow::Result<u8> {
     Ok(exit::DONE)
 }
 
-/// Why there is nothing to draw on, and what to do.
+/// Returns why `top` cannot draw, or `None`.
 fn no_screen() -> Option<&'static str> {
     let terminals = io::stdout().is_terminal() && io::stdin().is_terminal();
     if !terminals {
         Some("top needs a terminal to draw on; for programs and files: tcptrace -o json")
     } else if std::env::var_os("TERM").is_some_and(|term| term == "dumb") {
-        Some("top cannot draw on a terminal with TERM=dumb; the log does without: tcptrace")
+        Some("top cannot draw on a terminal with TERM=dumb; use the log instead: tcptrace")
     } else {
         None
     }
 }
 
-/// Between the pipeline, the screen and the signals.
+/// State that the pipeline, the screen and the signals share.
 #[derive(Clone)]
 struct Shared {
     model: Arc<Mutex<Model>>,
-    /// The screen is to be left.
+    /// The screen should end.
     quit: Arc<AtomicBool>,
-    /// The terminal may have been used by others.
+    /// The process was stopped and continued (SIGCONT), so others may have drawn on the terminal.
     resumed: Arc<AtomicBool>,
     left: Arc<Notify>,
 }
@@ -124,12 +124,13 @@ impl Shared {
         }
     }
 
-    /// Whoever panicked while it held the model has ended the program as well.
+    /// Locks the model. A poisoned lock is ignored: the panic that poisoned it also ends the
+    /// program.
     fn model(&self) -> MutexGuard<'_, Model> {
         self.model.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for the screen's end.
+    /// Waits for the end of the screen.
     async fn leave(&self, screen: JoinHandle<io::Result<()>>) -> anyhow::Result<()> {
         let left = tokio::time::timeout(PATIENCE, self.left.notified()).await;
         if left.is_err() {
@@ -143,7 +144,7 @@ impl Shared {
     }
 }
 
-/// A terminal that comes back is drawn again.
+/// Redraws the whole screen after SIGCONT.
 fn watch_resumption(shared: &Shared) -> io::Result<()> {
     let mut resume = signal(SignalKind::from_raw(libc::SIGCONT))?;
     let resumed = shared.resumed.clone();
@@ -155,7 +156,7 @@ fn watch_resumption(shared: &Shared) -> io::Result<()> {
     Ok(())
 }
 
-/// Starts the thread that draws. It ends the trace when it ends, however that comes.
+/// Starts the thread that draws. The trace ends when the thread ends, even by a panic.
 fn show(
     shared: Shared,
     interval: Duration,
@@ -205,7 +206,7 @@ fn watch(shared: &Shared, screen: &mut Screen, interval: Duration, theme: Theme)
             }
             let left = next.saturating_duration_since(Instant::now());
             if event::poll(left.min(NOTICE))? {
-                // All that has been typed, before the screen is drawn again.
+                // Handle all pending keys before drawing again.
                 while event::poll(Duration::ZERO)? {
                     let Event::Key(key) = event::read()? else {
                         continue;

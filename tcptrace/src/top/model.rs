@@ -1,6 +1,7 @@
-//! What `tcptrace top` knows: lines in, a [`View`] out. No clock: times are arguments.
+//! The model of `tcptrace top`: takes lines and returns a [`View`]. Uses no clock; times are
+//! arguments.
 //!
-//! Everything is bounded. What is left out is counted, and the view says so.
+//! All collections are bounded. Entries that do not fit are counted, and the view shows the count.
 
 mod listener;
 #[cfg(test)]
@@ -12,7 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::listener::Listener;
-pub use self::view::{Depth, Key, Owner, Row, Told, View, Waiting};
+pub use self::view::{Depth, Key, Owner, Row, VerdictEntry, View, Waiting};
 use crate::correlate::match_rank;
 use crate::event::{Hook, ListenQueue, State};
 use crate::fields::{
@@ -21,55 +22,56 @@ use crate::fields::{
 };
 use crate::printable::printable;
 
-/// Listening addresses.
+/// Upper bound on listening addresses.
 const MOST_LISTENERS: usize = 1024;
 
-/// Connections that are followed one by one.
+/// Upper bound on connections that are tracked individually.
 const MOST_CONNECTIONS: usize = 16_384;
 
-/// Waiting connections in a view, the longest first.
+/// Upper bound on waiting connections in a view. Those that wait longest are kept.
 const MOST_SHOWN: usize = 1000;
 
 const MOST_VERDICTS: usize = 200;
 
-/// How many seconds a sparkline goes back.
+/// Length of a sparkline in seconds.
 pub const SPARK_S: u64 = 60;
 
-/// A listener that has closed is shown for so long.
+/// How long a closed listener stays in the view.
 const CLOSED_FOR_NS: u64 = 10_000_000_000;
 
-/// What the hooks of this trace can show.
+/// The events that the hooks of this trace can show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sight {
+pub struct Visibility {
     pub accepts: bool,
     pub requests: bool,
     pub overflows: bool,
 }
 
-/// A trace as it is now.
+/// The current state of a trace.
 pub struct Model {
-    /// How many seconds back rates and quantiles look.
+    /// Time span of rates and quantiles, in seconds.
     window_s: u64,
     session: Option<Session>,
-    sight: Sight,
+    visible: Visibility,
     listeners: FxHashMap<Key, Listener>,
-    /// The same by port, to find that of a connection.
+    /// The keys of listeners by network namespace and port, for finding the listener of a
+    /// connection.
     at_port: FxHashMap<(u32, u16), Vec<Key>>,
-    /// By `conn` of their sockets.
+    /// The keys of listeners by the `conn` of their sockets.
     by_conn: FxHashMap<u64, Key>,
-    /// Sockets of listeners that there was no room for.
+    /// Sockets of listeners beyond [`MOST_LISTENERS`].
     left_out: FxHashSet<u64>,
-    /// ESTABLISHED and not accepted, by when and `conn`.
+    /// Connections that are ESTABLISHED and not accepted, by time and `conn`.
     waiting: BTreeMap<(u64, u64), Waiting>,
     since: FxHashMap<u64, u64>,
-    /// Those that there was no room for.
+    /// Number of waiting connections beyond [`MOST_CONNECTIONS`].
     untracked: u64,
     half_open: FxHashMap<u64, Key>,
-    /// Accepted before they were seen to become ESTABLISHED.
+    /// Connections whose accept() line came before their ESTABLISHED line.
     early: FxHashSet<u64>,
-    verdicts: VecDeque<Told>,
-    /// The verdicts that accept() has told of connections that are open.
-    told: FxHashMap<u64, Verdict>,
+    verdicts: VecDeque<VerdictEntry>,
+    /// Verdicts that accept() lines have reported for connections that are still open.
+    accept_verdicts: FxHashMap<u64, Verdict>,
     lost: Vec<((Hook, Why), u64)>,
     lost_ns: Option<u64>,
 }
@@ -79,7 +81,7 @@ impl Model {
         Model {
             window_s,
             session: None,
-            sight: Sight::default(),
+            visible: Visibility::default(),
             listeners: FxHashMap::default(),
             at_port: FxHashMap::default(),
             by_conn: FxHashMap::default(),
@@ -90,13 +92,13 @@ impl Model {
             half_open: FxHashMap::default(),
             early: FxHashSet::default(),
             verdicts: VecDeque::new(),
-            told: FxHashMap::default(),
+            accept_verdicts: FxHashMap::default(),
             lost: vec![],
             lost_ns: None,
         }
     }
 
-    /// The lines that it learns from.
+    /// Returns the lines that the model needs.
     pub fn wants() -> Wanted {
         use Kind::{Accept, Connection, Lost, Overflow, Preexisting, Session, Transition};
         let kinds = [
@@ -140,7 +142,7 @@ impl Model {
 
     fn session(&mut self, x: &Session) {
         let attached = |hook| matches!(x.hooks.get(&hook), Some(Some(_)));
-        self.sight = Sight {
+        self.visible = Visibility {
             accepts: attached(Hook::InetCskAccept),
             requests: attached(Hook::RequestSock),
             overflows: attached(Hook::ListenOverflow),
@@ -176,7 +178,7 @@ impl Model {
         }
     }
 
-    /// A listener's row, made if it must be and can be.
+    /// Returns the entry of a listener; creates it if there is room.
     fn listening(&mut self, subject: &Subject) -> Option<&mut Listener> {
         let (conn, key) = (subject.conn?, Key::of(subject)?);
         let known = self.by_conn.get(&conn).copied();
@@ -195,7 +197,8 @@ impl Model {
         Some(listener)
     }
 
-    /// A listener that was known by a connection to it has told its own address.
+    /// Moves a listener to its own address. Before, it was known only by the address of a
+    /// connection to it.
     fn rename(&mut self, from: Key, to: Key) {
         if self.listeners.contains_key(&to) || self.row(to).is_none() {
             return;
@@ -220,7 +223,7 @@ impl Model {
         }
     }
 
-    /// The row with this address; `None` when there is no room for it.
+    /// Returns the entry with this address; creates it if there is room.
     fn row(&mut self, key: Key) -> Option<&mut Listener> {
         if !self.listeners.contains_key(&key) {
             if self.listeners.len() == MOST_LISTENERS {
@@ -246,8 +249,8 @@ impl Model {
         self.listeners.get_mut(&key?)
     }
 
-    /// The address that a server's connection was made at: that of its listener if a line names it,
-    /// or of the one which fits best, or its own where none is known.
+    /// Returns the listening address of a server's connection. The line may name the listener;
+    /// otherwise the best match is taken, or the connection's own address if no listener is known.
     fn key_of_child(&self, subject: &Subject, listener: Option<u64>) -> Option<Key> {
         if let Some(key) = listener.and_then(|conn| self.by_conn.get(&conn)) {
             return Some(*key);
@@ -284,7 +287,7 @@ impl Model {
         } else if let Some(&since_ns) = self.since.get(&conn) {
             let has_owner = [PidSource::Accept, PidSource::Close].map(Some);
             if has_owner.contains(&x.subject.pid_source) {
-                // Its process closes it: an accept() that no hook could see has taken it.
+                // The process closes it, so an accept() that no hook saw has returned it.
                 self.vanish(conn);
             } else if let Some(waiting) = self.waiting.get_mut(&(since_ns, conn)) {
                 waiting.state = x.newstate;
@@ -326,7 +329,7 @@ impl Model {
         self.waiting.remove(&(since_ns, conn))
     }
 
-    /// One that waited is gone, and no accept() was seen to take it.
+    /// Removes a waiting connection that ended without an accept() being seen.
     fn vanish(&mut self, conn: u64) {
         if let Some(waiting) = self.take_waiting(conn)
             && let Some(listener) = self.listeners.get_mut(&waiting.listener)
@@ -344,17 +347,17 @@ impl Model {
         let Some(listener) = self.row(key) else {
             return;
         };
-        // The trace has not met the listener before, or its line was filtered out.
+        // The listener has not appeared in the trace yet, or its line was filtered out.
         if let (Some(conn), None) = (x.listener, of_listener) {
-            listener.met(conn);
+            listener.add_socket(conn);
             self.by_conn.insert(conn, key);
         }
-        let listener = self.listeners.get_mut(&key).expect("a row that is there");
+        let listener = self.listeners.get_mut(&key).expect("`row` has created it");
         listener.last_ns = x.mono_ns;
         listener.backlog.backlog_max = Some(x.backlog_max);
         if x.accept_error.is_some() {
             listener.failed_accepts += 1;
-            listener.kernel_says(x.backlog_len.into());
+            listener.set_reported_length(x.backlog_len.into());
             return;
         }
         listener.acceptor = Owner::of(&x.subject).or(listener.acceptor);
@@ -378,10 +381,10 @@ impl Model {
             self.sweep(key);
         }
         if let (Some(verdict), Some(reason)) = (x.verdict, &x.reason) {
-            if self.told.len() < MOST_CONNECTIONS {
-                self.told.insert(conn, verdict);
+            if self.accept_verdicts.len() < MOST_CONNECTIONS {
+                self.accept_verdicts.insert(conn, verdict);
             }
-            self.tell(x.mono_ns, &x.subject, verdict, reason);
+            self.add_verdict(x.mono_ns, &x.subject, verdict, reason);
         }
     }
 
@@ -394,8 +397,8 @@ impl Model {
         }
     }
 
-    /// The kernel says that a queue is empty: what was taken for waiting since before the last loss
-    /// has been accepted, and the event that said so was lost.
+    /// Removes waiting connections after the kernel has reported an empty queue. Those that were
+    /// waiting before the last loss have been accepted, and that event was lost.
     fn sweep(&mut self, key: Key) {
         let Some(lost_ns) = self.lost_ns else { return };
         let before = self.waiting.range(..(lost_ns, u64::MAX));
@@ -418,7 +421,7 @@ impl Model {
             listener.overflows += 1;
             listener.last_ns = x.mono_ns;
             if x.queue == ListenQueue::Accept {
-                listener.kernel_says(x.queue_len.into());
+                listener.set_reported_length(x.queue_len.into());
                 listener.backlog.backlog_max = Some(x.queue_max);
             }
         }
@@ -431,10 +434,10 @@ impl Model {
         }
         self.no_longer_half_open(conn);
         self.early.remove(&conn);
-        let told = self.told.remove(&conn);
+        let known = self.accept_verdicts.remove(&conn);
         let key = self.key_of_child(&x.subject, x.listener);
         if self.since.contains_key(&conn) && x.closed_mono_ns.is_none() {
-            // It waits on, but the trace follows it no more: too many were open.
+            // It still waits, but the trace has evicted it because too many were open.
             if let Some(waiting) = self.take_waiting(conn)
                 && let Some(listener) = self.listeners.get_mut(&waiting.listener)
             {
@@ -449,22 +452,22 @@ impl Model {
             self.leave_untracked(key);
         }
         if let (Some(verdict), Some(reason)) = (x.verdict, &x.reason)
-            && told != Some(verdict)
+            && known != Some(verdict)
         {
             if verdict == Verdict::NeverAccepted
                 && let Some(listener) = key.and_then(|key| self.listeners.get_mut(&key))
             {
                 listener.never_accepted += 1;
             }
-            self.tell(x.mono_ns, &x.subject, verdict, reason);
+            self.add_verdict(x.mono_ns, &x.subject, verdict, reason);
         }
     }
 
-    fn tell(&mut self, mono_ns: u64, subject: &Subject, verdict: Verdict, reason: &str) {
+    fn add_verdict(&mut self, mono_ns: u64, subject: &Subject, verdict: Verdict, reason: &str) {
         if self.verdicts.len() == MOST_VERDICTS {
             self.verdicts.pop_front();
         }
-        self.verdicts.push_back(Told {
+        self.verdicts.push_back(VerdictEntry {
             mono_ns,
             subject: subject.clone(),
             verdict,
@@ -472,14 +475,16 @@ impl Model {
         });
     }
 
-    /// What is there to see now (CLOCK_MONOTONIC, nanoseconds).
+    /// Returns the view at `now_ns` (CLOCK_MONOTONIC, nanoseconds).
     pub fn view(&mut self, now_ns: u64) -> View {
         self.forget_closed(now_ns);
         let began_ns = self.session.as_ref().map_or(now_ns, |it| it.mono_ns);
-        let (sight, window_s) = (self.sight, self.window_s);
+        let (visible, window_s) = (self.visible, self.window_s);
         let all = self.listeners.iter_mut();
         let mut listeners: Vec<Row> = all
-            .map(|(&key, listener)| listener.row(Row::new(key), sight, now_ns, began_ns, window_s))
+            .map(|(&key, listener)| {
+                listener.row(Row::new(key), visible, now_ns, began_ns, window_s)
+            })
             .collect();
         listeners.sort_by_key(|row| row.key.order());
         let unnamed = self.listeners.values().map(Listener::unnamed);

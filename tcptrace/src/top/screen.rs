@@ -1,4 +1,4 @@
-//! The terminal: taken over, and given back as it was, whatever happens.
+//! The terminal: alternate screen and raw mode. It is restored on every exit path.
 
 use std::io::{self, Stdout, stdout};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,24 +14,27 @@ use ratatui::crossterm::terminal::{
 use ratatui::layout::{Position, Size};
 use ratatui::{Frame, Terminal};
 
-/// How long it takes at most until a signal has stopped every thread.
+/// Upper bound on the time until a stop signal has stopped every thread.
 const STOPPING: Duration = Duration::from_millis(50);
 
-/// Whether the terminal is ours. There is one terminal in a process.
+/// The alternate screen is active. A process has one terminal, so this is a static.
 static OURS: AtomicBool = AtomicBool::new(false);
 
-/// Whether something has panicked, and was told on the terminal: that stays on it.
+/// A panic message has been printed on the terminal. The screen must not cover it.
 static OVER: AtomicBool = AtomicBool::new(false);
 
-/// The alternate screen of the terminal on stdout, in raw mode. Dropped, it gives the terminal back.
+/// The alternate screen of the terminal on stdout, in raw mode. Restores the terminal on drop.
 pub struct Screen {
     terminal: Terminal<Bounded>,
-    /// Others have used the terminal, or may have.
+    /// Other programs have, or may have, drawn on the terminal.
     stale: bool,
 }
 
 impl Screen {
-    /// Takes the terminal over. An error is the terminal's own.
+    /// Enters the alternate screen.
+    ///
+    /// # Errors
+    /// The terminal's own.
     pub fn enter() -> io::Result<Screen> {
         let screen = Screen {
             terminal: terminal()?,
@@ -41,7 +44,10 @@ impl Screen {
         Ok(screen)
     }
 
-    /// Draws a frame; an error when the terminal is not ours any more, as after a panic elsewhere.
+    /// Draws a frame.
+    ///
+    /// # Errors
+    /// The terminal's own, or that another thread has panicked.
     pub fn draw(&mut self, draw: impl FnOnce(&mut Frame)) -> io::Result<()> {
         if OVER.load(Ordering::Relaxed) {
             return Err(io::Error::other("the trace has failed"));
@@ -53,23 +59,25 @@ impl Screen {
         Ok(())
     }
 
-    /// Has the terminal taken again before it is drawn on: others may have used it.
+    /// Redraws everything next time, because other programs may have used the terminal.
     pub fn resumed(&mut self) {
         self.stale = true;
     }
 
-    /// Gives the terminal back and stops the process, as Ctrl-Z does. Returns when it is continued.
+    /// Restores the terminal and stops the process, as Ctrl-Z does. Returns when the process
+    /// continues.
     pub fn suspend(&mut self) {
         restore();
         self.stale = true;
-        // SAFETY: a plain system call. The whole process group, as the terminal does it: sudo too.
+        // SAFETY: a plain system call. It signals the whole process group, including sudo, as the
+        // terminal does.
         unsafe { libc::kill(0, libc::SIGTSTP) };
-        // Another thread may be the one that takes the signal, a moment later.
+        // Another thread may handle the signal, a moment later.
         std::thread::sleep(STOPPING);
     }
 
-    /// Takes the terminal, and draws everything the next time. (`Terminal::clear` would ask the
-    /// terminal where its cursor is, and wait for the answer.)
+    /// Enters the alternate screen again with an empty buffer. `Terminal::clear` is not used,
+    /// because it queries the cursor position and waits for the terminal's answer.
     fn anew(&mut self) -> io::Result<()> {
         take()?;
         execute!(stdout(), Clear(ClearType::All))?;
@@ -89,11 +97,11 @@ fn terminal() -> io::Result<Terminal<Bounded>> {
     Terminal::new(Bounded(CrosstermBackend::new(stdout())))
 }
 
-/// The terminal on stdout, of which no more is used than [`MOST`]: a terminal may say that it has
-/// 65535 lines of 65535 columns, and there is no memory for these.
+/// The terminal on stdout, limited to the size [`MOST`]. A terminal may report 65535 × 65535 cells,
+/// and a buffer of that size does not fit in memory.
 struct Bounded(CrosstermBackend<Stdout>);
 
-/// More than the largest screens have with the smallest fonts.
+/// More cells than the largest screens have with the smallest fonts.
 const MOST: Size = Size::new(640, 360);
 
 impl Backend for Bounded {
@@ -145,17 +153,17 @@ impl Backend for Bounded {
     }
 }
 
-/// Whether the terminal listens to this process: a job in the background must let it be.
+/// Returns true if this process is in the terminal's foreground. A background job must not draw.
 pub fn in_foreground() -> bool {
-    // SAFETY: plain system calls. One that fails, as on a terminal that is gone, gives -1, and then
-    // drawing says what is wrong.
+    // SAFETY: plain system calls. A failed call returns -1, for example if the terminal has gone.
+    // Drawing then reports the error.
     let (front, own) = unsafe { (libc::tcgetpgrp(libc::STDOUT_FILENO), libc::getpgrp()) };
     front == own || front == -1
 }
 
 fn take() -> io::Result<()> {
-    // Who is in raw mode already, as far as crossterm knows, is not brought there again, although a
-    // shell may have changed that while the process was stopped.
+    // crossterm skips `enable_raw_mode` if it believes that raw mode is on. A shell may have
+    // changed the mode while the process was stopped, so turn it off first.
     if OURS.swap(true, Ordering::Relaxed) {
         disable_raw_mode()?;
     }
@@ -166,7 +174,8 @@ fn take() -> io::Result<()> {
     taken
 }
 
-/// Gives the terminal back, from any thread, if it is ours. Nothing can be done where that fails.
+/// Restores the terminal if the alternate screen is active. Errors are ignored. May be called from
+/// any thread.
 pub fn restore() {
     if OURS.swap(false, Ordering::Relaxed) {
         let _ = execute!(stdout(), Show, LeaveAlternateScreen);
@@ -174,12 +183,12 @@ pub fn restore() {
     }
 }
 
-/// Has a panic, whichever thread's, told on the terminal as it was.
+/// Installs a panic hook that restores the terminal before the message of any thread is printed.
 pub fn restore_on_panic() {
-    let tell = std::panic::take_hook();
+    let print_message = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         OVER.store(true, Ordering::Relaxed);
         restore();
-        tell(panic);
+        print_message(panic);
     }));
 }

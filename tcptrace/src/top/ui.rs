@@ -1,13 +1,13 @@
-//! What the keys have chosen: pane, order, filter, place. Keys in, no terminal.
+//! The state that the keys control: pane, order, filter and scroll position. Uses no terminal.
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::widgets::TableState;
 
-use super::model::{Key, Row, Told, View, Waiting};
+use super::model::{Key, Row, VerdictEntry, View, Waiting};
 use crate::printable::is_printable;
 use crate::sink::text::{Tuple, verdict_words};
 
-/// A part of the screen.
+/// A pane of the screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pane {
     Listeners,
@@ -19,7 +19,7 @@ impl Pane {
     pub const ALL: [Pane; 3] = [Pane::Listeners, Pane::Waiting, Pane::Verdicts];
 }
 
-/// What the listeners are sorted by.
+/// The order of the listeners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sort {
     Queue,
@@ -48,7 +48,7 @@ impl Sort {
         }
     }
 
-    /// The next one, or the one before.
+    /// Returns the next or the previous order.
     fn step(self, forward: bool) -> Sort {
         let at = Sort::ALL.iter().position(|it| *it == self).unwrap_or(0);
         let by = if forward { 1 } else { Sort::ALL.len() - 1 };
@@ -56,10 +56,10 @@ impl Sort {
     }
 }
 
-/// What a key asks of the program.
+/// What a key asks the program to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
-    /// Only what the screen shows may have changed.
+    /// Redraw the screen.
     Draw,
     Quit,
     /// Ctrl-Z
@@ -69,19 +69,20 @@ pub enum Wish {
 pub struct Ui {
     pub pane: Pane,
     pub sort: Sort,
-    /// The smallest first; ports the other way round.
+    /// The reverse of the default order. By default the largest value is first, and the smallest
+    /// port.
     pub reversed: bool,
     pub filter: String,
-    /// The filter is being typed.
+    /// The user is typing the filter.
     pub typing: bool,
     pub paused: bool,
     pub help: bool,
-    /// Lines of the help that are above the screen.
+    /// Number of help lines scrolled off the top.
     pub help_from: u16,
-    /// The listener that the cursor is on. It stays there when the order changes.
+    /// The listener under the cursor. The cursor stays on it when the order changes.
     pub cursor: Option<Key>,
     tables: [TableState; 3],
-    /// Rows that each pane had room for, and how many there were.
+    /// Visible rows and total rows of each pane, as last drawn.
     sizes: [(usize, usize); 3],
 }
 
@@ -108,13 +109,13 @@ impl Ui {
         &mut self.tables[pane as usize]
     }
 
-    /// Says how many rows a pane shows, of how many, so that keys know how far to go.
+    /// Sets the number of visible rows and of all rows of a pane, which limits scrolling.
     pub fn sized(&mut self, pane: Pane, room: usize, rows: usize) {
         self.sizes[pane as usize] = (room, rows);
         let table = self.table(pane);
         let last = rows.saturating_sub(1);
         table.select(Some(table.selected().unwrap_or(0).min(last)));
-        // When rows are gone, the last ones come down to the bottom.
+        // If rows have been removed, keep the last one at the bottom.
         *table.offset_mut() = table.offset().min(rows.saturating_sub(room));
     }
 
@@ -158,7 +159,7 @@ impl Ui {
         Wish::Draw
     }
 
-    /// Shows only the listener that the cursor is on, and its connections.
+    /// Filters by the port of the listener under the cursor.
     fn follow_cursor(&mut self) {
         if let (Pane::Listeners, Some(key)) = (self.pane, self.cursor) {
             self.filter = format!(":{}", key.port);
@@ -189,12 +190,12 @@ impl Ui {
         let at = to(table.selected().unwrap_or(0), room.max(1));
         table.select(Some(at.min(rows.saturating_sub(1))));
         if self.pane == Pane::Listeners {
-            // The row there is found when it is drawn.
+            // Drawing sets the cursor to the listener in the selected row.
             self.cursor = None;
         }
     }
 
-    /// The listeners that are to be shown, in order.
+    /// Returns the listeners that match the filter, sorted.
     pub fn listeners<'a>(&self, view: &'a View) -> Vec<&'a Row> {
         let wanted = |row: &&Row| {
             let processes = [row.owner, row.acceptor].into_iter().flatten();
@@ -202,7 +203,7 @@ impl Ui {
             self.lets_through(&[row.key.to_string(), processes.join(" ")])
         };
         let mut rows: Vec<&Row> = view.listeners.iter().filter(wanted).collect();
-        // The sort is stable, and the view is sorted by port.
+        // The sort is stable, so equal rows stay in the view's order, which is by port.
         match self.sort {
             Sort::Queue => rows.sort_by(|a, b| {
                 let count = |row: &Row| row.depth.count();
@@ -228,16 +229,16 @@ impl Ui {
         view.waiting.iter().filter(wanted).collect()
     }
 
-    pub fn verdicts<'a>(&self, view: &'a View) -> Vec<&'a Told> {
-        let wanted = |it: &&Told| {
+    pub fn verdicts<'a>(&self, view: &'a View) -> Vec<&'a VerdictEntry> {
+        let wanted = |it: &&VerdictEntry| {
             let conn = it.subject.conn.unwrap_or_default();
-            let said = format!("#{conn} {}: {}", verdict_words(it.verdict), it.reason);
-            self.lets_through(&[Tuple(&it.subject).to_string(), said])
+            let text = format!("#{conn} {}: {}", verdict_words(it.verdict), it.reason);
+            self.lets_through(&[Tuple(&it.subject).to_string(), text])
         };
         view.verdicts.iter().filter(wanted).collect()
     }
 
-    /// Whether the filter's text is in one of these.
+    /// Returns true if one of the texts contains the filter, or if there is no filter.
     fn lets_through(&self, texts: &[String]) -> bool {
         let wanted = self.filter.to_lowercase();
         let has = |text: &String| text.to_lowercase().contains(&wanted);

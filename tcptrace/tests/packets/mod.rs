@@ -1,7 +1,6 @@
-//! A strict reader of what `-o pcapng` writes, by the format's own words
-//! (draft-ietf-opsawg-pcapng): it panics at whatever does not fit.
+//! A strict reader of pcapng files (draft-ietf-opsawg-pcapng). It panics on everything unexpected.
 
-/// A packet with its TCP header's fields and its options.
+/// A packet with fields of its TCP header and its block options.
 pub struct Packet {
     pub wall_ns: u64,
     pub seq: u32,
@@ -22,7 +21,7 @@ pub fn read(mut file: &[u8]) -> Vec<Packet> {
         assert_eq!(
             u32_at(file, length - 4) as usize,
             length,
-            "the length again"
+            "the trailing length"
         );
         let body = &file[8..length - 4];
         match u32_at(file, 0) {
@@ -66,13 +65,13 @@ fn packet(body: &[u8]) -> Packet {
     assert_eq!(tcp.len(), 20, "TCP without options");
     assert_eq!(tcp[12] >> 4, 5);
     if captured == original {
-        // The pseudo header: addresses, protocol, length.
+        // The pseudo header has the addresses, the protocol and the length.
         let mut checked = ip[12..20].to_vec();
         checked.extend([0, 6, 0, tcp.len() as u8]);
         checked.extend(tcp);
         assert_eq!(sum(&checked), 0xffff, "the TCP checksum");
     } else {
-        assert_eq!(u16_be(tcp, 16), 0, "a checksum over what was not recorded");
+        assert_eq!(u16_be(tcp, 16), 0, "the payload was not recorded");
     }
     let option = |code| options.iter().find(|it| it.0 == code).map(|it| it.1);
     let comment = option(1).unwrap_or_default().to_vec();
@@ -92,7 +91,7 @@ fn options(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
         let code = u16::from_le_bytes([bytes[0], bytes[1]]);
         let length = u16::from_le_bytes([bytes[2], bytes[3]]) as usize;
         if code == 0 {
-            assert_eq!((length, bytes.len()), (0, 4), "nothing behind the end");
+            assert_eq!((length, bytes.len()), (0, 4), "no bytes after the end");
             return options;
         }
         options.push((code, &bytes[4..4 + length]));
@@ -100,7 +99,7 @@ fn options(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
     }
 }
 
-/// The Internet checksum's sum (RFC 1071): all ones where the checksum is right.
+/// Returns the sum of the Internet checksum (RFC 1071). All ones mean that the checksum is correct.
 fn sum(bytes: &[u8]) -> u32 {
     let words = bytes.chunks(2).map(|it| u32::from(u16_be(it, 0)));
     let sum: u32 = words.sum();

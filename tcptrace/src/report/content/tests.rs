@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::*;
 use crate::replay::Recorded;
 
-/// What the page is made of, of a recording in `tests/golden`.
+/// Returns the content of the page for a recording in `tests/golden`.
 fn gathered(name: &str, lines: usize) -> (Value, Value, usize) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/golden")
@@ -35,17 +35,17 @@ fn cell<'a>(table: &'a Value, name: &str, row: usize) -> &'a Value {
 }
 
 #[test]
-fn a_connection_is_a_row_with_its_names_in_json() {
+fn a_connection_becomes_a_row_with_its_json_names() {
     let (trace, table, blocks) = gathered("late_accept.trace", usize::MAX);
     assert_eq!(table["rows"], 2);
-    // The client ends first.
+    // The client's end closes first, so its row is first.
     assert_eq!(cell(&table, "conn", 0), 2);
     assert_eq!(cell(&table, "side", 1), "server");
     assert_eq!(cell(&table, "verdict", 1), "queued");
     assert_eq!(cell(&table, "accept_queue_ns", 1), 418_771_331);
     assert_eq!(cell(&table, "listener", 1), 1);
     assert_eq!(cell(&table, "complete", 1), 1);
-    // Since the session line, whose time in CLOCK_MONOTONIC is 24206801828942.
+    // The session line's time in CLOCK_MONOTONIC is 24206801828942.
     assert_eq!(
         cell(&table, "established_at", 1),
         24_206_807_959_087u64 - 24_206_801_828_942
@@ -57,12 +57,12 @@ fn a_connection_is_a_row_with_its_names_in_json() {
 }
 
 #[test]
-fn what_has_no_connection_line_is_told_as_far_as_it_was_seen() {
-    // The server is ESTABLISHED, and accept() has just returned.
+fn a_connection_without_an_end_line_is_shown_as_far_as_it_was_seen() {
+    // After seven lines the server is ESTABLISHED, and accept() has just returned.
     let (trace, table, _) = gathered("late_accept.trace", 7);
     assert_eq!(trace["without_end"], 2);
     assert_eq!(table["rows"], 2);
-    assert_eq!(cell(&table, "told", 1), 0);
+    assert_eq!(cell(&table, "has_end_line", 1), 0);
     assert_eq!(cell(&table, "complete", 1), 0);
     assert_eq!(cell(&table, "state", 1), "ESTABLISHED");
     assert_eq!(cell(&table, "verdict", 1), "queued");
@@ -70,7 +70,7 @@ fn what_has_no_connection_line_is_told_as_far_as_it_was_seen() {
 }
 
 #[test]
-fn a_bucket_is_no_connection_of_its_own() {
+fn a_time_wait_bucket_is_not_a_separate_connection() {
     let (trace, table, _) = gathered("time_wait_reused.trace", usize::MAX);
     assert_eq!(trace["without_end"], 0);
     let conns: Vec<&Value> = (0..4).map(|row| cell(&table, "conn", row)).collect();
@@ -78,7 +78,7 @@ fn a_bucket_is_no_connection_of_its_own() {
 }
 
 #[test]
-fn losses_are_told() {
+fn losses_are_included_with_their_counts() {
     let (trace, _, _) = gathered("loss.trace", usize::MAX);
     let lost = trace["lost"].as_array().unwrap();
     let sum: u64 = lost.iter().map(|it| it["count"].as_u64().unwrap()).sum();

@@ -1,4 +1,5 @@
-// Puts it together: reads the data, and keeps the address (#conn=17&q=port:443) and the page alike.
+// The entry point: reads the data, builds the page, and keeps it in step with the address
+// (#conn=17&q=port:443).
 
 async function start() {
   if (typeof DecompressionStream === "undefined") {
@@ -9,7 +10,7 @@ async function start() {
   header(trace, clock);
   balance(trace);
   $("foot").textContent = `Made by tcptrace ${trace.made_by} from ${plural(trace.lines, "line")}. This page is one file and loads nothing.`;
-  // What is known so far is shown while the table is read.
+  // Let the browser show the overview before the table is parsed.
   await new Promise((resolve) => setTimeout(resolve));
 
   const data = new Connections(await block("connections"));
@@ -41,8 +42,8 @@ async function start() {
 
   const search = (text, from = "page") => {
     const wrong = table.search(text);
-    $("search-told").textContent = wrong ?? `${count(table.order.length)} of ${plural(data.rows, "end")} of connections`;
-    $("search-told").classList.toggle("bad", wrong !== null);
+    $("search-result").textContent = wrong ?? `${count(table.order.length)} of ${plural(data.rows, "end")} of connections`;
+    $("search-result").classList.toggle("bad", wrong !== null);
     $("search").setAttribute("aria-invalid", String(wrong !== null));
     put({ q: text });
     if (from === "keys") return;

@@ -1,6 +1,6 @@
-// Charts, in SVG.
+// SVG charts.
 
-/** Bars that stack, one stack a bin. `series`: [{key, counts}], counts a number a bin. */
+/** Stacked bars, one stack for each bin. `series`: [{key, counts}], with one count for each bin. */
 function stacked(series, { width, height, label, at, onpick }) {
   const bins = series[0]?.counts.length ?? 0;
   const totals = Array.from({ length: bins }, (_, i) => series.reduce((sum, it) => sum + it.counts[i], 0));
@@ -16,21 +16,21 @@ function stacked(series, { width, height, label, at, onpick }) {
       y -= tall;
       return s("rect", { x: i * step, y, width: Math.max(1, step - 1), height: tall, class: `f-${it.key}` });
     });
-    const told = series.filter((it) => it.counts[i] > 0).map((it) => `${count(it.counts[i])} ${words(it.key)}`);
+    const texts = series.filter((it) => it.counts[i] > 0).map((it) => `${count(it.counts[i])} ${words(it.key)}`);
     const group = s("g", { class: "bin" }, parts,
       s("rect", { x: i * step, y: 0, width: step, height, class: "hit", onclick: onpick && (() => onpick(i)) }));
-    bars.push(tip(group, () => `${at(i)}\n${told.join("\n")}`));
+    bars.push(tip(group, () => `${at(i)}\n${texts.join("\n")}`));
   }
   return { top, svg: s("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", role: "img", "aria-label": label, class: "chart" }, bars) };
 }
 
-/** Edges of the bins of a logarithmic axis: six in a power of ten. */
+/** Bins of a logarithmic axis: six for each power of ten. */
 const PER_DECADE = 6;
 const logBin = (ns) => (ns < 100 ? 0 : Math.floor((Math.log10(ns) - 2) * PER_DECADE) + 1);
 const logEdge = (bin) => (bin <= 0 ? 0 : Math.round(10 ** (2 + (bin - 1) / PER_DECADE)));
 
 /** A distribution of durations over a logarithmic axis, with its quantiles. `values` are sorted;
- * `buckets` are pairs of a bucket's end and a count, for what --depth histogram has counted. */
+ * `buckets` are pairs of a bucket's upper bound and a count, from --depth histogram. */
 function distribution({ title, note, key, values, buckets, onpick }) {
   const counts = [];
   const add = (ns, n) => (counts[logBin(ns)] = (counts[logBin(ns)] ?? 0) + n);
@@ -40,10 +40,10 @@ function distribution({ title, note, key, values, buckets, onpick }) {
   const total = values.length + buckets.reduce((sum, [, n]) => sum + n, 0);
   if (total === 0) {
     return h("figure", { class: "panel" }, h("figcaption", {}, h("b", {}, title), " ", h("span", { class: "quiet" }, note)),
-      h("p", { class: "quiet" }, "None was measured."));
+      h("p", { class: "quiet" }, "No value was measured."));
   }
   const first = Math.min(...known), last = Math.max(...known);
-  // At least two powers of ten, so that there is something to compare with.
+  // Show at least two powers of ten, for comparison.
   const more = Math.max(0, 2 * PER_DECADE - (last - first));
   const from = Math.max(0, first - 1 - Math.floor(more / 2)), to = last + 2 + Math.ceil(more / 2);
   const width = 600, height = 110, step = width / (to - from);
@@ -73,7 +73,7 @@ function distribution({ title, note, key, values, buckets, onpick }) {
     axis(ticks));
 }
 
-/** Of counts by bucket: the end of the bucket it lies in. */
+/** Returns a quantile of counts by bucket: the upper bound of its bucket. */
 function bucketQuantile(buckets, q) {
   const total = buckets.reduce((sum, [, n]) => sum + n, 0);
   let seen = 0;
@@ -84,7 +84,7 @@ function bucketQuantile(buckets, q) {
   return null;
 }
 
-/** Labels under a chart: pairs of a place from 0 to 1 and a text. */
+/** Labels under a chart. `ticks` are pairs of a position from 0 to 1 and a text. */
 function axis(ticks) {
   const labels = ticks.map(([x, text]) => {
     const label = h("span", {}, text);
@@ -95,7 +95,7 @@ function axis(ticks) {
   return h("div", { class: "axis", "aria-hidden": "true" }, labels);
 }
 
-/** A bar of shares: pairs of a verdict and a count. */
+/** A bar of shares. `parts` are pairs of a verdict and a count. */
 function shares(parts) {
   const total = parts.reduce((sum, [, n]) => sum + n, 0);
   let x = 0;

@@ -11,8 +11,8 @@ async function block(id) {
   return data;
 }
 
-/** Connections by row, with fields by their names in tcptrace's JSON; `…_at` is nanoseconds since
- * the trace began. What is not known is null. */
+/** Connections by row. Fields have the names of tcptrace's JSON; `…_at` is in nanoseconds since
+ * the trace began. Unknown values are null. */
 class Connections {
   constructor(table) {
     this.rows = table.rows;
@@ -35,7 +35,7 @@ class Connections {
     return this.columns[name]?.[row] ?? null;
   }
 
-  /** `10.0.0.9:39709 → :7878`, from the caller to the called, as in the text log. */
+  /** `10.0.0.9:39709 → :7878`, from the client to the server, as in the text log. */
   tuple(row) {
     const own = end(this.get(row, "laddr"), this.get(row, "lport"));
     const peer = end(this.get(row, "raddr"), this.get(row, "rport"));
@@ -45,7 +45,7 @@ class Connections {
     return `${own} → ${peer}`;
   }
 
-  /** `server[4711]`, `server[4711]?` when that is presumed, `-` when unknown. */
+  /** The process: `server[4711]`, `server[4711]?` if it is presumed, `-` if unknown. */
   who(row) {
     const pid = this.get(row, "pid");
     if (pid === null) return "-";
@@ -53,24 +53,24 @@ class Connections {
     return `${this.get(row, "comm") ?? ""}[${pid}]${presumed}`;
   }
 
-  /** How long it was, or has been, ESTABLISHED and after. */
+  /** Time since ESTABLISHED, until the end or the last line, in nanoseconds. */
   open(row) {
     const established = this.get(row, "established_at");
     return established === null ? null : Math.max(0, this.get(row, "at") - established);
   }
 
-  /** How it ended, in words. */
+  /** How the connection ended, in words. */
   outcome(row) {
     const ended = this.get(row, "ended");
     if (ended !== null) return ENDED[ended] ?? words(ended);
-    if (!this.get(row, "told")) return `not seen to end (${this.get(row, "state") ?? "?"})`;
+    if (!this.get(row, "has_end_line")) return `end not seen (${this.get(row, "state") ?? "?"})`;
     const state = this.get(row, "state");
     if (state !== "CLOSE") return `still ${state}`;
     const half = this.get(row, "half_open_end");
-    return half === null ? "ended, how is not known" : `half-open: ${words(half)}`;
+    return half === null ? "ended in an unknown way" : `half-open: ${words(half)}`;
   }
 
-  /** What a free word is looked for in. */
+  /** The text in which a word without a field is searched. */
   haystack(row) {
     return (this.haystacks[row] ??= [
       `#${this.get(row, "conn")}`, this.get(row, "side"), this.tuple(row), this.get(row, "laddr"),
@@ -80,13 +80,13 @@ class Connections {
     ].filter((part) => part !== null).join(" ").toLowerCase());
   }
 
-  /** The row of its other end, when that is in the table too. */
+  /** The row of the other end; null if it is not in the table. */
   peer(row) {
     return this.byConn.get(this.get(row, "peer_conn")) ?? null;
   }
 }
 
-/** As `fields::Ended::words`. */
+/** The words of `fields::Ended::words`. */
 const ENDED = {
   orderly: "closed in good order",
   reset_sent: "reset by this host",
@@ -104,7 +104,7 @@ const ENDED = {
   no_free_port: "no free port",
 };
 
-/** Verdicts as the log colours them, with a sign that needs no colour, the worst last. `client`
+/** Verdicts in the log's colours, with a sign for readers without colours; the worst last. `client`
  * stands for a connection whose server's end was not traced. */
 const VERDICTS = {
   awaited: { sign: "●", means: "accept() was waiting; ESTABLISHED, then accept() returned" },
@@ -125,13 +125,13 @@ function verdictOf(data, row) {
   return data.get(row, "side") === "client" ? "client" : "unknown";
 }
 
-/** Where a server's connection was accepted: its own address and port are the listener's. */
+/** The key of a server connection's listener: namespace and local port. Null for other rows. */
 function listenerOf(data, row) {
   if (data.get(row, "side") !== "server") return null;
   return `${data.get(row, "netns")} ${data.get(row, "lport")}`;
 }
 
-/** The value below which a share `q` of the sorted values lies (nearest rank); null of none. */
+/** The quantile `q` of sorted values (nearest rank); null if there are none. */
 function quantile(sorted, q) {
   if (sorted.length === 0) return null;
   return sorted[Math.min(sorted.length - 1, Math.max(0, Math.ceil(q * sorted.length) - 1))];

@@ -1,6 +1,6 @@
-// One connection: its verdict, its diagram, and all that is known of its two ends.
+// The detail view of a connection: its verdict, its diagram, and the facts about its two ends.
 
-/** Diagrams by connection, read a block at a time. */
+/** Diagrams by connection. Blocks are read on demand. */
 class Diagrams {
   constructor(index) {
     this.perBlock = index.per_block;
@@ -8,7 +8,7 @@ class Diagrams {
     this.blocks = new Map();
   }
 
-  /** Null when there is none. */
+  /** The diagram of a connection; null if there is none. */
   async of(conn) {
     const place = this.places.get(conn);
     if (place === undefined) return null;
@@ -18,7 +18,7 @@ class Diagrams {
   }
 }
 
-/** Groups of facts: a heading, and pairs of a name and how to tell the value. */
+/** Groups of facts: a heading, and pairs of a name and a function that formats the value. */
 const FACTS = [
   ["Handshake", [
     ["SYN", (d, r, c) => d.get(r, "syn_at") !== null && `${d.get(r, "syn_source") === "srtt" ? "≈ " : ""}${c.time(d.get(r, "syn_at"))}`],
@@ -66,11 +66,11 @@ const FACTS = [
 
 const PID_SOURCES = {
   connect: "called connect()", listen: "called listen()", accept: "called accept()", close: "closed it",
-  snapshot: "had it when the trace began", presumed: "listens, and will probably accept",
+  snapshot: "owned it when the trace began", presumed: "listens, and will probably accept",
 };
 
 class Detail {
-  /** `go(conn)` shows another connection, or none; `step(row, by)` is the conn before or after. */
+  /** `go(conn)` shows another connection, or none. `step(row, by)` returns the previous or next conn. */
   constructor(data, diagrams, clock, go, step) {
     Object.assign(this, { data, diagrams, clock, go, step, conn: null });
     this.dialog = $("detail");
@@ -97,7 +97,7 @@ class Detail {
     }
     const row = this.data.byConn.get(conn);
     const diagram = row === undefined ? null : await this.diagrams.of(conn);
-    // Another one was asked for meanwhile.
+    // Another connection has been requested meanwhile.
     if (this.conn !== conn) return;
     this.dialog.replaceChildren(...(row === undefined ? this.unknown(conn) : this.content(row, diagram)));
     if (!this.dialog.open) this.dialog.showModal();
@@ -108,8 +108,8 @@ class Detail {
   bar(title) {
     const button = (text, label, act, more = "") => h("button", { type: "button", "aria-label": label, title: label, class: more, onclick: act }, text);
     return h("div", { class: "bar" }, h("h2", { id: "detail-title" }, title),
-      button("←", "the connection before (left arrow)", () => this.move(-1)),
-      button("→", "the connection after (right arrow)", () => this.move(1)),
+      button("←", "previous connection (left arrow)", () => this.move(-1)),
+      button("→", "next connection (right arrow)", () => this.move(1)),
       button("Print", "print this connection", () => print()),
       button("✕", "close (Esc)", () => this.dialog.close(), "close"));
   }
@@ -121,19 +121,19 @@ class Detail {
   content(row, diagram) {
     const { data, clock } = this, peer = data.peer(row);
     const server = data.get(row, "side") !== "server" && peer !== null ? peer : row;
-    const told = [h("p", { class: "told" }, badge(verdictOf(data, server)), data.get(server, "reason") === null ? null : `: ${data.get(server, "reason")}`)];
+    const paragraphs = [h("p", { class: "verdict-text" }, badge(verdictOf(data, server)), data.get(server, "reason") === null ? null : `: ${data.get(server, "reason")}`)];
     for (const it of [row, peer]) {
-      if (it !== null && data.get(it, "explanation") !== null) told.push(h("p", {}, data.get(it, "explanation")));
+      if (it !== null && data.get(it, "explanation") !== null) paragraphs.push(h("p", {}, data.get(it, "explanation")));
     }
-    if (data.get(server, "evidence") !== null) told.push(h("p", { class: "quiet" }, `Evidence: ${data.get(server, "evidence")}`));
+    if (data.get(server, "evidence") !== null) paragraphs.push(h("p", { class: "quiet" }, `Evidence: ${data.get(server, "evidence")}`));
     for (const it of [row, peer]) {
       if (it === null || data.get(it, "complete") !== false) continue;
-      told.push(h("p", { class: "notice" }, data.get(it, "told")
+      paragraphs.push(h("p", { class: "notice" }, data.get(it, "has_end_line")
         ? `⚠ #${data.get(it, "conn")} is incomplete: the trace began later, or lost events while it was open.`
-        : `⚠ The recording has no last line of #${data.get(it, "conn")}: this is as far as it was seen.`));
+        : `⚠ The recording does not have the end of #${data.get(it, "conn")}: it is shown as far as it was seen.`));
     }
     const ends = [row, peer].filter((it) => it !== null).sort((a, b) => (data.get(a, "side") === "server") - (data.get(b, "side") === "server"));
-    return [this.bar(`#${data.get(row, "conn")}  ${data.tuple(row)}`), ...told,
+    return [this.bar(`#${data.get(row, "conn")}  ${data.tuple(row)}`), ...paragraphs,
       ...(diagram === null ? [h("p", { class: "quiet" }, "There is no diagram: the recording has no changes of state of this connection.")] : this.diagram(diagram)),
       h("div", { class: "ends" }, ends.map((it) => this.facts(it)))];
   }
@@ -143,9 +143,9 @@ class Detail {
       const row = this.data.byConn.get(it.conn);
       return row === undefined ? (it.conn === null ? "not traced" : "") : this.data.who(row);
     });
-    const legend = [diagram.segments ? "Segments were recorded: arrows are what was seen." : "Segments were not recorded: dashed arrows are inferred from changes of state, dotted ones at an estimated time."];
+    const legend = [diagram.segments ? "Segments were recorded: solid arrows were seen." : "Segments were not recorded: dashed arrows are inferred from changes of state, dotted ones at an estimated time."];
     legend.push("Height grows with the logarithm of time.");
-    if (diagram.ends.some((it) => it.conn === null)) legend.push("One end was not traced (another host, or filtered out): nothing is claimed about it.");
+    if (diagram.ends.some((it) => it.conn === null)) legend.push("One end was not traced (it is on another host, or filtered out), so nothing is known about it.");
     if (diagram.left_out > 0) legend.push(`${plural(diagram.left_out, "event")} left out: there were too many.`);
     const { clock } = this;
     return [h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Sequence diagram" }, draw(diagram, names, clock)),
@@ -160,7 +160,7 @@ class Detail {
       return known.length === 0 ? null : [h("h4", {}, title), h("dl", {}, known.map(([name, it]) => [h("dt", {}, name), h("dd", {}, it)]).flat())];
     });
     const conn = data.get(row, "conn");
-    return h("section", {}, h("h3", {}, `#${conn}, the ${data.get(row, "side") ?? "end whose side is not known"}`), groups.flat());
+    return h("section", {}, h("h3", {}, `#${conn}, the ${data.get(row, "side") ?? "end of unknown side"}`), groups.flat());
   }
 }
 

@@ -1,12 +1,12 @@
-// A connection's sequence diagram, from the rows that tcptrace/src/report/diagrams.rs writes. What
-// is on it was decided there, for the text form as well; here it is only placed.
+// The sequence diagram of a connection, drawn from the rows of tcptrace/src/report/diagrams.rs.
+// tcptrace-core decides what a diagram contains; this code only places it.
 
 const WIDE = 880;
-/** Where the lanes are: by end (0 is the client), the process's and the kernel's. */
-const LANES = [{ process: 178, kernel: 292 }, { process: 778, kernel: 566 }];
+/** Horizontal positions of the lifelines of each end (0 is the client): its process and its kernel. */
+const LIFELINES = [{ process: 178, kernel: 292 }, { process: 778, kernel: 566 }];
 const QUEUE = 668;
 
-/** How far apart two moments are drawn: a wait that is longer looks longer, but not in proportion. */
+/** The distance of two times in the drawing. It grows with the logarithm of the duration. */
 const stretch = (ns) => (ns <= 0 ? 0 : 5 + 13 * Math.log10(1 + ns / 1000));
 
 const PHASE = {
@@ -14,7 +14,7 @@ const PHASE = {
   ESTABLISHED: "established", TIME_WAIT: "over", CLOSE: "closed",
 };
 
-/** The rows as objects. */
+/** Converts the rows to objects. */
 function items(diagram) {
   return diagram.items.map(([kind, place, at, ...rest]) => {
     const get = (...names) => Object.fromEntries(names.map((name, i) => [name, rest[i] ?? null]));
@@ -28,26 +28,26 @@ function items(diagram) {
   });
 }
 
-/** What happened, in words; times from the diagram's beginning. */
-function tell(it) {
+/** Describes an item in words. */
+function describe(it) {
   const side = it.place === 0 ? "client" : "server", other = it.place === 0 ? "server" : "client";
-  const lasted = it.until === null ? "until when was not seen" : human(it.until - it.at);
+  const lasted = it.until === null ? "an unknown time" : human(it.until - it.at);
   switch (it.kind) {
     case "state": {
-      const parts = [it.begun ? `${side} enters ${it.state}` : `${side} was found in ${it.state}`];
-      if (it.state !== "CLOSE") parts.push(it.until === null ? "not seen to leave it" : `for ${lasted}`);
+      const parts = [it.begun ? `${side} enters ${it.state}` : `${side} was already in ${it.state}`];
+      if (it.state !== "CLOSE") parts.push(it.until === null ? "its end was not seen" : `for ${lasted}`);
       if (it.cause !== null) parts.push(`because: ${CAUSES[it.cause] ?? words(it.cause)}`);
       if (it.function !== null) parts.push(`by ${it.function}(), RFC 9293 section ${it.rfc}`);
-      if (it.noticed) parts.push("noticed by a look each second, not when it happened");
-      if (it.synthetic) parts.push("not told by the state tracepoint itself");
+      if (it.noticed) parts.push("found by a check each second, later than it happened");
+      if (it.synthetic) parts.push("derived: the state tracepoint did not report it");
       if (it.error !== null) parts.push(`error ${it.error}`);
       return parts.join("; ");
     }
     case "call": {
       const parts = [`${side}'s process${it.who === null ? "" : ` ${it.who}`}: ${it.name}`];
       if (it.name === "connect()" || it.name === "accept()") {
-        if (!it.begun) parts.push("returned; its call was not seen");
-        else if (it.until === null) parts.push("not seen to return");
+        if (!it.begun) parts.push("returned; the call itself was not seen");
+        else if (it.until === null) parts.push("its return was not seen");
         else parts.push(it.name === "connect()" ? `can return after ${lasted}` : `returned after ${lasted}`);
       }
       if (it.still > 0) parts.push(`${it.still} still queued, the limit is ${it.limit}`);
@@ -58,10 +58,10 @@ function tell(it) {
       return `in the accept queue for ${lasted}, ${it.taken ? "until accept() returned" : "and never accepted"}`;
     case "arrow": {
       const parts = [`${side} → ${other}: ${it.segment}${it.again ? ", sent again" : ""}`];
-      if (it.evidence === "inferred") parts.push("not seen itself: inferred from a change of state");
-      if (it.evidence === "estimated") parts.push("not seen itself: inferred, at an estimated time");
-      if (it.sent !== null && it.received !== null) parts.push(`under way for ${human(it.received - it.sent)}`);
-      else parts.push(it.sent === null ? "when it was sent was not seen" : "when, and whether, it came was not seen");
+      if (it.evidence === "inferred") parts.push("not captured: inferred from a change of state");
+      if (it.evidence === "estimated") parts.push("not captured: inferred, at an estimated time");
+      if (it.sent !== null && it.received !== null) parts.push(`in flight for ${human(it.received - it.sent)}`);
+      else parts.push(it.sent === null ? "its sending was not seen" : "its arrival was not seen");
       if (it.header !== null) parts.push(it.header);
       if (it.reason !== null) parts.push(it.reason);
       return parts.join("; ");
@@ -80,23 +80,23 @@ function mark(it) {
     }
     case "retransmit": return `${it.a} sent again, ${it.b} so far`;
     case "reset": return `RST ${it.a}${it.b === null ? "" : `: ${it.b}`}`;
-    case "freed": return `the socket is gone, ${it.a} goes on without it`;
-    case "bucket": return `what the kernel kept is gone: ${words(it.a)}`;
+    case "freed": return `the socket is freed, ${it.a} continues without it`;
+    case "bucket": return `the TIME_WAIT bucket is gone: ${words(it.a)}`;
     default: return `still ${it.a} at the end of the trace`;
   }
 }
 
 const CAUSES = {
   listen: "listen()", connect: "connect()", close: "close(), shutdown(), or the end of the process",
-  abort: "closed in a way that sends a RST", syn_received: "a SYN came", syn_ack_received: "the SYN-ACK came",
+  abort: "closed with a RST", syn_received: "a SYN came", syn_ack_received: "the SYN-ACK came",
   ack_received: "the handshake's last ACK came", fin_received: "the peer's FIN came",
   ack_of_fin: "the peer acknowledged the FIN", rst_received: "a RST came", icmp_received: "an ICMP error came",
-  data_received: "data came that nobody reads", connect_failed: "connect() failed, and nothing was sent",
+  data_received: "data arrived for a closed socket", connect_failed: "connect() failed, and nothing was sent",
   disconnect: "disconnected by its process", killed: "killed by another process", repair: "TCP_REPAIR, without a segment",
-  timeout: "nobody answered", expired: "its time was over", reused: "a new connection took its ports",
+  timeout: "no answer (timeout)", expired: "its time expired", reused: "a new connection took its ports",
 };
 
-/** Heights: places moments from top to bottom, and labels of one lane clear of each other. */
+/** Computes vertical positions: of times from top to bottom, and of labels without overlaps. */
 function place(list, top) {
   const times = new Set();
   for (const it of list) {
@@ -104,8 +104,8 @@ function place(list, top) {
       if (at !== null && at !== undefined) times.add(at);
     }
   }
-  const lane = (it) => (it.kind === "arrow" ? "middle" : it.kind === "wait" ? "queue" : `${it.kind === "call" ? "process" : "kernel"} ${it.place}`);
-  /** Down to where a lane has labels. */
+  const lifeline = (it) => (it.kind === "arrow" ? "middle" : it.kind === "wait" ? "queue" : `${it.kind === "call" ? "process" : "kernel"} ${it.place}`);
+  /** The lowest label of each lifeline. */
   const busy = {};
   const y = new Map();
   const labels = new Map();
@@ -113,11 +113,11 @@ function place(list, top) {
   for (const at of [...times].sort((a, b) => a - b)) {
     if (last !== null) height += stretch(at - last);
     const here = list.filter((it) => it.at === at);
-    height = Math.max(height, ...here.map((it) => Math.min(busy[lane(it)] ?? 0, height + 40)));
+    height = Math.max(height, ...here.map((it) => Math.min(busy[lifeline(it)] ?? 0, height + 40)));
     for (const it of here) {
-      const label = Math.max(height, busy[lane(it)] ?? 0);
+      const label = Math.max(height, busy[lifeline(it)] ?? 0);
       labels.set(it, label);
-      busy[lane(it)] = label + (it.kind === "arrow" ? 15 : it.kind === "mark" || it.state === "CLOSE" ? 14 : 26);
+      busy[lifeline(it)] = label + (it.kind === "arrow" ? 15 : it.kind === "mark" || it.state === "CLOSE" ? 14 : 26);
     }
     y.set(at, height);
     last = at;
@@ -126,7 +126,7 @@ function place(list, top) {
   return { y, labels, bottom, times: [...times].sort((a, b) => a - b) };
 }
 
-/** The drawing. `names` are the two ends' processes. */
+/** Draws the diagram. `names` are the processes of the two ends. */
 function draw(diagram, names, clock) {
   const list = items(diagram);
   const top = 74;
@@ -135,25 +135,25 @@ function draw(diagram, names, clock) {
   const parts = [], over = [];
   const text = (x, y, string, attributes) => s("text", { x, y, ...attributes }, string);
   const item = (it, ...shapes) => {
-    const group = s("g", { class: `item ${it.kind}`, tabindex: "0", role: "img", "aria-label": `${signed(it.at)}: ${tell(it)}` }, shapes);
-    tip(group, () => `${signed(it.at)}   ${clock.time(diagram.zero + it.at)}\n${tell(it).replaceAll("; ", "\n")}`);
+    const group = s("g", { class: `item ${it.kind}`, tabindex: "0", role: "img", "aria-label": `${signed(it.at)}: ${describe(it)}` }, shapes);
+    tip(group, () => `${signed(it.at)}   ${clock.time(diagram.zero + it.at)}\n${describe(it).replaceAll("; ", "\n")}`);
     return group;
   };
 
-  // Lanes.
+  // Lifelines.
   diagram.ends.forEach((it, i) => {
-    const lanes = LANES[i], traced = it.conn !== null;
+    const lifelines = LIFELINES[i], traced = it.conn !== null;
     const who = i === 0 ? "client" : "server";
-    for (const [lane, x] of Object.entries(lanes)) {
-      parts.push(s("line", { x1: x, x2: x, y1: 60, y2: bottom, class: traced ? "lane" : "lane unknown" }));
-      parts.push(text(x, 20, `${who} ${lane}`, { class: "head", "text-anchor": "middle" }));
+    for (const [lifeline, x] of Object.entries(lifelines)) {
+      parts.push(s("line", { x1: x, x2: x, y1: 60, y2: bottom, class: traced ? "lifeline" : "lifeline unknown" }));
+      parts.push(text(x, 20, `${who} ${lifeline}`, { class: "head", "text-anchor": "middle" }));
     }
     const address = end(it.addr, it.port);
-    parts.push(text(lanes.kernel, 49, `${address} ${traced ? `#${it.conn}` : "not traced"}`, { class: "sub", "text-anchor": "middle" }));
-    parts.push(text(lanes.process, 35, names[i], { class: "sub", "text-anchor": "middle" }));
+    parts.push(text(lifelines.kernel, 49, `${address} ${traced ? `#${it.conn}` : "not traced"}`, { class: "sub", "text-anchor": "middle" }));
+    parts.push(text(lifelines.process, 35, names[i], { class: "sub", "text-anchor": "middle" }));
   });
 
-  // Time.
+  // Time axis.
   let free = 0, before = null, shown = "";
   for (const time of times) {
     const height = at(time);
@@ -163,7 +163,7 @@ function draw(diagram, names, clock) {
       parts.push(text(30, middle + 4, human(time - before), { class: "gap-text" }));
     }
     if (height >= free) {
-      // Where the digits do not tell two times apart, the second is told by its distance.
+      // If two labels would be equal, the second one shows the distance instead.
       const same = signed(time) === shown;
       if (same) parts.push(text(12, height + 4, `…${signed(time - before)}`, { class: "time" }));
       else parts.push(text(2, height + 4, (shown = signed(time)), { class: "time" }));
@@ -173,7 +173,7 @@ function draw(diagram, names, clock) {
     before = time;
   }
 
-  // An arrow's label stands on its middle, or beside it where another's is.
+  // A label is placed on the middle of its arrow, or beside it if another label is there.
   const taken = [];
   const beside = (string, x1, y1, x2, y2) => {
     const half = string.length * 3.4 + 2;
@@ -186,11 +186,11 @@ function draw(diagram, names, clock) {
 
   for (const it of list) {
     const label = labels.get(it);
-    const lanes = LANES[it.place], left = it.place === 0;
+    const lifelines = LIFELINES[it.place], left = it.place === 0;
     const side = (x, gap) => (left ? x - gap : x + gap);
     const anchor = left ? "end" : "start";
     if (it.kind === "state") {
-      const x = lanes.kernel, from = at(it.at);
+      const x = lifelines.kernel, from = at(it.at);
       const phase = PHASE[it.state] ?? "closing";
       const until = it.until === null ? bottom : at(it.until);
       const shape = phase === "closed"
@@ -199,7 +199,7 @@ function draw(diagram, names, clock) {
       parts.push(item(it, shape, text(side(x, 10), label + 4, `${it.begun ? "" : "… "}${it.state}`, { class: "name", "text-anchor": anchor }),
         it.until === null || phase === "closed" ? null : text(side(x, 10), label + 15, human(it.until - it.at), { class: "sub", "text-anchor": anchor })));
     } else if (it.kind === "call") {
-      const x = lanes.process, from = at(it.at), until = it.until === null ? from : at(it.until);
+      const x = lifelines.process, from = at(it.at), until = it.until === null ? from : at(it.until);
       const long = it.name === "accept()" || it.name === "connect()";
       const bar = s("rect", { x: x - 6, y: from - (long ? 0 : 2), width: 12, height: Math.max(4, until - from), class: `call-bar${it.error === null ? "" : " failed"}`, rx: 2 });
       const sub = it.error ?? (!long ? null : !it.begun ? "call not seen" : it.until === null ? "…" : human(it.until - it.at));
@@ -210,7 +210,7 @@ function draw(diagram, names, clock) {
       parts.push(item(it, s("rect", { x: QUEUE, y: from, width: 16, height: Math.max(3, until - from), class: "queue", fill: "url(#queued)" }),
         text(QUEUE + 22, middle, it.taken ? "queued" : "never taken", { class: "name" }), text(QUEUE + 22, middle + 11, human(it.until - it.at), { class: "sub" })));
     } else if (it.kind === "arrow") {
-      const start = LANES[it.place].kernel, stop = LANES[1 - it.place].kernel, way = Math.sign(stop - start);
+      const start = LIFELINES[it.place].kernel, stop = LIFELINES[1 - it.place].kernel, way = Math.sign(stop - start);
       const known = it.sent === null || it.received === null;
       const y1 = it.sent === null ? at(it.received) - 7 : at(it.sent);
       const y2 = it.received === null ? at(it.sent) + 7 : at(it.received);
@@ -224,10 +224,10 @@ function draw(diagram, names, clock) {
       if (it.segment === "RST") group.classList.add("bad");
       over.push(group);
     } else {
-      const x = lanes.kernel;
+      const x = lifelines.kernel;
       const short = { overflow: "queue full", retransmit: `${it.a} again`, reset: "RST", freed: "socket freed", bucket: words(it.a), open: `still ${it.a}` }[it.what];
       const alarm = ["overflow", "retransmit", "reset"].includes(it.what);
-      // An arrow shows these two already.
+      // These two also have an arrow.
       const quiet = it.what === "reset" || it.what === "retransmit";
       over.push(item(it, s("path", { d: `M${x} ${at(it.at) - 5} l5 5 l-5 5 l-5 -5 z`, class: alarm ? "diamond bad" : "diamond" }),
         quiet ? null : text(side(x, 10), label + 4, it.what === "overflow" && it.e ? "queue full: RST" : short, { class: alarm ? "name bad" : "sub", "text-anchor": anchor })));
@@ -235,12 +235,12 @@ function draw(diagram, names, clock) {
   }
   const hatch = s("pattern", { id: "queued", width: 6, height: 6, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },
     s("rect", { width: 6, height: 6, class: "hatch-back" }), s("rect", { width: 3, height: 6, class: "hatch" }));
-  return s("svg", { viewBox: `0 0 ${WIDE} ${bottom + 6}`, class: "diagram", role: "group", "aria-label": "Sequence diagram; the same is told in the list below" }, s("defs", {}, hatch), parts, over);
+  return s("svg", { viewBox: `0 0 ${WIDE} ${bottom + 6}`, class: "diagram", role: "group", "aria-label": "Sequence diagram; the list below has the same content" }, s("defs", {}, hatch), parts, over);
 }
 
-/** The same as a table, for reading. */
+/** The diagram as a table. */
 function listed(diagram, clock) {
-  const rows = items(diagram).sort((a, b) => a.at - b.at).map((it) => [signed(it.at), clock.time(diagram.zero + it.at), tell(it)]);
-  return grid(["Since its beginning", "Time", "What"], rows, [0]);
+  const rows = items(diagram).sort((a, b) => a.at - b.at).map((it) => [signed(it.at), clock.time(diagram.zero + it.at), describe(it)]);
+  return grid(["Since its start", "Time", "Event"], rows, [0]);
 }
 

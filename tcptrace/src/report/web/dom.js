@@ -1,14 +1,14 @@
-// Elements. Text only ever becomes text: nothing here, nor elsewhere, parses markup.
+// Functions that create elements. Texts become text nodes; no code of this page parses markup.
 
 const $ = (id) => document.getElementById(id);
 
-/** `h("p", {class: "quiet", onclick: f}, "text", element)`; attributes that are null are left out,
+/** Creates an element: `h("p", {class: "quiet", onclick: f}, "text", element)`. Null attributes are left out,
  * functions are listeners. */
 function h(name, attributes, ...children) {
   return fill(document.createElement(name), attributes, children);
 }
 
-/** The same for SVG. */
+/** Creates an SVG element, like `h`. */
 function s(name, attributes, ...children) {
   return fill(document.createElementNS("http://www.w3.org/2000/svg", name), attributes, children);
 }
@@ -23,7 +23,7 @@ function fill(element, attributes, children) {
   return element;
 }
 
-/** A table; cells of the columns in `numbers` are aligned as numbers. */
+/** Creates a table. The columns in `numbers` are aligned as numbers. */
 function grid(headings, rows, numbers = []) {
   const cell = (name) => (it, column) =>
     h(name, { class: numbers.includes(column) ? "n" : null, scope: name === "th" ? "col" : null }, it);
@@ -32,7 +32,7 @@ function grid(headings, rows, numbers = []) {
     h("tbody", {}, rows.map((cells) => h("tr", {}, cells.map(cell("td"))))));
 }
 
-/** A verdict's sign and name. */
+/** Creates a verdict's sign and name. */
 function badge(verdict) {
   const it = VERDICTS[verdict] ?? VERDICTS.unknown;
   return h("span", { class: `verdict v-${verdict}`, title: it.means },
@@ -43,7 +43,7 @@ function badge(verdict) {
 function tip(element, text) {
   const show = (event) => {
     const box = $("tip");
-    // A modal dialog covers everything that is not in it.
+    // A modal dialog covers all elements outside it.
     (element.closest("dialog") ?? document.body).append(box);
     box.textContent = typeof text === "function" ? text() : text;
     box.hidden = false;

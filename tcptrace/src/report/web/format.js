@@ -1,13 +1,13 @@
-// Numbers and times as the text log writes them (tcptrace/src/duration.rs).
+// Formats numbers and times like the text log (tcptrace/core/src/duration.rs).
 
 const UNITS = [["µs", 1e3], ["ms", 1e6], ["s", 1e9]];
 
-/** `n / by`, rounded half up. */
+/** Returns `n / by`, rounded half up. */
 function divRound(n, by) {
   return Math.floor(n / by) + (n % by >= Math.ceil(by / 2) ? 1 : 0);
 }
 
-/** A duration in nanoseconds, in four digits: `23.41 µs`. */
+/** Formats a duration in nanoseconds with four digits: `23.41 µs`. */
 function human(ns) {
   if (ns === null || ns === undefined) return "-";
   if (ns < 0) return "−" + human(-ns);
@@ -24,10 +24,10 @@ function human(ns) {
   return `${divRound(ns, 1e9)} s`;
 }
 
-/** `+44.06 µs`, with 0 as `0`. */
+/** Formats a duration with its sign: `+44.06 µs`; 0 is `0`. */
 const signed = (ns) => (ns === 0 ? "0" : (ns > 0 ? "+" : "") + human(ns));
 
-/** `12 345`: groups of three, by a space that does not break. */
+/** Formats a number in groups of three digits, separated by no-break spaces: `12 345`. */
 function count(n) {
   if (n === null || n === undefined) return "-";
   return String(n).replace(/\B(?=(\d{3})+$)/g, "\u202f");
@@ -36,17 +36,17 @@ function count(n) {
 /** `1 connection`, `2 connections`. */
 const plural = (n, what) => `${count(n)} ${what}${n === 1 ? "" : "s"}`;
 
-/** `never accepted` of `never_accepted`. */
+/** Converts a JSON name to words: `never_accepted` to `never accepted`. */
 const words = (name) => (name === null || name === undefined ? "" : name.replaceAll("_", " "));
 
-/** Wall clock times of a trace; `zone` is `utc` or `local`. */
+/** Converts times of a trace to wall-clock time. `zone` is `utc` or `local`. */
 class Clock {
   constructor(beganWallNs) {
     this.began = BigInt(beganWallNs);
     this.zone = "utc";
   }
 
-  /** [date, `14:03:07.123456`] of a time in nanoseconds since the trace began. */
+  /** Converts nanoseconds since the trace began to [date, `14:03:07.123456`]. */
   parts(at) {
     const ns = this.began + BigInt(at);
     let date = new Date(Number(ns / 1000000n));
@@ -68,7 +68,7 @@ class Clock {
   }
 }
 
-/** An address and a port; IPv6 in brackets, an unknown port as `?`. */
+/** Formats an address and a port: IPv6 in brackets, an unknown port as `?`. */
 function end(addr, port) {
   if (addr === null && port === null) return "?";
   const host = addr === null ? "" : addr.includes(":") ? `[${addr}]` : addr;

@@ -1,6 +1,6 @@
-// What the trace was, what came of its connections, and who waited.
+// The overview: the trace's settings, its verdicts, its waits and its listeners.
 
-/** The rows that stand for a connection: one of its two ends, the server's where both are here. */
+/** Returns one row for each connection: the server's end if both ends were traced. */
 function connectionRows(data) {
   const rows = [];
   for (let row = 0; row < data.rows; row++) {
@@ -24,27 +24,27 @@ function header(trace, clock) {
   $("session").textContent = parts.join(" · ");
 }
 
-/** What makes the page less than the whole truth. */
+/** Shows what is missing from the recording or from this page. */
 function notices(trace, data) {
-  const told = [];
-  const tell = (text, alarm = true) => told.push(h("p", { class: alarm ? "notice alarm" : "notice", role: "note" }, text));
+  const paragraphs = [];
+  const notice = (text, alarm = true) => paragraphs.push(h("p", { class: alarm ? "notice alarm" : "notice", role: "note" }, text));
   if (trace.damage !== null) {
-    tell(`The recording could not be read as it was written: ${trace.damage}. This page shows what could be read, ${plural(trace.lines, "line")}.`);
+    notice(`The recording is damaged: ${trace.damage}. This page shows what could be read, ${plural(trace.lines, "line")}.`);
   } else if (trace.summary === null) {
-    tell("The recording breaks off before its summary: the tracer was killed, or still runs. This page shows it as far as it goes.");
+    notice("The recording breaks off before its summary: the tracer was killed, or still runs. This page shows it as far as it goes.");
   }
   const lost = trace.lost.reduce((sum, it) => sum + it.count, 0);
   if (lost > 0) {
-    tell(`${plural(lost, "event")} ${lost === 1 ? "was" : "were"} lost, at ${plural(trace.lost.length, "moment")}. What was open then is marked incomplete; all else is whole.`);
+    notice(`${plural(lost, "event")} ${lost === 1 ? "was" : "were"} lost, at ${plural(trace.lost.length, "moment")}. Connections that were open then are marked incomplete; all others are complete.`);
   }
   if (trace.without_end > 0) {
-    tell(`${plural(trace.without_end, "connection")} ${trace.without_end === 1 ? "has" : "have"} no last line in the recording: shown as far as seen, with no verdict unless accept() had told one.`, false);
+    notice(`${plural(trace.without_end, "connection")} ${trace.without_end === 1 ? "has" : "have"} no end in the recording: shown as far as seen, with a verdict only if accept() has returned.`, false);
   }
-  if (data.rows === 0 && trace.ports.length === 0) tell("There is no connection in this recording.", false);
+  if (data.rows === 0 && trace.ports.length === 0) notice("There is no connection in this recording.", false);
   if (trace.ports.length > 0) {
-    tell("Recorded with --depth histogram: what went the plain way was counted by port in the kernel, and only the others are in the table.", false);
+    notice("Recorded with --depth histogram: connections that went well are only counted, by port. The table has the others.", false);
   }
-  $("notices").replaceChildren(...told);
+  $("notices").replaceChildren(...paragraphs);
 }
 
 function verdictCounts(data, rows, trace) {
@@ -104,12 +104,12 @@ function timeline(data, rows, trace, clock, search) {
   }
   const ticks = [0, 0.25, 0.5, 0.75, 1].map((x) => [x, `${signed(Math.round(x * until))}`]);
   $("timeline").replaceChildren(
-    h("p", { class: "caption" }, h("b", {}, "When they began"), " ", h("span", { class: "quiet" }, `${human(Math.round(width))} a bar, the tallest is ${count(top)}; a click searches for its connections`),
+    h("p", { class: "caption" }, h("b", {}, "When they began"), " ", h("span", { class: "quiet" }, `${human(Math.round(width))} a bar, the highest is ${count(top)}; click a bar to search for its connections`),
       h("span", { class: "legend" }, used.map(({ key }) => badge(key)))),
     svg, axis(ticks));
 }
 
-/** Where servers accept: rows by namespace and port, with what the summary says of it. */
+/** Returns the listeners by namespace and port, with their rows and their entries in the summary. */
 function listenersOf(data, trace) {
   const listeners = new Map();
   const get = (key, port) => {
@@ -134,7 +134,7 @@ function listenersOf(data, trace) {
   return list.sort((a, b) => size(b) - size(a));
 }
 
-/** Sorted values of a column, those that are known. */
+/** Returns the known values of a column, sorted. */
 const sorted = (data, rows, name) => Float64Array.from(rows.map((row) => data.get(row, name)).filter((it) => it !== null)).sort();
 
 function listenerTable(data, listeners, search) {
@@ -166,7 +166,7 @@ function listenerTable(data, listeners, search) {
     rows, [1, 3, 4, 5, 6, 7, 8, 9, 10, 11]));
 }
 
-/** Two charts: for the network, and for accept(). */
+/** Draws two charts: the wait for the network (handshake), and the wait for accept(). */
 function waits(data, trace, listeners, search) {
   const select = $("at-listener");
   const clients = [];
@@ -208,29 +208,29 @@ function waits(data, trace, listeners, search) {
   if (choices.length > 0) draw();
 }
 
-/** Each hook's balance, and what this trace could not see. */
+/** Shows the counters of each hook, and what this trace could not show. */
 function balance(trace) {
   const session = trace.session, summary = trace.summary;
-  const carriers = Object.entries(session?.hooks ?? {});
-  const rows = carriers.map(([hook, carrier]) => {
+  const hooks = Object.entries(session?.hooks ?? {});
+  const rows = hooks.map(([hook, method]) => {
     const it = summary?.hooks?.[hook];
     const bad = (n) => (n > 0 ? h("span", { class: "bad" }, count(n)) : count(n));
     const refused = (session.refused?.[hook] ?? []).map((x) => `${x.method}: ${x.refusal}`).join(", ");
-    return [h("code", {}, hook), carrier ?? "not attached", refused, count(it?.seen), count(it?.filtered), count(it?.emitted), bad(it?.lost), bad(it?.recursion_misses)];
+    return [h("code", {}, hook), method ?? "not attached", refused, count(it?.seen), count(it?.filtered), count(it?.emitted), bad(it?.lost), bad(it?.recursion_misses)];
   });
   const unseen = session?.unseen ?? [];
   const more = [];
   if (summary !== null) {
     if (summary.undecodable > 0) more.push(`${plural(summary.undecodable, "record")} could not be decoded`);
     if (summary.late > 0) more.push(`${plural(summary.late, "event")} came too late to be put in order`);
-    if (summary.dropped_lines > 0) more.push(`${plural(summary.dropped_lines, "line")} given up: whose connection it was, was not known for too long`);
+    if (summary.dropped_lines > 0) more.push(`${plural(summary.dropped_lines, "line")} dropped: their connection stayed unknown for too long`);
     if (summary.incomplete > 0) more.push(`${plural(summary.incomplete, "end")} of connections ${summary.incomplete === 1 ? "is" : "are"} incomplete`);
   }
   $("balance").replaceChildren(
     h("div", { class: "panel scroll", tabindex: "0", role: "region", "aria-label": "Hooks" },
-      grid(["Hook", "Carried by", "Refused", "Seen", "Filtered", "Traced", "Lost", "Skipped"], rows, [3, 4, 5, 6, 7])),
+      grid(["Hook", "Attached by", "Refused", "Seen", "Filtered", "Traced", "Lost", "Skipped"], rows, [3, 4, 5, 6, 7])),
     h("div", { class: "panel" }, h("h3", {}, "Not seen"),
-      unseen.length > 0 ? h("ul", {}, unseen.map((it) => h("li", {}, it))) : h("p", {}, "Nothing that the trace knows of."),
+      unseen.length > 0 ? h("ul", {}, unseen.map((it) => h("li", {}, it))) : h("p", {}, "Nothing is known to be missing."),
       more.length > 0 ? h("ul", { class: "bad" }, more.map((it) => h("li", {}, it))) : null));
 }
 

@@ -1,8 +1,8 @@
-// The search: words and comparisons to a predicate over rows.
+// The search: parses words and comparisons into a predicate on rows.
 
 const SCALE = { "": 1, ns: 1, us: 1e3, "µs": 1e3, ms: 1e6, s: 1e9, m: 60e9, h: 3600e9, k: 1e3, kb: 1e3, mb: 1e6 };
 
-/** What `field:text` and `field>value` can be about. */
+/** The fields of `field:text` and `field>value`. */
 const FIELDS = {
   conn: (d, r) => d.get(r, "conn"),
   side: (d, r) => d.get(r, "side"),
@@ -31,7 +31,7 @@ const FIELDS = {
   is: (d, r) => `${d.get(r, "complete") ? "complete" : "incomplete"} ${d.get(r, "state") === "CLOSE" ? "ended" : "open"}`,
 };
 
-/** A predicate `(data, row)`; throws an Error with what is wrong. */
+/** Parses a search into a predicate `(data, row)`. Throws an Error that says what is wrong. */
 function query(text) {
   const tests = [];
   for (const [, minus, quoted, bare] of text.matchAll(/(-?)(?:"([^"]*)"?|(\S+))/g)) {
@@ -53,7 +53,7 @@ function term(word) {
   if (parts === null || (parts[2] === ":" && !(parts[1] in FIELDS) && parts[1].length < 3)) return contains(word);
   const [, name, operator, value] = parts;
   const field = FIELDS[name.toLowerCase()];
-  // An IPv6 address begins like a field: abcd:…
+  // An IPv6 address looks like a field: abcd:…
   if (field === undefined && operator === ":" && /^[0-9a-f:.]+$/i.test(word)) return contains(word);
   if (field === undefined) throw new Error(`there is no field “${name}”`);
   if (operator !== ":") return compare(field, name, operator, value);
@@ -70,7 +70,7 @@ function compare(field, name, operator, value) {
   const parts = /^([0-9.]+)([a-zµ]*)$/i.exec(value);
   const limit = parts && Number(parts[1]) * SCALE[parts[2].toLowerCase()];
   if (!Number.isFinite(limit) || parts === null) {
-    throw new Error(`${name}${operator} wants a number, perhaps with a unit, such as 10ms`);
+    throw new Error(`${name}${operator} needs a number, with a unit if it is a time, such as 10ms`);
   }
   const holds = {
     ">": (it) => it > limit,

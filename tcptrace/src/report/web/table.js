@@ -1,7 +1,7 @@
-// The table of connections. Only the rows in sight exist, so that 100 000 cost no more than 50.
+// The table of connections. Only visible rows have elements, so 100 000 rows cost no more than 50.
 
 const ROW = 26;
-/** As many are printed. */
+/** Upper bound on printed rows. */
 const PRINTED = 500;
 
 const COLUMNS = [
@@ -44,7 +44,7 @@ class Table {
     this.arrange();
   }
 
-  /** Shows the rows that pass the search; the value is an error's text, or null. */
+  /** Shows the rows that match the search. Returns an error text, or null. */
   search(text) {
     let test;
     try {
@@ -75,7 +75,7 @@ class Table {
     const sign = this.down ? -1 : 1;
     this.order.sort((a, b) => {
       const x = keys.get(a), y = keys.get(b);
-      // What is not known is last in either direction.
+      // Unknown values are last in both directions.
       if (x === null || y === null) return (x === null) - (y === null) || a - b;
       return (x < y ? -sign : x > y ? sign : 0) || a - b;
     });
@@ -127,7 +127,7 @@ class Table {
     this.open(this.order[index]);
   }
 
-  /** Makes a row the current one, and brings it into sight. */
+  /** Makes a row the current one and scrolls it into view. */
   focusOn(index, focus = true) {
     if (this.order.length === 0) return;
     index = Math.min(this.order.length - 1, Math.max(0, index));

@@ -1,4 +1,4 @@
-//! What the keys do and what the columns mean.
+//! The help overlay: keys and columns.
 
 use ratatui::layout::{Constraint, Flex, Layout, Rect};
 use ratatui::widgets::{Block, Paragraph};
@@ -20,47 +20,50 @@ const KEYS: [(&str, &str); 9] = [
     ("r", "reverse that order"),
     (
         "/",
-        "show only what has a text in it: an address, a process, …",
+        "show only rows that contain a text: an address, a process, …",
     ),
     (
         "Enter",
         "show only this listener's port; Esc shows all again",
     ),
-    ("p, Space", "hold the screen still; the trace goes on"),
+    ("p, Space", "freeze the screen; the trace continues"),
     ("Ctrl-Z", "suspend"),
 ];
 
 const COLUMNS: [(&str, &str); 8] = [
     (
         "CONN/s",
-        "connections that became ESTABLISHED, of the last seconds",
+        "connections that became ESTABLISHED, in the last seconds",
     ),
-    ("ACC/s", "those that accept() returned"),
+    (
+        "ACC/s",
+        "connections that accept() returned, in the last seconds",
+    ),
     (
         "HALF",
-        "half-open connections now; - where this kernel cannot show them",
+        "half-open connections now; - if this kernel cannot show them",
     ),
     (
         "QUEUE",
-        "connections in the accept queue / its limit, which holds one more. ≥3: the trace began \
-         later. 3?: events were lost. Several sockets (×4) have a queue each",
+        "connections in the accept queue / its limit (the queue holds one more). ≥3: the trace began \\
+             later. 3?: events were lost. Each of several sockets (×4) has its own queue",
     ),
     (
         "P50 P99 MAX",
-        "how long those waited in it that were accepted in the last seconds",
+        "how long the connections accepted in the last seconds waited in the queue",
     ),
     (
         "WAITS",
-        "the longest wait of each second: ▁ under 10 µs, each step up ten times as long, █ from \
-         10 s on",
+        "the longest wait of each second: ▁ under 10 µs, each step ten times longer, █ 10 s or \\
+             more",
     ),
     (
         "OVERFL",
-        "SYNs and ACKs that met a full queue since the trace began; - as above",
+        "SYNs and ACKs that met a full queue since the trace began; - if this kernel cannot show them",
     ),
     (
         "PROCESS",
-        "name[pid]? is the listener's, as nobody has accepted yet",
+        "name[pid]? is the listener's process: nobody has accepted the connection yet",
     ),
 ];
 
@@ -71,7 +74,8 @@ pub fn place(within: Rect) -> Rect {
     area
 }
 
-/// The help from a line on, or from the last that leaves none of the room empty; and which that is.
+/// Returns the help scrolled by `from` lines, limited so that the last page is full. Also returns
+/// the limited value.
 pub fn text<'a>(view: &View, area: Rect, from: u16, theme: Theme) -> (Paragraph<'a>, u16) {
     let width = usize::from(area.width.saturating_sub(2)).max(NAME + 8);
     let mut lines = vec![];

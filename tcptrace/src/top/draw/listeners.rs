@@ -1,4 +1,4 @@
-//! The pane of the listeners: as many columns as there is room for, the most telling ones first.
+//! The listener pane: as many columns as fit, by importance.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -10,7 +10,7 @@ use crate::duration::Human;
 use crate::top::model::{Row, SPARK_S, View};
 use crate::top::ui::{Pane, Ui};
 
-/// Lines below the table, about the listener that the cursor is on.
+/// Number of lines below the table for the listener under the cursor.
 pub const DETAILS: u16 = 2;
 
 const BAR: u16 = 6;
@@ -32,7 +32,7 @@ enum Column {
 
 use Column::*;
 
-/// As they stand on the screen.
+/// The columns from left to right.
 const ORDER: [Column; 11] = [
     Listener,
     Connections,
@@ -47,7 +47,7 @@ const ORDER: [Column; 11] = [
     Acceptor,
 ];
 
-/// As they are given up last.
+/// The columns by importance. The last ones are dropped first.
 const RANK: [Column; 11] = [
     Listener,
     Queue,
@@ -142,8 +142,8 @@ pub fn draw(frame: &mut Frame, area: Rect, view: &View, ui: &mut Ui, theme: Them
     frame.render_widget(block, area);
     if rows.is_empty() {
         let text = match view.listeners.is_empty() {
-            true => "None yet: nobody listens, as far as the filters let it be seen.",
-            false => "None has the filter's text.",
+            true => "None yet: no listening socket matches the filters.",
+            false => "No row contains the filter's text.",
         };
         ui.sized(Pane::Listeners, usize::from(inside.height), 0);
         return frame.render_widget(nothing(text, theme), inside);
@@ -186,12 +186,12 @@ pub fn draw(frame: &mut Frame, area: Rect, view: &View, ui: &mut Ui, theme: Them
     .row_highlight_style(cursor(Pane::Listeners, ui, theme));
     frame.render_stateful_widget(widget, table, ui.table(Pane::Listeners));
     if let Some(row) = rows.get(at) {
-        let text = Paragraph::new(told(row)).style(theme.dim());
+        let text = Paragraph::new(details_of(row)).style(theme.dim());
         frame.render_widget(text.wrap(Wrap { trim: true }), below);
     }
 }
 
-/// Puts the cursor where its listener is now, and gives that place.
+/// Moves the cursor to the current row of its listener. Returns the row.
 fn place_cursor(ui: &mut Ui, rows: &[&Row], room: usize) -> usize {
     ui.sized(Pane::Listeners, room, rows.len());
     let found = ui
@@ -204,7 +204,7 @@ fn place_cursor(ui: &mut Ui, rows: &[&Row], room: usize) -> usize {
     at
 }
 
-/// The columns that there is room for, and their widths. What is left makes the sparkline longer.
+/// Returns the columns that fit, with their widths. The sparkline gets the remaining width.
 fn columns(rows: &[&Row], room: u16) -> Vec<(Column, u16)> {
     let mut taken = vec![];
     let mut left = room;
@@ -223,7 +223,7 @@ fn columns(rows: &[&Row], room: u16) -> Vec<(Column, u16)> {
     taken
 }
 
-/// `0.0.0.0:80`, and how many sockets share it.
+/// Returns the address, and the number of sockets that share it: `0.0.0.0:80 ×4`.
 fn name(row: &Row) -> String {
     match row.sockets {
         0 | 1 => row.key.to_string(),
@@ -235,7 +235,8 @@ fn acceptor(row: &Row) -> String {
     row.acceptor.map_or("-".to_owned(), |it| it.to_string())
 }
 
-/// `3/128`; of several queues, each has the limit.
+/// Returns the length and the limit of the queue: `3/128`. With several sockets, each queue has
+/// this limit.
 fn queue(row: &Row) -> String {
     let limit = match row.backlog.backlog_max {
         Some(max) => max.to_string(),
@@ -244,13 +245,13 @@ fn queue(row: &Row) -> String {
     format!("{}/{limit}", row.depth)
 }
 
-/// How full a queue is, in halves of a character.
+/// Returns a bar of the queue's fill level, with a resolution of half a character.
 fn bar(fill: Option<f64>) -> String {
     let Some(fill) = fill else {
         return "·".repeat(BAR.into());
     };
     let all = usize::from(BAR);
-    // Anything at all can be seen.
+    // Round up, so that one queued connection is visible.
     let halves = (fill * 2.0 * all as f64).ceil() as usize;
     let (whole, half) = (halves / 2, halves % 2);
     let rest = all - whole - half;
@@ -262,7 +263,8 @@ fn bar(fill: Option<f64>) -> String {
     )
 }
 
-/// A bar a second, each step up ten times as long, from under 10 µs to 10 s and more.
+/// Returns one bar for each second. Each step is ten times longer, from below 10 µs to 10 s or
+/// more.
 fn sparkline(longest_ns: &[Option<u64>], width: u16) -> String {
     const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let last = longest_ns.len().saturating_sub(width.into());
@@ -276,8 +278,8 @@ fn sparkline(longest_ns: &[Option<u64>], width: u16) -> String {
     longest_ns[last..].iter().map(bar).collect()
 }
 
-/// All that is known of a listener, in a sentence.
-fn told(row: &Row) -> String {
+/// Returns the details of a listener in one line.
+fn details_of(row: &Row) -> String {
     let mut parts = vec![];
     if row.closed {
         parts.push("closed".to_owned());
@@ -293,7 +295,7 @@ fn told(row: &Row) -> String {
         parts.push(format!("waits p50 {p50} p99 {p99} max {max}"));
     }
     parts.push(format!(
-        "in all {} established, {} accepted, {} never",
+        "total {} established, {} accepted, {} never accepted",
         row.connections, row.accepted, row.never_accepted
     ));
     if row.failed_accepts > 0 {
@@ -305,7 +307,7 @@ fn told(row: &Row) -> String {
     parts.join(" · ")
 }
 
-/// A text that is too long, with its end cut off and that said.
+/// Shortens a text to the width. The last character of a shortened text is `…`.
 pub fn cut(text: String, width: u16) -> String {
     let width = usize::from(width);
     if text.chars().count() <= width {

@@ -1,4 +1,4 @@
-//! The panes of connections: those that wait, and those that were judged.
+//! The panes of waiting connections and of verdicts.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Rect};
@@ -10,10 +10,10 @@ use super::{Theme, cursor, frame_of, nothing};
 use crate::duration::Human;
 use crate::fields::Subject;
 use crate::sink::text::{Tuple, Who, verdict_words};
-use crate::top::model::{Told, View, Waiting};
+use crate::top::model::{VerdictEntry, View, Waiting};
 use crate::top::ui::{Pane, Ui};
 
-/// A duration such as `999.9 ms`, on the right.
+/// Width of a duration such as `999.9 ms`.
 const TIME: u16 = 8;
 const STATE: u16 = 11;
 
@@ -27,7 +27,7 @@ pub fn waiting(frame: &mut Frame, area: Rect, view: &View, ui: &mut Ui, theme: T
         title += &format!(", +{} more", view.waiting_more);
     }
     if view.waiting_unnamed > 0 {
-        title += &format!(", +{} not seen to come", view.waiting_unnamed);
+        title += &format!(", +{} not seen arriving", view.waiting_unnamed);
     }
     let conn = number_width(all.iter().map(|it| &it.subject));
     let process = area
@@ -47,7 +47,7 @@ pub fn waiting(frame: &mut Frame, area: Rect, view: &View, ui: &mut Ui, theme: T
     let list = List {
         pane: Pane::Waiting,
         title,
-        nothing: "None: every connection that was established is accepted.",
+        nothing: "None: every established connection has been accepted.",
         header: &["  WAITED", "CONN", "FROM → TO", "STATE", "PROCESS"],
         widths: &[
             Constraint::Length(TIME),
@@ -67,7 +67,7 @@ pub fn verdicts(frame: &mut Frame, area: Rect, view: &View, ui: &mut Ui, theme: 
     let longest = all.iter();
     let longest = longest.map(|it| Tuple(&it.subject).to_string().chars().count());
     let tuple = (longest.max().unwrap_or(0) as u16).clamp(9, 40);
-    let row = |it: &&Told| {
+    let row = |it: &&VerdictEntry| {
         let ago = Human(view.now_ns.saturating_sub(it.mono_ns)).to_string();
         let verdict = Span::styled(verdict_words(it.verdict), theme.verdict(it.verdict));
         let reason = Span::raw(format!(": {}", it.reason));
@@ -97,7 +97,7 @@ pub fn verdicts(frame: &mut Frame, area: Rect, view: &View, ui: &mut Ui, theme: 
 struct List<'a> {
     pane: Pane,
     title: String,
-    /// Said when there are no rows.
+    /// Text of an empty list.
     nothing: &'static str,
     header: &'static [&'static str],
     widths: &'a [Constraint],
@@ -114,7 +114,7 @@ impl List<'_> {
         if self.rows.is_empty() {
             let text = match ui.filter.is_empty() {
                 true => self.nothing,
-                false => "None has the filter's text.",
+                false => "No row contains the filter's text.",
             };
             return frame.render_widget(nothing(text, theme), inside);
         }

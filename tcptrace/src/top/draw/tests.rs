@@ -1,4 +1,4 @@
-//! What is on the screen, at several sizes.
+//! Tests of the drawn screen at several sizes.
 
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -16,7 +16,7 @@ use crate::top::ui::Wish;
 const MS: u64 = 1_000_000;
 const COLOR: Theme = Theme { color: true };
 
-/// A listener with two that wait and one that was accepted, and one that nobody uses.
+/// A listener with two waiting connections and an accepted one, and an unused listener.
 fn model() -> Model {
     let mut model = Model::new(10);
     let hooks = [Hook::InetCskAccept, Hook::RequestSock];
@@ -110,7 +110,7 @@ fn press(ui: &mut Ui, keys: &str) -> Wish {
 }
 
 #[test]
-fn a_terminal_of_80_by_24() {
+fn a_terminal_of_80_by_24_shows_all_panes() {
     let screen = screen(&mut Ui::default(), (80, 24));
     let expected = "\
 tcptrace top  0:02  2 listeners, 1.5 conn/s, 2 waiting  port 7878
@@ -119,7 +119,7 @@ LISTENER       CONN/s  ACC/s HALF        QUEUE      P99      MAX WAITS    OVERFL
 127.0.0.1:7878    1.5    0.5    0 ██▌···   2/4 500.0 ms 500.0 ms      ▆        -
 [::]:443            0      0    0 ······ 0/128        -        -               -
 listens: server[4711] · accepted last: server[4711] · waits p50 500.0 ms p99
-500.0 ms max 500.0 ms · in all 3 established, 1 accepted, 0 never
+500.0 ms max 500.0 ms · total 3 established, 1 accepted, 0 never accepted
  Waiting for accept() 2 ────────────────────────────────────────────────────────
   WAITED CONN FROM → TO                      STATE       PROCESS
  1.600 s #4   127.0.0.1:39704 → :7878        ESTABLISHED server[4711]?
@@ -137,7 +137,7 @@ listens: server[4711] · accepted last: server[4711] · waits p50 500.0 ms p99
 }
 
 #[test]
-fn a_wide_terminal_has_every_column() {
+fn a_wide_terminal_shows_every_column() {
     let screen = screen(&mut Ui::default(), (200, 60));
     for title in [
         "CONN/s",
@@ -163,7 +163,7 @@ fn samples_reason() -> &'static str {
 }
 
 #[test]
-fn a_small_terminal_has_one_pane_and_what_tells_most() {
+fn a_small_terminal_shows_one_pane_with_the_most_important_columns() {
     let mut ui = Ui::default();
     let small = screen(&mut ui, (40, 10));
     assert_eq!(small[2], "LISTENER              QUEUE      P99");
@@ -175,7 +175,7 @@ fn a_small_terminal_has_one_pane_and_what_tells_most() {
 }
 
 #[test]
-fn no_size_is_too_small_for_any_pane() {
+fn drawing_works_at_every_size() {
     for width in [0, 1, 2, 3, 7, 20, 79] {
         for height in [0, 1, 2, 3, 4, 5, 12, 16, 17] {
             let mut ui = Ui::default();
@@ -188,21 +188,21 @@ fn no_size_is_too_small_for_any_pane() {
 }
 
 #[test]
-fn nothing_at_all_is_said_to_be_nothing() {
+fn an_empty_view_says_that_there_is_nothing() {
     let view = Model::new(10).view(NOW);
     let screen = lines(&drawn(&view, &mut Ui::default(), (80, 24), COLOR));
     let all = screen.join("\n");
-    for said in [
+    for text in [
         "0 listeners, 0 conn/s",
-        "None yet: nobody listens",
+        "None yet: no listening socket",
         "Last verdicts",
     ] {
-        assert!(all.contains(said), "{said}: {all}");
+        assert!(all.contains(text), "{text}: {all}");
     }
 }
 
 #[test]
-fn losses_stand_out_and_mark_the_queues() {
+fn losses_are_highlighted_and_mark_the_queues() {
     for theme in [COLOR, Theme { color: false }] {
         let mut model = model();
         model.line(&crate::fields::Line::Lost(samples::lost()));
@@ -220,7 +220,7 @@ fn losses_stand_out_and_mark_the_queues() {
 }
 
 #[test]
-fn without_colours_there_are_none() {
+fn without_colours_no_cell_is_coloured() {
     let mut ui = Ui::default();
     let buffer = drawn(&view(), &mut ui, (200, 60), Theme { color: false });
     for cell in &buffer.content {
@@ -229,7 +229,7 @@ fn without_colours_there_are_none() {
 }
 
 #[test]
-fn a_hostile_name_is_shown_escaped() {
+fn a_hostile_process_name_is_escaped() {
     let mut ui = Ui::default();
     screen(&mut ui, (200, 60));
     press(&mut ui, "j");
@@ -239,7 +239,7 @@ fn a_hostile_name_is_shown_escaped() {
 }
 
 #[test]
-fn keys_sort_filter_and_hold() {
+fn keys_sort_filter_and_pause() {
     let mut ui = Ui::default();
     let listener = |ui: &mut Ui| screen(ui, (80, 24))[3].clone();
     assert!(
@@ -255,10 +255,15 @@ fn keys_sort_filter_and_hold() {
     assert!(typing[23].starts_with("/EVIL"), "{typing:#?}");
     assert!(typing[1].contains("Listeners 1 of 2"), "{typing:#?}");
     assert!(
-        typing.join("\n").contains("None has the filter's text."),
+        typing
+            .join(
+                "
+        "
+            )
+            .contains("No row contains the filter's text."),
         "{typing:#?}"
     );
-    // While a text is typed, letters are letters.
+    // While the filter is typed, letters are not commands.
     assert_eq!(press(&mut ui, "q"), Wish::Draw);
     assert_eq!(press(&mut ui, "\x1b"), Wish::Draw);
     assert!(screen(&mut ui, (80, 24))[1].contains("Listeners 2,"));
@@ -271,7 +276,7 @@ fn keys_sort_filter_and_hold() {
 }
 
 #[test]
-fn enter_shows_only_the_listener_under_the_cursor() {
+fn enter_filters_by_the_listener_under_the_cursor() {
     let mut ui = Ui::default();
     screen(&mut ui, (80, 24));
     press(&mut ui, "\n");
@@ -284,7 +289,7 @@ fn enter_shows_only_the_listener_under_the_cursor() {
 }
 
 #[test]
-fn the_cursor_stays_on_its_listener() {
+fn the_cursor_stays_on_its_listener_when_the_order_changes() {
     let mut ui = Ui::default();
     screen(&mut ui, (80, 24));
     press(&mut ui, "j");
@@ -298,7 +303,7 @@ fn the_cursor_stays_on_its_listener() {
 }
 
 #[test]
-fn the_help_names_what_this_trace_cannot_see() {
+fn the_help_lists_what_this_trace_cannot_show() {
     let mut ui = Ui::default();
     press(&mut ui, "?");
     let top = screen(&mut ui, (80, 24)).join("\n");
@@ -312,7 +317,7 @@ fn the_help_names_what_this_trace_cannot_see() {
 }
 
 #[test]
-fn long_lists_scroll_to_their_end_and_no_further() {
+fn a_long_list_scrolls_to_its_end_and_no_further() {
     let mut model = model();
     for conn in 100..200 {
         model.line(&crate::fields::Line::Transition(Transition {

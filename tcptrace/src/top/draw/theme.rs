@@ -1,4 +1,4 @@
-//! Which style means what, with colours and without.
+//! The styles of the screen, with and without colours.
 
 use ratatui::style::{Color, Modifier, Style};
 
@@ -6,7 +6,7 @@ use crate::fields::Verdict;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Theme {
-    /// Whether the terminal may show colours.
+    /// The terminal may show colours.
     pub color: bool,
 }
 
@@ -37,7 +37,7 @@ impl Theme {
         Style::new().add_modifier(Modifier::REVERSED)
     }
 
-    /// A queue that is so full.
+    /// Returns the style for a queue's fill level, from 0 to 1.
     pub fn fill(self, fill: f64) -> Style {
         match fill {
             fill if fill >= 0.9 => self.in_color(Color::Red).add_modifier(Modifier::BOLD),
@@ -46,7 +46,7 @@ impl Theme {
         }
     }
 
-    /// As in the log.
+    /// Returns the style of a verdict, with the colours of the text log.
     pub fn verdict(self, verdict: Verdict) -> Style {
         match verdict {
             Verdict::Queued => self.in_color(Color::Yellow),

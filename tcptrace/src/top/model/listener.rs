@@ -1,52 +1,52 @@
-//! One listening address: its queue, and what the last seconds brought.
+//! The state of one listening address: its queue, and counters of the last seconds.
 
 use std::collections::VecDeque;
 
 use hdrhistogram::Histogram;
 use smallvec::SmallVec;
 
-use super::{Depth, Owner, Row, SPARK_S, Sight};
+use super::{Depth, Owner, Row, SPARK_S, Visibility};
 use crate::fields::Backlog;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// One address, whose sockets are several where they share it (SO_REUSEPORT): a connection does
-/// not say which of them it was queued at.
+/// One listening address. Several sockets may share it (SO_REUSEPORT). A connection does not show
+/// in which of their queues it waits.
 #[derive(Default)]
 pub(super) struct Listener {
-    /// `conn` of those that are open.
+    /// `conn` of the open sockets.
     sockets: SmallVec<[u64; 1]>,
-    /// None of them is left.
+    /// All sockets have closed.
     pub closed: bool,
     pub owner: Option<Owner>,
     pub acceptor: Option<Owner>,
     pub backlog: Backlog,
     pub half_open: u64,
-    /// ESTABLISHED, and no accept() seen.
+    /// Connections that are ESTABLISHED without a seen accept().
     waiting: u64,
-    /// What the queues hold, going by the kernel's own numbers.
+    /// Length of all queues, based on the kernel's own numbers.
     queued: Option<u64>,
-    /// Events were lost since the kernel last said how many are queued.
+    /// Events were lost after the kernel last reported the queue's length.
     doubtful: bool,
     pub connections: u64,
     pub accepted: u64,
     pub never_accepted: u64,
     pub failed_accepts: u64,
     pub overflows: u64,
-    /// Of the last seconds in which there was something, oldest first.
+    /// The seconds of the window that had events, oldest first.
     slots: VecDeque<Slot>,
-    /// When something last happened.
+    /// Time of the last event.
     pub last_ns: u64,
 }
 
-/// A second.
+/// Counters of one second.
 #[derive(Default)]
 struct Slot {
     second: u64,
     connections: u64,
     accepted: u64,
     longest_ns: Option<u64>,
-    /// Waits in the accept queue, as long as the second is within the window.
+    /// Waits in the accept queue. Dropped when the second leaves the window.
     waits: Option<Histogram<u32>>,
 }
 
@@ -55,7 +55,7 @@ impl Listener {
         self.sockets.contains(&conn)
     }
 
-    /// A socket that listens here, with so many in its queue.
+    /// Adds a listening socket with this number of queued connections.
     pub fn open(&mut self, conn: u64, queued: u64) {
         if self.has_socket(conn) {
             return;
@@ -64,11 +64,11 @@ impl Listener {
             true => Some(queued),
             false => self.queued.map(|before| before.saturating_add(queued)),
         };
-        self.met(conn);
+        self.add_socket(conn);
     }
 
-    /// The same, of which only the number is known.
-    pub fn met(&mut self, conn: u64) {
+    /// Adds a listening socket whose queue length is unknown.
+    pub fn add_socket(&mut self, conn: u64) {
         if !self.has_socket(conn) {
             self.sockets.push(conn);
         }
@@ -90,9 +90,10 @@ impl Listener {
         self.slot(mono_ns, window_s).connections += 1;
     }
 
-    /// An accept() returned a connection that waited so long, and left so many in the queue.
+    /// Counts an accept() that returned a connection after `wait_ns`. `left` connections remain in
+    /// the queue.
     pub fn accept(&mut self, mono_ns: u64, window_s: u64, wait_ns: Option<u64>, left: u64) {
-        self.kernel_says(left);
+        self.set_reported_length(left);
         if self.sockets.len() > 1 {
             self.queued = self.queued.map(|n| n.saturating_sub(1));
         }
@@ -108,21 +109,21 @@ impl Listener {
         }
     }
 
-    /// The number of queued connections that an event has with it. With several sockets it is
-    /// only one's.
-    pub fn kernel_says(&mut self, queued: u64) {
+    /// Sets the queue length that the kernel reported with an event. Ignored if several sockets
+    /// share the address, because the length is that of one queue.
+    pub fn set_reported_length(&mut self, queued: u64) {
         if self.sockets.len() <= 1 {
             self.queued = Some(queued);
             self.doubtful = false;
         }
     }
 
-    /// One that waited does so no more.
+    /// Removes one waiting connection.
     pub fn leave(&mut self) {
         self.waiting = self.waiting.saturating_sub(1);
     }
 
-    /// One that waited is gone, and no accept() was seen to take it.
+    /// Removes one waiting connection that ended without an accept() being seen.
     pub fn vanish(&mut self) {
         self.leave();
         self.queued = self.queued.map(|n| n.saturating_sub(1));
@@ -132,26 +133,26 @@ impl Listener {
         self.doubtful = true;
     }
 
-    /// Whether all that waits here has been accepted, by the kernel's own word.
+    /// Returns true if the kernel has reported an empty queue and no event was lost since.
     pub fn is_known_empty(&self) -> bool {
         self.queued == Some(0) && !self.doubtful
     }
 
-    /// Those in its queue that the trace did not see come.
+    /// Returns the number of queued connections whose arrival the trace did not see.
     pub fn unnamed(&self) -> u64 {
         self.queued.unwrap_or(0).saturating_sub(self.waiting)
     }
 
-    fn depth(&self, sight: Sight) -> Depth {
+    fn depth(&self, visible: Visibility) -> Depth {
         match self.queued {
-            Some(n) if sight.accepts && !self.doubtful => Depth::Exact(n),
+            Some(n) if visible.accepts && !self.doubtful => Depth::Exact(n),
             Some(n) => Depth::Doubtful(n),
-            None if sight.accepts && !self.doubtful => Depth::AtLeast(self.waiting),
+            None if visible.accepts && !self.doubtful => Depth::AtLeast(self.waiting),
             None => Depth::Doubtful(self.waiting),
         }
     }
 
-    /// The slot of a moment. A line that comes late is counted in the last second.
+    /// Returns the counters for a time. A late line counts in the latest second.
     fn slot(&mut self, mono_ns: u64, window_s: u64) -> &mut Slot {
         let second = mono_ns / SECOND_NS;
         if self.slots.back().is_none_or(|last| last.second < second) {
@@ -161,7 +162,7 @@ impl Listener {
                 ..Slot::default()
             });
         }
-        self.slots.back_mut().expect("one was just put there")
+        self.slots.back_mut().expect("a slot was just pushed")
     }
 
     fn forget(&mut self, now_s: u64, window_s: u64) {
@@ -174,9 +175,16 @@ impl Listener {
             .for_each(|slot| slot.waits = None);
     }
 
-    /// What is shown of it. The window is the second of `now_ns` and the `window_s` before it, as
-    /// far as the trace, which began at `began_ns`, was there for them.
-    pub fn row(&mut self, of: Row, sight: Sight, now_ns: u64, began_ns: u64, window_s: u64) -> Row {
+    /// Returns the row for the view. The window covers the second of `now_ns` and the `window_s`
+    /// seconds before it, but starts no earlier than the trace (`began_ns`).
+    pub fn row(
+        &mut self,
+        of: Row,
+        visible: Visibility,
+        now_ns: u64,
+        began_ns: u64,
+        window_s: u64,
+    ) -> Row {
         let now_s = now_ns / SECOND_NS;
         self.forget(now_s, window_s);
         let first_s = now_s.saturating_sub(window_s);
@@ -190,15 +198,15 @@ impl Listener {
             waits
                 .get_or_insert_with(new_histogram)
                 .add(slot)
-                .expect("a histogram that resizes takes every other");
+                .expect("a histogram that resizes accepts every other");
         }
         let max_ns = slots().filter_map(|slot| slot.longest_ns).max();
-        // The histogram answers with the upper end of a bucket, which may lie above every wait.
+        // `value_at_quantile` returns a bucket's upper bound, which may exceed the maximum.
         let quantile = |share| Some(waits.as_ref()?.value_at_quantile(share).min(max_ns?));
 
         let mut longest = vec![None; SPARK_S as usize];
         for slot in &self.slots {
-            // The last bar is the second that is not over.
+            // The last bar is the current, incomplete second.
             if let Some(back) = now_s.checked_sub(slot.second).filter(|it| *it < SPARK_S) {
                 longest[(SPARK_S - 1 - back) as usize] = slot.longest_ns;
             }
@@ -209,9 +217,9 @@ impl Listener {
             owner: self.owner,
             acceptor: self.acceptor,
             backlog: self.backlog,
-            depth: self.depth(sight),
-            half_open: sight.requests.then_some(self.half_open),
-            overflows: sight.overflows.then_some(self.overflows),
+            depth: self.depth(visible),
+            half_open: visible.requests.then_some(self.half_open),
+            overflows: visible.overflows.then_some(self.overflows),
             connections_per_s: per_second(slots().map(|slot| slot.connections).sum()),
             accepted_per_s: per_second(slots().map(|slot| slot.accepted).sum()),
             p50_ns: quantile(0.50),
@@ -227,7 +235,8 @@ impl Listener {
     }
 }
 
-/// One percent is finer than anybody reads, and each second of each listener has one.
+/// Returns a histogram with a precision of 1 %. Every listener has one for each second, so they
+/// must be small.
 fn new_histogram() -> Histogram<u32> {
     Histogram::new(2).expect("two significant digits are within 0..=5")
 }

@@ -1,4 +1,4 @@
-//! Lines in, what is shown out.
+//! Tests of the model: lines in, view out.
 
 use super::*;
 use crate::fields::{Backlog, Lost};
@@ -8,11 +8,11 @@ use crate::sink::samples::NOW;
 const MS: u64 = 1_000_000;
 const S: u64 = 1_000 * MS;
 
-/// Times count from the trace's beginning, [`NOW`].
+/// A model under test. Times are relative to the trace's start, [`NOW`].
 struct Trace(Model);
 
 impl Trace {
-    /// With hooks that see everything.
+    /// Starts a trace with all hooks.
     fn new() -> Trace {
         Trace::with_hooks(&[
             Hook::InetSockSetState,
@@ -88,7 +88,7 @@ impl Trace {
         self.0.view(NOW + at)
     }
 
-    /// The only listener.
+    /// Returns the only row.
     fn row(&mut self, at: u64) -> Row {
         let mut view = self.view(at);
         assert_eq!(view.listeners.len(), 1, "{:#?}", view.listeners);
@@ -110,7 +110,7 @@ fn waiting(view: &View) -> Vec<u64> {
 }
 
 #[test]
-fn a_queue_has_what_came_and_was_not_accepted() {
+fn queue_depth_is_arrivals_minus_accepts() {
     let mut trace = Trace::new();
     trace.listen();
     for conn in [3, 4, 5] {
@@ -128,18 +128,18 @@ fn a_queue_has_what_came_and_was_not_accepted() {
 }
 
 #[test]
-fn the_kernels_own_number_is_better() {
+fn the_queue_length_reported_by_the_kernel_overrides_the_count() {
     let mut trace = Trace::new();
     trace.listen();
     trace.establish(3, 0);
     trace.accept(3, MS, Some(MS), 7);
     assert_eq!(trace.row(MS).depth, Depth::Exact(7));
     let view = trace.view(MS);
-    assert_eq!(view.waiting_unnamed, 7, "nobody saw them come");
+    assert_eq!(view.waiting_unnamed, 7, "their arrival was not seen");
 }
 
 #[test]
-fn an_older_queue_is_counted_by_what_the_kernel_said_at_the_start() {
+fn the_depth_of_a_preexisting_queue_starts_at_its_length_in_the_snapshot() {
     let mut trace = Trace::new();
     trace.0.line(&Line::Preexisting(samples::preexisting()));
     trace.establish(9, MS);
@@ -147,22 +147,22 @@ fn an_older_queue_is_counted_by_what_the_kernel_said_at_the_start() {
     assert_eq!(view.listeners[0].depth, Depth::Exact(3));
     assert_eq!(waiting(&view), [9]);
     assert_eq!(view.waiting_unnamed, 2);
-    // One of the older ones is accepted: its ESTABLISHED is not known.
+    // An older connection is accepted, whose ESTABLISHED time is unknown.
     trace.accept(2, 3 * MS, None, 2);
     let row = trace.row(3 * MS);
     assert_eq!(row.depth, Depth::Exact(2));
-    assert_eq!(row.p99_ns, None, "how long it waited is not known");
+    assert_eq!(row.p99_ns, None, "its wait is unknown");
 }
 
 #[test]
-fn a_listener_that_was_never_seen_has_at_least_what_came() {
+fn an_unseen_listener_has_a_lower_bound_until_its_first_accept() {
     let mut trace = Trace::new();
     trace.establish(3, 0);
     let row = trace.row(MS);
     assert_eq!((row.depth, row.sockets), (Depth::AtLeast(1), 0));
     assert_eq!(row.backlog.backlog_max, None);
     assert_eq!(row.fill(), None);
-    // The first accept() tells both its number and its limit.
+    // The first accept() provides the socket's number and the queue's limit.
     trace.accept(3, MS, Some(MS), 4);
     let row = trace.row(MS);
     assert_eq!((row.depth, row.sockets), (Depth::Exact(4), 1));
@@ -170,7 +170,7 @@ fn a_listener_that_was_never_seen_has_at_least_what_came() {
 }
 
 #[test]
-fn after_a_loss_the_depth_is_in_doubt_until_the_kernel_tells_it() {
+fn a_loss_makes_the_depth_doubtful_until_the_kernel_reports_it() {
     let mut trace = Trace::new();
     trace.listen();
     trace.establish(3, 0);
@@ -178,7 +178,7 @@ fn after_a_loss_the_depth_is_in_doubt_until_the_kernel_tells_it() {
     let view = trace.view(MS);
     assert_eq!(view.listeners[0].depth, Depth::Doubtful(1));
     assert_eq!(view.lost.iter().map(|(_, n)| n).sum::<u64>(), 1234);
-    // The accept() of 3 was lost; that of 4 says that nothing is left.
+    // The accept() of 3 was lost. The accept() of 4 reports an empty queue.
     trace.establish(4, 2 * MS);
     trace.accept(4, 3 * MS, Some(MS), 0);
     let view = trace.view(3 * MS);
@@ -187,7 +187,7 @@ fn after_a_loss_the_depth_is_in_doubt_until_the_kernel_tells_it() {
 }
 
 #[test]
-fn without_a_hook_for_accept_a_depth_is_never_sure() {
+fn without_an_accept_hook_the_depth_is_doubtful() {
     let mut trace = Trace::with_hooks(&[Hook::InetSockSetState]);
     trace.listen();
     trace.establish(3, 0);
@@ -197,7 +197,7 @@ fn without_a_hook_for_accept_a_depth_is_never_sure() {
 }
 
 #[test]
-fn an_accept_that_overtakes_established_leaves_nothing_behind() {
+fn an_accept_before_established_leaves_an_empty_queue() {
     let mut trace = Trace::new();
     trace.listen();
     trace.step(3, 0, State::Listen, State::SynRecv);
@@ -209,7 +209,7 @@ fn an_accept_that_overtakes_established_leaves_nothing_behind() {
 }
 
 #[test]
-fn what_is_reset_in_the_queue_stays_in_it() {
+fn a_connection_reset_in_the_queue_stays_queued() {
     let mut trace = Trace::new();
     trace.listen();
     trace.establish(3, 0);
@@ -220,7 +220,7 @@ fn what_is_reset_in_the_queue_stays_in_it() {
 }
 
 #[test]
-fn what_its_process_closes_was_accepted_unseen() {
+fn a_connection_closed_by_its_process_counts_as_accepted() {
     let mut trace = Trace::new();
     trace.listen();
     trace.establish(3, 0);
@@ -239,7 +239,7 @@ fn what_its_process_closes_was_accepted_unseen() {
 }
 
 #[test]
-fn one_that_is_given_up_while_it_waits_is_counted_on() {
+fn an_evicted_connection_still_counts_in_the_queue() {
     let mut trace = Trace::new();
     trace.listen();
     trace.establish(3, 0);
@@ -258,7 +258,7 @@ fn one_that_is_given_up_while_it_waits_is_counted_on() {
 }
 
 #[test]
-fn half_open_connections_come_and_go() {
+fn half_open_connections_are_counted_until_they_end() {
     let mut trace = Trace::new();
     trace.listen();
     trace.step(3, 0, State::Listen, State::NewSynRecv);
@@ -277,7 +277,7 @@ fn half_open_connections_come_and_go() {
 }
 
 #[test]
-fn rates_and_waits_are_those_of_the_window() {
+fn rates_and_quantiles_cover_the_window_only() {
     let mut trace = Trace::new();
     trace.listen();
     for conn in 0..100 {
@@ -293,15 +293,19 @@ fn rates_and_waits_are_those_of_the_window() {
     assert!(close(row.p99_ns, 99 * MS / 10), "{row:?}");
     assert!(row.longest_ns.contains(&Some(10 * MS)));
     let row = trace.row(5 * S);
-    assert_eq!(row.connections_per_s.round(), 20.0, "since the trace began");
+    assert_eq!(
+        row.connections_per_s.round(),
+        20.0,
+        "since the start of the trace"
+    );
     let row = trace.row(12 * S);
     assert_eq!((row.p99_ns, row.connections_per_s), (None, 0.0));
-    assert_eq!((row.connections, row.accepted), (100, 100), "in all");
+    assert_eq!((row.connections, row.accepted), (100, 100), "totals");
     assert!(row.longest_ns.contains(&Some(10 * MS)));
 }
 
 #[test]
-fn sockets_that_share_an_address_are_one_row() {
+fn sockets_with_the_same_address_share_a_row() {
     let mut trace = Trace::new();
     trace.listen();
     trace.0.line(&Line::Transition(Transition {
@@ -315,7 +319,7 @@ fn sockets_that_share_an_address_are_one_row() {
     }));
     trace.establish(3, 0);
     trace.establish(4, 0);
-    // What is left in one socket's queue is not what is left in all of them.
+    // The reported length is that of one socket's queue.
     trace.accept(3, MS, Some(MS), 0);
     let row = trace.row(MS);
     assert_eq!(
@@ -325,7 +329,7 @@ fn sockets_that_share_an_address_are_one_row() {
 }
 
 #[test]
-fn a_wildcard_listener_has_the_connections_to_any_address() {
+fn a_wildcard_listener_gets_the_connections_to_every_address() {
     let mut trace = Trace::new();
     trace.0.line(&Line::Transition(samples::listen()));
     trace.0.line(&Line::Transition(Transition {
@@ -339,7 +343,7 @@ fn a_wildcard_listener_has_the_connections_to_any_address() {
 }
 
 #[test]
-fn a_listener_that_was_met_by_its_accept_takes_its_own_address_when_that_is_told() {
+fn a_listener_known_by_its_accept_moves_to_its_own_address_when_that_is_known() {
     let mut trace = Trace::new();
     trace.establish(3, 0);
     trace.accept(3, MS, Some(MS), 1);
@@ -362,7 +366,7 @@ fn a_listener_that_was_met_by_its_accept_takes_its_own_address_when_that_is_told
 }
 
 #[test]
-fn a_listener_that_has_closed_is_shown_for_a_while() {
+fn a_closed_listener_stays_in_the_view_for_ten_seconds() {
     let mut trace = Trace::new();
     trace.listen();
     trace.establish(3, 0);
@@ -380,7 +384,7 @@ fn a_listener_that_has_closed_is_shown_for_a_while() {
 }
 
 #[test]
-fn a_verdict_is_told_once() {
+fn a_verdict_of_both_an_accept_and_a_connection_line_is_listed_once() {
     let mut trace = Trace::new();
     trace.0.line(&Line::Accept(samples::accept_with_verdict()));
     trace.0.line(&Line::Connection(samples::connection()));
@@ -391,7 +395,7 @@ fn a_verdict_is_told_once() {
 }
 
 #[test]
-fn what_there_is_no_room_for_is_counted() {
+fn entries_beyond_the_limits_are_counted() {
     let mut trace = Trace::new();
     trace.listen();
     let many = MOST_CONNECTIONS as u64 + 5;
@@ -424,9 +428,9 @@ fn what_there_is_no_room_for_is_counted() {
     assert_eq!((view.listeners.len(), view.left_out), (MOST_LISTENERS, 4));
 }
 
-/// Real traces leave nothing behind: at their end nobody waits whose connection has ended.
+/// At the end of a recorded trace no ended connection is still waiting.
 #[test]
-fn recorded_traces_end_with_what_they_say() {
+fn recorded_traces_end_with_the_totals_of_their_summaries() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let mut seen = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -465,10 +469,10 @@ fn recorded_traces_end_with_what_they_say() {
         assert_eq!(total(|it| it.half_open.unwrap_or(0)), 0, "{name}");
         let overflows = of(|it| it.overflows.unwrap_or(0));
         assert_eq!(total(|it| it.overflows.unwrap_or(0)), overflows, "{name}");
-        // Each that was judged is in the list, as the last word has it.
+        // Every verdict of the summary is in the list.
         for (verdict, count) in summary.verdicts {
-            let told = view.verdicts.iter().filter(|it| it.verdict == verdict);
-            assert!(told.count() as u64 >= count, "{name}: {verdict:?}");
+            let listed = view.verdicts.iter().filter(|it| it.verdict == verdict);
+            assert!(listed.count() as u64 >= count, "{name}: {verdict:?}");
         }
         seen += 1;
     }

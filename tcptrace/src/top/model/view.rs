@@ -1,4 +1,4 @@
-//! What is shown: plain values, so that drawing them takes no lock.
+//! The view: plain values that are drawn without holding the lock.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ pub struct Key {
 }
 
 impl Key {
-    /// The own end of a socket; `None` while its port is not known.
+    /// Returns the local address and port of a socket; `None` while the port is unknown.
     pub fn of(subject: &Subject) -> Option<Key> {
         Some(Key {
             netns: subject.netns,
@@ -27,7 +27,7 @@ impl Key {
         })
     }
 
-    /// By port, then address.
+    /// Returns the sort key: port, then address.
     pub fn order(self) -> impl Ord {
         (self.port, self.address, self.netns)
     }
@@ -39,7 +39,7 @@ impl fmt::Display for Key {
     }
 }
 
-/// A process.
+/// A process that owns a listener or accepts connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
     pid: u32,
@@ -48,7 +48,7 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// `None` when it is not known.
+    /// Returns the owner of a socket, or `None` if it is unknown.
     pub fn of(subject: &Subject) -> Option<Owner> {
         Some(Owner {
             pid: subject.pid?,
@@ -58,7 +58,7 @@ impl Owner {
     }
 }
 
-/// `server[4711]`, `server[4711]?` when that is presumed.
+/// Writes `server[4711]`, or `server[4711]?` if the process is presumed.
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(comm) = self.comm {
@@ -68,19 +68,19 @@ impl fmt::Display for Owner {
     }
 }
 
-/// How many connections an accept queue holds.
+/// The number of connections in an accept queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
-    /// By the kernel's last number and what came and went since.
+    /// The kernel's last reported length, plus arrivals and minus departures since.
     Exact(u64),
-    /// So many came and were not accepted; the trace does not know what was there before.
+    /// A lower bound: arrivals minus departures. The queue before the trace is unknown.
     AtLeast(u64),
-    /// The same, but events were lost, or no hook sees accept().
+    /// An estimate: events were lost, or no hook sees accept().
     Doubtful(u64),
 }
 
 impl Depth {
-    /// The number, however sure it is.
+    /// Returns the number, without its certainty.
     pub fn count(self) -> u64 {
         match self {
             Depth::Exact(n) | Depth::AtLeast(n) | Depth::Doubtful(n) => n,
@@ -88,7 +88,7 @@ impl Depth {
     }
 }
 
-/// `3`, `≥3`, `3?`
+/// Writes `3`, `≥3` or `3?`.
 impl fmt::Display for Depth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -99,35 +99,35 @@ impl fmt::Display for Depth {
     }
 }
 
-/// A listening address and the last seconds there.
+/// A listening address with its counters.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     pub key: Key,
-    /// Open sockets that listen here; 0 when none was seen, only their connections.
+    /// Number of open listening sockets; 0 if only connections to the address were seen.
     pub sockets: usize,
-    /// It listens no more.
+    /// All its sockets have closed.
     pub closed: bool,
     pub owner: Option<Owner>,
-    /// Who accepted last.
+    /// The process that accepted last.
     pub acceptor: Option<Owner>,
     pub backlog: Backlog,
     pub depth: Depth,
-    /// `None` when no hook sees them.
+    /// `None` if no hook shows half-open connections.
     pub half_open: Option<u64>,
-    /// Since the trace began; `None` when no hook sees them.
+    /// Number since the trace began; `None` if no hook shows them.
     pub overflows: Option<u64>,
-    /// Connections that became ESTABLISHED.
+    /// Rate of connections that became ESTABLISHED.
     pub connections_per_s: f64,
     pub accepted_per_s: f64,
-    /// Wait in the accept queue of those accepted within the window, in nanoseconds (to 1 %);
-    /// `None` when none was, or none with a known wait.
+    /// Quantile of the waits of connections accepted within the window, in nanoseconds (precision 1
+    /// %). `None` without a known wait.
     pub p50_ns: Option<u64>,
     pub p99_ns: Option<u64>,
-    /// Exact.
+    /// The exact maximum.
     pub max_ns: Option<u64>,
-    /// The longest wait of each second, the last one not over.
+    /// The longest wait of each second. The last second is incomplete.
     pub longest_ns: Vec<Option<u64>>,
-    /// Since the trace began.
+    /// Total since the trace began.
     pub connections: u64,
     pub accepted: u64,
     pub never_accepted: u64,
@@ -135,7 +135,7 @@ pub struct Row {
 }
 
 impl Row {
-    /// One about which nothing is known.
+    /// Returns a row without any information.
     pub fn new(key: Key) -> Row {
         Row {
             key,
@@ -160,15 +160,16 @@ impl Row {
         }
     }
 
-    /// How full its queue is: 1 is full. `None` when its limit is not known, or several queues
-    /// share the address.
+    /// Returns the fill level of the queue; 1 is full. `None` if the limit is unknown, or if
+    /// several sockets share the address.
     pub fn fill(&self) -> Option<f64> {
         let max = self.backlog.backlog_max.filter(|_| self.sockets <= 1)?;
-        // The queue holds one more than its limit.
+        // The kernel drops when the length exceeds the limit (`sk_acceptq_is_full`), so the queue
+        // holds one more.
         Some((self.depth.count() as f64 / (f64::from(max) + 1.0)).min(1.0))
     }
 
-    /// How two compare by rate, as numbers that are never NaN.
+    /// Compares two rows by rate. Rates are never NaN.
     pub fn by_rate(&self, other: &Row) -> Ordering {
         self.connections_per_s.total_cmp(&other.connections_per_s)
     }
@@ -180,44 +181,44 @@ pub struct Waiting {
     /// When it became ESTABLISHED (CLOCK_MONOTONIC, nanoseconds).
     pub since_ns: u64,
     pub subject: Subject,
-    /// ESTABLISHED, or what became of it in the queue.
+    /// The current state: ESTABLISHED, or a later one if it closed while queued.
     pub state: State,
     pub listener: Key,
 }
 
-/// A verdict.
+/// A verdict in the list.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Told {
-    /// When it was told (CLOCK_MONOTONIC, nanoseconds).
+pub struct VerdictEntry {
+    /// Time of the line that had the verdict (CLOCK_MONOTONIC, nanoseconds).
     pub mono_ns: u64,
     pub subject: Subject,
     pub verdict: Verdict,
     pub reason: String,
 }
 
-/// A trace at one moment.
+/// The view of a trace at one time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct View {
     /// CLOCK_MONOTONIC, nanoseconds.
     pub now_ns: u64,
     /// When the trace began.
     pub began_ns: u64,
-    /// How many seconds rates and quantiles are about.
+    /// Time span of rates and quantiles, in seconds.
     pub window_s: u64,
     pub filters: BTreeMap<String, String>,
     pub unseen: Vec<String>,
     /// Events lost since the trace began, by hook and reason.
     pub lost: Vec<((Hook, Why), u64)>,
-    /// By port.
+    /// Sorted by port.
     pub listeners: Vec<Row>,
-    /// Listeners that there was no room for.
+    /// Number of listeners that did not fit.
     pub left_out: u64,
-    /// The longest first.
+    /// Sorted by wait, the longest first.
     pub waiting: Vec<Waiting>,
-    /// More that wait and are not listed.
+    /// Number of waiting connections that are not listed.
     pub waiting_more: u64,
-    /// More in the queues, by the kernel's numbers, that the trace did not see come.
+    /// Number of queued connections, by the kernel's count, whose arrival the trace did not see.
     pub waiting_unnamed: u64,
-    /// The last first.
-    pub verdicts: Vec<Told>,
+    /// Sorted by time, the latest first.
+    pub verdicts: Vec<VerdictEntry>,
 }
