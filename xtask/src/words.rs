@@ -10,7 +10,7 @@ const NOT_YET: [&str; 2] = ["tcptrace/", "tcptrace-ebpf/"];
 /// The first words of a noun phrase in the place of a sentence. A question may begin with them.
 static NOUN_PHRASE: LazyLock<Regex> = LazyLock::new(|| {
     regex(
-        r"(?:^|[.!?:] )((?:What|Who|Whoever|Of what|Of no|So is|So are|Such a) [a-z`\[(][^.!?]*)(\?|)",
+        r"(?:^|[.!?:] )((?:(?:What|Who|Whoever|Of what|Of no|So is|So are|Such a) [a-z`\[(]|The same(?:,| for| of| from| at| with)(?: |$))[^.!?]*)(\?|)",
     )
 });
 
@@ -133,7 +133,15 @@ mod tests {
     #[test]
     fn a_comment_that_begins_with_a_noun_phrase_is_a_breach() {
         for begin in [
-            "What", "Who", "Whoever", "Of what", "Of no", "So is", "So are", "Such a",
+            "What",
+            "Who",
+            "Whoever",
+            "Of what",
+            "Of no",
+            "So is",
+            "So are",
+            "Such a",
+            "The same for",
         ] {
             assert_eq!(lines(&format!("/// {begin} was lost.\n")), [1], "{begin}");
             assert_eq!(
@@ -142,6 +150,7 @@ mod tests {
             );
         }
         assert_eq!(lines("//! What `drop` does.\n"), [1]);
+        assert_eq!(lines("/// The same, what is there.\n"), [1]);
         assert_eq!(lines("/// A count.\n///\n/// Of what it lost, all.\n"), [3]);
     }
 
@@ -159,7 +168,7 @@ mod tests {
         let good = [
             "/// What was lost? Nothing.",
             "/// Returns what was lost. What's more, it counts.",
-            "/// WhatsApp and Who's who. So it is.",
+            "/// WhatsApp and Who's who. So it is. The same tools make the same bytes.",
             "/// ```text\n/// What is lost\n/// ```",
             "// The CPU that one thread uses",
             "let what = \"What was lost\";",
