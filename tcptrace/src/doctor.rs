@@ -60,7 +60,7 @@ struct Examination {
     /// What the hook shows.
     shows: &'static str,
     /// The attach method, as in `hooks` of the session line; null if the hook is not attached.
-    carrier: Option<&'static str>,
+    method: Option<&'static str>,
     /// How the method attaches, if its name covers several ways; else empty.
     via: &'static str,
     /// Better attach methods that this kernel refused, as in `refused` of the session line.
@@ -74,15 +74,15 @@ impl Examined {
         let attached = capture.hooks.iter().map(|it| Examination {
             hook: it.row.hook,
             shows: it.row.shows,
-            carrier: Some(it.carrier.name),
-            via: it.carrier.via,
+            method: Some(it.method.name),
+            via: it.method.via,
             refused: it.refused.clone(),
             without: None,
         });
         let absent = capture.absent.iter().map(|it| Examination {
             hook: it.row.hook,
             shows: it.row.shows,
-            carrier: None,
+            method: None,
             via: "",
             refused: it.refused.clone(),
             without: it.row.without,
@@ -103,10 +103,10 @@ impl Examined {
 /// fentry: …`
 impl Display for Examination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mark = if self.carrier.is_some() { '✓' } else { '✗' };
+        let mark = if self.method.is_some() { '✓' } else { '✗' };
         write!(f, "{mark} {:<22} ", self.hook.name())?;
-        match self.carrier {
-            Some(carrier) => write!(f, "by {carrier}")?,
+        match self.method {
+            Some(method) => write!(f, "by {method}")?,
             None => write!(f, "not attached")?,
         }
         if !self.via.is_empty() {

@@ -1,4 +1,4 @@
-//! Writes recordings, see docs/recording.md.
+//! Writer of recordings. docs/recording.md describes the format.
 
 pub mod parts;
 
@@ -13,32 +13,32 @@ use zstd::bulk::Compressor;
 use crate::trace::{Begin, Input};
 use tcptrace_core::recording::{BLOCK_HEAD, Block, Header, LONGEST, item};
 
-/// A block is written when its contents are this long, in bytes.
+/// A block is written when its contents have this length, in bytes.
 const BLOCK: usize = 64 << 10;
 
-/// A block that is to be compressed is this long, because longer ones become smaller.
+/// Minimum length of a block that is compressed, in bytes. Longer blocks compress better.
 const COMPRESSED_BLOCK: usize = 512 << 10;
 
-/// A block that is to be compressed waits no longer than this to become longer.
+/// Upper bound on the time that a block waits to grow before compression.
 const COMPRESSED_WITHIN: Duration = Duration::from_millis(250);
 
-/// Blocks that may wait for compression.
+/// Number of blocks that may wait for compression.
 const WAITING: usize = 16;
 
-/// As fast as it goes.
+/// The fastest zstd level.
 const LEVEL: i32 = 1;
 
-/// Records of a batch that go into one block, in bytes.
+/// Upper bound on the records in one block, in bytes. Larger batches are split.
 const BATCH: usize = 1 << 20;
 
 /// Writes the inputs of a trace to a file.
 pub struct Recorder {
     out: Out,
-    /// Room for the head of a block, and its items.
+    /// Space for the head of a block, followed by the items so far.
     block: Vec<u8>,
-    /// When the first of them came.
+    /// Time of the first flush that left these items for compression.
     since: Option<Instant>,
-    /// Bytes handed over to be written.
+    /// Bytes passed on for writing, before compression.
     bytes: u64,
 }
 
@@ -55,15 +55,15 @@ enum Out {
 }
 
 impl Recorder {
-    /// Writes the beginning of a recording, and starts a thread where it is to be compressed.
+    /// Writes the beginning of a recording. Starts a thread if the recording is compressed.
     ///
     /// # Errors
-    /// The file's own, and that there is no memory or no thread.
+    /// The file's own. Also if there is no memory or no thread.
     pub fn begin(mut file: File, begin: &Begin, is_compressed: bool) -> io::Result<Recorder> {
         let mut bytes = Header::new(env!("CARGO_PKG_VERSION")).to_bytes().to_vec();
         let mut blocks = Block::default();
         let contents = begin.item();
-        // Twice, because nothing can be read without it.
+        // The header block is written twice, because nothing can be read without it.
         for _ in 0..2 {
             bytes.extend(blocks.head(&contents, None));
             bytes.extend(&contents);
@@ -81,10 +81,10 @@ impl Recorder {
         })
     }
 
-    /// Takes the next input of the trace.
+    /// Adds the next input of the trace.
     ///
     /// # Errors
-    /// The file's own, sooner or later.
+    /// The file's own. With compression, errors of earlier blocks may arrive here.
     pub fn input(&mut self, input: &Input) -> io::Result<()> {
         let Input::Records {
             batch,
@@ -99,7 +99,7 @@ impl Recorder {
         let mut rest = batch.clone();
         while !rest.is_empty() {
             let batch = rest.take(BATCH);
-            // Nothing is complete before the last of them.
+            // Only the last part completes the time range.
             let complete_until_ns = if rest.is_empty() {
                 *complete_until_ns
             } else {
@@ -121,7 +121,7 @@ impl Recorder {
         Ok(())
     }
 
-    /// Writes what there is, unless it is to be compressed with more.
+    /// Writes the items so far. With compression, a short block waits for more items.
     ///
     /// # Errors
     /// As [`input`](Recorder::input).
@@ -165,7 +165,7 @@ impl Recorder {
         Ok(())
     }
 
-    /// Writes a block of items that were put together before.
+    /// Writes a block of items that have already been encoded.
     ///
     /// # Errors
     /// As [`input`](Recorder::input).
@@ -175,12 +175,12 @@ impl Recorder {
         self.write_block()
     }
 
-    /// Bytes written so far, before compression.
+    /// Returns the bytes written so far, before compression.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Writes the rest.
+    /// Writes the remaining items and waits for the thread.
     ///
     /// # Errors
     /// As [`input`](Recorder::input).
@@ -197,7 +197,7 @@ impl Recorder {
 }
 
 impl Out {
-    /// When a block is long enough, in bytes.
+    /// Returns the length at which a block is written, in bytes.
     fn enough(&self) -> usize {
         match self {
             Out::File { .. } => BLOCK,
@@ -206,11 +206,11 @@ impl Out {
     }
 }
 
-/// What became of the thread that writes.
+/// Waits for the thread that writes. Returns its result.
 fn joined(thread: &mut Option<JoinHandle<io::Result<()>>>) -> io::Result<()> {
     match thread.take().map(JoinHandle::join) {
         Some(Ok(written)) => written,
-        Some(Err(_)) => Err(io::Error::other("the thread that compresses has failed")),
+        Some(Err(_)) => Err(io::Error::other("the thread that compresses has panicked")),
         None => Err(io::ErrorKind::BrokenPipe.into()),
     }
 }

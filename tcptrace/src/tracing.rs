@@ -161,7 +161,7 @@ impl Tracing {
             clock_offset_ns: clock.offset_ns(),
             mono_ns: capture.attached_ns,
             depth,
-            hooks: capture.carriers(),
+            hooks: capture.methods(),
             refused: refused(&capture),
             filters: conditions,
             unseen: capture.unseen(),

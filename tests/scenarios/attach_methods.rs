@@ -7,7 +7,7 @@ use tests::traffic::*;
 fn attached_by(method: &str) {
     let lab = Lab::new();
     let port = lab.port();
-    let tracer = lab.trace_with(&["--state-carrier", method]);
+    let tracer = lab.trace_with(&["--state-method", method]);
     let client_port = talk(port);
     tracer.wait_for_ends(2);
     let trace = tracer.stop();

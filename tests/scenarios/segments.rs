@@ -313,7 +313,7 @@ fn without_the_option_no_segment_is_reported() {
 fn attached_by(method: &str) {
     let lab = Lab::new();
     let port = lab.port();
-    let tracer = lab.trace_with(&["--segments", "--state-carrier", method]);
+    let tracer = lab.trace_with(&["--segments", "--state-method", method]);
     talk(port);
     tracer.wait_for_ends(2);
     let trace = tracer.stop();

@@ -1,7 +1,7 @@
-//! The kernel's own counts of what listeners dropped, by network namespace.
+//! The kernel's counters of SYNs and ACKs dropped by listeners, for each network namespace.
 //!
-//! A namespace's counters are read through a thread that lives in it, or by entering it where only
-//! `ip netns` has named it. No descriptor is kept: one would keep the namespace alive.
+//! Counters are read through a thread in the namespace. If only `ip netns` names the namespace, a
+//! thread enters it. No descriptor is kept, because it would keep the namespace alive.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,10 +12,10 @@ use super::iterator::{enter, inode, namespaces};
 use crate::clock::mono_now_ns;
 use crate::event::{NetnsCounters, QueueCounters};
 
-/// A reading and when it was taken, CLOCK_MONOTONIC in nanoseconds.
+/// Counters with the time of the reading (CLOCK_MONOTONIC, nanoseconds).
 pub type Reading = (u64, NetnsCounters);
 
-/// Where the namespaces were last found.
+/// Reads the counters and remembers a path to each namespace.
 #[derive(Default)]
 pub struct CounterReader {
     paths: BTreeMap<u32, PathBuf>,
@@ -31,7 +31,7 @@ impl CounterReader {
             .collect()
     }
 
-    /// Reads the counters of these namespaces. One that cannot be found has no reading.
+    /// Reads the counters of these namespaces. Returns nothing for one that cannot be found.
     pub fn read(&mut self, only: &BTreeSet<u32>) -> Vec<Reading> {
         let known = |paths: &BTreeMap<u32, PathBuf>, netns: u32| read(netns, paths.get(&netns)?);
         let mut readings = vec![];
@@ -43,7 +43,7 @@ impl CounterReader {
             }
         }
         if !missing.is_empty() {
-            // Their threads have ended, or they are new.
+            // Their threads have ended, or the namespaces are new.
             self.paths = namespaces();
             let again = missing.into_iter();
             readings.extend(again.filter_map(|netns| known(&self.paths, netns)));
@@ -52,7 +52,7 @@ impl CounterReader {
     }
 }
 
-/// The counters of a namespace; `None` when nothing leads to it any more.
+/// Returns the counters of a namespace; `None` if the path does not lead to it any more.
 fn read(netns: u32, path: &Path) -> Option<Reading> {
     let text = match path.strip_prefix("/proc") {
         Ok(_) => by_thread(netns, path),
@@ -62,18 +62,18 @@ fn read(netns: u32, path: &Path) -> Option<Reading> {
     Some((mono_now_ns(), NetnsCounters { netns, queues }))
 }
 
-/// `/proc/PID/task/TID/net/netstat`, given the thread's `ns/net`.
+/// Reads `/proc/PID/task/TID/net/netstat` of the thread whose `ns/net` is `path`.
 fn by_thread(netns: u32, path: &Path) -> io::Result<String> {
     let thread = path.ancestors().nth(2).ok_or(io::ErrorKind::NotFound)?;
     let text = fs::read_to_string(thread.join("net/netstat"))?;
-    // The thread may have left the namespace, or another one may have its number.
+    // The thread may have left the namespace, or its id may have been reused.
     match inode(path) {
         Some(now) if now == netns => Ok(text),
         _ => Err(io::ErrorKind::NotFound.into()),
     }
 }
 
-/// `path` is a namespace that `ip netns` has named. A thread of its own enters it.
+/// Reads the counters of a namespace named by `ip netns`. A new thread enters it.
 fn by_name(netns: u32, path: &Path) -> io::Result<String> {
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| {
@@ -86,7 +86,7 @@ fn by_name(netns: u32, path: &Path) -> io::Result<String> {
     })
 }
 
-/// Reads `/proc/net/netstat`: a line of names, and a line of values, for each protocol
+/// Parses `/proc/net/netstat`: a line of names and a line of values for each protocol
 /// (`netstat_seq_show`, net/ipv4/proc.c).
 fn parse(text: &str) -> Option<QueueCounters> {
     let mut lines = text
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn own_namespace_is_read() {
+    fn the_own_namespace_can_be_read() {
         let own = inode("/proc/thread-self/ns/net").expect("/proc is mounted");
         let readings = CounterReader::default().read(&[own].into());
         assert_eq!(readings.len(), 1);
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn namespace_without_a_process_has_no_reading() {
+    fn a_namespace_without_a_process_has_no_reading() {
         assert!(CounterReader::default().read(&[1].into()).is_empty());
     }
 }

@@ -1,13 +1,13 @@
-//! Why the kernel cannot be traced.
+//! Errors of capturing, and the operating system's error numbers in them.
 
 use std::io;
 
 use thiserror::Error;
 
-/// Why capturing cannot begin.
+/// Capturing cannot start.
 #[derive(Debug, Error)]
 pub enum CaptureError {
-    /// The cure is in the text.
+    /// The text includes what to do.
     #[error("not permitted: {0}")]
     NotPermitted(String),
     #[error("this kernel cannot: {0}")]
@@ -16,14 +16,14 @@ pub enum CaptureError {
     Failed(#[from] anyhow::Error),
 }
 
-/// What to say of an object whose programs or maps are not the expected ones.
+/// Returns the error for an eBPF object without an expected program or map.
 pub fn no_map() -> anyhow::Error {
     anyhow::anyhow!("the eBPF object does not belong to this tcptrace")
 }
 
-/// The error number that the operating system gave.
+/// Returns the operating system's error number, if there is one.
 pub fn os_error(error: &anyhow::Error) -> Option<i32> {
-    // It shows itself as what is in it, and leaves that out of the chain.
+    // A transparent error shows its content as itself and is not part of its own chain.
     if let Some(CaptureError::Failed(failed)) = error.downcast_ref() {
         return os_error(failed);
     }

@@ -1,5 +1,5 @@
-//! Hands the filter to the kernel side: the bits that say which conditions there are, and the maps
-//! with their values.
+//! Transfer of the filter to the kernel programs: bits for the conditions in use, and maps with
+//! their values.
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap};
@@ -10,7 +10,7 @@ use zerocopy::IntoBytes;
 use super::error::{CaptureError, no_map};
 use crate::filter::{Family, Filter, PortRange};
 
-/// The `FILTER` global.
+/// Returns the value of the `FILTER` global.
 pub fn bits(filter: &Filter) -> u32 {
     let when = |condition: bool, bit: u32| if condition { bit } else { 0 };
     when(!filter.ports.is_empty(), abi::filter::PORT)
@@ -32,7 +32,7 @@ pub fn bits(filter: &Filter) -> u32 {
         | when(!filter.cgroups.is_empty(), abi::filter::CGROUP)
 }
 
-/// The `CGROUP_LEVELS` global: a level that is not known may be any.
+/// Returns the value of the `CGROUP_LEVELS` global. A cgroup of unknown level may be at any level.
 pub fn cgroup_levels(filter: &Filter) -> u32 {
     let levels = filter.cgroups.iter().map(|cgroup| cgroup.level);
     levels.fold(0, |all, level| {
@@ -40,7 +40,7 @@ pub fn cgroup_levels(filter: &Filter) -> u32 {
     })
 }
 
-/// How many entries the maps need; a map cannot have none.
+/// Returns the sizes of the filter's maps. The kernel does not allow a map without entries.
 pub fn sizes(filter: &Filter) -> [(&'static str, u32); 4] {
     let networks = networks(filter).map(|(_, networks)| networks.len()).sum();
     [
@@ -52,23 +52,24 @@ pub fn sizes(filter: &Filter) -> [(&'static str, u32); 4] {
     .map(|(map, entries): (_, usize)| (map, entries.max(1) as u32))
 }
 
-/// Whether this kernel's sockets tell their cgroup, and that where it is; by the offsets found.
+/// Checks that this kernel's sockets have a cgroup, and that its level and id can be read, by the
+/// offsets found in BTF.
 pub fn can_tell_cgroups(offsets: &[(&str, u32)]) -> Result<(), CaptureError> {
     let has = |name| offsets.iter().any(|it| it.0 == name && it.1 != 0);
-    let tells = (has("SK_CGROUP") || has("SK_CGROUP_OR_CLASS"))
+    let all_found = (has("SK_CGROUP") || has("SK_CGROUP_OR_CLASS"))
         && (has("CGROUP_ANCESTORS") || has("CGROUP_ANCESTOR_IDS"))
         && ["CGROUP_KN", "CGROUP_LEVEL", "KERNFS_NODE_ID"].map(has) == [true; 3];
-    match tells {
+    match all_found {
         true => Ok(()),
         false => Err(CaptureError::Unsupported(
-            "its sockets do not tell their cgroup; leave out --cgroup, or boot a kernel built \
-             with CONFIG_SOCK_CGROUP_DATA=y, as the distributions' are"
+            "its sockets do not store their cgroup; leave out --cgroup, or boot a kernel built with \
+             CONFIG_SOCK_CGROUP_DATA=y, as the distributions' are"
                 .into(),
         )),
     }
 }
 
-/// Writes the filter's values into their maps.
+/// Writes the filter's values into the maps.
 pub fn fill(ebpf: &mut Ebpf, filter: &Filter) -> anyhow::Result<()> {
     fill_ports(ebpf, filter)?;
     fill_addresses(ebpf, filter)?;
@@ -99,7 +100,7 @@ fn fill_ports(ebpf: &mut Ebpf, filter: &Filter) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The sets of networks, by number.
+/// Returns the networks with the number of their set.
 fn networks(filter: &Filter) -> impl Iterator<Item = (u32, &[crate::filter::Network])> {
     [
         (addresses::EITHER, &filter.addresses[..]),
@@ -143,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kernel_that_cannot_tell_cgroups_is_refused() {
+    fn cgroup_filters_are_refused_if_an_offset_is_missing() {
         let all = [
             ("SK_CGROUP", 600),
             ("CGROUP_KN", 256),
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_map_has_room_for_what_is_asked_for() {
+    fn map_sizes_equal_the_number_of_values() {
         let network: crate::filter::Network = "10.0.0.0/8".parse().unwrap();
         let filter = Filter {
             addresses: vec![network],

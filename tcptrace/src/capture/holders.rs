@@ -1,7 +1,7 @@
-//! Looks through the descriptors of all processes: which of them has which socket.
+//! Owners of sockets: searches the file descriptors of all processes.
 //!
-//! By the kernel's own iterator, which knows processes by the numbers that the hooks record, and costs a
-//! tenth of reading the links in /proc.
+//! It uses the kernel's task_file iterator, which reports the same process ids as the hooks, and
+//! costs a tenth of reading the links in /proc.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -15,20 +15,20 @@ use super::error::no_map;
 use crate::clock::mono_now_ns;
 use crate::event::{Comm, Holder, Holders, Sk, State, Task};
 
-/// Symbols of the programs in the object.
+/// Symbols of the programs in the eBPF object.
 const DESCRIPTORS: &str = "task_file_iterator";
 const PROCESSES: &str = "task_iterator";
 
-/// The result of one walk through the descriptors of all processes.
+/// The result of one search through all descriptors.
 pub struct Found {
-    /// Of each socket that has a descriptor, by that one's inode, the process with the smallest
-    /// number that has one.
+    /// The process with the smallest id that has a descriptor of each socket, by the socket's
+    /// inode.
     pub owners: BTreeMap<u64, Task>,
-    /// The processes that hold each listener.
+    /// The processes that have a descriptor of each listener.
     pub listeners: Holders,
 }
 
-/// Looks through the descriptors of the processes in this PID namespace and those inside it.
+/// Searches the descriptors of the processes in this PID namespace and in its descendants.
 pub fn find(ebpf: &mut Ebpf) -> anyhow::Result<Found> {
     let began_ns = mono_now_ns();
     let bytes = read(ebpf, DESCRIPTORS)?;
@@ -63,7 +63,7 @@ pub fn find(ebpf: &mut Ebpf) -> anyhow::Result<Found> {
     Ok(Found { owners, listeners })
 }
 
-/// The numbers that the kernel has for the processes of this PID namespace, by those they have here.
+/// Returns the kernel's ids of the processes in this PID namespace, by their ids here.
 pub fn numbers(ebpf: &mut Ebpf) -> anyhow::Result<BTreeMap<u32, u32>> {
     let bytes = read(ebpf, PROCESSES)?;
     let records = bytes.chunks_exact(size_of::<abi::Numbered>());
@@ -71,7 +71,7 @@ pub fn numbers(ebpf: &mut Ebpf) -> anyhow::Result<BTreeMap<u32, u32>> {
     Ok(records.map(|it| (it.inner, it.pid)).collect())
 }
 
-/// All that an iterator has to say.
+/// Reads the complete output of an iterator.
 fn read(ebpf: &mut Ebpf, program: &str) -> anyhow::Result<Vec<u8>> {
     let program: &mut Iter = ebpf.program_mut(program).ok_or_else(no_map)?.try_into()?;
     let link = program.attach()?;

@@ -1,7 +1,7 @@
-//! The hook table: what each hook shows, what can carry it, and what is unknown without it.
+//! The hook table: what each hook shows, how it can be attached, and what is unknown without it.
 //!
-//! A plan is not computed from kernel versions: carriers are tried in order, and the first whose
-//! programs load and attach is taken (feature probes lie, loading does not).
+//! Kernel versions do not decide. The methods of a hook are tried in order, and the first whose
+//! programs load and attach is used. Loading is more reliable than feature probes.
 
 mod inet_csk_accept;
 mod inet_sock_set_state;
@@ -32,42 +32,42 @@ use super::load::Kernel;
 use super::request::Request;
 use crate::event::Hook;
 
-/// One hook.
+/// A hook of the table.
 pub struct HookRow {
     pub hook: Hook,
-    /// What it shows, for `doctor`.
+    /// What the hook shows, for `doctor`.
     pub shows: &'static str,
-    /// What is unknown without it, for `doctor` and the session line; `None`: nothing works
-    /// without it.
+    /// What is unknown without the hook, for `doctor` and the session line. `None`: tracing
+    /// requires the hook.
     pub without: Option<&'static str>,
-    /// In order of preference.
-    pub carriers: &'static [Carrier],
+    /// The attach methods, in order of preference.
+    pub methods: &'static [AttachMethod],
 }
 
-/// A way to run programs at a hook.
-pub struct Carrier {
-    /// As named by `--attach`, in `doctor` and in the session line.
+/// A way to attach the programs of a hook.
+pub struct AttachMethod {
+    /// The name in `--attach`, in `doctor` and in the session line.
     pub name: &'static str,
-    /// How it attaches, where one name has several ways; else empty.
+    /// How it attaches, if the name covers several ways; else empty.
     pub via: &'static str,
-    /// The prototype its programs are written for: a function and its number of parameters, or a
-    /// BTF tracepoint's and its number of arguments.
+    /// The prototype that the programs are written for: a function and its number of parameters, or
+    /// a BTF tracepoint and its number of arguments.
     pub parameters: Option<(&'static str, usize)>,
-    /// Attached in this order.
+    /// The programs in the order of attaching.
     pub programs: &'static [Program],
-    /// What it cannot see, for `doctor` and the session line.
+    /// What this method cannot show, for `doctor` and the session line.
     pub unseen: &'static [&'static str],
 }
 
-/// A program of the eBPF object and where it goes.
+/// A program of the eBPF object with its attach point.
 pub struct Program {
-    /// Its symbol in the object.
+    /// The symbol in the object.
     pub name: &'static str,
     pub point: Point,
-    /// Makes up for runs of the program before it that the kernel skips. Where the kernel skips
-    /// none it finds nothing to do.
+    /// The program repeats the work of the previous one when the kernel skips that one. Otherwise
+    /// it finds nothing to do.
     pub is_backup: bool,
-    /// The hook does without it where it cannot be attached; this is what is not seen then.
+    /// What is not seen if the program cannot be attached. `None`: the method requires the program.
     pub without: Option<&'static str>,
 }
 
@@ -99,17 +99,17 @@ impl Program {
 pub enum Point {
     BtfTracepoint(&'static str),
     RawTracepoint(&'static str),
-    /// A category, and its tracepoints.
+    /// A category and its tracepoints.
     Tracepoint(&'static str, &'static [&'static str]),
     Fentry(&'static str),
     Fexit(&'static str),
-    /// Entry or return, as the program was built.
+    /// A kprobe or a kretprobe, depending on the program.
     Kprobe(&'static str),
-    /// Runs when `capture/iterator.rs` reads it.
+    /// The program runs when `capture/iterator.rs` reads it.
     Iterator(&'static str),
 }
 
-/// The carrier's programs are written for another prototype than this kernel's.
+/// The kernel's function has a different number of parameters.
 #[derive(Debug, thiserror::Error)]
 #[error("{function} has {found} parameters here, not {expected}")]
 pub struct OtherPrototype {
@@ -118,8 +118,8 @@ pub struct OtherPrototype {
     pub expected: usize,
 }
 
-/// Accept comes first: every accept() that has begun when the last hook is attached is then known
-/// to be older than any transition of the trace.
+/// All hooks, in the order of attaching. accept() is the first: every accept() that has begun when
+/// the last hook is attached is then known to be older than any transition of the trace.
 pub const HOOKS: &[HookRow] = &[
     inet_csk_accept::ROW,
     inet_sock_set_state::ROW,
@@ -136,20 +136,20 @@ pub const HOOKS: &[HookRow] = &[
 ];
 
 impl HookRow {
-    /// Whether a trace attaches it: segments only when they are asked for.
+    /// Returns true if a trace attaches this hook. Segments are optional.
     pub fn is_wanted(&self, request: &Request) -> bool {
         self.hook != Hook::Segment || request.segments
     }
 
-    /// The carriers to try under `--attach MODE`; all of them when the choice is free.
+    /// Returns the attach methods to try under `--attach MODE`, or all without a mode.
     ///
-    /// The mode names the accept hook's carrier. Of the other hooks it takes the probes that it
-    /// excludes: `syscall` is how a kernel without probes is traced, and `kprobe` one without BTF
-    /// trampolines. One with trampolines has not got them for each function, and kprobes do then.
-    pub fn carriers(&self, mode: Option<&str>) -> impl Iterator<Item = &'static Carrier> {
+    /// The mode names the method of the accept hook. It also excludes methods of the other hooks:
+    /// `syscall` stands for a kernel without probes, and `kprobe` for one without BTF trampolines.
+    /// With `fentry`, kprobes remain allowed for functions that have no trampoline.
+    pub fn methods(&self, mode: Option<&str>) -> impl Iterator<Item = &'static AttachMethod> {
         let is_accept = self.hook == Hook::InetCskAccept;
-        self.carriers.iter().filter(move |carrier| {
-            mode.is_none_or(|mode| match carrier.name {
+        self.methods.iter().filter(move |method| {
+            mode.is_none_or(|mode| match method.name {
                 name if name == mode => true,
                 "kprobe" => mode == "fentry" && !is_accept,
                 "fentry" | "syscall" => false,
@@ -160,7 +160,7 @@ impl HookRow {
 }
 
 impl Point {
-    /// Whether the kernel counts the runs that it skips.
+    /// Returns true if the kernel counts skipped runs of programs at this point.
     pub fn counts_misses(&self) -> bool {
         match self {
             Point::Kprobe(_) | Point::Tracepoint(..) => {
@@ -171,12 +171,12 @@ impl Point {
     }
 }
 
-impl Carrier {
-    /// Loads and attaches all programs, or none. Gives what is not seen because a program that the
-    /// hook can do without cannot be attached.
+impl AttachMethod {
+    /// Loads and attaches all programs, or none. Returns what is not seen because an optional
+    /// program could not be attached.
     ///
     /// # Errors
-    /// What the kernel says against it.
+    /// The kernel's refusal of a required program.
     pub fn attach(&self, ebpf: &mut Ebpf, kernel: &Kernel) -> anyhow::Result<Vec<&'static str>> {
         if let Some((function, expected)) = self.parameters {
             let found = match self.name {
@@ -213,7 +213,7 @@ impl Carrier {
         Ok(unseen)
     }
 
-    /// Detaches what is attached and unloads what is loaded.
+    /// Detaches and unloads the programs of this method.
     pub fn detach(&self, ebpf: &mut Ebpf) {
         for program in self.programs {
             if let Some(program) = ebpf.program_mut(program.name) {
@@ -272,8 +272,8 @@ impl Program {
     }
 }
 
-/// Detaches and unloads every program, all at the same time: each waits for the kernel until no
-/// CPU and no task can be in it any more, which takes a tenth of a second and costs nothing.
+/// Detaches and unloads all programs in parallel. Each one waits about a tenth of a second, without
+/// using CPU time, until no CPU and no task can be running it.
 pub fn detach_all(ebpf: &mut Ebpf) {
     let loaded = ebpf.programs_mut().filter(|(_, it)| it.fd().is_ok());
     let loaded: Vec<_> = loaded.map(|(_, program)| program).collect();
@@ -287,7 +287,7 @@ pub fn detach_all(ebpf: &mut Ebpf) {
     };
     std::thread::scope(|scope| {
         for _ in 0..threads {
-            // Where there can be no more threads, the others do it.
+            // If no more threads can be started, the others do the work.
             let _ = std::thread::Builder::new().spawn_scoped(scope, work);
         }
         work();
@@ -296,7 +296,7 @@ pub fn detach_all(ebpf: &mut Ebpf) {
 
 fn unload(program: &mut aya::programs::Program) {
     use aya::programs::Program;
-    // The only error is "not loaded".
+    // The only possible error is "not loaded".
     let _ = match program {
         Program::BtfTracePoint(program) => program.unload(),
         Program::RawTracePoint(program) => program.unload(),

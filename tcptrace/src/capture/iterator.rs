@@ -1,8 +1,8 @@
-//! Looks through the kernel's sockets, one network namespace after the other.
+//! Snapshots of the kernel's TCP sockets, one network namespace at a time.
 //!
-//! An iterator walks the namespace of the thread that makes it (`bpf_iter_init_seq_net`,
-//! fs/proc/proc_net.c), so a thread of its own enters each. Namespaces are found where a process
-//! or `ip netns` shows them; entering one of them wants CAP_SYS_ADMIN.
+//! The socket iterator covers the namespace of the thread that creates it (`bpf_iter_init_seq_net`,
+//! fs/proc/proc_net.c), so a new thread enters each namespace. Namespaces are found through
+//! processes and `ip netns`. Entering requires CAP_SYS_ADMIN.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -22,20 +22,20 @@ use crate::clock::mono_now_ns;
 
 const PROGRAM: &str = "socket_iterator";
 
-/// What one namespace had.
+/// The sockets of one namespace.
 pub struct Look {
     pub netns: u32,
-    /// CLOCK_MONOTONIC, nanoseconds.
+    /// Start of the iteration (CLOCK_MONOTONIC, nanoseconds).
     pub began_ns: u64,
     pub ended_ns: u64,
     /// Records of [`abi::kind::SOCKET`].
     pub found: Batch,
-    /// The descriptors' inodes in them.
+    /// The inodes of the sockets' descriptors.
     pub inodes: BTreeSet<u64>,
 }
 
-/// Looks through these namespaces, all that can be found when `only` is `None`. One that cannot be
-/// found or entered has no [`Look`].
+/// Takes snapshots of these namespaces, or of all that can be found if `only` is `None`. A
+/// namespace that cannot be found or entered is left out.
 pub fn look(ebpf: &mut Ebpf, only: Option<&BTreeSet<u32>>) -> Vec<Look> {
     let mut namespaces = namespaces();
     if let Some(only) = only {
@@ -81,24 +81,24 @@ fn look_into(ebpf: &mut Ebpf, netns: u32, path: &Path) -> anyhow::Result<Look> {
     })
 }
 
-/// Takes the calling thread into a namespace, unless it is there already.
+/// Moves the calling thread into a namespace, unless it is already there.
 pub(super) fn enter(netns: u32, path: &Path) -> io::Result<()> {
     if inode("/proc/thread-self/ns/net") == Some(netns) {
         return Ok(());
     }
     let namespace = File::open(path)?;
-    // The process that had shown it may be gone, and another one have its number.
+    // The process may have ended, and its id may have been reused.
     if namespace.metadata()?.ino() != u64::from(netns) {
         return Err(io::ErrorKind::NotFound.into());
     }
-    // SAFETY: an open descriptor; the thread is ours and ends soon.
+    // SAFETY: the descriptor is open. Only the calling thread changes its namespace.
     match unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// The namespaces that a thread lives in, or that `ip netns` has named, by inode.
+/// Returns the namespaces of all threads and those named by `ip netns`, by inode.
 pub(super) fn namespaces() -> BTreeMap<u32, PathBuf> {
     let named = entries("/run/netns".as_ref());
     let processes = entries("/proc".as_ref()).filter(|path| is_number(path));
@@ -116,7 +116,7 @@ pub(super) fn inode(path: impl AsRef<Path>) -> Option<u32> {
     Some(fs::metadata(path).ok()?.ino() as u32)
 }
 
-/// What is in a folder; nothing when that cannot be read.
+/// Returns the entries of a folder; nothing if it cannot be read.
 pub(super) fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     let entries = fs::read_dir(folder).into_iter().flatten();
     entries.filter_map(|entry| Some(entry.ok()?.path()))

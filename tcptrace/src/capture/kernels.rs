@@ -1,20 +1,20 @@
-//! Which kernel has what since when, as far as tcptrace meets it.
+//! Differences between kernel versions that concern tcptrace.
 //!
-//! One table, because such knowledge rots when it is scattered. Most rows need no decision: a
-//! program that a kernel cannot run does not load, a structure that it has not is not in its BTF,
-//! and both are tried (`hooks.rs`, `btf.rs`). Only where neither tells, the version decides; those
-//! rows have names. `tcptrace doctor` prints what the running kernel lacks.
+//! They are in one table, because scattered notes become outdated. Most rows need no decision in
+//! code: an unsupported program does not load, and a missing structure is not in BTF, and both are
+//! tried (`hooks.rs`, `btf.rs`). The rows with names are decided by version, because nothing else
+//! shows the difference. `tcptrace doctor` prints what the running kernel lacks.
 
 use aya::util::KernelVersion;
 
-/// Something that newer kernels have.
+/// A feature of newer kernels.
 pub struct Change {
-    /// The first version that has it: major, minor.
+    /// The first version with the feature: major, minor.
     pub since: (u8, u8),
     pub what: &'static str,
-    /// Where it came from.
+    /// Link to the change.
     pub source: &'static str,
-    /// What tcptrace does on older kernels.
+    /// What happens on older kernels.
     pub before: &'static str,
 }
 
@@ -26,16 +26,16 @@ pub const SOCKET_COOKIE: Change = Change {
     before: "a cookie is shown only once someone else has asked for it, as `ss -e` does",
 };
 
-/// Decides whether an acceptor's listener is looked for in its registers.
+/// Decides whether the listener of an accept() is looked up in the task's registers.
 pub const TASK_REGISTERS: Change = Change {
     since: (5, 15),
     what: "bpf_task_pt_regs()",
     source: "https://git.kernel.org/torvalds/c/dd6e10fbd9fb",
     before: "by fentry and kprobe, the listener of an accept() that was blocked when tracing began \
-             is told from its address alone",
+     is found by its address only",
 };
 
-/// Decides whether a kernel's 0 skipped runs of such programs is a count.
+/// Decides whether 0 skipped runs of such programs is a real count.
 pub const KPROBE_MISSES: Change = Change {
     since: (6, 7),
     what: "recursion_misses of kprobes and classic tracepoints",
@@ -43,7 +43,7 @@ pub const KPROBE_MISSES: Change = Change {
     before: "recursion_misses is null for these: their runs are skipped without a count",
 };
 
-/// Every row, by version.
+/// All rows, by version.
 pub const CHANGES: &[Change] = &[
     Change {
         since: (5, 5),
@@ -71,7 +71,7 @@ pub const CHANGES: &[Change] = &[
         before: "recursion_misses is null",
     },
     Change {
-        // And stable kernels before: `struct bpf_tramp_image` in BTF decides.
+        // Also in older stable kernels. `struct bpf_tramp_image` in BTF decides.
         since: (5, 12),
         what: "fexit is safe at a function that sleeps",
         source: "https://git.kernel.org/torvalds/c/e21aa341785c",
@@ -109,7 +109,7 @@ pub const CHANGES: &[Change] = &[
         before: "no difference: fexit takes the result from its place behind the arguments",
     },
     Change {
-        // And stable kernels before, so no version decides.
+        // Also in older stable kernels, so the version does not decide.
         since: (6, 1),
         what: "a tracepoint's program is skipped where it would run on top of itself",
         source: "https://git.kernel.org/torvalds/c/05b24ff9b2cf",
@@ -119,14 +119,14 @@ pub const CHANGES: &[Change] = &[
         since: (6, 1),
         what: "cgroup.ancestors instead of ancestor_ids",
         source: "https://git.kernel.org/torvalds/c/7f203bc89eb6",
-        before: "no difference: BTF tells which there is",
+        before: "no difference: BTF shows which one exists",
     },
     KPROBE_MISSES,
     Change {
         since: (6, 10),
         what: "inet_csk_accept() has two parameters instead of four",
         source: "https://git.kernel.org/torvalds/c/92ef0fd55ac8",
-        before: "no difference: BTF tells how many, and there are programs for each",
+        before: "no difference: BTF shows the number, and there are programs for each",
     },
     Change {
         since: (6, 15),
@@ -137,14 +137,14 @@ pub const CHANGES: &[Change] = &[
 ];
 
 impl Change {
-    /// Whether a kernel has it, by its version. One that does not tell its version has nothing.
+    /// Returns true if a kernel has the feature, by its version. An unknown version has none.
     pub fn is_in(&self, kernel: Option<KernelVersion>) -> bool {
         let (major, minor) = self.since;
         kernel >= Some(KernelVersion::new(major, minor, 0))
     }
 }
 
-/// What a kernel lacks.
+/// Returns the features that a kernel lacks.
 pub fn lacking(kernel: Option<KernelVersion>) -> impl Iterator<Item = &'static Change> {
     CHANGES.iter().filter(move |change| !change.is_in(kernel))
 }
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_in_order_and_has_sources() {
+    fn the_table_is_sorted_by_version_and_has_sources() {
         assert!(CHANGES.is_sorted_by_key(|change| change.since));
         for change in CHANGES {
             assert!(change.source.starts_with("https://"), "{}", change.what);
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn the_version_decides() {
+    fn a_kernel_has_the_changes_up_to_its_version() {
         assert!(!SOCKET_COOKIE.is_in(linux(5, 11)));
         assert!(SOCKET_COOKIE.is_in(linux(5, 12)));
         assert!(!KPROBE_MISSES.is_in(linux(5, 19)));

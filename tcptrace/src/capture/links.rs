@@ -1,8 +1,8 @@
-//! Reads from a probe's link how often the kernel missed the probe (`struct bpf_link_info`).
+//! Number of missed kprobe hits, read from a probe's link (`struct bpf_link_info`).
 //!
-//! A kprobe that is hit while another one is at work on that CPU is skipped before any program runs
-//! (`kprobe_ftrace_handler` and `kprobe_int3_handler`, arch/x86/kernel/kprobes/), so the program's own
-//! `recursion_misses` does not have it. The link's information does, since Linux 6.7
+//! A kprobe hit while another kprobe runs on the same CPU is skipped before any program runs
+//! (`kprobe_ftrace_handler` and `kprobe_int3_handler`, arch/x86/kernel/kprobes/). The program's
+//! `recursion_misses` does not count it. The link's information does, since Linux 6.7
 //! (`bpf_perf_link_fill_kprobe`, kernel/bpf/syscall.c).
 
 use std::fs;
@@ -10,7 +10,7 @@ use std::os::fd::RawFd;
 
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
-/// The start of `struct bpf_link_info`, of a link of a kprobe (include/uapi/linux/bpf.h).
+/// The start of `struct bpf_link_info` for the link of a kprobe (include/uapi/linux/bpf.h).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 struct LinkInfo {
@@ -31,11 +31,11 @@ struct LinkInfo {
 /// `BPF_LINK_TYPE_PERF_EVENT`
 const PERF_EVENT: u32 = 7;
 
-/// `BPF_PERF_EVENT_KPROBE`: the entry of a function. A return has a number of its own, and misses more: it
-/// is left to the hook whether something makes up for that.
+/// `BPF_PERF_EVENT_KPROBE`: a kprobe at the entry of a function. Kretprobes have another number and
+/// miss more calls. The hooks compensate for those themselves.
 const KPROBE: u32 = 3;
 
-/// The links of kprobes at entries that this process has: their programs' ids and their descriptors.
+/// Returns the program id and the descriptor of each link that this process has to an entry kprobe.
 pub fn probes() -> Vec<(u32, RawFd)> {
     let entries = fs::read_dir("/proc/self/fd").into_iter().flatten();
     let fds = entries.filter_map(|entry| {
@@ -52,12 +52,12 @@ pub fn probes() -> Vec<(u32, RawFd)> {
     .collect()
 }
 
-/// How often the kernel missed the probe of this link.
+/// Returns how often the kernel missed the probe of this link.
 pub fn missed(fd: RawFd) -> Option<u64> {
     Some(info(fd)?.missed)
 }
 
-/// `bpf(BPF_OBJ_GET_INFO_BY_FD)`
+/// Calls `bpf(BPF_OBJ_GET_INFO_BY_FD)`.
 fn info(fd: RawFd) -> Option<LinkInfo> {
     const COMMAND: libc::c_int = 15;
 
@@ -74,7 +74,7 @@ fn info(fd: RawFd) -> Option<LinkInfo> {
         len: size_of::<LinkInfo>() as u32,
         info: (&raw mut info) as u64,
     };
-    // SAFETY: the kernel reads the attributes, and writes no more than `len` bytes at `info`.
+    // SAFETY: the kernel reads the attributes and writes at most `len` bytes to `info`.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,
@@ -91,14 +91,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_count_of_missed_probes_is_where_the_kernel_writes_it() {
+    fn link_info_has_the_layout_of_the_kernels_structure() {
         assert_eq!(std::mem::offset_of!(LinkInfo, perf_kind), 16);
         assert_eq!(std::mem::offset_of!(LinkInfo, func_name), 24);
         assert_eq!(std::mem::offset_of!(LinkInfo, missed), 48);
     }
 
     #[test]
-    fn what_is_no_link_has_no_count() {
+    fn a_descriptor_that_is_no_link_has_no_count() {
         assert_eq!(missed(-1), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Everything that touches the kernel: loads the programs, attaches them, drains their records.
+//! The interface to the kernel: loads and attaches the programs, and drains their records.
 
 pub mod btf;
 pub mod counters;
@@ -36,55 +36,57 @@ use crate::stdio::say;
 
 use error::no_map;
 pub use error::{CaptureError, os_error};
-use hooks::{Carrier, HOOKS, HookRow};
+use hooks::{AttachMethod, HOOKS, HookRow};
 use iterator::Look;
 use load::{Kernel, Loaded, load};
 use refusal::Refusal;
 pub use request::{RING_BYTES, Request};
 use ring::Ring;
 
-/// Limits that hold on every kernel, because no hook can show these things.
+/// Limits on every kernel: no hook can show these.
 const NEVER_SEEN: &[&str] = &[
     "a connect() that fails before its SYN is sent, as without a route or with a wrong source \
      address: no socket changes its state",
     "that two connections are the ends of one whose addresses are translated on the way (NAT)",
 ];
 
-/// A hook and what became of it.
+/// A hook with its attach method.
 pub struct Attached {
     pub row: &'static HookRow,
-    pub carrier: &'static Carrier,
-    /// The better carriers that this kernel refused, and why in short; empty when one was asked
-    /// for.
+    pub method: &'static AttachMethod,
+    /// Better methods that this kernel refused, with short reasons. Empty if the method was forced.
     pub refused: Vec<fields::Refusal>,
-    /// What it cannot see on this kernel, besides [`Carrier::unseen`].
+    /// What the hook cannot show on this kernel, besides the method's `unseen`.
     pub unseen: Vec<&'static str>,
 }
 
-/// A hook that this kernel, or this mode, cannot carry.
+/// A hook that could not be attached.
 pub struct Absent {
     pub row: &'static HookRow,
     pub refused: Vec<fields::Refusal>,
 }
 
-/// The programs at their hooks. Dropping it detaches them all.
+/// The attached programs. Detaches them on drop.
 pub struct Capture {
     ebpf: Ebpf,
-    /// The log of the diagnostics object; the ordinary object has none.
+    /// The log of the diagnostics object. The ordinary object has none.
     log: Option<EbpfLogger<ToStderr>>,
     pub ring: Ring,
     pub hooks: Vec<Attached>,
     pub absent: Vec<Absent>,
-    /// This kernel's `enum sk_rst_reason`: why it sends a RST. Empty before Linux 6.10.
+    /// The values of this kernel's `enum sk_rst_reason`. Empty before Linux 6.10.
     pub reset_reasons: BTreeMap<u32, String>,
-    /// When the last hook was attached, CLOCK_MONOTONIC in nanoseconds.
+    /// When the last hook was attached (CLOCK_MONOTONIC, nanoseconds).
     pub attached_ns: u64,
-    /// The links of kprobes by the names of their programs, see [`links`].
+    /// The links of kprobes with the names of their programs, see [`links`].
     probes: Vec<(&'static str, RawFd)>,
 }
 
 impl Capture {
-    /// Loads the programs and attaches every hook of the table. Needs a tokio runtime.
+    /// Loads the programs and attaches all hooks. Requires a tokio runtime.
+    ///
+    /// # Errors
+    /// Missing privileges, a kernel without a required feature, or any other failure.
     pub fn start(request: &Request) -> Result<Capture, CaptureError> {
         privilege::check()?;
         let Loaded {
@@ -99,16 +101,17 @@ impl Capture {
 
         let (mut attached, mut absent) = (vec![], vec![]);
         for row in HOOKS.iter().filter(|row| row.is_wanted(request)) {
-            let mut carriers: Vec<_> = row.carriers(request.mode.as_deref()).collect();
+            let mut methods: Vec<_> = row.methods(request.mode.as_deref()).collect();
             if let Some(wanted) = &request.state_method
                 && (row.hook == Hook::InetSockSetState
-                    || carriers.iter().any(|it| it.name == wanted))
+                    || methods.iter().any(|it| it.name == wanted))
             {
-                carriers.retain(|carrier| carrier.name == wanted);
+                methods.retain(|method| method.name == wanted);
             }
-            match attach(row, &carriers, &mut ebpf, &kernel) {
+            match attach(row, &methods, &mut ebpf, &kernel) {
                 Ok(hook) => attached.push(hook),
-                // Not the kernel's fault: this hook would be missing for nothing.
+                // Running out of descriptors says nothing about the kernel, so the hook must not
+                // count as missing.
                 Err(mut refused) if refused.last().is_some_and(Refusal::is_out_of_descriptors) => {
                     let last = refused.pop().map(|it| it.error);
                     return Err(CaptureError::Failed(last.unwrap_or_else(no_map)));
@@ -136,22 +139,22 @@ impl Capture {
         })
     }
 
-    /// Prints what the diagnostics object has logged.
+    /// Prints the log records of the diagnostics object.
     pub fn print_log(&mut self) {
         if let Some(log) = &mut self.log {
             log.flush();
         }
     }
 
-    /// What carries each hook, by [`Carrier::name`]; `None`: nothing does.
-    pub fn carriers(&self) -> BTreeMap<Hook, Option<String>> {
+    /// Returns the name of the attach method of each hook; `None` if it is not attached.
+    pub fn methods(&self) -> BTreeMap<Hook, Option<String>> {
         let attached = self.hooks.iter();
-        let attached = attached.map(|it| (it.row.hook, Some(it.carrier.name.to_owned())));
+        let attached = attached.map(|it| (it.row.hook, Some(it.method.name.to_owned())));
         let absent = self.absent.iter().map(|it| (it.row.hook, None));
         attached.chain(absent).collect()
     }
 
-    /// The carriers that each hook was refused, and why.
+    /// Returns the refused methods of each hook, with reasons.
     pub fn refused(&self) -> BTreeMap<Hook, Vec<fields::Refusal>> {
         let attached = self.hooks.iter().map(|it| (it.row.hook, &it.refused));
         let absent = self.absent.iter().map(|it| (it.row.hook, &it.refused));
@@ -159,25 +162,25 @@ impl Capture {
         all.map(|(hook, refused)| (hook, refused.clone())).collect()
     }
 
-    /// What this capture cannot see.
+    /// Returns descriptions of what this capture cannot show.
     pub fn unseen(&self) -> Vec<String> {
         let partly = self.hooks.iter();
-        let partly = partly.flat_map(|hook| hook.carrier.unseen.iter().chain(&hook.unseen));
+        let partly = partly.flat_map(|hook| hook.method.unseen.iter().chain(&hook.unseen));
         let wholly = self.absent.iter().filter_map(|it| it.row.without.as_ref());
         let containers = cgroups::unseen();
         let all = partly.chain(wholly).chain(NEVER_SEEN).chain(&containers);
         all.map(|&what| what.to_owned()).collect()
     }
 
-    /// The kernel side's counters, summed over CPUs.
+    /// Returns the counters of the kernel programs, summed over all CPUs.
     pub fn counters(&self) -> anyhow::Result<Vec<(Hook, Counts)>> {
         let map = self.ebpf.map("COUNTERS").ok_or_else(no_map)?;
         let rows: PerCpuArray<&MapData, [u64; 5]> = PerCpuArray::try_from(map)?;
         let mut counts = vec![];
         for attached in &self.hooks {
             let mut count = Counts::default();
-            // Read before the runs that were made up for: those follow the miss at once.
-            let misses = self.recursion_misses(attached.carrier);
+            // Read the misses before `made_up`: the backup program runs immediately after a miss.
+            let misses = self.recursion_misses(attached.method);
             let mut made_up = 0;
             for cpu in rows.get(&index_of(attached.row.hook), 0)?.iter() {
                 let counters: abi::Counters = zerocopy::transmute!(*cpu);
@@ -193,13 +196,14 @@ impl Capture {
         Ok(counts)
     }
 
-    /// Runs that the kernel skipped because the program was already running on that CPU, or another kprobe
-    /// was. Only the program's fdinfo and the probe's link tell; `None` where the first does not, or when
-    /// nothing is attached.
-    fn recursion_misses(&self, carrier: &Carrier) -> Option<u64> {
+    /// Returns the runs that the kernel skipped because the program, or another kprobe, was already
+    /// running on that CPU. The numbers are in the program's fdinfo and in the probe's link.
+    ///
+    /// `None` if fdinfo does not have the number, or if nothing is attached.
+    fn recursion_misses(&self, method: &AttachMethod) -> Option<u64> {
         let mut total = None;
-        // A backup is skipped only where the program that it backs up has run.
-        for program in carrier.programs.iter().filter(|program| !program.is_backup) {
+        // Backups are not counted: a backup is only skipped if the main program has run.
+        for program in method.programs.iter().filter(|program| !program.is_backup) {
             use std::os::fd::{AsFd, AsRawFd};
             if !program.point.counts_misses() {
                 return None;
@@ -219,10 +223,10 @@ impl Capture {
         total
     }
 
-    /// The kernel's numbers of these processes, which have those in /proc.
+    /// Translates process ids of /proc to the kernel's ids.
     ///
     /// # Errors
-    /// When a process is in a PID namespace where its number cannot be told.
+    /// If an id cannot be translated in this PID namespace.
     pub fn kernels_pids(&mut self, pids: &[u32]) -> Result<Vec<u32>, CaptureError> {
         let has_iterator = self.has(Hook::TaskFileIterator);
         pids::translate(pids, || {
@@ -236,15 +240,15 @@ impl Capture {
         self.hooks.iter().any(|it| it.row.hook == hook)
     }
 
-    /// Looks through the descriptors of all processes; `None` where the kernel has no iterator.
+    /// Searches for the owners of sockets; `None` if the kernel has no task_file iterator.
     pub fn holders(&mut self) -> Option<holders::Found> {
         self.has(Hook::TaskFileIterator)
             .then(|| holders::find(&mut self.ebpf).ok())
             .flatten()
     }
 
-    /// Looks through the sockets of these network namespaces, or of all that can be found; nothing
-    /// where the kernel has no iterator.
+    /// Takes snapshots of these network namespaces, or of all that can be found. Empty if the
+    /// kernel has no socket iterator.
     pub fn look(&mut self, only: Option<&BTreeSet<u32>>) -> Vec<Look> {
         let mut hooks = self.hooks.iter();
         match hooks.any(|hook| hook.row.hook == Hook::SocketIterator) {
@@ -253,10 +257,10 @@ impl Capture {
         }
     }
 
-    /// Detaches every program, so that nothing more is written, and gives the final counters.
+    /// Detaches all programs, so that nothing more is written. Returns the final counters.
     pub fn detach(&mut self) -> anyhow::Result<Vec<(Hook, Counts)>> {
-        // The kernel's counts of skipped runs go away with the programs, the others are final
-        // only without them.
+        // The counts of skipped runs disappear with the programs. The other counters are only final
+        // without the programs.
         let before = self.counters()?;
         hooks::detach_all(&mut self.ebpf);
         await_programs();
@@ -268,10 +272,11 @@ impl Capture {
     }
 }
 
-/// The links of the kprobes of these hooks by the names of their programs. Those at returns are not among
-/// them: what the return of `inet_csk_accept` misses, `security_sock_graft` sees.
+/// Returns the links of these hooks' kprobes with the names of their programs. Kretprobes are
+/// excluded: `security_sock_graft` sees the calls that the return probe of `inet_csk_accept`
+/// misses.
 fn probes(ebpf: &Ebpf, attached: &[Attached]) -> Vec<(&'static str, RawFd)> {
-    let programs = attached.iter().flat_map(|it| it.carrier.programs);
+    let programs = attached.iter().flat_map(|it| it.method.programs);
     let names: BTreeMap<u32, &'static str> = programs
         .filter(|it| matches!(it.point, hooks::Point::Kprobe(_)))
         .filter_map(|it| Some((ebpf.program(it.name)?.info().ok()?.id(), it.name)))
@@ -285,27 +290,27 @@ fn probes(ebpf: &Ebpf, attached: &[Attached]) -> Vec<(&'static str, RawFd)> {
         .collect()
 }
 
-/// Waits until no program of those that were detached is running any more: they run in RCU's read-side
-/// critical sections (kernel/bpf/trampoline.c, `__bpf_prog_enter`; kernel/trace/bpf_trace.c,
-/// `__bpf_trace_run`).
+/// Waits until no detached program is running. Programs run in RCU read-side critical sections
+/// (kernel/bpf/trampoline.c, `__bpf_prog_enter`; kernel/trace/bpf_trace.c, `__bpf_trace_run`).
 fn await_programs() {
     /// `MEMBARRIER_CMD_GLOBAL`, include/uapi/linux/membarrier.h: `synchronize_rcu()`.
     const GLOBAL: libc::c_int = 1;
-    // SAFETY: plain numbers.
+    // SAFETY: the arguments are plain numbers.
     let refused = unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) } != 0;
     if refused {
-        // With nohz_full=. A program takes microseconds.
+        // Not supported with nohz_full=. A program takes only microseconds.
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }
 
-/// The kernel's types take tens of megabytes in small pieces, which the allocator would keep.
+/// Returns freed memory to the system. The kernel's types take tens of megabytes in small pieces,
+/// which the allocator would keep.
 fn give_back_memory() {
-    // SAFETY: it takes only what nobody has.
+    // SAFETY: malloc_trim only affects free memory.
     unsafe { libc::malloc_trim(0) };
 }
 
-/// Prints the diagnostics object's log records.
+/// A logger for the diagnostics object.
 struct ToStderr;
 
 impl log::Log for ToStderr {
@@ -337,28 +342,28 @@ fn index_of(hook: Hook) -> u32 {
     }
 }
 
-/// Takes the first carrier that loads and attaches; the refusals when none does.
+/// Attaches a hook by the first method that works. Returns all refusals if none does.
 fn attach(
     row: &'static HookRow,
-    carriers: &[&'static Carrier],
+    methods: &[&'static AttachMethod],
     ebpf: &mut Ebpf,
     kernel: &Kernel,
 ) -> Result<Attached, Vec<Refusal>> {
     let mut refused = vec![];
-    for carrier in carriers {
-        match carrier.attach(ebpf, kernel) {
+    for method in methods {
+        match method.attach(ebpf, kernel) {
             Ok(unseen) => {
                 let mut refused = refusal::for_session(&refused);
-                refused.retain(|it| it.method != carrier.name);
+                refused.retain(|it| it.method != method.name);
                 return Ok(Attached {
                     row,
-                    carrier,
+                    method,
                     refused,
                     unseen,
                 });
             }
             Err(error) => {
-                refused.push(Refusal { carrier, error });
+                refused.push(Refusal { method, error });
                 if refused.last().is_some_and(Refusal::is_out_of_descriptors) {
                     break;
                 }
@@ -368,7 +373,7 @@ fn attach(
     Err(refused)
 }
 
-/// The error when a hook that is required cannot be attached.
+/// Returns the error for a required hook that cannot be attached.
 fn impossible(row: &HookRow, refused: &[Refusal]) -> CaptureError {
     let hook = row.hook.name();
     if refused.iter().any(Refusal::is_not_permitted) {
@@ -376,7 +381,7 @@ fn impossible(row: &HookRow, refused: &[Refusal]) -> CaptureError {
     }
     let reasons: Vec<String> = refused
         .iter()
-        .map(|it| format!("{}: {:#}", it.carrier.name, it.error))
+        .map(|it| format!("{}: {:#}", it.method.name, it.error))
         .collect();
     CaptureError::Unsupported(format!("attach to {hook} ({})", reasons.join("; ")))
 }

@@ -1,4 +1,5 @@
-//! Numbers of processes: those that the user sees, and the kernel's own, which the hooks record.
+//! Translation of process ids: from those of the user's PID namespace to those of the kernel, which
+//! the hooks record.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,25 +7,25 @@ use std::path::{Path, PathBuf};
 
 use super::error::CaptureError;
 
-/// Inode of the first PID namespace: `PROC_PID_INIT_INO`, include/linux/proc_ns.h.
+/// Inode of the initial PID namespace: `PROC_PID_INIT_INO`, include/linux/proc_ns.h.
 const FIRST: &str = "pid:[4026531836]";
 
-/// Whose numbers /proc shows, and with it `ps`.
+/// The PID namespace whose ids /proc and `ps` show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shown {
-    /// The kernel's own: those of the first PID namespace.
+    /// The initial PID namespace, whose ids are the kernel's.
     Kernels,
-    /// Those of the PID namespace that this process is in.
+    /// The PID namespace of this process.
     Own,
-    /// Those of a namespace in between.
+    /// A namespace between the two.
     Others,
 }
 
-/// The kernel's numbers for those that the user sees. `numbers` gives the kernel's numbers of the
-/// processes in this PID namespace, by those they have here.
+/// Translates the ids that the user sees to the kernel's ids. `numbers` returns the kernel's ids of
+/// the processes in this PID namespace, by their ids here.
 ///
 /// # Errors
-/// When a number cannot be translated.
+/// If an id cannot be translated.
 pub fn translate(
     pids: &[u32],
     numbers: impl FnOnce() -> Option<BTreeMap<u32, u32>>,
@@ -46,17 +47,16 @@ fn translate_shown(
     };
     let Some(numbers) = numbers else {
         return Err(CaptureError::Unsupported(
-            "tell which processes --pid means, because in this PID namespace they have other \
-             numbers than the kernel's; run tcptrace outside it, or use --comm"
+            "translate --pid, because process ids in this PID namespace differ from the kernel's; run \
+             tcptrace outside it, or use --comm"
                 .into(),
         ));
     };
     let kernels = |pid: &u32| {
         numbers.get(pid).copied().ok_or_else(|| {
             CaptureError::Unsupported(format!(
-                "find --pid {pid}: no process of this PID namespace has that number now, and what \
-                 the kernel's number of a later one will be is not known; start that process \
-                 first, or use --comm"
+                "find --pid {pid}: no process of this PID namespace has that id now, and the kernel's id \
+                 of a later process is unknown; start that process first, or use --comm"
             ))
         })
     };
@@ -64,7 +64,8 @@ fn translate_shown(
 }
 
 fn shown() -> Shown {
-    // Those of the namespace that /proc was mounted in. Not everybody may ask about PID 1.
+    // /proc shows the namespace in which it was mounted. An unprivileged process may not read the
+    // link of PID 1.
     let link = |process: &str| fs::read_link(format!("/proc/{process}/ns/pid")).ok();
     shown_by(link("self"), link("1"))
 }
@@ -75,7 +76,7 @@ fn shown_by(own: Option<PathBuf>, of_proc: Option<PathBuf>) -> Shown {
         (Some(own), None) if own == Path::new(FIRST) => Shown::Kernels,
         (Some(own), Some(of_proc)) if own != of_proc => Shown::Others,
         (Some(_), _) => Shown::Own,
-        // Without /proc nobody sees any number.
+        // Without /proc no ids are visible.
         (None, _) => Shown::Kernels,
     }
 }
@@ -85,12 +86,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn proc_tells_whose_numbers_the_user_sees() {
+    fn the_shown_namespace_is_that_of_proc() {
         let link = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
         for (own, of_proc, shown) in [
             (FIRST, FIRST, Shown::Kernels),
             (FIRST, "", Shown::Kernels),
-            // `unshare --pid` without a /proc of its own.
+            // `unshare --pid` without mounting a new /proc.
             ("pid:[5]", FIRST, Shown::Kernels),
             ("pid:[5]", "pid:[5]", Shown::Own),
             ("pid:[5]", "", Shown::Own),
@@ -102,20 +103,23 @@ mod tests {
     }
 
     #[test]
-    fn a_number_of_this_namespace_becomes_the_kernels() {
+    fn an_id_of_this_namespace_is_translated_to_the_kernels() {
         let numbers = || Some([(1, 4711), (42, 4800)].into());
         let translated = |pids: &[u32], shown| translate_shown(pids, shown, numbers);
         assert_eq!(translated(&[42, 1], Shown::Own).unwrap(), [4800, 4711]);
         assert_eq!(translated(&[42], Shown::Kernels).unwrap(), [42]);
         assert!(translated(&[], Shown::Others).unwrap().is_empty());
-        let told = translated(&[7], Shown::Own).unwrap_err().to_string();
-        assert!(told.contains("--pid 7") && !told.contains('\n'), "{told}");
-        for untold in [
+        let error = translated(&[7], Shown::Own).unwrap_err().to_string();
+        assert!(
+            error.contains("--pid 7") && !error.contains('\n'),
+            "{error}"
+        );
+        for refused in [
             translated(&[42], Shown::Others),
             translate_shown(&[42], Shown::Own, || None),
         ] {
-            let told = untold.unwrap_err().to_string();
-            assert!(told.contains("--pid") && !told.contains('\n'), "{told}");
+            let error = refused.unwrap_err().to_string();
+            assert!(error.contains("--pid") && !error.contains('\n'), "{error}");
         }
     }
 }

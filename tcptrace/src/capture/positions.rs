@@ -1,28 +1,30 @@
-//! How far the ring buffer has been written and read, by the kernel's own positions in it.
+//! The read and write positions of the ring buffer.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The first two pages of a ring buffer's map, read-only. Each begins with a position in bytes, which
-/// only grows (`struct bpf_ringbuf`, kernel/bpf/ringbuf.c): how far it has been read, and how far it
-/// has been reserved.
+/// The first two pages of a ring buffer's map, mapped read-only. Each page begins with a position
+/// in bytes that only grows (`struct bpf_ringbuf`, kernel/bpf/ringbuf.c): the consumer position and
+/// the producer position.
 pub struct Positions {
     consumer: NonNull<u8>,
     page: usize,
 }
 
-// SAFETY: memory that is only read, at the same address in every thread.
+// SAFETY: the memory is only read, and is mapped at the same address for all threads.
 unsafe impl Send for Positions {}
 
 impl Positions {
+    /// Maps the positions of a ring buffer.
+    ///
     /// # Errors
-    /// When the kernel does not share them.
+    /// If the kernel refuses the mapping.
     pub fn map(ring: BorrowedFd<'_>) -> io::Result<Positions> {
-        // SAFETY: takes a number and gives one.
+        // SAFETY: sysconf takes and returns numbers.
         let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
-        // SAFETY: a new mapping, wherever there is room for it.
+        // SAFETY: creates a new mapping at an address that the kernel chooses.
         let at = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
@@ -39,18 +41,18 @@ impl Positions {
         }
     }
 
-    /// How far records have been read.
+    /// Returns the position up to which records have been read, in bytes.
     pub fn consumed(&self) -> u64 {
         self.position(0)
     }
 
-    /// How far room for records has been reserved.
+    /// Returns the position up to which space has been reserved, in bytes.
     pub fn reserved(&self) -> u64 {
         self.position(self.page)
     }
 
     fn position(&self, at: usize) -> u64 {
-        // SAFETY: an aligned u64 inside of the mapping, which lives as long as `self`.
+        // SAFETY: an aligned u64 inside the mapping, which lives as long as `self`.
         let position = unsafe { AtomicU64::from_ptr(self.consumer.as_ptr().add(at).cast()) };
         position.load(Ordering::Acquire)
     }
@@ -58,7 +60,7 @@ impl Positions {
 
 impl Drop for Positions {
     fn drop(&mut self) {
-        // SAFETY: the mapping is this one's own, and nothing that borrows from it is left.
+        // SAFETY: `self` owns the mapping, and no borrow of it remains.
         unsafe { libc::munmap(self.consumer.as_ptr().cast(), 2 * self.page) };
     }
 }
@@ -72,13 +74,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_position_begins_a_page() {
+    fn each_position_is_at_the_start_of_a_page() {
         let name = CString::new("positions").expect("no NUL");
         // SAFETY: the name outlives the call.
         let fd = unsafe { libc::memfd_create(name.as_ptr(), 0) };
-        // SAFETY: nobody else knows the descriptor.
+        // SAFETY: the descriptor is new, and nothing else owns it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        // SAFETY: takes a number and gives one.
+        // SAFETY: sysconf takes and returns numbers.
         let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64;
         let file = std::fs::File::from(fd.try_clone().expect("a descriptor"));
         file.set_len(2 * page).expect("room");

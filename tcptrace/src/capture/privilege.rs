@@ -1,17 +1,16 @@
-//! What tcptrace may do, and what to say when it may not.
+//! Privileges for tracing, and the errors for missing ones.
 
 use super::error::CaptureError;
 
-/// Bits of the capability sets in /proc/self/status, include/uapi/linux/capability.h.
+/// Bit numbers of the capability sets in /proc/self/status (include/uapi/linux/capability.h).
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 
-/// Checks for the capabilities that tracing needs: CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN,
-/// which implies both.
+/// Checks that the process has CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN, which implies both.
 pub fn check() -> Result<(), CaptureError> {
     let Some(effective) = effective_capabilities() else {
-        // Without /proc the kernel itself will say.
+        // Without /proc the kernel itself will refuse.
         return Ok(());
     };
     let missing = missing(effective);
@@ -24,23 +23,22 @@ pub fn check() -> Result<(), CaptureError> {
     )))
 }
 
-/// What to say when the kernel refuses in spite of the capabilities.
+/// Returns the error for a kernel that refuses although the capabilities are present.
 pub fn refused(what: &str) -> CaptureError {
     CaptureError::NotPermitted(format!(
-        "the kernel refuses {what} although CAP_BPF and CAP_PERFMON are there; look for kernel \
-         lockdown (/sys/kernel/security/lockdown), a seccomp filter, or a container that is not \
-         privileged"
+        "the kernel refuses {what} although CAP_BPF and CAP_PERFMON are present; check for kernel \
+         lockdown (/sys/kernel/security/lockdown), a seccomp filter, or an unprivileged container"
     ))
 }
 
-/// Until Linux 5.11 maps are charged to RLIMIT_MEMLOCK, which is 64 KiB by default. Where it
-/// cannot be raised the kernel's own refusal follows.
+/// Raises RLIMIT_MEMLOCK. Before Linux 5.11 maps count against it, and the default is 64 KiB. If it
+/// cannot be raised, creating the maps reports the error.
 pub fn raise_memlock_limit() {
     let unlimited = libc::rlimit {
         rlim_cur: libc::RLIM_INFINITY,
         rlim_max: libc::RLIM_INFINITY,
     };
-    // SAFETY: a valid rlimit.
+    // SAFETY: the rlimit is valid.
     unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &unlimited) };
 }
 
@@ -69,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn missing_capabilities_are_named() {
         assert_eq!(missing(0), ["CAP_BPF", "CAP_PERFMON"]);
         assert_eq!(missing(1 << CAP_BPF), ["CAP_PERFMON"]);
         assert!(missing(1 << CAP_BPF | 1 << CAP_PERFMON).is_empty());

@@ -1,28 +1,28 @@
-//! Why a carrier could not be taken: in full for `doctor`, in short for the session line.
+//! Refused attach methods: the full error for `doctor`, a short reason for the session line.
 
 use super::error::os_error;
-use super::hooks::{Carrier, OtherPrototype};
+use super::hooks::{AttachMethod, OtherPrototype};
 use crate::errno;
 use crate::fields;
 
-/// A carrier that the kernel did not take.
+/// An attach method that the kernel refused.
 pub struct Refusal {
-    pub carrier: &'static Carrier,
+    pub method: &'static AttachMethod,
     pub error: anyhow::Error,
 }
 
 impl Refusal {
-    /// EPERM only: the verifier's refusals are EACCES.
+    /// Returns true for EPERM. Refusals by the verifier are EACCES.
     pub fn is_not_permitted(&self) -> bool {
         os_error(&self.error) == Some(libc::EPERM)
     }
 
-    /// EMFILE or ENFILE: it says nothing about what the kernel can do.
+    /// Returns true for EMFILE and ENFILE, which say nothing about the kernel's features.
     pub fn is_out_of_descriptors(&self) -> bool {
         matches!(os_error(&self.error), Some(libc::EMFILE | libc::ENFILE))
     }
 
-    /// A few words, such as `EPERM`; the first line of the error where it has no number.
+    /// Returns a short reason such as `EPERM`, or the first line of an error without a number.
     fn in_short(&self) -> String {
         match os_error(&self.error) {
             Some(errno) => errno::name(errno.unsigned_abs()).into_owned(),
@@ -34,23 +34,23 @@ impl Refusal {
     }
 }
 
-/// What the session line says of them: each name once. One name can stand for several prototypes;
-/// what was said against the one that fits is the reason then.
+/// Returns the refusals for the session line, each method name once. One name may stand for several
+/// prototypes. Then the reason of the matching prototype counts.
 pub fn for_session(refused: &[Refusal]) -> Vec<fields::Refusal> {
-    let mut told: Vec<fields::Refusal> = vec![];
+    let mut refusals: Vec<fields::Refusal> = vec![];
     let (other, fitting): (Vec<_>, Vec<_>) = refused
         .iter()
         .partition(|it| it.error.is::<OtherPrototype>());
     for refusal in fitting.into_iter().chain(other) {
-        let carrier = refusal.carrier.name;
-        if told.iter().all(|it| it.method != carrier) {
-            told.push(fields::Refusal {
-                method: carrier.to_owned(),
+        let method = refusal.method.name;
+        if refusals.iter().all(|it| it.method != method) {
+            refusals.push(fields::Refusal {
+                method: method.to_owned(),
                 refusal: refusal.in_short(),
             });
         }
     }
-    told
+    refusals
 }
 
 #[cfg(test)]
@@ -62,7 +62,7 @@ mod tests {
 
     fn refusal(index: usize, error: impl Into<anyhow::Error>) -> Refusal {
         Refusal {
-            carrier: &HOOKS[0].carriers[index],
+            method: &HOOKS[0].methods[index],
             error: error.into(),
         }
     }
@@ -76,27 +76,27 @@ mod tests {
     }
 
     #[test]
-    fn each_name_is_told_once_with_the_reason_that_counts() {
+    fn each_method_is_listed_once_with_the_reason_of_the_matching_prototype() {
         let eperm = anyhow::Error::new(io::Error::from_raw_os_error(libc::EPERM));
         let refused = [
             refusal(0, other_prototype()),
             refusal(1, eperm.context("the BPF_PROG_LOAD system call")),
             refusal(2, anyhow::anyhow!("no kprobes\nin this kernel")),
         ];
-        let told = for_session(&refused);
-        let told: Vec<_> = told
+        let refusals = for_session(&refused);
+        let refusals: Vec<_> = refusals
             .iter()
             .map(|it| (it.method.as_str(), it.refusal.as_str()))
             .collect();
-        assert_eq!(told, [("fentry", "EPERM"), ("kprobe", "no kprobes")]);
+        assert_eq!(refusals, [("fentry", "EPERM"), ("kprobe", "no kprobes")]);
         assert!(refused[1].is_not_permitted() && !refused[2].is_not_permitted());
     }
 
     #[test]
-    fn another_prototype_is_a_reason_where_there_is_no_other() {
-        let told = for_session(&[refusal(0, other_prototype())]);
+    fn a_different_prototype_is_the_reason_if_there_is_no_other() {
+        let refusals = for_session(&[refusal(0, other_prototype())]);
         assert_eq!(
-            told[0].refusal,
+            refusals[0].refusal,
             "inet_csk_accept has 4 parameters here, not 2"
         );
     }

@@ -1,23 +1,23 @@
-//! What to capture.
+//! The settings of a capture.
 
 use crate::filter::Filter;
 
-/// Size of the ring buffer in bytes unless asked otherwise.
+/// Default size of the ring buffer, in bytes.
 pub const RING_BYTES: u32 = 4 << 20;
 
-/// What to capture, and how.
+/// The settings of a capture.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
     pub filter: Filter,
     /// Size of the ring buffer in bytes, rounded up to a power of two; 0 for [`RING_BYTES`].
     pub ring_bytes: u32,
-    /// How many accept() calls in flight can be remembered; 0 for what the object says.
+    /// Upper bound on accept() calls tracked at the same time; 0 for the object's default.
     pub calls: u32,
-    /// `--attach`: fentry, kprobe or syscall, see [`HookRow::carriers`].
+    /// `--attach`: fentry, kprobe or syscall, see [`HookRow::methods`].
     pub mode: Option<String>,
-    /// Carrier to take for the state hook, by [`Carrier::name`], and for other hooks where they have
-    /// one of that name; the first that loads when absent.
+    /// Attach method of the state hook, by name, and of other hooks that have a method of this
+    /// name. `None`: the first that loads.
     pub state_method: Option<String>,
-    /// Whether to capture segments on the wire, too.
+    /// Also capture segments on the wire.
     pub segments: bool,
 }

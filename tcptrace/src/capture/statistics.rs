@@ -66,7 +66,7 @@ impl Capture {
     pub fn run_statistics(&self) -> anyhow::Result<Vec<ProgramStatistics>> {
         let programs = self.hooks.iter().flat_map(|hook| {
             let name = hook.row.hook.name();
-            hook.carrier.programs.iter().map(move |it| (name, it.name))
+            hook.method.programs.iter().map(move |it| (name, it.name))
         });
         programs
             .filter_map(|(hook, program)| {

@@ -1,15 +1,16 @@
-//! Field offsets of a classic tracepoint, from its `format` file.
+//! Field offsets of a classic tracepoint, read from its `format` file.
 
 use std::path::Path;
 
-/// Where tracefs is mounted, and where debugfs shows it on older systems.
+/// The mount point of tracefs, and its place in debugfs on older systems.
 const MOUNTS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
-/// A tracepoint's `format` file.
+/// The content of a tracepoint's `format` file.
 pub struct Format(String);
 
 impl Format {
-    /// `None` when tracefs is not mounted, may not be read, or has no such tracepoint.
+    /// Reads the file. Returns `None` if tracefs is not mounted or not readable, or has no such
+    /// tracepoint.
     pub fn read(category: &str, name: &str) -> Option<Format> {
         MOUNTS.iter().find_map(|mount| {
             let file = Path::new(mount).join(format!("events/{category}/{name}/format"));
@@ -17,13 +18,13 @@ impl Format {
         })
     }
 
-    /// Offset of a field in bytes, from a line such as (with tabs between the parts)
+    /// Returns the offset of a field in bytes, from a line such as (with tabs between the parts)
     /// `field:const void * skaddr; offset:8; size:8; signed:0;`.
     pub fn offset(&self, field: &str) -> Option<u32> {
         self.0.lines().find_map(|line| {
             let mut parts = line.trim().split(';').map(str::trim);
             let declared = parts.next()?.strip_prefix("field:")?;
-            // The name is the last word; an array's length may follow it.
+            // The name is the last word. The length of an array may follow it.
             let name = declared.split_whitespace().next_back()?.split('[').next()?;
             if name != field {
                 return None;
@@ -38,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn offsets_are_found_by_name_wherever_they_have_moved() {
+    fn field_offsets_are_found_by_name() {
         let format = Format(
             "name: inet_sock_set_state\nID: 2287\nformat:\n\
              \tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n\n\

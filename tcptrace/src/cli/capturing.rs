@@ -34,7 +34,7 @@ pub struct Capturing {
     pub ring_size: u32,
 
     /// Force the attach method of the tracepoint hooks, for tests: tp_btf, raw_tp or tracepoint
-    #[arg(long = "state-carrier", value_name = "METHOD", hide = true)]
+    #[arg(long, value_name = "METHOD", hide = true)]
     pub state_method: Option<String>,
 
     /// Limit the accept() calls that are tracked at the same time, for tests

@@ -1,4 +1,5 @@
-//! A flight recorder: recordings in parts, of which only the last are kept, or only those around a trigger.
+//! The flight recorder: a recording in numbered files. Keeps the last files, or the records around
+//! a trigger.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
@@ -12,34 +13,35 @@ use crate::decode::lost;
 use crate::trace::{Begin, Input, Small};
 use tcptrace_core::recording::item;
 
-/// Upper bound on the memory of a stretch that is bounded by its time, in bytes.
+/// Upper bound on the memory of a buffer that is limited by time, in bytes.
 const MOST: u64 = 256 << 20;
 
-/// A block of the stretch that is kept is no longer than this, so that old events leave soon.
+/// Upper bound on the time span of a buffered block, in nanoseconds. Short blocks let old events
+/// leave soon.
 const BLOCK_NS: u64 = 250_000_000;
 
-/// Which of the recorded events stay.
+/// Selects the recorded events that are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
-    /// Those in the last files.
+    /// The events of the last files.
     Files {
-        /// A file is followed by the next one at this size, in bytes before compression.
+        /// The size at which the next file begins, in bytes before compression.
         size: u64,
-        /// The number of files that stay; `None`: all.
+        /// The number of files that are kept; `None`: all.
         files: Option<u32>,
     },
-    /// The last stretch, in memory until a trigger has it written.
+    /// The last events, buffered in memory until a trigger writes them.
     Stretch {
         stretch: Stretch,
-        /// How long the file goes on after the trigger.
+        /// How long the file continues after the trigger.
         after: Duration,
     },
 }
 
-/// How much is kept in memory.
+/// The limit of the buffer in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stretch {
-    /// The events of this time, as far as they fit into [`MOST`] bytes.
+    /// The events of this time span, as far as they fit into [`MOST`] bytes.
     Time(Duration),
     /// This many bytes of records.
     Bytes(u64),
@@ -51,37 +53,38 @@ pub struct Parts {
     files: Numbered,
     is_compressed: bool,
     keep: Keep,
-    /// The names of containers that have come so far, by cgroup: each part is to have them.
+    /// The names of containers so far, by cgroup. Every file begins with them.
     containers: BTreeMap<u64, Option<String>>,
-    /// The kernel side's count of lost records, modulo 2^32, in the last record that came.
+    /// The kernel side's counter of lost records, modulo 2^32, from the last record.
     lost: u32,
-    /// The file that is written now.
+    /// The file that is being written.
     current: Option<Current>,
     kept: Kept,
-    /// When the trace ended (CLOCK_MONOTONIC, nanoseconds).
+    /// End of the trace (CLOCK_MONOTONIC, nanoseconds).
     ended_ns: u64,
-    /// A part has begun, and lacks the sockets that are older than it.
+    /// A new file needs a snapshot of the sockets that are older than it.
     wants_snapshot: bool,
-    /// Bytes written so far, before compression.
+    /// Bytes of the finished files, before compression.
     bytes: u64,
 }
 
 struct Current {
     path: PathBuf,
     recorder: Recorder,
-    /// When it ends (CLOCK_MONOTONIC, nanoseconds); `None`: by its size.
+    /// End of the file (CLOCK_MONOTONIC, nanoseconds); `None` if its size decides.
     until_ns: Option<u64>,
 }
 
-/// The stretch in memory.
+/// The buffer in memory.
 #[derive(Default)]
 struct Kept {
     blocks: VecDeque<Block>,
-    /// The block that grows.
+    /// Items of the block that is being filled.
     open: Vec<u8>,
-    /// When it was begun: everything older has been handed over before.
+    /// Start of that block. All older records have been passed on before (CLOCK_MONOTONIC,
+    /// nanoseconds).
     open_since_ns: u64,
-    /// The kernel side's count of lost records at that time.
+    /// The kernel side's counter of lost records at that time.
     open_lost: u32,
     bytes: u64,
 }
@@ -94,7 +97,7 @@ struct Block {
 }
 
 impl Parts {
-    /// Begins a recording in parts, behind the last file of that name.
+    /// Begins a recording. The numbers continue after the highest existing one.
     ///
     /// # Errors
     /// The folder's or the file's own.
@@ -121,15 +124,15 @@ impl Parts {
         Ok(parts)
     }
 
-    /// Takes the next input of the trace.
+    /// Adds the next input of the trace.
     ///
     /// # Errors
-    /// The file's own, sooner or later.
+    /// As [`Recorder::input`].
     pub fn input(&mut self, input: &Input) -> io::Result<()> {
         match input {
-            // These count from the beginning of the trace, and a part has its own.
+            // These counters start at the beginning of the trace, not of a file.
             Input::Small(Small::Counted { .. }) => return Ok(()),
-            // Records from before this time are still to come.
+            // Older records are still to come, so the file is closed at `End`.
             Input::Small(Small::Ending { mono_ns }) => {
                 self.ended_ns = *mono_ns;
                 return Ok(());
@@ -153,8 +156,10 @@ impl Parts {
         }
     }
 
-    /// All records that were written before `complete_ns` have come by now, at `now_ns` (CLOCK_MONOTONIC,
-    /// nanoseconds). Writes them, and begins the next file where it is time.
+    /// Writes what has been added. Begins the next file or ends the current one if it is time.
+    ///
+    /// All records older than `complete_ns` have been added at `now_ns` (both CLOCK_MONOTONIC,
+    /// nanoseconds).
     ///
     /// # Errors
     /// As [`input`](Parts::input).
@@ -180,8 +185,10 @@ impl Parts {
         Ok(())
     }
 
-    /// Writes the stretch that is kept, and what follows, into the next file; its name. `None` where a file
-    /// is written already: it goes on for longer.
+    /// Writes the buffer to the next file, which then continues for the `after` time. Returns its
+    /// path.
+    ///
+    /// Returns `None` if a file is already being written; its end is postponed.
     ///
     /// # Errors
     /// As [`input`](Parts::input).
@@ -209,12 +216,12 @@ impl Parts {
         Ok(Some(path))
     }
 
-    /// Whether a part lacks a snapshot of the sockets that are older than it; asked once for each.
+    /// Returns true once for each new file that needs a snapshot of older sockets.
     pub fn wants_snapshot(&mut self) -> bool {
         std::mem::take(&mut self.wants_snapshot)
     }
 
-    /// Bytes of all files so far, before compression.
+    /// Returns the bytes of all files, before compression.
     pub fn bytes(&self) -> u64 {
         let current = self.current.as_ref().map_or(0, |it| it.recorder.bytes());
         self.bytes + current
@@ -239,7 +246,7 @@ impl Parts {
         Ok(path)
     }
 
-    /// Ends the file at hand in good order, at a time (CLOCK_MONOTONIC, nanoseconds).
+    /// Ends the current file at `mono_ns` (CLOCK_MONOTONIC, nanoseconds).
     fn close(&mut self, mono_ns: u64) -> io::Result<()> {
         let Some(mut current) = self.current.take() else {
             return Ok(());
@@ -249,7 +256,7 @@ impl Parts {
         current.recorder.finish()
     }
 
-    /// The file that is written now.
+    /// Returns the path of the file that is being written.
     pub fn path(&self) -> Option<&Path> {
         self.current.as_ref().map(|it| it.path.as_path())
     }
@@ -290,16 +297,16 @@ impl Kept {
     }
 }
 
-/// Files with a number behind their name.
+/// Files whose names end in a number.
 struct Numbered {
     base: PathBuf,
     last: u32,
-    /// Those that this run has written, the oldest first.
+    /// Files that this run has written, oldest first.
     written: VecDeque<PathBuf>,
 }
 
 impl Numbered {
-    /// Goes on behind the highest number that there is.
+    /// Finds the highest existing number and continues after it.
     fn behind(base: &Path) -> io::Result<Numbered> {
         let name = base.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         let folder = match base.parent() {
@@ -323,7 +330,7 @@ impl Numbered {
         let mut name = self.base.clone().into_os_string();
         name.push(format!(".{:04}", self.last));
         let path = PathBuf::from(name);
-        // Whoever has made one of that name meanwhile keeps it.
+        // An existing file is never overwritten.
         let file = OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -332,7 +339,7 @@ impl Numbered {
         Ok((path, file))
     }
 
-    /// Removes the oldest files of this run, so that with the next one there are `files`.
+    /// Removes the oldest files of this run, so that at most `files` exist after the next one.
     fn keep(&mut self, files: Option<u32>) -> io::Result<()> {
         let Some(files) = files else { return Ok(()) };
         while self.written.len() >= files as usize
@@ -347,7 +354,7 @@ impl Numbered {
     }
 }
 
-/// The number of a file with this name and a number behind it.
+/// Returns the number at the end of a file name, if the rest is `name`.
 fn number(file: &OsString, name: &std::ffi::OsStr) -> Option<u32> {
     let rest = file
         .as_encoded_bytes()

@@ -28,7 +28,7 @@ fn records(len: usize, many: usize, complete_until_ns: u64) -> Input {
     }
 }
 
-/// What is in a file, its records as one batch.
+/// Returns the inputs of a file and the number of its records.
 fn read(path: &std::path::Path) -> (Vec<Input>, usize) {
     let (read, mut reader) = Reader::open(fs::File::open(path).unwrap()).unwrap();
     assert_eq!(read, begin());
@@ -54,7 +54,7 @@ fn recorder(path: &std::path::Path, is_compressed: bool) -> Recorder {
 }
 
 #[test]
-fn inputs_are_read_as_they_were_written() {
+fn inputs_are_read_back_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.trace");
     let end = Input::Small(Small::End {
@@ -73,7 +73,7 @@ fn inputs_are_read_as_they_were_written() {
 }
 
 #[test]
-fn what_was_flushed_is_in_the_file() {
+fn flushed_items_are_in_the_file_immediately() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.trace");
     let mut recorder = recorder(&path, false);
@@ -89,9 +89,9 @@ fn what_was_flushed_is_in_the_file() {
     assert_eq!(fs::metadata(&path).unwrap().len(), size);
 }
 
-/// A look through a million sockets is one batch.
+/// A snapshot of a million sockets is one batch.
 #[test]
-fn a_large_batch_is_divided_and_complete_at_its_end() {
+fn a_large_batch_is_split_and_only_its_last_part_completes_the_time() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.trace");
     for is_compressed in [false, true] {
@@ -114,7 +114,7 @@ fn a_large_batch_is_divided_and_complete_at_its_end() {
 }
 
 #[test]
-fn a_full_disk_is_told_sooner_or_later() {
+fn a_full_disk_is_reported_by_begin_input_or_finish() {
     for is_compressed in [false, true] {
         let full = || {
             fs::OpenOptions::new()

@@ -1,4 +1,4 @@
-//! A line as cells of a row, in columns that were chosen.
+//! Conversion of a line to the cells of a row.
 
 use std::fmt;
 
@@ -12,17 +12,17 @@ use super::stamp::Stamp;
 use crate::clock::Clock;
 use crate::fields::{Line, Stamped};
 
-/// A cell. Its text is empty where it is null, or where the line has no such field.
+/// A cell. Its text is empty if the field is null or if the line has no such field.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cell {
     pub text: String,
-    /// It is a string, not a number, a truth value, a list or an object.
+    /// The value is a string. Otherwise it is a number, a bool, a list or an object.
     pub is_string: bool,
 }
 
-/// Makes rows. What it needs for that is reused.
+/// Makes rows. Its buffers are reused for every line.
 pub struct Cells {
-    /// Name to places.
+    /// Column indices by field name.
     places: FxHashMap<String, Vec<usize>>,
     cells: Vec<Cell>,
     json: Vec<u8>,
@@ -45,9 +45,9 @@ impl Cells {
         }
     }
 
-    /// The cells of a line, one for each column.
+    /// Returns the cells of a line, one for each column.
     ///
-    /// They are taken out of the JSON of the line: so they have its names and its forms.
+    /// They are extracted from the line's JSON, so they have its names and formats.
     pub fn of(&mut self, line: &Line) -> serde_json::Result<&[Cell]> {
         let ts = self.stamp.of(self.clock.wall_ns(line.mono_ns()));
         let event = line.event();

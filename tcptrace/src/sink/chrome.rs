@@ -1,10 +1,12 @@
 //! Trace events for <https://ui.perfetto.dev> and chrome://tracing, in the JSON array format of the
 //! "Trace Event Format".
 //!
-//! A process is a process, and a connection has up to three tracks in it: its states, its wait in
-//! the accept queue, and its calls. Arrows lead from where a segment was sent to where it came.
-//! Times are microseconds since the trace began. A connection is written when it is over, with its
-//! TIME_WAIT; the array is valid without its end, so a file that breaks off can be opened.
+//! A traced process appears as a process. Each connection has up to three tracks in it: its states,
+//! its wait in the accept queue, and its calls. Arrows lead from the sending to the receiving of a
+//! segment. Times are microseconds since the trace began.
+//!
+//! A connection is written when it is over, with its TIME_WAIT. The format allows the closing
+//! bracket to be missing, so a truncated file can be opened.
 
 use std::collections::BTreeSet;
 use std::io::{self, BufWriter, Write};
@@ -26,16 +28,16 @@ use crate::printable::Shown;
 pub struct Chrome {
     out: BufWriter<Box<dyn Write + Send>>,
     collector: Option<Collector>,
-    /// What time 0 is, in CLOCK_MONOTONIC nanoseconds.
+    /// CLOCK_MONOTONIC time of timestamp 0, in nanoseconds.
     zero_ns: Option<u64>,
     begun: bool,
-    /// Processes that have got their name.
+    /// Processes whose name has been written.
     named: BTreeSet<u32>,
     arrows: u64,
 }
 
-/// A track's number says whose it is: above every process id (PID_MAX_LIMIT is 2^22), since a
-/// thread with its process's number would be taken for its first thread.
+/// The first track number. It is above every process id (PID_MAX_LIMIT is 2^22), because a track
+/// with the number of a process would be taken for its main thread.
 const FIRST_TRACK: u64 = 1 << 23;
 
 /// The tracks of one end, from top to bottom.
@@ -82,7 +84,7 @@ impl Chrome {
         Ok(())
     }
 
-    /// What the processes and the tracks are called.
+    /// Writes the names of the processes and the tracks.
     fn names(&mut self, diagram: &Diagram, place: Place) -> io::Result<()> {
         let end = diagram.end(place);
         let Some(subject) = &end.subject else {
@@ -138,20 +140,20 @@ impl Chrome {
     }
 
     fn state(&mut self, diagram: &Diagram, at_ns: u64, span: &StateSpan) -> io::Result<()> {
-        // Nothing more is.
+        // CLOSE is the end of the track.
         if span.state == State::Close {
             return Ok(());
         }
         let end = diagram.end(span.place);
-        let told = span.transition.as_ref();
+        let transition = span.transition.as_ref();
         let mut args = json!({
             "conn": end.subject.as_ref().and_then(|it| it.conn),
-            "cause": told.and_then(|it| it.cause),
-            "function": told.and_then(|it| it.function.as_deref()),
-            "rfc9293": told.and_then(|it| it.rfc9293.as_deref()),
-            "context": told.and_then(|it| it.context),
-            "cpu": told.map(|it| it.cpu),
-            "source": told.map(|it| it.source),
+            "cause": transition.and_then(|it| it.cause),
+            "function": transition.and_then(|it| it.function.as_deref()),
+            "rfc9293": transition.and_then(|it| it.rfc9293.as_deref()),
+            "context": transition.and_then(|it| it.context),
+            "cpu": transition.map(|it| it.cpu),
+            "source": transition.map(|it| it.source),
             "begun": span.begun,
             "left": span.until_ns.is_some(),
         });
@@ -163,7 +165,7 @@ impl Chrome {
             args["ended"] = json!(connection.ending.ended);
             args["complete"] = json!(connection.complete);
         }
-        // What is not over lasts until nothing more is known.
+        // A state without an end lasts until the end of the diagram.
         let until = span.until_ns.unwrap_or(diagram.end_ns);
         self.slice(end, Track::States, (at_ns, until), span.state.name(), args)
     }
@@ -193,7 +195,8 @@ impl Chrome {
         self.slice(end, Track::Queue, times, "in the accept queue", args)
     }
 
-    /// A flow from state to state; where one end has none, or was not seen, a moment at the other.
+    /// Writes an arrow from state to state. If an end has no state then or was not seen, writes an
+    /// instant at the other end.
     fn arrow(&mut self, diagram: &Diagram, x: &Arrow) -> io::Result<()> {
         let (from, to) = (diagram.end(x.from), diagram.end(x.from.other()));
         let times = x.sent_ns.zip(x.received_ns);
@@ -227,7 +230,7 @@ impl Chrome {
                 "pid": pid, "tid": tid, "ts": ts,
             });
             if phase == "f" {
-                // It ends at the slice around it, not at the next one.
+                // The arrow ends at the enclosing slice, not at the next one.
                 event["bp"] = json!("e");
             }
             self.event(&event)?;
@@ -266,7 +269,8 @@ impl Chrome {
         }))
     }
 
-    /// Since the trace began. What began before it, an accept() that was blocked already, is below 0.
+    /// Returns the time since the trace began, in microseconds. It is negative for a call that
+    /// began before the trace.
     fn ts(&self, at_ns: u64) -> f64 {
         let zero = self.zero_ns.unwrap_or(0);
         match at_ns.checked_sub(zero) {
@@ -276,7 +280,7 @@ impl Chrome {
     }
 }
 
-/// Whether there is a slice that an arrow can be bound to.
+/// Returns true if there is a slice to which an arrow can be bound.
 fn in_a_state(diagram: &Diagram, place: Place, at_ns: u64) -> bool {
     diagram.items.iter().any(|item| match &item.what {
         What::State(span) => {
@@ -289,7 +293,7 @@ fn in_a_state(diagram: &Diagram, place: Place, at_ns: u64) -> bool {
     })
 }
 
-/// Exact to the nanosecond for a hundred days.
+/// Converts nanoseconds to microseconds. Exact to the nanosecond for a hundred days.
 fn micros(ns: u64) -> f64 {
     ns as f64 / 1000.0
 }
@@ -329,7 +333,7 @@ impl Sink for Chrome {
                     self.connection(&diagram)?;
                 }
             }
-            // A trace without a connection is an array, too.
+            // A trace without connections must also be a valid array.
             self.out
                 .write_all(if self.begun { b"\n]\n" } else { b"[]\n" })?;
         }
@@ -352,14 +356,14 @@ mod tests {
     }
 
     #[test]
-    fn every_line_makes_one_array() {
+    fn all_lines_together_form_one_array() {
         let events: Vec<Value> = serde_json::from_str(&written(&samples::all())).unwrap();
         let has = |name: &str| events.iter().any(|event| event["name"] == name);
         assert!(has("accept()") && has("in the accept queue") && has("ESTABLISHED"));
     }
 
     #[test]
-    fn without_a_connection_it_is_an_empty_array() {
+    fn a_trace_without_connections_is_an_empty_array() {
         let lines = [
             Line::Session(samples::session()),
             Line::Summary(samples::summary()),
@@ -368,9 +372,9 @@ mod tests {
         assert!(events.is_empty());
     }
 
-    /// The format lets the end be missing.
+    /// The format allows the closing bracket to be missing.
     #[test]
-    fn what_breaks_off_lacks_its_end_only() {
+    fn a_truncated_trace_lacks_only_the_closing_bracket() {
         let lines = samples::all();
         let text = written(&lines[..lines.len() - 1]);
         assert!(!text.trim_end().ends_with(']'));
@@ -379,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_names_are_escaped() {
+    fn a_hostile_process_name_is_escaped() {
         let mut connection = samples::connection();
         connection.subject.comm = Some(Comm::from("\u{9b}31m\"\\"));
         let text = written(&[

@@ -1,5 +1,5 @@
-//! The fields of lines as columns of a table, for CSV and for `--fields`. They are read off the
-//! schema, so a new field needs no line here.
+//! The fields of lines as table columns, for CSV and for `--fields`. They are derived from the
+//! schema, so new fields appear automatically.
 
 use std::sync::LazyLock;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::schema::all_fields;
 use crate::fields::{self, Line, Wanted};
 
-/// A kind of line and its fields.
+/// A kind of line with its fields.
 struct Kind {
     name: String,
     columns: Vec<Column>,
@@ -17,27 +17,27 @@ struct Kind {
 /// A field of one or more kinds of lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
-    /// As in JSON.
+    /// The field's name in JSON.
     pub name: String,
-    /// Its first sentence is enough.
+    /// The field's description in the schema.
     pub description: String,
-    /// Characters that its values take, as a rule.
+    /// Typical width of the values in characters.
     pub width: usize,
     pub shape: Shape,
 }
 
-/// How people read a field.
+/// How a field's values are formatted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// The wall clock.
+    /// Wall-clock time.
     Time,
-    /// Nanoseconds, as a duration.
+    /// Nanoseconds, shown as a duration.
     Duration,
     Number,
     Text,
 }
 
-/// The lines about the trace as a whole come last: few look for them.
+/// Lines about the trace as a whole come last, because they are rarely needed in tables.
 static KINDS: LazyLock<Vec<Kind>> = LazyLock::new(|| {
     let schema = all_fields();
     let kinds = schema["oneOf"].as_array().into_iter().flatten();
@@ -48,7 +48,7 @@ static KINDS: LazyLock<Vec<Kind>> = LazyLock::new(|| {
     kinds
 });
 
-/// What every line has: these alone do not say which lines are wanted.
+/// Fields that every line has. They alone do not select any kind of line.
 const COMMON: [&str; 3] = ["event", "ts", "mono_ns"];
 
 /// The columns of `-o wide`.
@@ -77,7 +77,7 @@ const WIDE: [&str; 22] = [
     "error",
 ];
 
-/// Columns and the kinds of lines that are to fill them.
+/// Columns, and the kinds of lines that fill them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Columns {
     pub columns: Vec<Column>,
@@ -85,8 +85,10 @@ pub struct Columns {
 }
 
 impl Columns {
-    /// The columns that are named, in this order, of the kinds that are; without kinds, of those
-    /// that have all these fields, or else any.
+    /// Returns the named columns, in this order.
+    ///
+    /// `only` lists the kinds of lines. If it is empty, the kinds that have all fields are taken,
+    /// or else the kinds that have any of them.
     pub fn of(fields: &[String], only: &[String]) -> Columns {
         let columns = fields
             .iter()
@@ -112,7 +114,7 @@ impl Columns {
         Columns { columns, kinds }
     }
 
-    /// All fields of the kinds that are named, of all kinds when none is.
+    /// Returns all fields of the kinds in `only`, or of all kinds if it is empty.
     pub fn all(only: &[String]) -> Columns {
         let kinds = KINDS
             .iter()
@@ -127,7 +129,8 @@ impl Columns {
         Columns { columns, kinds }
     }
 
-    /// What is worth to be seen of every line about a connection or a listener.
+    /// Returns the columns of `-o wide`. Without `only`, takes all lines about a connection or a
+    /// listener.
     pub fn wide(only: &[String]) -> Columns {
         let of_sockets = KINDS.iter().filter(|kind| kind.has("laddr"));
         let kinds = match only.is_empty() {
@@ -137,7 +140,7 @@ impl Columns {
         Columns::of(&WIDE.map(str::to_owned), &kinds)
     }
 
-    /// What fills rows.
+    /// Returns the lines that fill rows.
     pub fn wants(&self) -> Wanted {
         let has = |name: &str| self.columns.iter().any(|column| column.name == name);
         let words = match has("reason") || has("evidence") {
@@ -149,18 +152,18 @@ impl Columns {
         kinds.collect::<Wanted>() | words
     }
 
-    /// Whether a line fills a row.
+    /// Returns true if a line fills a row.
     pub fn take(&self, line: &Line) -> bool {
         self.kinds.iter().any(|kind| kind == line.event())
     }
 }
 
-/// The kinds of lines, by their `event`.
+/// Returns the names of all kinds of lines, as in `event`.
 pub fn kinds() -> impl Iterator<Item = &'static str> {
     KINDS.iter().map(|kind| kind.name.as_str())
 }
 
-/// Checks the name of a field; the error says which there are.
+/// Checks the name of a field. The error lists the most similar names.
 pub fn check(name: &str) -> Result<String, String> {
     if find(name).is_some() {
         return Ok(name.to_owned());
@@ -168,7 +171,7 @@ pub fn check(name: &str) -> Result<String, String> {
     let mut names: Vec<&str> = every().map(|column| column.name.as_str()).collect();
     names.sort_by_cached_key(|it| {
         let near = strsim::jaro_winkler(it, &name.to_lowercase());
-        // The nearest first.
+        // Sorts the most similar name first.
         (1000.0 * (1.0 - near)) as u32
     });
     names.dedup();
@@ -179,7 +182,7 @@ pub fn check(name: &str) -> Result<String, String> {
     ))
 }
 
-/// What `--fields help` prints.
+/// Returns the text of `--fields help`.
 pub fn help() -> String {
     let mut text = String::new();
     for kind in KINDS.iter() {
@@ -202,7 +205,7 @@ fn every() -> impl Iterator<Item = &'static Column> {
     KINDS.iter().flat_map(|kind| &kind.columns)
 }
 
-/// The widest of those with this name: kinds may differ in what they have there.
+/// Returns the widest column of this name. Kinds of lines may differ in the type of a field.
 fn find(name: &str) -> Option<&'static Column> {
     let named = every().filter(|column| column.name == name);
     named.max_by_key(|column| column.width)
@@ -210,7 +213,7 @@ fn find(name: &str) -> Option<&'static Column> {
 
 impl Kind {
     fn new(kind: &Value, definitions: &Value) -> Kind {
-        // All fields are required, and this list keeps their order.
+        // All fields are required, and `required` has them in their order.
         let names = kind["required"].as_array().into_iter().flatten();
         let columns = names.filter_map(Value::as_str).map(|name| {
             let field = &kind["properties"][name];
@@ -232,7 +235,7 @@ impl Kind {
     }
 }
 
-/// Whether a field is of a JSON type, which a field that may be null lists among others.
+/// Returns true if a field has this JSON type. A nullable field lists several types.
 fn is(field: &Value, name: &str) -> bool {
     let types = &field["type"];
     types == name
@@ -251,10 +254,10 @@ fn shape(name: &str, field: &Value) -> Shape {
     }
 }
 
-/// What its values take, as a rule; 0 when there is none.
+/// Returns the typical width of a field's values; 0 if it is unknown.
 fn width(name: &str, field: &Value, definitions: &Value) -> usize {
     match name {
-        // A time of day in microseconds.
+        // A time of day with microseconds.
         "ts" => 15,
         "comm" => 15,
         _ if name.ends_with("mono_ns") => 16,
@@ -263,7 +266,7 @@ fn width(name: &str, field: &Value, definitions: &Value) -> usize {
         _ => match field["format"].as_str() {
             Some("ip") => 15,
             Some("uint16") => 5,
-            // Most numbers are small.
+            // Most values are small.
             Some("uint32") => 10,
             Some(_) => 6,
             None => words(field, definitions),
@@ -271,7 +274,7 @@ fn width(name: &str, field: &Value, definitions: &Value) -> usize {
     }
 }
 
-/// The longest of the words that it can be.
+/// Returns the length of the longest possible string of an enumeration.
 fn words(field: &Value, definitions: &Value) -> usize {
     let reference = field["$ref"]
         .as_str()
@@ -303,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn all_columns_are_all_fields_once_in_the_order_of_the_lines() {
+    fn all_columns_contain_every_field_once_in_the_order_of_the_lines() {
         let columns = Columns::all(&[]).columns;
         let names: Vec<&str> = columns.iter().map(|it| it.name.as_str()).collect();
         let mut sorted = names.clone();
@@ -315,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_choose_the_lines_that_have_them_all() {
+    fn fields_select_the_lines_that_have_all_of_them() {
         let taken = |fields: &[&str], only: &[&str]| {
             let columns = Columns::of(&named(fields), &named(only));
             let taken = samples::all().into_iter().filter(|line| columns.take(line));
@@ -326,7 +329,7 @@ mod tests {
         assert_eq!(taken(&["ts", "conn", "oldstate"], &[]), ["transition"]);
         assert_eq!(taken(&["verdict", "laddr"], &[]), ["accept", "connection"]);
         assert_eq!(taken(&["verdict"], &["connection"]), ["connection"]);
-        // No line has both.
+        // No line has both fields.
         assert_eq!(
             taken(&["oldstate", "ended"], &[]),
             ["transition", "connection"]
@@ -334,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_fill_rows_are_wanted() {
+    fn only_lines_that_fill_rows_are_wanted() {
         use fields::Kind::{Accept, Connection};
         let wants = |names: &[&str]| Columns::of(&named(names), &[]).wants();
         let both: Wanted = [Accept, Connection].into_iter().collect();
@@ -343,20 +346,20 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_is_answered_with_the_nearest() {
+    fn an_unknown_field_is_refused_with_similar_names() {
         for (name, near) in [
             ("verdit", "verdict"),
             ("LPORT", "lport"),
             ("retransmit", "retransmits"),
         ] {
-            let told = check(name).unwrap_err();
-            assert!(told.contains(near), "{told}");
+            let error = check(name).unwrap_err();
+            assert!(error.contains(near), "{error}");
         }
         assert_eq!(check("comm"), Ok("comm".to_owned()));
     }
 
     #[test]
-    fn columns_are_as_wide_as_their_words() {
+    fn columns_are_as_wide_as_their_longest_word() {
         let width = |name| find(name).unwrap().width;
         assert_eq!(width("oldstate"), "BOUND_INACTIVE".len());
         assert_eq!(width("verdict"), "never_accepted".len());

@@ -1,4 +1,4 @@
-//! CSV (RFC 4180, lines end in LF): a header and a row a line.
+//! CSV output (RFC 4180, with LF line ends): a header, and one row for each line.
 
 use std::io::{self, Write};
 
@@ -27,7 +27,7 @@ impl Csv {
         }
     }
 
-    /// Before the first line, so that a trace in which nothing happens has a header too.
+    /// Writes the header before the first line. A trace without rows also gets it.
     fn header(&mut self) -> io::Result<()> {
         if !std::mem::replace(&mut self.begun, true) {
             let names = self.columns.columns.iter().map(|column| &column.name);
@@ -58,17 +58,19 @@ impl Sink for Csv {
     }
 }
 
-/// The writer's own error, which tells a closed pipe.
+/// Returns the writer's own error, so that a closed pipe is recognized.
 fn plain(error: csv::Error) -> io::Error {
     match error.into_kind() {
         csv::ErrorKind::Io(error) => error,
-        // Rows of other lengths, or what cannot be serialized: there are none.
+        // Rows of different lengths and serialization errors cannot occur here.
         other => io::Error::other(format!("{other:?}")),
     }
 }
 
-/// What is written: one line, and nothing that a terminal or a spreadsheet would obey. A
-/// spreadsheet takes text that begins as a formula does for one, unless an apostrophe is in front.
+/// Returns the text of a cell on one line with control characters escaped.
+///
+/// A spreadsheet would run text that begins like a formula, so such text gets an apostrophe in
+/// front.
 fn text(cell: &Cell) -> String {
     let guard = cell.is_string && cell.text.starts_with(['=', '+', '-', '@', '\t', '\r']);
     let mut text = String::with_capacity(cell.text.len() + 1);
@@ -96,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_and_a_row_a_line() {
+    fn output_has_a_header_and_one_row_a_line() {
         let columns = chosen(&["ts", "conn", "oldstate", "newstate", "error", "synthetic"]);
         assert_eq!(
             csv(&[Line::Transition(samples::transition())], columns),
@@ -105,9 +107,9 @@ mod tests {
         );
     }
 
-    /// Read by a reader that does not know how they were written.
+    /// The CSV is read back by an independent parser.
     #[test]
-    fn all_columns_hold_what_json_says() {
+    fn all_columns_have_the_values_of_json() {
         let lines = samples::all();
         let text = csv(&lines, Columns::all(&[]));
         let mut reader = csv::Reader::from_reader(text.as_bytes());
@@ -120,7 +122,7 @@ mod tests {
             for (name, cell) in names.iter().zip(row) {
                 match &json[name] {
                     serde_json::Value::Null => assert_eq!(cell, ""),
-                    // What is not printable in ASCII is escaped.
+                    // Characters outside printable ASCII are escaped.
                     serde_json::Value::String(text) if text.is_ascii() => assert_eq!(cell, text),
                     serde_json::Value::String(_) => {}
                     other => {
@@ -133,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn no_cell_is_a_formula_or_more_than_a_line() {
+    fn a_cell_is_one_line_and_never_a_formula() {
         for (name, cell) in [
             ("=1+1", "'=1+1"),
             ("+x", "'+x"),

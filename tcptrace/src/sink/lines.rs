@@ -1,15 +1,15 @@
-//! Lines on their way out.
+//! A buffer of complete output lines.
 
 use std::io::{self, Write};
 
-/// Bytes gathered before a write; the pipeline flushes after each batch of events anyway.
+/// Buffer size that triggers a write. The pipeline also flushes after each batch of events.
 const BUFFER: usize = 64 * 1024;
 
-/// Gathers whole lines. A line is made of many small pieces, which a `Vec` takes with less ado than a
-/// `BufWriter`; and nobody is given half a line.
+/// Collects complete lines. A line consists of many small pieces, which a `Vec` takes faster than a
+/// `BufWriter`. Readers never get half a line.
 pub struct Lines {
     out: Box<dyn Write + Send>,
-    /// The line in the making, and those before it.
+    /// The complete lines, and the line being written.
     pub text: Vec<u8>,
 }
 
@@ -21,7 +21,7 @@ impl Lines {
         }
     }
 
-    /// Ends a line.
+    /// Ends the current line.
     pub fn end(&mut self) -> io::Result<()> {
         self.text.push(b'\n');
         match self.text.len() < BUFFER {

@@ -1,4 +1,4 @@
-//! Where lines go: one small file a format, behind one trait.
+//! Outputs for lines: one format in each module, behind the trait [`Sink`].
 
 mod cells;
 pub mod chrome;
@@ -24,21 +24,24 @@ pub use json::Json;
 pub use pcapng::Pcapng;
 pub use text::Text;
 
-/// Writes lines in one format.
+/// An output that writes lines in one format.
 pub trait Sink: Send {
-    /// Writes one line. An error is the writer's own (EPIPE, ENOSPC, …).
+    /// Writes one line.
+    ///
+    /// # Errors
+    /// The writer's own (EPIPE, ENOSPC, …).
     fn line(&mut self, line: &Line) -> io::Result<()>;
 
-    /// Hands everything written so far to the operating system.
+    /// Passes everything written so far to the operating system.
     fn flush(&mut self) -> io::Result<()>;
 
-    /// Which lines it reads. It may be given others, and passes them over.
+    /// Returns the lines that the sink needs. It ignores others.
     fn wants(&self) -> Wanted {
         Wanted::ALL
     }
 }
 
-/// Hands each line that is wanted to a function, and writes nothing.
+/// Passes each wanted line to a function, and writes nothing.
 pub struct Show<F> {
     pub wanted: Wanted,
     pub show: F,

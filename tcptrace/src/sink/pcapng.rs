@@ -1,14 +1,13 @@
-//! The segments as packets, for Wireshark: pcapng (draft-ietf-opsawg-pcapng), link type raw IP.
+//! Packets for Wireshark, made from segments: pcapng (draft-ietf-opsawg-pcapng), link type raw IP.
 //!
-//! tcptrace copies no packet. The headers here are made from what it recorded: addresses, ports,
-//! numbers, flags and window are the segment's own; there are no options and no payload, and TTL,
-//! identification and the like are invented. A packet's original length counts the payload. The TCP
-//! checksum is right where there was no payload, else 0, as it cannot be known. A segment that was
-//! seen at both its ends is one packet, taken where it was sent.
+//! tcptrace copies no packets. The headers are rebuilt from recorded fields: addresses, ports,
+//! sequence numbers, flags and window are real. There are no options and no payload, and TTL,
+//! identification and similar fields are invented. A packet's original length includes the payload.
+//! The TCP checksum is correct if there was no payload; otherwise it is 0. A segment seen at both
+//! ends becomes one packet, at the time of sending.
 //!
-//! A packet's comment names its connection and the verdict, if that was known a second later, or
-//! when the connection was over within that time: for so long a packet is held back, at most
-//! [`MOST_HELD`] of them.
+//! A packet's comment names its connection, and the verdict if it is known within a second. Packets
+//! are held back for that time, at most [`MOST_HELD`] of them.
 
 mod block;
 mod packet;
@@ -22,14 +21,14 @@ use crate::clock::Clock;
 use crate::event::{Direction, Hook};
 use crate::fields::{Kind, Line, Segment, Session, Side, Subject, Verdict, Wanted};
 
-/// How long a packet waits for its verdict, in nanoseconds of the trace's time.
+/// How long a packet waits for its verdict, in nanoseconds of trace time.
 const HOLD_NS: u64 = 1_000_000_000;
 const MOST_HELD: usize = 4096;
 
-/// Connections whose verdict is remembered, for what still comes of them.
+/// Upper bound on remembered verdicts, for later packets of these connections.
 const MOST_VERDICTS: usize = 65_536;
 
-/// A packet, and whose it is: of its sender, or of its receiver where that alone is traced.
+/// A packet and its connection: the sender's, or the receiver's if the sender is not traced.
 struct Held {
     segment: Segment,
     whose: Subject,
@@ -40,11 +39,11 @@ pub struct Pcapng {
     blocks: Blocks<BufWriter<Box<dyn Write + Send>>>,
     clock: Clock,
     held: VecDeque<Held>,
-    /// Segments that were sent, the latest of them: their arrival is no packet of its own.
+    /// The last sent segments. The arrival of one of them does not become a separate packet.
     sent: VecDeque<Segment>,
-    /// `conn` to the verdict on it in a sentence.
+    /// The verdict as a sentence, by `conn`.
     verdicts: BTreeMap<u64, String>,
-    /// Network devices, by namespace and index, to interfaces of the file.
+    /// Interfaces of the file, by the namespace and the index of the network device.
     interfaces: BTreeMap<(u32, u32), u32>,
 }
 
@@ -60,11 +59,14 @@ impl Pcapng {
         }
     }
 
-    /// The error is of kind `InvalidInput` where the trace shows no segments.
+    /// Begins the file.
+    ///
+    /// # Errors
+    /// Kind `InvalidInput` if the trace has no segments. Otherwise the writer's own.
     fn session(&mut self, x: &Session) -> io::Result<()> {
         if !matches!(x.hooks.get(&Hook::Segment), Some(Some(_))) {
-            let what = "no segments were recorded in this trace, and packets are made from them: \
-                        record it with --segments";
+            let what = "this trace has no segments, and packets are made from segments: record it with \
+                          --segments";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         }
         self.blocks.section(
@@ -82,7 +84,7 @@ impl Pcapng {
                 self.sent.push_back(x.clone());
             }
             Direction::Received => {
-                // The latest that has not come yet: an earlier one may have been lost.
+                // Match the latest copy that has not arrived: earlier ones may have been lost.
                 let same = self.sent.iter().rposition(|sent| is_same(sent, x));
                 if let Some(sent) = same.and_then(|at| self.sent.remove(at)) {
                     self.arrived(&sent, x);
@@ -96,7 +98,8 @@ impl Pcapng {
         });
     }
 
-    /// A server's end may have its number later than its SYN-ACK; the client's has it.
+    /// Adds the connection of the receiver to a held packet. The sender may not have had a number
+    /// yet, as with a SYN-ACK.
     fn arrived(&mut self, sent: &Segment, came: &Segment) {
         let held = self.held.iter_mut().rev().find(|it| it.segment == *sent);
         if let Some(held) = held
@@ -106,7 +109,7 @@ impl Pcapng {
         }
     }
 
-    /// The later line has the last word.
+    /// Remembers a verdict. A later line replaces it.
     fn verdict(&mut self, conns: [Option<u64>; 2], verdict: Option<Verdict>, reason: Option<&str>) {
         let (Some(verdict), Some(reason)) = (verdict, reason) else {
             return;
@@ -120,12 +123,12 @@ impl Pcapng {
         }
     }
 
-    /// Writes what has waited long enough, in order.
+    /// Writes the packets that have waited long enough, in order.
     fn release(&mut self, now_ns: u64) -> io::Result<()> {
         while let Some(next) = self.held.front() {
             let known = match next.whose.conn {
                 Some(conn) => self.verdicts.contains_key(&conn),
-                // Its arrival may tell, within the time.
+                // The arrival may still provide the connection.
                 None => false,
             };
             let old = now_ns.saturating_sub(next.segment.mono_ns) >= HOLD_NS;
@@ -167,7 +170,8 @@ impl Pcapng {
         )
     }
 
-    /// `tcptrace #3 server, nc[4711]; queued: the kernel finished …`
+    /// Returns the comment of a packet: `tcptrace #3 server, nc[4711]; queued: the kernel finished
+    /// …`
     fn comment(&self, x: &Subject) -> Option<String> {
         let conn = x.conn?;
         let side = match x.side {
@@ -186,7 +190,7 @@ impl Pcapng {
     }
 }
 
-/// Whether this is the arrival of what was sent.
+/// Returns true if `came` is the arrival of `sent`.
 fn is_same(sent: &Segment, came: &Segment) -> bool {
     let numbers = |it: &Segment| (it.flags, it.seq, it.ack, it.len);
     let (from, to) = (&sent.subject, &came.subject);

@@ -1,4 +1,4 @@
-//! Lines for the tests of every sink: one late accept on 127.0.0.1:7878, and what surrounds it.
+//! Sample lines for the tests of all sinks: a late accept() on 127.0.0.1:7878, and related lines.
 
 mod connection;
 mod trace;
@@ -15,7 +15,7 @@ use super::stamp::Stamp;
 use crate::clock::Clock;
 use crate::fields::{Line, Stamped};
 
-/// The moment of every sample: 2026-03-01 14:03:07.123456789 UTC on [`clock`].
+/// The time of all samples: 2026-03-01 14:03:07.123456789 UTC on [`clock`].
 pub const NOW: u64 = 5_123_456_789;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -25,12 +25,12 @@ pub fn clock() -> Clock {
     Clock::with_offset(1_772_373_782_000_000_000)
 }
 
-/// What a sink writes for one line.
+/// Returns the output of a sink for one line.
 pub fn written(line: &Line, sink: impl FnOnce(Box<dyn Write + Send>) -> Box<dyn Sink>) -> String {
     all_written(std::slice::from_ref(line), sink)
 }
 
-/// What a sink writes for some lines.
+/// Returns the output of a sink for several lines.
 pub fn all_written(
     lines: &[Line],
     sink: impl FnOnce(Box<dyn Write + Send>) -> Box<dyn Sink>,
@@ -45,7 +45,7 @@ pub fn all_written(
     String::from_utf8(bytes).unwrap()
 }
 
-/// All fields of one line, as JSON.
+/// Returns all fields of a line as JSON.
 pub fn json(line: &Line) -> serde_json::Value {
     let mut stamp = Stamp::default();
     let ts = stamp.of(clock().wall_ns(line.mono_ns()));
@@ -53,7 +53,7 @@ pub fn json(line: &Line) -> serde_json::Value {
     serde_json::to_value(Stamped { event, ts, line }).unwrap()
 }
 
-/// A writer that can be read after it was given away.
+/// A writer whose content remains readable after it was moved into a sink.
 #[derive(Clone, Default)]
 struct Shared(Arc<Mutex<Vec<u8>>>);
 
@@ -67,7 +67,7 @@ impl Write for Shared {
     }
 }
 
-/// One line of every kind.
+/// Returns at least one line of every kind.
 pub fn all() -> Vec<Line> {
     vec![
         Line::Session(session()),

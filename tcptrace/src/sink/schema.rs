@@ -1,8 +1,8 @@
-//! The JSON Schema of the lines, made from [`crate::fields`] and [`keys`].
+//! The JSON Schema of the lines, generated from [`crate::fields`] and [`keys`].
 //!
-//! `docs/schema/tcptrace-2.json` is its committed copy, for programs that read the lines. A
-//! key that every line of a kind has is required, because unknown is written as null; further keys
-//! are allowed, because schema 2 may grow.
+//! `docs/schema/tcptrace-2.json` is the committed copy. A key that every line of a kind has is
+//! required, because unknown values are null. Additional keys are allowed, because schema 2 may
+//! grow.
 
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::{JsonSchema, Schema};
@@ -14,7 +14,7 @@ use crate::fields::{
     Session, Stamped, Summary, TimeWait, Transition,
 };
 
-/// The schema of any line of JSON: exactly one of the kinds, told apart by `event`.
+/// Returns the schema of a line: exactly one of the kinds, distinguished by `event`.
 pub fn schema() -> Value {
     let mut schema = all_fields();
     for kind in schema["oneOf"].as_array_mut().into_iter().flatten() {
@@ -26,7 +26,7 @@ pub fn schema() -> Value {
     schema
 }
 
-/// Leaves these keys of a kind's fields.
+/// Restricts a kind's fields to these keys.
 fn keep(kind: &mut Value, keys: &[Key]) {
     let fields = kind["properties"].take();
     let mut kept = serde_json::Map::new();
@@ -46,7 +46,7 @@ fn keep(kind: &mut Value, keys: &[Key]) {
     kind["required"] = required.into();
 }
 
-/// The schema of the lines with all their fields, as tables have them.
+/// Returns the schema of lines with all their fields, as tables need it.
 pub fn all_fields() -> Value {
     let mut generator = SchemaSettings::draft2020_12()
         .for_serialize()
@@ -76,7 +76,7 @@ pub fn all_fields() -> Value {
     schema
 }
 
-/// Undoes the line breaks that doc comments bring into descriptions.
+/// Removes the line breaks of doc comments from descriptions.
 fn join_lines(value: &mut Value) {
     match value {
         Value::Object(fields) => {
@@ -92,7 +92,7 @@ fn join_lines(value: &mut Value) {
     }
 }
 
-/// The schema of one kind of line, whose `event` is always the same.
+/// Returns the schema of one kind of line, with a constant `event`.
 fn kind<T: JsonSchema>(event: &'static str, generator: &mut SchemaGenerator) -> Schema {
     let mut schema = Stamped::<'static, T>::json_schema(generator);
     schema.insert("title".to_owned(), event.into());
@@ -118,15 +118,15 @@ mod tests {
     );
 
     #[test]
-    fn committed_schema_is_current() {
+    fn the_committed_schema_is_current() {
         let generated = format!("{:#}\n", schema());
         if std::env::var_os("UPDATE").is_some() {
             std::fs::write(FILE, &generated).unwrap();
         }
         assert!(
             std::fs::read_to_string(FILE).unwrap_or_default() == generated,
-            "docs/schema/tcptrace-2.json is not what fields.rs says; to renew it: \
-             UPDATE=1 cargo test -p tcptrace schema"
+            "docs/schema/tcptrace-2.json differs from fields.rs; to update it: UPDATE=1 cargo test -p \
+             tcptrace schema"
         );
     }
 
@@ -140,9 +140,9 @@ mod tests {
             .collect()
     }
 
-    /// A line of each kind, for readers of the schema and for `tests/tables`.
+    /// One line of each kind, for readers of the schema and for `tests/tables`.
     #[test]
-    fn committed_examples_are_current() {
+    fn the_committed_examples_are_current() {
         const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/schema/examples.jsonl");
         let lines = samples::all();
         let made = samples::all_written(&lines, |out| Box::new(Json::new(out, samples::clock())));
@@ -151,13 +151,13 @@ mod tests {
         }
         assert!(
             std::fs::read_to_string(FILE).unwrap_or_default() == made,
-            "docs/schema/examples.jsonl is not what the samples are; to renew it: \
-             UPDATE=1 cargo test -p tcptrace schema"
+            "docs/schema/examples.jsonl differs from the samples; to update it: UPDATE=1 cargo test -p \
+             tcptrace schema"
         );
     }
 
     #[test]
-    fn every_line_validates() {
+    fn every_sample_line_validates() {
         let validator = jsonschema::draft202012::new(&schema()).unwrap();
         for line in lines() {
             if let Err(error) = validator.validate(&line) {
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_lines_do_not_validate() {
+    fn a_line_with_a_wrong_field_does_not_validate() {
         let validator = jsonschema::draft202012::new(&schema()).unwrap();
         for good in lines() {
             assert!(validator.is_valid(&good));
@@ -192,10 +192,10 @@ mod tests {
         }
     }
 
-    /// Tables of whole recordings have a column a name: so a name has the same type wherever it is,
-    /// at any depth.
+    /// Tables of whole recordings have one column for each name. A name must therefore have the
+    /// same type everywhere, at any depth.
     #[test]
-    fn a_name_has_one_type_in_all_lines() {
+    fn a_name_has_the_same_type_in_all_lines() {
         let schema = schema();
         let mut types: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         let kinds = schema["oneOf"].as_array().unwrap();
@@ -216,7 +216,7 @@ mod tests {
         assert!(types.is_empty(), "{types:#?}");
     }
 
-    /// Whether it may be null does not count.
+    /// Returns the type of a field, ignoring null.
     fn type_of(field: &Value) -> String {
         let some = |it: &&Value| **it != json!({"type": "null"});
         if let Some(any) = field["anyOf"].as_array() {
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_has_the_required_keys_and_no_other_than_its_kinds() {
+    fn a_line_has_all_required_keys_and_only_keys_of_its_kind() {
         let schema = schema();
         for kind in schema["oneOf"].as_array().unwrap() {
             let name = kind["title"].as_str().unwrap();
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn readme_names_every_field() {
+    fn the_readme_names_every_field() {
         let readme = include_str!("../../../README.md");
         let schema = all_fields();
         let kinds = schema["oneOf"].as_array().unwrap();

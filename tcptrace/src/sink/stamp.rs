@@ -1,13 +1,14 @@
-//! Wall clock times, thousands of which share a second.
+//! Formatting of wall-clock times. Consecutive times mostly share a second, which is formatted
+//! once.
 
 use std::time::{Duration, UNIX_EPOCH};
 
-/// `2026-03-01T14:03:07.123456789Z`
+/// Length of `2026-03-01T14:03:07.123456789Z`.
 const LEN: usize = 30;
-/// Where the nanoseconds begin.
+/// Offset of the nanoseconds.
 const NANOS: usize = 20;
 
-/// The last time that was written.
+/// The last formatted time.
 pub struct Stamp {
     second: u64,
     text: String,
@@ -23,7 +24,7 @@ impl Default for Stamp {
 }
 
 impl Stamp {
-    /// A time since 1970 in nanoseconds, by RFC 3339 in UTC.
+    /// Formats nanoseconds since 1970 according to RFC 3339, in UTC.
     pub fn of(&mut self, wall_ns: u64) -> &str {
         use std::fmt::Write;
         let (second, nanos) = (wall_ns / 1_000_000_000, wall_ns % 1_000_000_000);
@@ -36,7 +37,7 @@ impl Stamp {
         }
         self.text.truncate(NANOS);
         let mut buffer = itoa::Buffer::new();
-        // A leading 1 keeps the zeros.
+        // The leading 1 preserves leading zeros.
         self.text
             .push_str(&buffer.format(1_000_000_000 + nanos)[1..]);
         self.text.push('Z');
@@ -49,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_those_of_humantime() {
+    fn times_equal_those_of_humantime() {
         const NOON: u64 = 1_772_366_400_000_000_000;
         let mut stamp = Stamp::default();
         for ns in [

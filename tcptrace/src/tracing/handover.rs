@@ -1,4 +1,4 @@
-//! Where the inputs of a trace go: into a recording, to the pipeline, or both.
+//! The distribution of a trace's inputs: to a recording, to the pipeline, or to both.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -18,7 +18,7 @@ use crate::recording::Recorder;
 use crate::recording::parts::Parts;
 use crate::trace::{Begin, Input, Small};
 
-/// A recording, and what to call it when it cannot be written.
+/// A recording with its name for error messages.
 pub struct Recording {
     pub name: String,
     pub store: Store,
@@ -60,31 +60,31 @@ impl Store {
     }
 }
 
-/// What has been handed over so far.
+/// The amount of data so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Amount {
     pub records: u64,
-    /// Bytes of the recording.
+    /// Bytes of the recording, before compression.
     pub bytes: u64,
     /// Events that the hooks have lost.
     pub lost: u64,
 }
 
-/// Takes the inputs of a trace, in order.
+/// Passes the inputs of a trace on, in order.
 pub struct Handover {
     cgroups: Cgroups,
     recording: Option<Recording>,
     feed: Option<Feed>,
     sightings: Sightings,
     failed: Option<Failed>,
-    /// Notified, it ends the trace.
+    /// Ends the trace when notified.
     stop: Arc<Notify>,
-    /// Notified, it asks who has the listeners.
+    /// Requests a search for the owners of listeners when notified.
     who_listens: Arc<Notify>,
     amount: Amount,
-    /// No record or note that was handed over is later than this.
+    /// The latest time of all records and notes so far.
     latest_ns: u64,
-    /// The last time until which everything was said to be complete.
+    /// The latest time up to which all records have been passed on.
     complete_ns: u64,
 }
 
@@ -109,16 +109,16 @@ impl Handover {
         }
     }
 
-    /// From now on the inputs go to a pipeline, too.
+    /// Also sends all further inputs to a pipeline.
     pub fn feed(&mut self, feed: Feed) {
         self.feed = Some(feed);
     }
 
-    /// Hands over records that were drained up to `now_ns`. Everything that was written before
-    /// `complete_until_ns` has been handed over with them; 0 when that is not known.
+    /// Passes on records that were drained until `now_ns`. All records older than
+    /// `complete_until_ns` have then been passed on; 0 if that is unknown.
     pub async fn records(&mut self, batch: Batch, now_ns: u64, complete_until_ns: u64) {
         if batch.is_empty() {
-            // Everything that is there has been released already.
+            // Without new records, a later time only matters until everything has been released.
             let is_news = self.complete_ns < self.latest_ns + HOLD_BACK_NS;
             if !is_news || complete_until_ns <= self.complete_ns {
                 return;
@@ -156,7 +156,7 @@ impl Handover {
         self.input(small.into()).await;
     }
 
-    /// Looks for what is worth knowing before the records are decoded.
+    /// Reads the fields that are needed before decoding: cgroups, and hints for snapshots.
     async fn look_at(&mut self, batch: &Batch) {
         let mut containers = BTreeMap::new();
         for record in batch.records() {
@@ -181,7 +181,7 @@ impl Handover {
         }
     }
 
-    /// A recording that cannot be written is given up, and ends the trace.
+    /// Writes to the recording. On an error, closes it and ends the trace.
     fn write(&mut self, act: impl FnOnce(&mut Store) -> io::Result<()>) {
         let Some(recording) = &mut self.recording else {
             return;
@@ -196,7 +196,7 @@ impl Handover {
         }
     }
 
-    /// Asks where a look can tell something at a time (CLOCK_MONOTONIC, nanoseconds).
+    /// Asks which namespaces need a snapshot at `mono_ns` (CLOCK_MONOTONIC, nanoseconds).
     pub async fn where_to_look(
         &mut self,
         mono_ns: u64,
@@ -213,14 +213,14 @@ impl Handover {
                 feed.send(question).await;
             }
             None => {
-                // The receiver is right here.
+                // The receiver exists, so this cannot fail.
                 let _ = answer.send(self.sightings.worth_a_look(mono_ns, is_last));
             }
         }
         wanted
     }
 
-    /// Asks in which namespaces connections may be in an accept queue at the end.
+    /// Asks in which namespaces connections may still be in an accept queue.
     pub async fn where_to_look_last(&mut self) -> oneshot::Receiver<BTreeSet<u32>> {
         let (answer, wanted) = oneshot::channel();
         match &mut self.feed {
@@ -232,7 +232,7 @@ impl Handover {
         wanted
     }
 
-    /// Has the stretch that is kept written; the file, if that begins one.
+    /// Writes the flight recorder's buffer. Returns the path if that begins a file.
     pub fn trigger(&mut self, now_ns: u64) -> Option<PathBuf> {
         let mut path = None;
         self.write(|store| {
@@ -244,7 +244,7 @@ impl Handover {
         path
     }
 
-    /// Whether a file of the recording has begun that lacks a snapshot of the sockets older than it.
+    /// Returns true once for each new file that needs a snapshot of older sockets.
     pub fn wants_snapshot(&mut self) -> bool {
         match &mut self.recording {
             Some(Recording {
@@ -255,7 +255,7 @@ impl Handover {
         }
     }
 
-    /// From now on somebody waits for the end.
+    /// Announces that a caller waits for the end of the trace.
     pub fn hurry(&mut self) {
         if let Some(feed) = &mut self.feed {
             feed.hurry();
@@ -266,7 +266,7 @@ impl Handover {
         self.amount
     }
 
-    /// Writes the rest of the recording, behind the last input; the output that failed, if one did.
+    /// Finishes the recording after the last input. Returns the output that failed, if any.
     pub fn finish(self) -> Option<Failed> {
         if let Some(Recording { name, store }) = self.recording
             && let Err(error) = store.finish()

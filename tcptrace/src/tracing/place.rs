@@ -1,4 +1,4 @@
-//! Where a recording goes, and its beginning there.
+//! The destination of a recording.
 
 use std::path::{Path, PathBuf};
 
@@ -8,17 +8,17 @@ use crate::recording::Recorder;
 use crate::recording::parts::{Keep, Parts};
 use crate::trace::Begin;
 
-/// The file or files of a recording.
+/// The destination and the compression of a recording.
 pub struct To {
     pub place: Place,
-    /// Whether it is compressed.
+    /// Compress the recording.
     pub zstd: bool,
 }
 
-/// Where a recording goes.
+/// The file or the numbered files of a recording.
 pub enum Place {
     File(Target),
-    /// Files of this name with numbers behind it.
+    /// Files with this name, followed by a number.
     Parts(PathBuf, Keep),
 }
 

@@ -1,7 +1,7 @@
-//! Where a look can tell something, as the records show by themselves.
+//! Decides from the records alone when a snapshot of the kernel's sockets or counters is useful.
 //!
-//! A trace that is only recorded has no correlator to ask. What is noted here is enough to make the looks
-//! that a correlator would ask for, or more.
+//! A trace that is only recorded has no correlator to ask. The information kept here leads to at
+//! least all snapshots that a correlator would request.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,34 +18,34 @@ const CLOSING: u8 = State::Closing as u8;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// A TIME_WAIT bucket is gone after this time (`TCP_TIMEWAIT_LEN`, include/net/tcp.h), and so is as a rule
-/// one in FIN_WAIT2 (`net.ipv4.tcp_fin_timeout`).
+/// Lifetime of a TIME_WAIT bucket (`TCP_TIMEWAIT_LEN`, include/net/tcp.h) with a margin. A bucket
+/// in FIN_WAIT2 rarely lives longer (`net.ipv4.tcp_fin_timeout`).
 const BUCKETS_NS: u64 = 62 * SECOND_NS;
 
-/// The descriptors of all processes are looked through again after this time, as long as listeners get
+/// Minimum time between two searches for the owners of listeners, while listeners receive
 /// connections.
 const HOLDERS_NS: u64 = 10 * SECOND_NS;
 
-/// The connections that are open are compared with the kernel's sockets so long after a loss, and so often
-/// without one.
+/// Time from a loss until open connections are compared with the kernel's sockets, and the interval
+/// of the same check without a loss.
 const AUDIT_AFTER_NS: u64 = 2 * SECOND_NS;
 const AUDIT_EVERY_NS: u64 = 300 * SECOND_NS;
 
-/// What the records have shown.
+/// State derived from the records.
 pub struct Sightings {
-    /// No hook sees the buckets of TIME_WAIT.
+    /// No hook sees TIME_WAIT buckets.
     looks_for_buckets: bool,
-    /// No hook sees what listeners drop.
+    /// No hook sees the SYNs and ACKs that listeners drop.
     reads_counters: bool,
-    /// All network namespaces that came up.
+    /// All network namespaces seen so far.
     namespaces: BTreeSet<u32>,
-    /// Those with listeners.
+    /// Namespaces with listeners.
     listening: BTreeSet<u32>,
-    /// Those with buckets, and when the last of them began.
+    /// Namespaces with TIME_WAIT buckets, and the time when the newest bucket was created.
     buckets: BTreeMap<u32, u64>,
-    /// The namespace of the last record, which nearly always is that of the next one.
+    /// The namespace of the last record. The next record is nearly always in the same one.
     last: Option<u32>,
-    /// When listeners were last looked for in descriptors.
+    /// Time of the last search for the owners of listeners.
     holders_ns: u64,
     wants_holders: bool,
     audit_ns: u64,
@@ -67,7 +67,7 @@ impl Sightings {
         }
     }
 
-    /// Notes what a record is about.
+    /// Updates the state from a record.
     #[inline]
     pub fn see(&mut self, glimpse: Glimpse) {
         match glimpse {
@@ -110,12 +110,13 @@ impl Sightings {
         }
     }
 
-    /// Records were lost, or runs of programs skipped.
+    /// Schedules a check, because records were lost or programs were skipped.
     pub fn lost(&mut self, mono_ns: u64) {
         self.audit_ns = self.audit_ns.min(mono_ns + AUDIT_AFTER_NS);
     }
 
-    /// As the correlator is asked, see [`WorthALook`].
+    /// Returns the snapshots that are useful now, like the correlator's method of this name. See
+    /// [`WorthALook`].
     pub fn worth_a_look(&mut self, mono_ns: u64, is_last: bool) -> WorthALook {
         self.buckets
             .retain(|_, since_ns| since_ns.saturating_add(BUCKETS_NS) > mono_ns);
@@ -137,17 +138,17 @@ impl Sightings {
         }
     }
 
-    /// All network namespaces that came up.
+    /// Returns all network namespaces seen so far.
     pub fn namespaces(&self) -> BTreeSet<u32> {
         self.namespaces.clone()
     }
 
-    /// Whether it should be looked who has the listeners: true once.
+    /// Returns true once if the owners of listeners should be searched.
     pub fn wants_holders(&mut self) -> bool {
         std::mem::take(&mut self.wants_holders)
     }
 
-    /// It was looked who has the listeners.
+    /// Notes that the owners of listeners have been searched.
     pub fn looked_for_holders(&mut self, mono_ns: u64) {
         self.holders_ns = mono_ns;
     }
@@ -159,7 +160,7 @@ mod tests {
 
     const START: u64 = 1_000 * SECOND_NS;
 
-    /// No hook sees buckets or what listeners drop.
+    /// Without hooks for TIME_WAIT buckets and for listen overflows.
     fn sightings() -> Sightings {
         Sightings::new(&Begin {
             mono_ns: START,
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn buckets_are_looked_for_as_long_as_they_can_last() {
+    fn namespaces_with_buckets_get_snapshots_until_the_buckets_expire() {
         let mut it = sightings();
         it.see(state(1, 4, State::FinWait2, State::Close));
         it.see(state(1, 5, State::Established, State::Close));
@@ -200,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn counters_are_read_where_somebody_listens() {
+    fn counters_are_read_in_namespaces_with_listeners() {
         let mut it = sightings();
         it.see(state(1, 4, State::Close, State::Listen));
         it.see(state(1, 5, State::Close, State::SynSent));
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_open_is_compared_a_while_after_a_loss_now_and_then_and_at_the_end() {
+    fn an_audit_is_due_after_a_loss_every_five_minutes_and_at_the_end() {
         let mut it = sightings();
         it.see(state(1, 4, State::Close, State::SynSent));
         assert!(worth(&mut it, 299).audit.is_empty());
@@ -228,12 +229,12 @@ mod tests {
     }
 
     #[test]
-    fn holders_are_looked_for_when_they_may_have_changed() {
+    fn owners_are_searched_when_they_may_have_changed() {
         let mut it = sightings();
         assert!(!it.wants_holders());
         it.see(state(1, 4, State::Close, State::Listen));
         assert!(it.wants_holders());
-        assert!(!it.wants_holders(), "once is enough");
+        assert!(!it.wants_holders(), "only once");
         it.looked_for_holders(START + 2 * SECOND_NS);
         it.see(state(11, 4, State::Listen, State::SynRecv));
         assert!(!it.wants_holders());

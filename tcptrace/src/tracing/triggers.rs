@@ -1,4 +1,4 @@
-//! What makes a flight recorder write its stretch.
+//! Triggers of the flight recorder: SIGUSR1 and `--trigger`.
 
 use std::io;
 use std::sync::Arc;
@@ -8,14 +8,14 @@ use tokio::sync::Notify;
 
 use crate::checks::Trigger;
 
-/// Events that have the stretch written that a flight recorder keeps.
+/// The events that make a flight recorder write its buffer.
 pub struct Triggers {
     signal: Signal,
     trigger: Option<(Arc<Notify>, String)>,
 }
 
 impl Triggers {
-    /// Takes SIGUSR1 from now on.
+    /// Installs the handler of SIGUSR1.
     ///
     /// # Errors
     /// The operating system's.
@@ -26,7 +26,7 @@ impl Triggers {
         })
     }
 
-    /// Waits for the next one, and says what it is.
+    /// Waits for the next trigger. Returns its description.
     pub async fn next(&mut self) -> String {
         let Triggers { signal, trigger } = self;
         let fired = async {

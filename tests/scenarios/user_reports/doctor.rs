@@ -23,11 +23,11 @@ fn doctor_reports_the_attach_methods_of_a_trace() {
     assert_eq!(hooks.len(), attached.len(), "{doctor} {session}");
     for hook in hooks {
         let name = hook["hook"].as_str().expect("a name");
-        assert_eq!(hook["carrier"], session["hooks"][name], "{hook}");
+        assert_eq!(hook["method"], session["hooks"][name], "{hook}");
         assert_eq!(hook["refused"], session["refused"][name], "{hook}");
         assert_eq!(
             hook["without"].is_null(),
-            !hook["carrier"].is_null(),
+            !hook["method"].is_null(),
             "{hook}"
         );
     }

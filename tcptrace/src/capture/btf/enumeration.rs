@@ -1,12 +1,12 @@
-//! An enum's names.
+//! Names of the values of an enum in BTF.
 
 use std::collections::BTreeMap;
 
 use super::{Btf, kind, vlen};
 
 impl Btf {
-    /// The names of an enum's values, without the prefix that is the enum's own name; empty when
-    /// the kernel has no such enum.
+    /// Returns the names of an enum's values, without the enum's own name as prefix. Empty if the
+    /// kernel has no such enum.
     pub fn enumerators(&self, name: &str) -> BTreeMap<u32, String> {
         let prefix = format!("{}_", name.to_uppercase());
         let Some(at) = self
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_enum_has_names_without_its_own() {
+    fn enumerators_are_named_without_the_prefix_of_the_enum() {
         let strings = b"\0sk_rst_reason\0SK_RST_REASON_NO_SOCKET\0OTHER\0";
         #[rustfmt::skip]
         let types: [u32; 7] = [

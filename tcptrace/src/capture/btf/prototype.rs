@@ -1,9 +1,10 @@
-//! Writes a function's prototype as its source does.
+//! Formatting of a function's prototype as C source.
 
 use super::{Btf, BtfError, kind, vlen};
 
 impl Btf {
-    /// Such as `void security_sock_graft(struct sock *sk, struct socket *parent)`.
+    /// Returns a prototype such as `void security_sock_graft(struct sock *sk, struct socket
+    /// *parent)`.
     pub fn prototype(&self, function: &str) -> Result<String, BtfError> {
         let id = self
             .find(function, kind::FUNC)
@@ -22,7 +23,7 @@ impl Btf {
     }
 
     fn declare(&self, type_id: u32, name: &str) -> Result<String, BtfError> {
-        // A real chain is a handful long; the bound keeps a damaged one from looping.
+        // Real chains have only a few types. The limit stops a damaged chain that loops.
         let mut declaration = self.type_name(type_id, 64)?;
         if !declaration.ends_with('*') {
             declaration.push(' ');
@@ -30,7 +31,7 @@ impl Btf {
         Ok(declaration + name)
     }
 
-    /// Arrays and pointers to functions are not written out: no hook has them so far.
+    /// Arrays and function pointers are abbreviated: no hooked function has them.
     fn type_name(&self, id: u32, depth: u32) -> Result<String, BtfError> {
         if id == 0 {
             return Ok("void".into());
@@ -39,7 +40,7 @@ impl Btf {
         let at = self.type_at(id)?;
         let name = String::from_utf8_lossy(self.name(self.word(at)?));
         let inner = || self.type_name(self.word(at + 8)?, depth);
-        // A qualifier stands before what it qualifies, and behind a pointer.
+        // A qualifier precedes its type, but follows a pointer.
         let qualified = |word: &str| -> Result<String, BtfError> {
             let inner = inner()?;
             Ok(match inner.ends_with('*') {
@@ -47,7 +48,7 @@ impl Btf {
                 false => format!("{word} {inner}"),
             })
         };
-        // A forward declaration's flag tells a union.
+        // The kind flag of a forward declaration marks a union.
         let is_union = self.word(at + 4)? >> 31 != 0;
         Ok(match self.kind(id)? {
             kind::PTR => {

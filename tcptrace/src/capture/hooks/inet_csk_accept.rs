@@ -1,17 +1,17 @@
-//! accept(), in the kernel's own functions or at the system call.
+//! The accept() hook: in the kernel's functions or at the system call.
 
-use super::{Carrier, HookRow, Point, Program};
+use super::{AttachMethod, HookRow, Point, Program};
 use crate::event::Hook;
 
-/// Tells of calls that a signal interrupts, when that has become an error.
+/// Reports calls that a signal has interrupted with an error.
 const SIGNAL: Program = Program::optional(
     "accept_signal",
     Point::RawTracepoint("signal_deliver"),
     "accept() calls that a signal has ended",
 );
 
-/// When a program is attached to the function or leaves it, the kernel has the calls that sleep in
-/// it return past the fexit programs (`bpf_tramp_image_put`, kernel/bpf/trampoline.c, Linux 6.12).
+/// When a program is attached to or detached from the function, sleeping calls return without
+/// running the fexit programs (`bpf_tramp_image_put`, kernel/bpf/trampoline.c, Linux 6.12).
 const FENTRY_UNSEEN: &[&str] = &[
     "a failed accept() that was already blocked when tracing began, or when another tracer was \
      attached to inet_csk_accept or left it",
@@ -19,10 +19,10 @@ const FENTRY_UNSEEN: &[&str] = &[
     DONTWAIT_UNSEEN,
 ];
 
-/// The system call asks for a descriptor first (`do_accept`, net/socket.c).
+/// The system call reserves a descriptor before it calls the function (`do_accept`, net/socket.c).
 const NO_DESCRIPTOR: &str = "an accept() that finds no free descriptor (EMFILE, ENFILE)";
 
-/// It looks like the first attempt of one that waits, which io_uring keeps to itself.
+/// The call looks like the first attempt of a waiting accept, which io_uring does not report.
 const DONTWAIT_UNSEEN: &str =
     "an io_uring accept with IORING_ACCEPT_DONTWAIT (Linux 6.10) that finds nothing (EAGAIN)";
 
@@ -32,12 +32,13 @@ pub const ROW: HookRow = HookRow {
     hook: Hook::InetCskAccept,
     shows: "accept() called and returned, by which thread, on which listener",
     without: None,
-    carriers: &[
-        Carrier {
+    methods: &[
+        AttachMethod {
             name: "fentry",
             via: "BTF trampolines at inet_csk_accept (Linux 6.10 and later) and security_sock_graft",
             parameters: Some(("inet_csk_accept", 2)),
-            // The graft first: what it sees without an entry began before.
+            // The graft program is attached first: a graft without an entry then belongs to an
+            // older call.
             programs: &[
                 SIGNAL,
                 Program::new("graft_fentry", Point::Fentry("security_sock_graft")),
@@ -46,11 +47,12 @@ pub const ROW: HookRow = HookRow {
             ],
             unseen: FENTRY_UNSEEN,
         },
-        Carrier {
+        AttachMethod {
             name: "fentry",
             via: "BTF trampolines at inet_csk_accept (Linux 6.9 and before) and security_sock_graft",
             parameters: Some(("inet_csk_accept", 4)),
-            // The graft first: what it sees without an entry began before.
+            // The graft program is attached first: a graft without an entry then belongs to an
+            // older call.
             programs: &[
                 SIGNAL,
                 Program::new("graft_fentry", Point::Fentry("security_sock_graft")),
@@ -59,7 +61,7 @@ pub const ROW: HookRow = HookRow {
             ],
             unseen: FENTRY_UNSEEN,
         },
-        Carrier {
+        AttachMethod {
             name: "kprobe",
             via: "kprobes at inet_csk_accept and security_sock_graft",
             parameters: None,
@@ -76,11 +78,12 @@ pub const ROW: HookRow = HookRow {
                 DONTWAIT_UNSEEN,
             ],
         },
-        Carrier {
+        AttachMethod {
             name: "syscall",
             via: "tracepoints of accept() and accept4()",
             parameters: None,
-            // The entry first: a call that its exit finds no entry of began before.
+            // The entry program is attached first: an exit without an entry then belongs to an
+            // older call.
             programs: &[
                 SIGNAL,
                 Program::new(
@@ -94,11 +97,11 @@ pub const ROW: HookRow = HookRow {
             ],
             unseen: SYSCALL_UNSEEN,
         },
-        Carrier {
+        AttachMethod {
             name: "syscall",
             via: "BTF tracepoints sys_enter and sys_exit",
             parameters: None,
-            // sys_enter first: a call that sys_exit finds no entry of began before.
+            // sys_enter is attached first: an exit without an entry then belongs to an older call.
             programs: &[
                 SIGNAL,
                 Program::new("sys_enter_btf", Point::BtfTracepoint("sys_enter")),
@@ -106,7 +109,7 @@ pub const ROW: HookRow = HookRow {
             ],
             unseen: SYSCALL_UNSEEN,
         },
-        Carrier {
+        AttachMethod {
             name: "syscall",
             via: "raw tracepoints sys_enter and sys_exit",
             parameters: None,

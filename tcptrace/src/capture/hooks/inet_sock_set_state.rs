@@ -1,14 +1,14 @@
-//! Changes of state.
+//! The hook of TCP state changes.
 
-use super::{Carrier, HookRow, Point, Program};
+use super::{AttachMethod, HookRow, Point, Program};
 use crate::event::Hook;
 
 pub const ROW: HookRow = HookRow {
     hook: Hook::InetSockSetState,
     shows: "every change of state of a full TCP socket",
     without: None,
-    carriers: &[
-        Carrier {
+    methods: &[
+        AttachMethod {
             name: "tp_btf",
             via: "",
             parameters: None,
@@ -21,7 +21,7 @@ pub const ROW: HookRow = HookRow {
             ],
             unseen: &[],
         },
-        Carrier {
+        AttachMethod {
             name: "raw_tp",
             via: "",
             parameters: None,
@@ -34,7 +34,7 @@ pub const ROW: HookRow = HookRow {
             ],
             unseen: &[],
         },
-        Carrier {
+        AttachMethod {
             name: "tracepoint",
             via: "",
             parameters: None,

@@ -1,6 +1,6 @@
-//! Full queues of listeners.
+//! The hook of SYNs and ACKs that meet a full queue of a listener.
 
-use super::{Carrier, HookRow, Point, Program};
+use super::{AttachMethod, HookRow, Point, Program};
 use crate::event::Hook;
 
 const RESERVE_UNSEEN: &str =
@@ -10,8 +10,8 @@ pub const ROW: HookRow = HookRow {
     hook: Hook::ListenOverflow,
     shows: "SYNs and ACKs that met a full queue of their listener",
     without: Some("SYNs and ACKs dropped because a listener's queue was full"),
-    carriers: &[
-        Carrier {
+    methods: &[
+        AttachMethod {
             name: "fentry",
             via: "",
             parameters: None,
@@ -33,7 +33,7 @@ pub const ROW: HookRow = HookRow {
             ],
             unseen: &[],
         },
-        Carrier {
+        AttachMethod {
             name: "kprobe",
             via: "",
             parameters: None,

@@ -1,6 +1,6 @@
-//! Half-open connections.
+//! The hook of half-open connections.
 
-use super::{Carrier, HookRow, Point, Program};
+use super::{AttachMethod, HookRow, Point, Program};
 use crate::event::Hook;
 
 const REQUEST_TIMEOUTS_UNSEEN: &[&str] = &["when a half-open connection times out"];
@@ -12,12 +12,13 @@ pub const ROW: HookRow = HookRow {
         "half-open connections (NEW_SYN_RECV): a server's handshake is estimated from its \
          first round trip, and what never completes is seen only if its SYN-ACK is sent again",
     ),
-    carriers: &[
-        Carrier {
+    methods: &[
+        AttachMethod {
             name: "fentry",
             via: "at __inet_csk_reqsk_queue_drop",
             parameters: Some(("__inet_csk_reqsk_queue_drop", 3)),
-            // The beginning last: what it sees has its child or its end seen, too.
+            // The program for the beginning is attached last: the child or the end of every seen
+            // request is then seen too.
             programs: &[
                 Program::new(
                     "req_clone_fentry",
@@ -34,7 +35,7 @@ pub const ROW: HookRow = HookRow {
             ],
             unseen: &[],
         },
-        Carrier {
+        AttachMethod {
             name: "fentry",
             via: "at inet_csk_reqsk_queue_drop, without its timer (Linux 5.10)",
             parameters: None,
@@ -54,7 +55,7 @@ pub const ROW: HookRow = HookRow {
             ],
             unseen: REQUEST_TIMEOUTS_UNSEEN,
         },
-        Carrier {
+        AttachMethod {
             name: "kprobe",
             via: "at __inet_csk_reqsk_queue_drop",
             parameters: Some(("__inet_csk_reqsk_queue_drop", 3)),
@@ -74,7 +75,7 @@ pub const ROW: HookRow = HookRow {
             ],
             unseen: &[],
         },
-        Carrier {
+        AttachMethod {
             name: "kprobe",
             via: "at inet_csk_reqsk_queue_drop, without its timer (Linux 5.10)",
             parameters: None,

@@ -1,13 +1,13 @@
-//! The ends and the names of processes.
+//! The hook of process exits and process names.
 
-use super::{Carrier, HookRow, Point, Program};
+use super::{AttachMethod, HookRow, Point, Program};
 use crate::event::Hook;
 
 pub const ROW: HookRow = HookRow {
     hook: Hook::SchedProcessExit,
-    shows: "that a process which has, or had, a traced socket exits, or has a new name",
+    shows: "exits and renames of processes that have, or had, a traced socket",
     without: Some("that a socket's process has exited: it stays the owner"),
-    carriers: &[Carrier {
+    methods: &[AttachMethod {
         name: "raw_tp",
         via: "",
         parameters: None,

@@ -1,6 +1,6 @@
-//! Segments on the wire.
+//! The hook of segments on the wire.
 
-use super::{Carrier, HookRow, Point, Program};
+use super::{AttachMethod, HookRow, Point, Program};
 use crate::event::Hook;
 
 const SEGMENT_UNSEEN: &[&str] =
@@ -10,8 +10,8 @@ pub const ROW: HookRow = HookRow {
     hook: Hook::Segment,
     shows: "with --segments: SYN, SYN-ACK, FIN, RST and their ACKs on the wire",
     without: Some("segments on the wire"),
-    carriers: &[
-        Carrier {
+    methods: &[
+        AttachMethod {
             name: "tp_btf",
             via: "BTF tracepoints net_dev_start_xmit and netif_receive_skb",
             parameters: None,
@@ -24,7 +24,7 @@ pub const ROW: HookRow = HookRow {
             ],
             unseen: SEGMENT_UNSEEN,
         },
-        Carrier {
+        AttachMethod {
             name: "raw_tp",
             via: "raw tracepoints net_dev_start_xmit and netif_receive_skb",
             parameters: None,

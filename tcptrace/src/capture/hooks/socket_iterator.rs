@@ -1,15 +1,15 @@
-//! The kernel's own iterator over its TCP sockets, which runs when it is read.
+//! The iterator over the kernel's TCP sockets. It runs when it is read.
 
-use super::{Carrier, HookRow, Point, Program};
+use super::{AttachMethod, HookRow, Point, Program};
 use crate::event::Hook;
 
 pub const ROW: HookRow = HookRow {
     hook: Hook::SocketIterator,
-    shows: "listeners and connections that are older than the trace, and what becomes of buckets",
+    shows: "listeners and connections that are older than the trace, and the end of TIME_WAIT buckets",
     without: Some(
         "listeners and connections older than the trace, until something happens to them",
     ),
-    carriers: &[Carrier {
+    methods: &[AttachMethod {
         name: "iter",
         via: "",
         parameters: None,

@@ -1,15 +1,15 @@
-//! The kernel's own iterators over processes and their descriptors, which run when they are read.
+//! The iterators over processes and their file descriptors. They run when they are read.
 
-use super::{Carrier, HookRow, Point, Program};
+use super::{AttachMethod, HookRow, Point, Program};
 use crate::event::Hook;
 
 pub const ROW: HookRow = HookRow {
     hook: Hook::TaskFileIterator,
-    shows: "which process has a socket that is older than the trace, and which has a listener now",
+    shows: "the owners of sockets that are older than the trace, and of listeners",
     without: Some(
-        "which process has a socket that is older than the trace, or a listener that was handed over",
+        "the owners of sockets that are older than the trace, and of listeners that were handed over",
     ),
-    carriers: &[Carrier {
+    methods: &[AttachMethod {
         name: "iter",
         via: "",
         parameters: None,

@@ -1,17 +1,17 @@
-//! RSTs.
+//! The hook of RSTs.
 
-use super::{Carrier, HookRow, Point, Program};
+use super::{AttachMethod, HookRow, Point, Program};
 use crate::event::Hook;
 
-/// The kernel fires the tracepoint for a socket only, and hands no reason over.
+/// Before Linux 6.10 the tracepoint fires only if there is a socket, and has no reason.
 const UNSEEN_BEFORE_6_10: &[&str] = &["why a RST was sent", "RSTs to segments that met no socket"];
 
 pub const ROW: HookRow = HookRow {
     hook: Hook::TcpReset,
-    shows: "each RST that is sent, and each that ends a socket",
+    shows: "every RST that is sent, and every received RST that ends a socket",
     without: Some("resets as they happen, and why a RST was sent"),
-    carriers: &[
-        Carrier {
+    methods: &[
+        AttachMethod {
             name: "tp_btf",
             via: "with the reason (Linux 6.10 and later)",
             parameters: Some(("tcp_send_reset", 3)),
@@ -24,7 +24,7 @@ pub const ROW: HookRow = HookRow {
             ],
             unseen: &[],
         },
-        Carrier {
+        AttachMethod {
             name: "tp_btf",
             via: "without a reason (Linux 6.9 and before)",
             parameters: Some(("tcp_send_reset", 2)),
@@ -37,7 +37,7 @@ pub const ROW: HookRow = HookRow {
             ],
             unseen: UNSEEN_BEFORE_6_10,
         },
-        Carrier {
+        AttachMethod {
             name: "raw_tp",
             via: "with the reason (Linux 6.10 and later)",
             parameters: None,
@@ -47,7 +47,7 @@ pub const ROW: HookRow = HookRow {
             ],
             unseen: &[],
         },
-        Carrier {
+        AttachMethod {
             name: "raw_tp",
             via: "without a reason",
             parameters: None,

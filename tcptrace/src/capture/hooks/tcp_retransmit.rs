@@ -1,14 +1,14 @@
-//! Segments that are sent again.
+//! The hooks of retransmitted segments.
 
-use super::{Carrier, HookRow, Point, Program};
+use super::{AttachMethod, HookRow, Point, Program};
 use crate::event::Hook;
 
 pub const SOCKETS: HookRow = HookRow {
     hook: Hook::TcpRetransmitSkb,
-    shows: "each segment that a socket sends again, a client's SYN among them",
+    shows: "each segment that a socket retransmits, including a client's SYN",
     without: Some("retransmits as they happen (the connection line still counts them)"),
-    carriers: &[
-        Carrier {
+    methods: &[
+        AttachMethod {
             name: "raw_tp",
             via: "with the error (Linux 6.17 and later)",
             parameters: None,
@@ -18,7 +18,7 @@ pub const SOCKETS: HookRow = HookRow {
             )],
             unseen: &[],
         },
-        Carrier {
+        AttachMethod {
             name: "raw_tp",
             via: "",
             parameters: None,
@@ -33,9 +33,9 @@ pub const SOCKETS: HookRow = HookRow {
 
 pub const SYNACKS: HookRow = HookRow {
     hook: Hook::TcpRetransmitSynack,
-    shows: "SYN-ACKs that are sent again",
-    without: Some("SYN-ACKs that are sent again, and so the estimate of when a SYN came"),
-    carriers: &[Carrier {
+    shows: "SYN-ACKs that are retransmitted",
+    without: Some("retransmitted SYN-ACKs, and so the estimate of when a SYN came"),
+    methods: &[AttachMethod {
         name: "raw_tp",
         via: "",
         parameters: None,

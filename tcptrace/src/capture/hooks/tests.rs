@@ -1,5 +1,5 @@
-//! Every hooked function has its prototype in the comment of the programs' source file, where
-//! `cargo xtask kernels` holds it against real kernels.
+//! Test: every hooked function has its prototype in a comment of the programs' source, where `cargo
+//! xtask kernels` compares it with real kernels.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,11 +9,12 @@ use super::{HOOKS, Point};
 
 const COMMENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tcptrace-ebpf/src/hooks");
 
-/// The functions and tracepoints of the table. A system call's own tracepoint has no prototype.
+/// Returns the functions and tracepoints of the table. Tracepoints of system calls have no
+/// prototype.
 fn hooked() -> BTreeSet<String> {
-    let carriers = HOOKS.iter().flat_map(|row| row.carriers);
-    let points = carriers
-        .flat_map(|carrier| carrier.programs)
+    let methods = HOOKS.iter().flat_map(|row| row.methods);
+    let points = methods
+        .flat_map(|method| method.programs)
         .map(|it| &it.point);
     let names = points.flat_map(|point| match point {
         Point::BtfTracepoint(name) | Point::RawTracepoint(name) => {
@@ -27,7 +28,7 @@ fn hooked() -> BTreeSet<String> {
     names.collect()
 }
 
-/// The lines of all `text` blocks in the module comments below a folder.
+/// Returns the lines of all `text` blocks in the module comments below a folder.
 fn prototypes(folder: &Path) -> Vec<String> {
     let mut lines = vec![];
     for entry in fs::read_dir(folder).unwrap() {
@@ -73,7 +74,7 @@ fn every_hooked_function_has_its_prototype_in_a_comment() {
 }
 
 #[test]
-fn a_prototype_is_of_the_whole_name() {
+fn a_prototype_is_found_only_by_the_whole_name() {
     let lines = ["bool __inet_drop(struct sock *sk)  6.1 to 6.18".to_owned()];
     assert!(has_prototype(&lines, "__inet_drop"));
     assert!(!has_prototype(&lines, "inet_drop"));

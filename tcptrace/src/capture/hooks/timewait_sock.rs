@@ -1,13 +1,13 @@
-//! The buckets of FIN_WAIT2 and TIME_WAIT, seen in the functions that make, change and free them.
+//! The hook of FIN_WAIT2 and TIME_WAIT buckets: the functions that create, change and free them.
 
-use super::{Carrier, HookRow, Point, Program};
+use super::{AttachMethod, HookRow, Point, Program};
 use crate::event::Hook;
 
-/// The function that puts a bucket into the hash table: its name, and its parameters.
+/// The function that inserts a bucket into the hash table, with its number of parameters.
 const HASHDANCE: (&str, usize) = ("inet_twsk_hashdance", 3);
 const HASHDANCE_SCHEDULE: (&str, usize) = ("inet_twsk_hashdance_schedule", 4);
 
-/// What every bucket's end comes to; a kernel may have it inlined.
+/// The function in which every bucket ends. A kernel may have inlined it.
 const KILL: &str = "inet_twsk_kill";
 const PURGE_UNSEEN: &str = "perhaps the end of TIME_WAIT when its network namespace ends";
 
@@ -16,21 +16,21 @@ const UNTIL_6_10: &str = "BTF trampolines at inet_twsk_hashdance (Linux 6.10 and
 
 pub const ROW: HookRow = HookRow {
     hook: Hook::TimewaitSock,
-    shows: "what the kernel keeps of a connection in FIN_WAIT2 and TIME_WAIT, and until when",
+    shows: "the buckets that the kernel keeps in FIN_WAIT2 and TIME_WAIT, and when they end",
     without: Some(
-        "TIME_WAIT as it happens: its beginning is told from the closing socket's flags, the FIN \
-         that comes after close() and its end by a look each second",
+        "TIME_WAIT as it happens: its beginning is derived from the closing socket's flags; its end, and \
+         a FIN after close(), are found by a snapshot each second",
     ),
-    carriers: &[
-        carrier("fentry", SINCE_6_11, HASHDANCE_SCHEDULE, FENTRY_6_11),
-        carrier("fentry", UNTIL_6_10, HASHDANCE, FENTRY_6_10),
-        carrier(
+    methods: &[
+        method("fentry", SINCE_6_11, HASHDANCE_SCHEDULE, FENTRY_6_11),
+        method("fentry", UNTIL_6_10, HASHDANCE, FENTRY_6_10),
+        method(
             "kprobe",
             "kprobes (Linux 6.11 and later)",
             HASHDANCE_SCHEDULE,
             KPROBE_6_11,
         ),
-        carrier(
+        method(
             "kprobe",
             "kprobes (Linux 6.10 and before)",
             HASHDANCE,
@@ -39,7 +39,7 @@ pub const ROW: HookRow = HookRow {
     ],
 };
 
-// The ends first: a bucket whose beginning is seen has no end that is not.
+// The programs for the ends are attached first: the end of every seen bucket is then seen too.
 const FENTRY_6_11: &[Program] = &fentry(HASHDANCE_SCHEDULE.0);
 const FENTRY_6_10: &[Program] = &fentry(HASHDANCE.0);
 const KPROBE_6_11: &[Program] = &kprobe(HASHDANCE_SCHEDULE.0);
@@ -79,13 +79,13 @@ const fn kprobe(hashdance: &'static str) -> [Program; 6] {
     ]
 }
 
-const fn carrier(
+const fn method(
     name: &'static str,
     via: &'static str,
     hashdance: (&'static str, usize),
     programs: &'static [Program],
-) -> Carrier {
-    Carrier {
+) -> AttachMethod {
+    AttachMethod {
         name,
         via,
         parameters: Some(hashdance),

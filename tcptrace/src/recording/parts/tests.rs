@@ -17,7 +17,7 @@ fn begin() -> Begin {
     }
 }
 
-/// A record whose bytes are all `n`.
+/// Returns a record whose bytes are all `n`.
 fn record(n: u8, len: usize) -> Input {
     Input::Records {
         batch: std::iter::once(&vec![n; len][..]).collect::<Batch>(),
@@ -25,7 +25,7 @@ fn record(n: u8, len: usize) -> Input {
     }
 }
 
-/// Ends a trace; a record of before comes late.
+/// Ends a trace.
 fn end(parts: &mut Parts, mono_ns: u64) {
     parts.input(&Small::Ending { mono_ns }.into()).unwrap();
     let counts = [(Hook::InetSockSetState, Counts::default())].into();
@@ -56,7 +56,8 @@ impl Folder {
         names
     }
 
-    /// When a file begins, and the first byte of each of its records; it is whole and ends in good order.
+    /// Returns the start of a file and the first byte of each record. Checks that the file is
+    /// complete and has an end.
     fn read(&self, name: &str) -> (u64, Vec<u8>) {
         let file = File::open(self.0.path().join(name)).unwrap();
         let (begin, mut reader) = Reader::open(file).unwrap();
@@ -79,7 +80,7 @@ impl Folder {
 }
 
 #[test]
-fn rotation_begins_the_next_file_at_the_size_and_removes_the_oldest() {
+fn rotation_begins_a_file_at_the_size_and_removes_the_oldest() {
     let folder = Folder::new();
     fs::write(folder.0.path().join("x.trace.0007"), "another run's").unwrap();
     let size = 4096;
@@ -106,7 +107,7 @@ fn rotation_begins_the_next_file_at_the_size_and_removes_the_oldest() {
 }
 
 #[test]
-fn counts_of_the_whole_trace_are_in_no_part() {
+fn counters_of_the_whole_trace_are_not_written_to_a_file() {
     let folder = Folder::new();
     let mut parts = folder.parts(Keep::Files {
         size: 1 << 20,
@@ -126,12 +127,12 @@ fn counts_of_the_whole_trace_are_in_no_part() {
 }
 
 #[test]
-fn a_stretch_is_written_at_the_trigger_with_what_follows_and_then_kept_anew() {
+fn a_trigger_writes_the_buffer_and_what_follows_and_then_buffers_again() {
     let folder = Folder::new();
     let stretch = Stretch::Time(Duration::from_secs(2));
     let after = Duration::from_secs(1);
     let mut parts = folder.parts(Keep::Stretch { stretch, after });
-    // Each second a record; those of more than two seconds ago are forgotten.
+    // Add one record a second. Records older than two seconds are dropped.
     for n in 1..=10 {
         let now_ns = u64::from(n) * SECOND_NS;
         parts.input(&record(n, 100)).unwrap();
@@ -141,7 +142,7 @@ fn a_stretch_is_written_at_the_trigger_with_what_follows_and_then_kept_anew() {
     let now_ns = 10 * SECOND_NS;
     let path = parts.trigger(now_ns).unwrap().unwrap();
     assert!(path.ends_with("x.trace.0001"), "{path:?}");
-    // While it is written another trigger begins no file.
+    // A trigger while a file is being written does not begin another file.
     assert_eq!(parts.trigger(now_ns).unwrap(), None);
     parts.input(&record(11, 100)).unwrap();
     parts.flush(now_ns + SECOND_NS, now_ns + SECOND_NS).unwrap();
@@ -150,7 +151,7 @@ fn a_stretch_is_written_at_the_trigger_with_what_follows_and_then_kept_anew() {
     parts.flush(now_ns, now_ns).unwrap();
     let (since_ns, records) = folder.read("x.trace.0001");
     assert_eq!(records, [8, 9, 10, 11]);
-    // All that happened from then on is in it.
+    // The file contains all events since its start time.
     assert_eq!(since_ns, 7 * SECOND_NS);
     parts.trigger(now_ns).unwrap().unwrap();
     end(&mut parts, now_ns);
@@ -158,7 +159,7 @@ fn a_stretch_is_written_at_the_trigger_with_what_follows_and_then_kept_anew() {
 }
 
 #[test]
-fn a_stretch_takes_no_more_memory_than_was_asked_for() {
+fn a_buffer_limited_by_size_takes_no_more_memory() {
     let folder = Folder::new();
     let bytes = 4 * BLOCK as u64;
     let stretch = Stretch::Bytes(bytes);
@@ -179,7 +180,7 @@ fn a_stretch_takes_no_more_memory_than_was_asked_for() {
 }
 
 #[test]
-fn each_part_has_the_names_of_containers_that_came_before_it() {
+fn every_file_begins_with_the_container_names_so_far() {
     let folder = Folder::new();
     let stretch = Stretch::Time(Duration::from_secs(1));
     let mut parts = folder.parts(Keep::Stretch {
@@ -204,7 +205,7 @@ fn each_part_has_the_names_of_containers_that_came_before_it() {
 }
 
 #[test]
-fn a_tick_is_recorded_like_any_input() {
+fn a_tick_is_recorded_like_other_inputs() {
     let folder = Folder::new();
     let mut parts = folder.parts(Keep::Files {
         size: 1 << 20,

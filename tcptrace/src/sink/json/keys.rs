@@ -1,8 +1,8 @@
-//! The keys of each kind of line, in their order: when a line has a key, and its value.
+//! The keys of each kind of line, in order: when a line has a key, and its value.
 //!
-//! A line has the keys that apply to it. Null stands for what applies and is not known. Text that
-//! follows from other keys is not among them. A key that only some lines of its kind have is
-//! followed by a condition, and by words that the JSON Schema says it in.
+//! A line has the keys that apply to it. Null means that a key applies and its value is unknown.
+//! Texts that can be derived from other keys are left out. A key that only some lines of a kind
+//! have is followed by a condition, and by its description for the JSON Schema.
 
 use serde::Serialize;
 use serde_json::Error;
@@ -14,15 +14,15 @@ use crate::fields::{
     Source, Subject, TimeWait, Transition, Verdict,
 };
 
-/// A key of a kind of lines.
+/// A key of one kind of line.
 pub struct Key {
     pub name: &'static str,
-    /// Which lines of the kind have it; empty: all.
+    /// Describes the lines of the kind that have the key; empty: all.
     pub when: &'static str,
 }
 
-/// For each kind of lines a function that writes the keys after `event` and `ts`, each with a comma
-/// in front, and a list of these keys.
+/// For each kind of line, defines a function that writes the keys after `event` and `ts`, each
+/// preceded by a comma, and a list of these keys.
 macro_rules! keys {
     ($(
         $(#[$doc:meta])*
@@ -281,7 +281,8 @@ keys! {
     }
 }
 
-/// The keys of a kind of lines after `event` and `ts`; `None` for those whose lines have all fields.
+/// Returns the keys of a kind of line after `event` and `ts`. `None` for kinds whose lines have all
+/// fields.
 pub fn of(event: &str) -> Option<&'static [Key]> {
     Some(match event {
         "preexisting" => PREEXISTING,
@@ -298,7 +299,7 @@ pub fn of(event: &str) -> Option<&'static [Key]> {
     })
 }
 
-/// What a line is about: a socket, or the connections of a side.
+/// Access to the subject of a line: a socket, or a side for histograms.
 trait Whose<'a> {
     type Of;
     fn whose(line: &'a Self) -> Self::Of;
@@ -324,7 +325,7 @@ impl Whose<'_> for Histogram {
     }
 }
 
-/// A connection, half-open or not, or a listener begins.
+/// Returns true if the change begins a connection, half-open or not, or a listener.
 fn begins(x: &Transition) -> bool {
     match x.newstate {
         State::Listen | State::SynSent | State::NewSynRecv => true,
@@ -337,12 +338,13 @@ fn listens(x: &Transition) -> bool {
     x.newstate == State::Listen
 }
 
-/// Where the process is new, or was the one that made the change.
+/// Returns true if the line has the process: it is new, or the change happened in its context.
 fn names_process(x: &Transition) -> bool {
     x.subject.is_listener() || begins(x) || x.context == Some(Context::Process)
 }
 
-/// Where its process need not be the one that made the change.
+/// Returns true if the line has the source of the process, which need not be the one that caused
+/// the change.
 fn names_source(x: &Transition) -> bool {
     x.subject.is_listener() || begins(x) && x.newstate != State::SynSent
 }
@@ -351,7 +353,8 @@ fn is_other(source: Option<Source>) -> bool {
     source.is_some_and(|source| source != Source::Tracepoint)
 }
 
-/// It was half-open to its end: there was no socket to close, and no accept queue to wait in.
+/// Returns true if the connection stayed half-open: it never had a socket or a place in the accept
+/// queue.
 fn is_half_open(x: &Connection) -> bool {
     x.verdict == Some(Verdict::Unfinished) && x.ending == Ending::default()
 }

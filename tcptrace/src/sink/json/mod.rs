@@ -1,5 +1,5 @@
-//! JSON Lines: one flat object a line. The names are a contract, see [`crate::fields`]; which of
-//! them a line has is in [`keys`].
+//! JSON Lines output: one flat object for each line. The names are a contract, see
+//! [`crate::fields`]. [`keys`] decides which of them a line has.
 
 pub mod keys;
 mod writer;
@@ -39,7 +39,7 @@ impl Json {
         self.lines.end()
     }
 
-    /// Writes a line's `event`, `ts` and the keys that follow.
+    /// Writes `event`, `ts` and the keys of a line.
     #[inline(always)]
     fn write<T>(
         &mut self,
@@ -58,7 +58,7 @@ impl Json {
     }
 }
 
-/// The beginning of a line.
+/// The constant beginning of a line.
 macro_rules! start {
     ($event:literal) => {
         concat!(r#"{"event":""#, $event, r#"","ts":""#)
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn transition() {
+    fn a_transition_has_these_keys() {
         let line = json(Line::Transition(samples::transition()));
         assert_eq!(
             line,
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn listener_on_ipv6() {
+    fn a_listener_on_ipv6_has_its_queue_limits() {
         let line = json(Line::Transition(samples::listen()));
         let expect = concat!(
             r#","conn":1,"side":"listener","laddr":"::","lport":7878,"netns":4026531840,"#,
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_is_null() {
+    fn an_unknown_value_is_null() {
         let mut accept = samples::accept();
         accept.subject = samples::nobody(accept.subject);
         accept.called_mono_ns = None;
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_name_is_escaped_and_reads_back() {
+    fn a_hostile_name_is_escaped_and_reads_back_unchanged() {
         for name in [
             "\x1b[31m",
             "\u{9b}31m",
@@ -164,9 +164,9 @@ mod tests {
         }
     }
 
-    /// The same connection as a client and as a server, and one that is still open.
+    /// Compares the keys of a server's, a client's, and an open connection.
     #[test]
-    fn a_line_has_the_keys_that_apply_to_it() {
+    fn a_line_has_only_the_keys_that_apply_to_it() {
         let keys = |line: Line| {
             let line: serde_json::Value = serde_json::from_str(&json(line)).unwrap();
             let keys = line.as_object().unwrap().keys().cloned();
@@ -218,7 +218,7 @@ mod tests {
         );
     }
 
-    /// What a line says is what the line in memory has there.
+    /// The value in JSON equals the field of the line in memory.
     #[test]
     fn a_key_has_the_value_of_its_field() {
         for line in samples::all() {
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn one_line_each() {
+    fn every_line_is_one_line_of_text() {
         for line in samples::all() {
             let text = json(line);
             assert_eq!(text.matches('\n').count(), 1);

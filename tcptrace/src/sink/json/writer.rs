@@ -1,9 +1,9 @@
-//! JSON as serde_json writes it, for lines.
+//! A fast JSON serializer for lines. Its output equals serde_json's.
 //!
-//! A line has forty short fields. serde_json looks at every byte of every name for what it must
-//! escape, which takes longer than all the rest; names of fields and variants are this program's
-//! own and need no look. A name, its quotes, its colon and the comma before it are one piece. Strings
-//! are looked at once, and what is unusual in them is left to serde_json.
+//! A line has about forty short fields. serde_json searches every name for characters to escape,
+//! which takes longer than everything else. Names of fields and variants are constants of this
+//! program and need no search. A name is written in one piece with its quotes, its colon and the
+//! comma before it. A string is searched once; serde_json handles strings that need escapes.
 
 use serde::ser::{
     Error as _, Impossible, Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeTuple,
@@ -16,12 +16,12 @@ use crate::printable::Exact;
 /// Writes one value.
 pub struct Writer<'a> {
     out: &'a mut Vec<u8>,
-    /// It is the name of a field.
+    /// The value is the name of a field.
     is_name: bool,
 }
 
-/// The inside of an object or an array. Whatever is in it is written with a comma in front, the
-/// first of which gives way to the bracket.
+/// The content of an object or an array. Each element is written with a comma before it. At the end
+/// the first comma is replaced by the opening bracket.
 pub struct Inside<'a> {
     out: &'a mut Vec<u8>,
     start: usize,
@@ -36,7 +36,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Writes the name of a field, and what is between it and the value before it.
+    /// Starts the name of a field, with the comma before it.
     fn of_name(out: &'a mut Vec<u8>) -> Writer<'a> {
         Writer { out, is_name: true }
     }
@@ -49,7 +49,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// A string that needs no look.
+    /// Writes a string that is known to need no escapes.
     #[inline(always)]
     fn quoted(self, plain: &str) {
         match self.is_name {
@@ -65,7 +65,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Whatever lines have none of.
+    /// Returns an error for a type that lines do not contain.
     fn unexpected<T>(self, what: &str) -> Result<T, Error> {
         Err(Error::custom(format_args!("no line has {what}")))
     }
@@ -258,7 +258,7 @@ impl<'a> Serializer for Writer<'a> {
     }
 }
 
-/// Appends three pieces by one look at whether there is room.
+/// Appends three pieces with a single capacity check.
 #[inline(always)]
 fn append<const B: usize, const A: usize>(
     out: &mut Vec<u8>,
@@ -274,19 +274,19 @@ fn append<const B: usize, const A: usize>(
     a.write_copy_of_slice(before);
     b.write_copy_of_slice(text.as_bytes());
     rest[..A].write_copy_of_slice(after);
-    // SAFETY: so many have just been written.
+    // SAFETY: the lines above have initialized `len` bytes.
     unsafe { out.set_len(out.len() + len) };
 }
 
-/// Whether a string stands in JSON, and in a terminal, as it is.
+/// Returns true if a string needs no escapes in JSON and on a terminal.
 fn is_plain(text: &str) -> bool {
-    // Lines' own sentences have durations and arrows in them.
+    // The program's own sentences contain `µ` in durations, and arrows.
     let mut others = text.split('µ').flat_map(|it| it.split('→'));
     is_plain_ascii(text) || others.all(is_plain_ascii)
 }
 
 fn is_plain_ascii(text: &str) -> bool {
-    // Without a way out on the first one that is not, so that many bytes are looked at at once.
+    // No early exit, so that the compiler can vectorize the loop.
     let plain = |byte| matches!(byte, b' '..=b'~') & (byte != b'"') & (byte != b'\\');
     text.bytes().fold(true, |all, byte| all & plain(byte))
 }
@@ -337,8 +337,8 @@ impl SerializeStruct for Inside<'_> {
     }
 }
 
-/// A struct with `#[serde(flatten)]` comes as a map, whose keys are names of fields. A key of a map proper
-/// may be anything: a recording has names of filters.
+/// A struct with `#[serde(flatten)]` is serialized as a map with field names as keys. The keys of a
+/// real map may be arbitrary text, such as the names of filters in a recording.
 impl SerializeMap for Inside<'_> {
     type Ok = ();
     type Error = Error;
@@ -364,7 +364,7 @@ mod tests {
     use crate::fields::{Line, Stamped};
     use crate::sink::samples;
 
-    /// Both serializers' text of a line's fields.
+    /// Returns the output of both serializers for a line's fields.
     fn both(line: &impl Serialize) -> [String; 2] {
         let stamped = Stamped {
             event: "x",
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_what_serde_json_writes() {
+    fn output_equals_that_of_serde_json() {
         for line in samples::all() {
             let [own, theirs] = match &line {
                 Line::Session(x) => both(x),
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_empty_has_brackets_and_no_comma() {
+    fn empty_objects_and_arrays_have_no_comma() {
         use std::collections::BTreeMap;
         let value: BTreeMap<&str, Vec<Vec<u32>>> = [
             ("none", vec![]),
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn what_must_be_escaped_is() {
+    fn special_characters_are_escaped_and_read_back() {
         for text in [
             "a \"quote\"",
             "back\\slash",

@@ -1,14 +1,14 @@
-//! The three kinds of block of a pcapng file that are written here, in little-endian order.
+//! Writer of pcapng blocks, in little-endian order.
 //!
-//! Written by hand: the format is a handful of integers, and the crate for it, pcap-file, has not
-//! had a release since 2022.
+//! It is hand-written, because the format consists of a few integers, and the crate pcap-file has
+//! had no release since 2022.
 
 use std::io::{self, Write};
 
 use crate::event::Direction;
 use crate::printable::printable;
 
-/// LINKTYPE_RAW: the packet begins with its IP header.
+/// LINKTYPE_RAW: packets begin with their IP header.
 const RAW_IP: u16 = 101;
 
 const SECTION_HEADER: u32 = 0x0a0d_0d0a;
@@ -22,14 +22,13 @@ const IF_NAME: u16 = 2;
 const IF_TSRESOL: u16 = 9;
 const EPB_FLAGS: u16 = 2;
 
-const ABOUT: &str = "The IP and TCP headers are made from what tcptrace recorded. Addresses, ports, \
-     sequence numbers, flags and window are those of the segment; options and payload were not \
-     recorded, and TTL and identification are invented. The TCP checksum is 0 where there was \
-     payload.";
+const ABOUT: &str = "tcptrace rebuilt the IP and TCP headers from recorded fields. Addresses, ports, \
+ sequence numbers, flags and window are real; options and payload were not recorded, and TTL and \
+ identification are invented. The TCP checksum is 0 if there was payload.";
 
 pub struct Blocks<W> {
     out: W,
-    /// Of the block that is being made.
+    /// Content of the current block.
     body: Vec<u8>,
 }
 
@@ -42,7 +41,7 @@ impl<W: Write> Blocks<W> {
         self.body.extend(0x1a2b_3c4d_u32.to_le_bytes());
         self.body.extend(1_u16.to_le_bytes());
         self.body.extend(0_u16.to_le_bytes());
-        // The section's length is not known.
+        // The length of the section is unknown.
         self.body.extend(u64::MAX.to_le_bytes());
         self.text(OPT_COMMENT, ABOUT);
         self.text(SHB_OS, os);
@@ -50,19 +49,19 @@ impl<W: Write> Blocks<W> {
         self.end(SECTION_HEADER)
     }
 
-    /// The first has the number 0.
+    /// Writes an interface block. The first interface has number 0.
     pub fn interface(&mut self, name: &str) -> io::Result<()> {
         self.body.extend(RAW_IP.to_le_bytes());
         self.body.extend(0_u16.to_le_bytes());
-        // No limit to a packet's length.
+        // No limit on the length of packets.
         self.body.extend(0_u32.to_le_bytes());
         self.text(IF_NAME, name);
-        // Nanoseconds.
+        // The resolution is nanoseconds.
         self.option(IF_TSRESOL, &[9]);
         self.end(INTERFACE)
     }
 
-    /// `length` is that of the packet with what was not recorded.
+    /// Writes a packet. `length` includes the payload, which was not recorded.
     pub fn packet(
         &mut self,
         interface: u32,
@@ -93,15 +92,15 @@ impl<W: Write> Blocks<W> {
         self.out.flush()
     }
 
-    /// A text, which other programs show in a terminal. One that is longer than an option can be is
-    /// cut off.
+    /// Writes a text option, with control characters escaped. A text beyond the maximum length is
+    /// truncated.
     fn text(&mut self, code: u16, text: &str) {
         let text = printable(text);
         let most = text.floor_char_boundary(u16::MAX.into());
         self.option(code, &text.as_bytes()[..most]);
     }
 
-    /// A value of at most [`u16::MAX`] bytes.
+    /// Writes an option. The value has at most [`u16::MAX`] bytes.
     fn option(&mut self, code: u16, value: &[u8]) {
         self.body.extend(code.to_le_bytes());
         self.body.extend((value.len() as u16).to_le_bytes());

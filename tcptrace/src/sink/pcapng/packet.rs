@@ -1,4 +1,4 @@
-//! The headers of a segment, as far as they are known.
+//! Rebuilds the IP and TCP headers of a segment.
 
 use std::net::IpAddr;
 
@@ -7,10 +7,10 @@ use etherparse::{IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, TcpHeader};
 use crate::event::{Direction, TcpFlags};
 use crate::fields::Segment;
 
-/// Linux's default.
+/// Linux's default TTL.
 const TTL: u8 = 64;
 
-/// An IP and a TCP header; `None` where an address or a port is not known.
+/// Returns an IP and a TCP header, or `None` if an address or a port is unknown.
 pub fn headers(x: &Segment) -> Option<Vec<u8>> {
     let own = (x.subject.laddr, x.subject.lport?);
     let peer = (x.subject.raddr?, x.subject.rport?);
@@ -28,7 +28,7 @@ pub fn headers(x: &Segment) -> Option<Vec<u8>> {
     let mut bytes = vec![];
     match (from.0, to.0) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
-            // Offloaded segments may be longer than an IPv4 packet can be; Wireshark takes 0 for that.
+            // Offloaded segments may exceed the maximum IPv4 length. Wireshark accepts 0 for them.
             let ip = length.and_then(|length| {
                 Ipv4Header::new(length, TTL, IpNumber::TCP, from.octets(), to.octets()).ok()
             });

@@ -1,4 +1,4 @@
-//! Connection 3, the late accept, with its listener and its other end.
+//! Samples of connection 3, the late accept, with its listener and its other end.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -8,7 +8,7 @@ use crate::event::{
 };
 use crate::fields::*;
 
-/// Connection 3, not accepted yet.
+/// Connection 3 before accept().
 pub fn server() -> Subject {
     Subject {
         conn: Some(3),
@@ -32,7 +32,7 @@ pub fn server() -> Subject {
     }
 }
 
-/// The same subject, but nobody knows whose it is.
+/// Returns the subject without its process.
 pub fn nobody(subject: Subject) -> Subject {
     Subject {
         pid: None,
@@ -55,7 +55,7 @@ pub fn listener() -> Subject {
     }
 }
 
-/// A listener on [::], whose owner nobody knows.
+/// A listener on [::] without a known process.
 pub fn listen() -> Transition {
     Transition {
         subject: Subject {
@@ -123,7 +123,7 @@ pub fn accept() -> Accept {
     }
 }
 
-/// An accept that says what it shows.
+/// An accept line with a verdict.
 pub fn accept_with_verdict() -> Accept {
     Accept {
         verdict: Some(Verdict::Queued),
@@ -230,7 +230,7 @@ pub fn unknown() -> Connection {
     }
 }
 
-/// How [`connection`] ended.
+/// The ending of [`connection`].
 pub fn ending() -> Ending {
     Ending {
         ended: Some(Ended::Orderly),
@@ -297,7 +297,7 @@ pub fn client() -> Connection {
     }
 }
 
-/// What is left of the client's connection, at its end.
+/// The client's TIME_WAIT bucket, when it ends.
 pub fn time_wait() -> TimeWait {
     TimeWait {
         mono_ns: NOW,
@@ -310,7 +310,7 @@ pub fn time_wait() -> TimeWait {
     }
 }
 
-/// The SYN-ACK, as the client receives it.
+/// The SYN-ACK at the client.
 pub fn segment() -> Segment {
     Segment {
         mono_ns: NOW,

@@ -1,4 +1,4 @@
-//! What a trace tells of itself: its beginning, its losses, its counts.
+//! Samples of the lines about the trace itself: its beginning, its losses and its summary.
 
 use super::{LOOPBACK, MS, NOW, listener};
 use crate::event::{Hook, State};

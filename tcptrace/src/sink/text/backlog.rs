@@ -4,8 +4,9 @@ use super::Text;
 use crate::fields::Backlog;
 
 impl Text {
-    /// `(backlog 128, asked for 4096: clipped by net.core.somaxconn)`. A limit that is as it was
-    /// asked for is no news, nor is one below 0, which asks for as much as there is.
+    /// Shows a clipped limit: `(backlog 128, asked for 4096: clipped by net.core.somaxconn)`. An
+    /// unclipped limit is only shown with `-v`. A negative argument asks for the maximum, so it
+    /// does not count as clipped.
     pub(super) fn backlog(&mut self, x: &Backlog) {
         let Some(max) = x.backlog_max else { return };
         match clipped(x) {
@@ -16,7 +17,7 @@ impl Text {
     }
 }
 
-/// `asked for 4096: clipped by net.core.somaxconn`; `None` when it is not.
+/// Returns `asked for 4096: clipped by net.core.somaxconn`, or `None` if the limit is not clipped.
 pub fn clipped(x: &Backlog) -> Option<String> {
     let asked = x.backlog_asked.filter(|&asked| asked >= 0)?;
     let is_clipped = x.backlog_clipped == Some(true);

@@ -1,4 +1,4 @@
-//! Both ends of a connection on this host, and the calls that they wait in: what came first.
+//! The order of events at both ends of a connection whose ends are both on this host.
 
 use std::cmp::Ordering;
 use std::io;
@@ -10,9 +10,9 @@ use crate::duration::Human;
 use crate::fields::Accept;
 
 impl Text {
-    /// `both ends: connect() called 0, client #2 ESTABLISHED +173.5 µs, server ESTABLISHED +198.0 µs,
-    /// accept() called +503.9 ms, returned +504.1 ms`, under an accept() whose connection has its
-    /// other end here.
+    /// Writes the steps below an accept() whose connection has its other end here: `both ends:
+    /// connect() called 0, client #2 ESTABLISHED +173.5 µs, server ESTABLISHED +198.0 µs, accept()
+    /// called +503.9 ms, returned +504.1 ms`.
     pub(super) fn both_ends(&mut self, x: &Accept) -> io::Result<()> {
         let (Some(client), Some(client_ns)) = (x.peer_conn, x.peer_established_mono_ns) else {
             return Ok(());
@@ -37,7 +37,7 @@ struct Steps<'a> {
 }
 
 impl Piece for Steps<'_> {
-    /// In order of time; equal times in the order of the kernel's work.
+    /// Sorted by time. Equal times keep the order of the kernel's work.
     fn put(&self, to: &mut Vec<u8>) {
         let x = self.x;
         let zero_ns = x.peer_syn_mono_ns.unwrap_or(self.client_ns);

@@ -1,4 +1,4 @@
-//! What the kernel keeps of a connection when its socket is gone.
+//! TIME_WAIT and FIN_WAIT2 buckets, which the kernel keeps after the socket.
 
 use std::io;
 
@@ -7,18 +7,18 @@ use crate::duration::Human;
 use crate::fields::{BucketEnd, Source, TimeWait, Transition};
 
 impl Text {
-    /// Says of a CLOSE that it is the socket's, and not the connection's, and of a change that was
-    /// found by a look that it came before.
+    /// Adds to a CLOSE line that a bucket continues without the socket. Adds to a change found by a
+    /// snapshot that it happened earlier.
     pub(super) fn bucket(&mut self, x: &Transition) {
         if let Some(state) = x.bucket {
             self.detail(("the socket is gone, ", state, " goes on without it"));
         }
         if x.source == Source::SocketIterator {
-            self.detail("noticed by a look, it came earlier");
+            self.detail("found by a snapshot, it happened earlier");
         }
     }
 
-    /// `TIME_WAIT expired: FIN_WAIT2 for 500.0 ms, TIME_WAIT for 60.01 s`
+    /// Writes `TIME_WAIT expired: FIN_WAIT2 for 500.0 ms, TIME_WAIT for 60.01 s`.
     pub(super) fn time_wait(&mut self, x: &TimeWait) -> io::Result<()> {
         self.begin(x.mono_ns, &x.subject, x.subject.conn);
         let end = match x.bucket_end {

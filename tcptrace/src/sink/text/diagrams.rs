@@ -14,8 +14,8 @@ pub(super) struct Diagrams {
 }
 
 impl Text {
-    /// Draws each connection when its ends have ended, both at once where both are traced.
-    /// TIME_WAIT, which follows, is not waited for.
+    /// Also draws each connection when it has ended at all its traced ends. Does not wait for
+    /// TIME_WAIT.
     pub fn with_diagrams(mut self) -> Text {
         self.diagrams = Some(Diagrams {
             collector: Collector::new(Keep::UntilEnded),

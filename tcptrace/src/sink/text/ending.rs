@@ -1,4 +1,4 @@
-//! How a connection ended, and what the kernel said on the way there.
+//! How a connection ended, and retransmissions and resets before that.
 
 use std::fmt::{self, Display};
 use std::io;
@@ -12,8 +12,8 @@ use crate::event::{Direction, Retransmitted, State};
 use crate::fields::{ClosedFirst, Connection, Ended, Reset, Retransmit, Side, Source};
 
 impl Text {
-    /// `SYN sent again, 2 so far`. Lost data is the network's daily business; a lost SYN is a
-    /// client that waits a second and more.
+    /// Writes `SYN sent again, 2 so far`. Retransmitted data is common and only shown with `-v`. A
+    /// retransmitted SYN delays a client by a second or more.
     pub(super) fn retransmit(&mut self, x: &Retransmit) -> io::Result<()> {
         if x.retransmitted == Retransmitted::Data && !self.style.verbose {
             return Ok(());
@@ -31,7 +31,7 @@ impl Text {
         self.end()
     }
 
-    /// `RST sent: TCP_ABORT_ON_CLOSE`
+    /// Writes `RST sent: TCP_ABORT_ON_CLOSE`.
     pub(super) fn reset(&mut self, x: &Reset) -> io::Result<()> {
         self.begin(x.mono_ns, &x.subject, x.subject.conn);
         let what = match x.direction {
@@ -54,7 +54,7 @@ impl Text {
     }
 }
 
-/// `ended: connected in 45.2 µs, open for 5.103 s, closed here first, 18 B out, 0 B in, …`
+/// Formats `ended: connected in 45.2 µs, open for 5.103 s, closed here first, 18 B out, 0 B in, …`.
 pub(crate) struct Ending<'a>(pub &'a Connection);
 
 impl Piece for Ending<'_> {
@@ -62,7 +62,7 @@ impl Piece for Ending<'_> {
         let x = self.0;
         match x.state {
             State::Close => "ended".put(to),
-            state if x.evicted => ("given up while ", state, ", too many are open").put(to),
+            state if x.evicted => ("evicted while ", state, ", too many are open").put(to),
             state => ("still ", state, " at the end of the trace").put(to),
         }
         let mut parts = Parts { to, before: ": " };
@@ -77,7 +77,8 @@ impl Piece for Ending<'_> {
     }
 }
 
-/// `half-open for 1.500 s, as TCP_DEFER_ACCEPT waits for the first data`; nothing without that.
+/// Returns `half-open for 1.500 s, as TCP_DEFER_ACCEPT waits for the first data`, or `None` without
+/// TCP_DEFER_ACCEPT.
 pub(super) fn deferred(x: &Connection) -> Option<impl Piece> {
     let is_deferred = x.defer_accept == Some(true) && x.established_mono_ns.is_some();
     let lasted = x.half_open_ns.map(|ns| (" for ", Human(ns)));
@@ -94,16 +95,16 @@ impl Display for Ending<'_> {
     }
 }
 
-/// When it was over: a connection that is reset in the accept queue has its line only as accept()
-/// returns it.
+/// Returns when the connection ended. The line of a connection that was reset in the accept queue
+/// comes later, when accept() returns it.
 fn ended(x: &Connection) -> u64 {
     x.closed_mono_ns.unwrap_or(x.mono_ns)
 }
 
-/// A list with commas.
+/// A comma-separated list.
 struct Parts<'a> {
     to: &'a mut Vec<u8>,
-    /// What stands before the next part.
+    /// Separator before the next part.
     before: &'static str,
 }
 
@@ -126,7 +127,7 @@ impl Parts<'_> {
             }
             (Some(ns), _) => self.add(("connected in ", Human(ns))),
             (None, None) if x.subject.side == Some(Side::Client) => {
-                // Equal times are possible, earlier ones are not; a wrong clock must not panic.
+                // Times may be equal. Earlier times would be wrong, but must not cause a panic.
                 let tried = x.syn_mono_ns.map(|syn| ended(x).saturating_sub(syn));
                 self.add(("not connected", tried.map(|ns| (" after ", Human(ns)))));
             }
@@ -147,7 +148,7 @@ impl Parts<'_> {
             ClosedFirst::Remote => "closed by the peer first",
             ClosedFirst::Both => "closed by both at once",
         });
-        // Who closed first says enough of an orderly end.
+        // For an orderly end it is enough to say which end closed first.
         let ended = x.ending.ended;
         let ended = ended.filter(|&ended| ended != Ended::Orderly || first.is_none());
         for words in [first, ended.map(Ended::words)].into_iter().flatten() {

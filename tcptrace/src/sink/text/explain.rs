@@ -1,9 +1,9 @@
-//! `--explain`: what a change of state means, in a sentence that a student can follow.
+//! `--explain`: explains changes of state for learners, one or two sentences each.
 
 use crate::event::{ListenQueue, OverflowSegment, State};
 use crate::fields::{Cause, Overflow, Side, Transition};
 
-/// The sentence; `None` where there is nothing to say that the line does not.
+/// Returns the explanation, or `None` if there is nothing to add to the line.
 pub fn transition(x: &Transition) -> Option<String> {
     let cause = x.cause.and_then(|cause| led_to(cause, x));
     let sentence = match (cause, meaning(x)) {
@@ -19,7 +19,7 @@ pub fn transition(x: &Transition) -> Option<String> {
     })
 }
 
-/// What it means that a segment met a full queue.
+/// Explains what it means that a segment met a full queue.
 pub fn overflow(x: &Overflow) -> &'static str {
     match (x.dropped, x.queue) {
         (OverflowSegment::Ack, _) if x.aborted => {
@@ -49,7 +49,7 @@ pub fn overflow(x: &Overflow) -> &'static str {
     }
 }
 
-/// What happened. It claims a segment only where the kernel cannot have come here without.
+/// Describes the cause of a change. Mentions a segment only if the change is impossible without it.
 fn led_to(cause: Cause, x: &Transition) -> Option<&'static str> {
     Some(match cause {
         Cause::Listen => "listen() was called.",
@@ -69,12 +69,12 @@ fn led_to(cause: Cause, x: &Transition) -> Option<&'static str> {
         Cause::Close if x.newstate == State::Close => "The process closed the socket.",
         Cause::Close => "The process closed its side: the kernel queues a FIN behind the data.",
         Cause::Abort => {
-            "The process threw the connection away (data unread, SO_LINGER 0, or TCP_LINGER2 below \
-             0): the kernel sends a RST."
+            "The process aborted the connection (unread data, SO_LINGER 0, or TCP_LINGER2 below 0): the \
+             kernel sends a RST."
         }
         Cause::Disconnect if x.oldstate == State::Listen => "The listener was disconnected.",
         Cause::Disconnect if x.oldstate == State::SynSent => {
-            "The process took the socket back before an answer came, and keeps it. Nothing more is \
+            "The process disconnected the socket before an answer came, and keeps it. Nothing more is \
              sent."
         }
         Cause::Disconnect if has_peer(x.oldstate) => {
@@ -99,17 +99,19 @@ fn led_to(cause: Cause, x: &Transition) -> Option<&'static str> {
         Cause::FinReceived => "The peer's FIN came: it will send nothing more.",
         Cause::AckOfFin => "The peer acknowledged our FIN.",
         Cause::DataReceived => {
-            "Data came, and nobody reads it any more: the kernel answers with a RST."
+            "Data came for a connection that no process reads any more: the kernel answers with a RST."
         }
         Cause::RstReceived => "A RST came: the peer has, or wants, no such connection.",
         Cause::IcmpReceived => "An ICMP error came from the network.",
-        Cause::Expired => "Its time is over: a minute in TIME_WAIT, tcp_fin_timeout in FIN_WAIT2.",
+        Cause::Expired => {
+            "Its time has expired: a minute in TIME_WAIT, tcp_fin_timeout in FIN_WAIT2."
+        }
         Cause::Reused => "A new connection takes its ports.",
-        Cause::Timeout => "Retransmissions stayed without an answer, and the kernel gives up.",
+        Cause::Timeout => "Retransmissions were not answered, and the kernel gives up.",
     })
 }
 
-/// Whether tcp_disconnect() and tcp_abort() send a RST in this state (`tcp_need_reset`,
+/// Returns true if tcp_disconnect() and tcp_abort() send a RST in this state (`tcp_need_reset`,
 /// net/ipv4/tcp.c).
 fn has_peer(state: State) -> bool {
     use State::*;
@@ -119,7 +121,7 @@ fn has_peer(state: State) -> bool {
     )
 }
 
-/// What the new state means.
+/// Describes the new state.
 fn meaning(x: &Transition) -> Option<&'static str> {
     use State::*;
     Some(match (x.oldstate, x.newstate) {
@@ -142,7 +144,7 @@ fn meaning(x: &Transition) -> Option<&'static str> {
         }
         (Listen, SynRecv) => {
             "The last segment of the handshake is here, and only now does the kernel make a socket \
-             for the connection; until then it kept a small note of the SYN."
+             for the connection; until then it kept only a small request socket."
         }
         (SynRecv, Established) if x.subject.side == Some(Side::Server) => {
             "The handshake is finished, and the connection lies in the listener's queue for \
@@ -158,7 +160,7 @@ fn meaning(x: &Transition) -> Option<&'static str> {
         (_, Closing) => "Both sides have closed; only the ACK of our FIN is missing.",
         (FinWait2 | Closing, Close) if x.bucket == Some(TimeWait) => {
             "The socket is freed; the kernel keeps the pair of addresses in TIME_WAIT for a minute, \
-             so that stray segments of this connection meet no later one."
+             so that stray segments of this connection cannot reach a later one."
         }
         (FinWait2, Close) if x.bucket == Some(FinWait2) => {
             "No process has it any more, so the kernel frees the socket and waits for the peer's \
@@ -177,27 +179,28 @@ mod tests {
     use crate::sink::samples;
 
     #[test]
-    fn the_finished_handshake_is_told_without_accept() {
-        let told = transition(&samples::transition()).unwrap();
+    fn a_finished_handshake_is_explained_without_accept() {
+        let text = transition(&samples::transition()).unwrap();
         assert!(
-            told.starts_with("The ACK of the SYN-ACK has come."),
-            "{told}"
+            text.starts_with("The ACK of the SYN-ACK has come."),
+            "{text}"
         );
         assert!(
-            told.contains("accept(), which plays no part in it"),
-            "{told}"
+            text.contains("accept(), which plays no part in it"),
+            "{text}"
         );
         assert!(
-            told.ends_with("[tcp_rcv_state_process; RFC 9293, 3.10.7.4]"),
-            "{told}"
+            text.ends_with("[tcp_rcv_state_process; RFC 9293, 3.10.7.4]"),
+            "{text}"
         );
     }
 
-    /// Each of these once had a sentence about a segment that never was.
+    /// Regression test: each of these changes once had a sentence about a segment that was never
+    /// sent.
     #[test]
-    fn no_segment_is_claimed_that_was_not_sent() {
+    fn a_change_without_a_segment_mentions_no_segment() {
         use State::*;
-        let said = |cause, oldstate, newstate| {
+        let explain = |cause, oldstate, newstate| {
             let change = Transition {
                 oldstate,
                 newstate,
@@ -218,21 +221,21 @@ mod tests {
             (Cause::Repair, SynSent, Established),
             (Cause::Repair, Established, Close),
         ] {
-            let said = said(cause, oldstate, newstate);
-            assert!(!said.is_empty());
-            assert!(!said.contains("FIN") && !said.contains("sends"), "{said}");
-            assert!(!said.contains("SYN-ACK"), "{said}");
+            let text = explain(cause, oldstate, newstate);
+            assert!(!text.is_empty());
+            assert!(!text.contains("FIN") && !text.contains("sends"), "{text}");
+            assert!(!text.contains("SYN-ACK"), "{text}");
         }
-        // It is in the queue, behind data that may never leave.
-        let fin = said(Cause::Close, Established, FinWait1);
+        // The FIN is queued behind data that may never be sent.
+        let fin = explain(Cause::Close, Established, FinWait1);
         assert!(!fin.contains("sends a FIN"), "{fin}");
-        // TCP_LINGER2 below 0: no bucket.
-        let linger2 = said(Cause::Abort, FinWait2, Close);
+        // With TCP_LINGER2 below 0 there is no bucket.
+        let linger2 = explain(Cause::Abort, FinWait2, Close);
         assert!(!linger2.contains("not over"), "{linger2}");
     }
 
     #[test]
-    fn nothing_is_said_without_evidence() {
+    fn a_change_without_a_known_cause_is_not_explained() {
         let unknown = Transition {
             oldstate: State::Established,
             newstate: State::Close,

@@ -1,17 +1,18 @@
-//! accept() calls that fail again and again, as in a server that has run out of descriptors and
-//! polls: the first failure has a line, the next ones one line a second together.
+//! Repeated failures of accept(), for example in a server that polls and has run out of
+//! descriptors. The first failure gets a line of its own. Repeats are counted and get one line a
+//! second.
 
 use std::collections::BTreeMap;
 
 use crate::fields::{Accept, Subject};
 
-/// How often repeats are told, in nanoseconds.
+/// Time between two lines about repeats, in nanoseconds.
 const EVERY_NS: u64 = 1_000_000_000;
 
-/// Of no more threads repeats are waited for. More are told call by call.
+/// Upper bound on tracked threads. Failures of further threads get one line each.
 const MANY: usize = 4096;
 
-/// The same failure, of the same thread at the same listener.
+/// Identifies a repeated failure: the same error of the same thread at the same listener.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     netns: u32,
@@ -21,16 +22,16 @@ struct Key {
     error: String,
 }
 
-/// What was told of it.
-struct Told {
-    told_ns: u64,
-    /// Calls that failed since then.
+/// The state of a repeated failure.
+struct Repeated {
+    reported_ns: u64,
+    /// Failures since the last line.
     more: u64,
     subject: Subject,
     listener: Option<u64>,
 }
 
-/// Calls that are to be told together.
+/// Failures that share a line.
 pub(super) struct Repeats {
     pub subject: Subject,
     pub listener: Option<u64>,
@@ -38,71 +39,72 @@ pub(super) struct Repeats {
     pub count: u64,
 }
 
-/// How to tell a call that has failed.
-pub(super) enum Tell {
-    /// By a line of its own.
-    Itself,
+/// How to report a failed call.
+pub(super) enum Report {
+    /// In a line of its own.
+    Single,
     Later,
-    /// Together with those before it.
+    /// In one line with the failures before it.
     Together(Box<Repeats>),
 }
 
 #[derive(Default)]
 pub(super) struct Failing {
-    calls: BTreeMap<Key, Told>,
+    calls: BTreeMap<Key, Repeated>,
 }
 
 impl Failing {
-    /// A call has failed.
-    pub fn again(&mut self, x: &Accept, error: &str) -> Tell {
+    /// Counts a failed call.
+    pub fn again(&mut self, x: &Accept, error: &str) -> Report {
         let key = Key {
             error: error.to_owned(),
             ..key(x)
         };
-        if let Some(told) = self.calls.get_mut(&key) {
-            told.more += 1;
-            if x.mono_ns.saturating_sub(told.told_ns) < EVERY_NS {
-                return Tell::Later;
+        if let Some(repeated) = self.calls.get_mut(&key) {
+            repeated.more += 1;
+            if x.mono_ns.saturating_sub(repeated.reported_ns) < EVERY_NS {
+                return Report::Later;
             }
-            told.told_ns = x.mono_ns;
-            return Tell::Together(Box::new(told.repeats(error)));
+            repeated.reported_ns = x.mono_ns;
+            return Report::Together(Box::new(repeated.take(error)));
         }
         if self.calls.len() >= MANY {
-            let is_fresh = |told: &Told| x.mono_ns.saturating_sub(told.told_ns) < EVERY_NS;
-            self.calls.retain(|_, told| told.more > 0 || is_fresh(told));
+            let is_recent = |it: &Repeated| x.mono_ns.saturating_sub(it.reported_ns) < EVERY_NS;
+            self.calls.retain(|_, it| it.more > 0 || is_recent(it));
         }
         if self.calls.len() < MANY {
-            let told = Told {
-                told_ns: x.mono_ns,
+            let repeated = Repeated {
+                reported_ns: x.mono_ns,
                 more: 0,
                 subject: x.subject.clone(),
                 listener: x.listener,
             };
-            self.calls.insert(key, told);
+            self.calls.insert(key, repeated);
         }
-        Tell::Itself
+        Report::Single
     }
 
-    /// A thread has accepted at a listener: what failed before that and is not told yet.
+    /// Returns the unreported failures of a thread at a listener, because it has now accepted
+    /// there.
     pub fn accepted(&mut self, x: &Accept) -> Vec<Repeats> {
         if self.calls.is_empty() {
             return vec![];
         }
         let it = key(x);
-        let is_its = |key: &Key, _: &mut Told| {
+        let is_its = |key: &Key, _: &mut Repeated| {
             (key.netns, key.listener, key.tid) == (it.netns, it.listener, it.tid)
         };
         all(self.calls.extract_if(.., is_its))
     }
 
-    /// The trace ends: all that is not told yet.
+    /// Returns all unreported failures at the end of the trace.
     pub fn rest(&mut self) -> Vec<Repeats> {
         all(std::mem::take(&mut self.calls))
     }
 }
 
-impl Told {
-    fn repeats(&mut self, error: &str) -> Repeats {
+impl Repeated {
+    fn take(&mut self, error: &str) -> Repeats {
         Repeats {
             subject: self.subject.clone(),
             listener: self.listener,
@@ -112,11 +114,9 @@ impl Told {
     }
 }
 
-fn all(calls: impl IntoIterator<Item = (Key, Told)>) -> Vec<Repeats> {
-    let calls = calls.into_iter().filter(|(_, told)| told.more > 0);
-    calls
-        .map(|(key, mut told)| told.repeats(&key.error))
-        .collect()
+fn all(calls: impl IntoIterator<Item = (Key, Repeated)>) -> Vec<Repeats> {
+    let calls = calls.into_iter().filter(|(_, it)| it.more > 0);
+    calls.map(|(key, mut it)| it.take(&key.error)).collect()
 }
 
 fn key(x: &Accept) -> Key {

@@ -1,4 +1,4 @@
-//! The first lines: what is traced, by which hooks, what cannot be seen.
+//! The header of the log: the filters, the hooks, and what this trace cannot show.
 
 use std::{io, iter};
 
@@ -24,7 +24,7 @@ pub fn write(row: &mut Row, x: &Session, zone: Zone) -> io::Result<()> {
     row.column(PROCESS).put(STRONG, "PROCESS").end()
 }
 
-/// `TCP, port 7878`
+/// Formats the filters: `TCP, port 7878`.
 fn filters(x: &Session) -> String {
     if x.filters.is_empty() {
         return "all TCP".to_owned();
@@ -35,11 +35,12 @@ fn filters(x: &Session) -> String {
     iter::once("TCP".to_owned()).chain(conditions).collect()
 }
 
-/// `inet_sock_set_state by tp_btf, inet_csk_accept by syscall (fentry: EPERM, kprobe: ENOENT)`
+/// Formats the hooks: `inet_sock_set_state by tp_btf, inet_csk_accept by syscall (fentry: EPERM,
+/// kprobe: ENOENT)`.
 fn hooks(x: &Session) -> String {
-    let hooks = x.hooks.iter().map(|(hook, carrier)| {
-        let taken = match carrier {
-            Some(carrier) => format!("{} by {carrier}", hook.name()),
+    let hooks = x.hooks.iter().map(|(hook, method)| {
+        let attached = match method {
+            Some(method) => format!("{} by {method}", hook.name()),
             None => format!("{} not attached", hook.name()),
         };
         let refused = x.refused.get(hook).map_or(&[][..], Vec::as_slice);
@@ -48,8 +49,8 @@ fn hooks(x: &Session) -> String {
             .map(|it| format!("{}: {}", it.method, it.refusal))
             .collect();
         match refused.is_empty() {
-            true => taken,
-            false => format!("{taken} ({})", refused.join(", ")),
+            true => attached,
+            false => format!("{attached} ({})", refused.join(", ")),
         }
     });
     hooks.collect::<Vec<_>>().join(", ")

@@ -1,4 +1,4 @@
-//! Connections that come as counts.
+//! Histogram lines of `--depth histogram`.
 
 use std::io;
 
@@ -9,7 +9,8 @@ use crate::duration::Human;
 use crate::fields::{Histogram, Side, Times};
 
 impl Text {
-    /// `server :7878  4021 connections, handshake p50 20.48 µs p99 …, in the accept queue p50 …`
+    /// Writes `server :7878  4021 connections, handshake p50 20.48 µs p99 …, in the accept queue
+    /// p50 …`.
     pub(super) fn histogram(&mut self, x: &Histogram) -> io::Result<()> {
         self.time(x.mono_ns);
         let (side, arrow) = match x.side {

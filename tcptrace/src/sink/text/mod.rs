@@ -1,4 +1,4 @@
-//! The terminal log: one line an event, in columns, and a sentence for each verdict.
+//! The terminal log: one line for each event, in columns, and a sentence for each verdict.
 //!
 //! ```text
 //! TIME (UTC)       CONN  FROM → TO                STATE                   IN STATE  PROCESS
@@ -30,7 +30,7 @@ use rustc_hash::FxHashMap;
 
 use self::diagrams::Diagrams;
 use self::ending::Ending;
-use self::failing::{Failing, Repeats, Tell};
+use self::failing::{Failing, Repeats, Report};
 use self::paint::{ALARM, DIM, PLAIN, STRONG};
 use self::piece::{Known, Piece, Said};
 use self::row::Row;
@@ -49,27 +49,28 @@ use crate::fields::{
 };
 use crate::printable::printable;
 
-/// Where the columns start. A connection on 127.0.0.1 fits into 110 characters, at both its ends.
+/// Start positions of the columns. A connection on 127.0.0.1 fits into 110 characters, with both
+/// addresses.
 const CONN: usize = 17;
 const TUPLE: usize = 23;
 const WHAT: usize = 58;
 const IN_STATE: usize = 84;
 const PROCESS: usize = 94;
 
-/// A line of prose ends where the columns do.
+/// Width of prose below a line. It ends where the columns end.
 const EXPLAIN_WIDTH: usize = 110 - TUPLE;
 
-/// Room for a duration such as `999.9 ms`.
+/// Width of a duration such as `999.9 ms`.
 const DURATION: usize = PROCESS - IN_STATE - 2;
 
-/// How the log looks.
+/// The style of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Style {
-    /// Colour codes, for a terminal.
+    /// Use colour codes, for a terminal.
     pub color: bool,
-    /// All that is known, and every accept() that failed.
+    /// Show all details and every failed accept().
     pub verbose: bool,
-    /// A sentence under each change of state.
+    /// Explain each change of state below its line.
     pub explain: bool,
     pub zone: Zone,
 }
@@ -80,12 +81,12 @@ pub struct Text {
     style: Style,
     time_of_day: TimeOfDay,
     row: Row,
-    /// The verdicts told at accept() for connections that have not ended, which are told only
-    /// once. `conn` to verdict.
-    told: FxHashMap<u64, Verdict>,
+    /// Verdicts already shown at accept(), by `conn`, for connections that are open. They are not
+    /// repeated at the end.
+    shown_verdicts: FxHashMap<u64, Verdict>,
     failing: Failing,
     diagrams: Option<Diagrams>,
-    /// Shown instead of the log.
+    /// The table that is written instead of the log.
     table: Option<Table>,
 }
 
@@ -96,14 +97,14 @@ impl Text {
             style,
             time_of_day: TimeOfDay::new(style.zone),
             row: Row::new(out, style.color),
-            told: FxHashMap::default(),
+            shown_verdicts: FxHashMap::default(),
             failing: Failing::default(),
             diagrams: None,
             table: None,
         }
     }
 
-    /// Shows these columns, not the log's.
+    /// Writes a table with these columns instead of the log.
     pub fn with_columns(mut self, columns: Columns) -> Text {
         self.table = Some(Table::new(columns, self.clock));
         self
@@ -146,7 +147,7 @@ impl Text {
         }
     }
 
-    /// Prose under a line, broken at the width that the lines have.
+    /// Writes prose below a line, wrapped to the width of the log.
     fn explain(&mut self, sentence: &str) -> io::Result<()> {
         for line in textwrap::wrap(&printable(sentence), EXPLAIN_WIDTH) {
             self.row.column(TUPLE).put(DIM, Said(&line));
@@ -165,16 +166,17 @@ impl Text {
                 if let (Some(verdict), Some(reason)) = (x.verdict, &x.reason) {
                     self.verdict(x.mono_ns, &x.subject, verdict, reason);
                     self.end()?;
-                    self.told.extend(x.subject.conn.map(|conn| (conn, verdict)));
+                    self.shown_verdicts
+                        .extend(x.subject.conn.map(|conn| (conn, verdict)));
                 }
                 self.both_ends(x)
             }
             Some(errno) if is_routine(errno) && !self.style.verbose => Ok(()),
             Some(errno) if self.style.verbose => self.accept_failed(x, errno),
             Some(errno) => match self.failing.again(x, errno) {
-                Tell::Itself => self.accept_failed(x, errno),
-                Tell::Later => Ok(()),
-                Tell::Together(repeats) => self.accepts_failed(x.mono_ns, &repeats),
+                Report::Single => self.accept_failed(x, errno),
+                Report::Later => Ok(()),
+                Report::Together(repeats) => self.accepts_failed(x.mono_ns, &repeats),
             },
         }
     }
@@ -194,7 +196,7 @@ impl Text {
         self.end()
     }
 
-    /// Shown under the listener's number: there is no connection.
+    /// Writes a failed accept() under the listener's number, because there is no connection.
     fn accept_failed(&mut self, x: &Accept, errno: &str) -> io::Result<()> {
         self.begin(x.mono_ns, &x.subject, x.listener);
         self.row
@@ -207,7 +209,7 @@ impl Text {
         self.end()
     }
 
-    /// `accept() failed for server[4711]: EMFILE, 137 times more`
+    /// Writes `accept() failed for server[4711]: EMFILE, 137 times more`.
     fn accepts_failed(&mut self, mono_ns: u64, x: &Repeats) -> io::Result<()> {
         self.begin(mono_ns, &x.subject, x.listener);
         let times = Count(x.count, "time");
@@ -231,10 +233,13 @@ impl Text {
         }
     }
 
-    /// The verdict, where accept() has not told it, and how it ended.
+    /// Writes how a connection ended, and its verdict unless accept() has already shown it.
     fn connection(&mut self, x: &Connection) -> io::Result<()> {
-        let told = x.subject.conn.and_then(|conn| self.told.remove(&conn));
-        let news = x.verdict.filter(|&verdict| told != Some(verdict));
+        let shown = x
+            .subject
+            .conn
+            .and_then(|conn| self.shown_verdicts.remove(&conn));
+        let news = x.verdict.filter(|&verdict| shown != Some(verdict));
         if let (Some(verdict), Some(reason)) = (news, &x.reason) {
             self.verdict(x.mono_ns, &x.subject, verdict, reason);
             if x.accepted_mono_ns.is_some() {
@@ -243,7 +248,7 @@ impl Text {
                 self.row.plain((", ", deferred));
             }
         }
-        // What nobody accepted is told by its verdict alone.
+        // A connection that was never accepted only has its verdict line.
         if news.is_none() || x.accepted_mono_ns.is_some() {
             self.begin(x.mono_ns, &x.subject, x.subject.conn);
             self.row.plain(Ending(x));
@@ -271,7 +276,7 @@ impl Text {
         }
     }
 
-    /// `queued: the kernel finished the handshake 5.003 s before accept() returned to …`
+    /// Writes `queued: the kernel finished the handshake 5.003 s before accept() returned to …`.
     fn verdict(&mut self, mono_ns: u64, subject: &Subject, verdict: Verdict, reason: &str) {
         self.begin(mono_ns, subject, subject.conn);
         self.row
@@ -310,7 +315,7 @@ impl Text {
         self.end()
     }
 
-    /// The columns that every event has.
+    /// Writes the columns that every event has.
     fn begin(&mut self, mono_ns: u64, subject: &Subject, conn: Option<u64>) {
         self.time(mono_ns);
         self.row.column(CONN);
@@ -336,7 +341,7 @@ impl Text {
         self.row.plain("  ").put(DIM, ("(", what, ")"));
     }
 
-    /// What `ss -e` and /proc/PID/ns/net call this socket's own.
+    /// Writes the ids of the socket as `ss -e` and /proc/PID/ns/net show them.
     fn identity(&mut self, subject: &Subject) {
         if let (Some(tid), true) = (subject.tid, subject.tid != subject.pid) {
             self.detail(("tid ", tid));
@@ -346,7 +351,7 @@ impl Text {
         }
         self.detail(("net:[", subject.netns, "]"));
         if let Some(container) = &subject.container {
-            // As the runtimes show it themselves.
+            // The same short form that container runtimes show.
             let short: String = container.chars().take(12).collect();
             self.detail(format_args!("container {short}"));
         }
@@ -358,7 +363,7 @@ impl Text {
 }
 
 impl Text {
-    fn tell(&mut self, line: &Line) -> io::Result<()> {
+    fn write_line(&mut self, line: &Line) -> io::Result<()> {
         match line {
             Line::Session(x) => header::write(&mut self.row, x, self.style.zone),
             Line::Preexisting(x) => self.preexisting(x),
@@ -369,7 +374,7 @@ impl Text {
             Line::Connection(x) => self.connection(x),
             Line::Retransmit(x) => self.retransmit(x),
             Line::Reset(x) => self.reset(x),
-            // That it goes on is told at CLOSE.
+            // The CLOSE line has already said that the bucket continues.
             Line::TimeWait(x) if x.bucket_end.is_none() && !self.style.verbose => Ok(()),
             Line::TimeWait(x) => self.time_wait(x),
             Line::Histogram(x) => self.histogram(x),
@@ -391,7 +396,7 @@ impl Sink for Text {
             self.table = Some(table);
             return done;
         }
-        self.tell(line)?;
+        self.write_line(line)?;
         match &mut self.diagrams {
             Some(diagrams) => diagrams.line(line, &mut self.row),
             None => Ok(()),
@@ -410,7 +415,7 @@ impl Sink for Text {
     }
 }
 
-/// How accept() fails all the time in a server that polls, or that a signal interrupts.
+/// Returns true for errors that are normal in a server that polls, or after a signal.
 fn is_routine(errno: &str) -> bool {
     matches!(errno, "EAGAIN" | "EWOULDBLOCK" | "ERESTARTSYS")
 }

@@ -1,4 +1,4 @@
-//! Which colour means what.
+//! The colours of the log.
 
 use anstyle::{AnsiColor, Style};
 

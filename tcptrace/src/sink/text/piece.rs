@@ -1,5 +1,5 @@
-//! What a row is made of. It is as `Display` is, without the machinery of `std::fmt`, which takes
-//! several times as long as to write what most pieces are.
+//! The parts of a row. [`Piece`] is like `Display`, but without `std::fmt`, which takes several
+//! times as long for most parts.
 
 use std::fmt::{self, Write};
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use crate::printable::escaped;
 pub trait Piece {
     fn put(&self, to: &mut Vec<u8>);
 
-    /// The same on its own.
+    /// Returns the text of this part alone.
     fn text(&self) -> String {
         let mut text = vec![];
         self.put(&mut text);
@@ -19,7 +19,7 @@ pub trait Piece {
     }
 }
 
-/// What this program itself says stands in a terminal as it is. Anything else is [`Said`].
+/// A constant of this program needs no escaping. All other text must be [`Said`].
 impl Piece for &'static str {
     #[inline(always)]
     fn put(&self, to: &mut Vec<u8>) {
@@ -27,7 +27,7 @@ impl Piece for &'static str {
     }
 }
 
-/// Made by this program out of numbers and its own words.
+/// Text that this program has made from numbers and constants. It is not escaped.
 pub struct Known<'a>(pub &'a str);
 
 impl Piece for Known<'_> {
@@ -36,7 +36,7 @@ impl Piece for Known<'_> {
     }
 }
 
-/// Whoever said it: what is not printable is escaped.
+/// Text from elsewhere. Unprintable characters are escaped.
 pub struct Said<'a>(pub &'a str);
 
 impl Piece for Said<'_> {
@@ -51,14 +51,14 @@ impl Piece for String {
     }
 }
 
-/// For what is rare.
+/// For rare parts: it uses `std::fmt`.
 impl Piece for fmt::Arguments<'_> {
     fn put(&self, to: &mut Vec<u8>) {
         let _ = Printable(to).write_fmt(*self);
     }
 }
 
-/// Thread names are chosen by their owners.
+/// A process chooses its threads' names, so they may need escaping.
 impl Piece for Comm {
     fn put(&self, to: &mut Vec<u8>) {
         match self.plain() {
@@ -149,7 +149,7 @@ impl fmt::Write for Unchecked<'_> {
     }
 }
 
-/// Escapes whatever is not printable, whoever let it through.
+/// Escapes unprintable characters.
 struct Printable<'a>(&'a mut Vec<u8>);
 
 impl fmt::Write for Printable<'_> {
@@ -160,7 +160,7 @@ impl fmt::Write for Printable<'_> {
             to.extend_from_slice(&rest.as_bytes()[..at]);
             let mut chars = rest[at..].chars();
             match chars.next() {
-                // All that this program itself writes.
+                // Characters that this program's own texts contain.
                 Some(own @ ('→' | '←' | '⇄' | 'µ' | '≈' | '…' | '−')) => {
                     to.extend_from_slice(own.encode_utf8(&mut [0; 4]).as_bytes());
                 }

@@ -1,4 +1,4 @@
-//! What is older than the trace.
+//! Sockets that are older than the trace.
 
 use std::io;
 
@@ -7,8 +7,8 @@ use super::{IN_STATE, PROCESS, Text};
 use crate::fields::{Preexisting, Side};
 
 impl Text {
-    /// `LISTEN since before the trace, 2 queued`. Of connections only in full: there may be
-    /// thousands, and each shows as soon as something happens to it.
+    /// Writes `in LISTEN before … (2 queued)`. Connections are only shown with `-v`: there may be
+    /// thousands, and each appears at its first event.
     pub(super) fn preexisting(&mut self, x: &Preexisting) -> io::Result<()> {
         if x.subject.side != Some(Side::Listener) && !self.style.verbose {
             return Ok(());

@@ -1,5 +1,5 @@
-//! One line of the terminal log: columns and colours. What stands in them is [`Piece`]s, which
-//! see to it that there is nothing that a terminal would obey.
+//! A line of the terminal log in columns and colours. Its parts are [`Piece`]s, which escape
+//! control characters.
 
 use std::io::{self, Write};
 
@@ -8,19 +8,19 @@ use anstyle::{Reset, Style};
 use super::piece::Piece;
 use crate::sink::lines::Lines;
 
-/// Two blanks between columns, however long the text before.
+/// Minimum number of blanks between columns.
 const GAP: usize = 2;
 
-/// A line in the making, behind those that wait to be written.
+/// The current line, after the lines that wait for writing.
 pub struct Row {
     lines: Lines,
-    /// Characters on the screen so far: no colour codes.
+    /// Width of the line so far in characters, without colour codes.
     width: usize,
-    /// Up to where the text is counted in `width`.
+    /// Offset up to which the text is counted in `width`.
     counted: usize,
-    /// Bytes of colour codes behind that.
+    /// Length of the colour codes after that offset, in bytes.
     codes: usize,
-    /// The styles that have been used, with their codes; `None` without colours.
+    /// The styles used so far with their codes; `None` without colours.
     styles: Option<Vec<(Style, String)>>,
     reset: String,
 }
@@ -37,7 +37,7 @@ impl Row {
         }
     }
 
-    /// Appends something in a style.
+    /// Appends a part in a style.
     pub fn put(&mut self, style: Style, what: impl Piece) -> &mut Row {
         if style.is_plain() {
             return self.plain(what);
@@ -59,28 +59,28 @@ impl Row {
         self
     }
 
-    /// Appends something as it is.
+    /// Appends a part without a style.
     #[inline]
     pub fn plain(&mut self, what: impl Piece) -> &mut Row {
         what.put(&mut self.lines.text);
         self
     }
 
-    /// Goes on at column `at`, counted from 0. A text that was too long for its column shifts the
-    /// next one by no more than it must: the columns after it are in line again.
+    /// Continues at column `at`, counted from 0. A text that is too long shifts only the next
+    /// column, if the later ones have room.
     pub fn column(&mut self, at: usize) -> &mut Row {
         let width = self.width();
         let to = if width == 0 { at } else { at.max(width + GAP) };
         self.blank(to - width)
     }
 
-    /// Appends something that ends where a column of this width ends, which starts here.
+    /// Appends a part right-aligned in a column of this width that starts here.
     pub fn right(&mut self, style: Style, width: usize, what: impl Piece) -> &mut Row {
         let (begin, before) = (self.lines.text.len(), self.width());
         self.put(style, what);
         let blanks = width.saturating_sub(self.width() - before);
         self.blank(blanks);
-        // Before its bytes change their places.
+        // Count the width before the bytes are moved.
         self.width();
         self.lines.text[begin..].rotate_right(blanks);
         self
@@ -93,7 +93,7 @@ impl Row {
         ended
     }
 
-    /// Whole lines of somebody else's.
+    /// Appends complete lines that another module has formatted.
     pub fn verbatim(&mut self, text: &str) -> io::Result<()> {
         self.lines.text.extend_from_slice(text.as_bytes());
         self.end()
@@ -111,7 +111,7 @@ impl Row {
         self.counted = self.lines.text.len();
     }
 
-    /// Counts what has come since it was last asked for.
+    /// Counts the characters since the last call, and returns the width.
     fn width(&mut self) -> usize {
         let fresh = &self.lines.text[self.counted..];
         let continues = |byte: &u8| byte & 0b1100_0000 == 0b1000_0000;
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_text_shifts_only_its_neighbour() {
+    fn a_long_text_shifts_only_the_next_column() {
         let mut row = row(false);
         row.plain("→ too long")
             .column(5)
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn right_aligned() {
+    fn a_part_is_right_aligned_in_its_column() {
         let mut row = row(false);
         row.plain("a").column(4).right(Style::new(), 8, "23.1 µs");
         assert_eq!(end(&mut row), "a    23.1 µs\n");
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_unprintable_gets_through() {
+    fn unprintable_characters_are_escaped() {
         let mut row = row(true);
         row.plain(Said("\x1b[31m\u{9b}\n\u{202e}é'\"\\"));
         assert_eq!(end(&mut row), "\\u{1b}[31m\\u{9b}\\n\\u{202e}é'\"\\\n");

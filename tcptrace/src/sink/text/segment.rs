@@ -1,4 +1,4 @@
-//! A segment in the log, much as tcpdump shows it.
+//! A segment in the log, in a form like tcpdump's.
 
 use std::io;
 
@@ -10,11 +10,11 @@ use crate::event::Direction;
 use crate::fields::Segment;
 
 impl Text {
-    /// `→ S.  seq 0 ack 1 win 65483`
+    /// Writes `→ S.  seq 0 ack 1 win 65483`.
     pub(super) fn segment(&mut self, x: &Segment) -> io::Result<()> {
         match x.subject.side {
             Some(_) => self.begin(x.mono_ns, &x.subject, x.subject.conn),
-            // Who called whom is not known: from the sender to the receiver.
+            // The client is unknown, so show the sender first.
             None => self.begin_unknown(x),
         }
         self.row.put(DIM, What(x));
@@ -45,7 +45,7 @@ impl Text {
     }
 }
 
-/// What a segment says. Numbers are relative where the SYN was seen, as tcpdump has them.
+/// The description of a segment. Sequence numbers are relative if the SYN was seen, as in tcpdump.
 struct What<'a>(&'a Segment);
 
 impl Piece for What<'_> {
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_of_a_connection() {
+    fn a_segment_of_a_connection_has_its_number_and_process() {
         assert_eq!(
             written(samples::segment()),
             "14:03:07.123456  #2    127.0.0.1:39709 → 127.0.0.1:7878   \
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_connection_the_sender_comes_first() {
+    fn a_segment_without_a_connection_shows_the_sender_first() {
         let segment = Segment {
             subject: Subject {
                 conn: None,

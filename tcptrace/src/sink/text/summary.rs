@@ -1,4 +1,4 @@
-//! The summary: a table of the listeners, then what was counted.
+//! The summary: a table of the listeners, then the counters.
 
 use std::io;
 
@@ -23,8 +23,8 @@ pub fn write(row: &mut Row, summary: &Summary) -> io::Result<()> {
     }
     if summary.dropped_lines > 0 {
         let lines = Count(summary.dropped_lines, "line");
-        let why = "whose connection it is was not known for too long";
-        row.put(ALARM, format_args!("{lines} given up: {why}"))
+        let why = "their connection stayed unknown for too long";
+        row.put(ALARM, format_args!("{lines} dropped: {why}"))
             .end()?;
     }
     if summary.late > 0 {
@@ -40,7 +40,7 @@ pub fn write(row: &mut Row, summary: &Summary) -> io::Result<()> {
     Ok(())
 }
 
-/// Headings of the numbers; as wide as the column, which a duration of 9 characters fits.
+/// Headings of the numeric columns. Each is as wide as its column; a duration has 9 characters.
 const HEADINGS: [&str; 7] = [
     "CONNECTIONS",
     "ACCEPTED",
@@ -94,9 +94,10 @@ fn listeners(row: &mut Row, listeners: &[ListenerSummary]) -> io::Result<()> {
     row.end()
 }
 
-/// `#1 127.0.0.1:80: 3 segments dropped at a full queue (limit 1), 1 half-open connection unfinished`
+/// Writes `#1 127.0.0.1:80: 3 segments dropped at a full queue (limit 1), 1 half-open connection
+/// unfinished`.
 fn turned_away(row: &mut Row, name: &str, x: &ListenerSummary) -> io::Result<()> {
-    let mut told = vec![];
+    let mut parts = vec![];
     if let Some(n @ 1..) = x.overflows {
         let limit = match (x.backlog.backlog_max, clipped(&x.backlog)) {
             (Some(max), Some(clipped)) => format!(" (limit {max}, {clipped})"),
@@ -104,20 +105,20 @@ fn turned_away(row: &mut Row, name: &str, x: &ListenerSummary) -> io::Result<()>
             (None, _) => String::new(),
         };
         let segments = Count(n, "segment");
-        told.push(format!("{segments} dropped at a full queue{limit}"));
+        parts.push(format!("{segments} dropped at a full queue{limit}"));
     }
     if let Some(n @ 1..) = x.half_open_failed {
-        told.push(format!("{} unfinished", Count(n, "half-open connection")));
+        parts.push(format!("{} unfinished", Count(n, "half-open connection")));
     }
-    if told.is_empty() {
+    if parts.is_empty() {
         return Ok(());
     }
     row.plain(format_args!("{name}: "))
-        .put(ALARM, told.join(", "))
+        .put(ALARM, parts.join(", "))
         .end()
 }
 
-/// What the kernel's counters say of full queues, where no hook has shown each drop.
+/// Writes what the kernel's counters say about full queues, if no hook shows each drop.
 fn dropped(row: &mut Row, summary: &Summary, counters: &NetnsCounters) -> io::Result<()> {
     if summary.hook_counts.contains_key(&Hook::ListenOverflow) {
         return Ok(());
@@ -140,22 +141,23 @@ fn dropped(row: &mut Row, summary: &Summary, counters: &NetnsCounters) -> io::Re
         "SYN or ACK",
     );
     let syn = rose([at_least.syn_queue_drops, at_most.syn_queue_drops], "SYN");
-    let told = [
+    let parts = [
         accept.map(|n| format!("{n} dropped at full accept queues (ListenOverflows){likely}")),
         syn.map(|n| format!("{n} dropped at full SYN queues (TCPReqQFullDrop)")),
     ];
-    let told: Vec<_> = told.into_iter().flatten().collect();
-    if told.is_empty() {
+    let parts: Vec<_> = parts.into_iter().flatten().collect();
+    if parts.is_empty() {
         return Ok(());
     }
-    let why = "the listen_overflow hook is not attached, so the namespace's counters are all";
+    let why =
+        "the listen_overflow hook is not attached, so only the namespace's counters show them";
     row.plain(format_args!("{netns}: "))
-        .put(ALARM, told.join(", "))
+        .put(ALARM, parts.join(", "))
         .plain(format_args!("; {why}"))
         .end()
 }
 
-/// `at least 125 SYNs or ACKs`; `None` if it is sure that there was none, as far as is known.
+/// Returns `at least 125 SYNs or ACKs`, or `None` if there was none as far as is known.
 fn rose([at_least, at_most]: [u64; 2], what: &str) -> Option<String> {
     let n = at_least.max(at_most);
     let plural = match n {
@@ -178,7 +180,8 @@ fn name(listener: &ListenerSummary) -> String {
     }
 }
 
-/// `12.88 s traced: 4 server-side connections (3 queued, 1 never accepted), 1 client-side, 1 incomplete`
+/// Writes `12.88 s traced: 4 server-side connections (3 queued, 1 never accepted), 1 client-side, 1
+/// incomplete`.
 fn connections(row: &mut Row, summary: &Summary) -> io::Result<()> {
     let servers = Count(summary.servers, "server-side connection");
     row.put(STRONG, Human(summary.duration_ns))
@@ -202,13 +205,13 @@ fn connections(row: &mut Row, summary: &Summary) -> io::Result<()> {
     if summary.evicted_connections > 0 {
         row.plain(", ").put(
             ALARM,
-            format_args!("{} given up (too many open)", summary.evicted_connections),
+            format_args!("{} evicted (too many open)", summary.evicted_connections),
         );
     }
     row.end()
 }
 
-/// `inet_csk_accept: 5 events seen, 0 filtered out, 4 traced, 1 lost`
+/// Writes `inet_csk_accept: 5 events seen, 0 filtered out, 4 traced, 1 lost`.
 fn balance(row: &mut Row, hook: Hook, count: &HookCount) -> io::Result<()> {
     let alarm = |n| if n > 0 { ALARM } else { PLAIN };
     row.plain(format_args!(

@@ -1,4 +1,4 @@
-//! `--fields` and `-o wide`: a table of fields instead of the log's own columns.
+//! `--fields` and `-o wide`: a table of fields instead of the log's columns.
 
 use std::io;
 
@@ -10,10 +10,10 @@ use crate::fields::{Kind, Line, Wanted};
 use crate::sink::cells::Cells;
 use crate::sink::columns::{Column, Columns, Shape};
 
-/// Blanks between two columns.
+/// Number of blanks between two columns.
 const GAP: usize = 2;
 
-/// The columns and where they start.
+/// The columns with their start positions.
 pub struct Table {
     columns: Columns,
     starts: Vec<usize>,
@@ -36,7 +36,7 @@ impl Table {
         }
     }
 
-    /// What fills rows, and the lines about the trace itself.
+    /// Returns the lines that fill rows, and the lines about the trace itself.
     pub fn wants(&self) -> Wanted {
         let about = [Kind::Session, Kind::Lost, Kind::Summary].into_iter();
         self.columns.wants() | about.collect()
@@ -44,13 +44,13 @@ impl Table {
 }
 
 impl Text {
-    /// A row, if the table is to have one of this line.
+    /// Writes a row if the table has one for this line.
     pub(super) fn row_of(&mut self, table: &mut Table, line: &Line) -> io::Result<()> {
         if !std::mem::replace(&mut table.begun, true) {
             self.headings(table)?;
         }
         match line {
-            // Whoever reads a table must know that something is missing.
+            // A loss is always shown, so that readers know that rows are missing.
             Line::Lost(lost) => return self.lost(lost),
             _ if !table.columns.take(line) => return Ok(()),
             _ => {}
@@ -79,7 +79,7 @@ impl Text {
         self.end()
     }
 
-    /// Numbers end where their column does.
+    /// Writes a text in a column. Numbers are right-aligned.
     fn put_in(&mut self, column: &Column, style: anstyle::Style, text: &str) {
         match column.shape {
             Shape::Number | Shape::Duration => self.row.right(style, column.width, Said(text)),

@@ -1,4 +1,4 @@
-//! What each kind of line looks like.
+//! Tests of the appearance of every kind of line.
 
 mod both_ends;
 mod half_open;
@@ -36,7 +36,7 @@ fn check(lines: &[Line], expect: &[&str]) {
 }
 
 #[test]
-fn session() {
+fn the_session_is_a_header_with_filters_hooks_and_gaps() {
     check(
         &[Line::Session(samples::session())],
         &[
@@ -49,7 +49,7 @@ fn session() {
 }
 
 #[test]
-fn transition() {
+fn a_transition_shows_its_time_its_process_and_its_error() {
     let seen = samples::transition();
     check(
         &[Line::Transition(seen.clone())],
@@ -85,7 +85,7 @@ fn transition() {
 }
 
 #[test]
-fn listener_on_ipv6() {
+fn a_listener_on_ipv6_is_in_brackets() {
     check(
         &[Line::Transition(samples::listen())],
         &[
@@ -95,7 +95,7 @@ fn listener_on_ipv6() {
 }
 
 #[test]
-fn a_long_tuple_shifts_only_what_it_must() {
+fn a_long_tuple_shifts_only_the_columns_that_need_it() {
     let subject = Subject {
         family: 6,
         laddr: "2001:db8::1".parse().unwrap(),
@@ -116,7 +116,7 @@ fn a_long_tuple_shifts_only_what_it_must() {
 }
 
 #[test]
-fn verdict_is_told_once() {
+fn a_verdict_is_shown_once() {
     let at_accept = [
         Line::Accept(samples::accept_with_verdict()),
         Line::Connection(samples::connection()),
@@ -144,7 +144,7 @@ fn verdict_is_told_once() {
 }
 
 #[test]
-fn verdict_that_changed_is_told_again() {
+fn a_changed_verdict_is_shown_again() {
     let changed = Connection {
         subject: samples::server(),
         ..samples::unknown()
@@ -165,9 +165,9 @@ fn verdict_that_changed_is_told_again() {
     );
 }
 
-/// Nobody knows which end called, so the own one is first.
+/// The client is unknown, so the local address is first.
 #[test]
-fn incomplete() {
+fn an_incomplete_connection_says_so() {
     check(
         &[Line::Connection(samples::unknown())],
         &[
@@ -177,7 +177,7 @@ fn incomplete() {
 }
 
 #[test]
-fn failed_accept() {
+fn a_failed_accept_is_shown_unless_it_is_routine() {
     check(
         &[Line::Accept(samples::failed_accept("EMFILE"))],
         &[
@@ -191,7 +191,7 @@ fn failed_accept() {
 }
 
 #[test]
-fn repeated_failures_are_told_once_a_second() {
+fn repeated_failures_are_shown_once_a_second() {
     let failed = |ms: u64, errno| {
         let x = samples::failed_accept(errno);
         Line::Accept(Accept {
@@ -202,14 +202,14 @@ fn repeated_failures_are_told_once_a_second() {
     let mut lines: Vec<_> = (0..25).map(|n| failed(100 * n, "EMFILE")).collect();
     lines.insert(3, failed(250, "ECONNABORTED"));
     lines.push(Line::Accept(samples::accept()));
-    let told = |style, lines: &[Line]| {
+    let shown = |style, lines: &[Line]| {
         let text = written(style, lines);
-        let told = text.lines().filter(|it| it.contains("failed for"));
-        let told = told.map(|it| it.split("accept() ").nth(1).unwrap().to_owned());
-        told.collect::<Vec<_>>()
+        let shown = text.lines().filter(|it| it.contains("failed for"));
+        let shown = shown.map(|it| it.split("accept() ").nth(1).unwrap().to_owned());
+        shown.collect::<Vec<_>>()
     };
     assert_eq!(
-        told(PLAIN, &lines),
+        shown(PLAIN, &lines),
         [
             "failed for server[4711]: EMFILE after 3.100 µs",
             "failed for server[4711]: ECONNABORTED after 3.100 µs",
@@ -218,18 +218,18 @@ fn repeated_failures_are_told_once_a_second() {
             "failed for server[4711]: EMFILE, 4 times more",
         ]
     );
-    assert_eq!(told(VERBOSE, &lines).len(), 26);
-    // The end of the trace tells the rest.
+    assert_eq!(shown(VERBOSE, &lines).len(), 26);
+    // The end of the trace reports the remaining failures.
     lines.pop();
     lines.push(Line::Summary(samples::summary()));
     assert_eq!(
-        told(PLAIN, &lines).last().unwrap(),
+        shown(PLAIN, &lines).last().unwrap(),
         "failed for server[4711]: EMFILE, 4 times more"
     );
 }
 
 #[test]
-fn client() {
+fn a_clients_connection_shows_how_it_ended() {
     let client = samples::client();
     check(
         &[Line::Connection(client.clone())],
@@ -269,7 +269,7 @@ fn client() {
 }
 
 #[test]
-fn lost() {
+fn a_loss_shows_its_count_and_its_cause() {
     check(
         &[Line::Lost(samples::lost())],
         &[
@@ -291,7 +291,7 @@ fn lost() {
 }
 
 #[test]
-fn summary() {
+fn the_summary_lists_listeners_connections_and_hooks() {
     check(
         &[Line::Summary(samples::summary())],
         &[
@@ -308,16 +308,16 @@ fn summary() {
 }
 
 #[test]
-fn lines_that_were_given_up_are_told() {
+fn dropped_lines_are_reported_in_the_summary() {
     let mut summary = samples::summary();
-    assert!(!written(PLAIN, &[Line::Summary(summary.clone())]).contains("given up"));
+    assert!(!written(PLAIN, &[Line::Summary(summary.clone())]).contains("dropped"));
     summary.dropped_lines = 3;
     let text = written(PLAIN, &[Line::Summary(summary)]);
-    assert!(text.contains("\n3 lines given up: "), "{text}");
+    assert!(text.contains("\n3 lines dropped: "), "{text}");
 }
 
 #[test]
-fn verbose_tells_the_rest() {
+fn verbose_adds_ids_context_and_evidence() {
     let transition = written(VERBOSE, &[Line::Transition(samples::transition())]);
     assert!(
         transition.ends_with("  (softirq on cpu 1)  (sk:11)  (net:[4026531840])\n"),
@@ -334,9 +334,9 @@ fn verbose_tells_the_rest() {
     assert!(connection.contains("(evidence: "), "{connection}");
 }
 
-/// Colour adds codes and changes no character.
+/// Colour codes are the only difference.
 #[test]
-fn color() {
+fn colours_change_no_character() {
     let style = Style {
         color: true,
         ..PLAIN
@@ -351,7 +351,7 @@ fn color() {
 }
 
 #[test]
-fn what_the_network_did() {
+fn retransmitted_syns_and_resets_are_shown_but_not_retransmitted_data() {
     let lost_data = Retransmit {
         retransmitted: crate::event::Retransmitted::Data,
         ..samples::retransmit()
@@ -370,7 +370,7 @@ fn what_the_network_did() {
 }
 
 #[test]
-fn how_it_ended_is_told_when_it_is_more_than_who_closed_first() {
+fn an_end_that_is_not_orderly_is_shown_with_who_closed_first() {
     let aborted = Connection {
         ending: Ending {
             ended: Some(Ended::Aborted),
@@ -405,9 +405,9 @@ fn how_it_ended_is_told_when_it_is_more_than_who_closed_first() {
     );
 }
 
-/// One that is reset in the accept queue has its line only when accept() returns it.
+/// The line of a connection that was reset in the accept queue comes only when accept() returns it.
 #[test]
-fn a_connection_was_open_until_its_close() {
+fn open_time_ends_at_the_close_not_at_the_line() {
     let line = samples::client();
     let since = line.established_mono_ns.unwrap();
     let reset = Connection {
@@ -415,23 +415,23 @@ fn a_connection_was_open_until_its_close() {
         mono_ns: since + 601_500_000,
         ..line
     };
-    let told = ending::Ending(&reset).to_string();
-    assert!(told.contains("open for 100.3 ms"), "{told}");
+    let text = ending::Ending(&reset).to_string();
+    assert!(text.contains("open for 100.3 ms"), "{text}");
 }
 
-/// The SYN of a client with TCP_FASTOPEN_CONNECT is known by its round trip.
+/// The SYN time of a client with TCP_FASTOPEN_CONNECT is estimated from its round trip.
 #[test]
-fn an_estimated_handshake_of_a_client_says_so() {
+fn an_estimated_handshake_is_marked() {
     let estimated = Connection {
         syn_source: Some(crate::fields::Source::Srtt),
         ..samples::client()
     };
-    let told = ending::Ending(&estimated).to_string();
-    assert!(told.contains("connected in ≈ 45.20 µs"), "{told}");
+    let text = ending::Ending(&estimated).to_string();
+    assert!(text.contains("connected in ≈ 45.20 µs"), "{text}");
 }
 
 #[test]
-fn a_bucket_is_told_from_its_socket() {
+fn a_bucket_is_distinguished_from_its_socket() {
     let closing = Transition {
         oldstate: State::FinWait2,
         newstate: State::Close,
@@ -458,7 +458,7 @@ fn a_bucket_is_told_from_its_socket() {
 }
 
 #[test]
-fn of_what_is_older_only_listeners_are_listed() {
+fn only_listeners_are_shown_of_preexisting_sockets() {
     let connection = Preexisting {
         subject: samples::client().subject,
         state: State::Established,
@@ -478,7 +478,7 @@ fn of_what_is_older_only_listeners_are_listed() {
 }
 
 #[test]
-fn columns_instead_of_the_log() {
+fn a_table_replaces_the_log() {
     let fields = ["ts", "conn", "laddr", "verdict", "accept_queue_ns"].map(str::to_owned);
     let columns = crate::sink::columns::Columns::of(&fields, &[]);
     let lines = [

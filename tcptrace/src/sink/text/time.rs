@@ -1,9 +1,9 @@
-//! The time of day.
+//! Formatting of the time of day.
 
-/// Whose clock on the wall.
+/// The time zone of displayed times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Zone {
-    /// What `TZ` or /etc/localtime says.
+    /// The zone of `TZ` or /etc/localtime.
     Local,
     Utc,
 }
@@ -24,7 +24,7 @@ impl Zone {
     }
 }
 
-/// Writes times of day, thousands of which share a second.
+/// Formats times of day. Consecutive times mostly share a second, which is formatted once.
 pub struct TimeOfDay {
     zone: Zone,
     second: u64,
@@ -40,9 +40,9 @@ impl TimeOfDay {
         }
     }
 
-    /// `HH:MM:SS.µµµµµµ` of a time since 1970 in nanoseconds.
+    /// Formats nanoseconds since 1970 as `HH:MM:SS.µµµµµµ`.
     pub fn of(&mut self, wall_ns: u64) -> &str {
-        /// `HH:MM:SS.`
+        /// Length of `HH:MM:SS.`.
         const SECONDS: usize = 9;
         let (second, micros) = (wall_ns / 1_000_000_000, wall_ns / 1_000 % 1_000_000);
         if second != self.second {
@@ -51,24 +51,24 @@ impl TimeOfDay {
             self.text = format!("{h:02}:{m:02}:{s:02}.");
         }
         self.text.truncate(SECONDS);
-        // A leading 1 keeps the zeros.
+        // The leading 1 preserves leading zeros.
         let mut buffer = itoa::Buffer::new();
         self.text.push_str(&buffer.format(1_000_000 + micros)[1..]);
         &self.text
     }
 }
 
-/// Seconds since 1970 to hours, minutes, seconds.
+/// Converts seconds since 1970 to hours, minutes and seconds in UTC.
 fn utc(seconds: u64) -> (u64, u64, u64) {
     (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60)
 }
 
-/// The same where this process is, or UTC if the C library cannot say.
+/// Converts seconds since 1970 to local time, or to UTC if localtime_r() fails.
 fn local(seconds: u64) -> (u64, u64, u64) {
     let time = seconds as libc::time_t;
-    // SAFETY: all of tm's members are integers and a pointer, for which zero is a value.
+    // SAFETY: all members of `tm` are integers or pointers, for which zero is valid.
     let mut tm: libc::tm = unsafe { std::mem::zeroed() };
-    // SAFETY: both pointers are valid for the call, which keeps neither.
+    // SAFETY: both pointers are valid during the call, which does not keep them.
     if unsafe { libc::localtime_r(&time, &mut tm) }.is_null() {
         return utc(seconds);
     }
@@ -80,14 +80,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_day() {
+    fn time_of_day_has_microseconds() {
         const TIME: u64 = 1_772_373_787_123_456_789;
         let mut utc = TimeOfDay::new(Zone::Utc);
         assert_eq!(utc.of(TIME), "14:03:07.123456");
         assert_eq!(utc.of(TIME + 1_000), "14:03:07.123457");
         assert_eq!(utc.of(TIME + 876_543_211), "14:03:08.000000");
         assert_eq!(utc.of(TIME), "14:03:07.123456");
-        // Zones differ by whole minutes, nowadays.
+        // Current time zones differ by whole minutes.
         assert!(TimeOfDay::new(Zone::Local).of(TIME).ends_with(":07.123456"));
     }
 }

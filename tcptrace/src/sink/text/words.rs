@@ -1,4 +1,4 @@
-//! Parts of a line: who, between whom, what came of it.
+//! Texts for processes, addresses, counts, overflows and verdicts.
 
 use std::fmt::{self, Display};
 use std::net::IpAddr;
@@ -7,7 +7,7 @@ use super::piece::Piece;
 use crate::event::{ListenQueue, OverflowSegment};
 use crate::fields::{Overflow, PidSource, Side, Subject, Verdict};
 
-/// `server[4711]`, `server[4711]?` when that is presumed, `-` when unknown.
+/// The process of a socket: `server[4711]`, `server[4711]?` if it is presumed, `-` if unknown.
 pub struct Who<'a>(pub &'a Subject);
 
 impl Piece for Who<'_> {
@@ -26,8 +26,8 @@ impl Display for Who<'_> {
     }
 }
 
-/// From the caller to the called: `10.0.0.9:39709 → :7878` where we are the server, and
-/// `10.0.0.1:39709 → 10.0.0.9:443` where we called. A listener is its own address.
+/// The addresses from client to server: `10.0.0.9:39709 → :7878` at the server's end,
+/// `10.0.0.1:39709 → 10.0.0.9:443` at the client's. A listener has its own address only.
 pub struct Tuple<'a>(pub &'a Subject);
 
 impl Piece for Tuple<'_> {
@@ -50,7 +50,7 @@ impl Display for Tuple<'_> {
     }
 }
 
-/// The same with the device of a link-local address: `[fe80::1%2]:80`.
+/// An address and a port, with the device of a link-local address: `[fe80::1%2]:80`.
 pub struct ScopedEnd(pub End, pub Option<u32>);
 
 impl Piece for ScopedEnd {
@@ -67,7 +67,7 @@ impl Piece for ScopedEnd {
     }
 }
 
-/// An address and a port; IPv6 in brackets, an unknown port as `?`.
+/// An address and a port. IPv6 is in brackets; an unknown port is `?`.
 pub struct End(pub Option<IpAddr>, pub Option<u16>);
 
 impl Piece for End {
@@ -95,7 +95,7 @@ impl Display for End {
     }
 }
 
-/// `1 connection`, `2 connections`.
+/// A number with its noun: `1 connection`, `2 connections`.
 pub struct Count<'a>(pub u64, pub &'a str);
 
 impl Display for Count<'_> {
@@ -105,7 +105,7 @@ impl Display for Count<'_> {
     }
 }
 
-/// `the final ACK was dropped: the accept queue was full (2 queued, limit 1)`
+/// Returns `the final ACK was dropped: the accept queue was full (2 queued, limit 1)`.
 pub fn overflow(x: &Overflow) -> String {
     let segment = match x.dropped {
         OverflowSegment::Syn => "the SYN",
@@ -131,7 +131,7 @@ pub fn overflow(x: &Overflow) -> String {
     format!("{segment} was {fate}: the {queue} queue was full ({len} {held}, limit {max})")
 }
 
-/// As in JSON, for people.
+/// Returns the name of a verdict with blanks instead of underscores.
 pub fn verdict_words(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::FastOpen => "fast open",
@@ -147,7 +147,7 @@ mod tests {
     use crate::sink::samples;
 
     #[test]
-    fn who() {
+    fn who_shows_a_presumed_an_accepted_and_an_unknown_process() {
         let presumed = samples::server();
         assert_eq!(Who(&presumed).to_string(), "server[4711]?");
         let sure = samples::accept().subject;
@@ -161,14 +161,14 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_is_its_name() {
+    fn verdict_words_are_the_name_with_blanks() {
         for verdict in Verdict::ALL {
             assert_eq!(verdict_words(verdict), verdict.name().replace('_', " "));
         }
     }
 
     #[test]
-    fn tuple() {
+    fn a_tuple_leads_from_client_to_server() {
         let check = |subject: &Subject, expect| assert_eq!(Tuple(subject).to_string(), expect);
         let v4 = samples::server();
         check(&v4, "127.0.0.1:39709 → :7878");
@@ -196,7 +196,7 @@ mod tests {
         };
         check(&client, "[::1]:7878 → [fe80::1%2]:39709");
 
-        // Linux before 6.15 does not say who the peer is when the child is born.
+        // Before Linux 6.15 the peer is unknown when the child socket is created.
         let newborn = Subject {
             raddr: None,
             rport: None,
@@ -204,7 +204,7 @@ mod tests {
         };
         check(&newborn, "? → :7878");
 
-        // The port of a client is chosen after SYN_SENT.
+        // A client's port is chosen after SYN_SENT.
         let portless = Subject {
             lport: None,
             ..samples::client().subject

@@ -45,7 +45,7 @@ const COLUMNS: [(&str, &str); 8] = [
     ),
     (
         "QUEUE",
-        "connections in the accept queue / its limit (the queue holds one more). ≥3: the trace began \\
+        "connections in the accept queue / its limit (the queue holds one more). ≥3: the trace began \
              later. 3?: events were lost. Each of several sockets (×4) has its own queue",
     ),
     (
@@ -54,7 +54,7 @@ const COLUMNS: [(&str, &str); 8] = [
     ),
     (
         "WAITS",
-        "the longest wait of each second: ▁ under 10 µs, each step ten times longer, █ 10 s or \\
+        "the longest wait of each second: ▁ under 10 µs, each step ten times longer, █ 10 s or \
              more",
     ),
     (

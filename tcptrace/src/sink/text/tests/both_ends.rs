@@ -1,11 +1,11 @@
-//! Both ends of a connection, and what a full queue does to them.
+//! Tests of lines about both ends of a connection, and of full queues.
 
 use super::*;
 use crate::fields::Backlog;
 
 const MS: u64 = 1_000_000;
 
-/// An accept() whose connection has its client on this host.
+/// An accept() whose client is on this host.
 fn local(accept: Accept) -> Accept {
     let established = samples::NOW - 504 * MS;
     Accept {
@@ -21,7 +21,7 @@ fn local(accept: Accept) -> Accept {
 }
 
 #[test]
-fn what_came_first_is_told_first() {
+fn steps_at_both_ends_are_sorted_by_time() {
     let late = local(samples::accept());
     let early = Accept {
         called_mono_ns: Some(samples::NOW - 1504 * MS),
@@ -47,11 +47,11 @@ fn what_came_first_is_told_first() {
 }
 
 #[test]
-fn what_a_full_queue_did_to_a_client_stands_under_its_end() {
-    let told = "its SYN met a full accept queue of #1 (2 queued, limit 1) 2 times, so SYN_SENT lasted 3.020 s";
+fn the_explanation_of_a_client_is_written_below_its_end() {
+    let explanation = "its SYN met a full accept queue of #1 (2 queued, limit 1) 2 times, so SYN_SENT lasted 3.020 s";
     let client = Connection {
         overflows: Some(2),
-        explanation: Some(told.to_owned()),
+        explanation: Some(explanation.to_owned()),
         ..samples::client()
     };
     let text = written(PLAIN, &[Line::Connection(client)]);
@@ -59,11 +59,11 @@ fn what_a_full_queue_did_to_a_client_stands_under_its_end() {
     assert_eq!(lines.len(), 3, "{text}");
     assert!(lines[0].contains("ended: connected in"), "{text}");
     let prose: Vec<&str> = lines[1..].iter().map(|line| line.trim()).collect();
-    assert_eq!(prose.join(" "), told);
+    assert_eq!(prose.join(" "), explanation);
 }
 
 #[test]
-fn a_full_queue_is_explained_to_who_asks() {
+fn explain_describes_each_kind_of_full_queue() {
     let explaining = Style {
         explain: true,
         ..PLAIN
@@ -115,7 +115,7 @@ fn a_full_queue_is_explained_to_who_asks() {
 }
 
 #[test]
-fn a_backlog_is_told_where_it_was_clipped() {
+fn a_backlog_is_shown_only_if_it_was_clipped() {
     let clipped = |asked| {
         Line::Transition(Transition {
             backlog: Backlog {
@@ -127,7 +127,7 @@ fn a_backlog_is_told_where_it_was_clipped() {
             ..samples::listen()
         })
     };
-    // Who asks for -1 wants whatever there is.
+    // listen() with -1 asks for the maximum.
     check(
         &[
             clipped(4096),

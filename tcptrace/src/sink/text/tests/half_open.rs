@@ -1,11 +1,11 @@
-//! Half-open connections and full queues.
+//! Tests of half-open connections and full queues.
 
 use super::*;
 use crate::event::{ListenQueue, OverflowSegment};
 use crate::fields::{ListenerSummary, NetnsCounters, Overflow, QueueCounters, Source, Summary};
 
 #[test]
-fn a_syn_and_its_end_are_rows_like_others() {
+fn a_half_open_connection_has_rows_like_others() {
     let begin = Transition {
         oldstate: State::Listen,
         newstate: State::NewSynRecv,
@@ -30,7 +30,7 @@ fn a_syn_and_its_end_are_rows_like_others() {
 }
 
 #[test]
-fn overflow() {
+fn an_overflow_names_the_segment_and_the_queue() {
     let ack = samples::overflow();
     let aborted = Overflow {
         aborted: true,
@@ -53,9 +53,9 @@ fn overflow() {
     );
 }
 
-/// An estimate is told as one.
+/// An estimated handshake has the sign ≈.
 #[test]
-fn handshake_of_a_server() {
+fn a_servers_handshake_shows_whether_it_is_estimated() {
     let ending = |source| {
         let connection = Connection {
             handshake_ns: Some(1_200_000),
@@ -82,7 +82,7 @@ fn handshake_of_a_server() {
 }
 
 #[test]
-fn summary_alarms_for_listeners_that_turned_connections_away() {
+fn the_summary_lists_what_listeners_turned_away() {
     let summary = samples::summary();
     let mut listeners = [(Some(3), Some(1)), (Some(0), Some(0)), (None, Some(2))].map(
         |(overflows, half_open_failed)| ListenerSummary {
@@ -100,12 +100,12 @@ fn summary_alarms_for_listeners_that_turned_connections_away() {
             ..summary
         })],
     );
-    let told: Vec<_> = text
+    let lines: Vec<_> = text
         .lines()
         .filter(|line| line.contains("7878: "))
         .collect();
     assert_eq!(
-        told,
+        lines,
         [
             "#1 127.0.0.1:7878: 3 segments dropped at a full queue (limit 128, asked for 1000: clipped by net.core.somaxconn), 1 half-open connection unfinished",
             "#1 127.0.0.1:7878: 2 half-open connections unfinished",
@@ -113,7 +113,8 @@ fn summary_alarms_for_listeners_that_turned_connections_away() {
     );
 }
 
-/// The summary's lines about a namespace's counters: what they rose by at least and at most.
+/// Returns the summary's lines about a namespace's counters, which rose by at least and at most
+/// these numbers.
 fn dropped(at_least: Option<[u64; 2]>, at_most: Option<[u64; 2]>) -> Vec<String> {
     let counters = |[listen_overflows, syn_queue_drops]: [u64; 2]| QueueCounters {
         listen_overflows,
@@ -130,14 +131,14 @@ fn dropped(at_least: Option<[u64; 2]>, at_most: Option<[u64; 2]>) -> Vec<String>
         ..samples::summary()
     };
     let text = written(PLAIN, &[Line::Summary(summary)]);
-    let told = text.lines().filter(|line| line.starts_with("net:["));
-    told.map(str::to_owned).collect()
+    let lines = text.lines().filter(|line| line.starts_with("net:["));
+    lines.map(str::to_owned).collect()
 }
 
 #[test]
-fn summary_tells_what_only_the_counters_of_a_namespace_show() {
+fn the_summary_bounds_the_drops_by_the_counters_of_a_namespace() {
     const WHY: &str =
-        "; the listen_overflow hook is not attached, so the namespace's counters are all";
+        "; the listen_overflow hook is not attached, so only the namespace's counters show them";
     assert_eq!(
         dropped(Some([125, 0]), Some([126, 0])),
         [format!(
@@ -164,7 +165,7 @@ fn summary_tells_what_only_the_counters_of_a_namespace_show() {
 }
 
 #[test]
-fn deferred_connection_is_told_as_one() {
+fn a_deferred_connection_shows_why_it_was_half_open() {
     let deferred = Connection {
         defer_accept: Some(true),
         half_open_ns: Some(1_500_000_000),
