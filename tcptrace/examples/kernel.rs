@@ -1,5 +1,5 @@
-//! What `cargo xtask kernels` asks a kernel, in a VM: the prototypes of the functions that are
-//! named, and how many instructions its verifier goes through for each eBPF program.
+//! Helper of `cargo xtask kernels` that runs in a VM. Prints the prototypes of the named functions
+//! and the number of instructions that the verifier processes for each eBPF program.
 //!
 //! ```text
 //! kernel inet_csk_accept security_sock_graft
@@ -8,8 +8,8 @@
 use tcptrace::capture::btf::{Btf, VMLINUX};
 use tcptrace::capture::{Capture, Request};
 
-/// Carriers of the two hooks, paired so that each is loaded once.
-const CARRIERS: [(&str, &str); 3] = [
+/// Attach methods of two hooks, paired so that each method is loaded once.
+const METHODS: [(&str, &str); 3] = [
     ("fentry", "tp_btf"),
     ("kprobe", "raw_tp"),
     ("syscall", "tracepoint"),
@@ -24,7 +24,7 @@ async fn main() -> anyhow::Result<()> {
             Err(error) => println!("missing {function} {error}"),
         }
     }
-    for (accept, state) in CARRIERS {
+    for (accept, state) in METHODS {
         let capture = Capture::start(&Request {
             mode: Some(accept.into()),
             state_method: Some(state.into()),
@@ -40,7 +40,7 @@ async fn main() -> anyhow::Result<()> {
             }
         };
         for program in capture.run_statistics()? {
-            // The kernel tells since Linux 5.16.
+            // Reported since Linux 5.16.
             match program.verified_instructions {
                 Some(count) => println!("program {} {count}", program.program),
                 None => println!("program {} ?", program.program),

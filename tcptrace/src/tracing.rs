@@ -1,9 +1,9 @@
-//! The programs at their hooks, from attaching them to the end of the trace.
+//! A running trace: the attached programs, from attaching them to the end.
 
 mod handover;
 mod place;
+mod planner;
 mod progress;
-mod sightings;
 mod triggers;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -25,7 +25,7 @@ pub use self::progress::Progress;
 pub use self::triggers::Triggers;
 use crate::balance::Counts;
 use crate::capture::counters::{CounterReader, Reading};
-use crate::capture::iterator::Look;
+use crate::capture::iterator::Snapshot;
 use crate::capture::{Capture, Request};
 use crate::clock::{Clock, mono_now_ns};
 use crate::command::Running;
@@ -34,100 +34,100 @@ use crate::depth::Depth;
 use crate::event::{Hook, Looked, Loss, Note, Why};
 use crate::fields::Refusal;
 use crate::filter::Filter;
-use crate::pipeline::{self, Feedback, Outcome, Output, WorthALook};
+use crate::pipeline::{self, Feedback, Outcome, Output, SnapshotTargets};
 use crate::signals::Signals;
 use crate::stdio::say;
 use crate::trace::{Begin, Refused, Settled, Small};
 
-/// How often the loss counters are looked at.
+/// Time between two reads of the loss counters.
 const LOSS_EVERY: Duration = Duration::from_millis(250);
 
-/// So many looks at the counters later, no program is running any more that had counted an event as
-/// seen: a second.
-const LOOKS_FOR_BALANCE: usize = 4;
+/// Number of counter reads after which every program that had counted an event as seen has ended:
+/// about a second.
+const READS_FOR_BALANCE: usize = 4;
 
-/// How often the counts of `--depth histogram` are told.
+/// Interval of the counts of `--depth histogram`.
 const TICK_EVERY: Duration = Duration::from_secs(1);
 
-/// How often the kernel's sockets are looked through while that can tell something.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Minimum time between two socket snapshots, while snapshots are useful.
+const SNAPSHOT_EVERY: Duration = Duration::from_secs(1);
 
-/// A look that takes long is followed by a pause of so many times as much.
-const LOOK_SHARE: u32 = 20;
+/// A snapshot is followed by a pause of this many times its duration.
+const PAUSE_FACTOR: u32 = 20;
 
-/// The descriptors of all processes are not looked through more often than this.
+/// Minimum time between two searches of all file descriptors.
 const HOLDERS_EVERY: Duration = Duration::from_millis(20);
 
-/// How long the pipeline may take to say where to look at the end.
+/// How long the pipeline may take to answer at the end of the trace.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
-/// How long one drain may go on while records keep coming.
+/// Upper bound on the time of one drain while records keep coming, in nanoseconds.
 const DRAIN_AT_MOST_NS: u64 = 100_000_000;
 
-/// When to say that nothing has happened.
+/// Time without events after which the hint is shown.
 const HINT_AFTER: Duration = Duration::from_secs(3);
 
-/// The owners of sockets that go into one input.
+/// Upper bound on the socket owners in one input.
 const OWNERS_AT_ONCE: usize = 16_384;
 
-/// What to trace.
+/// The settings of a trace.
 pub struct Plan<'a> {
     pub request: &'a Request,
     pub clock: Clock,
     pub selection: Selection,
     pub depth: Depth,
-    /// The trace ends when so many connections have ended.
+    /// The trace ends when this many connections have ended.
     pub count: Option<u64>,
 }
 
-/// Where a trace goes.
+/// The outputs of a trace.
 #[derive(Default)]
 pub struct Outputs {
     pub lines: Vec<Output>,
     pub recording: Option<To>,
 }
 
-/// When a trace ends by itself.
+/// The conditions that end a trace, and what to show meanwhile.
 #[derive(Default)]
 pub struct Until {
     pub duration: Option<Duration>,
     /// Printed once if nothing happens for a while.
     pub hint: Option<String>,
-    /// Told now and then how much has been recorded.
+    /// Shows how much has been recorded.
     pub progress: Option<Progress>,
-    /// Has the stretch written that a flight recorder keeps.
+    /// Triggers that write the flight recorder's buffer.
     pub triggers: Option<Triggers>,
 }
 
-/// The programs at their hooks and the pipeline that takes their records.
+/// The attached programs, and the pipeline that processes their records.
 pub struct Tracing {
     capture: Capture,
     handover: Handover,
-    /// Where there is a pipeline.
+    /// `None` without a pipeline.
     outcome: Option<oneshot::Receiver<Outcome>>,
     feedback: Feedback,
     signals: Signals,
-    /// Whether somebody wants to know that a second has passed.
+    /// An output needs to know that a second has passed.
     ticks: bool,
-    /// How often it may be looked who has the listeners.
+    /// Minimum time between two searches for the owners of listeners.
     holders_every: Duration,
     counters: CounterReader,
-    /// Their readings from before the hooks were attached, until they are handed over.
+    /// Readings from before the hooks were attached, until they are passed on.
     readings_before: Vec<Reading>,
-    /// The counters when losses were last told.
-    told: BTreeMap<Hook, Counts>,
-    /// What each hook had seen at the last looks at the counters.
+    /// The counters at the last report of losses.
+    reported: BTreeMap<Hook, Counts>,
+    /// The `seen` counters of each hook at the last reads, oldest first.
     seen: VecDeque<BTreeMap<Hook, u64>>,
-    /// What was handed over of that last.
+    /// The counters last sent for checking.
     settled: BTreeMap<Hook, Settled>,
-    /// Whether a look finds each socket that the filter lets through. A socket's user and cgroup may
-    /// change.
+    /// Snapshots contain every socket that passes the filter. False for filters by user and cgroup,
+    /// because these may change.
     can_audit: bool,
 }
 
 impl Tracing {
-    /// Attaches the hooks, opens the outputs and starts the pipeline. There is none where nobody wants lines
-    /// or their count.
+    /// Attaches the hooks, opens the outputs and starts the pipeline. No pipeline is needed if
+    /// there is neither an output for lines nor a count.
     pub fn start(
         plan: Plan<'_>,
         open: impl FnOnce() -> anyhow::Result<Outputs>,
@@ -139,7 +139,7 @@ impl Tracing {
             depth,
             count,
         } = plan;
-        // Before attaching: a signal from now on ends the trace in good order.
+        // Install the handlers first: a signal from now on ends the trace normally.
         let signals = Signals::new()?;
         let mut counters = CounterReader::default();
         let readings_before = counters.read_all();
@@ -173,8 +173,8 @@ impl Tracing {
         let feedback = Feedback::default();
         let recording = outputs.recording.map(|to| record(to, &begin)).transpose()?;
         let stop = feedback.stop.clone();
-        let who_listens = feedback.who_listens.clone();
-        let mut handover = Handover::new(&begin, recording, stop, who_listens);
+        let owners_wanted = feedback.owners_wanted.clone();
+        let mut handover = Handover::new(&begin, recording, stop, owners_wanted);
         let outcome = match needs_pipeline {
             true => {
                 let (feed, outcome) = pipeline::spawn(begin, outputs.lines, feedback.clone())?;
@@ -188,7 +188,7 @@ impl Tracing {
             handover,
             holders_every: match outcome {
                 Some(_) => HOLDERS_EVERY,
-                None => LOOK_EVERY,
+                None => SNAPSHOT_EVERY,
             },
             outcome,
             feedback,
@@ -196,15 +196,15 @@ impl Tracing {
             ticks: is_recorded || depth == Depth::Histogram,
             counters,
             readings_before,
-            told: BTreeMap::new(),
+            reported: BTreeMap::new(),
             seen: VecDeque::new(),
             settled: BTreeMap::new(),
             can_audit: request.filter.users.is_empty() && request.filter.cgroups.is_empty(),
         })
     }
 
-    /// Traces until a signal, the end of the time, of the command, or what the pipeline was asked
-    /// for. Gives the command's status if that was it.
+    /// Traces until a signal, the end of the time, the end of the command, or until the pipeline
+    /// asks to stop. Returns the command's status if the command has ended.
     pub async fn trace(
         &mut self,
         until: Until,
@@ -222,12 +222,12 @@ impl Tracing {
         tokio::pin!(ended);
         let stop = self.feedback.stop.clone();
         let before = std::mem::take(&mut self.readings_before);
-        self.counters_read(before).await;
+        self.push_readings(before).await;
         self.read_counters().await;
-        let who_listens = self.feedback.who_listens.clone();
+        let owners_wanted = self.feedback.owners_wanted.clone();
         let (mut holders_at, mut holders_wanted) = (Instant::now(), false);
         self.import().await;
-        let mut look_at = Instant::now() + LOOK_EVERY;
+        let mut snapshot_at = Instant::now() + SNAPSHOT_EVERY;
         let mut asked = None;
 
         loop {
@@ -238,24 +238,24 @@ impl Tracing {
                         self.import().await;
                     }
                 }
-                _ = losses.tick() => self.tell_losses().await?,
+                _ = losses.tick() => self.report_losses().await?,
                 _ = ticks.tick(), if self.ticks => {
                     self.handover.note(mono_now_ns(), Note::Tick).await;
                 }
-                () = tokio::time::sleep_until(look_at), if asked.is_none() => {
-                    // The pipeline answers when it comes to it; the draining goes on.
-                    asked = Some(self.handover.where_to_look(mono_now_ns(), false).await);
+                () = tokio::time::sleep_until(snapshot_at), if asked.is_none() => {
+                    // The pipeline may answer late. Draining continues meanwhile.
+                    asked = Some(self.handover.ask_targets(mono_now_ns(), false).await);
                 }
                 worth = answer(&mut asked) => {
                     asked = None;
-                    let took = self.look_again(worth).await;
-                    look_at = Instant::now() + LOOK_EVERY.max(took * LOOK_SHARE);
+                    let took = self.take_snapshots(worth).await;
+                    snapshot_at = Instant::now() + SNAPSHOT_EVERY.max(took * PAUSE_FACTOR);
                 }
-                () = who_listens.notified() => holders_wanted = true,
+                () = owners_wanted.notified() => holders_wanted = true,
                 () = tokio::time::sleep_until(holders_at), if holders_wanted => {
                     holders_wanted = false;
-                    let took = self.look_for_holders().await;
-                    holders_at = Instant::now() + self.holders_every.max(took * LOOK_SHARE);
+                    let took = self.find_owners().await;
+                    holders_at = Instant::now() + self.holders_every.max(took * PAUSE_FACTOR);
                 }
                 () = at(hint.as_ref().map(|(at, _)| *at)) => {
                     if let Some((_, hint)) = hint.take()
@@ -266,7 +266,7 @@ impl Tracing {
                 }
                 () = due(&mut progress) => {
                     if let Some(progress) = &mut progress {
-                        progress.tell(self.handover.amount());
+                        progress.update(self.handover.amount());
                     }
                 }
                 why = triggered(&mut triggers) => self.trigger(&why),
@@ -278,27 +278,27 @@ impl Tracing {
         }
     }
 
-    /// Has the stretch written that is kept in memory.
+    /// Writes the buffer of the flight recorder.
     fn trigger(&mut self, why: &str) {
         if let Some(path) = self.handover.trigger(mono_now_ns()) {
             say(format_args!("writing {}: {why}", path.display()));
         }
     }
 
-    /// Tells of the listeners and connections that are older than the trace. Their records come
-    /// before the first drain, so they are put in order with the events of the meantime.
+    /// Passes on the listeners and connections that are older than the trace. The records come
+    /// before the first drain, so they are sorted with the events of the meantime.
     async fn import(&mut self) {
-        let looks = self.capture.look(None);
+        let snapshots = self.capture.snapshots(None);
         let found = self.capture.holders();
         let mut owners = found.map(|found| found.owners).unwrap_or_default();
-        let inodes: BTreeSet<u64> = looks
+        let inodes: BTreeSet<u64> = snapshots
             .iter()
             .flat_map(|it| it.inodes.iter().copied())
             .collect();
         owners.retain(|inode, _| inodes.contains(inode));
         let until_ns = mono_now_ns();
         loop {
-            // In pieces, because a recording keeps each in one block.
+            // Split, because a recording stores each input in one block.
             let rest = match owners.keys().nth(OWNERS_AT_ONCE).copied() {
                 Some(next) => owners.split_off(&next),
                 None => BTreeMap::new(),
@@ -313,48 +313,49 @@ impl Tracing {
                 break;
             }
         }
-        for look in looks {
-            self.looked(look, false, false).await;
+        for snapshot in snapshots {
+            self.push_snapshot(snapshot, false, false).await;
         }
     }
 
-    /// Hands over what a look through the sockets of a namespace has found.
-    async fn looked(&mut self, look: Look, is_audit: bool, is_last: bool) {
-        self.handover.records(look.found, look.ended_ns, 0).await;
-        let looked = Looked {
-            netns: look.netns,
-            began_ns: look.began_ns,
+    /// Passes on the snapshot of a namespace.
+    async fn push_snapshot(&mut self, snapshot: Snapshot, is_audit: bool, is_last: bool) {
+        self.handover
+            .records(snapshot.records, snapshot.ended_ns, 0)
+            .await;
+        let note = Looked {
+            netns: snapshot.netns,
+            began_ns: snapshot.began_ns,
             is_audit,
             is_last,
         };
         self.handover
-            .note(look.ended_ns, Note::Looked(looked))
+            .note(snapshot.ended_ns, Note::Looked(note))
             .await;
     }
 
-    async fn counters_read(&mut self, readings: Vec<Reading>) {
+    async fn push_readings(&mut self, readings: Vec<Reading>) {
         for (mono_ns, counters) in readings {
             self.handover.note(mono_ns, Note::Counters(counters)).await;
         }
     }
 
-    /// Looks through the sockets of these namespaces, and reads the counters of those; how long
-    /// that took.
-    async fn look_again(&mut self, mut worth: WorthALook) -> Duration {
+    /// Takes snapshots of these namespaces and reads their counters. Returns the time that it took.
+    async fn take_snapshots(&mut self, mut worth: SnapshotTargets) -> Duration {
         let began = Instant::now();
         if !self.can_audit {
             worth.audit.clear();
         }
         let all = &worth.sockets | &worth.audit;
         if !all.is_empty() {
-            for look in self.capture.look(Some(&all)) {
-                let is_audit = worth.audit.contains(&look.netns);
-                self.looked(look, is_audit, false).await;
+            for snapshot in self.capture.snapshots(Some(&all)) {
+                let is_audit = worth.audit.contains(&snapshot.netns);
+                self.push_snapshot(snapshot, is_audit, false).await;
             }
         }
         if !worth.counters.is_empty() {
             let readings = self.counters.read(&worth.counters);
-            self.counters_read(readings).await;
+            self.push_readings(readings).await;
         }
         began.elapsed()
     }
@@ -362,27 +363,27 @@ impl Tracing {
     /// Reads the counters of all namespaces.
     async fn read_counters(&mut self) {
         let readings = self.counters.read_all();
-        self.counters_read(readings).await;
+        self.push_readings(readings).await;
     }
 
-    /// Finds out which of the connections that the trace takes for open are gone.
-    async fn look_at_last(&mut self) {
-        let mut asked = Some(self.handover.where_to_look(mono_now_ns(), true).await);
+    /// Finds connections that have ended without a seen event, at the end of the trace.
+    async fn final_audit(&mut self) {
+        let mut asked = Some(self.handover.ask_targets(mono_now_ns(), true).await);
         loop {
             tokio::select! {
                 () = self.capture.ring.due() => { self.drain().await; }
                 mut worth = answer(&mut asked) => {
                     worth.sockets.clear();
                     worth.counters.clear();
-                    self.look_again(worth).await;
+                    self.take_snapshots(worth).await;
                     return;
                 }
             }
         }
     }
 
-    /// Looks through the descriptors of all processes for those of listeners; how long that took.
-    async fn look_for_holders(&mut self) -> Duration {
+    /// Searches the descriptors of all processes for listeners. Returns the time that it took.
+    async fn find_owners(&mut self) -> Duration {
         let began = Instant::now();
         if let Some(found) = self.capture.holders() {
             let note = Note::Holders(found.listeners);
@@ -391,44 +392,44 @@ impl Tracing {
         began.elapsed()
     }
 
-    /// Looks which connections are still in an accept queue: only that shows that no accept() has
-    /// taken them.
-    async fn look_last(&mut self) {
+    /// Finds the connections that are still in an accept queue. Only a snapshot proves that no
+    /// accept() has returned them.
+    async fn snapshot_queues(&mut self) {
         self.drain().await;
-        let wanted = self.handover.where_to_look_last().await;
-        // A pipeline whose reader does not read must not keep the trace from its end.
+        let wanted = self.handover.ask_last_targets().await;
+        // A pipeline that is blocked by its reader must not prevent the end of the trace.
         let wanted = tokio::time::timeout(ANSWER_WITHIN, wanted).await;
         let Ok(Ok(namespaces)) = wanted else { return };
         if !namespaces.is_empty() {
-            for look in self.capture.look(Some(&namespaces)) {
-                self.looked(look, false, true).await;
+            for snapshot in self.capture.snapshots(Some(&namespaces)) {
+                self.push_snapshot(snapshot, false, true).await;
             }
         }
     }
 
-    /// Notified, it ends [`Tracing::trace`].
+    /// Returns the notification that ends [`Tracing::trace`].
     pub fn stop(&self) -> Arc<Notify> {
         self.feedback.stop.clone()
     }
 
-    /// Detaches, takes what is left, and waits for the summary to be written.
+    /// Detaches, passes on the remaining records, and waits for the summary.
     pub async fn end(mut self) -> anyhow::Result<Outcome> {
         self.handover.hurry();
-        self.look_at_last().await;
-        self.tell_losses().await?;
-        self.look_last().await;
-        // One reading before the end, and one after it.
+        self.final_audit().await;
+        self.report_losses().await?;
+        self.snapshot_queues().await;
+        // One reading before the end of the trace and one after it bound the change.
         self.read_counters().await;
-        // Detaching takes a while, in which some hooks still see and others do not.
+        // While hooks are being detached, some still see events and others do not.
         let mono_ns = mono_now_ns();
         self.handover.small(Small::Ending { mono_ns }).await;
         self.read_counters().await;
         let counts = self.capture.detach()?;
-        // Nothing is attached any more, so this comes to an end.
+        // Nothing is attached, so no new records come.
         while !self.drain().await {}
-        self.tell_losses().await?;
+        self.report_losses().await?;
         let counts = counts.into_iter().collect();
-        // The pipeline outlives every message but this one.
+        // This is the last message. The pipeline ends after it.
         self.handover.small(Small::End { counts }).await;
         let failed = self.handover.finish();
         let mut outcome = match self.outcome {
@@ -439,7 +440,7 @@ impl Tracing {
         Ok(outcome)
     }
 
-    /// Hands over what is in the ring buffer; true when that emptied it.
+    /// Passes on the content of the ring buffer. Returns true if it was emptied.
     async fn drain(&mut self) -> bool {
         let drained_ns = mono_now_ns();
         self.capture.ring.mark();
@@ -451,7 +452,7 @@ impl Tracing {
             };
             let now_ns = mono_now_ns();
             self.handover.records(batch, now_ns, complete_ns).await;
-            // Writers that are faster than this reader must not keep it here for ever.
+            // Fast writers must not keep this loop running forever.
             if emptied || now_ns - drained_ns > DRAIN_AT_MOST_NS {
                 self.capture.print_log();
                 return emptied;
@@ -459,18 +460,19 @@ impl Tracing {
         }
     }
 
-    /// Has the pipeline compare what the hooks had seen a while ago, whose programs are over, with what
-    /// has become of it.
+    /// Sends the `seen` counters of a second ago to the pipeline, which compares them with the
+    /// events that it has received. The programs that incremented them have ended.
     async fn check_balance(&mut self, mono_ns: u64, counters: &[(Hook, Counts)]) {
         let seen = counters.iter().map(|(hook, count)| (*hook, count.seen));
         self.seen.push_back(seen.collect());
-        if self.seen.len() <= LOOKS_FOR_BALANCE {
+        if self.seen.len() <= READS_FOR_BALANCE {
             return;
         }
         let Some(seen) = self.seen.pop_front() else {
             return;
         };
-        // Of what is still in the buffers nobody knows yet.
+        // The check needs an empty ring buffer, because records in it are neither received nor
+        // lost.
         if self.drain().await {
             let counts = counters.iter().filter_map(|(hook, count)| {
                 let settled = Settled {
@@ -489,20 +491,21 @@ impl Tracing {
         }
     }
 
-    /// Looks at the counters: tells what has been lost, and has the pipeline check what it has received.
-    async fn tell_losses(&mut self) -> anyhow::Result<()> {
+    /// Reads the counters, reports losses, and lets the pipeline check for missing records.
+    async fn report_losses(&mut self) -> anyhow::Result<()> {
         let counters = self.capture.counters()?;
         let mono_ns = mono_now_ns();
         self.check_balance(mono_ns, &counters).await;
         for (hook, count) in counters {
-            let told = self.told.insert(hook, count).unwrap_or_default();
+            let reported = self.reported.insert(hook, count).unwrap_or_default();
             let missed = |count: &Counts| count.recursion_misses.unwrap_or(0);
-            if missed(&count) > missed(&told) {
+            if missed(&count) > missed(&reported) {
                 self.handover.note(mono_ns, Note::Missed).await;
             }
-            let calls = count.lost_calls.saturating_sub(told.lost_calls);
-            // The counters are not read at one moment, so a call may be counted as one only.
-            let records = count.lost.saturating_sub(told.lost + calls);
+            let calls = count.lost_calls.saturating_sub(reported.lost_calls);
+            // The counters are not read atomically, so a lost call may be counted in one of the two
+            // only.
+            let records = count.lost.saturating_sub(reported.lost + calls);
             for (why, count) in [(Why::RingBufferFull, records), (Why::TooManyCalls, calls)] {
                 if count > 0 {
                     let loss = Loss { hook, why, count };
@@ -514,15 +517,16 @@ impl Tracing {
     }
 }
 
-/// The answer to a question, if one was asked. A pipeline that is gone has none.
-async fn answer(asked: &mut Option<oneshot::Receiver<WorthALook>>) -> WorthALook {
+/// Waits for the answer to a question. Waits forever if none was asked. Returns the default if the
+/// pipeline has ended.
+async fn answer(asked: &mut Option<oneshot::Receiver<SnapshotTargets>>) -> SnapshotTargets {
     match asked {
         Some(answer) => answer.await.unwrap_or_default(),
         None => std::future::pending().await,
     }
 }
 
-/// `uname -r`.
+/// Returns the output of `uname -r`.
 pub fn kernel_release() -> String {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     release.trim().to_owned()
@@ -542,7 +546,7 @@ async fn ended(command: Option<&mut Running>) -> io::Result<ExitStatus> {
     }
 }
 
-/// All conditions by name, whoever decides them.
+/// Returns all filter conditions by name: those of the kernel programs and those of the correlator.
 pub fn filters(filter: &Filter, selection: &Selection) -> BTreeMap<String, String> {
     let conditions = filter.describe().into_iter().chain(selection.describe());
     conditions
@@ -550,7 +554,7 @@ pub fn filters(filter: &Filter, selection: &Selection) -> BTreeMap<String, Strin
         .collect()
 }
 
-/// The attach methods that were refused, by hook.
+/// Returns the refused attach methods of each hook.
 fn refused(capture: &Capture) -> BTreeMap<Hook, Vec<Refused>> {
     let refused = |it: Refusal| Refused {
         method: it.method,
@@ -562,7 +566,7 @@ fn refused(capture: &Capture) -> BTreeMap<Hook, Vec<Refused>> {
         .collect()
 }
 
-/// Waits for a trigger, and says what it is.
+/// Waits for a trigger. Returns its description.
 async fn triggered(triggers: &mut Option<Triggers>) -> String {
     match triggers {
         Some(triggers) => triggers.next().await,
@@ -570,7 +574,7 @@ async fn triggered(triggers: &mut Option<Triggers>) -> String {
     }
 }
 
-/// Waits until progress is to be told.
+/// Waits until the next progress update is due.
 async fn due(progress: &mut Option<Progress>) {
     match progress {
         Some(progress) => progress.due().await,

@@ -1,7 +1,8 @@
-//! Reads structure offsets from kernel BTF.
+//! A reader of structure offsets from kernel BTF.
 //!
-//! aya keeps its own reader private, and the crates that read BTF build the whole type graph
-//! first. This one indexes where types begin (a few milliseconds) and walks from there by name.
+//! aya's own reader is private, and other crates build the whole type graph first. This reader only
+//! indexes the start of each type, which takes a few milliseconds, and follows members by name.
+//!
 //! Format: <https://docs.kernel.org/bpf/btf.html>
 
 mod enumeration;
@@ -12,7 +13,7 @@ use std::path::Path;
 use rustc_hash::FxHashMap;
 use thiserror::Error;
 
-/// Where the kernel shows its BTF.
+/// The file with the kernel's BTF.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 const MAGIC: u16 = 0xeb9f;
@@ -59,17 +60,18 @@ pub enum BtfError {
     BitField(String),
 }
 
-/// A BTF blob and where each of its types begins.
+/// A BTF blob with the start of each of its types.
 pub struct Btf {
     data: Vec<u8>,
-    /// Offset of the type section's types, by type id; id 0 is void.
+    /// Offset of each type in `data`, by type id. Id 0 is void.
     types: Vec<usize>,
-    /// Ids of the structures by name: a hundred members are asked for, and there are ten thousand.
+    /// Ids of structures by name. About a hundred members are looked up, among ten thousand
+    /// structures.
     structs: FxHashMap<Vec<u8>, u32>,
     strings: std::ops::Range<usize>,
 }
 
-/// A member on the way to an offset.
+/// A member on the path to an offset.
 struct Member {
     bit_offset: u32,
     is_bit_field: bool,
@@ -111,7 +113,7 @@ impl Btf {
             let info = word(&data, at + 4)?;
             if kind_of(info) == kind::STRUCT {
                 let name = name(&data[strings.clone()], word(&data, at)?);
-                // Of several of one name the first.
+                // The first of several structures with the same name counts.
                 structs.entry(name.to_vec()).or_insert(types.len() as u32);
             }
             types.push(at);
@@ -125,9 +127,9 @@ impl Btf {
         })
     }
 
-    /// A blob that has nothing but functions and typedefs, by whose names programs are attached: every other
-    /// type is a nameless one in its place, so that the ids stay. aya keeps 72 bytes of each type, and more
-    /// of one that has members.
+    /// Returns a blob with only functions and typedefs, whose names are needed for attaching
+    /// programs. All other types are replaced by nameless ones, so that ids stay valid. aya takes
+    /// at least 72 bytes for each type, and more for types with members.
     pub fn names(&self) -> Vec<u8> {
         let len = 12 * (self.types.len() - 1);
         let strings = &self.data[self.strings.clone()];
@@ -147,8 +149,8 @@ impl Btf {
         blob
     }
 
-    /// Offset in bytes of a member, by a path such as `sock.__sk_common.skc_family`. Members of
-    /// anonymous structs and unions are found under the struct that holds them.
+    /// Returns the offset of a member in bytes, by a path such as `sock.__sk_common.skc_family`.
+    /// Members of anonymous structs and unions belong to the enclosing struct.
     pub fn offset(&self, path: &str) -> Result<u32, BtfError> {
         match self.place(path)? {
             (_, true) => Err(BtfError::BitField(path.into())),
@@ -156,12 +158,12 @@ impl Btf {
         }
     }
 
-    /// Offset in bits of a bit field, by its path.
+    /// Returns the offset of a bit field in bits, by its path.
     pub fn bit(&self, path: &str) -> Result<u32, BtfError> {
         self.place(path).map(|(bits, _)| bits)
     }
 
-    /// Offset in bits of a member, and whether it is a bit field.
+    /// Returns the offset of a member in bits, and whether it is a bit field.
     fn place(&self, path: &str) -> Result<(u32, bool), BtfError> {
         let (root, members) = path.split_once('.').unwrap_or((path, ""));
         let mut type_id = self
@@ -180,15 +182,15 @@ impl Btf {
         Ok((bits, is_bit_field))
     }
 
-    /// Number of parameters of a function; `None` when the kernel has none of that name.
+    /// Returns a function's number of parameters; `None` if the kernel has no such function.
     pub fn parameters(&self, function: &str) -> Option<usize> {
         let function = self.type_at(self.find(function, kind::FUNC)?).ok()?;
         let prototype = self.type_at(self.word(function + 8).ok()?).ok()?;
         Some(vlen(self.word(prototype + 4).ok()?))
     }
 
-    /// How many arguments a tracepoint hands over, `None` when there is no such tracepoint: its type
-    /// is `btf_trace_NAME`, a pointer to a function with one parameter more.
+    /// Returns a tracepoint's number of arguments; `None` if there is no such tracepoint. Its type
+    /// is `btf_trace_NAME`, a pointer to a function with one additional parameter.
     pub fn tracepoint_arguments(&self, tracepoint: &str) -> Option<usize> {
         let name = format!("btf_trace_{tracepoint}");
         let pointer = self.type_at(self.find(&name, kind::TYPEDEF)?).ok()?;
@@ -218,7 +220,7 @@ impl Btf {
         name(&self.data[self.strings.clone()], offset)
     }
 
-    /// Whether the kernel has a structure of this name.
+    /// Returns true if the kernel has a structure of this name.
     pub fn has_struct(&self, name: &str) -> bool {
         self.structure(name).is_some()
     }
@@ -227,7 +229,7 @@ impl Btf {
         self.structs.get(name.as_bytes()).copied()
     }
 
-    /// A type of another kind: few are asked for.
+    /// Finds a type of another kind by a linear search, which is only used a few times.
     fn find(&self, name: &str, wanted: u32) -> Option<u32> {
         (1..self.types.len() as u32).find(|&id| {
             let at = self.types[id as usize];
@@ -238,9 +240,9 @@ impl Btf {
         })
     }
 
-    /// Follows typedefs and qualifiers to the type itself.
+    /// Follows typedefs and qualifiers to the underlying type.
     fn resolve(&self, mut id: u32) -> Result<u32, BtfError> {
-        // A chain in real BTF is a handful long; the bound keeps a damaged one from looping.
+        // Real chains have only a few types. The limit stops a damaged chain that loops.
         for _ in 0..64 {
             match self.kind(id)? {
                 kind::TYPEDEF | kind::VOLATILE | kind::CONST | kind::RESTRICT | kind::TYPE_TAG => {
@@ -258,7 +260,7 @@ impl Btf {
         }
         let at = self.type_at(type_id)?;
         let info = self.word(at + 4)?;
-        // With the kind flag an offset's upper byte is the size of a bit field.
+        // With the kind flag, the upper byte of an offset is the size of a bit field.
         let has_bit_fields = info >> 31 != 0;
         for index in 0..vlen(info) {
             let member = at + 12 + 12 * index;
@@ -290,7 +292,7 @@ impl Btf {
     }
 }
 
-/// The string at an offset of the string section.
+/// Returns the string at an offset of the string section.
 fn name(strings: &[u8], offset: u32) -> &[u8] {
     let tail = strings.get(offset as usize..).unwrap_or_default();
     let end = tail.iter().position(|&byte| byte == 0);
@@ -312,7 +314,7 @@ fn vlen(info: u32) -> usize {
     (info & 0xffff) as usize
 }
 
-/// Length in bytes of a type: twelve, and what its kind adds.
+/// Returns the length of a type in bytes: twelve, and an amount that depends on its kind.
 fn type_len(info: u32) -> Result<usize, BtfError> {
     let extra = match kind_of(info) {
         kind::INT | kind::VAR | kind::DECL_TAG => 4,
@@ -337,7 +339,7 @@ fn type_len(info: u32) -> Result<usize, BtfError> {
 mod tests {
     use super::*;
 
-    /// A blob with `struct outer { int a; struct { struct inner in; }; int bits:3; }` and
+    /// Returns a blob with `struct outer { int a; struct { struct inner in; }; int bits:3; }` and
     /// `struct inner { int x; typedef'd int y; }`.
     fn blob() -> Vec<u8> {
         let mut strings = vec![0u8];
@@ -373,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_goes_through_anonymous_members_and_typedefs() {
+    fn a_path_leads_through_anonymous_members_and_typedefs() {
         let btf = Btf::parse(blob()).unwrap();
         assert_eq!(btf.offset("outer.a").unwrap(), 0);
         assert_eq!(btf.offset("outer.in.y").unwrap(), 8);
@@ -381,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn of_all_types_the_names_alone_are_left_and_their_ids() {
+    fn names_keeps_functions_and_typedefs_and_all_ids() {
         let names = Btf::parse(blob()).unwrap().names();
         let btf = Btf::parse(names.clone()).unwrap();
         assert_eq!(btf.types.len(), 6);
@@ -391,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn a_missing_struct_or_member_is_named_in_the_error() {
         let btf = Btf::parse(blob()).unwrap();
         let error = |path| btf.offset(path).unwrap_err().to_string();
         assert_eq!(error("nosuch.a"), "this kernel has no struct nosuch");
@@ -404,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_or_garbled_blob_is_malformed() {
+    fn a_truncated_or_garbled_blob_causes_no_panic() {
         let whole = blob();
         for len in 0..whole.len() {
             assert!(Btf::parse(whole[..len].to_vec()).is_err(), "{len}");

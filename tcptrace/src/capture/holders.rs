@@ -20,7 +20,7 @@ const DESCRIPTORS: &str = "task_file_iterator";
 const PROCESSES: &str = "task_iterator";
 
 /// The result of one search through all descriptors.
-pub struct Found {
+pub struct SocketOwners {
     /// The process with the smallest id that has a descriptor of each socket, by the socket's
     /// inode.
     pub owners: BTreeMap<u64, Task>,
@@ -29,7 +29,7 @@ pub struct Found {
 }
 
 /// Searches the descriptors of the processes in this PID namespace and in its descendants.
-pub fn find(ebpf: &mut Ebpf) -> anyhow::Result<Found> {
+pub fn find(ebpf: &mut Ebpf) -> anyhow::Result<SocketOwners> {
     let began_ns = mono_now_ns();
     let bytes = read(ebpf, DESCRIPTORS)?;
     let mut owners = BTreeMap::new();
@@ -60,7 +60,7 @@ pub fn find(ebpf: &mut Ebpf) -> anyhow::Result<Found> {
     holders.sort_by_key(|it| it.task.pid);
     holders.dedup();
     let listeners = Holders { began_ns, holders };
-    Ok(Found { owners, listeners })
+    Ok(SocketOwners { owners, listeners })
 }
 
 /// Returns the kernel's ids of the processes in this PID namespace, by their ids here.

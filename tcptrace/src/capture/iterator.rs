@@ -23,31 +23,31 @@ use crate::clock::mono_now_ns;
 const PROGRAM: &str = "socket_iterator";
 
 /// The sockets of one namespace.
-pub struct Look {
+pub struct Snapshot {
     pub netns: u32,
     /// Start of the iteration (CLOCK_MONOTONIC, nanoseconds).
     pub began_ns: u64,
     pub ended_ns: u64,
     /// Records of [`abi::kind::SOCKET`].
-    pub found: Batch,
+    pub records: Batch,
     /// The inodes of the sockets' descriptors.
     pub inodes: BTreeSet<u64>,
 }
 
 /// Takes snapshots of these namespaces, or of all that can be found if `only` is `None`. A
 /// namespace that cannot be found or entered is left out.
-pub fn look(ebpf: &mut Ebpf, only: Option<&BTreeSet<u32>>) -> Vec<Look> {
+pub fn snapshots(ebpf: &mut Ebpf, only: Option<&BTreeSet<u32>>) -> Vec<Snapshot> {
     let mut namespaces = namespaces();
     if let Some(only) = only {
         namespaces.retain(|netns, _| only.contains(netns));
     }
-    let looks = namespaces.into_iter();
-    looks
-        .filter_map(|(netns, path)| look_into(ebpf, netns, &path).ok())
+    let paths = namespaces.into_iter();
+    paths
+        .filter_map(|(netns, path)| snapshot_of(ebpf, netns, &path).ok())
         .collect()
 }
 
-fn look_into(ebpf: &mut Ebpf, netns: u32, path: &Path) -> anyhow::Result<Look> {
+fn snapshot_of(ebpf: &mut Ebpf, netns: u32, path: &Path) -> anyhow::Result<Snapshot> {
     let program: &mut Iter = ebpf
         .program_mut(PROGRAM)
         .ok_or_else(super::error::no_map)?
@@ -68,7 +68,7 @@ fn look_into(ebpf: &mut Ebpf, netns: u32, path: &Path) -> anyhow::Result<Look> {
         reader.join().map_err(|_| anyhow!("the reader panicked"))?
     })?;
     let records = bytes.chunks_exact(size_of::<abi::SocketRecord>());
-    Ok(Look {
+    Ok(Snapshot {
         netns,
         began_ns,
         ended_ns: mono_now_ns(),
@@ -77,7 +77,7 @@ fn look_into(ebpf: &mut Ebpf, netns: u32, path: &Path) -> anyhow::Result<Look> {
             .filter_map(|record| abi::SocketRecord::read_from_bytes(record).ok())
             .map(|record| record.socket.inode)
             .collect(),
-        found: records.collect(),
+        records: records.collect(),
     })
 }
 

@@ -1,4 +1,4 @@
-//! Prepares the eBPF object for the running kernel: offsets, settings, maps.
+//! Preparation of the eBPF object for the running kernel: offsets, settings and maps.
 
 use std::ffi::OsString;
 use std::os::fd::AsFd as _;
@@ -18,16 +18,17 @@ use super::{filter, kernels, privilege, tracefs};
 /// The eBPF programs, built from tcptrace-ebpf by `cargo xtask ebpf build`.
 static OBJECT: &[u8] = include_bytes_aligned!("../../ebpf/tcptrace.bpf.o");
 
-/// Names a file to load instead of the embedded object, in a build for diagnostics.
+/// Environment variable with a file to load instead of the embedded object. Only in diagnostics
+/// builds.
 #[cfg(feature = "diagnostics")]
 const OBJECT_VARIABLE: &str = "TCPTRACE_BPF_OBJECT";
 
-/// The file to load instead of the embedded object. Only a build with the feature `diagnostics` has
-/// such a thing.
+/// Returns the file to load instead of the embedded object. Always `None` without the feature
+/// `diagnostics`.
 fn other_object() -> Option<OsString> {
     #[cfg(feature = "diagnostics")]
     {
-        // SAFETY: a plain look into the auxiliary vector.
+        // SAFETY: getauxval only reads the auxiliary vector.
         let is_secure = unsafe { libc::getauxval(libc::AT_SECURE) } != 0;
         trusted(std::env::var_os(OBJECT_VARIABLE), is_secure)
     }
@@ -35,23 +36,23 @@ fn other_object() -> Option<OsString> {
     None
 }
 
-/// What the environment asks for, unless the process runs with privileges that the user who chose
-/// the environment does not have: AT_SECURE, see getauxval(3). A program with file capabilities would
-/// load any user's object otherwise.
+/// Returns the file unless the process has more privileges than the user who set the environment
+/// (AT_SECURE, getauxval(3)). Otherwise a program with file capabilities would load any user's
+/// object.
 #[cfg(any(test, feature = "diagnostics"))]
 fn trusted(asked: Option<OsString>, is_secure: bool) -> Option<OsString> {
     asked.filter(|_| !is_secure)
 }
 
-/// The running kernel's types, for those who load programs and for those who read offsets.
+/// The running kernel's types: one copy for aya, one for reading offsets.
 pub struct Kernel {
-    /// For loading programs.
+    /// For loading programs with aya.
     pub btf: aya::Btf,
-    /// For reading what aya keeps to itself.
+    /// For reading offsets, which aya does not offer.
     pub own_btf: Btf,
 }
 
-/// The object in the kernel, its programs not verified yet, and what is read of it.
+/// The object in the kernel, with its ring buffer. Its programs are not verified yet.
 pub struct Loaded {
     pub ebpf: Ebpf,
     pub kernel: Kernel,
@@ -59,10 +60,10 @@ pub struct Loaded {
     pub positions: Positions,
 }
 
-/// Resolves the offsets on this kernel and creates the maps; verifies nothing yet.
+/// Resolves offsets for this kernel and creates the maps. Programs are loaded later.
 pub fn load(request: &Request) -> Result<Loaded, CaptureError> {
     let mut loader = EbpfLoader::new();
-    // It has read the kernel's types by itself. The object has nothing that needs them.
+    // The loader reads the kernel's types by default. The object does not need them.
     loader.btf(None);
     let own_btf = Btf::from_file(btf::VMLINUX).map_err(|error| match error {
         BtfError::Read(_, cause)
@@ -111,7 +112,8 @@ pub fn load(request: &Request) -> Result<Loaded, CaptureError> {
     globals.push((abi::setting::TASK_HELPERS, task_helpers.into()));
     let parameters = own_btf.parameters("inet_csk_accept").unwrap_or(0);
     globals.push((abi::setting::ACCEPT_ARGS, parameters as u32));
-    // Without tracefs the classic tracepoint cannot be attached either, so these may stay 0.
+    // Without tracefs the classic tracepoint cannot be attached either, so these offsets may stay
+    // 0.
     if let Some(format) = tracefs::Format::read("sock", "inet_sock_set_state") {
         for (global, field) in [
             (abi::setting::TP_SKADDR, "skaddr"),
@@ -173,17 +175,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_privileged_process_loads_no_object_that_its_user_names() {
+    fn a_privileged_process_ignores_the_object_of_the_environment() {
         let asked = || Some(OsString::from("other.o"));
         assert_eq!(trusted(asked(), true), None);
         assert_eq!(trusted(asked(), false), asked());
         assert_eq!(trusted(None, false), None);
     }
 
-    /// An ordinary build does not even look.
+    /// An ordinary build does not read the variable.
     #[cfg(not(feature = "diagnostics"))]
     #[test]
-    fn an_ordinary_build_has_its_own_object_alone() {
+    fn an_ordinary_build_loads_only_its_own_object() {
         assert_eq!(other_object(), None);
     }
 }

@@ -37,7 +37,7 @@ use crate::stdio::say;
 use error::no_map;
 pub use error::{CaptureError, os_error};
 use hooks::{AttachMethod, HOOKS, HookRow};
-use iterator::Look;
+use iterator::Snapshot;
 use load::{Kernel, Loaded, load};
 use refusal::Refusal;
 pub use request::{RING_BYTES, Request};
@@ -241,7 +241,7 @@ impl Capture {
     }
 
     /// Searches for the owners of sockets; `None` if the kernel has no task_file iterator.
-    pub fn holders(&mut self) -> Option<holders::Found> {
+    pub fn holders(&mut self) -> Option<holders::SocketOwners> {
         self.has(Hook::TaskFileIterator)
             .then(|| holders::find(&mut self.ebpf).ok())
             .flatten()
@@ -249,10 +249,10 @@ impl Capture {
 
     /// Takes snapshots of these network namespaces, or of all that can be found. Empty if the
     /// kernel has no socket iterator.
-    pub fn look(&mut self, only: Option<&BTreeSet<u32>>) -> Vec<Look> {
+    pub fn snapshots(&mut self, only: Option<&BTreeSet<u32>>) -> Vec<Snapshot> {
         let mut hooks = self.hooks.iter();
         match hooks.any(|hook| hook.row.hook == Hook::SocketIterator) {
-            true => iterator::look(&mut self.ebpf, only),
+            true => iterator::snapshots(&mut self.ebpf, only),
             false => vec![],
         }
     }

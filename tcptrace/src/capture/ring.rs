@@ -1,4 +1,4 @@
-//! Drains the ring buffer in batches.
+//! The reader of the ring buffer, which drains it in batches.
 
 use std::time::Duration;
 
@@ -11,17 +11,17 @@ use super::positions::Positions;
 use crate::batch::Batch;
 use crate::clock::mono_now_ns;
 
-/// How often it is drained when the ring buffer does not fill up sooner.
+/// Maximum time between two drains.
 const DRAIN_EVERY: Duration = Duration::from_millis(10);
 
-/// A batch is no longer than this, so that the reader can start on it, nor than the room that is left
-/// beside the last one.
+/// Upper bound on a batch, in bytes, so that the pipeline can start on it early. A batch is also
+/// limited by the remaining space of the current buffer.
 const BATCH_BYTES: usize = 256 << 10;
 
-/// Less room than this is left alone, in bytes. A record takes less than half of it.
+/// Minimum space in the buffer for a batch, in bytes. A record takes less than half of it.
 const LEAST_ROOM: usize = 4 << 10;
 
-/// How long the trace waits for a CPU that has stopped while it wrote a record.
+/// How long the trace waits for a CPU that was stopped while it wrote a record, in nanoseconds.
 const STALLED_NS: u64 = 1_000_000_000;
 
 /// The reading end of the ring buffer.
@@ -29,22 +29,24 @@ pub struct Ring {
     fd: AsyncFd<RingBuf<MapData>>,
     timer: tokio::time::Interval,
     positions: Positions,
-    /// Room for batches. When it is used up and nobody has any of them any more, it is used again.
+    /// Buffer for batches. It is reused when it is full and none of its batches is in use.
     room: BytesMut,
-    /// A moment, CLOCK_MONOTONIC in nanoseconds, and how much had been reserved at it or just after.
+    /// A time (CLOCK_MONOTONIC, nanoseconds), and the producer position at that time or just after
+    /// it.
     mark: (u64, u64),
-    /// See [`Ring::complete_until`].
+    /// The last result of [`Ring::complete_until`].
     complete_ns: u64,
 }
 
 impl Ring {
+    /// Registers the ring buffer with the reactor.
+    ///
     /// # Errors
-    /// When the descriptor cannot be registered with the reactor, or the positions cannot be mapped.
+    /// If the descriptor cannot be registered.
     pub fn new(ring: RingBuf<MapData>, positions: Positions) -> std::io::Result<Ring> {
         let mut timer = tokio::time::interval(DRAIN_EVERY);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        // SAFETY: the ring buffer owns its descriptor and keeps it open as long as it lives,
-        // which is longer than its registration.
+        // SAFETY: the ring buffer owns its descriptor, and both are dropped after the registration.
         let fd = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
             .map_err(|error| std::io::Error::other(error.to_string()))?;
         Ok(Ring {
@@ -57,44 +59,43 @@ impl Ring {
         })
     }
 
-    /// Waits until it is time to drain: the timer, or the kernel side's wake-up at a quarter full.
-    /// Cancel safe.
+    /// Waits until it is time to drain: for the timer, or for the kernel's wake-up at a quarter
+    /// full. Cancel safe.
     pub async fn due(&mut self) {
         tokio::select! {
             _ = self.timer.tick() => {}
             ready = self.fd.readable() => {
                 if let Ok(mut ready) = ready {
-                    // Everything is drained after this, so the next edge is news.
+                    // The caller drains everything, so only the next edge matters.
                     ready.clear_ready();
                 }
             }
         }
     }
 
-    /// Marks this moment, for [`Ring::complete_until`].
+    /// Records the current time and producer position for [`Ring::complete_until`].
     pub fn mark(&mut self) {
         let now_ns = mono_now_ns();
         self.mark = (now_ns, self.positions.reserved());
     }
 
-    /// A moment (CLOCK_MONOTONIC, nanoseconds) of which, and of all time before, every record has been
-    /// drained: nearly always the last [`mark`](Ring::mark).
+    /// Returns a time (CLOCK_MONOTONIC, nanoseconds) up to which all records have been drained. It
+    /// is nearly always the last [`mark`](Ring::mark).
     ///
-    /// A program reserves room for a record before it takes the record's time. A hypervisor may stop
-    /// its CPU before the record can be read, for as long as it likes, and nothing behind that record
-    /// can be read meanwhile. So the mark counts only once all that was reserved then has been drained.
+    /// A program reserves space for a record before it reads the clock. A hypervisor may stop its
+    /// CPU for any time before the record is committed, and no later record can be read meanwhile.
+    /// The mark therefore counts only when everything reserved at that time has been drained.
     pub fn complete_until(&mut self) -> u64 {
         let (marked_ns, reserved) = self.mark;
         if self.positions.consumed() >= reserved {
             self.complete_ns = marked_ns;
         }
-        // Nobody is waited for longer: what comes later is late.
+        // A stalled CPU is not waited for any longer. Its records then count as late.
         self.complete_ns = self.complete_ns.max(marked_ns.saturating_sub(STALLED_NS));
         self.complete_ns
     }
 
-    /// Takes what is there, up to one batch, and tells whether that was all; an empty batch when nothing is
-    /// there.
+    /// Returns the available records, up to one batch, and true if the ring buffer is empty.
     pub fn drain(&mut self) -> (Batch, bool) {
         if self.room.capacity() < LEAST_ROOM {
             self.room.reserve(BATCH_BYTES);

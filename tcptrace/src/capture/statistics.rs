@@ -1,4 +1,4 @@
-//! The kernel's own statistics of the programs: runs, their time, their size.
+//! The kernel's statistics of the programs: runs, run time and size.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -9,19 +9,21 @@ use serde::Serialize;
 
 use super::Capture;
 
-/// Turns them on for the whole machine, like bpf(BPF_ENABLE_STATS).
+/// Enables the statistics for the whole machine, like bpf(BPF_ENABLE_STATS).
 const SETTING: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
-/// Keeps the kernel counting runs and their time, of all eBPF programs of the machine. Each run
-/// takes about 50 ns longer meanwhile.
+/// Lets the kernel count runs and run time of all eBPF programs of the machine while this exists.
+/// Each run takes about 50 ns longer.
 pub struct Counting {
-    /// `None` where an administrator has turned it on for good.
+    /// `None` if an administrator has enabled the statistics permanently.
     _on: Option<OwnedFd>,
 }
 
 impl Counting {
+    /// Enables the statistics.
+    ///
     /// # Errors
-    /// When the kernel does not allow it, which takes CAP_SYS_ADMIN.
+    /// If the kernel refuses, for example without CAP_SYS_ADMIN.
     pub fn start() -> anyhow::Result<Counting> {
         let on = match enable_stats(Stats::RunTime) {
             Ok(on) => Some(on),
@@ -34,35 +36,35 @@ impl Counting {
     }
 }
 
-/// What the kernel measured of one program.
+/// The kernel's statistics of one program.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ProgramStatistics {
-    /// Its symbol in the eBPF object.
+    /// The program's symbol in the eBPF object.
     pub program: &'static str,
-    /// The hook that it belongs to.
+    /// The name of the program's hook.
     pub hook: &'static str,
-    /// Runs while the kernel was [`Counting`].
+    /// Number of runs while [`Counting`].
     pub runs: u64,
-    /// Time of all these runs together, in nanoseconds.
+    /// Total time of these runs, in nanoseconds.
     pub run_time_ns: u64,
-    /// Instructions that the verifier went through; null before Linux 5.16.
+    /// Number of instructions that the verifier processed; null before Linux 5.16.
     pub verified_instructions: Option<u32>,
-    /// Bytes of machine code.
+    /// Size of the machine code, in bytes.
     pub jitted_bytes: u32,
-    /// Bytes of memory that the program is charged for, its maps not among them; null where the
-    /// kernel does not say.
+    /// Memory charged for the program without its maps, in bytes; null if the kernel does not
+    /// report it.
     pub memory_bytes: Option<u32>,
 }
 
 impl ProgramStatistics {
-    /// Average time of a run, in nanoseconds; `None` for one that has not run.
+    /// Returns the average time of a run in nanoseconds; `None` without a run.
     pub fn run_ns(&self) -> Option<u64> {
         self.run_time_ns.checked_div(self.runs)
     }
 }
 
 impl Capture {
-    /// What the kernel has counted of each attached program.
+    /// Returns the statistics of all attached programs.
     pub fn run_statistics(&self) -> anyhow::Result<Vec<ProgramStatistics>> {
         let programs = self.hooks.iter().flat_map(|hook| {
             let name = hook.row.hook.name();
@@ -89,8 +91,7 @@ impl Capture {
             .collect()
     }
 
-    /// Takes the records away, unread, so that the programs go on as in a trace, until `until` is
-    /// over.
+    /// Drains and discards records until `until` completes, so that the programs run as in a trace.
     pub async fn drain_until<T>(&mut self, until: impl Future<Output = T>) -> T {
         tokio::pin!(until);
         loop {

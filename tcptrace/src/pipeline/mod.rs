@@ -25,19 +25,19 @@ pub enum Message {
     Input(Input),
     /// Asks which namespaces need a socket snapshot or a reading of their counters now
     /// (CLOCK_MONOTONIC, nanoseconds).
-    WhereToLook {
+    Targets {
         mono_ns: u64,
         /// The trace is about to end.
         is_last: bool,
-        answer: oneshot::Sender<WorthALook>,
+        answer: oneshot::Sender<SnapshotTargets>,
     },
     /// Asks which namespaces need a socket snapshot at the end of the trace.
-    WhereToLookLast(oneshot::Sender<BTreeSet<u32>>),
+    LastTargets(oneshot::Sender<BTreeSet<u32>>),
 }
 
 /// Network namespaces where reading the kernel's state would add information, by what to read.
 #[derive(Debug, Default)]
-pub struct WorthALook {
+pub struct SnapshotTargets {
     /// Take a socket snapshot.
     pub sockets: BTreeSet<u32>,
     /// Read the counters.
@@ -71,7 +71,7 @@ pub struct Feedback {
     /// The trace should end: enough connections have ended, or an output has failed.
     pub stop: Arc<Notify>,
     /// The process that owns a listener is not known any more.
-    pub who_listens: Arc<Notify>,
+    pub owners_wanted: Arc<Notify>,
     /// A line has been written since this was last cleared.
     pub busy: Arc<AtomicBool>,
 }
@@ -164,19 +164,19 @@ impl Pipeline {
                         });
                     }
                 }
-                Message::WhereToLook {
+                Message::Targets {
                     mono_ns,
                     is_last,
                     answer,
                 } => {
                     // A send error means that the trace is just ending.
-                    let _ = answer.send(WorthALook {
+                    let _ = answer.send(SnapshotTargets {
                         sockets: self.trace.worth_a_look(),
                         counters: self.trace.worth_counting(),
                         audit: self.trace.worth_an_audit(mono_ns, is_last),
                     });
                 }
-                Message::WhereToLookLast(answer) => {
+                Message::LastTargets(answer) => {
                     let _ = answer.send(self.trace.unproven());
                 }
             }
@@ -194,7 +194,7 @@ impl Pipeline {
             self.asked = false;
         }
         if self.trace.wants_holders() && !std::mem::replace(&mut self.asked, true) {
-            self.feedback.who_listens.notify_one();
+            self.feedback.owners_wanted.notify_one();
         }
     }
 

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, oneshot};
 
-use super::sightings::Sightings;
+use super::planner::SnapshotPlanner;
 use crate::batch::Batch;
 use crate::cgroups::Cgroups;
 use crate::decode::glimpse;
 use crate::event::Note;
 use crate::order::HOLD_BACK_NS;
-use crate::pipeline::{Failed, Feed, Message, WorthALook};
+use crate::pipeline::{Failed, Feed, Message, SnapshotTargets};
 use crate::recording::Recorder;
 use crate::recording::parts::Parts;
 use crate::trace::{Begin, Input, Small};
@@ -75,12 +75,12 @@ pub struct Handover {
     cgroups: Cgroups,
     recording: Option<Recording>,
     feed: Option<Feed>,
-    sightings: Sightings,
+    planner: SnapshotPlanner,
     failed: Option<Failed>,
     /// Ends the trace when notified.
     stop: Arc<Notify>,
     /// Requests a search for the owners of listeners when notified.
-    who_listens: Arc<Notify>,
+    owners_wanted: Arc<Notify>,
     amount: Amount,
     /// The latest time of all records and notes so far.
     latest_ns: u64,
@@ -93,16 +93,16 @@ impl Handover {
         begin: &Begin,
         recording: Option<Recording>,
         stop: Arc<Notify>,
-        who_listens: Arc<Notify>,
+        owners_wanted: Arc<Notify>,
     ) -> Handover {
         Handover {
             cgroups: Cgroups::new(),
             recording,
             feed: None,
-            sightings: Sightings::new(begin),
+            planner: SnapshotPlanner::new(begin),
             failed: None,
             stop,
-            who_listens,
+            owners_wanted,
             amount: Amount::default(),
             latest_ns: begin.mono_ns,
             complete_ns: 0,
@@ -125,7 +125,7 @@ impl Handover {
             }
         } else {
             self.latest_ns = self.latest_ns.max(now_ns);
-            self.look_at(&batch).await;
+            self.inspect(&batch).await;
         }
         self.complete_ns = self.complete_ns.max(complete_until_ns);
         let records = Input::Records {
@@ -143,10 +143,10 @@ impl Handover {
         match &note {
             Note::Lost(loss) => {
                 self.amount.lost += loss.count;
-                self.sightings.lost(mono_ns);
+                self.planner.lost(mono_ns);
             }
-            Note::Missed => self.sightings.lost(mono_ns),
-            Note::Holders(_) => self.sightings.looked_for_holders(mono_ns),
+            Note::Missed => self.planner.lost(mono_ns),
+            Note::Holders(_) => self.planner.owners_searched(mono_ns),
             _ => {}
         }
         self.input(Input::note(mono_ns, note)).await;
@@ -157,17 +157,17 @@ impl Handover {
     }
 
     /// Reads the fields that are needed before decoding: cgroups, and hints for snapshots.
-    async fn look_at(&mut self, batch: &Batch) {
+    async fn inspect(&mut self, batch: &Batch) {
         let mut containers = BTreeMap::new();
         for record in batch.records() {
             self.amount.records += 1;
             if let Some(glimpse) = glimpse(record) {
                 self.cgroups.note(glimpse.cgroup(), &mut containers);
-                self.sightings.see(glimpse);
+                self.planner.see(glimpse);
             }
         }
-        if self.feed.is_none() && self.sightings.wants_holders() {
-            self.who_listens.notify_one();
+        if self.feed.is_none() && self.planner.wants_owners() {
+            self.owners_wanted.notify_one();
         }
         if !containers.is_empty() {
             self.input(Small::Containers(containers).into()).await;
@@ -197,15 +197,15 @@ impl Handover {
     }
 
     /// Asks which namespaces need a snapshot at `mono_ns` (CLOCK_MONOTONIC, nanoseconds).
-    pub async fn where_to_look(
+    pub async fn ask_targets(
         &mut self,
         mono_ns: u64,
         is_last: bool,
-    ) -> oneshot::Receiver<WorthALook> {
+    ) -> oneshot::Receiver<SnapshotTargets> {
         let (answer, wanted) = oneshot::channel();
         match &mut self.feed {
             Some(feed) => {
-                let question = Message::WhereToLook {
+                let question = Message::Targets {
                     mono_ns,
                     is_last,
                     answer,
@@ -214,19 +214,19 @@ impl Handover {
             }
             None => {
                 // The receiver exists, so this cannot fail.
-                let _ = answer.send(self.sightings.worth_a_look(mono_ns, is_last));
+                let _ = answer.send(self.planner.targets(mono_ns, is_last));
             }
         }
         wanted
     }
 
     /// Asks in which namespaces connections may still be in an accept queue.
-    pub async fn where_to_look_last(&mut self) -> oneshot::Receiver<BTreeSet<u32>> {
+    pub async fn ask_last_targets(&mut self) -> oneshot::Receiver<BTreeSet<u32>> {
         let (answer, wanted) = oneshot::channel();
         match &mut self.feed {
-            Some(feed) => feed.send(Message::WhereToLookLast(answer)).await,
+            Some(feed) => feed.send(Message::LastTargets(answer)).await,
             None => {
-                let _ = answer.send(self.sightings.namespaces());
+                let _ = answer.send(self.planner.namespaces());
             }
         }
         wanted

@@ -31,7 +31,7 @@ impl Progress {
         self.timer.tick().await;
     }
 
-    pub fn tell(&mut self, amount: Amount) {
+    pub fn update(&mut self, amount: Amount) {
         let now = Instant::now();
         let rate = self.shown.map_or(0.0, |(at, records)| {
             let new = amount.records.saturating_sub(records);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::decode::Glimpse;
 use crate::event::{Hook, State};
-use crate::pipeline::WorthALook;
+use crate::pipeline::SnapshotTargets;
 use crate::trace::Begin;
 
 const SYN_RECV: u8 = State::SynRecv as u8;
@@ -32,11 +32,11 @@ const AUDIT_AFTER_NS: u64 = 2 * SECOND_NS;
 const AUDIT_EVERY_NS: u64 = 300 * SECOND_NS;
 
 /// State derived from the records.
-pub struct Sightings {
+pub struct SnapshotPlanner {
     /// No hook sees TIME_WAIT buckets.
-    looks_for_buckets: bool,
+    no_bucket_hook: bool,
     /// No hook sees the SYNs and ACKs that listeners drop.
-    reads_counters: bool,
+    no_overflow_hook: bool,
     /// All network namespaces seen so far.
     namespaces: BTreeSet<u32>,
     /// Namespaces with listeners.
@@ -47,22 +47,22 @@ pub struct Sightings {
     last: Option<u32>,
     /// Time of the last search for the owners of listeners.
     holders_ns: u64,
-    wants_holders: bool,
+    wants_owners: bool,
     audit_ns: u64,
 }
 
-impl Sightings {
-    pub fn new(begin: &Begin) -> Sightings {
+impl SnapshotPlanner {
+    pub fn new(begin: &Begin) -> SnapshotPlanner {
         let sees = |hook| matches!(begin.hooks.get(&hook), Some(Some(_)));
-        Sightings {
-            looks_for_buckets: !sees(Hook::TimewaitSock),
-            reads_counters: !sees(Hook::ListenOverflow),
+        SnapshotPlanner {
+            no_bucket_hook: !sees(Hook::TimewaitSock),
+            no_overflow_hook: !sees(Hook::ListenOverflow),
             namespaces: BTreeSet::new(),
             listening: BTreeSet::new(),
             buckets: BTreeMap::new(),
             last: None,
             holders_ns: begin.mono_ns,
-            wants_holders: false,
+            wants_owners: false,
             audit_ns: begin.mono_ns + AUDIT_EVERY_NS,
         }
     }
@@ -82,10 +82,10 @@ impl Sightings {
                 match (old, new) {
                     (_, LISTEN) => {
                         self.listening.insert(netns);
-                        self.wants_holders = true;
+                        self.wants_owners = true;
                     }
                     (LISTEN, SYN_RECV) => {
-                        self.wants_holders |= mono_ns > self.holders_ns + HOLDERS_NS;
+                        self.wants_owners |= mono_ns > self.holders_ns + HOLDERS_NS;
                     }
                     (FIN_WAIT2 | CLOSING, CLOSE) => {
                         self.buckets.insert(netns, mono_ns);
@@ -99,7 +99,7 @@ impl Sightings {
                     self.listening.insert(netns);
                 }
             }
-            Glimpse::Process => self.wants_holders = true,
+            Glimpse::Process => self.wants_owners = true,
         }
     }
 
@@ -115,9 +115,9 @@ impl Sightings {
         self.audit_ns = self.audit_ns.min(mono_ns + AUDIT_AFTER_NS);
     }
 
-    /// Returns the snapshots that are useful now, like the correlator's method of this name. See
-    /// [`WorthALook`].
-    pub fn worth_a_look(&mut self, mono_ns: u64, is_last: bool) -> WorthALook {
+    /// Returns the snapshots that are useful now, as a correlator would request them. See
+    /// [`SnapshotTargets`].
+    pub fn targets(&mut self, mono_ns: u64, is_last: bool) -> SnapshotTargets {
         self.buckets
             .retain(|_, since_ns| since_ns.saturating_add(BUCKETS_NS) > mono_ns);
         let audits = is_last || mono_ns >= self.audit_ns;
@@ -125,9 +125,9 @@ impl Sightings {
             self.audit_ns = mono_ns + AUDIT_EVERY_NS;
         }
         let buckets = self.buckets.keys().copied();
-        WorthALook {
-            sockets: buckets.filter(|_| self.looks_for_buckets).collect(),
-            counters: match self.reads_counters {
+        SnapshotTargets {
+            sockets: buckets.filter(|_| self.no_bucket_hook).collect(),
+            counters: match self.no_overflow_hook {
                 true => self.listening.clone(),
                 false => BTreeSet::new(),
             },
@@ -144,12 +144,12 @@ impl Sightings {
     }
 
     /// Returns true once if the owners of listeners should be searched.
-    pub fn wants_holders(&mut self) -> bool {
-        std::mem::take(&mut self.wants_holders)
+    pub fn wants_owners(&mut self) -> bool {
+        std::mem::take(&mut self.wants_owners)
     }
 
     /// Notes that the owners of listeners have been searched.
-    pub fn looked_for_holders(&mut self, mono_ns: u64) {
+    pub fn owners_searched(&mut self, mono_ns: u64) {
         self.holders_ns = mono_ns;
     }
 }
@@ -161,8 +161,8 @@ mod tests {
     const START: u64 = 1_000 * SECOND_NS;
 
     /// Without hooks for TIME_WAIT buckets and for listen overflows.
-    fn sightings() -> Sightings {
-        Sightings::new(&Begin {
+    fn planner() -> SnapshotPlanner {
+        SnapshotPlanner::new(&Begin {
             mono_ns: START,
             ..Begin::default()
         })
@@ -178,13 +178,13 @@ mod tests {
         }
     }
 
-    fn worth(it: &mut Sightings, seconds: u64) -> WorthALook {
-        it.worth_a_look(START + seconds * SECOND_NS, false)
+    fn worth(it: &mut SnapshotPlanner, seconds: u64) -> SnapshotTargets {
+        it.targets(START + seconds * SECOND_NS, false)
     }
 
     #[test]
     fn namespaces_with_buckets_get_snapshots_until_the_buckets_expire() {
-        let mut it = sightings();
+        let mut it = planner();
         it.see(state(1, 4, State::FinWait2, State::Close));
         it.see(state(1, 5, State::Established, State::Close));
         assert_eq!(worth(&mut it, 2).sockets, [4].into());
@@ -192,7 +192,7 @@ mod tests {
         assert!(worth(&mut it, 64).sockets.is_empty());
 
         let hooks = [(Hook::TimewaitSock, Some("fentry".to_owned()))].into();
-        let mut it = Sightings::new(&Begin {
+        let mut it = SnapshotPlanner::new(&Begin {
             hooks,
             ..Begin::default()
         });
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn counters_are_read_in_namespaces_with_listeners() {
-        let mut it = sightings();
+        let mut it = planner();
         it.see(state(1, 4, State::Close, State::Listen));
         it.see(state(1, 5, State::Close, State::SynSent));
         it.see(Glimpse::Socket {
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn an_audit_is_due_after_a_loss_every_five_minutes_and_at_the_end() {
-        let mut it = sightings();
+        let mut it = planner();
         it.see(state(1, 4, State::Close, State::SynSent));
         assert!(worth(&mut it, 299).audit.is_empty());
         assert_eq!(worth(&mut it, 300).audit, [4].into());
@@ -224,23 +224,23 @@ mod tests {
         it.lost(START + 310 * SECOND_NS);
         assert!(worth(&mut it, 311).audit.is_empty());
         assert_eq!(worth(&mut it, 312).audit, [4].into());
-        let last = it.worth_a_look(START + 313 * SECOND_NS, true);
+        let last = it.targets(START + 313 * SECOND_NS, true);
         assert_eq!(last.audit, [4].into());
     }
 
     #[test]
     fn owners_are_searched_when_they_may_have_changed() {
-        let mut it = sightings();
-        assert!(!it.wants_holders());
+        let mut it = planner();
+        assert!(!it.wants_owners());
         it.see(state(1, 4, State::Close, State::Listen));
-        assert!(it.wants_holders());
-        assert!(!it.wants_holders(), "only once");
-        it.looked_for_holders(START + 2 * SECOND_NS);
+        assert!(it.wants_owners());
+        assert!(!it.wants_owners(), "only once");
+        it.owners_searched(START + 2 * SECOND_NS);
         it.see(state(11, 4, State::Listen, State::SynRecv));
-        assert!(!it.wants_holders());
+        assert!(!it.wants_owners());
         it.see(state(13, 4, State::Listen, State::SynRecv));
-        assert!(it.wants_holders());
+        assert!(it.wants_owners());
         it.see(Glimpse::Process);
-        assert!(it.wants_holders());
+        assert!(it.wants_owners());
     }
 }
