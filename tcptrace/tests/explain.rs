@@ -9,8 +9,8 @@ use std::process::{Command, Output, Stdio};
 
 use tcptrace::diagram::text::{Look, draw};
 use tcptrace::diagram::{
-    Arrow, Call, CallName, Collector, Diagram, Evidence, Group, Keep, Kind, MarkKind, Place, What,
-    mermaid,
+    Arrow, Call, CallName, Collector, Diagram, Evidence, Group, ItemKind, Keep, Kind, MarkKind,
+    Place, mermaid,
 };
 use tcptrace::event::State;
 use tcptrace::fields::{Line, Verdict};
@@ -39,7 +39,7 @@ fn only(name: &str) -> Diagram {
 
 fn arrows(diagram: &Diagram) -> Vec<&Arrow> {
     let arrows = diagram.items.iter().filter_map(|item| match &item.what {
-        What::Arrow(arrow) => Some(arrow),
+        ItemKind::Arrow(arrow) => Some(arrow),
         _ => None,
     });
     arrows.collect()
@@ -56,7 +56,7 @@ fn arrow(diagram: &Diagram, from: Place, kind: Kind) -> &Arrow {
 
 fn call(diagram: &Diagram, name: CallName) -> (u64, &Call) {
     let mut calls = diagram.items.iter().filter_map(|item| match &item.what {
-        What::Call(call) if call.name == name => Some((item.at_ns, call)),
+        ItemKind::Call(call) if call.name == name => Some((item.at_ns, call)),
         _ => None,
     });
     calls.next().unwrap()
@@ -64,7 +64,7 @@ fn call(diagram: &Diagram, name: CallName) -> (u64, &Call) {
 
 fn states(diagram: &Diagram, place: Place) -> Vec<State> {
     let states = diagram.items.iter().filter_map(|item| match &item.what {
-        What::State(span) if span.place == place => Some(span.state),
+        ItemKind::State(span) if span.place == place => Some(span.state),
         _ => None,
     });
     states.collect()
@@ -73,7 +73,7 @@ fn states(diagram: &Diagram, place: Place) -> Vec<State> {
 /// Returns when an end entered a state.
 fn entered(diagram: &Diagram, place: Place, state: State) -> u64 {
     let mut items = diagram.items.iter();
-    let is = |what: &What| matches!(what, What::State(span) if span.place == place && span.state == state);
+    let is = |what: &ItemKind| matches!(what, ItemKind::State(span) if span.place == place && span.state == state);
     items.find(|item| is(&item.what)).unwrap().at_ns
 }
 
@@ -187,7 +187,7 @@ fn a_dropped_ack_is_marked_at_the_servers_kernel() {
     let verdict = unfinished.right.connection.as_ref().unwrap().verdict;
     assert_eq!(verdict, Some(Verdict::Unfinished));
     let drops = unfinished.items.iter().filter(|item| match &item.what {
-        What::Mark(mark) => {
+        ItemKind::Mark(mark) => {
             mark.place == Place::Right && matches!(mark.kind, MarkKind::Overflow(_))
         }
         _ => false,
@@ -233,7 +233,7 @@ fn time_wait_continues_after_the_socket_is_freed() {
         let freed = MarkKind::SocketFreed {
             bucket: State::TimeWait,
         };
-        matches!(&item.what, What::Mark(mark) if mark.kind == freed)
+        matches!(&item.what, ItemKind::Mark(mark) if mark.kind == freed)
     });
     assert!(freed);
     // `UntilEnded` returns the connection before TIME_WAIT ends.
@@ -250,10 +250,10 @@ fn every_diagram_is_sorted_and_claims_no_more_than_was_seen() {
             assert!(diagram.items.is_sorted_by_key(|item| item.at_ns), "{name}");
             for item in &diagram.items {
                 let until = match &item.what {
-                    What::State(span) => span.until_ns,
-                    What::Call(call) => call.until_ns,
-                    What::Wait(wait) => Some(wait.until_ns),
-                    What::Arrow(arrow) => {
+                    ItemKind::State(span) => span.until_ns,
+                    ItemKind::Call(call) => call.until_ns,
+                    ItemKind::Wait(wait) => Some(wait.until_ns),
+                    ItemKind::Arrow(arrow) => {
                         assert!(arrow.sent_ns.or(arrow.received_ns).is_some(), "{name}");
                         assert!(
                             !diagram.segments || arrow.evidence == Evidence::Seen,
@@ -261,7 +261,7 @@ fn every_diagram_is_sorted_and_claims_no_more_than_was_seen() {
                         );
                         arrow.received_ns
                     }
-                    What::Mark(_) => None,
+                    ItemKind::Mark(_) => None,
                 };
                 assert!(
                     until.is_none_or(|until| item.at_ns <= until),
@@ -269,7 +269,7 @@ fn every_diagram_is_sorted_and_claims_no_more_than_was_seen() {
                 );
             }
             for place in Place::BOTH {
-                let known = diagram.end(place).subject.is_some();
+                let known = diagram.endpoint(place).subject.is_some();
                 assert_eq!(known, !states(&diagram, place).is_empty(), "{name}");
             }
         }

@@ -220,7 +220,7 @@ fn listen(listen: abi::Listen) -> Listen {
 /// Returns the context of a change of state, from `sk_lock.owned`.
 ///
 /// A softirq does not touch a socket that a process has locked: `tcp_v4_rcv` checks
-/// `sock_owned_by_user` and adds the segment to the socket's backlog. So the process changed the
+/// `sock_owned_by_user` and adds the segment to the socket's backlog. Therefore the process changed the
 /// state of a locked socket. The state of an unlocked socket was changed in a softirq, with two
 /// exceptions where a process holds only the spinlock (Linux 6.12):
 ///

@@ -49,8 +49,8 @@ impl Place {
 /// The diagram of one connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Diagram {
-    pub left: End,
-    pub right: End,
+    pub left: Endpoint,
+    pub right: Endpoint,
     /// Sorted by time. Items with equal times are in the order of the kernel's work.
     pub items: Vec<Item>,
     /// The first moment of the connection, in CLOCK_MONOTONIC nanoseconds. A call of accept() may
@@ -66,7 +66,7 @@ pub struct Diagram {
 
 /// One end of the connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct End {
+pub struct Endpoint {
     /// The address, possibly learnt from the other end.
     pub addr: Option<IpAddr>,
     pub port: Option<u16>,
@@ -82,12 +82,12 @@ pub struct End {
 pub struct Item {
     /// CLOCK_MONOTONIC in nanoseconds.
     pub at_ns: u64,
-    pub what: What,
+    pub what: ItemKind,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum What {
+pub enum ItemKind {
     State(StateSpan),
     Call(Call),
     Wait(Wait),
@@ -256,7 +256,7 @@ pub enum MarkKind {
 }
 
 impl Diagram {
-    pub fn end(&self, place: Place) -> &End {
+    pub fn endpoint(&self, place: Place) -> &Endpoint {
         match place {
             Place::Left => &self.left,
             Place::Right => &self.right,
@@ -267,19 +267,19 @@ impl Diagram {
     pub fn conns(&self) -> impl Iterator<Item = u64> {
         Place::BOTH
             .into_iter()
-            .filter_map(|place| self.end(place).subject.as_ref()?.conn)
+            .filter_map(|place| self.endpoint(place).subject.as_ref()?.conn)
     }
 
     /// Returns the wait in the accept queue and its beginning in nanoseconds, if there was one.
     pub fn wait(&self) -> Option<(u64, &Wait)> {
         self.items.iter().find_map(|item| match &item.what {
-            What::Wait(wait) => Some((item.at_ns, wait)),
+            ItemKind::Wait(wait) => Some((item.at_ns, wait)),
             _ => None,
         })
     }
 }
 
-impl End {
+impl Endpoint {
     /// Returns whether events of this end were lost or the trace began later.
     pub fn incomplete(&self) -> bool {
         self.connection.as_ref().is_some_and(|it| !it.complete)

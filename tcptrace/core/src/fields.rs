@@ -62,7 +62,7 @@ impl Side {
     }
 }
 
-/// Where `pid`, `tid`, `comm` and `process` come from.
+/// The source of `pid`, `tid`, `comm` and `process`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PidSource {
@@ -86,7 +86,7 @@ pub enum PidSource {
     Presumed,
 }
 
-/// How it is known which listener a connection was made at.
+/// The evidence for the listener of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ListenerSource {

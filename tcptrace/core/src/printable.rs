@@ -1,7 +1,7 @@
 //! Text that is safe to show on a terminal and in other programs.
 //!
-//! Thread names, and every string of a recording, may come from an attacker who wants to move the
-//! cursor, reverse the order of the text, or hide something. Every sink shows such text through this
+//! Thread names, and every string of a recording, may come from an attacker. Control characters
+//! could move the cursor, reverse the order of the text, or hide something. Every sink shows such text through this
 //! module.
 
 use std::borrow::Cow;

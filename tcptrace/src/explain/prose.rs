@@ -9,7 +9,8 @@ use crate::clock::Clock;
 use crate::diagram::text::{Look, ascii};
 use crate::diagram::words::{labels, offset, role};
 use crate::diagram::{
-    Arrow, Call, CallName, Diagram, End, Evidence, Kind, Mark, MarkKind, Place, StateSpan, What,
+    Arrow, Call, CallName, Diagram, Endpoint, Evidence, ItemKind, Kind, Mark, MarkKind, Place,
+    StateSpan,
 };
 use crate::duration::Human;
 use crate::printable::{is_printable, printable};
@@ -47,7 +48,7 @@ impl Prose<'_> {
     fn heading(&mut self, clock: Clock) {
         let numbers: Vec<String> = self.diagram.conns().map(|it| format!("#{it}")).collect();
         let numbers = numbers.join(" → ");
-        let end = |end: &End| Address(end.addr, end.port).to_string();
+        let end = |end: &Endpoint| Address(end.addr, end.port).to_string();
         let (left, right) = (end(&self.diagram.left), end(&self.diagram.right));
         self.put(STRONG, format_args!("{numbers}  {left} → {right}"));
         let verdict = self.connections().find_map(|it| it.verdict);
@@ -57,7 +58,7 @@ impl Prose<'_> {
         }
         self.put(PLAIN, "\n");
         for place in Place::BOTH {
-            let end = self.diagram.end(place);
+            let end = self.diagram.endpoint(place);
             let role = role(self.diagram, end);
             let who = match &end.subject {
                 None => {
@@ -87,11 +88,11 @@ impl Prose<'_> {
         let diagram = self.diagram;
         for item in &diagram.items {
             let step = match &item.what {
-                What::State(span) => Some((item.at_ns, self.state(span))),
-                What::Call(call) => self.call(item.at_ns, call),
-                What::Arrow(arrow) => self.arrow(arrow).map(|text| (item.at_ns, text)),
-                What::Mark(mark) => self.mark(mark).map(|text| (item.at_ns, text)),
-                What::Wait(_) => None,
+                ItemKind::State(span) => Some((item.at_ns, self.state(span))),
+                ItemKind::Call(call) => self.call(item.at_ns, call),
+                ItemKind::Arrow(arrow) => self.arrow(arrow).map(|text| (item.at_ns, text)),
+                ItemKind::Mark(mark) => self.mark(mark).map(|text| (item.at_ns, text)),
+                ItemKind::Wait(_) => None,
             };
             if let Some((at_ns, sentence)) = step {
                 self.step(at_ns, &sentence);
@@ -113,7 +114,7 @@ impl Prose<'_> {
 
     /// Returns `The client` or `The server`.
     fn who(&self, place: Place) -> String {
-        format!("The {}", role(self.diagram, self.diagram.end(place)))
+        format!("The {}", role(self.diagram, self.diagram.endpoint(place)))
     }
 
     fn state(&self, span: &StateSpan) -> String {
@@ -149,7 +150,7 @@ impl Prose<'_> {
         let until = call.until_ns?;
         let subject = match &call.accept {
             Some(accept) => Some(&accept.subject),
-            None => self.diagram.end(call.place).subject.as_ref(),
+            None => self.diagram.endpoint(call.place).subject.as_ref(),
         };
         let who = subject.map(|it| Who(it).to_string()).unwrap_or_default();
         let mut text = format!("accept() returned the connection to {who}");
@@ -227,7 +228,7 @@ impl Prose<'_> {
             }
         }
         for place in Place::BOTH {
-            let end = diagram.end(place);
+            let end = diagram.endpoint(place);
             let Some(connection) = &end.connection else {
                 continue;
             };

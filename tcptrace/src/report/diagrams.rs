@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::encode::deflated;
 use crate::diagram::{
-    Arrow, Call, Diagram, End, Evidence, Header, Item, Mark, MarkKind, Place, What,
+    Arrow, Call, Diagram, Endpoint, Evidence, Header, Item, ItemKind, Mark, MarkKind, Place,
 };
 
 /// Number of diagrams in a block: enough to compress well, few enough to read a block at once.
@@ -64,12 +64,12 @@ fn rows(diagram: &Diagram, began_ns: u64) -> Value {
         "end": since(diagram.end_ns, diagram.zero_ns),
         "segments": diagram.segments,
         "left_out": diagram.left_out,
-        "ends": Place::BOTH.map(|place| end(diagram.end(place))),
+        "ends": Place::BOTH.map(|place| end(diagram.endpoint(place))),
         "items": items.map(|it| row(it, diagram.zero_ns)).collect::<Vec<_>>(),
     })
 }
 
-fn end(end: &End) -> Value {
+fn end(end: &Endpoint) -> Value {
     json!({
         "conn": end.subject.as_ref().and_then(|it| it.conn),
         "addr": end.addr,
@@ -87,7 +87,7 @@ fn row(item: &Item, zero_ns: u64) -> Value {
     let time = |ns: Option<u64>| ns.map(|it| since(it, zero_ns));
     let at = since(item.at_ns, zero_ns);
     let row = match &item.what {
-        What::State(x) => {
+        ItemKind::State(x) => {
             let transition = x.transition.as_ref();
             json!([
                 "state",
@@ -104,10 +104,10 @@ fn row(item: &Item, zero_ns: u64) -> Value {
                 transition.and_then(|it| it.error.as_deref()),
             ])
         }
-        What::Call(x) => call(x, at, time(x.until_ns)),
-        What::Wait(x) => json!(["wait", x.place as u8, at, time(Some(x.until_ns)), x.taken]),
-        What::Arrow(x) => arrow(x, at, time(x.sent_ns), time(x.received_ns)),
-        What::Mark(x) => mark(x, at),
+        ItemKind::Call(x) => call(x, at, time(x.until_ns)),
+        ItemKind::Wait(x) => json!(["wait", x.place as u8, at, time(Some(x.until_ns)), x.taken]),
+        ItemKind::Arrow(x) => arrow(x, at, time(x.sent_ns), time(x.received_ns)),
+        ItemKind::Mark(x) => mark(x, at),
     };
     let Value::Array(mut row) = row else {
         return row;

@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 use super::Sink;
 use crate::diagram::words::{self, role};
 use crate::diagram::{
-    Arrow, Call, CallName, Collector, Diagram, End, Evidence, Item, Keep, Mark, Place, StateSpan,
-    Wait, What,
+    Arrow, Call, CallName, Collector, Diagram, Endpoint, Evidence, Item, ItemKind, Keep, Mark,
+    Place, StateSpan, Wait,
 };
 use crate::event::State;
 use crate::fields::{Line, Verdict};
@@ -74,11 +74,11 @@ impl Chrome {
         }
         for Item { at_ns, what } in &diagram.items {
             match what {
-                What::State(span) => self.state(diagram, *at_ns, span)?,
-                What::Call(call) => self.call(diagram, *at_ns, call)?,
-                What::Wait(wait) => self.wait(diagram, *at_ns, wait)?,
-                What::Arrow(arrow) => self.arrow(diagram, arrow)?,
-                What::Mark(mark) => self.mark(diagram, *at_ns, mark)?,
+                ItemKind::State(span) => self.state(diagram, *at_ns, span)?,
+                ItemKind::Call(call) => self.call(diagram, *at_ns, call)?,
+                ItemKind::Wait(wait) => self.wait(diagram, *at_ns, wait)?,
+                ItemKind::Arrow(arrow) => self.arrow(diagram, arrow)?,
+                ItemKind::Mark(mark) => self.mark(diagram, *at_ns, mark)?,
             }
         }
         Ok(())
@@ -86,7 +86,7 @@ impl Chrome {
 
     /// Writes the names of the processes and the tracks.
     fn names(&mut self, diagram: &Diagram, place: Place) -> io::Result<()> {
-        let end = diagram.end(place);
+        let end = diagram.endpoint(place);
         let Some(subject) = &end.subject else {
             return Ok(());
         };
@@ -100,23 +100,23 @@ impl Chrome {
             let args = json!({ "name": name });
             self.event(&json!({"name": "process_name", "ph": "M", "pid": pid, "args": args}))?;
         }
-        let address = |end: &End| match (end.addr, end.port) {
+        let address = |end: &Endpoint| match (end.addr, end.port) {
             (Some(addr), Some(port)) => std::net::SocketAddr::new(addr, port).to_string(),
             (Some(addr), None) => addr.to_string(),
             (None, _) => "?".to_owned(),
         };
         let (left, right) = (address(&diagram.left), address(&diagram.right));
         let whole = format!("#{conn} {} {left} → {right}", role(diagram, end));
-        let has = |wanted: fn(&What) -> Option<Place>| {
+        let has = |wanted: fn(&ItemKind) -> Option<Place>| {
             let places = diagram.items.iter().filter_map(|item| wanted(&item.what));
             places.into_iter().any(|it| it == place)
         };
         let queue = has(|what| match what {
-            What::Wait(wait) => Some(wait.place),
+            ItemKind::Wait(wait) => Some(wait.place),
             _ => None,
         });
         let calls = has(|what| match what {
-            What::Call(call) => Some(call.place),
+            ItemKind::Call(call) => Some(call.place),
             _ => None,
         });
         for (track, used, name) in [
@@ -144,7 +144,7 @@ impl Chrome {
         if span.state == State::Close {
             return Ok(());
         }
-        let end = diagram.end(span.place);
+        let end = diagram.endpoint(span.place);
         let transition = span.transition.as_ref();
         let mut args = json!({
             "conn": end.subject.as_ref().and_then(|it| it.conn),
@@ -171,7 +171,7 @@ impl Chrome {
     }
 
     fn call(&mut self, diagram: &Diagram, at_ns: u64, call: &Call) -> io::Result<()> {
-        let end = diagram.end(call.place);
+        let end = diagram.endpoint(call.place);
         let name = call.name.name();
         if !call.begun || matches!(call.name, CallName::Close | CallName::Abort) {
             return self.instant(end, Track::Calls, at_ns, name);
@@ -188,7 +188,7 @@ impl Chrome {
     }
 
     fn wait(&mut self, diagram: &Diagram, at_ns: u64, wait: &Wait) -> io::Result<()> {
-        let end = diagram.end(wait.place);
+        let end = diagram.endpoint(wait.place);
         let ahead = end.connection.as_ref().and_then(|it| it.backlog_ahead);
         let args = json!({ "taken": wait.taken, "backlog_ahead": ahead });
         let times = (at_ns, wait.until_ns);
@@ -198,7 +198,7 @@ impl Chrome {
     /// Writes an arrow from state to state. If an end has no state then or was not seen, writes an
     /// instant at the other end.
     fn arrow(&mut self, diagram: &Diagram, x: &Arrow) -> io::Result<()> {
-        let (from, to) = (diagram.end(x.from), diagram.end(x.from.other()));
+        let (from, to) = (diagram.endpoint(x.from), diagram.endpoint(x.from.other()));
         let times = x.sent_ns.zip(x.received_ns);
         let flows = times.filter(|&(sent, received)| {
             in_a_state(diagram, x.from, sent) && in_a_state(diagram, x.from.other(), received)
@@ -239,7 +239,7 @@ impl Chrome {
     }
 
     fn mark(&mut self, diagram: &Diagram, at_ns: u64, mark: &Mark) -> io::Result<()> {
-        let end = diagram.end(mark.place);
+        let end = diagram.endpoint(mark.place);
         match words::mark(&mark.kind) {
             Some(words) if end.subject.is_some() => self.instant(end, Track::States, at_ns, &words),
             _ => Ok(()),
@@ -248,7 +248,7 @@ impl Chrome {
 
     fn slice(
         &mut self,
-        end: &End,
+        end: &Endpoint,
         track: Track,
         (from_ns, until_ns): (u64, u64),
         name: &str,
@@ -261,7 +261,7 @@ impl Chrome {
         }))
     }
 
-    fn instant(&mut self, end: &End, track: Track, at_ns: u64, name: &str) -> io::Result<()> {
+    fn instant(&mut self, end: &Endpoint, track: Track, at_ns: u64, name: &str) -> io::Result<()> {
         let ts = self.ts(at_ns);
         self.event(&json!({
             "name": name, "cat": track.category(), "ph": "i", "s": "t",
@@ -283,7 +283,7 @@ impl Chrome {
 /// Returns true if there is a slice to which an arrow can be bound.
 fn in_a_state(diagram: &Diagram, place: Place, at_ns: u64) -> bool {
     diagram.items.iter().any(|item| match &item.what {
-        What::State(span) => {
+        ItemKind::State(span) => {
             let until = span.until_ns.unwrap_or(diagram.end_ns);
             span.place == place
                 && span.state != State::Close
@@ -298,12 +298,12 @@ fn micros(ns: u64) -> f64 {
     ns as f64 / 1000.0
 }
 
-fn pid(end: &End) -> u32 {
+fn pid(end: &Endpoint) -> u32 {
     end.subject.as_ref().and_then(|it| it.pid).unwrap_or(0)
 }
 
 impl Track {
-    fn of(self, end: &End) -> u64 {
+    fn of(self, end: &Endpoint) -> u64 {
         let conn = end.subject.as_ref().and_then(|it| it.conn);
         let first = conn.unwrap_or(0).saturating_mul(4);
         first.saturating_add(FIRST_TRACK + self as u64)

@@ -1,8 +1,8 @@
 //! The correlator: it assigns events to connections and judges each connection by its evidence.
 //!
-//! A socket is identified by its address and its birth. The kernel reuses addresses, so each birth at
-//! an address begins a connection record with a new number and ends the previous one, even if that end
-//! was not seen. ESTABLISHED and accept() can come in either order, so the verdict is made at the end,
+//! A socket is identified by its address and its birth. The kernel reuses addresses. Each birth at
+//! an address begins a connection record with a new number. It ends the previous record, even if
+//! that end was not seen. ESTABLISHED and accept() can come in either order, so the verdict is made at the end,
 //! from all the evidence.
 //!
 //! `state/` holds what is known, `judge/` draws conclusions from it, and `on/` has a handler for each

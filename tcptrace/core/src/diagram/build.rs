@@ -34,7 +34,7 @@ struct Builder {
 #[derive(Default)]
 struct Traced {
     conn: Option<u64>,
-    end: End,
+    end: Endpoint,
     /// The end's initial sequence number.
     isn: Option<u32>,
     /// The item of the current state.
@@ -120,7 +120,7 @@ impl Builder {
     /// Returns the end that the addresses of a line without a `conn` belong to.
     fn place_by_address(&self, subject: &Subject) -> Option<Place> {
         let [left, right] = &self.ends;
-        let end = |end: &End| Some((end.addr?, end.port?));
+        let end = |end: &Endpoint| Some((end.addr?, end.port?));
         let own: (IpAddr, u16) = (subject.laddr, subject.lport?);
         let peer = (subject.raddr?, subject.rport?);
         match (end(&left.end)?, end(&right.end)?) {
@@ -206,7 +206,7 @@ impl Builder {
                 accept: None,
             };
             self.ends[place as usize].connecting = Some(self.items.len());
-            self.push(at, What::Call(call));
+            self.push(at, ItemKind::Call(call));
         }
         if let Some(kind) = received_before(x)
             // One segment can cause two changes of state.
@@ -232,7 +232,7 @@ impl Builder {
         }
         if matches!(x.newstate, State::Established | State::Close)
             && let Some(call) = self.ends[place as usize].connecting.take()
-            && let What::Call(call) = &mut self.items[call].what
+            && let ItemKind::Call(call) = &mut self.items[call].what
         {
             call.until_ns = Some(at);
             call.error = x.error.as_ref().map(|it| it.to_string());
@@ -256,7 +256,7 @@ impl Builder {
             error: None,
             accept: None,
         };
-        self.push(x.mono_ns, What::Call(call));
+        self.push(x.mono_ns, ItemKind::Call(call));
     }
 
     fn accept(&mut self, place: Place, x: &Accept) {
@@ -272,7 +272,7 @@ impl Builder {
             accept: Some(x.clone()),
         };
         self.ends[place as usize].accepted = true;
-        self.push(x.called_mono_ns.unwrap_or(x.mono_ns), What::Call(call));
+        self.push(x.called_mono_ns.unwrap_or(x.mono_ns), ItemKind::Call(call));
         let established = x.established_mono_ns;
         self.wait(place, established, x.mono_ns, true);
     }
@@ -284,7 +284,7 @@ impl Builder {
                 until_ns,
                 taken,
             };
-            self.push(at, What::Wait(wait));
+            self.push(at, ItemKind::Wait(wait));
         }
     }
 
@@ -322,7 +322,7 @@ impl Builder {
                 until_ns: until,
                 transition: None,
             };
-            self.push(at_ns, What::State(span));
+            self.push(at_ns, ItemKind::State(span));
         };
         if x.subject.side == Some(Side::Client) {
             step(x.syn_mono_ns, State::SynSent, x.established_mono_ns);
@@ -342,7 +342,7 @@ impl Builder {
             };
             self.push(
                 x.accept_called_mono_ns.unwrap_or(accepted),
-                What::Call(call),
+                ItemKind::Call(call),
             );
             self.wait(place, x.established_mono_ns, accepted, true);
         }
@@ -364,13 +364,13 @@ impl Builder {
             transition: transition.cloned(),
         };
         self.ends[place as usize].state = Some(self.items.len());
-        self.push(at_ns, What::State(span));
+        self.push(at_ns, ItemKind::State(span));
     }
 
     fn leave(&mut self, place: Place, at_ns: u64) {
         let state = self.ends[place as usize].state;
         if let Some(Item {
-            what: What::State(span),
+            what: ItemKind::State(span),
             ..
         }) = state.and_then(|it| self.items.get_mut(it))
         {
@@ -386,16 +386,16 @@ impl Builder {
 
     fn state_of(&self, item: usize) -> Option<State> {
         match &self.items.get(item)?.what {
-            What::State(span) => Some(span.state),
+            ItemKind::State(span) => Some(span.state),
             _ => None,
         }
     }
 
     fn mark(&mut self, place: Place, at_ns: u64, kind: MarkKind) {
-        self.push(at_ns, What::Mark(Mark { place, kind }));
+        self.push(at_ns, ItemKind::Mark(Mark { place, kind }));
     }
 
-    fn push(&mut self, at_ns: u64, what: What) {
+    fn push(&mut self, at_ns: u64, what: ItemKind) {
         self.items.push(Item { at_ns, what });
     }
 
@@ -416,13 +416,13 @@ impl Builder {
     fn done(mut self, left_out: u64) -> Diagram {
         let mut items = std::mem::take(&mut self.items);
         items.retain(|item| match &item.what {
-            What::Arrow(arrow) => !self.was_not_sent(arrow),
+            ItemKind::Arrow(arrow) => !self.was_not_sent(arrow),
             _ => true,
         });
         self.items = items;
         // The sort is stable, so equal times stay in the order of the kernel's work.
         self.items.sort_by_key(|item| item.at_ns);
-        let own = |item: &&Item| !matches!(&item.what, What::Call(call) if call.name == CallName::Accept && call.begun);
+        let own = |item: &&Item| !matches!(&item.what, ItemKind::Call(call) if call.name == CallName::Accept && call.begun);
         let first = self.items.iter().find(own).or(self.items.first());
         let zero_ns = first.map_or(0, |item| item.at_ns);
         let last = self.ends.iter().map(|it| it.last_ns).max();

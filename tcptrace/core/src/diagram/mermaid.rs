@@ -40,7 +40,7 @@ struct Mermaid<'a> {
 impl Mermaid<'_> {
     fn participants(&mut self) {
         for place in Place::BOTH {
-            let end = self.diagram.end(place);
+            let end = self.diagram.endpoint(place);
             let role = role(self.diagram, end);
             let (process, kernel) = lanes(place);
             let address = match (end.addr, end.port) {
@@ -72,7 +72,7 @@ impl Mermaid<'_> {
     }
 
     fn gap(&mut self, ns: u64) {
-        let outer = |place: Place| match self.diagram.end(place).subject {
+        let outer = |place: Place| match self.diagram.endpoint(place).subject {
             Some(_) => lanes(place).0,
             None => lanes(place).1,
         };

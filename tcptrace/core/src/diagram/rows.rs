@@ -31,26 +31,26 @@ pub fn of(diagram: &Diagram) -> Vec<Row<'_>> {
     for item in &diagram.items {
         let at = item.at_ns;
         match &item.what {
-            What::State(span) => moments.push((at, Moment::State(span))),
-            What::Arrow(arrow) => moments.push((at, Moment::Arrow(arrow))),
+            ItemKind::State(span) => moments.push((at, Moment::State(span))),
+            ItemKind::Arrow(arrow) => moments.push((at, Moment::Arrow(arrow))),
             // An arrow shows the reset.
-            What::Mark(Mark {
+            ItemKind::Mark(Mark {
                 kind: MarkKind::Reset(_),
                 ..
             }) if !diagram.segments => {}
-            What::Mark(mark) if words::mark(&mark.kind).is_some() => {
+            ItemKind::Mark(mark) if words::mark(&mark.kind).is_some() => {
                 moments.push((at, Moment::Mark(mark)));
             }
-            What::Call(call) if call.until_ns == Some(at) && call.begun => {
+            ItemKind::Call(call) if call.until_ns == Some(at) && call.begun => {
                 moments.push((at, Moment::Instant(call)));
             }
-            What::Call(call) if call.begun => moments.push((at, Moment::Called(call))),
-            What::Call(_) | What::Wait(_) | What::Mark(_) => {}
+            ItemKind::Call(call) if call.begun => moments.push((at, Moment::Called(call))),
+            ItemKind::Call(_) | ItemKind::Wait(_) | ItemKind::Mark(_) => {}
         }
     }
     // A return comes last among the items of one moment, because a state lets a call return.
     for item in &diagram.items {
-        if let What::Call(call) = &item.what
+        if let ItemKind::Call(call) = &item.what
             && let Some(until) = call.until_ns
             && (until != item.at_ns || !call.begun)
         {

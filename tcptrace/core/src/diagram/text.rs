@@ -104,7 +104,7 @@ impl Drawing<'_> {
         let line = if gap { '┊' } else { '│' };
         for place in Place::BOTH {
             let (process, kernel) = lanes(place);
-            if self.diagram.end(place).subject.is_none() {
+            if self.diagram.endpoint(place).subject.is_none() {
                 self.canvas.put(kernel, DIM, '┊');
                 continue;
             }
@@ -293,7 +293,7 @@ impl Drawing<'_> {
                 .items
                 .iter()
                 .filter_map(|item| match &item.what {
-                    What::Arrow(arrow) => Some(arrow),
+                    ItemKind::Arrow(arrow) => Some(arrow),
                     _ => None,
                 })
         };

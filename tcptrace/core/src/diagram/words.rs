@@ -34,8 +34,8 @@ pub fn offset(diagram: &Diagram, at_ns: u64) -> String {
 }
 
 /// Returns `client` or `server`, or `peer` for an end that is not traced or whose side is unknown.
-pub fn role(diagram: &Diagram, end: &End) -> &'static str {
-    let side = |end: &End| end.subject.as_ref().and_then(|it| it.side);
+pub fn role(diagram: &Diagram, end: &Endpoint) -> &'static str {
+    let side = |end: &Endpoint| end.subject.as_ref().and_then(|it| it.side);
     let other = if std::ptr::eq(end, &diagram.left) {
         &diagram.right
     } else {
@@ -53,7 +53,7 @@ pub fn role(diagram: &Diagram, end: &End) -> &'static str {
 /// Returns whether both ends called connect(): a client received a SYN where it expected a SYN-ACK.
 fn both_call(diagram: &Diagram) -> bool {
     diagram.items.iter().any(|item| match &item.what {
-        What::State(span) => {
+        ItemKind::State(span) => {
             span.state == State::SynRecv
                 && span.transition.as_ref().map(|it| it.oldstate) == Some(State::SynSent)
         }
@@ -121,8 +121,8 @@ mod tests {
     #[test]
     fn offset_has_microseconds_and_at_most_11_characters() {
         let diagram = Diagram {
-            left: End::default(),
-            right: End::default(),
+            left: Endpoint::default(),
+            right: Endpoint::default(),
             items: vec![],
             zero_ns: 2_000_000_000,
             end_ns: 0,

@@ -117,7 +117,7 @@ pub struct Reset {
     pub sk: Option<Sk>,
     pub cookie: Option<u64>,
     pub netns: u32,
-    /// The local address first, whoever sent the RST.
+    /// The local address first, whichever side sent the RST.
     pub tuple: Tuple,
     /// `None` if there was no socket.
     pub state: Option<State>,

@@ -23,7 +23,7 @@ impl<'de> Deserialize<'de> for Sk {
 }
 
 /// Reads the text form of [`Comm`]. Invalid UTF-8 was written as U+FFFD. It is read as the byte
-/// 0xFF, which is also invalid and is written as U+FFFD again. So the text stays the same, and the
+/// 0xFF, which is also invalid and is written as U+FFFD again. Therefore the text stays the same, and the
 /// name does not get longer.
 impl<'de> Deserialize<'de> for Comm {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Comm, D::Error> {

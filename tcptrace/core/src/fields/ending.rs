@@ -13,8 +13,8 @@ pub enum Ended {
     /// Closed by the FINs of both sides. Also closed by this side's FIN once it is acknowledged, if
     /// the kernel keeps no socket for further data of the peer.
     Orderly,
-    /// The kernel sent a RST for a reason of its own, such as data for a socket that no process
-    /// reads any more, or a lack of memory.
+    /// The kernel sent a RST by itself, for example because of data for a socket that no process
+    /// reads any more.
     ResetSent,
     /// The peer sent a RST.
     ResetReceived,

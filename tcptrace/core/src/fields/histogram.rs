@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Side;
 
-/// The connections at one port that went well during an interval. A server's connection went well
-/// if it was accepted after it was ESTABLISHED, a client's if it was ESTABLISHED, and both if they
-/// ended in good order. A server's connections that are open when the trace ends count as well. All
+/// The connections at one port that went well during an interval. A client's connection went well
+/// if it was ESTABLISHED and ended in good order. A server's must also have been accepted after it
+/// was ESTABLISHED. A server's connections that are open when the trace ends count as well. All
 /// others have `connection` lines. There is one line per port and second with any such connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Histogram {

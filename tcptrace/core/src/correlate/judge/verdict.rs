@@ -186,8 +186,8 @@ fn established_first(accepted: &Accepted, established_ns: u64, facts: &Facts) ->
 ///
 /// A hook inside `inet_csk_accept` can see this order without Fast Open. The softirq puts the child
 /// into the accept queue (`inet_csk_complete_hashdance`) just before it makes it ESTABLISHED
-/// (`tcp_child_process`). An accept() on another CPU can return the child in between. So can an
-/// accept() of an MPTCP socket, which locks only that socket. A witness that `follows_child_lock`
+/// (`tcp_child_process`). An accept() on another CPU can return the child in between. An accept()
+/// of an MPTCP socket can do the same, because it locks only that socket. A witness that `follows_child_lock`
 /// cannot, because it has waited for the softirq.
 pub fn accepted_first(accepted: &Accepted, established_ns: u64) -> Judgement {
     let lead = Human(established_ns - accepted.mono_ns);

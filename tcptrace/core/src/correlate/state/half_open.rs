@@ -18,7 +18,7 @@ pub struct HalfOpen {
     pub aborted: bool,
     /// The client, if it is on this host and ESTABLISHED.
     pub peer: Option<Peer>,
-    /// True if it is over and its end was not seen.
+    /// True if it has ended and its end was not seen.
     pub is_gone: bool,
     /// The time and, if known, the kind of the end.
     pub end: Option<(u64, Option<HalfOpenEnd>)>,

@@ -54,7 +54,7 @@ pub struct Correlator {
     /// The kernel side's count of lost records, modulo 2^32.
     pub(super) lost: u32,
     /// Number of losses noticed so far. A connection that saw another value at its begin has had a
-    /// loss in between. So a loss needs no update of each connection.
+    /// loss in between. Therefore a loss needs no update of each connection.
     pub(super) losses: u64,
     /// True if the kernel skipped runs of a program, or records are unaccounted.
     pub(super) missed: bool,

@@ -158,7 +158,7 @@ fn segment_after_the_end_of_a_half_open_connection_keeps_its_number() {
     assert_eq!(segments, [Some(2); 3]);
 }
 
-/// The SYN-ACK was retransmitted before the final ACK. So there is a half-open connection, and the
+/// The SYN-ACK was retransmitted before the final ACK. This shows a half-open connection, and the
 /// ACK has its number.
 #[test]
 fn final_ack_has_the_number_of_a_known_half_open_connection() {

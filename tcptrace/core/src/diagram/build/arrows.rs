@@ -33,7 +33,7 @@ impl Builder {
                 .iter_mut()
                 .rev()
                 .find_map(|item| match &mut item.what {
-                    What::Arrow(it)
+                    ItemKind::Arrow(it)
                         if it.from == from
                             && it.received_ns.is_none()
                             && it.header.is_some_and(|it| it.is_same(&header)) =>
@@ -48,7 +48,9 @@ impl Builder {
             }
         }
         let again = self.items.iter().any(|item| match &item.what {
-            What::Arrow(it) => it.from == from && it.header.is_some_and(|it| it.is_same(&header)),
+            ItemKind::Arrow(it) => {
+                it.from == from && it.header.is_some_and(|it| it.is_same(&header))
+            }
             _ => false,
         });
         let sent = x.direction == Direction::Sent;
@@ -62,7 +64,7 @@ impl Builder {
             header: Some(header),
             reason: None,
         };
-        self.push(x.mono_ns, What::Arrow(arrow));
+        self.push(x.mono_ns, ItemKind::Arrow(arrow));
     }
 
     pub(super) fn retransmit(&mut self, place: Place, x: &Retransmit) {
@@ -75,7 +77,7 @@ impl Builder {
         if !self.segments {
             self.sends(place, x.mono_ns, what, Evidence::Seen);
             if let Some(Item {
-                what: What::Arrow(arrow),
+                what: ItemKind::Arrow(arrow),
                 ..
             }) = self.items.last_mut()
             {
@@ -112,14 +114,14 @@ impl Builder {
             it.from == place && it.kind == Kind::Rst && it.evidence == Evidence::Inferred
         };
         let mut known = self.items.iter().rposition(|item| match &item.what {
-            What::Arrow(it) => inferred(it) && it.sent_ns.is_some(),
+            ItemKind::Arrow(it) => inferred(it) && it.sent_ns.is_some(),
             _ => false,
         });
         if known.is_none() {
             known = Some(self.items.len());
             self.sends(place, x.mono_ns, Kind::Rst, Evidence::Seen);
         }
-        if let Some(What::Arrow(arrow)) = known.map(|at| &mut self.items[at].what) {
+        if let Some(ItemKind::Arrow(arrow)) = known.map(|at| &mut self.items[at].what) {
             arrow.evidence = Evidence::Seen;
             arrow.reason = x.rst_reason.clone();
         }
@@ -129,7 +131,7 @@ impl Builder {
     /// SYN-ACK, or of the SYN of a client that deferred it.
     pub(super) fn estimated(&mut self, place: Place, kind: Kind, at_ns: u64) {
         let known = self.items.iter_mut().find_map(|item| match &mut item.what {
-            What::Arrow(it) if it.from == place && it.kind == kind => Some(it),
+            ItemKind::Arrow(it) if it.from == place && it.kind == kind => Some(it),
             _ => None,
         });
         match known {
@@ -137,7 +139,7 @@ impl Builder {
             Some(_) => {}
             None => {
                 let arrow = unrecorded(place, kind, Evidence::Estimated, at_ns);
-                self.push(at_ns, What::Arrow(arrow));
+                self.push(at_ns, ItemKind::Arrow(arrow));
             }
         }
     }
@@ -148,7 +150,7 @@ impl Builder {
             return;
         }
         let arrow = unrecorded(place, kind, evidence, at_ns);
-        self.push(at_ns, What::Arrow(arrow));
+        self.push(at_ns, ItemKind::Arrow(arrow));
     }
 
     /// Adds the arrival of a segment that must precede a change of state.
@@ -178,12 +180,12 @@ impl Builder {
             header: None,
             reason: None,
         };
-        self.push(at_ns, What::Arrow(arrow));
+        self.push(at_ns, ItemKind::Arrow(arrow));
     }
 
     pub(super) fn has_come(&self, place: Place, kind: Kind) -> bool {
         self.items.iter().any(|item| match &item.what {
-            What::Arrow(it) => it.from != place && it.kind == kind && it.received_ns.is_some(),
+            ItemKind::Arrow(it) => it.from != place && it.kind == kind && it.received_ns.is_some(),
             _ => false,
         })
     }
@@ -194,7 +196,7 @@ impl Builder {
             .iter_mut()
             .rev()
             .find_map(|item| match &mut item.what {
-                What::Arrow(it)
+                ItemKind::Arrow(it)
                     if it.from == from && it.kind == kind && it.received_ns.is_none() =>
                 {
                     Some(it)
