@@ -159,7 +159,7 @@ fn set_state(rest: &mut Rest) -> Result<SetState, Undecodable> {
         scoped(rest.take()?)
     };
     let task = if payload.sections & abi::section::TASK != 0 {
-        Some(task(rest.take()?))
+        Some(task(rest)?)
     } else {
         None
     };
@@ -251,7 +251,7 @@ fn accept(rest: &mut Rest) -> Result<Accept, Undecodable> {
     let payload: abi::Accept = rest.take()?;
     let (laddr, raddr) = addrs(payload.sections, rest)?;
     let listener: abi::ListenerAddr = rest.take()?;
-    let task = task(rest.take()?);
+    let task = task(rest)?;
     let outcome = if payload.sk == 0 {
         Outcome::Failed(payload.result.unsigned_abs())
     } else {
@@ -328,14 +328,17 @@ fn tuple(laddr: IpAddr, lport: u16, raddr: IpAddr, rport: u16) -> Tuple {
     }
 }
 
+/// Takes the members of [`abi::Task`] one by one. From a copy of all of it a name would be read in other
+/// pieces than it was just written in, for which a CPU has to wait.
 #[inline(always)]
-fn task(task: abi::Task) -> Task {
-    Task {
-        pid: task.pid,
-        tid: task.tid,
-        comm: Comm::new(task.comm),
-        process: Comm::new(task.process),
-    }
+fn task(rest: &mut Rest) -> Result<Task, Undecodable> {
+    const { assert!(size_of::<abi::Task>() == 2 * size_of::<u32>() + 2 * size_of::<[u8; 16]>()) };
+    Ok(Task {
+        pid: rest.take()?,
+        tid: rest.take()?,
+        comm: Comm::new(rest.take()?),
+        process: Comm::new(rest.take()?),
+    })
 }
 
 fn state(field: &'static str, value: u8) -> Result<State, Undecodable> {

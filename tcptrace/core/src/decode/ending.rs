@@ -5,6 +5,7 @@ use tcptrace_ebpf::abi;
 use super::{Rest, Undecodable, addrs, nonzero, state, tuple};
 use crate::event::{Call, Direction, Reset, Retransmit, Retransmitted, Sk, State, Stats};
 
+#[inline(always)]
 pub(super) fn stats(stats: abi::Stats) -> Stats {
     Stats {
         bytes_acked: stats.bytes_acked,
@@ -44,6 +45,7 @@ pub(super) fn retransmit(rest: &mut Rest) -> Result<Retransmit, Undecodable> {
     })
 }
 
+#[inline(always)]
 pub(super) fn reset(rest: &mut Rest) -> Result<Reset, Undecodable> {
     let payload: abi::Reset = rest.take()?;
     let (laddr, raddr) = addrs(payload.sections, rest)?;

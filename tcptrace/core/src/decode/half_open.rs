@@ -5,6 +5,7 @@ use tcptrace_ebpf::abi::{self, overflow_flag, request_flag, request_step};
 use super::{Rest, Undecodable, addrs, nonzero, tuple};
 use crate::event::{CloneOf, ListenQueue, Overflow, OverflowSegment, Request, RequestStep, Sk};
 
+#[inline(always)]
 pub(super) fn request(rest: &mut Rest) -> Result<Request, Undecodable> {
     let payload: abi::Request = rest.take()?;
     let (laddr, raddr) = addrs(payload.sections, rest)?;
