@@ -99,7 +99,9 @@ pub fn unseen() -> Option<&'static str> {
 
 fn unseen_by(mounts: &str) -> Option<&'static str> {
     if mounts.lines().find_map(mount_of).is_none() {
-        return Some("containers: cgroups of version 2, which tell of them, are not mounted here");
+        return Some(
+            "containers: they are identified by cgroups of version 2, which are not mounted here",
+        );
     }
     // A v1 hierarchy without a controller, such as `name=systemd`, does not define containers.
     let has_controller = |options: &str| {
@@ -114,8 +116,8 @@ fn unseen_by(mounts: &str) -> Option<&'static str> {
         (kind == "cgroup" && has_controller(options)).then_some(())
     };
     mounts.lines().find_map(is_old).map(|()| {
-        "containers that have cgroups of version 1 only, which are in use here: those of version 2 \
-         tell of containers"
+        "containers with cgroups of version 1 only, which are in use here: containers are identified by \
+         cgroups of version 2"
     })
 }
 

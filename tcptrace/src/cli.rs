@@ -52,8 +52,8 @@ Exit codes:
     damaged recording                5 an --expect was not met
   2 wrong usage                      with COMMAND: its own, unless that is 0";
 
-/// Traces TCP connections in the kernel, and shows for each one whether it waited for the network,
-/// for the handshake, or for a server that was late to call accept().
+/// Traces TCP connections in the kernel. Shows for each one whether it waited for the network, for
+/// the handshake, or for a server that was late to call accept().
 #[derive(Debug, Parser)]
 #[command(
     version,

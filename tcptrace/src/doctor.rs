@@ -43,13 +43,13 @@ fn attach() -> Result<Capture, CaptureError> {
     })
 }
 
-/// What the kernel offers; one object in JSON.
+/// The features of this kernel; one object in JSON.
 #[derive(Serialize)]
 struct Examined {
     version: &'static str,
     kernel: String,
     hooks: Vec<Examination>,
-    /// What a trace cannot show on this kernel.
+    /// Events that a trace cannot show on this kernel.
     unseen: Vec<String>,
 }
 
@@ -57,7 +57,7 @@ struct Examined {
 #[derive(Serialize)]
 struct Examination {
     hook: Hook,
-    /// What the hook shows.
+    /// The events that the hook shows.
     shows: &'static str,
     /// The attach method, as in `hooks` of the session line; null if the hook is not attached.
     method: Option<&'static str>,
@@ -65,7 +65,7 @@ struct Examination {
     via: &'static str,
     /// Better attach methods that this kernel refused, as in `refused` of the session line.
     refused: Vec<Refusal>,
-    /// What is unknown without the hook; null if it is attached.
+    /// The information that is unknown without the hook; null if it is attached.
     without: Option<&'static str>,
 }
 

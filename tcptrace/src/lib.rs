@@ -1,8 +1,12 @@
 //! Traces the state changes of TCP connections in the kernel.
 //!
-//! An event takes one path: `capture` loads the eBPF programs and drains their ring buffer,
-//! `decode` turns the bytes into [`event::Event`]s, `order` sorts them by time, [`correlate`]
-//! builds connections and verdicts from them, and [`sink`] writes the lines.
+//! An event takes one path:
+//!
+//! - `capture` loads the eBPF programs and drains their ring buffer,
+//! - `decode` turns the bytes into [`event::Event`]s,
+//! - `order` sorts them by time,
+//! - [`correlate`] builds connections and verdicts from them,
+//! - [`sink`] writes the lines.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 

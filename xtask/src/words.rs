@@ -5,7 +5,7 @@ use std::{ops::Range, sync::LazyLock};
 use regex::Regex;
 
 /// Folders that are not rewritten yet. This list must only become shorter.
-const NOT_YET: [&str; 2] = ["tcptrace/", "tcptrace-ebpf/"];
+const NOT_YET: [&str; 1] = ["tcptrace-ebpf/"];
 
 /// The first words of a noun phrase in the place of a sentence. A question may begin with them.
 static NOUN_PHRASE: LazyLock<Regex> = LazyLock::new(|| {

@@ -35,10 +35,10 @@ use crate::event::Hook;
 /// A hook of the table.
 pub struct HookRow {
     pub hook: Hook,
-    /// What the hook shows, for `doctor`.
+    /// The events that the hook shows, for `doctor`.
     pub shows: &'static str,
-    /// What is unknown without the hook, for `doctor` and the session line. `None`: tracing
-    /// requires the hook.
+    /// The information that is unknown without the hook, for `doctor` and the session line. `None`:
+    /// tracing requires the hook.
     pub without: Option<&'static str>,
     /// The attach methods, in order of preference.
     pub methods: &'static [AttachMethod],
@@ -55,7 +55,7 @@ pub struct AttachMethod {
     pub parameters: Option<(&'static str, usize)>,
     /// The programs in the order of attaching.
     pub programs: &'static [Program],
-    /// What this method cannot show, for `doctor` and the session line.
+    /// Events that this method cannot show, for `doctor` and the session line.
     pub unseen: &'static [&'static str],
 }
 
@@ -64,10 +64,11 @@ pub struct Program {
     /// The symbol in the object.
     pub name: &'static str,
     pub point: Point,
-    /// The program repeats the work of the previous one when the kernel skips that one. Otherwise
+    /// The program repeats the work of the previous one when the kernel skips it. Otherwise
     /// it finds nothing to do.
     pub is_backup: bool,
-    /// What is not seen if the program cannot be attached. `None`: the method requires the program.
+    /// Events that are not seen if the program cannot be attached. `None`: the method requires the
+    /// program.
     pub without: Option<&'static str>,
 }
 

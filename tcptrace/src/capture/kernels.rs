@@ -14,7 +14,7 @@ pub struct Change {
     pub what: &'static str,
     /// Link to the change.
     pub source: &'static str,
-    /// What happens on older kernels.
+    /// The behaviour on older kernels.
     pub before: &'static str,
 }
 

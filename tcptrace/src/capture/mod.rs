@@ -56,7 +56,7 @@ pub struct Attached {
     pub method: &'static AttachMethod,
     /// Better methods that this kernel refused, with short reasons. Empty if the method was forced.
     pub refused: Vec<fields::Refusal>,
-    /// What the hook cannot show on this kernel, besides the method's `unseen`.
+    /// Events that the hook cannot show on this kernel, besides the method's `unseen`.
     pub unseen: Vec<&'static str>,
 }
 

@@ -41,6 +41,6 @@ pub enum ExplainForm {
 pub enum Explained {
     /// A sentence under each change of state
     States,
-    /// The same, and a sequence diagram at the end of each connection
+    /// A sentence under each change of state, and a sequence diagram at the end of each connection
     Diagram,
 }

@@ -147,7 +147,7 @@ impl Pipeline {
             asked: false,
             lines: vec![],
         };
-        // Write the session line immediately: it tells readers that tracing has started.
+        // Write the session line immediately: readers learn from it that tracing has started.
         pipeline.advance();
         pipeline
     }

@@ -29,7 +29,7 @@ impl Priority {
     pub fn of_this_thread() -> Priority {
         // SAFETY: a plain system call.
         let tid = unsafe { libc::gettid() };
-        // Every process may set SCHED_BATCH. Such a thread never preempts a running one.
+        // Every process may set SCHED_BATCH. A SCHED_BATCH thread never preempts a running one.
         set_policy(tid, libc::SCHED_BATCH);
         // A process that may lower its nice value may also leave SCHED_IDLE (`can_nice`,
         // kernel/sched/syscalls.c).

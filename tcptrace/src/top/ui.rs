@@ -56,7 +56,7 @@ impl Sort {
     }
 }
 
-/// What a key asks the program to do.
+/// The action that a key requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
     /// Redraw the screen.

@@ -134,7 +134,7 @@ pub struct Reset {
     pub state: Option<State>,
     /// Whether this host sent the RST or received it. In FIN_WAIT1 and FIN_WAIT2 the kernel also
     /// reports a received RST when data arrives for a socket that no process reads, and then sends
-    /// one. Such a report is left out if the sent RST follows it.
+    /// one. That report is left out if the sent RST follows it.
     pub direction: Direction,
     /// The reason for sending, as in the kernel's enum sk_rst_reason (Linux 6.10 and later) without
     /// SK_RST_REASON_.

@@ -21,8 +21,8 @@ pub struct Key {
     pub when: &'static str,
 }
 
-/// For each kind of line, defines a function that writes the keys after `event` and `ts`, each
-/// preceded by a comma, and a list of these keys.
+/// Defines two items for each kind of line: a list of the keys after `event` and `ts`, and a
+/// function that writes these keys, each preceded by a comma.
 macro_rules! keys {
     ($(
         $(#[$doc:meta])*

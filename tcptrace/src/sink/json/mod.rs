@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn an_unknown_value_is_null() {
         let mut accept = samples::accept();
-        accept.subject = samples::nobody(accept.subject);
+        accept.subject = samples::without_process(accept.subject);
         accept.called_mono_ns = None;
         accept.accept_queue_ns = None;
         let line = json(Line::Accept(accept));

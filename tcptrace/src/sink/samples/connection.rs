@@ -33,7 +33,7 @@ pub fn server() -> Subject {
 }
 
 /// Returns the subject without its process.
-pub fn nobody(subject: Subject) -> Subject {
+pub fn without_process(subject: Subject) -> Subject {
     Subject {
         pid: None,
         tid: None,
@@ -62,7 +62,7 @@ pub fn listen() -> Transition {
             family: 6,
             laddr: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
             cookie: None,
-            ..nobody(listener())
+            ..without_process(listener())
         },
         oldstate: State::Close,
         newstate: State::Listen,
@@ -213,7 +213,7 @@ pub fn unknown() -> Connection {
     Connection {
         subject: Subject {
             side: None,
-            ..nobody(server())
+            ..without_process(server())
         },
         established_mono_ns: None,
         accept_called_mono_ns: None,

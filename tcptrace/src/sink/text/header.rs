@@ -4,19 +4,25 @@ use std::{io, iter};
 
 use super::paint::{DIM, STRONG};
 use super::row::Row;
-use super::{CONN, DURATION, IN_STATE, PROCESS, TUPLE, WHAT, Zone};
+use super::words::Count;
+use super::{CONN, DURATION, IN_STATE, PROCESS, Style, TUPLE, WHAT};
+use crate::event::Hook;
 use crate::fields::Session;
 
-pub fn write(row: &mut Row, x: &Session, zone: Zone) -> io::Result<()> {
+pub fn write(row: &mut Row, x: &Session, style: Style) -> io::Result<()> {
     row.put(STRONG, format_args!("tcptrace {}", x.version))
         .plain(format_args!(" on Linux {}: {}", x.kernel, filters(x)))
         .end()?;
-    row.put(DIM, format_args!("hooks: {}", hooks(x))).end()?;
-    if !x.unseen.is_empty() {
+    let hooks = match style.verbose {
+        true => all_hooks(x),
+        false => hooks_in_short(x),
+    };
+    row.put(DIM, format_args!("hooks: {hooks}")).end()?;
+    if style.verbose && !x.unseen.is_empty() {
         row.put(DIM, format_args!("not seen: {}", x.unseen.join("; ")))
             .end()?;
     }
-    row.put(STRONG, format_args!("TIME ({})", zone.name()));
+    row.put(STRONG, format_args!("TIME ({})", style.zone.name()));
     for (at, heading) in [(CONN, "CONN"), (TUPLE, "FROM → TO"), (WHAT, "STATE")] {
         row.column(at).put(STRONG, heading);
     }
@@ -35,9 +41,27 @@ fn filters(x: &Session) -> String {
     iter::once("TCP".to_owned()).chain(conditions).collect()
 }
 
+/// Formats `9 of 11 attached, inet_csk_accept by syscall; 4 things that this trace cannot show (-v or
+/// tcptrace doctor)`.
+fn hooks_in_short(x: &Session) -> String {
+    let attached = x.hooks.values().flatten().count();
+    let accept = match x.hooks.get(&Hook::InetCskAccept) {
+        Some(Some(method)) => format!(", {} by {method}", Hook::InetCskAccept.name()),
+        _ => String::new(),
+    };
+    let unseen = match x.unseen.len() as u64 {
+        0 => String::new(),
+        n => {
+            let things = Count(n, "thing");
+            format!("; {things} that this trace cannot show (-v or tcptrace doctor)")
+        }
+    };
+    format!("{attached} of {} attached{accept}{unseen}", x.hooks.len())
+}
+
 /// Formats the hooks: `inet_sock_set_state by tp_btf, inet_csk_accept by syscall (fentry: EPERM,
 /// kprobe: ENOENT)`.
-fn hooks(x: &Session) -> String {
+fn all_hooks(x: &Session) -> String {
     let hooks = x.hooks.iter().map(|(hook, method)| {
         let attached = match method {
             Some(method) => format!("{} by {method}", hook.name()),

@@ -365,7 +365,7 @@ impl Text {
 impl Text {
     fn write_line(&mut self, line: &Line) -> io::Result<()> {
         match line {
-            Line::Session(x) => header::write(&mut self.row, x, self.style.zone),
+            Line::Session(x) => header::write(&mut self.row, x, self.style),
             Line::Preexisting(x) => self.preexisting(x),
             Line::Transition(x) => self.transition(x),
             Line::Accept(x) => self.accept(x),

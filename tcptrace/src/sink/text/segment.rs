@@ -109,7 +109,7 @@ mod tests {
             subject: Subject {
                 conn: None,
                 side: None,
-                ..samples::nobody(samples::server())
+                ..samples::without_process(samples::server())
             },
             flags: TcpFlags(0x19),
             rel_seq: None,

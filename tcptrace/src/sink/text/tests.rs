@@ -22,6 +22,8 @@ const VERBOSE: Style = Style {
     ..PLAIN
 };
 
+const HEADINGS: &str = "TIME (UTC)       CONN  FROM → TO                          STATE                     IN STATE  PROCESS";
+
 fn written(style: Style, lines: &[Line]) -> String {
     samples::all_written(lines, |out| {
         Box::new(Text::new(out, samples::clock(), style))
@@ -36,15 +38,36 @@ fn check(lines: &[Line], expect: &[&str]) {
 }
 
 #[test]
-fn the_session_is_a_header_with_filters_hooks_and_gaps() {
+fn the_header_counts_the_hooks_and_what_cannot_be_shown() {
     check(
         &[Line::Session(samples::session())],
         &[
             "tcptrace 0.1.0 on Linux 6.18.5: TCP, port 7878",
+            "hooks: 1 of 2 attached; 1 thing that this trace cannot show (-v or tcptrace doctor)",
+            HEADINGS,
+        ],
+    );
+    let mut session = samples::session();
+    let accept = (Hook::InetCskAccept, Some("syscall".to_owned()));
+    session.hooks.extend([accept]);
+    session.unseen.clear();
+    let text = written(PLAIN, &[Line::Session(session)]);
+    let hooks = "\nhooks: 2 of 2 attached, inet_csk_accept by syscall\n";
+    assert!(text.contains(hooks), "{text}");
+}
+
+#[test]
+fn the_verbose_header_lists_the_hooks_and_what_cannot_be_shown() {
+    let text = written(VERBOSE, &[Line::Session(samples::session())]);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "tcptrace 0.1.0 on Linux 6.18.5: TCP, port 7878",
             "hooks: inet_sock_set_state by tp_btf, inet_csk_accept not attached (fentry: EPERM, kprobe: ENOENT)",
             "not seen: accept(): no hook could be attached, so there are no verdicts",
-            "TIME (UTC)       CONN  FROM → TO                          STATE                     IN STATE  PROCESS",
-        ],
+            HEADINGS,
+        ]
     );
 }
 
@@ -58,7 +81,7 @@ fn a_transition_shows_its_time_its_process_and_its_error() {
         ],
     );
     let entered_unseen = Transition {
-        subject: samples::nobody(seen.subject.clone()),
+        subject: samples::without_process(seen.subject.clone()),
         in_state_ns: None,
         error: Some("ECONNRESET".into()),
         ..seen.clone()

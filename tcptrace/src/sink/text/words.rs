@@ -147,12 +147,12 @@ mod tests {
     use crate::sink::samples;
 
     #[test]
-    fn who_shows_a_presumed_an_accepted_and_an_unknown_process() {
+    fn the_process_text_shows_a_presumed_an_accepted_and_an_unknown_process() {
         let presumed = samples::server();
         assert_eq!(Who(&presumed).to_string(), "server[4711]?");
         let sure = samples::accept().subject;
         assert_eq!(Who(&sure).to_string(), "server[4711]");
-        assert_eq!(Who(&samples::nobody(sure)).to_string(), "-");
+        assert_eq!(Who(&samples::without_process(sure)).to_string(), "-");
         let hostile = Subject {
             comm: Some(Comm::from("\x1b[31m")),
             ..samples::listener()
