@@ -10,7 +10,7 @@ use crate::kernel::sock::Sock;
 use crate::kernel::tuple::Tuple;
 use crate::maps::{self, ADDRESSES, CGROUPS, NETNS, PORTS, UIDS};
 
-/// Counts an event of a hook as seen. False when the filter leaves it out, which is counted as well.
+/// Counts an event of a hook. False when the filter leaves it out.
 ///
 /// A port that the kernel has not set yet is 0, which no filter can name: what cannot be shown to
 /// match is left out. An address that it has not set is in no network but that of all.
@@ -28,9 +28,10 @@ pub fn admit<M: Memory>(
     let Some(counters) = maps::counters(hook) else {
         return false;
     };
-    counters.seen += 1;
     let is_admitted = passes(tuple, netns, owner);
-    if !is_admitted {
+    if is_admitted {
+        counters.admitted += 1;
+    } else {
         counters.filtered += 1;
     }
     is_admitted

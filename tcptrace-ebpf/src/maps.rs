@@ -12,7 +12,7 @@ use tcptrace_ebpf::abi::{self, Counters, InSet, hook, ports, tally};
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 
-/// Per hook: seen, filtered, lost.
+/// Per hook: admitted, filtered, lost.
 #[map]
 pub static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(hook::COUNT, 0);
 
@@ -56,15 +56,17 @@ pub static UIDS: HashMap<u32, u32> = HashMap::with_max_entries(1, 0);
 pub static CGROUPS: HashMap<u64, u32> = HashMap::with_max_entries(1, 0);
 
 /// An accept() that has been entered and has not returned.
+///
+/// Members that begin as 0 do not lie side by side: the compiler would call a loop to fill them.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Call {
-    pub called_ns: u64,
-    pub listener: u64,
     /// Where the kernel will store the error, 0 when the result tells it.
     pub error: u64,
+    pub called_ns: u64,
     /// The accepted sock whose record has been written, 0 before.
     pub told: u64,
+    pub listener: u64,
     /// The flags that `inet_csk_accept` was called with, 0 where the system call is seen.
     pub flags: u64,
 }
@@ -146,7 +148,7 @@ impl AddAssign<u64> for Adder {
 /// [`Counters`] for adding.
 #[repr(C)]
 pub struct Adders {
-    pub seen: Adder,
+    pub admitted: Adder,
     pub filtered: Adder,
     pub lost: Adder,
     pub lost_calls: Adder,

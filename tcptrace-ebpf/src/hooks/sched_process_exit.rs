@@ -59,7 +59,7 @@ pub fn process_renamed(ctx: RawTracePointContext) -> i32 {
 
 #[inline(always)]
 fn tell(pid: u32, step: u8, comm: [u8; 16]) {
-    count(hook::SCHED_PROCESS_EXIT, |counters| counters.seen += 1);
+    count(hook::SCHED_PROCESS_EXIT, |counters| counters.admitted += 1);
     let payload = || Process {
         pid,
         step,

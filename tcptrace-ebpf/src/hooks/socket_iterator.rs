@@ -58,10 +58,7 @@ fn shown(seq: *mut seq_file, ptr: *const u8) {
     // A bucket has no user and no cgroup.
     let owner = if is_bucket { Sock::null() } else { sock };
     if !filter::passes(&tuple, || sock.netns(), owner) {
-        count(hook::SOCKET_ITERATOR, |counters| {
-            counters.seen += 1;
-            counters.filtered += 1;
-        });
+        count(hook::SOCKET_ITERATOR, |counters| counters.filtered += 1);
         return;
     }
     let mut socket = Socket {
@@ -114,6 +111,6 @@ fn shown(seq: *mut seq_file, ptr: *const u8) {
         )
     };
     if written == 0 {
-        count(hook::SOCKET_ITERATOR, |counters| counters.seen += 1);
+        count(hook::SOCKET_ITERATOR, |counters| counters.admitted += 1);
     }
 }

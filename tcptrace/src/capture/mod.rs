@@ -184,7 +184,7 @@ impl Capture {
             let mut made_up = 0;
             for cpu in rows.get(&index_of(attached.row.hook), 0)?.iter() {
                 let counters: abi::Counters = zerocopy::transmute!(*cpu);
-                count.seen += counters.seen;
+                count.seen += counters.admitted + counters.filtered;
                 count.filtered += counters.filtered;
                 count.lost += counters.lost;
                 count.lost_calls += counters.lost_calls;

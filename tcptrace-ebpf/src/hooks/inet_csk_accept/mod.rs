@@ -41,7 +41,7 @@ fn called(listener: Sock<Probed>, error: u64, flags: u64) {
     };
     if CALLS.insert(bpf_get_current_pid_tgid(), call, 0).is_err() {
         maps::add_to_tally(tally::MISSED_CALLS);
-        count(hook::ACCEPT, |counters| counters.seen += 1);
+        count(hook::ACCEPT, |counters| counters.admitted += 1);
         count(hook::ACCEPT, |counters| counters.lost_calls += 1);
         maps::count_lost(hook::ACCEPT);
     }
