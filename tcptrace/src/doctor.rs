@@ -15,7 +15,7 @@ use crate::capture::statistics::{Counting, ProgramStatistics};
 use crate::capture::{Capture, CaptureError, Request, kernels};
 use crate::cli::{Doctor, ReportForm};
 use crate::event::Hook;
-use crate::fields::Refusal;
+use crate::fields::FailedMethod;
 use crate::stdio;
 use crate::tracing::kernel_release;
 
@@ -63,8 +63,8 @@ struct Examination {
     method: Option<&'static str>,
     /// How the method attaches, if its name covers several ways; else empty.
     via: &'static str,
-    /// Better attach methods that this kernel refused, as in `refused` of the session line.
-    refused: Vec<Refusal>,
+    /// Better attach methods that this kernel refused, as in `failed_methods` of the session line.
+    failed_methods: Vec<FailedMethod>,
     /// The information that is unknown without the hook; null if it is attached.
     without: Option<&'static str>,
 }
@@ -76,7 +76,7 @@ impl Examined {
             shows: it.row.shows,
             method: Some(it.method.name),
             via: it.method.via,
-            refused: it.refused.clone(),
+            failed_methods: it.refused.clone(),
             without: None,
         });
         let absent = capture.absent.iter().map(|it| Examination {
@@ -84,7 +84,7 @@ impl Examined {
             shows: it.row.shows,
             method: None,
             via: "",
-            refused: it.refused.clone(),
+            failed_methods: it.refused.clone(),
             without: it.row.without,
         });
         let mut hooks: Vec<Examination> = attached.chain(absent).collect();
@@ -115,8 +115,8 @@ impl Display for Examination {
         if self.hook == Hook::Segment {
             write!(f, ", with --segments")?;
         }
-        for refused in &self.refused {
-            write!(f, "; not by {}: {}", refused.method, why(&refused.refusal))?;
+        for refused in &self.failed_methods {
+            write!(f, "; not by {}: {}", refused.method, why(&refused.error))?;
         }
         Ok(())
     }

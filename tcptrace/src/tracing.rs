@@ -32,7 +32,7 @@ use crate::command::Running;
 use crate::correlate::Selection;
 use crate::depth::Depth;
 use crate::event::{Hook, Looked, Loss, Note, Why};
-use crate::fields::Refusal;
+use crate::fields::FailedMethod;
 use crate::filter::Filter;
 use crate::pipeline::{self, Feedback, Outcome, Output, SnapshotTargets};
 use crate::signals::Signals;
@@ -556,9 +556,9 @@ pub fn filters(filter: &Filter, selection: &Selection) -> BTreeMap<String, Strin
 
 /// Returns the refused attach methods of each hook.
 fn refused(capture: &Capture) -> BTreeMap<Hook, Vec<Refused>> {
-    let refused = |it: Refusal| Refused {
+    let refused = |it: FailedMethod| Refused {
         method: it.method,
-        reason: it.refusal,
+        reason: it.error,
     };
     let hooks = capture.refused().into_iter();
     hooks

@@ -33,7 +33,7 @@ pub use histogram::{Histogram, Times};
 pub use crate::depth::Depth;
 use crate::event::{Comm, Context, ListenQueue, OverflowSegment, State, Witness};
 pub use segment::Segment;
-pub use trace::{HookCount, ListenerSummary, Lost, Refusal, Session, Summary, Why};
+pub use trace::{FailedMethod, HookCount, ListenerSummary, Lost, Session, Summary, Why};
 pub use wanted::{Kind, Wanted};
 
 /// The version of this contract, `schema` in the session line.

@@ -55,7 +55,7 @@ pub struct Attached {
     pub row: &'static HookRow,
     pub method: &'static AttachMethod,
     /// Better methods that this kernel refused, with short reasons. Empty if the method was forced.
-    pub refused: Vec<fields::Refusal>,
+    pub refused: Vec<fields::FailedMethod>,
     /// Events that the hook cannot show on this kernel, besides the method's `unseen`.
     pub unseen: Vec<&'static str>,
 }
@@ -63,7 +63,7 @@ pub struct Attached {
 /// A hook that could not be attached.
 pub struct Absent {
     pub row: &'static HookRow,
-    pub refused: Vec<fields::Refusal>,
+    pub refused: Vec<fields::FailedMethod>,
 }
 
 /// The attached programs. Detaches them on drop.
@@ -155,7 +155,7 @@ impl Capture {
     }
 
     /// Returns the refused methods of each hook, with reasons.
-    pub fn refused(&self) -> BTreeMap<Hook, Vec<fields::Refusal>> {
+    pub fn refused(&self) -> BTreeMap<Hook, Vec<fields::FailedMethod>> {
         let attached = self.hooks.iter().map(|it| (it.row.hook, &it.refused));
         let absent = self.absent.iter().map(|it| (it.row.hook, &it.refused));
         let all = attached.chain(absent);

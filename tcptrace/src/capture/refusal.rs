@@ -36,17 +36,17 @@ impl Refusal {
 
 /// Returns the refusals for the session line, each method name once. One name may stand for several
 /// prototypes. Then the reason of the matching prototype counts.
-pub fn for_session(refused: &[Refusal]) -> Vec<fields::Refusal> {
-    let mut refusals: Vec<fields::Refusal> = vec![];
+pub fn for_session(refused: &[Refusal]) -> Vec<fields::FailedMethod> {
+    let mut refusals: Vec<fields::FailedMethod> = vec![];
     let (other, fitting): (Vec<_>, Vec<_>) = refused
         .iter()
         .partition(|it| it.error.is::<OtherPrototype>());
     for refusal in fitting.into_iter().chain(other) {
         let method = refusal.method.name;
         if refusals.iter().all(|it| it.method != method) {
-            refusals.push(fields::Refusal {
+            refusals.push(fields::FailedMethod {
                 method: method.to_owned(),
-                refusal: refusal.in_short(),
+                error: refusal.in_short(),
             });
         }
     }
@@ -86,7 +86,7 @@ mod tests {
         let refusals = for_session(&refused);
         let refusals: Vec<_> = refusals
             .iter()
-            .map(|it| (it.method.as_str(), it.refusal.as_str()))
+            .map(|it| (it.method.as_str(), it.error.as_str()))
             .collect();
         assert_eq!(refusals, [("fentry", "EPERM"), ("kprobe", "no kprobes")]);
         assert!(refused[1].is_not_permitted() && !refused[2].is_not_permitted());
@@ -96,7 +96,7 @@ mod tests {
     fn a_different_prototype_is_the_reason_if_there_is_no_other() {
         let refusals = for_session(&[refusal(0, other_prototype())]);
         assert_eq!(
-            refusals[0].refusal,
+            refusals[0].error,
             "inet_csk_accept has 4 parameters here, not 2"
         );
     }

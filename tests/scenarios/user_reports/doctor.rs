@@ -24,7 +24,10 @@ fn doctor_reports_the_attach_methods_of_a_trace() {
     for hook in hooks {
         let name = hook["hook"].as_str().expect("a name");
         assert_eq!(hook["method"], session["hooks"][name], "{hook}");
-        assert_eq!(hook["refused"], session["refused"][name], "{hook}");
+        assert_eq!(
+            hook["failed_methods"], session["failed_methods"][name],
+            "{hook}"
+        );
         assert_eq!(
             hook["without"].is_null(),
             !hook["method"].is_null(),
@@ -59,9 +62,9 @@ fn doctor_text_has_one_line_per_hook() {
             None => " not attached".to_owned(),
         };
         assert!(row.contains(&says), "{row}: {says}");
-        for refused in session["refused"][hook].as_array().expect("a list") {
+        for refused in session["failed_methods"][hook].as_array().expect("a list") {
             let method = refused["method"].as_str().expect("a name");
-            let reason = refused["refusal"].as_str().expect("a reason");
+            let reason = refused["error"].as_str().expect("a reason");
             let (_, after) = row.split_once(&format!("not by {method}: ")).expect(row);
             assert!(after.contains(reason), "{row}: {reason}");
         }

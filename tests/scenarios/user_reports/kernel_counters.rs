@@ -261,12 +261,12 @@ fn a_hook_falls_back_to_kprobes_without_a_trampoline() {
     let lab = Lab::new();
     let trace = lab.trace().stop();
     let session = trace.session();
-    let refused = session["refused"].as_object().expect("an object");
+    let refused = session["failed_methods"].as_object().expect("an object");
     for refusal in refused
         .values()
         .flat_map(|it| it.as_array().expect("a list"))
     {
-        let reason = refusal["refusal"].as_str().expect("a text");
+        let reason = refusal["error"].as_str().expect("a text");
         assert!(!reason.starts_with("errno"), "{refusal}");
     }
     // A kernel that supports one kind of probe supports the other.
@@ -276,7 +276,7 @@ fn a_hook_falls_back_to_kprobes_without_a_trampoline() {
     if kernel.starts_with("6.1.") && trace.accept_attach_method() == "fentry" {
         assert_eq!(session["hooks"]["listen_overflow"], "kprobe");
         assert_eq!(
-            session["refused"]["listen_overflow"][0]["refusal"],
+            session["failed_methods"]["listen_overflow"][0]["error"],
             "ENOTSUPP"
         );
     }

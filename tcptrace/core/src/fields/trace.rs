@@ -11,13 +11,13 @@ use crate::depth::Depth;
 use crate::event::Hook;
 pub use crate::event::Why;
 
-/// An attach method that the kernel refused.
+/// An attach method that failed on this kernel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Refusal {
+pub struct FailedMethod {
     /// The program type of the attach method.
     pub method: String,
     /// The error, such as EPERM; `tcptrace doctor` explains it.
-    pub refusal: String,
+    pub error: String,
 }
 
 /// The first line: the kernel, the hooks and the filters of the trace.
@@ -36,9 +36,9 @@ pub struct Session {
     pub depth: Depth,
     /// Hook to the program type that it is attached with; null when it is not attached.
     pub hooks: BTreeMap<Hook, Option<String>>,
-    /// Hook to the better program types that the kernel refused, best first. Empty when the best
+    /// Hook to the better program types that failed on this kernel, best first. Empty when the best
     /// one was attached, or the user chose one.
-    pub refused: BTreeMap<Hook, Vec<Refusal>>,
+    pub failed_methods: BTreeMap<Hook, Vec<FailedMethod>>,
     /// The filters as given; empty when everything is traced.
     pub filters: BTreeMap<String, String>,
     /// The events that this trace cannot see, each as a sentence.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::correlate::{Correlator, Selection};
 use crate::depth::Depth;
 use crate::event::Hook;
-use crate::fields::{Refusal, SCHEMA, Session};
+use crate::fields::{FailedMethod, SCHEMA, Session};
 
 /// The settings and the environment of a trace. A recording begins with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,12 +56,12 @@ pub struct Refused {
 impl Begin {
     /// Returns the session line.
     pub(super) fn session(&self) -> Session {
-        let refusal = |it: &Refused| Refusal {
+        let failed = |it: &Refused| FailedMethod {
             method: it.method.clone(),
-            refusal: it.reason.clone(),
+            error: it.reason.clone(),
         };
         let refused = self.refused.iter();
-        let refused = refused.map(|(hook, refused)| (*hook, refused.iter().map(refusal).collect()));
+        let refused = refused.map(|(hook, refused)| (*hook, refused.iter().map(failed).collect()));
         let by_depth = self.depth.unseen().iter().map(|&text| text.to_owned());
         Session {
             mono_ns: self.mono_ns,
@@ -70,7 +70,7 @@ impl Begin {
             kernel: self.kernel.clone(),
             depth: self.depth,
             hooks: self.hooks.clone(),
-            refused: refused.collect(),
+            failed_methods: refused.collect(),
             filters: self.filters.clone(),
             unseen: self.unseen.iter().cloned().chain(by_depth).collect(),
         }

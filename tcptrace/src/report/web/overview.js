@@ -215,7 +215,7 @@ function balance(trace) {
   const rows = hooks.map(([hook, method]) => {
     const it = summary?.hooks?.[hook];
     const bad = (n) => (n > 0 ? h("span", { class: "bad" }, count(n)) : count(n));
-    const refused = (session.refused?.[hook] ?? []).map((x) => `${x.method}: ${x.refusal}`).join(", ");
+    const refused = (session.failed_methods?.[hook] ?? []).map((x) => `${x.method}: ${x.error}`).join(", ");
     return [h("code", {}, hook), method ?? "not attached", refused, count(it?.seen), count(it?.filtered), count(it?.emitted), bad(it?.lost), bad(it?.recursion_misses)];
   });
   const unseen = session?.unseen ?? [];

@@ -51,12 +51,12 @@ pub fn session() -> Session {
             (Hook::InetCskAccept, None),
         ]
         .into(),
-        refused: [(
+        failed_methods: [(
             Hook::InetCskAccept,
             [("fentry", "EPERM"), ("kprobe", "ENOENT")]
-                .map(|(method, refusal)| Refusal {
+                .map(|(method, error)| FailedMethod {
                     method: method.to_owned(),
-                    refusal: refusal.to_owned(),
+                    error: error.to_owned(),
                 })
                 .into(),
         )]

@@ -67,10 +67,10 @@ fn all_hooks(x: &Session) -> String {
             Some(method) => format!("{} by {method}", hook.name()),
             None => format!("{} not attached", hook.name()),
         };
-        let refused = x.refused.get(hook).map_or(&[][..], Vec::as_slice);
+        let refused = x.failed_methods.get(hook).map_or(&[][..], Vec::as_slice);
         let refused: Vec<String> = refused
             .iter()
-            .map(|it| format!("{}: {}", it.method, it.refusal))
+            .map(|it| format!("{}: {}", it.method, it.error))
             .collect();
         match refused.is_empty() {
             true => attached,
