@@ -85,7 +85,7 @@ pub enum Task {
     /// Write the kernel's records to a file without decoding them, which costs least; `tcptrace
     /// replay` shows them
     Record(Box<Record>),
-    /// Show a recorded trace, as live or in another form
+    /// Show a recorded trace as text, or in another form
     Replay(Box<Replay>),
     /// Make a page of a recorded trace for a browser: every connection with its diagram
     Report(Report),
@@ -133,7 +133,7 @@ pub struct Replay {
     // At the end: clap puts what follows under the same heading.
     #[command(
         flatten,
-        next_help_heading = "Filters (each that is given must hold; lists and repeats add up)"
+        next_help_heading = "Filters (all given filters must match; several values of one filter are alternatives)"
     )]
     pub selecting: Selecting,
 }
@@ -193,7 +193,7 @@ pub struct Trace {
     // At the end: clap puts what follows under the same heading.
     #[command(
         flatten,
-        next_help_heading = "Filters (each that is given must hold; lists and repeats add up)"
+        next_help_heading = "Filters (all given filters must match; several values of one filter are alternatives)"
     )]
     pub filters: Filters,
 }
@@ -208,19 +208,19 @@ pub enum DepthOption {
                 CPU time"
     )]
     Events,
-    /// A line a connection, at its end, with all its times and figures
+    /// One line for each connection, at its end, with all its times and figures
     #[value(
-        help = "A line a connection, at its end, with all its times and figures, and the calls of \
-                accept() and the segments that failed. Costs the same in the kernel, and less of \
-                tcptrace's own CPU time"
+        help = "One line for each connection, at its end, with all its times and figures; also \
+                failed calls of accept() and dropped segments. Costs the same in the kernel, and \
+                less of tcptrace's own CPU time"
     )]
     Connections,
-    /// How long handshakes and waits for accept() took, each second. A line only for the
-    /// connections that went wrong
+    /// How long handshakes and waits for accept() took, each second. One line for each connection
+    /// that went wrong
     #[value(
-        help = "How long handshakes and waits for accept() took, of the connections that have \
-                ended, each second. A line only for those that went wrong. Costs the same in the \
-                kernel, and less of tcptrace's own CPU time"
+        help = "How long handshakes and waits for accept() took, each second, for connections \
+                that have ended. One line for each connection that went wrong. Costs the same in \
+                the kernel, and less of tcptrace's own CPU time"
     )]
     Histogram,
 }

@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use crate::exit;
 use crate::printable::printable;
 
-/// Writes a one-line message to standard error in one write, with terminal escapes removed. Ignores
+/// Writes a one-line message to standard error in one write, with control characters escaped. Ignores
 /// a failed write, because there is nowhere else to report it.
 pub fn say(message: impl Display) {
     let line = format!("tcptrace: {}\n", printable(&message.to_string()));

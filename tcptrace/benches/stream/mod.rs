@@ -132,7 +132,7 @@ impl Stream {
         let n = self.ends.len();
         self.now_ns += 1_000;
         let header = abi::Header {
-            // One record in eight is written before the record that precedes it in time.
+            // One record in eight has a later time than the next record.
             mono_ns: self.now_ns + if n.is_multiple_of(8) { 1_500 } else { 0 },
             lost: 0,
             cpu: (n % 2) as u16,

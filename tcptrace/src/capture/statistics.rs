@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::Capture;
 
-/// Enables the statistics for the whole machine, like bpf(BPF_ENABLE_STATS).
+/// The setting that enables the statistics for the whole machine, like bpf(BPF_ENABLE_STATS).
 const SETTING: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
 /// Lets the kernel count runs and run time of all eBPF programs of the machine while this exists.

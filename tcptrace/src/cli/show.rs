@@ -17,8 +17,8 @@ pub struct Show {
     #[arg(short, long, value_name = "FORM", default_value = "text")]
     pub output: Form,
 
-    /// Columns of text and csv, such as conn,laddr,lport,verdict; `help` lists all. Without --only
-    /// the lines that have them all are shown
+    /// Columns of text and csv, such as conn,laddr,lport,verdict; `help` lists all. Without
+    /// --only, shows the lines that have all these fields
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = field)]
     pub fields: Vec<String>,
 
@@ -36,7 +36,7 @@ pub struct Show {
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub color: Color,
 
-    /// Show more: process or softirq, failed accept() calls such as EAGAIN
+    /// Show more: every hook and limit, process or softirq, failed accept() calls such as EAGAIN
     #[arg(short, long)]
     pub verbose: bool,
 

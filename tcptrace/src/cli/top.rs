@@ -36,7 +36,7 @@ pub struct Top {
     // At the end: clap puts what follows under the same heading.
     #[command(
         flatten,
-        next_help_heading = "Filters (each that is given must hold; lists and repeats add up)"
+        next_help_heading = "Filters (all given filters must match; several values of one filter are alternatives)"
     )]
     pub filters: Filters,
 }

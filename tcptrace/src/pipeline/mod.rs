@@ -72,7 +72,7 @@ pub struct Feedback {
     pub stop: Arc<Notify>,
     /// The process that owns a listener is not known any more.
     pub owners_wanted: Arc<Notify>,
-    /// A line has been written since this was last cleared.
+    /// A line about a socket that is not older than the trace has been written.
     pub busy: Arc<AtomicBool>,
 }
 
