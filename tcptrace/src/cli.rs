@@ -93,7 +93,8 @@ pub enum Task {
 
 #[derive(Debug, Args)]
 pub struct Doctor {
-    /// Show only the cost of the programs, measured for this time under the machine's own TCP load [5s]
+    /// Show only the cost of the programs, measured for this time under the machine's own TCP load
+    /// [5s]
     #[arg(
         long,
         value_name = "TIME",
@@ -126,7 +127,7 @@ pub struct Replay {
     #[arg(long, value_name = "N")]
     pub conn: Option<u64>,
 
-    /// As in a trace
+    /// A condition on the recording, as in a trace. May be repeated
     #[arg(long, value_name = "EXPECTATION")]
     pub expect: Vec<Expectation>,
 

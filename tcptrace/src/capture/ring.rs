@@ -46,7 +46,8 @@ impl Ring {
     pub fn new(ring: RingBuf<MapData>, positions: Positions) -> std::io::Result<Ring> {
         let mut timer = tokio::time::interval(DRAIN_EVERY);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        // SAFETY: the ring buffer owns its descriptor, and both are dropped after the registration.
+        // SAFETY: the ring buffer keeps its descriptor open as long as it lives, and it outlives the
+        // registration.
         let fd = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
             .map_err(|error| std::io::Error::other(error.to_string()))?;
         Ok(Ring {

@@ -87,7 +87,8 @@ pub struct Selecting {
     #[arg(long = "side", value_name = "SIDE", value_delimiter = ',', value_parser = side)]
     pub sides: Vec<Side>,
 
-    /// Only events in this state, including its beginning and its end, and connections that were in it
+    /// Only events in this state, including its beginning and its end, and connections that were in
+    /// it
     #[arg(long = "state", value_name = "STATE", value_delimiter = ',', value_parser = state)]
     pub states: Vec<State>,
 }
