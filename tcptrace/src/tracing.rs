@@ -31,13 +31,13 @@ use crate::clock::{Clock, mono_now_ns};
 use crate::command::Running;
 use crate::correlate::Selection;
 use crate::depth::Depth;
-use crate::event::{Hook, Looked, Loss, Note, Why};
+use crate::event::{Hook, Loss, Note, SnapshotEnd, Why};
 use crate::fields::FailedMethod;
 use crate::filter::Filter;
 use crate::pipeline::{self, Feedback, Outcome, Output, SnapshotTargets};
 use crate::signals::Signals;
 use crate::stdio::say;
-use crate::trace::{Begin, Refused, Settled, Small};
+use crate::trace::{Begin, RefusedMethod, Settled, Small};
 
 /// Time between two reads of the loss counters.
 const LOSS_EVERY: Duration = Duration::from_millis(250);
@@ -323,14 +323,14 @@ impl Tracing {
         self.handover
             .records(snapshot.records, snapshot.ended_ns, 0)
             .await;
-        let note = Looked {
+        let note = SnapshotEnd {
             netns: snapshot.netns,
             began_ns: snapshot.began_ns,
             is_audit,
             is_last,
         };
         self.handover
-            .note(snapshot.ended_ns, Note::Looked(note))
+            .note(snapshot.ended_ns, Note::SnapshotEnd(note))
             .await;
     }
 
@@ -555,8 +555,8 @@ pub fn filters(filter: &Filter, selection: &Selection) -> BTreeMap<String, Strin
 }
 
 /// Returns the refused attach methods of each hook.
-fn refused(capture: &Capture) -> BTreeMap<Hook, Vec<Refused>> {
-    let refused = |it: FailedMethod| Refused {
+fn refused(capture: &Capture) -> BTreeMap<Hook, Vec<RefusedMethod>> {
+    let refused = |it: FailedMethod| RefusedMethod {
         method: it.method,
         reason: it.error,
     };

@@ -1,10 +1,10 @@
 //! Decoding of a record's bytes into an [`Event`]. No input makes it panic.
 
 mod ending;
-mod found;
 mod half_open;
 mod process;
 mod segment;
+mod snapshot;
 mod timewait;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -55,7 +55,7 @@ pub fn decode(record: &[u8]) -> Result<Event, Undecodable> {
         abi::kind::RESET => Kind::Reset(ending::reset(&mut rest)?),
         abi::kind::REQUEST => Kind::Request(half_open::request(&mut rest)?),
         abi::kind::OVERFLOW => Kind::Overflow(half_open::overflow(&mut rest)?),
-        abi::kind::SOCKET => Kind::Found(found::found(&mut rest)?),
+        abi::kind::SOCKET => Kind::SnapshotEntry(snapshot::snapshot_entry(&mut rest)?),
         abi::kind::TIMEWAIT => Kind::Timewait(timewait::timewait(&mut rest)?),
         abi::kind::PROCESS => Kind::Process(process::process(&mut rest)?),
         abi::kind::SEGMENT => Kind::Segment(segment::segment(&mut rest)?),
@@ -71,7 +71,7 @@ pub fn decode(record: &[u8]) -> Result<Event, Undecodable> {
 
 /// The few fields of a record that the capturing side needs before it is decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Glimpse {
+pub enum Peek {
     /// A socket enters another state.
     State {
         mono_ns: u64,
@@ -88,12 +88,12 @@ pub enum Glimpse {
     Process,
 }
 
-impl Glimpse {
+impl Peek {
     /// Returns the cgroup of a socket; 0 when unknown.
     pub fn cgroup(self) -> u64 {
         match self {
-            Glimpse::State { cgroup, .. } | Glimpse::Socket { cgroup, .. } => cgroup,
-            Glimpse::Process => 0,
+            Peek::State { cgroup, .. } | Peek::Socket { cgroup, .. } => cgroup,
+            Peek::Process => 0,
         }
     }
 }
@@ -107,12 +107,12 @@ pub fn lost(record: &[u8]) -> Option<u32> {
 /// Reads a few fields of a record without decoding it; `None` for all other kinds and for a cut
 /// record.
 #[inline]
-pub fn glimpse(record: &[u8]) -> Option<Glimpse> {
+pub fn peek(record: &[u8]) -> Option<Peek> {
     let (header, rest) = abi::Header::read_from_prefix(record).ok()?;
     match header.kind {
         abi::kind::SET_STATE => {
             let (it, _) = abi::SetState::read_from_prefix(rest).ok()?;
-            Some(Glimpse::State {
+            Some(Peek::State {
                 mono_ns: header.mono_ns,
                 netns: it.netns,
                 cgroup: it.cgroup,
@@ -122,13 +122,13 @@ pub fn glimpse(record: &[u8]) -> Option<Glimpse> {
         }
         abi::kind::SOCKET => {
             let (it, _) = abi::Socket::read_from_prefix(rest).ok()?;
-            Some(Glimpse::Socket {
+            Some(Peek::Socket {
                 netns: it.netns,
                 cgroup: it.cgroup,
                 state: it.state,
             })
         }
-        abi::kind::PROCESS => Some(Glimpse::Process),
+        abi::kind::PROCESS => Some(Peek::Process),
         _ => None,
     }
 }

@@ -11,12 +11,12 @@ mod ending;
 pub use comm::Comm;
 pub use counters::{NetnsCounters, QueueCounters};
 pub use ending::{Call, Direction, Reset, Retransmit, Retransmitted, Stats};
-mod found;
 mod half_open;
 mod note;
 mod process;
 mod recorded;
 mod segment;
+mod snapshot;
 mod timewait;
 
 use std::fmt;
@@ -25,11 +25,11 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use found::{Found, Looked};
 pub use half_open::{CloneOf, Overflow, Request, RequestStep};
 pub use note::{Loss, Note, Why};
 pub use process::{Holder, Holders, Process, ProcessStep};
 pub use segment::{Segment, TcpFlags};
+pub use snapshot::{SnapshotEnd, SnapshotEntry};
 pub use timewait::{Timewait, TimewaitStep};
 
 /// A TCP state under its kernel name without `TCP_` (include/net/tcp_states.h).
@@ -318,7 +318,7 @@ pub enum Kind {
     Request(Request),
     Overflow(Overflow),
     Timewait(Timewait),
-    Found(Found),
+    SnapshotEntry(SnapshotEntry),
     Process(Process),
     Segment(Segment),
     /// An input that does not come from a hook.
@@ -339,7 +339,7 @@ impl Kind {
             Kind::Request(_) => Hook::RequestSock,
             Kind::Overflow(_) => Hook::ListenOverflow,
             Kind::Timewait(_) => Hook::TimewaitSock,
-            Kind::Found(_) => Hook::SocketIterator,
+            Kind::SnapshotEntry(_) => Hook::SocketIterator,
             Kind::Process(_) => Hook::SchedProcessExit,
             Kind::Segment(_) => Hook::Segment,
             Kind::Note(_) => return None,

@@ -12,7 +12,7 @@ mod tests;
 mod write;
 
 pub use damage::{Damage, Gap};
-pub use read::{Item, Reader, Refused};
+pub use read::{Item, OpenError, Reader};
 pub use replay::Replay;
 pub use write::{Block, Header, item};
 

@@ -18,7 +18,7 @@ use crate::event::{Event, Hook, Kind, Loss, Note, State, Task, Why};
 use crate::fields::{Line, Session, Summary, Wanted};
 use crate::order::{HOLD_BACK_NS, Order};
 
-pub use begin::{Begin, Refused};
+pub use begin::{Begin, RefusedMethod};
 
 /// An input of a trace. Inputs are pushed in the order in which they were captured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -238,8 +238,8 @@ impl Trace {
         let is_over = self.counted_ns.is_some() || event.mono_ns > self.ended_ns;
         self.holders_held -= usize::from(is_holders(&event.kind));
         // A reading after the end bounds the counters at the end.
-        let is_told_anyway = matches!(event.kind, Kind::Note(Note::Counters(_) | Note::Lost(_)));
-        if is_over && !is_told_anyway {
+        let is_exempt = matches!(event.kind, Kind::Note(Note::Counters(_) | Note::Lost(_)));
+        if is_over && !is_exempt {
             return true;
         }
         // With `count`, the trace may end at any event, so later events are not used.
@@ -248,8 +248,8 @@ impl Trace {
                 u64::MAX => later,
                 end_ns => &later[..later.partition_point(|it| it.mono_ns <= end_ns)],
             };
-            if self.correlator.foresees(event, later) {
-                self.correlator.foreseen();
+            if self.correlator.look_ahead(event, later) {
+                self.correlator.note_lookahead();
             }
         }
         if is_late {
@@ -381,18 +381,18 @@ impl Trace {
 
     /// Returns the network namespaces that need a socket snapshot, because they have buckets that
     /// no hook sees.
-    pub fn worth_a_look(&self) -> BTreeSet<u32> {
-        self.correlator.worth_a_look()
+    pub fn wants_snapshot(&self) -> BTreeSet<u32> {
+        self.correlator.wants_snapshot()
     }
 
     /// Returns the network namespaces whose counters should be read each second.
-    pub fn worth_counting(&self) -> BTreeSet<u32> {
-        self.correlator.worth_counting()
+    pub fn wants_counters(&self) -> BTreeSet<u32> {
+        self.correlator.wants_counters()
     }
 
-    /// Returns the network namespaces to audit, see [`Correlator::worth_an_audit`].
-    pub fn worth_an_audit(&mut self, mono_ns: u64, is_last: bool) -> BTreeSet<u32> {
-        self.correlator.worth_an_audit(mono_ns, is_last)
+    /// Returns the network namespaces to audit, see [`Correlator::wants_audit`].
+    pub fn wants_audit(&mut self, mono_ns: u64, is_last: bool) -> BTreeSet<u32> {
+        self.correlator.wants_audit(mono_ns, is_last)
     }
 
     /// Returns the network namespaces of connections that may be in an accept queue. Events that

@@ -171,9 +171,9 @@ impl Pipeline {
                 } => {
                     // A send error means that the trace is just ending.
                     let _ = answer.send(SnapshotTargets {
-                        sockets: self.trace.worth_a_look(),
-                        counters: self.trace.worth_counting(),
-                        audit: self.trace.worth_an_audit(mono_ns, is_last),
+                        sockets: self.trace.wants_snapshot(),
+                        counters: self.trace.wants_counters(),
+                        audit: self.trace.wants_audit(mono_ns, is_last),
                     });
                 }
                 Message::LastTargets(answer) => {

@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::path::Path;
 
-use tcptrace_core::recording::{Damage, Refused, Replay};
+use tcptrace_core::recording::{Damage, OpenError, Replay};
 
 use super::source::{self, Position};
 use crate::clock::Clock;
@@ -30,12 +30,14 @@ impl Recorded {
         opened: io::Result<(From, Position)>,
         name: &str,
     ) -> anyhow::Result<Recorded> {
-        let recorded = opened.map_err(Refused::from).and_then(|(from, position)| {
-            let replay = Replay::open(from)?;
-            Ok(Recorded { replay, position })
-        });
+        let recorded = opened
+            .map_err(OpenError::from)
+            .and_then(|(from, position)| {
+                let replay = Replay::open(from)?;
+                Ok(Recorded { replay, position })
+            });
         recorded.map_err(|why| match why {
-            Refused::Unreadable(error) => {
+            OpenError::Unreadable(error) => {
                 anyhow::anyhow!("cannot replay {name}: {}", plain(&error))
             }
             why => anyhow::anyhow!("cannot replay {name}: {why}"),
@@ -45,8 +47,8 @@ impl Recorded {
     /// Reads a recording from any reader.
     ///
     /// # Errors
-    /// [`Refused`] if it cannot be replayed.
-    pub fn new(from: From) -> Result<Recorded, Refused> {
+    /// [`OpenError`] if it cannot be replayed.
+    pub fn new(from: From) -> Result<Recorded, OpenError> {
         Ok(Recorded {
             replay: Replay::open(from)?,
             position: Position::default(),

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, oneshot};
 use super::planner::SnapshotPlanner;
 use crate::batch::Batch;
 use crate::cgroups::Cgroups;
-use crate::decode::glimpse;
+use crate::decode::peek;
 use crate::event::Note;
 use crate::order::HOLD_BACK_NS;
 use crate::pipeline::{Failed, Feed, Message, SnapshotTargets};
@@ -161,9 +161,9 @@ impl Handover {
         let mut containers = BTreeMap::new();
         for record in batch.records() {
             self.amount.records += 1;
-            if let Some(glimpse) = glimpse(record) {
-                self.cgroups.note(glimpse.cgroup(), &mut containers);
-                self.planner.see(glimpse);
+            if let Some(peek) = peek(record) {
+                self.cgroups.note(peek.cgroup(), &mut containers);
+                self.planner.see(peek);
             }
         }
         if self.feed.is_none() && self.planner.wants_owners() {

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::decode::Glimpse;
+use crate::decode::Peek;
 use crate::event::{Hook, State};
 use crate::pipeline::SnapshotTargets;
 use crate::trace::Begin;
@@ -69,9 +69,9 @@ impl SnapshotPlanner {
 
     /// Updates the state from a record.
     #[inline]
-    pub fn see(&mut self, glimpse: Glimpse) {
-        match glimpse {
-            Glimpse::State {
+    pub fn see(&mut self, peek: Peek) {
+        match peek {
+            Peek::State {
                 mono_ns,
                 netns,
                 old,
@@ -93,13 +93,13 @@ impl SnapshotPlanner {
                     _ => {}
                 }
             }
-            Glimpse::Socket { netns, state, .. } => {
+            Peek::Socket { netns, state, .. } => {
                 self.in_namespace(netns);
                 if state == LISTEN {
                     self.listening.insert(netns);
                 }
             }
-            Glimpse::Process => self.wants_owners = true,
+            Peek::Process => self.wants_owners = true,
         }
     }
 
@@ -168,8 +168,8 @@ mod tests {
         })
     }
 
-    fn state(seconds: u64, netns: u32, old: State, new: State) -> Glimpse {
-        Glimpse::State {
+    fn state(seconds: u64, netns: u32, old: State, new: State) -> Peek {
+        Peek::State {
             mono_ns: START + seconds * SECOND_NS,
             netns,
             cgroup: 0,
@@ -205,7 +205,7 @@ mod tests {
         let mut it = planner();
         it.see(state(1, 4, State::Close, State::Listen));
         it.see(state(1, 5, State::Close, State::SynSent));
-        it.see(Glimpse::Socket {
+        it.see(Peek::Socket {
             netns: 6,
             cgroup: 0,
             state: State::Listen as u8,
@@ -240,7 +240,7 @@ mod tests {
         assert!(!it.wants_owners());
         it.see(state(13, 4, State::Listen, State::SynRecv));
         assert!(it.wants_owners());
-        it.see(Glimpse::Process);
+        it.see(Peek::Process);
         assert!(it.wants_owners());
     }
 }

@@ -12,7 +12,7 @@ const SYN: u8 = 0x02;
 
 pub(super) fn timewait(rest: &mut Rest) -> Result<Timewait, Undecodable> {
     let payload: abi::Timewait = rest.take()?;
-    let tuple = ends(rest, payload.sections, payload.lport, payload.rport)?;
+    let tuple = decode_tuple(rest, payload.sections, payload.lport, payload.rport)?;
     let step = match payload.step {
         abi::timewait_step::BEGUN => TimewaitStep::Begun,
         abi::timewait_step::RESTARTED => TimewaitStep::Restarted,
@@ -41,7 +41,7 @@ pub(super) fn timewait(rest: &mut Rest) -> Result<Timewait, Undecodable> {
 }
 
 /// Decodes the addresses and combines them with the ports.
-pub(super) fn ends(
+pub(super) fn decode_tuple(
     rest: &mut Rest,
     sections: u8,
     lport: u16,

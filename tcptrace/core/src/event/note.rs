@@ -3,14 +3,15 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Holders, Hook, Looked, NetnsCounters};
+use super::{Holders, Hook, NetnsCounters, SnapshotEnd};
 
 /// An input that the tracer itself has read or counted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Note {
     /// The end of a socket snapshot. Its sockets came before this note, as records.
-    Looked(Looked),
+    #[serde(rename = "looked")]
+    SnapshotEnd(SnapshotEnd),
     /// The processes that hold each listener.
     Holders(Holders),
     /// A reading of a namespace's counters.

@@ -13,7 +13,7 @@ use crate::trace::{Begin, Input, Small};
 
 /// The reason why a recording cannot be replayed.
 #[derive(Debug, thiserror::Error)]
-pub enum Refused {
+pub enum OpenError {
     #[error("{0}")]
     Unreadable(#[from] io::Error),
     #[error("it is empty; tcptrace record writes recordings")]
@@ -63,7 +63,7 @@ pub struct Reader<R> {
     /// The expected number of the next block.
     number: u32,
     /// Bytes of blocks whose checksum did not match.
-    in_vain: u64,
+    mismatched: u64,
     damage: Damage,
     /// True if a part was left out and not yet returned as a gap.
     gap: bool,
@@ -74,14 +74,14 @@ impl<R: Read> Reader<R> {
     /// Opens a recording and reads its beginning.
     ///
     /// # Errors
-    /// [`Refused`] if nothing of it can be read.
-    pub fn open(from: R) -> Result<(Begin, Reader<R>), Refused> {
+    /// [`OpenError`] if nothing of it can be read.
+    pub fn open(from: R) -> Result<(Begin, Reader<R>), OpenError> {
         let mut reader = Reader {
             source: Source::new(from),
             contents: Bytes::new(),
             offset: 0,
             number: 0,
-            in_vain: 0,
+            mismatched: 0,
             damage: Damage::default(),
             gap: false,
             ended: false,
@@ -101,20 +101,20 @@ impl<R: Read> Reader<R> {
                 Err(error) => reader.lose(payload.len(), error),
             }
         }
-        Err(Refused::Headless)
+        Err(OpenError::Headless)
     }
 
     /// Reads the header, or finds out what kind of file this is.
-    fn header(&mut self) -> Result<(), Refused> {
+    fn header(&mut self) -> Result<(), OpenError> {
         self.source.fill(Header::LEN)?;
         let bytes = self.source.bytes();
         if bytes.is_empty() {
-            return Err(Refused::Empty);
+            return Err(OpenError::Empty);
         }
         let header = bytes.first_chunk().and_then(Header::from_bytes);
         if let Some(Header { format, version }) = header {
             if format != FORMAT {
-                return Err(Refused::Format { format, version });
+                return Err(OpenError::Format { format, version });
             }
             self.source.skip(Header::LEN);
             return Ok(());
@@ -125,10 +125,10 @@ impl<R: Read> Reader<R> {
         let has_block = bytes.windows(MARKER.len()).any(|it| it == MARKER);
         match bytes.trim_ascii_start().first() {
             _ if has_block => Ok(()),
-            Some(b'{') => Err(Refused::Json),
-            _ if bytes.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) => Err(Refused::Compressed),
-            _ if bytes.starts_with(&MAGIC) => Err(Refused::Headless),
-            _ => Err(Refused::NoRecording),
+            Some(b'{') => Err(OpenError::Json),
+            _ if bytes.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) => Err(OpenError::Compressed),
+            _ if bytes.starts_with(&MAGIC) => Err(OpenError::Headless),
+            _ => Err(OpenError::NoRecording),
         }
     }
 
@@ -216,7 +216,7 @@ impl<R: Read> Reader<R> {
         let mut why = "no block begins there";
         loop {
             match self.read_block()? {
-                Found::Block(contents) => {
+                Piece::Block(contents) => {
                     let offset = self.source.offset;
                     self.leave_out(begin, offset, why);
                     self.source.skip(BLOCK_HEAD + contents.stored);
@@ -233,12 +233,12 @@ impl<R: Read> Reader<R> {
                         }
                     }
                 }
-                Found::Header if self.ended => {
+                Piece::Header if self.ended => {
                     self.leave_out(begin, self.source.offset, why);
                     self.damage.another = Some(self.source.offset);
                     return Ok(false);
                 }
-                Found::End => {
+                Piece::End => {
                     let end = self.source.offset + self.source.bytes().len() as u64;
                     if !self.ended {
                         self.damage.breaks_off.get_or_insert(begin);
@@ -248,8 +248,8 @@ impl<R: Read> Reader<R> {
                     }
                     return Ok(false);
                 }
-                found => {
-                    if let Found::Damaged = found
+                piece => {
+                    if let Piece::Damaged = piece
                         && self.source.offset == begin
                     {
                         why = "a block is damaged";
@@ -281,44 +281,44 @@ impl<R: Read> Reader<R> {
     }
 
     /// Reads a block at the current offset.
-    fn read_block(&mut self) -> io::Result<Found> {
+    fn read_block(&mut self) -> io::Result<Piece> {
         self.source.fill(BLOCK_HEAD)?;
         let bytes = self.source.bytes();
         if bytes.is_empty() {
-            return Ok(Found::End);
+            return Ok(Piece::End);
         }
         if bytes.starts_with(&MAGIC) {
-            return Ok(Found::Header);
+            return Ok(Piece::Header);
         }
         let Some(head) = bytes.first_chunk::<BLOCK_HEAD>() else {
-            return Ok(Found::Nothing);
+            return Ok(Piece::Nothing);
         };
         if !head.starts_with(&MARKER) {
-            return Ok(Found::Nothing);
+            return Ok(Piece::Nothing);
         }
         let head = *head;
         let number = |at| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
         let (flags, stored, len) = (number(12), number(16) as usize, number(20) as usize);
         let is_sound = flags & !flag::ZSTD == 0 && stored <= LONGEST && len <= LONGEST;
         if !is_sound {
-            return Ok(Found::Damaged);
+            return Ok(Piece::Damaged);
         }
         self.source.fill(BLOCK_HEAD + stored)?;
         let contents = self.source.bytes().get(BLOCK_HEAD..BLOCK_HEAD + stored);
         let Some(contents) = contents else {
-            return Ok(Found::Damaged);
+            return Ok(Piece::Damaged);
         };
-        if self.in_vain > self.source.read + LONGEST as u64 {
+        if self.mismatched > self.source.read + LONGEST as u64 {
             // Only a crafted file has so many.
             return Err(io::Error::other(
                 "it is full of block markers without blocks",
             ));
         }
         if checksum(&head[8..24], contents) != number(24) {
-            self.in_vain += stored as u64;
-            return Ok(Found::Damaged);
+            self.mismatched += stored as u64;
+            return Ok(Piece::Damaged);
         }
-        Ok(Found::Block(Contents {
+        Ok(Piece::Block(Contents {
             number: number(8),
             stored,
             len,
@@ -329,7 +329,7 @@ impl<R: Read> Reader<R> {
 }
 
 /// The content of a file at an offset.
-enum Found {
+enum Piece {
     Block(Contents),
     /// A block that is cut or whose checksum does not match.
     Damaged,
@@ -368,14 +368,14 @@ fn records(payload: &Bytes) -> Option<Input> {
 }
 
 /// Checks that this program can read the records.
-fn check(begin: Begin) -> Result<Begin, Refused> {
+fn check(begin: Begin) -> Result<Begin, OpenError> {
     if begin.big_endian != cfg!(target_endian = "big") {
         let machine = printable(&begin.machine).into_owned();
-        return Err(Refused::ByteOrder { machine });
+        return Err(OpenError::ByteOrder { machine });
     }
     if begin.abi != ABI {
         let (abi, version) = (begin.abi, begin.version);
-        return Err(Refused::Layout { abi, version });
+        return Err(OpenError::Layout { abi, version });
     }
     Ok(begin)
 }
@@ -449,8 +449,8 @@ impl<R: Read> Source<R> {
         loop {
             let bytes = self.bytes();
             let mut places = 0..bytes.len();
-            let found = places.find(|&at| wanted.iter().any(|it| bytes[at..].starts_with(it)));
-            if let Some(at) = found {
+            let piece = places.find(|&at| wanted.iter().any(|it| bytes[at..].starts_with(it)));
+            if let Some(at) = piece {
                 self.skip(at);
                 return Ok(());
             }

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use super::{Damage, Item, Reader, Refused};
+use super::{Damage, Item, OpenError, Reader};
 use crate::fields::{Line, Wanted};
 use crate::trace::{Begin, Trace};
 
@@ -21,8 +21,8 @@ impl<R: Read> Replay<R> {
     /// Opens a recording.
     ///
     /// # Errors
-    /// [`Refused`] if nothing of it can be replayed.
-    pub fn open(from: R) -> Result<Replay<R>, Refused> {
+    /// [`OpenError`] if nothing of it can be replayed.
+    pub fn open(from: R) -> Result<Replay<R>, OpenError> {
         let (begin, reader) = Reader::open(from)?;
         Ok(Replay {
             trace: Trace::new(&begin),

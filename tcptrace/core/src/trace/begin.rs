@@ -30,7 +30,7 @@ pub struct Begin {
     /// The attach method of each hook; `None` if the hook is not attached.
     pub hooks: BTreeMap<Hook, Option<String>>,
     /// The better attach methods that the kernel refused.
-    pub refused: BTreeMap<Hook, Vec<Refused>>,
+    pub refused: BTreeMap<Hook, Vec<RefusedMethod>>,
     /// All filters, as given.
     pub filters: BTreeMap<String, String>,
     /// The events that the hooks cannot show, each as a sentence.
@@ -48,7 +48,7 @@ pub struct Begin {
 
 /// An attach method that the kernel refused, with the error such as EPERM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refused {
+pub struct RefusedMethod {
     pub method: String,
     pub reason: String,
 }
@@ -56,7 +56,7 @@ pub struct Refused {
 impl Begin {
     /// Returns the session line.
     pub(super) fn session(&self) -> Session {
-        let failed = |it: &Refused| FailedMethod {
+        let failed = |it: &RefusedMethod| FailedMethod {
             method: it.method.clone(),
             error: it.reason.clone(),
         };

@@ -175,13 +175,13 @@ impl Connection {
     /// Returns the time from the SYN to the birth of the server's socket, which the final ACK
     /// makes.
     fn half_open_ns(&self) -> Option<u64> {
-        let born_ns = (self.is_server() && !self.birth_unseen).then_some(self.met_ns)?;
+        let born_ns = (self.is_server() && !self.birth_unseen).then_some(self.first_seen_ns)?;
         born_ns.checked_sub(self.handshake.syn?.0)
     }
 
     fn gap(&self, end: &End) -> Option<Gap> {
         // If the connection was found after a loss, the loss may be that of its birth.
-        if self.met_ns < end.attached_ns || (self.is_older && self.losses == 0) {
+        if self.first_seen_ns < end.attached_ns || (self.is_older && self.losses == 0) {
             Some(Gap::BeforeTrace)
         } else if self.evicted {
             Some(Gap::Evicted)
@@ -208,11 +208,11 @@ impl Connection {
         let found = match self.socket.state {
             State::Close => self.still_queued,
             _ => end
-                .last_look_ns
-                .and_then(|look_ns| self.was_queued_at(look_ns).then_some(true)),
+                .last_snapshot_ns
+                .and_then(|snapshot_ns| self.was_queued_at(snapshot_ns).then_some(true)),
         };
         match found {
-            Some(true) => Queue::Found,
+            Some(true) => Queue::Queued,
             Some(false) => Queue::Left,
             None if end.sees_all_accepts => Queue::NoAccept,
             None => Queue::Unknown,
@@ -250,7 +250,7 @@ pub struct End {
     /// True if the hooks see every accept(), not only those by its system call.
     pub sees_all_accepts: bool,
     /// When the snapshot at the end of the trace began.
-    pub last_look_ns: Option<u64>,
+    pub last_snapshot_ns: Option<u64>,
     /// True if a reader wants the words that follow from the verdict and the times.
     pub words: bool,
 }
@@ -274,6 +274,6 @@ pub fn listener_closed(listeners: &Listeners, child: &Connection) -> bool {
         Some(id) => listeners.is_closed(id),
         // The kernel named a listener that the trace does not know.
         None if child.clone_of.is_some() => false,
-        None => listeners.closed_for(&child.socket, child.met_ns, child.is_dropped()),
+        None => listeners.closed_for(&child.socket, child.first_seen_ns, child.is_dropped()),
     }
 }

@@ -26,7 +26,9 @@ impl HalfOpen {
         let (verdict, reason) = match (self.end, self.child) {
             (_, Some(conn)) => (
                 Verdict::Unknown,
-                format!("the handshake finished as connection #{conn}, whose birth told no peer"),
+                format!(
+                    "the handshake finished as connection #{conn}, whose birth did not name its peer"
+                ),
             ),
             // A child may be among the lost events.
             (None, None) if lost => (
@@ -94,7 +96,7 @@ impl HalfOpen {
             _ => "the final ACK",
         };
         let end = self.end.and_then(|(_, end)| end);
-        let suspected = self.handshake.suspected.ack_met();
+        let suspected = self.handshake.suspected.ack_drops();
         let is_suspected = suspected.is_some();
         let missing = match (suspected, client) {
             (Some(met), Some(client)) => format!(
@@ -104,7 +106,7 @@ impl HalfOpen {
             (Some(met), None) => format!("{waited_for} did not come, or met {met}"),
             (None, _) => format!("{waited_for} did not come"),
         };
-        let met = self.handshake.drops.ack_met();
+        let met = self.handshake.drops.ack_drops();
         if let (Some(HalfOpenEnd::Overflow), Some(met)) = (end, &met) {
             return format!(
                 "the final ACK met {met}, and the peer got a RST (tcp_abort_on_overflow)"

@@ -7,7 +7,7 @@ use crate::fields::Side;
 
 /// How soon a connection begins after the segment that causes it, in nanoseconds. A request begins
 /// in the same softirq as its SYN, a child in that of its ACK.
-pub const FORESEEN_NS: u64 = 1_000_000;
+pub const LOOKAHEAD_NS: u64 = 1_000_000;
 
 /// Returns whether a request or a child with this segment's tuple begins right after the segment,
 /// and before another SYN that could cause it.
@@ -16,7 +16,7 @@ pub fn begins(mono_ns: u64, segment: &Segment, later: &[Event]) -> bool {
     let is_syn = segment.flags.has(TcpFlags::SYN) && segment.ack.is_none();
     later
         .iter()
-        .take_while(|it| it.mono_ns.saturating_sub(mono_ns) <= FORESEEN_NS)
+        .take_while(|it| it.mono_ns.saturating_sub(mono_ns) <= LOOKAHEAD_NS)
         .find_map(|it| match &it.kind {
             Kind::Request(it) if it.step == RequestStep::Begun => {
                 let is_its = !is_syn || it.isn == segment.seq;
@@ -46,8 +46,8 @@ pub fn is_by_syn(event: &Event, change: &SetState, later: &[Event]) -> bool {
         return false;
     }
     let mut same_cpu = later.iter().filter(|it| {
-        let is_look = matches!(it.kind, Kind::Found(_) | Kind::Note(_));
-        it.cpu == event.cpu && !is_look
+        let is_snapshot = matches!(it.kind, Kind::SnapshotEntry(_) | Kind::Note(_));
+        it.cpu == event.cpu && !is_snapshot
     });
     same_cpu.next().is_some_and(|next| match &next.kind {
         _ if next.lost != event.lost => false,

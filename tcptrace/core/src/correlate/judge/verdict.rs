@@ -37,7 +37,7 @@ pub enum Queue {
     /// The hooks see every accept(), and none returned it.
     NoAccept,
     /// A snapshot found it in the queue.
-    Found,
+    Queued,
     /// A check found that it is not in the queue.
     Left,
     Unknown,
@@ -106,7 +106,7 @@ pub struct Judgement {
 
 const ESTABLISHED: &str = "inet_sock_set_state SYN_RECV→ESTABLISHED";
 const FROM_SYN_RECV: &str = "inet_sock_set_state SYN_RECV→";
-const LOOK: &str = "sock.sk_socket in a look at the end";
+const LAST_SNAPSHOT: &str = "sock.sk_socket in the snapshot at the end";
 const TO_CLOSE_WAIT: &str = "inet_sock_set_state ESTABLISHED→CLOSE_WAIT";
 const TO_CLOSE: &str = "inet_sock_set_state →CLOSE";
 const LISTEN_TO_CLOSE: &str = "inet_sock_set_state LISTEN→CLOSE";
@@ -142,7 +142,7 @@ pub fn judge(facts: &Facts) -> Judgement {
 /// `awaited`.
 fn established_first(accepted: &Accepted, established_ns: u64, facts: &Facts) -> Judgement {
     let wait = Human(accepted.mono_ns - established_ns);
-    let who = Who(accepted.task);
+    let who = TaskName(accepted.task);
     let exit = accept_exit(accepted.witness);
     match accepted.called {
         Called::At(called_ns) if established_ns <= called_ns => Judgement::following(
@@ -191,7 +191,7 @@ fn established_first(accepted: &Accepted, established_ns: u64, facts: &Facts) ->
 /// cannot, because it has waited for the softirq.
 pub fn accepted_first(accepted: &Accepted, established_ns: u64) -> Judgement {
     let lead = Human(established_ns - accepted.mono_ns);
-    let who = Who(accepted.task);
+    let who = TaskName(accepted.task);
     let exit = accept_exit(accepted.witness);
     if accepted.fastopen {
         Judgement::new(
@@ -225,7 +225,7 @@ pub fn accepted_first(accepted: &Accepted, established_ns: u64) -> Judgement {
 
 /// accept() returned, and ESTABLISHED was not seen.
 fn established_unseen(accepted: &Accepted, facts: &Facts) -> Judgement {
-    let who = Who(accepted.task);
+    let who = TaskName(accepted.task);
     let exit = accept_exit(accepted.witness);
     if accepted.fastopen {
         return Judgement::new(
@@ -269,7 +269,7 @@ fn accept_unseen(facts: &Facts) -> Judgement {
     match (facts.fate, facts.queue) {
         (Fate::Open | Fate::PeerClosed, Queue::Unknown | Queue::Left) => {
             return unknown(
-                "whether accept() took it is not known: no look at the end of the trace found it in \
+                "whether accept() took it is not known: no snapshot at the end of the trace has it in \
                  the accept queue"
                     .into(),
             );
@@ -289,9 +289,9 @@ fn accept_unseen(facts: &Facts) -> Judgement {
         }
         _ => {}
     }
-    let look = (facts.queue == Queue::Found).then_some(LOOK);
+    let snapshot = (facts.queue == Queue::Queued).then_some(LAST_SNAPSHOT);
     let open = |evidence: &[&'static str]| -> SmallVec<[&'static str; 4]> {
-        evidence.iter().copied().chain(look).collect()
+        evidence.iter().copied().chain(snapshot).collect()
     };
     match facts.fate {
         Fate::Open => never(
@@ -400,9 +400,9 @@ impl Judgement {
 }
 
 /// Displays a process in a sentence: `server[4711]`.
-struct Who(Task);
+struct TaskName(Task);
 
-impl fmt::Display for Who {
+impl fmt::Display for TaskName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Task { comm, pid, .. } = self.0;
         comm.fmt(f)?;

@@ -61,10 +61,10 @@ impl Correlator {
     ) {
         let known = self.take(child.sk, |c| c.may_be_accepted_as(child));
         let mut connection = known.unwrap_or_else(|| {
-            self.vacate(child.sk, event.mono_ns, out);
+            self.free_address(child.sk, event.mono_ns, out);
             let conn = self.next_conn();
-            let found = Connection::found(conn, event, accept, child, losses_before);
-            self.open.boxed(found)
+            let connection = Connection::from_accept(conn, event, accept, child, losses_before);
+            self.open.boxed(connection)
         });
         if listener.is_none() {
             self.attribute(&mut connection);
@@ -112,13 +112,13 @@ impl Correlator {
         if let Some(listener) = listener.and_then(|id| self.listeners.get_mut(id)) {
             listener.queue.failures.note(event.mono_ns, errno);
         }
-        let own = listener_end(accept);
+        let own = listener_tuple(accept);
         let caller = Owner {
             task: accept.task,
             source: PidSource::Accept,
             since_ns: event.mono_ns,
         };
-        let socket = Socket::found(0, Some(Side::Listener), accept.netns, own, State::Listen);
+        let socket = Socket::with_state(0, Some(Side::Listener), accept.netns, own, State::Listen);
         let subject = Subject {
             conn: None,
             ..socket.subject(Some(caller))
@@ -145,7 +145,7 @@ impl Correlator {
         out: &mut Vec<Line>,
     ) -> Option<ListenerId> {
         let sk = accept.listener?;
-        let own = listener_end(accept);
+        let own = listener_tuple(accept);
         let known = self.listeners.at_sk(sk).filter(|&id| {
             self.listeners
                 .get(id)
@@ -158,8 +158,8 @@ impl Correlator {
         if matches!(accept.outcome, Outcome::Failed(EINVAL)) {
             return None;
         }
-        self.vacate(sk, event.mono_ns, out);
-        let socket = Socket::found(
+        self.free_address(sk, event.mono_ns, out);
+        let socket = Socket::with_state(
             self.next_conn(),
             Some(Side::Listener),
             accept.netns,
@@ -194,7 +194,7 @@ impl Correlator {
 }
 
 /// Returns the listener's local address and port.
-fn listener_end(accept: &event::Accept) -> Tuple {
+fn listener_tuple(accept: &event::Accept) -> Tuple {
     Tuple {
         laddr: accept.listener_addr,
         lport: accept.listener_port,

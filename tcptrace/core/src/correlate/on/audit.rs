@@ -7,39 +7,41 @@ use std::collections::BTreeSet;
 
 use crate::correlate::state::Correlator;
 use crate::correlate::state::connection::Connection;
-use crate::correlate::state::snapshot::QUIET_NS;
-use crate::event::{Event, Looked};
+use crate::correlate::state::snapshot::IDLE_NS;
+use crate::event::{Event, SnapshotEnd};
 use crate::fields::Line;
 
 /// Returns whether a connection had no event for some time before `mono_ns`.
-fn is_quiet(connection: &Connection, mono_ns: u64) -> bool {
-    connection.latest_ns() + QUIET_NS < mono_ns
+fn is_idle(connection: &Connection, mono_ns: u64) -> bool {
+    connection.latest_ns() + IDLE_NS < mono_ns
 }
 
 impl Correlator {
     /// Returns the network namespaces of open connections that should be audited now. When it
     /// `is_last`, these are the namespaces of all connections that can be compared. The call does
     /// not change the lines of the trace.
-    pub fn worth_an_audit(&mut self, mono_ns: u64, is_last: bool) -> BTreeSet<u32> {
+    pub fn wants_audit(&mut self, mono_ns: u64, is_last: bool) -> BTreeSet<u32> {
         if !is_last && !self.audit.is_due(mono_ns) {
             return BTreeSet::new();
         }
-        let netns = |_, it: &Connection| is_quiet(it, mono_ns).then_some(it.socket.netns);
+        let netns = |_, it: &Connection| is_idle(it, mono_ns).then_some(it.socket.netns);
         self.open.map(netns).into_iter().collect()
     }
 
     /// Handles the end of a snapshot: ends the connections that are gone, and marks those that are
     /// in another state.
-    pub(super) fn audit(&mut self, event: &Event, looked: &Looked, out: &mut Vec<Line>) {
-        let found = std::mem::take(&mut self.audit.found);
-        if !looked.is_audit {
+    pub(super) fn audit(&mut self, event: &Event, snapshot: &SnapshotEnd, out: &mut Vec<Line>) {
+        let entries = std::mem::take(&mut self.audit.entries);
+        if !snapshot.is_audit {
             return;
         }
         let mut wrong = self.open.map(|sk, it| {
-            if it.socket.netns != looked.netns || !is_quiet(it, looked.began_ns) {
+            if it.socket.netns != snapshot.netns || !is_idle(it, snapshot.began_ns) {
                 return None;
             }
-            let here = found.get(&sk).filter(|(_, tuple)| it.socket.may_be(tuple));
+            let here = entries
+                .get(&sk)
+                .filter(|(_, tuple)| it.socket.may_be(tuple));
             let state = here.map(|(state, _)| *state);
             (state != Some(it.socket.state)).then_some((it.socket.conn, sk, state))
         });
@@ -48,7 +50,7 @@ impl Correlator {
             match state {
                 Some(state) => {
                     if let Some(connection) = self.open.get_mut(sk) {
-                        connection.socket.found_in(state);
+                        connection.socket.correct_state(state);
                     }
                 }
                 None => {

@@ -25,7 +25,7 @@ impl Correlator {
         let rise = last.map(|last| it.queues.since(last).listen_overflows);
         if let Some(1..) = rise {
             readings.likely = match (readings.likely, full[..].as_ref()) {
-                (Likely::Nobody, [only]) => Likely::Only(*only),
+                (Likely::NoListener, [only]) => Likely::Only(*only),
                 (Likely::Only(before), [only]) if before == *only => Likely::Only(before),
                 _ => Likely::Unclear,
             };
@@ -42,8 +42,8 @@ impl Correlator {
 
     /// Returns the network namespaces whose counters should be read during the trace: those with
     /// listeners whose drops no hook sees.
-    pub fn worth_counting(&self) -> BTreeSet<u32> {
-        match self.sight.overflows {
+    pub fn wants_counters(&self) -> BTreeSet<u32> {
+        match self.visibility.overflows {
             true => BTreeSet::new(),
             false => self.listeners.namespaces().clone(),
         }

@@ -10,8 +10,8 @@ use crate::fields::Line;
 
 impl Correlator {
     /// Ends every record at an address because another socket uses the address now.
-    pub(super) fn vacate(&mut self, sk: Sk, mono_ns: u64, out: &mut Vec<Line>) {
-        self.listeners.vacate(sk, mono_ns);
+    pub(super) fn free_address(&mut self, sk: Sk, mono_ns: u64, out: &mut Vec<Line>) {
+        self.listeners.free_address(sk, mono_ns);
         let old = [self.open.take(sk, |_| true), self.queued_closed.remove(&sk)];
         for mut connection in old.into_iter().flatten() {
             connection.vanish();
@@ -40,10 +40,10 @@ impl Correlator {
             },
             missed: self.missed,
             listener_closed,
-            sees_overflows: self.sight.overflows,
+            sees_overflows: self.visibility.overflows,
             forgot_syns_ns: self.dropped_syns.forgot_ns(),
-            sees_all_accepts: self.sight.all_accepts,
-            last_look_ns: None,
+            sees_all_accepts: self.visibility.all_accepts,
+            last_snapshot_ns: None,
             words: self.wanted.has_words(),
         }
     }
@@ -58,10 +58,10 @@ impl Correlator {
         self.peers.leave(&connection.socket);
         let listener_closed = listener_closed(&self.listeners, &connection);
         let end = End {
-            last_look_ns: self.last_looks.get(&connection.socket.netns).copied(),
+            last_snapshot_ns: self.last_snapshots.get(&connection.socket.netns).copied(),
             ..self.end_at(mono_ns, listener_closed)
         };
-        let owner = self.whose(&connection);
+        let owner = self.current_owner(&connection);
         append(out, || Line::Connection(connection.line(&end, owner)));
         if let Some(Line::Connection(line)) = out.last_mut() {
             (self.segments).unbind(&connection.socket, self.losses, line);
@@ -75,10 +75,10 @@ impl Correlator {
     /// of lost records.
     pub fn end_some(&mut self, many: usize, mono_ns: u64, lost: u32, out: &mut Vec<Line>) -> bool {
         self.note_lost(lost);
-        if self.rest.is_none() {
-            self.look_into_queues();
+        if self.still_open.is_none() {
+            self.check_reset_queues();
         }
-        let mut rest = self.rest.take().unwrap_or_else(|| {
+        let mut rest = self.still_open.take().unwrap_or_else(|| {
             let closed = self.queued_closed.iter();
             let closed = closed.map(|(&sk, it)| (it.socket.conn, sk));
             // Reserve exactly, because there may be a million.
@@ -100,7 +100,7 @@ impl Correlator {
         }
         self.settle(first, out);
         let more = !rest.is_empty();
-        self.rest = Some(rest);
+        self.still_open = Some(rest);
         more
     }
 
@@ -113,11 +113,11 @@ impl Correlator {
         self.end_half_opens(half_open, mono_ns, out);
         self.finish_buckets(mono_ns, out);
         self.settle(first, out);
-        self.tell_histograms(mono_ns, out);
+        self.write_histograms(mono_ns, out);
         let netns_counters = self.summarize_counters(mono_ns);
         let is_shown = |conn| self.select.shows(conn);
         Totals {
-            listeners: std::mem::take(&mut self.listeners).summarize(self.sight, is_shown),
+            listeners: std::mem::take(&mut self.listeners).summarize(self.visibility, is_shown),
             dropped_lines: self.select.dropped,
             repeated_segments: self.segments.repeats,
             netns_counters,

@@ -20,7 +20,7 @@ const ACCEPTING_NS: u64 = 1_000_000_000;
 impl Correlator {
     /// Handles CLOSE→LISTEN.
     pub(super) fn listen(&mut self, event: &Event, change: &SetState, out: &mut Vec<Line>) {
-        self.vacate(change.sk, event.mono_ns, out);
+        self.free_address(change.sk, event.mono_ns, out);
         let mut socket = Socket::new(self.next_conn(), Some(Side::Listener), change);
         socket.owner = change.task.map(|task| Owner {
             task,
@@ -49,7 +49,7 @@ impl Correlator {
                 && listener.is_some_and(|it| it.socket.may_be(&change.tuple))
         });
         let id = known.unwrap_or_else(|| {
-            self.vacate(change.sk, event.mono_ns, out);
+            self.free_address(change.sk, event.mono_ns, out);
             let socket = Socket::new(self.next_conn(), Some(Side::Listener), change);
             self.listeners.open(change.sk, socket, None)
         });
@@ -72,7 +72,7 @@ impl Correlator {
             .extract_if(|_, c| !c.is_being_accepted() && listener_closed(listeners, c))
             .map(|(_, c)| c)
             .collect();
-        if !purged.is_empty() && !self.sight.all_accepts {
+        if !purged.is_empty() && !self.visibility.all_accepts {
             let is_its = |c: &Connection| c.listener == Some(id) && c.may_be_queued();
             let all = purged.iter().filter(|c| is_its(c)).count() + self.open.count(is_its);
             let still_queued = match change.backlog_len as usize {
@@ -94,22 +94,22 @@ impl Correlator {
     /// At the end of the trace, decides which connections that were reset in an accept queue are
     /// still there. The evidence is the length of the queue and the other connections that the last
     /// snapshot found in it.
-    pub(super) fn look_into_queues(&mut self) {
-        if self.sight.all_accepts {
+    pub(super) fn check_reset_queues(&mut self) {
+        if self.visibility.all_accepts {
             return;
         }
         let reset = self.queued_closed.values().filter(|c| c.may_be_queued());
         let queues: BTreeSet<ListenerId> = reset.filter_map(|c| c.listener).collect();
         for id in queues {
-            let look_ns = (self.listeners.get(id))
-                .and_then(|it| self.last_looks.get(&it.socket.netns))
+            let snapshot_ns = (self.listeners.get(id))
+                .and_then(|it| self.last_snapshots.get(&it.socket.netns))
                 .copied();
             let len = self.listeners.get(id).and_then(|it| it.queued);
-            let (Some(look_ns), Some(len)) = (look_ns, len) else {
+            let (Some(snapshot_ns), Some(len)) = (snapshot_ns, len) else {
                 continue;
             };
             let is_its = |c: &Connection| c.listener == Some(id) && c.may_be_queued();
-            let others = (self.open).count(|c| is_its(c) && c.was_queued_at(look_ns));
+            let others = (self.open).count(|c| is_its(c) && c.was_queued_at(snapshot_ns));
             let all = others + self.queued_closed.values().filter(|c| is_its(c)).count();
             let still_queued = match len as usize {
                 len if len == others => Some(false),

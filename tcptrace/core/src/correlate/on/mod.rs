@@ -29,7 +29,7 @@ impl Correlator {
         let first = out.len();
         self.take_in(event, out);
         self.is_late = false;
-        self.foreseen = false;
+        self.lookahead = false;
         self.settle(first, out);
     }
 
@@ -59,7 +59,7 @@ impl Correlator {
             Kind::Request(request) => self.request(event, request, out),
             Kind::Overflow(overflow) => self.overflow(event, overflow, out),
             Kind::Timewait(timewait) => self.timewait(event, timewait, out),
-            Kind::Found(found) => self.found(event, found, out),
+            Kind::SnapshotEntry(entry) => self.snapshot_entry(event, entry, out),
             Kind::Process(process) => self.process(event, process),
             Kind::Segment(segment) => self.segment(event, segment, out),
             Kind::Note(note) => self.note(event, note, out),
@@ -68,16 +68,17 @@ impl Correlator {
 
     fn note(&mut self, event: &Event, note: &Note, out: &mut Vec<Line>) {
         match note {
-            Note::Looked(looked) => {
-                if looked.is_last {
-                    self.last_looks.insert(looked.netns, looked.began_ns);
+            Note::SnapshotEnd(snapshot) => {
+                if snapshot.is_last {
+                    self.last_snapshots
+                        .insert(snapshot.netns, snapshot.began_ns);
                 }
-                self.audit(event, looked, out);
-                self.looked(event, looked, out);
+                self.audit(event, snapshot, out);
+                self.end_missing_buckets(event, snapshot, out);
             }
             Note::Holders(holders) => self.holders(event, holders),
             Note::Counters(counters) => self.counters(event, counters),
-            Note::Tick => self.tell_histograms(event.mono_ns, out),
+            Note::Tick => self.write_histograms(event.mono_ns, out),
             Note::Lost(loss) => {
                 // Other losses are in the running count of `Event::lost`.
                 if loss.why == Why::Unaccounted {

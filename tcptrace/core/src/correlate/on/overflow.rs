@@ -27,7 +27,7 @@ impl Correlator {
         let half_open = overflow
             .req
             .and_then(|req| self.requests.half_open(req))
-            .filter(|half_open| half_open.ends() == (overflow.netns, overflow.tuple));
+            .filter(|half_open| half_open.key() == (overflow.netns, overflow.tuple));
         let subject = match half_open {
             Some(half_open) => {
                 let drops = &mut half_open.handshake.drops;

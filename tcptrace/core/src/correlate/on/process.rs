@@ -5,7 +5,7 @@ use rustc_hash::FxHashMap;
 use crate::correlate::state::Correlator;
 use crate::correlate::state::connection::Connection;
 use crate::correlate::state::listener::ListenerId;
-use crate::correlate::state::processes::{presumed, whose};
+use crate::correlate::state::processes::{current_owner, presumed};
 use crate::correlate::state::socket::Owner;
 use crate::event::{Comm, Event, Holders, Process, ProcessStep, Sk};
 use crate::fields::PidSource;
@@ -17,9 +17,9 @@ const TRUSTED_NS: u64 = 10_000_000_000;
 
 impl Correlator {
     /// Returns the owner of a connection.
-    pub(super) fn whose(&self, connection: &Connection) -> Option<Owner> {
+    pub(super) fn current_owner(&self, connection: &Connection) -> Option<Owner> {
         let orphaned = connection.socket.was_orphaned;
-        whose(&self.listeners, &self.processes, connection, orphaned)
+        current_owner(&self.listeners, &self.processes, connection, orphaned)
     }
 
     /// Returns the process that will probably accept at this listener.
@@ -29,13 +29,13 @@ impl Correlator {
 
     /// Requests a search for a listener's owner before the owner is presumed to accept, unless a
     /// recent search found it.
-    pub(super) fn will_presume(&mut self, listener: ListenerId, mono_ns: u64) {
+    pub(super) fn check_presumed_owner(&mut self, listener: ListenerId, mono_ns: u64) {
         let owner = (self.listeners.get(listener)).and_then(|it| it.socket.owner);
-        let looked_ns = self.processes.looked_ns;
+        let searched_ns = self.processes.searched_ns;
         let is_sure = owner
             .and_then(|owner| self.processes.living(owner))
             .is_some_and(|owner| {
-                owner.since_ns <= looked_ns && mono_ns.saturating_sub(looked_ns) < TRUSTED_NS
+                owner.since_ns <= searched_ns && mono_ns.saturating_sub(searched_ns) < TRUSTED_NS
             });
         if !is_sure {
             self.processes.want(mono_ns);
@@ -45,7 +45,7 @@ impl Correlator {
     /// Returns whether a search through the descriptors of all processes can find an owner.
     pub fn wants_holders(&self) -> bool {
         let processes = &self.processes;
-        (processes.wanted_ns).is_some_and(|wanted_ns| processes.looked_ns <= wanted_ns)
+        (processes.wanted_ns).is_some_and(|wanted_ns| processes.searched_ns <= wanted_ns)
     }
 
     /// Handles the exit or the new name of a process.
@@ -74,7 +74,7 @@ impl Correlator {
     /// holder keeps its living owner: io_uring has files without a descriptor, and other PID
     /// namespaces may be hidden.
     pub(super) fn holders(&mut self, event: &Event, holders: &Holders) {
-        self.processes.looked_ns = self.processes.looked_ns.max(holders.began_ns);
+        self.processes.searched_ns = self.processes.searched_ns.max(holders.began_ns);
         let mut of_sk: FxHashMap<Sk, Vec<Owner>> = FxHashMap::default();
         for holder in &holders.holders {
             let owner = Owner {

@@ -20,16 +20,16 @@ impl Correlator {
     pub(super) fn request(&mut self, event: &Event, request: &Request, out: &mut Vec<Line>) {
         match request.step {
             RequestStep::Begun => {
-                let mut half_open = self.meet(event, request, Some(event.mono_ns), out);
+                let mut half_open = self.begin(event, request, Some(event.mono_ns), out);
                 if let Some(id) = half_open.listener {
-                    self.will_presume(id, event.mono_ns);
+                    self.check_presumed_owner(id, event.mono_ns);
                 }
                 if self.wants(Kind::Transition) {
                     let owner = self.presumed(half_open.listener);
                     let line = half_open.begins(event, owner, cause::half_open());
                     out.push(Line::Transition(line));
                 }
-                half_open.told = true;
+                half_open.has_line = true;
                 self.segments.bind_half_open(
                     event.mono_ns,
                     request.req,
@@ -53,7 +53,7 @@ impl Correlator {
                     child.handshake.synack_retransmits = Some(request.synack_retransmits);
                     return;
                 }
-                let mut half_open = self.known_or_met(event, request, out);
+                let mut half_open = self.known_or_new(event, request, out);
                 half_open.handshake.synack_retransmits = Some(request.synack_retransmits);
                 self.suspect_ack(event.mono_ns, &mut half_open);
                 // Without a hook for the SYN, this is the first event of the request.
@@ -70,12 +70,12 @@ impl Correlator {
                 by_timer,
                 listening,
             } => {
-                let mut half_open = self.known_or_met(event, request, out);
+                let mut half_open = self.known_or_new(event, request, out);
                 let end = match (listening, by_timer) {
                     (false, _) => Some(HalfOpenEnd::ListenerClosed),
                     (true, true) => Some(HalfOpenEnd::Timeout),
                     (true, false) if half_open.aborted => Some(HalfOpenEnd::Overflow),
-                    (true, false) if self.sight.overflows => Some(HalfOpenEnd::Reset),
+                    (true, false) if self.visibility.overflows => Some(HalfOpenEnd::Reset),
                     // tcp_abort_on_overflow may be set and the queue full.
                     (true, false) => None,
                 };
@@ -108,7 +108,7 @@ impl Correlator {
     }
 
     /// Copies the facts about a request to its child.
-    pub(super) fn descend(&self, child: &mut Connection, origin: Origin) {
+    pub(super) fn inherit(&self, child: &mut Connection, origin: Origin) {
         child.handshake = origin.handshake;
         child.born_by = Some(origin.cause);
         if let Some(id) = origin.listener
@@ -148,7 +148,7 @@ impl Correlator {
             },
             CloneOf::FastOpen => Handshake {
                 syn: Some((cloning.mono_ns, Source::RequestSock)),
-                synack_retransmits: self.sight.synack_retransmits.then_some(0),
+                synack_retransmits: self.visibility.synack_retransmits.then_some(0),
                 ..now
             },
         };
@@ -195,7 +195,7 @@ impl Correlator {
         if let Some(mut half_open) = self.requests.take_at(at.netns, at.tuple) {
             child.handshake = half_open.handshake;
             // The kernel skipped the program that joins them, so one connection has two numbers.
-            if half_open.told {
+            if half_open.has_line {
                 half_open.child = Some(child.socket.conn);
                 self.end_half_open(half_open, event.mono_ns, out);
             }
@@ -205,26 +205,26 @@ impl Correlator {
             .srtt_ns
             .filter(|rtt| rtt % TIMESTAMP_NS != 0)
             .and_then(|rtt| event.mono_ns.checked_sub(rtt))
-            .filter(|&syn| self.attached_ns <= syn && syn < child.met_ns);
-        if let (true, Some(syn)) = (self.sight.synack_retransmits, estimate) {
+            .filter(|&syn| self.attached_ns <= syn && syn < child.first_seen_ns);
+        if let (true, Some(syn)) = (self.visibility.synack_retransmits, estimate) {
             child.handshake.syn = Some((syn, Source::Srtt));
             child.handshake.synack_retransmits = Some(0);
         }
     }
 
-    fn known_or_met(&mut self, event: &Event, request: &Request, out: &mut Vec<Line>) -> HalfOpen {
+    fn known_or_new(&mut self, event: &Event, request: &Request, out: &mut Vec<Line>) -> HalfOpen {
         match self.requests.take(request.req) {
-            Some(known) if known.ends() == (request.netns, request.tuple) => known,
+            Some(known) if known.key() == (request.netns, request.tuple) => known,
             Some(other) => {
                 self.end_half_open(other.gone(), event.mono_ns, out);
-                self.meet(event, request, None, out)
+                self.begin(event, request, None, out)
             }
-            None => self.meet(event, request, None, out),
+            None => self.begin(event, request, None, out),
         }
     }
 
     /// Begins the record of a request. Any record at its address or with its tuple ends.
-    fn meet(
+    fn begin(
         &mut self,
         event: &Event,
         request: &Request,
@@ -244,8 +244,8 @@ impl Correlator {
             handshake.syn = Some((ns, Source::RequestSock));
             handshake.syn_queue_ahead = Some(request.syn_queue_len);
         }
-        let promised = (self.segments).take_promise(request.netns, &request.tuple);
-        let conn = promised.unwrap_or_else(|| self.next_conn());
+        let upcoming = (self.segments).take_upcoming(request.netns, &request.tuple);
+        let conn = upcoming.unwrap_or_else(|| self.next_conn());
         let socket = HalfOpen::socket(conn, request.netns, request.tuple);
         HalfOpen::new(socket, listener, handshake, self.losses)
     }
@@ -265,12 +265,12 @@ impl Correlator {
 
     /// Counts a half-open connection that has no child, and writes its line.
     fn end_half_open(&mut self, half_open: HalfOpen, mono_ns: u64, out: &mut Vec<Line>) {
-        let (netns, ends) = half_open.ends();
-        let client = self.peers.waiting_for(netns, &ends);
+        let (netns, tuple) = half_open.key();
+        let client = self.peers.waiting_for(netns, &tuple);
         let client = half_open.peer.or(client.map(|(_, peer)| peer));
         let owner = self.presumed(half_open.listener);
         let line = half_open.line(&self.end_at(mono_ns, false), client, owner);
-        self.segments.unbind_half_open(netns, &ends, &line);
+        self.segments.unbind_half_open(netns, &tuple, &line);
         debug_assert_eq!(line.subject.side, Some(Side::Server));
         self.half_open_ended(&half_open);
         out.push(Line::Connection(line));

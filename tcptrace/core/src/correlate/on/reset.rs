@@ -1,7 +1,7 @@
 //! Retransmits and resets.
 
 use crate::correlate::state::Correlator;
-use crate::correlate::state::processes::whose;
+use crate::correlate::state::processes::current_owner;
 use crate::correlate::state::socket::Socket;
 use crate::event::{Direction, Event, Reset, Retransmit, Retransmitted, Sk, State, Tuple};
 use crate::fields::{self, Kind, Line, Subject};
@@ -29,7 +29,7 @@ impl Correlator {
 
     /// Handles a RST that was sent, or that ended a socket.
     pub(super) fn reset(&mut self, event: &Event, it: &Reset, out: &mut Vec<Line>) {
-        if std::mem::take(&mut self.foreseen) {
+        if std::mem::take(&mut self.lookahead) {
             // The lookahead has shown that data was received and not a RST.
             return;
         }
@@ -78,11 +78,11 @@ impl Correlator {
                 // The port that the kernel chose after SYN_SENT may appear here first.
                 socket.learn(tuple, cookie);
                 let orphaned = connection.socket.was_orphaned;
-                let owner = whose(&self.listeners, &self.processes, connection, orphaned);
+                let owner = current_owner(&self.listeners, &self.processes, connection, orphaned);
                 connection.socket.subject(owner)
             }
             None => {
-                let mut socket = Socket::found(0, None, netns, *tuple, state);
+                let mut socket = Socket::with_state(0, None, netns, *tuple, state);
                 socket.learn(tuple, cookie);
                 Subject {
                     conn: None,

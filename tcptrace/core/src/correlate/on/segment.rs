@@ -9,8 +9,8 @@ use crate::correlate::judge::lookahead::{begins, is_answered_by_rst, is_by_syn, 
 use crate::correlate::state::Correlator;
 use crate::correlate::state::connection::Connection;
 use crate::correlate::state::half_open::HalfOpen;
-use crate::correlate::state::processes::{presumed, whose};
-use crate::correlate::state::segments::{FlowEnd, Holder};
+use crate::correlate::state::processes::{current_owner, presumed};
+use crate::correlate::state::segments::{FlowKey, Holder};
 use crate::correlate::state::socket::Socket;
 use crate::correlate::state::table::{Kept, Table};
 use crate::event::{Event, Kind, Segment, Sk, State};
@@ -23,7 +23,7 @@ impl Correlator {
     }
 
     /// Looks ahead for a fact about an event that only the following events show. If it returns
-    /// true, call [`foreseen`](Self::foreseen) before the event.
+    /// true, call [`note_lookahead`](Self::note_lookahead) before the event.
     ///
     /// - A segment: whether a connection begins right after it with its tuple. The segment then
     ///   gets that connection's number before any other line.
@@ -31,9 +31,9 @@ impl Correlator {
     /// - An event that data received after close() may have caused: whether this host answers with
     ///   a RST.
     ///
-    /// `later`: the following events in order of time, for at least `lookahead::FORESEEN_NS`.
+    /// `later`: the following events in order of time, for at least `lookahead::LOOKAHEAD_NS`.
     /// `order::HOLD_BACK_NS` is longer than that.
-    pub fn foresees(&self, event: &Event, later: &[Event]) -> bool {
+    pub fn look_ahead(&self, event: &Event, later: &[Event]) -> bool {
         match &event.kind {
             // Other segments have a connection already, and looking ahead costs time.
             Kind::Segment(segment) if self.segments.is_vacant(segment) => {
@@ -45,15 +45,15 @@ impl Correlator {
         }
     }
 
-    /// Notes that [`foresees`](Self::foresees) is true for the next event.
-    pub fn foreseen(&mut self) {
-        self.foreseen = true;
+    /// Notes that [`look_ahead`](Self::look_ahead) is true for the next event.
+    pub fn note_lookahead(&mut self) {
+        self.lookahead = true;
     }
 
     /// Returns the number of remembered ends of flows.
     #[cfg(test)]
-    pub(crate) fn remembered_ends(&self) -> usize {
-        self.segments.ends.len()
+    pub(crate) fn remembered_flows(&self) -> usize {
+        self.segments.flows.len()
     }
 
     /// Handles a segment that passed a device.
@@ -87,16 +87,16 @@ impl Correlator {
 
     /// Returns the subject of the connection that the lookahead found for this or an earlier
     /// segment.
-    fn promised(&mut self, event: &Event, segment: &Segment) -> Option<Subject> {
+    fn upcoming(&mut self, event: &Event, segment: &Segment) -> Option<Subject> {
         let (netns, tuple) = (segment.netns, segment.tuple);
-        let own = FlowEnd::of(netns, &tuple)?;
-        let promised = self.segments.ends.get(&own).and_then(|end| end.promised);
-        let conn = match promised {
+        let own = FlowKey::of(netns, &tuple)?;
+        let upcoming = self.segments.flows.get(&own).and_then(|flow| flow.upcoming);
+        let conn = match upcoming {
             Some(conn) => conn,
-            None if self.foreseen => self.next_conn(),
+            None if self.lookahead => self.next_conn(),
             None => return None,
         };
-        self.segments.end(own, event.mono_ns).promised = Some(conn);
+        self.segments.flow(own, event.mono_ns).upcoming = Some(conn);
         let socket = HalfOpen::socket(conn, netns, tuple);
         let listener = self.listeners.of_child(&socket, event.mono_ns, false);
         Some(socket.subject(self.presumed(listener)))
@@ -107,22 +107,23 @@ impl Correlator {
         let (netns, tuple) = (segment.netns, &segment.tuple);
         let may_be = |socket: &Socket| socket.netns == netns && socket.may_be(tuple);
         if let Some(sk) = segment.sk
-            && let Some(it) = living(&mut self.open, &mut self.queued_closed, sk, may_be)
+            && let Some(it) = connection_at(&mut self.open, &mut self.queued_closed, sk, may_be)
         {
             // A SYN is the first event with the port that the kernel has chosen.
             it.socket.learn(tuple, None);
             self.segments.bind(event.mono_ns, sk, &it.socket);
             let orphaned = it.socket.was_orphaned;
-            let owner = whose(&self.listeners, &self.processes, it, orphaned);
+            let owner = current_owner(&self.listeners, &self.processes, it, orphaned);
             return it.socket.subject(owner);
         }
         match self.segments.holder(netns, tuple) {
             Some(Holder::Ended(subject)) => return (**subject).clone(),
             Some(&Holder::Connection { sk, conn }) => {
                 let is_it = |socket: &Socket| socket.conn == conn;
-                if let Some(it) = living(&mut self.open, &mut self.queued_closed, sk, is_it) {
+                if let Some(it) = connection_at(&mut self.open, &mut self.queued_closed, sk, is_it)
+                {
                     let orphaned = it.socket.was_orphaned;
-                    let owner = whose(&self.listeners, &self.processes, it, orphaned);
+                    let owner = current_owner(&self.listeners, &self.processes, it, orphaned);
                     return it.socket.subject(owner);
                 }
             }
@@ -134,16 +135,16 @@ impl Correlator {
                     return half_open.subject(owner);
                 }
             }
-            Some(Holder::Nobody) | None => {}
+            Some(Holder::Vacant) | None => {}
         }
-        if let Some(subject) = self.promised(event, segment) {
+        if let Some(subject) = self.upcoming(event, segment) {
             return subject;
         }
-        let own = FlowEnd::of(netns, tuple).and_then(|own| self.segments.ends.get(&own));
+        let own = FlowKey::of(netns, tuple).and_then(|own| self.segments.flows.get(&own));
         let side = own
-            .is_some_and(|end| end.is_half_open)
+            .is_some_and(|flow| flow.is_half_open)
             .then_some(Side::Server);
-        let nobody = Socket::found(0, side, netns, *tuple, State::NewSynRecv);
+        let nobody = Socket::with_state(0, side, netns, *tuple, State::NewSynRecv);
         Subject {
             conn: None,
             ..nobody.subject(None)
@@ -152,7 +153,7 @@ impl Correlator {
 }
 
 /// Returns the connection at an address, if `is_meant` is true for its socket.
-fn living<'a>(
+fn connection_at<'a>(
     open: &'a mut Table,
     queued_closed: &'a mut FxHashMap<Sk, Kept>,
     sk: Sk,

@@ -4,7 +4,7 @@ use super::append;
 use crate::correlate::judge::connection as judge;
 use crate::correlate::state::Correlator;
 use crate::correlate::state::connection::{Connection, birth};
-use crate::correlate::state::processes::whose;
+use crate::correlate::state::processes::current_owner;
 use crate::correlate::state::resetting::Resetting;
 use crate::correlate::state::socket::closer;
 use crate::correlate::state::table::Kept;
@@ -21,14 +21,14 @@ impl Correlator {
         out: &mut Vec<Line>,
     ) {
         let is_birth = birth(change).is_some();
-        let is_by_syn = is_birth && self.foreseen;
-        let reset_follows = std::mem::take(&mut self.foreseen) && !is_birth;
+        let is_by_syn = is_birth && self.lookahead;
+        let reset_follows = std::mem::take(&mut self.lookahead) && !is_birth;
         if birth(change).is_some() {
             self.resetting.forget(change.sk);
         }
         let known = self.take(change.sk, |c| birth(change).is_none() && c.may_make(change));
         let mut connection = known.unwrap_or_else(|| {
-            self.vacate(change.sk, event.mono_ns, out);
+            self.free_address(change.sk, event.mono_ns, out);
             // A loss that is first noticed at an event after the birth may have been the birth.
             let losses = match birth(change) {
                 Some(_) => self.losses,
@@ -36,29 +36,31 @@ impl Correlator {
             };
             let origin = self.origin(event, change);
             let conn = origin.as_ref().and_then(|origin| origin.conn);
-            let promised = || self.segments.take_promise(change.netns, &change.tuple);
-            let conn = conn.or_else(promised);
+            let upcoming = || self.segments.take_upcoming(change.netns, &change.tuple);
+            let conn = conn.or_else(upcoming);
             let conn = conn.unwrap_or_else(|| self.next_conn());
             let births_hide = self.births_hide && self.losses == 0;
-            let met = Connection::met(conn, event, change, losses, births_hide);
-            let mut met = self.open.boxed(met);
-            met.clone_of = change.clone_of;
-            self.attribute(&mut met);
+            let first_seen = Connection::first_seen(conn, event, change, losses, births_hide);
+            let mut connection = self.open.boxed(first_seen);
+            connection.clone_of = change.clone_of;
+            self.attribute(&mut connection);
             if let Some(origin) = origin {
-                self.descend(&mut met, origin);
+                self.inherit(&mut connection, origin);
             } else if is_by_syn && birth(change) == Some(Side::Server) {
-                met.born_by = Some(Cause::SynReceived);
-                met.handshake.syn = Some((event.mono_ns, Source::Tracepoint));
+                connection.born_by = Some(Cause::SynReceived);
+                connection.handshake.syn = Some((event.mono_ns, Source::Tracepoint));
             }
-            if let (Some(id), State::Listen | State::SynRecv) = (met.listener, change.oldstate) {
+            if let (Some(id), State::Listen | State::SynRecv) =
+                (connection.listener, change.oldstate)
+            {
                 let (ahead, limit) = (change.backlog_len, change.backlog_max);
                 self.listeners
                     .queues(id, event.mono_ns, &change.tuple, ahead, limit);
             }
-            if let Some(id) = met.waits_at() {
-                self.will_presume(id, event.mono_ns);
+            if let Some(id) = connection.waits_at() {
+                self.check_presumed_owner(id, event.mono_ns);
             }
-            met
+            connection
         });
         connection.late |= self.is_late;
         if birth(change) == Some(Side::Server) && change.tuple.raddr.is_some() {
@@ -77,7 +79,7 @@ impl Correlator {
         let in_state_ns = connection.enter(event, change, judged);
         let owner = || {
             let (listeners, processes) = (&self.listeners, &self.processes);
-            whose(listeners, processes, &connection, change.orphaned)
+            current_owner(listeners, processes, &connection, change.orphaned)
         };
         if self.wants(Kind::Transition) {
             append(out, || {
@@ -165,12 +167,12 @@ impl Correlator {
             // The kernel named the listener. If the trace does not know it, no other listener is
             // the right one.
             child.listener_source = Some(ListenerSource::Clone);
-            let id = (self.listeners).of_pointer(sk, child.socket.netns, child.met_ns);
+            let id = (self.listeners).of_pointer(sk, child.socket.netns, child.first_seen_ns);
             if let Some(id) = id {
                 child.cloned_from(id, ListenerSource::Clone);
             }
         } else if let Some(id) =
-            (self.listeners).of_child(&child.socket, child.met_ns, child.is_dropped())
+            (self.listeners).of_child(&child.socket, child.first_seen_ns, child.is_dropped())
         {
             child.cloned_from(id, ListenerSource::Address);
         }

@@ -93,8 +93,8 @@ impl Correlator {
 
 impl Correlator {
     /// Appends a line for each port at which a connection was counted since the last time.
-    pub(super) fn tell_histograms(&mut self, mono_ns: u64, out: &mut Vec<Line>) {
-        let since_ns = self.histograms.told_ns.replace(mono_ns);
+    pub(super) fn write_histograms(&mut self, mono_ns: u64, out: &mut Vec<Line>) {
+        let since_ns = self.histograms.written_ns.replace(mono_ns);
         let interval_ns = mono_ns.saturating_sub(since_ns.unwrap_or(self.attached_ns));
         let counts = std::mem::take(&mut self.histograms.counts);
         let lines = counts.iter().map(|(port, counts)| {

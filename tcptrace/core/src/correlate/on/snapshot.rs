@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::correlate::state::Correlator;
 use crate::correlate::state::connection::Connection;
 use crate::correlate::state::socket::{Owner, Socket};
-use crate::event::{Event, Found, State, Task};
+use crate::event::{Event, SnapshotEntry, State, Task};
 use crate::fields::{Line, PidSource, Preexisting, Side};
 
 impl Correlator {
@@ -18,102 +18,112 @@ impl Correlator {
     }
 
     /// Handles a socket of a snapshot. Facts from events take precedence.
-    pub(super) fn found(&mut self, event: &Event, found: &Found, out: &mut Vec<Line>) {
-        if !found.is_bucket {
-            self.audit.found(found);
+    pub(super) fn snapshot_entry(
+        &mut self,
+        event: &Event,
+        entry: &SnapshotEntry,
+        out: &mut Vec<Line>,
+    ) {
+        if !entry.is_bucket {
+            self.audit.add(entry);
         }
-        if found.is_bucket {
-            self.bucket_found(event, found, out);
+        if entry.is_bucket {
+            self.bucket_entry(event, entry, out);
         } else if event.mono_ns > self.import.until_ns {
-            self.seen_again(event, found);
-        } else if found.state == State::Close {
+            self.later_entry(event, entry);
+        } else if entry.state == State::Close {
             // A socket in CLOSE is not older than the trace.
-        } else if found.state == State::Listen {
-            self.listener_found(event, found, out);
+        } else if entry.state == State::Listen {
+            self.preexisting_listener(event, entry, out);
         } else {
-            self.connection_found(event, found, out);
+            self.preexisting_connection(event, entry, out);
         }
     }
 
     /// Notes what is in the accept queues at a later snapshot. An unknown socket in it is one whose
     /// birth was lost; it is ignored.
-    fn seen_again(&mut self, event: &Event, found: &Found) {
-        if found.state == State::Listen {
-            let id = (self.listeners).of_pointer(found.sk, found.netns, event.mono_ns);
+    fn later_entry(&mut self, event: &Event, entry: &SnapshotEntry) {
+        if entry.state == State::Listen {
+            let id = (self.listeners).of_pointer(entry.sk, entry.netns, event.mono_ns);
             if let Some(listener) = id.and_then(|id| self.listeners.get_mut(id)) {
-                listener.queued = Some(found.backlog_len);
+                listener.queued = Some(entry.backlog_len);
             }
-        } else if let Some(connection) = self.open.get_mut(found.sk)
+        } else if let Some(connection) = self.open.get_mut(entry.sk)
             && connection.is_server()
-            && connection.socket.netns == found.netns
-            && connection.socket.may_be(&found.tuple)
+            && connection.socket.netns == entry.netns
+            && connection.socket.may_be(&entry.tuple)
         {
-            connection.seen(event.mono_ns, found.held);
+            connection.seen(event.mono_ns, entry.held);
         }
     }
 
-    fn listener_found(&mut self, event: &Event, found: &Found, out: &mut Vec<Line>) {
-        let known = self.listeners.at_sk(found.sk);
+    fn preexisting_listener(&mut self, event: &Event, entry: &SnapshotEntry, out: &mut Vec<Line>) {
+        let known = self.listeners.at_sk(entry.sk);
         let known = known.filter(|&id| !self.listeners.is_closed(id));
         let id = known.unwrap_or_else(|| {
-            self.vacate(found.sk, event.mono_ns, out);
-            let socket = self.socket_found(event, found, Some(Side::Listener));
-            self.listeners.open(found.sk, socket, None)
+            self.free_address(entry.sk, event.mono_ns, out);
+            let socket = self.socket_of(event, entry, Some(Side::Listener));
+            self.listeners.open(entry.sk, socket, None)
         });
         // An earlier accept() may have shown the listener, but no line describes it yet.
         let is_new = (self.listeners.get_mut(id)).is_some_and(|it| it.announce());
         if is_new {
-            let owner = self.owner_of(event, found);
+            let owner = self.owner_of(event, entry);
             self.processes.listens(owner);
             let Some(listener) = self.listeners.get_mut(id) else {
                 return;
             };
             let socket = &mut listener.socket;
-            socket.learn(&found.tuple, found.cookie);
-            socket.scope = socket.scope.or(found.scope);
-            socket.uid = socket.uid.or(found.uid);
-            socket.cgroup = socket.cgroup.or(found.cgroup);
+            socket.learn(&entry.tuple, entry.cookie);
+            socket.scope = socket.scope.or(entry.scope);
+            socket.uid = socket.uid.or(entry.uid);
+            socket.cgroup = socket.cgroup.or(entry.cgroup);
             socket.owner = socket.owner.or(owner);
-            out.push(preexisting(event, found, socket));
-            self.listeners.limited(id, found.backlog_max);
-            let (held, limit) = (found.backlog_len, found.backlog_max);
+            out.push(preexisting(event, entry, socket));
+            self.listeners.limited(id, entry.backlog_max);
+            let (held, limit) = (entry.backlog_len, entry.backlog_max);
             self.listeners.queue_holds(id, event.mono_ns, held, limit);
         }
     }
 
-    fn connection_found(&mut self, event: &Event, found: &Found, out: &mut Vec<Line>) {
-        if self.open.contains(found.sk) || self.queued_closed.contains_key(&found.sk) {
+    fn preexisting_connection(
+        &mut self,
+        event: &Event,
+        entry: &SnapshotEntry,
+        out: &mut Vec<Line>,
+    ) {
+        if self.open.contains(entry.sk) || self.queued_closed.contains_key(&entry.sk) {
             return;
         }
-        self.vacate(found.sk, event.mono_ns, out);
-        let side = match found.state {
+        self.free_address(entry.sk, event.mono_ns, out);
+        let side = match entry.state {
             // Only clones of a listener inherit sk_max_ack_backlog. Only connect() leads to
             // SYN_SENT.
-            _ if found.backlog_max > 0 => Some(Side::Server),
+            _ if entry.backlog_max > 0 => Some(Side::Server),
             State::SynSent => Some(Side::Client),
             _ => None,
         };
-        let socket = self.socket_found(event, found, side);
-        out.push(preexisting(event, found, &socket));
-        let mut connection = Connection::preexisting(socket, event, found, self.losses);
+        let socket = self.socket_of(event, entry, side);
+        out.push(preexisting(event, entry, &socket));
+        let mut connection = Connection::preexisting(socket, event, entry, self.losses);
         self.attribute(&mut connection);
         let connection = self.open.boxed(connection);
-        self.keep(event.mono_ns, found.sk, connection, out);
+        self.keep(event.mono_ns, entry.sk, connection, out);
     }
 
-    fn socket_found(&mut self, event: &Event, found: &Found, side: Option<Side>) -> Socket {
+    fn socket_of(&mut self, event: &Event, entry: &SnapshotEntry, side: Option<Side>) -> Socket {
         let conn = self.next_conn();
-        let mut socket = Socket::found(conn, side, found.netns, found.tuple, found.state);
-        socket.scope = found.scope;
-        socket.cookie = found.cookie;
-        socket.uid = found.uid;
-        socket.cgroup = found.cgroup;
-        socket.owner = self.owner_of(event, found);
+        let mut socket = Socket::with_state(conn, side, entry.netns, entry.tuple, entry.state);
+        socket.scope = entry.scope;
+        socket.cookie = entry.cookie;
+        socket.uid = entry.uid;
+        socket.cgroup = entry.cgroup;
+        socket.owner = self.owner_of(event, entry);
         socket
     }
 
-    fn owner_of(&self, event: &Event, found: &Found) -> Option<Owner> {
-        let task = found.inode.and_then(|it| self.import.owners.get(&it));
+    fn owner_of(&self, event: &Event, entry: &SnapshotEntry) -> Option<Owner> {
+        let task = entry.inode.and_then(|it| self.import.owners.get(&it));
         task.map(|&task| Owner {
             task,
             source: PidSource::Snapshot,
@@ -122,13 +132,13 @@ impl Correlator {
     }
 }
 
-fn preexisting(event: &Event, found: &Found, socket: &Socket) -> Line {
-    let queue = |n| (found.state == State::Listen).then_some(n);
+fn preexisting(event: &Event, entry: &SnapshotEntry, socket: &Socket) -> Line {
+    let queue = |n| (entry.state == State::Listen).then_some(n);
     Line::Preexisting(Preexisting {
         mono_ns: event.mono_ns,
         subject: socket.subject(socket.owner),
-        state: found.state,
-        backlog_len: queue(found.backlog_len),
-        backlog_max: queue(found.backlog_max),
+        state: entry.state,
+        backlog_len: queue(entry.backlog_len),
+        backlog_max: queue(entry.backlog_max),
     })
 }

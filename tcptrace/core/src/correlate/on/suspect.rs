@@ -12,7 +12,7 @@ use crate::event::Sk;
 impl Correlator {
     /// Handles a SYN that a client sends.
     pub(super) fn suspect_syn(&self, mono_ns: u64, client: &mut Connection) {
-        if !self.sight.overflows
+        if !self.visibility.overflows
             && let Some((listener, full)) = self.listeners.full_for(&client.socket)
         {
             let suspected = &mut client.handshake.suspected;
@@ -27,7 +27,7 @@ impl Correlator {
         };
         let suspected = &mut client.handshake.suspected;
         suspected.syn_again = suspected.syn_again.saturating_add(1);
-        if !self.sight.overflows
+        if !self.visibility.overflows
             && let Some((listener, full)) = self.listeners.full_for(&client.socket)
         {
             suspected.note_syn(mono_ns, listener, full);
@@ -38,13 +38,13 @@ impl Correlator {
     pub(super) fn suspect_ack(&mut self, mono_ns: u64, half_open: &mut HalfOpen) {
         // A request with TCP_DEFER_ACCEPT waits for data, and the kernel retransmits its SYN-ACK
         // meanwhile.
-        if self.sight.overflows || half_open.handshake.defer_accept == Some(true) {
+        if self.visibility.overflows || half_open.handshake.defer_accept == Some(true) {
             return;
         }
         let Some(id) = half_open.listener else {
             return;
         };
-        let (netns, tuple) = half_open.ends();
+        let (netns, tuple) = half_open.key();
         let client = self.peers.waiting_for(netns, &tuple);
         let Some(listener) = self.listeners.get(id) else {
             return;

@@ -13,9 +13,11 @@ use crate::correlate::judge::cause;
 use crate::correlate::state::Correlator;
 use crate::correlate::state::buckets::{Begun, Bucket};
 use crate::correlate::state::connection::Connection;
-use crate::correlate::state::processes::whose;
+use crate::correlate::state::processes::current_owner;
 use crate::correlate::state::why::Why;
-use crate::event::{Event, Found, Kind, Looked, SetState, State, Timewait, TimewaitStep};
+use crate::event::{
+    Event, Kind, SetState, SnapshotEnd, SnapshotEntry, State, Timewait, TimewaitStep,
+};
 use crate::fields::{Backlog, BucketEnd, Line, Source, TimeWait, Transition};
 
 impl Correlator {
@@ -35,9 +37,9 @@ impl Correlator {
             self.buckets.begun.insert(sk, begun);
             return;
         }
-        let ends = (it.netns, it.tuple);
+        let key = (it.netns, it.tuple);
         // The bucket is not of a traced connection, or began before the trace.
-        let Some(bucket) = self.buckets.open.get_mut(&ends) else {
+        let Some(bucket) = self.buckets.open.get_mut(&key) else {
             return;
         };
         if bucket.tw != Some(it.tw) {
@@ -59,7 +61,7 @@ impl Correlator {
             }
             None => {}
             Some(ended) => {
-                if let Some(mut bucket) = self.buckets.open.remove(&ends) {
+                if let Some(mut bucket) = self.buckets.open.remove(&key) {
                     if bucket.state != it.substate {
                         // The change to TIME_WAIT was missed.
                         bucket.state = it.substate;
@@ -97,7 +99,7 @@ impl Correlator {
         let Some(begun) = begun.or_else(presumed) else {
             return;
         };
-        let owner = whose(
+        let owner = current_owner(
             &self.listeners,
             &self.processes,
             connection,
@@ -130,44 +132,54 @@ impl Correlator {
                 false => drop(bucket.enters(begun.state, &at, source, why)),
             }
         }
-        let ends = (change.netns, connection.socket.tuple);
-        if let Some(old) = self.buckets.open.insert(ends, bucket) {
+        let key = (change.netns, connection.socket.tuple);
+        if let Some(old) = self.buckets.open.insert(key, bucket) {
             append(out, || old.line(event.mono_ns, None, None));
         }
     }
 
     /// Returns the network namespaces with buckets that only snapshots show.
-    pub fn worth_a_look(&self) -> BTreeSet<u32> {
+    pub fn wants_snapshot(&self) -> BTreeSet<u32> {
         match self.buckets.seen {
             true => BTreeSet::new(),
-            false => self.buckets.open.keys().map(|ends| ends.0).collect(),
+            false => self.buckets.open.keys().map(|key| key.0).collect(),
         }
     }
 
     /// Handles a bucket in a snapshot. The time of its last change is not known, only that it is
     /// after the previous snapshot.
-    pub(super) fn bucket_found(&mut self, event: &Event, found: &Found, out: &mut Vec<Line>) {
-        let bucket = self.buckets.open.get_mut(&(found.netns, found.tuple));
+    pub(super) fn bucket_entry(
+        &mut self,
+        event: &Event,
+        entry: &SnapshotEntry,
+        out: &mut Vec<Line>,
+    ) {
+        let bucket = self.buckets.open.get_mut(&(entry.netns, entry.tuple));
         let Some(bucket) = bucket.filter(|_| !self.buckets.seen) else {
             return;
         };
         bucket.present_ns = event.mono_ns;
-        if bucket.state != found.state {
+        if bucket.state != entry.state {
             bucket.since_ns = None;
             let why = cause::bucket_turns();
-            let step = bucket.enters(found.state, event, Source::SocketIterator, why);
+            let step = bucket.enters(entry.state, event, Source::SocketIterator, why);
             bucket.since_ns = None;
             out.push(Line::Transition(step));
         }
     }
 
     /// Handles the end of a snapshot: buckets that it does not have are gone.
-    pub(super) fn looked(&mut self, event: &Event, looked: &Looked, out: &mut Vec<Line>) {
+    pub(super) fn end_missing_buckets(
+        &mut self,
+        event: &Event,
+        snapshot: &SnapshotEnd,
+        out: &mut Vec<Line>,
+    ) {
         if self.buckets.seen {
             return;
         }
-        let gone = self.buckets.open.extract_if(|ends, bucket| {
-            ends.0 == looked.netns && bucket.present_ns < looked.began_ns
+        let gone = self.buckets.open.extract_if(|key, bucket| {
+            key.0 == snapshot.netns && bucket.present_ns < snapshot.began_ns
         });
         let mut gone: Vec<Bucket> = gone.map(|(_, bucket)| bucket).collect();
         gone.sort_unstable_by_key(|bucket| bucket.subject.conn);

@@ -45,7 +45,7 @@ impl AcceptQueue {
     }
 
     /// Ends the queue because the listener closed.
-    pub fn ends(&mut self, mono_ns: u64) {
+    pub fn close(&mut self, mono_ns: u64) {
         self.holds(mono_ns, 0, 0);
     }
 
@@ -141,7 +141,7 @@ mod tests {
         queue.holds(20, 5, 4);
         assert!(queue.was_full());
         assert!(queue.was_full());
-        queue.ends(30);
+        queue.close(30);
         assert!(queue.was_full());
         assert!(!queue.was_full());
     }

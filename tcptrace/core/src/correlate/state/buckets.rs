@@ -13,11 +13,11 @@ pub struct Buckets {
     /// Buckets that have begun, by socket, until the CLOSE of the socket, which follows at once.
     pub begun: FxHashMap<Sk, Begun>,
     /// The open buckets. A namespace has one bucket per tuple.
-    pub open: FxHashMap<Ends, Bucket>,
+    pub open: FxHashMap<TupleKey, Bucket>,
 }
 
 /// Network namespace and tuple.
-pub type Ends = (u32, Tuple);
+pub type TupleKey = (u32, Tuple);
 
 /// The begin of a bucket.
 pub struct Begun {

@@ -9,7 +9,7 @@ use super::peers::Peer;
 use super::socket::{Owner, Socket, closer};
 use super::why::Judged;
 use crate::event::{
-    self, Called, Context, Event, Found, SetState, Sk, State, Task, Tuple, Witness,
+    self, Called, Context, Event, SetState, Sk, SnapshotEntry, State, Task, Tuple, Witness,
 };
 use crate::fields::{Cause, ListenerSource, PidSource, Side, Source, Transition};
 
@@ -17,7 +17,7 @@ use crate::fields::{Cause, ListenerSource, PidSource, Side, Source, Transition};
 pub struct Connection {
     pub socket: Socket,
     /// When the trace first saw the connection.
-    pub met_ns: u64,
+    pub first_seen_ns: u64,
     /// The listener that it was cloned from; `None` while unknown.
     pub listener: Option<ListenerId>,
     pub listener_source: Option<ListenerSource>,
@@ -99,7 +99,7 @@ impl Connection {
     /// either born in that transition or older than the trace.
     ///
     /// `births_hide`: the filter may have left out the birth, and nothing was lost.
-    pub fn met(
+    pub fn first_seen(
         conn: u64,
         event: &Event,
         change: &SetState,
@@ -119,7 +119,7 @@ impl Connection {
     }
 
     /// Makes the record of a socket that accept() returned and that had no event before.
-    pub fn found(
+    pub fn from_accept(
         conn: u64,
         event: &Event,
         accept: &event::Accept,
@@ -128,29 +128,34 @@ impl Connection {
     ) -> Connection {
         // The state is unknown only if reading it failed; it is nearly always ESTABLISHED.
         let state = child.state.unwrap_or(State::Established);
-        let socket = Socket::found(conn, Some(Side::Server), accept.netns, child.tuple, state);
+        let socket = Socket::with_state(conn, Some(Side::Server), accept.netns, child.tuple, state);
         Connection::new(socket, event.mono_ns, true, losses)
     }
 
     /// Makes the record of a connection that the snapshot at the start of the trace found.
-    pub fn preexisting(socket: Socket, event: &Event, found: &Found, losses: u64) -> Connection {
+    pub fn preexisting(
+        socket: Socket,
+        event: &Event,
+        entry: &SnapshotEntry,
+        losses: u64,
+    ) -> Connection {
         // Only close() and shutdown() lead to these states, so a process had the socket.
         let closed = matches!(
-            found.state,
+            entry.state,
             State::FinWait1 | State::FinWait2 | State::Closing | State::LastAck
         );
         Connection {
-            held: found.held || closed,
+            held: entry.held || closed,
             is_older: true,
             untouched: true,
             ..Connection::new(socket, event.mono_ns, true, losses)
         }
     }
 
-    pub fn new(socket: Socket, met_ns: u64, birth_unseen: bool, losses: u64) -> Connection {
+    pub fn new(socket: Socket, first_seen_ns: u64, birth_unseen: bool, losses: u64) -> Connection {
         Connection {
             socket,
-            met_ns,
+            first_seen_ns,
             listener: None,
             listener_source: None,
             clone_of: None,
@@ -292,7 +297,7 @@ impl Connection {
         if let Some(owner) = &mut self.socket.owner {
             owner.since_ns = match (owner.source, self.accepted) {
                 (PidSource::Accept, Some(accepted)) => accepted.mono_ns,
-                _ => self.met_ns,
+                _ => self.first_seen_ns,
             };
         }
         self
@@ -406,8 +411,8 @@ impl Connection {
 
     /// Returns whether the snapshot that began at this time found the connection in the accept
     /// queue.
-    pub fn was_queued_at(&self, look_ns: u64) -> bool {
-        self.may_be_queued() && self.seen_queued_ns.is_some_and(|ns| look_ns <= ns)
+    pub fn was_queued_at(&self, snapshot_ns: u64) -> bool {
+        self.may_be_queued() && self.seen_queued_ns.is_some_and(|ns| snapshot_ns <= ns)
     }
 
     /// Returns whether the connection is CLOSE but may still be in the accept queue. A connection
@@ -434,7 +439,7 @@ impl Connection {
     pub fn latest_ns(&self) -> u64 {
         let accepted_ns = self.accepted.map_or(0, |it| it.mono_ns);
         let since_ns = self.socket.since(self.socket.state).unwrap_or(0);
-        self.met_ns.max(since_ns).max(accepted_ns)
+        self.first_seen_ns.max(since_ns).max(accepted_ns)
     }
 
     /// Returns when the kernel finished the handshake, CLOCK_MONOTONIC in nanoseconds.

@@ -31,7 +31,7 @@ pub struct Readings {
 pub enum Likely {
     /// No counter rose.
     #[default]
-    Nobody,
+    NoListener,
     /// The only listener that was full whenever the counter rose, by its number.
     Only(u64),
     /// Several listeners were full, or no known one.

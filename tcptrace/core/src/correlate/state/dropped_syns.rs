@@ -19,13 +19,13 @@ pub const MANY: usize = 1 << 16;
 /// The segments of one connection that met a full queue.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Drops {
-    pub syn: Option<Met>,
-    pub ack: Option<Met>,
+    pub syn: Option<DropSeries>,
+    pub ack: Option<DropSeries>,
 }
 
 /// The drops of one kind of segment.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct Met {
+pub struct DropSeries {
     pub times: u32,
     /// CLOCK_MONOTONIC, nanoseconds.
     pub first_ns: u64,
@@ -45,7 +45,7 @@ impl Drops {
             OverflowSegment::Syn => &mut self.syn,
             OverflowSegment::Ack => &mut self.ack,
         };
-        *met = Some(Met {
+        *met = Some(DropSeries {
             times: met.map_or(1, |met| met.times.saturating_add(1)),
             first_ns: met.map_or(mono_ns, |met| met.first_ns),
             last_ns: mono_ns,
@@ -75,7 +75,7 @@ impl Drops {
     pub fn of_server(&self, until_ns: u64, synack_retransmits: Option<u32>) -> String {
         let mut text = String::new();
         for (name, met) in [("SYN", self.syn), ("final ACK", self.ack)] {
-            let Some(met) = met.map(Met::anonymous) else {
+            let Some(met) = met.map(DropSeries::anonymous) else {
                 continue;
             };
             let earlier = Human(until_ns.saturating_sub(met.first_ns));
@@ -108,15 +108,20 @@ impl Drops {
 
     /// Returns the drops of the final ACK as text: `a full accept queue (2 queued, limit 1) 2
     /// times`.
-    pub fn ack_met(&self) -> Option<impl fmt::Display> {
-        self.ack.map(Met::anonymous)
+    pub fn ack_drops(&self) -> Option<impl fmt::Display> {
+        self.ack.map(DropSeries::anonymous)
     }
 }
 
-impl Met {
+impl DropSeries {
     /// Adds a segment that probably met a full accept queue.
-    pub fn suspected(before: Option<Met>, mono_ns: u64, listener: u64, full: Full) -> Met {
-        Met {
+    pub fn suspected(
+        before: Option<DropSeries>,
+        mono_ns: u64,
+        listener: u64,
+        full: Full,
+    ) -> DropSeries {
+        DropSeries {
             times: before.map_or(1, |met| met.times.saturating_add(1)),
             first_ns: before.map_or(mono_ns, |met| met.first_ns),
             last_ns: mono_ns,
@@ -129,15 +134,15 @@ impl Met {
     }
 
     /// Limits the number of drops; returns `None` if it becomes 0.
-    pub fn at_most(self, times: u32) -> Option<Met> {
+    pub fn at_most(self, times: u32) -> Option<DropSeries> {
         let times = self.times.min(times);
-        (times > 0).then_some(Met { times, ..self })
+        (times > 0).then_some(DropSeries { times, ..self })
     }
 
     /// Removes the listener's number, which the line of a connection of that listener need not
     /// repeat.
-    pub fn anonymous(self) -> Met {
-        Met {
+    pub fn anonymous(self) -> DropSeries {
+        DropSeries {
             listener: None,
             ..self
         }
@@ -145,7 +150,7 @@ impl Met {
 }
 
 /// Displays as `a full accept queue of #1 (2 queued, limit 1) 2 times`.
-impl fmt::Display for Met {
+impl fmt::Display for DropSeries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (queue, held) = match self.queue {
             ListenQueue::Accept => ("accept", "queued"),

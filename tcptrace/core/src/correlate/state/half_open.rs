@@ -23,15 +23,15 @@ pub struct HalfOpen {
     /// The time and, if known, the kind of the end.
     pub end: Option<(u64, Option<HalfOpenEnd>)>,
     /// True if a line has named it.
-    pub told: bool,
+    pub has_line: bool,
     /// The number of its child, if the child has another number.
     pub child: Option<u64>,
 }
 
 impl HalfOpen {
     /// Makes the socket of a half-open connection.
-    pub fn socket(conn: u64, netns: u32, ends: Tuple) -> Socket {
-        Socket::found(conn, Some(Side::Server), netns, ends, State::NewSynRecv)
+    pub fn socket(conn: u64, netns: u32, tuple: Tuple) -> Socket {
+        Socket::with_state(conn, Some(Side::Server), netns, tuple, State::NewSynRecv)
     }
 
     pub fn new(
@@ -49,7 +49,7 @@ impl HalfOpen {
             peer: None,
             is_gone: false,
             end: None,
-            told: false,
+            has_line: false,
             child: None,
         }
     }
@@ -67,7 +67,7 @@ impl HalfOpen {
     }
 
     /// Returns the network namespace and the tuple.
-    pub fn ends(&self) -> (u32, Tuple) {
+    pub fn key(&self) -> (u32, Tuple) {
         (self.socket.netns, self.socket.tuple)
     }
 

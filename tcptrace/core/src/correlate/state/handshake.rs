@@ -13,7 +13,7 @@ pub const TIMESTAMP_NS: u64 = 1_000_000;
 
 /// The parts of a handshake that the attached hooks show.
 #[derive(Clone, Copy, Default)]
-pub struct Sight {
+pub struct Visibility {
     pub requests: bool,
     pub overflows: bool,
     pub synack_retransmits: bool,
@@ -21,18 +21,18 @@ pub struct Sight {
     pub all_accepts: bool,
 }
 
-impl Sight {
-    pub fn of(hooks: impl IntoIterator<Item = Hook>) -> Sight {
-        let mut sight = Sight::default();
+impl Visibility {
+    pub fn of(hooks: impl IntoIterator<Item = Hook>) -> Visibility {
+        let mut visibility = Visibility::default();
         for hook in hooks {
             match hook {
-                Hook::RequestSock => sight.requests = true,
-                Hook::ListenOverflow => sight.overflows = true,
-                Hook::TcpRetransmitSynack => sight.synack_retransmits = true,
+                Hook::RequestSock => visibility.requests = true,
+                Hook::ListenOverflow => visibility.overflows = true,
+                Hook::TcpRetransmitSynack => visibility.synack_retransmits = true,
                 _ => {}
             }
         }
-        sight
+        visibility
     }
 }
 

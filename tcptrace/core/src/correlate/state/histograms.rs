@@ -11,7 +11,7 @@ use crate::fields::{Connection, Ended, Side, Times, Verdict};
 pub struct Histograms {
     pub counts: BTreeMap<Port, Counts>,
     /// The time of the last histogram lines; `None` before the first.
-    pub told_ns: Option<u64>,
+    pub written_ns: Option<u64>,
 }
 
 /// The key under which connections are counted. Its order is the order of the lines.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::accept_queue::{AcceptQueue, Full};
 use super::backlog;
-use super::handshake::Sight;
+use super::handshake::Visibility;
 use super::socket::{Owner, Socket};
 use super::stats::Stats;
 use crate::event::{Sk, State, Tuple};
@@ -217,7 +217,7 @@ impl Listeners {
             && listener.closed_ns.is_none()
         {
             listener.closed_ns = Some(mono_ns);
-            listener.queue.ends(mono_ns);
+            listener.queue.close(mono_ns);
             self.full.retain(|it| *it != id);
             self.closed.push_back(id);
         }
@@ -295,7 +295,7 @@ impl Listeners {
             raddr: None,
             rport: None,
         };
-        let child = Socket::found(0, Some(Side::Server), netns, own, State::Listen);
+        let child = Socket::with_state(0, Some(Side::Server), netns, own, State::Listen);
         let mut candidates = self.candidates(&child, u64::MAX);
         candidates.all(|it| it == id)
     }
@@ -306,7 +306,7 @@ impl Listeners {
     }
 
     /// Ends the listener at an address because another socket uses the address now.
-    pub fn vacate(&mut self, sk: Sk, mono_ns: u64) {
+    pub fn free_address(&mut self, sk: Sk, mono_ns: u64) {
         if let Some(id) = self.at_sk.remove(&sk) {
             self.close(id, mono_ns);
         }
@@ -426,7 +426,11 @@ impl Listeners {
 
     /// Returns the summary of each listener, sorted by port, address and number. A listener without
     /// counted events is included only if `is_shown`.
-    pub fn summarize(self, sight: Sight, is_shown: impl Fn(u64) -> bool) -> Vec<ListenerSummary> {
+    pub fn summarize(
+        self,
+        visibility: Visibility,
+        is_shown: impl Fn(u64) -> bool,
+    ) -> Vec<ListenerSummary> {
         let listeners = self.all.into_values();
         let used = listeners.filter(|it| it.has_row(&is_shown));
         let listeners = used.map(|listener| {
@@ -442,7 +446,7 @@ impl Listeners {
                 backlog: listener.backlog,
                 ..summary(Some(conn), netns, tuple.laddr, tuple.lport)
             };
-            listener.stats.summarize(of, sight)
+            listener.stats.summarize(of, visibility)
         });
         let nowhere = (0, Ipv6Addr::UNSPECIFIED.into(), None);
         let elsewhere = Some((nowhere, self.elsewhere))
@@ -453,7 +457,7 @@ impl Listeners {
                 folded: folded.listeners,
                 ..summary(None, netns, laddr, lport)
             };
-            folded.stats.summarize(of, sight)
+            folded.stats.summarize(of, visibility)
         });
         let mut all: Vec<ListenerSummary> = listeners.chain(others).collect();
         all.sort_by_key(|l| (l.lport, l.laddr, l.conn, l.netns));

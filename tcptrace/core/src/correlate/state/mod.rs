@@ -31,7 +31,7 @@ use rustc_hash::FxHashMap;
 use self::buckets::Buckets;
 use self::counters::Counters;
 use self::dropped_syns::DroppedSyns;
-use self::handshake::Sight;
+use self::handshake::Visibility;
 use self::histograms::Histograms;
 use self::listener::{ListenerId, Listeners};
 use self::peers::Peers;
@@ -71,13 +71,13 @@ pub struct Correlator {
     /// The members of `queued_closed` that an accept() is about to return: time of close, socket, number.
     pub(super) being_accepted: VecDeque<(u64, Sk, u64)>,
     /// The time at which the snapshot at the end of the trace began, by network namespace.
-    pub(super) last_looks: BTreeMap<u32, u64>,
-    /// True if the lookahead found something about the next event, see [`Correlator::foresees`].
-    pub(super) foreseen: bool,
+    pub(super) last_snapshots: BTreeMap<u32, u64>,
+    /// True if the lookahead found something about the next event, see [`Correlator::look_ahead`].
+    pub(super) lookahead: bool,
     pub(super) listeners: Listeners,
     pub(super) processes: Processes,
     pub(super) requests: Requests,
-    pub(super) sight: Sight,
+    pub(super) visibility: Visibility,
     pub(super) dropped_syns: DroppedSyns,
     pub(super) peers: Peers,
     pub(super) buckets: Buckets,
@@ -91,7 +91,7 @@ pub struct Correlator {
     /// The connections that ended in the current event.
     pub(super) ended: Vec<Ended>,
     /// At the end of the trace: the connections that are still open, in reverse order.
-    pub(super) rest: Option<Vec<(u64, Sk)>>,
+    pub(super) still_open: Option<Vec<(u64, Sk)>>,
     pub(super) histograms: Histograms,
     pub(super) totals: Totals,
     /// The names of `enum sk_rst_reason`, by number.
@@ -145,12 +145,12 @@ impl Correlator {
             open: Table::default(),
             queued_closed: FxHashMap::default(),
             being_accepted: VecDeque::new(),
-            last_looks: BTreeMap::new(),
-            foreseen: false,
+            last_snapshots: BTreeMap::new(),
+            lookahead: false,
             listeners: Listeners::default(),
             processes: Processes::default(),
             requests: Requests::default(),
-            sight: Sight::default(),
+            visibility: Visibility::default(),
             dropped_syns: DroppedSyns::default(),
             peers: Peers::default(),
             buckets: Buckets::default(),
@@ -162,7 +162,7 @@ impl Correlator {
             depth: Depth::Events,
             wanted: Wanted::ALL,
             ended: vec![],
-            rest: None,
+            still_open: None,
             histograms: Histograms::default(),
             totals: Totals::default(),
             reset_reasons: BTreeMap::new(),
@@ -183,7 +183,7 @@ impl Correlator {
     /// Sets the attached hooks. Fields that no attached hook can fill are null.
     pub fn with_hooks(self, hooks: impl IntoIterator<Item = Hook>) -> Correlator {
         Correlator {
-            sight: Sight::of(hooks),
+            visibility: Visibility::of(hooks),
             ..self
         }
     }
@@ -199,7 +199,7 @@ impl Correlator {
 
     /// Declares that the hooks see every accept(), not only those by its system call.
     pub fn sees_all_accepts(&mut self) {
-        self.sight.all_accepts = true;
+        self.visibility.all_accepts = true;
     }
 
     /// Writes and counts only the lines that the selection asks for.

@@ -29,11 +29,11 @@ const MANY: usize = 1 << 15;
 #[derive(Default)]
 pub struct Peers {
     /// By local and remote address. Network namespaces may use the same addresses.
-    waiting: LinkedHashMap<Ends, SmallVec<[Waiting; 1]>, FxBuildHasher>,
+    waiting: LinkedHashMap<Pair, SmallVec<[Waiting; 1]>, FxBuildHasher>,
 }
 
-type End = (IpAddr, u16);
-type Ends = (End, End);
+type Endpoint = (IpAddr, u16);
+type Pair = (Endpoint, Endpoint);
 
 #[derive(Clone, Copy)]
 struct Waiting {
@@ -58,7 +58,7 @@ impl Peers {
         syn_ns: Option<u64>,
         now_ns: u64,
     ) -> Option<(Sk, Peer, Peer)> {
-        let (own, other) = ends(&socket.tuple)?;
+        let (own, other) = pair(&socket.tuple)?;
         let this = Peer {
             conn: socket.conn,
             syn_ns,
@@ -88,7 +88,13 @@ impl Peers {
     ///
     /// Two links of a namespace may use the same link-local addresses. Then the socket on the same
     /// device matches, or the only one, at the other end of a cable.
-    fn position(&self, netns: u32, scope: Option<u32>, own: End, other: End) -> Option<usize> {
+    fn position(
+        &self,
+        netns: u32,
+        scope: Option<u32>,
+        own: Endpoint,
+        other: Endpoint,
+    ) -> Option<usize> {
         let waiting = self.waiting.get(&(other, own))?;
         let mut here = waiting
             .iter()
@@ -107,7 +113,7 @@ impl Peers {
     /// Returns the ESTABLISHED socket that waits for a peer with these addresses, which is not
     /// ESTABLISHED yet.
     pub fn waiting_for(&self, netns: u32, tuple: &Tuple) -> Option<(Sk, Peer)> {
-        let (own, other) = ends(tuple)?;
+        let (own, other) = pair(tuple)?;
         let index = self.position(netns, None, own, other)?;
         let waiting = &self.waiting.get(&(other, own))?[index];
         Some((waiting.sk, waiting.peer))
@@ -115,7 +121,7 @@ impl Peers {
 
     /// Removes a socket that has ended.
     pub fn leave(&mut self, socket: &Socket) {
-        let Some(key) = ends(&socket.tuple) else {
+        let Some(key) = pair(&socket.tuple) else {
             return;
         };
         let waiting = self.waiting.get(&key);
@@ -125,7 +131,7 @@ impl Peers {
         }
     }
 
-    fn remove(&mut self, key: Ends, index: usize) -> Option<Waiting> {
+    fn remove(&mut self, key: Pair, index: usize) -> Option<Waiting> {
         let all = self.waiting.get_mut(&key)?;
         let removed = all.swap_remove(index);
         if all.is_empty() {
@@ -135,7 +141,7 @@ impl Peers {
     }
 }
 
-fn ends(tuple: &Tuple) -> Option<Ends> {
+fn pair(tuple: &Tuple) -> Option<Pair> {
     let own = (tuple.laddr, tuple.lport?);
     Some((own, (tuple.raddr?, tuple.rport?)))
 }

@@ -29,7 +29,7 @@ pub struct Processes {
     /// The time from which the owners of listeners are in doubt.
     pub wanted_ns: Option<u64>,
     /// When the last search through all descriptors began; 0 before the first.
-    pub looked_ns: u64,
+    pub searched_ns: u64,
 }
 
 impl Processes {
@@ -72,7 +72,7 @@ impl Processes {
 /// Returns the owner of a connection. That is its own owner while the process lives, and before
 /// accept() the listener's owner. An orphaned connection keeps its last known owner.
 #[inline]
-pub fn whose(
+pub fn current_owner(
     listeners: &Listeners,
     processes: &Processes,
     connection: &Connection,

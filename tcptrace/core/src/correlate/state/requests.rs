@@ -23,7 +23,7 @@ pub struct Origin {
 pub struct Requests {
     pub half_open: FxHashMap<Sk, HalfOpen>,
     /// Addresses of requests by network namespace and tuple.
-    pub at_ends: FxHashMap<(u32, Tuple), Sk>,
+    pub at_tuple: FxHashMap<(u32, Tuple), Sk>,
     /// The last request that was about to get a child, by CPU.
     pub cloning: FxHashMap<u16, Cloning>,
 }
@@ -44,24 +44,24 @@ impl Requests {
     }
 
     pub fn insert(&mut self, req: Sk, half_open: HalfOpen) {
-        self.at_ends.insert(half_open.ends(), req);
+        self.at_tuple.insert(half_open.key(), req);
         self.half_open.insert(req, half_open);
     }
 
     pub fn take(&mut self, req: Sk) -> Option<HalfOpen> {
         let half_open = self.half_open.remove(&req)?;
-        self.at_ends.remove(&half_open.ends());
+        self.at_tuple.remove(&half_open.key());
         Some(half_open)
     }
 
-    pub fn take_at(&mut self, netns: u32, ends: Tuple) -> Option<HalfOpen> {
-        let req = self.at_ends.get(&(netns, ends)).copied()?;
+    pub fn take_at(&mut self, netns: u32, tuple: Tuple) -> Option<HalfOpen> {
+        let req = self.at_tuple.get(&(netns, tuple)).copied()?;
         self.take(req)
     }
 
     /// Removes and returns all requests.
     pub fn drain(&mut self) -> Vec<HalfOpen> {
-        self.at_ends.clear();
+        self.at_tuple.clear();
         self.half_open.drain().map(|(_, it)| it).collect()
     }
 }

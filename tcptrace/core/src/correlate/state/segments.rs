@@ -23,7 +23,7 @@ pub const FEW: usize = 4096;
 #[derive(Default)]
 pub struct Segments {
     pub expected: bool,
-    pub ends: FxHashMap<FlowEnd, End>,
+    pub flows: FxHashMap<FlowKey, Flow>,
     /// Number of ends at which old ones are removed.
     pub prune_at: usize,
     /// Number of segments that another device had already reported.
@@ -32,7 +32,7 @@ pub struct Segments {
 
 /// One end of a flow, in one network namespace.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct FlowEnd {
+pub struct FlowKey {
     pub netns: u32,
     pub own: SocketAddr,
     pub peer: SocketAddr,
@@ -40,7 +40,7 @@ pub struct FlowEnd {
 
 /// Facts about one end of a flow.
 #[derive(Default)]
-pub struct End {
+pub struct Flow {
     /// The initial sequence number of the segments that this end sends.
     pub isn: Option<u32>,
     /// When the first SYN for this end was received, and the number of losses noticed by then.
@@ -49,7 +49,7 @@ pub struct End {
     pub is_half_open: bool,
     pub holder: Holder,
     /// The number that the connection will have that is about to begin here.
-    pub promised: Option<u64>,
+    pub upcoming: Option<u64>,
     /// The segments that this end sent recently, per direction in which they were seen.
     pub recent: Vec<Passage>,
     pub seen_ns: u64,
@@ -59,7 +59,7 @@ pub struct End {
 #[derive(Default)]
 pub enum Holder {
     #[default]
-    Nobody,
+    Vacant,
     /// A request socket, by its address.
     HalfOpen {
         req: Sk,
@@ -92,18 +92,18 @@ pub struct Relative {
     pub ack: Option<u32>,
 }
 
-impl FlowEnd {
+impl FlowKey {
     /// Returns the end of a flow; `None` while an address or a port is unknown.
-    pub fn of(netns: u32, tuple: &Tuple) -> Option<FlowEnd> {
-        Some(FlowEnd {
+    pub fn of(netns: u32, tuple: &Tuple) -> Option<FlowKey> {
+        Some(FlowKey {
             netns,
             own: SocketAddr::new(tuple.laddr, tuple.lport?),
             peer: SocketAddr::new(tuple.raddr?, tuple.rport?),
         })
     }
 
-    pub fn other(self) -> FlowEnd {
-        FlowEnd {
+    pub fn other(self) -> FlowKey {
+        FlowKey {
             own: self.peer,
             peer: self.own,
             ..self
@@ -111,7 +111,7 @@ impl FlowEnd {
     }
 }
 
-impl End {
+impl Flow {
     pub fn is_connection(&self) -> bool {
         matches!(self.holder, Holder::Connection { .. })
     }
@@ -119,13 +119,13 @@ impl End {
     /// Resets the end because another connection with the same addresses begins.
     pub fn begin_again(&mut self) {
         let holder = match std::mem::take(&mut self.holder) {
-            Holder::Ended(_) => Holder::Nobody,
+            Holder::Ended(_) => Holder::Vacant,
             holder => holder,
         };
-        *self = End {
+        *self = Flow {
             holder,
             recent: std::mem::take(&mut self.recent),
-            ..End::default()
+            ..Flow::default()
         };
     }
 
@@ -157,36 +157,36 @@ impl End {
 }
 
 impl Segments {
-    pub fn end(&mut self, at: FlowEnd, mono_ns: u64) -> &mut End {
-        let end = self.ends.entry(at).or_default();
-        end.seen_ns = mono_ns;
-        end
+    pub fn flow(&mut self, at: FlowKey, mono_ns: u64) -> &mut Flow {
+        let flow = self.flows.entry(at).or_default();
+        flow.seen_ns = mono_ns;
+        flow
     }
 
     pub fn holder(&self, netns: u32, tuple: &Tuple) -> Option<&Holder> {
-        let end = self.ends.get(&FlowEnd::of(netns, tuple)?)?;
-        Some(&end.holder)
+        let flow = self.flows.get(&FlowKey::of(netns, tuple)?)?;
+        Some(&flow.holder)
     }
 
     /// Learns from a segment; returns `None` if it is a repeat.
     pub fn pass(&mut self, mono_ns: u64, segment: &Segment, losses: u64) -> Option<Relative> {
-        let Some(own) = FlowEnd::of(segment.netns, &segment.tuple) else {
+        let Some(own) = FlowKey::of(segment.netns, &segment.tuple) else {
             return Some(Relative::default());
         };
         let (from, to) = match segment.direction {
             Direction::Sent => (own, own.other()),
             Direction::Received => (own.other(), own),
         };
-        if self.end(from, mono_ns).repeats(mono_ns, segment) {
+        if self.flow(from, mono_ns).repeats(mono_ns, segment) {
             self.repeats += 1;
             return None;
         }
         if segment.flags.has(TcpFlags::SYN) {
             self.syn(mono_ns, segment, from, to, losses);
         }
-        self.end(from, mono_ns).is_half_open |= segment.from_half_open;
-        let receiver_isn = self.end(to, mono_ns).isn;
-        let sender_isn = self.end(from, mono_ns).isn;
+        self.flow(from, mono_ns).is_half_open |= segment.from_half_open;
+        let receiver_isn = self.flow(to, mono_ns).isn;
+        let sender_isn = self.flow(from, mono_ns).isn;
         Some(Relative {
             seq: sender_isn.map(|isn| segment.seq.wrapping_sub(isn)),
             ack: segment
@@ -200,24 +200,24 @@ impl Segments {
         &mut self,
         mono_ns: u64,
         segment: &Segment,
-        from: FlowEnd,
-        to: FlowEnd,
+        from: FlowKey,
+        to: FlowKey,
         losses: u64,
     ) {
         let is_syn_ack = segment.ack.is_some();
         // A stray SYN does not begin a connection.
-        let is_stray = self.end(to, mono_ns).is_connection();
-        let sender = self.end(from, mono_ns);
+        let is_stray = self.flow(to, mono_ns).is_connection();
+        let sender = self.flow(from, mono_ns);
         if !is_syn_ack && !is_stray && sender.isn != Some(segment.seq) {
             sender.begin_again();
-            self.end(to, mono_ns).begin_again();
+            self.flow(to, mono_ns).begin_again();
         }
-        let sender = self.end(from, mono_ns);
+        let sender = self.flow(from, mono_ns);
         if sender.isn.is_none() || (is_syn_ack && !sender.is_connection()) {
             sender.isn = Some(segment.seq);
         }
         if segment.direction == Direction::Received && !is_syn_ack && !is_stray {
-            self.end(to, mono_ns).syn.get_or_insert((mono_ns, losses));
+            self.flow(to, mono_ns).syn.get_or_insert((mono_ns, losses));
         }
     }
 
@@ -226,53 +226,53 @@ impl Segments {
     /// then the SYN may belong to another connection. `losses`: the number of losses noticed so
     /// far.
     pub fn syn_received(&self, netns: u32, tuple: &Tuple, losses: u64) -> Option<u64> {
-        let (mono_ns, losses_then) = self.ends.get(&FlowEnd::of(netns, tuple)?)?.syn?;
+        let (mono_ns, losses_then) = self.flows.get(&FlowKey::of(netns, tuple)?)?.syn?;
         (losses_then == losses).then_some(mono_ns)
     }
 
     /// Notes the connection at its end of the flow, if the tuple is complete.
     pub fn bind(&mut self, mono_ns: u64, sk: Sk, socket: &Socket) {
         if self.expected
-            && let Some(own) = FlowEnd::of(socket.netns, &socket.tuple)
+            && let Some(own) = FlowKey::of(socket.netns, &socket.tuple)
         {
             let conn = socket.conn;
-            self.end(own, mono_ns).holder = Holder::Connection { sk, conn };
+            self.flow(own, mono_ns).holder = Holder::Connection { sk, conn };
         }
     }
 
     /// Notes the half-open connection at its end of the flow.
-    pub fn bind_half_open(&mut self, mono_ns: u64, req: Sk, netns: u32, ends: &Tuple, conn: u64) {
+    pub fn bind_half_open(&mut self, mono_ns: u64, req: Sk, netns: u32, tuple: &Tuple, conn: u64) {
         if self.expected
-            && let Some(own) = FlowEnd::of(netns, ends)
+            && let Some(own) = FlowKey::of(netns, tuple)
         {
-            self.end(own, mono_ns).holder = Holder::HalfOpen { req, conn };
+            self.flow(own, mono_ns).holder = Holder::HalfOpen { req, conn };
         }
     }
 
     /// Notes that a half-open connection has its line.
-    pub fn unbind_half_open(&mut self, netns: u32, ends: &Tuple, line: &fields::Connection) {
-        let own = FlowEnd::of(netns, ends);
-        if let Some(end) = own.and_then(|own| self.ends.get_mut(&own))
-            && matches!(end.holder, Holder::HalfOpen { conn, .. } if Some(conn) == line.subject.conn)
+    pub fn unbind_half_open(&mut self, netns: u32, tuple: &Tuple, line: &fields::Connection) {
+        let own = FlowKey::of(netns, tuple);
+        if let Some(flow) = own.and_then(|own| self.flows.get_mut(&own))
+            && matches!(flow.holder, Holder::HalfOpen { conn, .. } if Some(conn) == line.subject.conn)
         {
-            end.holder = Holder::Ended(Box::new(line.subject.clone()));
+            flow.holder = Holder::Ended(Box::new(line.subject.clone()));
         }
     }
 
     /// Returns whether no socket is known at a segment's local end, and none is about to begin
     /// there.
     pub fn is_vacant(&self, segment: &Segment) -> bool {
-        let own = FlowEnd::of(segment.netns, &segment.tuple);
-        let end = own.and_then(|own| self.ends.get(&own));
-        end.is_none_or(|end| {
-            end.promised.is_none() && matches!(end.holder, Holder::Nobody | Holder::Ended(_))
+        let own = FlowKey::of(segment.netns, &segment.tuple);
+        let flow = own.and_then(|own| self.flows.get(&own));
+        flow.is_none_or(|flow| {
+            flow.upcoming.is_none() && matches!(flow.holder, Holder::Vacant | Holder::Ended(_))
         })
     }
 
     /// Takes the number that earlier segments were given for the connection that begins here.
-    pub fn take_promise(&mut self, netns: u32, ends: &Tuple) -> Option<u64> {
-        let own = FlowEnd::of(netns, ends)?;
-        self.ends.get_mut(&own)?.promised.take()
+    pub fn take_upcoming(&mut self, netns: u32, tuple: &Tuple) -> Option<u64> {
+        let own = FlowKey::of(netns, tuple)?;
+        self.flows.get_mut(&own)?.upcoming.take()
     }
 
     /// Notes that a connection has its line, and adds the time of the SYN unless it is known
@@ -291,24 +291,24 @@ impl Segments {
             line.syn_source = Some(Source::Segment);
             line.handshake_ns = line.established_mono_ns.map(|ns| ns - syn);
         }
-        let own = FlowEnd::of(socket.netns, &socket.tuple);
-        if let Some(end) = own.and_then(|own| self.ends.get_mut(&own))
-            && matches!(end.holder, Holder::Connection { conn, .. } if conn == socket.conn)
+        let own = FlowKey::of(socket.netns, &socket.tuple);
+        if let Some(flow) = own.and_then(|own| self.flows.get_mut(&own))
+            && matches!(flow.holder, Holder::Connection { conn, .. } if conn == socket.conn)
         {
-            end.holder = Holder::Ended(Box::new(line.subject.clone()));
-            end.seen_ns = line.mono_ns;
+            flow.holder = Holder::Ended(Box::new(line.subject.clone()));
+            flow.seen_ns = line.mono_ns;
         }
     }
 
     /// Forgets the ends without a socket and without recent segments.
-    pub fn prune(&mut self, mono_ns: u64, lives: impl Fn(Sk, u64) -> bool) {
-        if self.ends.len() < self.prune_at.max(FEW) {
+    pub fn prune(&mut self, mono_ns: u64, is_open: impl Fn(Sk, u64) -> bool) {
+        if self.flows.len() < self.prune_at.max(FEW) {
             return;
         }
-        self.ends.retain(|_, end| match end.holder {
-            Holder::Connection { sk, conn } if lives(sk, conn) => true,
-            _ => mono_ns.saturating_sub(end.seen_ns) <= REMEMBER_NS,
+        self.flows.retain(|_, flow| match flow.holder {
+            Holder::Connection { sk, conn } if is_open(sk, conn) => true,
+            _ => mono_ns.saturating_sub(flow.seen_ns) <= REMEMBER_NS,
         });
-        self.prune_at = 2 * self.ends.len();
+        self.prune_at = 2 * self.flows.len();
     }
 }

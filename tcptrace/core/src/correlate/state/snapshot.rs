@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use rustc_hash::FxHashMap;
 
-use crate::event::{Found, Sk, State, Task, Tuple};
+use crate::event::{Sk, SnapshotEntry, State, Task, Tuple};
 
 /// Only connections without an event for this long are compared. The kernel stores a state shortly
 /// after the tracepoint, and hashes a connecting socket shortly after that.
-pub const QUIET_NS: u64 = 1_000_000_000;
+pub const IDLE_NS: u64 = 1_000_000_000;
 
 /// The interval between comparisons when no loss was noticed. A snapshot of a million sockets takes
 /// about a second.
@@ -24,12 +24,12 @@ pub struct Audit {
     /// The time of the next comparison if nothing is lost.
     pub routine_ns: Option<u64>,
     /// The sockets of the current snapshot.
-    pub found: FxHashMap<Sk, (State, Tuple)>,
+    pub entries: FxHashMap<Sk, (State, Tuple)>,
 }
 
 impl Audit {
-    pub fn found(&mut self, found: &Found) {
-        self.found.insert(found.sk, (found.state, found.tuple));
+    pub fn add(&mut self, entry: &SnapshotEntry) {
+        self.entries.insert(entry.sk, (entry.state, entry.tuple));
     }
 
     /// Returns whether a comparison is due. It is due some time after a loss, so that connections
@@ -37,7 +37,7 @@ impl Audit {
     pub fn is_due(&mut self, mono_ns: u64) -> bool {
         let routine_ns = *self.routine_ns.get_or_insert(mono_ns + EVERY_NS);
         if std::mem::take(&mut self.wanted) {
-            self.due_ns.get_or_insert(mono_ns + 2 * QUIET_NS);
+            self.due_ns.get_or_insert(mono_ns + 2 * IDLE_NS);
         }
         let due = self.due_ns.is_some_and(|ns| ns <= mono_ns) || routine_ns <= mono_ns;
         if due {

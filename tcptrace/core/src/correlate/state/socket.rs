@@ -54,12 +54,18 @@ impl Socket {
     pub fn new(conn: u64, side: Option<Side>, first: &SetState) -> Socket {
         Socket {
             scope: first.scope,
-            ..Socket::found(conn, side, first.netns, first.tuple, first.oldstate)
+            ..Socket::with_state(conn, side, first.netns, first.tuple, first.oldstate)
         }
     }
 
     /// Makes the record of a socket that was seen by something other than a transition.
-    pub fn found(conn: u64, side: Option<Side>, netns: u32, tuple: Tuple, state: State) -> Socket {
+    pub fn with_state(
+        conn: u64,
+        side: Option<Side>,
+        netns: u32,
+        tuple: Tuple,
+        state: State,
+    ) -> Socket {
         Socket {
             conn,
             side,
@@ -154,7 +160,7 @@ impl Socket {
     }
 
     /// Sets the state that a snapshot shows, which no transition led to.
-    pub fn found_in(&mut self, state: State) {
+    pub fn correct_state(&mut self, state: State) {
         self.state = state;
         self.since_ns = None;
         self.missed = true;

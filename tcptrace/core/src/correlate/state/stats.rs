@@ -2,7 +2,7 @@
 
 use hdrhistogram::Histogram;
 
-use super::handshake::Sight;
+use super::handshake::Visibility;
 use crate::fields::{Connection, ListenerSummary, Verdict};
 
 /// Counts of one listener.
@@ -48,14 +48,14 @@ impl Stats {
     }
 
     /// Adds the counts to a summary that names the listener.
-    pub fn summarize(mut self, of: ListenerSummary, sight: Sight) -> ListenerSummary {
+    pub fn summarize(mut self, of: ListenerSummary, visibility: Visibility) -> ListenerSummary {
         ListenerSummary {
             connections: self.connections,
             accepted: self.accepted,
             never_accepted: self.never_accepted,
             failed_accepts: self.failed_accepts,
-            half_open_failed: sight.requests.then_some(self.half_open_failed),
-            overflows: sight.overflows.then_some(self.overflows),
+            half_open_failed: visibility.requests.then_some(self.half_open_failed),
+            overflows: visibility.overflows.then_some(self.overflows),
             accept_queue_p50_ns: self.waits.quantile(0.50),
             accept_queue_p99_ns: self.waits.quantile(0.99),
             accept_queue_max_ns: self.waits.max,

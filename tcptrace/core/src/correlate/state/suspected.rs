@@ -3,14 +3,14 @@
 use serde::{Deserialize, Serialize};
 
 use super::accept_queue::Full;
-use super::dropped_syns::{Met, Times};
+use super::dropped_syns::{DropSeries, Times};
 use crate::duration::Human;
 
 /// The segments of one connection that probably met a full queue.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Suspected {
-    pub syn: Option<Met>,
-    pub ack: Option<Met>,
+    pub syn: Option<DropSeries>,
+    pub ack: Option<DropSeries>,
     /// Number of SYN retransmissions seen.
     pub syn_again: u32,
 }
@@ -18,12 +18,12 @@ pub struct Suspected {
 impl Suspected {
     /// Notes a SYN that was sent while the queue was full.
     pub fn note_syn(&mut self, mono_ns: u64, listener: u64, full: Full) {
-        self.syn = Some(Met::suspected(self.syn, mono_ns, listener, full));
+        self.syn = Some(DropSeries::suspected(self.syn, mono_ns, listener, full));
     }
 
     /// Notes a SYN-ACK retransmission while the queue is full, or was full at the final ACK.
     pub fn note_ack(&mut self, mono_ns: u64, listener: u64, full: Full) {
-        self.ack = Some(Met::suspected(self.ack, mono_ns, listener, full));
+        self.ack = Some(DropSeries::suspected(self.ack, mono_ns, listener, full));
     }
 
     /// Returns the text for a client. `syn_again`: its SYN retransmissions, from the socket's
@@ -75,7 +75,7 @@ impl Suspected {
     }
 
     /// Returns the suspected drops of the final ACK, without the listener's number.
-    pub fn ack_met(&self) -> Option<Met> {
-        self.ack.map(Met::anonymous)
+    pub fn ack_drops(&self) -> Option<DropSeries> {
+        self.ack.map(DropSeries::anonymous)
     }
 }

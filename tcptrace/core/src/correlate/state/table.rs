@@ -18,7 +18,7 @@ use crate::event::Sk;
 pub type Kept = Box<Connection>;
 
 /// Upper bound on connections that are not packed.
-const AWAKE: usize = 1 << 13;
+const UNPACKED: usize = 1 << 13;
 
 /// Upper bound on open connections, packed or not.
 const OPEN: usize = 1 << 20;
@@ -29,7 +29,7 @@ const SPARE: usize = 1 << 12;
 
 /// Both maps are ordered by the last event, oldest first.
 pub struct Table {
-    awake: LinkedHashMap<Sk, Option<Kept>, FxBuildHasher>,
+    unpacked: LinkedHashMap<Sk, Option<Kept>, FxBuildHasher>,
     packed: LinkedHashMap<Sk, Packed, FxBuildHasher>,
     /// The only empty entry in `awake`: that of the current connection.
     empty: Option<Sk>,
@@ -41,24 +41,24 @@ pub struct Table {
 
 impl Default for Table {
     fn default() -> Table {
-        Table::of_size(AWAKE, OPEN)
+        Table::of_size(UNPACKED, OPEN)
     }
 }
 
 impl Table {
     /// Makes a table with these upper bounds on unpacked and on all connections.
-    pub fn of_size(awake: usize, open: usize) -> Table {
+    pub fn of_size(unpacked: usize, open: usize) -> Table {
         Table {
-            awake: LinkedHashMap::default(),
+            unpacked: LinkedHashMap::default(),
             packed: LinkedHashMap::default(),
             empty: None,
             spare: vec![],
-            limits: (awake, open),
+            limits: (unpacked, open),
         }
     }
 
     pub fn len(&self) -> usize {
-        self.awake.len() + self.packed.len() - usize::from(self.empty.is_some())
+        self.unpacked.len() + self.packed.len() - usize::from(self.empty.is_some())
     }
 
     /// Puts a new connection into a box, for [`Table::insert`].
@@ -84,17 +84,17 @@ impl Table {
     #[must_use = "the line of a connection that is given up must be written"]
     pub fn insert(&mut self, sk: Sk, connection: Kept) -> Option<Kept> {
         if self.empty == Some(sk)
-            && let Some(place) = self.awake.to_back(&sk)
+            && let Some(place) = self.unpacked.to_back(&sk)
         {
             *place = Some(connection);
             self.empty = None;
         } else {
             self.clear();
-            self.awake.insert(sk, Some(connection));
+            self.unpacked.insert(sk, Some(connection));
         }
-        let (awake, open) = self.limits;
-        while self.awake.len() > awake
-            && let Some((quiet, Some(connection))) = self.awake.pop_front()
+        let (unpacked, open) = self.limits;
+        while self.unpacked.len() > unpacked
+            && let Some((quiet, Some(connection))) = self.unpacked.pop_front()
         {
             self.packed.insert(quiet, Packed::new(&connection));
             self.give_back(connection);
@@ -107,8 +107,8 @@ impl Table {
     }
 
     #[cfg(test)]
-    pub fn awake(&self) -> usize {
-        self.awake.len()
+    pub fn unpacked(&self) -> usize {
+        self.unpacked.len()
     }
 
     pub fn contains(&self, sk: Sk) -> bool {
@@ -117,7 +117,7 @@ impl Table {
 
     /// Returns the number in the trace of the connection at this address.
     pub fn conn_at(&self, sk: Sk) -> Option<u64> {
-        match self.awake.get(&sk) {
+        match self.unpacked.get(&sk) {
             Some(place) => Some(place.as_ref()?.socket.conn),
             None => Some(self.packed.get(&sk)?.unpack().socket.conn),
         }
@@ -126,7 +126,7 @@ impl Table {
     /// Calls `show` for each connection.
     pub fn each(&self, mut show: impl FnMut(&Connection)) {
         self.packed.values().for_each(|it| show(&it.unpack()));
-        self.awake.values().flatten().for_each(|it| show(it));
+        self.unpacked.values().flatten().for_each(|it| show(it));
     }
 
     /// Returns the number of connections for which `is_meant` is true.
@@ -137,15 +137,15 @@ impl Table {
     }
 
     pub fn get_mut(&mut self, sk: Sk) -> Option<&mut Connection> {
-        self.wake(sk);
-        self.awake.get_mut(&sk)?.as_deref_mut()
+        self.unpack_at(sk);
+        self.unpacked.get_mut(&sk)?.as_deref_mut()
     }
 
     /// Takes out the connection at this address, if `is_meant` is true for it.
     pub fn take(&mut self, sk: Sk, is_meant: impl Fn(&Connection) -> bool) -> Option<Kept> {
         self.clear();
-        self.wake(sk);
-        let taken = self.awake.get_mut(&sk)?.take_if(|it| is_meant(it))?;
+        self.unpack_at(sk);
+        let taken = self.unpacked.get_mut(&sk)?.take_if(|it| is_meant(it))?;
         self.empty = Some(sk);
         Some(taken)
     }
@@ -153,18 +153,18 @@ impl Table {
     /// Removes the empty entry of a connection that was not put back.
     fn clear(&mut self) {
         if let Some(sk) = self.empty.take() {
-            self.awake.remove(&sk);
+            self.unpacked.remove(&sk);
         }
     }
 
     /// Unpacks the connection at this address.
     #[inline]
-    fn wake(&mut self, sk: Sk) {
+    fn unpack_at(&mut self, sk: Sk) {
         if !self.packed.is_empty()
             && let Some(packed) = self.packed.remove(&sk)
         {
             let connection = self.boxed(packed.unpack());
-            self.awake.insert(sk, Some(connection));
+            self.unpacked.insert(sk, Some(connection));
         }
     }
 
@@ -174,7 +174,7 @@ impl Table {
         for (&sk, packed) in &self.packed {
             all.extend(of(sk, &packed.unpack()));
         }
-        for (&sk, place) in &self.awake {
+        for (&sk, place) in &self.unpacked {
             all.extend(place.as_ref().and_then(|it| of(sk, it)));
         }
         all
@@ -184,8 +184,8 @@ impl Table {
     pub fn conns(&self) -> impl Iterator<Item = (u64, Sk)> {
         let packed = self.packed.iter();
         let packed = packed.map(|(&sk, it)| (it.unpack().socket.conn, sk));
-        let awake = self.awake.iter();
-        packed.chain(awake.filter_map(|(&sk, place)| Some((place.as_ref()?.socket.conn, sk))))
+        let unpacked = self.unpacked.iter();
+        packed.chain(unpacked.filter_map(|(&sk, place)| Some((place.as_ref()?.socket.conn, sk))))
     }
 }
 

@@ -140,12 +140,12 @@ fn depths_below_events_have_only_connection_and_failure_lines() {
 #[test]
 fn histogram_counts_good_connections_and_writes_lines_of_bad_ones() {
     let (t, _) = played(Depth::Histogram);
-    let told: Vec<_> = histograms(&t)
+    let text: Vec<_> = histograms(&t)
         .iter()
         .map(|x| (x.side, x.port, x.went_well, x.queued, x.awaited))
         .collect();
     assert_eq!(
-        told,
+        text,
         [
             (Side::Server, PORT, 1, Some(1), Some(0)),
             (Side::Client, PORT, 1, None, None),

@@ -2,12 +2,10 @@
 
 mod diagram;
 mod ending;
-mod foreseen;
-mod found;
-mod hints;
 mod histogram;
 mod identity;
 mod listeners;
+mod lookahead;
 mod loss;
 mod overflow;
 mod owners;
@@ -19,6 +17,8 @@ mod resets;
 mod scenarios;
 mod segments;
 mod select;
+mod snapshot;
+mod suspected;
 mod table;
 mod timewait;
 mod verdicts;
@@ -285,9 +285,9 @@ impl Trace {
     }
 
     /// Plays a socket of a snapshot a microsecond later.
-    pub fn finds(&mut self, found: crate::event::Found) {
+    pub fn snapshot_entry(&mut self, found: crate::event::SnapshotEntry) {
         self.wait(US);
-        self.event(Kind::Found(found));
+        self.event(Kind::SnapshotEntry(found));
     }
 
     /// Plays the exit of a process a microsecond later.
@@ -324,10 +324,10 @@ impl Trace {
     }
 
     /// Plays the end of a snapshot that began at `began_ns`, a microsecond later.
-    pub fn looked(&mut self, began_ns: u64) {
+    pub fn snapshot_end(&mut self, began_ns: u64) {
         self.wait(US);
         let netns = NETNS;
-        self.event(Kind::Note(Note::Looked(crate::event::Looked {
+        self.event(Kind::Note(Note::SnapshotEnd(crate::event::SnapshotEnd {
             netns,
             began_ns,
             is_audit: false,
@@ -339,7 +339,7 @@ impl Trace {
     pub fn audited(&mut self, began_ns: u64) {
         self.wait(US);
         let netns = NETNS;
-        self.event(Kind::Note(Note::Looked(crate::event::Looked {
+        self.event(Kind::Note(Note::SnapshotEnd(crate::event::SnapshotEnd {
             netns,
             began_ns,
             is_audit: true,
@@ -373,12 +373,12 @@ impl Trace {
     }
 
     /// Plays the snapshot at the end of the trace, with these sockets, a microsecond later.
-    pub fn looks_last(&mut self, found: &[crate::event::Found]) {
+    pub fn last_snapshot(&mut self, found: &[crate::event::SnapshotEntry]) {
         self.wait(US);
         let began_ns = self.now;
-        found.iter().for_each(|&it| self.finds(it));
+        found.iter().for_each(|&it| self.snapshot_entry(it));
         self.wait(US);
-        self.event(Kind::Note(Note::Looked(crate::event::Looked {
+        self.event(Kind::Note(Note::SnapshotEnd(crate::event::SnapshotEnd {
             netns: NETNS,
             began_ns,
             is_audit: false,
@@ -390,7 +390,7 @@ impl Trace {
     /// queue.
     pub fn finish_with_queued(&mut self, queued: &[Sock]) -> Totals {
         let queued: Vec<_> = queued.iter().map(|it| queues::seen(it, false)).collect();
-        self.looks_last(&queued);
+        self.last_snapshot(&queued);
         self.finish()
     }
 

@@ -20,7 +20,7 @@ fn calling() -> Trace {
     t
 }
 
-fn refused_syn() -> crate::event::Overflow {
+fn dropped_syn() -> crate::event::Overflow {
     overflow(&child(2), OverflowSegment::Syn, false)
 }
 
@@ -34,10 +34,10 @@ fn finish_handshake(t: &mut Trace) {
 fn dropped_syn_is_reported_at_both_ends() {
     let mut t = calling();
     let syn = t.now;
-    t.overflow(refused_syn());
+    t.overflow(dropped_syn());
     let first = t.now;
     t.wait(1_000 * MS);
-    t.overflow(refused_syn());
+    t.overflow(dropped_syn());
     t.wait(2_000 * MS);
     t.step(&child(2), RequestStep::Begun);
     t.set(its_client().enters(SynSent, Established));
@@ -105,11 +105,11 @@ fn dropped_ack_is_reported_at_both_ends() {
     assert_eq!(client.established_mono_ns, Some(connected));
     assert_eq!(client.peer_conn, Some(3));
     assert_eq!(client.overflows, Some(3));
-    let told = client.explanation.as_deref().unwrap();
+    let text = client.explanation.as_deref().unwrap();
     assert!(
-        told.starts_with("its final ACK met a full accept queue of #1 (129 queued, limit 128)")
-            && told.ends_with(": the server's end was ESTABLISHED 3.000 s later"),
-        "{told}"
+        text.starts_with("its final ACK met a full accept queue of #1 (129 queued, limit 128)")
+            && text.ends_with(": the server's end was ESTABLISHED 3.000 s later"),
+        "{text}"
     );
     assert_eq!(t.connection(3).verdict, Some(Verdict::Queued));
 }
@@ -137,24 +137,24 @@ fn half_open_request_names_its_established_client() {
          128) once, the SYN-ACK was sent again 5 times, until it timed out; its client, #2, was \
          ESTABLISHED all the while"
     );
-    let told = t.connection(2).explanation.as_deref().unwrap();
+    let text = t.connection(2).explanation.as_deref().unwrap();
     assert!(
-        told.ends_with("the server's end was not seen to become ESTABLISHED"),
-        "{told}"
+        text.ends_with("the server's end was not seen to become ESTABLISHED"),
+        "{text}"
     );
 }
 
 #[test]
 fn client_that_gave_up_explains_its_dropped_syn() {
     let mut t = calling();
-    t.overflow(refused_syn());
+    t.overflow(dropped_syn());
     t.wait(500 * MS);
     t.set(its_client().enters_by(visitor(), SynSent, Close));
-    let told = t.connection(2).explanation.as_deref().unwrap();
-    assert!(told.ends_with("so SYN_SENT lasted 500.0 ms"), "{told}");
+    let text = t.connection(2).explanation.as_deref().unwrap();
+    assert!(text.ends_with("so SYN_SENT lasted 500.0 ms"), "{text}");
     // The same holds for a client that still waits at the end of the trace.
     let mut t = calling();
-    t.overflow(refused_syn());
+    t.overflow(dropped_syn());
     t.finish();
     assert_eq!(t.connection(2).overflows, Some(1));
 }
@@ -164,7 +164,7 @@ fn dropped_syn_with_another_sequence_number_belongs_to_another_connection() {
     let mut t = probed();
     t.overflow(crate::event::Overflow {
         isn: Some(ISN + 1),
-        ..refused_syn()
+        ..dropped_syn()
     });
     t.step(&child(2), RequestStep::Begun);
     finish_handshake(&mut t);
@@ -172,7 +172,7 @@ fn dropped_syn_with_another_sequence_number_belongs_to_another_connection() {
     assert_eq!(t.connection(2).overflows, Some(0));
     // A SYN that was dropped before this client connected is not its SYN.
     let mut t = probed();
-    t.overflow(refused_syn());
+    t.overflow(dropped_syn());
     t.set(its_client().enters_by(visitor(), Close, SynSent));
     t.set(its_client().enters(SynSent, Established));
     t.finish();
@@ -204,7 +204,7 @@ fn overflows_are_null_without_the_hook() {
 fn remembered_dropped_syns_are_bounded_in_a_flood() {
     let mut t = probed();
     for n in 0..200_000u32 {
-        let mut stranger = refused_syn();
+        let mut stranger = dropped_syn();
         stranger.tuple.raddr = Some(std::net::Ipv4Addr::from_bits(0x0a00_0000 + n).into());
         t.overflow(stranger);
     }
@@ -226,7 +226,7 @@ fn reserved_part_of_the_syn_queue_does_not_change_the_listeners_limit() {
         backlog_len: 13,
         backlog_max: 12,
         reserve: true,
-        ..refused_syn()
+        ..dropped_syn()
     });
     t.set(SetState {
         err: Some(110),
@@ -235,10 +235,10 @@ fn reserved_part_of_the_syn_queue_does_not_change_the_listeners_limit() {
     let totals = t.finish();
     let client = t.connection(2);
     assert_eq!(client.overflows, Some(1));
-    let told = client.explanation.as_deref().unwrap();
+    let text = client.explanation.as_deref().unwrap();
     let expected =
         "a SYN queue whose rest is kept for known peers of #1 (13 half-open, limit 12) once";
-    assert!(told.contains(expected), "{told}");
+    assert!(text.contains(expected), "{text}");
     assert_eq!(totals.listeners[0].overflows, Some(1));
     assert_ne!(totals.listeners[0].backlog.backlog_max, Some(12));
 }

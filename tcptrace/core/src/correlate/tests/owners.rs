@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::correlate::Selection;
-use crate::event::Found;
+use crate::event::SnapshotEntry;
 use crate::fields::{PidSource, Subject};
 
 fn heir() -> Task {
@@ -247,7 +247,7 @@ fn close_by_an_unknown_process_keeps_the_owner() {
 fn exited_owner_of_a_preexisting_socket_is_dropped() {
     let mut t = trace();
     t.correlator.import([(7, server())].into(), START + MS);
-    t.finds(Found {
+    t.snapshot_entry(SnapshotEntry {
         sk: Sk(1),
         cookie: None,
         cgroup: None,

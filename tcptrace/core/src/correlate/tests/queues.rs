@@ -2,14 +2,14 @@
 //! proof.
 
 use super::*;
-use crate::event::Found;
+use crate::event::SnapshotEntry;
 use crate::fields::Ended;
 
 const EHOSTUNREACH: u32 = 113;
 
 /// Returns a socket of a later snapshot.
-pub fn seen(sock: &Sock, held: bool) -> Found {
-    Found {
+pub fn seen(sock: &Sock, held: bool) -> SnapshotEntry {
+    SnapshotEntry {
         sk: sock.sk,
         cookie: None,
         cgroup: None,
@@ -27,8 +27,8 @@ pub fn seen(sock: &Sock, held: bool) -> Found {
 }
 
 /// Returns the listener in a snapshot, with this number of connections in its queue.
-fn with_queue(len: u32) -> Found {
-    Found {
+fn with_queue(len: u32) -> SnapshotEntry {
+    SnapshotEntry {
         state: Listen,
         backlog_len: len,
         ..seen(&listener(), true)
@@ -52,7 +52,7 @@ fn connection_open_at_the_end_is_never_accepted_only_if_the_last_snapshot_shows_
     ] {
         let mut t = established();
         if let Some(held) = look {
-            t.looks_last(&[seen(&child(2), held)]);
+            t.last_snapshot(&[seen(&child(2), held)]);
         }
         t.finish();
         assert_eq!(t.verdict(2), verdict, "{look:?}");
@@ -63,8 +63,8 @@ fn connection_open_at_the_end_is_never_accepted_only_if_the_last_snapshot_shows_
 #[test]
 fn earlier_snapshot_is_no_proof_at_the_end() {
     let mut t = established();
-    t.finds(seen(&child(2), false));
-    t.looks_last(&[]);
+    t.snapshot_entry(seen(&child(2), false));
+    t.last_snapshot(&[]);
     t.finish();
     assert_eq!(t.verdict(2), Verdict::Unknown);
 }
@@ -89,7 +89,7 @@ fn connection_reset_in_the_queue_is_never_accepted_only_if_it_stays_there() {
 
         let mut t = established();
         t.set(reset(&child(2)));
-        t.looks_last(&[with_queue(backlog_len)]);
+        t.last_snapshot(&[with_queue(backlog_len)]);
         t.finish();
         assert_eq!(t.verdict(2), verdict, "{backlog_len} queued at the end");
     }
@@ -112,7 +112,7 @@ fn queue_length_and_last_snapshot_decide_which_connections_are_queued() {
         let mut t = established();
         t.establish(&child(3));
         t.set(reset(&child(2)));
-        t.looks_last(&found);
+        t.last_snapshot(&found);
         t.finish();
         assert_eq!(t.verdict(2), verdict, "{found:?}");
     }

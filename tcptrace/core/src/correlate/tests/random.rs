@@ -183,9 +183,9 @@ fn random_events_never_panic_and_totals_agree() {
 #[test]
 fn packed_connections_give_the_same_lines() {
     for seed in 1..=50 {
-        let mut awake = trace();
-        awake.correlator.open = Table::default();
-        assert_eq!(run_on(awake, seed, 400), run(seed, 400));
+        let mut unpacked = trace();
+        unpacked.correlator.open = Table::default();
+        assert_eq!(run_on(unpacked, seed, 400), run(seed, 400));
     }
 }
 

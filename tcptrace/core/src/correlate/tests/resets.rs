@@ -78,8 +78,8 @@ fn played(script: &[Kind]) -> Trace {
         })
         .collect();
     for (n, event) in events.iter().enumerate() {
-        if t.correlator.foresees(event, &events[n + 1..]) {
-            t.correlator.foreseen();
+        if t.correlator.look_ahead(event, &events[n + 1..]) {
+            t.correlator.note_lookahead();
         }
         t.correlator.event(event, &mut t.lines);
     }

@@ -85,15 +85,15 @@ impl Trace {
     }
 
     /// Returns `conn direction flags rel_seq rel_ack` of each segment.
-    fn told(&self) -> Vec<String> {
+    fn segment_lines(&self) -> Vec<String> {
         let number = |n: Option<u64>| n.map_or("-".to_owned(), |n| n.to_string());
-        let told = self.segments().into_iter().map(|x| {
+        let text = self.segments().into_iter().map(|x| {
             let conn = number(x.subject.conn);
             let seq = number(x.rel_seq.map(u64::from));
             let ack = number(x.rel_ack.map(u64::from));
             format!("{conn} {:?} {} {seq} {ack}", x.direction, x.flags)
         });
-        told.collect()
+        text.collect()
     }
 }
 
@@ -128,7 +128,7 @@ fn handshake() -> Trace {
 fn handshake_segments_are_reported_at_both_ends() {
     let t = handshake();
     assert_eq!(
-        t.told(),
+        t.segment_lines(),
         [
             "1 Sent S 0 -",
             "- Received S 0 -",
@@ -189,7 +189,7 @@ fn segments_in_time_wait_belong_to_the_connection() {
     };
     t.over_lo(answer);
     assert_eq!(
-        t.told()[6..],
+        t.segment_lines()[6..],
         [
             "2 Sent F. 1 2",
             "1 Received F. 1 2",
@@ -215,7 +215,7 @@ fn new_connection_with_the_same_tuple_has_new_relative_numbers() {
     };
     t.set(portless(&second).enters_by(visitor(), Close, SynSent));
     t.over_lo(sent(&second, SYN, 77, 0));
-    assert_eq!(t.told()[6..], ["3 Sent S 0 -", "- Received S 0 -"]);
+    assert_eq!(t.segment_lines()[6..], ["3 Sent S 0 -", "- Received S 0 -"]);
 }
 
 const REUSE: u64 = 1_000 * MS;
@@ -233,9 +233,9 @@ fn stray_syn_does_not_change_a_connection() {
     };
     t.segment(received(stray));
     t.over_lo(sent(&client, FIN | ACK, CLIENT.wrapping_add(1), SERVER + 1));
-    let told = t.told();
-    assert!(told[6].starts_with("2 Received S "), "{told:?}");
-    assert_eq!(told[7..], ["1 Sent F. 1 1", "2 Received F. 1 1"]);
+    let text = t.segment_lines();
+    assert!(text[6].starts_with("2 Received S "), "{text:?}");
+    assert_eq!(text[7..], ["1 Sent F. 1 1", "2 Received F. 1 1"]);
 }
 
 #[test]
@@ -249,7 +249,7 @@ fn segment_seen_at_a_second_device_is_a_repeat_and_at_the_first_a_retransmission
         t.segment(at(2));
         t.segment(at(3));
     }
-    assert_eq!(t.told(), ["1 Sent S 0 -", "1 Sent S 0 -"]);
+    assert_eq!(t.segment_lines(), ["1 Sent S 0 -", "1 Sent S 0 -"]);
     assert_eq!(t.finish().repeated_segments, 4);
 }
 
@@ -269,7 +269,7 @@ fn last_part_of_a_split_segment_is_a_repeat() {
         ifindex: 2,
         ..whole
     });
-    assert_eq!(t.told().len(), 7);
+    assert_eq!(t.segment_lines().len(), 7);
     assert_eq!(t.finish().repeated_segments, 1);
 }
 
@@ -284,14 +284,14 @@ fn same_tuple_in_another_namespace_is_another_flow() {
         ifindex: 2,
         ..received(syn)
     });
-    assert_eq!(t.told(), ["1 Sent S 0 -", "- Received S 0 -"]);
+    assert_eq!(t.segment_lines(), ["1 Sent S 0 -", "- Received S 0 -"]);
 }
 
 #[test]
 fn segment_without_a_seen_syn_has_no_relative_numbers() {
     let mut t = expecting_segments();
     t.segment(received(sent(&client(2), RST | ACK, 7, 8)));
-    assert_eq!(t.told(), ["- Received R. - -"]);
+    assert_eq!(t.segment_lines(), ["- Received R. - -"]);
     let segment = t.segments()[0];
     assert_eq!((segment.seq, segment.ack), (7, Some(8)));
 }
@@ -305,7 +305,7 @@ fn segment_of_a_reused_socket_address_is_not_assigned() {
         ..client(5)
     };
     t.segment(sent(&other, SYN, 1, 0));
-    assert_eq!(t.told(), ["- Sent S 0 -"]);
+    assert_eq!(t.segment_lines(), ["- Sent S 0 -"]);
 }
 
 #[test]
@@ -322,7 +322,7 @@ fn flow_ends_without_a_socket_are_forgotten() {
             ..sent(&strange, SYN, sk, 0)
         });
     }
-    assert!(t.correlator.remembered_ends() < 10_000);
+    assert!(t.correlator.remembered_flows() < 10_000);
     t.segment(sent(&client(2), FIN | ACK, 2, 0));
-    assert_eq!(t.told().last().unwrap(), "1 Sent F. 1 -");
+    assert_eq!(t.segment_lines().last().unwrap(), "1 Sent F. 1 -");
 }

@@ -4,7 +4,7 @@ use super::*;
 
 /// Returns a trace with three connections in a table for two. The first one, which was accepted, is
 /// evicted.
-fn crowded() -> Trace {
+fn full_table() -> Trace {
     let mut t = listening();
     t.correlator.open = Table::of_size(1, 2);
     t.establish(&child(2));
@@ -16,7 +16,7 @@ fn crowded() -> Trace {
 
 #[test]
 fn longest_idle_connection_is_evicted_and_marked() {
-    let t = crowded();
+    let t = full_table();
     let [given_up] = t.connections()[..] else {
         panic!("{:#?}", t.connections());
     };
@@ -30,7 +30,7 @@ fn longest_idle_connection_is_evicted_and_marked() {
 
 #[test]
 fn evicted_connection_has_verdict_unknown() {
-    let mut t = crowded();
+    let mut t = full_table();
     t.establish(&child(5));
     let given_up = *t.connections().last().unwrap();
     assert_eq!(given_up.subject.conn, Some(3));
@@ -42,7 +42,7 @@ fn evicted_connection_has_verdict_unknown() {
 /// An event that unpacks one connection packs another one.
 #[test]
 fn unpacked_connections_are_bounded() {
-    let mut t = crowded();
+    let mut t = full_table();
     for state in [CloseWait, LastAck] {
         for child in [child(3), child(4)] {
             let from = if state == LastAck {
@@ -51,21 +51,21 @@ fn unpacked_connections_are_bounded() {
                 Established
             };
             t.set(child.enters(from, state));
-            assert_eq!(t.correlator.open.awake(), 1);
+            assert_eq!(t.correlator.open.unpacked(), 1);
         }
     }
 }
 
 #[test]
 fn evicted_connections_are_counted_and_written_once() {
-    let mut t = crowded();
+    let mut t = full_table();
     // The evicted connection continues under another number.
     t.walk(&child(2), &[Established, CloseWait]);
     let totals = t.finish();
     assert_eq!(totals.evicted, 2);
     assert_eq!(totals.servers, 4);
-    let told = t.connections();
-    let evicted: Vec<_> = told.iter().filter(|c| c.evicted).collect();
-    assert_eq!((told.len(), evicted.len()), (4, 2));
-    assert!(told.iter().all(|c| c.evicted || c.subject.conn > Some(3)));
+    let text = t.connections();
+    let evicted: Vec<_> = text.iter().filter(|c| c.evicted).collect();
+    assert_eq!((text.len(), evicted.len()), (4, 2));
+    assert!(text.iter().all(|c| c.evicted || c.subject.conn > Some(3)));
 }

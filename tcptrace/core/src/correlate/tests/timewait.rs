@@ -1,7 +1,7 @@
 //! Tests of TIME_WAIT buckets.
 
 use super::*;
-use crate::event::{Found, Timewait, TimewaitStep};
+use crate::event::{SnapshotEntry, Timewait, TimewaitStep};
 use crate::fields::{BucketEnd, Source, TimeWait};
 
 /// Returns a step of the bucket of `client(2)`.
@@ -54,8 +54,8 @@ fn time_wait(t: &Trace) -> &TimeWait {
 /// Returns the bucket's transitions: old state, new state, time in the old state, source.
 fn steps(t: &Trace) -> Vec<(State, State, Option<u64>, Source)> {
     let synthetic = t.transitions().into_iter().filter(|x| x.synthetic);
-    let told = synthetic.map(|x| (x.oldstate, x.newstate, x.in_state_ns, x.source));
-    told.collect()
+    let text = synthetic.map(|x| (x.oldstate, x.newstate, x.in_state_ns, x.source));
+    text.collect()
 }
 
 #[test]
@@ -222,8 +222,8 @@ fn time_wait_without_a_hook_begins_at_close_with_unknown_end() {
 }
 
 /// Returns the same bucket in a snapshot.
-fn seen_in(state: State) -> Found {
-    Found {
+fn seen_in(state: State) -> SnapshotEntry {
+    SnapshotEntry {
         sk: Sk(0x77),
         cookie: None,
         cgroup: None,
@@ -243,16 +243,16 @@ fn seen_in(state: State) -> Found {
 #[test]
 fn snapshot_shows_a_bucket_change_without_its_time() {
     let mut t = by_flags(false, true, None);
-    assert_eq!(t.correlator.worth_a_look(), [NETNS].into());
+    assert_eq!(t.correlator.wants_snapshot(), [NETNS].into());
     let looking = t.now;
-    t.finds(seen_in(FinWait2));
-    t.looked(looking);
+    t.snapshot_entry(seen_in(FinWait2));
+    t.snapshot_end(looking);
     t.wait(1_000 * MS);
-    t.finds(seen_in(TimeWait));
+    t.snapshot_entry(seen_in(TimeWait));
     let iterator = Source::SocketIterator;
     assert_eq!(steps(&t), [(FinWait2, TimeWait, None, iterator)]);
     t.wait(1_000 * MS);
-    t.looked(t.now - MS);
+    t.snapshot_end(t.now - MS);
     assert_eq!(steps(&t).last(), Some(&(TimeWait, Close, None, iterator)));
     let line = time_wait(&t);
     assert_eq!(
@@ -261,24 +261,24 @@ fn snapshot_shows_a_bucket_change_without_its_time() {
     );
     assert_eq!((line.fin_wait2_ns, line.time_wait_ns), (None, None));
     assert_eq!(line.source, iterator);
-    assert!(t.correlator.worth_a_look().is_empty());
+    assert!(t.correlator.wants_snapshot().is_empty());
 }
 
 #[test]
 fn snapshot_older_than_the_bucket_does_not_end_it() {
     let began = START;
     let mut t = by_flags(true, true, None);
-    t.looked(began);
+    t.snapshot_end(began);
     assert!(time_waits(&t).is_empty());
 }
 
 #[test]
 fn snapshot_adds_nothing_if_a_hook_sees_buckets() {
     let mut t = bucket(FinWait2);
-    assert!(t.correlator.worth_a_look().is_empty());
-    t.finds(seen_in(TimeWait));
+    assert!(t.correlator.wants_snapshot().is_empty());
+    t.snapshot_entry(seen_in(TimeWait));
     t.wait(MS);
-    t.looked(t.now);
+    t.snapshot_end(t.now);
     assert!(steps(&t).is_empty() && time_waits(&t).is_empty());
 }
 

@@ -26,7 +26,7 @@ fn facts(established_ns: Option<u64>, accepted: Option<Accepted>) -> Facts {
         gap: None,
         skipped_established: false,
         fate: Fate::Open,
-        queue: Queue::Found,
+        queue: Queue::Queued,
         words: true,
     }
 }
@@ -176,11 +176,11 @@ fn gap_makes_the_verdict_unknown() {
                 ..facts(established_ns, accepted)
             });
             assert_eq!(judged.verdict, verdict, "{gap:?} {established_ns:?}");
-            let told = judged
+            let text = judged
                 .reason
                 .as_ref()
                 .is_some_and(|it| it.contains(gap.why()));
-            assert!(told || verdict != Verdict::Unknown, "{judged:?}");
+            assert!(text || verdict != Verdict::Unknown, "{judged:?}");
         }
     }
 }

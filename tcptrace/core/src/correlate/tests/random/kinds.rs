@@ -3,9 +3,9 @@
 use super::super::{queues, requests, segments};
 use super::*;
 use crate::event::{
-    CloneOf, Direction, Found, Hook, ListenQueue, Looked, Loss, NetnsCounters, Overflow,
-    OverflowSegment, QueueCounters, Request, RequestStep, Reset, Retransmit, Retransmitted,
-    Segment, Timewait, TimewaitStep, Why,
+    CloneOf, Direction, Hook, ListenQueue, Loss, NetnsCounters, Overflow, OverflowSegment,
+    QueueCounters, Request, RequestStep, Reset, Retransmit, Retransmitted, Segment, SnapshotEnd,
+    SnapshotEntry, Timewait, TimewaitStep, Why,
 };
 
 /// Number of kinds of events.
@@ -21,8 +21,8 @@ fn place(kind: &Kind) -> usize {
         Kind::Request(_) => 4,
         Kind::Overflow(_) => 5,
         Kind::Timewait(_) => 6,
-        Kind::Found(_) => 7,
-        Kind::Note(Note::Looked(_)) => 8,
+        Kind::SnapshotEntry(_) => 7,
+        Kind::Note(Note::SnapshotEnd(_)) => 8,
         Kind::Process(_) => 9,
         Kind::Note(Note::Holders(_)) => 10,
         Kind::Segment(_) => 11,
@@ -48,8 +48,8 @@ impl Random {
             4 => Kind::Request(self.request()),
             5 => Kind::Overflow(self.overflow()),
             6 => Kind::Timewait(self.timewait()),
-            7 => Kind::Found(self.found()),
-            8 => Kind::Note(Note::Looked(self.looked(now))),
+            7 => Kind::SnapshotEntry(self.entry()),
+            8 => Kind::Note(Note::SnapshotEnd(self.snapshot_end(now))),
             9 => Kind::Process(self.process()),
             10 => Kind::Note(Note::Holders(self.holders(now))),
             11 => Kind::Segment(self.segment()),
@@ -138,17 +138,17 @@ impl Random {
         }
     }
 
-    fn found(&mut self) -> Found {
+    fn entry(&mut self) -> SnapshotEntry {
         let sock = self.sock();
-        Found {
+        SnapshotEntry {
             state: self.state(),
             is_bucket: self.one_in(4),
             ..queues::seen(&sock, self.one_in(2))
         }
     }
 
-    fn looked(&mut self, now: u64) -> Looked {
-        Looked {
+    fn snapshot_end(&mut self, now: u64) -> SnapshotEnd {
+        SnapshotEnd {
             netns: NETNS,
             began_ns: now.saturating_sub(self.below(50) * US),
             is_audit: self.one_in(2),

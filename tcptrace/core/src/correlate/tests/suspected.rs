@@ -245,15 +245,15 @@ fn synack_retransmitted_at_a_full_queue_names_it_at_both_ends() {
     );
     assert_eq!(server.overflows, None);
     let client = t.connection(server.peer_conn.unwrap());
-    let told = client.explanation.as_deref().unwrap();
+    let text = client.explanation.as_deref().unwrap();
     assert!(
-        told.starts_with("its final ACK likely met a full accept queue of #1 (5 queued, limit 4)"),
-        "{told}"
+        text.starts_with("its final ACK likely met a full accept queue of #1 (5 queued, limit 4)"),
+        "{text}"
     );
     assert_eq!(
         client.peer_established_mono_ns.unwrap() - connected,
         late,
-        "{told}"
+        "{text}"
     );
 }
 
@@ -371,10 +371,10 @@ fn two_full_listeners_leave_the_likely_listener_null() {
 #[test]
 fn namespaces_with_listeners_are_read_if_no_hook_sees_drops() {
     let t = full_queue();
-    assert_eq!(t.correlator.worth_counting(), [NETNS].into());
-    assert!(trace().correlator.worth_counting().is_empty());
+    assert_eq!(t.correlator.wants_counters(), [NETNS].into());
+    assert!(trace().correlator.wants_counters().is_empty());
     let hooked = full_queue().correlator.with_hooks([Hook::ListenOverflow]);
-    assert!(hooked.worth_counting().is_empty());
+    assert!(hooked.wants_counters().is_empty());
 }
 
 #[test]

@@ -53,8 +53,8 @@ fn played(hooks: &[Hook], script: &[(u64, Kind)]) -> (Vec<Option<u64>>, Vec<Opti
         });
     }
     for (n, event) in events.iter().enumerate() {
-        if t.correlator.foresees(event, &events[n + 1..]) {
-            t.correlator.foreseen();
+        if t.correlator.look_ahead(event, &events[n + 1..]) {
+            t.correlator.note_lookahead();
         }
         t.correlator.event(event, &mut t.lines);
     }

@@ -3,15 +3,15 @@
 use tcptrace_ebpf::abi;
 
 use super::{Rest, Undecodable, nonzero, scoped, state, tuple};
-use crate::event::{Found, Sk, State};
+use crate::event::{Sk, SnapshotEntry, State};
 
-pub(super) fn found(rest: &mut Rest) -> Result<Found, Undecodable> {
+pub(super) fn snapshot_entry(rest: &mut Rest) -> Result<SnapshotEntry, Undecodable> {
     let socket: abi::Socket = rest.take()?;
     let addrs: abi::Addrs6 = rest.take()?;
     let (laddr, raddr, scope) = scoped(addrs);
     let own_state = state("state", socket.state)?;
     let is_bucket = own_state == State::TimeWait;
-    Ok(Found {
+    Ok(SnapshotEntry {
         sk: Sk(socket.sk),
         cookie: nonzero(socket.cookie),
         cgroup: nonzero(socket.cgroup),
@@ -69,20 +69,20 @@ mod tests {
         },
     };
 
-    fn decoded(record: &abi::SocketRecord) -> Found {
-        let Kind::Found(found) = decode(record.as_bytes()).unwrap().kind else {
+    fn decoded(record: &abi::SocketRecord) -> SnapshotEntry {
+        let Kind::SnapshotEntry(entry) = decode(record.as_bytes()).unwrap().kind else {
             panic!();
         };
-        found
+        entry
     }
 
     #[test]
     fn listener_in_a_snapshot_has_no_remote_address() {
-        let found = decoded(&RECORD);
-        assert_eq!((found.state, found.is_bucket), (State::Listen, false));
-        assert_eq!((found.tuple.family(), found.tuple.raddr), (4, None));
-        assert_eq!((found.inode, found.held), (Some(4711), true));
-        assert_eq!(found.cgroup, Some(25));
+        let entry = decoded(&RECORD);
+        assert_eq!((entry.state, entry.is_bucket), (State::Listen, false));
+        assert_eq!((entry.tuple.family(), entry.tuple.raddr), (4, None));
+        assert_eq!((entry.inode, entry.held), (Some(4711), true));
+        assert_eq!(entry.cgroup, Some(25));
     }
 
     #[test]
@@ -90,8 +90,8 @@ mod tests {
         let mut record = RECORD;
         record.socket.state = 6;
         record.socket.substate = 5;
-        let found = decoded(&record);
-        assert_eq!((found.state, found.is_bucket), (State::FinWait2, true));
+        let entry = decoded(&record);
+        assert_eq!((entry.state, entry.is_bucket), (State::FinWait2, true));
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! Tests of sockets that are older than the trace, and of audits.
 
 use super::*;
-use crate::event::Found;
+use crate::event::SnapshotEntry;
 use crate::fields::{PidSource, Preexisting};
 
 const INODE: u64 = 4711;
 
 /// Returns a socket of a snapshot.
-fn found(sock: &Sock, state: State) -> Found {
-    Found {
+fn entry(sock: &Sock, state: State) -> SnapshotEntry {
+    SnapshotEntry {
         sk: sock.sk,
         cookie: None,
         cgroup: None,
@@ -29,7 +29,7 @@ fn found(sock: &Sock, state: State) -> Found {
 fn with_old_listener() -> Trace {
     let mut t = trace();
     t.correlator.import([(INODE, server())].into(), START + MS);
-    t.finds(found(&listener(), Listen));
+    t.snapshot_entry(entry(&listener(), Listen));
     t
 }
 
@@ -75,8 +75,8 @@ fn accept_on_a_preexisting_listener_has_all_fields() {
 #[test]
 fn preexisting_connection_continues_and_is_incomplete() {
     let mut t = with_old_listener();
-    t.finds(found(&child(2), Established));
-    t.finds(found(&client(3), Established));
+    t.snapshot_entry(entry(&child(2), Established));
+    t.snapshot_entry(entry(&client(3), Established));
     let sides: Vec<_> = preexisting(&t).iter().map(|x| x.subject.side).collect();
     assert_eq!(sides, [Some(Side::Listener), Some(Side::Server), None]);
     t.walk(&child(2), &[Established, CloseWait, LastAck, Close]);
@@ -93,7 +93,7 @@ fn preexisting_connection_continues_and_is_incomplete() {
 #[test]
 fn preexisting_socket_without_events_has_one_line() {
     let mut t = with_old_listener();
-    t.finds(found(&child(2), Established));
+    t.snapshot_entry(entry(&child(2), Established));
     let totals = t.finish();
     assert_eq!(t.lines.len(), 2);
     assert_eq!(totals, Totals::default());
@@ -107,8 +107,8 @@ fn listener_known_by_an_accept_still_gets_its_preexisting_line() {
     t.set(child(2).enters(SynRecv, Established));
     t.accept(listener().accepts(&child(2), Called::At(t.now)));
     let conn = t.last_accept().listener;
-    t.finds(found(&listener(), Listen));
-    t.finds(found(&listener(), Listen));
+    t.snapshot_entry(entry(&listener(), Listen));
+    t.snapshot_entry(entry(&listener(), Listen));
     let found = preexisting(&t);
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(found[0].subject.conn, conn);
@@ -122,8 +122,8 @@ fn event_takes_precedence_over_the_snapshot() {
     t.correlator.import([].into(), START + MS);
     t.set(listener().enters_by(server(), Close, Listen));
     t.establish(&child(2));
-    t.finds(found(&listener(), Listen));
-    t.finds(found(&child(2), SynRecv));
+    t.snapshot_entry(entry(&listener(), Listen));
+    t.snapshot_entry(entry(&child(2), SynRecv));
     assert!(preexisting(&t).is_empty());
     t.finish();
     assert!(t.connection(2).complete);
@@ -133,17 +133,17 @@ fn event_takes_precedence_over_the_snapshot() {
 fn later_snapshot_adds_no_preexisting_socket() {
     let mut t = with_old_listener();
     t.wait(1_000 * MS);
-    t.finds(found(&child(2), Established));
+    t.snapshot_entry(entry(&child(2), Established));
     assert_eq!(preexisting(&t).len(), 1);
 }
 
 #[test]
 fn connection_in_the_accept_queue_is_not_held() {
     let mut t = with_old_listener();
-    t.finds(Found {
+    t.snapshot_entry(SnapshotEntry {
         held: false,
         inode: None,
-        ..found(&child(2), Established)
+        ..entry(&child(2), Established)
     });
     assert_eq!(preexisting(&t)[1].subject.pid, None);
     t.accept(listener().accepts(&child(2), Called::At(t.now)));
@@ -155,8 +155,8 @@ fn connection_in_the_accept_queue_is_not_held() {
 const SECOND: u64 = 1_000 * MS;
 
 /// Returns a socket of a later snapshot.
-fn still(sock: &Sock, state: State) -> Found {
-    found(sock, state)
+fn still(sock: &Sock, state: State) -> SnapshotEntry {
+    entry(sock, state)
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn connection_missing_in_an_audit_ends_incomplete() {
     t.set(client(3).enters(Close, SynSent));
     t.wait(3 * SECOND);
     let began_ns = t.now;
-    t.finds(still(&child(2), Established));
+    t.snapshot_entry(still(&child(2), Established));
     t.audited(began_ns);
     let gone = t.connection(3);
     assert_eq!((gone.state, gone.complete), (SynSent, false));
@@ -180,8 +180,8 @@ fn connection_in_another_state_in_an_audit_is_incomplete() {
     t.set(client(3).enters(Close, SynSent));
     t.wait(3 * SECOND);
     let began_ns = t.now;
-    t.finds(still(&child(2), Established));
-    t.finds(still(&client(3), Established));
+    t.snapshot_entry(still(&child(2), Established));
+    t.snapshot_entry(still(&client(3), Established));
     t.audited(began_ns);
     t.finish();
     let wrong = t.connection(3);
@@ -198,7 +198,7 @@ fn audit_does_not_mistake_another_socket_at_the_same_address() {
         tuple: client(7).tuple,
         ..child(2)
     };
-    t.finds(still(&other, Established));
+    t.snapshot_entry(still(&other, Established));
     t.audited(began_ns);
     assert!(!t.connection(2).complete);
 }
@@ -210,14 +210,14 @@ fn audit_ignores_recent_connections_other_namespaces_and_plain_snapshots() {
     t.wait(SECOND / 2);
     t.audited(t.now);
     t.wait(3 * SECOND);
-    t.looked(t.now);
-    let elsewhere = crate::event::Looked {
+    t.snapshot_end(t.now);
+    let elsewhere = crate::event::SnapshotEnd {
         netns: NETNS + 1,
         began_ns: t.now,
         is_audit: true,
         is_last: false,
     };
-    t.event(Kind::Note(Note::Looked(elsewhere)));
+    t.event(Kind::Note(Note::SnapshotEnd(elsewhere)));
     assert!(t.connections().is_empty());
     t.finish();
     assert!(t.connection(2).complete);
@@ -227,7 +227,7 @@ fn audit_ignores_recent_connections_other_namespaces_and_plain_snapshots() {
 fn audit_is_due_after_a_loss_and_at_long_intervals() {
     let mut t = accepted();
     t.wait(3 * SECOND);
-    let wanted = |t: &mut Trace, ns| t.correlator.worth_an_audit(ns, false);
+    let wanted = |t: &mut Trace, ns| t.correlator.wants_audit(ns, false);
     let now = t.now;
     assert!(wanted(&mut t, now).is_empty());
     t.correlator.missed();
@@ -235,15 +235,15 @@ fn audit_is_due_after_a_loss_and_at_long_intervals() {
     assert!(wanted(&mut t, now + 3 * SECOND).contains(&NETNS));
     assert!(wanted(&mut t, now + 4 * SECOND).is_empty());
     assert!(wanted(&mut t, now + 400 * SECOND).contains(&NETNS));
-    let last = t.correlator.worth_an_audit(now, true);
+    let last = t.correlator.wants_audit(now, true);
     assert!(last.contains(&NETNS));
 }
 
 #[test]
 fn preexisting_connection_missing_in_an_audit_has_a_line() {
     let mut t = with_old_listener();
-    t.finds(found(&child(2), Established));
-    t.looked(START);
+    t.snapshot_entry(entry(&child(2), Established));
+    t.snapshot_end(START);
     t.wait(3 * SECOND);
     t.audited(t.now);
     assert!(!t.connection(2).complete);

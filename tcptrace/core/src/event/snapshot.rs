@@ -6,7 +6,7 @@ use super::{Sk, State, Tuple};
 
 /// A socket, or a TIME_WAIT bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct SnapshotEntry {
     pub sk: Sk,
     pub cookie: Option<u64>,
     /// As [`SetState::cgroup`](super::SetState::cgroup); `None` for a bucket.
@@ -34,7 +34,7 @@ pub struct Found {
 /// The end of a snapshot of one network namespace. Every socket that existed during the whole
 /// snapshot has been reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Looked {
+pub struct SnapshotEnd {
     pub netns: u32,
     /// When the snapshot began, CLOCK_MONOTONIC in nanoseconds.
     pub began_ns: u64,
