@@ -146,6 +146,7 @@ fn text() -> Box<dyn Sink> {
     let style = Style {
         color: true,
         verbose: false,
+        quiet: false,
         explain: false,
         zone: Zone::Local,
     };

@@ -45,6 +45,7 @@ fn outputs_of(clock: Clock, lines: &[Line]) -> Vec<(&'static str, String)> {
     let style = Style {
         color: false,
         verbose: true,
+        quiet: false,
         explain: true,
         zone: Zone::Utc,
     };

@@ -22,6 +22,7 @@ fn sink(show: &Show, out: Box<dyn Write + Send>, clock: Clock) -> Box<dyn Sink> 
         let style = Style {
             color: show.color.on_stdout(),
             verbose: show.verbose,
+            quiet: show.quiet,
             explain: show.explain.is_some(),
             zone: Zone::Local,
         };

@@ -50,7 +50,7 @@ pub async fn run(trace: &Trace) -> anyhow::Result<u8> {
     let tracing = Tracing::start(plan, open)?;
     let until = Until {
         duration: trace.capturing.duration,
-        hint: trace.command.is_empty().then_some(hint),
+        hint: (trace.command.is_empty() && !trace.show.quiet).then_some(hint),
         progress: None,
         triggers: None,
     };

@@ -59,6 +59,7 @@ fn replay(path: &Path) -> Replayed {
     let style = Style {
         color: false,
         verbose: true,
+        quiet: false,
         explain: false,
         zone: Zone::Utc,
     };

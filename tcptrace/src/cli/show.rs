@@ -40,6 +40,10 @@ pub struct Show {
     #[arg(short, long)]
     pub verbose: bool,
 
+    /// Write no header, and no summary unless something was lost
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub quiet: bool,
+
     /// Under each change of state, show its cause and its meaning; with =diagram, also draw each
     /// connection when it has ended
     #[arg(

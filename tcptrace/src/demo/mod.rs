@@ -48,6 +48,7 @@ pub async fn run(options: &Demo) -> anyhow::Result<u8> {
     let style = Style {
         color: options.color.on_stdout(),
         verbose: false,
+        quiet: false,
         explain: false,
         zone: Zone::Local,
     };

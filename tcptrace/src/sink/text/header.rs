@@ -6,21 +6,23 @@ use super::paint::{DIM, STRONG};
 use super::row::Row;
 use super::words::Count;
 use super::{CONN, DURATION, IN_STATE, PROCESS, Style, TUPLE, WHAT};
-use crate::event::Hook;
 use crate::fields::Session;
+use crate::printable::printable;
+
+/// Width of the header without `-v`.
+const WIDTH: usize = 100;
 
 pub fn write(row: &mut Row, x: &Session, style: Style) -> io::Result<()> {
-    row.put(STRONG, format_args!("tcptrace {}", x.version))
-        .plain(format_args!(" on Linux {}: {}", x.kernel, filters(x)))
-        .end()?;
-    let hooks = match style.verbose {
-        true => all_hooks(x),
-        false => hooks_in_short(x),
+    let name = format!("tcptrace {}", printable(&x.version));
+    let rest = printable(&format!(" on Linux {}: {}", x.kernel, filters(x))).to_string();
+    let room = match style.verbose {
+        true => usize::MAX,
+        false => WIDTH.saturating_sub(name.chars().count()),
     };
-    row.put(DIM, format_args!("hooks: {hooks}")).end()?;
-    if style.verbose && !x.unseen.is_empty() {
-        row.put(DIM, format_args!("not seen: {}", x.unseen.join("; ")))
-            .end()?;
+    row.put(STRONG, name).plain(cut(rest, room)).end()?;
+    match style.verbose {
+        true => details(row, x)?,
+        false => row.put(DIM, hooks(x)).end()?,
     }
     row.put(STRONG, format_args!("TIME ({})", style.zone.name()));
     for (at, heading) in [(CONN, "CONN"), (TUPLE, "FROM → TO"), (WHAT, "STATE")] {
@@ -41,28 +43,36 @@ fn filters(x: &Session) -> String {
     iter::once("TCP".to_owned()).chain(conditions).collect()
 }
 
-/// Formats `9 of 11 attached, inet_csk_accept by syscall; 4 things that this trace cannot show (-v or
-/// tcptrace doctor)`.
-fn hooks_in_short(x: &Session) -> String {
-    let attached = x.hooks.values().flatten().count();
-    let accept = match x.hooks.get(&Hook::InetCskAccept) {
-        Some(Some(method)) => format!(", {} by {method}", Hook::InetCskAccept.name()),
-        _ => String::new(),
-    };
-    let unseen = match x.unseen.len() as u64 {
-        0 => String::new(),
-        n => {
-            let things = Count(n, "thing");
-            format!("; {things} that this trace cannot show (-v or tcptrace doctor)")
-        }
-    };
-    format!("{attached} of {} attached{accept}{unseen}", x.hooks.len())
+/// Cuts a text at `width` characters. An ellipsis marks the cut.
+fn cut(text: String, width: usize) -> String {
+    match text.chars().count() > width {
+        true => text
+            .chars()
+            .take(width.saturating_sub(1))
+            .chain(['…'])
+            .collect(),
+        false => text,
+    }
 }
 
-/// Formats the hooks: `inet_sock_set_state by tp_btf, inet_csk_accept by syscall (fentry: EPERM,
-/// kprobe: ENOENT)`.
-fn all_hooks(x: &Session) -> String {
-    let hooks = x.hooks.iter().map(|(hook, method)| {
+/// Formats `hooks: 7 of 9 attached; 4 things this trace cannot show (-v or tcptrace doctor)`.
+fn hooks(x: &Session) -> String {
+    let attached = x.hooks.values().flatten().count();
+    let hooks = format!("hooks: {attached} of {} attached", x.hooks.len());
+    match x.unseen.len() as u64 {
+        0 => hooks,
+        n => {
+            let things = Count(n, "thing");
+            format!("{hooks}; {things} this trace cannot show (-v or tcptrace doctor)")
+        }
+    }
+}
+
+/// Writes each hook with its attach method, and each thing that the trace cannot show, on a line of
+/// its own: `  inet_csk_accept by syscall (fentry: EPERM, kprobe: ENOENT)`.
+fn details(row: &mut Row, x: &Session) -> io::Result<()> {
+    row.put(DIM, "hooks:").end()?;
+    for (hook, method) in &x.hooks {
         let attached = match method {
             Some(method) => format!("{} by {method}", hook.name()),
             None => format!("{} not attached", hook.name()),
@@ -72,10 +82,17 @@ fn all_hooks(x: &Session) -> String {
             .iter()
             .map(|it| format!("{}: {}", it.method, it.error))
             .collect();
-        match refused.is_empty() {
-            true => attached,
-            false => format!("{attached} ({})", refused.join(", ")),
+        let refused = match refused.is_empty() {
+            true => String::new(),
+            false => format!(" ({})", refused.join(", ")),
+        };
+        row.put(DIM, format_args!("  {attached}{refused}")).end()?;
+    }
+    for (index, what) in x.unseen.iter().enumerate() {
+        if index == 0 {
+            row.put(DIM, "this trace cannot show:").end()?;
         }
-    });
-    hooks.collect::<Vec<_>>().join(", ")
+        row.put(DIM, format_args!("  {what}")).end()?;
+    }
+    Ok(())
 }

@@ -70,6 +70,8 @@ pub struct Style {
     pub color: bool,
     /// Show all details and every failed accept().
     pub verbose: bool,
+    /// Write no header, and no summary except what was lost.
+    pub quiet: bool,
     /// Explain each change of state below its line.
     pub explain: bool,
     pub zone: Zone,
@@ -365,6 +367,7 @@ impl Text {
 impl Text {
     fn write_line(&mut self, line: &Line) -> io::Result<()> {
         match line {
+            Line::Session(_) if self.style.quiet => Ok(()),
             Line::Session(x) => header::write(&mut self.row, x, self.style),
             Line::Preexisting(x) => self.preexisting(x),
             Line::Transition(x) => self.transition(x),
@@ -383,7 +386,7 @@ impl Text {
                 for repeats in self.failing.rest() {
                     self.accepts_failed(x.mono_ns, &repeats)?;
                 }
-                summary::write(&mut self.row, x)
+                summary::write(&mut self.row, x, self.style)
             }
         }
     }

@@ -86,6 +86,7 @@ mod tests {
         let style = Style {
             color: false,
             verbose: false,
+            quiet: false,
             explain: false,
             zone: Zone::Utc,
         };

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::Style;
 use super::backlog::clipped;
 use super::paint::{self, ALARM, PLAIN, STRONG};
 use super::piece::{Piece, Said};
@@ -11,15 +12,19 @@ use crate::duration::Human;
 use crate::event::Hook;
 use crate::fields::{HookCount, ListenerSummary, NetnsCounters, QueueCounters, Summary};
 
-pub fn write(row: &mut Row, summary: &Summary) -> io::Result<()> {
-    row.end()?;
-    listeners(row, &summary.listeners)?;
-    for counters in &summary.netns_counters {
-        dropped(row, summary, counters)?;
+pub fn write(row: &mut Row, summary: &Summary, style: Style) -> io::Result<()> {
+    if !style.quiet {
+        row.end()?;
+        listeners(row, &summary.listeners)?;
+        for counters in &summary.netns_counters {
+            dropped(row, summary, counters)?;
+        }
+        connections(row, summary)?;
     }
-    connections(row, summary)?;
     for (&hook, count) in &summary.hook_counts {
-        balance(row, hook, count)?;
+        if style.verbose || is_short(count) {
+            balance(row, hook, count)?;
+        }
     }
     if summary.dropped_lines > 0 {
         let lines = Count(summary.dropped_lines, "line");
@@ -37,7 +42,29 @@ pub fn write(row: &mut Row, summary: &Summary) -> io::Result<()> {
         row.put(ALARM, format_args!("{records} could not be decoded"))
             .end()?;
     }
+    if style.quiet && summary.evicted_connections > 0 {
+        let evicted = Count(summary.evicted_connections, "connection");
+        row.put(ALARM, format_args!("{evicted} evicted (too many open)"))
+            .end()?;
+    }
     Ok(())
+}
+
+/// Returns true if the trace lacks events of a hook.
+fn is_short(count: &HookCount) -> bool {
+    count.lost > 0 || count.unaccounted > 0 || count.recursion_misses.is_some_and(|n| n > 0)
+}
+
+/// Returns true if the trace is known to have every event that its hooks saw.
+fn is_complete(summary: &Summary) -> bool {
+    let counts = &summary.hook_counts;
+    let lacks = [
+        summary.dropped_lines,
+        summary.late,
+        summary.undecodable,
+        summary.evicted_connections,
+    ];
+    !counts.is_empty() && !counts.values().any(is_short) && lacks.iter().all(|&n| n == 0)
 }
 
 /// Headings of the numeric columns. Each is as wide as its column; a duration has 9 characters.
@@ -181,7 +208,7 @@ fn name(listener: &ListenerSummary) -> String {
 }
 
 /// Writes `12.88 s traced: 4 server-side connections (3 queued, 1 never accepted), 1 client-side, 1
-/// incomplete`.
+/// incomplete; nothing lost`.
 fn connections(row: &mut Row, summary: &Summary) -> io::Result<()> {
     let servers = Count(summary.servers, "server-side connection");
     row.put(STRONG, Human(summary.duration_ns))
@@ -207,6 +234,9 @@ fn connections(row: &mut Row, summary: &Summary) -> io::Result<()> {
             ALARM,
             format_args!("{} evicted (too many open)", summary.evicted_connections),
         );
+    }
+    if is_complete(summary) {
+        row.plain("; nothing lost");
     }
     row.end()
 }

@@ -1,6 +1,7 @@
 //! Tests of the appearance of every kind of line.
 
 mod both_ends;
+mod frame;
 mod half_open;
 
 use super::*;
@@ -13,6 +14,7 @@ use crate::sink::samples;
 const PLAIN: Style = Style {
     color: false,
     verbose: false,
+    quiet: false,
     explain: false,
     zone: Zone::Utc,
 };
@@ -35,40 +37,6 @@ fn check(lines: &[Line], expect: &[&str]) {
     let text = written(PLAIN, lines);
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines, expect, "\n{text}");
-}
-
-#[test]
-fn the_header_counts_the_hooks_and_what_cannot_be_shown() {
-    check(
-        &[Line::Session(samples::session())],
-        &[
-            "tcptrace 0.1.0 on Linux 6.18.5: TCP, port 7878",
-            "hooks: 1 of 2 attached; 1 thing that this trace cannot show (-v or tcptrace doctor)",
-            HEADINGS,
-        ],
-    );
-    let mut session = samples::session();
-    let accept = (Hook::InetCskAccept, Some("syscall".to_owned()));
-    session.hooks.extend([accept]);
-    session.unseen.clear();
-    let text = written(PLAIN, &[Line::Session(session)]);
-    let hooks = "\nhooks: 2 of 2 attached, inet_csk_accept by syscall\n";
-    assert!(text.contains(hooks), "{text}");
-}
-
-#[test]
-fn the_verbose_header_lists_the_hooks_and_what_cannot_be_shown() {
-    let text = written(VERBOSE, &[Line::Session(samples::session())]);
-    let lines: Vec<&str> = text.lines().collect();
-    assert_eq!(
-        lines,
-        [
-            "tcptrace 0.1.0 on Linux 6.18.5: TCP, port 7878",
-            "hooks: inet_sock_set_state by tp_btf, inet_csk_accept not attached (fentry: EPERM, kprobe: ENOENT)",
-            "not seen: accept(): no hook could be attached, so there are no verdicts",
-            HEADINGS,
-        ]
-    );
 }
 
 #[test]
@@ -311,32 +279,6 @@ fn a_loss_shows_its_count_and_its_cause() {
             "14:03:07.123456  LOST 1 call of accept(): too many were in flight, what is open now is incomplete",
         ],
     );
-}
-
-#[test]
-fn the_summary_lists_listeners_connections_and_hooks() {
-    check(
-        &[Line::Summary(samples::summary())],
-        &[
-            "",
-            "LISTENER           CONNECTIONS  ACCEPTED  NEVER ACCEPTED  FAILED CALLS   WAIT P50   WAIT P99   WAIT MAX",
-            "#1 127.0.0.1:7878            4         3               1             2   23.10 µs    5.003 s    5.003 s",
-            "127.0.0.1:80                 0         0               0             0          -          -          -",
-            "",
-            "12.88 s traced: 4 server-side connections (3 queued, 1 never accepted), 1 client-side, 1 incomplete",
-            "inet_sock_set_state: 44 events seen, 20 filtered out, 24 traced, 0 lost",
-            "inet_csk_accept: 5 events seen, 0 filtered out, 4 traced, 1 lost",
-        ],
-    );
-}
-
-#[test]
-fn dropped_lines_are_reported_in_the_summary() {
-    let mut summary = samples::summary();
-    assert!(!written(PLAIN, &[Line::Summary(summary.clone())]).contains("dropped"));
-    summary.dropped_lines = 3;
-    let text = written(PLAIN, &[Line::Summary(summary)]);
-    assert!(text.contains("\n3 lines dropped: "), "{text}");
 }
 
 #[test]
