@@ -77,16 +77,16 @@ fn details(row: &mut Row, x: &Session) -> io::Result<()> {
             Some(method) => format!("{} by {method}", hook.name()),
             None => format!("{} not attached", hook.name()),
         };
-        let refused = x.failed_methods.get(hook).map_or(&[][..], Vec::as_slice);
-        let refused: Vec<String> = refused
+        let failed = x.failed_methods.get(hook).map_or(&[][..], Vec::as_slice);
+        let failed: Vec<String> = failed
             .iter()
             .map(|it| format!("{}: {}", it.method, it.error))
             .collect();
-        let refused = match refused.is_empty() {
+        let failed = match failed.is_empty() {
             true => String::new(),
-            false => format!(" ({})", refused.join(", ")),
+            false => format!(" ({})", failed.join(", ")),
         };
-        row.put(DIM, format_args!("  {attached}{refused}")).end()?;
+        row.put(DIM, format_args!("  {attached}{failed}")).end()?;
     }
     for (index, what) in x.unseen.iter().enumerate() {
         if index == 0 {
