@@ -118,8 +118,8 @@ mod tests {
         for len in 0..whole.len() {
             assert_eq!(decode(&whole[..len]), Err(Undecodable::Short(len)));
         }
-        let refused = |field, value| Err(Undecodable::Value { field, value });
-        assert_eq!(decode(&record(99, 5, 0)), refused("step", 99));
-        assert_eq!(decode(&record(1, 0, 0)), refused("substate", 0));
+        let error = |field, value| Err(Undecodable::Value { field, value });
+        assert_eq!(decode(&record(99, 5, 0)), error("step", 99));
+        assert_eq!(decode(&record(1, 0, 0)), error("substate", 0));
     }
 }

@@ -23,7 +23,7 @@ impl Diagram {
 }
 
 struct Builder {
-    ends: [Traced; 2],
+    endpoints: [Traced; 2],
     items: Vec<Item>,
     segments: bool,
     /// True if no segment was ever sent, because connect() found no port.
@@ -60,66 +60,66 @@ impl Builder {
         // is on the left.
         conns.sort_by_key(|&(conn, side)| (side == Some(Side::Server), conn));
         conns.truncate(2);
-        let mut ends = [Traced::default(), Traced::default()];
+        let mut endpoints = [Traced::default(), Traced::default()];
         match conns[..] {
             [] => return None,
-            [(conn, Some(Side::Server))] => ends[1].conn = Some(conn),
-            [(conn, _)] => ends[0].conn = Some(conn),
+            [(conn, Some(Side::Server))] => endpoints[1].conn = Some(conn),
+            [(conn, _)] => endpoints[0].conn = Some(conn),
             [left, right, ..] => {
-                ends[0].conn = Some(left.0);
-                ends[1].conn = Some(right.0);
+                endpoints[0].conn = Some(left.0);
+                endpoints[1].conn = Some(right.0);
             }
         }
         let mut builder = Builder {
-            ends,
+            endpoints,
             items: vec![],
             segments: lines.iter().any(|line| matches!(line, Line::Segment(_))),
             silent: false,
         };
         for line in lines {
-            builder.learn_ends(line);
+            builder.learn_endpoints(line);
         }
-        let mut ended = builder.ends.iter().map(|it| it.ended);
+        let mut ended = builder.endpoints.iter().map(|it| it.ended);
         builder.silent = ended.any(|it| it == Some(Ended::NoFreePort));
         Some(builder)
     }
 
     /// Learns addresses and initial sequence numbers before anything is drawn.
-    fn learn_ends(&mut self, line: &Line) {
+    fn learn_endpoints(&mut self, line: &Line) {
         let Some((place, subject)) = line.subject().and_then(|it| Some((self.place(it)?, it)))
         else {
             return;
         };
-        let own = &mut self.ends[place as usize].end;
+        let own = &mut self.endpoints[place as usize].end;
         own.addr = own.addr.or(Some(subject.laddr));
         own.port = own.port.or(subject.lport);
         own.subject = Some(subject.clone());
-        let peer = &mut self.ends[place.other() as usize].end;
+        let peer = &mut self.endpoints[place.other() as usize].end;
         peer.addr = peer.addr.or(subject.raddr);
         peer.port = peer.port.or(subject.rport);
         if let Line::Connection(x) = line {
-            self.ends[place as usize].ended = x.ending.ended;
+            self.endpoints[place as usize].ended = x.ending.ended;
         }
         if let Line::Segment(x) = line {
             let from = sender(place, x.direction);
             let isn =
                 |number: Option<u32>, relative: Option<u32>| Some(number?.wrapping_sub(relative?));
-            let sender = &mut self.ends[from as usize].isn;
+            let sender = &mut self.endpoints[from as usize].isn;
             *sender = sender.or(isn(Some(x.seq), x.rel_seq));
-            let receiver = &mut self.ends[from.other() as usize].isn;
+            let receiver = &mut self.endpoints[from.other() as usize].isn;
             *receiver = receiver.or(isn(x.ack, x.rel_ack));
         }
     }
 
     fn place(&self, subject: &Subject) -> Option<Place> {
         let conn = subject.conn?;
-        let is = |place: &Place| self.ends[*place as usize].conn == Some(conn);
+        let is = |place: &Place| self.endpoints[*place as usize].conn == Some(conn);
         Place::BOTH.into_iter().find(is)
     }
 
     /// Returns the end that the addresses of a line without a `conn` belong to.
     fn place_by_address(&self, subject: &Subject) -> Option<Place> {
-        let [left, right] = &self.ends;
+        let [left, right] = &self.endpoints;
         let end = |end: &Endpoint| Some((end.addr?, end.port?));
         let own: (IpAddr, u16) = (subject.laddr, subject.lport?);
         let peer = (subject.raddr?, subject.rport?);
@@ -137,7 +137,7 @@ impl Builder {
             return;
         };
         if let Some(place) = self.place(subject) {
-            let last = &mut self.ends[place as usize].last_ns;
+            let last = &mut self.endpoints[place as usize].last_ns;
             *last = line.mono_ns().max(*last);
             match line {
                 Line::Preexisting(x) => self.preexisting(place, x),
@@ -180,7 +180,10 @@ impl Builder {
     /// Returns whether a line belongs to this connection by namespace and time. Addresses are
     /// unique in a namespace while a connection has them.
     fn is_here(&self, subject: &Subject, mono_ns: u64) -> bool {
-        let known = self.ends.iter().filter_map(|it| it.end.subject.as_ref());
+        let known = self
+            .endpoints
+            .iter()
+            .filter_map(|it| it.end.subject.as_ref());
         let begun = self.items.first().is_some_and(|it| it.at_ns <= mono_ns);
         begun && known.into_iter().any(|it| it.netns == subject.netns)
     }
@@ -205,7 +208,7 @@ impl Builder {
                 error: None,
                 accept: None,
             };
-            self.ends[place as usize].connecting = Some(self.items.len());
+            self.endpoints[place as usize].connecting = Some(self.items.len());
             self.push(at, ItemKind::Call(call));
         }
         if let Some(kind) = received_before(x)
@@ -216,7 +219,9 @@ impl Builder {
         }
         match x.bucket {
             Some(bucket) if x.newstate == State::Close => {
-                let now = self.ends[place as usize].state.map(|it| self.state_of(it));
+                let now = self.endpoints[place as usize]
+                    .state
+                    .map(|it| self.state_of(it));
                 if now != Some(Some(bucket)) {
                     self.leave(place, at);
                     self.enter(place, at, bucket, true, Some(x));
@@ -231,7 +236,7 @@ impl Builder {
             }
         }
         if matches!(x.newstate, State::Established | State::Close)
-            && let Some(call) = self.ends[place as usize].connecting.take()
+            && let Some(call) = self.endpoints[place as usize].connecting.take()
             && let ItemKind::Call(call) = &mut self.items[call].what
         {
             call.until_ns = Some(at);
@@ -271,7 +276,7 @@ impl Builder {
             error: None,
             accept: Some(x.clone()),
         };
-        self.ends[place as usize].accepted = true;
+        self.endpoints[place as usize].accepted = true;
         self.push(x.called_mono_ns.unwrap_or(x.mono_ns), ItemKind::Call(call));
         let established = x.established_mono_ns;
         self.wait(place, established, x.mono_ns, true);
@@ -289,8 +294,8 @@ impl Builder {
     }
 
     fn connection(&mut self, place: Place, x: &Connection) {
-        self.ends[place as usize].end.connection = Some(x.clone());
-        if self.ends[place as usize].state.is_none() {
+        self.endpoints[place as usize].end.connection = Some(x.clone());
+        if self.endpoints[place as usize].state.is_none() {
             self.outline(place, x);
         }
         if x.syn_source == Some(Source::Srtt)
@@ -330,7 +335,7 @@ impl Builder {
         step(x.established_mono_ns, State::Established, None);
         step(x.closed_mono_ns, State::Close, None);
         if let Some(accepted) = x.accepted_mono_ns
-            && !self.ends[place as usize].accepted
+            && !self.endpoints[place as usize].accepted
         {
             let call = Call {
                 place,
@@ -363,12 +368,12 @@ impl Builder {
             until_ns: None,
             transition: transition.cloned(),
         };
-        self.ends[place as usize].state = Some(self.items.len());
+        self.endpoints[place as usize].state = Some(self.items.len());
         self.push(at_ns, ItemKind::State(span));
     }
 
     fn leave(&mut self, place: Place, at_ns: u64) {
-        let state = self.ends[place as usize].state;
+        let state = self.endpoints[place as usize].state;
         if let Some(Item {
             what: ItemKind::State(span),
             ..
@@ -379,7 +384,7 @@ impl Builder {
     }
 
     fn in_bucket(&self, place: Place) -> bool {
-        let state = self.ends[place as usize].state;
+        let state = self.endpoints[place as usize].state;
         let state = state.and_then(|it| self.state_of(it));
         matches!(state, Some(State::TimeWait | State::FinWait2))
     }
@@ -402,7 +407,7 @@ impl Builder {
     /// Returns whether an inferred segment was never sent. A FIN can stay behind unsent data, and
     /// the `connection` line shows that.
     fn was_not_sent(&self, arrow: &Arrow) -> bool {
-        let Some(connection) = &self.ends[arrow.from as usize].end.connection else {
+        let Some(connection) = &self.endpoints[arrow.from as usize].end.connection else {
             return false;
         };
         let is_sent = match arrow.kind {
@@ -425,8 +430,8 @@ impl Builder {
         let own = |item: &&Item| !matches!(&item.what, ItemKind::Call(call) if call.name == CallName::Accept && call.begun);
         let first = self.items.iter().find(own).or(self.items.first());
         let zero_ns = first.map_or(0, |item| item.at_ns);
-        let last = self.ends.iter().map(|it| it.last_ns).max();
-        let [left, right] = self.ends.map(|it| it.end);
+        let last = self.endpoints.iter().map(|it| it.last_ns).max();
+        let [left, right] = self.endpoints.map(|it| it.end);
         Diagram {
             left,
             right,

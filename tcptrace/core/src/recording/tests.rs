@@ -216,8 +216,8 @@ fn unknown_item_is_a_gap() {
 
 #[test]
 fn other_files_are_rejected_with_a_reason() {
-    let refused = |bytes: &[u8]| match Reader::open(Cursor::new(bytes)) {
-        Err(refused) => refused.to_string(),
+    let error_of = |bytes: &[u8]| match Reader::open(Cursor::new(bytes)) {
+        Err(error) => error.to_string(),
         Ok(_) => panic!("{bytes:?} is not a recording"),
     };
     let newer = Header {
@@ -236,7 +236,7 @@ fn other_files_are_rejected_with_a_reason() {
         ]
         .concat()
     };
-    for (bytes, told) in [
+    for (bytes, beginning) in [
         (vec![], "it is empty"),
         (b"PNG\n".to_vec(), "it is not a recording"),
         (
@@ -262,8 +262,8 @@ fn other_files_are_rejected_with_a_reason() {
         ),
         (MAGIC.to_vec(), "its beginning"),
     ] {
-        let text = refused(&bytes);
-        assert!(text.starts_with(told), "{text}");
+        let text = error_of(&bytes);
+        assert!(text.starts_with(beginning), "{text}");
         assert!(!text.contains('\n'), "{text}");
     }
 }
@@ -302,6 +302,6 @@ fn read_error_is_reported_as_damage() {
     let (_, mut reader) = Reader::open(Fails(&bytes[..places[3].end])).unwrap();
     let read = std::iter::from_fn(|| reader.next()).count();
     assert_eq!(read, 4);
-    let told = reader.damage().to_string();
-    assert!(told.contains("(a bad sector)"), "{told}");
+    let text = reader.damage().to_string();
+    assert!(text.contains("(a bad sector)"), "{text}");
 }

@@ -73,19 +73,19 @@ fn counts(seen: u64, lost: u64) -> BTreeMap<Hook, Counts> {
     [(Hook::InetSockSetState, counts)].into()
 }
 
-struct Told {
+struct Played {
     trace: Trace,
     lines: Vec<Line>,
 }
 
-impl Told {
-    fn new(begin: &Begin) -> Told {
-        let mut told = Told {
+impl Played {
+    fn new(begin: &Begin) -> Played {
+        let mut played = Played {
             trace: Trace::new(begin),
             lines: vec![],
         };
-        told.advance();
-        told
+        played.advance();
+        played
     }
 
     fn advance(&mut self) {
@@ -115,29 +115,29 @@ impl Told {
 
 #[test]
 fn lines_appear_when_their_events_are_due() {
-    let mut told = Told::new(&begin());
-    assert_eq!(told.kinds(), [("session", 0)]);
+    let mut played = Played::new(&begin());
+    assert_eq!(played.kinds(), [("session", 0)]);
     let many: Vec<Vec<u8>> = (0..50).map(|n| connects(n, n + 1)).collect();
-    told.push(records(&many, None));
-    assert_eq!(told.lines.len(), 1, "more may come that is earlier");
-    told.push(records(&[], Some(45)));
-    assert_eq!(told.lines.len(), 1 + 41, "held back for 5 ms");
-    told.push(records(&[], Some(60)));
-    assert_eq!(told.lines.len(), 1 + 50);
+    played.push(records(&many, None));
+    assert_eq!(played.lines.len(), 1, "more may come that is earlier");
+    played.push(records(&[], Some(45)));
+    assert_eq!(played.lines.len(), 1 + 41, "held back for 5 ms");
+    played.push(records(&[], Some(60)));
+    assert_eq!(played.lines.len(), 1 + 50);
 }
 
 #[test]
 fn lost_line_has_the_time_of_the_loss() {
-    let mut told = Told::new(&begin());
+    let mut played = Played::new(&begin());
     let loss = Loss {
         hook: Hook::InetSockSetState,
         why: Why::RingBufferFull,
         count: 3,
     };
-    told.push(records(&[connects(1, 1)], None));
-    told.push(Input::note(START + 3 * MS, Note::Lost(loss)));
-    told.push(records(&[connects(2, 2), connects(4, 3)], Some(20)));
-    let kinds = told.kinds();
+    played.push(records(&[connects(1, 1)], None));
+    played.push(Input::note(START + 3 * MS, Note::Lost(loss)));
+    played.push(records(&[connects(2, 2), connects(4, 3)], Some(20)));
+    let kinds = played.kinds();
     assert_eq!(
         kinds[1..],
         [
@@ -151,8 +151,8 @@ fn lost_line_has_the_time_of_the_loss() {
 
 #[test]
 fn missing_record_is_unaccounted_once_and_marks_open_connections() {
-    let mut told = Told::new(&begin());
-    told.push(records(&[connects(1, 1)], Some(10)));
+    let mut played = Played::new(&begin());
+    played.push(records(&[connects(1, 1)], Some(10)));
     let settled = Settled {
         seen: 3,
         filtered_or_lost: 1,
@@ -161,15 +161,15 @@ fn missing_record_is_unaccounted_once_and_marks_open_connections() {
         mono_ns: START + ms * MS,
         counts: [(Hook::InetSockSetState, settled)].into(),
     };
-    told.push(counts_at(20));
-    told.push(counts_at(21));
-    told.push(records(&[fails(30, 1)], Some(40)));
+    played.push(counts_at(20));
+    played.push(counts_at(21));
+    played.push(records(&[fails(30, 1)], Some(40)));
     let mono_ns = START + 50 * MS;
-    told.push(Small::Ending { mono_ns });
-    told.push(Small::End {
+    played.push(Small::Ending { mono_ns });
+    played.push(Small::End {
         counts: counts(4, 1),
     });
-    let kinds = told.kinds();
+    let kinds = played.kinds();
     assert_eq!(
         kinds[1..],
         [
@@ -180,8 +180,8 @@ fn missing_record_is_unaccounted_once_and_marks_open_connections() {
             ("summary", 50)
         ]
     );
-    assert!(!told.connections()[0].complete);
-    let Some(Line::Summary(summary)) = told.lines.last() else {
+    assert!(!played.connections()[0].complete);
+    let Some(Line::Summary(summary)) = played.lines.last() else {
         panic!("no summary");
     };
     let hook = summary.hook_counts[&Hook::InetSockSetState];
@@ -191,50 +191,50 @@ fn missing_record_is_unaccounted_once_and_marks_open_connections() {
 
 #[test]
 fn open_connections_are_written_at_the_end_and_later_events_are_not() {
-    let mut told = Told::new(&begin());
-    told.push(records(&[connects(1, 1), connects(9, 2)], None));
+    let mut played = Played::new(&begin());
+    played.push(records(&[connects(1, 1), connects(9, 2)], None));
     let mono_ns = START + 5 * MS;
-    told.push(Small::Ending { mono_ns });
+    played.push(Small::Ending { mono_ns });
     let counts = counts(2, 0);
-    told.push(Small::End { counts });
-    let kinds = told.kinds();
+    played.push(Small::End { counts });
+    let kinds = played.kinds();
     assert_eq!(
         kinds[1..],
         [("transition", 1), ("connection", 5), ("summary", 5)]
     );
     // Inputs after the end are ignored.
-    told.push(records(&[connects(20, 3)], Some(99)));
-    assert_eq!(told.lines.len(), 4);
+    played.push(records(&[connects(20, 3)], Some(99)));
+    assert_eq!(played.lines.len(), 4);
 }
 
 #[test]
 fn count_ends_the_trace_with_the_summary() {
-    let mut told = Told::new(&Begin {
+    let mut played = Played::new(&Begin {
         count: Some(1),
         ..begin()
     });
     let all = [connects(1, 1), connects(2, 2), fails(3, 1), fails(4, 2)];
-    told.push(records(&all, Some(20)));
-    assert!(told.trace.is_counted());
+    played.push(records(&all, Some(20)));
+    assert!(played.trace.is_counted());
     let mono_ns = START + 30 * MS;
-    told.push(Small::Ending { mono_ns });
+    played.push(Small::Ending { mono_ns });
     let counts = counts(4, 0);
-    told.push(Small::End { counts });
-    let times: Vec<u64> = told.kinds().iter().map(|(_, ms)| *ms).collect();
+    played.push(Small::End { counts });
+    let times: Vec<u64> = played.kinds().iter().map(|(_, ms)| *ms).collect();
     assert_eq!(times[1..], [1, 2, 3, 3, 3, 3]);
-    assert_eq!(told.connections().len(), 2);
+    assert_eq!(played.connections().len(), 2);
 }
 
 #[test]
 fn broken_off_recording_has_no_summary() {
-    let mut told = Told::new(&begin());
-    told.push(records(
+    let mut played = Played::new(&begin());
+    played.push(records(
         &[connects(1, 1), connects(7, 2), fails(9, 2)],
         None,
     ));
-    told.trace.break_off();
-    told.advance();
-    let kinds = told.kinds();
+    played.trace.break_off();
+    played.advance();
+    let kinds = played.kinds();
     assert_eq!(
         kinds[1..],
         [
@@ -250,23 +250,23 @@ fn broken_off_recording_has_no_summary() {
 /// Connections open before the gap, and held events, may lack an event.
 #[test]
 fn gap_marks_connections_open_around_it() {
-    let mut told = Told::new(&begin());
-    told.push(records(&[connects(1, 1)], Some(10)));
-    told.push(records(&[connects(20, 2)], None));
-    told.trace.gap();
+    let mut played = Played::new(&begin());
+    played.push(records(&[connects(1, 1)], Some(10)));
+    played.push(records(&[connects(20, 2)], None));
+    played.trace.gap();
     let after = [connects(40, 3), fails(50, 1), fails(51, 2), fails(52, 3)];
-    told.push(records(&after, Some(99)));
-    let complete: Vec<bool> = told.connections().iter().map(|it| it.complete).collect();
+    played.push(records(&after, Some(99)));
+    let complete: Vec<bool> = played.connections().iter().map(|it| it.complete).collect();
     assert_eq!(complete, [false, false, true]);
 }
 
 #[test]
 fn line_has_the_container_of_its_cgroup() {
-    let mut told = Told::new(&begin());
+    let mut played = Played::new(&begin());
     let container = Some("4f66".to_owned());
-    told.push(Small::Containers([(CGROUP, container.clone())].into()));
-    told.push(records(&[connects(1, 1)], Some(10)));
-    let subject = told.lines.last().and_then(Line::subject).unwrap();
+    played.push(Small::Containers([(CGROUP, container.clone())].into()));
+    played.push(records(&[connects(1, 1)], Some(10)));
+    let subject = played.lines.last().and_then(Line::subject).unwrap();
     assert_eq!(
         (subject.cgroup, &subject.container),
         (Some(CGROUP), &container)
@@ -275,11 +275,11 @@ fn line_has_the_container_of_its_cgroup() {
 
 #[test]
 fn undecodable_record_is_counted() {
-    let mut told = Told::new(&begin());
-    told.push(records(&[b"no record".to_vec(), connects(1, 1)], Some(10)));
+    let mut played = Played::new(&begin());
+    played.push(records(&[b"no record".to_vec(), connects(1, 1)], Some(10)));
     let counts = counts(1, 0);
-    told.push(Small::End { counts });
-    let Some(Line::Summary(summary)) = told.lines.last() else {
+    played.push(Small::End { counts });
+    let Some(Line::Summary(summary)) = played.lines.last() else {
         panic!("no summary");
     };
     assert_eq!(summary.undecodable, 1);

@@ -60,7 +60,7 @@ pub fn cause(change: &SetState, clues: Clues) -> Option<Why> {
         }
         (FinWait1, FinWait2) => why(Cause::AckOfFin, "tcp_rcv_state_process", SEGMENT),
         (Listen, Close) => stop_listening(change),
-        (SynSent, Close) => connect_ends(change),
+        (SynSent, Close) => connect_failed(change),
         (_, Close) => end(change, clues),
         _ => None,
     }
@@ -148,7 +148,7 @@ fn stop_listening(change: &SetState) -> Option<Why> {
 }
 
 /// Returns the cause of a failed connect().
-fn connect_ends(change: &SetState) -> Option<Why> {
+fn connect_failed(change: &SetState) -> Option<Why> {
     let by_process = change.context == Some(Context::Process);
     let error = change.err.map(errno::name);
     let stats = change.stats?;

@@ -205,13 +205,13 @@ impl Connection {
     }
 
     fn queue(&self, end: &End) -> Queue {
-        let found = match self.socket.state {
+        let is_queued = match self.socket.state {
             State::Close => self.still_queued,
             _ => end
                 .last_snapshot_ns
                 .and_then(|snapshot_ns| self.was_queued_at(snapshot_ns).then_some(true)),
         };
-        match found {
+        match is_queued {
             Some(true) => Queue::Queued,
             Some(false) => Queue::Left,
             None if end.sees_all_accepts => Queue::NoAccept,

@@ -99,20 +99,20 @@ impl HalfOpen {
         let suspected = self.handshake.suspected.ack_drops();
         let is_suspected = suspected.is_some();
         let missing = match (suspected, client) {
-            (Some(met), Some(client)) => format!(
-                "the final ACK likely met {met}, and its client, #{}, was ESTABLISHED all the while",
+            (Some(series), Some(client)) => format!(
+                "the final ACK likely met {series}, and its client, #{}, was ESTABLISHED all the while",
                 client.conn
             ),
-            (Some(met), None) => format!("{waited_for} did not come, or met {met}"),
+            (Some(series), None) => format!("{waited_for} did not come, or met {series}"),
             (None, _) => format!("{waited_for} did not come"),
         };
-        let met = self.handshake.drops.ack_drops();
-        if let (Some(HalfOpenEnd::Overflow), Some(met)) = (end, &met) {
+        let series = self.handshake.drops.ack_drops();
+        if let (Some(HalfOpenEnd::Overflow), Some(series)) = (end, &series) {
             return format!(
-                "the final ACK met {met}, and the peer got a RST (tcp_abort_on_overflow)"
+                "the final ACK met {series}, and the peer got a RST (tcp_abort_on_overflow)"
             );
         }
-        let why = if let Some(met) = met {
+        let why = if let Some(series) = series {
             let then = match end {
                 Some(HalfOpenEnd::Timeout) => ", until it timed out",
                 Some(HalfOpenEnd::Reset) => ", until it was reset",
@@ -130,7 +130,7 @@ impl HalfOpen {
                 0 => String::new(),
                 n => format!(", the SYN-ACK was sent again {}", Times(n)),
             };
-            format!("the final ACK met {met}{again}{then}{believes}")
+            format!("the final ACK met {series}{again}{then}{believes}")
         } else {
             match end {
                 Some(HalfOpenEnd::ListenerClosed) => "the listener closed".into(),

@@ -144,10 +144,10 @@ impl Correlator {
         let side = own
             .is_some_and(|flow| flow.is_half_open)
             .then_some(Side::Server);
-        let nobody = Socket::with_state(0, side, netns, *tuple, State::NewSynRecv);
+        let unknown = Socket::with_state(0, side, netns, *tuple, State::NewSynRecv);
         Subject {
             conn: None,
-            ..nobody.subject(None)
+            ..unknown.subject(None)
         }
     }
 }

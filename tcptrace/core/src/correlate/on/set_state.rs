@@ -129,8 +129,8 @@ impl Correlator {
     /// Joins a connection that has just become ESTABLISHED with its peer on this host.
     pub(super) fn meet_peer(&mut self, event: &Event, sk: Sk, connection: &mut Connection) {
         let syn_ns = connection.handshake.syn.map(|(ns, _)| ns);
-        let met = (self.peers).meet(sk, &connection.socket, syn_ns, event.mono_ns);
-        let Some((other_sk, other, this)) = met else {
+        let joined = (self.peers).meet(sk, &connection.socket, syn_ns, event.mono_ns);
+        let Some((other_sk, other, this)) = joined else {
             return;
         };
         connection.peer = Some(other);

@@ -41,15 +41,15 @@ pub struct DropSeries {
 
 impl Drops {
     pub fn note(&mut self, mono_ns: u64, overflow: &event::Overflow, listener: Option<u64>) {
-        let met = match overflow.segment {
+        let series = match overflow.segment {
             OverflowSegment::Syn => &mut self.syn,
             OverflowSegment::Ack => &mut self.ack,
         };
-        *met = Some(DropSeries {
-            times: met.map_or(1, |met| met.times.saturating_add(1)),
-            first_ns: met.map_or(mono_ns, |met| met.first_ns),
+        *series = Some(DropSeries {
+            times: series.map_or(1, |series| series.times.saturating_add(1)),
+            first_ns: series.map_or(mono_ns, |series| series.first_ns),
             last_ns: mono_ns,
-            listener: listener.or(met.and_then(|met| met.listener)),
+            listener: listener.or(series.and_then(|series| series.listener)),
             queue: overflow.queue,
             held: overflow.backlog_len,
             limit: overflow.backlog_max,
@@ -60,13 +60,13 @@ impl Drops {
     /// Returns the number of drops.
     pub fn times(&self) -> u32 {
         let all = [self.syn, self.ack].into_iter().flatten();
-        all.map(|met| met.times).sum()
+        all.map(|series| series.times).sum()
     }
 
     /// Returns the time of the first drop, CLOCK_MONOTONIC in nanoseconds.
     pub fn first_ns(&self) -> Option<u64> {
         let all = [self.syn, self.ack].into_iter().flatten();
-        all.map(|met| met.first_ns).min()
+        all.map(|series| series.first_ns).min()
     }
 
     /// Returns the text after the verdict on a server's connection: `; the final ACK had come 3.010
@@ -74,12 +74,12 @@ impl Drops {
     /// connection was ESTABLISHED, or its end.
     pub fn of_server(&self, until_ns: u64, synack_retransmits: Option<u32>) -> String {
         let mut text = String::new();
-        for (name, met) in [("SYN", self.syn), ("final ACK", self.ack)] {
-            let Some(met) = met.map(DropSeries::anonymous) else {
+        for (name, series) in [("SYN", self.syn), ("final ACK", self.ack)] {
+            let Some(series) = series.map(DropSeries::anonymous) else {
                 continue;
             };
-            let earlier = Human(until_ns.saturating_sub(met.first_ns));
-            text += &format!("; the {name} had come {earlier} earlier, but met {met}");
+            let earlier = Human(until_ns.saturating_sub(series.first_ns));
+            text += &format!("; the {name} had come {earlier} earlier, but met {series}");
         }
         if let (Some(_), Some(n @ 1..)) = (self.ack, synack_retransmits) {
             text += &format!(", and the SYN-ACK was sent again {}", Times(n));
@@ -91,17 +91,17 @@ impl Drops {
     /// the time from the client's ESTABLISHED to the server's; `None` if that was not seen.
     pub fn of_client(&self, waited_ns: Option<u64>, late_ns: Option<u64>) -> Option<String> {
         let mut parts = Vec::new();
-        if let Some(met) = self.syn {
+        if let Some(series) = self.syn {
             let so = waited_ns.map(|ns| format!(", so SYN_SENT lasted {}", Human(ns)));
             let so = so.unwrap_or_default();
-            parts.push(format!("its SYN met {met}{so}"));
+            parts.push(format!("its SYN met {series}{so}"));
         }
-        if let Some(met) = self.ack {
+        if let Some(series) = self.ack {
             let so = match late_ns {
                 Some(ns) => format!("the server's end was ESTABLISHED {} later", Human(ns)),
                 None => "the server's end was not seen to become ESTABLISHED".to_owned(),
             };
-            parts.push(format!("its final ACK met {met}: {so}"));
+            parts.push(format!("its final ACK met {series}: {so}"));
         }
         (!parts.is_empty()).then(|| parts.join("; "))
     }
@@ -122,8 +122,8 @@ impl DropSeries {
         full: Full,
     ) -> DropSeries {
         DropSeries {
-            times: before.map_or(1, |met| met.times.saturating_add(1)),
-            first_ns: before.map_or(mono_ns, |met| met.first_ns),
+            times: before.map_or(1, |series| series.times.saturating_add(1)),
+            first_ns: before.map_or(mono_ns, |series| series.first_ns),
             last_ns: mono_ns,
             listener: Some(listener),
             queue: ListenQueue::Accept,
@@ -204,7 +204,7 @@ impl DroppedSyns {
     ) {
         if self.at.len() >= MANY {
             let is_young = |drops: &Drops| {
-                let last_ns = drops.syn.map_or(0, |met| met.last_ns);
+                let last_ns = drops.syn.map_or(0, |series| series.last_ns);
                 event.mono_ns.saturating_sub(last_ns) <= REMEMBER_NS
             };
             self.at
@@ -241,8 +241,8 @@ impl DroppedSyns {
         let here = all.iter().find(|(inode, ..)| *inode == netns);
         let elsewhere = || (all.len() == 1 && !client.laddr.is_loopback()).then_some(&all[0]);
         let (.., drops) = here.or_else(elsewhere)?;
-        let met = drops.syn?;
-        (syn_ns <= met.first_ns).then_some(*drops)
+        let series = drops.syn?;
+        (syn_ns <= series.first_ns).then_some(*drops)
     }
 
     /// Returns when entries were forgotten, CLOCK_MONOTONIC in nanoseconds. The drops of

@@ -79,9 +79,13 @@ impl Peers {
             }
             return None;
         };
-        let met = self.remove((other, own), index)?;
+        let peer_waiting = self.remove((other, own), index)?;
         // A socket that is connected to itself is its own peer.
-        (met.peer.conn != socket.conn).then_some((met.sk, met.peer, this))
+        (peer_waiting.peer.conn != socket.conn).then_some((
+            peer_waiting.sk,
+            peer_waiting.peer,
+            this,
+        ))
     }
 
     /// Returns the index of the peer among the waiting sockets with the mirrored addresses.

@@ -41,8 +41,8 @@ impl Suspected {
         let mut parts = vec![];
         // The last SYN was not dropped if it was answered.
         let dropped = again + u32::from(!answered);
-        if let Some(met) = self.syn.filter(|_| again > 0 || silent)
-            && let Some(met) = met.at_most(dropped)
+        if let Some(series) = self.syn.filter(|_| again > 0 || silent)
+            && let Some(series) = series.at_most(dropped)
         {
             let then = match again {
                 0 => "no answer came".to_owned(),
@@ -51,15 +51,15 @@ impl Suspected {
             let so = waited_ns.map(|ns| format!(", so SYN_SENT lasted {}", Human(ns)));
             let so = so.unwrap_or_default();
             parts.push(format!(
-                "its SYN likely met {met}: the queue was full when the SYN was sent, and {then}{so}"
+                "its SYN likely met {series}: the queue was full when the SYN was sent, and {then}{so}"
             ));
         }
-        if let Some(met) = self.ack {
+        if let Some(series) = self.ack {
             let so = match late_ns {
                 Some(ns) => format!("the server's end was ESTABLISHED {} later", Human(ns)),
                 None => "the server's end was not seen to become ESTABLISHED".to_owned(),
             };
-            parts.push(format!("its final ACK likely met {met}: {so}"));
+            parts.push(format!("its final ACK likely met {series}: {so}"));
         }
         (!parts.is_empty()).then(|| parts.join("; "))
     }
@@ -67,10 +67,10 @@ impl Suspected {
     /// Returns the text after the verdict on a server's connection: `; its final ACK likely met a
     /// full accept queue (5 queued, limit 4) once: the SYN-ACK was sent again once`.
     pub fn of_server(&self, synack_retransmits: Option<u32>) -> Option<String> {
-        let met = self.ack?.anonymous();
+        let series = self.ack?.anonymous();
         let again = Times(synack_retransmits?.max(1));
         Some(format!(
-            "; its final ACK likely met {met}: the SYN-ACK was sent again {again}"
+            "; its final ACK likely met {series}: the SYN-ACK was sent again {again}"
         ))
     }
 

@@ -94,9 +94,9 @@ impl Table {
         }
         let (unpacked, open) = self.limits;
         while self.unpacked.len() > unpacked
-            && let Some((quiet, Some(connection))) = self.unpacked.pop_front()
+            && let Some((idle, Some(connection))) = self.unpacked.pop_front()
         {
-            self.packed.insert(quiet, Packed::new(&connection));
+            self.packed.insert(idle, Packed::new(&connection));
             self.give_back(connection);
         }
         if self.len() <= open {

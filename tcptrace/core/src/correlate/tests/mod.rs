@@ -285,9 +285,9 @@ impl Trace {
     }
 
     /// Plays a socket of a snapshot a microsecond later.
-    pub fn snapshot_entry(&mut self, found: crate::event::SnapshotEntry) {
+    pub fn snapshot_entry(&mut self, entry: crate::event::SnapshotEntry) {
         self.wait(US);
-        self.event(Kind::SnapshotEntry(found));
+        self.event(Kind::SnapshotEntry(entry));
     }
 
     /// Plays the exit of a process a microsecond later.
@@ -373,10 +373,10 @@ impl Trace {
     }
 
     /// Plays the snapshot at the end of the trace, with these sockets, a microsecond later.
-    pub fn last_snapshot(&mut self, found: &[crate::event::SnapshotEntry]) {
+    pub fn last_snapshot(&mut self, entries: &[crate::event::SnapshotEntry]) {
         self.wait(US);
         let began_ns = self.now;
-        found.iter().for_each(|&it| self.snapshot_entry(it));
+        entries.iter().for_each(|&it| self.snapshot_entry(it));
         self.wait(US);
         self.event(Kind::Note(Note::SnapshotEnd(crate::event::SnapshotEnd {
             netns: NETNS,

@@ -44,18 +44,18 @@ fn reset(child: &Sock) -> SetState {
 
 #[test]
 fn connection_open_at_the_end_is_never_accepted_only_if_the_last_snapshot_shows_it_queued() {
-    for (look, verdict) in [
+    for (entry, verdict) in [
         (Some(false), Verdict::NeverAccepted),
         // io_uring has accepted it.
         (Some(true), Verdict::Unknown),
         (None, Verdict::Unknown),
     ] {
         let mut t = established();
-        if let Some(held) = look {
+        if let Some(held) = entry {
             t.last_snapshot(&[seen(&child(2), held)]);
         }
         t.finish();
-        assert_eq!(t.verdict(2), verdict, "{look:?}");
+        assert_eq!(t.verdict(2), verdict, "{entry:?}");
         assert!(t.connection(2).complete);
     }
 }
@@ -97,7 +97,7 @@ fn connection_reset_in_the_queue_is_never_accepted_only_if_it_stays_there() {
 
 #[test]
 fn queue_length_and_last_snapshot_decide_which_connections_are_queued() {
-    for (found, verdict) in [
+    for (entries, verdict) in [
         // One is left in the queue, and the snapshot shows which one.
         ([with_queue(1), seen(&child(3), false)], Verdict::Unknown),
         (
@@ -112,9 +112,9 @@ fn queue_length_and_last_snapshot_decide_which_connections_are_queued() {
         let mut t = established();
         t.establish(&child(3));
         t.set(reset(&child(2)));
-        t.last_snapshot(&found);
+        t.last_snapshot(&entries);
         t.finish();
-        assert_eq!(t.verdict(2), verdict, "{found:?}");
+        assert_eq!(t.verdict(2), verdict, "{entries:?}");
     }
 }
 

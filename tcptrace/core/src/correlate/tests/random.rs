@@ -120,11 +120,11 @@ fn run_on(mut t: Trace, seed: u64, events: usize) -> (Vec<Line>, Totals) {
 
 /// Checks the properties of every trace.
 fn check(seed: u64, lines: &[Line], totals: &Totals) {
-    let mut lives: BTreeMap<u64, (bool, u32)> = BTreeMap::new();
+    let mut sockets: BTreeMap<u64, (bool, u32)> = BTreeMap::new();
     let mut verdicts: BTreeMap<Verdict, u64> = BTreeMap::new();
     let mut incomplete = 0;
     for line in lines {
-        let (subject, ends) = match line {
+        let (subject, connection_lines) = match line {
             // These lines can follow the `connection` line.
             Line::Overflow(_) | Line::Segment(_) | Line::Reset(_) | Line::TimeWait(_) => continue,
             Line::Histogram(_) | Line::Lost(_) => continue,
@@ -147,13 +147,20 @@ fn check(seed: u64, lines: &[Line], totals: &Totals) {
         assert_eq!(subject.pid.is_some(), subject.pid_source.is_some());
         let Some(conn) = subject.conn else { continue };
         let listens = subject.side == Some(Side::Listener);
-        let life = lives.entry(conn).or_insert((listens, 0));
-        assert_eq!(life.0, listens, "seed {seed}: {conn} changed its nature");
-        assert_eq!(life.1, 0, "seed {seed}: after the end of {conn}: {line:?}");
-        life.1 += ends;
+        let socket = sockets.entry(conn).or_insert((listens, 0));
+        assert_eq!(socket.0, listens, "seed {seed}: {conn} changed its nature");
+        assert_eq!(
+            socket.1, 0,
+            "seed {seed}: after the end of {conn}: {line:?}"
+        );
+        socket.1 += connection_lines;
     }
-    for (conn, (listens, ends)) in lives {
-        assert_eq!(ends, u32::from(!listens), "seed {seed}: ends of {conn}");
+    for (conn, (listens, connection_lines)) in sockets {
+        assert_eq!(
+            connection_lines,
+            u32::from(!listens),
+            "seed {seed}: ends of {conn}"
+        );
     }
     assert_eq!(totals.verdicts, verdicts, "seed {seed}");
     assert_eq!(

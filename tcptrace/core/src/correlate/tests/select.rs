@@ -285,13 +285,13 @@ fn segment_can_be_the_first_held_line_of_a_connection() {
     let mut lines = [listens, segment, born, established, accepted]
         .map(Line::clone)
         .to_vec();
-    let story = lines[1..].to_vec();
+    let expected = lines[1..].to_vec();
     let mut select = Select::new(Selection {
         pids: vec![WORKER],
         ..Selection::default()
     });
     select.sift(0, &mut lines);
-    assert_eq!(lines, story);
+    assert_eq!(lines, expected);
 }
 
 /// Returns a RST for a segment that no socket received.

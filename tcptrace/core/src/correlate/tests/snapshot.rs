@@ -109,11 +109,11 @@ fn listener_known_by_an_accept_still_gets_its_preexisting_line() {
     let conn = t.last_accept().listener;
     t.snapshot_entry(entry(&listener(), Listen));
     t.snapshot_entry(entry(&listener(), Listen));
-    let found = preexisting(&t);
-    assert_eq!(found.len(), 1, "{found:?}");
-    assert_eq!(found[0].subject.conn, conn);
-    assert_eq!(found[0].subject.laddr, listener().tuple.laddr);
-    assert_eq!(found[0].state, Listen);
+    let lines = preexisting(&t);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert_eq!(lines[0].subject.conn, conn);
+    assert_eq!(lines[0].subject.laddr, listener().tuple.laddr);
+    assert_eq!(lines[0].state, Listen);
 }
 
 #[test]

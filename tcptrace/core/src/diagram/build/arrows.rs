@@ -15,11 +15,11 @@ impl Builder {
             isn.is_some() && isn == relative.or(syn).map(|it| number.wrapping_sub(it))
         };
         let acknowledges = || {
-            let receiver = self.ends[from.other() as usize].isn;
+            let receiver = self.endpoints[from.other() as usize].isn;
             let isn = x.ack.zip(x.rel_ack).map(|(ack, rel)| ack.wrapping_sub(rel));
             receiver.is_some() && receiver == isn
         };
-        begins_at(self.ends[from as usize].isn, x.seq, x.rel_seq) || acknowledges()
+        begins_at(self.endpoints[from as usize].isn, x.seq, x.rel_seq) || acknowledges()
     }
 
     pub(super) fn segment(&mut self, place: Place, x: &Segment) {
@@ -95,7 +95,7 @@ impl Builder {
             Direction::Received => {
                 // The kernel also reports a received RST for data that no process reads any more.
                 let surely = matches!(
-                    self.ends[place as usize].ended,
+                    self.endpoints[place as usize].ended,
                     Some(Ended::ResetReceived | Ended::ResetInQueue | Ended::Refused)
                 );
                 let sent = self.unanswered(place.other(), Kind::Rst).is_some();
