@@ -21,6 +21,7 @@ impl Batch {
         &self.0
     }
 
+    /// Returns whether the batch has no bytes.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

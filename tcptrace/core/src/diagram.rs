@@ -38,6 +38,7 @@ pub enum Place {
 impl Place {
     pub const BOTH: [Place; 2] = [Place::Left, Place::Right];
 
+    /// Returns the other end of the connection.
     pub fn other(self) -> Place {
         match self {
             Place::Left => Place::Right,
@@ -85,6 +86,7 @@ pub struct Item {
     pub what: ItemKind,
 }
 
+/// The kind of an item.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ItemKind {
@@ -108,6 +110,7 @@ pub struct StateSpan {
     pub transition: Option<Transition>,
 }
 
+/// A system call in a diagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CallName {
@@ -238,6 +241,7 @@ pub struct Mark {
     pub kind: MarkKind,
 }
 
+/// The kind of a mark.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MarkKind {
@@ -256,6 +260,7 @@ pub enum MarkKind {
 }
 
 impl Diagram {
+    /// Returns the end at a place.
     pub fn endpoint(&self, place: Place) -> &Endpoint {
         match place {
             Place::Left => &self.left,
@@ -287,6 +292,7 @@ impl Endpoint {
 }
 
 impl StateSpan {
+    /// Returns the cause of the transition into the state.
     pub fn cause(&self) -> Option<Cause> {
         self.transition.as_ref()?.cause
     }

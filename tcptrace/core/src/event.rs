@@ -279,6 +279,7 @@ impl Hook {
         Hook::Segment,
     ];
 
+    /// Returns the hook's name in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Hook::InetSockSetState => "inet_sock_set_state",
@@ -309,6 +310,7 @@ pub struct Event {
     pub kind: Kind,
 }
 
+/// The kind of an event, with its data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     SetState(SetState),
@@ -431,6 +433,7 @@ pub struct Accept {
     pub backlog_max: u32,
 }
 
+/// The result of an accept().
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The accepted socket.

@@ -448,6 +448,7 @@ pub enum Line {
 }
 
 impl Line {
+    /// Returns the kind of the line.
     pub fn kind(&self) -> Kind {
         match self {
             Line::Session(_) => Kind::Session,

@@ -31,6 +31,7 @@ pub struct Order {
 }
 
 impl Order {
+    /// Takes an event and holds it back.
     pub fn push(&mut self, event: Event) {
         // Nearly every event belongs at the end or a few places before it. Sorting all entries
         // would move each of them several times.

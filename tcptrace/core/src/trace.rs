@@ -126,6 +126,7 @@ enum Ending {
 }
 
 impl Trace {
+    /// Makes a trace that has taken no input yet.
     pub fn new(begin: &Begin) -> Trace {
         Trace {
             session: Some(begin.session()),

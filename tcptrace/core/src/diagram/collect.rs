@@ -69,6 +69,7 @@ pub struct Collector {
 }
 
 impl Collector {
+    /// Makes a collector without lines.
     pub fn new(keep: Keep) -> Collector {
         Collector {
             keep,

@@ -126,6 +126,7 @@ pub struct Reset {
     pub reason: Option<u32>,
 }
 
+/// The direction of a segment, seen from this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {

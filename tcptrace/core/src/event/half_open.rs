@@ -29,6 +29,7 @@ pub struct Request {
     pub defer_accept: bool,
 }
 
+/// A step of a request socket, from its begin to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestStep {
     /// The SYN made the request (`inet_csk_reqsk_queue_hash_add`).

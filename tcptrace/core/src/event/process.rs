@@ -12,6 +12,7 @@ pub struct Process {
     pub step: ProcessStep,
 }
 
+/// The kind of a process event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProcessStep {
     /// The last thread exits. The descriptors are closed after this.

@@ -45,6 +45,7 @@ impl TcpFlags {
     /// tcpdump's letters from the lowest bit: FIN, SYN, RST, PSH, ACK, URG, ECE, CWR.
     const LETTERS: [char; 8] = ['F', 'S', 'R', 'P', '.', 'U', 'E', 'W'];
 
+    /// Returns whether one of the bits of `flag` is set.
     pub fn has(self, flag: TcpFlags) -> bool {
         self.0 & flag.0 != 0
     }

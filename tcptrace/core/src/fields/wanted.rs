@@ -21,6 +21,7 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Every kind, in the order of the schema.
     pub const ALL: [Kind; 13] = [
         Kind::Session,
         Kind::Preexisting,
@@ -70,14 +71,17 @@ impl Wanted {
     pub const LINES: Wanted = Wanted((1 << Kind::ALL.len()) - 1);
     pub const ALL: Wanted = Wanted(Wanted::LINES.0 | Wanted::WORDS.0);
 
+    /// Returns the set of one kind of line, without the words.
     pub fn kind(kind: Kind) -> Wanted {
         Wanted(1 << kind as u32)
     }
 
+    /// Returns whether a kind of line is wanted.
     pub fn has(self, kind: Kind) -> bool {
         self.0 & Wanted::kind(kind).0 != 0
     }
 
+    /// Returns whether the words that follow from other fields are wanted.
     pub fn has_words(self) -> bool {
         self.0 & Wanted::WORDS.0 != 0
     }

@@ -26,6 +26,7 @@ impl Header {
         }
     }
 
+    /// Returns the bytes of the header, with its checksum.
     pub fn to_bytes(&self) -> [u8; Header::LEN] {
         let mut bytes = [0; Header::LEN];
         bytes[..12].copy_from_slice(&MAGIC);
