@@ -60,7 +60,7 @@ Exit codes:
     before_help = EXAMPLES,
     after_help = EXIT_CODES,
     args_conflicts_with_subcommands = true,
-    override_usage = "tcptrace [OPTIONS] [-- COMMAND...]\n       tcptrace record [OPTIONS] [-- COMMAND...]\n       tcptrace top|demo|doctor [OPTIONS]\n       tcptrace replay|explain|report [OPTIONS] FILE"
+    override_usage = "tcptrace [OPTIONS] [-- COMMAND...]\n       tcptrace record [OPTIONS] [-- COMMAND...]\n       tcptrace top|demo|doctor [OPTIONS]\n       tcptrace replay|explain|report [OPTIONS] FILE\n       tcptrace completions SHELL | schema"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -89,6 +89,16 @@ pub enum Task {
     Replay(Box<Replay>),
     /// Make a page of a recorded trace for a browser: every connection with its diagram
     Report(Report),
+    /// Print the completions for a shell, to be installed where it looks for them
+    Completions(Completions),
+    /// Print the JSON Schema of the lines that -o json writes
+    Schema,
+}
+
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// The shell
+    pub shell: clap_complete::Shell,
 }
 
 #[derive(Debug, Args)]

@@ -30,6 +30,7 @@ pub mod output;
 pub mod pipeline;
 pub mod record;
 pub mod recording;
+pub mod reference;
 pub mod replay;
 pub mod report;
 pub mod run;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use tcptrace::cli::{Cli, Task};
 use tcptrace::stdio::{out_of_memory, say};
-use tcptrace::{demo, doctor, explain, failure, record, replay, report, run, top};
+use tcptrace::{demo, doctor, explain, failure, record, reference, replay, report, run, top};
 
 #[global_allocator]
 static ALLOCATOR: ExitWhenOutOfMemory = ExitWhenOutOfMemory;
@@ -81,6 +81,8 @@ fn main() -> ExitCode {
                     Some(Task::Replay(options)) => replay::run(&options),
                     Some(Task::Report(options)) => report::run(&options),
                     Some(Task::Top(options)) => top::run(&options).await,
+                    Some(Task::Completions(options)) => reference::completions(&options),
+                    Some(Task::Schema) => reference::schema(),
                 }
             })
         });

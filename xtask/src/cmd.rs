@@ -86,11 +86,15 @@ pub fn sudo() -> Result<Option<&'static str>> {
     if nix::unistd::geteuid().is_root() {
         return Ok(None);
     }
-    let path = env::var_os("PATH").unwrap_or_default();
-    let found = env::split_paths(&path).any(|folder| folder.join("sudo").is_file());
     ensure!(
-        found,
+        is_installed("sudo"),
         "this needs root, and there is no sudo here: run it as root"
     );
     Ok(Some("sudo"))
+}
+
+/// Returns true if a program with this name is in PATH.
+pub fn is_installed(program: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod cmd;
+mod dist;
 mod ebpf;
 mod files;
 mod packages;
@@ -38,6 +39,7 @@ Examples:
   cargo xtask vm --kernel 6.1 -- doctor    tcptrace under another kernel
   cargo xtask kernels --kernels all  compare the hooks' prototypes with kernels in VMs
   cargo xtask pictures --install     make the README's pictures
+  cargo xtask dist --install         make .deb, .rpm, a static binary and crates
   cargo xtask ebpf build             rebuild the committed eBPF object
   cargo xtask ebpf check             prove that it comes from the committed source";
 
@@ -71,6 +73,8 @@ enum Task {
     /// Check the source for rules that compiler and clippy do not know: sizes, plain words, pure
     /// crates
     Tidy,
+    /// Make the packages, the static binary and the crates in target/dist
+    Dist(dist::Args),
     /// Make the eBPF toolchain, build the eBPF object, check the committed one
     Ebpf(ebpf::Args),
 }
@@ -100,9 +104,13 @@ fn run(task: Task) -> Result<ExitCode> {
         }
         Task::Bench(args) => bench::run(&root, &args)?,
         Task::Vm(args) => return vm::tcptrace(&root, &args),
-        Task::Kernels(args) => vm::facts::run(&root, &args.kernels)?,
+        Task::Kernels(args) => {
+            vm::ensure_programs()?;
+            vm::facts::run(&root, &args.kernels)?;
+        }
         Task::Pictures(args) => pictures::run(&root, &args)?,
         Task::Tidy => tidy::run(&root)?,
+        Task::Dist(args) => dist::run(&root, &args)?,
         Task::Ebpf(args) => ebpf::run(&root, &args)?,
     }
     Ok(ExitCode::SUCCESS)

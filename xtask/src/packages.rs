@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{cmd, tables, vm};
+use crate::{cmd, dist, tables, vm};
 
 /// Libraries for Debian's unpacked LLVM, and a linker.
 const TOOLCHAIN: [&str; 7] = [
@@ -40,6 +40,8 @@ fn needed() -> Vec<&'static str> {
         &VIEWERS,
         &PACKET_FILTER,
         &PYTHON,
+        &dist::TOOLS,
+        &dist::proof::TOOLS,
     ]
     .concat()
 }

@@ -20,12 +20,15 @@ pub fn build(root: &Path) -> Result<PathBuf> {
 pub fn build_with(root: &Path, args: &[&str]) -> Result<PathBuf> {
     let build = ["build", "--quiet", "--release", "--package", "tcptrace"];
     cmd::run(cmd::cargo(root).args(build).args(args))?;
-    // Respects a target folder that the user chose, as cargo does.
-    let target = match env::var_os("CARGO_TARGET_DIR") {
+    Ok(target(root).join("release/tcptrace"))
+}
+
+/// Cargo's target directory. Like cargo, respects the user's choice.
+pub fn target(root: &Path) -> PathBuf {
+    match env::var_os("CARGO_TARGET_DIR") {
         Some(target) => root.join(target),
         None => root.join("target"),
-    };
-    Ok(target.join("release/tcptrace"))
+    }
 }
 
 /// Replaces this process by tcptrace with these arguments. Returns only on failure.

@@ -15,7 +15,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 
 use self::steps::Steps;
-use crate::{bench, cmd, ebpf, packages, tcptrace, tidy};
+use crate::{bench, cmd, dist, ebpf, packages, tcptrace, tidy};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -54,6 +54,8 @@ enum Group {
     Scenarios,
     /// The scenarios in VMs with the kernels of --kernels
     Vms,
+    /// The packages, each in a root directory of its own, as root
+    Packages,
 }
 
 /// Returns whether everything passed.
@@ -81,6 +83,15 @@ pub fn run(root: &Path, args: &Args) -> Result<bool> {
     }
     if wanted(Group::Vms) {
         vms::run(root, args, &mut steps);
+    }
+    if wanted(Group::Packages) && args.filter.is_empty() {
+        steps.check("the Debian package in a fresh Debian 12", || {
+            dist::proof::deb(root)
+        });
+        steps.check("the RPM", || dist::proof::rpm(root));
+        steps.check("the static binary in an empty root", || {
+            dist::proof::static_binary(root)
+        });
     }
     Ok(steps.close())
 }

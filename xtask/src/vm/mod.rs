@@ -23,7 +23,9 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+
+use crate::cmd;
 
 pub use self::build::{Programs, scenarios, tcptrace as tcptrace_programs};
 pub use self::kernel::Kernel;
@@ -31,6 +33,9 @@ pub use self::machine::{Job, run};
 
 /// Debian packages that are needed to run a VM.
 pub const PACKAGES: [&str; 2] = ["qemu-system-x86", "xz-utils"];
+
+/// Their programs.
+const PROGRAMS: [&str; 2] = ["qemu-system-x86_64", "xz"];
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -45,8 +50,23 @@ pub struct Args {
     args: Vec<OsString>,
 }
 
+/// Returns an error if a program is missing that starts a VM or unpacks its kernel. A check before the
+/// kernel is downloaded saves the download.
+pub fn ensure_programs() -> Result<()> {
+    let missing = |program: &&str| !cmd::is_installed(program);
+    let missing: Vec<&str> = PROGRAMS.into_iter().filter(missing).collect();
+    ensure!(
+        missing.is_empty(),
+        "a VM needs {}: sudo apt-get install {}",
+        missing.join(" and "),
+        PACKAGES.join(" ")
+    );
+    Ok(())
+}
+
 /// Runs tcptrace in a VM. Returns tcptrace's exit code.
 pub fn tcptrace(root: &Path, args: &Args) -> Result<ExitCode> {
+    ensure_programs()?;
     let kernel = Kernel::find(root, &args.kernel)?;
     let programs = build::tcptrace(root)?;
     let mut words = vec!["/bin/tcptrace".into()];
