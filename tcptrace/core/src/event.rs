@@ -116,11 +116,13 @@ pub struct Sk(pub u64);
 /// Local and remote address and port of a socket. IPv4-mapped IPv6 addresses are stored as IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Tuple {
+    /// The local address.
     pub laddr: IpAddr,
     /// `None` until the kernel has chosen a port (connect() on a socket that was not bound).
     pub lport: Option<u16>,
     /// `None` for a listener, and before Linux 6.15 at LISTEN to SYN_RECV.
     pub raddr: Option<IpAddr>,
+    /// The remote port; `None` as for `raddr`.
     pub rport: Option<u16>,
 }
 
@@ -303,6 +305,7 @@ impl Hook {
 pub struct Event {
     /// CLOCK_MONOTONIC in nanoseconds, read in the hook.
     pub mono_ns: u64,
+    /// The CPU that the hook ran on.
     pub cpu: u16,
     /// Number of records that the kernel side had lost, all hooks together, when it wrote this one
     /// (modulo 2^32).
@@ -353,6 +356,7 @@ impl Kind {
 /// `sock:inet_sock_set_state` fired: the socket is about to enter `newstate`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SetState {
+    /// Address of the socket.
     pub sk: Sk,
     /// The socket cookie, which `ss -e` prints as `sk:` in hexadecimal.
     pub cookie: Option<u64>,
@@ -364,7 +368,9 @@ pub struct SetState {
     /// Index of the device that link-local addresses belong to. Two links may have the same
     /// link-local addresses.
     pub scope: Option<u32>,
+    /// The state that the socket leaves.
     pub oldstate: State,
+    /// The state that the socket enters.
     pub newstate: State,
     /// `None` when the evidence does not decide.
     pub context: Option<Context>,
@@ -423,13 +429,18 @@ pub struct Accept {
     pub listener: Option<Sk>,
     /// The listener's local address.
     pub listener_addr: IpAddr,
+    /// The listener's local port; `None` when unknown.
     pub listener_port: Option<u16>,
+    /// Inode of the network namespace.
     pub netns: u32,
+    /// The time of the call.
     pub called: Called,
+    /// The hook that saw the return.
     pub witness: Witness,
     pub task: Task,
     /// Length of the listener's accept queue at the return.
     pub backlog_len: u32,
+    /// The limit of the listener's accept queue.
     pub backlog_max: u32,
 }
 

@@ -12,7 +12,9 @@ pub struct Stats {
     pub bytes_acked: u64,
     /// Bytes received in order, including the peer's FIN.
     pub bytes_received: u64,
+    /// Segments received (`tcp_sock.segs_in`).
     pub segs_in: u32,
+    /// Segments sent (`tcp_sock.segs_out`).
     pub segs_out: u32,
     /// Segments with payload, dropped ones included.
     pub data_segs_in: u32,
@@ -58,11 +60,16 @@ pub enum Call {
 /// `tcp:tcp_retransmit_skb`: a socket retransmitted a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retransmit {
+    /// Address of the socket.
     pub sk: Sk,
+    /// The socket cookie; `None` when unknown.
     pub cookie: Option<u64>,
+    /// Inode of the network namespace.
     pub netns: u32,
     pub tuple: Tuple,
+    /// The state of the socket.
     pub state: State,
+    /// The kind of the retransmitted segment.
     pub what: Retransmitted,
     /// Segments that the socket has retransmitted so far, this one included.
     pub retransmits: u32,
@@ -115,7 +122,9 @@ impl Retransmitted {
 pub struct Reset {
     /// `None` if no full socket received the segment that the RST answers.
     pub sk: Option<Sk>,
+    /// The socket cookie; `None` when unknown.
     pub cookie: Option<u64>,
+    /// Inode of the network namespace.
     pub netns: u32,
     /// The local address first, whichever side sent the RST.
     pub tuple: Tuple,

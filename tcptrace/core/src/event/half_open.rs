@@ -61,15 +61,19 @@ pub enum CloneOf {
 /// A segment met a full queue of its listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Overflow {
+    /// Address of the listener.
     pub listener: Sk,
     /// The request that an ACK was going to complete.
     pub req: Option<Sk>,
     /// The sequence number of a SYN.
     pub isn: Option<u32>,
+    /// Inode of the network namespace.
     pub netns: u32,
     /// The server's address first.
     pub tuple: Tuple,
+    /// The segment that met the full queue.
     pub segment: OverflowSegment,
+    /// The full queue.
     pub queue: ListenQueue,
     /// Number of entries in that queue.
     pub backlog_len: u32,

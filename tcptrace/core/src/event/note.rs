@@ -27,8 +27,11 @@ pub enum Note {
 /// Lost events of a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Loss {
+    /// The hook whose events were lost.
     pub hook: Hook,
+    /// The reason for the loss.
     pub why: Why,
+    /// Number of lost events.
     pub count: u64,
 }
 

@@ -34,6 +34,7 @@ pub struct Holders {
 /// A process that has a descriptor of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
+    /// Address of the socket.
     pub sk: Sk,
     /// The process. `tid` is 0, because any thread may use the descriptor.
     pub task: Task,

@@ -24,6 +24,7 @@ pub struct Segment {
     /// Local address first: the sender's for a sent segment, the receiver's for a received one.
     pub tuple: Tuple,
     pub flags: TcpFlags,
+    /// The sequence number.
     pub seq: u32,
     /// `None` without the ACK flag, because the header's field has no meaning then.
     pub ack: Option<u32>,

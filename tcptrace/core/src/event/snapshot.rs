@@ -7,10 +7,13 @@ use super::{Sk, State, Tuple};
 /// A socket, or a TIME_WAIT bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SnapshotEntry {
+    /// Address of the socket.
     pub sk: Sk,
+    /// The socket cookie; `None` when unknown.
     pub cookie: Option<u64>,
     /// As [`SetState::cgroup`](super::SetState::cgroup); `None` for a bucket.
     pub cgroup: Option<u64>,
+    /// Inode of the network namespace.
     pub netns: u32,
     pub tuple: Tuple,
     /// As [`SetState::scope`](super::SetState::scope).
@@ -35,6 +38,7 @@ pub struct SnapshotEntry {
 /// snapshot has been reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotEnd {
+    /// Inode of the network namespace.
     pub netns: u32,
     /// When the snapshot began, CLOCK_MONOTONIC in nanoseconds.
     pub began_ns: u64,

@@ -9,7 +9,9 @@ pub struct Timewait {
     pub tw: Sk,
     /// The socket that the bucket replaces; only at [`TimewaitStep::Begun`].
     pub sk: Option<Sk>,
+    /// The socket cookie; `None` when unknown.
     pub cookie: Option<u64>,
+    /// Inode of the network namespace.
     pub netns: u32,
     pub tuple: Tuple,
     pub step: TimewaitStep,
