@@ -1,14 +1,14 @@
-//! Writes records into the ring buffer, or counts them as lost.
+//! Writing of records into the ring buffer. A record that does not fit is counted as lost.
 
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
-use tcptrace_ebpf::abi::{Header, VERSION, section, tally};
+use tcptrace_ebpf::abi::{Header, VERSION, section, total};
 
 use crate::globals::WAKE_AT;
 use crate::kernel::tuple::Addrs;
 use crate::maps::{self, EVENTS};
 
-/// A record: header, payload, and the sections that the payload announces.
+/// A record: its header, its payload, and the sections that the payload lists.
 #[repr(C)]
 struct Record<P, S> {
     header: Header,
@@ -23,19 +23,19 @@ impl<P, S> Record<P, S> {
     );
 }
 
-/// Two sections, one behind the other.
+/// Two adjacent sections.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Two<A, B>(A, B);
+pub struct Pair<A, B>(A, B);
 
-/// Reserves room for a record, fills it there and submits it. Where there is no room, the record
-/// counts as lost.
+/// Reserves a record in the ring buffer, fills it in place and submits it. Counts it as lost if the
+/// ring buffer is full.
 ///
-/// The time is taken after the reservation. So once the loader has read up to a position that it saw
-/// at some moment, it has every record of that moment and before.
+/// The time is read after the reservation. A loader that has read up to the producer position of
+/// some moment therefore has every record with an earlier time.
 ///
-/// `payload` is called, and `sections` fills, when the record has its place, so that neither needs
-/// room on the stack. `S` is a section, or [`Two`].
+/// `payload` and `sections` run after the reservation, so that their results need no room on the
+/// stack. `S` is a section, or [`Pair`].
 #[inline(always)]
 pub fn submit<P: Copy + 'static, S: Copy + 'static>(
     hook: u32,
@@ -50,7 +50,7 @@ pub fn submit<P: Copy + 'static, S: Copy + 'static>(
     };
     let mono_ns = now_ns();
     let record = slot.as_mut_ptr();
-    // SAFETY: the reserved slot, which is aligned to eight bytes.
+    // SAFETY: the slot is reserved, and aligned to eight bytes.
     unsafe {
         (&raw mut (*record).header).write(header(kind, mono_ns));
         (&raw mut (*record).payload).write(payload());
@@ -59,35 +59,35 @@ pub fn submit<P: Copy + 'static, S: Copy + 'static>(
     slot.submit(wakeup(mono_ns));
 }
 
-/// Where a section of a record lies. Whoever has it must fill it: what is not written would carry
-/// older records out.
+/// The uninitialised place of a section in a record. It must be filled, because unwritten bytes
+/// would expose older records.
 pub struct Place<S>(*mut S);
 
 impl<S> Place<S> {
     #[inline(always)]
     pub fn fill(self, section: S) {
-        // SAFETY: a place in a record that is reserved.
+        // SAFETY: the place is in a reserved record.
         unsafe { self.0.write(section) };
     }
 }
 
-impl<A, B> Place<Two<A, B>> {
-    /// The places of the two sections.
+impl<A, B> Place<Pair<A, B>> {
+    /// Returns the places of the two sections.
     #[inline(always)]
     pub fn split(self) -> (Place<A>, Place<B>) {
-        // SAFETY: inside of the place.
+        // SAFETY: both fields lie inside of the place.
         unsafe { (Place(&raw mut (*self.0).0), Place(&raw mut (*self.0).1)) }
     }
 }
 
-/// For a record without sections.
+/// Fills the place of a record without sections.
 #[inline(always)]
 pub fn none(place: Place<()>) {
     place.fill(());
 }
 
-/// Like [`submit`], with the addresses as the first section, in their shorter form. `payload` is
-/// given the bit of `sections` that says which form.
+/// Like [`submit`], with the addresses as the first section, in IPv4 form where possible. `payload`
+/// gets the bit of `sections` that says which form was used.
 #[inline(always)]
 pub fn submit_with_addrs<P: Copy + 'static, S: Copy + 'static>(
     hook: u32,
@@ -103,7 +103,7 @@ pub fn submit_with_addrs<P: Copy + 'static, S: Copy + 'static>(
             #[inline(always)]
             || payload(section::V4),
             #[inline(always)]
-            |place: Place<Two<_, S>>| {
+            |place: Place<Pair<_, S>>| {
                 let (first, rest) = place.split();
                 first.fill(addrs.as_v4());
                 sections(rest);
@@ -116,7 +116,7 @@ pub fn submit_with_addrs<P: Copy + 'static, S: Copy + 'static>(
             #[inline(always)]
             || payload(0),
             #[inline(always)]
-            |place: Place<Two<_, S>>| {
+            |place: Place<Pair<_, S>>| {
                 let (first, rest) = place.split();
                 first.fill(addrs.as_v6());
                 sections(rest);
@@ -131,12 +131,12 @@ pub fn now_ns() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
-/// The header of a record of `kind`, on this CPU.
+/// Returns the header of a record of `kind`, written on this CPU.
 #[inline(always)]
 pub fn header(kind: u8, mono_ns: u64) -> Header {
     Header {
         mono_ns,
-        lost: maps::tally(tally::LOST) as u32,
+        lost: maps::total(total::LOST) as u32,
         // SAFETY: the helper takes nothing and cannot fail.
         cpu: unsafe { bpf_get_smp_processor_id() } as u16,
         kind,
@@ -144,25 +144,27 @@ pub fn header(kind: u8, mono_ns: u64) -> Header {
     }
 }
 
-/// One record in so many asks how full the ring buffer is: asking takes a tenth of the record.
-const ASK_EACH: u64 = 8;
+/// One record in this many queries the fill level of the ring buffer. A query costs a tenth of a
+/// record.
+const QUERY_EVERY: u64 = 8;
 
-/// A writer that asks wakes the reader within so many bytes above `WAKE_AT`. They are so many records
-/// that writers on several CPUs do not all step over them without asking.
-const WINDOW: u64 = 16 << 10;
+/// A writer that queries wakes the reader if the fill level is at most this many bytes above
+/// `WAKE_AT`. It is wide enough that writers on several CPUs do not all skip it without a query.
+const WAKE_WINDOW: u64 = 16 << 10;
 
-/// The reader drains by a timer, because a wake-up costs several times the record itself. It is
-/// woken early, and once, when the ring buffer fills past `WAKE_AT`.
+/// Returns the wake-up flag of a record. The reader runs on a timer, because a wake-up costs
+/// several times as much as a record. It is woken early, and once, when the ring buffer fills past
+/// `WAKE_AT`.
 #[inline(always)]
 fn wakeup(mono_ns: u64) -> u64 {
-    // The last bits of a time are as good as random; but for the very last, some clocks tick
-    // slower than that.
-    if (mono_ns >> 4) & (ASK_EACH - 1) != 0 {
+    // The low bits of a time are as good as random. The lowest four are skipped, because some
+    // clocks tick more slowly.
+    if (mono_ns >> 4) & (QUERY_EVERY - 1) != 0 {
         return BPF_RB_NO_WAKEUP.into();
     }
     let waiting = EVENTS.query(BPF_RB_AVAIL_DATA.into());
     let mark = u64::from(WAKE_AT.load());
-    if waiting >= mark && waiting < mark + WINDOW {
+    if waiting >= mark && waiting < mark + WAKE_WINDOW {
         BPF_RB_FORCE_WAKEUP.into()
     } else {
         BPF_RB_NO_WAKEUP.into()

@@ -1,7 +1,7 @@
-//! The filter: what it leaves out is decided here, before anything is written.
+//! The filter: decides in the kernel which events get a record, before anything is written.
 
 use aya_ebpf::maps::lpm_trie::Key;
-use tcptrace_ebpf::abi::{InSet, addresses, filter, ports};
+use tcptrace_ebpf::abi::{AddressKey, addresses, filter, ports};
 
 use crate::globals::{CGROUP_LEVELS, FILTER};
 use crate::kernel::cgroup;
@@ -10,14 +10,14 @@ use crate::kernel::sock::Sock;
 use crate::kernel::tuple::Tuple;
 use crate::maps::{self, ADDRESSES, CGROUPS, NETNS, PORTS, UIDS};
 
-/// Counts an event of a hook. False when the filter leaves it out.
+/// Counts an event of a hook, and returns whether it passes the filter.
 ///
-/// A port that the kernel has not set yet is 0, which no filter can name: what cannot be shown to
-/// match is left out. An address that it has not set is in no network but that of all.
+/// A port that the kernel has not set yet is 0, which no filter can name. So a port filter leaves
+/// out such an event. An unset address matches only the network of all addresses.
 ///
-/// `owner` is the full socket whose user and cgroup count: the socket itself, or the listener of a
-/// half-open connection. Null where there is none: then these two conditions are left to the
-/// loader, which knows whether it traces the connection.
+/// `owner` is the full socket whose user and cgroup count: the socket, or the listener of a
+/// half-open connection. If it is null, these two conditions are left to the loader, which knows
+/// whether it traces the connection.
 #[inline(always)]
 pub fn admit<M: Memory>(
     hook: u32,
@@ -37,7 +37,8 @@ pub fn admit<M: Memory>(
     is_admitted
 }
 
-/// The filter alone, for a program that the kernel may run twice for one socket.
+/// Returns whether an event passes the filter, without counting it. For iterators, which the kernel
+/// may run twice for one socket.
 #[inline(always)]
 pub fn passes<M: Memory>(tuple: &Tuple, netns: impl FnOnce() -> u32, owner: Sock<M>) -> bool {
     let wanted = FILTER.load();
@@ -69,7 +70,7 @@ fn in_set(set: u32, port: u16) -> bool {
     word >> (port & 63) & 1 != 0
 }
 
-/// A subprogram of its own: inlined in every program it would fill most of the object.
+/// A separate subprogram, because inlining it in every program would fill most of the object.
 #[inline(never)]
 fn addresses_pass(wanted: u32, tuple: &Tuple) -> bool {
     let own = tuple.addrs.as_v6().laddr;
@@ -82,23 +83,24 @@ fn addresses_pass(wanted: u32, tuple: &Tuple) -> bool {
         && (wanted & filter::REMOTE_ADDRESS == 0 || is_in(addresses::REMOTE, peer, is_v4))
 }
 
-/// An IPv4 address is in the IPv6 network ::/0, too, but that is not meant.
+/// Returns whether an address is in a network of the set. The family is compared because an
+/// IPv4-mapped address also lies in the IPv6 network ::/0.
 #[inline(always)]
 fn is_in(set: u32, addr: [u8; 16], is_v4: bool) -> bool {
-    let key = Key::new(addresses::SET_BITS + 128, InSet { set, addr });
+    let key = Key::new(addresses::SET_BITS + 128, AddressKey { set, addr });
     let family = if is_v4 { 4 } else { 6 };
     ADDRESSES.get(&key).is_some_and(|it| *it == family)
 }
 
-/// Whether a cgroup, or one that it is inside of, is in the map `CGROUPS`.
+/// Returns whether a cgroup or one of its ancestors is in the map `CGROUPS`.
 ///
-/// A subprogram of its own: its loop, inlined in every program, would fill most of the object.
+/// A separate subprogram, because inlining its loop in every program would fill most of the object.
 #[inline(never)]
 fn is_wanted(cgroup: *const u8) -> bool {
     let own_level = cgroup::level(cgroup);
     let levels = CGROUP_LEVELS.load();
     for level in 0..u32::BITS {
-        // The verifier knows the outcome, and walks only through the levels that matter.
+        // The verifier knows this global's value, and walks only the levels whose bit is set.
         if levels >> level & 1 == 0 {
             continue;
         }

@@ -1,5 +1,7 @@
-//! Frozen globals. The loader sets them before the programs are verified, so the verifier sees
-//! constants: it type-checks a load at a structure offset and drops branches that are off.
+//! Frozen globals: structure offsets and settings.
+//!
+//! The loader sets them before the programs are verified, so the verifier sees constants. It
+//! type-checks a load at a structure offset, and drops branches that are disabled.
 
 use aya_ebpf::Global;
 use tcptrace_ebpf::{for_each_bit, for_each_offset};
@@ -26,7 +28,7 @@ macro_rules! bit_globals {
 }
 for_each_bit!(bit_globals);
 
-// See `abi::setting` for their meaning.
+// `abi::setting` documents these.
 #[unsafe(no_mangle)]
 pub static FILTER: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]

@@ -1,8 +1,10 @@
-//! The eBPF programs: each hook reads what it knows, asks the filter, and writes one record.
+//! The eBPF programs: each hook reads the kernel's structures, asks the filter, and writes one
+//! record.
 //!
-//! `hooks/*` → `filter` → `emit` → the ring buffer. `kernel/` reads the kernel's structures, `globals`
-//! holds the frozen globals, `maps` the maps. The only state is that of accept() calls in flight and
-//! of the ACKs that are waited for. Everything that can be worked out later is left to the loader.
+//! A record passes from `hooks/*` to `filter`, `emit` and the ring buffer. `kernel/` reads the
+//! kernel's structures, `globals` holds the frozen globals, and `maps` the maps. The programs keep
+//! little state: accept() calls in flight, awaited ACKs, and the processes of traced sockets.
+//! Everything that can be computed later is left to the loader.
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics, stmt_expr_attributes)]
@@ -20,7 +22,7 @@ mod maps;
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
-/// A panic that survives optimisation is an endless loop, which the verifier refuses to load.
+/// Loops forever. The verifier refuses to load such a loop, so no panic can remain in the object.
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo) -> ! {
     loop {}

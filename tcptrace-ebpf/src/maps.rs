@@ -1,4 +1,4 @@
-//! The maps, and the counters in them.
+//! The maps, and the functions that update them.
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use core::ops::AddAssign;
@@ -6,82 +6,82 @@ use core::ops::AddAssign;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::LpmTrie;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
-use tcptrace_ebpf::abi::{self, Counters, InSet, hook, ports, tally};
+use tcptrace_ebpf::abi::{self, AddressKey, Counters, hook, ports, total};
 
-/// Records on their way to the loader, which sets the size.
+/// Records for the loader, which sets the size.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 
-/// Per hook: admitted, filtered, lost.
+/// The counters of each hook, indexed by `abi::hook`.
 #[map]
 pub static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(hook::COUNT, 0);
 
-/// A firing of the tracepoint that a state program has told, and its backup has not seen yet.
+/// One hit of the state tracepoint whose record is written and whose backup program has not run.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Firing {
-    /// Where its arguments are, on the kernel's stack: firings that are under way at the same
-    /// time have them at different places. 0: none.
+struct TracepointHit {
+    /// Address of the arguments, on the kernel's stack. Hits that overlap in time have different
+    /// addresses. 0 marks a free slot.
     args: u64,
     sk: u64,
 }
 
-/// Two a CPU: a process's firing, and that of a softirq on top of it.
+/// Two slots per CPU: one for a process's hit, one for a softirq's hit that interrupts it.
 #[map]
-static TOLD: PerCpuArray<[Firing; 2]> = PerCpuArray::with_max_entries(1, 0);
+static EMITTED: PerCpuArray<[TracepointHit; 2]> = PerCpuArray::with_max_entries(1, 0);
 
-/// Totals over all CPUs of what should not happen, see `abi::tally`.
+/// Totals over all CPUs of rare errors, see `abi::total`.
 #[map]
-static TALLY: Array<u64> = Array::with_max_entries(tally::COUNT, 0);
+static TOTALS: Array<u64> = Array::with_max_entries(total::COUNT, 0);
 
 /// Three bit sets of ports, see `abi::ports`.
 #[map]
 pub static PORTS: Array<u64> = Array::with_max_entries(ports::WORDS, 0);
 
-/// Networks that are asked for, see `abi::addresses`: as many as there are, because a lookup takes
-/// as long as a prefix is, not as the list. The loader sets the size of this map and the next three.
+/// Networks of the filter, see `abi::addresses`. The cost of a lookup depends on the prefix length,
+/// not on the number of networks. The loader sets the size of this map and the next three.
 #[map]
-pub static ADDRESSES: LpmTrie<InSet, u32> = LpmTrie::with_max_entries(1, 0);
+pub static ADDRESSES: LpmTrie<AddressKey, u32> = LpmTrie::with_max_entries(1, 0);
 
-/// Network namespaces that are asked for, by inode.
+/// Network namespaces of the filter, by inode.
 #[map]
 pub static NETNS: HashMap<u32, u32> = HashMap::with_max_entries(1, 0);
 
-/// Users that are asked for.
+/// Users of the filter.
 #[map]
 pub static UIDS: HashMap<u32, u32> = HashMap::with_max_entries(1, 0);
 
-/// Cgroups that are asked for, by id.
+/// Cgroups of the filter, by id.
 #[map]
 pub static CGROUPS: HashMap<u64, u32> = HashMap::with_max_entries(1, 0);
 
-/// An accept() that has been entered and has not returned.
+/// An accept() call that has not returned.
 ///
-/// Members that begin as 0 do not lie side by side: the compiler would call a loop to fill them.
+/// Members that begin as 0 are not adjacent, because the compiler would call `memset` to fill them.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Call {
-    /// Where the kernel will store the error, 0 when the result tells it.
+    /// Address at which the kernel will store the error; 0 if the result contains it.
     pub error: u64,
     pub called_ns: u64,
-    /// The accepted sock whose record has been written, 0 before.
-    pub told: u64,
+    /// The accepted sock whose record is written; 0 before.
+    pub emitted: u64,
     pub listener: u64,
-    /// The flags that `inet_csk_accept` was called with, 0 where the system call is seen.
+    /// The flags argument of `inet_csk_accept`; 0 for a call seen at the system call.
     pub flags: u64,
 }
 
-/// The accept() calls in flight, by `bpf_get_current_pid_tgid()`; the loader may set the size. A
+/// The accept() calls in flight, by `bpf_get_current_pid_tgid()`. The loader may set the size. A
 /// task that is killed in accept() still returns from it, so entries do not leak.
 #[map]
 pub static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(abi::CALLS, 0);
 
-/// The processes that have, or had, a socket of the trace, by tgid. One that finds no room is told of
-/// all the same, with all others.
+/// The processes that have, or had, a socket of the trace, by tgid. If one does not fit, the
+/// programs emit the exits of all processes.
 #[map]
 static PROCESSES: HashMap<u32, u32> = HashMap::with_max_entries(8192, 0);
 
-/// The segments from one end to the other, in one network namespace.
+/// One direction of a connection, in one network namespace.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Flow {
@@ -95,45 +95,46 @@ pub struct Flow {
     pub reserved: u32,
 }
 
-/// An ACK that matters, and has not come yet.
+/// An ACK that the segment hook will emit and that has not arrived.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Awaited {
-    /// The acknowledgment number that it will have at least.
+pub struct AwaitedAck {
+    /// The lowest acknowledgment number that counts.
     pub ack: u32,
-    /// 1 once it has been sent over lo, where it will be received in the same namespace.
+    /// 1 after the ACK was sent over lo, where the same namespace will receive it.
     pub sent: u32,
 }
 
-/// The ACKs of SYN-ACKs and FINs to come, by the flow that they will be part of. The loader sets
-/// the size, which is next to nothing unless segments are asked for.
+/// The awaited ACKs of SYN-ACKs and FINs, by the flow that they will belong to. The loader sets the
+/// size to 1 unless segments are traced.
 #[map]
-pub static AWAITED: LruHashMap<Flow, Awaited> = LruHashMap::with_max_entries(65536, 0);
+pub static AWAITED_ACKS: LruHashMap<Flow, AwaitedAck> = LruHashMap::with_max_entries(65536, 0);
 
-/// Remembers a process: its end and its names are to be told.
+/// Adds a process, so that its exit and its new names are emitted.
 ///
-/// A subprogram of its own: the state programs' frames are full.
+/// A separate subprogram, because the state programs' stack frames are full.
 #[inline(never)]
 pub fn remember_process(pid: u32) {
     if PROCESSES.get_ptr(pid).is_none() && PROCESSES.insert(pid, 0, 0).is_err() {
-        add_to_tally(tally::MISSED_PROCESSES);
+        add_to_total(total::MISSED_PROCESSES);
     }
 }
 
-/// Whether a process has, or had, a socket of the trace, as far as that is known.
+/// Returns whether a process has, or had, a socket of the trace. True for every process once
+/// `PROCESSES` has overflowed.
 #[inline(always)]
 pub fn is_remembered(pid: u32) -> bool {
-    PROCESSES.get_ptr(pid).is_some() || tally(tally::MISSED_PROCESSES) > 0
+    PROCESSES.get_ptr(pid).is_some() || total(total::MISSED_PROCESSES) > 0
 }
 
-/// A process is over: its number may become another one's.
+/// Removes a process that has exited, because the kernel may reuse its number.
 #[inline(always)]
 pub fn forget_process(pid: u32) {
     let _ = PROCESSES.remove(pid);
 }
 
-/// A counter that is only added to, at once: a softirq's program may come on top of one that counts the
-/// same hook's events on this CPU.
+/// A counter with atomic addition. A softirq's program can interrupt one that updates the same
+/// hook's counters on this CPU.
 #[repr(transparent)]
 pub struct Adder(u64);
 
@@ -145,23 +146,23 @@ impl AddAssign<u64> for Adder {
     }
 }
 
-/// [`Counters`] for adding.
+/// [`Counters`] with atomic members.
 #[repr(C)]
 pub struct Adders {
     pub admitted: Adder,
     pub filtered: Adder,
     pub lost: Adder,
     pub lost_calls: Adder,
-    pub made_up: Adder,
+    pub recovered: Adder,
 }
 
 const _: () = assert!(size_of::<Adders>() == size_of::<Counters>());
 
-/// This CPU's counters of a hook. `None` only for a hook that there is not.
+/// Returns this CPU's counters of a hook. `None` only if the index is no hook's.
 #[inline(always)]
 pub fn counters(hook: u32) -> Option<&'static mut Adders> {
     let counters = COUNTERS.get_ptr_mut(hook)?;
-    // SAFETY: the same members in the same order, which are only added to.
+    // SAFETY: the layout is that of `Counters`, and the members are only added to.
     Some(unsafe { &mut *counters.cast::<Adders>() })
 }
 
@@ -176,45 +177,46 @@ pub fn count(hook: u32, change: impl FnOnce(&mut Adders)) {
 /// Counts an event of a hook as lost.
 #[inline(always)]
 pub fn count_lost(hook: u32) {
-    add_to_tally(tally::LOST);
+    add_to_total(total::LOST);
     count(hook, |counters| counters.lost += 1);
 }
 
-/// Remembers that a firing has been told. `args` is the program's context.
+/// Records that the current hit's record is written. `args` is the program's context.
 #[inline(always)]
-pub fn remember_told(args: *const u8, sk: *const u8) {
-    let Some(slots) = TOLD.get_ptr_mut(0) else {
+pub fn mark_emitted(args: *const u8, sk: *const u8) {
+    let Some(slots) = EMITTED.get_ptr_mut(0) else {
         return;
     };
-    let firing = Firing {
+    let hit = TracepointHit {
         args: args as u64,
         sk: sk as u64,
     };
-    // SAFETY: this CPU's own slots. Volatile, because a softirq may work on them in between.
+    // SAFETY: these are this CPU's slots. Accesses are volatile, because a softirq's program may
+    // change the slots in between.
     unsafe {
         let first = (&raw const (*slots)[0].args).read_volatile();
-        // A firing at the same place is over, whoever left it there.
-        let free = first == 0 || first == firing.args;
+        // An entry with the same address belongs to an earlier hit that has ended.
+        let free = first == 0 || first == hit.args;
         let slot = if free {
             &raw mut (*slots)[0]
         } else {
             &raw mut (*slots)[1]
         };
-        slot.write_volatile(firing);
+        slot.write_volatile(hit);
     }
 }
 
-/// Forgets a firing; whether it had been told.
+/// Removes the mark of the current hit. Returns whether there was one.
 #[inline(always)]
-pub fn forget_told(args: *const u8, sk: *const u8) -> bool {
-    let Some(slots) = TOLD.get_ptr_mut(0) else {
+pub fn take_emitted(args: *const u8, sk: *const u8) -> bool {
+    let Some(slots) = EMITTED.get_ptr_mut(0) else {
         return false;
     };
     // SAFETY: as above.
     unsafe {
         for slot in [&raw mut (*slots)[0], &raw mut (*slots)[1]] {
-            let told = slot.read_volatile();
-            if told.args == args as u64 && told.sk == sk as u64 {
+            let hit = slot.read_volatile();
+            if hit.args == args as u64 && hit.sk == sk as u64 {
                 (&raw mut (*slot).args).write_volatile(0);
                 return true;
             }
@@ -223,32 +225,32 @@ pub fn forget_told(args: *const u8, sk: *const u8) -> bool {
     false
 }
 
-/// Adds one to a row of `TALLY`.
+/// Adds one to a row of `TOTALS`.
 #[inline(always)]
-pub fn add_to_tally(row: u32) {
-    if let Some(total) = TALLY.get_ptr_mut(row) {
-        // SAFETY: the map's value is an aligned u64 that is only ever written here.
+pub fn add_to_total(row: u32) {
+    if let Some(total) = TOTALS.get_ptr_mut(row) {
+        // SAFETY: the map's value is an aligned u64, and all writers go through here.
         unsafe { add(total, 1) };
     }
 }
 
-/// Adds to what another program may be adding to as well.
+/// Atomically adds `n` to a value that other programs may be adding to.
 ///
 /// # Safety
 /// `total` must be an aligned value of a map.
 #[inline(always)]
 unsafe fn add(total: *mut u64, n: u64) {
-    // The target has no compare-and-swap, so core gives AtomicU64 no fetch_add; the intrinsic is
-    // the BPF instruction itself.
+    // The target has no compare-and-swap, so core gives AtomicU64 no fetch_add. The intrinsic
+    // compiles to the BPF instruction.
     // SAFETY: the caller's promise.
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(total, n) };
 }
 
-/// Reads a row of `TALLY`.
+/// Returns a row of `TOTALS`.
 #[inline(always)]
-pub fn tally(row: u32) -> u64 {
-    TALLY.get_ptr(row).map_or(0, |total| {
-        // SAFETY: as above; a torn read cannot happen on a 64-bit machine.
+pub fn total(row: u32) -> u64 {
+    TOTALS.get_ptr(row).map_or(0, |total| {
+        // SAFETY: the value is aligned, and a 64-bit machine reads it in one access.
         unsafe { core::ptr::read_volatile(total) }
     })
 }

@@ -1,22 +1,22 @@
-//! TIME_WAIT buckets, and sockets as a look through the kernel finds them.
+//! Records of TIME_WAIT buckets, and of the sockets in a snapshot.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{Addrs6, Header};
 
-/// What happens to a TIME_WAIT bucket: [`Timewait::step`].
+/// Values of [`Timewait::step`].
 pub mod timewait_step {
-    /// It takes its socket's place.
+    /// The bucket replaces its socket.
     pub const BEGUN: u8 = 1;
-    /// A segment has started its timer again, and may have turned FIN_WAIT2 into TIME_WAIT.
+    /// A segment has restarted the bucket's timer, and may have changed FIN_WAIT2 to TIME_WAIT.
     pub const RESTARTED: u8 = 2;
-    /// Its timer has run out.
+    /// The bucket's timer has expired.
     pub const EXPIRED: u8 = 3;
-    /// A segment ends it before its time, see [`Timewait::segment`](super::Timewait::segment).
+    /// A segment ends the bucket early, see [`Timewait::segment`](super::Timewait::segment).
     pub const KILLED: u8 = 4;
-    /// It ends before its time without a segment: a connect() takes its port.
+    /// The bucket ends early without a segment: a connect() takes its port.
     pub const TAKEN: u8 = 5;
-    /// Its network namespace ends.
+    /// The bucket's network namespace ends.
     pub const PURGED: u8 = 6;
 }
 
@@ -24,11 +24,11 @@ pub mod timewait_step {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Timewait {
-    /// Address of the bucket, reused as a socket's is.
+    /// Address of the bucket. The kernel reuses it like a socket's.
     pub tw: u64,
-    /// The `struct sock` that it replaces, at [`timewait_step::BEGUN`]; else 0.
+    /// The replaced `struct sock` at [`timewait_step::BEGUN`]; else 0.
     pub sk: u64,
-    /// `tw_cookie`, copied from the socket; 0 where nobody has asked for one.
+    /// `tw_cookie`, copied from the socket; 0 if no cookie was ever requested.
     pub cookie: u64,
     pub netns: u32,
     pub lport: u16,
@@ -43,36 +43,37 @@ pub struct Timewait {
     pub reserved: u32,
 }
 
-/// A socket or a TIME_WAIT bucket, as a look through the kernel's found it.
+/// A socket or a TIME_WAIT bucket in a snapshot of the kernel's sockets.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Socket {
-    /// Address of the `struct sock`, or of the bucket.
+    /// Address of the `struct sock` or of the bucket.
     pub sk: u64,
-    /// `skc_cookie`: 0 where nobody has asked for one.
+    /// `skc_cookie`; 0 if no cookie was ever requested.
     pub cookie: u64,
     /// As [`SetState::cgroup`](super::SetState::cgroup); 0 for a bucket.
     pub cgroup: u64,
-    /// Inode of the descriptor's `socket:[…]`; 0 when no process has one, and for a bucket.
+    /// Inode of the descriptor's `socket:[…]`; 0 if no process has a descriptor, and for a bucket.
     pub inode: u64,
     pub netns: u32,
-    /// `sk_uid`; 0 for a bucket, as are the next two.
+    /// `sk_uid`; 0 for a bucket. The next two fields are 0 for a bucket as well.
     pub uid: u32,
     pub backlog_len: u32,
     pub backlog_max: u32,
     pub lport: u16,
     pub rport: u16,
-    /// `skc_state`: TCP_TIME_WAIT for a bucket, whatever its substate.
+    /// `skc_state`. It is TCP_TIME_WAIT for every bucket.
     pub state: u8,
     /// `tw_substate` of a bucket, else 0.
     pub substate: u8,
-    /// [`state_flag`] bits but OWNED: whoever looks has locked it.
+    /// [`state_flag`](super::state_flag) bits except OWNED, which the iterator's own lock would
+    /// set.
     pub flags: u8,
     pub reserved: u8,
 }
 
-/// The whole record of a [`Socket`]; always so long, with IPv4 addresses IPv4-mapped, because it
-/// comes as a stream of bytes.
+/// The record of a [`Socket`]. All records have the same length, with IPv4 addresses IPv4-mapped,
+/// because the reader gets a stream of bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct SocketRecord {

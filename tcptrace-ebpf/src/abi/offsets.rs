@@ -1,8 +1,9 @@
-//! Frozen globals: structure offsets and settings.
+//! Names of the frozen globals: structure offsets and settings.
 
-/// Calls `$then!` with every structure offset that the programs read: the name of the frozen
-/// global that holds it, and the member's path in kernel BTF. The loader resolves each one on the
-/// running kernel; none is taken from a header.
+/// Calls `$then!` with every structure offset that the programs read.
+///
+/// An entry has the name of the frozen global and the member's path in kernel BTF. The loader
+/// resolves each path on the running kernel; no offset comes from a header.
 #[macro_export]
 macro_rules! for_each_offset {
     ($then:ident) => {
@@ -116,14 +117,14 @@ macro_rules! for_each_offset {
 
 macro_rules! offset_table {
     ($($global:ident = $path:literal;)*) => {
-        /// Name of the global and path in kernel BTF of every structure offset.
+        /// The name of the global and the path in kernel BTF of every structure offset.
         pub const OFFSETS: &[(&str, &str)] = &[$((stringify!($global), $path)),*];
     };
 }
 for_each_offset!(offset_table);
 
-/// Calls `$then!` with every bit field that the programs read, like [`for_each_offset`]: a global
-/// is the offset in bits.
+/// Like [`for_each_offset`], for every bit field that the programs read. The global holds an offset
+/// in bits.
 #[macro_export]
 macro_rules! for_each_bit {
     ($then:ident) => {
@@ -136,29 +137,29 @@ macro_rules! for_each_bit {
 
 macro_rules! bit_table {
     ($($global:ident = $path:literal;)*) => {
-        /// As [`OFFSETS`], of bit fields that are one bit wide.
+        /// Like [`OFFSETS`], for bit fields that are one bit wide.
         pub const BITS: &[(&str, &str)] = &[$((stringify!($global), $path)),*];
     };
 }
 for_each_bit!(bit_table);
 
-/// Offsets that a kernel may lack, because it was built without the feature or is older than the
-/// structure; they are 0 then.
+/// Offsets that a kernel may lack, because it is older than the structure or was built without the
+/// feature. Their globals are 0 then.
 pub const OPTIONAL_OFFSETS: &[&str] = &[
     "MPTCP_FIRST",
     "TCP_TSORTED_SENT_QUEUE",
-    // From 5.15, until 5.14; neither without CONFIG_SOCK_CGROUP_DATA.
+    // From Linux 5.15; until 5.14. A kernel without CONFIG_SOCK_CGROUP_DATA has neither.
     "SK_CGROUP",
     "SK_CGROUP_OR_CLASS",
     "CGROUP_KN",
     "CGROUP_LEVEL",
-    // From 6.1; until 6.0.
+    // From Linux 6.1; until 6.0.
     "CGROUP_ANCESTORS",
     "CGROUP_ANCESTOR_IDS",
     "KERNFS_NODE_ID",
     "PROTO_ACCEPT_ARG_ERR",
     "PROTO_ACCEPT_ARG_FLAGS",
-    // Until 5.10; from 5.11; from 6.18.
+    // Until Linux 5.10; from 5.11; from 6.18.
     "NET_COUNT",
     "NET_NS_COUNT",
     "NET_NS_REF",
@@ -168,17 +169,17 @@ pub const OPTIONAL_OFFSETS: &[&str] = &[
 pub mod setting {
     /// [`filter`](super::super::filter) bits.
     pub const FILTER: &str = "FILTER";
-    /// Bit n: one of the cgroups that are asked for may be n levels below the root.
+    /// Bit n is set if a requested cgroup may be n levels below the root.
     pub const CGROUP_LEVELS: &str = "CGROUP_LEVELS";
-    /// 1 when `bpf_get_socket_cookie` may be called from BTF tracepoints (Linux 5.12).
+    /// 1 if BTF tracepoints may call `bpf_get_socket_cookie` (Linux 5.12).
     pub const COOKIE_HELPER: &str = "COOKIE_HELPER";
     /// Number of parameters of `inet_csk_accept`: 4 until Linux 6.9, 2 from 6.10.
     pub const ACCEPT_ARGS: &str = "ACCEPT_ARGS";
-    /// 1 when `bpf_get_current_task_btf` and `bpf_task_pt_regs` may be called (Linux 5.15).
+    /// 1 if programs may call `bpf_get_current_task_btf` and `bpf_task_pt_regs` (Linux 5.15).
     pub const TASK_HELPERS: &str = "TASK_HELPERS";
-    /// Bytes waiting in the ring buffer at which the reader is woken before its timer.
+    /// Number of unread bytes in the ring buffer at which the reader is woken before its timer.
     pub const WAKE_AT: &str = "WAKE_AT";
-    /// Offsets of the classic tracepoint's fields, from its `format` file.
+    /// Offsets of the classic tracepoint's fields, from its `format` file, in bytes.
     pub const TP_SKADDR: &str = "TP_SKADDR";
     pub const TP_OLDSTATE: &str = "TP_OLDSTATE";
     pub const TP_NEWSTATE: &str = "TP_NEWSTATE";

@@ -1,10 +1,10 @@
-//! Processes: their ends and names, and the descriptors that they have.
+//! Records of processes: exits, new names, and descriptors of TCP sockets.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::Header;
 
-/// A process that has had a socket of the trace has exited, or has a new name.
+/// An exit or a new name of a process that has had a socket of the trace.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Process {
@@ -13,23 +13,23 @@ pub struct Process {
     /// [`process_step`]
     pub step: u8,
     pub reserved: [u8; 3],
-    /// The name of its first thread, NUL padded; the new one at [`process_step::RENAMED`].
+    /// The name of its first thread, NUL padded. At [`process_step::RENAMED`], the new name.
     pub comm: [u8; 16],
 }
 
-/// What [`Process::step`] can be.
+/// Values of [`Process::step`].
 pub mod process_step {
-    /// Its last thread exits. Its descriptors are closed after this.
+    /// The last thread exits. The kernel closes the descriptors after this.
     pub const EXITED: u8 = 1;
-    /// Its first thread gets a new name.
+    /// The first thread gets a new name.
     pub const RENAMED: u8 = 2;
 }
 
-/// A descriptor of a TCP socket, as a look through those of all processes found it.
+/// A descriptor of a TCP socket, found by the iterator over all descriptors.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Holder {
-    /// Address of the `struct sock`; of a multipath TCP socket, its first subflow's.
+    /// Address of the `struct sock`. For an MPTCP socket, its first subflow's.
     pub sk: u64,
     /// As [`Socket::inode`](super::Socket::inode).
     pub inode: u64,
@@ -42,7 +42,7 @@ pub struct Holder {
     pub comm: [u8; 16],
 }
 
-/// The whole record of a [`Holder`], one after another in a stream of bytes.
+/// The record of a [`Holder`]. The reader gets a stream of them.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct HolderRecord {
@@ -50,12 +50,12 @@ pub struct HolderRecord {
     pub holder: Holder,
 }
 
-/// A process, as a look through all of them found it.
+/// A process's numbers in two PID namespaces.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub struct Numbered {
-    /// The kernel's tgid, its number in the first PID namespace.
+pub struct NamespacedPid {
+    /// The kernel's tgid: the number in the initial PID namespace.
     pub pid: u32,
-    /// Its number in the PID namespace of the one who looks.
-    pub inner: u32,
+    /// The number in the PID namespace of the iterator's reader.
+    pub pid_in_reader: u32,
 }

@@ -1,34 +1,35 @@
-//! Segments on the wire.
+//! Records of segments on the wire.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// What [`Segment::direction`] can be.
+/// Values of [`Segment::direction`].
 pub mod direction {
-    /// On its way to a device: the own end sent it.
+    /// Sent: this end hands the segment to a device.
     pub const OUT: u8 = 1;
-    /// From a device: the own end is to receive it.
+    /// Received: this end gets the segment from a device.
     pub const IN: u8 = 2;
 }
 
-/// A TCP segment passed a network device. Always followed by addresses.
+/// A TCP segment that passed a network device. Addresses always follow.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Segment {
-    /// `sk_buff.sk`: who sent it, a `struct sock` or what begins like one. 0 for a received one.
+    /// `sk_buff.sk`, the sender: a `struct sock` or a structure that begins with a `sock_common`. 0
+    /// for a received segment.
     pub sk: u64,
     /// Inode of the device's network namespace.
     pub netns: u32,
     /// `net_device.ifindex`
     pub ifindex: u32,
     pub seq: u32,
-    /// The header's field, whether the flag says that it means something or not.
+    /// The acknowledgment number of the header, even without the ACK bit.
     pub ack: u32,
     /// Bytes of payload.
     pub len: u32,
     /// Ports in host order.
     pub lport: u16,
     pub rport: u16,
-    /// As in the header: not scaled.
+    /// The header's window field, not scaled.
     pub window: u16,
     /// The control bits as in the header (RFC 9293 section 3.1).
     pub flags: u8,

@@ -22,7 +22,7 @@ use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint, tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext, TracePointContext};
 use tcptrace_ebpf::abi::{Listen, SetState, Stats, hook, kind, section, state_flag, stats_flag};
 
-use crate::emit::{Place, Two, none, submit_with_addrs};
+use crate::emit::{Pair, Place, none, submit_with_addrs};
 use crate::filter;
 use crate::globals::{COOKIE_HELPER, NET_FASTOPEN, TP_NEWSTATE, TP_OLDSTATE, TP_SKADDR};
 use crate::kernel::memory::{Direct, Memory, Probed};
@@ -32,12 +32,12 @@ use crate::kernel::sock::{
 };
 use crate::kernel::task::Task;
 use crate::kernel::tuple::Addrs;
-use crate::maps::{count, forget_told, remember_process, remember_told};
+use crate::maps::{count, mark_emitted, remember_process, take_emitted};
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn state_btf(ctx: BtfTracePointContext) -> i32 {
     by_btf(&ctx);
-    remember_told(ctx.as_ptr().cast(), ctx.arg(0));
+    mark_emitted(ctx.as_ptr().cast(), ctx.arg(0));
     #[cfg(feature = "log")]
     aya_log_ebpf::info!(
         &ctx,
@@ -50,9 +50,9 @@ pub fn state_btf(ctx: BtfTracePointContext) -> i32 {
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn state_backup_btf(ctx: BtfTracePointContext) -> i32 {
-    if !forget_told(ctx.as_ptr().cast(), ctx.arg(0)) {
+    if !take_emitted(ctx.as_ptr().cast(), ctx.arg(0)) {
         by_btf(&ctx);
-        count(hook::SET_STATE, |counters| counters.made_up += 1);
+        count(hook::SET_STATE, |counters| counters.recovered += 1);
     }
     0
 }
@@ -87,15 +87,15 @@ fn by_btf(ctx: &BtfTracePointContext) {
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 pub fn state_raw(ctx: RawTracePointContext) -> i32 {
     by_raw(&ctx);
-    remember_told(ctx.as_ptr().cast(), ctx.arg(0));
+    mark_emitted(ctx.as_ptr().cast(), ctx.arg(0));
     0
 }
 
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 pub fn state_backup_raw(ctx: RawTracePointContext) -> i32 {
-    if !forget_told(ctx.as_ptr().cast(), ctx.arg(0)) {
+    if !take_emitted(ctx.as_ptr().cast(), ctx.arg(0)) {
         by_raw(&ctx);
-        count(hook::SET_STATE, |counters| counters.made_up += 1);
+        count(hook::SET_STATE, |counters| counters.recovered += 1);
     }
     0
 }
@@ -232,9 +232,9 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: impl Fn
 fn both<A, B>(
     first: impl FnOnce(Place<A>),
     second: impl FnOnce(Place<B>),
-) -> impl FnOnce(Place<Two<A, B>>) {
+) -> impl FnOnce(Place<Pair<A, B>>) {
     #[inline(always)]
-    move |place: Place<Two<A, B>>| {
+    move |place: Place<Pair<A, B>>| {
         let (one, other) = place.split();
         first(one);
         second(other);

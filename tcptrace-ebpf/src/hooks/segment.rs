@@ -10,7 +10,7 @@
 //!
 //! Both fire for every packet of the machine, in every network namespace: after GRO on the way in
 //! (`__netif_receive_skb_core`), before the driver and TSO on the way out (`xmit_one`,
-//! net/core/dev.c). A segment of data leaves after its headers and one look into `AWAITED`.
+//! net/core/dev.c). A segment of data leaves after its headers and one look into `AWAITED_ACKS`.
 //!
 //! A packet that passes several devices of one namespace (VLAN, bridge, bond) fires at each. That
 //! is told apart by the loader, which sees when and where.
@@ -26,7 +26,7 @@ use crate::kernel::memory::{Direct, Memory, Probed};
 use crate::kernel::skb::{self, Skb};
 use crate::kernel::sock::{Sock, TCP_CLOSE, TCP_NEW_SYN_RECV, TCP_TIME_WAIT};
 use crate::kernel::tuple::Tuple;
-use crate::maps::{AWAITED, Awaited, Flow};
+use crate::maps::{AWAITED_ACKS, AwaitedAck, Flow};
 
 #[btf_tracepoint(function = "net_dev_start_xmit")]
 pub fn segment_out_btf(ctx: BtfTracePointContext) -> i32 {
@@ -133,7 +133,7 @@ const LOOPBACK: u32 = 1;
 /// on lo is one sent and received in the same namespace.
 #[inline(always)]
 fn is_awaited(flow: &Flow, tcp: &skb::Tcp, direction: u8, ifindex: u32) -> bool {
-    let Some(awaited) = AWAITED.get_ptr_mut(flow) else {
+    let Some(awaited) = AWAITED_ACKS.get_ptr_mut(flow) else {
         return false;
     };
     // SAFETY: the map's value. Two CPUs may both find it unsent; the loader notices the repeat.
@@ -147,7 +147,7 @@ fn is_awaited(flow: &Flow, tcp: &skb::Tcp, direction: u8, ifindex: u32) -> bool 
         return is_first;
     }
     // Gone already where another CPU was quicker.
-    let _ = AWAITED.remove(flow);
+    let _ = AWAITED_ACKS.remove(flow);
     true
 }
 
@@ -167,10 +167,10 @@ fn await_ack(flow: &Flow, tcp: &skb::Tcp, len: u32) {
         reserved: 0,
     };
     // SYN and FIN take a sequence number each (RFC 9293 section 3.4).
-    let awaited = Awaited {
+    let awaited = AwaitedAck {
         ack: u32::from_be(tcp.seq).wrapping_add(len).wrapping_add(1),
         sent: 0,
     };
     // The map evicts what is old; there is nothing to do about any other failure.
-    let _ = AWAITED.insert(&back, &awaited, 0);
+    let _ = AWAITED_ACKS.insert(&back, &awaited, 0);
 }

@@ -13,7 +13,7 @@
 
 use aya_ebpf::bindings::seq_file;
 use aya_ebpf::helpers::generated::bpf_seq_write;
-use tcptrace_ebpf::abi::{Holder, HolderRecord, Numbered, kind};
+use tcptrace_ebpf::abi::{Holder, HolderRecord, NamespacedPid, kind};
 
 use crate::emit::{header, now_ns};
 use crate::globals::{FILE_PRIVATE_DATA, SOCKET_FILE, SOCKET_INO, SOCKET_SK};
@@ -114,16 +114,16 @@ pub fn task_iterator(ctx: *const IterTask) -> i32 {
     if task.is_null() || !thread.is_first() {
         return 0;
     }
-    let record = Numbered {
+    let record = NamespacedPid {
         pid: thread.process(),
-        inner: thread.number_for(Thread::current()),
+        pid_in_reader: thread.number_for(Thread::current()),
     };
     // SAFETY: the record is as long as it is said to be.
     unsafe {
         bpf_seq_write(
             seq,
             (&raw const record).cast(),
-            size_of::<Numbered>() as u32,
+            size_of::<NamespacedPid>() as u32,
         )
     };
     0

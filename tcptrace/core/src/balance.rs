@@ -1,17 +1,19 @@
 //! The balance of a hook's counts: seen = filtered + emitted + lost.
 //!
-//! The kernel side counts `seen`, `filtered` and `lost`; `emitted` is the number of decoded records. An
-//! event that is in none of the counts was lost by a bug in tcptrace and is reported as `unaccounted`.
+//! The kernel side counts each event once, as `admitted` or `filtered`. The loader computes `seen` as
+//! their sum. `lost` is the part of `admitted` without a record, and `emitted` is the number of decoded
+//! records. An event that is in none of the counts was lost by a bug in tcptrace, and is reported as
+//! `unaccounted`.
 
 use serde::{Deserialize, Serialize};
 
 use crate::event::Hook;
 use crate::fields::HookCount;
 
-/// The kernel side's counts of a hook, the sum over all CPUs.
+/// The counts of a hook, summed over all CPUs, as the loader derives them from the kernel side's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// Events that reached the hook.
+    /// Events that reached the hook: the kernel side's `admitted` plus `filtered`.
     pub seen: u64,
     /// Events that the filter left out.
     pub filtered: u64,

@@ -112,12 +112,12 @@ fn networks(filter: &Filter) -> impl Iterator<Item = (u32, &[crate::filter::Netw
 
 fn fill_addresses(ebpf: &mut Ebpf, filter: &Filter) -> anyhow::Result<()> {
     let map = ebpf.map_mut("ADDRESSES").ok_or_else(no_map)?;
-    let mut map: LpmTrie<_, [u8; size_of::<abi::InSet>()], u32> = LpmTrie::try_from(map)?;
+    let mut map: LpmTrie<_, [u8; size_of::<abi::AddressKey>()], u32> = LpmTrie::try_from(map)?;
     for (set, networks) in networks(filter) {
         for network in networks {
             let (addr, bits) = network.as_v6();
-            let mut key = [0; size_of::<abi::InSet>()];
-            key.copy_from_slice(abi::InSet { set, addr }.as_bytes());
+            let mut key = [0; size_of::<abi::AddressKey>()];
+            key.copy_from_slice(abi::AddressKey { set, addr }.as_bytes());
             let family = if network.addr.is_ipv4() { 4u32 } else { 6 };
             let bits = addresses::SET_BITS + u32::from(bits);
             map.insert(&Key::new(bits, key), family, 0)?;

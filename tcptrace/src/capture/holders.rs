@@ -66,9 +66,9 @@ pub fn find(ebpf: &mut Ebpf) -> anyhow::Result<SocketOwners> {
 /// Returns the kernel's ids of the processes in this PID namespace, by their ids here.
 pub fn numbers(ebpf: &mut Ebpf) -> anyhow::Result<BTreeMap<u32, u32>> {
     let bytes = read(ebpf, PROCESSES)?;
-    let records = bytes.chunks_exact(size_of::<abi::Numbered>());
-    let records = records.filter_map(|it| abi::Numbered::read_from_bytes(it).ok());
-    Ok(records.map(|it| (it.inner, it.pid)).collect())
+    let records = bytes.chunks_exact(size_of::<abi::NamespacedPid>());
+    let records = records.filter_map(|it| abi::NamespacedPid::read_from_bytes(it).ok());
+    Ok(records.map(|it| (it.pid_in_reader, it.pid)).collect())
 }
 
 /// Reads the complete output of an iterator.

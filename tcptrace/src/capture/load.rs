@@ -135,7 +135,7 @@ pub fn load(request: &Request) -> Result<Loaded, CaptureError> {
         .map_max_entries("EVENTS", ring_bytes);
     loader.map_max_entries("CALLS", calls);
     if !request.segments {
-        loader.map_max_entries("AWAITED", 1);
+        loader.map_max_entries("AWAITED_ACKS", 1);
     }
     for (map, entries) in filter::sizes(&request.filter) {
         loader.map_max_entries(map, entries);

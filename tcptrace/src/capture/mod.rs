@@ -179,18 +179,18 @@ impl Capture {
         let mut counts = vec![];
         for attached in &self.hooks {
             let mut count = Counts::default();
-            // Read the misses before `made_up`: the backup program runs immediately after a miss.
+            // Read the misses before `recovered`: the backup program runs immediately after a miss.
             let misses = self.recursion_misses(attached.method);
-            let mut made_up = 0;
+            let mut recovered = 0;
             for cpu in rows.get(&index_of(attached.row.hook), 0)?.iter() {
                 let counters: abi::Counters = zerocopy::transmute!(*cpu);
                 count.seen += counters.admitted + counters.filtered;
                 count.filtered += counters.filtered;
                 count.lost += counters.lost;
                 count.lost_calls += counters.lost_calls;
-                made_up += counters.made_up;
+                recovered += counters.recovered;
             }
-            count.recursion_misses = misses.map(|misses| misses.saturating_sub(made_up));
+            count.recursion_misses = misses.map(|misses| misses.saturating_sub(recovered));
             counts.push((attached.row.hook, count));
         }
         Ok(counts)

@@ -18,7 +18,7 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::{fentry, fexit, kprobe, kretprobe};
 use aya_ebpf::programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext};
-use tcptrace_ebpf::abi::{tally, witness};
+use tcptrace_ebpf::abi::{total, witness};
 
 use super::{Returned, called, take_call};
 use crate::globals::{ACCEPT_ARGS, PROTO_ACCEPT_ARG_ERR, PROTO_ACCEPT_ARG_FLAGS};
@@ -115,13 +115,13 @@ fn left(child: *const u8, witness: u8) {
         // Only calls that began with all hooks attached pass here, so this one's entry was missed:
         // `CALLS` was full, or the kernel skipped the program. security_sock_graft tells of a
         // child; a failure is lost, which was counted there and by the kernel.
-        maps::add_to_tally(tally::MISSED_CALLS);
+        maps::add_to_total(total::MISSED_CALLS);
         return;
     };
     let child = Sock::<Probed>::new(child);
     // SAFETY: only this task touches its own entry.
     let returned = unsafe {
-        (*call).told = child.id();
+        (*call).emitted = child.id();
         *call
     };
     let result = if child.is_null() {
@@ -150,7 +150,7 @@ fn grafted(sk: *const u8) {
         return;
     }
     let call = take_call();
-    if call.is_some_and(|call| call.told == child.id()) {
+    if call.is_some_and(|call| call.emitted == child.id()) {
         return;
     }
     Returned {

@@ -16,9 +16,9 @@ mod signal;
 mod syscall;
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
-use tcptrace_ebpf::abi::{Accept, ListenerAddr, accept_flag, hook, kind, tally};
+use tcptrace_ebpf::abi::{Accept, ListenerAddr, accept_flag, hook, kind, total};
 
-use crate::emit::{Place, Two, submit_with_addrs};
+use crate::emit::{Pair, Place, submit_with_addrs};
 use crate::filter;
 use crate::globals::{FILE_FLAGS, SOCKET_FILE};
 use crate::kernel::memory::{Memory, Probed};
@@ -36,11 +36,11 @@ fn called(listener: Sock<Probed>, error: u64, flags: u64) {
         called_ns: unsafe { bpf_ktime_get_ns() },
         listener: listener.id(),
         error,
-        told: 0,
+        emitted: 0,
         flags,
     };
     if CALLS.insert(bpf_get_current_pid_tgid(), call, 0).is_err() {
-        maps::add_to_tally(tally::MISSED_CALLS);
+        maps::add_to_total(total::MISSED_CALLS);
         count(hook::ACCEPT, |counters| counters.admitted += 1);
         count(hook::ACCEPT, |counters| counters.lost_calls += 1);
         maps::count_lost(hook::ACCEPT);
@@ -125,7 +125,7 @@ impl Returned {
         if state != TCP_ESTABLISHED && child.has_fastopen_request() {
             flags |= accept_flag::FASTOPEN;
         }
-        if self.call.is_none() && maps::tally(tally::MISSED_CALLS) == 0 {
+        if self.call.is_none() && maps::total(total::MISSED_CALLS) == 0 {
             flags |= accept_flag::BLOCKED_AT_ATTACH;
         }
         if self.wrapped {
@@ -159,7 +159,7 @@ impl Returned {
             tuple.addrs,
             payload,
             #[inline(always)]
-            |place: Place<Two<_, _>>| {
+            |place: Place<Pair<_, _>>| {
                 let (first, rest) = place.split();
                 first.fill(ListenerAddr(listener.laddr()));
                 rest.fill(Task::current().told());

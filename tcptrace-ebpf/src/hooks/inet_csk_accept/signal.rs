@@ -67,7 +67,7 @@ pub(super) fn interrupted(returned: &Returned) -> bool {
             called_ns: 0,
             listener: 0,
             error: 0,
-            told: 0,
+            emitted: 0,
             flags: 0,
         }),
         listener: returned.listener.id(),

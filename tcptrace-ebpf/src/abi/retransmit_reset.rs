@@ -1,16 +1,15 @@
-//! What the kernel notices about a connection: retransmits and resets.
+//! Records of retransmits and resets.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// `tcp:tcp_retransmit_skb`: a full socket has sent a segment again. Always followed by
-/// addresses.
+/// `tcp:tcp_retransmit_skb`: a full socket has retransmitted a segment. Addresses always follow.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Retransmit {
     pub sk: u64,
     pub cookie: u64,
     pub netns: u32,
-    /// `total_retrans`, this one included.
+    /// `total_retrans`, including this retransmit.
     pub retransmits: u32,
     pub lport: u16,
     pub rport: u16,
@@ -22,16 +21,16 @@ pub struct Retransmit {
     pub reserved: u8,
 }
 
-/// `tcp:tcp_send_reset` or `tcp:tcp_receive_reset`. Always followed by addresses; the own end is
-/// the local one, whoever sent the RST.
+/// `tcp:tcp_send_reset` or `tcp:tcp_receive_reset`: a RST was sent or received. Addresses always
+/// follow; the local address is this end's in both directions.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Reset {
-    /// A full socket, or 0: the RST answers a segment that no such socket was there for.
+    /// A full socket; 0 if the RST answers a segment that matched none.
     pub sk: u64,
-    /// Its cookie, or 0.
+    /// The socket's cookie, or 0.
     pub cookie: u64,
-    /// 0 when it cannot be told.
+    /// Inode of the network namespace, or 0 if unknown.
     pub netns: u32,
     /// `enum sk_rst_reason`, or [`NO_REASON`].
     pub reason: u32,
@@ -45,5 +44,5 @@ pub struct Reset {
     pub reserved: u8,
 }
 
-/// [`Reset::reason`] where the kernel gives none.
+/// [`Reset::reason`] if the kernel gives none.
 pub const NO_REASON: u32 = u32::MAX;
