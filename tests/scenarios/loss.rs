@@ -72,12 +72,10 @@ fn after_a_loss_new_connections_are_complete_again() {
         .shows(&[("verdict", &"queued"), ("complete", &true)]);
 }
 
-/// A CPU that writes more between two drains than its per-CPU buffer holds continues in the ring
-/// buffer. Nothing is lost, and everything is in order.
+/// The ring buffer keeps the records of a tracer that does not run.
 #[test]
-fn overflow_of_a_per_cpu_buffer_goes_to_the_ring_buffer() {
-    // More than 2 KiB each. The per-CPU buffer has 64 KiB (128 KiB with one CPU), the ring buffer
-    // 128 KiB.
+fn a_stopped_tracer_loses_nothing_that_fits_the_ring_buffer() {
+    // 1 to 2 KiB each.
     const CONNECTIONS: usize = 60;
     let lab = Lab::alone();
     let port = lab.port();
