@@ -70,7 +70,7 @@ fn by_btf(ctx: &BtfTracePointContext) {
     let sock = Sock::<Direct>::with_tcp(sk.cast(), tcp.cast());
     let cookie = || {
         if is_birth(oldstate, newstate) {
-            return sock.clone_of();
+            return sock.cloned_listener();
         }
         if COOKIE_HELPER.load() == 0 {
             return 0;
@@ -127,7 +127,7 @@ fn set_state_probed(sk: *const u8, oldstate: u8, newstate: u8) {
     let sk = Sock::<Probed>::new(sk);
     if sk.is_tcp() {
         let cookie = || match is_birth(oldstate, newstate) {
-            true => sk.clone_of(),
+            true => sk.cloned_listener(),
             false => sk.cookie(),
         };
         set_state(sk, oldstate, newstate, cookie);
@@ -157,7 +157,7 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: impl Fn
     let owned = sk.owned();
     // A kernel thread that works on a socket does it for some process (an MPTCP subflow, io_uring), and
     // that is not known here. But the kernel itself may listen.
-    let told = owned && (newstate == TCP_LISTEN || !Task::current().is_kernels());
+    let told = owned && (newstate == TCP_LISTEN || !Task::current().is_kernel_thread());
     if told && matches!(newstate, TCP_LISTEN | TCP_SYN_SENT) {
         remember_process(Task::current().process());
     }
@@ -178,10 +178,10 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: impl Fn
         oldstate,
         newstate,
         flags: flag(owned, state_flag::OWNED)
-            | flag(sk.held(), state_flag::HELD)
+            | flag(sk.has_descriptor(), state_flag::HELD)
             | flag(sk_flags & SOCK_DONE != 0, state_flag::FIN_RECEIVED)
             | flag(sk_flags & SOCK_DEAD != 0, state_flag::ORPHANED)
-            | flag(sk.is_repaired(), state_flag::REPAIR),
+            | flag(sk.is_in_repair_mode(), state_flag::REPAIR),
         sections: flag(told, section::TASK),
     };
     if is_birth(oldstate, newstate) && sk.netns_setting(&NET_FASTOPEN) & TFO_SERVER_ENABLE == 0 {
@@ -193,14 +193,14 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: impl Fn
     if newstate == TCP_CLOSE_WAIT && sk.lacks_fin_in_bytes() {
         payload.flags |= state_flag::FIN_UNCOUNTED;
     }
-    let addrs = tuple.addrs.scoped(
+    let addrs = tuple.addrs.with_device(
         #[inline(always)]
         || sk.bound_dev_if(),
     );
     // Closures that are not inlined have frames of their own, and the frames of all callers together
     // have 512 bytes.
     let task = #[inline(always)]
-    |place: Place<_>| place.fill(Task::current().told());
+    |place: Place<_>| place.fill(Task::current().as_section());
     let listen = #[inline(always)]
     |place: Place<_>| place.fill(listen(sk));
     if newstate == TCP_LISTEN {

@@ -78,9 +78,9 @@ fn segment<M: Memory>(skb: Skb<M>, direction: u8) {
     await_ack(&flow, &tcp, len);
 
     let (addrs, own, peer) = if direction == direction::OUT {
-        (packet.from_to(), tcp.sport, tcp.dport)
+        (packet.addrs_at_sender(), tcp.sport, tcp.dport)
     } else {
-        (packet.to_from(), tcp.dport, tcp.sport)
+        (packet.addrs_at_receiver(), tcp.dport, tcp.sport)
     };
     let tuple = Tuple {
         addrs,

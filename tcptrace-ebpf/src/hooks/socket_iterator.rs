@@ -88,10 +88,10 @@ fn shown(seq: *mut seq_file, ptr: *const u8) {
         socket.uid = sock.uid();
         socket.backlog_len = sock.backlog_len();
         socket.backlog_max = sock.backlog_max();
-        socket.flags = flag(sock.held(), state_flag::HELD)
+        socket.flags = flag(sock.has_descriptor(), state_flag::HELD)
             | flag(sk_flags & SOCK_DONE != 0, state_flag::FIN_RECEIVED)
             | flag(sk_flags & SOCK_DEAD != 0, state_flag::ORPHANED);
-        if sock.held() {
+        if sock.has_descriptor() {
             // SAFETY: a struct socket is the first half of a struct socket_alloc.
             socket.inode = unsafe { Probed::read(sock.socket(), &SOCKET_INO) };
         }
@@ -100,7 +100,7 @@ fn shown(seq: *mut seq_file, ptr: *const u8) {
         // After the reads: an event of this socket that is older is in them.
         header: header(kind::SOCKET, now_ns()),
         socket,
-        addrs: tuple.addrs.scoped(|| sock.bound_dev_if()).as_v6(),
+        addrs: tuple.addrs.with_device(|| sock.bound_dev_if()).as_v6(),
     };
     // SAFETY: the record is as long as it is said to be.
     let written = unsafe {

@@ -62,7 +62,7 @@ fn descriptor(seq: *mut seq_file, thread: Thread, file: *const u8) {
     // SAFETY: each pointer is read from the structure before it, and the helper checks addresses.
     let sock = unsafe {
         let socket = Probed::read(file, &FILE_PRIVATE_DATA);
-        let socket = Probed::piece::<2>(socket, &SOCKET_FILE);
+        let socket = Probed::block::<2>(socket, &SOCKET_FILE);
         // Any kind of file has private data; only a socket's points back to the file.
         if socket.get::<*const u8>(&SOCKET_FILE) != file {
             return;
@@ -79,7 +79,7 @@ fn descriptor(seq: *mut seq_file, thread: Thread, file: *const u8) {
         maps::forget_process(pid);
         return;
     }
-    let inode = match sock.held() {
+    let inode = match sock.has_descriptor() {
         // SAFETY: a struct socket is the first half of a struct socket_alloc.
         true => unsafe { Probed::read(sock.socket(), &SOCKET_INO) },
         false => 0,
@@ -116,7 +116,7 @@ pub fn task_iterator(ctx: *const IterTask) -> i32 {
     }
     let record = NamespacedPid {
         pid: thread.process(),
-        pid_in_reader: thread.number_for(Thread::current()),
+        pid_in_reader: thread.pid_in_namespace_of(Thread::current()),
     };
     // SAFETY: the record is as long as it is said to be.
     unsafe {

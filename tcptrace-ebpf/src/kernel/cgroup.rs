@@ -1,15 +1,15 @@
-//! `struct cgroup`, of the one hierarchy that is version 2.
+//! Reader of `struct cgroup`, of the version 2 hierarchy.
 
 use crate::globals::{
     CGROUP_ANCESTOR_IDS, CGROUP_ANCESTORS, CGROUP_KN, CGROUP_LEVEL, KERNFS_NODE_ID,
 };
 use crate::kernel::memory::{Memory, Probed};
 
-/// What Linux 5.14 and before keep in `sk_cgrp_data.val`: a pointer, unless one of the two lowest
-/// bits says that it is a class of net_cls, or a pointer that is not counted as a reference.
+/// Tag bits of `sk_cgrp_data.val`, which Linux 5.14 and before use. If both are 0, the value is a
+/// pointer to a cgroup. Otherwise it is a net_cls class, or a pointer without a counted reference.
 const NO_POINTER: u64 = 0b11;
 
-/// The cgroup of a `sk_cgrp_data.val`; null for one that names no cgroup.
+/// Returns the cgroup of a `sk_cgrp_data.val`, or null.
 #[inline(always)]
 pub fn untagged(val: u64) -> *const u8 {
     match val & NO_POINTER {
@@ -18,7 +18,7 @@ pub fn untagged(val: u64) -> *const u8 {
     }
 }
 
-/// Its id, which is the inode of its directory; 0 when there is none.
+/// Returns the id, which is the inode of the cgroup's directory; 0 for null.
 #[inline(always)]
 pub fn id<M: Memory>(cgroup: *const u8) -> u64 {
     if cgroup.is_null() || KERNFS_NODE_ID.load() == 0 {
@@ -28,14 +28,14 @@ pub fn id<M: Memory>(cgroup: *const u8) -> u64 {
     unsafe { M::read(M::read(cgroup, &CGROUP_KN), &KERNFS_NODE_ID) }
 }
 
-/// How many levels it is below the root.
+/// Returns the number of levels below the root.
 #[inline(always)]
 pub fn level(cgroup: *const u8) -> u32 {
     // SAFETY: a struct cgroup; the helper checks addresses.
     unsafe { Probed::read(cgroup, &CGROUP_LEVEL) }
 }
 
-/// The id of the cgroup at a level above this one, or of itself at its own level.
+/// Returns the id of the ancestor at a level, or the cgroup's own id at its own level.
 #[inline(always)]
 pub fn ancestor_id(cgroup: *const u8, level: u32) -> u64 {
     let index = level as usize * size_of::<u64>();

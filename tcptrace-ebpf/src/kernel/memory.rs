@@ -1,5 +1,7 @@
-//! Ways to read kernel memory. Each reads a fault as zero, without a branch: the verifier
-//! walks every path, and an error path per field would multiply them.
+//! Reads of kernel memory.
+//!
+//! A read that faults returns zero, without a branch. The verifier walks every path, and an error
+//! path for each field would multiply the paths.
 
 use core::marker::PhantomData;
 use core::mem::MaybeUninit;
@@ -9,13 +11,13 @@ use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 
 use crate::globals::TASK_HELPERS;
 
-/// How a program reads the structures that a hook hands it.
+/// A way to read the structures that a hook gets from the kernel.
 pub trait Memory {
     /// Reads a `T` at `base` + `offset`.
     ///
-    /// # Safety
-    /// `base` + `offset` must be where the kernel keeps a `T`: a pointer from the hook or read
-    /// through this trait, and an offset from kernel BTF. All zero must be a `T`.
+    /// `base` + `offset` must be the address of a `T` in kernel memory. `base` comes from the hook
+    /// or from a read of this trait, the offset from kernel BTF. All-zero bytes must be a valid
+    /// `T`.
     unsafe fn read<T: Copy>(base: *const u8, offset: &Global<u32>) -> T;
 
     /// Reads a bit at `base` + `offset` bits.
@@ -24,19 +26,18 @@ pub trait Memory {
     /// As [`read`](Self::read).
     unsafe fn bit(base: *const u8, offset: &Global<u32>) -> bool;
 
-    /// Where several members are read from that lie together, in the `8 * N` bytes from the one at
-    /// `first` on.
+    /// Reads several adjacent members: those in the `8 * N` bytes from the member at `first` on.
     ///
     /// # Safety
     /// As [`read`](Self::read), and all these bytes must be kernel memory.
     #[inline(always)]
-    unsafe fn piece<const N: usize>(base: *const u8, first: &Global<u32>) -> impl Members {
+    unsafe fn block<const N: usize>(base: *const u8, first: &Global<u32>) -> impl Members {
         let _ = first;
-        Each::<Self>(base, PhantomData)
+        Separate::<Self>(base, PhantomData)
     }
 }
 
-/// A structure, or a piece of one.
+/// A structure, or a block of one.
 pub trait Members {
     /// Reads a member.
     ///
@@ -45,10 +46,10 @@ pub trait Members {
     unsafe fn get<T: Copy>(&self, offset: &Global<u32>) -> T;
 }
 
-/// Each member is read for itself.
-struct Each<M: ?Sized>(*const u8, PhantomData<M>);
+/// Reads each member separately.
+struct Separate<M: ?Sized>(*const u8, PhantomData<M>);
 
-impl<M: Memory + ?Sized> Members for Each<M> {
+impl<M: Memory + ?Sized> Members for Separate<M> {
     #[inline(always)]
     unsafe fn get<T: Copy>(&self, offset: &Global<u32>) -> T {
         // SAFETY: the caller's promise.
@@ -56,8 +57,8 @@ impl<M: Memory + ?Sized> Members for Each<M> {
     }
 }
 
-/// Plain loads through pointers that the verifier knows the type of (BTF tracepoints, fentry):
-/// no helper call, half the cost of [`Probed`]. The kernel makes a fault read as 0.
+/// Plain loads through pointers whose type the verifier knows (BTF tracepoints, fentry). They need
+/// no helper call and cost half as much as [`Probed`]. A load that faults yields 0.
 pub struct Direct;
 
 impl Memory for Direct {
@@ -76,7 +77,8 @@ impl Memory for Direct {
     }
 }
 
-/// `bpf_probe_read_kernel`: any address, and the helper zeroes what it cannot read.
+/// Reads with `bpf_probe_read_kernel`, which accepts any address. The helper writes zeros if it
+/// cannot read.
 pub struct Probed;
 
 impl Memory for Probed {
@@ -95,14 +97,14 @@ impl Memory for Probed {
     }
 
     #[inline(always)]
-    unsafe fn piece<const N: usize>(base: *const u8, first: &Global<u32>) -> impl Members {
+    unsafe fn block<const N: usize>(base: *const u8, first: &Global<u32>) -> impl Members {
         // SAFETY: the caller's promise.
-        unsafe { Piece::<N>::read(base, first) }
+        unsafe { Block::<N>::read(base, first) }
     }
 }
 
-/// For what is reached from [`Task::current`](crate::kernel::task::Task::current): a pointer with a type
-/// where the kernel has a helper that gives one.
+/// Reads of structures reached from [`Task::current`](crate::kernel::task::Task::current). They are
+/// [`Direct`] if the kernel has the helper that returns a typed pointer (Linux 5.15).
 pub struct FromTask;
 
 impl Memory for FromTask {
@@ -134,9 +136,8 @@ impl Memory for FromTask {
 impl Probed {
     /// Reads a `T` at an address.
     ///
-    /// # Safety
-    /// The kernel must keep a `T` there; the helper checks that the address can be read. All
-    /// zero must be a `T`.
+    /// There must be a `T` at the address; the helper checks that it is readable. All-zero bytes
+    /// must be a valid `T`.
     #[inline(always)]
     pub unsafe fn read_at<T: Copy>(at: *const u8) -> T {
         let mut value = MaybeUninit::<T>::uninit();
@@ -148,21 +149,21 @@ impl Probed {
     }
 }
 
-/// `8 * N` bytes in one read, which is as dear as one of a member.
-struct Piece<const N: usize> {
+/// A block of `8 * N` bytes from one read, which costs as much as a read of one member.
+struct Block<const N: usize> {
     base: *const u8,
-    /// Where the piece begins in the structure, a multiple of 8.
+    /// Offset of the block in the structure, a multiple of 8.
     start: u32,
     words: [u64; N],
 }
 
-impl<const N: usize> Piece<N> {
+impl<const N: usize> Block<N> {
     /// # Safety
-    /// As [`Memory::piece`].
+    /// As [`Memory::block`].
     #[inline(always)]
     unsafe fn read(base: *const u8, first: &Global<u32>) -> Self {
         let start = first.load() & !7;
-        Piece {
+        Block {
             base,
             start,
             // SAFETY: the caller's promise.
@@ -171,12 +172,12 @@ impl<const N: usize> Piece<N> {
     }
 }
 
-impl<const N: usize> Members for Piece<N> {
-    /// One that is not in the piece on this kernel is read for itself.
+impl<const N: usize> Members for Block<N> {
+    /// Reads a member that is outside of the block on this kernel with a separate read.
     #[inline(always)]
     unsafe fn get<T: Copy>(&self, offset: &Global<u32>) -> T {
         let at = offset.load().wrapping_sub(self.start) as usize;
-        // SAFETY: inside of the words; or else the caller's promise.
+        // SAFETY: the member is inside of `words`; otherwise the caller's promise.
         unsafe {
             if at <= size_of_val(&self.words) - size_of::<T>() && at % align_of::<T>() == 0 {
                 self.words.as_ptr().cast::<u8>().add(at).cast::<T>().read()

@@ -1,4 +1,4 @@
-//! What the hooks read of the kernel's structures. Nothing here writes a map.
+//! Readers of the kernel's structures. They write no map.
 
 pub mod cgroup;
 pub mod memory;

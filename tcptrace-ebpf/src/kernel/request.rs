@@ -1,4 +1,4 @@
-//! `struct request_sock`: a half-open connection.
+//! Reader of `struct request_sock`, a half-open connection.
 
 use crate::globals::{REQ_LISTENER, REQ_NUM_RETRANS, REQ_RCV_ISN, REQ_SNT_SYNACK};
 use crate::kernel::memory::{Memory, Probed};
@@ -21,7 +21,8 @@ impl RequestSock {
         unsafe { Probed::read(self.0, offset) }
     }
 
-    /// Its beginning: nothing beyond `struct sock_common` is to be read of it.
+    /// Returns the `struct sock_common` at the beginning. No member beyond it may be read through
+    /// the result.
     #[inline(always)]
     pub fn common(self) -> Sock<Probed> {
         Sock::new(self.0)
@@ -32,19 +33,20 @@ impl RequestSock {
         Sock::new(self.get(&REQ_LISTENER))
     }
 
-    /// When the first SYN-ACK was sent, CLOCK_MONOTONIC in microseconds; 0 before.
+    /// Returns the time at which the first SYN-ACK was sent, CLOCK_MONOTONIC in microseconds; 0
+    /// before.
     #[inline(always)]
     pub fn synack_us(self) -> u64 {
         self.get(&REQ_SNT_SYNACK)
     }
 
-    /// SYN-ACKs that were sent again.
+    /// Returns the number of retransmitted SYN-ACKs.
     #[inline(always)]
     pub fn retransmits(self) -> u8 {
         self.get(&REQ_NUM_RETRANS)
     }
 
-    /// The sequence number of the SYN.
+    /// Returns the sequence number of the SYN.
     #[inline(always)]
     pub fn isn(self) -> u32 {
         self.get(&REQ_RCV_ISN)

@@ -1,4 +1,4 @@
-//! `struct sk_buff`: a packet, and the TCP header in it.
+//! Reader of `struct sk_buff`: a packet and its TCP header.
 
 use core::marker::PhantomData;
 
@@ -21,7 +21,7 @@ const IPPROTO_ROUTING: u8 = 43;
 const IPPROTO_FRAGMENT: u8 = 44;
 const IPPROTO_DSTOPTS: u8 = 60;
 
-/// IPv6 extension headers that are skipped to find the TCP header.
+/// Maximum number of IPv6 extension headers before the TCP header.
 const EXTENSION_HEADERS: u32 = 4;
 
 /// Control bits, RFC 9293 section 3.1.
@@ -30,7 +30,7 @@ pub const SYN: u8 = 1 << 1;
 pub const RST: u8 = 1 << 2;
 pub const ACK: u8 = 1 << 4;
 
-/// RFC 791 section 3.1, in network order.
+/// The IPv4 header without options, RFC 791 section 3.1, in network order.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Ipv4 {
@@ -46,7 +46,7 @@ struct Ipv4 {
     destination: u32,
 }
 
-/// RFC 8200 section 3, in network order.
+/// The IPv6 header, RFC 8200 section 3, in network order.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Ipv6 {
@@ -58,12 +58,12 @@ struct Ipv6 {
     destination: In6Addr,
 }
 
-/// How an IPv6 extension header begins, RFC 8200 section 4.
+/// The beginning of an IPv6 extension header, RFC 8200 section 4.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Extension {
     next_header: u8,
-    /// In eight bytes, the first eight not counted; a fragment header has no length.
+    /// Length in units of eight bytes, without the first eight. A fragment header has no length.
     length: u8,
     fragment_offset: u16,
 }
@@ -83,33 +83,33 @@ pub struct Tcp {
     urgent: u16,
 }
 
-/// A TCP segment and where it goes.
+/// A TCP segment and its IP addresses.
 pub struct Packet {
     is_v4: bool,
     pub source: In6Addr,
     pub destination: In6Addr,
     pub tcp: Tcp,
-    /// From the TCP header to the end, in bytes.
+    /// Length from the TCP header to the end, in bytes.
     len: u32,
 }
 
 impl Packet {
-    /// Bytes behind the TCP header.
+    /// Returns the number of bytes behind the TCP header.
     #[inline(always)]
     pub fn payload_len(&self) -> u32 {
         let header = u32::from(self.tcp.data_offset >> 4) * 4;
         self.len.saturating_sub(header)
     }
 
-    /// The sender's address is the own one.
+    /// Returns the addresses as the sender sees them: the source is local.
     #[inline(always)]
-    pub fn from_to(&self) -> Addrs {
+    pub fn addrs_at_sender(&self) -> Addrs {
         Addrs::new(self.is_v4, self.source, self.destination)
     }
 
-    /// The receiver's is.
+    /// Returns the addresses as the receiver sees them: the destination is local.
     #[inline(always)]
-    pub fn to_from(&self) -> Addrs {
+    pub fn addrs_at_receiver(&self) -> Addrs {
         Addrs::new(self.is_v4, self.destination, self.source)
     }
 }
@@ -135,30 +135,32 @@ impl<M: Memory> Skb<M> {
         unsafe { M::read(self.ptr, offset) }
     }
 
-    /// A pointer to something that is read by the helper. Loaded directly, it would be one that
-    /// the verifier wants compared with null first.
+    /// Reads a pointer that is used with the helper only. The verifier requires a null check of a
+    /// pointer that was loaded directly.
     #[inline(always)]
     fn get_address(&self, offset: &Global<u32>) -> *const u8 {
         // SAFETY: as above.
         unsafe { Probed::read(self.ptr, offset) }
     }
 
-    /// The `struct net_device` that it arrived at or leaves by.
+    /// Returns the `struct net_device` that the packet arrived at or leaves through.
     #[inline(always)]
     pub fn dev(&self) -> *const u8 {
         self.get_address(&SKB_DEV)
     }
 
-    /// The `struct sock` that sent it; a request_sock for a SYN-ACK, null for a forwarded one.
+    /// Returns the sending `struct sock`. It is a request_sock for a SYN-ACK, and null for a
+    /// forwarded packet.
     #[inline(always)]
     pub fn sk(&self) -> *const u8 {
         self.get_address(&SKB_SK)
     }
 
-    /// The TCP segment in it, if it is one. The rest of a fragmented one is not.
+    /// Returns the TCP segment in the packet, or `None`. Fragments other than the first have no TCP
+    /// header.
     ///
-    /// At `net_dev_start_xmit` the network header is known. At `netif_receive_skb` it is not set
-    /// yet: `data` is there, or at a VLAN tag that the device has left in place.
+    /// At `net_dev_start_xmit` the network header is set. At `netif_receive_skb` it is not: `data`
+    /// points to it, or to a VLAN tag that the device has left in place.
     #[inline(always)]
     pub fn packet(&self, is_sent: bool) -> Option<Packet> {
         let data: *const u8 = self.get(&SKB_DATA);
@@ -171,29 +173,30 @@ impl<M: Memory> Skb<M> {
             if !is_sent {
                 ip = ip.wrapping_add(4);
             }
-            // SAFETY: the type of what the tag is on stands right before it.
+            // SAFETY: the EtherType of the tagged payload is right before its header; the helper
+            // checks the address.
             protocol = u16::from_be(unsafe { Probed::read_at(ip.wrapping_sub(2).cast()) });
         }
-        let after_ip = |ip: *const u8| {
-            // What lies before `data` is no part of the packet's length.
+        let len_from = |ip: *const u8| {
+            // `len` does not include bytes before `data`.
             let before = (ip as u64).wrapping_sub(data as u64) as u32;
             self.get::<u32>(&SKB_LEN).wrapping_sub(before)
         };
         match protocol {
-            ETH_P_IP => ipv4(ip, after_ip(ip)),
-            ETH_P_IPV6 => ipv6(ip, after_ip(ip)),
+            ETH_P_IP => ipv4(ip, len_from(ip)),
+            ETH_P_IPV6 => ipv6(ip, len_from(ip)),
             _ => None,
         }
     }
 
-    /// The TCP header of a segment that has come as far as TCP, so that both headers are known.
+    /// Returns the TCP header of a segment that has reached TCP, where both header offsets are set.
     #[inline(always)]
     pub fn tcp_header(&self) -> Tcp {
         // SAFETY: the helper checks the address.
         unsafe { Probed::read_at(self.header(&SKB_TRANSPORT_HEADER)) }
     }
 
-    /// The ends of such a segment, the receiver's first.
+    /// Returns the tuple of such a segment; the receiver's end is local.
     #[inline(always)]
     pub fn receivers_tuple(&self) -> Tuple {
         let at = self.header(&SKB_NETWORK_HEADER);
@@ -227,7 +230,7 @@ impl<M: Memory> Skb<M> {
         }
     }
 
-    /// Where one of the packet's headers is.
+    /// Returns the address of one of the packet's headers.
     #[inline(always)]
     fn header(&self, offset: &Global<u32>) -> *const u8 {
         let head: *const u8 = self.get(&SKB_HEAD);
@@ -235,25 +238,25 @@ impl<M: Memory> Skb<M> {
     }
 }
 
-/// The network namespace of a `struct net_device`, a `struct net`.
+/// Returns the `struct net` of a `struct net_device`.
 #[inline(always)]
 pub fn netns_of(dev: *const u8) -> *const u8 {
     // SAFETY: a packet's device; the helper checks the address.
     unsafe { Probed::read(dev, &DEV_NET) }
 }
 
-/// `len`: of the packet from here, with the padding that a short frame may have.
+/// Parses an IPv4 packet. `len` is its length in bytes, including the padding of a short frame.
 #[inline(always)]
 fn ipv4(at: *const u8, len: u32) -> Option<Packet> {
     // SAFETY: the helper checks the address.
     let ip: Ipv4 = unsafe { Probed::read_at(at) };
-    let is_rest = u16::from_be(ip.flags_fragment) & 0x1fff != 0;
-    if ip.version_ihl >> 4 != 4 || ip.protocol != IPPROTO_TCP || is_rest {
+    let is_later_fragment = u16::from_be(ip.flags_fragment) & 0x1fff != 0;
+    if ip.version_ihl >> 4 != 4 || ip.protocol != IPPROTO_TCP || is_later_fragment {
         return None;
     }
     let header = u32::from(ip.version_ihl & 0xf) * 4;
     let total = match u16::from_be(ip.total_length) {
-        // Longer than the field can say (BIG TCP, Linux 6.3).
+        // The packet is longer than the field can hold (BIG TCP, Linux 6.3).
         0 => len,
         total => total.into(),
     };
@@ -295,7 +298,7 @@ fn ipv6(at: *const u8, len: u32) -> Option<Packet> {
         return None;
     }
     let total = match u16::from_be(ip.payload_length) {
-        // Longer than the field can say (RFC 2675).
+        // The packet is longer than the field can hold (RFC 2675).
         0 => len,
         payload => u32::from(payload) + size_of::<Ipv6>() as u32,
     };

@@ -1,4 +1,4 @@
-//! `struct sock` as the hooks need it.
+//! Reader of `struct sock` and of the structures that begin with it, up to `struct tcp_sock`.
 
 use core::marker::PhantomData;
 
@@ -38,12 +38,14 @@ const SEND_SHUTDOWN: u8 = 2;
 /// A `struct sock`, read by `M`.
 pub struct Sock<M> {
     ptr: *const u8,
-    /// The same address for members of the structures that begin with it, up to `struct tcp_sock`.
+    /// The same address, for members of the structures that begin with a sock, up to `struct
+    /// tcp_sock`.
     ///
-    /// [`Direct`](crate::kernel::memory::Direct) needs a pointer of that type there. It is not to be used for
-    /// all: the kernel trusts the pointer that a tracepoint hands over (Linux 6.2) and loads through
-    /// it in one instruction, but checks the address at each load through one that a cast has given
-    /// (`convert_ctx_accesses`, kernel/bpf/verifier.c).
+    /// [`Direct`](crate::kernel::memory::Direct) needs a pointer of type `struct tcp_sock` for
+    /// them. Other members are read through `ptr`, because that is cheaper. The kernel trusts the
+    /// pointer of a tracepoint (Linux 6.2), and loads through it in one instruction. It checks the
+    /// address at each load through a pointer from a cast (`convert_ctx_accesses`,
+    /// kernel/bpf/verifier.c).
     tcp: *const u8,
     memory: PhantomData<M>,
 }
@@ -71,7 +73,7 @@ impl<M: Memory> Sock<M> {
         }
     }
 
-    /// No socket: every field reads as zero.
+    /// Returns a null socket, whose fields all read as zero.
     #[inline(always)]
     pub fn null() -> Self {
         Sock::new(core::ptr::null())
@@ -82,7 +84,7 @@ impl<M: Memory> Sock<M> {
         self.ptr.is_null()
     }
 
-    /// The address, which is the socket's identity until it is reused.
+    /// Returns the address, which identifies the socket until the kernel reuses it.
     #[inline(always)]
     pub fn id(self) -> u64 {
         self.ptr as u64
@@ -94,22 +96,22 @@ impl<M: Memory> Sock<M> {
         unsafe { M::read(self.ptr, offset) }
     }
 
-    /// As [`get`](Self::get), of a structure that begins with a sock.
+    /// Like [`get`](Self::get), for a member of a structure that begins with a sock.
     #[inline(always)]
     fn get_tcp<T: Copy>(self, offset: &Global<u32>) -> T {
         // SAFETY: as above.
         unsafe { M::read(self.tcp, offset) }
     }
 
-    /// A member that is a pointer. Not through a trusted one: to see whether it is to be trusted as
-    /// well, the verifier looks through all types of the kernel (`type_is_trusted`,
-    /// kernel/bpf/verifier.c), and attaching took twice as long (Linux 6.18).
+    /// Reads a pointer member. It does not go through a trusted pointer, because the verifier then
+    /// searches all types of the kernel for a trusted member (`type_is_trusted`,
+    /// kernel/bpf/verifier.c). Attaching took twice as long with it (Linux 6.18).
     #[inline(always)]
     fn pointer(self, offset: &Global<u32>) -> *const u8 {
         self.get_tcp(offset)
     }
 
-    /// An AF_INET or AF_INET6 socket of protocol IPPROTO_TCP.
+    /// Returns whether it is an AF_INET or AF_INET6 socket of protocol IPPROTO_TCP.
     #[inline(always)]
     pub fn is_tcp(self) -> bool {
         self.is_inet() && self.get::<u16>(&SK_PROTOCOL) == IPPROTO_TCP
@@ -120,8 +122,8 @@ impl<M: Memory> Sock<M> {
         matches!(self.get::<u16>(&SK_FAMILY), AF_INET | AF_INET6)
     }
 
-    /// The TCP socket behind this one: itself, or the first subflow of an MPTCP wrapper
-    /// (`mptcp_sock.first`), which is what the TCP code and its tracepoint know; else null.
+    /// Returns the TCP socket behind this one, or null. For an MPTCP socket this is the first
+    /// subflow (`mptcp_sock.first`), which TCP's functions and tracepoints handle.
     #[inline(always)]
     pub fn tcp(self) -> Self {
         if !self.is_inet() {
@@ -137,36 +139,36 @@ impl<M: Memory> Sock<M> {
         }
     }
 
-    /// `skc_state`; at the tracepoint still the old one.
+    /// `skc_state`. At the state tracepoint it is still the old state.
     #[inline(always)]
     pub fn state(self) -> u8 {
         self.get(&SK_STATE)
     }
 
-    /// `sk_bound_dev_if`: the device that the socket is bound to, as one with a link-local address
-    /// is; 0 for none.
+    /// `sk_bound_dev_if`: the index of the device that the socket is bound to, 0 for none.
+    /// Link-local addresses need one.
     #[inline(always)]
     pub fn bound_dev_if(self) -> u32 {
         self.get(&SK_BOUND_DEV_IF)
     }
 
-    /// `sk_lock.owned`: 1 while a process has the socket by lock_sock().
+    /// `sk_lock.owned`: whether a process has locked the socket with lock_sock().
     ///
-    /// A softirq never works on an owned socket (it queues the segment on the backlog), so 1
-    /// proves that the current task is the one that holds it.
+    /// A softirq queues segments for an owned socket on its backlog and does not process them. So
+    /// if the socket is owned, the current task has locked it.
     #[inline(always)]
     pub fn owned(self) -> bool {
         self.get::<u32>(&SK_LOCK_OWNED) != 0
     }
 
-    /// Whether a process has a descriptor of it: `sk_socket`, which `sock_graft` sets at accept()
-    /// and `sock_orphan` clears at close().
+    /// Returns whether a process has a descriptor of the socket. `sock_graft` sets `sk_socket` at
+    /// accept(), and `sock_orphan` clears it at close().
     #[inline(always)]
-    pub fn held(self) -> bool {
+    pub fn has_descriptor(self) -> bool {
         !self.pointer(&SK_SOCKET).is_null()
     }
 
-    /// `sk_socket`, the `struct socket` of the descriptor; null where there is none.
+    /// `sk_socket`, the `struct socket` of the descriptor; null if there is none.
     #[inline(always)]
     pub fn socket(self) -> *const u8 {
         self.pointer(&SK_SOCKET)
@@ -188,14 +190,14 @@ impl<M: Memory> Sock<M> {
         self.get(&SK_UID)
     }
 
-    /// `sk_cgrp_data`: the cgroup (v2) of the process that made it; of a child, its listener's. Null
-    /// where the kernel does not tell.
+    /// `sk_cgrp_data`: the cgroup (v2) of the process that made the socket, or a child's
+    /// listener's. Null if the kernel does not tell.
     #[inline(always)]
     pub fn cgroup(self) -> *const u8 {
         if SK_CGROUP.load() != 0 {
             self.pointer(&SK_CGROUP)
         } else if SK_CGROUP_OR_CLASS.load() != 0 {
-            // A member of a union, whose type a verifier of that time does not find.
+            // The member is in a union, and verifiers before Linux 5.15 do not find its type.
             // SAFETY: `ptr` is a sock.
             cgroup::untagged(unsafe { Probed::read(self.ptr, &SK_CGROUP_OR_CLASS) })
         } else {
@@ -203,10 +205,10 @@ impl<M: Memory> Sock<M> {
         }
     }
 
-    /// Its id, 0 where the kernel does not tell.
+    /// Returns the cgroup's id, 0 if unknown.
     #[inline(always)]
     pub fn cgroup_id(self) -> u64 {
-        // Only a member of its own has a type that the verifier knows.
+        // The verifier knows the type of this member only if it is not in a union.
         if SK_CGROUP.load() != 0 {
             cgroup::id::<M>(self.pointer(&SK_CGROUP))
         } else {
@@ -214,14 +216,15 @@ impl<M: Memory> Sock<M> {
         }
     }
 
-    /// At LISTEN to SYN_RECV: the address of the listener that this socket is a clone of, or 0.
+    /// At LISTEN to SYN_RECV: returns the address of the listener that this socket is a clone of,
+    /// or 0.
     ///
-    /// `sk_clone_lock` copies the whole listener. A list that is empty points to its own head, so
-    /// the copy of the head still points into the listener, until `tcp_create_openreq_child` makes
-    /// a new one of it (net/ipv4/tcp_minisocks.c, alike from Linux 5.10 to 6.18). A listener has
-    /// sent nothing, so this list of it is empty.
+    /// `sk_clone_lock` copies the whole listener. The head of an empty list points to itself, so
+    /// the copied head points into the listener. `tcp_create_openreq_child` initialises it later
+    /// (net/ipv4/tcp_minisocks.c, unchanged from Linux 5.10 to 6.18). This list is empty in a
+    /// listener, because a listener has sent nothing.
     #[inline(always)]
-    pub fn clone_of(self) -> u64 {
+    pub fn cloned_listener(self) -> u64 {
         if TCP_TSORTED_SENT_QUEUE.load() == 0 {
             return 0;
         }
@@ -229,7 +232,7 @@ impl<M: Memory> Sock<M> {
         head.wrapping_sub(TCP_TSORTED_SENT_QUEUE.load().into())
     }
 
-    /// In eighths of a microsecond.
+    /// `tcp_sock.srtt_us`, in eighths of a microsecond.
     #[inline(always)]
     pub fn srtt_us(self) -> u32 {
         self.get_tcp(&TCP_SRTT_US)
@@ -272,22 +275,24 @@ impl<M: Memory> Sock<M> {
         }
     }
 
-    /// TCP_REPAIR is on.
+    /// Returns whether TCP_REPAIR is on.
     #[inline(always)]
-    pub fn is_repaired(self) -> bool {
+    pub fn is_in_repair_mode(self) -> bool {
         // SAFETY: `tcp` is a tcp_sock.
         unsafe { M::bit(self.tcp, &TCP_REPAIR) }
     }
 
-    /// TCP_FASTOPEN_CONNECT is on.
+    /// Returns whether TCP_FASTOPEN_CONNECT is on.
     #[inline(always)]
     pub fn defers_connect(self) -> bool {
         // SAFETY: `tcp` is a tcp_sock.
         unsafe { M::bit(self.tcp, &TCP_FASTOPEN_CONNECT) }
     }
 
-    /// At its change to CLOSE_WAIT: whether `bytes_received` lacks the FIN, as it does when the FIN
-    /// came with a SYN (`tcp_fastopen_add_skb`, net/ipv4/tcp_fastopen.c). Nothing is read then.
+    /// At the change to CLOSE_WAIT: returns whether `bytes_received` lacks the FIN.
+    ///
+    /// This is so if the FIN came with a SYN (`tcp_fastopen_add_skb`, net/ipv4/tcp_fastopen.c). No
+    /// byte has been read then.
     #[inline(always)]
     pub fn lacks_fin_in_bytes(self) -> bool {
         let unread = self
@@ -296,13 +301,13 @@ impl<M: Memory> Sock<M> {
         self.get_tcp::<u64>(&TCP_BYTES_RECEIVED) + 1 == u64::from(unread)
     }
 
-    /// A listener's accept queue: its length and its limit.
+    /// Returns length and limit of a listener's accept queue.
     #[inline(always)]
     pub fn backlog(self) -> (u32, u32) {
-        // SAFETY: `ptr` is a sock, and longer than that.
+        // SAFETY: `ptr` is a sock, which contains these bytes.
         unsafe {
-            let piece = M::piece::<2>(self.ptr, &SK_ACK_BACKLOG);
-            (piece.get(&SK_ACK_BACKLOG), piece.get(&SK_MAX_ACK_BACKLOG))
+            let block = M::block::<2>(self.ptr, &SK_ACK_BACKLOG);
+            (block.get(&SK_ACK_BACKLOG), block.get(&SK_MAX_ACK_BACKLOG))
         }
     }
 
@@ -316,13 +321,13 @@ impl<M: Memory> Sock<M> {
         self.get(&SK_MAX_ACK_BACKLOG)
     }
 
-    /// `skc_cookie` as it stands: 0 while nobody has asked for one.
+    /// `skc_cookie`; 0 if no cookie was ever requested.
     #[inline(always)]
     pub fn cookie(self) -> u64 {
         self.get(&SK_COOKIE)
     }
 
-    /// The TCP Fast Open request that still waits for the final ACK.
+    /// Returns whether a TCP Fast Open request still waits for the final ACK.
     #[inline(always)]
     pub fn has_fastopen_request(self) -> bool {
         !self.pointer(&TCP_FASTOPEN_RSK).is_null()
@@ -334,28 +339,28 @@ impl<M: Memory> Sock<M> {
         inode_of::<M>(self.pointer(&SK_NET))
     }
 
-    /// The own port in host order, see [`tuple`](Self::tuple).
+    /// Returns the local port in host order, see [`tuple`](Self::tuple).
     #[inline(always)]
     pub fn lport(self) -> u16 {
         u16::from_be(self.get_tcp(&INET_SPORT))
     }
 
-    /// The port that the socket is bound to, in host order; 0 when to none.
+    /// Returns the port that the socket is bound to, in host order; 0 for none.
     #[inline(always)]
     pub fn bound_port(self) -> u16 {
         self.get(&SK_NUM)
     }
 
-    /// The local port is `inet_sport`, not `skc_num`: that is 0 again by the time a socket
-    /// enters CLOSE (`tcp_set_state` unhashes it first, net/ipv4/tcp.c).
+    /// Returns the socket's tuple. The local port is `inet_sport`, because `skc_num` is already 0
+    /// when a socket enters CLOSE (`tcp_set_state` unhashes it first, net/ipv4/tcp.c).
     #[inline(always)]
     pub fn tuple(self) -> Tuple {
-        self.tuple_by(&self.common())
+        self.tuple_with(&self.common())
     }
 
-    /// The same, what is in `common` by that.
+    /// Like [`tuple`](Self::tuple), but reuses a `sock_common` that was already read.
     #[inline(always)]
-    pub fn tuple_by(self, common: &Common<M, impl Members>) -> Tuple {
+    pub fn tuple_with(self, common: &Common<M, impl Members>) -> Tuple {
         Tuple {
             addrs: common.addrs(),
             lport: u16::from_be(self.get_tcp(&INET_SPORT)),
@@ -363,7 +368,8 @@ impl<M: Memory> Sock<M> {
         }
     }
 
-    /// The same from `struct sock_common` alone, with which buckets and request sockets begin.
+    /// Like [`tuple`](Self::tuple), from `struct sock_common` alone. TIME_WAIT buckets and request
+    /// sockets begin with it.
     #[inline(always)]
     pub fn tuple_in_common(self) -> Tuple {
         let common = self.common();
@@ -374,63 +380,63 @@ impl<M: Memory> Sock<M> {
         }
     }
 
-    /// For whoever needs more than one member of `struct sock_common`.
+    /// Reads `struct sock_common`, for callers that need several of its members.
     #[inline(always)]
     pub fn common(self) -> Common<M, impl Members> {
         Common {
-            // SAFETY: `ptr` is a sock_common, which is longer than what is read of it.
-            members: unsafe { M::piece::<13>(self.ptr, &SK_DADDR) },
+            // SAFETY: `ptr` is a sock_common, which contains these bytes.
+            members: unsafe { M::block::<13>(self.ptr, &SK_DADDR) },
             memory: PhantomData,
         }
     }
 
-    /// Its own address alone, IPv4 ones IPv4-mapped. Read for itself: the verifier's stack has no
-    /// room for two sockets' [`common`](Self::common).
+    /// Returns the local address alone; IPv4 addresses are IPv4-mapped. It does not use
+    /// [`common`](Self::common), because the verifier's stack has no room for that of two sockets.
     #[inline(always)]
     pub fn laddr(self) -> [u8; 16] {
         let addrs = if self.get::<u16>(&SK_FAMILY) == AF_INET6 {
             let laddr = self.get(&SK_V6_RCV_SADDR);
-            Addrs::of_v6(laddr, laddr)
+            Addrs::from_v6(laddr, laddr)
         } else {
             let laddr = self.get(&SK_RCV_SADDR);
-            Addrs::of_v4(laddr, laddr)
+            Addrs::from_v4(laddr, laddr)
         };
         addrs.as_v6().laddr
     }
 
-    /// Whether it is in a hash table: `!sk_unhashed(sk)`.
+    /// Returns whether the socket is in a hash table: `!sk_unhashed(sk)`.
     #[inline(always)]
     pub fn is_hashed(self) -> bool {
         !self.pointer(&SK_NODE_PPREV).is_null()
     }
 
-    /// A listener's half-open requests.
+    /// Returns the number of a listener's half-open requests.
     #[inline(always)]
     pub fn syn_queue_len(self) -> u32 {
         self.get_tcp(&ICSK_QLEN)
     }
 
-    /// `sk_acceptq_is_full`: a queue holds one more than its limit.
+    /// `sk_acceptq_is_full`. A queue can hold one more than its limit.
     #[inline(always)]
     pub fn accept_queue_is_full(self) -> bool {
         let (len, max) = self.backlog();
         len > max
     }
 
-    /// A listener's TCP_DEFER_ACCEPT.
+    /// Returns whether a listener has TCP_DEFER_ACCEPT.
     #[inline(always)]
     pub fn defers_accept(self) -> bool {
         self.get_tcp::<u8>(&ICSK_DEFER_ACCEPT) != 0
     }
 
-    /// A setting of the socket's network namespace, by its offset in `struct net`. One that was
-    /// an `int` once (Linux 5.10) is small enough for its first byte to tell it.
+    /// Reads a setting of the socket's network namespace, by its offset in `struct net`. A setting
+    /// that was an `int` (Linux 5.10) is small enough that its first byte suffices.
     #[inline(always)]
     pub fn netns_setting(self, offset: &Global<u32>) -> u8 {
         self.in_netns(offset)
     }
 
-    /// The same of one that is an `int`.
+    /// Like [`netns_setting`](Self::netns_setting), for an `int`.
     #[inline(always)]
     pub fn netns_number(self, offset: &Global<u32>) -> u32 {
         self.in_netns(offset)
@@ -450,7 +456,7 @@ impl<M: Memory> Sock<M> {
     }
 }
 
-/// Inode of a `struct net`, 0 of none.
+/// Returns the inode of a `struct net`, 0 for null.
 #[inline(always)]
 fn inode_of<M: Memory>(net: *const u8) -> u32 {
     if net.is_null() {
@@ -460,7 +466,7 @@ fn inode_of<M: Memory>(net: *const u8) -> u32 {
     unsafe { M::read(net, &NET_INUM) }
 }
 
-/// A `struct sock_common`: by [`Probed`] its first 104 bytes as they were at one moment.
+/// A `struct sock_common`. With [`Probed`], its first 104 bytes are read at once.
 pub struct Common<M, P> {
     members: P,
     memory: PhantomData<M>,
@@ -469,23 +475,23 @@ pub struct Common<M, P> {
 impl<M: Memory, P: Members> Common<M, P> {
     #[inline(always)]
     fn get<T: Copy>(&self, offset: &Global<u32>) -> T {
-        // SAFETY: members of a sock_common, and every caller names an offset into one.
+        // SAFETY: these are members of a sock_common, and every caller names an offset into one.
         unsafe { self.members.get(offset) }
     }
 
-    /// As [`Sock::state`].
+    /// Like [`Sock::state`].
     #[inline(always)]
     pub fn state(&self) -> u8 {
         self.get(&SK_STATE)
     }
 
-    /// As [`Sock::cookie`].
+    /// Like [`Sock::cookie`].
     #[inline(always)]
     pub fn cookie(&self) -> u64 {
         self.get(&SK_COOKIE)
     }
 
-    /// As [`Sock::netns`].
+    /// Like [`Sock::netns`].
     #[inline(always)]
     pub fn netns(&self) -> u32 {
         inode_of::<M>(self.get(&SK_NET))
@@ -499,9 +505,9 @@ impl<M: Memory, P: Members> Common<M, P> {
     #[inline(always)]
     pub fn addrs(&self) -> Addrs {
         if self.get::<u16>(&SK_FAMILY) == AF_INET6 {
-            Addrs::of_v6(self.get(&SK_V6_RCV_SADDR), self.get(&SK_V6_DADDR))
+            Addrs::from_v6(self.get(&SK_V6_RCV_SADDR), self.get(&SK_V6_DADDR))
         } else {
-            Addrs::of_v4(self.get(&SK_RCV_SADDR), self.get(&SK_DADDR))
+            Addrs::from_v4(self.get(&SK_RCV_SADDR), self.get(&SK_DADDR))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The current task: the system call it is in, and its descriptors.
+//! Reader of the current task: its system call and its descriptors.
 
 use aya_ebpf::Global;
 use aya_ebpf::helpers::generated::{
@@ -20,8 +20,8 @@ const NR_ACCEPT: u64 = 43;
 const NR_ACCEPT4: u64 = 288;
 const NR_LISTEN: u64 = 50;
 
-/// arch/x86/entry/syscalls/syscall_64.tbl: what closes descriptors. After exit() and exit_group()
-/// PF_EXITING is set.
+/// arch/x86/entry/syscalls/syscall_64.tbl: calls that close descriptors, and others that change a
+/// socket's state. In exit() and exit_group() PF_EXITING is set instead.
 const NR_CLOSE: u64 = 3;
 const NR_DUP2: u64 = 33;
 const NR_DUP3: u64 = 292;
@@ -36,17 +36,17 @@ const NR_SENDTO: u64 = 44;
 const NR_SENDMSG: u64 = 46;
 const NR_SENDMMSG: u64 = 307;
 
-/// Bits of `task_struct.flags`, include/linux/sched.h: the process ends; a worker of io_uring; a
-/// thread of the kernel.
+/// Bits of `task_struct.flags`, include/linux/sched.h: an exiting task, a worker of io_uring, a
+/// kernel thread.
 const PF_EXITING: u32 = 0x0000_0004;
 const PF_IO_WORKER: u32 = 0x0000_0010;
 const PF_KTHREAD: u32 = 0x0020_0000;
 
-/// `TS_COMPAT`, arch/x86/include/asm/thread_info.h: in a 32-bit system call, whose numbers and
-/// registers mean something else.
+/// `TS_COMPAT`, arch/x86/include/asm/thread_info.h: the task is in a 32-bit system call. Its
+/// numbers and registers have other meanings.
 const TS_COMPAT: u32 = 0x0002;
 
-/// Whether a (64-bit) system call's number is that of accept() or accept4().
+/// Returns whether a 64-bit system call's number is that of accept() or accept4().
 #[inline(always)]
 pub fn is_accept(number: u64) -> bool {
     number == NR_ACCEPT || number == NR_ACCEPT4
@@ -75,9 +75,10 @@ impl Task {
         unsafe { FromTask::read(self.0, offset) }
     }
 
-    /// As a record tells it. What follows the name's NUL may be the rest of a longer one.
+    /// Returns the section of a record. Bytes after the name's NUL may be the rest of an earlier,
+    /// longer name.
     #[inline(always)]
-    pub fn told(self) -> abi::Task {
+    pub fn as_section(self) -> abi::Task {
         if TASK_HELPERS.load() != 0 {
             let comm: [u64; 2] = self.get(&TASK_COMM);
             return abi::Task {
@@ -90,7 +91,7 @@ impl Task {
         }
         let pid_tgid = bpf_get_current_pid_tgid();
         let mut comm = [0; 16];
-        // SAFETY: `comm` is as long as it is said to be. The helper has no way to fail then.
+        // SAFETY: the given size is that of `comm`, so the helper cannot fail.
         unsafe { bpf_get_current_comm((&raw mut comm).cast(), size_of_val(&comm) as u32) };
         abi::Task {
             pid: (pid_tgid >> 32) as u32,
@@ -100,7 +101,7 @@ impl Task {
         }
     }
 
-    /// The name of the process: its first thread's.
+    /// Returns the name of the process: its first thread's name.
     #[inline(always)]
     fn process_name(self) -> [u8; 16] {
         let first: *const u8 = self.get(&TASK_GROUP_LEADER);
@@ -111,45 +112,45 @@ impl Task {
         }
     }
 
-    /// The process, the kernel's tgid.
+    /// Returns the process: the kernel's tgid.
     #[inline(always)]
     pub fn process(self) -> u32 {
         self.get(&TASK_TGID)
     }
 
-    /// A thread of the kernel, which works for whoever has queued the work.
+    /// Returns whether it is a kernel thread, which works on behalf of other tasks.
     #[inline(always)]
-    pub fn is_kernels(self) -> bool {
+    pub fn is_kernel_thread(self) -> bool {
         self.get::<u32>(&TASK_FLAGS) & PF_KTHREAD != 0
     }
 
-    /// In a 32-bit system call.
+    /// Returns whether the task is in a 32-bit system call.
     #[inline(always)]
     pub fn is_compat(self) -> bool {
         self.get::<u32>(&TASK_STATUS) & TS_COMPAT != 0
     }
 
-    /// The socket behind a descriptor, of whatever kind, or null.
+    /// Returns the socket of a descriptor, of any protocol, or null.
     #[inline(always)]
     pub fn sock(self, fd: i32) -> Sock<Probed> {
         Sock::new(sock_of_fd(self.0, fd))
     }
 
-    /// The TCP socket behind a descriptor, or null.
+    /// Returns the TCP socket of a descriptor, or null.
     #[inline(always)]
     pub fn tcp_sock(self, fd: i32) -> Sock<Probed> {
         self.sock(fd).tcp()
     }
 
-    /// The listener of the accept system call that this task is in, when the call's entry was not
-    /// seen: its descriptor is still in the saved registers. Null when it cannot be told.
+    /// Returns the listener of the accept system call that this task is in, for a call whose entry
+    /// was not seen. The saved registers still have its descriptor. Null if unknown.
     #[inline(always)]
     pub fn listener_of_accept(self, child: Sock<Probed>) -> Sock<Probed> {
         let Some(descriptor) = self.descriptor_of_accept() else {
             return Sock::null();
         };
         let listener = self.tcp_sock(descriptor as i32);
-        // Another thread may have put another socket there meanwhile.
+        // Another thread may have replaced the descriptor's socket meanwhile.
         if listener.state() == TCP_LISTEN && listener.tuple().lport == child.tuple().lport {
             listener
         } else {
@@ -157,23 +158,23 @@ impl Task {
         }
     }
 
-    /// The descriptor that the accept system call was called with that this task is in; `None`
-    /// when it is in none, or when that cannot be told.
+    /// Returns the descriptor argument of the accept system call that this task is in. `None` if it
+    /// is in no such call, or if unknown.
     #[inline(always)]
     pub fn descriptor_of_accept(self) -> Option<u64> {
         let (number, descriptor) = self.system_call(&REGS_DI)?;
         is_accept(number).then_some(descriptor)
     }
 
-    /// Whether this task is certainly in no accept system call.
+    /// Returns whether this task is certainly not in an accept system call.
     #[inline(always)]
     pub fn is_outside_of_accept(self) -> bool {
         self.system_call(&REGS_DI)
             .is_some_and(|(number, _)| !is_accept(number))
     }
 
-    /// Whether this task is on its way out of an accept system call that has this result; true,
-    /// too, when that cannot be told.
+    /// Returns whether this task is leaving an accept system call with this result; true also if
+    /// unknown.
     #[inline(always)]
     pub fn is_leaving_accept(self, result: i32) -> bool {
         match self.system_call(&REGS_AX) {
@@ -182,15 +183,16 @@ impl Task {
         }
     }
 
-    /// The `backlog` of the listen() system call that this task is in; `None` when it is in none,
-    /// or when that cannot be told: io_uring listens in another one (Linux 6.11).
+    /// Returns the `backlog` argument of the listen() system call that this task is in. `None` if
+    /// it is in no such call, or if unknown. io_uring listens from another system call (Linux
+    /// 6.11).
     #[inline(always)]
     pub fn backlog_of_listen(self) -> Option<i32> {
         let (number, backlog) = self.system_call(&REGS_SI)?;
         (number == NR_LISTEN).then_some(backlog as i32)
     }
 
-    /// What this task is doing, a number of [`abi::call`].
+    /// Returns the kind of the system call that this task is in, a number of [`abi::call`].
     #[inline(always)]
     pub fn call(self) -> u32 {
         let flags: u32 = self.get(&TASK_FLAGS);
@@ -213,8 +215,8 @@ impl Task {
         }
     }
 
-    /// The number of the 64-bit system call that this task, the current one, is in, and one of
-    /// its arguments by the register's offset: both are in the saved registers.
+    /// Returns the number of the 64-bit system call that this task is in, and one of its arguments
+    /// by the register's offset. Both are in the saved registers. The task must be the current one.
     #[inline(always)]
     fn system_call(self, argument: &Global<u32>) -> Option<(u64, u64)> {
         if TASK_HELPERS.load() == 0 || self.is_compat() {
@@ -229,16 +231,17 @@ impl Task {
     }
 }
 
-/// From a descriptor to its `struct sock`, null when it is not a socket's: the way of
-/// `sockfd_lookup` without its locks. Tracing programs run with preemption off inside an RCU read
-/// section, so the table and the file stay; a fault reads as nothing.
+/// Returns the `struct sock` of a descriptor, or null if it is not a socket's. Like
+/// `sockfd_lookup`, but without its locks. Tracing programs run with preemption disabled inside an
+/// RCU read section, so the table and the file stay allocated. A read that faults yields null.
 ///
-/// A subprogram of its own: inlined three times it would fill most of the object.
+/// A separate subprogram, because inlining it three times would fill most of the object.
+///
 #[inline(never)]
 fn sock_of_fd(task: *const u8, fd: i32) -> *const u8 {
     // SAFETY: each pointer is read from the structure before it, and the helper checks addresses.
     unsafe {
-        // Verifiers may ask for a look at a pointer to what RCU frees.
+        // Some verifiers require a null check of an RCU-protected pointer.
         let files: *const u8 = FromTask::read(task, &TASK_FILES);
         if files.is_null() {
             return core::ptr::null();
@@ -251,8 +254,8 @@ fn sock_of_fd(task: *const u8, fd: i32) -> *const u8 {
         let file: *const u8 =
             Probed::read_at(entries.wrapping_add(fd as usize * size_of::<usize>()));
         let socket = Probed::read(file, &FILE_PRIVATE_DATA);
-        let socket = Probed::piece::<2>(socket, &SOCKET_FILE);
-        // Any kind of file has private data; only a socket's points back to the file.
+        let socket = Probed::block::<2>(socket, &SOCKET_FILE);
+        // Every kind of file has private data; only a socket's points back to the file.
         if file.is_null() || socket.get::<*const u8>(&SOCKET_FILE) != file {
             return core::ptr::null();
         }

@@ -1,4 +1,4 @@
-//! Any thread, and the process that it is of.
+//! Reader of `struct task_struct`, of any thread and its process.
 
 use aya_ebpf::Global;
 use aya_ebpf::helpers::bpf_get_current_task;
@@ -9,8 +9,8 @@ use crate::globals::{
 };
 use crate::kernel::memory::{Memory, Probed};
 
-/// Size of a `struct upid`, of which `pid.numbers` has one for each level of PID namespaces: a number
-/// and a pointer.
+/// Size of a `struct upid`, a number and a pointer. `pid.numbers` has one for each level of PID
+/// namespaces.
 const UPID_SIZE: u32 = 16;
 
 /// A `struct task_struct`.
@@ -40,13 +40,13 @@ impl Thread {
         self.get(&TASK_TGID)
     }
 
-    /// Whether it is the first thread of its process.
+    /// Returns whether it is the first thread of its process.
     #[inline(always)]
     pub fn is_first(self) -> bool {
         self.get::<u32>(&TASK_PID) == self.process()
     }
 
-    /// The name of the process: its first thread's.
+    /// Returns the name of the process: its first thread's name.
     #[inline(always)]
     pub fn process_name(self) -> [u8; 16] {
         let first: *const u8 = self.get(&TASK_GROUP_LEADER);
@@ -54,18 +54,18 @@ impl Thread {
         unsafe { Probed::read(first, &TASK_COMM) }
     }
 
-    /// Whether a thread of the process has not exited yet.
+    /// Returns whether a thread of the process has not exited yet.
     #[inline(always)]
     pub fn is_process_alive(self) -> bool {
         let signal: *const u8 = self.get(&TASK_SIGNAL);
-        // SAFETY: a struct signal_struct, whose count is an int.
+        // SAFETY: a struct signal_struct, whose `live` is an int.
         unsafe { Probed::read::<i32>(signal, &SIGNAL_LIVE) > 0 }
     }
 
-    /// The thread's number in the PID namespace of another one; 0 when it has none there.
+    /// Returns the thread's number in the PID namespace of another thread; 0 if it has none there.
     #[inline(always)]
-    pub fn number_for(self, other: Thread) -> u32 {
-        let (own, theirs) = (self.numbers(), other.numbers());
+    pub fn pid_in_namespace_of(self, other: Thread) -> u32 {
+        let (own, theirs) = (self.thread_pid(), other.thread_pid());
         // SAFETY: each is a struct pid.
         unsafe {
             let level: u32 = Probed::read(theirs, &PID_LEVEL);
@@ -79,9 +79,9 @@ impl Thread {
         }
     }
 
-    /// Its `struct pid`.
+    /// Returns the thread's `struct pid`.
     #[inline(always)]
-    fn numbers(self) -> *const u8 {
+    fn thread_pid(self) -> *const u8 {
         self.get(&TASK_THREAD_PID)
     }
 }

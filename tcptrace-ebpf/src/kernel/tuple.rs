@@ -1,11 +1,11 @@
-//! Who talks to whom, as the filter looks at it and as records tell it.
+//! The addresses and ports of a connection.
 
 use tcptrace_ebpf::abi::{Addrs4, Addrs6, link_local};
 
-/// Both ends' addresses, IPv4 ones IPv4-mapped (RFC 4291 section 2.5.5.2).
+/// Local and remote address. IPv4 addresses are IPv4-mapped (RFC 4291 section 2.5.5.2).
 ///
-/// One form for both families, not an enum: the unused half of one would reach the verifier as
-/// an uninitialised register.
+/// Both families share one form, because the unused half of an enum would reach the verifier as an
+/// uninitialised register.
 #[derive(Clone, Copy)]
 pub struct Addrs {
     pub is_v4: bool,
@@ -14,9 +14,9 @@ pub struct Addrs {
 }
 
 impl Addrs {
-    /// Of an AF_INET socket, in network order.
+    /// Returns the addresses of an AF_INET socket. Arguments are in network order.
     #[inline(always)]
-    pub fn of_v4(laddr: u32, raddr: u32) -> Addrs {
+    pub fn from_v4(laddr: u32, raddr: u32) -> Addrs {
         Addrs {
             is_v4: true,
             laddr: In6Addr::mapping(laddr),
@@ -24,9 +24,9 @@ impl Addrs {
         }
     }
 
-    /// Of an AF_INET6 socket, which speaks IPv4 where an address is IPv4-mapped.
+    /// Returns the addresses of an AF_INET6 socket. It uses IPv4 if an address is IPv4-mapped.
     #[inline(always)]
-    pub fn of_v6(laddr: In6Addr, raddr: In6Addr) -> Addrs {
+    pub fn from_v6(laddr: In6Addr, raddr: In6Addr) -> Addrs {
         Addrs {
             is_v4: laddr.is_v4_mapped() || raddr.is_v4_mapped(),
             laddr,
@@ -34,7 +34,7 @@ impl Addrs {
         }
     }
 
-    /// From a packet's addresses, which say their family themselves.
+    /// Returns the addresses of a packet. Its IP header tells the family.
     #[inline(always)]
     pub fn new(is_v4: bool, laddr: In6Addr, raddr: In6Addr) -> Addrs {
         Addrs {
@@ -44,17 +44,16 @@ impl Addrs {
         }
     }
 
-    /// With the index of the device that the socket is bound to in those that are link-local, as
-    /// records have them.
+    /// Puts the index of the bound device into link-local addresses, see `abi::link_local`.
     #[inline(always)]
-    pub fn scoped(self, device: impl FnOnce() -> u32) -> Addrs {
+    pub fn with_device(self, device: impl FnOnce() -> u32) -> Addrs {
         if !self.laddr.is_link_local() && !self.raddr.is_link_local() {
             return self;
         }
         let device = device();
         Addrs {
-            laddr: self.laddr.scoped(device),
-            raddr: self.raddr.scoped(device),
+            laddr: self.laddr.with_device(device),
+            raddr: self.raddr.with_device(device),
             ..self
         }
     }
@@ -76,7 +75,7 @@ impl Addrs {
     }
 }
 
-/// What the filter looks at. Ports in host order, 0 while the kernel has not set them.
+/// The 4-tuple of a connection. Ports are in host order, and 0 until the kernel has set them.
 #[derive(Clone, Copy)]
 pub struct Tuple {
     pub addrs: Addrs,
@@ -89,7 +88,7 @@ pub struct Tuple {
 pub struct In6Addr([u64; 2]);
 
 impl In6Addr {
-    /// `v4` is in network order, as the kernel keeps it.
+    /// Returns the IPv4-mapped address of `v4`, which is in network order.
     #[inline(always)]
     pub fn mapping(v4: u32) -> In6Addr {
         In6Addr([0, (0xffff << 32 | u64::from(u32::from_be(v4))).to_be()])
@@ -100,20 +99,21 @@ impl In6Addr {
         self.0
     }
 
-    /// ::ffff:0:0/96, RFC 4291 section 2.5.5.2.
+    /// Returns whether the address is in ::ffff:0:0/96 (RFC 4291 section 2.5.5.2).
     #[inline(always)]
     fn is_v4_mapped(&self) -> bool {
         self.0[0] == 0 && (u64::from_be(self.0[1]) >> 32) == 0xffff
     }
 
-    /// fe80::/64, which is all that there is of fe80::/10 (RFC 4291 section 2.5.6).
+    /// Returns whether the address is in fe80::/64, the only part of fe80::/10 in use (RFC 4291
+    /// section 2.5.6).
     #[inline(always)]
     fn is_link_local(&self) -> bool {
         self.0[0] == link_local::NONE.to_be()
     }
 
     #[inline(always)]
-    fn scoped(self, device: u32) -> In6Addr {
+    fn with_device(self, device: u32) -> In6Addr {
         if device == 0 || !self.is_link_local() {
             return self;
         }

@@ -112,7 +112,7 @@ impl Returned {
         let (child, listener) = (self.child, self.listener);
         let subject = if child.is_null() { listener } else { child };
         let common = subject.common();
-        let tuple = subject.tuple_by(&common);
+        let tuple = subject.tuple_with(&common);
         if !filter::admit(hook::ACCEPT, &tuple, || common.netns(), subject) {
             return;
         }
@@ -162,7 +162,7 @@ impl Returned {
             |place: Place<Pair<_, _>>| {
                 let (first, rest) = place.split();
                 first.fill(ListenerAddr(listener.laddr()));
-                rest.fill(Task::current().told());
+                rest.fill(Task::current().as_section());
             },
         );
     }
