@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use crate::trace::Line;
+use crate::line::Line;
 
 /// Collects fields from lines and fills them into others.
 #[derive(Default)]

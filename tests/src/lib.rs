@@ -22,6 +22,7 @@ pub mod invariants;
 pub mod known_fields;
 pub mod known_gap;
 pub mod lab;
+mod line;
 pub mod mounts;
 pub mod netns;
 pub mod packets;

@@ -74,7 +74,11 @@ enum Task {
     /// crates
     Tidy,
     /// Make the packages, the static binary and the crates in target/dist
-    Dist(dist::Args),
+    Dist {
+        /// Install the Debian packages that this needs
+        #[arg(long)]
+        install: bool,
+    },
     /// Make the eBPF toolchain, build the eBPF object, check the committed one
     Ebpf(ebpf::Args),
 }
@@ -110,7 +114,12 @@ fn run(task: Task) -> Result<ExitCode> {
         }
         Task::Pictures(args) => pictures::run(&root, &args)?,
         Task::Tidy => tidy::run(&root)?,
-        Task::Dist(args) => dist::run(&root, &args)?,
+        Task::Dist { install } => {
+            if install {
+                packages::install(&dist::TOOLS)?;
+            }
+            dist::run(&root)?;
+        }
         Task::Ebpf(args) => ebpf::run(&root, &args)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{load::Load, watcher::RECORDING};
+use super::load::Load;
 
 /// A watcher for the load.
 pub struct Row {
@@ -39,6 +39,9 @@ pub enum Object {
     /// cost of running any program.
     Empty,
 }
+
+/// The file name of the recording.
+pub const RECORDING: &str = "bench.trace";
 
 const ALL: &[Load] = &Load::ALL;
 const CONNECTIONS: &[Load] = &[Load::Connections];

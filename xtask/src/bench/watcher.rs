@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use super::{
     balance::Balance,
-    rows::{Object, Row, Watcher},
+    rows::{Object, RECORDING, Row, Watcher},
 };
 
 /// Timeout for anything that is certain to happen.
@@ -30,9 +30,6 @@ const QUIET: Duration = Duration::from_millis(500);
 
 /// The object of [`Object::Empty`].
 pub const EMPTY_OBJECT: &str = "empty.bpf.o";
-
-/// The file name of the recording.
-pub const RECORDING: &str = "bench.trace";
 
 /// Bytes of output that are searched for the summary.
 const TAIL: u64 = 256 << 10;

@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, ensure};
 use sha2::{Digest as _, Sha256};
 
 use self::stage::Stage;
-use crate::{cmd, packages, tcptrace};
+use crate::{cmd, tcptrace};
 
 /// Name of the packages. Debian's `tcptrace` is the old analyser of packet captures.
 const PACKAGE: &str = "tcptrace-ebpf";
@@ -30,17 +30,8 @@ const CRATES: [&str; 3] = ["tcptrace-ebpf", "tcptrace-core", "tcptrace"];
 /// binary not reach the procedural macros.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-#[derive(clap::Args)]
-pub struct Args {
-    /// Install the Debian packages that make packages
-    #[arg(long)]
-    install: bool,
-}
-
-pub fn run(root: &Path, args: &Args) -> Result<()> {
-    if args.install {
-        packages::install(&TOOLS)?;
-    }
+/// Makes everything that is published.
+pub fn run(root: &Path) -> Result<()> {
     let dist = root.join("target/dist");
     if dist.exists() {
         fs::remove_dir_all(&dist)?;
