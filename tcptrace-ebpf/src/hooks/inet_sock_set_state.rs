@@ -1,4 +1,4 @@
-//! `sock:inet_sock_set_state`: every change of state of a full TCP socket.
+//! Hook `sock:inet_sock_set_state`: every change of state of a full TCP socket.
 //!
 //! ```text
 //! tracepoint inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)  5.10 to 6.18
@@ -6,15 +6,17 @@
 //! include/trace/events/sock.h:
 //! <https://elixir.bootlin.com/linux/v6.12/source/include/trace/events/sock.h#L138>
 //!
-//! It fires before `sk_state` is stored, shows neither NEW_SYN_RECV nor TIME_WAIT (those live in
-//! other structures), and fires for MPTCP and SCTP sockets too.
+//! The tracepoint fires before `sk_state` is stored. It shows neither NEW_SYN_RECV nor TIME_WAIT,
+//! because other structures have these states. It also fires for MPTCP and SCTP sockets.
 //!
 //! A softirq can interrupt a program here and change another socket's state. From Linux 6.1 the
-//! kernel does not run a BPF program on top of itself on one CPU (`prog->active`,
-//! kernel/trace/bpf_trace.c, `__bpf_trace_run`): it skips the run and counts it in the program's
-//! `recursion_misses`. That softirq may have a hundred segments to process. So each carrier has a
-//! backup, attached behind it, which runs at the same firings of the tracepoint. The first notes what
-//! it has told; the backup tells what it finds no note of, because that is what was skipped.
+//! kernel does not run a BPF program while the same program runs on that CPU (`prog->active`,
+//! kernel/trace/bpf_trace.c, `__bpf_trace_run`). It skips the run and counts it in the program's
+//! `recursion_misses`. That softirq may process a hundred segments.
+//!
+//! For this reason each program has a backup, attached behind it, which runs at the same hits of
+//! the tracepoint. The first program marks each hit whose record it has written. The backup writes
+//! the record of each hit without a mark, because the kernel skipped the first program there.
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
@@ -36,7 +38,7 @@ use crate::maps::{count, mark_emitted, remember_process, take_emitted};
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn state_btf(ctx: BtfTracePointContext) -> i32 {
-    by_btf(&ctx);
+    emit_btf(&ctx);
     mark_emitted(ctx.as_ptr().cast(), ctx.arg(0));
     #[cfg(feature = "log")]
     aya_log_ebpf::info!(
@@ -51,18 +53,18 @@ pub fn state_btf(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn state_backup_btf(ctx: BtfTracePointContext) -> i32 {
     if !take_emitted(ctx.as_ptr().cast(), ctx.arg(0)) {
-        by_btf(&ctx);
+        emit_btf(&ctx);
         count(hook::SET_STATE, |counters| counters.recovered += 1);
     }
     0
 }
 
 #[inline(always)]
-fn by_btf(ctx: &BtfTracePointContext) {
+fn emit_btf(ctx: &BtfTracePointContext) {
     let sk: *mut core::ffi::c_void = ctx.arg(0);
     let (oldstate, newstate) = (ctx.arg::<i32>(1) as u8, ctx.arg::<i32>(2) as u8);
-    // The verifier lets a `sock` pointer reach inet_sock and tcp_sock members only after this
-    // cast, which also refuses sockets of another protocol.
+    // The verifier allows reads of inet_sock and tcp_sock members only after this cast. The cast
+    // also rejects sockets of another protocol.
     let tcp = unsafe { bpf_skc_to_tcp_sock(sk) };
     if tcp.is_null() {
         return;
@@ -75,7 +77,7 @@ fn by_btf(ctx: &BtfTracePointContext) {
         if COOKIE_HELPER.load() == 0 {
             return 0;
         }
-        // The helper gives it one, if it has none.
+        // The helper assigns a cookie if the socket has none.
         match sock.cookie() {
             0 => unsafe { bpf_get_socket_cookie(sk) },
             cookie => cookie,
@@ -86,7 +88,7 @@ fn by_btf(ctx: &BtfTracePointContext) {
 
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 pub fn state_raw(ctx: RawTracePointContext) -> i32 {
-    by_raw(&ctx);
+    emit_raw(&ctx);
     mark_emitted(ctx.as_ptr().cast(), ctx.arg(0));
     0
 }
@@ -94,14 +96,14 @@ pub fn state_raw(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 pub fn state_backup_raw(ctx: RawTracePointContext) -> i32 {
     if !take_emitted(ctx.as_ptr().cast(), ctx.arg(0)) {
-        by_raw(&ctx);
+        emit_raw(&ctx);
         count(hook::SET_STATE, |counters| counters.recovered += 1);
     }
     0
 }
 
 #[inline(always)]
-fn by_raw(ctx: &RawTracePointContext) {
+fn emit_raw(ctx: &RawTracePointContext) {
     let (oldstate, newstate) = (ctx.arg::<i32>(1) as u8, ctx.arg::<i32>(2) as u8);
     set_state_probed(ctx.arg(0), oldstate, newstate);
 }
@@ -134,8 +136,9 @@ fn set_state_probed(sk: *const u8, oldstate: u8, newstate: u8) {
     }
 }
 
-/// A listener's child is born. Until Linux 6.14 `inet_csk_clone_lock` sets its state before its
-/// cookie, so it still has the listener's; instead of a cookie the record tells which listener.
+/// Returns whether a listener's child is born. Until Linux 6.14 `inet_csk_clone_lock` sets the
+/// child's state before its cookie, so the child still has the listener's cookie. The record has
+/// the listener's address instead.
 #[inline(always)]
 fn is_birth(oldstate: u8, newstate: u8) -> bool {
     oldstate == TCP_LISTEN && newstate == TCP_SYN_RECV
@@ -148,17 +151,18 @@ const TFO_SERVER_ENABLE: u8 = 2;
 fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: impl FnOnce() -> u64) {
     let mut tuple = sk.tuple();
     if newstate == TCP_SYN_SENT {
-        // A socket that connects again still has the port of its last connection in inet_sport.
+        // A socket that connects again still has the port of its previous connection in
+        // `inet_sport`.
         tuple.lport = sk.bound_port();
     }
     if !filter::admit(hook::SET_STATE, &tuple, || sk.netns(), sk) {
         return;
     }
     let owned = sk.owned();
-    // A kernel thread that works on a socket does it for some process (an MPTCP subflow, io_uring), and
-    // that is not known here. But the kernel itself may listen.
-    let told = owned && (newstate == TCP_LISTEN || !Task::current().is_kernel_thread());
-    if told && matches!(newstate, TCP_LISTEN | TCP_SYN_SENT) {
+    // A kernel thread may work on a socket for a process (an MPTCP subflow, io_uring), and that
+    // process is unknown here. The kernel itself can listen, though.
+    let has_task = owned && (newstate == TCP_LISTEN || !Task::current().is_kernel_thread());
+    if has_task && matches!(newstate, TCP_LISTEN | TCP_SYN_SENT) {
         remember_process(Task::current().process());
     }
     let sk_flags = sk.flags();
@@ -182,7 +186,7 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: impl Fn
             | flag(sk_flags & SOCK_DONE != 0, state_flag::FIN_RECEIVED)
             | flag(sk_flags & SOCK_DEAD != 0, state_flag::ORPHANED)
             | flag(sk.is_in_repair_mode(), state_flag::REPAIR),
-        sections: flag(told, section::TASK),
+        sections: flag(has_task, section::TASK),
     };
     if is_birth(oldstate, newstate) && sk.netns_setting(&NET_FASTOPEN) & TFO_SERVER_ENABLE == 0 {
         payload.flags |= state_flag::NO_FAST_OPEN;
@@ -197,37 +201,37 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: impl Fn
         #[inline(always)]
         || sk.bound_dev_if(),
     );
-    // Closures that are not inlined have frames of their own, and the frames of all callers together
-    // have 512 bytes.
+    // A closure that is not inlined has a stack frame, and the frames of all callers together have
+    // 512 bytes.
     let task = #[inline(always)]
     |place: Place<_>| place.fill(Task::current().as_section());
     let listen = #[inline(always)]
     |place: Place<_>| place.fill(listen(sk));
     if newstate == TCP_LISTEN {
         payload.sections |= section::LISTEN;
-        match told {
+        match has_task {
             true => write(&mut payload, addrs, both(task, listen)),
             false => write(&mut payload, addrs, listen),
         }
-    } else if tells_by_figures(oldstate, newstate) {
+    } else if has_stats(oldstate, newstate) {
         payload.sections |= section::STATS;
-        let by_process = #[inline(always)]
-        |place: Place<_>| place.fill(by_process(sk.stats(), newstate));
+        let stats_with_call = #[inline(always)]
+        |place: Place<_>| place.fill(with_call(sk.stats(), newstate));
         let stats = #[inline(always)]
         |place: Place<_>| place.fill(sk.stats());
-        match told {
-            true => write(&mut payload, addrs, both(task, by_process)),
+        match has_task {
+            true => write(&mut payload, addrs, both(task, stats_with_call)),
             false => write(&mut payload, addrs, stats),
         }
     } else {
-        match told {
+        match has_task {
             true => write(&mut payload, addrs, task),
             false => write(&mut payload, addrs, none),
         }
     }
 }
 
-/// One section behind the other.
+/// Combines two closures that fill one section each.
 #[inline(always)]
 fn both<A, B>(
     first: impl FnOnce(Place<A>),
@@ -256,24 +260,26 @@ fn write<S: Copy + 'static>(payload: &mut SetState, addrs: Addrs, sections: impl
     );
 }
 
-/// The figures at a change that the current task makes.
+/// Adds the current system call to the statistics at a change to CLOSE.
 #[inline(always)]
-fn by_process(mut stats: Stats, newstate: u8) -> Stats {
+fn with_call(mut stats: Stats, newstate: u8) -> Stats {
     if newstate == TCP_CLOSE {
         stats.flags |= Task::current().call() << stats_flag::CALL_SHIFT;
     }
     stats
 }
 
-/// Where the socket's figures are worth their bytes: at its end, as its process closes it (what
-/// has come since tells how it ended), as both ends close it (whether the own FIN has left tells
-/// who was first), and when a connect() is decided.
+/// Returns whether the record of a change has statistics.
+///
+/// It has them at the socket's end, and when a connect() is decided. At close(), data received
+/// since then shows how the connection ended. At a simultaneous close, it matters whether this
+/// end's FIN was sent, because that shows who closed first.
 #[inline(always)]
-fn tells_by_figures(oldstate: u8, newstate: u8) -> bool {
+fn has_stats(oldstate: u8, newstate: u8) -> bool {
     oldstate == TCP_SYN_SENT || matches!(newstate, TCP_FIN_WAIT1 | TCP_CLOSING | TCP_CLOSE)
 }
 
-/// What the listener was asked for: nearly always the current task is in its listen().
+/// Returns the backlog section. Nearly always the current task is in the listen() call.
 #[inline(always)]
 fn listen<M: Memory>(sk: Sock<M>) -> Listen {
     let backlog = Task::current().backlog_of_listen();

@@ -1,4 +1,4 @@
-//! A listener's queues overflow: a SYN or a final ACK finds its queue full.
+//! Hook for overflows of a listener's queues: a SYN or a final ACK meets a full queue.
 //!
 //! ```text
 //! int tcp_conn_request(struct request_sock_ops *rsk_ops, const struct tcp_request_sock_ops *af_ops, struct sock *sk, struct sk_buff *skb)  5.10 to 6.18
@@ -11,10 +11,13 @@
 //! <https://elixir.bootlin.com/linux/v6.12/source/net/ipv4/tcp_input.c#L7175>
 //! <https://elixir.bootlin.com/linux/v6.12/source/net/ipv4/tcp_ipv4.c#L1727>
 //!
-//! The last argument, a pointer to a function, came with stable updates of 6.1 and later; nothing here reads it.
-//! With it they have more arguments than a BTF trampoline of Linux 6.1 can pass on, so there only
-//! kprobes are left. What the functions look at first is looked at here, at their entry: no tracepoint tells of the
-//! SYN (it is `consume_skb`ed), and of the ACK only Linux 6.15 and later.
+//! Stable updates of 6.1 and later added the last argument, a pointer to a function; the programs
+//! do not read it. With it the functions have more arguments than a BTF trampoline of Linux 6.1
+//! supports, so only kprobes attach there.
+//!
+//! The programs check at the entry the conditions that the functions check first. No tracepoint
+//! shows a dropped SYN (the kernel calls `consume_skb`), and only Linux 6.15 and later show a
+//! dropped ACK.
 
 use aya_ebpf::macros::{fentry, fexit, kprobe, kretprobe, map};
 use aya_ebpf::maps::PerCpuArray;
@@ -66,9 +69,9 @@ pub fn overflow_ack6_kprobe(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// The request that `tcp_peer_is_proven` is asked about on this CPU.
+/// The argument of the current `tcp_peer_is_proven` call on this CPU, a request; 0 for none.
 #[map]
-static ASKED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+static PROVEN_REQUEST: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 #[fexit(function = "tcp_peer_is_proven")]
 pub fn overflow_proven_fexit(ctx: FExitContext) -> i32 {
@@ -80,18 +83,18 @@ pub fn overflow_proven_fexit(ctx: FExitContext) -> i32 {
 
 #[kprobe]
 pub fn overflow_proven_kprobe(ctx: ProbeContext) -> u32 {
-    if let Some(asked) = ASKED.get_ptr_mut(0) {
+    if let Some(slot) = PROVEN_REQUEST.get_ptr_mut(0) {
         // SAFETY: this CPU's own value.
-        unsafe { *asked = pointer(&ctx, 0) as u64 };
+        unsafe { *slot = pointer(&ctx, 0) as u64 };
     }
     0
 }
 
 #[kretprobe]
 pub fn overflow_proven_kretprobe(ctx: RetProbeContext) -> u32 {
-    if let Some(asked) = ASKED.get_ptr_mut(0) {
+    if let Some(slot) = PROVEN_REQUEST.get_ptr_mut(0) {
         // SAFETY: this CPU's own value.
-        let req = unsafe { core::mem::replace(&mut *asked, 0) };
+        let req = unsafe { core::mem::replace(&mut *slot, 0) };
         if req != 0 && ctx.ret::<u64>() & 0xff == 0 {
             unproven(req as *const u8);
         }
@@ -104,9 +107,9 @@ fn pointer(ctx: &ProbeContext, index: usize) -> *const u8 {
     ctx.arg(index).unwrap_or(core::ptr::null())
 }
 
-/// `tcp_conn_request` drops the SYN when the accept queue is full. When the SYN queue is full
-/// (`inet_csk_reqsk_queue_is_full`; from one less on in Linux 5.10) it does so without SYN
-/// cookies, and answers with a cookie else.
+/// `tcp_conn_request` drops the SYN if the accept queue is full. If the SYN queue is full, it
+/// answers with a SYN cookie, or drops the SYN if cookies are disabled.
+/// `inet_csk_reqsk_queue_is_full` decides that; in Linux 5.10 the limit is one entry less.
 #[inline(never)]
 fn syn(sk: *const u8, skb: *const u8) {
     let sk = Sock::<Probed>::new(sk);
@@ -120,7 +123,7 @@ fn syn(sk: *const u8, skb: *const u8) {
     };
     let skb = Skb::<Probed>::new(skb);
     let isn = u32::from_be(skb.tcp_header().seq);
-    tell(
+    emit(
         sk,
         core::ptr::null(),
         &skb.receivers_tuple(),
@@ -131,15 +134,15 @@ fn syn(sk: *const u8, skb: *const u8) {
     );
 }
 
-/// Without SYN cookies the last quarter of `tcp_max_syn_backlog` is for peers that the kernel has
-/// met before. Only then `tcp_conn_request` asks for them, when it has a request already, and drops
-/// the SYN of one that is not.
+/// Without SYN cookies the last quarter of `tcp_max_syn_backlog` is reserved for proven peers.
+/// `tcp_conn_request` calls `tcp_peer_is_proven` only in that case, with a new request. It drops
+/// the SYN of an unproven peer.
 #[inline(never)]
 fn unproven(req: *const u8) {
     let request = RequestSock::new(req);
     let listener = request.listener();
     let max = listener.netns_number(&NET_MAX_SYN_BACKLOG);
-    tell(
+    emit(
         listener,
         core::ptr::null(),
         &request.common().tuple_in_common(),
@@ -150,8 +153,8 @@ fn unproven(req: *const u8) {
     );
 }
 
-/// The ACK's request stays; unless `tcp_abort_on_overflow` is set, which `tcp_check_req` asks:
-/// the caller that has a request to unhash.
+/// The request of the ACK stays. It ends only if `tcp_abort_on_overflow` is set and the caller is
+/// `tcp_check_req`, the one caller with a request to unhash.
 #[inline(never)]
 fn ack(is_v4: bool, sk: *const u8, req: *const u8, unhash: *const u8) {
     let sk = Sock::<Probed>::new(sk);
@@ -162,7 +165,7 @@ fn ack(is_v4: bool, sk: *const u8, req: *const u8, unhash: *const u8) {
     }
     let aborts = !unhash.is_null() && sk.netns_setting(&NET_ABORT_ON_OVERFLOW) != 0;
     let flags = if aborts { overflow_flag::ABORTED } else { 0 };
-    tell(
+    emit(
         sk,
         req,
         &tuple,
@@ -174,7 +177,7 @@ fn ack(is_v4: bool, sk: *const u8, req: *const u8, unhash: *const u8) {
 }
 
 #[inline(always)]
-fn tell(
+fn emit(
     listener: Sock<Probed>,
     req: *const u8,
     tuple: &Tuple,

@@ -1,4 +1,4 @@
-//! One file a hook, named as the hook.
+//! The hooks: a file or folder for each, with its name.
 
 mod inet_csk_accept;
 mod inet_sock_set_state;

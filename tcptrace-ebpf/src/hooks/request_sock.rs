@@ -1,4 +1,4 @@
-//! Request sockets: the half-open connections between the SYN and the final ACK, which no
+//! Hook for request sockets: half-open connections between the SYN and the final ACK, which no
 //! tracepoint shows.
 //!
 //! ```text
@@ -13,12 +13,12 @@
 //! <https://elixir.bootlin.com/linux/v6.12/source/net/ipv4/tcp_minisocks.c#L518>
 //!
 //! A request begins in `inet_csk_reqsk_queue_hash_add`. `tcp_create_openreq_child` makes the child,
-//! whose birth is the next one on this CPU; that joins the two.
+//! whose birth is the next one on this CPU. The loader joins the two.
 //!
-//! `tcp:tcp_retransmit_synack` is a hook of its own, the only one that works on kernels without
-//! probes: a SYN-ACK is sent again, because the final ACK has not come. It is called by
-//! `tcp_rtx_synack` (net/ipv4/tcp_output.c). The request's `num_retrans` rises only after it. `sk` is
-//! the listener, but of a Fast Open connection the child.
+//! `tcp:tcp_retransmit_synack` is a separate hook, the only one that works on kernels without
+//! probes. It fires when a SYN-ACK is retransmitted because the final ACK has not arrived.
+//! `tcp_rtx_synack` calls it (net/ipv4/tcp_output.c). The request's `num_retrans` rises only after
+//! it. `sk` is the listener, or the child of a Fast Open connection.
 
 use aya_ebpf::macros::{fentry, kprobe, raw_tracepoint};
 use aya_ebpf::programs::{FEntryContext, ProbeContext, RawTracePointContext};
@@ -49,7 +49,7 @@ pub fn req_end_fentry(ctx: FEntryContext) -> i32 {
     0
 }
 
-/// For kernels that have not got the one with underscores.
+/// For kernels that lack `__inet_csk_reqsk_queue_drop`.
 #[fentry(function = "inet_csk_reqsk_queue_drop")]
 pub fn req_drop_fentry(ctx: FEntryContext) -> i32 {
     dropped(ctx.arg(0), ctx.arg(1), false);
@@ -100,9 +100,9 @@ fn begun(sk: *const u8, req: *const u8) {
     }
 }
 
-/// With Fast Open it is the SYN that makes the child. Else it is an ACK: a request that waits for
-/// it is hashed (unless another CPU takes the same ACK, and is faster) and has sent a SYN-ACK; one
-/// that a SYN cookie has restored is neither (`cookie_v4_check`, net/ipv4/syncookies.c).
+/// A SYN makes the child only with Fast Open; otherwise an ACK does. A request that waits for the
+/// ACK has sent a SYN-ACK, and is hashed unless another CPU processed the same ACK first. A request
+/// restored from a SYN cookie has neither (`cookie_v4_check`, net/ipv4/syncookies.c).
 #[inline(always)]
 fn cloning(sk: *const u8, req: *const u8, segment: *const u8) {
     let segment = Skb::<Probed>::new(segment).tcp_header();
@@ -117,7 +117,7 @@ fn cloning(sk: *const u8, req: *const u8, segment: *const u8) {
     write(hook::REQUEST_SOCK, sk, req, step, 0);
 }
 
-/// A request that is not hashed any more has ended before: its child has taken its place.
+/// A request that is not hashed has ended before, because its child has replaced it.
 #[inline(always)]
 fn dropped(sk: *const u8, req: *const u8, by_timer: bool) {
     if Sock::<Probed>::new(sk).is_tcp() && RequestSock::new(req).common().is_hashed() {
@@ -129,7 +129,7 @@ fn dropped(sk: *const u8, req: *const u8, by_timer: bool) {
 /// Writes the record of a `step` (`abi::request_step`) of the request socket at `req`. `sk` is its
 /// listener, or its Fast Open child.
 ///
-/// A subprogram of its own: inlined in every program it would fill most of the object.
+/// A separate subprogram, because inlining it in every program would fill most of the object.
 #[inline(never)]
 fn write(hook: u32, sk: *const u8, req: *const u8, step: u8, mut flags: u8) {
     let (sk, request) = (Sock::<Probed>::new(sk), RequestSock::new(req));

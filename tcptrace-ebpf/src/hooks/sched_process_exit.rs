@@ -1,4 +1,5 @@
-//! `sched:sched_process_exit` and `task:task_rename`: what becomes of the processes that have sockets.
+//! Hook `sched:sched_process_exit` and `task:task_rename`: exits and new names of the processes
+//! that have sockets.
 //!
 //! ```text
 //! tracepoint sched_process_exit(struct task_struct *p)                      5.10 to 6.15
@@ -9,10 +10,10 @@
 //! <https://elixir.bootlin.com/linux/v6.12/source/include/trace/events/sched.h#L332>
 //! <https://elixir.bootlin.com/linux/v6.12/source/include/trace/events/task.h#L34>
 //!
-//! Every exit of the machine comes here, but only those of processes that `PROCESSES` has leave a
-//! record. `do_exit` passes the tracepoint after it has counted the thread out of
-//! `signal_struct.live`, and before it closes descriptors. exec() sets the name, too, after it has
-//! closed the descriptors that are to be closed.
+//! Every exit of the machine runs the program, but only processes in `PROCESSES` get a record.
+//! `do_exit` passes the tracepoint after it has counted the thread out of `signal_struct.live`, and
+//! before it closes descriptors. exec() sets the name after it has closed the close-on-exec
+//! descriptors.
 
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
 use aya_ebpf::macros::raw_tracepoint;
@@ -31,7 +32,7 @@ pub fn process_exit(ctx: RawTracePointContext) -> i32 {
         return 0;
     }
     maps::forget_process(pid);
-    tell(pid, process_step::EXITED, [0; 16]);
+    emit(pid, process_step::EXITED, [0; 16]);
     0
 }
 
@@ -44,8 +45,8 @@ pub fn process_renamed(ctx: RawTracePointContext) -> i32 {
     }
     let mut comm = [0; 16];
     let name: *const u8 = ctx.arg(1);
-    // SAFETY: the helper writes no more than `comm` has room for, and checks the address. It cuts a
-    // longer name off as the kernel does.
+    // SAFETY: the helper writes at most the size of `comm`, and checks the address. It truncates a
+    // longer name, like the kernel.
     unsafe {
         bpf_probe_read_kernel_str(
             comm.as_mut_ptr().cast(),
@@ -53,12 +54,12 @@ pub fn process_renamed(ctx: RawTracePointContext) -> i32 {
             name.cast(),
         );
     }
-    tell(pid, process_step::RENAMED, comm);
+    emit(pid, process_step::RENAMED, comm);
     0
 }
 
 #[inline(always)]
-fn tell(pid: u32, step: u8, comm: [u8; 16]) {
+fn emit(pid: u32, step: u8, comm: [u8; 16]) {
     count(hook::SCHED_PROCESS_EXIT, |counters| counters.admitted += 1);
     let payload = || Process {
         pid,

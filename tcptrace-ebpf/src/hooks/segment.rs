@@ -1,5 +1,5 @@
-//! The segments that open and close connections, on the wire: SYN, FIN, RST, and the ACKs that
-//! they wait for.
+//! Hook for the segments that open and close connections, on the wire: SYN, FIN, RST, and the ACKs
+//! of SYN-ACKs and FINs.
 //!
 //! ```text
 //! tracepoint netif_receive_skb(struct sk_buff *skb)                                         5.10 to 6.18
@@ -8,12 +8,13 @@
 //! include/trace/events/net.h:
 //! <https://elixir.bootlin.com/linux/v6.12/source/include/trace/events/net.h#L15>
 //!
-//! Both fire for every packet of the machine, in every network namespace: after GRO on the way in
-//! (`__netif_receive_skb_core`), before the driver and TSO on the way out (`xmit_one`,
-//! net/core/dev.c). A segment of data leaves after its headers and one look into `AWAITED_ACKS`.
+//! Both fire for every packet of the machine, in every network namespace. A received packet is seen
+//! after GRO (`__netif_receive_skb_core`). A sent one is seen before the driver and TSO
+//! (`xmit_one`, net/core/dev.c). For a data segment the program reads the headers, looks once into
+//! `AWAITED_ACKS`, and ends.
 //!
-//! A packet that passes several devices of one namespace (VLAN, bridge, bond) fires at each. That
-//! is told apart by the loader, which sees when and where.
+//! A packet that passes several devices of one namespace (VLAN, bridge, bond) fires at each. The
+//! loader recognises the repeats by time and device.
 
 use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
@@ -116,8 +117,9 @@ fn segment<M: Memory>(skb: Skb<M>, direction: u8) {
     submit_with_addrs(hook::SEGMENT, kind::SEGMENT, addrs, payload, none);
 }
 
-/// The sender, if it is a full socket whose user and cgroup are the connection's. In CLOSE it may
-/// be the kernel's own, which answers for those that are gone (`tcp_v4_send_reset`).
+/// Returns the sender if it is a full socket, whose user and cgroup are the connection's. A sender
+/// in CLOSE may be the kernel's own socket, which answers for sockets that are gone
+/// (`tcp_v4_send_reset`).
 #[inline(always)]
 fn owner(sender: Sock<Probed>) -> Sock<Probed> {
     match sender.state() {
@@ -126,17 +128,18 @@ fn owner(sender: Sock<Probed>) -> Sock<Probed> {
     }
 }
 
-/// lo has this index in every network namespace (`LOOPBACK_IFINDEX`, include/net/flow.h).
+/// The index of lo in every network namespace (`LOOPBACK_IFINDEX`, include/net/flow.h).
 const LOOPBACK: u32 = 1;
 
-/// Whether this is the first segment of its direction that acknowledges a SYN-ACK or a FIN. Only
-/// on lo is one sent and received in the same namespace.
+/// Returns whether this is the first segment of its direction that acknowledges a SYN-ACK or a FIN.
+/// Only on lo a segment is sent and received in the same namespace.
 #[inline(always)]
 fn is_awaited(flow: &Flow, tcp: &skb::Tcp, direction: u8, ifindex: u32) -> bool {
     let Some(awaited) = AWAITED_ACKS.get_ptr_mut(flow) else {
         return false;
     };
-    // SAFETY: the map's value. Two CPUs may both find it unsent; the loader notices the repeat.
+    // SAFETY: the pointer is to the map's value. Two CPUs may both see it as unsent; the loader
+    // recognises the repeat.
     let awaited = unsafe { &mut *awaited };
     if (u32::from_be(tcp.ack).wrapping_sub(awaited.ack) as i32) < 0 {
         return false;
@@ -146,12 +149,13 @@ fn is_awaited(flow: &Flow, tcp: &skb::Tcp, direction: u8, ifindex: u32) -> bool 
         awaited.sent = 1;
         return is_first;
     }
-    // Gone already where another CPU was quicker.
+    // Fails if another CPU has already removed the entry.
     let _ = AWAITED_ACKS.remove(flow);
     true
 }
 
-/// From now on the ACK of this SYN-ACK or FIN matters. That of a SYN is a SYN-ACK, or a RST.
+/// Marks the ACK of this SYN-ACK or FIN as awaited. A SYN needs no mark, because its answer is a
+/// SYN-ACK or a RST.
 #[inline(always)]
 fn await_ack(flow: &Flow, tcp: &skb::Tcp, len: u32) {
     let is_syn_ack = tcp.flags & (skb::SYN | skb::ACK) == skb::SYN | skb::ACK;
@@ -166,11 +170,12 @@ fn await_ack(flow: &Flow, tcp: &skb::Tcp, len: u32) {
         dport: flow.sport,
         reserved: 0,
     };
-    // SYN and FIN take a sequence number each (RFC 9293 section 3.4).
+    // SYN and FIN use one sequence number each (RFC 9293 section 3.4).
     let awaited = AwaitedAck {
         ack: u32::from_be(tcp.seq).wrapping_add(len).wrapping_add(1),
         sent: 0,
     };
-    // The map evicts what is old; there is nothing to do about any other failure.
+    // The map evicts old entries. Any other failure is ignored, because the program has no remedy
+    // for it.
     let _ = AWAITED_ACKS.insert(&back, &awaited, 0);
 }

@@ -1,14 +1,15 @@
-//! A look through the kernel's TCP sockets, by its own iterator.
+//! Snapshot of the kernel's TCP sockets, by the kernel's TCP iterator.
 //!
 //! ```text
 //! int bpf_iter_tcp(struct bpf_iter_meta *meta, struct sock_common *sk_common, uid_t uid)    5.10 to 6.18
 //! ```
 //! <https://elixir.bootlin.com/linux/v6.12/source/net/ipv4/tcp_ipv4.c#L3383>
 //!
-//! Runs in the process that reads the iterator, once for each socket of the network namespace that
-//! it was made in, with that socket locked: listeners, connections, request sockets and TIME_WAIT
-//! buckets. What it writes goes to that reader, not into the ring buffer, so none of it is lost:
-//! when the reader's buffer is full the kernel runs it for the same socket once more.
+//! The program runs in the process that reads the iterator, once for each socket of the network
+//! namespace that the iterator was made in. The socket is locked. It can be a listener, a
+//! connection, a request socket or a TIME_WAIT bucket. The output goes to that reader and not into
+//! the ring buffer, so no record is lost. If the reader's buffer is full, the kernel runs the
+//! program again for the same socket.
 
 use aya_ebpf::bindings::seq_file;
 use aya_ebpf::helpers::generated::bpf_seq_write;
@@ -25,7 +26,7 @@ use crate::maps::count;
 #[repr(C)]
 pub struct IterTcp {
     meta: *const IterMeta,
-    /// Null when there are no more.
+    /// Null after the last socket.
     sk: *const u8,
 }
 
@@ -38,16 +39,16 @@ struct IterMeta {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/tcp")]
 pub fn socket_iterator(ctx: *const IterTcp) -> i32 {
-    // SAFETY: the kernel hands over a struct bpf_iter__tcp, and its verifier checks each load.
+    // SAFETY: `ctx` is a struct bpf_iter__tcp, and the verifier checks each load.
     let (seq, sk) = unsafe { ((*(*ctx).meta).seq, (*ctx).sk) };
     if !sk.is_null() {
-        shown(seq, sk);
+        write_socket(seq, sk);
     }
     0
 }
 
 #[inline(always)]
-fn shown(seq: *mut seq_file, ptr: *const u8) {
+fn write_socket(seq: *mut seq_file, ptr: *const u8) {
     let sock = Sock::<Probed>::new(ptr);
     let state = sock.state();
     if state == TCP_NEW_SYN_RECV {
@@ -55,7 +56,7 @@ fn shown(seq: *mut seq_file, ptr: *const u8) {
     }
     let is_bucket = state == TCP_TIME_WAIT;
     let tuple = sock.tuple_in_common();
-    // A bucket has no user and no cgroup.
+    // A bucket has neither user nor cgroup.
     let owner = if is_bucket { Sock::null() } else { sock };
     if !filter::passes(&tuple, || sock.netns(), owner) {
         count(hook::SOCKET_ITERATOR, |counters| counters.filtered += 1);
@@ -77,7 +78,7 @@ fn shown(seq: *mut seq_file, ptr: *const u8) {
         flags: 0,
         reserved: 0,
     };
-    // A bucket is smaller than a socket: each is asked for what it has.
+    // A bucket is smaller than a socket and lacks these members.
     if is_bucket {
         // SAFETY: a struct inet_timewait_sock.
         socket.substate = unsafe { Probed::read(ptr, &TW_SUBSTATE) };
@@ -97,12 +98,12 @@ fn shown(seq: *mut seq_file, ptr: *const u8) {
         }
     }
     let record = SocketRecord {
-        // After the reads: an event of this socket that is older is in them.
+        // The time is read after the socket, so the socket's state includes all older events.
         header: header(kind::SOCKET, now_ns()),
         socket,
         addrs: tuple.addrs.with_device(|| sock.bound_dev_if()).as_v6(),
     };
-    // SAFETY: the record is as long as it is said to be.
+    // SAFETY: the given size is the record's.
     let written = unsafe {
         bpf_seq_write(
             seq,

@@ -1,4 +1,4 @@
-//! Looks through the descriptors of all processes, and through the processes, by the kernel's own
+//! Search through the descriptors of all processes, and through the processes, by the kernel's
 //! iterators.
 //!
 //! ```text
@@ -7,9 +7,10 @@
 //! ```
 //! <https://elixir.bootlin.com/linux/v6.12/source/kernel/bpf/task_iter.c#L343>
 //!
-//! They run in the process that reads them, once for each, and show the processes of its PID
-//! namespace and of those inside it, as /proc does. What they write goes to that reader, not into the
-//! ring buffer: when its buffer is full the kernel runs them for the same once more.
+//! A program runs in the process that reads the iterator, once for each descriptor or process. It
+//! sees the processes of the reader's PID namespace and of its descendants, like /proc. The output
+//! goes to that reader and not into the ring buffer. If the reader's buffer is full, the kernel
+//! runs the program again for the same item.
 
 use aya_ebpf::bindings::seq_file;
 use aya_ebpf::helpers::generated::bpf_seq_write;
@@ -32,7 +33,7 @@ struct IterMeta {
 #[repr(C)]
 pub struct IterTaskFile {
     meta: *const IterMeta,
-    /// Null when there are no more, as `file`.
+    /// Null after the last item, like `file`.
     task: *const u8,
     fd: u64,
     file: *const u8,
@@ -49,21 +50,21 @@ pub struct IterTask {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
 pub fn task_file_iterator(ctx: *const IterTaskFile) -> i32 {
-    // SAFETY: the kernel hands over a struct bpf_iter__task_file, and its verifier checks each load.
+    // SAFETY: `ctx` is a struct bpf_iter__task_file, and the verifier checks each load.
     let (seq, task, file) = unsafe { ((*(*ctx).meta).seq, (*ctx).task, (*ctx).file) };
     if !task.is_null() && !file.is_null() {
-        descriptor(seq, Thread::new(task), file);
+        write_holder(seq, Thread::new(task), file);
     }
     0
 }
 
 #[inline(always)]
-fn descriptor(seq: *mut seq_file, thread: Thread, file: *const u8) {
+fn write_holder(seq: *mut seq_file, thread: Thread, file: *const u8) {
     // SAFETY: each pointer is read from the structure before it, and the helper checks addresses.
     let sock = unsafe {
         let socket = Probed::read(file, &FILE_PRIVATE_DATA);
         let socket = Probed::block::<2>(socket, &SOCKET_FILE);
-        // Any kind of file has private data; only a socket's points back to the file.
+        // Every kind of file has private data; only a socket's points back to the file.
         if socket.get::<*const u8>(&SOCKET_FILE) != file {
             return;
         }
@@ -74,7 +75,7 @@ fn descriptor(seq: *mut seq_file, thread: Thread, file: *const u8) {
     }
     let pid = thread.process();
     maps::remember_process(pid);
-    // Its end may have come by just before it was remembered.
+    // The exit may have happened just before the process was added.
     if !thread.is_process_alive() {
         maps::forget_process(pid);
         return;

@@ -1,4 +1,5 @@
-//! `tcp:tcp_send_reset` and `tcp:tcp_receive_reset`: a RST was sent, a RST ends a socket.
+//! Hook `tcp:tcp_send_reset` and `tcp:tcp_receive_reset`: a RST was sent, or a received RST ends a
+//! socket.
 //!
 //! ```text
 //! tracepoint tcp_send_reset(const struct sock *sk, const struct sk_buff *skb)                                               5.10 to 6.9
@@ -9,14 +10,16 @@
 //! include/trace/events/tcp.h:
 //! <https://elixir.bootlin.com/linux/v6.12/source/include/trace/events/tcp.h#L99>
 //!
-//! `sk` and `skb` of a RST that is sent can each be missing: a process that aborts has no segment
-//! to answer (`tcp_send_active_reset`), and a segment to a closed port meets no socket (told since
-//! Linux 6.10). `sk` may also be a listener or a TIME_WAIT bucket; then the segment says between
-//! whom it was. `tcp_receive_reset` is told by `tcp_reset`, which the kernel calls as well when
-//! data comes after close(); then it sends a RST itself, a moment later.
+//! Either of `sk` and `skb` of a sent RST can be null. If a process aborts, there is no segment to
+//! answer (`tcp_send_active_reset`). A segment to a closed port has no socket (the tracepoint fires
+//! since Linux 6.10). `sk` can also be a listener or a TIME_WAIT bucket; then the tuple is taken
+//! from the segment.
 //!
-//! A server that resets each of its connections runs these as often as the state hook, so they are
-//! BTF tracepoints with plain loads where there are such.
+//! `tcp_receive_reset` fires in `tcp_reset`. The kernel also calls `tcp_reset` when data arrives
+//! after close(), and sends a RST itself immediately after.
+//!
+//! A server that resets each of its connections runs these programs as often as the state hook. So
+//! they are BTF tracepoints with plain loads where the kernel supports these.
 
 use core::ffi::c_void;
 
@@ -37,15 +40,15 @@ use crate::kernel::tuple::Tuple;
 /// Linux 6.10 and later.
 #[btf_tracepoint(function = "tcp_send_reset")]
 pub fn send_reset_btf(ctx: BtfTracePointContext) -> i32 {
-    // Once more through the helper: verifiers take it that there always is a socket, and drop what is
-    // done without one.
+    // Reads the arguments again through the helper. Verifiers assume that the socket is never null,
+    // and would drop the branch without one.
     // SAFETY: the context is an array of the arguments.
     let [sk, skb, reason]: [u64; 3] = unsafe { Probed::read_at(ctx.as_ptr().cast()) };
     sent_btf(&ctx, sk, skb, reason as u32);
     0
 }
 
-/// Linux 6.9 and before: what lies behind the second argument is not the reason.
+/// Linux 6.9 and before, which have no reason argument.
 #[btf_tracepoint(function = "tcp_send_reset")]
 pub fn send_reset_btf_6_9(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: as above.
@@ -65,7 +68,7 @@ fn sent_btf(ctx: &BtfTracePointContext, sk: u64, skb: u64, reason: u32) {
     }
     let sk = Sock::<Probed>::new(sk as *const u8);
     if !is_full(sk.state()) {
-        answered(sk, skb as *const u8, reason);
+        reset_without_socket(sk, skb as *const u8, reason);
     }
 }
 
@@ -78,13 +81,13 @@ pub fn receive_reset_btf(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// A full TCP socket, or null.
+/// Returns the full TCP socket, or null.
 #[inline(always)]
 fn tcp(sk: *mut c_void) -> Sock<Direct> {
     if sk.is_null() {
         return Sock::null();
     }
-    // SAFETY: the tracepoint's own socket, of any kind.
+    // SAFETY: `sk` is the tracepoint's socket, of any kind.
     let tcp = unsafe { bpf_skc_to_tcp_sock(sk) };
     if tcp.is_null() {
         return Sock::null();
@@ -117,34 +120,35 @@ pub fn receive_reset(ctx: RawTracePointContext) -> i32 {
 fn sent(sk: *const u8, skb: *const u8, reason: u32) {
     let sk = Sock::<Probed>::new(sk);
     if !is_full(sk.state()) {
-        answered(sk, skb, reason);
+        reset_without_socket(sk, skb, reason);
     } else if sk.is_tcp() {
         write(sk, sk.tuple(), || sk.netns(), sk.state(), reason, true);
     }
 }
 
-/// Whether a `struct sock` in this state is a connection's: no listener, bucket or request, and
-/// there at all.
+/// Returns whether a `struct sock` in this state is a full socket of a connection: no listener,
+/// bucket or request socket. State 0 means null.
 #[inline(always)]
 fn is_full(state: u8) -> bool {
     !matches!(state, 0 | TCP_LISTEN | TCP_TIME_WAIT | TCP_NEW_SYN_RECV)
 }
 
-/// A RST answers a segment that no connection was there for; `sk` is what it has met, if anything.
+/// Writes the record of a RST that answers a segment without a full socket. `sk` is the socket that
+/// the segment matched, or null.
 #[inline(always)]
-fn answered(sk: Sock<Probed>, skb: *const u8, reason: u32) {
+fn reset_without_socket(sk: Sock<Probed>, skb: *const u8, reason: u32) {
     if skb.is_null() {
         return;
     }
     let skb = Skb::<Probed>::new(skb);
-    // A segment that has met a listener has lost its device (`tcp_v4_rcv`).
+    // The kernel has cleared the device of a segment that matched a listener (`tcp_v4_rcv`).
     let netns = || match sk.is_null() {
-        // SAFETY: the network namespace of the device that it came in by.
+        // SAFETY: this is the network namespace of the device that the segment arrived at.
         true => unsafe { Probed::read(netns_of(skb.dev()), &NET_INUM) },
         false => sk.netns(),
     };
-    let (nobody, tuple) = (Sock::<Probed>::null(), skb.receivers_tuple());
-    write(nobody, tuple, netns, sk.state(), reason, true);
+    let (no_socket, tuple) = (Sock::<Probed>::null(), skb.receivers_tuple());
+    write(no_socket, tuple, netns, sk.state(), reason, true);
 }
 
 #[inline(always)]

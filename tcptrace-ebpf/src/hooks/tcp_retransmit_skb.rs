@@ -1,4 +1,5 @@
-//! `tcp:tcp_retransmit_skb`: a full socket has sent a segment again: data, a FIN, a client's SYN.
+//! Hook `tcp:tcp_retransmit_skb`: a full socket has retransmitted a segment with data, a FIN or a
+//! client's SYN.
 //!
 //! ```text
 //! tracepoint tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb)             5.10 to 6.16
@@ -7,10 +8,11 @@
 //! include/trace/events/tcp.h:
 //! <https://elixir.bootlin.com/linux/v6.12/source/include/trace/events/tcp.h#L170>
 //!
-//! A server's SYN-ACK does not come here: it is sent for a request socket. Where the tracepoint
-//! has `err` it also tells of segments that could not be sent; those are left out.
+//! The kernel retransmits a SYN-ACK for a request socket, and this tracepoint does not fire. With
+//! `err`, the tracepoint also fires for segments that could not be sent; those are left out.
 //!
-//! So rare that the one carrier of all kernels will do: a raw tracepoint and probed reads.
+//! The event is rare, so the attach method that all kernels have suffices: a raw tracepoint with
+//! probed reads.
 
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
@@ -56,7 +58,7 @@ fn retransmitted(sk: *const u8, skb: *const u8) {
         rport: tuple.rport,
         state: sk.state(),
         // SAFETY: `skb->cb` of a TCP segment is a struct tcp_skb_cb. Since Linux 6.18 the member
-        // has 16 bits; the lower eight come first and are those of the header's byte.
+        // has 16 bits; the lower eight come first and are the header's flag byte.
         tcp_flags: unsafe { Probed::read(control, &SKB_CB_TCP_FLAGS) },
         sections,
         reserved: 0,

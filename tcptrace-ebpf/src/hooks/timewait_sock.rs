@@ -1,5 +1,5 @@
-//! TIME_WAIT buckets: the `struct inet_timewait_sock` that the kernel keeps of a connection when
-//! its socket is gone, in substate FIN_WAIT2 or TIME_WAIT.
+//! Hook for TIME_WAIT buckets. The kernel replaces a socket in substate FIN_WAIT2 or TIME_WAIT by a
+//! `struct inet_timewait_sock`.
 //!
 //! ```text
 //! void inet_twsk_hashdance(struct inet_timewait_sock *tw, struct sock *sk, struct inet_hashinfo *hashinfo)                        5.10 to 6.10
@@ -15,23 +15,24 @@
 //! <https://elixir.bootlin.com/linux/v6.12/source/net/ipv4/inet_timewait_sock.c>,
 //! <https://elixir.bootlin.com/linux/v6.12/source/net/ipv4/tcp_minisocks.c#L98>
 //!
-//! - `inet_twsk_hashdance`: the bucket takes the socket's place in the hash table. The socket goes
-//!   to CLOSE right after (`tcp_time_wait`, then `tcp_done`), which is all the tracepoint shows.
-//! - `__inet_twsk_schedule` with `rearm`: a segment has started the timer again. By then
-//!   `tcp_timewait_state_process` has set `tw_substate`, so the FIN that turns FIN_WAIT2 into
-//!   TIME_WAIT is seen here, after the kernel has accepted it.
-//! - `tw_timer_handler`: the timer has run out.
-//! - `inet_twsk_deschedule_put`: the bucket ends before its time, for one of three reasons that
-//!   the function does not know: a segment, a connect() that takes the port
-//!   (`__inet_check_established`), or the end of its network namespace (`inet_twsk_purge`).
-//! - `inet_twsk_kill`: what each end comes to. `inet_twsk_purge` has `inet_twsk_deschedule_put`
-//!   inlined in some kernels (6.1), so the end of a namespace is told from here as well.
-//! - `tcp_timewait_state_process`, entry: the segment, remembered per CPU to tell that reason. A
-//!   softirq handles one segment after the other, and what a segment does to its bucket it does
+//! - `inet_twsk_hashdance`: the bucket replaces the socket in the hash table. The socket changes to
+//!   CLOSE right after (`tcp_time_wait`, then `tcp_done`); the state tracepoint shows only that.
+//! - `__inet_twsk_schedule` with `rearm`: a segment has restarted the timer.
+//!   `tcp_timewait_state_process` has set `tw_substate` before. So the FIN that turns FIN_WAIT2
+//!   into TIME_WAIT is seen here, after the kernel has accepted it.
+//! - `tw_timer_handler`: the timer has expired.
+//! - `inet_twsk_deschedule_put`: the bucket ends early. The function does not know the reason: a
+//!   segment, a connect() that takes the port (`__inet_check_established`), or the end of the
+//!   network namespace (`inet_twsk_purge`).
+//! - `inet_twsk_kill`: every end of a bucket reaches it. Some kernels (6.1) have
+//!   `inet_twsk_deschedule_put` inlined in `inet_twsk_purge`, so the end of a namespace is reported
+//!   from here as well.
+//! - `tcp_timewait_state_process`, entry: the segment, stored per CPU to find that reason. A
+//!   softirq handles one segment after the other, and a segment's effect on its bucket is complete
 //!   before the next one.
 //!
-//! Whether a bucket is TCP's is not asked: the only other protocol with such buckets is DCCP,
-//! which no event here knows the connections of.
+//! The programs do not check that a bucket is TCP's. Only DCCP has such buckets as well, and the
+//! loader knows no DCCP connections.
 
 use aya_ebpf::macros::{fentry, kprobe, map};
 use aya_ebpf::maps::PerCpuArray;
@@ -44,10 +45,10 @@ use crate::globals::{NET_COUNT, NET_NS_COUNT, NET_NS_REF, SK_NET, TW_SUBSTATE, T
 use crate::kernel::memory::{Memory, Probed};
 use crate::kernel::sock::Sock;
 
-/// Byte of the TCP header that holds the flags, RFC 9293 section 3.1.
+/// Offset of the flags in the TCP header, in bytes, RFC 9293 section 3.1.
 const TCP_FLAGS_AT: usize = 13;
 
-/// The last segment that this CPU has seen hit a bucket.
+/// The last segment on this CPU that matched a bucket.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Segment {
@@ -141,7 +142,7 @@ fn begun(tw: *const u8, sk: *const u8) {
     write(tw, sk as u64, timewait_step::BEGUN, 0);
 }
 
-/// `rearm` is a C `bool`: only its lowest byte counts.
+/// `rearm` is a C `bool`, so only its lowest byte counts.
 #[inline(always)]
 fn scheduled(tw: *const u8, rearm: u64) {
     if rearm & 0xff != 0 {
@@ -169,7 +170,7 @@ fn released(tw: *const u8) {
     write(tw, 0, step, segment);
 }
 
-/// A bucket whose end has been told is not told again by the loader.
+/// The loader ignores a second end of the same bucket.
 #[inline(always)]
 fn killed(tw: *const u8) {
     if netns_is_gone(tw) {
@@ -180,7 +181,7 @@ fn killed(tw: *const u8) {
 #[inline(always)]
 fn segment(tw: *const u8, header: *const u8) {
     if let Some(slot) = TW_SEGMENT.get_ptr_mut(0) {
-        // SAFETY: `header` is the segment's TCP header; the slot is this CPU's own.
+        // SAFETY: `header` is the segment's TCP header, and the slot belongs to this CPU.
         unsafe {
             let flags: u8 = Probed::read_at(header.wrapping_add(TCP_FLAGS_AT));
             *slot = Segment {
@@ -191,7 +192,7 @@ fn segment(tw: *const u8, header: *const u8) {
     }
 }
 
-/// The flags of the segment that this CPU is about to apply to the bucket, 0 when there is none.
+/// Returns the flags of the segment that this CPU is about to apply to the bucket, or 0.
 #[inline(always)]
 fn take_segment(tw: *const u8) -> u8 {
     let Some(slot) = TW_SEGMENT.get_ptr_mut(0) else {
@@ -206,12 +207,12 @@ fn take_segment(tw: *const u8) -> u8 {
     segment.flags as u8
 }
 
-/// Whether nothing holds the bucket's network namespace any more: what `inet_twsk_purge` looks
-/// for. The count has moved twice, so two of the three offsets are 0.
+/// Returns whether the bucket's network namespace has no reference any more, which is the condition
+/// of `inet_twsk_purge`. The count has moved twice, so two of the three offsets are 0.
 #[inline(always)]
 fn netns_is_gone(tw: *const u8) -> bool {
     let at = NET_COUNT.load() + NET_NS_COUNT.load() + NET_NS_REF.load();
-    // SAFETY: skc_net is at one offset in every `sock_common`, and points to a `struct net`.
+    // SAFETY: `skc_net` has the same offset in every `sock_common`, and points to a `struct net`.
     let count: u32 = unsafe {
         let net: *const u8 = Probed::read(tw, &SK_NET);
         Probed::read_at(net.wrapping_add(at as usize))
@@ -221,7 +222,7 @@ fn netns_is_gone(tw: *const u8) -> bool {
 
 #[inline(always)]
 fn write(tw: *const u8, sk: u64, step: u8, segment: u8) {
-    // A bucket begins with a `sock_common`, and the fields that go beyond are not read.
+    // A bucket begins with a `sock_common`; no later member of a sock is read.
     let common = Sock::<Probed>::new(tw);
     let tuple = common.tuple_in_common();
     let socket = Sock::<Probed>::new(sk as *const u8);

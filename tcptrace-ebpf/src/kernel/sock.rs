@@ -191,7 +191,7 @@ impl<M: Memory> Sock<M> {
     }
 
     /// `sk_cgrp_data`: the cgroup (v2) of the process that made the socket, or a child's
-    /// listener's. Null if the kernel does not tell.
+    /// listener's. Null if unknown.
     #[inline(always)]
     pub fn cgroup(self) -> *const u8 {
         if SK_CGROUP.load() != 0 {

@@ -34,7 +34,7 @@ impl Addrs {
         }
     }
 
-    /// Returns the addresses of a packet. Its IP header tells the family.
+    /// Returns the addresses of a packet. The IP header has the family.
     #[inline(always)]
     pub fn new(is_v4: bool, laddr: In6Addr, raddr: In6Addr) -> Addrs {
         Addrs {

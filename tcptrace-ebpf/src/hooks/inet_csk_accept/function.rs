@@ -1,18 +1,17 @@
-//! accept(), seen in the kernel's own functions, by fentry and fexit or by kprobe and kretprobe.
+//! Hook for accept() at the kernel's functions, by fentry and fexit, or by kprobe and kretprobe.
 //!
-//! Three witnesses, because none sees everything:
+//! It has three witnesses, because none sees everything:
 //!
 //! - the entry of `inet_csk_accept` has the listener and the time of the call;
-//! - its return has the child, or the error. fexit sees every return but the first of an acceptor
-//!   that was blocked at attach; a kretprobe has room for a handful of blocked callers only
-//!   (`maxactive`) and loses the others in silence;
-//! - the entry of `security_sock_graft`, which every successful accept passes right after, misses
-//!   neither. It writes the record that the return has not written.
+//! - the return of `inet_csk_accept` has the child or the error. fexit misses the first return of
+//!   an acceptor that was blocked at attach. A kretprobe has room for a few blocked callers only
+//!   (`maxactive`), and silently loses the others;
+//! - the entry of `security_sock_graft`, which every successful accept calls right after, misses
+//!   neither. It writes the record if the return has not.
 //!
 //! ```text
 //! void security_sock_graft(struct sock *sk, struct socket *parent)    5.10 to 6.18
-//! ```
-//! called by `sock_graft`, <https://elixir.bootlin.com/linux/v6.12/source/include/net/sock.h#L1999>
+//! `sock_graft` calls it: <https://elixir.bootlin.com/linux/v6.12/source/include/net/sock.h#L1999>
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
@@ -27,13 +26,13 @@ use crate::kernel::sock::Sock;
 use crate::kernel::task::Task;
 use crate::maps::{self, CALLS};
 
-// A program for each prototype: the verifier knows the function's own and lets a program read
-// just that. The return value follows the arguments.
+// Each prototype needs a program, because the verifier lets a program read only the function's own
+// arguments. The return value follows the arguments.
 
 #[fentry(function = "inet_csk_accept")]
 pub fn accept_fentry4(ctx: FEntryContext) -> i32 {
     // SAFETY: the context is an array of the arguments. The helper reads it, because verifiers
-    // older than Linux 5.17 let no program load a pointer to an integer (`btf_ctx_access`).
+    // before Linux 5.17 reject the load of a pointer to an integer (`btf_ctx_access`).
     let error = unsafe { Probed::read_at(ctx.as_ptr().cast::<u8>().add(2 * size_of::<u64>())) };
     entered(ctx.arg(0), error, ctx.arg::<u32>(1));
     0
@@ -87,13 +86,13 @@ pub fn graft_kprobe(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// Where `struct proto_accept_arg` keeps the error.
+/// Returns the address of the error in a `struct proto_accept_arg`.
 #[inline(always)]
 fn error_in(arg: u64) -> u64 {
     arg + u64::from(PROTO_ACCEPT_ARG_ERR.load())
 }
 
-/// The flags in it.
+/// Returns the flags in a `struct proto_accept_arg`.
 #[inline(always)]
 fn flags_in(arg: u64) -> u32 {
     // SAFETY: a struct proto_accept_arg.
@@ -112,9 +111,10 @@ fn entered(listener: *const u8, error: u64, flags: u32) {
 fn left(child: *const u8, witness: u8) {
     let id = bpf_get_current_pid_tgid();
     let Some(call) = CALLS.get_ptr_mut(id) else {
-        // Only calls that began with all hooks attached pass here, so this one's entry was missed:
-        // `CALLS` was full, or the kernel skipped the program. security_sock_graft tells of a
-        // child; a failure is lost, which was counted there and by the kernel.
+        // Only calls that began with all hooks attached reach this point, so the entry of this one
+        // was missed. Either `CALLS` was full, or the kernel skipped the program.
+        // `security_sock_graft` emits a child's record. A failed call is lost, and the full map or
+        // the kernel has counted it.
         maps::add_to_total(total::MISSED_CALLS);
         return;
     };
@@ -126,7 +126,7 @@ fn left(child: *const u8, witness: u8) {
     };
     let result = if child.is_null() {
         let _ = CALLS.remove(id);
-        // SAFETY: where the kernel has just stored the error, on the caller's stack.
+        // SAFETY: this is where the kernel has just stored the error, on the caller's stack.
         unsafe { Probed::read_at(returned.error as *const u8) }
     } else {
         0
@@ -137,9 +137,9 @@ fn left(child: *const u8, witness: u8) {
         call: Some(returned),
         result,
         witness,
-        wrapped: false,
+        is_wrapped: false,
     }
-    .tell();
+    .write_unless_hidden();
 }
 
 #[inline(always)]
@@ -162,7 +162,7 @@ fn grafted(sk: *const u8) {
         call,
         result: 0,
         witness: witness::SECURITY_SOCK_GRAFT,
-        wrapped: child.id() != grafted.id(),
+        is_wrapped: child.id() != grafted.id(),
     }
     .write();
 }

@@ -1,4 +1,4 @@
-//! accept(): when it was called, and what `inet_csk_accept` gave it.
+//! Hook for accept(): the time of the call, and the result of `inet_csk_accept`.
 //!
 //! ```text
 //! struct sock *inet_csk_accept(struct sock *sk, int flags, int *err, bool kern)    5.10 to 6.9
@@ -7,9 +7,9 @@
 //! <https://elixir.bootlin.com/linux/v6.9/source/net/ipv4/inet_connection_sock.c#L650>
 //! <https://elixir.bootlin.com/linux/v6.10/source/net/ipv4/inet_connection_sock.c#L657>
 //!
-//! Carried by `fentry` or `kprobe` programs at the function itself, or by `syscall` programs
-//! around it where the kernel has neither. They share what is here: the calls in flight, and the
-//! one record that an accept becomes.
+//! `function` attaches `fentry` or `kprobe` programs to the function. `syscall` attaches programs
+//! to the system call, for kernels with neither. Both use this module, which has the calls in
+//! flight and writes the record of an accept.
 
 mod function;
 mod signal;
@@ -26,10 +26,10 @@ use crate::kernel::sock::{Sock, TCP_ESTABLISHED};
 use crate::kernel::task::Task;
 use crate::maps::{self, CALLS, Call, count};
 
-/// Remembers that the current task has called accept().
+/// Stores that the current task has called accept().
 ///
-/// A call that finds no room is an event lost, whatever the filter: which connection it will take
-/// nobody knows yet. Its return may still be seen, with a time of call that is unknown.
+/// A call that does not fit in the map counts as a lost event, even with a filter, because its
+/// connection is not known yet. Its return may still be seen, with an unknown time of the call.
 #[inline(always)]
 fn called(listener: Sock<Probed>, error: u64, flags: u64) {
     let call = Call {
@@ -47,48 +47,48 @@ fn called(listener: Sock<Probed>, error: u64, flags: u64) {
     }
 }
 
-/// Takes out what is remembered of the current task's call; `None` when it was not seen.
+/// Removes and returns the current task's call; `None` if its entry was not seen.
 #[inline(always)]
 fn take_call() -> Option<Call> {
     let id = bpf_get_current_pid_tgid();
     // SAFETY: only this task touches its own entry.
     let call = unsafe { *CALLS.get_ptr_mut(id)? };
-    // It is there, and so it can be removed.
+    // The entry exists, so the removal cannot fail.
     let _ = CALLS.remove(id);
     Some(call)
 }
 
-/// A call that has returned. A socket that is not there is null and reads as zero, so that
-/// nothing below branches on it: the verifier walks every path.
+/// A call that has returned. Absent sockets are null and read as zero, so the code below needs no
+/// branch for them: the verifier walks every path.
 struct Returned {
-    /// Null when the call failed.
+    /// Null if the call failed.
     child: Sock<Probed>,
-    /// Null when unknown.
+    /// Null if unknown.
     listener: Sock<Probed>,
     call: Option<Call>,
-    /// A negated errno when the call failed.
+    /// A negated errno if the call failed.
     result: i32,
     /// `abi::witness`
     witness: u8,
-    /// Whether accept() made a socket around the child (MPTCP), and has locked that one.
-    wrapped: bool,
+    /// True if accept() made a wrapper socket around the child (MPTCP), and has locked the wrapper.
+    is_wrapped: bool,
 }
 
 impl Returned {
-    /// Writes its record, unless the caller does not see it return like this.
+    /// Writes the record, unless the kernel hides this return from the caller.
     #[inline(always)]
-    fn tell(self) {
-        if self.child.is_null() && (signal::interrupted(&self) || self.is_attempt()) {
+    fn write_unless_hidden(self) {
+        if self.child.is_null() && (signal::defer_to_signal(&self) || self.is_io_uring_attempt()) {
             return;
         }
         self.write();
     }
 
-    /// Whether this was io_uring's own attempt, which it repeats when the listener has something
-    /// (`io_accept`, io_uring/net.c): with O_NONBLOCK, outside of the system call or on a listener
-    /// that has not got it.
+    /// Returns whether this was an internal attempt of io_uring, which it repeats when a connection
+    /// is queued (`io_accept`, io_uring/net.c). It has O_NONBLOCK, outside of the accept system
+    /// call or on a listener without that flag.
     #[inline(always)]
-    fn is_attempt(&self) -> bool {
+    fn is_io_uring_attempt(&self) -> bool {
         const EAGAIN: i32 = 11;
         const O_NONBLOCK: u32 = 0o4000;
         let Some(call) = self.call else {
@@ -100,13 +100,13 @@ impl Returned {
         // SAFETY: each pointer is read from the structure before it, and the helper checks addresses.
         unsafe {
             let file: *const u8 = Probed::read(self.listener.socket(), &SOCKET_FILE);
-            // One of the kernel's own has no file.
+            // A socket of the kernel itself has no file.
             let is_blocking = Probed::read::<u32>(file, &FILE_FLAGS) & O_NONBLOCK == 0;
             !file.is_null() && (is_blocking || Task::current().is_outside_of_accept())
         }
     }
 
-    /// Writes its record.
+    /// Writes the record if it passes the filter.
     #[inline(always)]
     fn write(self) {
         let (child, listener) = (self.child, self.listener);
@@ -121,14 +121,15 @@ impl Returned {
             false => (common.cookie(), common.state()),
         };
         let mut flags = 0;
-        // The request is gone before the socket is ESTABLISHED (`tcp_rcv_synrecv_state_fastopen`).
+        // The kernel removes the request before the socket is ESTABLISHED
+        // (`tcp_rcv_synrecv_state_fastopen`).
         if state != TCP_ESTABLISHED && child.has_fastopen_request() {
             flags |= accept_flag::FASTOPEN;
         }
         if self.call.is_none() && maps::total(total::MISSED_CALLS) == 0 {
             flags |= accept_flag::BLOCKED_AT_ATTACH;
         }
-        if self.wrapped {
+        if self.is_wrapped {
             flags |= accept_flag::WRAPPED;
         }
         let (backlog_len, backlog_max) = listener.backlog();

@@ -1,15 +1,13 @@
-//! accept() interrupted by a signal: what its caller sees of that.
+//! Tracking of accept() calls that a signal interrupts, for the result that their caller sees.
 //!
 //! ```text
 //! tracepoint signal_deliver(int sig, struct kernel_siginfo *info, struct k_sigaction *ka)    5.10 to 6.18
-//! ```
-//! include/trace/events/signal.h, called by `get_signal`:
-//! <https://elixir.bootlin.com/linux/v6.12/source/kernel/signal.c#L2694>
+//! include/trace/events/signal.h. `get_signal` calls it:
 //!
-//! A call that a signal wakes returns ERESTARTSYS or one of its like, which no program sees. On the
-//! way back to the program the kernel runs the signal's handler, if it has one, and makes EINTR of
-//! it or starts the call again (`handle_signal`, arch/x86/kernel/signal.c); without a handler it
-//! starts it again in any case.
+//! A call that a signal wakes returns ERESTARTSYS or a similar error, which no program sees. Before
+//! the return to user space, the kernel runs the signal's handler. Then it turns the error into
+//! EINTR or restarts the call (`handle_signal`, arch/x86/kernel/signal.c). Without a handler it
+//! always restarts the call.
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::{map, raw_tracepoint};
@@ -36,25 +34,27 @@ const SA_RESTART: u64 = 0x1000_0000;
 /// SIG_DFL is 0.
 const SIG_IGN: u64 = 1;
 
-/// A call whose outcome the next signal decides.
+/// A call whose result the next signal decides.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Interrupted {
-    /// Its time is 0 when it was not seen.
+    /// `called_ns` is 0 if the call was not seen.
     call: Call,
     listener: u64,
-    /// As the call returned, a negated errno.
+    /// The result of the call, a negated errno.
     result: i32,
     witness: u32,
 }
 
-/// By `bpf_get_current_pid_tgid()`. A task that the signal ends leaves its entry here.
+/// Interrupted calls by `bpf_get_current_pid_tgid()`. The entry of a task that the signal kills
+/// stays until it is evicted.
 #[map]
 static INTERRUPTED: LruHashMap<u64, Interrupted> = LruHashMap::with_max_entries(1024, 0);
 
-/// Whether a call that failed goes on to a signal, which tells of it then, or nobody does.
+/// Stores a failed call if a signal interrupted it. Returns whether it did; the program of the
+/// signal then writes the record, if any.
 #[inline(always)]
-pub(super) fn interrupted(returned: &Returned) -> bool {
+pub(super) fn defer_to_signal(returned: &Returned) -> bool {
     let is_interrupted = matches!(
         -returned.result,
         ERESTARTSYS | ERESTARTNOINTR | ERESTARTNOHAND | ERESTART_RESTARTBLOCK
@@ -74,7 +74,7 @@ pub(super) fn interrupted(returned: &Returned) -> bool {
         result: returned.result,
         witness: returned.witness.into(),
     };
-    // In a full map the oldest gives way.
+    // A full map evicts the oldest entry.
     let _ = INTERRUPTED.insert(bpf_get_current_pid_tgid(), interrupted, 0);
     true
 }
@@ -99,7 +99,8 @@ pub fn accept_signal(ctx: RawTracePointContext) -> i32 {
         return 0;
     }
     let _ = INTERRUPTED.remove(id);
-    // Else that call has been started again, and this signal is about something later.
+    // If the task is not leaving the call, the call was restarted, and this signal belongs to
+    // something later.
     let is_leaving = Task::current().is_leaving_accept(interrupted.result);
     let is_restarted = match -interrupted.result {
         ERESTARTSYS => flags & SA_RESTART != 0,
@@ -112,7 +113,7 @@ pub fn accept_signal(ctx: RawTracePointContext) -> i32 {
             call: (interrupted.call.called_ns != 0).then_some(interrupted.call),
             result: -EINTR,
             witness: interrupted.witness as u8,
-            wrapped: false,
+            is_wrapped: false,
         }
         .write();
     }

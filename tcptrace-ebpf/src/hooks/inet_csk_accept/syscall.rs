@@ -1,7 +1,7 @@
-//! accept(), seen at the system call.
+//! Hook for accept() at the system call.
 //!
-//! The carrier for kernels without kprobes and BTF trampolines: the entry and the return of the
-//! system call, and the walk from the descriptor to its socket.
+//! The attach method for kernels without kprobes and BTF trampolines. It uses the entry and the
+//! return of the system call, and finds the socket through the descriptor.
 //!
 //! ```text
 //! tracepoint sys_enter(struct pt_regs *regs, long id)    5.10 to 6.18
@@ -11,11 +11,11 @@
 //! <https://elixir.bootlin.com/linux/v6.12/source/include/trace/events/syscalls.h#L18>
 //! <https://elixir.bootlin.com/linux/v6.12/source/kernel/trace/trace_syscalls.c#L557>
 //!
-//! The kernel has tracepoints of single system calls as well, which it makes from these two:
-//! `syscalls:sys_enter_accept4` and its like. For them it looks into a bitmap and runs nothing at the
-//! other system calls. `sys_enter` and `sys_exit` fire for every system call of the machine, so the first thing
-//! that their programs do is to compare a number. What none of them sees: io_uring, 32-bit
-//! programs, accepts inside the kernel.
+//! The kernel also makes tracepoints of single system calls from these two, such as
+//! `syscalls:sys_enter_accept4`. For them it checks a bitmap, and runs no program at other system
+//! calls. `sys_enter` and `sys_exit` fire for every system call of the machine, so their programs
+//! first compare the number. None of them sees io_uring, 32-bit programs, or accepts inside the
+//! kernel.
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint, tracepoint};
@@ -28,9 +28,9 @@ use crate::kernel::memory::{Direct, Memory, Probed};
 use crate::kernel::sock::Sock;
 use crate::kernel::task::{Task, is_accept};
 
-/// Where the first argument is at the entry of a system call, and the result at its return: behind
-/// a `struct trace_entry` and the number, aligned to 8 (`struct syscall_tp_t`,
-/// kernel/trace/trace_syscalls.c), also where a vendor's trace_entry is 4 bytes longer.
+/// Offset of the first argument at the entry of a system call, and of the result at its return, in
+/// bytes. It is behind a `struct trace_entry` and the number, aligned to 8 (`struct syscall_tp_t`,
+/// kernel/trace/trace_syscalls.c). This also holds where a vendor's trace_entry is 4 bytes longer.
 const VALUE: usize = 16;
 
 #[tracepoint]
@@ -51,8 +51,8 @@ pub fn accept_exit_tp(ctx: TracePointContext) -> u32 {
 
 #[inline(always)]
 fn value(ctx: &TracePointContext) -> i64 {
-    // SAFETY: inside the record of every system call's tracepoint, see `VALUE`. A plain load: the
-    // verifier wants a constant offset from the context.
+    // SAFETY: the offset is inside the record of every system call's tracepoint, see `VALUE`. This
+    // is a plain load, because the verifier requires a constant offset from the context.
     unsafe { *ctx.as_ptr().cast::<u8>().add(VALUE).cast() }
 }
 
@@ -114,13 +114,13 @@ fn exited<M: Memory>(regs: *const u8, result: i64) {
     });
 }
 
-/// `descriptor` tells which one accept() was called with, where the registers still have it.
+/// Handles a return. `descriptor` returns the argument of accept(), if the registers still have it.
 #[inline(always)]
 fn returned(task: Task, result: i64, descriptor: impl FnOnce() -> Option<u64>) {
     let call = take_call();
     let listener = match &call {
         Some(call) => Sock::new(call.listener as *const u8),
-        // The call began before the hooks did.
+        // The call began before the hooks were attached.
         None => match descriptor() {
             Some(descriptor) => task.tcp_sock(descriptor as i32),
             None => Sock::null(),
@@ -134,7 +134,7 @@ fn returned(task: Task, result: i64, descriptor: impl FnOnce() -> Option<u64>) {
         call,
         result: result as i32,
         witness: witness::SYS_EXIT,
-        wrapped: child.id() != socket.id(),
+        is_wrapped: child.id() != socket.id(),
     };
     let is_tcp = if result < 0 {
         !returned.listener.is_null()
@@ -142,6 +142,6 @@ fn returned(task: Task, result: i64, descriptor: impl FnOnce() -> Option<u64>) {
         !returned.child.is_null()
     };
     if is_tcp {
-        returned.tell();
+        returned.write_unless_hidden();
     }
 }
