@@ -332,7 +332,8 @@ impl Trace {
         )
     }
 
-    /// Returns true if segments are captured. Packets (pcapng) are made of segments.
+    /// Returns true if segments are captured: by --segments, or for `-o pcapng`, whose packets are
+    /// made from them.
     fn shows_segments(&self) -> bool {
         self.capturing.segments || self.show.output == Form::Pcapng
     }

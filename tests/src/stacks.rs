@@ -21,14 +21,14 @@ const BEGINNINGS: [&str; 10] = [
     "__softirqentry_text_start",
 ];
 
-/// The stack that a change with this cause must have.
+/// The kernel call stack that a change with this cause must have.
 struct Rule {
     cause: &'static str,
     /// Old and new state; `*` is any state.
     steps: &'static [(&'static str, &'static str)],
-    /// The stack has at least one function of each list.
+    /// The call stack has at least one function of each list.
     has: &'static [&'static [&'static str]],
-    /// The stack has none of these.
+    /// The call stack has none of these functions.
     lacks: &'static [&'static str],
 }
 

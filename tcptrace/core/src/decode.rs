@@ -328,8 +328,8 @@ fn tuple(laddr: IpAddr, lport: u16, raddr: IpAddr, rport: u16) -> Tuple {
     }
 }
 
-/// Takes the members of [`abi::Task`] one by one. From a copy of all of it a name would be read in other
-/// pieces than it was just written in, for which a CPU has to wait.
+/// Takes the members of [`abi::Task`] one by one. A copy of the whole struct would be read back in other
+/// widths than it was stored in, which defeats the CPU's store forwarding.
 #[inline(always)]
 fn task(rest: &mut Rest) -> Result<Task, Undecodable> {
     const { assert!(size_of::<abi::Task>() == 2 * size_of::<u32>() + 2 * size_of::<[u8; 16]>()) };

@@ -164,7 +164,7 @@ fn every_relation_compares_with_the_measured_value() {
 }
 
 #[test]
-fn every_quantity_is_measured() {
+fn an_expectation_can_be_evaluated_for_every_quantity() {
     for (text, value) in [
         ("accept_queue_p50<6s", "5.003 s"),
         ("accept_queue_p99<6s", "5.003 s"),

@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_with_host_bits_is_refused_with_its_network() {
+    fn an_address_with_host_bits_is_refused_and_the_error_names_its_network() {
         let error = |text: &str| text.parse::<Network>().unwrap_err();
         assert!(error("10.1.2.3/8").contains("10.0.0.0/8"));
         assert!(error("fd00::1/64").contains("fd00::/64"));

@@ -25,7 +25,7 @@ use crate::fields::{Kind, Line, Segment, Session, Side, Subject, Verdict, Wanted
 const HOLD_NS: u64 = 1_000_000_000;
 const MOST_HELD: usize = 4096;
 
-/// Upper bound on remembered verdicts, for later packets of these connections.
+/// Upper bound on connections whose verdict is remembered, for the comments of their later packets.
 const MOST_VERDICTS: usize = 65_536;
 
 /// A packet and its connection: the sender's, or the receiver's if the sender is not traced.

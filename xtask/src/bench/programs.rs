@@ -31,7 +31,8 @@ struct Statistics {
     programs: Vec<Program>,
 }
 
-/// Runs the connections in a separate round, because measuring each run costs time, too.
+/// Measures the eBPF programs by the kernel's run-time statistics, under a load of its own. The
+/// statistics cost time at each program run, so they are off while the rows are measured.
 pub fn measure(tcptrace: &Path, connections: u32) -> Result<Vec<Program>> {
     let mut doctor = Command::new(tcptrace);
     doctor

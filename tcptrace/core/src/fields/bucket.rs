@@ -37,8 +37,8 @@ pub enum BucketEnd {
     Gone,
 }
 
-/// A connection that the kernel kept without its socket, in FIN_WAIT2 or TIME_WAIT. The line is
-/// written once, at the bucket's end or at the end of the trace.
+/// A bucket (`inet_timewait_sock`): the small record in which the kernel keeps a closed connection
+/// in FIN_WAIT2 or TIME_WAIT. The line is written once, when the bucket ends or the trace does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TimeWait {
     /// When the bucket ended, or the end of the trace, in CLOCK_MONOTONIC nanoseconds.

@@ -78,7 +78,7 @@ fn a_time_wait_bucket_is_not_a_separate_connection() {
 }
 
 #[test]
-fn losses_are_included_with_their_counts() {
+fn lost_events_are_in_the_page_with_their_counts() {
     let (trace, _, _) = gathered("loss.trace", usize::MAX);
     let lost = trace["lost"].as_array().unwrap();
     let sum: u64 = lost.iter().map(|it| it["count"].as_u64().unwrap()).sum();

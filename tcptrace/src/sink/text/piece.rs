@@ -11,7 +11,7 @@ use crate::printable::escaped;
 pub trait Piece {
     fn put(&self, to: &mut Vec<u8>);
 
-    /// Returns the text of this part alone.
+    /// Returns this piece as a string of its own.
     fn text(&self) -> String {
         let mut text = vec![];
         self.put(&mut text);

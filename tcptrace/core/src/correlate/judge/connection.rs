@@ -247,7 +247,7 @@ pub struct End {
     pub sees_overflows: bool,
     /// When dropped SYNs were forgotten, see [`DroppedSyns`](crate::correlate::state::dropped_syns::DroppedSyns).
     pub forgot_syns_ns: Option<u64>,
-    /// True if the hooks see every accept(), not only those by its system call.
+    /// True if the hooks see every accept(), those by io_uring and by the kernel included.
     pub sees_all_accepts: bool,
     /// When the snapshot at the end of the trace began.
     pub last_snapshot_ns: Option<u64>,

@@ -5,8 +5,9 @@ use crate::correlate::state::handshake::TIMESTAMP_NS;
 use crate::event::{Direction, Event, Kind, RequestStep, Segment, SetState, Sk, State, TcpFlags};
 use crate::fields::Side;
 
-/// How soon a connection begins after the segment that causes it, in nanoseconds. A request begins
-/// in the same softirq as its SYN, a child in that of its ACK.
+/// Upper bound on the time from a segment to the first event of the socket that it causes, in
+/// nanoseconds. The kernel makes a request socket in the softirq of the SYN, and a child socket in
+/// the softirq of the ACK.
 pub const LOOKAHEAD_NS: u64 = 1_000_000;
 
 /// Returns whether a request or a child with this segment's tuple begins right after the segment,

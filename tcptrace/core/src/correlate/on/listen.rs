@@ -14,7 +14,8 @@ use crate::correlate::state::why::Clues;
 use crate::event::{Event, SetState};
 use crate::fields::{Kind, Line, PidSource, Side};
 
-/// Upper bound on the time from a reset in an accept() to its return, in nanoseconds.
+/// How long an accept() may take to return a connection that a RST closed while accept() was taking
+/// it out of the queue, in nanoseconds. After that time the connection ends as never accepted.
 const ACCEPTING_NS: u64 = 1_000_000_000;
 
 impl Correlator {

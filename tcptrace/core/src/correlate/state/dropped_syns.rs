@@ -183,7 +183,8 @@ impl fmt::Display for Times {
 /// Dropped SYNs that their clients may retransmit.
 #[derive(Default)]
 pub struct DroppedSyns {
-    /// By the server's tuple: network namespace, sequence number of the SYN, and drops.
+    /// Maps a tuple, seen from the server, to its dropped SYNs: the network namespace, the SYN's
+    /// sequence number, and the drops.
     pub at: FxHashMap<Tuple, Vec<(u32, u32, Drops)>>,
     /// When entries were last forgotten to make room.
     pub forgot_ns: Option<u64>,

@@ -113,7 +113,7 @@ fn handshake_segments_without_a_request_have_the_number_of_a_child_that_follows_
 }
 
 #[test]
-fn segment_gets_a_number_only_if_its_connection_follows() {
+fn a_segment_gets_the_connection_number_only_if_the_connection_begins_next() {
     for (why, script) in [
         ("nothing comes", vec![(US, syn(ISN)), (US, syn_ack())]),
         (

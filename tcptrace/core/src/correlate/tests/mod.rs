@@ -209,7 +209,8 @@ pub struct Trace {
 /// Returns a trace without events.
 pub fn trace() -> Trace {
     let mut correlator = Correlator::new(START);
-    // A small table, so that most events of a test are for packed connections.
+    // Only one connection stays unpacked, so most events of a test unpack theirs, as in a trace with
+    // many connections.
     correlator.open = Table::of_size(1, 1 << 16);
     Trace {
         correlator,

@@ -122,7 +122,7 @@ fn skipped_runs_are_reported_without_verbose() {
 }
 
 #[test]
-fn quiet_writes_only_what_was_lost() {
+fn quiet_writes_no_header_and_only_the_counts_of_lost_events() {
     let frame = [Line::Session(samples::session()), Line::Summary(whole())];
     assert_eq!(written(QUIET, &frame), "");
     assert_eq!(
