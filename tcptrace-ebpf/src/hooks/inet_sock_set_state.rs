@@ -271,9 +271,9 @@ fn with_call(mut stats: Stats, newstate: u8) -> Stats {
 
 /// Returns whether the record of a change has statistics.
 ///
-/// It has them at the socket's end, and when a connect() is decided. At close(), data received
-/// since then shows how the connection ended. At a simultaneous close, it matters whether this
-/// end's FIN was sent, because that shows who closed first.
+/// It has them at the socket's end, and when a connect() is decided. At close(), later data can be
+/// told by the difference to these values, and shows how the connection ended. At a simultaneous
+/// close, it matters whether this end's FIN was sent, because that shows who closed first.
 #[inline(always)]
 fn has_stats(oldstate: u8, newstate: u8) -> bool {
     oldstate == TCP_SYN_SENT || matches!(newstate, TCP_FIN_WAIT1 | TCP_CLOSING | TCP_CLOSE)

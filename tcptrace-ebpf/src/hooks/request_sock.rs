@@ -102,7 +102,8 @@ fn begun(sk: *const u8, req: *const u8) {
 
 /// A SYN makes the child only with Fast Open; otherwise an ACK does. A request that waits for the
 /// ACK has sent a SYN-ACK, and is hashed unless another CPU processed the same ACK first. A request
-/// restored from a SYN cookie has neither (`cookie_v4_check`, net/ipv4/syncookies.c).
+/// restored from a SYN cookie is not hashed and has no SYN-ACK time (`cookie_v4_check`,
+/// net/ipv4/syncookies.c).
 #[inline(always)]
 fn cloning(sk: *const u8, req: *const u8, segment: *const u8) {
     let segment = Skb::<Probed>::new(segment).tcp_header();

@@ -11,6 +11,7 @@
 //!
 //! ```text
 //! void security_sock_graft(struct sock *sk, struct socket *parent)    5.10 to 6.18
+//! ```
 //! `sock_graft` calls it: <https://elixir.bootlin.com/linux/v6.12/source/include/net/sock.h#L1999>
 
 use aya_ebpf::EbpfContext;

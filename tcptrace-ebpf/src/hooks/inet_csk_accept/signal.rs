@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! tracepoint signal_deliver(int sig, struct kernel_siginfo *info, struct k_sigaction *ka)    5.10 to 6.18
+//! ```
 //! include/trace/events/signal.h. `get_signal` calls it:
+//! <https://elixir.bootlin.com/linux/v6.12/source/kernel/signal.c#L2694>
 //!
 //! A call that a signal wakes returns ERESTARTSYS or a similar error, which no program sees. Before
 //! the return to user space, the kernel runs the signal's handler. Then it turns the error into
