@@ -3,6 +3,7 @@
 mod capturing;
 mod explain;
 mod filters;
+pub mod hints;
 mod record;
 mod show;
 mod top;
@@ -26,6 +27,9 @@ use crate::depth::Depth;
 use crate::expect::Expectation;
 use crate::stdio::{self, say};
 
+/// End of `-h`, which leaves the rarer options out.
+const MORE: &str = "`tcptrace --help` shows all options, examples and exit codes.";
+
 const EXAMPLES: &str = "\
 Examples:
   tcptrace demo                        watch the handshake finish before accept()
@@ -37,13 +41,13 @@ Examples:
   tcptrace record -p 80                record to tcptrace.trace, at the lowest cost
   tcptrace replay tcptrace.trace       show a recording as text, or in another form
   tcptrace explain tcptrace.trace      each connection as prose and as a sequence diagram
+  tcptrace report tcptrace.trace       a page of a recording, for a browser
   tcptrace -p 80 --depth histogram     how long handshakes and waits take, each second
   tcptrace -o csv --only connection    a table of connections for a spreadsheet
-  tcptrace report tcptrace.trace -o x.html     a page of a recording, for a browser
   tcptrace -- true                     every connection while a command runs
   tcptrace top                         the listeners and their queues, live on a terminal
   tcptrace --expect overflows==0 -- true   for CI: exit code 5 if it does not hold
-  tcptrace doctor                      what this kernel offers, and at what cost";
+  tcptrace doctor                      what this kernel offers";
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -57,10 +61,10 @@ Exit codes:
 #[derive(Debug, Parser)]
 #[command(
     version,
-    before_help = EXAMPLES,
-    after_help = EXIT_CODES,
+    after_help = MORE,
+    after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"),
     args_conflicts_with_subcommands = true,
-    override_usage = "tcptrace [OPTIONS] [-- COMMAND...]\n       tcptrace record [OPTIONS] [-- COMMAND...]\n       tcptrace top|demo|doctor [OPTIONS]\n       tcptrace replay|explain|report [OPTIONS] FILE\n       tcptrace completions SHELL | schema"
+    override_usage = "tcptrace [record] [OPTIONS] [-- COMMAND...]\n       tcptrace top|demo|doctor [OPTIONS]\n       tcptrace replay|explain|report [OPTIONS] FILE\n       tcptrace completions SHELL | schema"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -72,18 +76,15 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Task {
-    /// Show the listeners live on a terminal: rates, accept queues, and how long connections wait
-    /// in them
+    /// Show the listeners live on a terminal: rates, accept queues, waits
     Top(Box<Top>),
-    /// Run three experiments on a loopback port, trace them, and print the evidence
+    /// Trace three experiments on a loopback port, and print the evidence
     Demo(Demo),
-    /// Show what this kernel offers: how each hook attaches, what a trace cannot show, and what it
-    /// costs
+    /// Show how each hook attaches on this kernel, and what a trace cannot show
     Doctor(Doctor),
     /// Explain each connection of a recorded trace, and draw its sequence diagram
     Explain(Explain),
-    /// Write the kernel's records to a file without decoding them, which costs least; `tcptrace
-    /// replay` shows them
+    /// Write the kernel's records to a file for a replay, at the lowest cost
     Record(Box<Record>),
     /// Show a recorded trace as text, or in another form
     Replay(Box<Replay>),
@@ -155,9 +156,12 @@ pub struct Report {
     #[arg(value_name = "FILE")]
     pub recording: PathBuf,
 
-    /// Where to write the page, - for stdout; a file is replaced when the page is complete
+    /// Where to write the page; - is standard output [default: beside FILE, with .html]
+    ///
+    /// A file is replaced when the page is complete. Without this option, only a page of tcptrace is
+    /// replaced.
     #[arg(short, long, value_name = "PAGE")]
-    pub output: PathBuf,
+    pub output: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -178,7 +182,7 @@ pub struct Trace {
     pub show: Show,
 
     /// Also record the trace in FILE, for `tcptrace replay`, as `tcptrace record` does
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub write: Option<PathBuf>,
 
     /// How much to show, and at what cost
@@ -191,14 +195,14 @@ pub struct Trace {
 
     /// A condition on the trace, such as 'accept_queue_p99<10ms' or never_accepted@7878==0. If it
     /// does not hold, the exit code is 5. May be repeated
-    #[arg(long, value_name = "EXPECTATION")]
+    #[arg(long, value_name = "EXPECTATION", hide_short_help = true)]
     pub expect: Vec<Expectation>,
 
     #[command(flatten)]
     pub capturing: Capturing,
 
     /// Trace while this command runs, and end with its exit code; its output goes to stderr
-    #[arg(last = true, value_name = "COMMAND")]
+    #[arg(last = true, value_name = "COMMAND", hide_short_help = true)]
     pub command: Vec<OsString>,
 
     // At the end: clap puts what follows under the same heading.
@@ -283,7 +287,10 @@ impl Cli {
                 // --help and --version succeed.
                 return stdio::code_of(error.print());
             }
-            say(format_args!("{}; see tcptrace --help", one_line(&error)));
+            match hint(&error) {
+                Some(hint) => say(hint),
+                None => say(format_args!("{}; see tcptrace --help", one_line(&error))),
+            }
             crate::exit::USAGE
         })?;
         if let Some(list) = cli.show().and_then(Show::help) {
@@ -313,6 +320,22 @@ impl Cli {
             Some(_) => None,
         }
     }
+}
+
+/// Returns a line that tells how to correct the process's arguments, if it is known.
+fn hint(error: &clap::Error) -> Option<String> {
+    let words = std::env::args_os().skip(1);
+    let args: Vec<String> = words.map(|it| it.to_string_lossy().into_owned()).collect();
+    let (argument, value) = hints::context(error)?;
+    let services = std::fs::read_to_string("/etc/services").unwrap_or_default();
+    let refused = hints::Refused {
+        args: &args,
+        argument,
+        value,
+        services: &services,
+        parses: &|args| Cli::try_parse_from(["tcptrace".to_owned()].iter().chain(args)).is_ok(),
+    };
+    refused.hint()
 }
 
 /// Returns the first paragraph of clap's message: the error, without tips and usage.

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal};
 
 use crate::checks::Trigger;
-use crate::cli::Record;
+use crate::cli::{Record, hints};
 use crate::clock::Clock;
 use crate::command::Command;
 use crate::depth::Depth;
@@ -56,7 +56,9 @@ pub async fn run(options: &Record) -> anyhow::Result<u8> {
         progress: Progress::new(),
         triggers,
     };
-    to_the_end(tracing, until, command).await
+    let filtered = !request.filter.describe().is_empty();
+    let lost = || hints::lost(request.ring_bytes, filtered, true);
+    to_the_end(tracing, until, command, lost).await
 }
 
 /// Opens the output of a recording that is a single file.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use crate::checks::Checks;
-use crate::cli::Trace;
+use crate::cli::{Trace, hints};
 use crate::clock::Clock;
 use crate::command::{self, Command};
 use crate::exit;
@@ -54,15 +54,19 @@ pub async fn run(trace: &Trace) -> anyhow::Result<u8> {
         progress: None,
         triggers: None,
     };
-    let code = to_the_end(tracing, until, command).await?;
+    let filtered = !request.filter.describe().is_empty();
+    let lost = || hints::lost(request.ring_bytes, filtered, false);
+    let code = to_the_end(tracing, until, command, lost).await?;
     Ok(checks.report(code))
 }
 
-/// Traces until the end and reports failed outputs on stderr. Returns the exit code.
+/// Traces until the end. Reports failed outputs on stderr, and the line `lost` if events were lost.
+/// Returns the exit code.
 pub async fn to_the_end(
     mut tracing: Tracing,
     until: Until,
     command: Option<Command>,
+    lost: impl Fn() -> String,
 ) -> anyhow::Result<u8> {
     let mut running = command.map(Command::start).transpose()?;
     let mut status = tracing.trace(until, running.as_mut()).await?;
@@ -71,6 +75,9 @@ pub async fn to_the_end(
     }
     let outcome = tracing.end().await?;
     let mut code = status.map_or(exit::DONE, command::exit_code);
+    if outcome.lost {
+        say(lost());
+    }
     for failed in outcome.failed {
         // A reader that closes the pipe early is success.
         if failed.error.kind() != io::ErrorKind::BrokenPipe {

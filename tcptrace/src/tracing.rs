@@ -428,6 +428,8 @@ impl Tracing {
         // Nothing is attached, so no new records come.
         while !self.drain().await {}
         self.report_losses().await?;
+        let mut reported = self.reported.values();
+        let lost = reported.any(|count| count.lost > count.lost_calls);
         let counts = counts.into_iter().collect();
         // This is the last message. The pipeline ends after it.
         self.handover.small(Small::End { counts }).await;
@@ -437,6 +439,7 @@ impl Tracing {
             None => Outcome::default(),
         };
         outcome.failed.extend(failed);
+        outcome.lost = lost;
         Ok(outcome)
     }
 

@@ -59,6 +59,21 @@ fn an_unknown_flag_is_refused() {
 }
 
 #[test]
+fn a_command_line_of_another_tool_gets_the_right_command() {
+    for (args, hint) in [
+        (&["--json"][..], "use -o json: tcptrace -o json"),
+        (&["sleep", "1"], "goes behind --: tcptrace -- sleep 1"),
+        (
+            &["-o", "csv", "replay", "FILE"],
+            "tcptrace replay -o csv FILE",
+        ),
+    ] {
+        let ended = Running::run_to_end(tcptrace(args));
+        refuses(&ended, USAGE, &[hint]);
+    }
+}
+
+#[test]
 fn an_unwritable_output_file_is_refused() {
     let file = "/no/such/folder/trace.trace";
     let ended = Running::run_to_end(tcptrace_trace(&["-o", "json", "--write", file]));

@@ -14,23 +14,28 @@ pub struct Capturing {
     pub duration: Option<Duration>,
 
     /// End when this many connections have ended
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), hide_short_help = true)]
     pub count: Option<u64>,
 
     /// How to trace accept(); auto takes the best method that this kernel supports
-    #[arg(long, value_name = "METHOD", default_value = "auto")]
+    #[arg(
+        long,
+        value_name = "METHOD",
+        default_value = "auto",
+        hide_short_help = true
+    )]
     pub attach: Attach,
 
     /// Also show the segments on the wire that open and close connections, as tcpdump does
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub segments: bool,
 
     /// Compress the recording, on a thread of its own
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub zstd: bool,
 
     /// Size of the kernel's event buffer, such as 512K or 8M
-    #[arg(long, value_name = "BYTES", default_value = "4M", value_parser = super::parse_bytes)]
+    #[arg(long, value_name = "BYTES", default_value = "4M", value_parser = super::parse_bytes, hide_short_help = true)]
     pub ring_size: u32,
 
     /// Force the attach method of the tracepoint hooks, for tests: tp_btf, raw_tp or tracepoint

@@ -32,35 +32,70 @@ pub struct Filters {
     pub remote_ports: Vec<PortRange>,
 
     /// This local or remote address, or a network of them such as 10.0.0.0/8
-    #[arg(long = "address", value_name = "CIDR", value_delimiter = ',')]
+    #[arg(
+        long = "address",
+        value_name = "CIDR",
+        value_delimiter = ',',
+        hide_short_help = true
+    )]
     pub addresses: Vec<Network>,
 
     /// This local address
-    #[arg(long = "local-address", value_name = "CIDR", value_delimiter = ',')]
+    #[arg(
+        long = "local-address",
+        value_name = "CIDR",
+        value_delimiter = ',',
+        hide_short_help = true
+    )]
     pub local_addresses: Vec<Network>,
 
     /// This remote address
-    #[arg(long = "remote-address", value_name = "CIDR", value_delimiter = ',')]
+    #[arg(
+        long = "remote-address",
+        value_name = "CIDR",
+        value_delimiter = ',',
+        hide_short_help = true
+    )]
     pub remote_addresses: Vec<Network>,
 
     /// IPv4 (IPv4-mapped connections included)
-    #[arg(short = '4', long = "ipv4", conflicts_with = "ipv6")]
+    #[arg(
+        short = '4',
+        long = "ipv4",
+        conflicts_with = "ipv6",
+        hide_short_help = true
+    )]
     pub ipv4: bool,
 
     /// IPv6
-    #[arg(short = '6', long = "ipv6")]
+    #[arg(short = '6', long = "ipv6", hide_short_help = true)]
     pub ipv6: bool,
 
     /// This network namespace: self, a name of `ip netns`, an inode, or a file /proc/PID/ns/net
-    #[arg(long, value_name = "NETNS", value_delimiter = ',')]
+    #[arg(
+        long,
+        value_name = "NETNS",
+        value_delimiter = ',',
+        hide_short_help = true
+    )]
     pub netns: Vec<Netns>,
 
     /// The user who owns the socket, by name or id
-    #[arg(long = "uid", value_name = "USER", value_delimiter = ',')]
+    #[arg(
+        long = "uid",
+        value_name = "USER",
+        value_delimiter = ',',
+        hide_short_help = true
+    )]
     pub users: Vec<User>,
 
     /// This cgroup (version 2) and all inside it: a directory of cgroupfs, or an id
-    #[arg(long = "cgroup", value_name = "CGROUP", value_delimiter = ',')]
+    #[arg(
+        long = "cgroup",
+        value_name = "CGROUP",
+        value_delimiter = ',',
+        hide_short_help = true
+    )]
     pub cgroups: Vec<Cgroup>,
 
     #[command(flatten)]
@@ -70,7 +105,7 @@ pub struct Filters {
 /// The conditions that need the socket's owner. A replay of a recording can apply them too.
 #[derive(Debug, Args)]
 pub struct Selecting {
-    /// The process that connected, listens or accepted, by the number that `ps` shows
+    /// The process that connected, listens or accepted, as `ps` numbers it
     #[arg(
         long = "pid",
         value_name = "PID",
@@ -84,12 +119,12 @@ pub struct Selecting {
     pub comms: Vec<Comm>,
 
     /// The socket's side: client, server or listener
-    #[arg(long = "side", value_name = "SIDE", value_delimiter = ',', value_parser = side)]
+    #[arg(long = "side", value_name = "SIDE", value_delimiter = ',', value_parser = side, hide_short_help = true)]
     pub sides: Vec<Side>,
 
     /// Only events in this state, including its beginning and its end, and connections that were in
     /// it
-    #[arg(long = "state", value_name = "STATE", value_delimiter = ',', value_parser = state)]
+    #[arg(long = "state", value_name = "STATE", value_delimiter = ',', value_parser = state, hide_short_help = true)]
     pub states: Vec<State>,
 }
 

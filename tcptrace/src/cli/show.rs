@@ -19,7 +19,7 @@ pub struct Show {
 
     /// Columns of text and csv, such as conn,laddr,lport,verdict; `help` lists all. Without
     /// --only, shows the lines that have all these fields
-    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = field)]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = field, hide_short_help = true)]
     pub fields: Vec<String>,
 
     /// Only these kinds of lines, such as connection,accept
@@ -28,15 +28,21 @@ pub struct Show {
         value_name = "KINDS",
         value_delimiter = ',',
         hide_possible_values = true,
-        value_parser = PossibleValuesParser::new(columns::kinds())
+        value_parser = PossibleValuesParser::new(columns::kinds()),
+        hide_short_help = true
     )]
     pub only: Vec<String>,
 
     /// Use colours; auto: on a terminal, unless NO_COLOR is set
-    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    #[arg(
+        long,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_short_help = true
+    )]
     pub color: Color,
 
-    /// Show more: every hook and limit, process or softirq, failed accept() calls such as EAGAIN
+    /// Show more: hooks and their limits, softirqs, each failed accept()
     #[arg(short, long)]
     pub verbose: bool,
 
@@ -44,8 +50,7 @@ pub struct Show {
     #[arg(short, long, conflicts_with = "verbose")]
     pub quiet: bool,
 
-    /// Under each change of state, show its cause and its meaning; with =diagram, also draw each
-    /// connection when it has ended
+    /// Explain each change of state; =diagram also draws each connection
     #[arg(
         long,
         value_name = "WHAT",

@@ -11,6 +11,29 @@ fn clap_accepts_the_definition() {
     Cli::command().debug_assert();
 }
 
+/// Without a terminal, clap wraps at 100 columns.
+#[test]
+fn the_short_help_fits_one_screen() {
+    use clap::CommandFactory;
+    let help = Cli::command().render_help().to_string();
+    let widest = help.lines().map(|line| line.chars().count()).max();
+    assert!(help.lines().count() <= 40, "{help}");
+    assert!(widest <= Some(100), "{help}");
+    assert_eq!(help.lines().last(), Some(MORE));
+}
+
+#[test]
+fn the_help_begins_with_what_tcptrace_is_and_ends_with_examples() {
+    use clap::CommandFactory;
+    let help = Cli::command().render_long_help().to_string();
+    assert!(
+        help.starts_with("Traces TCP connections in the kernel. "),
+        "{help}"
+    );
+    let ends = format!("{EXAMPLES}\n\n{EXIT_CODES}\n");
+    assert!(help.ends_with(&ends), "{help}");
+}
+
 #[test]
 fn every_example_in_the_help_parses() {
     for line in EXAMPLES.lines().skip(1) {

@@ -63,6 +63,8 @@ pub struct Failed {
 #[derive(Default)]
 pub struct Outcome {
     pub failed: Vec<Failed>,
+    /// Records were lost because a buffer was full.
+    pub lost: bool,
 }
 
 /// Signals from the pipeline to the capturing side.
@@ -161,6 +163,7 @@ impl Pipeline {
                     if let Input::Small(Small::End { .. }) = input {
                         return Some(Outcome {
                             failed: self.failed,
+                            ..Outcome::default()
                         });
                     }
                 }
