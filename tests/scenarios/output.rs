@@ -196,6 +196,8 @@ fn the_demo_shows_a_connection_queued_before_accept() {
     for proof in ["queued", "awaited", "never"] {
         assert!(ended.stdout.contains(proof), "{}", ended.stdout);
     }
+    let widest = ended.stdout.lines().map(|line| line.chars().count()).max();
+    assert!(widest <= Some(100), "{widest:?}: {}", ended.stdout);
 }
 
 #[test]

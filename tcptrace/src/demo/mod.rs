@@ -2,6 +2,7 @@
 
 mod evidence;
 mod experiments;
+mod wrapped;
 
 use std::io;
 use std::sync::mpsc::{Receiver, channel};
@@ -22,6 +23,7 @@ use crate::tracing::{Outputs, Plan, Tracing, Until};
 
 use evidence::Evidence;
 use experiments::{EXPERIMENTS, Stage};
+use wrapped::{Wrapped, sentences};
 
 /// Runs the demo. Returns the exit code, which is 0 only if the trace showed everything.
 pub async fn run(options: &Demo) -> anyhow::Result<u8> {
@@ -53,7 +55,7 @@ pub async fn run(options: &Demo) -> anyhow::Result<u8> {
         zone: Zone::Local,
     };
     let clock = Clock::measure();
-    let log = Text::new(Box::new(io::stdout()), clock, style);
+    let log = Text::new(Box::new(Wrapped(io::stdout())), clock, style).with_ports_only();
     let outputs = vec![
         Output {
             name: "standard output".into(),
@@ -80,7 +82,8 @@ pub async fn run(options: &Demo) -> anyhow::Result<u8> {
     let mut tracing = Tracing::start(plan, open)?;
 
     let begun = stdio::print(
-        "Does accept() do the three-way handshake? Three experiments on this machine's kernel.\n",
+        "Does accept() do the three-way handshake? Three experiments on this machine's kernel.\n\
+         All addresses are 127.0.0.1; the log shows the ports.\n",
     );
     if begun.is_err() {
         return Ok(stdio::code_of(begun));
@@ -94,9 +97,9 @@ pub async fn run(options: &Demo) -> anyhow::Result<u8> {
     match played.try_recv() {
         Ok(Ok(())) => {
             let shown = stdio::print(
-                "\nShown: the kernel finishes the three-way handshake by itself. accept() only \
-                 takes a finished connection\nout of the listener's queue, makes no new port, and \
-                 need not be called at all for both ends to be ESTABLISHED.\n",
+                "\nShown: the kernel finishes the three-way handshake by itself. accept() only takes a \
+                 finished\nconnection out of the listener's queue, makes no new port, and need \
+                 not be called at all for both\nends to be ESTABLISHED.\n",
             );
             Ok(stdio::code_of(shown))
         }
@@ -134,8 +137,8 @@ fn play(
                     stdio::print(heading).map_err(Unproven::NotPrinted)?;
                     let concluded = (experiment.play)(stage, &evidence);
                     let conclusion = concluded.map_err(Unproven::NotShown)?;
-                    let conclusion = conclusion.replace('\n', "\n   ");
-                    stdio::print(format!("\n   {conclusion}\n")).map_err(Unproven::NotPrinted)
+                    stdio::print(format!("\n{}\n", sentences(&conclusion)))
+                        .map_err(Unproven::NotPrinted)
                 },
             );
             // A send error means that the process is ending.

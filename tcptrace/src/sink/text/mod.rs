@@ -37,7 +37,7 @@ use self::row::Row;
 use self::table::Table;
 use self::time::TimeOfDay;
 pub use self::time::Zone;
-use self::words::{Count, overflow};
+use self::words::{Count, Ports, overflow};
 pub(crate) use self::words::{Tuple, Who, verdict_words};
 use super::Sink;
 use super::columns::Columns;
@@ -56,6 +56,9 @@ const TUPLE: usize = 23;
 const WHAT: usize = 58;
 const IN_STATE: usize = 84;
 const PROCESS: usize = 94;
+
+/// Width of a pair of ports, `:39709 → :7878`, with the gap behind it.
+const PORTS: usize = 18;
 
 /// Width of prose below a line. It ends where the columns end.
 const EXPLAIN_WIDTH: usize = 110 - TUPLE;
@@ -90,6 +93,8 @@ pub struct Text {
     diagrams: Option<Diagrams>,
     /// The table that is written instead of the log.
     table: Option<Table>,
+    /// Show ports without addresses.
+    ports_only: bool,
 }
 
 impl Text {
@@ -103,12 +108,20 @@ impl Text {
             failing: Failing::default(),
             diagrams: None,
             table: None,
+            ports_only: false,
         }
     }
 
     /// Writes a table with these columns instead of the log.
     pub fn with_columns(mut self, columns: Columns) -> Text {
         self.table = Some(Table::new(columns, self.clock));
+        self
+    }
+
+    /// Shows ports without addresses, in a narrower column.
+    pub fn with_ports_only(mut self) -> Text {
+        self.ports_only = true;
+        self.row.move_columns(TUPLE, WHAT - TUPLE - PORTS);
         self
     }
 
@@ -325,7 +338,12 @@ impl Text {
             Some(conn) => self.row.put(STRONG, ("#", conn)),
             None => self.row.plain("-"),
         };
-        self.row.column(TUPLE).plain(Tuple(subject)).column(WHAT);
+        self.row.column(TUPLE);
+        match self.ports_only {
+            true => self.row.plain(Ports(subject)),
+            false => self.row.plain(Tuple(subject)),
+        };
+        self.row.column(WHAT);
     }
 
     fn time(&mut self, mono_ns: u64) {

@@ -23,6 +23,8 @@ pub struct Row {
     /// The styles used so far with their codes; `None` without colours.
     styles: Option<Vec<(Style, String)>>,
     reset: String,
+    /// Columns behind the first number are moved to the left by the second one.
+    moved: (usize, usize),
 }
 
 impl Row {
@@ -34,6 +36,7 @@ impl Row {
             codes: 0,
             styles: color.then(Vec::new),
             reset: Reset.to_string(),
+            moved: (usize::MAX, 0),
         }
     }
 
@@ -66,10 +69,17 @@ impl Row {
         self
     }
 
+    /// Moves the columns behind `behind` to the left.
+    pub fn move_columns(&mut self, behind: usize, by: usize) {
+        self.moved = (behind, by);
+    }
+
     /// Continues at column `at`, counted from 0. A text that is too long shifts only the next
     /// column, if the later ones have room.
     pub fn column(&mut self, at: usize) -> &mut Row {
         let width = self.width();
+        let (behind, by) = self.moved;
+        let at = if at > behind { at - by } else { at };
         let to = if width == 0 { at } else { at.max(width + GAP) };
         self.blank(to - width)
     }

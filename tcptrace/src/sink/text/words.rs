@@ -44,6 +44,22 @@ impl Piece for Tuple<'_> {
     }
 }
 
+/// The ports from client to server: `:39709 → :7878`. A listener has its own port only.
+pub struct Ports<'a>(pub &'a Subject);
+
+impl Piece for Ports<'_> {
+    fn put(&self, to: &mut Vec<u8>) {
+        let s = self.0;
+        let (own, peer) = (End(None, s.lport), End(None, s.rport));
+        match s.side {
+            Some(Side::Server) => (peer, " → ", own).put(to),
+            Some(Side::Listener) => own.put(to),
+            None if s.raddr.is_none() => own.put(to),
+            Some(Side::Client) | None => (own, " → ", peer).put(to),
+        }
+    }
+}
+
 impl Display for Tuple<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text())
