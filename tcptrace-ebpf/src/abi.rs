@@ -226,8 +226,6 @@ pub struct Addrs4 {
 /// The index is in the 54 bits behind fe80::/10 that are zero on the wire (RFC 4291 section 2.5.6).
 /// The constants are the upper half of an address, as a number. A section for the index would not
 /// fit on the verifier's stack.
-///
-/// A section of its own would have no room on the verifier's stack.
 pub mod link_local {
     /// An address without a device.
     pub const NONE: u64 = 0xfe80 << 48;

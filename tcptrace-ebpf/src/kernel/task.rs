@@ -236,7 +236,6 @@ impl Task {
 /// RCU read section, so the table and the file stay allocated. A read that faults yields null.
 ///
 /// A separate subprogram, because inlining it three times would fill most of the object.
-///
 #[inline(never)]
 fn sock_of_fd(task: *const u8, fd: i32) -> *const u8 {
     // SAFETY: each pointer is read from the structure before it, and the helper checks addresses.
