@@ -1,4 +1,5 @@
-//! The accept queue of a listener as events show it, and the failures of accept() meanwhile.
+//! The accept queue of a listener as events show it, and the failures of accept() while connections
+//! wait in it.
 
 use smallvec::SmallVec;
 
@@ -22,7 +23,7 @@ pub struct Full {
     from_ns: u64,
     /// `None` while the queue is full.
     until_ns: Option<u64>,
-    /// Number of entries at the last event.
+    /// Number of entries in the accept queue at the last event.
     pub held: u32,
     pub limit: u32,
 }
@@ -49,13 +50,14 @@ impl AcceptQueue {
         self.holds(mono_ns, 0, 0);
     }
 
-    /// Returns the length and the limit of the queue if it is full now.
+    /// Returns the current full period, with the length and the limit of the queue, if the queue is
+    /// full now.
     pub fn full(&self) -> Option<Full> {
         self.full.filter(|full| full.until_ns.is_none())
     }
 
-    /// Returns the length and the limit of the queue if it was full at that time. Only the last
-    /// full period is known.
+    /// Returns the period that contains `ns`, if the queue was full then. Only the last full period
+    /// is remembered.
     pub fn full_at(&self, ns: u64) -> Option<Full> {
         let until = |full: &Full| full.until_ns.is_none_or(|until_ns| ns <= until_ns);
         self.full.filter(|full| full.from_ns <= ns && until(full))
@@ -92,8 +94,8 @@ impl Failures {
         }
     }
 
-    /// Returns the failures since `since_ns`, when `before` calls had failed, as text: `meanwhile
-    /// accept() failed 137 times with EMFILE`. `None` if no call failed.
+    /// Returns the accept() failures since `since_ns` as text: `meanwhile accept() failed 137 times
+    /// with EMFILE`. `before`: the count of failures at `since_ns`. `None` if no call failed since.
     pub fn since(&self, before: u64, since_ns: u64) -> Option<String> {
         let times = match self.count.checked_sub(before)? {
             0 => return None,

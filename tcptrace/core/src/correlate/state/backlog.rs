@@ -9,8 +9,9 @@ pub fn of(change: &SetState) -> Backlog {
     let Some(listen) = change.listen else {
         return Backlog::default();
     };
-    // The argument of the current system call belongs to this listener only if it leads to the
-    // listener's limit (`__sys_listen`, net/socket.c). The kernel itself can call listen meanwhile.
+    // The argument of the current listen() call belongs to this listener only if this listener's
+    // limit follows from it (`__sys_listen`, net/socket.c). During that call, the kernel itself can
+    // make another socket listen.
     let asked = listen
         .backlog
         .filter(|&asked| (asked as u32).min(listen.somaxconn) == change.backlog_max);
@@ -22,8 +23,8 @@ pub fn of(change: &SetState) -> Backlog {
     }
 }
 
-/// Updates the limits with the effective one that an event shows. If it differs, listen() was
-/// called again with an unknown argument.
+/// Updates the limits with the effective limit `max` that an event shows. If it differs from the
+/// known limit, listen() was called again with an unknown argument.
 pub fn now(known: Backlog, max: u32) -> Backlog {
     match known.backlog_max {
         Some(same) if same == max => known,

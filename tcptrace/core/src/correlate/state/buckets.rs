@@ -8,9 +8,9 @@ use crate::fields::{Source, Subject};
 /// The buckets of a trace.
 #[derive(Default)]
 pub struct Buckets {
-    /// True if hooks see the buckets. Then none is inferred from a socket's flags.
+    /// True if hooks see the buckets. Then no bucket is inferred from a socket's flags.
     pub seen: bool,
-    /// Buckets that have begun, by socket, until the CLOSE of the socket, which follows at once.
+    /// Buckets whose socket has not entered CLOSE yet, by that socket. The CLOSE follows at once.
     pub begun: FxHashMap<Sk, Begun>,
     /// The open buckets. A namespace has one bucket per tuple.
     pub open: FxHashMap<TupleKey, Bucket>,
@@ -34,10 +34,11 @@ pub struct Bucket {
     pub state: State,
     /// The time at which the connection entered `state`, in its socket or in the bucket.
     pub since_ns: Option<u64>,
-    /// From FIN_WAIT2 to TIME_WAIT.
+    /// Time from FIN_WAIT2 to TIME_WAIT, in nanoseconds.
     pub fin_wait2_ns: Option<u64>,
-    /// The source of its last step.
+    /// The evidence for the bucket's last change of state.
     pub source: Source,
-    /// The last time at which it surely existed: its socket's CLOSE, then each snapshot that found it.
+    /// The last time at which the bucket surely existed: the CLOSE of its socket, then each
+    /// snapshot that found the bucket.
     pub present_ns: u64,
 }

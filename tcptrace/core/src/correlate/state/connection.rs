@@ -1,4 +1,4 @@
-//! Connection records: one takes the events of its socket and becomes a `connection` line.
+//! Connection records. Each takes the events of one socket and becomes a `connection` line.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,12 +18,12 @@ pub struct Connection {
     pub socket: Socket,
     /// When the trace first saw the connection.
     pub first_seen_ns: u64,
-    /// The listener that it was cloned from; `None` while unknown.
+    /// The listener that the socket was cloned from; `None` while unknown.
     pub listener: Option<ListenerId>,
     pub listener_source: Option<ListenerSource>,
     /// The address of that listener, if the kernel side reported it.
     pub clone_of: Option<Sk>,
-    /// Number of losses noticed before the trace first saw the connection.
+    /// Number of event losses noticed before the trace first saw the connection.
     pub losses: u64,
     /// True if the connection began before the trace or its birth was lost.
     pub birth_unseen: bool,
@@ -32,7 +32,7 @@ pub struct Connection {
     /// True if an event of the connection arrived too late.
     pub late: bool,
     pub handshake: Handshake,
-    /// The segment that made a server's socket, if its origin is known.
+    /// The segment that made a server's child socket, if the origin of the child is known.
     pub born_by: Option<Cause>,
     pub established_ns: Option<u64>,
     pub accepted: Option<Accepted>,
@@ -45,28 +45,31 @@ pub struct Connection {
     /// True if an error ended the connection while a process had a descriptor of it. That process
     /// may still be in the accept() that returns it.
     pub held_at_end: bool,
-    /// True if it left SYN_RECV for another state than ESTABLISHED.
+    /// True if the socket left SYN_RECV for a state other than ESTABLISHED.
     pub skipped_established: bool,
-    /// When a snapshot last found it without a descriptor, and therefore in the accept queue.
+    /// When a snapshot last found the socket without a descriptor, and therefore in the accept
+    /// queue.
     pub seen_queued_ns: Option<u64>,
-    /// For a connection reset in the accept queue: whether the last check found it there.
+    /// For a connection that a RST closed in the accept queue: whether the last check found it
+    /// still there.
     pub still_queued: Option<bool>,
     pub ending: Ending,
-    /// Number of failed accept() calls of its listener when it was queued.
+    /// The listener's count of failed accept() calls when the connection entered the accept queue.
     pub failed_before: Option<u64>,
-    /// The errors that accept() returned while it waited.
+    /// The errors that accept() returned while the connection waited in the accept queue.
     pub failed_meanwhile: Option<String>,
-    /// The peer's socket, if that is on this host and known.
+    /// The peer's socket, if it is on this host and known.
     pub peer: Option<Peer>,
-    /// The state of the bucket that the kernel keeps, FIN_WAIT2 or TIME_WAIT, from CLOSE on.
+    /// The state of the bucket, FIN_WAIT2 or TIME_WAIT, that the kernel keeps after the socket's
+    /// CLOSE.
     pub bucket: Option<State>,
-    /// True if it is older than the trace and had no event since.
+    /// True if the connection is older than the trace and the trace has had no event of it.
     pub untouched: bool,
-    /// True if the trace has given it up while it was open.
+    /// True if the trace gave up the connection while it was open, because too many were open.
     pub evicted: bool,
 }
 
-/// The accept queue when the child was queued.
+/// The accept queue when the child socket was queued.
 #[derive(Serialize, Deserialize)]
 pub struct Backlog {
     pub ahead: u32,
@@ -95,10 +98,10 @@ pub fn side_of_unknown(change: &SetState) -> Option<Side> {
 }
 
 impl Connection {
-    /// Makes the record of a socket that is about to make its first transition in this trace. It is
-    /// either born in that transition or older than the trace.
+    /// Makes the record of a socket that is about to make its first transition in this trace. The
+    /// socket is either born in that transition or older than the trace.
     ///
-    /// `births_hide`: the filter may have left out the birth, and nothing was lost.
+    /// `births_hide`: the filter may have left out the birth, and no event was lost.
     pub fn first_seen(
         conn: u64,
         event: &Event,
@@ -108,9 +111,9 @@ impl Connection {
     ) -> Connection {
         let side = birth(change).or_else(|| side_of_unknown(change));
         let socket = Socket::new(conn, side, change);
-        // Before Linux 6.15 a port or family filter in the kernel cannot pass LISTEN→SYN_RECV,
-        // because that lacks the peer. ESTABLISHED is caused by the same segment and has all the
-        // facts.
+        // Before Linux 6.15 the event of LISTEN→SYN_RECV lacks the peer's address. A port or family
+        // filter in the kernel therefore leaves it out. The same segment causes ESTABLISHED, and
+        // that event has all the facts.
         let as_good_as_born = births_hide
             && side == Some(Side::Server)
             && (change.oldstate, change.newstate) == (State::SynRecv, State::Established);
@@ -185,15 +188,15 @@ impl Connection {
         }
     }
 
-    /// Returns whether this transition, which is not a birth, can be this connection's. If not, the
-    /// birth of another socket at the same address was lost.
+    /// Returns whether this connection can make this transition, which is not a birth. If it
+    /// cannot, the event of another socket's birth at the same kernel address was lost.
     pub fn may_make(&self, change: &SetState) -> bool {
         let closed = self.socket.state == State::Close && change.oldstate != State::Close;
         let again = self.established_ns.is_some() && change.newstate == State::Established;
         !closed && !again && self.socket.may_be(&change.tuple)
     }
 
-    /// Returns whether an accept() can have returned this connection.
+    /// Returns whether an accept() that returned `child` can have returned this connection.
     pub fn may_be_accepted_as(&self, child: &Child) -> bool {
         self.accepted.is_none()
             && self.socket.side != Some(Side::Client)
@@ -223,7 +226,7 @@ impl Connection {
             (Listen, SynRecv) => self.backlog = Some(backlog()),
             (_, Established) => {
                 self.established_ns = self.established_ns.or(Some(event.mono_ns));
-                // MPTCP gives a joining subflow to the process that has the connection.
+                // MPTCP gives a joining subflow to the process that has the MPTCP connection.
                 self.held |= change.held && self.is_server();
                 if self.is_server() {
                     self.backlog = Some(backlog());
@@ -234,8 +237,8 @@ impl Connection {
             (_, Close) => {
                 self.closed_ns = self.closed_ns.or(Some(event.mono_ns));
                 // Without an error, a process can only have closed the socket itself. With an
-                // error, the process may still be in the accept() that returns the socket and has
-                // locked it.
+                // error, the process may still be in the accept() that returns the socket. That
+                // accept() has locked the socket.
                 let by_process = change.held || change.context == Some(Context::Process);
                 self.held |= change.err.is_none() && by_process;
                 self.held_at_end = change.held;
@@ -254,7 +257,7 @@ impl Connection {
         self.socket.enter(event, change)
     }
 
-    /// Returns the line of a change that the connection has just made.
+    /// Returns the `transition` line of a change that the connection has just made.
     #[inline(always)]
     pub fn transition(
         &self,
@@ -271,14 +274,14 @@ impl Connection {
         line
     }
 
-    /// Learns about the SYN from a client's counters when it leaves SYN_SENT.
+    /// Learns from a client's counters when its SYN was sent, as it leaves SYN_SENT.
     pub fn learn_syn(&mut self, event: &Event, change: &SetState) {
         let nothing_sent = change.stats.is_some_and(|stats| stats.segs_out == 0);
         if change.newstate == State::Close && nothing_sent {
             self.handshake.syn = None;
         }
         // With TCP_FASTOPEN_CONNECT the SYN was sent with the first data, one round trip ago,
-        // unless it was retransmitted.
+        // unless the SYN was retransmitted.
         let sent_once = change.stats.is_some_and(|stats| stats.retransmits == 0);
         if change.newstate == State::Established
             && change.fastopen_connect
@@ -292,7 +295,7 @@ impl Connection {
         }
     }
 
-    /// Restores the fields that are not packed.
+    /// Restores the owner's `since_ns`, which a packed connection does not store.
     pub fn unpacked(mut self) -> Connection {
         if let Some(owner) = &mut self.socket.owner {
             owner.since_ns = match (owner.source, self.accepted) {
@@ -315,8 +318,8 @@ impl Connection {
                 since_ns: closer.since_ns,
                 ..known
             }),
-            // It was reset while another process used it, or killed by one that never had it (`ss
-            // -K`).
+            // A RST closed the socket while another process used it, or a process that never had
+            // the socket killed it (`ss -K`).
             Some(known) if change.err.is_some() => Some(known),
             _ => Some(closer),
         };
@@ -354,14 +357,14 @@ impl Connection {
         });
     }
 
-    /// Returns the listener whose process will probably accept the connection, if it is not
-    /// accepted.
+    /// Returns the listener whose process will probably accept the connection. `None` if the
+    /// connection is accepted already, or if its birth was not seen.
     pub fn waits_at(&self) -> Option<ListenerId> {
         let waits = self.accepted.is_none() && !self.birth_unseen;
         self.listener.filter(|_| waits)
     }
 
-    /// Sets the listener and the evidence for it.
+    /// Sets the listener that the socket was cloned from, and the evidence for it.
     pub fn cloned_from(&mut self, listener: ListenerId, source: ListenerSource) {
         self.listener = Some(listener);
         self.listener_source = Some(source);
@@ -371,14 +374,14 @@ impl Connection {
         self.socket.side == Some(Side::Server)
     }
 
-    /// Returns the listener unless it is a guess.
+    /// Returns the listener unless it is only guessed by its address.
     pub fn proven_listener(&self) -> Option<ListenerId> {
         let is_guess = self.listener_source == Some(ListenerSource::Address);
         self.listener.filter(|_| !is_guess)
     }
 
     /// Returns whether the kernel dropped the connection from the accept queue when its listener
-    /// closed. That sets no error, and no process had the socket.
+    /// closed. That drop sets no error, and no process had the socket.
     pub fn is_dropped(&self) -> bool {
         self.socket.state == State::Close && self.err.is_none() && !self.held && !self.is_accepted()
     }
@@ -397,8 +400,8 @@ impl Connection {
         self.is_server() && !self.held && !self.held_at_end && !self.is_accepted()
     }
 
-    /// Returns whether an accept() that has not returned yet has taken the connection. It was reset
-    /// while a process already had a descriptor of it.
+    /// Returns whether an accept() that has not returned yet has taken the connection. An error
+    /// closed the socket while a process already had a descriptor of it.
     pub fn is_being_accepted(&self) -> bool {
         self.held_at_end && !self.is_accepted()
     }
@@ -415,8 +418,8 @@ impl Connection {
         self.may_be_queued() && self.seen_queued_ns.is_some_and(|ns| snapshot_ns <= ns)
     }
 
-    /// Returns whether the connection is CLOSE but may still be in the accept queue. A connection
-    /// that is reset there stays, and accept() returns it later.
+    /// Returns whether the socket is CLOSE but may still be in the accept queue. A connection that
+    /// receives a RST in the queue stays there, and accept() returns it later.
     pub fn may_be_queued_closed(&self) -> bool {
         let was_queued = self.established_ns.is_some() || self.birth_unseen || self.err.is_some();
         self.socket.state == State::Close
@@ -426,16 +429,16 @@ impl Connection {
             && was_queued
     }
 
-    /// Ends the record because another socket uses its address now. Unless it was CLOSE, its end
-    /// was not seen. A child in SYN_RECV may end like this: if one ACK made two children on two
-    /// CPUs, the kernel drops one without an event.
+    /// Ends the record because another socket uses the same kernel address now. Unless the old
+    /// socket was CLOSE, its end was not seen. A child socket in SYN_RECV may end like this: if one
+    /// ACK made two child sockets on two CPUs, the kernel drops one without an event.
     pub fn vanish(&mut self) {
         if !matches!(self.socket.state, State::Close | State::SynRecv) {
             self.socket.missed = true;
         }
     }
 
-    /// Returns the time of the last known event that its states depend on.
+    /// Returns the time of the last event that the connection's present state depends on.
     pub fn latest_ns(&self) -> u64 {
         let accepted_ns = self.accepted.map_or(0, |it| it.mono_ns);
         let since_ns = self.socket.since(self.socket.state).unwrap_or(0);
@@ -454,8 +457,8 @@ impl Connection {
         Some(accepted.mono_ns.saturating_sub(self.established_ns?))
     }
 
-    /// Returns whether it counts as a connection: the handshake finished, or accept() returned it,
-    /// which with Fast Open may be earlier.
+    /// Returns whether the record counts as a connection: the handshake finished, or accept()
+    /// returned the socket. With Fast Open, accept() may return it before the handshake finishes.
     pub fn is_connection(&self) -> bool {
         self.established_ns.is_some() || self.accepted.is_some()
     }
@@ -482,15 +485,15 @@ pub fn called_ns(called: Called) -> Option<u64> {
 /// The accept() that returned the connection.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Accepted {
-    /// When it returned.
+    /// When accept() returned, CLOCK_MONOTONIC in nanoseconds.
     pub mono_ns: u64,
     pub called: Called,
     pub witness: Witness,
-    /// True if the accept() has waited for the softirq that makes the connection ESTABLISHED.
+    /// True if the accept() has waited for the softirq that makes the child socket ESTABLISHED.
     pub follows_child_lock: bool,
-    /// The connection's state at the return.
+    /// The connection's state when accept() returned.
     pub state: Option<State>,
-    /// True if the final ACK had not arrived.
+    /// True if the final ACK had not arrived by then.
     pub fastopen: bool,
     pub task: Task,
 }

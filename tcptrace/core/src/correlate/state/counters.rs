@@ -1,20 +1,20 @@
-//! Readings of the kernel's counters of full queues.
+//! Readings of the kernel's counters of drops at full queues.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::event;
 
-/// Number of readings that are kept. The end of the trace needs the readings just before and just
-/// after it.
+/// Number of readings kept per network namespace. At the end of the trace, the readings just before
+/// and just after the end bound the number of drops.
 pub const KEPT: usize = 16;
 
-/// The readings of a trace, by network namespace.
+/// The counter readings of a trace, by network namespace.
 #[derive(Default)]
 pub struct Counters {
     pub readings: BTreeMap<u32, Readings>,
 }
 
-/// The readings of one namespace.
+/// The counter readings of one network namespace.
 #[derive(Default)]
 pub struct Readings {
     /// The last reading before the trace began.
@@ -32,9 +32,9 @@ pub enum Likely {
     /// No counter rose.
     #[default]
     NoListener,
-    /// The only listener that was full whenever the counter rose, by its number.
+    /// The connection number (`conn`) of the only listener that was full whenever a counter rose.
     Only(u64),
-    /// Several listeners were full, or no known one.
+    /// When a counter rose, several listeners were full, or no known listener was.
     Unclear,
 }
 

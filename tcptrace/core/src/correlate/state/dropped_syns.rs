@@ -9,11 +9,12 @@ use super::accept_queue::Full;
 use crate::duration::Human;
 use crate::event::{self, Event, ListenQueue, OverflowSegment, Request, Tuple};
 
-/// How long a dropped SYN is remembered, in nanoseconds. A client retransmits it with growing
-/// intervals, the last one 64 seconds (`net.ipv4.tcp_syn_retries` is 6).
+/// How long a dropped SYN is remembered for its retransmission, in nanoseconds. A client
+/// retransmits a SYN with growing intervals, the last one 64 seconds (`net.ipv4.tcp_syn_retries` is
+/// 6).
 pub const REMEMBER_NS: u64 = 70_000_000_000;
 
-/// Upper bound on tuples with remembered dropped SYNs. A SYN flood may come from more.
+/// Upper bound on tuples with remembered dropped SYNs. It bounds the memory in a SYN flood.
 pub const MANY: usize = 1 << 16;
 
 /// The segments of one connection that met a full queue.
@@ -30,9 +31,9 @@ pub struct DropSeries {
     /// CLOCK_MONOTONIC, nanoseconds.
     pub first_ns: u64,
     pub last_ns: u64,
-    /// The listener's number.
+    /// The listener's connection number (`conn`).
     pub listener: Option<u64>,
-    /// The queue at the last drop.
+    /// The queue that the last drop met.
     pub queue: ListenQueue,
     pub held: u32,
     pub limit: u32,
@@ -114,7 +115,7 @@ impl Drops {
 }
 
 impl DropSeries {
-    /// Adds a segment that probably met a full accept queue.
+    /// Adds a segment that probably met a full accept queue, at which no hook sees drops.
     pub fn suspected(
         before: Option<DropSeries>,
         mono_ns: u64,
@@ -133,14 +134,13 @@ impl DropSeries {
         }
     }
 
-    /// Limits the number of drops; returns `None` if it becomes 0.
+    /// Limits the count of drops to `times`; returns `None` if that is 0.
     pub fn at_most(self, times: u32) -> Option<DropSeries> {
         let times = self.times.min(times);
         (times > 0).then_some(DropSeries { times, ..self })
     }
 
-    /// Removes the listener's number, which the line of a connection of that listener need not
-    /// repeat.
+    /// Removes the listener's number. The line of a connection of that listener need not repeat it.
     pub fn anonymous(self) -> DropSeries {
         DropSeries {
             listener: None,
@@ -180,13 +180,13 @@ impl fmt::Display for Times {
     }
 }
 
-/// Dropped SYNs that their clients may retransmit.
+/// Dropped SYNs, remembered because their clients may retransmit them.
 #[derive(Default)]
 pub struct DroppedSyns {
     /// Maps a tuple, seen from the server, to its dropped SYNs: the network namespace, the SYN's
     /// sequence number, and the drops.
     pub at: FxHashMap<Tuple, Vec<(u32, u32, Drops)>>,
-    /// When entries were last forgotten to make room.
+    /// When entries were last removed to make room, CLOCK_MONOTONIC in nanoseconds.
     pub forgot_ns: Option<u64>,
 }
 
@@ -221,14 +221,15 @@ impl DroppedSyns {
         if let Some((.., drops)) = all.iter_mut().find(same) {
             return drops.note(event.mono_ns, overflow, listener);
         }
-        // The previous entry belongs to another connection with the same addresses.
+        // The previous entry of this namespace belongs to another connection with the same
+        // addresses.
         all.retain(|&(netns, ..)| netns != overflow.netns);
         let mut drops = Drops::default();
         drops.note(event.mono_ns, overflow, listener);
         all.push((overflow.netns, isn, drops));
     }
 
-    /// Returns the earlier drops of a request's SYN.
+    /// Returns the earlier drops of the SYN that made a request socket.
     pub fn of_request(&self, request: &Request) -> Drops {
         let mut all = self.at.get(&request.tuple).into_iter().flatten();
         let its = all.find(|&&(netns, isn, _)| (netns, isn) == (request.netns, request.isn));
@@ -246,8 +247,8 @@ impl DroppedSyns {
         (syn_ns <= series.first_ns).then_some(*drops)
     }
 
-    /// Returns when entries were forgotten, CLOCK_MONOTONIC in nanoseconds. The drops of
-    /// connections that began within [`REMEMBER_NS`] after that may be incomplete.
+    /// Returns when entries were last removed to make room, CLOCK_MONOTONIC in nanoseconds. The
+    /// known drops of connections that began within [`REMEMBER_NS`] after that may be incomplete.
     pub fn forgot_ns(&self) -> Option<u64> {
         self.forgot_ns
     }

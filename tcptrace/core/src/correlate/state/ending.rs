@@ -11,21 +11,22 @@ use crate::fields::{self, ClosedFirst, Ended, Side};
 #[derive(Default, Serialize, Deserialize)]
 pub struct Ending {
     pub closed_first: Option<ClosedFirst>,
-    /// Whether this side's FIN was sent; false if it never will be.
+    /// Whether this side's FIN was sent; false if it will never be sent.
     pub fin_sent: Option<bool>,
     pub syn_retransmits: Option<u32>,
     /// Number of received segments with data when the process closed the socket.
     pub data_segs_at_fin: Option<u32>,
-    /// True if the peer's FIN is not in the kernel's count of bytes.
+    /// True if the kernel's count of received bytes does not include the peer's FIN.
     pub fin_uncounted: bool,
-    /// True if the socket connected in TCP_REPAIR mode. Then its SYN is not in the count of bytes.
+    /// True if the socket connected in TCP_REPAIR mode. Then its SYN is not in the kernel's count
+    /// of acknowledged bytes.
     pub repaired: bool,
     /// True if the kernel sent a RST from this socket.
     pub reset_sent: bool,
     pub end: Option<End>,
 }
 
-/// The change to CLOSE.
+/// The change of state to CLOSE.
 #[derive(Serialize, Deserialize)]
 pub struct End {
     pub ended: Option<Ended>,
@@ -36,12 +37,13 @@ pub struct End {
 }
 
 impl Ending {
-    /// Returns the number of SYN retransmissions of a client; `None` while it may send more.
+    /// Returns how often a client retransmitted its SYN; `None` while it may retransmit again.
     pub fn syn_retransmits(&self) -> Option<u32> {
         self.syn_retransmits
     }
 
-    /// Takes the next change of state. `ended`: how it ended the connection, if that is certain.
+    /// Takes the next change of state. `ended`: how this change ended the connection, if that is
+    /// certain.
     pub fn transition(&mut self, change: &SetState, ended: Option<Ended>) {
         self.closed_first = self.closed_first.or(closed_first(change));
         self.fin_sent = fin_sent(change).or(self.fin_sent);
@@ -66,7 +68,7 @@ impl Ending {
     }
 
     /// Returns whether data can have arrived after the process shut down reading. The kernel
-    /// answers it with a RST.
+    /// answers such data with a RST.
     pub fn data_may_have_come_too_late(&self, change: &SetState) -> bool {
         matches!(change.oldstate, FinWait1 | FinWait2)
             && change.stats.is_none_or(|stats| {
@@ -93,8 +95,8 @@ impl Ending {
         let Some(stats) = &end.stats else {
             return path;
         };
-        // A child is made with its SYN acknowledged. A client's SYN counts as a byte until it is
-        // acknowledged.
+        // The kernel makes a child socket after its SYN-ACK was acknowledged. A client's SYN counts
+        // as a byte until it is acknowledged.
         let syn = match side {
             Some(Side::Client) if self.repaired => Some(0),
             Some(Side::Client) => Some(1),
@@ -122,8 +124,9 @@ impl Ending {
 
 /// Returns the side that sent the first FIN, as far as this change shows.
 ///
-/// In FIN_WAIT1 this side's FIN waits behind data that the peer has no room for, and may never be
-/// sent. Only its ACK, or its sequence number being sent, proves it.
+/// In FIN_WAIT1, this side's FIN may wait behind data that the peer has no room for, and may never
+/// be sent. The peer's ACK of the FIN proves that it was sent. So does a socket without unsent
+/// data.
 pub fn closed_first(change: &SetState) -> Option<ClosedFirst> {
     let unsent = change.stats.is_some_and(|stats| stats.unsent);
     match (change.oldstate, change.newstate) {

@@ -1,4 +1,4 @@
-//! Half-open connections that have no child.
+//! Half-open connections that have no child socket.
 
 use super::handshake::Handshake;
 use super::listener::ListenerId;
@@ -12,19 +12,19 @@ pub struct HalfOpen {
     pub socket: Socket,
     pub listener: Option<ListenerId>,
     pub handshake: Handshake,
-    /// Number of losses noticed when the trace first saw it.
+    /// Number of event losses noticed when the trace first saw the half-open connection.
     pub losses: u64,
-    /// True if an ACK that met a full accept queue was answered with a RST.
+    /// True if the kernel answered an ACK that met a full accept queue with a RST.
     pub aborted: bool,
-    /// The client, if it is on this host and ESTABLISHED.
+    /// The client's socket, if it is on this host and ESTABLISHED.
     pub peer: Option<Peer>,
-    /// True if it has ended and its end was not seen.
+    /// True if the half-open connection has ended but its end was not seen.
     pub is_gone: bool,
-    /// The time and, if known, the kind of the end.
+    /// The time of the end and, if known, its kind.
     pub end: Option<(u64, Option<HalfOpenEnd>)>,
-    /// True if a line has named it.
+    /// True if a line has shown the number of this half-open connection.
     pub has_line: bool,
-    /// The number of its child, if the child has another number.
+    /// The connection number of the child socket, if it differs from this one's.
     pub child: Option<u64>,
 }
 
@@ -54,7 +54,8 @@ impl HalfOpen {
         }
     }
 
-    /// Marks it as gone because another socket uses its address.
+    /// Marks the half-open connection as ended unseen, because another socket uses its kernel
+    /// address.
     pub fn gone(self) -> HalfOpen {
         HalfOpen {
             is_gone: true,
@@ -71,7 +72,8 @@ impl HalfOpen {
         (self.socket.netns, self.socket.tuple)
     }
 
-    /// Returns the subject of a line. `owner`: the process that will probably accept.
+    /// Returns the subject of a line. `owner`: the process that will probably accept the
+    /// connection.
     pub fn subject(&self, owner: Option<Owner>) -> Subject {
         self.socket.subject(owner)
     }

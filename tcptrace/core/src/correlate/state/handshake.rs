@@ -44,16 +44,16 @@ pub struct Handshake {
     pub synack_retransmits: Option<u32>,
     pub syncookie: Option<bool>,
     pub defer_accept: Option<bool>,
-    /// The listener's other half-open requests when this one began.
+    /// Number of the listener's other request sockets when this one began.
     pub syn_queue_ahead: Option<u32>,
-    /// Segments that met a full queue.
+    /// Drops of the handshake's segments at a full queue.
     pub drops: Drops,
-    /// Segments that probably met a full queue, where no hook sees drops.
+    /// Suspected drops of the handshake's segments, where no hook sees drops.
     pub suspected: Suspected,
 }
 
 impl Handshake {
-    /// Makes the facts from a half-open request.
+    /// Takes the facts from a request socket.
     pub fn of(request: &Request, drops: Drops) -> Handshake {
         Handshake {
             syn: request.synack_ns.map(|ns| (ns, Source::RequestSock)),

@@ -32,7 +32,7 @@ pub struct Counts {
     pub accept_queue: Distribution,
 }
 
-/// Counts of durations, in buckets.
+/// Counts of durations, in histogram buckets.
 #[derive(Default)]
 pub struct Distribution {
     /// By [`bucket`].
@@ -60,9 +60,9 @@ impl Histograms {
     }
 }
 
-/// Returns the key of a connection that went well, otherwise `None`. It was ESTABLISHED, at a
-/// server accepted after that, and ended in good order or was open at the end of the trace. A
-/// connection whose trace is incomplete did not go well.
+/// Returns the key of a connection that went well, otherwise `None`. It became ESTABLISHED, and it
+/// ended in good order or was open at the end of the trace. At a server, accept() returned it after
+/// ESTABLISHED. A connection whose trace is incomplete did not go well.
 pub fn went_well(line: &Connection) -> Option<Port> {
     let is_open = line.state != State::Close && line.closed_mono_ns.is_none();
     let is_orderly = line.ending.ended == Some(Ended::Orderly);
@@ -104,8 +104,8 @@ impl Distribution {
         })
     }
 
-    /// Returns the smallest time that this share of all does not exceed, as the upper end of its
-    /// bucket.
+    /// Returns the smallest time that this share of all times does not exceed, as the upper end of
+    /// its histogram bucket.
     pub fn quantile(&self, share: f64) -> Option<u64> {
         let all: u64 = self.counts.values().sum();
         let rank = (all as f64 * share).ceil().max(1.0) as u64;
@@ -117,16 +117,16 @@ impl Distribution {
     }
 }
 
-/// Number of buckets per power of two. A bucket is at most an eighth of its times wide.
+/// Number of histogram buckets per power of two. Each is at most an eighth of its times wide.
 pub const DIVISIONS: u64 = 8;
 pub const DIVISION_BITS: u32 = DIVISIONS.ilog2();
 
-/// Longer times than this (18 minutes) share the last bucket.
+/// Times longer than this power of two (18 minutes) share the last histogram bucket.
 pub const LIMIT_BITS: u32 = 40;
 
 pub const BUCKETS: u16 = (LIMIT_BITS - DIVISION_BITS + 1) as u16 * DIVISIONS as u16;
 
-/// Returns the bucket of a time.
+/// Returns the histogram bucket of a time.
 pub fn bucket(ns: u64) -> u16 {
     if ns < DIVISIONS {
         return ns as u16;
@@ -139,7 +139,7 @@ pub fn bucket(ns: u64) -> u16 {
     (u64::from(octave - DIVISION_BITS + 1) * DIVISIONS + division) as u16
 }
 
-/// Returns the longest time in a bucket, in nanoseconds.
+/// Returns the longest time in a histogram bucket, in nanoseconds.
 pub fn bucket_end_ns(bucket: u16) -> u64 {
     let (octave, division) = (u64::from(bucket) / DIVISIONS, u64::from(bucket) % DIVISIONS);
     match octave {

@@ -1,4 +1,4 @@
-//! Listeners: their identity, the matching of children to them, and their counts.
+//! Listeners: their identity, their statistics, and the matching of child sockets to them.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -14,18 +14,19 @@ use super::stats::Stats;
 use crate::event::{Sk, State, Tuple};
 use crate::fields::{Backlog, ListenerSummary, Side, Subject};
 
-/// Upper bound on closed listeners that have their own row in the summary, and on the rows that
-/// later ones share.
+/// Upper bound on closed listeners that have their own row in the summary. Also the upper bound on
+/// the rows that listeners folded earlier share.
 const MANY: usize = 1024;
 
-/// All listeners of the trace. The listeners that closed last are kept for the summary. Earlier
-/// ones are folded together.
+/// All listeners of the trace. The listeners that closed last are kept for the summary. The counts
+/// of those that closed earlier are folded: added up per local address and port.
 pub struct Listeners {
     all: FxHashMap<ListenerId, Listener>,
     /// Closed listeners, oldest close first.
     closed: VecDeque<ListenerId>,
-    /// The last listener at each address. It is kept after its end, because an accept() in progress
-    /// returns later. It is removed when the address is reused or the listener is folded.
+    /// The last listener at each kernel address of a socket. It is kept after its end, because an
+    /// accept() in progress returns later. It is removed when the address is reused or the listener
+    /// is folded.
     at_sk: FxHashMap<Sk, ListenerId>,
     /// By network namespace and port.
     at_port: FxHashMap<(u32, u16), Vec<ListenerId>>,
@@ -36,7 +37,7 @@ pub struct Listeners {
     /// Counts that belong to no listener in `all`: those of folded listeners, and those of
     /// connections whose listener is unknown.
     places: FxHashMap<Place, Folded>,
-    /// The sums of all places beyond [`MANY`].
+    /// The sums over all places that came after the first [`MANY`].
     elsewhere: Folded,
     /// [`MANY`], or less in tests.
     limit: usize,
@@ -60,7 +61,7 @@ pub struct Listener {
     /// The last known limit of its queues.
     pub backlog: Backlog,
     pub queue: AcceptQueue,
-    /// The local address of its last child.
+    /// The local address of its last child socket.
     reached_at: Option<IpAddr>,
     /// The length of its accept queue in the last snapshot.
     pub queued: Option<u32>,
@@ -105,7 +106,7 @@ impl Default for Listeners {
 }
 
 impl Listeners {
-    /// Makes a collection that keeps this number of closed listeners.
+    /// Makes a collection that keeps at most `limit` closed listeners.
     pub fn of_size(limit: usize) -> Listeners {
         Listeners {
             all: FxHashMap::default(),
@@ -156,8 +157,8 @@ impl Listeners {
             .at_port
             .entry((listener.socket.netns, port))
             .or_default();
-        // Without this, a port that is opened repeatedly would make the list long and its search
-        // slow.
+        // Without this, a port that is opened and closed repeatedly would make the list long and
+        // its search slow.
         ids.retain(|other| *other != id && is_open(other));
         ids.push(id);
     }
@@ -166,7 +167,7 @@ impl Listeners {
         self.at_sk.get(&sk).copied()
     }
 
-    /// Returns a listener; `None` if it has closed and was folded.
+    /// Returns a listener; `None` if it was folded after its close.
     pub fn get(&self, id: ListenerId) -> Option<&Listener> {
         self.all.get(&id)
     }
@@ -175,7 +176,7 @@ impl Listeners {
         self.all.get_mut(&id)
     }
 
-    /// Returns the listener at an address that is open now and was open at this time.
+    /// Returns the listener at a kernel address that is open now and was open at `ns`.
     pub fn open_at(&self, sk: Sk, ns: u64) -> Option<ListenerId> {
         let id = self.at_sk(sk)?;
         let listener = self.get(id)?;
@@ -287,7 +288,7 @@ impl Listeners {
         (one.0 || self.full.len() == 1).then_some((one.1, one.2))
     }
 
-    /// Returns whether the kernel can give a connection to this address to no other listener.
+    /// Returns whether the kernel can give a connection to this address to this listener only.
     fn is_only_candidate(&self, id: ListenerId, netns: u32, called: IpAddr, port: u16) -> bool {
         let own = Tuple {
             laddr: called,
@@ -300,19 +301,19 @@ impl Listeners {
         candidates.all(|it| it == id)
     }
 
-    /// The network namespaces that have had a listener.
+    /// Returns the network namespaces that have had a listener.
     pub fn namespaces(&self) -> &BTreeSet<u32> {
         &self.namespaces
     }
 
-    /// Ends the listener at an address because another socket uses the address now.
+    /// Ends the listener at a kernel address because another socket uses the address now.
     pub fn free_address(&mut self, sk: Sk, mono_ns: u64) {
         if let Some(id) = self.at_sk.remove(&sk) {
             self.close(id, mono_ns);
         }
     }
 
-    /// Folds the listener that closed first if too many have closed; returns its number.
+    /// Folds the listener that closed first if too many have closed; returns its connection number.
     pub fn fold(&mut self, is_shown: impl Fn(u64) -> bool) -> Option<u64> {
         if self.closed.len() <= self.limit {
             return None;
@@ -339,8 +340,8 @@ impl Listeners {
         Some(id.conn())
     }
 
-    /// Returns the listener at an address that was open at this time, for a child born then, or a
-    /// request or segment of that time.
+    /// Returns the listener at a kernel address that was open at `mono_ns`. It is the listener of a
+    /// child socket born then, or of a request socket or segment of that time.
     pub fn of_pointer(&self, sk: Sk, netns: u32, mono_ns: u64) -> Option<ListenerId> {
         self.at_sk(sk).filter(|&id| {
             let listener = self.get(id);
@@ -348,9 +349,10 @@ impl Listeners {
         })
     }
 
-    /// Returns the listener that a child born at `born_ns` was cloned from, by its address, if only
-    /// one matches. Listeners may share an address (SO_REUSEPORT). If several match and the child
-    /// was `dropped`, returns the only closed one, because only a closing listener drops a child.
+    /// Returns the listener that a child socket born at `born_ns` was cloned from, if only one
+    /// matches its local address. Listeners may share an address (SO_REUSEPORT). If several match
+    /// and the kernel `dropped` the child from an accept queue, returns the only closed one. Only a
+    /// closing listener drops a child.
     pub fn of_child(&self, child: &Socket, born_ns: u64, dropped: bool) -> Option<ListenerId> {
         let only = |mut candidates: Box<dyn Iterator<Item = ListenerId> + '_>| {
             let first = candidates.next()?;
@@ -364,8 +366,8 @@ impl Listeners {
         })
     }
 
-    /// Returns whether every listener that matches the child has closed, and at least one matches.
-    /// For a `dropped` child, returns whether any of them has closed.
+    /// Returns whether every listener that matches the child socket has closed, and at least one
+    /// matches. For a child `dropped` from an accept queue, returns whether any of them has closed.
     pub fn closed_for(&self, child: &Socket, born_ns: u64, dropped: bool) -> bool {
         let mut candidates = self.candidates(child, born_ns).peekable();
         if dropped {
@@ -374,7 +376,7 @@ impl Listeners {
         candidates.peek().is_some() && candidates.all(|id| self.is_closed(id))
     }
 
-    /// Returns the listeners that best match the child's local address at its birth.
+    /// Returns the listeners that best match the child socket's local address at its birth.
     fn candidates(&self, child: &Socket, born_ns: u64) -> impl Iterator<Item = ListenerId> {
         let laddr = child.tuple.laddr;
         let at_port = child

@@ -49,30 +49,32 @@ use crate::fields::{Depth, Kind, ListenerSummary, NetnsCounters, Verdict, Wanted
 pub struct Correlator {
     /// The time at which all hooks were attached, CLOCK_MONOTONIC in nanoseconds.
     pub(super) attached_ns: u64,
-    /// The last number given to a connection or listener.
+    /// The last number (`conn`) given to a connection or listener.
     pub(super) conns: u64,
-    /// The kernel side's count of lost records, modulo 2^32.
+    /// The kernel side's count of lost event records, modulo 2^32.
     pub(super) lost: u32,
-    /// Number of losses noticed so far. A connection that saw another value at its begin has had a
-    /// loss in between. Therefore a loss needs no update of each connection.
+    /// Number of event losses noticed so far. Each connection stores this number when it begins. If
+    /// the number has changed since, events of the connection may be lost. Therefore a loss needs
+    /// no update of each connection.
     pub(super) losses: u64,
-    /// True if the kernel skipped runs of a program, or records are unaccounted.
+    /// True if the kernel skipped runs of an eBPF program, or event records are unaccounted for.
     pub(super) missed: bool,
-    /// True if records were lost.
+    /// True if event records were lost.
     pub(super) has_lost: bool,
-    /// True if the current or next event is late.
+    /// True if the current or next event arrived after later events.
     pub(super) is_late: bool,
-    /// True if the filter may leave out a birth, see [`Connection::met`].
+    /// True if the filter may leave out a birth, see `Connection::first_seen`.
     pub(super) births_hide: bool,
     pub(super) audit: Audit,
     pub(super) open: Table,
     /// Server connections in CLOSE that accept() may still return.
     pub(super) queued_closed: FxHashMap<Sk, Kept>,
-    /// The members of `queued_closed` that an accept() is about to return: time of close, socket, number.
+    /// The connections of `queued_closed` that an accept() is about to return: time of close,
+    /// socket, connection number.
     pub(super) being_accepted: VecDeque<(u64, Sk, u64)>,
     /// The time at which the snapshot at the end of the trace began, by network namespace.
     pub(super) last_snapshots: BTreeMap<u32, u64>,
-    /// True if the lookahead found something about the next event, see [`Correlator::look_ahead`].
+    /// True if the lookahead returned true for the next event, see [`Correlator::look_ahead`].
     pub(super) lookahead: bool,
     pub(super) listeners: Listeners,
     pub(super) processes: Processes,
@@ -169,7 +171,7 @@ impl Correlator {
         }
     }
 
-    /// Sets the count of lost records at the begin, modulo 2^32.
+    /// Sets the count of lost event records at the beginning of the trace, modulo 2^32.
     pub fn with_lost(self, lost: u32) -> Correlator {
         Correlator { lost, ..self }
     }
@@ -238,7 +240,7 @@ impl Correlator {
         is_of_depth && self.wanted.has(kind)
     }
 
-    /// Returns the kernel side's count of lost records at the last event, modulo 2^32.
+    /// Returns the kernel side's count of lost event records at the last event, modulo 2^32.
     pub fn lost(&self) -> u32 {
         self.lost
     }

@@ -13,16 +13,17 @@ use crate::event::{Sk, Tuple};
 /// Facts about the peer's socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {
-    /// The number of the peer's connection in the trace.
+    /// The peer's connection number in the trace.
     pub conn: u64,
-    /// When its SYN was sent or received, if known.
+    /// When the SYN of that socket was sent or received, if known.
     pub syn_ns: Option<u64>,
-    /// When it became ESTABLISHED. A client's connect() can return from then on.
+    /// When that socket became ESTABLISHED. A client's connect() can return from then on.
     pub established_ns: u64,
 }
 
-/// Upper bound on sockets that wait for their peer. A peer on this host comes soon; one on another
-/// host never comes. Therefore the sockets that have waited longest are forgotten first.
+/// Upper bound on ESTABLISHED sockets that wait for their peer's socket. A peer on this host comes
+/// soon; one on another host never comes. Therefore the sockets that have waited longest are
+/// forgotten first.
 const MANY: usize = 1 << 15;
 
 /// The sockets that are ESTABLISHED and whose peer is not known.
@@ -48,9 +49,9 @@ impl Peers {
     /// Notes that a socket became ESTABLISHED. Returns its peer, if known, and the facts that each
     /// side learns about the other.
     ///
-    /// Mirrored addresses are the evidence. Loopback addresses imply the same namespace. Other
-    /// addresses are searched in the same namespace first, then in all namespaces, where only one
-    /// socket may match.
+    /// Mirrored addresses are the evidence. Loopback addresses imply the same namespace. For other
+    /// addresses, a peer is searched for in the same namespace first, then in all namespaces.
+    /// There, only one socket may match.
     pub fn meet(
         &mut self,
         sk: Sk,
@@ -90,8 +91,9 @@ impl Peers {
 
     /// Returns the index of the peer among the waiting sockets with the mirrored addresses.
     ///
-    /// Two links of a namespace may use the same link-local addresses. Then the socket on the same
-    /// device matches, or the only one, at the other end of a cable.
+    /// Two links of a namespace may use the same link-local addresses. A single waiting socket
+    /// matches on any device, because a cable may join two links. Of several, the one on the same
+    /// device matches.
     fn position(
         &self,
         netns: u32,
@@ -114,7 +116,7 @@ impl Peers {
         here.or(elsewhere)
     }
 
-    /// Returns the ESTABLISHED socket that waits for a peer with these addresses, which is not
+    /// Returns the ESTABLISHED socket whose peer would have these addresses. The peer is not
     /// ESTABLISHED yet.
     pub fn waiting_for(&self, netns: u32, tuple: &Tuple) -> Option<(Sk, Peer)> {
         let (own, other) = pair(tuple)?;

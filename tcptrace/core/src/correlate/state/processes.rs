@@ -14,21 +14,23 @@ use super::listener::{ListenerId, Listeners};
 use super::socket::Owner;
 use crate::fields::PidSource;
 
-/// Upper bound on remembered exited processes. The oldest exit is forgotten first.
+/// Upper bound on remembered exits, by which owners are found to be gone. The oldest exit is
+/// forgotten first.
 pub const REMEMBERED: usize = 1 << 16;
 
 /// Processes that have exited, and processes that own listeners.
 #[derive(Default)]
 pub struct Processes {
-    /// The time of each exit, by process number. The kernel reuses numbers.
+    /// The time of each exit, by process id. The kernel reuses process ids.
     pub exited: FxHashMap<u32, u64>,
     /// The exits in order of time.
     pub order: VecDeque<(u32, u64)>,
     /// Processes that own a listener.
     pub listen: FxHashSet<u32>,
-    /// The time from which the owners of listeners are in doubt.
+    /// Set if the owners of listeners are in doubt. Only a search that begins after this time
+    /// settles it.
     pub wanted_ns: Option<u64>,
-    /// When the last search through all descriptors began; 0 before the first.
+    /// When the last search through the descriptors of all processes began; 0 before the first.
     pub searched_ns: u64,
 }
 
@@ -63,14 +65,14 @@ impl Processes {
         }
     }
 
-    /// Requests a search through all descriptors that begins after `mono_ns`.
+    /// Requests a search through the descriptors of all processes that begins after `mono_ns`.
     pub fn want(&mut self, mono_ns: u64) {
         self.wanted_ns = Some(self.wanted_ns.unwrap_or(0).max(mono_ns));
     }
 }
 
-/// Returns the owner of a connection. That is its own owner while the process lives, and before
-/// accept() the listener's owner. An orphaned connection keeps its last known owner.
+/// Returns the owner of a connection. That is the stored owner while its process lives. Before
+/// accept() it is the listener's owner. An orphaned connection keeps its last known owner.
 #[inline]
 pub fn current_owner(
     listeners: &Listeners,

@@ -1,4 +1,4 @@
-//! Request sockets that have no child yet.
+//! Request sockets that have no child socket yet.
 
 use rustc_hash::FxHashMap;
 
@@ -8,37 +8,38 @@ use super::listener::ListenerId;
 use crate::event::{CloneOf, Request, Sk, Tuple};
 use crate::fields::Cause;
 
-/// The request or the SYN that a child was made from.
+/// The request socket or the SYN that a child socket was made from.
 pub struct Origin {
-    /// The request's number, if it had one.
+    /// The request socket's connection number, if it had one.
     pub conn: Option<u64>,
     pub listener: Option<ListenerId>,
     pub handshake: Handshake,
-    /// The segment that made the child.
+    /// The segment that made the child socket.
     pub cause: Cause,
 }
 
-/// The requests of a trace that have no child yet.
+/// The request sockets of a trace that have no child socket yet.
 #[derive(Default)]
 pub struct Requests {
     pub half_open: FxHashMap<Sk, HalfOpen>,
-    /// Addresses of requests by network namespace and tuple.
+    /// Kernel addresses of request sockets, by network namespace and tuple.
     pub at_tuple: FxHashMap<(u32, Tuple), Sk>,
-    /// The last request that was about to get a child, by CPU.
+    /// The last request socket that was about to get a child socket, by CPU.
     pub cloning: FxHashMap<u16, Cloning>,
 }
 
-/// A request whose child is the next socket to be born on its CPU.
+/// A request socket whose child socket is the next socket to be born on its CPU.
 pub struct Cloning {
     pub mono_ns: u64,
     pub request: Request,
     pub of: CloneOf,
-    /// Number of losses noticed so far. A later loss may be that of the birth.
+    /// Number of event losses noticed so far. After a later loss, the birth of the child may be
+    /// lost.
     pub losses: u64,
 }
 
 impl Requests {
-    /// Returns the half-open request at this address.
+    /// Returns the half-open connection of the request socket at this kernel address.
     pub fn half_open(&mut self, req: Sk) -> Option<&mut HalfOpen> {
         self.half_open.get_mut(&req)
     }
@@ -59,7 +60,7 @@ impl Requests {
         self.take(req)
     }
 
-    /// Removes and returns all requests.
+    /// Removes and returns the half-open connections of all request sockets.
     pub fn drain(&mut self) -> Vec<HalfOpen> {
         self.at_tuple.clear();
         self.half_open.drain().map(|(_, it)| it).collect()

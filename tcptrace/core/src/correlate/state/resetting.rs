@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::event::Sk;
 use crate::fields::{Cause, Subject};
 
-/// Upper bound on remembered connections.
+/// Upper bound on connections that are remembered for a RST after their end.
 pub const RESETTING: usize = 32;
 
 /// Connections that ended in a way that the kernel follows with a RST. It sends the RST when the
@@ -32,14 +32,14 @@ impl Resetting {
         self.ended.push_back((sk, subject));
     }
 
-    /// Forgets the connection at an address that another socket uses now.
+    /// Forgets the connection whose kernel address another socket uses now.
     pub fn forget(&mut self, sk: Sk) {
         if !self.ended.is_empty() {
             self.ended.retain(|(other, _)| *other != sk);
         }
     }
 
-    /// Takes the connection that a RST of this socket belongs to.
+    /// Takes the connection that a RST sent from this socket belongs to.
     pub fn take(&mut self, sk: Sk) -> Option<Subject> {
         let at = self.ended.iter().position(|(other, _)| *other == sk)?;
         Some(self.ended.remove(at)?.1)

@@ -1,4 +1,4 @@
-//! Flows that segments have shown: the socket at each end and its initial sequence number.
+//! Flows that segments have shown: the socket at each endpoint and its initial sequence number.
 
 use std::net::SocketAddr;
 
@@ -8,29 +8,29 @@ use super::socket::Socket;
 use crate::event::{Direction, Segment, Sk, TcpFlags, Tuple};
 use crate::fields::{self, Side, Source, Subject};
 
-/// A segment is a repeat if it passes another device within this time, in nanoseconds. The time
-/// must cover the way between two devices and no more.
+/// A segment that passes another device of the host within this time (in nanoseconds) is a repeat
+/// and is not reported again. The time must cover the way between two devices and no more.
 pub const REPEAT_NS: u64 = 100_000_000;
 
-/// How long the end of a flow without a socket is remembered, in nanoseconds. The kernel answers
-/// for a closed connection in TIME_WAIT (TCP_TIMEWAIT_LEN, include/net/tcp.h).
+/// How long an endpoint without a socket is remembered after its last segment, in nanoseconds. The
+/// kernel answers for a closed connection in TIME_WAIT (TCP_TIMEWAIT_LEN, include/net/tcp.h).
 pub const REMEMBER_NS: u64 = 60_000_000_000;
 
-/// Below this number of ends, none is forgotten.
+/// Below this number of endpoints, none is forgotten.
 pub const FEW: usize = 4096;
 
-/// The ends of flows that segments have shown. Empty unless segments are traced.
+/// The endpoints of flows that segments have shown. Empty unless segments are traced.
 #[derive(Default)]
 pub struct Segments {
     pub expected: bool,
     pub flows: FxHashMap<FlowKey, Flow>,
-    /// Number of ends at which old ones are removed.
+    /// Number of endpoints at which old ones are removed.
     pub prune_at: usize,
     /// Number of segments that another device had already reported.
     pub repeats: u64,
 }
 
-/// One end of a flow, in one network namespace.
+/// One endpoint of a flow, in one network namespace.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FlowKey {
     pub netns: u32,
@@ -38,29 +38,29 @@ pub struct FlowKey {
     pub peer: SocketAddr,
 }
 
-/// Facts about one end of a flow.
+/// Facts about one endpoint of a flow.
 #[derive(Default)]
 pub struct Flow {
-    /// The initial sequence number of the segments that this end sends.
+    /// The initial sequence number of the segments that this endpoint sends.
     pub isn: Option<u32>,
-    /// When the first SYN for this end was received, and the number of losses noticed by then.
+    /// When this endpoint received the first SYN, and the number of event losses noticed by then.
     pub syn: Option<(u64, u64)>,
-    /// True if a listener has answered a SYN here.
+    /// True if a listener has answered a SYN at this endpoint.
     pub is_half_open: bool,
     pub holder: Holder,
-    /// The number that the connection will have that is about to begin here.
+    /// The connection number given in advance to the connection that is about to begin here.
     pub upcoming: Option<u64>,
-    /// The segments that this end sent recently, per direction in which they were seen.
+    /// The segments that this endpoint sent recently, each at the first device that reported it.
     pub recent: Vec<Passage>,
     pub seen_ns: u64,
 }
 
-/// The socket at one end of a flow.
+/// The socket at one endpoint of a flow.
 #[derive(Default)]
 pub enum Holder {
     #[default]
     Vacant,
-    /// A request socket, by its address.
+    /// A request socket, by its kernel address.
     HalfOpen {
         req: Sk,
         conn: u64,
@@ -69,7 +69,8 @@ pub enum Holder {
         sk: Sk,
         conn: u64,
     },
-    /// The connection has its line. Later segments belong to TIME_WAIT.
+    /// The `connection` line was written. Later segments belong to the TIME_WAIT of that
+    /// connection.
     Ended(Box<Subject>),
 }
 
@@ -93,7 +94,7 @@ pub struct Relative {
 }
 
 impl FlowKey {
-    /// Returns the end of a flow; `None` while an address or a port is unknown.
+    /// Returns the local endpoint of a tuple; `None` while an address or a port is unknown.
     pub fn of(netns: u32, tuple: &Tuple) -> Option<FlowKey> {
         Some(FlowKey {
             netns,
@@ -116,7 +117,7 @@ impl Flow {
         matches!(self.holder, Holder::Connection { .. })
     }
 
-    /// Resets the end because another connection with the same addresses begins.
+    /// Clears the endpoint because another connection with the same addresses begins.
     pub fn begin_again(&mut self) {
         let holder = match std::mem::take(&mut self.holder) {
             Holder::Ended(_) => Holder::Vacant,
@@ -129,8 +130,8 @@ impl Flow {
         };
     }
 
-    /// Remembers a segment that this end sent. Returns true if another device had already reported
-    /// it. On the same device it is a retransmission.
+    /// Remembers a segment that this endpoint sent. Returns true if another device had already
+    /// reported it. On the same device, a second report is a retransmission.
     pub fn repeats(&mut self, mono_ns: u64, segment: &Segment) -> bool {
         const PSH: u8 = 1 << 3;
         self.recent
@@ -168,7 +169,8 @@ impl Segments {
         Some(&flow.holder)
     }
 
-    /// Learns from a segment; returns `None` if it is a repeat.
+    /// Learns sequence numbers from a segment. Returns `None` if another device had already
+    /// reported it.
     pub fn pass(&mut self, mono_ns: u64, segment: &Segment, losses: u64) -> Option<Relative> {
         let Some(own) = FlowKey::of(segment.netns, &segment.tuple) else {
             return Some(Relative::default());
@@ -205,7 +207,7 @@ impl Segments {
         losses: u64,
     ) {
         let is_syn_ack = segment.ack.is_some();
-        // A stray SYN does not begin a connection.
+        // A SYN for an endpoint with an open connection does not begin another connection.
         let is_stray = self.flow(to, mono_ns).is_connection();
         let sender = self.flow(from, mono_ns);
         if !is_syn_ack && !is_stray && sender.isn != Some(segment.seq) {
@@ -221,16 +223,16 @@ impl Segments {
         }
     }
 
-    /// Returns when the first SYN for a server's end was received, CLOCK_MONOTONIC in nanoseconds.
-    /// Returns `None` if it was not seen. Also returns `None` if events were lost since, because
-    /// then the SYN may belong to another connection. `losses`: the number of losses noticed so
-    /// far.
+    /// Returns when a server's endpoint received the first SYN, CLOCK_MONOTONIC in nanoseconds.
+    /// Returns `None` if the SYN was not seen. Also returns `None` if events were lost since,
+    /// because then the SYN may belong to another connection. `losses`: the number of event losses
+    /// noticed so far.
     pub fn syn_received(&self, netns: u32, tuple: &Tuple, losses: u64) -> Option<u64> {
         let (mono_ns, losses_then) = self.flows.get(&FlowKey::of(netns, tuple)?)?.syn?;
         (losses_then == losses).then_some(mono_ns)
     }
 
-    /// Notes the connection at its end of the flow, if the tuple is complete.
+    /// Notes the connection at its endpoint, if the tuple is complete.
     pub fn bind(&mut self, mono_ns: u64, sk: Sk, socket: &Socket) {
         if self.expected
             && let Some(own) = FlowKey::of(socket.netns, &socket.tuple)
@@ -240,7 +242,7 @@ impl Segments {
         }
     }
 
-    /// Notes the half-open connection at its end of the flow.
+    /// Notes the half-open connection at its endpoint.
     pub fn bind_half_open(&mut self, mono_ns: u64, req: Sk, netns: u32, tuple: &Tuple, conn: u64) {
         if self.expected
             && let Some(own) = FlowKey::of(netns, tuple)
@@ -249,7 +251,7 @@ impl Segments {
         }
     }
 
-    /// Notes that a half-open connection has its line.
+    /// Notes at its endpoint that a half-open connection has its `connection` line.
     pub fn unbind_half_open(&mut self, netns: u32, tuple: &Tuple, line: &fields::Connection) {
         let own = FlowKey::of(netns, tuple);
         if let Some(flow) = own.and_then(|own| self.flows.get_mut(&own))
@@ -259,7 +261,7 @@ impl Segments {
         }
     }
 
-    /// Returns whether no socket is known at a segment's local end, and none is about to begin
+    /// Returns whether no socket is known at a segment's local endpoint, and none is about to begin
     /// there.
     pub fn is_vacant(&self, segment: &Segment) -> bool {
         let own = FlowKey::of(segment.netns, &segment.tuple);
@@ -269,14 +271,14 @@ impl Segments {
         })
     }
 
-    /// Takes the number that earlier segments were given for the connection that begins here.
+    /// Takes the connection number that was given in advance to the connection that begins here.
     pub fn take_upcoming(&mut self, netns: u32, tuple: &Tuple) -> Option<u64> {
         let own = FlowKey::of(netns, tuple)?;
         self.flows.get_mut(&own)?.upcoming.take()
     }
 
-    /// Notes that a connection has its line, and adds the time of the SYN unless it is known
-    /// better.
+    /// Notes at its endpoint that a connection has its `connection` line. Adds the time of the SYN
+    /// to the line unless the line has it from better evidence.
     pub fn unbind(&mut self, socket: &Socket, losses: u64, line: &mut fields::Connection) {
         if !self.expected {
             return;
@@ -300,7 +302,7 @@ impl Segments {
         }
     }
 
-    /// Forgets the ends without a socket and without recent segments.
+    /// Forgets the endpoints without a socket and without recent segments.
     pub fn prune(&mut self, mono_ns: u64, is_open: impl Fn(Sk, u64) -> bool) {
         if self.flows.len() < self.prune_at.max(FEW) {
             return;

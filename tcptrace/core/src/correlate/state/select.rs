@@ -14,10 +14,11 @@ use serde::{Deserialize, Serialize};
 use crate::event::{Comm, State};
 use crate::fields::{Line, PidSource, Side, Subject};
 
-/// Upper bound on held lines of one connection. The oldest are given up first.
+/// Upper bound on held-back lines of one connection. The oldest lines are dropped first.
 const HELD_EACH: usize = 64;
 
-/// Upper bound on held lines of all connections. Those of the oldest connection are given up first.
+/// Upper bound on held-back lines of all connections. Those of the oldest connection are dropped
+/// first.
 const HELD: usize = 16_384;
 
 /// The conditions that choose lines. A line passes if every given condition holds.
@@ -31,8 +32,8 @@ pub struct Selection {
     pub sides: Vec<Side>,
     /// Empty: any.
     pub states: Vec<State>,
-    /// True if the kernel side filters by a property that only sockets have. A segment or RST of no
-    /// traced connection may be anyone's and is left out.
+    /// True if the kernel side filters by a property that only sockets have. A segment or RST that
+    /// belongs to no traced connection is then left out, because the filter did not judge it.
     pub traced_only: bool,
 }
 
@@ -70,7 +71,7 @@ impl Selection {
         let is_asked_for = among(&self.pids, subject.pid.as_ref()) && is_named;
         match subject.pid_source {
             _ if is_asked_for => Fit::Yes,
-            // Another process may accept it, or may have a descriptor of it.
+            // Another process may accept the connection, or may have a descriptor of it.
             None | Some(PidSource::Presumed | PidSource::Snapshot | PidSource::Holder) => Fit::Open,
             Some(_) => Fit::No,
         }
@@ -89,7 +90,7 @@ fn condition<T: Display>(
     (!values.is_empty()).then(|| (name, values.join(",")))
 }
 
-/// Whether a condition holds.
+/// Whether a line or a connection meets the conditions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum Fit {
     No,
@@ -106,7 +107,8 @@ pub struct Select {
     /// True if there is a condition. Every event checks this.
     chooses: bool,
     known: FxHashMap<u64, Known>,
-    /// The highest number so far. Connections are numbered in the order of their beginning.
+    /// The highest connection number so far. Connections are numbered in the order of their
+    /// beginning.
     latest: u64,
     /// Held lines by connection, and therefore the oldest connection first.
     held: BTreeMap<u64, VecDeque<Line>>,
@@ -139,8 +141,8 @@ impl Select {
         self.chooses
     }
 
-    /// Keeps the selected ones of the lines from `first` on. Lines that were held back until now
-    /// are inserted before them.
+    /// Keeps only the selected lines from index `first` on. Inserts lines that were held back until
+    /// now before the line that released them.
     #[inline]
     pub fn sift(&mut self, first: usize, lines: &mut Vec<Line>) {
         if !self.chooses {

@@ -83,7 +83,7 @@ impl Socket {
         }
     }
 
-    /// Takes over the parts of the tuple and the cookie that an event knows.
+    /// Takes over the parts of the tuple and the cookie that an event shows.
     pub fn learn(&mut self, tuple: &Tuple, cookie: Option<u64>) {
         let known = &mut self.tuple;
         if !tuple.laddr.is_unspecified() {
@@ -95,7 +95,7 @@ impl Socket {
         self.cookie = cookie.or(self.cookie);
     }
 
-    /// Returns whether a tuple can be this socket's: no part that both know differs.
+    /// Returns whether this socket can have that tuple: no part that both know differs.
     pub fn may_be(&self, tuple: &Tuple) -> bool {
         fn agree<T: PartialEq>(a: Option<T>, b: Option<T>) -> bool {
             a.is_none() || b.is_none() || a == b

@@ -42,7 +42,7 @@ impl Stats {
         self.waits.add(other.waits);
     }
 
-    /// Returns whether nothing was counted.
+    /// Returns whether no connection and no failed accept() was counted.
     pub fn is_empty(&self) -> bool {
         self.connections + self.accepted + self.never_accepted + self.failed_accepts == 0
     }
@@ -101,7 +101,7 @@ impl Waits {
         }
     }
 
-    /// Puts the batch into the histogram.
+    /// Puts the batch of waits into the histogram.
     fn fold(&mut self) {
         let histogram = self.histogram.get_or_insert_with(|| {
             Histogram::new(3).expect("three significant digits are within 0..=5")

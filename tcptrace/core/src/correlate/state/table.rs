@@ -1,12 +1,12 @@
 //! The table of open connections, by the address of their socket.
 //!
 //! A busy server has many open connections, and most are idle until they end. The connections that
-//! have been idle for longest are packed to a quarter of their size. An event unpacks its
-//! connection first.
+//! have been idle for longest are packed: serialized into a quarter of their size. An event unpacks
+//! its connection first.
 //!
-//! A connection is taken out of the table for each of its events and put back. In a box, that moves
-//! eight bytes. Its entry stays, because nearly all connections come back to it. The box of an
-//! ended connection is reused, so that no box is allocated while as many connections begin as end.
+//! A connection is taken out of the table for each of its events and put back. Moving its box moves
+//! eight bytes. Its map entry stays, because nearly all connections come back to it. The box of an
+//! ended connection is reused. While as many connections begin as end, no box is allocated.
 
 use hashlink::LinkedHashMap;
 use rustc_hash::FxBuildHasher;
@@ -17,21 +17,21 @@ use crate::event::Sk;
 /// A boxed connection.
 pub type Kept = Box<Connection>;
 
-/// Upper bound on connections that are not packed.
+/// Upper bound on connections that are not packed. It bounds the memory.
 const UNPACKED: usize = 1 << 13;
 
-/// Upper bound on open connections, packed or not.
+/// Upper bound on open connections, packed or not. Beyond it, the longest idle one is given up.
 const OPEN: usize = 1 << 20;
 
-/// Upper bound on spare boxes: enough for the connections that end between two reads of the
-/// buffers.
+/// Upper bound on spare boxes. It suffices for the connections that end between two reads of the
+/// ring buffers.
 const SPARE: usize = 1 << 12;
 
 /// Both maps are ordered by the last event, oldest first.
 pub struct Table {
     unpacked: LinkedHashMap<Sk, Option<Kept>, FxBuildHasher>,
     packed: LinkedHashMap<Sk, Packed, FxBuildHasher>,
-    /// The only empty entry in `awake`: that of the current connection.
+    /// The only empty entry in `unpacked`: that of the connection that is taken out for its event.
     empty: Option<Sk>,
     /// Boxes of connections that have ended, for reuse.
     spare: Vec<Kept>,
@@ -72,7 +72,7 @@ impl Table {
         }
     }
 
-    /// Takes back the box of a connection that has ended.
+    /// Takes back the box of a connection that has ended, for reuse.
     pub fn give_back(&mut self, kept: Kept) {
         if self.spare.len() < SPARE {
             self.spare.push(kept);
@@ -115,7 +115,7 @@ impl Table {
         self.conn_at(sk).is_some()
     }
 
-    /// Returns the number in the trace of the connection at this address.
+    /// Returns the connection number of the connection whose socket has this kernel address.
     pub fn conn_at(&self, sk: Sk) -> Option<u64> {
         match self.unpacked.get(&sk) {
             Some(place) => Some(place.as_ref()?.socket.conn),
@@ -141,7 +141,7 @@ impl Table {
         self.unpacked.get_mut(&sk)?.as_deref_mut()
     }
 
-    /// Takes out the connection at this address, if `is_meant` is true for it.
+    /// Takes out the connection whose socket has this kernel address, if `is_meant` is true for it.
     pub fn take(&mut self, sk: Sk, is_meant: impl Fn(&Connection) -> bool) -> Option<Kept> {
         self.clear();
         self.unpack_at(sk);
@@ -157,7 +157,7 @@ impl Table {
         }
     }
 
-    /// Unpacks the connection at this address.
+    /// Unpacks the connection whose socket has this kernel address.
     #[inline]
     fn unpack_at(&mut self, sk: Sk) {
         if !self.packed.is_empty()
@@ -180,7 +180,7 @@ impl Table {
         all
     }
 
-    /// Returns the numbers in the trace and the addresses of all connections.
+    /// Returns the connection numbers and the kernel addresses of all connections.
     pub fn conns(&self) -> impl Iterator<Item = (u64, Sk)> {
         let packed = self.packed.iter();
         let packed = packed.map(|(&sk, it)| (it.unpack().socket.conn, sk));
@@ -189,8 +189,8 @@ impl Table {
     }
 }
 
-/// A connection in few bytes: variable-length numbers, one byte for an absent value, and two bytes
-/// for a run of zero bytes.
+/// A connection serialized into few bytes: variable-length numbers, one byte for an absent value,
+/// and two bytes for a series of zero bytes.
 struct Packed(Box<[u8]>);
 
 impl Packed {
@@ -207,7 +207,7 @@ impl Packed {
     }
 }
 
-/// Writes each run of zero bytes, of at most 255, as a zero and its length.
+/// Writes each series of zero bytes, of at most 255, as a zero and its length.
 fn squeeze(bytes: &[u8]) -> Vec<u8> {
     let mut squeezed = Vec::with_capacity(bytes.len());
     for run in bytes.chunk_by(|&one, &next| one == 0 && next == 0) {

@@ -2,19 +2,19 @@
 
 use crate::fields::{Cause, Ended};
 
-/// A cause, the kernel function that acts on it (Linux 6.12), and where RFC 9293 has it.
+/// A cause, the kernel function that acts on it (Linux 6.12), and the section of RFC 9293 on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Why {
     pub cause: Cause,
     pub function: &'static str,
-    /// Section of RFC 9293; empty where it has none.
+    /// Section of RFC 9293; empty if it has no section on this cause.
     pub rfc: &'static str,
 }
 
 /// Facts about a change of state that the event itself does not contain.
 #[derive(Clone, Copy, Default)]
 pub struct Clues {
-    /// At the change before, no process had the socket.
+    /// At the socket's previous change of state, no process had the socket.
     pub was_orphaned: bool,
     /// The kernel sends a RST from this socket right after the change.
     pub reset_follows: bool,
