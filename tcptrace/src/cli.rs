@@ -119,6 +119,10 @@ pub struct Doctor {
     /// Form of the report
     #[arg(short, long, value_name = "FORM", default_value = "text")]
     pub output: ReportForm,
+
+    /// Show also the attach methods that failed, and the cost of each program
+    #[arg(short, long)]
+    pub verbose: bool,
 }
 
 #[derive(Debug, Args)]

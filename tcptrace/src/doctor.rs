@@ -1,8 +1,8 @@
 //! `tcptrace doctor`: reports what this kernel offers, what tracing costs, and what stays unknown.
 
 mod stats;
+mod text;
 
-use std::fmt::{self, Display};
 use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::time::Instant;
@@ -29,7 +29,7 @@ const ROUNDS: u32 = 10;
 pub async fn run(options: &Doctor) -> anyhow::Result<u8> {
     let report = match (options.stats, options.output) {
         (Some(time), form) => stats::report(time, form).await?,
-        (None, ReportForm::Text) => examine().await?,
+        (None, ReportForm::Text) => examine(options.verbose).await?,
         (None, ReportForm::Json) => serde_json::to_string(&Examined::of(&attach()?))? + "\n",
     };
     Ok(stdio::code_of(stdio::print(report)))
@@ -99,68 +99,14 @@ impl Examined {
     }
 }
 
-/// Formats one line: `✓ inet_csk_accept  by syscall: tracepoints of accept() and accept4(); not by
-/// fentry: …`
-impl Display for Examination {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mark = if self.method.is_some() { '✓' } else { '✗' };
-        write!(f, "{mark} {:<22} ", self.hook.name())?;
-        match self.method {
-            Some(method) => write!(f, "by {method}")?,
-            None => write!(f, "not attached")?,
-        }
-        if !self.via.is_empty() {
-            write!(f, ": {}", self.via)?;
-        }
-        if self.hook == Hook::Segment {
-            write!(f, ", with --segments")?;
-        }
-        for refused in &self.failed_methods {
-            write!(f, "; not by {}: {}", refused.method, why(&refused.error))?;
-        }
-        Ok(())
-    }
-}
-
-/// Returns a short explanation of an error name.
-fn why(reason: &str) -> String {
-    let words = match reason {
-        "EPERM" => "the kernel does not permit it",
-        "EACCES" => "the kernel's verifier refuses the program",
-        "ENOENT" => "the kernel has no such thing to attach to",
-        "EINVAL" | "EOPNOTSUPP" | "ENOTSUPP" => "the kernel does not support it",
-        "ENOMEM" => "there is no memory for it",
-        _ => return reason.to_owned(),
-    };
-    format!("{words} ({reason})")
-}
-
-async fn examine() -> anyhow::Result<String> {
+async fn examine(verbose: bool) -> anyhow::Result<String> {
     let before_ns = system_call_ns();
     let mut capture = attach()?;
     let after_ns = system_call_ns();
-    let examined = Examined::of(&capture);
-    let mut report = format!(
-        "tcptrace {} on Linux {}\n\nHooks\n",
-        examined.version, examined.kernel
-    );
-    for hook in &examined.hooks {
-        report += &format!("  {hook}\n");
-    }
-
-    let mut lacking = kernels::lacking(KernelVersion::current().ok()).peekable();
-    if lacking.peek().is_some() {
-        report += "\nWhat newer kernels have\n";
-    }
-    for change in lacking {
-        let (major, minor) = change.since;
-        let (what, before) = (change.what, change.before);
-        report += &format!("  {:<5} {what}; {before}\n", format!("{major}.{minor}"));
-    }
-
-    report += "\nNot seen on this kernel\n";
-    for what in &examined.unseen {
-        report += &format!("  - {what}\n");
+    let lacking: Vec<_> = kernels::lacking(KernelVersion::current().ok()).collect();
+    let mut report = text::report(&Examined::of(&capture), &lacking, verbose);
+    if !verbose {
+        return Ok(report);
     }
     report += "\nCost, by the kernel's own run-time statistics (which add about 50 ns a run)\n";
     match measure(&mut capture).await {

@@ -46,7 +46,7 @@ fn doctor_reports_the_attach_methods_of_a_trace() {
 #[test]
 fn doctor_text_has_one_line_per_hook() {
     let session = session();
-    let ended = Running::run_to_end(tcptrace(&["doctor"]));
+    let ended = Running::run_to_end(tcptrace(&["doctor", "-v"]));
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
     for (hook, method) in session["hooks"].as_object().expect("hooks") {
         let mut rows = ended.stdout.lines().filter(|line| {
@@ -59,14 +59,24 @@ fn doctor_text_has_one_line_per_hook() {
         assert_eq!(rows.next(), None, "one line");
         let says = match method.as_str() {
             Some(method) => format!(" by {method}"),
-            None => " not attached".to_owned(),
+            None => "✗".to_owned(),
         };
         assert!(row.contains(&says), "{row}: {says}");
         for refused in session["failed_methods"][hook].as_array().expect("a list") {
             let method = refused["method"].as_str().expect("a name");
             let reason = refused["error"].as_str().expect("a reason");
-            let (_, after) = row.split_once(&format!("not by {method}: ")).expect(row);
-            assert!(after.contains(reason), "{row}: {reason}");
+            let (_, after) = row.split_once(&format!(" {method} ")).expect(row);
+            assert!(after.contains(&format!("({reason})")), "{row}: {reason}");
         }
     }
+}
+
+#[test]
+fn doctor_is_brief_without_verbose() {
+    let ended = Running::run_to_end(tcptrace(&["doctor"]));
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+    let widest = ended.stdout.lines().map(|line| line.chars().count()).max();
+    assert!(widest <= Some(100), "{}", ended.stdout);
+    assert!(ended.stdout.contains("\nWhat to do\n"), "{}", ended.stdout);
+    assert!(!ended.stdout.contains("instructions"), "{}", ended.stdout);
 }

@@ -1,0 +1,188 @@
+//! The report for people: the hooks, what a trace cannot show, and what to do about it.
+
+use textwrap::{Options, WordSplitter};
+
+use super::{Examination, Examined};
+use crate::capture::kernels::Change;
+use crate::event::Hook;
+
+/// Width of the report without `-v`.
+const WIDTH: usize = 100;
+
+/// Formats the report.
+pub fn report(examined: &Examined, lacking: &[&Change], verbose: bool) -> String {
+    let hooks = &examined.hooks;
+    let mut report = format!(
+        "tcptrace {} on Linux {}\n\nHooks\n",
+        examined.version, examined.kernel
+    );
+    for hook in hooks {
+        report += &row(hook, verbose);
+    }
+    if !examined.unseen.is_empty() {
+        report += "\nA trace cannot show here\n";
+    }
+    for what in &examined.unseen {
+        report += &item(what);
+    }
+    report += "\nWhat to do\n";
+    let better = hooks.iter().filter(|it| needs_probes(it));
+    let better: Vec<&str> = better.map(|it| it.hook.name()).collect();
+    if !better.is_empty() {
+        report += &item(&format!(
+            "A kernel whose functions can be probed (CONFIG_FUNCTION_TRACER for fentry, or \
+             CONFIG_KPROBES and CONFIG_KPROBE_EVENTS) shows more by {}.",
+            better.join(", ")
+        ));
+    }
+    for change in lacking {
+        let (major, minor) = change.since;
+        let before = match verbose {
+            true => format!("; before: {}", change.before),
+            false => String::new(),
+        };
+        report += &item(&format!(
+            "Linux {major}.{minor} has {}{before}.",
+            change.what
+        ));
+    }
+    if better.is_empty() && lacking.is_empty() {
+        report += match hooks.iter().all(|it| it.method.is_some()) {
+            true => "  Nothing to do.\n",
+            false => "  Nothing is known that attaches the missing hooks; -v has the errors.\n",
+        };
+    }
+    report
+}
+
+/// Returns true if a probe of the kernel's functions would show more by this hook.
+fn needs_probes(hook: &Examination) -> bool {
+    let is_probe = |name: &str| matches!(name, "fentry" | "kprobe");
+    let failed = hook.failed_methods.iter().any(|it| is_probe(&it.method));
+    failed && !hook.method.is_some_and(is_probe)
+}
+
+/// Formats one line: `✓ inet_csk_accept  by syscall: tracepoints of accept() and accept4()`, or
+/// `✗ request_sock  fentry not permitted (EPERM)`.
+fn row(hook: &Examination, verbose: bool) -> String {
+    let failed = hook.failed_methods.iter();
+    let failed: Vec<String> = failed
+        .map(|it| format!("{} {}", it.method, why(&it.error)))
+        .collect();
+    let failed = failed.join(", ");
+    let (mark, mut text) = match hook.method {
+        Some(method) if hook.hook == Hook::Segment => {
+            ('✓', format!("by {method}, only with --segments"))
+        }
+        Some(method) if hook.via.is_empty() => ('✓', format!("by {method}, {}", words(method))),
+        Some(method) => ('✓', format!("by {method}: {}", hook.via)),
+        None if failed.is_empty() => ('✗', "not attached".to_owned()),
+        None => ('✗', failed.clone()),
+    };
+    if verbose && hook.method.is_some() && !failed.is_empty() {
+        text += &format!("; {failed}");
+    }
+    format!("  {mark} {:<22} {text}\n", hook.hook.name())
+}
+
+/// Returns what an attach method is.
+fn words(method: &str) -> &'static str {
+    match method {
+        "fentry" => "a trampoline at the kernel's function",
+        "kprobe" => "a breakpoint at the kernel's function",
+        "syscall" => "the tracepoints of the system calls",
+        "tp_btf" => "a tracepoint with typed arguments",
+        "raw_tp" => "a tracepoint with raw arguments",
+        "tracepoint" => "a classic tracepoint",
+        _ => "a BPF iterator, which runs when it is read",
+    }
+}
+
+/// Returns a short explanation of an error name.
+fn why(error: &str) -> String {
+    let words = match error {
+        "EPERM" => "not permitted",
+        "EACCES" => "refused by the verifier",
+        "ENOENT" => "not in this kernel",
+        "EINVAL" | "EOPNOTSUPP" | "ENOTSUPP" | "errno 524" => "not supported",
+        "ENOMEM" => "without memory",
+        _ => "failed",
+    };
+    format!("{words} ({error})")
+}
+
+/// Formats an item of a list, wrapped.
+fn item(text: &str) -> String {
+    let options = Options::new(WIDTH)
+        .initial_indent("  - ")
+        .subsequent_indent("    ")
+        .word_splitter(WordSplitter::NoHyphenation);
+    textwrap::fill(text, options) + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fields::FailedMethod;
+
+    fn hook(hook: Hook, method: Option<&'static str>, failed: &[(&str, &str)]) -> Examination {
+        let failed = failed.iter().map(|(method, error)| FailedMethod {
+            method: (*method).to_owned(),
+            error: (*error).to_owned(),
+        });
+        Examination {
+            hook,
+            shows: "",
+            method,
+            via: "",
+            failed_methods: failed.collect(),
+            without: None,
+        }
+    }
+
+    fn examined(hooks: Vec<Examination>, unseen: &[&str]) -> Examined {
+        Examined {
+            version: "0.1.0",
+            kernel: "6.18.5".to_owned(),
+            hooks,
+            unseen: unseen.iter().map(|&it| it.to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn a_complete_kernel_needs_nothing() {
+        let hooks = vec![hook(Hook::InetSockSetState, Some("tp_btf"), &[])];
+        assert_eq!(
+            report(&examined(hooks, &[]), &[], false),
+            "tcptrace 0.1.0 on Linux 6.18.5\n\n\
+             Hooks\n  ✓ inet_sock_set_state    by tp_btf, a tracepoint with typed arguments\n\n\
+             What to do\n  Nothing to do.\n"
+        );
+    }
+
+    #[test]
+    fn missing_probes_are_explained_with_the_kernel_option_that_gives_them() {
+        let failed = [("fentry", "EPERM"), ("kprobe", "ENOENT")];
+        let hooks = || {
+            vec![
+                hook(Hook::InetCskAccept, Some("syscall"), &failed),
+                hook(Hook::RequestSock, None, &failed),
+            ]
+        };
+        let unseen = ["half-open connections (NEW_SYN_RECV)"];
+        assert_eq!(
+            report(&examined(hooks(), &unseen), &[], false),
+            "tcptrace 0.1.0 on Linux 6.18.5\n\n\
+             Hooks\n  ✓ inet_csk_accept        by syscall, the tracepoints of the system calls\n  \
+             ✗ request_sock           fentry not permitted (EPERM), kprobe not in this \
+             kernel (ENOENT)\n\n\
+             A trace cannot show here\n  - half-open connections (NEW_SYN_RECV)\n\n\
+             What to do\n  - A kernel whose functions can be probed (CONFIG_FUNCTION_TRACER for \
+             fentry, or CONFIG_KPROBES and\n    CONFIG_KPROBE_EVENTS) shows more by \
+             inet_csk_accept, request_sock.\n"
+        );
+        let verbose = report(&examined(hooks(), &unseen), &[], true);
+        let row = "of the system calls; fentry not permitted (EPERM), kprobe not";
+        assert!(verbose.contains(row), "{verbose}");
+    }
+}
