@@ -17,12 +17,13 @@ pub struct Counts {
     pub seen: u64,
     /// Events that the filter left out.
     pub filtered: u64,
-    /// Events that were lost because a buffer or table was full, `lost_calls` included.
+    /// Events that were lost because the ring buffer or the table of accept() calls was full,
+    /// `lost_calls` included.
     pub lost: u64,
     /// accept() calls that did not fit in the table of calls.
     pub lost_calls: u64,
-    /// Runs that the kernel skipped and no backup program made up for; `None` when the kernel does
-    /// not report them.
+    /// Runs of the hook's eBPF programs that the kernel skipped, unless a backup program saw the
+    /// event. `None` when the kernel does not report them.
     pub recursion_misses: Option<u64>,
 }
 
@@ -41,9 +42,9 @@ impl Balance {
 
     /// Returns the number of unaccounted events of a hook that were not reported before.
     ///
-    /// `seen` must have been read well before `counted` (filtered plus lost), so that each of its
-    /// events has been decoded or counted since. Then no event in flight is taken for a lost one.
-    /// Newer events may hide lost ones until the next call.
+    /// `counted` is filtered plus lost. `seen` must have been read well before `counted`, so that
+    /// each event in `seen` has been decoded or counted since. Then no event in flight is reported
+    /// as lost. Events after the reading of `seen` may hide lost events until the next call.
     pub fn more_unaccounted(&mut self, hook: Hook, seen: u64, counted: u64) -> u64 {
         let decoded = self.decoded[hook as usize];
         let reported = &mut self.reported[hook as usize];

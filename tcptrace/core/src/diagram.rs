@@ -253,7 +253,7 @@ pub enum MarkKind {
     Reset(Reset),
     /// The socket is freed. The kernel keeps the connection in a bucket.
     SocketFreed { bucket: State },
-    /// The bucket ended without a transition line.
+    /// The TIME_WAIT bucket ended, and no `transition` line shows it.
     BucketEnded(BucketEnd),
     /// The trace ended before the connection.
     TraceEnds { state: State },
@@ -285,7 +285,7 @@ impl Diagram {
 }
 
 impl Endpoint {
-    /// Returns whether events of this end were lost or the trace began later.
+    /// Returns whether events of this end were lost or the trace began after the connection.
     pub fn incomplete(&self) -> bool {
         self.connection.as_ref().is_some_and(|it| !it.complete)
     }

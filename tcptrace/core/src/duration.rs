@@ -23,8 +23,9 @@ impl Human {
         to.write_str(self.text(&mut [0; 32]))
     }
 
-    /// Returns the text as one slice, filled from its end, because many lines have one or two
-    /// durations. The buffer holds twenty digits, a point and a unit.
+    /// Returns the duration as text in `buffer`, written from the last character backwards. This is
+    /// fast, because many lines have one or two durations. The buffer holds twenty digits, a point
+    /// and a unit.
     fn text(self, buffer: &mut [u8; 32]) -> &str {
         let (mut number, decimals, unit) = self.form();
         let mut at = buffer.len() - unit.len();

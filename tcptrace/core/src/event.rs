@@ -120,7 +120,8 @@ pub struct Tuple {
     pub laddr: IpAddr,
     /// `None` until the kernel has chosen a port (connect() on a socket that was not bound).
     pub lport: Option<u16>,
-    /// `None` for a listener, and before Linux 6.15 at LISTEN to SYN_RECV.
+    /// `None` for a listener. Before Linux 6.15 also `None` when a new child socket changes from
+    /// LISTEN to SYN_RECV.
     pub raddr: Option<IpAddr>,
     /// The remote port; `None` as for `raddr`.
     pub rport: Option<u16>,
@@ -177,7 +178,7 @@ pub enum Context {
     Softirq,
 }
 
-/// The hook that saw an accept.
+/// The hook that saw an accept().
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Witness {
@@ -187,8 +188,8 @@ pub enum Witness {
     Fexit,
     /// kretprobe of `inet_csk_accept`.
     Kretprobe,
-    /// The entry of `security_sock_graft`, which a successful accept calls a moment later. It is
-    /// used if the return of `inet_csk_accept` was missed.
+    /// The entry of `security_sock_graft`, which a successful accept() calls after
+    /// `inet_csk_accept`. It is used if the return of `inet_csk_accept` was missed.
     SecuritySockGraft,
 }
 
@@ -229,7 +230,7 @@ pub enum OverflowSegment {
 pub enum ListenQueue {
     /// The accept queue: ESTABLISHED connections that wait for accept().
     Accept,
-    /// The SYN queue: half-open requests that wait for the final ACK.
+    /// The SYN queue: request sockets (half-open connections) that wait for the final ACK.
     Syn,
 }
 
@@ -245,7 +246,7 @@ pub enum Hook {
     InetCskAccept,
     /// The tracepoint `tcp:tcp_retransmit_skb`.
     TcpRetransmitSkb,
-    /// The functions that make and end request sockets and clone their children.
+    /// The functions that make and end request sockets and clone their child sockets.
     RequestSock,
     /// SYNs and ACKs that met a full queue.
     ListenOverflow,
@@ -307,8 +308,8 @@ pub struct Event {
     pub mono_ns: u64,
     /// The CPU that the hook ran on.
     pub cpu: u16,
-    /// Number of records that the kernel side had lost, all hooks together, when it wrote this one
-    /// (modulo 2^32).
+    /// Number of records that the kernel side had lost when it wrote this record, all hooks
+    /// together (modulo 2^32).
     pub lost: u32,
     pub kind: Kind,
 }
@@ -360,7 +361,8 @@ pub struct SetState {
     pub sk: Sk,
     /// The socket cookie, which `ss -e` prints as `sk:` in hexadecimal.
     pub cookie: Option<u64>,
-    /// Id of the cgroup (v2) of the process that made the socket. A child has its listener's.
+    /// Id of the cgroup (v2) of the process that made the socket. A child socket has its
+    /// listener's.
     pub cgroup: Option<u64>,
     /// Inode of the network namespace.
     pub netns: u32,
@@ -372,7 +374,7 @@ pub struct SetState {
     pub oldstate: State,
     /// The state that the socket enters.
     pub newstate: State,
-    /// `None` when the evidence does not decide.
+    /// The context of the change; `None` when the evidence does not decide.
     pub context: Option<Context>,
     /// The thread that changed the state; only if `context` is `Process`.
     pub task: Option<Task>,
@@ -382,12 +384,12 @@ pub struct SetState {
     pub fin_received: bool,
     /// True if no process has the socket any more (SOCK_DEAD).
     pub orphaned: bool,
-    /// The smoothed round-trip time; on a new child, the time from the SYN-ACK to the ACK. `None`
-    /// before the first measurement.
+    /// The smoothed round-trip time; on a new child socket, the time from the SYN-ACK to the ACK.
+    /// `None` before the first measurement.
     pub srtt_ns: Option<u64>,
-    /// User id of the socket's owner; for a child in the accept queue, the listener's owner.
+    /// User id of the socket's owner; for a child socket in the accept queue, the listener's owner.
     pub uid: u32,
-    /// `sk_ack_backlog`: on a new child, the number of sockets queued ahead of it.
+    /// `sk_ack_backlog`: on a new child socket, the number of sockets queued ahead of it.
     pub backlog_len: u32,
     /// `sk_max_ack_backlog`: above 0 proves that the socket is, or was cloned from, a listener.
     pub backlog_max: u32,
@@ -398,8 +400,8 @@ pub struct SetState {
     pub stats: Option<Stats>,
     /// The limits of the queues; only when the socket enters LISTEN.
     pub listen: Option<Listen>,
-    /// At LISTEN to SYN_RECV: true if servers may not use TCP Fast Open, so that no SYN can have made
-    /// the child.
+    /// At LISTEN to SYN_RECV: true if servers may not use TCP Fast Open. Then the final ACK has
+    /// made the child socket, and not a SYN.
     pub no_fast_open: bool,
     /// True in TCP_REPAIR mode. Then neither connect() nor close() sends a segment.
     pub repair: bool,
@@ -421,7 +423,7 @@ pub struct Listen {
     pub somaxconn: u32,
 }
 
-/// An accept returned.
+/// An accept() returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Accept {
     pub outcome: Outcome,

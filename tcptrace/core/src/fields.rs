@@ -36,7 +36,7 @@ pub use segment::Segment;
 pub use trace::{FailedMethod, HookCount, ListenerSummary, Lost, Session, Summary, Why};
 pub use wanted::{Kind, Wanted};
 
-/// The version of this contract, `schema` in the session line.
+/// The version of this schema. The session line has it as `schema`.
 pub const SCHEMA: u32 = 2;
 
 /// Which end of a connection a socket is.
@@ -77,9 +77,9 @@ pub enum PidSource {
     /// A process that had a descriptor of the socket at the start of the trace, found in /proc.
     /// The thread is not known; the name is that of the process's first thread.
     Snapshot,
-    /// A process that has a descriptor of the socket, found while the trace ran because the
-    /// process known before exited or closed its descriptor. The thread is not known; the name is
-    /// that of the process's first thread.
+    /// A process that has a descriptor of the socket. It was looked up during the trace, because
+    /// the process known before had exited or closed its descriptor. The thread is not known; the
+    /// name is that of the process's first thread.
     Holder,
     /// The process that listens. The connection is not accepted yet; this process will probably
     /// accept it.
@@ -115,9 +115,9 @@ pub enum Cause {
     ConnectDeferred,
     /// connect() failed before anything was sent. tcp_v4_connect, tcp_v6_connect; 3.10.1.
     ConnectFailed,
-    /// close(), shutdown(), or the end of the process. A FIN follows the data if there is a peer.
-    /// tcp_close_state; into CLOSE __tcp_close, a listener inet_csk_listen_stop, and tcp_time_wait
-    /// where the kernel keeps the connection without the socket; 3.10.4.
+    /// close(), shutdown(), or the end of the process. If there is a peer, a FIN follows the data.
+    /// tcp_close_state. Into CLOSE: __tcp_close, inet_csk_listen_stop of a listener, or
+    /// tcp_time_wait if the kernel keeps a bucket instead of the socket; 3.10.4.
     Close,
     /// The process closed the socket in a way that sends a RST: with unread data, with SO_LINGER and a
     /// time of 0, or with TCP_LINGER2 below 0. __tcp_close, or tcp_disconnect of an MPTCP subflow;
@@ -160,7 +160,7 @@ pub enum Cause {
     Timeout,
     /// The timer of TIME_WAIT, or of an orphan's FIN_WAIT2, expired. tw_timer_handler; 3.10.8.
     Expired,
-    /// A new connection took its ports. inet_twsk_deschedule_put; 3.10.7.4.
+    /// A new connection took the ports of a TIME_WAIT bucket. inet_twsk_deschedule_put; 3.10.7.4.
     Reused,
 }
 
@@ -170,14 +170,15 @@ pub enum Cause {
 pub enum Source {
     /// The tracepoint sock:inet_sock_set_state, exact.
     Tracepoint,
-    /// The kernel functions that make a request socket (NEW_SYN_RECV) and its child, exact.
+    /// The kernel functions that make a request socket (NEW_SYN_RECV) and clone its child socket,
+    /// exact.
     RequestSock,
     /// The kernel functions that make, change and free a TIME_WAIT bucket, exact.
     TimewaitSock,
     /// An estimate from the first round-trip time that the kernel measured: SYN-ACK to ACK, or SYN
     /// to SYN-ACK for a client with TCP_FASTOPEN_CONNECT.
     Srtt,
-    /// The flags of the closing socket.
+    /// The flags of the closing socket, where no hook saw its TIME_WAIT bucket.
     SocketFlags,
     /// A snapshot of the kernel's sockets. The time is that of the snapshot, so it can be late by
     /// the interval between two snapshots.
@@ -198,8 +199,8 @@ pub enum Verdict {
     Awaited,
     /// accept() returned before the final ACK, as TCP Fast Open allows.
     FastOpen,
-    /// The final ACK created and queued the child. inet_csk_accept on another CPU returned it
-    /// before the child became ESTABLISHED.
+    /// The final ACK made the child socket and queued it. inet_csk_accept on another CPU returned
+    /// the child socket before it became ESTABLISHED.
     Overlapped,
     /// ESTABLISHED and never accepted: closed in the queue, or still queued when the trace ended.
     NeverAccepted,
@@ -245,8 +246,8 @@ impl Verdict {
 pub enum HalfOpenEnd {
     /// The SYN-ACK and its retransmissions got no answer, or (with TCP_DEFER_ACCEPT) no data came.
     Timeout,
-    /// The request was dropped, not by a timer, while the listener listened. As a rule the peer
-    /// sent a RST.
+    /// The request socket was dropped while the listener listened, and not by a timer. As a rule
+    /// the peer sent a RST.
     Reset,
     /// The accept queue was full at the final ACK, and net.ipv4.tcp_abort_on_overflow is set.
     Overflow,
@@ -286,8 +287,8 @@ pub struct Subject {
     /// cgroup of the process that made the socket, or for a server's connection the listener. Null
     /// when unknown.
     pub cgroup: Option<u64>,
-    /// Id of the container that this cgroup belongs to, 64 hexadecimal digits, taken from the
-    /// directory's name.
+    /// Id of the container that `cgroup` belongs to, 64 hexadecimal digits, taken from the name of
+    /// the cgroup's directory.
     pub container: Option<String>,
     /// Process id. Null when unknown, for example after the known process exited and another one
     /// has the socket.
@@ -333,9 +334,9 @@ pub struct Transition {
     pub context: Option<Context>,
     /// The CPU that the hook ran on.
     pub cpu: u16,
-    /// True when the tracepoint itself did not report this transition.
+    /// True when sock:inet_sock_set_state itself did not report this transition.
     pub synthetic: bool,
-    /// The source of the event.
+    /// The source of this transition.
     pub source: Source,
     /// The reason for the change; null when the evidence does not decide.
     pub cause: Option<Cause>,
@@ -412,15 +413,17 @@ pub struct Overflow {
     /// The queue that was full. A SYN that finds the SYN queue full is dropped unless it reuses a
     /// connection in TIME_WAIT.
     pub queue: ListenQueue,
-    /// Number of entries in that queue.
+    /// Number of entries in the full queue.
     pub queue_len: u32,
-    /// The limit of that queue, which holds one entry more than this. With `reserve` it is the limit
-    /// of the part for unknown peers.
+    /// The limit of the full queue, which holds one entry more than this. With `reserve` it is the
+    /// limit of the part that is open to unknown peers.
     pub queue_max: u32,
-    /// True when the SYN queue had room only for peers that the kernel knows. Without SYN cookies
-    /// the last quarter of net.ipv4.tcp_max_syn_backlog is reserved for them.
+    /// True when the SYN queue had room only for peers with which this host has had connections
+    /// before. Without SYN cookies the last quarter of net.ipv4.tcp_max_syn_backlog is reserved for
+    /// such peers (tcp_peer_is_proven).
     pub reserve: bool,
-    /// True when the kernel sent a RST (tcp_abort_on_overflow). Otherwise the peer may retransmit.
+    /// True when the kernel answered the segment with a RST (tcp_abort_on_overflow). Otherwise the
+    /// peer may retransmit it.
     pub aborted: bool,
 }
 

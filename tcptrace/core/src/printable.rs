@@ -1,8 +1,8 @@
 //! Text that is safe to show on a terminal and in other programs.
 //!
 //! Thread names, and every string of a recording, may come from an attacker. Control characters
-//! could move the cursor, reverse the order of the text, or hide something. Every sink shows such text through this
-//! module.
+//! could move the cursor, reverse the order of the text, or hide something. Every sink shows such
+//! text through this module.
 
 use std::borrow::Cow;
 use std::fmt::{self, Display, Write as _};
@@ -85,8 +85,9 @@ impl Formatter for Exact {
     }
 }
 
-/// Compact JSON for a program that shows the strings to people. The string contains the escape of an
-/// unprintable character as text, so that it is safe in the other program too.
+/// Compact JSON for a program that shows the strings to people. An unprintable character is written
+/// as the text of its escape, such as `\n`. The reading program then shows the escape and not the
+/// character.
 pub struct Shown;
 
 impl Formatter for Shown {

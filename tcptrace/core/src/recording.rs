@@ -31,7 +31,8 @@ pub const BLOCK_HEAD: usize = 28;
 /// Size of an item's head in bytes.
 pub const ITEM_HEAD: usize = 8;
 
-/// Upper bound on the contents of a block in bytes, compressed or not.
+/// Upper bound on the contents of a block in bytes, compressed or not, so that a crafted file
+/// cannot make a reader allocate more.
 pub const LONGEST: usize = 16 << 20;
 
 /// The bits of a block's flags.

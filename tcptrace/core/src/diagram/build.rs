@@ -56,7 +56,7 @@ impl Builder {
                 None => conns.push((conn, subject.side)),
             }
         }
-        // The caller is on the left. If the side is unknown or equal, the end with the lower number
+        // The caller is on the left. If the side is unknown or equal, the end with the lower `conn`
         // is on the left.
         conns.sort_by_key(|&(conn, side)| (side == Some(Side::Server), conn));
         conns.truncate(2);
@@ -149,7 +149,7 @@ impl Builder {
                 Line::Reset(x) => self.reset(place, x),
                 Line::Connection(x) => self.connection(place, x),
                 Line::TimeWait(x) => {
-                    // Any other end of a bucket has a transition line.
+                    // All other ends of a bucket have a `transition` line.
                     if let Some(ended) = x.bucket_end
                         && self.in_bucket(place)
                     {

@@ -6,20 +6,21 @@ use std::net::IpAddr;
 use crate::depth::Depth;
 use crate::fields::{Line, Side, Subject};
 
-/// Upper bound on the lines of one connection. Later lines are counted and left out. Only
+/// Upper bound on the lines kept for one connection. Later lines are counted and left out. Only
 /// retransmitted data makes so many lines.
 const MOST_LINES: usize = 4096;
 
-/// Upper bound on the lines of all connections. Beyond it, the connection that has waited longest
-/// for the end of its TIME_WAIT is released. If none waits for that, the oldest connection is
-/// released.
+/// Upper bound on the lines kept for all connections together. Beyond it, the connection that has
+/// waited longest for the end of its TIME_WAIT is released. If no connection waits for that, the
+/// oldest one is released.
 const MOST_LINES_AT_ALL: usize = 131_072;
 
-/// Upper bound on remembered connections that were released. A late line of these starts no new
-/// group.
+/// Upper bound on remembered `conn`s of released connections. A late line of such a connection
+/// starts no new group.
 const MOST_RELEASED: usize = 65_536;
 
-/// Upper bound on lines of segments and RSTs that have no `conn` yet.
+/// Upper bound on kept lines without a `conn`. A group takes such a line when it has the line's
+/// addresses.
 const MOST_LOOSE: usize = 4096;
 
 /// How long the lines of a connection are collected.
@@ -37,8 +38,8 @@ pub struct Group {
     /// `conn` of the ends: one, or two if both were traced.
     pub conns: Vec<u64>,
     /// Lines with these `conn`s, and segments, RSTs and overflows without a `conn` that have their
-    /// addresses. [`super::Diagram::of`] takes those of the latter that certainly belong to the
-    /// connection.
+    /// addresses. Of the lines without a `conn`, [`super::Diagram::of`] takes those that certainly
+    /// belong to the connection.
     pub lines: Vec<Line>,
     /// Number of lines left out because there were too many.
     pub left_out: u64,
@@ -58,13 +59,13 @@ pub struct Collector {
     groups: BTreeMap<u64, Group>,
     /// Number of lines in the groups.
     held: usize,
-    /// Groups that wait only for a `time_wait` line, in order.
+    /// Groups that wait only for a `time_wait` line, in the order in which the connections ended.
     ended: VecDeque<u64>,
     next: u64,
     of_conn: BTreeMap<u64, u64>,
     of_pair: BTreeMap<Pair, u64>,
     loose: VecDeque<Line>,
-    /// The most recently released connections. Their later lines are left out.
+    /// `conn`s of the most recently released connections. Later lines with these are left out.
     released: BTreeSet<u64>,
 }
 
@@ -95,7 +96,8 @@ impl Collector {
         }
         let subject = line.subject()?;
         if subject.side == Some(Side::Listener) {
-            // A dropped SYN appears at its connection, if that is traced.
+            // The `overflow` line of a dropped SYN appears at the SYN's connection, if that is
+            // traced.
             return None;
         }
         let Some(conn) = subject.conn else {
@@ -137,7 +139,7 @@ impl Collector {
     /// Releases one group because too many lines are kept.
     fn give_up(&mut self) -> Option<Group> {
         while let Some(id) = self.ended.pop_front() {
-            // Most of these groups have been released since.
+            // Most groups in this queue have been released since they entered it.
             if self.groups.contains_key(&id) {
                 return self.release(id);
             }
@@ -248,7 +250,7 @@ impl Collector {
         while self.released.len() > MOST_RELEASED {
             self.released.pop_first();
         }
-        // Another connection may use the ports by now.
+        // Another connection may use the addresses and ports by now.
         for pair in group.lines.iter().filter_map(|line| pair(line.subject()?)) {
             if self.of_pair.get(&pair) == Some(&id) {
                 self.of_pair.remove(&pair);
@@ -261,7 +263,7 @@ impl Collector {
 impl Group {
     /// Appends a line and returns the number of lines added, 0 or 1.
     fn put(&mut self, line: &Line) -> usize {
-        // The lines of the end are never left out.
+        // Lines about the end of a connection or bucket are never left out.
         let end = matches!(line, Line::Connection(_) | Line::TimeWait(_));
         if self.lines.len() < MOST_LINES || end {
             self.lines.push(line.clone());

@@ -11,7 +11,7 @@ use super::*;
 use crate::duration::Human;
 use crate::printable::printable;
 
-/// Shorter gaps are left out.
+/// Gaps in time that are shorter than this get no label.
 const GAP_NS: u64 = 1_000_000;
 
 /// Returns the diagram as text, ending with a newline.

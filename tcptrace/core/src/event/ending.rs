@@ -16,7 +16,7 @@ pub struct Stats {
     pub segs_in: u32,
     /// Segments sent (`tcp_sock.segs_out`).
     pub segs_out: u32,
-    /// Segments with payload, dropped ones included.
+    /// Segments received with payload, dropped ones included.
     pub data_segs_in: u32,
     /// Retransmitted segments, SYN included.
     pub retransmits: u32,
@@ -120,7 +120,7 @@ impl Retransmitted {
 /// `tcp:tcp_send_reset` or `tcp:tcp_receive_reset`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reset {
-    /// `None` if no full socket received the segment that the RST answers.
+    /// The socket; `None` if no full socket received the segment that the RST answers.
     pub sk: Option<Sk>,
     /// The socket cookie; `None` when unknown.
     pub cookie: Option<u64>,
@@ -128,7 +128,7 @@ pub struct Reset {
     pub netns: u32,
     /// The local address first, whichever side sent the RST.
     pub tuple: Tuple,
-    /// `None` if there was no socket.
+    /// The state of the socket; `None` if there was no socket.
     pub state: Option<State>,
     pub direction: Direction,
     /// Number in the kernel's `enum sk_rst_reason`.

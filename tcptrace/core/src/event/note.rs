@@ -20,7 +20,7 @@ pub enum Note {
     Tick,
     /// Events were lost since the last such note.
     Lost(Loss),
-    /// The kernel skipped runs of a program, and no backup program made up for them.
+    /// The kernel skipped runs of an eBPF program, and no backup program saw their events.
     Missed,
 }
 
@@ -41,8 +41,8 @@ pub struct Loss {
 pub enum Why {
     /// The ring buffer was full.
     RingBufferFull,
-    /// More accept() calls were in flight than the table holds. The time of such a call is unknown,
-    /// and its failure is not reported.
+    /// More accept() calls were in flight than the table holds. The time of a call that did not fit
+    /// is unknown, and its failure is not reported.
     TooManyCalls,
     /// The hook saw more events than were filtered, received and counted as lost: a bug in tcptrace.
     Unaccounted,

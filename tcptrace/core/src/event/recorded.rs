@@ -58,7 +58,7 @@ impl<'de> Deserialize<'de> for Comm {
     }
 }
 
-/// A compact form of a thread. The process nearly always has the same name.
+/// A compact form of a thread. Its process nearly always has the same name as the thread.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Task {
     pid: u32,

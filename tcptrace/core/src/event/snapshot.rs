@@ -42,7 +42,7 @@ pub struct SnapshotEnd {
     pub netns: u32,
     /// When the snapshot began, CLOCK_MONOTONIC in nanoseconds.
     pub began_ns: u64,
-    /// True if the snapshot is compared with the trace, to find connections that differ.
+    /// True if the snapshot is compared with the connections of the trace, to find differences.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_audit: bool,
     /// True for the snapshot at the end of the trace.

@@ -15,6 +15,6 @@ pub struct Backlog {
     pub backlog_asked: Option<i32>,
     /// net.core.somaxconn of the listener's network namespace at listen(); null when not known.
     pub somaxconn: Option<u32>,
-    /// Whether somaxconn was smaller than `backlog_asked`; null when that is null.
+    /// Whether somaxconn was smaller than `backlog_asked`; null when `backlog_asked` is null.
     pub backlog_clipped: Option<bool>,
 }

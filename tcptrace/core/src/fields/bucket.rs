@@ -17,7 +17,7 @@ pub struct Preexisting {
     pub state: State,
     /// Connections in a listener's accept queue; null for other sockets.
     pub backlog_len: Option<u32>,
-    /// The limit of that queue, which holds one connection more than this.
+    /// The limit of the accept queue, which holds one connection more than this.
     pub backlog_max: Option<u32>,
 }
 
@@ -54,6 +54,6 @@ pub struct TimeWait {
     pub time_wait_ns: Option<u64>,
     /// How the bucket ended; null when that was not seen or the trace ended first.
     pub bucket_end: Option<BucketEnd>,
-    /// The source of the bucket's last step.
+    /// The source of the bucket's last change, such as its end.
     pub source: Source,
 }

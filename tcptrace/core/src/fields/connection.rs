@@ -25,15 +25,15 @@ pub struct Connection {
     pub established_mono_ns: Option<u64>,
     /// When the accept() that returned the connection was called.
     pub accept_called_mono_ns: Option<u64>,
-    /// When that accept() returned.
+    /// When accept() returned the connection.
     pub accepted_mono_ns: Option<u64>,
     /// When the socket entered CLOSE.
     pub closed_mono_ns: Option<u64>,
     /// Time from the SYN to ESTABLISHED, in nanoseconds; from the SYN-ACK if syn_source is `srtt`.
     pub handshake_ns: Option<u64>,
     /// Time that a server's connection was half-open (NEW_SYN_RECV), in nanoseconds. It lasts from
-    /// the SYN to the ACK that made the socket, or to the request's end. Null when one of these is
-    /// not known.
+    /// the SYN until the final ACK makes the child socket, or until the request socket is freed.
+    /// Null when the begin or the end is not known.
     pub half_open_ns: Option<u64>,
     /// How a half-open connection ended whose handshake never finished; null when not seen.
     pub half_open_end: Option<HalfOpenEnd>,
@@ -45,19 +45,20 @@ pub struct Connection {
     /// Whether the listener had TCP_DEFER_ACCEPT. The connection then stays half-open until the
     /// first data. Null when not known.
     pub defer_accept: Option<bool>,
-    /// The listener's other half-open requests when the SYN was received; null when not known.
+    /// Number of the listener's other half-open connections when the SYN was received; null when
+    /// not known.
     pub syn_queue_ahead: Option<u32>,
     /// Wait in the accept queue: max(0, accepted - established), in nanoseconds.
     pub accept_queue_ns: Option<u64>,
     /// Connections ahead of this one in the accept queue when it was queued.
     pub backlog_ahead: Option<u32>,
-    /// The limit of that queue, which holds one connection more than this.
+    /// The limit of the accept queue, which holds one connection more than this.
     pub backlog_max: Option<u32>,
     /// For a server's connection, the `conn` of its listener; null when not known.
     pub listener: Option<u64>,
-    /// How `listener` is known; `address` is a guess. Where `listener` is null and this is not, the
-    /// kernel named a listener that the trace does not know. Null when the kernel named no listener
-    /// and the address does not decide.
+    /// The evidence for `listener`; `address` is a guess. When `listener` is null and this field is
+    /// not, the kernel named a listener that the trace does not know. Null when the kernel named no
+    /// listener and the address does not decide.
     pub listener_source: Option<ListenerSource>,
     /// The order of handshake and accept() that the evidence shows.
     pub verdict: Option<Verdict>,
@@ -74,17 +75,17 @@ pub struct Connection {
     /// addresses, also across network namespaces unless they are loopback addresses. It is not
     /// known if NAT translates an address on the way.
     pub peer_conn: Option<u64>,
-    /// When the peer's socket became ESTABLISHED. If that is a client, its connect() can return from
-    /// this moment.
+    /// When the peer's socket became ESTABLISHED. If the peer is the client, its connect() can
+    /// return from this moment.
     pub peer_established_mono_ns: Option<u64>,
     /// How many segments of the handshake (SYN or final ACK) met a full queue of the listener and
     /// were dropped. Null when no hook can show that.
     pub overflows: Option<u32>,
-    /// When the first of them was dropped, in CLOCK_MONOTONIC nanoseconds.
+    /// When the first of the segments in `overflows` was dropped, in CLOCK_MONOTONIC nanoseconds.
     pub first_overflow_mono_ns: Option<u64>,
-    /// For a client whose segments met a full queue: the effect on it, as a sentence. Where no hook
-    /// sees drops, a queue that was full when a SYN got no answer is named as the likely cause. A
-    /// server's explanation is in `reason`.
+    /// For a client whose segments met a full queue of the listener: the effect on the client, as a
+    /// sentence. If no hook sees drops, the sentence names a queue that was full when a SYN got no
+    /// answer as the likely cause. A server's explanation is in `reason`.
     pub explanation: Option<String>,
     /// The state in which the kernel keeps the connection without its socket, FIN_WAIT2 or
     /// TIME_WAIT.
@@ -93,11 +94,11 @@ pub struct Connection {
     pub error: Option<Cow<'static, str>>,
     #[serde(flatten)]
     pub ending: Ending,
-    /// False when the connection is older than the trace, events were lost while it was open, or it
-    /// was evicted.
+    /// False when the connection is older than the trace, events were lost while it was open, or
+    /// the trace gave it up (`evicted`).
     pub complete: bool,
-    /// True when the record was given up while the connection was open, because more than 1048576
-    /// were open and this one was idle for longest. If an event names the connection again, it gets
-    /// another number.
+    /// True when the trace gave the connection up while it was open: more than 1048576 were open,
+    /// and this one had been idle for longest. If a later event names the connection, it gets a new
+    /// `conn`.
     pub evicted: bool,
 }

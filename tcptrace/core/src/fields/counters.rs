@@ -9,18 +9,20 @@ use serde::{Deserialize, Serialize};
 pub struct NetnsCounters {
     /// Inode of the network namespace.
     pub netns: u32,
-    /// The rise from the first reading within the trace to the last. Null when there are not two
-    /// readings, because no process of the namespace was found.
+    /// How much the counters rose from the first reading within the trace to the last, a lower
+    /// bound. Null when there are not two readings, because no process of the namespace was found.
     pub at_least: Option<QueueCounters>,
-    /// The rise between two readings that enclose the trace. Null when these are missing, because
-    /// the namespace began or ended meanwhile, or no process of it was found.
+    /// How much the counters rose between two readings that enclose the trace, an upper bound. Null
+    /// when one of these readings is missing: the namespace began or ended meanwhile, or no process
+    /// of it was found.
     pub at_most: Option<QueueCounters>,
-    /// `conn` of the listener whose accept queue probably overflowed: it was the only traced one
-    /// that was full whenever ListenOverflows rose. Null when there were several, or none.
+    /// `conn` of the listener whose accept queue probably overflowed: the only traced listener
+    /// whose queue was full whenever ListenOverflows rose. Null when several listeners, or none,
+    /// were full each time.
     pub likely_listener: Option<u64>,
 }
 
-/// The rise of some TcpExt counters.
+/// How much some TcpExt counters rose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct QueueCounters {
     /// ListenOverflows: SYNs and final ACKs dropped at a full accept queue.

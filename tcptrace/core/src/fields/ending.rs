@@ -133,8 +133,8 @@ pub struct Reset {
     /// The state of the socket.
     pub state: Option<State>,
     /// Whether this host sent the RST or received it. In FIN_WAIT1 and FIN_WAIT2 the kernel also
-    /// reports a received RST when data arrives for a socket that no process reads, and then sends
-    /// one. That report is left out if the sent RST follows it.
+    /// reports a received RST when data arrives for a socket that no process reads. The kernel then
+    /// sends a RST. If the trace sees that sent RST, it leaves out the report of a received one.
     pub direction: Direction,
     /// The reason for sending, as in the kernel's enum sk_rst_reason (Linux 6.10 and later) without
     /// SK_RST_REASON_.

@@ -27,7 +27,7 @@ pub struct Histogram {
     pub queued: Option<u64>,
     /// Those with the verdict `awaited`: accept() was already waiting.
     pub awaited: Option<u64>,
-    /// Distribution of `handshake_ns` (see `connection`); null when it is not known for any.
+    /// Distribution of `handshake_ns` (see `connection`); null when no connection has a known time.
     pub handshake: Option<Times>,
     /// Distribution of the time from ESTABLISHED to the return of accept().
     pub accept_queue: Option<Times>,
@@ -43,6 +43,6 @@ pub struct Times {
     pub p99_ns: u64,
     /// The longest time, exact.
     pub max_ns: u64,
-    /// Pairs of a bucket's upper end and its count. Empty buckets are left out.
+    /// Pairs of a histogram bucket's upper end and its count. Empty buckets are left out.
     pub buckets: Vec<(u64, u64)>,
 }

@@ -10,9 +10,9 @@ use crate::event::{Direction, TcpFlags};
 /// the first ACK of a SYN-ACK or a FIN.
 ///
 /// laddr and lport are those of the sender of a sent segment, and of the receiver of a received
-/// one. `conn` is null while that side has no connection: a server's begins with the last ACK of
-/// its handshake. It is set even after the `connection` line for segments that the kernel answers
-/// in TIME_WAIT.
+/// one. `conn` is null while the end at laddr has no connection. A server's connection begins with
+/// the last ACK of the handshake. Segments that the kernel answers in TIME_WAIT have a `conn` too,
+/// even after the `connection` line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Segment {
     /// Time of the event, in CLOCK_MONOTONIC nanoseconds (bpf_ktime_get_ns).
@@ -35,7 +35,7 @@ pub struct Segment {
     pub len: u32,
     /// The window field of the header, not scaled.
     pub win: u16,
-    /// Index of the network device, as `ip link` shows it in that namespace.
+    /// Index of the network device, as `ip link` shows it in the namespace `netns`.
     pub ifindex: u32,
     /// The CPU that the hook ran on.
     pub cpu: u16,

@@ -34,10 +34,10 @@ pub struct Session {
     pub kernel: String,
     /// How detailed the trace is, see --depth.
     pub depth: Depth,
-    /// Hook to the program type that it is attached with; null when it is not attached.
+    /// For each hook, the program type that it is attached with; null when it is not attached.
     pub hooks: BTreeMap<Hook, Option<String>>,
-    /// Hook to the better program types that failed on this kernel, best first. Empty when the best
-    /// one was attached, or the user chose one.
+    /// For each hook, the better program types that failed on this kernel, best first. Empty when
+    /// the best type was attached, or the user chose one.
     pub failed_methods: BTreeMap<Hook, Vec<FailedMethod>>,
     /// The filters as given; empty when everything is traced.
     pub filters: BTreeMap<String, String>,
@@ -55,12 +55,13 @@ pub struct Lost {
     pub hook: Hook,
     /// The reason for the loss.
     pub why: Why,
-    /// Number of events lost for this reason since the last such line.
+    /// Number of events of this hook lost for this reason since the `lost` line before.
     pub count: u64,
 }
 
-/// The balance of a hook's events: seen = filtered + emitted + lost. An accept() counts as one event,
-/// its return. A call that does not fit in the table of calls counts as another, lost event.
+/// The balance of a hook's events: seen = filtered + emitted + lost. An accept() counts as one
+/// event, its return. An accept() call that does not fit in the table of calls counts as another,
+/// lost event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HookCount {
     /// TCP events that reached the hook.
@@ -70,17 +71,17 @@ pub struct HookCount {
     /// Events that tcptrace received and decoded.
     pub emitted: u64,
     /// Events that were lost, `lost_calls` and `unaccounted` included. The ring buffer was full, or
-    /// more accept() calls were in flight than the table holds (16384). The time of such a call is
-    /// unknown, and its failure is not reported.
+    /// more accept() calls were in flight than the table holds (16384). The time of an accept()
+    /// call that did not fit is unknown, and its failure is not reported.
     pub lost: u64,
     /// The part of `lost` that are accept() calls that did not fit in the table.
     pub lost_calls: u64,
     /// The part of `lost` that the hook saw and that is in no other count; 0 unless tcptrace has a
     /// bug.
     pub unaccounted: u64,
-    /// Runs of the hook's programs that the kernel skipped because the program, or another kprobe,
-    /// was already running on that CPU. Runs that a backup program made up for are not included.
-    /// They are not in `seen`. Null when the kernel does not report them.
+    /// Runs of the hook's eBPF programs that the kernel skipped because the program, or another
+    /// kprobe, was already running on that CPU. Not counted if a backup program saw the event.
+    /// Skipped runs are not in `seen`. Null when the kernel does not report them.
     pub recursion_misses: Option<u64>,
 }
 
@@ -112,7 +113,7 @@ pub struct ListenerSummary {
     pub failed_accepts: u64,
     /// Half-open connections whose handshake never finished; null when no hook sees them.
     pub half_open_failed: Option<u64>,
-    /// Segments that met a full queue; null when no hook sees them.
+    /// Segments that met a full queue of the listener; null when no hook sees them.
     pub overflows: Option<u64>,
     #[serde(flatten)]
     pub backlog: Backlog,
@@ -131,9 +132,9 @@ pub struct Summary {
     pub mono_ns: u64,
     /// Length of the trace, in nanoseconds.
     pub duration_ns: u64,
-    /// Hook to its balance.
+    /// For each hook, the balance of its events.
     pub hook_counts: BTreeMap<Hook, HookCount>,
-    /// Verdict to the number of connections.
+    /// For each verdict, the number of connections.
     pub verdicts: BTreeMap<Verdict, u64>,
     /// Server-side connections.
     pub servers: u64,
@@ -141,16 +142,17 @@ pub struct Summary {
     pub clients: u64,
     /// Connections that are not `complete`.
     pub incomplete: u64,
-    /// Connections given up while they were open, because too many were open.
+    /// Connections that the trace gave up while they were open, because too many were open
+    /// (`evicted`).
     pub evicted_connections: u64,
     /// Records that could not be decoded; 0 unless the loader and the eBPF object disagree.
     pub undecodable: u64,
     /// Events that arrived too late to be sorted; 0 unless the machine stalls for milliseconds inside
     /// the kernel.
     pub late: u64,
-    /// Segments left out because they had been told at another device of the same namespace.
+    /// Segments left out because another device of the same namespace had already reported them.
     pub repeated_segments: u64,
-    /// Lines given up, oldest first, because too many were held back until --pid, --comm or --side
+    /// Lines discarded, oldest first, because too many were held back until --pid, --comm or --side
     /// could be decided.
     pub dropped_lines: u64,
     /// The counts of each listener.

@@ -58,20 +58,21 @@ impl Kind {
     }
 }
 
-/// The kinds of lines that the readers want, and whether they want the words that follow from other
-/// fields. The correlator need not make the others.
+/// The kinds of lines that the sinks read, and whether they read the texts of [`Wanted::WORDS`].
+/// The correlator may leave out all other lines and texts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wanted(u32);
 
 impl Wanted {
     pub const NOTHING: Wanted = Wanted(0);
-    /// The fields `evidence`, and `reason` where it follows from the verdict and the times.
+    /// The texts that follow from other fields: `evidence`, and `reason` where it follows from the
+    /// verdict and the times.
     pub const WORDS: Wanted = Wanted(1 << Kind::ALL.len());
     /// Every kind of line.
     pub const LINES: Wanted = Wanted((1 << Kind::ALL.len()) - 1);
     pub const ALL: Wanted = Wanted(Wanted::LINES.0 | Wanted::WORDS.0);
 
-    /// Returns the set of one kind of line, without the words.
+    /// Returns the set of one kind of line, without [`Wanted::WORDS`].
     pub fn kind(kind: Kind) -> Wanted {
         Wanted(1 << kind as u32)
     }
@@ -81,12 +82,13 @@ impl Wanted {
         self.0 & Wanted::kind(kind).0 != 0
     }
 
-    /// Returns whether the words that follow from other fields are wanted.
+    /// Returns whether the texts of [`Wanted::WORDS`] are wanted.
     pub fn has_words(self) -> bool {
         self.0 & Wanted::WORDS.0 != 0
     }
 
-    /// Keeps the kinds for which `keep` is true, and the words.
+    /// Keeps the kinds for which `keep` is true. Does not change whether [`Wanted::WORDS`] are
+    /// wanted.
     pub fn filter(self, keep: impl Fn(Kind) -> bool) -> Wanted {
         let kept = Kind::ALL
             .into_iter()

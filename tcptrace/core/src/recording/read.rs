@@ -89,7 +89,7 @@ impl<R: Read> Reader<R> {
         reader.header()?;
         while let Some((kind, payload)) = reader.item() {
             if kind != kind::BEGIN {
-                // Items before the beginning cannot be understood.
+                // Items before the beginning of the trace cannot be understood.
                 reader.lose(payload.len(), "its beginning is missing");
                 continue;
             }
@@ -152,7 +152,8 @@ impl<R: Read> Reader<R> {
                 return std::mem::take(&mut self.gap).then_some(Item::Gap);
             };
             let input = match kind {
-                // The beginning is stored twice, because nothing can be read without it.
+                // The beginning of the trace is stored twice, because nothing can be read without
+                // it.
                 kind::BEGIN => continue,
                 kind::RECORDS => {
                     records(&payload).ok_or_else(|| "records without a time".to_owned())
@@ -272,7 +273,7 @@ impl<R: Read> Reader<R> {
         let missing = number.wrapping_sub(self.number);
         if missing != 0 {
             self.gap = true;
-            // The bytes that were left out may have been these blocks.
+            // The missing blocks may be among the bytes that were left out.
             if missing < u32::MAX / 2 {
                 self.damage.missing += u64::from(missing);
             }
@@ -309,7 +310,7 @@ impl<R: Read> Reader<R> {
             return Ok(Piece::Damaged);
         };
         if self.mismatched > self.source.read + LONGEST as u64 {
-            // Only a crafted file has so many.
+            // Only a crafted file has so many bytes in blocks whose checksum does not match.
             return Err(io::Error::other(
                 "it is full of block markers without blocks",
             ));
@@ -443,7 +444,7 @@ impl<R: Read> Source<R> {
         Ok(())
     }
 
-    /// Skips to the next place that begins with one of these, or to the end of the file.
+    /// Skips to the next place that begins with one of `wanted`, or to the end of the file.
     fn seek(&mut self, wanted: &[&[u8]]) -> io::Result<()> {
         let longest = wanted.iter().map(|it| it.len()).max().unwrap_or(0);
         loop {

@@ -59,7 +59,8 @@ fn inputs() -> Vec<Vec<Input>> {
     ]
 }
 
-/// Returns a recording and the offsets of its blocks. The first two blocks have the beginning.
+/// Returns a recording and the offsets of its blocks. Each of the first two blocks holds the
+/// beginning of the trace.
 fn written(is_compressed: bool) -> (Vec<u8>, Vec<Range<usize>>) {
     let mut bytes = Header::new("0.1.0").to_bytes().to_vec();
     let mut block = Block::default();
@@ -99,7 +100,7 @@ fn read(bytes: &[u8]) -> (Vec<Input>, u64, Damage) {
     (inputs, gaps, reader.damage().clone())
 }
 
-/// Returns the inputs of these blocks except those that touch an offset.
+/// Returns the inputs of all blocks that do not overlap the damaged bytes.
 fn without(places: &[Range<usize>], damaged: Range<usize>) -> Vec<Input> {
     let blocks = inputs().into_iter().zip(&places[2..]);
     let whole =

@@ -26,8 +26,8 @@ impl Builder {
         let from = sender(place, x.direction);
         let header = Header::of(x);
         if x.direction == Direction::Received {
-            // Find the arrow of its sending, if that was seen. It is the latest without an arrival,
-            // because an earlier one may have been lost.
+            // Find the arrow of this segment's sending, if that was seen. The latest arrow without
+            // an arrival is taken, because an earlier segment may have been lost.
             let same = self
                 .items
                 .iter_mut()
@@ -107,8 +107,9 @@ impl Builder {
         self.mark(place, x.mono_ns, MarkKind::Reset(x.clone()));
     }
 
-    /// The change of state that sends the RST has already made an arrow, and its arrival may lie
-    /// between.
+    /// Marks the arrow of a sent RST as seen. The change of state that sends the RST has already
+    /// made an inferred arrow. Items between that change and the `reset` line may include the RST's
+    /// arrival.
     fn sends_reset(&mut self, place: Place, x: &Reset) {
         let inferred = |it: &Arrow| {
             it.from == place && it.kind == Kind::Rst && it.evidence == Evidence::Inferred
@@ -166,7 +167,8 @@ impl Builder {
             sent.received_ns = Some(at_ns);
             return;
         }
-        // The `reset` line has already made the arrow, and its change of state follows.
+        // The `reset` line has already made the arrow of this RST. The change of state comes after
+        // it.
         if kind == Kind::Rst && self.has_come(place, kind) {
             return;
         }
