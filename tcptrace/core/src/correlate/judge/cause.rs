@@ -1,8 +1,8 @@
 //! The cause of a change of state: a segment, system call or timer.
 //!
-//! The tracepoint reports no cause. For most pairs of states only one path in the kernel leads from
-//! the one to the other. If several do, the socket's error and the context decide. If they do not
-//! decide either, the cause is `None`.
+//! The tracepoint reports no cause. For most changes of state, only one path in the kernel leads
+//! from the old state to the new one. If several paths do, the socket's error and the context
+//! decide. If they do not decide either, the cause is `None`.
 
 use super::super::state::ending::fin_acked;
 use super::super::state::why::{Clues, Why};
@@ -47,7 +47,7 @@ pub fn cause(change: &SetState, clues: Clues) -> Option<Why> {
             "tcp_rcv_synsent_state_process",
             "3.10.7.3",
         ),
-        // The kernel makes the socket at the handshake's last segment. With Fast Open it makes the
+        // The kernel makes the child socket at the final ACK. With Fast Open it makes the child
         // socket at the SYN.
         (Listen, SynRecv) if change.no_fast_open => birth(change, Cause::AckReceived),
         (Listen, SynRecv) => None,
@@ -66,7 +66,7 @@ pub fn cause(change: &SetState, clues: Clues) -> Option<Why> {
     }
 }
 
-/// Returns the cause of a child's birth: the final ACK, or a SYN with Fast Open.
+/// Returns the cause of a child socket's birth: the final ACK, or a SYN with Fast Open.
 pub fn birth(change: &SetState, cause: Cause) -> Option<Why> {
     match (cause, change.tuple.family()) {
         (Cause::SynReceived, _) => why(cause, "tcp_try_fastopen", "3.10.7.2"),
@@ -94,7 +94,7 @@ pub fn half_open() -> Option<Why> {
     why(Cause::SynReceived, "tcp_conn_request", "3.10.7.2")
 }
 
-/// Returns the cause of the end of a request socket that has no child.
+/// Returns the cause of the end of a request socket that has no child socket.
 pub fn half_open_end(end: HalfOpenEnd) -> Option<Why> {
     match end {
         HalfOpenEnd::Timeout => why(Cause::Timeout, "reqsk_timer_handler", "3.10.8"),
@@ -105,7 +105,7 @@ pub fn half_open_end(end: HalfOpenEnd) -> Option<Why> {
     }
 }
 
-/// Returns the cause of a change from this state to TIME_WAIT with a bucket.
+/// Returns the cause of a change from this state to a bucket in TIME_WAIT.
 pub fn bucket_begins(oldstate: State) -> Option<Why> {
     match oldstate {
         State::FinWait2 => why(Cause::FinReceived, "tcp_time_wait", SEGMENT),
@@ -129,9 +129,9 @@ pub fn bucket_end(end: BucketEnd) -> Option<Why> {
     }
 }
 
-/// Returns the cause of LISTEN→CLOSE. close() shuts both directions down first. Without that, the
-/// path led through `tcp_disconnect` or `tcp_abort`. MPTCP closes its listeners without shutting
-/// them down.
+/// Returns the cause of LISTEN→CLOSE. close() shuts both directions down first. If they were not
+/// shut down, the path led through `tcp_disconnect` or `tcp_abort`. MPTCP closes its listeners
+/// without shutting them down.
 fn stop_listening(change: &SetState) -> Option<Why> {
     let stats = change.stats;
     let call = stats.and_then(|stats| stats.call);
@@ -154,7 +154,7 @@ fn connect_failed(change: &SetState) -> Option<Why> {
     let stats = change.stats?;
     match error.as_deref() {
         Some("ECONNABORTED") => return why(Cause::Killed, "tcp_abort", ABORT_CALL),
-        // No segment was sent, so the error is an old one.
+        // No segment was sent, so the error is left from earlier.
         _ if by_process && stats.segs_out == 0 => {}
         // Either a RST was received, or ICMP port unreachable.
         Some("ECONNREFUSED") if stats.segs_in > 0 => {
@@ -191,8 +191,8 @@ fn end(change: &SetState, clues: Clues) -> Option<Why> {
     let no_fin_wait2 = change.stats.is_some_and(|stats| stats.no_fin_wait2);
     match error {
         Some("ECONNABORTED") => return why(Cause::Killed, "tcp_abort", ABORT_CALL),
-        // tcp_reset() sets EPIPE in CLOSE_WAIT. It also ends a socket when data arrives after
-        // close().
+        // tcp_reset() sets EPIPE in CLOSE_WAIT and ECONNRESET in other states. The kernel also
+        // calls it when data arrives after close().
         Some("ECONNRESET" | "EPIPE") => {
             return match clues.reset_follows {
                 true => why(Cause::DataReceived, "tcp_reset", SEGMENT),
@@ -204,8 +204,8 @@ fn end(change: &SetState, clues: Clues) -> Option<Why> {
         _ => {}
     }
     match change.oldstate {
-        // The error may be an old one. A socket leaves these two states as soon as its FIN is
-        // acknowledged, so that ACK was just received.
+        // The error may be left from earlier. A socket leaves these two states as soon as its FIN
+        // is acknowledged, so the ACK of its FIN was just received.
         Closing if fin_acked(change) => why(Cause::AckOfFin, "tcp_time_wait", SEGMENT),
         LastAck if fin_acked(change) => why(Cause::AckOfFin, "tcp_done", SEGMENT),
         // tcp_time_wait() replaces the socket with a bucket, see `SetState::fin_received`.
@@ -231,7 +231,8 @@ fn end(change: &SetState, clues: Clues) -> Option<Why> {
     }
 }
 
-/// Returns the cause if a process closed a connection that it still had, without a FIN.
+/// Returns the cause if a process closed a connection that it still had, and the kernel sent no
+/// FIN.
 fn by_its_process(change: &SetState) -> Option<Why> {
     use State::*;
     let is_shut = change.stats.map(|stats| stats.is_shut());

@@ -33,7 +33,7 @@ pub fn change(connection: &Connection, change: &SetState, reset_follows: bool) -
 }
 
 impl Connection {
-    /// Returns the `connection` line at its end. `owner`: its owner.
+    /// Returns the `connection` line at the end of the connection. `owner`: the connection's owner.
     #[inline(always)]
     pub fn line(&self, end: &End, owner: Option<Owner>) -> fields::Connection {
         let judgement = self.is_server().then(|| self.judge(end));
@@ -80,8 +80,8 @@ impl Connection {
         }
     }
 
-    /// Returns the number of its segments that met a full queue. For a client only the peer's
-    /// socket can show that, which must be on this host.
+    /// Returns the number of the connection's segments that met a full queue. For a client only the
+    /// peer's socket can show that, and only if it is on this host.
     fn overflows(&self, end: &End) -> Option<u32> {
         let can_know = self.is_server() || self.peer.is_some();
         let times = overflows(&self.handshake, end)?;
@@ -116,7 +116,7 @@ impl Connection {
         })
     }
 
-    /// Returns the judgement from the facts so far, with `end` as the end.
+    /// Returns the judgement from the facts so far, as if the connection ended with `end`.
     fn judge(&self, end: &End) -> Judgement {
         let drops = &self.handshake.drops;
         let again = self.handshake.synack_retransmits;
@@ -160,8 +160,8 @@ impl Connection {
         })
     }
 
-    /// Returns the judgement at the return of accept(); `None` if an ESTABLISHED that follows may
-    /// decide.
+    /// Returns the judgement at the return of accept(). Returns `None` if an ESTABLISHED that
+    /// follows may still decide.
     pub fn judge_at_accept(&self, now: &End) -> Option<Judgement> {
         let undecided =
             self.established_ns.is_none() && !self.skipped_established && self.gap(now).is_none();
@@ -172,7 +172,7 @@ impl Connection {
         self.established_ns?.checked_sub(self.handshake.syn?.0)
     }
 
-    /// Returns the time from the SYN to the birth of the server's socket, which the final ACK
+    /// Returns the time from the SYN to the birth of the server's child socket, which the final ACK
     /// makes.
     fn half_open_ns(&self) -> Option<u64> {
         let born_ns = (self.is_server() && !self.birth_unseen).then_some(self.first_seen_ns)?;
@@ -180,7 +180,8 @@ impl Connection {
     }
 
     fn gap(&self, end: &End) -> Option<Gap> {
-        // If the connection was found after a loss, the loss may be that of its birth.
+        // If the trace found the connection after an event loss, the lost event may be the
+        // connection's birth.
         if self.first_seen_ns < end.attached_ns || (self.is_older && self.losses == 0) {
             Some(Gap::BeforeTrace)
         } else if self.evicted {
@@ -198,7 +199,8 @@ impl Connection {
         }
     }
 
-    /// Returns whether accept() returned it as ESTABLISHED but that change was not seen.
+    /// Returns whether accept() returned the connection as ESTABLISHED although no change to
+    /// ESTABLISHED was seen.
     fn was_accepted_established(&self) -> bool {
         let state = self.accepted.and_then(|it| it.state);
         self.established_ns.is_none() && state == Some(State::Established)
@@ -236,16 +238,18 @@ pub struct End {
     pub mono_ns: u64,
     /// When all hooks were attached.
     pub attached_ns: u64,
-    /// Number of losses noticed so far.
+    /// Number of event losses noticed so far.
     pub losses: u64,
-    /// The kind of gap if there were losses since the connection began.
+    /// The kind of gap if events were lost since the connection began.
     pub why_lost: Gap,
-    /// True if the kernel skipped runs of a program, possibly at the entry of accept().
+    /// True if the kernel skipped runs of an eBPF program, possibly the program at the entry of
+    /// accept().
     pub missed: bool,
-    /// True if the accept queue that the connection can have been in does not exist any more.
+    /// True if the accept queue that the connection can have been in no longer exists.
     pub listener_closed: bool,
     pub sees_overflows: bool,
-    /// When dropped SYNs were forgotten, see [`DroppedSyns`](crate::correlate::state::dropped_syns::DroppedSyns).
+    /// When entries of [`DroppedSyns`](crate::correlate::state::dropped_syns::DroppedSyns) were
+    /// last removed to make room.
     pub forgot_syns_ns: Option<u64>,
     /// True if the hooks see every accept(), those by io_uring and by the kernel included.
     pub sees_all_accepts: bool,
@@ -255,8 +259,8 @@ pub struct End {
     pub words: bool,
 }
 
-/// Returns the number of a connection's segments that met a full queue; `None` if some of them
-/// cannot be known.
+/// Returns the number of a connection's segments that met a full queue; `None` if the trace may
+/// have missed some of them.
 pub fn overflows(handshake: &Handshake, end: &End) -> Option<u32> {
     let times = handshake.drops.times();
     let since_ns = handshake.syn.map_or(0, |(ns, _)| ns);
@@ -268,7 +272,7 @@ pub fn overflows(handshake: &Handshake, end: &End) -> Option<u32> {
     (all_known || times > 0).then_some(times)
 }
 
-/// Returns whether the accept queue that a child can be in does not exist any more.
+/// Returns whether the accept queue that a child socket can be in no longer exists.
 pub fn listener_closed(listeners: &Listeners, child: &Connection) -> bool {
     match child.listener {
         Some(id) => listeners.is_closed(id),

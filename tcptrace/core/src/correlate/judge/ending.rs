@@ -25,9 +25,10 @@ pub fn ended(
     let is_reset = matches!(error, Some("ECONNRESET" | "EPIPE"));
     let by_process = change.context == Some(Context::Process);
 
-    // accept() calls sock_graft() and close() calls sock_orphan(). If neither has left its mark, no
-    // process ever had the socket. But MPTCP takes its subflows from a socket that is closed
-    // without sock_orphan() (`__mptcp_close`, net/mptcp/protocol.c).
+    // accept() calls sock_graft() and close() calls sock_orphan(). If neither call has left its
+    // mark on the socket, no process ever had the socket. MPTCP is an exception: it takes its
+    // subflows from a socket that is closed without sock_orphan() (`__mptcp_close`,
+    // net/mptcp/protocol.c).
     let is_queued = !was_held && !change.held && !change.orphaned;
     if side == Some(Side::Server) && is_queued {
         match error {
@@ -52,7 +53,7 @@ pub fn ended(
     if error == Some("ETIMEDOUT") {
         return Some(Ended::Timeout);
     }
-    // The error may be an old one that the process has not fetched.
+    // The error may be left from earlier, if the process has not fetched it.
     if matches!(change.oldstate, FinWait2 | Closing | LastAck)
         && fin_acked(change)
         && change.fin_received
@@ -60,8 +61,8 @@ pub fn ended(
         return Some(Ended::Orderly);
     }
     match error {
-        // A Fast Open child in SYN_RECV fails by a RST, a timeout, or an ICMP error, which
-        // tcp_v4_err() applies at once in that state.
+        // A Fast Open child socket in SYN_RECV fails by a RST received, a timeout, or an ICMP
+        // error. In that state tcp_v4_err() applies an ICMP error at once.
         Some(error)
             if side == Some(Side::Server) && change.oldstate == SynRecv && is_icmp(error) =>
         {
@@ -97,8 +98,8 @@ fn connecting(change: &SetState, error: Option<&str>, cause: Cause) -> Option<En
         Cause::Killed => Some(Ended::Killed),
         Cause::Disconnect => Some(Ended::Disconnected),
         Cause::Close => Some(Ended::GivenUp),
-        // Without a port, inet_hash_connect() found no free one. With a port, several steps can
-        // have failed.
+        // If the socket has no port, inet_hash_connect() found no free port. If it has a port, one
+        // of several steps can have failed.
         Cause::ConnectFailed => change.tuple.lport.is_none().then_some(Ended::NoFreePort),
         Cause::Timeout => Some(Ended::Timeout),
         Cause::RstReceived => Some(Ended::Refused),

@@ -1,4 +1,4 @@
-//! The line of a half-open connection that has no child.
+//! The `connection` line of a half-open connection that has no child socket.
 
 use super::connection::{End, overflows};
 use crate::correlate::state::dropped_syns::Times;
@@ -9,9 +9,9 @@ use crate::correlate::state::socket::Owner;
 use crate::fields::{self, Ending, HalfOpenEnd, ListenerSource, Verdict};
 
 impl HalfOpen {
-    /// Returns the `connection` line when the request has ended without a child, or at the end of
-    /// the trace. `client`: the peer's socket, if that is ESTABLISHED on this host. `owner`: the
-    /// process that would accept.
+    /// Returns the `connection` line when the request socket has ended without a child socket, or
+    /// at the end of the trace. `client`: the client's socket, if it is ESTABLISHED on this host.
+    /// `owner`: the process that would accept the connection.
     pub fn line(
         &self,
         end: &End,
@@ -30,7 +30,7 @@ impl HalfOpen {
                     "the handshake finished as connection #{conn}, whose birth did not name its peer"
                 ),
             ),
-            // A child may be among the lost events.
+            // The birth of a child socket may be among the lost events.
             (None, None) if lost => (
                 Verdict::Unknown,
                 format!(

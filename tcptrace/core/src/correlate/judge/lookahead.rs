@@ -7,11 +7,11 @@ use crate::fields::Side;
 
 /// Upper bound on the time from a segment to the first event of the socket that it causes, in
 /// nanoseconds. The kernel makes a request socket in the softirq of the SYN, and a child socket in
-/// the softirq of the ACK.
+/// the softirq of the final ACK.
 pub const LOOKAHEAD_NS: u64 = 1_000_000;
 
-/// Returns whether a request or a child with this segment's tuple begins right after the segment,
-/// and before another SYN that could cause it.
+/// Returns whether a request socket or a child socket with this segment's tuple begins right after
+/// the segment. Another SYN in between could be its cause, so the result is then false.
 pub fn begins(mono_ns: u64, segment: &Segment, later: &[Event]) -> bool {
     let place = (segment.netns, segment.tuple);
     let is_syn = segment.flags.has(TcpFlags::SYN) && segment.ack.is_none();
@@ -39,9 +39,9 @@ pub fn begins(mono_ns: u64, segment: &Segment, later: &[Event]) -> bool {
         .unwrap_or(false)
 }
 
-/// Returns whether a SYN (TCP Fast Open) made a server's socket, and not the final ACK. The ACK
-/// makes the child ESTABLISHED in the same softirq, so that is the next event on that CPU. In that
-/// case the measured round-trip time, which starts at the SYN-ACK, began before the birth.
+/// Returns whether a SYN (TCP Fast Open) made a server's child socket. If the final ACK made the
+/// child, it makes it ESTABLISHED in the same softirq, so that change is the next event on that
+/// CPU. The measured round-trip time, which starts at the SYN-ACK, then began before the birth.
 pub fn is_by_syn(event: &Event, change: &SetState, later: &[Event]) -> bool {
     if birth(change) != Some(Side::Server) || change.no_fast_open {
         return false;
@@ -60,7 +60,7 @@ pub fn is_by_syn(event: &Event, change: &SetState, later: &[Event]) -> bool {
     })
 }
 
-/// How soon the kernel sends the RST for the end of a socket, in nanoseconds. It does so in the
+/// How soon the kernel sends a RST after it ends a socket, in nanoseconds. It sends the RST in the
 /// same softirq, or before the process continues.
 pub const RST_FOLLOWS_NS: u64 = 1_000_000;
 
@@ -78,8 +78,8 @@ pub fn may_be_late_data(kind: &Kind) -> Option<Sk> {
     }
 }
 
-/// Returns whether the kernel sends a RST from this socket right after `mono_ns`. It never answers
-/// a RST with a RST.
+/// Returns whether the kernel sends a RST from this socket right after `mono_ns`. The kernel never
+/// answers a received RST with a RST.
 pub fn is_answered_by_rst(mono_ns: u64, sk: Sk, later: &[Event]) -> bool {
     later
         .iter()

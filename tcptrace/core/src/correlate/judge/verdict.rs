@@ -25,20 +25,20 @@ pub struct Facts {
     pub skipped_established: bool,
     pub fate: Fate,
     pub queue: Queue,
-    /// True if a reason is made even if it follows from the verdict and the times.
+    /// True if the reason is wanted even if it follows from the verdict and the times.
     pub words: bool,
 }
 
-/// Evidence for whether a connection without a seen accept() was in the accept queue to the end of
-/// the queue or the trace. Without this evidence, a process may have got it by an accept() that no
-/// hook sees, such as io_uring's.
+/// Evidence for whether a connection without a seen accept() stayed in the accept queue to the end
+/// of the queue or of the trace. Without this evidence, a process may have got the connection by an
+/// accept() that no hook sees, such as io_uring's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Queue {
-    /// The hooks see every accept(), and none returned it.
+    /// The hooks see every accept(), and no accept() returned the connection.
     NoAccept,
-    /// A snapshot found it in the queue.
+    /// A snapshot found the connection in the queue.
     Queued,
-    /// A check found that it is not in the queue.
+    /// A check found that the connection is not in the queue.
     Left,
     Unknown,
 }
@@ -46,19 +46,19 @@ pub enum Queue {
 /// The reason why the trace may lack an event of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gap {
-    /// It certainly began before the trace.
+    /// The connection certainly began before the trace.
     BeforeTrace,
-    /// Its beginning was not seen.
+    /// The beginning of the connection was not seen.
     Beginning,
-    /// Events were lost while it was open.
+    /// Events were lost while the connection was open.
     Lost,
-    /// The kernel skipped runs of a program while it was open.
+    /// The kernel skipped runs of an eBPF program while the connection was open.
     Skipped,
-    /// An event that is or may be about it arrived too late.
+    /// An event that is or may be about the connection arrived too late.
     Late,
-    /// One of its changes of state was not seen.
+    /// One of the connection's changes of state was not seen.
     Missed,
-    /// It was given up while it was open.
+    /// The trace gave up the connection while it was open, because too many were open.
     Evicted,
 }
 
@@ -79,25 +79,25 @@ impl Gap {
 /// The end of a connection, as far as its last events show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// Open at the end of the trace, or its end was not seen.
+    /// The connection was open at the end of the trace, or its end was not seen.
     Open,
     /// Like `Open`, and the peer has closed its side.
     PeerClosed,
-    /// Ended by an error (an errno), for example by the peer's RST.
+    /// Ended by an error (an errno), for example by a RST received from the peer.
     Failed(u32),
     /// Dropped from the accept queue because its listener closed.
     ListenerClosed,
-    /// Ended without an error, and no process had it.
+    /// The connection ended without an error, and no process had its socket.
     Dropped,
-    /// A process had a descriptor of it, so accept() had returned it.
+    /// A process had a descriptor of the socket, so accept() had returned it.
     Held,
 }
 
-/// A verdict, its reason, and the names of the events that it rests on.
+/// A verdict, its reason, and the names of the events that prove it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judgement {
     pub verdict: Verdict,
-    /// `None` if it follows from the verdict and the times and no reader wants it.
+    /// `None` if the reason follows from the verdict and the times and no reader wants it.
     pub reason: Option<String>,
     /// True if the reason follows from the verdict and the times.
     pub follows: bool,
@@ -185,10 +185,10 @@ fn established_first(accepted: &Accepted, established_ns: u64, facts: &Facts) ->
 /// accept() returned, then ESTABLISHED.
 ///
 /// A hook inside `inet_csk_accept` can see this order without Fast Open. The softirq puts the child
-/// into the accept queue (`inet_csk_complete_hashdance`) just before it makes it ESTABLISHED
-/// (`tcp_child_process`). An accept() on another CPU can return the child in between. An accept()
-/// of an MPTCP socket can do the same, because it locks only that socket. A witness that `follows_child_lock`
-/// cannot, because it has waited for the softirq.
+/// socket into the accept queue (`inet_csk_complete_hashdance`) just before it makes the child
+/// ESTABLISHED (`tcp_child_process`). An accept() on another CPU can return the child in between.
+/// An accept() of an MPTCP socket can do the same, because it locks only the MPTCP socket. A
+/// witness that `follows_child_lock` cannot see this order, because it has waited for the softirq.
 pub fn accepted_first(accepted: &Accepted, established_ns: u64) -> Judgement {
     let lead = Human(established_ns - accepted.mono_ns);
     let who = TaskName(accepted.task);
@@ -255,7 +255,8 @@ fn established_unseen(accepted: &Accepted, facts: &Facts) -> Judgement {
     )
 }
 
-/// ESTABLISHED, and no accept() was seen. Only a trace without a gap shows that there was none.
+/// ESTABLISHED, and no accept() was seen. Only a trace without a gap shows that there was no
+/// accept().
 fn accept_unseen(facts: &Facts) -> Judgement {
     let unknown = |reason: String| Judgement::new(Verdict::Unknown, reason, &[ESTABLISHED]);
     if let Some(gap) = facts.gap {
@@ -356,7 +357,8 @@ fn nothing_seen(facts: &Facts) -> Judgement {
             Unknown,
             "a process had it, but no accept() of it was seen".into(),
         ),
-        // If one ACK made two children on two CPUs, the kernel drops one without an event.
+        // If one ACK made two child sockets on two CPUs, the kernel drops one of them without an
+        // event.
         (None, Fate::Open | Fate::PeerClosed) => (
             Unknown,
             "the handshake was not seen to finish, nor to fail".into(),
@@ -385,7 +387,7 @@ impl Judgement {
         }
     }
 
-    /// Appends text to the reason that does not follow from the verdict and the times.
+    /// Appends to the reason a text that does not follow from the verdict and the times.
     pub fn add(&mut self, more: &str) {
         if let Some(reason) = &mut self.reason {
             reason.push_str(more);

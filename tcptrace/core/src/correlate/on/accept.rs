@@ -75,8 +75,8 @@ impl Correlator {
             .bind(event.mono_ns, child.sk, &connection.socket);
         if let Some(id) = connection.listener {
             self.listeners.limited(id, accept.backlog_max);
-            // This may be the first known owner of a listener that is older than the trace or whose
-            // process has exited.
+            // This may be the first known owner of a listener whose process has exited, or of one
+            // that is older than the trace.
             if let Some(listener) = self.listeners.get_mut(id) {
                 let owner = &mut listener.socket.owner;
                 let known = owner.and_then(|owner| self.processes.living(owner));
@@ -137,7 +137,8 @@ impl Correlator {
         }
     }
 
-    /// Returns the listener of an accept(). An unknown listener is older than the trace.
+    /// Returns the listener of an accept(). A listener that no event has shown is older than the
+    /// trace.
     fn listener_of_accept(
         &mut self,
         event: &Event,
@@ -169,7 +170,8 @@ impl Correlator {
         Some(self.listeners.open(sk, socket, None))
     }
 
-    /// Remembers the number of failed accept() calls when a connection enters the accept queue.
+    /// Remembers the listener's count of failed accept() calls when a connection enters its accept
+    /// queue.
     pub(super) fn note_failures(&self, connection: &mut Connection, change: &SetState) {
         if change.newstate == State::Established
             && let Some(id) = connection.listener
@@ -179,7 +181,7 @@ impl Correlator {
         }
     }
 
-    /// Stores the errors that accept() returned while a connection waited.
+    /// Stores the errors that accept() returned while a connection waited in the accept queue.
     pub(super) fn name_failures(&self, connection: &mut Connection) {
         if let (Some(id), Some(before), Some(since_ns)) = (
             connection.listener,
@@ -203,7 +205,7 @@ fn listener_tuple(accept: &event::Accept) -> Tuple {
     }
 }
 
-/// Makes the line of a call that returned a connection.
+/// Makes the `accept` line of a call that returned a connection.
 #[inline(always)]
 fn accept_of(
     event: &Event,

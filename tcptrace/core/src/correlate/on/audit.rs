@@ -1,7 +1,7 @@
 //! Audits: comparisons of the open connections with the kernel's sockets.
 //!
-//! A lost change of state shows at the connection's next event, if there is one. A connection whose
-//! end was lost would stay open for ever; an audit finds that its socket is gone.
+//! A lost change of state shows at the connection's next event, if one comes. A connection whose
+//! end was lost would stay open for ever. An audit finds that its socket is gone.
 
 use std::collections::BTreeSet;
 
@@ -17,9 +17,9 @@ fn is_idle(connection: &Connection, mono_ns: u64) -> bool {
 }
 
 impl Correlator {
-    /// Returns the network namespaces of open connections that should be audited now. When it
-    /// `is_last`, these are the namespaces of all connections that can be compared. The call does
-    /// not change the lines of the trace.
+    /// Returns the network namespaces of open connections that should be audited now. If the audit
+    /// `is_last`, returns the namespaces of all connections that can be compared. The call does not
+    /// change the lines of the trace.
     pub fn wants_audit(&mut self, mono_ns: u64, is_last: bool) -> BTreeSet<u32> {
         if !is_last && !self.audit.is_due(mono_ns) {
             return BTreeSet::new();
@@ -28,8 +28,8 @@ impl Correlator {
         self.open.map(netns).into_iter().collect()
     }
 
-    /// Handles the end of a snapshot: ends the connections that are gone, and marks those that are
-    /// in another state.
+    /// Handles the end of a snapshot. Ends the connections whose sockets are gone, and marks those
+    /// whose sockets are in another state.
     pub(super) fn audit(&mut self, event: &Event, snapshot: &SnapshotEnd, out: &mut Vec<Line>) {
         let entries = std::mem::take(&mut self.audit.entries);
         if !snapshot.is_audit {

@@ -1,9 +1,9 @@
-//! The kernel's counters of full queues: bounds on the drops during the trace, and the likely
-//! listener.
+//! The kernel's counters of drops at full queues: bounds on the drops during the trace, and the
+//! listener that probably caused them.
 //!
 //! The counters do not show which listener dropped a segment. But if a counter rose between two
-//! readings and only one listener had a full accept queue meanwhile, that listener is the likely
-//! one.
+//! readings and only one listener had a full accept queue meanwhile, the drops are probably that
+//! listener's.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::event::{self, Event};
 use crate::fields;
 
 impl Correlator {
-    /// Handles a reading of a network namespace's counters.
+    /// Handles a reading of the counters of a network namespace.
     pub(super) fn counters(&mut self, event: &Event, it: &event::NetnsCounters) {
         let full = self.listeners.full_since_last_reading(it.netns);
         let readings = self.counters.readings.entry(it.netns).or_default();

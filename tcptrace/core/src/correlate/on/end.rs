@@ -9,7 +9,7 @@ use crate::event::{Sk, State};
 use crate::fields::Line;
 
 impl Correlator {
-    /// Ends every record at an address because another socket uses the address now.
+    /// Ends every record at a kernel address because another socket uses the address now.
     pub(super) fn free_address(&mut self, sk: Sk, mono_ns: u64, out: &mut Vec<Line>) {
         self.listeners.free_address(sk, mono_ns);
         let old = [self.open.take(sk, |_| true), self.queued_closed.remove(&sk)];
@@ -20,7 +20,8 @@ impl Correlator {
         }
     }
 
-    /// Ends connections in the order of their numbers, because a map has no stable order.
+    /// Ends connections in the order of their connection numbers, because a map has no stable
+    /// order.
     pub(super) fn end_all(&mut self, mut all: Vec<Kept>, mono_ns: u64, out: &mut Vec<Line>) {
         all.sort_unstable_by_key(|c| c.socket.conn);
         for connection in all {
@@ -71,8 +72,8 @@ impl Correlator {
     }
 
     /// Ends the trace step by step: appends the `connection` lines of at most `many` open sockets,
-    /// in order of `conn`. Returns true if there may be more. `lost`: the kernel side's final count
-    /// of lost records.
+    /// in order of `conn`. Returns true if more may remain. `lost`: the kernel side's final count
+    /// of lost event records.
     pub fn end_some(&mut self, many: usize, mono_ns: u64, lost: u32, out: &mut Vec<Line>) -> bool {
         self.note_lost(lost);
         if self.still_open.is_none() {
@@ -81,7 +82,7 @@ impl Correlator {
         let mut rest = self.still_open.take().unwrap_or_else(|| {
             let closed = self.queued_closed.iter();
             let closed = closed.map(|(&sk, it)| (it.socket.conn, sk));
-            // Reserve exactly, because there may be a million.
+            // Reserve exactly, because a million connections may be open.
             let mut rest = Vec::with_capacity(self.open.len() + closed.len());
             rest.extend(self.open.conns().chain(closed));
             rest.sort_unstable_by(|one, other| other.cmp(one));
@@ -105,7 +106,7 @@ impl Correlator {
     }
 
     /// Ends the trace: appends the `connection` lines of all open sockets and returns the totals.
-    /// `lost`: the kernel side's final count of lost records.
+    /// `lost`: the kernel side's final count of lost event records.
     pub fn finish(&mut self, mono_ns: u64, lost: u32, out: &mut Vec<Line>) -> Totals {
         self.end_some(usize::MAX, mono_ns, lost, out);
         let first = out.len();

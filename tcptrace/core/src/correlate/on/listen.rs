@@ -41,8 +41,9 @@ impl Correlator {
         }
     }
 
-    /// Handles LISTEN→CLOSE. Connections that were reset in the accept queue end with the listener.
-    /// For each of the others the kernel makes a transition afterwards (`inet_csk_listen_stop`).
+    /// Handles LISTEN→CLOSE. Connections that received a RST in the accept queue end with the
+    /// listener. For each other queued connection, the kernel makes a transition afterwards
+    /// (`inet_csk_listen_stop`).
     pub(super) fn unlisten(&mut self, event: &Event, change: &SetState, out: &mut Vec<Line>) {
         let known = self.listeners.at_sk(change.sk).filter(|&id| {
             let listener = self.listeners.get(id);
@@ -92,9 +93,9 @@ impl Correlator {
         }
     }
 
-    /// At the end of the trace, decides which connections that were reset in an accept queue are
-    /// still there. The evidence is the length of the queue and the other connections that the last
-    /// snapshot found in it.
+    /// At the end of the trace, decides which connections that received a RST in an accept queue
+    /// are still in it. The evidence is the length of the queue and the other connections that the
+    /// last snapshot found in it.
     pub(super) fn check_reset_queues(&mut self) {
         if self.visibility.all_accepts {
             return;
@@ -121,7 +122,8 @@ impl Correlator {
         }
     }
 
-    /// Ends the connections that an accept() should have returned by now. No hook saw its return.
+    /// Ends the connections that an accept() should have returned by now, although no hook saw its
+    /// return.
     pub(super) fn end_unaccepted(&mut self, mono_ns: u64, out: &mut Vec<Line>) {
         while let Some(&(closed_ns, sk, conn)) = self.being_accepted.front()
             && closed_ns.saturating_add(ACCEPTING_NS) <= mono_ns
@@ -136,8 +138,8 @@ impl Correlator {
         }
     }
 
-    /// Returns the network namespaces where a snapshot shows whether connections are still in their
-    /// accept queue.
+    /// Returns the network namespaces with connections that may be in an accept queue. Only a
+    /// snapshot shows whether they are still there.
     pub fn unproven(&self) -> BTreeSet<u32> {
         let closed = self.queued_closed.values().map(Box::as_ref);
         let mut namespaces: BTreeSet<u32> = closed

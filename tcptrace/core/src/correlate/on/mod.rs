@@ -80,7 +80,7 @@ impl Correlator {
             Note::Counters(counters) => self.counters(event, counters),
             Note::Tick => self.write_histograms(event.mono_ns, out),
             Note::Lost(loss) => {
-                // Other losses are in the running count of `Event::lost`.
+                // Other losses are in the counter `Event::lost`.
                 if loss.why == Why::Unaccounted {
                     self.unaccounted();
                 }
@@ -95,20 +95,21 @@ impl Correlator {
         }
     }
 
-    /// Notes a loss that [`Event::lost`] does not count. Every open connection may lack an event.
-    /// From now on an accept() whose call was not seen need not have been called before the trace.
+    /// Notes a loss of events that [`Event::lost`] does not count. Every open connection may lack
+    /// an event. An accept() whose call was not seen may from now on have been called during the
+    /// trace.
     pub fn missed(&mut self) {
         self.noticed_loss();
         self.missed = true;
     }
 
-    /// Notes events that were lost at an unknown place and are not in [`Event::lost`].
+    /// Notes lost events that are not in [`Event::lost`]. Their time and hook are unknown.
     pub fn unaccounted(&mut self) {
         self.missed();
         self.has_lost = true;
     }
 
-    /// Marks the next event as late: later events have been taken already.
+    /// Marks the next event as late: events with a later time have been handled already.
     pub fn late(&mut self) {
         self.is_late = true;
     }
@@ -118,9 +119,9 @@ impl Correlator {
         self.audit.wanted = true;
     }
 
-    /// Leaves out a late event if its socket already had a later one, as if it had been lost. Its
-    /// socket is marked. A request may lead to any socket, so a late request marks every open
-    /// connection.
+    /// Returns whether to leave out a late event, because its socket already had a later one. The
+    /// event counts as lost, and the connection of its socket is marked. A request socket may
+    /// belong to any connection, so its late event marks every open connection.
     fn is_overtaken(&mut self, event: &Event) -> bool {
         let sk = match &event.kind {
             Kind::SetState(change) => change.sk,
@@ -143,7 +144,8 @@ impl Correlator {
         true
     }
 
-    /// Records of two CPUs may arrive with swapped counts, so only a rise is a new loss.
+    /// Notes a change of the count of lost records. Records of two CPUs may arrive in swapped
+    /// order, so only a rise is a new loss.
     pub(super) fn note_lost(&mut self, lost: u32) {
         let rise = lost.wrapping_sub(self.lost);
         if rise != 0 && rise <= u32::MAX / 2 {

@@ -1,4 +1,4 @@
-//! Segments that met a full queue of their listener, and their connections.
+//! Segments that met a full queue of their listener, and the connections of those segments.
 
 use crate::correlate::state::Correlator;
 use crate::correlate::state::connection::Connection;
@@ -63,7 +63,7 @@ impl Correlator {
         }));
     }
 
-    /// Returns the client on this host that sent a final ACK, and notes the drop at that client.
+    /// Returns the client on this host that sent the final ACK, and notes the drop at that client.
     fn client_of(
         &mut self,
         event: &Event,

@@ -10,9 +10,9 @@ use crate::correlate::state::socket::Owner;
 use crate::event::{Comm, Event, Holders, Process, ProcessStep, Sk};
 use crate::fields::PidSource;
 
-/// Maximum age of the evidence that an owner has a listener, in nanoseconds. An older owner is
-/// searched for again before it is presumed to accept, because no hook sees a process close its
-/// descriptor.
+/// Maximum age of the evidence that a process has a listener, in nanoseconds. No hook sees a
+/// process close its descriptor. Therefore an older owner is searched for again before it is
+/// presumed to accept.
 const TRUSTED_NS: u64 = 10_000_000_000;
 
 impl Correlator {
@@ -22,7 +22,7 @@ impl Correlator {
         current_owner(&self.listeners, &self.processes, connection, orphaned)
     }
 
-    /// Returns the process that will probably accept at this listener.
+    /// Returns the process that will probably accept the connections of this listener.
     pub(super) fn presumed(&self, listener: Option<ListenerId>) -> Option<Owner> {
         presumed(&self.listeners, &self.processes, listener?)
     }
@@ -100,7 +100,7 @@ impl Correlator {
                 rename(&mut known, same.task.process);
                 Some(known)
             });
-            // An owner that got the listener after the search began is more recent.
+            // An owner that got the listener after the search began is more recent than the search.
             let later = known.filter(|known| known.since_ns > holders.began_ns);
             let owner = later.or(still).or(found.first().copied());
             listener.socket.owner = owner;

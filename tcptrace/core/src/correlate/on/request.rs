@@ -1,10 +1,11 @@
-//! Half-open connections: request sockets, from the SYN to the child that the final ACK makes, or
-//! to their end.
+//! Half-open connections: request sockets from the SYN on, to the child socket that the final ACK
+//! makes, or to an end without a child.
 //!
-//! A request has a number from the SYN on, and its child inherits the number. Where functions can
-//! be probed, a hook reports just before a child's birth which request it comes from. Elsewhere,
-//! only a SYN-ACK retransmission shows a request. Its child is then found by its tuple, and the
-//! time of any other child's SYN is estimated.
+//! A request socket has a connection number from the SYN on, and its child socket inherits the
+//! number. Where functions can be probed, a hook reports just before a child's birth which request
+//! socket it comes from. Elsewhere, only a SYN-ACK retransmission shows a request socket. The child
+//! of that request socket is then found by its tuple. The time of any other child's SYN is
+//! estimated.
 
 use crate::correlate::judge::cause;
 use crate::correlate::state::Correlator;
@@ -56,7 +57,7 @@ impl Correlator {
                 let mut half_open = self.known_or_new(event, request, out);
                 half_open.handshake.synack_retransmits = Some(request.synack_retransmits);
                 self.suspect_ack(event.mono_ns, &mut half_open);
-                // Without a hook for the SYN, this is the first event of the request.
+                // Without a hook for the SYN, this is the first event of the request socket.
                 self.segments.bind_half_open(
                     event.mono_ns,
                     request.req,
@@ -76,7 +77,8 @@ impl Correlator {
                     (true, true) => Some(HalfOpenEnd::Timeout),
                     (true, false) if half_open.aborted => Some(HalfOpenEnd::Overflow),
                     (true, false) if self.visibility.overflows => Some(HalfOpenEnd::Reset),
-                    // tcp_abort_on_overflow may be set and the queue full.
+                    // The kernel may also have dropped the request because tcp_abort_on_overflow is
+                    // set and the accept queue is full.
                     (true, false) => None,
                 };
                 half_open.handshake.synack_retransmits = Some(request.synack_retransmits);
@@ -88,8 +90,8 @@ impl Correlator {
         }
     }
 
-    /// Returns the origin of a new child: the request that this CPU was about to clone, or else the
-    /// one with the same tuple.
+    /// Returns the origin of a new child socket: the request socket that this CPU was about to
+    /// clone, or else the one with the same tuple.
     pub(super) fn origin(&mut self, event: &Event, change: &SetState) -> Option<Origin> {
         if !matches!(change.oldstate, State::Listen | State::SynRecv) {
             return None;
@@ -107,7 +109,7 @@ impl Correlator {
         }
     }
 
-    /// Copies the facts about a request to its child.
+    /// Copies the facts about a request socket to its child socket.
     pub(super) fn inherit(&self, child: &mut Connection, origin: Origin) {
         child.handshake = origin.handshake;
         child.born_by = Some(origin.cause);
@@ -163,20 +165,21 @@ impl Correlator {
         }
     }
 
-    /// Returns the request with the tuple of a child, if the tuple is complete.
+    /// Returns the request socket with the tuple of a child socket, if the tuple is complete.
     fn request_at(&mut self, child: &SetState) -> Option<Origin> {
         let half_open = self.requests.take_at(child.netns, child.tuple)?;
         Some(Origin {
             conn: Some(half_open.conn()),
             listener: half_open.listener,
             handshake: half_open.handshake,
-            // Its SYN-ACK was retransmitted, so it was half-open, and now it has a child.
+            // The SYN-ACK was retransmitted, so the connection was half-open, and now it has a
+            // child socket.
             cause: Cause::AckReceived,
         })
     }
 
-    /// Estimates the time of the SYN when a server's child becomes ESTABLISHED, unless a request
-    /// has shown it.
+    /// Estimates the time of the SYN when a server's child socket becomes ESTABLISHED, unless a
+    /// request socket has shown it.
     ///
     /// The first round-trip time that the kernel measures goes from the SYN-ACK to this ACK, unless
     /// the SYN-ACK was retransmitted or was a cookie. In these cases it comes from a TCP timestamp,
@@ -194,7 +197,8 @@ impl Correlator {
         }
         if let Some(mut half_open) = self.requests.take_at(at.netns, at.tuple) {
             child.handshake = half_open.handshake;
-            // The kernel skipped the program that joins them, so one connection has two numbers.
+            // The kernel skipped the eBPF program that joins request socket and child socket.
+            // Therefore one connection has two numbers.
             if half_open.has_line {
                 half_open.child = Some(child.socket.conn);
                 self.end_half_open(half_open, event.mono_ns, out);
@@ -223,7 +227,8 @@ impl Correlator {
         }
     }
 
-    /// Begins the record of a request. Any record at its address or with its tuple ends.
+    /// Begins the record of a request socket. Any record at its kernel address or with its tuple
+    /// ends.
     fn begin(
         &mut self,
         event: &Event,
@@ -250,7 +255,7 @@ impl Correlator {
         HalfOpen::new(socket, listener, handshake, self.losses)
     }
 
-    /// Ends half-open connections in the order of their numbers.
+    /// Ends half-open connections in the order of their connection numbers.
     pub(super) fn end_half_opens(
         &mut self,
         mut all: Vec<HalfOpen>,
@@ -263,7 +268,7 @@ impl Correlator {
         }
     }
 
-    /// Counts a half-open connection that has no child, and writes its line.
+    /// Counts a half-open connection that has no child socket, and writes its line.
     fn end_half_open(&mut self, half_open: HalfOpen, mono_ns: u64, out: &mut Vec<Line>) {
         let (netns, tuple) = half_open.key();
         let client = self.peers.waiting_for(netns, &tuple);

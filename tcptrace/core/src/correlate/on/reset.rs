@@ -1,4 +1,4 @@
-//! Retransmits and resets.
+//! Retransmissions by sockets, and RSTs sent or received.
 
 use crate::correlate::state::Correlator;
 use crate::correlate::state::processes::current_owner;
@@ -6,7 +6,7 @@ use crate::correlate::state::socket::Socket;
 use crate::event::{Direction, Event, Reset, Retransmit, Retransmitted, Sk, State, Tuple};
 use crate::fields::{self, Kind, Line, Subject};
 
-/// The kernel's value for "no reason": SK_RST_REASON_NOT_SPECIFIED.
+/// The kernel's value for "no reason" of a RST: SK_RST_REASON_NOT_SPECIFIED.
 const NOT_SPECIFIED: &str = "NOT_SPECIFIED";
 
 impl Correlator {
@@ -27,10 +27,10 @@ impl Correlator {
         }
     }
 
-    /// Handles a RST that was sent, or that ended a socket.
+    /// Handles a RST that the kernel sent, or a received RST that ended a socket.
     pub(super) fn reset(&mut self, event: &Event, it: &Reset, out: &mut Vec<Line>) {
         if std::mem::take(&mut self.lookahead) {
-            // The lookahead has shown that data was received and not a RST.
+            // The lookahead has shown that the socket received data and not a RST.
             return;
         }
         let state = it.state.unwrap_or(State::Close);
@@ -60,8 +60,8 @@ impl Correlator {
         }));
     }
 
-    /// Returns the subject of a socket's connection, or one with the tuple alone. This does not
-    /// begin a record for a connection that is older than the trace.
+    /// Returns the subject of a socket's connection; without a known connection, a subject with the
+    /// tuple alone. For a connection that is older than the trace, this does not begin a record.
     fn subject(
         &mut self,
         sk: Option<Sk>,

@@ -1,7 +1,7 @@
 //! Segments: their connections, relative sequence numbers, and repeats at other devices.
 //!
-//! A sent segment names its socket. A received one does not, so the ends of flows are remembered
-//! with their sockets and initial sequence numbers.
+//! A sent segment names its socket. A received one does not. Therefore the endpoints of flows are
+//! remembered with their sockets and initial sequence numbers.
 
 use rustc_hash::FxHashMap;
 
@@ -35,7 +35,7 @@ impl Correlator {
     /// `order::HOLD_BACK_NS` is longer than that.
     pub fn look_ahead(&self, event: &Event, later: &[Event]) -> bool {
         match &event.kind {
-            // Other segments have a connection already, and looking ahead costs time.
+            // Other segments have a connection already, and the lookahead costs time.
             Kind::Segment(segment) if self.segments.is_vacant(segment) => {
                 begins(event.mono_ns, segment, later)
             }
@@ -50,13 +50,13 @@ impl Correlator {
         self.lookahead = true;
     }
 
-    /// Returns the number of remembered ends of flows.
+    /// Returns the number of remembered endpoints of flows.
     #[cfg(test)]
     pub(crate) fn remembered_flows(&self) -> usize {
         self.segments.flows.len()
     }
 
-    /// Handles a segment that passed a device.
+    /// Handles a segment that passed a network device.
     pub(super) fn segment(&mut self, event: &Event, segment: &Segment, out: &mut Vec<Line>) {
         let Some(relative) = self.segments.pass(event.mono_ns, segment, self.losses) else {
             return;
@@ -85,8 +85,8 @@ impl Correlator {
         });
     }
 
-    /// Returns the subject of the connection that the lookahead found for this or an earlier
-    /// segment.
+    /// Returns the subject of the connection that the lookahead found to begin after this or an
+    /// earlier segment.
     fn upcoming(&mut self, event: &Event, segment: &Segment) -> Option<Subject> {
         let (netns, tuple) = (segment.netns, segment.tuple);
         let own = FlowKey::of(netns, &tuple)?;
@@ -102,7 +102,8 @@ impl Correlator {
         Some(socket.subject(self.presumed(listener)))
     }
 
-    /// Returns the subject of a segment: the socket that sent it, or else the one at its local end.
+    /// Returns the subject of a segment: the socket that sent it, or else the socket at its local
+    /// endpoint.
     fn subject_of(&mut self, event: &Event, segment: &Segment) -> Subject {
         let (netns, tuple) = (segment.netns, &segment.tuple);
         let may_be = |socket: &Socket| socket.netns == netns && socket.may_be(tuple);
@@ -152,7 +153,7 @@ impl Correlator {
     }
 }
 
-/// Returns the connection at an address, if `is_meant` is true for its socket.
+/// Returns the connection at a kernel address, if `is_meant` is true for its socket.
 fn connection_at<'a>(
     open: &'a mut Table,
     queued_closed: &'a mut FxHashMap<Sk, Kept>,

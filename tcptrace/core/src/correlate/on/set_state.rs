@@ -12,7 +12,7 @@ use crate::event::{Event, SetState, Sk, State};
 use crate::fields::{Cause, Kind, Line, ListenerSource, Side, Source};
 
 impl Correlator {
-    /// Handles a transition that is not a listener's.
+    /// Handles a transition of a socket that is not a listener.
     pub(super) fn transition(
         &mut self,
         event: &Event,
@@ -29,7 +29,8 @@ impl Correlator {
         let known = self.take(change.sk, |c| birth(change).is_none() && c.may_make(change));
         let mut connection = known.unwrap_or_else(|| {
             self.free_address(change.sk, event.mono_ns, out);
-            // A loss that is first noticed at an event after the birth may have been the birth.
+            // If a loss is first noticed at an event after the birth, the lost event may have been
+            // the birth.
             let losses = match birth(change) {
                 Some(_) => self.losses,
                 None => losses_before,
@@ -64,7 +65,8 @@ impl Correlator {
         });
         connection.late |= self.is_late;
         if birth(change) == Some(Side::Server) && change.tuple.raddr.is_some() {
-            // A kernel that names the peer at one birth does so at each.
+            // A kernel that reports the peer at one birth reports it at each, so the filter hides
+            // no birth.
             self.births_hide = false;
         }
         if change.newstate == State::Established && connection.is_server() {
@@ -149,7 +151,7 @@ impl Correlator {
         }
     }
 
-    /// Takes the connection at an address out of the maps, if `is_meant` is true for it.
+    /// Takes the connection at a kernel address out of the maps, if `is_meant` is true for it.
     pub(super) fn take(&mut self, sk: Sk, is_meant: impl Fn(&Connection) -> bool) -> Option<Kept> {
         if let Some(open) = self.open.take(sk, &is_meant) {
             return Some(open);
@@ -164,8 +166,8 @@ impl Correlator {
             return;
         }
         if let Some(sk) = child.clone_of {
-            // The kernel named the listener. If the trace does not know it, no other listener is
-            // the right one.
+            // The kernel named the listener. If the trace does not know that listener, no other
+            // listener is the right one.
             child.listener_source = Some(ListenerSource::Clone);
             let id = (self.listeners).of_pointer(sk, child.socket.netns, child.first_seen_ns);
             if let Some(id) = id {

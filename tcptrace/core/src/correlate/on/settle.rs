@@ -7,7 +7,7 @@ use crate::event::State;
 use crate::fields::{self, Depth, Histogram, Kind, Line, Side, Wanted};
 
 impl Correlator {
-    /// Remembers facts about a connection that has ended, to count it if its line is written.
+    /// Remembers facts about an ended connection, to count the connection if its line is written.
     pub(super) fn connection_ended(&mut self, connection: &Connection) {
         self.ended.push(Ended {
             conn: Some(connection.socket.conn),
@@ -25,8 +25,8 @@ impl Correlator {
         });
     }
 
-    /// Applies the selection to the lines from `first` on, counts the rest, and removes those that
-    /// the depth does not have.
+    /// Applies the selection to the lines from index `first` on, counts the remaining lines, and
+    /// removes those that the depth does not have.
     pub(super) fn settle(&mut self, first: usize, lines: &mut Vec<Line>) {
         self.select.sift(first, lines);
         if !self.ended.is_empty() {
@@ -40,7 +40,8 @@ impl Correlator {
         let mut ended = all.drain(..);
         for line in lines {
             if let Line::Connection(line) = line
-                // Both are in the same order. A connection that is not selected has no line.
+                // The ended connections and the lines are in the same order. A connection that is
+                // not selected has no line.
                 && let Some(ended) = ended.find(|it| it.conn == line.subject.conn)
             {
                 self.count(line, &ended);
@@ -68,8 +69,8 @@ impl Correlator {
 }
 
 impl Correlator {
-    /// Removes the lines from `first` on that no reader wants or that the trace's depth does not
-    /// have. At [`Depth::Histogram`] the connections that went well are counted instead.
+    /// Removes the lines from index `first` on that no reader wants or that the trace's depth does
+    /// not have. At [`Depth::Histogram`] the connections that went well are counted instead.
     pub(super) fn shorten(&mut self, first: usize, lines: &mut Vec<Line>) {
         let is_whole = self.depth == Depth::Events && self.wanted | Wanted::WORDS == Wanted::ALL;
         if is_whole || lines.len() == first {

@@ -10,8 +10,8 @@ use crate::fields::{Line, PidSource, Preexisting, Side};
 
 impl Correlator {
     /// Announces the snapshot at the start. Sockets found until `until_ns` (CLOCK_MONOTONIC,
-    /// nanoseconds) are older than the trace. `owners`: their processes, by inode. Several
-    /// announcements add up.
+    /// nanoseconds) are older than the trace. `owners`: the processes that have the sockets, by
+    /// inode. The owners of several announcements are combined.
     pub fn import(&mut self, owners: BTreeMap<u64, Task>, until_ns: u64) {
         self.import.owners.extend(owners);
         self.import.until_ns = until_ns;
@@ -40,8 +40,8 @@ impl Correlator {
         }
     }
 
-    /// Notes what is in the accept queues at a later snapshot. An unknown socket in it is one whose
-    /// birth was lost; it is ignored.
+    /// Notes which connections are in the accept queues at a later snapshot. If a socket in a queue
+    /// is unknown, its birth was lost; it is ignored.
     fn later_entry(&mut self, event: &Event, entry: &SnapshotEntry) {
         if entry.state == State::Listen {
             let id = (self.listeners).of_pointer(entry.sk, entry.netns, event.mono_ns);

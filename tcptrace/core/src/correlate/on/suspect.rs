@@ -1,8 +1,8 @@
 //! Suspected drops at full accept queues, where no hook sees drops.
 //!
 //! A dropped SYN shows only as a SYN retransmission, a dropped final ACK as a SYN-ACK
-//! retransmission. If the accept queue was full at that time, it is the likely cause and is
-//! reported as likely.
+//! retransmission. If the accept queue was full at that time, the full queue is reported as the
+//! likely cause.
 
 use crate::correlate::state::Correlator;
 use crate::correlate::state::connection::Connection;
@@ -36,8 +36,8 @@ impl Correlator {
 
     /// Handles a SYN-ACK retransmission of a half-open connection.
     pub(super) fn suspect_ack(&mut self, mono_ns: u64, half_open: &mut HalfOpen) {
-        // A request with TCP_DEFER_ACCEPT waits for data, and the kernel retransmits its SYN-ACK
-        // meanwhile.
+        // A request socket with TCP_DEFER_ACCEPT waits for data, and meanwhile the kernel
+        // retransmits its SYN-ACK.
         if self.visibility.overflows || half_open.handshake.defer_accept == Some(true) {
             return;
         }

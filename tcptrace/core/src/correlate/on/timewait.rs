@@ -1,10 +1,10 @@
 //! TIME_WAIT buckets, which the kernel keeps after the socket is gone. A bucket is in FIN_WAIT2
 //! until the peer's FIN is received, then in TIME_WAIT (RFC 9293 section 3.3.2).
 //!
-//! The transitions of the socket end with FIN_WAIT2→CLOSE or CLOSING→CLOSE, and its `connection`
-//! line is written there. The bucket continues under the same number: it has `transition` lines
-//! that the tracepoint did not report, and at its end one `time_wait` line. Where no hook sees
-//! buckets, the socket's flags at CLOSE show which bucket it leaves.
+//! The transitions of the socket end with FIN_WAIT2→CLOSE or CLOSING→CLOSE, and the `connection`
+//! line is written there. The bucket continues under the same connection number. It has
+//! `transition` lines that the tracepoint did not report, and at its end one `time_wait` line.
+//! Where no hook sees buckets, the socket's flags at CLOSE show which bucket the socket leaves.
 
 use std::collections::BTreeSet;
 
@@ -73,8 +73,8 @@ impl Correlator {
         }
     }
 
-    /// Opens the bucket that a connection leaves by this transition, if any, before the transition
-    /// is made.
+    /// Opens the bucket, if any, that a connection leaves behind by a transition that it is about
+    /// to make.
     pub(super) fn leave_bucket(
         &mut self,
         event: &Event,
@@ -146,8 +146,8 @@ impl Correlator {
         }
     }
 
-    /// Handles a bucket in a snapshot. The time of its last change is not known, only that it is
-    /// after the previous snapshot.
+    /// Handles a bucket in a snapshot. Only the interval since the previous snapshot is known as
+    /// the time of its last change.
     pub(super) fn bucket_entry(
         &mut self,
         event: &Event,
@@ -168,7 +168,7 @@ impl Correlator {
         }
     }
 
-    /// Handles the end of a snapshot: buckets that it does not have are gone.
+    /// Handles the end of a snapshot. Buckets that the snapshot does not have are gone.
     pub(super) fn end_missing_buckets(
         &mut self,
         event: &Event,
@@ -190,7 +190,7 @@ impl Correlator {
     }
 
     /// Writes the lines of the buckets that are open at the end of the trace, in the order of their
-    /// numbers.
+    /// connection numbers.
     pub(super) fn finish_buckets(&mut self, mono_ns: u64, out: &mut Vec<Line>) {
         let mut rest: Vec<Bucket> = self.buckets.open.drain().map(|(_, it)| it).collect();
         rest.sort_unstable_by_key(|bucket| bucket.subject.conn);
@@ -198,7 +198,7 @@ impl Correlator {
     }
 }
 
-/// Returns the bucket that a socket leaves according to its flags at CLOSE.
+/// Returns the bucket that a socket leaves behind, according to the socket's flags at CLOSE.
 ///
 /// `tcp_time_wait` leads from FIN_WAIT2 and CLOSING to CLOSE without an error. SOCK_DONE is set if
 /// the FIN was received. Otherwise the socket was closed by its process and the bucket waits for
@@ -222,7 +222,7 @@ fn presume(event: &Event, change: &SetState) -> Option<Begun> {
 }
 
 impl Bucket {
-    /// Enters a state and returns its line.
+    /// Enters a state and returns the `transition` line.
     #[inline(always)]
     fn enters(
         &mut self,
