@@ -24,7 +24,7 @@ use tcptrace::trace::{Begin, Input, Small};
 
 use stream::{ATTACHED_NS, Stream};
 
-/// About 100,000 events.
+/// Number of connections in the stream. Together they have about 100,000 events.
 const CONNECTIONS: u64 = 10_000;
 /// Number of records in a batch. A drain under load returns about as many.
 const BATCH: usize = 2_000;
@@ -82,13 +82,13 @@ fn correlating(bencher: Bencher) {
     correlating_for(bencher, Wanted::ALL);
 }
 
-/// Does not make the sentences that follow from other fields.
+/// Correlates as for `-o json`, without the sentences that follow from other fields.
 #[divan::bench]
 fn correlating_for_json(bencher: Bencher) {
     correlating_for(bencher, Wanted::LINES);
 }
 
-/// Makes no line except the summary.
+/// Correlates without making a line, except for the summary.
 #[divan::bench]
 fn correlating_for_a_summary(bencher: Bencher) {
     correlating_for(bencher, Wanted::kind(Kind::Summary));

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use rustc_hash::FxHashSet;
 
-/// Upper bound on remembered cgroups. When it is reached all are forgotten and reported again if
-/// they reappear. Ids are never reused.
+/// Upper bound on the cgroups that are remembered as reported. When it is reached, all are
+/// forgotten, and a cgroup that reappears is reported again. The kernel never reuses a cgroup's id.
 const REMEMBERED: usize = 16_384;
 
 /// `FILEID_KERNFS`, include/linux/exportfs.h: a file handle that consists of an inode id.

@@ -146,7 +146,7 @@ pub struct Replay {
     #[arg(long, value_name = "EXPECTATION")]
     pub expect: Vec<Expectation>,
 
-    // At the end: clap puts what follows under the same heading.
+    // The filters are the last field, because clap puts all later options under their heading, too.
     #[command(
         flatten,
         next_help_heading = "Filters (all given filters must match; several values of one filter are alternatives)"
@@ -209,7 +209,7 @@ pub struct Trace {
     #[arg(last = true, value_name = "COMMAND", hide_short_help = true)]
     pub command: Vec<OsString>,
 
-    // At the end: clap puts what follows under the same heading.
+    // The filters are the last field, because clap puts all later options under their heading, too.
     #[command(
         flatten,
         next_help_heading = "Filters (all given filters must match; several values of one filter are alternatives)"

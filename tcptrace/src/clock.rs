@@ -58,7 +58,7 @@ fn namespace_offset_ns() -> i64 {
     let namespace = |name| fs::read_link(format!("/proc/self/ns/{name}")).ok();
     // The file has the offsets of the namespace for children, which nearly always is this process's
     // own. The two differ only after unshare(CLONE_NEWTIME), which leaves the calling process in
-    // its old namespace. That is assumed to be the initial one.
+    // its old namespace. The old namespace is assumed to be the initial one.
     if namespace("time") != namespace("time_for_children") {
         return 0;
     }

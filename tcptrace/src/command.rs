@@ -66,8 +66,8 @@ impl Running {
             return ended;
         }
         if let Some(pid) = self.child.id() {
-            // SAFETY: plain system call. The child has not been waited for, so its id is still its
-            // own.
+            // SAFETY: plain system call. The command has not been waited for, so its process id
+            // cannot have been reused.
             unsafe { libc::kill(pid as libc::pid_t, libc::SIGTERM) };
         }
         match tokio::time::timeout(GRACE, self.child.wait()).await {

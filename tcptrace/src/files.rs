@@ -21,7 +21,8 @@ pub struct Files {
 }
 
 impl Files {
-    /// Starts with standard output if `to_stdout` says that lines go there, else with no file.
+    /// Starts with standard output as a registered output if lines go there (`to_stdout`), else
+    /// with no file.
     pub fn new(to_stdout: bool) -> Files {
         let stdout = of_descriptor(io::stdout().as_fd()).filter(|_| to_stdout);
         let outputs = stdout.map(|it| ("standard output".to_owned(), it));

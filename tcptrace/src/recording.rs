@@ -57,8 +57,7 @@ enum Out {
 impl Recorder {
     /// Writes the beginning of a recording. Starts a thread if the recording is compressed.
     ///
-    /// # Errors
-    /// The file's own. Also if there is no memory or no thread.
+    /// # Errors An error of the file. Also if compression gets no memory or no thread.
     pub fn begin(mut file: File, begin: &Begin, is_compressed: bool) -> io::Result<Recorder> {
         let mut bytes = Header::new(env!("CARGO_PKG_VERSION")).to_bytes().to_vec();
         let mut blocks = Block::default();
@@ -83,8 +82,8 @@ impl Recorder {
 
     /// Adds the next input of the trace.
     ///
-    /// # Errors
-    /// The file's own. With compression, errors of earlier blocks may arrive here.
+    /// # Errors An error of the file. With compression, errors of earlier blocks may be returned
+    /// here.
     pub fn input(&mut self, input: &Input) -> io::Result<()> {
         let Input::Records {
             batch,
@@ -99,7 +98,7 @@ impl Recorder {
         let mut rest = batch.clone();
         while !rest.is_empty() {
             let batch = rest.take(BATCH);
-            // Only the last part completes the time range.
+            // Only with the last part have all records older than `complete_until_ns` been added.
             let complete_until_ns = if rest.is_empty() {
                 *complete_until_ns
             } else {

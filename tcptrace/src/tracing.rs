@@ -39,11 +39,11 @@ use crate::signals::Signals;
 use crate::stdio::say;
 use crate::trace::{Begin, RefusedMethod, Settled, Small};
 
-/// Time between two reads of the loss counters.
+/// Time between two reads of the hooks' counters, which include the lost events.
 const LOSS_EVERY: Duration = Duration::from_millis(250);
 
-/// Number of counter reads after which every program that had counted an event as seen has ended:
-/// about a second.
+/// Age of the `seen` counters that are compared with the received events, in counter reads: about a
+/// second. By then every program run that counted an event as seen has ended.
 const READS_FOR_BALANCE: usize = 4;
 
 /// Interval of the counts of `--depth histogram`.
@@ -58,7 +58,8 @@ const PAUSE_FACTOR: u32 = 20;
 /// Minimum time between two searches of all file descriptors.
 const HOLDERS_EVERY: Duration = Duration::from_millis(20);
 
-/// How long the pipeline may take to answer at the end of the trace.
+/// How long the pipeline may take to say which namespaces need a socket snapshot at the end of the
+/// trace. Without its answer no snapshot is taken.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// Upper bound on the time of one drain while records keep coming, in nanoseconds.
@@ -67,7 +68,8 @@ const DRAIN_AT_MOST_NS: u64 = 100_000_000;
 /// Time without events after which the hint is shown.
 const HINT_AFTER: Duration = Duration::from_secs(3);
 
-/// Upper bound on the socket owners in one input.
+/// Upper bound on the socket owners in one input, because a recording stores each input in one
+/// block.
 const OWNERS_AT_ONCE: usize = 16_384;
 
 /// The settings of a trace.
@@ -103,22 +105,24 @@ pub struct Until {
 pub struct Tracing {
     capture: Capture,
     handover: Handover,
-    /// `None` without a pipeline.
+    /// The result of the pipeline; `None` without a pipeline.
     outcome: Option<oneshot::Receiver<Outcome>>,
     feedback: Feedback,
     signals: Signals,
-    /// An output needs to know that a second has passed.
+    /// The trace has an input for each second, from which `--depth histogram` makes its lines.
     ticks: bool,
     /// Minimum time between two searches for the owners of listeners.
     holders_every: Duration,
     counters: CounterReader,
-    /// Readings from before the hooks were attached, until they are passed on.
+    /// Readings of the kernel's counters from before the hooks were attached, until they are passed
+    /// on.
     readings_before: Vec<Reading>,
-    /// The counters at the last report of losses.
+    /// The hooks' counters at the last report of lost events.
     reported: BTreeMap<Hook, Counts>,
     /// The `seen` counters of each hook at the last reads, oldest first.
     seen: VecDeque<BTreeMap<Hook, u64>>,
-    /// The counters last sent for checking.
+    /// The hooks' counters that were last sent to the pipeline, which compares them with the events
+    /// that it has received.
     settled: BTreeMap<Hook, Settled>,
     /// Snapshots contain every socket that passes the filter. False for filters by user and cgroup,
     /// because these may change.
@@ -285,8 +289,9 @@ impl Tracing {
         }
     }
 
-    /// Passes on the listeners and connections that are older than the trace. The records come
-    /// before the first drain, so they are sorted with the events of the meantime.
+    /// Passes on the listeners and connections that are older than the trace. They are passed on
+    /// before the first drain, so they are sorted together with the events since the hooks were
+    /// attached.
     async fn import(&mut self) {
         let snapshots = self.capture.snapshots(None);
         let found = self.capture.holders();
@@ -298,7 +303,7 @@ impl Tracing {
         owners.retain(|inode, _| inodes.contains(inode));
         let until_ns = mono_now_ns();
         loop {
-            // Split, because a recording stores each input in one block.
+            // More owners are split into several inputs.
             let rest = match owners.keys().nth(OWNERS_AT_ONCE).copied() {
                 Some(next) => owners.split_off(&next),
                 None => BTreeMap::new(),
@@ -418,7 +423,8 @@ impl Tracing {
         self.final_audit().await;
         self.report_losses().await?;
         self.snapshot_queues().await;
-        // One reading before the end of the trace and one after it bound the change.
+        // The kernel's counters are read before the end of the trace and after it. The two readings
+        // bound how much the counters grew during the trace.
         self.read_counters().await;
         // While hooks are being detached, some still see events and others do not.
         let mono_ns = mono_now_ns();
@@ -464,7 +470,7 @@ impl Tracing {
     }
 
     /// Sends the `seen` counters of a second ago to the pipeline, which compares them with the
-    /// events that it has received. The programs that incremented them have ended.
+    /// events that it has received. The program runs that incremented these counters have ended.
     async fn check_balance(&mut self, mono_ns: u64, counters: &[(Hook, Counts)]) {
         let seen = counters.iter().map(|(hook, count)| (*hook, count.seen));
         self.seen.push_back(seen.collect());
@@ -494,7 +500,8 @@ impl Tracing {
         }
     }
 
-    /// Reads the counters, reports losses, and lets the pipeline check for missing records.
+    /// Reads the hooks' counters, reports lost events, and lets the pipeline check for missing
+    /// records.
     async fn report_losses(&mut self) -> anyhow::Result<()> {
         let counters = self.capture.counters()?;
         let mono_ns = mono_now_ns();
@@ -506,8 +513,8 @@ impl Tracing {
                 self.handover.note(mono_ns, Note::Missed).await;
             }
             let calls = count.lost_calls.saturating_sub(reported.lost_calls);
-            // The counters are not read atomically, so a lost call may be counted in one of the two
-            // only.
+            // `lost` and `lost_calls` are not read atomically, so a lost accept() call may be
+            // counted in only one of them.
             let records = count.lost.saturating_sub(reported.lost + calls);
             for (why, count) in [(Why::RingBufferFull, records), (Why::TooManyCalls, calls)] {
                 if count > 0 {
@@ -520,8 +527,8 @@ impl Tracing {
     }
 }
 
-/// Waits for the answer to a question. Waits forever if none was asked. Returns the default if the
-/// pipeline has ended.
+/// Waits for the pipeline's answer. Waits forever if no question was asked. Returns no targets if
+/// the pipeline has ended.
 async fn answer(asked: &mut Option<oneshot::Receiver<SnapshotTargets>>) -> SnapshotTargets {
     match asked {
         Some(answer) => answer.await.unwrap_or_default(),

@@ -424,8 +424,8 @@ fn connections_held_for_time_wait_are_bounded() {
     let kept = collector.finish();
     let lines: usize = kept.map(|group| group.lines.len()).sum();
     assert!(lines <= 131_072, "{lines}");
-    // Groups that are released early are complete except for the end of TIME_WAIT. The oldest is
-    // first.
+    // Connections that are released early are complete except for the end of TIME_WAIT. The oldest
+    // is released first.
     assert!(given.len() > 1_000);
     assert!(given.iter().map(|it| &it.conns).is_sorted());
     for group in given {

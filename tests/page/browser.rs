@@ -88,13 +88,13 @@ impl Browser {
         self.post("/url", json!({"url": url}));
     }
 
-    /// Returns the value of an expression.
+    /// Returns the value of a JavaScript expression.
     pub fn get(&self, expression: &str) -> Value {
         let script = format!("return ({expression});");
         self.post("/execute/sync", json!({"script": script, "args": []}))
     }
 
-    /// Returns the value of an expression that is a text.
+    /// Returns the value of a JavaScript expression that is a text.
     pub fn text(&self, expression: &str) -> String {
         match self.get(expression) {
             Value::String(text) => text,
@@ -102,7 +102,7 @@ impl Browser {
         }
     }
 
-    /// Waits until an expression is true.
+    /// Waits until a JavaScript expression is true.
     pub fn wait(&self, expression: &str) {
         let truth = format!("Boolean({expression})");
         eventually(expression, || (self.get(&truth) == true).then_some(()));

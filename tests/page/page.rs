@@ -9,7 +9,7 @@ use crate::recordings::{LATE_ACCEPT, LOSS, LateAccept, Workspace, many, report};
 
 const ROWS: &str = "document.querySelectorAll('.rows tbody tr[data-index]').length";
 
-/// Expression for the text of a row of the visible table.
+/// Returns the JavaScript expression for the text of a row of the visible table.
 fn row(n: usize) -> String {
     format!("document.querySelector(\".rows tr[data-index='{n}']\").innerText")
 }

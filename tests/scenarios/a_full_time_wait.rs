@@ -10,11 +10,12 @@ use tests::{Lab, eventually};
 /// TCP_TIMEWAIT_LEN (include/net/tcp.h), the kernel's 2 MSL.
 const TWO_MSL: Duration = Duration::from_secs(60);
 
-/// The kernel's timers of this length fire up to 2 s late (kernel/time/timer.c). tcptrace polls
-/// once a second.
+/// Upper bound on how late the end of TIME_WAIT is reported. The kernel's timers of this length
+/// fire up to 2 s late (kernel/time/timer.c), and tcptrace looks for the end once a second.
 const LATE: Duration = Duration::from_secs(5);
 
-/// A timer starts at the last tick of the kernel's clock, which ticks at least 100 times a second.
+/// Upper bound on how early a timer fires. It counts from the last tick of the kernel's clock,
+/// which ticks at least 100 times a second.
 const JIFFY: Duration = Duration::from_millis(10);
 
 /// Whether this namespace has a bucket in TIME_WAIT.

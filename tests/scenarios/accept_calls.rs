@@ -178,9 +178,10 @@ fn accept_fails_when_its_listener_is_shut_down() {
     assert_eq!(trace.path(listener), "CLOSE LISTEN CLOSE");
 }
 
-/// The entry of a call is removed from the table when the call returns.
+/// The kernel side keeps an entry for each accept() call in a table of limited size, and removes it
+/// when the call returns.
 #[test]
-fn killed_acceptors_free_their_places_in_the_table_of_calls() {
+fn accept_calls_that_return_free_their_entries_in_the_call_table() {
     const ROOM: usize = 512;
     const GONE: usize = 200;
     const BLOCKED: usize = 400;

@@ -13,8 +13,8 @@ const USAGE: i32 = 2;
 const NOT_PERMITTED: i32 = 3;
 const UNSUPPORTED: i32 = 4;
 
-/// Asserts that it gave up before tracing, with this exit code and one line that has all these
-/// words.
+/// Asserts that tcptrace gave up before tracing, with this exit code and one line on stderr that
+/// has all these words.
 #[track_caller]
 fn refuses(ended: &Ended, code: i32, words: &[&str]) {
     assert_eq!(ended.code, Some(code), "{ended:?}");

@@ -24,7 +24,8 @@ fn a_socket_has_the_cgroup_and_the_container_of_its_process() {
     }
 }
 
-/// The kernel gives a child the cgroup of its listener, regardless of who accepts it.
+/// The kernel gives a child socket the cgroup of its listener, whichever process accepts the
+/// connection.
 #[test]
 fn a_server_has_its_listeners_cgroup() {
     let (lab, cgroup) = (Lab::new(), Cgroup::new());

@@ -49,7 +49,7 @@ fn the_client_closes_first_and_enters_time_wait() {
         ("pid_source", &"connect"),
         ("complete", &true),
     ]);
-    // The process caused the first step, the network the others.
+    // The process caused the first state change, the network the others.
     let steps = trace.transitions(&client["conn"]);
     steps[2].shows(&[
         ("newstate", &"FIN_WAIT1"),

@@ -167,7 +167,8 @@ fn an_unanswered_connect_times_out_after_repeated_syns() {
         .into_iter()
         .find(|line| line["ended"] == "timeout")
         .expect("a timeout");
-    // The number follows from TCP_SYNCNT and, since Linux 6.5, net.ipv4.tcp_syn_linear_timeouts.
+    // The number of repeated SYNs follows from TCP_SYNCNT and, since Linux 6.5,
+    // net.ipv4.tcp_syn_linear_timeouts.
     let again: Vec<&Line> = trace.own("retransmit").collect();
     assert!(!again.is_empty());
     line.shows(&[
@@ -198,7 +199,7 @@ fn an_established_connection_counts_its_repeated_syn() {
     let error = client.connect(&at(port)).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EINPROGRESS));
     tracer.wait_for(1, "the SYN to be sent again", |line| line.is("retransmit"));
-    // Makes room: the next SYN is answered.
+    // Makes room in the accept queue, so that the kernel answers the next SYN.
     let second_and_first = [accept(&listener).stream, first];
     let second = accept(&listener);
     client.set_nonblocking(false).unwrap();

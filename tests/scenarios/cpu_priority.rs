@@ -44,7 +44,7 @@ fn the_pipeline_runs_at_idle_priority_unless_it_falls_behind() {
     let comes_to = |what, wanted| eventually(what, || (policy(pid) == wanted).then_some(()));
 
     comes_to("the tracer to yield", libc::SCHED_IDLE);
-    // More than a pipe holds.
+    // These connections have more output than the pipe holds.
     storm(port, CLIENTS);
     comes_to("the tracer to be in a hurry", libc::SCHED_BATCH);
     let (_, reading) = spawn(move || {
@@ -53,7 +53,7 @@ fn the_pipeline_runs_at_idle_priority_unless_it_falls_behind() {
     });
     comes_to("the tracer to yield again", libc::SCHED_IDLE);
 
-    // Everything before this was drained by then.
+    // The pipeline has processed all records, because it only yields again when it has caught up.
     running.signal(Signal::SIGINT);
     let ended = running.wait();
     assert_eq!(ended.code, Some(0), "{ended:?}");

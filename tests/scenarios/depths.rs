@@ -10,7 +10,7 @@ use tests::traffic::*;
 use tests::{Lab, Peer, Tracer, fast_open};
 
 /// Whether three tracers must agree on a field of a connection. Each tracer numbers connections
-/// itself, and their programs run in sequence.
+/// itself, and the eBPF programs of the three run one after the other, at different times.
 fn is_shared(field: &str) -> bool {
     let is_own = ["ts", "conn", "peer_conn", "reason", "explanation"].contains(&field);
     field == "srtt_ns" || !(is_own || field.ends_with("_ns"))
@@ -50,7 +50,7 @@ fn every_kind(lab: &Lab, tracer: &Tracer, [port, fast_open_port, closed_port]: [
     let (accepted, listener) = join(accepting);
     open.push(accepted.stream);
 
-    // Makes data be sent again.
+    // Causes a retransmission of data.
     let mut client = connect_queued(port);
     let mut server = accept(&listener).stream;
     drop_incoming(&client);
@@ -204,7 +204,8 @@ fn three_depths_agree_on_every_kind_of_connection() {
         }
     }
 
-    // Four ended orderly, one is still open. The others have lines.
+    // At `histogram`, the four connections that ended orderly and the open one are only counted.
+    // The others have `connection` lines.
     assert_eq!(counted(&counts, "server", "queued"), ORDERLY);
     assert_eq!(counted(&counts, "server", "awaited"), 1);
     assert_eq!(counted(&counts, "server", "went_well"), ORDERLY + 1);

@@ -13,7 +13,7 @@ const DONE: i32 = 0;
 const USAGE: i32 = 2;
 const NOT_MET: i32 = 5;
 
-/// Minimum wait of a connection.
+/// Minimum time that the connection waits for accept().
 const WAIT: Duration = Duration::from_millis(20);
 
 /// Traces one connection that is accepted late, with expectations.

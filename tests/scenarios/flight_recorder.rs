@@ -116,13 +116,13 @@ fn only_the_last_files_are_kept() {
 }
 
 #[test]
-fn a_signal_writes_the_last_stretch() {
+fn sigusr1_writes_the_buffered_records() {
     let lab = Lab::new();
     let port = lab.port();
     let files = Files::new();
     let args = ["-p", &port.to_string(), "--keep", "60s", "--after", "100ms"];
     let running = files.record(&args);
-    // No file shows when recording has begun.
+    // No file is written before the trigger, so nothing shows when recording has begun.
     std::thread::sleep(std::time::Duration::from_secs(2));
     let before = talk(port);
     std::thread::sleep(std::time::Duration::from_millis(500));
@@ -146,7 +146,7 @@ fn a_signal_writes_the_last_stretch() {
 }
 
 #[test]
-fn a_met_expectation_writes_the_last_stretch() {
+fn a_met_expectation_writes_the_buffered_records() {
     let lab = Lab::new();
     let port = lab.port();
     let files = Files::new();

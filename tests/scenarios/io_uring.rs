@@ -11,7 +11,8 @@ use tests::{Lab, Trace};
 
 /// Creates an io_uring. Returns `None` if the kernel offers none.
 pub(crate) fn ring() -> Option<IoUring> {
-    // Docker's seccomp filter, the sysctl kernel.io_uring_disabled, or the kernel's configuration.
+    // The errors if Docker's seccomp filter, the sysctl kernel.io_uring_disabled or the kernel's
+    // configuration forbids io_uring.
     const REFUSED: [i32; 3] = [libc::EPERM, libc::EACCES, libc::ENOSYS];
     match IoUring::new(4) {
         Ok(ring) => Some(ring),
@@ -44,7 +45,8 @@ pub(crate) fn completed(ring: &mut IoUring) -> std::net::TcpStream {
     unsafe { OwnedFd::from_raw_fd(fd) }.into()
 }
 
-/// Queues a connection and accepts it with such an entry. The server closes first.
+/// Queues a connection and accepts it by io_uring, with an entry that has these flags. The server
+/// closes first.
 fn queued_connection(flags: Flags) -> Option<Trace> {
     let lab = Lab::new();
     let port = lab.port();
@@ -132,7 +134,7 @@ fn an_accept_that_waits_in_io_uring_gives_one_connection() {
     if trace.accept_attach_method() == "syscall" {
         return is_unseen(&trace);
     }
-    // The program never sees that the first attempt found nothing.
+    // io_uring does not report to this process that its first attempt found no connection.
     let failed = trace.failed_accepts();
     assert!(failed.is_empty(), "{failed:?}");
     trace.accept().shows(&[("pid", &pid()), ("tid", &tid())]);

@@ -37,7 +37,7 @@ fn each_accept_names_its_own_listener_of_a_shared_port() {
 
     let listens = trace.listens();
     for (listen, cookie) in listens.iter().zip(cookies) {
-        // Some kernels offer the cookie only to some kinds of programs.
+        // Some kernels offer the socket cookie only to some types of eBPF programs.
         assert!(listen.maybe("cookie").is_none_or(|it| it == cookie));
     }
     assert_ne!(listens[0]["conn"], listens[1]["conn"]);

@@ -1,4 +1,4 @@
-//! A ring buffer, or a table of calls, that is much too small.
+//! A ring buffer, or a table of accept() calls, that is much too small.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ fn lost_events_are_counted_and_open_connections_are_incomplete() {
     let mut tracer = lab.trace_with(&["--ring-size", "4096"]);
 
     let listener = listen(calm);
-    // In sequence, because the buffer holds the records of hardly two.
+    // One after the other, because the ring buffer hardly holds the records of two connections.
     let open: Vec<_> = (1..=OPEN)
         .map(|n| {
             let ends = (connect_queued(calm), accept(&listener).stream);
@@ -75,7 +75,7 @@ fn after_a_loss_new_connections_are_complete_again() {
 /// The ring buffer keeps the records of a tracer that does not run.
 #[test]
 fn a_stopped_tracer_loses_nothing_that_fits_the_ring_buffer() {
-    // 1 to 2 KiB each.
+    // The records of each connection take 1 to 2 KiB.
     const CONNECTIONS: usize = 60;
     let lab = Lab::alone();
     let port = lab.port();
@@ -104,8 +104,9 @@ fn a_stopped_tracer_loses_nothing_that_fits_the_ring_buffer() {
     }
 }
 
-/// A call without room in the table is counted as lost. Its connection is still reported, without
-/// the time of the call. It must not be reported as begun before the trace.
+/// An accept() call that finds no room in the table of calls is counted as lost. The connection
+/// that it returns is still reported, without the time of the call. The call must not be reported
+/// as begun before the trace.
 #[test]
 fn accept_calls_beyond_the_call_table_are_counted_as_lost() {
     const ROOM: usize = 2;
@@ -122,7 +123,7 @@ fn accept_calls_beyond_the_call_table_are_counted_as_lost() {
     let clients: Vec<_> = (0..THREADS).map(|_| connect(port)).collect();
     acceptors.into_iter().for_each(|(_, it)| drop(join(it)));
     drop((clients, listener));
-    // A call is stored again once there is room.
+    // The table has room again, so the next call is stored.
     let client_port = talk(port);
     tracer.wait_for_ends(2 * THREADS + 2);
     let trace = tracer.stop_lossy();

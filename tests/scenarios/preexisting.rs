@@ -80,7 +80,7 @@ fn a_preexisting_queued_connection_is_counted_and_identified_at_accept() {
 }
 
 #[test]
-fn a_preexisting_connection_keeps_its_number() {
+fn a_preexisting_connection_keeps_its_connection_number() {
     let lab = Lab::new();
     let port = lab.port();
     let listener = listen(port);

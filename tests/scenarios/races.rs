@@ -1,4 +1,4 @@
-//! Two CPUs at one connection.
+//! Races between two CPUs that work on the same connection.
 
 use std::collections::HashMap;
 use std::thread;
@@ -67,7 +67,8 @@ fn a_polling_acceptor_never_overtakes_the_handshake() {
             "accept() returned it at {returned_ns}, before the handshake was finished: {line}"
         );
 
-        // Only a witness inside accept() can see it taken before.
+        // Only a hook inside accept() can see that the connection was taken from the queue before
+        // it was ESTABLISHED.
         let taken_before = accept.num("mono_ns") < established;
         if taken_before {
             let inside = ["fexit", "kretprobe"].contains(&accept.text("witness"));

@@ -130,8 +130,9 @@ fn a_handshake_is_three_segments_each_sent_and_received() {
         ("ifindex", &1),
     ]);
     segment(&trace, "received S 0 -").shows(&[("lport", &port), ("rport", &client_port)]);
-    // The server's end of the handshake comes before its connection begins, but has its number.
-    // Either the request is seen, or the birth follows at once and has the same tuple.
+    // The server's segments of the handshake come before its connection begins, but have its
+    // connection number. Either the request socket is seen, or the child socket with the same tuple
+    // follows at once.
     let born = &trace.transitions(&server["conn"])[0];
     // Under emulation, "at once" may exceed tcptrace's lookahead.
     let at_once = |like, ns: u64| ns - at(like) <= 1_000_000;
@@ -331,8 +332,8 @@ fn segments_are_reported_by_a_raw_tracepoint() {
     attached_by("raw_tp");
 }
 
-/// Sends through a bridge and a veth pair: two devices here, one there. Skipped if the kernel lacks
-/// them, as in the VMs.
+/// Sends segments through a bridge and a veth pair: two devices in this namespace, one in the
+/// other. Skipped if the kernel lacks them, as in the VMs.
 #[test]
 fn a_forwarded_segment_is_reported_once_per_namespace() {
     const HERE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);

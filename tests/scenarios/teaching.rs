@@ -165,7 +165,7 @@ fn three_segments_open_a_connection() {
             panic!("{side:#?}");
         };
         let [x, y] = [syn, syn_ack].map(|line| line.num("seq") as u32);
-        // A SYN counts as a byte.
+        // A SYN occupies one sequence number, like a byte.
         let [x_plus_1, y_plus_1] = [x, y].map(|it| it.wrapping_add(1));
         syn.shows(&[("ack", &NULL), ("rel_seq", &0), ("len", &0)]);
         syn_ack.shows(&[("ack", &x_plus_1), ("rel_ack", &1), ("len", &0)]);
@@ -382,7 +382,7 @@ fn four_segments_close_a_connection() {
         describe(&segments),
         ["sent F.", "received .", "received F.", "sent ."]
     );
-    // A FIN counts as a byte.
+    // A FIN occupies one sequence number, like a byte.
     ours.shows(&[("rel_seq", &1), ("rel_ack", &1)]);
     its_ack.shows(&[("rel_seq", &1), ("rel_ack", &2)]);
     theirs.shows(&[("rel_seq", &1), ("rel_ack", &2)]);

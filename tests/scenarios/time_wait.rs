@@ -1,4 +1,5 @@
-//! Buckets (TIME_WAIT): the kernel's remainder of a connection after its socket is gone.
+//! Buckets (`inet_timewait_sock`): the small records in which the kernel keeps connections in
+//! FIN_WAIT2 or TIME_WAIT after their sockets are gone.
 
 use std::net::{SocketAddr, TcpStream};
 use std::thread::sleep;

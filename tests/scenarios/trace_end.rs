@@ -125,7 +125,7 @@ fn events_after_the_last_counted_connection_are_left_out() {
     let tracer = lab.trace_with(&args);
     let listener = listen(slow);
     let client = connect(slow);
-    // The trace was waiting for this connection. Later events come too late.
+    // The trace ends with this connection, so it does not have the events after it.
     talk(quick);
     let accepted = accept(&listener);
     let trace = tracer.ended_filtered(0, |tuple| [slow, quick].contains(&tuple.lport));

@@ -8,19 +8,19 @@ use std::process::{Child, Stdio};
 
 use crate::{eventually, run};
 
-/// A process that calls accept() once per request.
+/// A `tests-helper` process that calls accept() once each time the scenario asks for it.
 pub struct Acceptor {
     child: Child,
 }
 
 impl Acceptor {
-    /// Starts the helper with a listener of this process.
+    /// Starts `tests-helper`, which inherits a listener of this process.
     pub fn start(listener: &TcpListener) -> Acceptor {
         let fd = listener.as_raw_fd();
         let mut command = run::helper(&["accept-in-turn", &fd.to_string()]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        // Rust opens descriptors close-on-exec. This descriptor must stay open in this child only.
-        // SAFETY: fcntl is async-signal-safe.
+        // Rust opens descriptors close-on-exec. The listener's descriptor must stay open in
+        // `tests-helper` only. SAFETY: fcntl is async-signal-safe.
         unsafe {
             command.pre_exec(move || match libc::fcntl(fd, libc::F_SETFD, 0) {
                 0 => Ok(()),

@@ -32,7 +32,7 @@ impl Cgroup {
         Cgroup { path }
     }
 
-    /// Returns the id that lines have in `cgroup`.
+    /// Returns the cgroup's id, which lines have in the field `cgroup`.
     pub fn id(&self) -> u64 {
         fs::metadata(&self.path).expect("a cgroup").ino()
     }

@@ -102,7 +102,7 @@ fn every_connection_is_consistent(trace: &Trace) {
             ended.insert(conn);
         }
     }
-    // A connection that is older than the trace and saw no event has only its `preexisting` line.
+    // A connection that is older than the trace and had no event has only its `preexisting` line.
     let is_old = |conn: u64| {
         let mut lines = trace
             .lines

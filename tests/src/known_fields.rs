@@ -12,7 +12,7 @@ use crate::line::Line;
 pub struct KnownFields {
     /// Wall clock minus CLOCK_MONOTONIC, in nanoseconds.
     offset_ns: Option<i128>,
-    /// Values of [`SAME`] by the number of a connection or listener.
+    /// Values of the keys in [`SAME`], by the number (`conn`) of the connection or listener.
     sides: HashMap<u64, [Option<Value>; 2]>,
 }
 

@@ -9,7 +9,8 @@ use crate::netns::Netns;
 /// Number of ports of one scenario.
 const PORTS: u16 = 8;
 
-/// Scenarios that measure nothing hold this lock for reading, storms hold it for writing.
+/// Storms, which load the whole machine, hold this lock for writing. Scenarios that can run beside
+/// others hold it for reading.
 static MACHINE: RwLock<()> = RwLock::new(());
 
 /// Keeps a lock guard alive.

@@ -51,7 +51,7 @@ use std::time::{Duration, Instant};
 /// kernels are slow; only a failing test waits for all of it.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Polls `look` every millisecond until it returns something.
+/// Calls `poll` every millisecond until it returns something.
 pub fn eventually<T>(what: &str, poll: impl FnMut() -> Option<T>) -> T {
     poll_until(what, poll, || std::thread::sleep(Duration::from_millis(1)))
 }

@@ -33,7 +33,7 @@ impl Line {
         assert!(said.contains(about), "{about} of {cause}: {said}");
     }
 
-    /// Returns a number that must be known.
+    /// Returns the value of a field that must be a number, and not null.
     #[track_caller]
     pub fn num(&self, field: &str) -> u64 {
         self[field]
@@ -41,12 +41,12 @@ impl Line {
             .unwrap_or_else(|| panic!("{field} is null in {self}"))
     }
 
-    /// Returns a number that may be null.
+    /// Returns the value of a field that is a number or null.
     pub fn maybe(&self, field: &str) -> Option<u64> {
         self[field].as_u64()
     }
 
-    /// Returns a text that must be known.
+    /// Returns the value of a field that must be a text, and not null.
     #[track_caller]
     pub fn text(&self, field: &str) -> &str {
         self[field]

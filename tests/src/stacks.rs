@@ -1,13 +1,14 @@
-//! Checks that the cause of a state change agrees with the kernel's stack at that change.
+//! Checks that the cause of a state change agrees with the kernel's call stack at that change.
 //!
-//! The witness records the stack with ftrace. The table names functions that are neither inlined
-//! nor removed by a tail call on Linux 6.1, 6.12 and 6.18. `tcp_reset`, `tcp_time_wait` and
+//! The witness records the call stack with ftrace. The table names functions that are neither
+//! inlined nor removed by a tail call on Linux 6.1, 6.12 and 6.18. `tcp_reset`, `tcp_time_wait` and
 //! `tcp_write_err` are missing because their last call is a tail call on some of these.
 
 use crate::trace::Line;
 
-/// Functions in which the kernel begins to work on a socket. Frames outside of the first of these
-/// belong to another socket, or to the task that a softirq interrupted.
+/// Functions in which the kernel begins to work on a socket. The innermost of them in a call stack
+/// is the last frame about the socket. Frames outside of it belong to another socket, or to the
+/// task that a softirq interrupted.
 const BEGINNINGS: [&str; 10] = [
     "tcp_v4_rcv",
     "tcp_v6_rcv",
@@ -44,7 +45,7 @@ const ENDS: &[(&str, &str)] = &[
 ];
 const CONNECT: &[&str] = &["tcp_v4_connect", "tcp_v6_connect"];
 const RECEIVE: &[&str] = &["tcp_rcv_state_process", "tcp_rcv_established"];
-/// Entry points that can end a connection without a segment of the peer.
+/// Kernel functions that can end a connection without a segment of the peer.
 const LOCAL: &[&str] = &[
     "__tcp_close",
     "tcp_shutdown",
@@ -268,8 +269,8 @@ const RULES: &[Rule] = &[
     },
 ];
 
-/// Checks a `transition` line against the stack, innermost function first. A line without a cause
-/// and an empty stack always agree.
+/// Checks a `transition` line against the call stack, whose innermost function is first. A line
+/// without a cause and an empty stack always agree.
 ///
 /// # Errors
 ///

@@ -95,13 +95,14 @@ impl Tracer {
         });
     }
 
-    /// Waits until `n` sockets have ended. Both sides of a connection count.
+    /// Waits for `n` `connection` lines. Each end of a connection has its own line.
     pub fn wait_for_ends(&self, n: usize) {
         self.wait_for(n, "connections to end", |line| line.is("connection"));
     }
 
-    /// Tuple the trace with SIGINT. Checks its exit code, schema, arithmetic and order, that its
-    /// programs are gone, and that the witness saw the same.
+    /// Ends the trace with SIGINT. Checks the exit code, and the schema, sums and order of the
+    /// lines. Checks that the tracer's eBPF programs are gone, and that the witness saw the same
+    /// state changes.
     pub fn stop(self) -> Trace {
         self.stop_against(Share::All)
     }
@@ -127,7 +128,8 @@ impl Tracer {
         self.stop_against(Share::Some)
     }
 
-    /// Stops a trace so long that softirqs interrupt init, see [`Share::AllButHidden`].
+    /// Stops a trace of so many connections that some softirq may have interrupted init, see
+    /// [`Share::AllButHidden`].
     pub fn stop_allowing_gap(self) -> Trace {
         self.stop_against(Share::AllButHidden)
     }

@@ -56,7 +56,7 @@ pub(crate) fn listen_socket(
         socket.set_only_v6(false).expect("IPV6_V6ONLY");
     }
     prepare(&socket);
-    // A child that another test has just forked may still hold the previous listener.
+    // A process that another test has just forked may still hold the previous listener.
     eventually("the address to be free", || {
         match socket.bind(&addr.into()) {
             Ok(()) => Some(()),
@@ -248,8 +248,8 @@ pub fn reset(stream: TcpStream) {
         .expect("SO_LINGER");
 }
 
-/// Plays a whole connection with a new listener. It is queued before accept(), and the client
-/// closes first. Returns the client's port.
+/// Plays a whole connection with a new listener. The connection is queued before accept(), and the
+/// client closes first. Returns the client's port.
 pub fn talk(port: u16) -> u16 {
     talk_at((LOOPBACK, port).into())
 }

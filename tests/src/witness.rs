@@ -18,14 +18,16 @@ use crate::trace::{Line, Trace};
 
 const TRACEFS: &str = "/sys/kernel/tracing";
 
-/// Enough for the largest storm, on each CPU.
+/// Size of the ftrace buffer of each CPU in KiB, enough for the largest storm.
 const BUFFER_KB: &str = "16384";
 
-/// Number of stacks per scenario. More stacks of a storm would show nothing new.
+/// Upper bound on the call stacks that are recorded per scenario. More call stacks of a storm would
+/// show nothing new.
 const STACKS: u32 = 3_000;
 
-/// The witness and tcptrace read the clock microseconds apart. A hypervisor may pause the CPU in
-/// between, for long if a busy host emulates two CPUs in turn.
+/// Upper bound on the difference between the times that the witness and tcptrace give a state
+/// change. They read the clock microseconds apart, but a hypervisor may pause the CPU in between.
+/// The pause is long if a busy host emulates two CPUs in turn.
 pub(crate) const CLOCKS_APART_NS: u64 = 1_000_000_000;
 
 /// ftrace prints microseconds.
@@ -43,9 +45,9 @@ pub struct Seen {
     pub mono_ns: u64,
     pub tuple: Tuple,
     pub step: Step,
-    /// Whether the interrupted task was init's.
+    /// Whether the CPU was running a thread of init, which this state change interrupted.
     pub on_init: bool,
-    /// The kernel's stack, innermost function first. Empty when not recorded.
+    /// The kernel's call stack, innermost function first. Empty when not recorded.
     pub stack: Vec<String>,
 }
 
@@ -192,7 +194,7 @@ fn parse_all(trace: &str) -> Vec<Seen> {
     seen
 }
 
-/// Returns `001` for an entry with `[001]`.
+/// Returns the CPU of an entry: `001` for `[001]`.
 fn cpu(entry: &str) -> String {
     // Searches from the end, because a task's name can contain anything. The fields have no
     // brackets.
@@ -411,7 +413,7 @@ fn sequences(seen: impl Iterator<Item = Seen>) -> Sequences {
     sequences
 }
 
-/// Whether the kernel skipped a program, which makes open connections incomplete.
+/// Whether the kernel skipped a program run, which makes open connections incomplete.
 fn probes_were_skipped(trace: &Trace) -> bool {
     let counts = trace.summary()["hook_counts"].as_object();
     let mut counts = counts.into_iter().flat_map(|all| all.values());

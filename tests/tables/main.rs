@@ -32,7 +32,7 @@ fn found(paths: &[PathBuf]) -> Value {
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
-/// Counts the same figures line by line.
+/// Counts line by line the figures that the libraries must find in a file.
 fn counted(path: &Path) -> Value {
     let text = fs::read_to_string(path).expect("an export");
     let lines = text.lines().map(serde_json::from_str);

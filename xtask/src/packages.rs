@@ -26,7 +26,8 @@ pub const BROWSER: [&str; 2] = ["chromium", "chromium-driver"];
 /// Readers of the packets of `-o pcapng`, and a terminal emulator for `tcptrace top`.
 const VIEWERS: [&str; 2] = ["tshark", "tmux"];
 
-/// Redirects a scenario's connections to another listener than their destination.
+/// The package of `nft`, by which a scenario redirects connections to another listener than their
+/// destination.
 const PACKET_FILTER: [&str; 1] = ["nftables"];
 
 /// Installs the libraries that load exports as tables, see [`tables`].

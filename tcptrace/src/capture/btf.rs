@@ -65,8 +65,8 @@ pub struct Btf {
     data: Vec<u8>,
     /// Offset of each type in `data`, by type id. Id 0 is void.
     types: Vec<usize>,
-    /// Ids of structures by name. About a hundred members are looked up, among ten thousand
-    /// structures.
+    /// Ids of structures by name: an index, because about a hundred members are looked up among ten
+    /// thousand structures.
     structs: FxHashMap<Vec<u8>, u32>,
     strings: std::ops::Range<usize>,
 }
@@ -127,9 +127,10 @@ impl Btf {
         })
     }
 
-    /// Returns a blob with only functions and typedefs, whose names are needed for attaching
-    /// programs. All other types are replaced by nameless ones, so that ids stay valid. aya takes
-    /// at least 72 bytes for each type, and more for types with members.
+    /// Returns a smaller blob for aya, which needs only the names of functions and typedefs to
+    /// attach programs. All other types are replaced by nameless types without members, so that
+    /// type ids stay valid. aya takes at least 72 bytes of memory for each type, and more for its
+    /// members.
     pub fn names(&self) -> Vec<u8> {
         let len = 12 * (self.types.len() - 1);
         let strings = &self.data[self.strings.clone()];
@@ -229,7 +230,8 @@ impl Btf {
         self.structs.get(name.as_bytes()).copied()
     }
 
-    /// Finds a type of another kind by a linear search, which is only used a few times.
+    /// Returns the id of a type by its name and its kind. The search is linear, because it is used
+    /// only a few times; structures have an index.
     fn find(&self, name: &str, wanted: u32) -> Option<u32> {
         (1..self.types.len() as u32).find(|&id| {
             let at = self.types[id as usize];
@@ -314,7 +316,8 @@ fn vlen(info: u32) -> usize {
     (info & 0xffff) as usize
 }
 
-/// Returns the length of a type in bytes: twelve, and an amount that depends on its kind.
+/// Returns the length of a type's record in bytes: twelve for `struct btf_type`, and an amount that
+/// depends on the kind.
 fn type_len(info: u32) -> Result<usize, BtfError> {
     let extra = match kind_of(info) {
         kind::INT | kind::VAR | kind::DECL_TAG => 4,

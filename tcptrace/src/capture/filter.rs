@@ -52,8 +52,8 @@ pub fn sizes(filter: &Filter) -> [(&'static str, u32); 4] {
     .map(|(map, entries): (_, usize)| (map, entries.max(1) as u32))
 }
 
-/// Checks that this kernel's sockets have a cgroup, and that its level and id can be read, by the
-/// offsets found in BTF.
+/// Checks by the offsets found in BTF that sockets have a cgroup on this kernel, and that the
+/// cgroup's level and id can be read.
 pub fn can_tell_cgroups(offsets: &[(&str, u32)]) -> Result<(), CaptureError> {
     let has = |name| offsets.iter().any(|it| it.0 == name && it.1 != 0);
     let all_found = (has("SK_CGROUP") || has("SK_CGROUP_OR_CLASS"))
@@ -100,7 +100,8 @@ fn fill_ports(ebpf: &mut Ebpf, filter: &Filter) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Returns the networks with the number of their set.
+/// Returns the filter's networks in three sets, each with its number in the map's keys: for either
+/// address, the local address and the remote address.
 fn networks(filter: &Filter) -> impl Iterator<Item = (u32, &[crate::filter::Network])> {
     [
         (addresses::EITHER, &filter.addresses[..]),

@@ -64,8 +64,8 @@ pub struct Program {
     /// The symbol in the object.
     pub name: &'static str,
     pub point: Point,
-    /// The program repeats the work of the previous one when the kernel skips it. Otherwise
-    /// it finds nothing to do.
+    /// If the kernel skips a run of the previous program in the list, this program does its work.
+    /// Otherwise this program finds nothing to do.
     pub is_backup: bool,
     /// Events that are not seen if the program cannot be attached. `None`: the method requires the
     /// program.
@@ -119,8 +119,8 @@ pub struct OtherPrototype {
     pub expected: usize,
 }
 
-/// All hooks, in the order of attaching. accept() is the first: every accept() that has begun when
-/// the last hook is attached is then known to be older than any transition of the trace.
+/// All hooks, in the order of attaching. The accept() hook is the first. An accept() whose
+/// beginning it did not see is therefore older than every state change of the trace.
 pub const HOOKS: &[HookRow] = &[
     inet_csk_accept::ROW,
     inet_sock_set_state::ROW,
@@ -273,8 +273,8 @@ impl Program {
     }
 }
 
-/// Detaches and unloads all programs in parallel. Each one waits about a tenth of a second, without
-/// using CPU time, until no CPU and no task can be running it.
+/// Detaches and unloads all programs in parallel. To detach one takes about a tenth of a second
+/// without CPU time, until no CPU and no task can be running the program.
 pub fn detach_all(ebpf: &mut Ebpf) {
     let loaded = ebpf.programs_mut().filter(|(_, it)| it.fd().is_ok());
     let loaded: Vec<_> = loaded.map(|(_, program)| program).collect();
@@ -288,7 +288,7 @@ pub fn detach_all(ebpf: &mut Ebpf) {
     };
     std::thread::scope(|scope| {
         for _ in 0..threads {
-            // If no more threads can be started, the others do the work.
+            // If a thread cannot be started, this thread and the started ones do its work.
             let _ = std::thread::Builder::new().spawn_scoped(scope, work);
         }
         work();

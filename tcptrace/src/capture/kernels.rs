@@ -18,7 +18,7 @@ pub struct Change {
     pub before: &'static str,
 }
 
-/// Decides whether `state_btf` calls the helper.
+/// Decides whether the eBPF program `state_btf` calls `bpf_get_socket_cookie`.
 pub const SOCKET_COOKIE: Change = Change {
     since: (5, 12),
     what: "bpf_get_socket_cookie() in tracing programs",
@@ -35,7 +35,8 @@ pub const TASK_REGISTERS: Change = Change {
      is found by its address only",
 };
 
-/// Decides whether 0 skipped runs of such programs is a real count.
+/// Decides whether a `recursion_misses` of 0 is a count. Older kernels show 0 for kprobes and
+/// classic tracepoints, because they do not count the skipped program runs.
 pub const KPROBE_MISSES: Change = Change {
     since: (6, 7),
     what: "recursion_misses of kprobes and classic tracepoints",

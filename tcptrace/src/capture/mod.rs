@@ -179,7 +179,8 @@ impl Capture {
         let mut counts = vec![];
         for attached in &self.hooks {
             let mut count = Counts::default();
-            // Read the misses before `recovered`: the backup program runs immediately after a miss.
+            // Read the skipped runs before the counter `recovered`: a backup program runs
+            // immediately after a skipped run of the main program.
             let misses = self.recursion_misses(attached.method);
             let mut recovered = 0;
             for cpu in rows.get(&index_of(attached.row.hook), 0)?.iter() {
@@ -196,10 +197,11 @@ impl Capture {
         Ok(counts)
     }
 
-    /// Returns the runs that the kernel skipped because the program, or another kprobe, was already
-    /// running on that CPU. The numbers are in the program's fdinfo and in the probe's link.
+    /// Returns the number of eBPF program runs that the kernel skipped because the program, or
+    /// another kprobe, was already running on that CPU. The numbers are in the program's fdinfo and
+    /// in the probe's link.
     ///
-    /// `None` if fdinfo does not have the number, or if nothing is attached.
+    /// `None` if fdinfo does not have `recursion_misses`, or if no program is attached.
     fn recursion_misses(&self, method: &AttachMethod) -> Option<u64> {
         let mut total = None;
         // Backups are not counted: a backup is only skipped if the main program has run.
@@ -257,7 +259,7 @@ impl Capture {
         }
     }
 
-    /// Detaches all programs, so that nothing more is written. Returns the final counters.
+    /// Detaches all programs, so that no more records are written. Returns the final counters.
     pub fn detach(&mut self) -> anyhow::Result<Vec<(Hook, Counts)>> {
         // The counts of skipped runs disappear with the programs. The other counters are only final
         // without the programs.
@@ -298,7 +300,8 @@ fn await_programs() {
     // SAFETY: the arguments are plain numbers.
     let refused = unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) } != 0;
     if refused {
-        // Not supported with nohz_full=. A program takes only microseconds.
+        // membarrier() fails with nohz_full=. A program run takes only microseconds, so a short
+        // sleep is enough.
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }

@@ -34,8 +34,9 @@ impl Refusal {
     }
 }
 
-/// Returns the refusals for the session line, each method name once. One name may stand for several
-/// prototypes. Then the reason of the matching prototype counts.
+/// Returns the refusals for the session line, each method name once. One method name may stand for
+/// several prototypes of the hooked function. Then the reason is that of the prototype that this
+/// kernel has.
 pub fn for_session(refused: &[Refusal]) -> Vec<fields::FailedMethod> {
     let mut refusals: Vec<fields::FailedMethod> = vec![];
     let (other, fitting): (Vec<_>, Vec<_>) = refused

@@ -67,7 +67,8 @@ impl Ring {
             _ = self.timer.tick() => {}
             ready = self.fd.readable() => {
                 if let Ok(mut ready) = ready {
-                    // The caller drains everything, so only the next edge matters.
+                    // The caller drains the whole ring buffer, so only the kernel's next wake-up
+                    // matters.
                     ready.clear_ready();
                 }
             }
@@ -91,7 +92,7 @@ impl Ring {
         if self.positions.consumed() >= reserved {
             self.complete_ns = marked_ns;
         }
-        // A stalled CPU is not waited for any longer. Its records then count as late.
+        // After this time a stalled CPU is not waited for. Its records then count as late.
         self.complete_ns = self.complete_ns.max(marked_ns.saturating_sub(STALLED_NS));
         self.complete_ns
     }

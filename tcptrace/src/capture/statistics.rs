@@ -1,4 +1,4 @@
-//! The kernel's statistics of the programs: runs, run time and size.
+//! The kernel's statistics of the eBPF programs: number of runs, run time and size.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -12,8 +12,8 @@ use super::Capture;
 /// The setting that enables the statistics for the whole machine, like bpf(BPF_ENABLE_STATS).
 const SETTING: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
-/// Lets the kernel count runs and run time of all eBPF programs of the machine while this exists.
-/// Each run takes about 50 ns longer.
+/// While this value exists, the kernel counts runs and run time of all eBPF programs of the
+/// machine. Each program run takes about 50 ns longer.
 pub struct Counting {
     /// `None` if an administrator has enabled the statistics permanently.
     _on: Option<OwnedFd>,

@@ -58,7 +58,7 @@ pub struct Record {
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
 
-    // At the end: clap puts what follows under the same heading.
+    // The filters are the last field, because clap puts all later options under their heading, too.
     #[command(
         flatten,
         next_help_heading = "Filters (all given filters must match; several values of one filter are alternatives)"

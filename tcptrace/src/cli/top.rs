@@ -33,7 +33,7 @@ pub struct Top {
     #[arg(long, value_name = "BYTES", default_value = "4M", value_parser = super::parse_bytes)]
     pub ring_size: u32,
 
-    // At the end: clap puts what follows under the same heading.
+    // The filters are the last field, because clap puts all later options under their heading, too.
     #[command(
         flatten,
         next_help_heading = "Filters (all given filters must match; several values of one filter are alternatives)"

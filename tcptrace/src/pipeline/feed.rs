@@ -37,7 +37,7 @@ pub struct Feed {
 pub struct Fed {
     messages: mpsc::UnboundedReceiver<Message>,
     shared: Arc<Shared>,
-    /// Size of the message received last. It is still in memory.
+    /// Size of the message received last. It is still being processed, so it still takes room.
     held: Option<usize>,
 }
 
@@ -95,7 +95,7 @@ impl Feed {
 
     fn adjust(&mut self) {
         let behind = self.behind();
-        // After the thread has ended its number may be reused.
+        // After the pipeline's thread has ended, the kernel may reuse its thread id.
         if !self.shared.room.is_closed() {
             self.priority.adjust(behind);
         }
@@ -133,7 +133,8 @@ impl Fed {
     }
 }
 
-/// Returns the permits for a message. A snapshot of half a million sockets takes the whole queue.
+/// Returns the room that a message takes in the queue, in bytes. A snapshot of half a million
+/// sockets takes the whole queue.
 fn room_for(message: &Message) -> usize {
     message.bytes().min(ROOM_BYTES)
 }

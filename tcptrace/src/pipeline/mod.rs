@@ -122,7 +122,7 @@ pub fn spawn(
     Ok((feed, outcome))
 }
 
-/// Returns the lines that the outputs read.
+/// Returns the kinds of lines that the outputs read.
 pub fn wanted(outputs: &[Output]) -> Wanted {
     let wanted = outputs.iter().map(|output| output.sink.wants());
     wanted.fold(Wanted::NOTHING, Wanted::bitor)

@@ -13,7 +13,7 @@
 const CAUGHT_UP: f64 = 0.2;
 
 /// The scheduling policy of a thread. Another thread must set it, because a thread that gets no CPU
-/// cannot raise its own priority. Child threads and processes would inherit it.
+/// cannot raise its own priority. Threads and processes that it starts would inherit the policy.
 pub struct Priority {
     /// The kernel's id of the thread.
     tid: libc::pid_t,
@@ -89,7 +89,7 @@ mod tests {
         let (end, ended) = mpsc::channel::<()>();
         let thread = std::thread::spawn(move || {
             hand_over.send(Priority::of_this_thread()).unwrap();
-            // An error: the other end is gone.
+            // An error means that the sender is gone, so the test has returned.
             let _ = ended.recv();
         });
         test(received.recv().unwrap());

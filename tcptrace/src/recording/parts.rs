@@ -16,8 +16,8 @@ use tcptrace_core::recording::item;
 /// Upper bound on the memory of a buffer that is limited by time, in bytes.
 const MOST: u64 = 256 << 20;
 
-/// Upper bound on the time span of a buffered block, in nanoseconds. Short blocks let old events
-/// leave soon.
+/// Upper bound on the time span of a buffered block, in nanoseconds. The buffer drops whole blocks,
+/// so that short blocks let it drop old events soon.
 const BLOCK_NS: u64 = 250_000_000;
 
 /// Selects the recorded events that are kept.
@@ -81,10 +81,10 @@ struct Kept {
     blocks: VecDeque<Block>,
     /// Items of the block that is being filled.
     open: Vec<u8>,
-    /// Start of that block. All older records have been passed on before (CLOCK_MONOTONIC,
-    /// nanoseconds).
+    /// Start of the block that is being filled (CLOCK_MONOTONIC, nanoseconds). All older records
+    /// have been passed on before.
     open_since_ns: u64,
-    /// The kernel side's counter of lost records at that time.
+    /// The kernel side's counter of lost records at the start of that block.
     open_lost: u32,
     bytes: u64,
 }
@@ -99,8 +99,7 @@ struct Block {
 impl Parts {
     /// Begins a recording. The numbers continue after the highest existing one.
     ///
-    /// # Errors
-    /// The folder's or the file's own.
+    /// # Errors An error of the folder or of the file.
     pub fn begin(path: &Path, begin: &Begin, keep: Keep, is_compressed: bool) -> io::Result<Parts> {
         let mut parts = Parts {
             begin: begin.clone(),

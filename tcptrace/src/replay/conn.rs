@@ -13,7 +13,7 @@ pub struct Chosen {
 
 impl Chosen {
     /// Searches a whole recording for both ends, because lines of the other end may come first.
-    /// Returns `None` if no line has the number.
+    /// Returns `None` if no line has the connection number `conn`.
     pub fn find(conn: u64, recorded: &mut Recorded) -> Option<Chosen> {
         let mut conns = BTreeSet::new();
         for line in recorded {
@@ -35,7 +35,7 @@ impl Chosen {
     }
 }
 
-/// Returns the number under which a line is shown.
+/// Returns the connection or listener number under which a line is shown.
 fn number(line: &Line) -> Option<u64> {
     match line {
         Line::Accept(accept) => accept.subject.conn.or(accept.listener),

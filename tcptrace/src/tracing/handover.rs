@@ -60,7 +60,7 @@ impl Store {
     }
 }
 
-/// The amount of data so far.
+/// The amount of recorded data so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Amount {
     pub records: u64,
@@ -118,7 +118,8 @@ impl Handover {
     /// `complete_until_ns` have then been passed on; 0 if that is unknown.
     pub async fn records(&mut self, batch: Batch, now_ns: u64, complete_until_ns: u64) {
         if batch.is_empty() {
-            // Without new records, a later time only matters until everything has been released.
+            // Without new records, a later `complete_until_ns` only matters until the pipeline has
+            // released all records that it holds back.
             let is_news = self.complete_ns < self.latest_ns + HOLD_BACK_NS;
             if !is_news || complete_until_ns <= self.complete_ns {
                 return;

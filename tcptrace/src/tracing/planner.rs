@@ -26,12 +26,12 @@ const BUCKETS_NS: u64 = 62 * SECOND_NS;
 /// connections.
 const HOLDERS_NS: u64 = 10 * SECOND_NS;
 
-/// Time from a loss until open connections are compared with the kernel's sockets, and the interval
-/// of the same check without a loss.
+/// Time from a loss of records until open connections are compared with the kernel's sockets, and
+/// the interval of this audit without a loss.
 const AUDIT_AFTER_NS: u64 = 2 * SECOND_NS;
 const AUDIT_EVERY_NS: u64 = 300 * SECOND_NS;
 
-/// State derived from the records.
+/// The facts from the records by which the planner decides.
 pub struct SnapshotPlanner {
     /// No hook sees TIME_WAIT buckets.
     no_bucket_hook: bool,
@@ -110,7 +110,8 @@ impl SnapshotPlanner {
         }
     }
 
-    /// Schedules a check, because records were lost or programs were skipped.
+    /// Schedules an audit of the open connections, because records were lost or program runs were
+    /// skipped.
     pub fn lost(&mut self, mono_ns: u64) {
         self.audit_ns = self.audit_ns.min(mono_ns + AUDIT_AFTER_NS);
     }
@@ -160,7 +161,7 @@ mod tests {
 
     const START: u64 = 1_000 * SECOND_NS;
 
-    /// Without hooks for TIME_WAIT buckets and for listen overflows.
+    /// Returns the planner of a trace without hooks for TIME_WAIT buckets and for listen overflows.
     fn planner() -> SnapshotPlanner {
         SnapshotPlanner::new(&Begin {
             mono_ns: START,

@@ -116,7 +116,7 @@ fn side_filter_shows_one_side() {
     }
 }
 
-/// Only shown connections count.
+/// `--count` counts only connections that the filters show.
 #[test]
 fn count_counts_only_shown_connections() {
     let lab = Lab::new();

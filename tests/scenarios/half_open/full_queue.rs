@@ -146,8 +146,8 @@ fn a_syn_dropped_at_a_full_accept_queue_is_reported_over_ipv6() {
     syn_meets_a_full_accept_queue(Ipv6Addr::LOCALHOST.into());
 }
 
-/// Without SYN cookies the backlog limits a listener's half-open requests, to one more on some
-/// kernels.
+/// Without SYN cookies the backlog limits the number of a listener's request sockets. Some kernels
+/// allow one more.
 #[test]
 fn a_syn_dropped_at_a_full_syn_queue_is_reported() {
     const BACKLOG: i32 = 2;
@@ -157,7 +157,7 @@ fn a_syn_dropped_at_a_full_syn_queue_is_reported() {
     let peer = Peer::new(&lab);
     let tracer = lab.trace();
     let listener = listen_at((KERNEL, port).into(), BACKLOG);
-    // Each waits for an ACK that never comes.
+    // Each half-open connection waits for an ACK that never comes.
     let half_open: Vec<u16> = (0..BACKLOG)
         .map(|_| {
             let mut talk = peer.talk(lab.port(), port);

@@ -12,7 +12,7 @@ use tests::trace::NULL;
 use tests::traffic::*;
 use tests::{Lab, Line, Trace};
 
-/// Whether this run can probe the kernel's functions for requests.
+/// Whether the trace has a hook for request sockets, which are half-open connections.
 fn sees_requests(trace: &Trace) -> bool {
     !trace.session()["hooks"]["request_sock"].is_null()
 }
@@ -104,13 +104,14 @@ fn a_servers_handshake_begins_at_the_syn() {
             "{server}"
         );
     }
-    // One estimate in a thousand looks like a timestamp's. One whose ACK was interrupted looks like
-    // Fast Open.
+    // Without the hook, tcptrace estimates the SYN's time from the round-trip time (`srtt`), except
+    // in two cases. One round-trip time in a thousand looks like one by TCP timestamps. A
+    // connection whose final ACK was interrupted looks like one by Fast Open.
     assert!(known == CLIENTS || !exact && known > 0, "{known} of them");
 }
 
 #[test]
-fn the_request_and_its_child_have_one_number() {
+fn a_request_socket_and_its_child_socket_have_one_connection_number() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace();
@@ -180,7 +181,7 @@ fn half_open_connections_are_seen_over_ipv6_and_dual_stack() {
 }
 
 #[test]
-fn deferred_accept_keeps_it_half_open_until_there_is_data() {
+fn deferred_accept_keeps_a_connection_half_open_until_there_is_data() {
     const WAIT: Duration = Duration::from_millis(300);
     let lab = Lab::new();
     let port = lab.port();
@@ -264,7 +265,8 @@ fn a_half_open_connection_that_is_reset_is_unfinished() {
         return;
     }
     let server = trace.server_of(client_port);
-    // The kernel's own RST, from a full queue, looks the same if overflows are not seen.
+    // Without a hook for overflows, a RST that the kernel sends because of a full queue looks the
+    // same.
     let end = match sees_overflows(&trace) {
         true => "reset".into(),
         false => NULL,

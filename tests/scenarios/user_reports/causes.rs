@@ -45,8 +45,8 @@ fn disconnect(socket: &impl AsRawFd) {
     assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
 }
 
-/// Destroys a socket like `ss -K`, in another process. Returns its pid. `rport` is 0 for a
-/// listener.
+/// Destroys a socket like `ss -K`, in another process. Returns the pid of that process. `rport` is
+/// 0 for a listener.
 fn kill(lport: u16, rport: u16) -> u32 {
     const NETLINK_SOCK_DIAG: libc::c_int = 4;
     const SOCK_DESTROY: u16 = 21;
@@ -209,8 +209,8 @@ fn connect_to_af_unspec_resets_and_keeps_the_socket() {
     assert_ne!(again["conn"], client["conn"]);
 }
 
-/// Both directions are shut down, as when a process is about to close. Then connect() ends one
-/// connection, and close() with SO_LINGER 0 the other.
+/// Both directions of two connections are shut down, as when a process is about to close. Then
+/// connect() with AF_UNSPEC ends one connection, and close() with SO_LINGER 0 the other.
 #[test]
 fn disconnect_and_abort_are_distinguished_after_shutdown() {
     let lab = Lab::new();

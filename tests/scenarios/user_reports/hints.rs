@@ -114,7 +114,7 @@ fn syns_dropped_at_a_full_queue_are_counted_and_their_likely_cause_is_named() {
 }
 
 #[test]
-fn client_that_is_answered_at_once_has_no_likely_cause() {
+fn a_client_whose_syn_is_answered_at_once_has_no_likely_cause() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace();
@@ -234,7 +234,8 @@ fn connect_that_fails_before_its_syn_is_named_as_unseen() {
     }
 }
 
-/// The helper that has run out of descriptors and acts on request.
+/// A `tests-helper` process that has run out of descriptors. It calls accept() when the scenario
+/// asks for it.
 struct WithoutDescriptors {
     child: Child,
     stdin: ChildStdin,
@@ -255,7 +256,7 @@ impl WithoutDescriptors {
         helper_process
     }
 
-    /// Makes it call accept() once, with or without a free descriptor.
+    /// Makes `tests-helper` call accept() once, with or without a free descriptor.
     fn does(&mut self, what: &str, answer: &str) {
         writeln!(self.stdin, "{what}").expect("the helper reads");
         self.answers(answer);
@@ -341,8 +342,9 @@ fn repeated_failures_of_accept_are_folded_in_the_log() {
     assert!(text.contains("failed 20 times with EMFILE"), "{text}");
 }
 
-/// Without probes only a repeated SYN-ACK reveals the request. With the shortest TCP_DEFER_ACCEPT
-/// it is repeated after a second. Its ACK is accepted without data.
+/// Without probes only a repeated SYN-ACK reveals the request socket. With the shortest
+/// TCP_DEFER_ACCEPT the kernel repeats the SYN-ACK after a second. It accepts the ACK of that
+/// SYN-ACK without data.
 #[test]
 fn a_deferred_connection_reports_its_half_open_time() {
     let lab = Lab::new();

@@ -174,7 +174,7 @@ fn accept_ends_with_eintr_only_if_its_caller_sees_eintr() {
 }
 
 #[test]
-fn syns_dropped_for_the_reserved_quarter_are_reported() {
+fn syns_dropped_for_the_reserved_quarter_of_the_syn_backlog_are_reported() {
     const SYNS: u16 = 20;
     const DROPPED: u64 = 7;
     let lab = Lab::new();
@@ -231,7 +231,8 @@ fn an_internal_retry_of_io_uring_is_not_reported() {
     close(completed(&mut ring), client);
     tracer.wait_for_ends(2);
 
-    // A nonblocking accept() may complete at once. Then its program has seen the attempt.
+    // io_uring may complete a nonblocking accept() at once. Then this process sees that the attempt
+    // failed.
     listener.set_nonblocking(true).expect("O_NONBLOCK");
     submit(&mut ring, &accept_from(&listener, Flags::empty()));
     std::thread::sleep(Duration::from_millis(200));

@@ -13,10 +13,11 @@ use tests::tracer::await_session;
 use tests::traffic::*;
 use tests::{Lab, Line, Trace, Tracer, eventually};
 
-/// The child of a helper that has exited. It lives as long as this value.
+/// A child process of a `tests-helper` process that has exited. The child process lives as long as
+/// this value.
 struct Successor {
     pid: u32,
-    /// The pid of the helper, which has exited.
+    /// The pid of the `tests-helper` process that has exited.
     maker: u32,
     /// The time at which the exit was known.
     exited_ns: u64,
@@ -24,7 +25,8 @@ struct Successor {
     stdout: BufReader<ChildStdout>,
 }
 
-/// Starts a helper that forks a child and exits. Calls `meanwhile` before it waits for the exit.
+/// Starts a `tests-helper` process that forks a child process and exits. Calls `meanwhile` before
+/// it waits for the exit.
 fn start_successor(role: &str, port: u16, name: &str, meanwhile: impl FnOnce()) -> Successor {
     let mut helper = run::helper(&[role, &port.to_string(), name]);
     helper.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -44,7 +46,7 @@ fn start_successor(role: &str, port: u16, name: &str, meanwhile: impl FnOnce()) 
 }
 
 impl Successor {
-    /// Ends the child and waits until it has exited.
+    /// Ends the child process and waits until it has exited.
     fn end(mut self) -> u64 {
         drop(self.stdin);
         self.stdout.read_to_end(&mut vec![]).expect("its end");
@@ -166,7 +168,7 @@ fn a_passed_connection_belongs_to_the_worker_that_closed_it() {
     let closing = transitions
         .iter()
         .skip_while(|it| it["newstate"] != "FIN_WAIT1");
-    // The network caused the others.
+    // The network caused the other state changes.
     let closing = closing.filter(|it| it["context"] == "process");
     let mut steps = 0;
     for line in closing {
@@ -176,7 +178,7 @@ fn a_passed_connection_belongs_to_the_worker_that_closed_it() {
     assert!(steps > 0);
 }
 
-/// The kernel closes the subflows in its own thread.
+/// A kernel thread closes the subflows, the TCP connections of a Multipath TCP connection.
 #[test]
 fn a_multipath_connection_belongs_to_its_acceptor() {
     let lab = Lab::new();

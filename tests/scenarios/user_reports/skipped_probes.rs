@@ -147,7 +147,7 @@ fn skipped_probes_are_counted_as_the_kernel_counts_them() {
     const ROUNDS: u16 = 6;
     let lab = Lab::alone();
     let ports: Vec<u16> = (0..ROUNDS).map(|_| lab.port()).collect();
-    // Two are enough to keep the CPUs of a VM busy.
+    // Two polled listeners are enough to keep the CPUs of a VM busy.
     let polled = [(); 2].map(|()| listen(lab.port()));
     for listener in &polled {
         listener.set_nonblocking(true).expect("a listener");
@@ -178,10 +178,10 @@ fn skipped_probes_are_counted_as_the_kernel_counts_them() {
     let (of_probes, of_programs) = kernels;
     println!("the kernel skipped {of_probes} probes and {of_programs} programs");
     if own.is_null() {
-        // The kernel does not report this before Linux 6.7.
+        // Before Linux 6.7 the kernel does not report these skipped runs.
         return;
     }
-    // More may be skipped after the kernel's counts were read.
+    // More runs may be skipped after the kernel's counts were read.
     assert!(
         own.as_u64() >= Some(of_probes + of_programs),
         "{own}, and the kernel says {of_probes} + {of_programs}"

@@ -1,4 +1,4 @@
-//! Verdicts, listeners and numbers in the setups of real servers.
+//! Verdicts, listeners and connection numbers in the setups of real servers.
 
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
@@ -65,8 +65,8 @@ fn a_served_mptcp_connection_ends_orderly() {
 #[test]
 fn a_polling_mptcp_acceptor_gets_no_violated_verdict() {
     const CLIENTS: usize = 300;
-    // Its calls that find nothing are events, too. There are so many that other scenarios would
-    // lose events.
+    // The polling acceptor's calls that find no connection are events, too. There are so many that
+    // other scenarios would lose events.
     let lab = Lab::alone();
     let here = SocketAddr::from((LOOPBACK, lab.port()));
     let Some(listener) = mptcp() else { return };
@@ -101,7 +101,7 @@ fn a_polling_mptcp_acceptor_gets_no_violated_verdict() {
     }
 }
 
-/// Makes a Fast Open child in SYN_RECV from a SYN with data.
+/// Makes a Fast Open child socket in SYN_RECV from a SYN with data.
 fn fast_open_child<'a>(peer: &'a Peer, lab: &Lab, port: u16) -> Talk<'a> {
     let mut talk = peer.talk(lab.port(), port);
     let syn = Segment {
@@ -115,7 +115,7 @@ fn fast_open_child<'a>(peer: &'a Peer, lab: &Lab, port: u16) -> Talk<'a> {
     talk
 }
 
-/// A child that ends before accept() loses its mark of Fast Open.
+/// A child socket that ends before accept() is no longer marked as one by Fast Open.
 #[test]
 fn a_fast_open_child_that_fails_in_the_queue_is_accepted_by_fast_open() {
     for by_icmp in [false, true] {
@@ -163,7 +163,7 @@ fn a_fast_open_child_that_fails_in_the_queue_is_accepted_by_fast_open() {
     }
 }
 
-/// The server answers and closes before the final ACK, so it is never ESTABLISHED.
+/// The server answers and closes before the final ACK, so its socket is never ESTABLISHED.
 #[test]
 fn a_fast_open_connection_closed_before_the_ack_counts_as_a_connection() {
     let lab = Lab::new();
@@ -401,7 +401,7 @@ fn a_listener_that_is_shut_down_is_not_killed() {
 
 /// The final ACK is lost and the SYN-ACK sent again. The late ACK belongs to the same connection.
 #[test]
-fn a_late_ack_has_the_number_of_its_connection() {
+fn a_late_ack_has_the_connection_number_of_its_connection() {
     let lab = Lab::new();
     let peer = Peer::new(&lab);
     let port = lab.port();

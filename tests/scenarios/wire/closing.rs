@@ -156,7 +156,8 @@ fn fin_wait2_lasts_while_the_peer_still_sends() {
     lasted(time_in(&trace, "FIN_WAIT2"), ack_ns, fin_ns);
 }
 
-/// TIME_WAIT exists for this: the kernel's last ACK may be lost.
+/// The kernel's last ACK may be lost, and the peer then repeats its FIN. TIME_WAIT exists to answer
+/// that FIN.
 #[test]
 fn a_repeated_fin_in_time_wait_is_acknowledged() {
     let lab = Lab::new();

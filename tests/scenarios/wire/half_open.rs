@@ -24,14 +24,15 @@ fn no_connection(trace: &Trace) {
     trace.summary().shows(&[("undecodable", &0)]);
 }
 
-/// Asserts how the half-open connection ended, if requests are seen.
+/// Asserts how the half-open connection ended, if the trace has a hook for request sockets.
 #[track_caller]
 fn half_open_ended(trace: &Trace, how: &str, synack_retransmits: u32) {
     no_connection(trace);
     if trace.session()["hooks"]["request_sock"].is_null() {
         return;
     }
-    // The kernel's own RST, from a full queue, looks the same if overflows are not seen.
+    // Without a hook for overflows, a RST that the kernel sends because of a full queue looks the
+    // same.
     let overflows = !trace.session()["hooks"]["listen_overflow"].is_null();
     let known = overflows || how != "reset";
     let how = if known { how.into() } else { NULL };
@@ -66,7 +67,7 @@ pub(crate) fn begins_with_the_ack(trace: &Trace, ack_ns: SendTimes, since_ns: u6
     }
     let established_ns = connection.num("established_mono_ns");
     caused(established_ns, ack_ns, since_ns);
-    // The SYN's time is probed or estimated, but not on every kernel.
+    // The time of the SYN comes from a probe or an estimate. Some kernels give neither.
     if let Some(syn_ns) = connection.maybe("syn_mono_ns") {
         let tolerance = tolerance(ack_ns[1] - since_ns);
         assert!(
@@ -128,7 +129,7 @@ fn a_rst_ends_a_half_open_connection() {
     talk.syn();
     talk.receive_syn_ack();
     talk.rst();
-    // The request is gone: an ACK finds nothing to finish.
+    // The request socket is gone, so an ACK completes no handshake.
     talk.ack();
     talk.receive_rst();
     half_open_ended(&tracer.stop(), "reset", 0);

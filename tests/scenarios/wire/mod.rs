@@ -19,7 +19,7 @@ use tests::task::{now_ns, spawn};
 use tests::traffic::{accept, listen_at};
 use tests::{Lab, Peer, Trace, Tracer};
 
-/// Long enough to be distinguished from no delay.
+/// A delay that is long enough to be distinguished from no delay.
 pub(crate) const A_WHILE: Duration = Duration::from_millis(400);
 
 /// Creates a listener that the peer can reach.

@@ -12,8 +12,8 @@ use super::*;
 /// The backlog of listen(). The queue holds one connection more.
 const BACKLOG: i32 = 2;
 
-/// Fills the queue with finished handshakes. One more handshake lacks only its final ACK, because a
-/// new SYN would not be answered.
+/// Fills the queue with finished handshakes. Begins one more handshake before the queue is full,
+/// because the kernel would not answer a later SYN. That handshake lacks only its final ACK.
 fn all_but_one_ack<'a>(lab: &Lab, peer: &'a Peer, port: u16) -> (Vec<Talk<'a>>, Talk<'a>) {
     let mut queued: Vec<_> = (0..BACKLOG)
         .map(|_| peer.connect(lab.port(), port))
@@ -97,7 +97,7 @@ fn an_ack_at_a_full_queue_is_answered_with_a_rst_on_abort_on_overflow() {
     for connection in servers {
         connection.shows(&[("verdict", &"never_accepted"), ("state", &"ESTABLISHED")]);
     }
-    // The connection never was more than a request.
+    // The connection never had more than a request socket.
     if trace.session()["hooks"]["request_sock"].is_null() {
         assert!(late.is_empty());
     } else {

@@ -128,8 +128,8 @@ fn a_rst_ends_the_bucket_of_fin_wait_2() {
     caused(entered(&trace, "CLOSE"), ack_ns, fin.at_ns);
 }
 
-/// The process learns of it as EPIPE, because it has read the end of the stream and may still
-/// write.
+/// The process learns of the RST by the error EPIPE, because it has read the end of the stream and
+/// may still write.
 #[test]
 fn a_rst_ends_close_wait() {
     let lab = Lab::new();

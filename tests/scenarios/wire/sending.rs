@@ -45,7 +45,8 @@ fn data_waits_while_the_window_is_zero() {
     let mut talk = peer.talk(own, port);
     talk.syn();
     talk.receive_syn_ack();
-    // Set during the handshake, so that the kernel knows it before accept() returns.
+    // The window is zero from the handshake on, so that the kernel knows it before accept()
+    // returns.
     talk.window = 0;
     talk.ack();
     let mut server = accept(&listener).stream;

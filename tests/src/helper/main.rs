@@ -61,7 +61,7 @@ fn number<T: std::str::FromStr>(text: &str) -> T {
 /// For every line on stdin, accepts one connection from an inherited listener and prints the
 /// client's port.
 fn accept_in_turn(fd: i32) {
-    // SAFETY: the parent left this descriptor for us.
+    // SAFETY: the scenario passes this descriptor to this process, and nothing else here owns it.
     let listener = TcpListener::from(unsafe { OwnedFd::from_raw_fd(fd) });
     for line in std::io::stdin().lock().lines() {
         line.expect("read stdin");

@@ -24,17 +24,17 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Number of sequence numbers that it occupies. SYN and FIN occupy one each.
+    /// Number of sequence numbers that the segment occupies. SYN and FIN occupy one each.
     pub fn len(&self) -> u32 {
         self.data.len() as u32 + u32::from(self.syn) + u32::from(self.fin)
     }
 
-    /// Whether it occupies no sequence number, like a pure ACK.
+    /// Whether the segment occupies no sequence number, like a pure ACK.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The sequence number after it, which acknowledges it.
+    /// The sequence number after the segment. An ACK of the whole segment has this number.
     pub fn end(&self) -> u32 {
         self.seq.wrapping_add(self.len())
     }

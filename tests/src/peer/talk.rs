@@ -5,11 +5,12 @@ use std::time::Duration;
 use super::{Peer, Received, Segment, SendTimes};
 use crate::eventually;
 
-/// The first sequence number of every conversation.
+/// The peer's initial sequence number in every conversation.
 const FIRST: u32 = 1_000_000;
 
-/// The peer's next segment, and the kernel's segments so far. The verbs send segments that are in
-/// order and acknowledge all that was received. [`send`](Talk::send) sends any other.
+/// The peer's next segment, and the kernel's segments so far. Methods such as [`syn`](Talk::syn)
+/// send segments that are in order and acknowledge all that was received. [`send`](Talk::send)
+/// sends any other.
 ///
 /// Only the script makes the peer send. Segments for which it does not wait are skipped.
 pub struct Talk<'a> {
@@ -68,7 +69,7 @@ impl Talk<'_> {
         self.peer.send(&segment)
     }
 
-    /// Repeats the segment of the last verb.
+    /// Repeats the last segment that was sent in order.
     pub fn again(&self) -> SendTimes {
         self.peer.send(&self.last)
     }
@@ -79,7 +80,8 @@ impl Talk<'_> {
         self.again()
     }
 
-    /// Sends a SYN without ACK: the first of three segments, or one that crosses the kernel's.
+    /// Sends a SYN without ACK: the first segment of a handshake, or a SYN that crosses the
+    /// kernel's SYN.
     pub fn syn(&mut self) -> SendTimes {
         let segment = Segment {
             syn: true,
@@ -162,7 +164,8 @@ impl Talk<'_> {
         self.receive("a SYN-ACK", |it| it.syn && it.ack == ack)
     }
 
-    /// Waits for an ACK of everything sent, without anything else.
+    /// Waits for a segment that acknowledges everything that the peer has sent, and has no data,
+    /// SYN, FIN or RST.
     pub fn receive_ack(&mut self) -> Received {
         let ack = Some(self.seq);
         self.receive("an ACK", |it| it.is_empty() && !it.rst && it.ack == ack)

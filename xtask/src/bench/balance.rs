@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn losses_are_parsed_from_messages_of_other_tools() {
+    fn lost_events_are_parsed_from_messages_of_other_tools() {
         let lost = |text| Balance::of_messages(text);
         assert_eq!(
             lost("Lost 5 events\nlost 6 events on CPU #1!\n"),

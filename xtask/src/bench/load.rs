@@ -1,4 +1,5 @@
-//! The loads. Each runs in one thread that is pinned to a CPU and reads its own CPU clock.
+//! The loads of the benchmark. Each runs in one thread that is pinned to a CPU and reads its own
+//! CPU clock.
 //!
 //! On loopback, the softirqs of both ends run in the sending thread, and so does every eBPF program
 //! and packet tap on the way. `CONFIG_IRQ_TIME_ACCOUNTING` would exclude them from the thread's

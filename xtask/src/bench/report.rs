@@ -213,7 +213,7 @@ impl Report {
                 (limit, format!("≤ {limit:.decimals$} ({times} × {other})"))
             }
         };
-        // One loss is too many, so the worst round counts.
+        // One lost event is too many, so the worst round counts.
         let is_worst = matches!(goal.figure, Figure::Lost | Figure::Peak);
         let figure = if is_worst {
             measured.max

@@ -46,7 +46,8 @@ pub const RECORDING: &str = "bench.trace";
 const ALL: &[Load] = &Load::ALL;
 const CONNECTIONS: &[Load] = &[Load::Connections];
 
-/// Compared with the untraced runs around it like every row. Its distance from 0 is the noise.
+/// The row without a watcher. Like every row it is compared with the untraced runs before and after
+/// it. Its distance from 0 is the noise of the measurement.
 pub const UNTRACED: &str = "untraced";
 pub const RECORD: &str = "record";
 pub const HISTOGRAM: &str = "depth histogram";
@@ -154,7 +155,7 @@ pub fn find(program: &str) -> Option<PathBuf> {
     files.find(|file| file.is_file())
 }
 
-/// The figure of a row under the connections that a goal limits.
+/// A figure of a row under the load of connections, for which a goal sets a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Figure {
     /// Microseconds per connection in the load.

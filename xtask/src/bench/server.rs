@@ -184,13 +184,13 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Both fail if it has ended by itself.
+        // Both calls fail if nginx has ended by itself.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Returns the CPU time of children that have been waited for.
+/// Returns the CPU time of child processes that have been waited for.
 fn of_children() -> Result<f64> {
     use nix::sys::{
         resource::{UsageWho, getrusage},

@@ -31,7 +31,7 @@ const QUIET: Duration = Duration::from_millis(500);
 /// The object of [`Object::Empty`].
 pub const EMPTY_OBJECT: &str = "empty.bpf.o";
 
-/// Bytes of output that are searched for the summary.
+/// Number of bytes at the end of a watcher's output that are searched for its summary.
 const TAIL: u64 = 256 << 10;
 
 /// The cost of watching, and its result.
@@ -113,14 +113,14 @@ impl Running {
         };
         running.wait_until_attached(began)?;
         running.settle()?;
-        // Its output may have been an error.
+        // The watcher's output may have been an error.
         running.still_runs()?;
         running.rest_mib = running.memory("VmRSS");
         running.cpu_before_s = cpu_seconds(running.child.id())?;
         Ok(running)
     }
 
-    /// Whether it has printed anything, which happens after all hooks are attached.
+    /// Whether tcptrace has printed anything, which it does only after all hooks are attached.
     fn has_begun(&self) -> Result<bool> {
         let printed = self.output.metadata()?.len() + self.messages.metadata()?.len();
         let file = self
@@ -130,8 +130,7 @@ impl Running {
         Ok(printed + file.map_or(0, |it| it.len()) > 0)
     }
 
-    /// # Errors
-    /// If it has ended by itself, with the last line of its messages.
+    /// # Errors If the watcher has ended by itself, with the last line of its messages.
     fn still_runs(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
             self.ended = true;
@@ -164,7 +163,7 @@ impl Running {
         }
     }
 
-    /// Waits until it uses less than a hundredth of a CPU.
+    /// Waits until the watcher uses less than a hundredth of a CPU.
     fn settle(&self) -> Result<()> {
         const INTERVAL: Duration = Duration::from_millis(100);
         let began = Instant::now();
@@ -182,7 +181,7 @@ impl Running {
         }
     }
 
-    /// Waits until it is idle, ends it with SIGINT, and returns its cost.
+    /// Waits until the watcher is idle, ends it with SIGINT, and returns its cost.
     pub fn stop(mut self) -> Result<Cost> {
         self.settle()?;
         let cpu_s = cpu_seconds(self.child.id())? - self.cpu_before_s;
@@ -238,7 +237,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if !self.ended {
-            // Both fail if it has just ended by itself.
+            // Both calls fail if the watcher has just ended by itself.
             let _ = self.child.kill();
             let _ = self.child.wait();
         }

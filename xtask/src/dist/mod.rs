@@ -26,8 +26,8 @@ pub const TOOLS: [&str; 5] = ["binutils", "dpkg-dev", "lintian", "lowdown", "rpm
 /// The crates in the order in which they can be published.
 const CRATES: [&str; 3] = ["tcptrace-ebpf", "tcptrace-core", "tcptrace"];
 
-/// Linux on this processor, for a build that names its target: only then do the flags of a static
-/// binary not reach the procedural macros.
+/// The target of the static binary, Linux on this processor. Without a named target, cargo applies
+/// RUSTFLAGS to procedural macros as well, which cannot be static.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Makes everything that is published.

@@ -9,7 +9,8 @@ use anyhow::Result;
 
 use super::{counts::Counts, failed::Failed};
 
-/// One scenario in a few runs of all meets the known gap. More failures have another reason.
+/// Upper bound on the scenarios that are rerun. One scenario in a few runs of all scenarios meets
+/// the known gap, so more failures have another reason.
 const MOST: usize = 3;
 
 /// Runs the tests that `words` choose, and reruns those with evidence of the known gap. Adds a
@@ -40,7 +41,7 @@ pub fn run_with_rerun(
             failed.tests.append(&mut failed_again.tests);
             return Ok(first.corrected(second));
         }
-        // It did not run exactly these tests, so its result excuses nothing.
+        // The rerun did not run exactly these tests, so the first result counts.
         Ok(_) => {}
         Err(error) => println!("{error:#}"),
     }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::{Args, counts::Counts, failed::Failed, steps::Steps};
 use crate::vm::{self, Job, Kernel, Programs};
 
-/// A run takes some minutes under emulation.
+/// Timeout of the scenarios in one VM. They take some minutes under emulation.
 const TIMEOUT: Duration = Duration::from_secs(1200);
 
 /// Scenarios that depend on the attach method for accept(), or on features that this machine's

@@ -11,7 +11,8 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::cmd;
 
-/// A series, and the suite of the archive that has it, if this machine's own lacks it.
+/// A kernel series, and the suite of Debian's archive that has it if the suite of this machine does
+/// not.
 const SERIES: [(&str, &str); 4] = [
     ("5.10", "bullseye"),
     ("6.1", "bookworm"),

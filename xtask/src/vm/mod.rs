@@ -34,7 +34,7 @@ pub use self::machine::{Job, run};
 /// Debian packages that are needed to run a VM.
 pub const PACKAGES: [&str; 2] = ["qemu-system-x86", "xz-utils"];
 
-/// Their programs.
+/// The programs of these packages that a VM needs.
 const PROGRAMS: [&str; 2] = ["qemu-system-x86_64", "xz"];
 
 #[derive(clap::Args)]

@@ -64,7 +64,7 @@ pub fn compare(
     let version = version(series)?;
     let mut differences = vec![];
     for function in functions(prototypes) {
-        // Several, if a stable update has changed it.
+        // There are several if a stable update has changed the prototype.
         let written: Vec<&str> = prototypes
             .iter()
             .filter(|it| it.function == function && (it.first..=it.last).contains(&version))

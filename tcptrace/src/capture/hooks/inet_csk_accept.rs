@@ -10,8 +10,8 @@ const SIGNAL: Program = Program::optional(
     "accept() calls that a signal has ended",
 );
 
-/// When a program is attached to or detached from the function, sleeping calls return without
-/// running the fexit programs (`bpf_tramp_image_put`, kernel/bpf/trampoline.c, Linux 6.12).
+/// When a program is attached to or detached from `inet_csk_accept`, calls that sleep in it return
+/// without running the fexit programs (`bpf_tramp_image_put`, kernel/bpf/trampoline.c, Linux 6.12).
 const FENTRY_UNSEEN: &[&str] = &[
     "a failed accept() that was already blocked when tracing began, or when another tracer was \
      attached to inet_csk_accept or left it",
@@ -19,10 +19,12 @@ const FENTRY_UNSEEN: &[&str] = &[
     DONTWAIT_UNSEEN,
 ];
 
-/// The system call reserves a descriptor before it calls the function (`do_accept`, net/socket.c).
+/// The system call reserves a descriptor before it calls `inet_csk_accept` (`do_accept`,
+/// net/socket.c).
 const NO_DESCRIPTOR: &str = "an accept() that finds no free descriptor (EMFILE, ENFILE)";
 
-/// The call looks like the first attempt of a waiting accept, which io_uring does not report.
+/// With this flag an accept() looks to the hook like io_uring's first attempt of an accept() that
+/// waits. The hook reports no failure of such an attempt, because io_uring does not either.
 const DONTWAIT_UNSEEN: &str =
     "an io_uring accept with IORING_ACCEPT_DONTWAIT (Linux 6.10) that finds nothing (EAGAIN)";
 
@@ -37,8 +39,8 @@ pub const ROW: HookRow = HookRow {
             name: "fentry",
             via: "BTF trampolines at inet_csk_accept (Linux 6.10 and later) and security_sock_graft",
             parameters: Some(("inet_csk_accept", 2)),
-            // The graft program is attached first: a graft without an entry then belongs to an
-            // older call.
+            // The program at `security_sock_graft` is attached first. A graft without a seen entry
+            // into accept() then belongs to a call that is older than the trace.
             programs: &[
                 SIGNAL,
                 Program::new("graft_fentry", Point::Fentry("security_sock_graft")),
@@ -51,8 +53,8 @@ pub const ROW: HookRow = HookRow {
             name: "fentry",
             via: "BTF trampolines at inet_csk_accept (Linux 6.9 and before) and security_sock_graft",
             parameters: Some(("inet_csk_accept", 4)),
-            // The graft program is attached first: a graft without an entry then belongs to an
-            // older call.
+            // The program at `security_sock_graft` is attached first. A graft without a seen entry
+            // into accept() then belongs to a call that is older than the trace.
             programs: &[
                 SIGNAL,
                 Program::new("graft_fentry", Point::Fentry("security_sock_graft")),
@@ -82,8 +84,8 @@ pub const ROW: HookRow = HookRow {
             name: "syscall",
             via: "tracepoints of accept() and accept4()",
             parameters: None,
-            // The entry program is attached first: an exit without an entry then belongs to an
-            // older call.
+            // The entry program is attached first. A return from accept() without a seen entry then
+            // belongs to a call that is older than the trace.
             programs: &[
                 SIGNAL,
                 Program::new(
@@ -101,7 +103,8 @@ pub const ROW: HookRow = HookRow {
             name: "syscall",
             via: "BTF tracepoints sys_enter and sys_exit",
             parameters: None,
-            // sys_enter is attached first: an exit without an entry then belongs to an older call.
+            // sys_enter is attached first. A return from accept() without a seen entry then belongs
+            // to a call that is older than the trace.
             programs: &[
                 SIGNAL,
                 Program::new("sys_enter_btf", Point::BtfTracepoint("sys_enter")),

@@ -17,8 +17,8 @@ pub const ROW: HookRow = HookRow {
             name: "fentry",
             via: "at __inet_csk_reqsk_queue_drop",
             parameters: Some(("__inet_csk_reqsk_queue_drop", 3)),
-            // The program for the beginning is attached last: the child or the end of every seen
-            // request is then seen too.
+            // The program that sees a new request socket is attached last. The child socket or the
+            // end of every such request socket is then seen, too.
             programs: &[
                 Program::new(
                     "req_clone_fentry",

@@ -3,7 +3,8 @@
 use super::{AttachMethod, HookRow, Point, Program};
 use crate::event::Hook;
 
-/// Before Linux 6.10 the tracepoint fires only if there is a socket, and has no reason.
+/// Before Linux 6.10 the tracepoint `tcp_send_reset` fires only for a RST of a socket, and does not
+/// give its reason.
 const UNSEEN_BEFORE_6_10: &[&str] = &["why a RST was sent", "RSTs to segments that met no socket"];
 
 pub const ROW: HookRow = HookRow {

@@ -39,7 +39,8 @@ pub const ROW: HookRow = HookRow {
     ],
 };
 
-// The programs for the ends are attached first: the end of every seen bucket is then seen too.
+// The programs that see the end of a bucket are attached first. The end of every bucket whose
+// beginning is seen is then seen, too.
 const FENTRY_6_11: &[Program] = &fentry(HASHDANCE_SCHEDULE.0);
 const FENTRY_6_10: &[Program] = &fentry(HASHDANCE.0);
 const KPROBE_6_11: &[Program] = &kprobe(HASHDANCE_SCHEDULE.0);
