@@ -1,7 +1,7 @@
 //! `--expect`: parses and judges conditions on a trace, such as `accept_queue_p99@7878<10ms`.
 //!
-//! Pure: takes lines and returns judgements, at every depth. A condition about something that was
-//! not observed is not met.
+//! Pure: takes lines and returns judgements, at every depth. A condition is not met if the trace did
+//! not observe the time or the count that it compares.
 
 mod measured;
 #[cfg(test)]
@@ -15,7 +15,8 @@ pub use measured::{Measure, Measured};
 use crate::duration::Human;
 use crate::fields::{Kind, Verdict, Wanted};
 
-/// Something that a trace measures or counts.
+/// A measured time, such as the p99 wait in the accept queue, or a count, such as overflows. A
+/// condition compares it with a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quantity {
     AcceptQueue(Share),
@@ -54,7 +55,7 @@ impl Share {
 }
 
 impl Quantity {
-    /// Returns every quantity with its name.
+    /// Returns every [`Quantity`] with its name in a condition.
     fn all() -> Vec<(String, Quantity)> {
         let mut all = vec![];
         for (share, name) in Share::ALL {
@@ -119,7 +120,7 @@ pub struct Expectation {
     /// Only connections to this server port count; `None`: all.
     port: Option<u16>,
     relation: Relation,
-    /// A count, or nanoseconds.
+    /// The value to compare with: a count, or a time in nanoseconds.
     value: u64,
 }
 

@@ -1,4 +1,4 @@
-//! The measurement of `--expect` quantities from the lines of a trace.
+//! Measures the times and counts of `--expect` from the lines of a trace.
 
 use hdrhistogram::Histogram;
 
@@ -9,7 +9,7 @@ use crate::fields::{
     Times, Verdict,
 };
 
-/// Bounds on the value of a quantity, from what was observed.
+/// Bounds on a measured time or count, from what was observed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Measure {
     /// Lower bound.
@@ -275,8 +275,8 @@ impl Measured {
         let measure = self.observed(quantity, counts, session, summary, port);
         match incomplete(summary) {
             None => measure,
-            // Losses can only raise a count or a maximum. A quantile can change in either
-            // direction.
+            // With the lost events, a count or a maximum can only be higher. A quantile can be
+            // higher or lower.
             Some(why) => match quantity {
                 Quantity::AcceptQueue(share) | Quantity::Handshake(share)
                     if share != Share::Max =>
@@ -288,7 +288,7 @@ impl Measured {
         }
     }
 
-    /// Like `measure`, but assumes that nothing was lost.
+    /// Like `measure`, but assumes that no events were lost.
     fn observed(
         &self,
         quantity: Quantity,
@@ -438,7 +438,7 @@ fn incomplete(summary: &Summary) -> Option<String> {
     Some(format!("{n} {what}"))
 }
 
-/// Saturates, because a recording may contain any numbers.
+/// Adds with saturation, because a recording may contain any numbers.
 fn add(count: &mut u64, more: u64) {
     *count = count.saturating_add(more);
 }

@@ -77,7 +77,7 @@ fn a_parse_error_names_the_faulty_part() {
     }
 }
 
-/// Judges `text` by a trace with these hooks, depth and lines. Nothing was lost in it.
+/// Judges `text` by a trace with these hooks, depth and lines. The trace lost no events.
 fn judged(
     text: &str,
     hooks: &[Hook],
@@ -164,7 +164,7 @@ fn every_relation_compares_with_the_measured_value() {
 }
 
 #[test]
-fn an_expectation_can_be_evaluated_for_every_quantity() {
+fn every_time_and_count_can_be_judged() {
     for (text, value) in [
         ("accept_queue_p50<6s", "5.003 s"),
         ("accept_queue_p99<6s", "5.003 s"),
@@ -194,7 +194,7 @@ fn an_expectation_can_be_evaluated_for_every_quantity() {
 }
 
 #[test]
-fn a_quantity_that_was_not_observed_is_not_met() {
+fn a_condition_on_an_unobserved_value_is_not_met() {
     use Depth::{Connections, Events};
     let state = [Hook::InetSockSetState];
     let most = [Hook::InetSockSetState, Hook::InetCskAccept];
@@ -338,10 +338,10 @@ fn namespace_counters_bound_overflows_when_no_hook_sees_them() {
 }
 
 #[test]
-fn a_lossy_trace_decides_only_what_losses_cannot_change() {
+fn a_trace_with_lost_events_decides_only_what_they_cannot_change() {
     let lossy = || Some(samples::summary());
     let judge = |text| judged(text, &Hook::ALL, Depth::Events, &sampled(), lossy());
-    // Losses can only make these counts and this maximum larger.
+    // The true counts and maximum can only be larger, because events were lost.
     for (text, met) in [
         ("queued>=1", true),
         ("queued<1", false),

@@ -89,8 +89,8 @@ impl Columns {
         place
     }
 
-    /// Returns the index of the column `name`; creates the column if needed. Records mostly have
-    /// the same order, so `likely` is tried first.
+    /// Returns the index of the column `name`; creates the column if needed. Most records have
+    /// their names in the same order, so `likely` is tried first.
     fn index(&mut self, likely: usize, name: String) -> usize {
         let here = self.columns.get(likely).is_some_and(|it| it.0 == name);
         let found = match here {

@@ -81,10 +81,10 @@ struct Port {
     connections: u64,
     queued: Option<u64>,
     awaited: Option<u64>,
-    /// Counts by the upper bound of their bucket, in nanoseconds.
+    /// Counts by the upper bound of their histogram bucket, in nanoseconds.
     handshake: BTreeMap<u64, u64>,
     accept_queue: BTreeMap<u64, u64>,
-    /// Time and number of connections of each line.
+    /// Time and number of connections of each histogram line.
     seconds: Vec<(i64, u64)>,
 }
 
@@ -293,8 +293,8 @@ impl Content {
         renamed.collect()
     }
 
-    /// Adds names in the form of the text log, and ids as texts, because the page formats numbers
-    /// as quantities.
+    /// Adds names in the form of the text log. Ids become texts, because the page formats a number
+    /// as a count or a time.
     fn name(&self, record: &mut Map<String, Value>, subject: &Subject) {
         let mut put = |name: &str, value: Option<String>| record.insert(name.into(), value.into());
         put("comm", subject.comm.map(|comm| comm.to_string()));

@@ -98,8 +98,8 @@ impl Pcapng {
         });
     }
 
-    /// Adds the connection of the receiver to a held packet. The sender may not have had a number
-    /// yet, as with a SYN-ACK.
+    /// Adds the receiver's connection to a held packet. The sender may not have a `conn` yet, as
+    /// with a SYN-ACK.
     fn arrived(&mut self, sent: &Segment, came: &Segment) {
         let held = self.held.iter_mut().rev().find(|it| it.segment == *sent);
         if let Some(held) = held
@@ -128,7 +128,7 @@ impl Pcapng {
         while let Some(next) = self.held.front() {
             let known = match next.whose.conn {
                 Some(conn) => self.verdicts.contains_key(&conn),
-                // The arrival may still provide the connection.
+                // The segment's arrival may still provide the `conn`.
                 None => false,
             };
             let old = now_ns.saturating_sub(next.segment.mono_ns) >= HOLD_NS;

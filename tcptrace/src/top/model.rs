@@ -25,7 +25,8 @@ use crate::printable::printable;
 /// Upper bound on listening addresses.
 const MOST_LISTENERS: usize = 1024;
 
-/// Upper bound on connections that are tracked individually.
+/// Upper bound on connections in each collection of the model. Waiting connections beyond it are
+/// counted, but not listed.
 const MOST_CONNECTIONS: usize = 16_384;
 
 /// Upper bound on waiting connections in a view. Those that wait longest are kept.
@@ -287,7 +288,8 @@ impl Model {
         } else if let Some(&since_ns) = self.since.get(&conn) {
             let has_owner = [PidSource::Accept, PidSource::Close].map(Some);
             if has_owner.contains(&x.subject.pid_source) {
-                // The process closes it, so an accept() that no hook saw has returned it.
+                // The process closes the connection, so an accept() that no hook saw has returned
+                // it.
                 self.vanish(conn);
             } else if let Some(waiting) = self.waiting.get_mut(&(since_ns, conn)) {
                 waiting.state = x.newstate;
@@ -397,8 +399,9 @@ impl Model {
         }
     }
 
-    /// Removes waiting connections after the kernel has reported an empty queue. Those that were
-    /// waiting before the last loss have been accepted, and that event was lost.
+    /// Removes connections that the trace shows as waiting although the kernel has reported an
+    /// empty queue. They were waiting when events were last lost, and their accept() events were
+    /// among the lost.
     fn sweep(&mut self, key: Key) {
         let Some(lost_ns) = self.lost_ns else { return };
         let before = self.waiting.range(..(lost_ns, u64::MAX));
@@ -437,7 +440,7 @@ impl Model {
         let known = self.accept_verdicts.remove(&conn);
         let key = self.key_of_child(&x.subject, x.listener);
         if self.since.contains_key(&conn) && x.closed_mono_ns.is_none() {
-            // It still waits, but the trace has evicted it because too many were open.
+            // The connection still waits, but the trace has evicted it because too many were open.
             if let Some(waiting) = self.take_waiting(conn)
                 && let Some(listener) = self.listeners.get_mut(&waiting.listener)
             {

@@ -14,7 +14,8 @@ use ratatui::crossterm::terminal::{
 use ratatui::layout::{Position, Size};
 use ratatui::{Frame, Terminal};
 
-/// Upper bound on the time until a stop signal has stopped every thread.
+/// Upper bound on the time until a stop signal has stopped every thread. `suspend` sleeps that long
+/// after it sends the signal.
 const STOPPING: Duration = Duration::from_millis(50);
 
 /// The alternate screen is active. A process has one terminal, so this is a static.
@@ -101,7 +102,8 @@ fn terminal() -> io::Result<Terminal<Bounded>> {
 /// and a buffer of that size does not fit in memory.
 struct Bounded(CrosstermBackend<Stdout>);
 
-/// More cells than the largest screens have with the smallest fonts.
+/// Upper bound on the size of the buffer. It has more cells than the largest screens with the
+/// smallest fonts.
 const MOST: Size = Size::new(640, 360);
 
 impl Backend for Bounded {

@@ -70,7 +70,7 @@ class Connections {
     return half === null ? "ended in an unknown way" : `half-open: ${words(half)}`;
   }
 
-  /** The text in which a word without a field is searched. */
+  /** The text of a row, in which the search looks for a word without a field name. */
   haystack(row) {
     return (this.haystacks[row] ??= [
       `#${this.get(row, "conn")}`, this.get(row, "side"), this.tuple(row), this.get(row, "laddr"),

@@ -163,7 +163,7 @@ function draw(diagram, names, clock) {
       parts.push(text(30, middle + 4, human(time - before), { class: "gap-text" }));
     }
     if (height >= free) {
-      // If two labels would be equal, the second one shows the distance instead.
+      // If two labels would be equal, the second one shows the time since the item before instead.
       const same = signed(time) === shown;
       if (same) parts.push(text(12, height + 4, `…${signed(time - before)}`, { class: "time" }));
       else parts.push(text(2, height + 4, (shown = signed(time)), { class: "time" }));
@@ -227,7 +227,7 @@ function draw(diagram, names, clock) {
       const x = lifelines.kernel;
       const short = { overflow: "queue full", retransmit: `${it.a} again`, reset: "RST", freed: "socket freed", bucket: words(it.a), open: `still ${it.a}` }[it.what];
       const alarm = ["overflow", "retransmit", "reset"].includes(it.what);
-      // These two also have an arrow.
+      // A reset and a retransmission also have an arrow.
       const quiet = it.what === "reset" || it.what === "retransmit";
       over.push(item(it, s("path", { d: `M${x} ${at(it.at) - 5} l5 5 l-5 5 l-5 -5 z`, class: alarm ? "diamond bad" : "diamond" }),
         quiet ? null : text(side(x, 10), label + 4, it.what === "overflow" && it.e ? "queue full: RST" : short, { class: alarm ? "name bad" : "sub", "text-anchor": anchor })));

@@ -338,12 +338,13 @@ fn listens(x: &Transition) -> bool {
     x.newstate == State::Listen
 }
 
-/// Returns true if the line has the process: it is new, or the change happened in its context.
+/// Returns true if the line names the process: the socket is a listener or new, or its process made
+/// the change.
 fn names_process(x: &Transition) -> bool {
     x.subject.is_listener() || begins(x) || x.context == Some(Context::Process)
 }
 
-/// Returns true if the line has the source of the process, which need not be the one that caused
+/// Returns true if the line has `pid_source`. The process that the line names need not have caused
 /// the change.
 fn names_source(x: &Transition) -> bool {
     x.subject.is_listener() || begins(x) && x.newstate != State::SynSent

@@ -1,4 +1,4 @@
-//! Samples of the lines about the trace itself: its beginning, its losses and its summary.
+//! Samples of the lines about the trace itself: its beginning, its lost events and its summary.
 
 use super::{LOOPBACK, MS, NOW, listener};
 use crate::event::{Hook, State};

@@ -7,8 +7,8 @@ use crate::duration::Human;
 use crate::fields::{BucketEnd, Source, TimeWait, Transition};
 
 impl Text {
-    /// Adds to a CLOSE line that a bucket continues without the socket. Adds to a change found by a
-    /// snapshot that it happened earlier.
+    /// Adds a note to a CLOSE line if a bucket continues without the socket. Adds a note to a
+    /// change that a snapshot found, because it happened earlier.
     pub(super) fn bucket(&mut self, x: &Transition) {
         if let Some(state) = x.bucket {
             self.detail(("the socket is gone, ", state, " goes on without it"));

@@ -127,7 +127,8 @@ impl Parts<'_> {
             }
             (Some(ns), _) => self.add(("connected in ", Human(ns))),
             (None, None) if x.subject.side == Some(Side::Client) => {
-                // Times may be equal. Earlier times would be wrong, but must not cause a panic.
+                // A connection may end at the time of its SYN. An end before the SYN would be
+                // wrong, but must not cause a panic.
                 let tried = x.syn_mono_ns.map(|syn| ended(x).saturating_sub(syn));
                 self.add(("not connected", tried.map(|ns| (" after ", Human(ns)))));
             }

@@ -9,7 +9,8 @@ use crate::fields::{Accept, Subject};
 /// Time between two lines about repeats, in nanoseconds.
 const EVERY_NS: u64 = 1_000_000_000;
 
-/// Upper bound on tracked threads. Failures of further threads get one line each.
+/// Upper bound on the threads whose repeated failures are counted. Each failure of a further thread
+/// gets a line.
 const MANY: usize = 4096;
 
 /// Identifies a repeated failure: the same error of the same thread at the same listener.

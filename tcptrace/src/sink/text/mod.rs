@@ -73,7 +73,7 @@ pub struct Style {
     pub color: bool,
     /// Show all details and every failed accept().
     pub verbose: bool,
-    /// Write no header, and no summary except what was lost.
+    /// Write no header, and no summary except the counts of lost events.
     pub quiet: bool,
     /// Explain each change of state below its line.
     pub explain: bool,
@@ -263,7 +263,7 @@ impl Text {
                 self.row.plain((", ", deferred));
             }
         }
-        // A connection that was never accepted only has its verdict line.
+        // A connection that was never accepted has no line except that of its verdict.
         if news.is_none() || x.accepted_mono_ns.is_some() {
             self.begin(x.mono_ns, &x.subject, x.subject.conn);
             self.row.plain(Ending(x));

@@ -11,7 +11,7 @@ use crate::sink::lines::Lines;
 /// Minimum number of blanks between columns.
 const GAP: usize = 2;
 
-/// The current line, after the lines that wait for writing.
+/// The current line, and before it the lines that are not written yet.
 pub struct Row {
     lines: Lines,
     /// Width of the line so far in characters, without colour codes.

@@ -50,7 +50,7 @@ impl Text {
             self.headings(table)?;
         }
         match line {
-            // A loss is always shown, so that readers know that rows are missing.
+            // Lost events are always shown, so that readers know that rows are missing.
             Line::Lost(lost) => return self.lost(lost),
             _ if !table.columns.take(line) => return Ok(()),
             _ => {}

@@ -135,7 +135,7 @@ fn a_verdict_is_shown_once() {
 }
 
 #[test]
-fn a_changed_verdict_is_shown_again() {
+fn a_verdict_that_changes_after_accept_is_shown_again() {
     let changed = Connection {
         subject: samples::server(),
         ..samples::unknown()
@@ -158,7 +158,7 @@ fn a_changed_verdict_is_shown_again() {
 
 /// The client is unknown, so the local address is first.
 #[test]
-fn an_incomplete_connection_says_so() {
+fn an_incomplete_connection_is_shown_as_incomplete() {
     check(
         &[Line::Connection(samples::unknown())],
         &[
@@ -260,7 +260,7 @@ fn a_clients_connection_shows_how_it_ended() {
 }
 
 #[test]
-fn a_loss_shows_its_count_and_its_cause() {
+fn a_lost_line_shows_how_many_events_were_lost_and_why() {
     check(
         &[Line::Lost(samples::lost())],
         &[

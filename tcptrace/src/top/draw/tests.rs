@@ -202,7 +202,7 @@ fn an_empty_view_says_that_there_is_nothing() {
 }
 
 #[test]
-fn losses_are_highlighted_and_mark_the_queues() {
+fn lost_events_are_highlighted_and_mark_the_queue_depths() {
     for theme in [COLOR, Theme { color: false }] {
         let mut model = model();
         model.line(&crate::fields::Line::Lost(samples::lost()));

@@ -16,7 +16,7 @@ const SECOND_NS: u64 = 1_000_000_000;
 pub(super) struct Listener {
     /// `conn` of the open sockets.
     sockets: SmallVec<[u64; 1]>,
-    /// All sockets have closed.
+    /// All listening sockets at this address have closed.
     pub closed: bool,
     pub owner: Option<Owner>,
     pub acceptor: Option<Owner>,

@@ -155,7 +155,7 @@ fn the_depth_of_a_preexisting_queue_starts_at_its_length_in_the_snapshot() {
 }
 
 #[test]
-fn an_unseen_listener_has_a_lower_bound_until_its_first_accept() {
+fn the_queue_depth_of_an_unseen_listener_is_a_lower_bound_until_its_first_accept() {
     let mut trace = Trace::new();
     trace.establish(3, 0);
     let row = trace.row(MS);
@@ -170,7 +170,7 @@ fn an_unseen_listener_has_a_lower_bound_until_its_first_accept() {
 }
 
 #[test]
-fn a_loss_makes_the_depth_doubtful_until_the_kernel_reports_it() {
+fn lost_events_make_the_queue_depth_doubtful_until_the_kernel_reports_it() {
     let mut trace = Trace::new();
     trace.listen();
     trace.establish(3, 0);
@@ -178,7 +178,8 @@ fn a_loss_makes_the_depth_doubtful_until_the_kernel_reports_it() {
     let view = trace.view(MS);
     assert_eq!(view.listeners[0].depth, Depth::Doubtful(1));
     assert_eq!(view.lost.iter().map(|(_, n)| n).sum::<u64>(), 1234);
-    // The accept() of 3 was lost. The accept() of 4 reports an empty queue.
+    // The event of connection 3's accept() was lost. The accept() of connection 4 reports an empty
+    // queue.
     trace.establish(4, 2 * MS);
     trace.accept(4, 3 * MS, Some(MS), 0);
     let view = trace.view(3 * MS);

@@ -105,16 +105,16 @@ pub struct Row {
     pub key: Key,
     /// Number of open listening sockets; 0 if only connections to the address were seen.
     pub sockets: usize,
-    /// All its sockets have closed.
+    /// All listening sockets at this address have closed.
     pub closed: bool,
     pub owner: Option<Owner>,
     /// The process that accepted last.
     pub acceptor: Option<Owner>,
     pub backlog: Backlog,
     pub depth: Depth,
-    /// `None` if no hook shows half-open connections.
+    /// Half-open connections at present; `None` if no hook shows them.
     pub half_open: Option<u64>,
-    /// Number since the trace began; `None` if no hook shows them.
+    /// Segments that met a full queue since the trace began; `None` if no hook shows them.
     pub overflows: Option<u64>,
     /// Rate of connections that became ESTABLISHED.
     pub connections_per_s: f64,
@@ -123,11 +123,11 @@ pub struct Row {
     /// %). `None` without a known wait.
     pub p50_ns: Option<u64>,
     pub p99_ns: Option<u64>,
-    /// The exact maximum.
+    /// The longest of these waits, exact.
     pub max_ns: Option<u64>,
     /// The longest wait of each second. The last second is incomplete.
     pub longest_ns: Vec<Option<u64>>,
-    /// Total since the trace began.
+    /// Connections that became ESTABLISHED since the trace began.
     pub connections: u64,
     pub accepted: u64,
     pub never_accepted: u64,
@@ -211,7 +211,7 @@ pub struct View {
     pub lost: Vec<((Hook, Why), u64)>,
     /// Sorted by port.
     pub listeners: Vec<Row>,
-    /// Number of listeners that did not fit.
+    /// Number of listening sockets that the model has no room for.
     pub left_out: u64,
     /// Sorted by wait, the longest first.
     pub waiting: Vec<Waiting>,

@@ -13,7 +13,7 @@ fn header(style: Style, session: Session) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// A summary without any loss.
+/// The summary of a trace that lost no event.
 fn whole() -> Summary {
     let counted = HookCount {
         seen: 44,
@@ -81,7 +81,7 @@ fn long_filters_are_cut_at_100_columns() {
 }
 
 #[test]
-fn the_summary_is_one_line_if_nothing_was_lost() {
+fn the_summary_is_one_line_if_no_event_was_lost() {
     check(
         &[Line::Summary(whole())],
         &[
@@ -95,7 +95,7 @@ fn the_summary_is_one_line_if_nothing_was_lost() {
 }
 
 #[test]
-fn the_summary_lists_listeners_connections_and_the_hooks_that_lost_something() {
+fn the_summary_lists_listeners_connections_and_the_hooks_that_lost_events() {
     check(
         &[Line::Summary(samples::summary())],
         &[
@@ -111,7 +111,7 @@ fn the_summary_lists_listeners_connections_and_the_hooks_that_lost_something() {
 }
 
 #[test]
-fn skipped_runs_are_reported_without_verbose() {
+fn skipped_program_runs_are_reported_without_verbose() {
     let mut summary = whole();
     let count = summary.hook_counts.get_mut(&Hook::InetSockSetState);
     count.unwrap().recursion_misses = Some(2);

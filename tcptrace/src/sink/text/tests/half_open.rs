@@ -82,7 +82,7 @@ fn a_servers_handshake_shows_whether_it_is_estimated() {
 }
 
 #[test]
-fn the_summary_lists_what_listeners_turned_away() {
+fn the_summary_lists_dropped_segments_and_unfinished_handshakes() {
     let summary = samples::summary();
     let mut listeners = [(Some(3), Some(1)), (Some(0), Some(0)), (None, Some(2))].map(
         |(overflows, half_open_failed)| ListenerSummary {
