@@ -18,8 +18,8 @@ use crate::event::{
     Witness,
 };
 
-/// The reason why a record could not be decoded. The trace counts such records. One of them means
-/// that the loader and the eBPF object have different versions of the ABI.
+/// The reason why a record could not be decoded. The trace counts such records. A single such
+/// record means that the loader and the eBPF object have different versions of the ABI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Undecodable {
     #[error("a record of {0} bytes is too short for its kind")]
@@ -69,7 +69,7 @@ pub fn decode(record: &[u8]) -> Result<Event, Undecodable> {
     })
 }
 
-/// The few fields of a record that the capturing side needs before it is decoded.
+/// The few fields of a record that the capturing side reads without decoding the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peek {
     /// A socket enters another state.
@@ -104,8 +104,8 @@ pub fn lost(record: &[u8]) -> Option<u32> {
     Some(header.lost)
 }
 
-/// Reads a few fields of a record without decoding it; `None` for all other kinds and for a cut
-/// record.
+/// Reads a few fields of a record without decoding the record. Returns `None` for the other kinds
+/// of records and for a cut record.
 #[inline]
 pub fn peek(record: &[u8]) -> Option<Peek> {
     let (header, rest) = abi::Header::read_from_prefix(record).ok()?;
@@ -300,7 +300,7 @@ fn addrs(sections: u8, rest: &mut Rest) -> Result<(IpAddr, IpAddr), Undecodable>
     }
 }
 
-/// Returns both addresses, and the index of the device that link-local ones belong to.
+/// Returns both addresses, and the index of the device that link-local addresses belong to.
 fn scoped(addrs: abi::Addrs6) -> (IpAddr, IpAddr, Option<u32>) {
     let (laddr, own) = without_device(addrs.laddr);
     let (raddr, peers) = without_device(addrs.raddr);
@@ -328,8 +328,8 @@ fn tuple(laddr: IpAddr, lport: u16, raddr: IpAddr, rport: u16) -> Tuple {
     }
 }
 
-/// Takes the members of [`abi::Task`] one by one. A copy of the whole struct would be read back in other
-/// widths than it was stored in, which defeats the CPU's store forwarding.
+/// Takes the members of [`abi::Task`] one by one. A copy of the whole struct would be read back in
+/// other widths than it was stored in. That defeats the CPU's store forwarding.
 #[inline(always)]
 fn task(rest: &mut Rest) -> Result<Task, Undecodable> {
     const { assert!(size_of::<abi::Task>() == 2 * size_of::<u32>() + 2 * size_of::<[u8; 16]>()) };

@@ -1,17 +1,17 @@
 //! Sorting of events by time.
 //!
 //! The records of one CPU's buffer are in order of time, and the buffers are merged. But a
-//! timestamp is taken before its record can be read, and an interrupt or a hypervisor can stretch
-//! the time between the two. The longest delay measured with the ring buffer was 42 µs. Therefore
-//! events are held back for a moment, sorted, and released when no earlier event can still arrive.
+//! timestamp is taken before its record can be read. An interrupt or a hypervisor can stretch the
+//! time in between. The longest delay measured with the ring buffer was 42 µs. Therefore events are
+//! held back for a moment, sorted, and released when no earlier event can still arrive.
 
 use crate::event::Event;
 
 /// How long an event is held back, in nanoseconds: a hundred times the longest delay measured.
 pub const HOLD_BACK_NS: u64 = 5_000_000;
 
-/// A new event is inserted in order if it belongs within the last `NEAR` entries. Otherwise it is
-/// appended, and the entries are sorted on release.
+/// A new event is inserted in order if it belongs within the last `NEAR` held events. Otherwise it
+/// is appended, and the held events are sorted on release.
 const NEAR: usize = 64;
 
 /// Events that are held back until they are due.
@@ -19,11 +19,11 @@ const NEAR: usize = 64;
 pub struct Order {
     /// Sorted by time unless `unsorted` is set.
     held: Vec<Event>,
-    /// True if the last entries are in the order of arrival.
+    /// True if the last held events are in the order of arrival.
     unsorted: bool,
-    /// Number of entries at the front that were released.
+    /// Number of events at the front of `held` that were released.
     released: usize,
-    /// Number of entries at the front that were released or are due.
+    /// Number of events at the front of `held` that were released or are due.
     due: usize,
     /// Time of the last released event.
     released_ns: u64,
@@ -33,7 +33,7 @@ pub struct Order {
 impl Order {
     /// Takes an event and holds it back.
     pub fn push(&mut self, event: Event) {
-        // Nearly every event belongs at the end or a few places before it. Sorting all entries
+        // Nearly every event belongs at the end or a few places before it. Sorting all held events
         // would move each of them several times.
         let end = self.held.len();
         let first = end.saturating_sub(NEAR).max(self.due);
@@ -57,8 +57,8 @@ impl Order {
         self.due = self.held.partition_point(|event| event.mono_ns <= until_ns);
     }
 
-    /// Returns the next event that is due, the later events that are known, and whether the event
-    /// is late. Equal times keep the order of arrival.
+    /// Returns the next event that is due, the known events after it, and whether the event is
+    /// late. Equal times keep the order of arrival.
     #[expect(
         clippy::should_implement_trait,
         reason = "the items borrow from self, which Iterator does not allow"
@@ -82,7 +82,7 @@ impl Order {
         self.released = 0;
     }
 
-    /// Returns the events that are not released.
+    /// Returns the events that are not released yet.
     pub fn held(&self) -> &[Event] {
         &self.held[self.released..]
     }
@@ -185,7 +185,7 @@ mod tests {
         let mut order = Order::default();
         let many = 3 * NEAR as u64;
         let swapped = (1..=many).map(|time| if time % 7 == 0 { time - 3 } else { time });
-        // The last three events arrive after events that are later than they.
+        // The last three events arrive after events with later times.
         for time in swapped.chain([2 * NEAR as u64, 1, many]) {
             order.push(at(time, 0));
         }

@@ -1,4 +1,5 @@
-//! A trace without hooks and outputs: inputs of the capturing side go in, lines come out.
+//! A trace without hooks and outputs: the capturing side pushes inputs, and the trace appends
+//! lines.
 //!
 //! A [`Trace`] decodes records, sorts the events and correlates them. It has no clock and no file,
 //! so replaying its recorded inputs gives the same lines.
@@ -38,7 +39,8 @@ pub enum Input {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Small {
-    /// Announces the socket snapshot at the start of the trace. Several announcements add up.
+    /// Announces the socket snapshot at the start of the trace. The owners of several announcements
+    /// are combined.
     Import {
         /// The processes that hold the sockets, by the inodes of their descriptors.
         owners: BTreeMap<u64, Task>,
@@ -57,7 +59,7 @@ pub enum Small {
     /// container.
     Containers(BTreeMap<u64, Option<String>>),
     /// The hooks are being detached. Events after this time (CLOCK_MONOTONIC, nanoseconds) are not
-    /// part of the trace, because some hooks no longer see them.
+    /// part of the trace, because some hooks no longer see events.
     Ending { mono_ns: u64 },
     /// The recording ends at this time (CLOCK_MONOTONIC, nanoseconds) while the trace went on.
     Cut { mono_ns: u64 },
@@ -65,8 +67,8 @@ pub enum Small {
     End { counts: BTreeMap<Hook, Counts> },
 }
 
-/// Counters of a hook at a time when every counted event has settled. It is in a record that was
-/// handed over before, or it is counted as filtered or lost.
+/// Counters of a hook at a time when every counted event has settled. A settled event is in a
+/// record that was handed over before, or it is counted as filtered or lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settled {
     /// Events that had reached the hook some time before the reading.
@@ -88,11 +90,11 @@ impl From<Small> for Input {
     }
 }
 
-/// Upper bound on events per call of [`Trace::advance`].
+/// Upper bound on events per call of [`Trace::advance`]. It bounds the lines in memory.
 const EVENTS_AT_ONCE: usize = 16;
 
-/// Upper bound on connections that are ended per step at the end of the trace. The lines of a
-/// million open connections need not be in memory together.
+/// Upper bound on connections that are ended per call of [`Trace::advance`] at the end of the
+/// trace. It avoids that the lines of a million open connections are in memory together.
 const ENDS_AT_ONCE: usize = 1024;
 
 /// The state of a trace between two inputs.
@@ -106,7 +108,7 @@ pub struct Trace {
     began_ns: u64,
     /// The trace ends when this many connections have ended.
     count: Option<u64>,
-    /// When the last of them ended. Later events are not part of the trace.
+    /// When the last of these connections ended. Later events are not part of the trace.
     counted_ns: Option<u64>,
     /// Events after this time are not part of the trace; `u64::MAX` while it goes on.
     ended_ns: u64,
@@ -144,7 +146,7 @@ impl Trace {
         }
     }
 
-    /// Restricts the trace to the lines that are wanted, and those that it counts itself.
+    /// Restricts the trace to the lines that are wanted, and to those that the trace counts itself.
     #[must_use]
     pub fn wanting(self, wanted: Wanted) -> Trace {
         Trace {
@@ -181,7 +183,7 @@ impl Trace {
             Small::Cut { mono_ns } => {
                 self.ended_ns = *mono_ns;
                 self.order.release(u64::MAX);
-                // The counts of the hooks for this part are not known.
+                // The hooks' counters up to the cut are not known.
                 self.ending = Ending::Begun(Some(BTreeMap::new()));
             }
             Small::End { counts } => self.end(counts),
@@ -191,7 +193,8 @@ impl Trace {
     /// Marks a gap in the inputs: every open connection may lack an event.
     pub fn gap(&mut self) {
         self.correlator.unaccounted();
-        // Events that are held back may begin or end around the gap as well.
+        // The events that are held back may lie before or after the gap, so their connections may
+        // lack an event as well.
         let loss = Note::Missed;
         self.note(self.order.latest_ns(), loss);
     }
@@ -238,7 +241,7 @@ impl Trace {
         };
         let is_over = self.counted_ns.is_some() || event.mono_ns > self.ended_ns;
         self.holders_held -= usize::from(is_holders(&event.kind));
-        // A reading after the end bounds the counters at the end.
+        // A counter reading after the end is kept, because it bounds the counters at the end.
         let is_exempt = matches!(event.kind, Kind::Note(Note::Counters(_) | Note::Lost(_)));
         if is_over && !is_exempt {
             return true;
@@ -282,7 +285,7 @@ impl Trace {
 
     fn note(&mut self, mono_ns: u64, note: Note) {
         let mono_ns = match note {
-            // A loss noticed while the hooks are detached happened before.
+            // A loss of events noticed while the hooks are detached happened before the end.
             Note::Lost(_) | Note::Missed => mono_ns.min(self.ended_ns),
             _ => mono_ns,
         };
@@ -296,7 +299,7 @@ impl Trace {
         });
     }
 
-    /// Notes the events of each hook that are in no count.
+    /// Notes the events of each hook that are neither decoded nor counted as filtered or lost.
     fn counted(&mut self, mono_ns: u64, counts: &BTreeMap<Hook, Settled>) {
         for (&hook, settled) in counts {
             let count = self
@@ -321,7 +324,8 @@ impl Trace {
         self.ending = Ending::Begun(Some(counts.clone()));
     }
 
-    /// Ends some of the open connections; returns false when the end is complete.
+    /// Ends at most [`ENDS_AT_ONCE`] open connections; returns false when the end of the trace is
+    /// complete.
     fn step_of_end(&mut self, lines: &mut Vec<Line>) -> bool {
         let Ending::Begun(counts) = &self.ending else {
             return false;
@@ -330,7 +334,7 @@ impl Trace {
         let lost = counts.as_ref().filter(|counts| !counts.is_empty());
         let lost = lost.map(|counts| {
             let lost = counts.values().map(|count| count.lost);
-            // The running count in the records' headers has 32 bits as well.
+            // The count of lost records in the records' headers has 32 bits as well.
             lost.fold(0, u64::wrapping_add) as u32
         });
         let lost = lost.unwrap_or(self.correlator.lost());
@@ -369,7 +373,7 @@ impl Trace {
         }
     }
 
-    /// Returns whether as many connections have ended as [`Begin::count`] asks for.
+    /// Returns whether the trace has ended because [`Begin::count`] connections have ended.
     pub fn is_counted(&self) -> bool {
         self.counted_ns.is_some()
     }

@@ -25,7 +25,8 @@ pub(super) fn request(rest: &mut Rest) -> Result<Request, Undecodable> {
             return Err(Undecodable::Value { field, value });
         }
     };
-    // The kernel increments num_retrans after the tracepoint.
+    // The kernel increments num_retrans after the tracepoint, so the count lacks this
+    // retransmission.
     let this_one = u32::from(step == RequestStep::SynackRetransmitted);
     Ok(Request {
         req: Sk(payload.req),

@@ -40,7 +40,7 @@ pub(super) fn timewait(rest: &mut Rest) -> Result<Timewait, Undecodable> {
     })
 }
 
-/// Decodes the addresses and combines them with the ports.
+/// Decodes the addresses of a bucket and combines them with the ports.
 pub(super) fn decode_tuple(
     rest: &mut Rest,
     sections: u8,

@@ -29,24 +29,24 @@ pub struct Begin {
     pub depth: Depth,
     /// The attach method of each hook; `None` if the hook is not attached.
     pub hooks: BTreeMap<Hook, Option<String>>,
-    /// The better attach methods that the kernel refused.
+    /// For each hook, the better attach methods that the kernel refused.
     pub refused: BTreeMap<Hook, Vec<RefusedMethod>>,
     /// All filters, as given.
     pub filters: BTreeMap<String, String>,
     /// The events that the hooks cannot show, each as a sentence.
     pub unseen: Vec<String>,
-    /// The conditions for lines.
+    /// The conditions that select lines.
     pub selection: Selection,
     /// The kernel's reasons for sending a RST (`enum sk_rst_reason`), by number.
     pub reset_reasons: BTreeMap<u32, String>,
     /// The trace ends when this many connections have ended.
     pub count: Option<u64>,
-    /// The kernel side's count of lost records at the beginning, modulo 2^32.
+    /// The kernel side's count of lost event records at the beginning, modulo 2^32.
     #[serde(default)]
     pub lost: u32,
 }
 
-/// An attach method that the kernel refused, with the error such as EPERM.
+/// An attach method that the kernel refused, and the error of the refusal, such as EPERM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusedMethod {
     pub method: String,
@@ -100,8 +100,8 @@ impl Begin {
     }
 
     /// Returns whether the filter can leave out a server's LISTEN to SYN_RECV but pass the later
-    /// events. Before Linux 6.15 that transition lacks the peer, and the local address of a
-    /// wildcard listener's child.
+    /// events. Before Linux 6.15 the event of that transition lacks the peer. For the child socket
+    /// of a wildcard listener, it also lacks the local address.
     fn hides_births(&self) -> bool {
         let conditions = [
             "port",

@@ -127,7 +127,7 @@ fn lines_appear_when_their_events_are_due() {
 }
 
 #[test]
-fn lost_line_has_the_time_of_the_loss() {
+fn lost_line_has_the_time_of_the_event_loss() {
     let mut played = Played::new(&begin());
     let loss = Loss {
         hook: Hook::InetSockSetState,

@@ -1,5 +1,6 @@
 //! Tests of every edge of the TCP state diagram (RFC 9293, figure 5), as the tracepoint reports
-//! them. NEW_SYN_RECV and TIME_WAIT belong to other structures and are never reported.
+//! them. NEW_SYN_RECV and TIME_WAIT are states of request sockets and buckets, so the tracepoint
+//! never reports them.
 
 use super::*;
 
@@ -12,7 +13,7 @@ const PASSIVE_CLOSE: &[State] = &[Established, CloseWait, LastAck, Close];
 const SIMULTANEOUS_CLOSE: &[State] = &[Established, FinWait1, Closing, Close];
 const FIN_AND_ACK_AT_ONCE: &[State] = &[Established, FinWait1, Close];
 
-/// Plays a path on one socket and checks what all paths have in common.
+/// Plays a path of states on one socket and checks the properties that all paths have in common.
 fn check(sock: &Sock, path: &[State], err: Option<u32>) -> fields::Connection {
     let name = format!("{path:?}");
     let mut t = trace();
@@ -74,7 +75,7 @@ fn every_opening_and_closing_path_gives_its_transitions() {
 }
 
 #[test]
-fn reset_in_each_state_ends_the_connection() {
+fn rst_received_in_each_state_ends_the_connection() {
     for path in [ACTIVE_CLOSE, PASSIVE_CLOSE, SIMULTANEOUS_CLOSE] {
         for end in 1..path.len() {
             for (sock, opening) in [(client(2), ACTIVE), (child(2), PASSIVE)] {

@@ -1,4 +1,4 @@
-//! Tests of the ends of connections and their counters.
+//! Tests of the ends of connections and of the socket counters at the end.
 
 use super::*;
 use crate::event::{Retransmit, Retransmitted, Stats};
@@ -10,8 +10,7 @@ const ETIMEDOUT: u32 = 110;
 const ECONNREFUSED: u32 = 111;
 const EHOSTUNREACH: u32 = 113;
 
-/// Returns the counters of a client that has sent 18 bytes and received none, after both sides
-/// closed.
+/// The counters of a client that has sent 18 bytes and received none, after both sides closed.
 pub(super) const STATS: Stats = Stats {
     bytes_acked: 20,
     bytes_received: 1,
@@ -162,12 +161,12 @@ fn fin_wait2_bucket_is_orderly_unless_late_data_is_possible() {
     };
     assert_eq!(closed(quiet), Some(Ended::Orderly));
     assert_eq!(closed(data_came), None);
-    // With TCP_LINGER2 the kernel answers the ACK of the FIN with a RST.
+    // With TCP_LINGER2 below 0, the kernel answers the ACK of the FIN with a RST.
     assert_eq!(closed(impatient), Some(Ended::Aborted));
 }
 
 #[test]
-fn reset_after_close_is_the_peers_only_without_late_data() {
+fn rst_after_close_is_the_peers_only_without_late_data() {
     let reset = |at_the_end: Stats| {
         connected_then(&[
             does(Established, FinWait1),
@@ -217,7 +216,8 @@ fn ended_follows_error_and_context() {
         ),
         (does(Established, Close), Some(Ended::Aborted)),
         (does(CloseWait, Close), Some(Ended::Aborted)),
-        // A pending error that the process has not fetched is not the reason for the abort.
+        // The process has not fetched the pending error. That error is not the reason for the
+        // abort.
         (
             failed(EHOSTUNREACH, does(Established, Close)),
             Some(Ended::Aborted),
@@ -309,7 +309,7 @@ fn connection_that_ends_in_the_accept_queue_has_ended_in_queue() {
         t.finish();
         assert_eq!(t.connection(2).ending.ended, Some(ended));
     }
-    // A connection that was accepted is not in the queue any more.
+    // An accepted connection is not in the accept queue any more.
     let mut t = accepted();
     t.set(SetState {
         held: true,
@@ -333,7 +333,7 @@ fn byte_counts_exclude_syn_and_fin() {
     assert_eq!(ending.unread_bytes, Some(0));
     assert_eq!((ending.segs_out, ending.segs_in), (Some(5), Some(4)));
 
-    // A server's SYN-ACK is sent by its request, and an abort sends no FIN.
+    // A server's SYN-ACK is sent by its request socket, and an abort sends no FIN.
     let mut t = accepted();
     t.set(SetState {
         held: true,
@@ -404,7 +404,7 @@ fn syn_retransmission_gives_the_local_port() {
     assert_eq!(line.retransmits, 1);
 }
 
-/// A FIN waits behind data that the peer has no room for, and may never be sent.
+/// This side's FIN waits behind data that the peer has no room for, and may never be sent.
 #[test]
 fn unsent_fin_is_not_closed_first() {
     let unsent = Stats {
@@ -426,7 +426,7 @@ fn unsent_fin_is_not_closed_first() {
     assert_eq!(closed(unsent), (None, Some(false)));
     assert_eq!(closed(sent), (Some(ClosedFirst::Local), Some(true)));
 
-    // The peer's FIN arrives while the own FIN still waits, so the peer closed first.
+    // The peer's FIN arrives while this side's FIN still waits, so the peer closed first.
     let ending = connected_then(&[
         does(Established, FinWait1),
         with(unsent, fin_received(orphan(FinWait1, Closing))),
@@ -438,7 +438,7 @@ fn unsent_fin_is_not_closed_first() {
     assert_eq!(ending.closed_first, Some(ClosedFirst::Remote));
     assert_eq!(ending.fin_sent, Some(false));
 
-    // No event shows it yet.
+    // No event shows yet whether the FIN was sent.
     let ending = connected_then(&[does(Established, FinWait1)]);
     assert_eq!((ending.closed_first, ending.fin_sent), (None, None));
 }

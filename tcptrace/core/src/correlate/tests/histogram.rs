@@ -12,15 +12,14 @@ fn listening_at(depth: Depth) -> Trace {
     t
 }
 
-/// Plays `child(sk)` to ESTABLISHED. An accept() that is called at once returns it after a
-/// millisecond.
+/// Plays `child(sk)` to ESTABLISHED. An accept() called a millisecond later returns it at once.
 fn accepted_late(t: &mut Trace, sk: u64) {
     t.establish(&child(sk));
     t.wait(MS);
     t.accept(listener().accepts(&child(sk), Called::At(t.now)));
 }
 
-/// The process closes first, then the peer.
+/// Plays the close by the process, then the close by the peer.
 fn closes_in_order(t: &mut Trace, it: &Sock) {
     t.set(it.enters_by(server(), Established, FinWait1));
     t.set(it.enters(FinWait1, FinWait2));
@@ -33,7 +32,7 @@ fn closes_in_order(t: &mut Trace, it: &Sock) {
     });
 }
 
-/// The peer sends a RST.
+/// Plays a RST received from the peer.
 fn is_reset(t: &mut Trace, it: &Sock) {
     t.set(SetState {
         err: Some(ECONNRESET),
@@ -49,20 +48,20 @@ fn connects(t: &mut Trace, sk: u64) {
     t.set(client(sk).enters(SynSent, Established));
 }
 
-/// Plays connections with every kind of end, at both ends where the peer matters.
+/// Plays connections with every kind of end; at the server and the client where they differ.
 fn every_fate(t: &mut Trace) {
-    // Closed in good order, at both ends.
+    // Closed in good order, by the server and by the client.
     accepted_late(t, 2);
     connects(t, 12);
     closes_in_order(t, &client(12));
     closes_in_order(t, &child(2));
     t.tick();
-    // Reset after ESTABLISHED, at both ends.
+    // Closed by a RST after ESTABLISHED, at the server and at the client.
     accepted_late(t, 3);
     connects(t, 13);
     is_reset(t, &client(13));
     is_reset(t, &child(3));
-    // Never accepted, refused, and open.
+    // Never accepted, refused, and open at the end.
     t.establish(&child(4));
     is_reset(t, &child(4));
     t.set(client(14).enters_by(visitor(), Close, SynSent));
@@ -149,7 +148,7 @@ fn histogram_counts_good_connections_and_writes_lines_of_bad_ones() {
         [
             (Side::Server, PORT, 1, Some(1), Some(0)),
             (Side::Client, PORT, 1, None, None),
-            // It was accepted and is open at the end of the trace.
+            // The connection was accepted and is open at the end of the trace.
             (Side::Server, PORT, 1, Some(1), Some(0)),
         ]
     );

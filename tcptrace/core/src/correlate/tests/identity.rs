@@ -1,4 +1,4 @@
-//! Tests of socket identity: which connection an event belongs to, its tuple, and its owner.
+//! Tests of socket identity: the connection that an event belongs to, its tuple, and its owner.
 
 use super::*;
 use crate::fields::PidSource;

@@ -1,11 +1,11 @@
-//! Tests of listeners: matching of children, failed accepts, and the summary.
+//! Tests of listeners: matching of child sockets, failed accept() calls, and the summary.
 
 use super::*;
 use crate::event::Listen as Asked;
 use crate::fields::{ListenerSource, PidSource};
 
-/// Returns the listener (conn 1, 2, …) that a child at `laddr` is matched to. It is known by its
-/// presumed owner, process 10 + conn.
+/// Returns the presumed owner of a child at `laddr`, if there are listeners at these addresses. The
+/// listener with connection number `conn` (1, 2, …) is owned by process 10 + `conn`.
 fn presumed(listeners: &[&str], laddr: &str) -> Option<u32> {
     let mut t = trace();
     for (n, addr) in listeners.iter().enumerate() {
@@ -36,7 +36,7 @@ fn child_belongs_to_the_best_matching_listener() {
         (&["::", "0.0.0.0"], "127.0.0.1", Some(12)),
         (&["::", "0.0.0.0"], "::1", Some(11)),
         (&["0.0.0.0", "0.0.0.0"], "127.0.0.1", None),
-        // Before Linux 6.15 the child's first event has the listener's address.
+        // Before Linux 6.15 the child socket's first event has the listener's address.
         (&["0.0.0.0", "127.0.0.1"], "0.0.0.0", Some(11)),
     ] {
         assert_eq!(
@@ -260,7 +260,7 @@ fn each_listen_on_the_same_port_is_another_listener() {
     assert!(totals.listeners.iter().all(|l| l.accepted == 1));
 }
 
-/// Returns the transition of `listener()` to LISTEN with this requested backlog.
+/// Returns the transition of `listener()` to LISTEN, when listen() requested this backlog.
 fn asked_for(backlog: Option<i32>, somaxconn: u32, in_force: u32) -> SetState {
     SetState {
         backlog_max: in_force,
@@ -294,7 +294,7 @@ fn backlog_is_clipped_if_somaxconn_is_smaller() {
     }
 }
 
-/// The kernel made the socket a listener while the process was in listen() on another socket.
+/// The kernel made this socket a listener while the process was in listen() on another socket.
 #[test]
 fn backlog_that_does_not_lead_to_the_limit_is_ignored() {
     let mut t = trace();
@@ -334,7 +334,7 @@ fn connection_transition_has_no_backlog() {
     assert_eq!(of_child, [none, none]);
 }
 
-/// Returns a child that was cloned from a listener that the kernel side names.
+/// Returns the birth of a child socket that was cloned from a listener that the kernel side names.
 fn clone_of(listener: u64, child: &Sock) -> SetState {
     SetState {
         clone_of: Some(Sk(listener)),
@@ -342,7 +342,7 @@ fn clone_of(listener: u64, child: &Sock) -> SetState {
     }
 }
 
-/// Returns of each row: number, connections, accepted, never accepted.
+/// Returns for each row of the summary: connection number, connections, accepted, never accepted.
 fn rows(totals: &Totals) -> Vec<(Option<u64>, u64, u64, u64)> {
     let rows = totals.listeners.iter();
     rows.map(|l| (l.conn, l.connections, l.accepted, l.never_accepted))
@@ -469,7 +469,8 @@ fn killed_listener_makes_no_connection() {
     assert!(t.connections().is_empty());
     assert_eq!((totals.servers, totals.listeners.len()), (0, 1));
 
-    // shutdown() and connect() to AF_UNSPEC leave the same flags. Only the system call differs.
+    // shutdown() and connect() to AF_UNSPEC leave the same flags in the socket. Only the system
+    // call differs.
     let mut t = listening();
     let unknown = stats.map(|stats| crate::event::Stats {
         call: None,
@@ -494,7 +495,7 @@ fn closed_listeners_are_folded_and_counted() {
     let mut t = trace();
     t.correlator.listeners = super::super::state::listener::Listeners::of_size(3);
     for n in 0..10 {
-        // Two ports in turn, and more listeners than are kept separately.
+        // Two ports in turn, and more listeners than the trace keeps separately.
         let at = |sock: Sock| Sock {
             tuple: Tuple {
                 lport: Some(PORT + n % 5),

@@ -1,4 +1,4 @@
-//! Tests of segments that precede the begin of their connection.
+//! Tests of segments that come before the first event of their connection's socket.
 
 use super::requests::{ISN, request, seeing};
 use super::segments::{ACK, SYN, received, sent};
@@ -37,8 +37,8 @@ fn step(step: RequestStep) -> Kind {
     Kind::Request(crate::event::Request { isn: ISN, ..its })
 }
 
-/// Plays events with these distances in time and with lookahead, as the pipeline does. Returns the
-/// `conn` of each segment and of each transition.
+/// Plays events, each this long after the previous one, with lookahead as in a real trace. Returns
+/// the `conn` of each segment and of each transition.
 fn played(hooks: &[Hook], script: &[(u64, Kind)]) -> (Vec<Option<u64>>, Vec<Option<u64>>) {
     let mut t = seeing(hooks);
     t.correlator.expect_segments();
@@ -68,17 +68,17 @@ fn played(hooks: &[Hook], script: &[(u64, Kind)]) -> (Vec<Option<u64>>, Vec<Opti
     (segments.collect(), transitions.collect())
 }
 
-/// Returns a trace on a kernel without probes.
+/// The hooks on a kernel whose functions cannot be probed.
 const UNPROBED: [Hook; 1] = [Hook::InetSockSetState];
 
 #[test]
-fn handshake_segments_have_the_number_of_the_seen_request() {
+fn handshake_segments_have_the_number_of_the_seen_request_socket() {
     let established = Kind::SetState(child(2).enters(SynRecv, Established));
     let script = [
         (US, syn(ISN)),
         (US, step(RequestStep::Begun)),
         (US, syn_ack()),
-        // The distance in time does not matter.
+        // The time between SYN and ACK does not matter.
         (500 * MS, ack()),
         (US, step(RequestStep::Cloning(CloneOf::Request))),
         (US, born()),
@@ -90,7 +90,7 @@ fn handshake_segments_have_the_number_of_the_seen_request() {
 }
 
 #[test]
-fn handshake_segments_without_a_request_have_the_number_of_a_child_that_follows_at_once() {
+fn handshake_segments_without_a_request_socket_have_the_number_of_a_child_that_follows_at_once() {
     let quick = [
         (US, syn(ISN)),
         (US, syn_ack()),
@@ -158,8 +158,8 @@ fn segment_after_the_end_of_a_half_open_connection_keeps_its_number() {
     assert_eq!(segments, [Some(2); 3]);
 }
 
-/// The SYN-ACK was retransmitted before the final ACK. This shows a half-open connection, and the
-/// ACK has its number.
+/// The retransmission of the SYN-ACK shows a half-open connection before the final ACK. The ACK
+/// then has that connection's number.
 #[test]
 fn final_ack_has_the_number_of_a_known_half_open_connection() {
     let script = [

@@ -3,16 +3,16 @@
 use super::*;
 
 #[test]
-fn loss_marks_exactly_the_open_connections_incomplete() {
+fn event_loss_marks_exactly_the_open_connections_incomplete() {
     let mut t = listening();
-    t.establish(&child(2)); // conn 2 ends before the loss
+    t.establish(&child(2)); // connection 2 ends before the loss
     t.walk(&child(2), &[Established, FinWait1, Close]);
-    t.establish(&child(3)); // conn 3 ends after it
-    t.establish(&child(4)); // conn 4 is open at the end
+    t.establish(&child(3)); // connection 3 ends after the loss
+    t.establish(&child(4)); // connection 4 is open at the end of the trace
     t.lost = 7;
-    t.establish(&child(5)); // conn 5 is born with the news of it
+    t.establish(&child(5)); // the birth of connection 5 is the first event that reports the loss
     t.walk(&child(3), &[Established, FinWait1, Close]);
-    t.establish(&child(6)); // conn 6 is born after it
+    t.establish(&child(6)); // connection 6 is born after the loss
     let totals = t.finish_with_queued(&[4, 5, 6].map(child));
     let complete: Vec<_> = t
         .connections()
@@ -30,7 +30,7 @@ fn loss_marks_exactly_the_open_connections_incomplete() {
 }
 
 #[test]
-fn loss_known_only_at_the_end_marks_open_connections() {
+fn event_loss_known_only_at_the_end_marks_open_connections() {
     let mut t = established();
     t.lost = 1;
     t.finish();
@@ -38,7 +38,7 @@ fn loss_known_only_at_the_end_marks_open_connections() {
 }
 
 #[test]
-fn observed_order_keeps_its_verdict_after_a_loss() {
+fn observed_order_keeps_its_verdict_after_an_event_loss() {
     let mut t = accepted();
     t.lost = 1;
     t.finish();
@@ -47,7 +47,7 @@ fn observed_order_keeps_its_verdict_after_a_loss() {
 }
 
 #[test]
-fn loss_counter_wraps_at_32_bits() {
+fn lost_record_counter_wraps_at_32_bits() {
     let mut t = trace();
     for (n, lost) in [(2, 1 << 30), (3, 2 << 30), (4, 3 << 30), (5, 0)] {
         t.lost = lost;
@@ -59,7 +59,7 @@ fn loss_counter_wraps_at_32_bits() {
 }
 
 #[test]
-fn swapped_loss_counter_is_not_a_new_loss() {
+fn swapped_lost_record_counters_are_not_a_new_loss() {
     let mut t = trace();
     for (n, lost) in [(2, 5), (3, 4), (4, 5)] {
         t.lost = lost;
@@ -70,7 +70,7 @@ fn swapped_loss_counter_is_not_a_new_loss() {
 }
 
 #[test]
-fn missed_transition_without_a_loss_is_a_gap() {
+fn missed_transition_without_a_lost_event_is_a_gap() {
     let mut t = accepted();
     t.set(child(2).enters(LastAck, Close));
     assert_eq!(t.last_transition().in_state_ns, None);
@@ -79,7 +79,7 @@ fn missed_transition_without_a_loss_is_a_gap() {
 }
 
 #[test]
-fn unseen_accept_call_after_skipped_runs_has_unknown_time() {
+fn unseen_accept_call_after_skipped_program_runs_has_unknown_time() {
     let mut t = trace();
     t.correlator.missed();
     t.establish(&child(2));
@@ -112,7 +112,8 @@ fn unseen_beginning_is_not_reported_as_before_the_trace() {
     }
 }
 
-/// Returns a trace of a server whose first seen transition is SYN_RECV to ESTABLISHED.
+/// Plays a server's connection whose first seen transition is SYN_RECV to ESTABLISHED. Returns
+/// whether its line is complete.
 fn first_seen_at_established(t: &mut Trace) -> bool {
     t.set(child(2).enters(SynRecv, Established));
     t.accept(listener().accepts(&child(2), Called::At(t.now)));
@@ -132,7 +133,7 @@ fn server_first_seen_at_established_is_complete_only_with_hidden_births() {
 }
 
 #[test]
-fn server_first_seen_at_established_after_a_loss_is_incomplete() {
+fn server_first_seen_at_established_after_an_event_loss_is_incomplete() {
     let mut t = trace();
     t.correlator.births_hide = true;
     t.lost = 1;
@@ -159,7 +160,7 @@ fn unaccounted_records_make_open_connections_incomplete() {
 }
 
 #[test]
-fn skipped_runs_are_reported_as_skipped_not_lost() {
+fn skipped_program_runs_are_reported_as_skipped_not_lost() {
     let mut t = established();
     t.correlator.missed();
     t.finish();
@@ -170,7 +171,7 @@ fn skipped_runs_are_reported_as_skipped_not_lost() {
 const TOO_LATE: &str = "an event came too late to be put in order";
 
 impl Trace {
-    /// Plays an event after later ones.
+    /// Plays an event that arrives after events with later times.
     fn late(&mut self, mono_ns: u64, kind: Kind) {
         let now = std::mem::replace(&mut self.now, mono_ns);
         self.correlator.late();
@@ -231,7 +232,7 @@ fn late_event_without_a_later_one_is_applied_and_marks_incomplete() {
     let mut t = established();
     let accepted_ns = t.now + US;
     t.wait(MS);
-    // The later event belongs to another connection.
+    // The event with the later time belongs to another connection.
     t.set(client(9).enters(Close, SynSent));
     let accept = listener().accepts(&child(2), Called::At(accepted_ns));
     t.late(accepted_ns, Kind::Accept(accept));

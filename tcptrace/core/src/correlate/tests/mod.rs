@@ -72,7 +72,7 @@ pub fn listener_at(sk: u64, laddr: &str) -> Sock {
     }
 }
 
-/// Returns a child of that listener. Its remote port is `40000 + sk`.
+/// Returns a child socket of [`listener`]. Its remote port is `40000 + sk`.
 pub fn child(sk: u64) -> Sock {
     Sock {
         sk: Sk(sk),
@@ -81,7 +81,7 @@ pub fn child(sk: u64) -> Sock {
     }
 }
 
-/// Returns a client of that listener with local port `40000 + sk`.
+/// Returns a client socket that connects to [`listener`], with local port `40000 + sk`.
 pub fn client(sk: u64) -> Sock {
     Sock {
         sk: Sk(sk),
@@ -91,7 +91,7 @@ pub fn client(sk: u64) -> Sock {
 }
 
 impl Sock {
-    /// Returns a transition in a softirq, without error and without further facts.
+    /// Returns a transition in a softirq, without an error and with no optional facts.
     pub fn enters(&self, oldstate: State, newstate: State) -> SetState {
         SetState {
             sk: self.sk,
@@ -122,7 +122,7 @@ impl Sock {
         }
     }
 
-    /// Like [`enters`](Self::enters), in a process.
+    /// Like [`enters`](Self::enters), in a system call of a process.
     pub fn enters_by(&self, task: Task, oldstate: State, newstate: State) -> SetState {
         SetState {
             context: Some(Context::Process),
@@ -197,7 +197,7 @@ pub fn visitor() -> Task {
     task(815, "visitor")
 }
 
-/// The state of a test: a correlator, a clock, a loss count, and the lines so far.
+/// The state of a test: a correlator, a clock, a count of lost records, and the lines so far.
 pub struct Trace {
     correlator: Correlator,
     pub now: u64,
@@ -209,8 +209,8 @@ pub struct Trace {
 /// Returns a trace without events.
 pub fn trace() -> Trace {
     let mut correlator = Correlator::new(START);
-    // Only one connection stays unpacked, so most events of a test unpack theirs, as in a trace with
-    // many connections.
+    // Only one connection stays unpacked. Therefore most events of a test unpack their connection,
+    // as in a trace with many connections.
     correlator.open = Table::of_size(1, 1 << 16);
     Trace {
         correlator,
@@ -221,14 +221,14 @@ pub fn trace() -> Trace {
     }
 }
 
-/// Returns a trace with `listener()` in LISTEN, as conn 1.
+/// Returns a trace with `listener()` in LISTEN, with connection number 1.
 pub fn listening() -> Trace {
     let mut t = trace();
     t.set(listener().enters_by(server(), Close, Listen));
     t
 }
 
-/// Returns a trace with `child(2)` of that listener in SYN_RECV, as conn 2.
+/// Returns a trace with `child(2)` of that listener in SYN_RECV, with connection number 2.
 pub fn syn_recv() -> Trace {
     let mut t = listening();
     t.set(child(2).enters(Listen, SynRecv));
@@ -250,7 +250,7 @@ pub fn accepted() -> Trace {
     t
 }
 
-/// Returns a trace with `client(2)` in SYN_SENT, as conn 1.
+/// Returns a trace with `client(2)` in SYN_SENT, with connection number 1.
 pub fn syn_sent() -> Trace {
     let mut t = trace();
     t.set(client(2).enters_by(visitor(), Close, SynSent));
@@ -279,7 +279,7 @@ impl Trace {
         self.event(Kind::SetState(change));
     }
 
-    /// Plays a bucket event a microsecond later.
+    /// Plays an event of a TIME_WAIT bucket a microsecond later.
     pub fn timewait(&mut self, step: crate::event::Timewait) {
         self.wait(US);
         self.event(Kind::Timewait(step));
@@ -306,8 +306,8 @@ impl Trace {
         self.event(Kind::Process(Process { pid, step }));
     }
 
-    /// Plays a search for holders that begins a microsecond later. After another microsecond it
-    /// finds that these processes have the listener.
+    /// Plays a search for the processes that have a listener. The search begins a microsecond
+    /// later. After another microsecond it finds these processes.
     pub fn holders(&mut self, of: &Sock, tasks: &[Task]) {
         let began_ns = self.now + US;
         self.wait(2 * US);
@@ -319,7 +319,7 @@ impl Trace {
         self.event(Kind::Note(Note::Holders(Holders { began_ns, holders })));
     }
 
-    /// Returns whether the correlator requests a search for holders.
+    /// Returns whether the correlator requests a search for the processes that have listeners.
     pub fn wants_holders(&self) -> bool {
         self.correlator.wants_holders()
     }
@@ -336,7 +336,7 @@ impl Trace {
         })));
     }
 
-    /// Like [`looked`](Self::looked), for an audit.
+    /// Like [`snapshot_end`](Self::snapshot_end), for an audit.
     pub fn audited(&mut self, began_ns: u64) {
         self.wait(US);
         let netns = NETNS;
@@ -348,7 +348,7 @@ impl Trace {
         })));
     }
 
-    /// Plays the tick of a second.
+    /// Plays the passing of a second, as the tracer's timer reports it.
     pub fn tick(&mut self) {
         self.event(Kind::Note(Note::Tick));
     }
@@ -387,8 +387,7 @@ impl Trace {
         })));
     }
 
-    /// Like [`finish`](Self::finish), after a snapshot that finds these sockets in the accept
-    /// queue.
+    /// Like [`finish`](Self::finish), after a snapshot that finds these sockets in an accept queue.
     pub fn finish_with_queued(&mut self, queued: &[Sock]) -> Totals {
         let queued: Vec<_> = queued.iter().map(|it| queues::seen(it, false)).collect();
         self.last_snapshot(&queued);

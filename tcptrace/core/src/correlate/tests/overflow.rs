@@ -1,4 +1,4 @@
-//! Tests of full queues and their effects on both ends.
+//! Tests of full queues and their effects on the server's and on the client's connection.
 
 use super::requests::*;
 use super::*;
@@ -13,7 +13,7 @@ fn its_client() -> Sock {
     }
 }
 
-/// Returns a trace with `its_client()` in SYN_SENT, as conn 2, and a listener as conn 1.
+/// Returns a trace with a listener, connection 1, and `its_client()` in SYN_SENT, connection 2.
 fn calling() -> Trace {
     let mut t = probed();
     t.set(its_client().enters_by(visitor(), Close, SynSent));
@@ -24,7 +24,7 @@ fn dropped_syn() -> crate::event::Overflow {
     overflow(&child(2), OverflowSegment::Syn, false)
 }
 
-/// Plays the request of `child(2)` to ESTABLISHED, as conn 3.
+/// Plays the handshake of `child(2)`, from its request socket to ESTABLISHED, as connection 3.
 fn finish_handshake(t: &mut Trace) {
     t.step(&child(2), RequestStep::Cloning(CloneOf::Request));
     t.establish(&child(2));
@@ -115,7 +115,7 @@ fn dropped_ack_is_reported_at_both_ends() {
 }
 
 #[test]
-fn half_open_request_names_its_established_client() {
+fn half_open_connection_names_its_established_client() {
     let mut t = calling();
     t.step(&child(2), RequestStep::Begun);
     t.set(its_client().enters(SynSent, Established));
@@ -170,7 +170,7 @@ fn dropped_syn_with_another_sequence_number_belongs_to_another_connection() {
     finish_handshake(&mut t);
     t.finish();
     assert_eq!(t.connection(2).overflows, Some(0));
-    // A SYN that was dropped before this client connected is not its SYN.
+    // A SYN that was dropped before this client connected is not this client's SYN.
     let mut t = probed();
     t.overflow(dropped_syn());
     t.set(its_client().enters_by(visitor(), Close, SynSent));
@@ -193,7 +193,7 @@ fn overflows_are_null_without_the_hook() {
     for conn in [2, 3] {
         assert_eq!(t.connection(conn).overflows, None);
     }
-    // With the hook, a client whose peer is on another host has no count either.
+    // With the hook, a client whose peer is on another host has no count of overflows either.
     let mut t = calling();
     t.set(its_client().enters(SynSent, Established));
     t.finish();
@@ -209,7 +209,7 @@ fn remembered_dropped_syns_are_bounded_in_a_flood() {
         t.overflow(stranger);
     }
     assert!(t.correlator.dropped_syns.len() <= 1 << 16);
-    // Its own dropped SYNs may be among those that were forgotten.
+    // The dropped SYNs of this connection may be among those that were forgotten.
     t.step(&child(2), RequestStep::Begun);
     let begun = t.now;
     finish_handshake(&mut t);

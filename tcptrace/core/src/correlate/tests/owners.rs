@@ -23,7 +23,7 @@ fn presumed(task: Task) -> (Option<u32>, Option<PidSource>) {
     (Some(task.pid), Some(PidSource::Presumed))
 }
 
-/// Returns the owner in the line of a child that is never accepted and ends now.
+/// Returns the owner in the `connection` line of a child that is never accepted and ends now.
 fn end_of(t: &mut Trace, child: Sock) -> (Option<u32>, Option<PidSource>) {
     t.set(SetState {
         err: Some(ECONNRESET),
@@ -206,7 +206,7 @@ fn exited_acceptor_does_not_own_a_connection_that_stays_open() {
     assert_eq!(who(&t.connection(2).subject), close);
 }
 
-/// The exit closes the connection, so that process was the last one to have it.
+/// The exit closes the connection, so the process that exited was the last to have it.
 #[test]
 fn process_that_closes_by_exit_stays_the_owner() {
     let mut t = accepted();
@@ -231,7 +231,7 @@ fn killed_connection_keeps_its_owner() {
     assert_eq!(t.connection(2).subject.pid, Some(server().pid));
 }
 
-/// A kernel thread that closes a socket works for a process that is not known there.
+/// A kernel thread that closes a socket works for a process. The event does not show that process.
 #[test]
 fn close_by_an_unknown_process_keeps_the_owner() {
     let mut t = accepted();
@@ -269,7 +269,7 @@ fn exited_owner_of_a_preexisting_socket_is_dropped() {
     assert_eq!(who(&t.last_transition().subject), NOBODY);
 }
 
-/// Returns the lines that this selection lets through.
+/// Returns a trace that writes only the lines of this thread or process name.
 fn selected(comm: &str, script: impl FnOnce(&mut Trace)) -> Trace {
     let mut t = trace();
     let selection = Selection {

@@ -1,8 +1,8 @@
-//! Tests of connections with both ends on one host.
+//! Tests of connections whose client and server are on the same host.
 
 use super::*;
 
-/// Plays both ends of a connection to ESTABLISHED, the client first. The server ends first.
+/// Plays client and server of a connection to ESTABLISHED, the client first. The server ends first.
 fn both_ends(client: &SetState, server: &SetState) -> Trace {
     let mut t = listening();
     let steps = [
@@ -32,7 +32,7 @@ fn end(sock: Sock, netns: u32) -> SetState {
     }
 }
 
-/// Returns the two ends of a connection that is not on the loopback interface.
+/// Returns the client and the server of a connection that is not on the loopback interface.
 fn on_a_bridge(netns: [u32; 2]) -> [SetState; 2] {
     let server = tuple("10.0.0.1", PORT, Some(("10.0.0.2", 40_002)));
     let client = tuple("10.0.0.2", 40_002, Some(("10.0.0.1", PORT)));
@@ -48,7 +48,7 @@ fn on_a_bridge(netns: [u32; 2]) -> [SetState; 2] {
 
 #[test]
 fn peers_on_one_host_have_each_others_number() {
-    // The listener's child has the mirrored tuple of this client.
+    // The listener's child socket has the mirrored tuple of this client.
     let client = SetState {
         tuple: tuple("127.0.0.1", 40_003, Some(("127.0.0.1", PORT))),
         ..end(super::client(2), NETNS)

@@ -1,5 +1,5 @@
-//! Tests of the evidence for the contents of an accept queue. The verdict `never_accepted` needs a
-//! proof.
+//! Tests of the evidence for the contents of an accept queue. The verdict `never_accepted` needs
+//! proof that the connection stayed in the queue.
 
 use super::*;
 use crate::event::SnapshotEntry;
@@ -7,7 +7,7 @@ use crate::fields::Ended;
 
 const EHOSTUNREACH: u32 = 113;
 
-/// Returns a socket of a later snapshot.
+/// Returns a socket that a snapshot during the trace found.
 pub fn seen(sock: &Sock, held: bool) -> SnapshotEntry {
     SnapshotEntry {
         sk: sock.sk,
@@ -26,7 +26,8 @@ pub fn seen(sock: &Sock, held: bool) -> SnapshotEntry {
     }
 }
 
-/// Returns the listener in a snapshot, with this number of connections in its queue.
+/// Returns the listener as a snapshot found it, with this number of connections in its accept
+/// queue.
 fn with_queue(len: u32) -> SnapshotEntry {
     SnapshotEntry {
         state: Listen,
@@ -46,7 +47,7 @@ fn reset(child: &Sock) -> SetState {
 fn connection_open_at_the_end_is_never_accepted_only_if_the_last_snapshot_shows_it_queued() {
     for (entry, verdict) in [
         (Some(false), Verdict::NeverAccepted),
-        // io_uring has accepted it.
+        // An accept() by io_uring, which no hook sees, has taken the connection.
         (Some(true), Verdict::Unknown),
         (None, Verdict::Unknown),
     ] {
@@ -69,14 +70,14 @@ fn earlier_snapshot_is_no_proof_at_the_end() {
     assert_eq!(t.verdict(2), Verdict::Unknown);
 }
 
-/// If accept() is seen only by its system call, io_uring may take a connection that was reset in
-/// the queue.
+/// If hooks see accept() only by its system call, io_uring may accept a connection that received a
+/// RST in the queue.
 #[test]
-fn connection_reset_in_the_queue_is_never_accepted_only_if_it_stays_there() {
+fn connection_closed_by_a_rst_in_the_queue_is_never_accepted_only_if_it_stays_there() {
     for (backlog_len, verdict) in [
         (1, Verdict::NeverAccepted),
         (0, Verdict::Unknown),
-        // The queue has a connection that the trace does not know.
+        // The accept queue has a connection that the trace does not know.
         (2, Verdict::Unknown),
     ] {
         let mut t = established();
@@ -98,7 +99,7 @@ fn connection_reset_in_the_queue_is_never_accepted_only_if_it_stays_there() {
 #[test]
 fn queue_length_and_last_snapshot_decide_which_connections_are_queued() {
     for (entries, verdict) in [
-        // One is left in the queue, and the snapshot shows which one.
+        // One connection is left in the queue, and the snapshot shows which one.
         ([with_queue(1), seen(&child(3), false)], Verdict::Unknown),
         (
             [with_queue(2), seen(&child(3), false)],
@@ -119,13 +120,13 @@ fn queue_length_and_last_snapshot_decide_which_connections_are_queued() {
 }
 
 #[test]
-fn connection_reset_while_held_was_accepted_unseen() {
+fn connection_closed_by_a_rst_while_held_by_a_process_was_accepted_unseen() {
     let mut t = established();
     t.set(SetState {
         held: true,
         ..reset(&child(2))
     });
-    // The accept() may be about to return.
+    // The accept() may be about to return the connection.
     t.wait(900 * MS);
     t.establish(&child(3));
     assert!(t.connections().is_empty());
@@ -137,7 +138,7 @@ fn connection_reset_while_held_was_accepted_unseen() {
 }
 
 #[test]
-fn accept_of_an_mptcp_socket_may_overlap() {
+fn accept_of_an_mptcp_socket_before_established_is_overlapped() {
     let mut accept = listener().accepts_fast(&child(2), Called::At(START));
     for (is_wrapped, verdict) in [(true, Verdict::Overlapped), (false, Verdict::Violated)] {
         if let Outcome::Accepted {
@@ -154,7 +155,7 @@ fn accept_of_an_mptcp_socket_may_overlap() {
     }
 }
 
-/// The end of a Fast Open child in SYN_RECV clears its Fast Open mark.
+/// The end of a Fast Open child socket in SYN_RECV clears its Fast Open mark (`fastopen_rsk`).
 #[test]
 fn connection_accepted_and_failed_in_syn_recv_is_fast_open() {
     for (errno, ended) in [
@@ -193,7 +194,7 @@ fn connection_closed_before_the_final_ack_is_fast_open() {
     assert_eq!((row.connections, row.accepted), (1, 1));
 }
 
-/// MPTCP closes its socket, and the remaining subflow has no mark of it.
+/// MPTCP closes its own socket, which leaves no mark on the remaining subflow.
 #[test]
 fn accepted_mptcp_subflow_is_not_closed_in_queue() {
     let mut t = accepted();

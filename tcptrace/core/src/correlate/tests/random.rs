@@ -30,7 +30,7 @@ impl Random {
         State::ALL[self.below(State::ALL.len() as u64) as usize]
     }
 
-    /// Few socket addresses, IP addresses and ports, so that connections collide.
+    /// Few kernel addresses, IP addresses and ports, so that connections collide.
     fn sock(&mut self) -> Sock {
         let addrs = ["127.0.0.1", "0.0.0.0", "::", "::1"];
         let laddr = addrs[self.below(4) as usize].parse().unwrap();
@@ -107,7 +107,7 @@ fn run_on(mut t: Trace, seed: u64, events: usize) -> (Vec<Line>, Totals) {
         }
         t.wait(US);
         let kind = match random.below(3) {
-            // Enough events of this kind for connections to reach their end.
+            // Enough accept() calls for connections to reach their end.
             0 => Kind::Accept(random.accept(t.now)),
             1 => Kind::SetState(random.change()),
             _ => random.kind(t.now),
@@ -118,14 +118,14 @@ fn run_on(mut t: Trace, seed: u64, events: usize) -> (Vec<Line>, Totals) {
     (t.lines, totals)
 }
 
-/// Checks the properties of every trace.
+/// Checks the properties that every trace must have.
 fn check(seed: u64, lines: &[Line], totals: &Totals) {
     let mut sockets: BTreeMap<u64, (bool, u32)> = BTreeMap::new();
     let mut verdicts: BTreeMap<Verdict, u64> = BTreeMap::new();
     let mut incomplete = 0;
     for line in lines {
         let (subject, connection_lines) = match line {
-            // These lines can follow the `connection` line.
+            // Lines of these kinds can follow the `connection` line.
             Line::Overflow(_) | Line::Segment(_) | Line::Reset(_) | Line::TimeWait(_) => continue,
             Line::Histogram(_) | Line::Lost(_) => continue,
             // A bucket outlives its connection.
@@ -201,7 +201,7 @@ fn same_events_give_the_same_lines() {
     assert_eq!(run(42, 2_000), run(42, 2_000));
 }
 
-/// Returns the lines without the words that follow from other fields.
+/// Returns the lines without the text fields that follow from other fields.
 fn without_words(lines: impl IntoIterator<Item = Line>) -> Vec<Line> {
     let mut lines: Vec<Line> = lines.into_iter().collect();
     for line in &mut lines {
@@ -250,7 +250,7 @@ fn unwanted_kinds_do_not_change_other_lines() {
     }
 }
 
-/// Words that no reader wants are not made.
+/// Text that follows from other fields is not made if no reader wants it.
 #[test]
 fn words_are_made_only_if_wanted_or_not_derivable() {
     let mut t = accepted();

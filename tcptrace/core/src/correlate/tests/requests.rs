@@ -1,4 +1,5 @@
-//! Tests of half-open connections: joined with their child, with an estimated SYN, or unfinished.
+//! Tests of half-open connections: those joined with their child socket, those with an estimated
+//! time of the SYN, and those that do not finish.
 
 use super::*;
 use crate::event::{CloneOf, Hook, ListenQueue, Overflow, OverflowSegment, Request, RequestStep};
@@ -16,7 +17,7 @@ pub const DROPPED: RequestStep = RequestStep::Dropped {
     listening: true,
 };
 
-/// Returns the request that `child` comes from, at this step.
+/// Returns the event of the request socket that `child` comes from, at this step.
 pub fn request(child: &Sock, step: RequestStep) -> Request {
     Request {
         req: Sk(REQ + child.sk.0),
@@ -48,7 +49,7 @@ pub fn overflow(child: &Sock, segment: OverflowSegment, aborted: bool) -> Overfl
     }
 }
 
-/// Returns a birth as before Linux 6.15: without the peer.
+/// Returns a birth as kernels before Linux 6.15 report it: without the peer.
 pub fn peerless(child: &Sock) -> SetState {
     let tuple = Tuple {
         raddr: None,
@@ -61,7 +62,7 @@ pub fn peerless(child: &Sock) -> SetState {
     }
 }
 
-/// Returns a trace with these hooks, with `listener()` in LISTEN as conn 1.
+/// Returns a trace with these hooks, with `listener()` in LISTEN as connection 1.
 pub fn seeing(hooks: &[Hook]) -> Trace {
     let mut t = trace();
     t.correlator = Correlator::new(START).with_hooks(hooks.iter().copied());
@@ -73,7 +74,7 @@ pub fn probed() -> Trace {
     seeing(&Hook::ALL)
 }
 
-/// Returns a trace on a kernel without probes.
+/// Returns a trace on a kernel whose functions cannot be probed.
 pub fn unprobed() -> Trace {
     seeing(&[Hook::InetSockSetState, Hook::TcpRetransmitSynack])
 }
@@ -101,7 +102,7 @@ impl Trace {
         only.collect()
     }
 
-    /// The child becomes ESTABLISHED with this first round-trip time.
+    /// Plays the child socket's change to ESTABLISHED, with this first round-trip time.
     fn establish_after(&mut self, child: &Sock, rtt: Option<u64>) {
         self.set(child.enters(Listen, SynRecv));
         self.set(SetState {
@@ -112,7 +113,7 @@ impl Trace {
 }
 
 #[test]
-fn request_and_child_have_one_number() {
+fn request_socket_and_child_socket_have_one_number() {
     let (a, b) = (child(2), child(3));
     let mut t = probed();
     t.step(&a, RequestStep::Begun);
@@ -125,7 +126,7 @@ fn request_and_child_have_one_number() {
     assert_eq!(begin.subject.pid_source, Some(PidSource::Presumed));
     t.step(&b, RequestStep::Begun);
     t.wait(10 * MS);
-    // The ACK of the second SYN comes first, and the births do not name their peers.
+    // The ACK of the client whose SYN came second comes first. The births do not name the peers.
     for (child, conn) in [(&b, 3), (&a, 2)] {
         t.step(child, RequestStep::Cloning(CloneOf::Request));
         t.set(peerless(child));
@@ -151,7 +152,7 @@ fn request_and_child_have_one_number() {
 }
 
 #[test]
-fn request_from_before_the_trace_still_has_the_time_of_its_synack() {
+fn request_socket_from_before_the_trace_still_has_the_time_of_its_synack() {
     let mut t = probed();
     t.request(Request {
         synack_ns: Some(START - 5 * MS),
@@ -198,7 +199,7 @@ fn fast_open_child_is_born_by_the_syn() {
 }
 
 #[test]
-fn missed_join_gives_request_and_child_two_numbers() {
+fn missed_cloning_event_gives_request_socket_and_child_socket_two_numbers() {
     let mut t = probed();
     t.step(&child(2), RequestStep::Begun);
     let syn = t.now;
@@ -211,7 +212,7 @@ fn missed_join_gives_request_and_child_two_numbers() {
     assert_eq!(t.connection(3).syn_mono_ns, Some(syn));
     assert!(t.connection(3).complete);
 
-    // If the birth names its peer, the connection has one number.
+    // If the birth names the peer, request socket and child socket have one connection number.
     let mut t = probed();
     t.step(&child(2), RequestStep::Begun);
     t.establish(&child(2));
@@ -221,16 +222,16 @@ fn missed_join_gives_request_and_child_two_numbers() {
 }
 
 #[test]
-fn birth_is_not_taken_for_that_of_another_request() {
+fn birth_is_not_joined_with_another_request_socket() {
     for spoil in [
-        // The child has another port.
+        // The child socket has another port and network namespace.
         |t: &mut Trace| {
             t.set(SetState {
                 netns: NETNS + 1,
                 ..child(9).enters(Listen, SynRecv)
             })
         },
-        // Its own birth may be among the lost events.
+        // The birth of the request socket's own child may be among the lost events.
         |t: &mut Trace| {
             t.lost += 1;
             t.set(peerless(&child(9)));
@@ -246,9 +247,9 @@ fn birth_is_not_taken_for_that_of_another_request() {
     }
 }
 
-/// Linux 6.1 with fentry: the kernel may have ended it with a RST.
+/// Linux 6.1 with fentry: the kernel may have dropped the request socket and sent a RST.
 #[test]
-fn dropped_request_has_unknown_end_if_no_hook_sees_overflows() {
+fn dropped_request_socket_has_unknown_end_if_no_hook_sees_overflows() {
     let mut t = seeing(&[Hook::InetSockSetState, Hook::RequestSock]);
     t.step(&child(2), RequestStep::Begun);
     t.step(&child(2), DROPPED);
@@ -264,7 +265,7 @@ fn dropped_request_has_unknown_end_if_no_hook_sees_overflows() {
 }
 
 #[test]
-fn request_without_an_ack_is_unfinished() {
+fn request_socket_without_an_ack_is_unfinished() {
     for (step, end) in [
         (TIMEOUT, HalfOpenEnd::Timeout),
         (DROPPED, HalfOpenEnd::Reset),
@@ -302,7 +303,7 @@ fn request_without_an_ack_is_unfinished() {
 }
 
 #[test]
-fn request_at_the_end_of_the_trace_has_not_failed() {
+fn request_socket_at_the_end_of_the_trace_has_not_failed() {
     let mut t = probed();
     t.step(&child(2), RequestStep::Begun);
     let totals = t.finish();
@@ -313,7 +314,7 @@ fn request_at_the_end_of_the_trace_has_not_failed() {
 }
 
 #[test]
-fn request_with_unseen_end_after_a_loss_is_unknown() {
+fn request_socket_with_unseen_end_after_a_lost_event_is_unknown() {
     let mut t = probed();
     t.step(&child(2), RequestStep::Begun);
     t.lost += 1;
@@ -323,7 +324,7 @@ fn request_with_unseen_end_after_a_loss_is_unknown() {
 }
 
 #[test]
-fn new_request_at_the_same_address_or_tuple_ends_the_previous_one() {
+fn new_request_socket_at_the_same_address_or_tuple_ends_the_previous_one() {
     let mut t = probed();
     t.step(&child(2), RequestStep::Begun);
     t.request(Request {
@@ -368,7 +369,7 @@ fn overflow_names_the_connection_and_its_listener() {
 }
 
 #[test]
-fn request_timeout_behind_a_full_queue_names_the_queue() {
+fn request_socket_timeout_behind_a_full_queue_names_the_queue() {
     let mut t = probed();
     t.step(&child(3), RequestStep::Begun);
     t.overflow(overflow(&child(3), OverflowSegment::Ack, false));
@@ -401,12 +402,13 @@ fn first_round_trip_estimates_the_syn_time() {
 fn ambiguous_round_trip_gives_no_syn_time() {
     for rtt in [
         None,
-        // A whole millisecond may come from a timestamp: the SYN-ACK may have been a cookie or
-        // retransmitted.
+        // A round-trip time in whole milliseconds may come from a TCP timestamp. Then the SYN-ACK
+        // may have been a cookie or retransmitted.
         Some(4 * MS),
-        // It is shorter than the age of the child: with Fast Open the SYN made the child.
+        // The round-trip time is shorter than the age of the child socket: with Fast Open the SYN
+        // made the child.
         Some(US / 2),
-        // The SYN came before the trace, so it may have been retransmitted.
+        // The SYN came before the trace, so the SYN-ACK may have been retransmitted.
         Some(10 * START),
         Some(20 * MS + 125),
     ] {
@@ -416,7 +418,7 @@ fn ambiguous_round_trip_gives_no_syn_time() {
         t.finish();
         assert_eq!(t.connection(2).syn_mono_ns, None, "{rtt:?}");
     }
-    // Without the tracepoint for SYN-ACK retransmissions this is not known.
+    // Without the tracepoint for SYN-ACK retransmissions, a retransmission is not seen.
     let mut t = seeing(&[Hook::InetSockSetState]);
     t.wait(10 * MS);
     t.establish_after(&child(2), Some(700 * US + 125));

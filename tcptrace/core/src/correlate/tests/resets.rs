@@ -18,7 +18,7 @@ fn reset(sock: &Sock, direction: Direction, reason: Option<u32>) -> Reset {
 }
 
 #[test]
-fn reset_sent_by_the_kernel_ends_the_connection_as_reset_sent() {
+fn rst_sent_by_the_kernel_ends_the_connection_as_reset_sent() {
     let mut t = syn_sent();
     t.set(happens(SynSent, Established));
     t.set(does(Established, FinWait1));
@@ -30,12 +30,12 @@ fn reset_sent_by_the_kernel_ends_the_connection_as_reset_sent() {
         panic!();
     };
     assert_eq!(line.subject.conn, Some(1));
-    // This trace does not know the names of the kernel's numbers.
+    // This trace does not know the kernel's names for RST reasons.
     assert_eq!(line.rst_reason, None);
 }
 
 #[test]
-fn reset_after_the_end_has_no_conn() {
+fn rst_after_the_end_has_no_conn() {
     let mut t = syn_sent();
     t.set(happens(SynSent, Established));
     t.set(does(Established, FinWait1));
@@ -95,7 +95,8 @@ fn resets(t: &Trace) -> Vec<(Direction, Option<u64>)> {
     resets.collect()
 }
 
-/// The kernel handles both by tcp_reset(), but answers only data with a RST.
+/// The kernel handles a received RST and late data by tcp_reset(), but answers only the data with a
+/// RST.
 #[test]
 fn late_data_is_not_reported_as_a_received_rst() {
     let data_came = Stats {

@@ -1,4 +1,4 @@
-//! Tests of every verdict in a trace, and of connections in the accept queue.
+//! Tests of every verdict in a trace, and of connections that wait or end in the accept queue.
 
 use super::*;
 
@@ -46,7 +46,7 @@ fn accept_blocked_at_established_is_awaited() {
 }
 
 #[test]
-fn accept_blocked_at_attach_is_awaited() {
+fn accept_blocked_when_hooks_are_attached_is_awaited() {
     let mut t = trace();
     t.establish(&child(2));
     t.accept(listener().accepts(&child(2), Called::BeforeTrace));
@@ -90,7 +90,7 @@ fn accept_before_established_is_violated() {
 }
 
 #[test]
-fn connection_reset_while_queued_waits_for_its_accept() {
+fn connection_closed_by_a_rst_while_queued_waits_for_its_accept() {
     let mut t = established();
     t.set(SetState {
         err: Some(ECONNRESET),
@@ -109,7 +109,7 @@ fn connection_reset_while_queued_waits_for_its_accept() {
 }
 
 #[test]
-fn connection_reset_during_accept_is_still_accepted() {
+fn connection_closed_by_a_rst_during_accept_is_still_accepted() {
     let mut t = established();
     t.set(SetState {
         err: Some(ECONNRESET),
@@ -120,7 +120,7 @@ fn connection_reset_during_accept_is_still_accepted() {
 }
 
 #[test]
-fn connection_reset_at_an_unknown_listener_outlives_other_listeners() {
+fn connection_closed_by_a_rst_at_an_unknown_listener_outlives_other_listeners() {
     let elsewhere = listener_at(1, "127.0.0.9");
     let mut t = trace();
     t.set(elsewhere.enters_by(server(), Close, Listen));
@@ -134,7 +134,7 @@ fn connection_reset_at_an_unknown_listener_outlives_other_listeners() {
 }
 
 #[test]
-fn connection_reset_while_queued_ends_with_listener_address_or_trace() {
+fn connection_closed_by_a_rst_while_queued_ends_with_listener_address_or_trace() {
     let reset = || {
         let mut t = established();
         t.correlator.sees_all_accepts();
@@ -164,7 +164,7 @@ fn listener_close_purges_its_queue() {
     t.set(child(3).enters(Established, CloseWait));
     t.set(listener().enters_by(server(), Listen, Close));
     assert!(t.connections().is_empty());
-    // inet_csk_listen_stop does not lock the children, so the context is not known.
+    // inet_csk_listen_stop does not lock the child sockets, so the context is not known.
     t.set(child(2).enters(Established, Close));
     assert_eq!(t.verdict(2), Verdict::NeverAccepted);
     t.set(child(3).enters(CloseWait, Close));
@@ -198,7 +198,7 @@ fn connection_held_by_a_process_was_accepted_unseen() {
 }
 
 #[test]
-fn connection_reset_during_accept_stays_until_accept_returns() {
+fn connection_closed_by_a_rst_during_accept_stays_until_accept_returns() {
     let mut t = established();
     t.set(SetState {
         held: true,

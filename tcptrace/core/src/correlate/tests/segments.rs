@@ -1,4 +1,4 @@
-//! Tests of segments: their connections, relative numbers and repeats.
+//! Tests of segments: their connections, relative sequence numbers, and repeats at other devices.
 
 use super::*;
 use crate::event::{Direction, Segment, TcpFlags};
@@ -8,12 +8,12 @@ pub const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 pub const ACK: u8 = 0x10;
 const FIN: u8 = 0x01;
-/// Initial sequence numbers. One of them wraps around within the handshake.
+/// Initial sequence numbers. The client's wraps around within the handshake.
 const CLIENT: u32 = u32::MAX;
 const SERVER: u32 = 5_000;
 const LO: u32 = 1;
 
-/// Returns a segment that `sock` sends on lo.
+/// Returns a segment that `sock` sends on the loopback device.
 pub fn sent(sock: &Sock, flags: u8, seq: u32, ack: u32) -> Segment {
     Segment {
         direction: Direction::Sent,
@@ -52,7 +52,7 @@ pub fn received(segment: Segment) -> Segment {
     }
 }
 
-/// Returns the server's end, the peer of client(3).
+/// Returns the server's socket, the peer of `client(3)`.
 fn server_end() -> Sock {
     child(3)
 }
@@ -70,7 +70,7 @@ impl Trace {
         self.event(Kind::Segment(segment));
     }
 
-    /// Plays a segment on its way out and on its way in.
+    /// Plays a segment as the loopback device sends it, then as the device receives it.
     fn over_lo(&mut self, segment: Segment) {
         self.segment(segment);
         self.segment(received(segment));
@@ -103,7 +103,7 @@ fn expecting_segments() -> Trace {
     t
 }
 
-/// Plays a handshake on lo. The client is conn 1, the server conn 2.
+/// Plays a handshake on the loopback device. The client is connection 1, the server connection 2.
 fn handshake() -> Trace {
     let mut t = expecting_segments();
     let (client, server) = (client(3), server_end());
@@ -165,7 +165,7 @@ fn server_syn_time_is_that_of_the_received_segment() {
 }
 
 #[test]
-fn server_syn_time_is_not_taken_across_a_loss() {
+fn server_syn_time_is_not_taken_across_an_event_loss() {
     let mut t = handshake();
     t.lost = 1;
     t.finish();
@@ -309,7 +309,7 @@ fn segment_of_a_reused_socket_address_is_not_assigned() {
 }
 
 #[test]
-fn flow_ends_without_a_socket_are_forgotten() {
+fn flow_endpoints_without_a_socket_are_forgotten() {
     let mut t = expecting_segments();
     t.set(client(2).enters_by(visitor(), Close, SynSent));
     t.segment(sent(&client(2), SYN, 1, 0));

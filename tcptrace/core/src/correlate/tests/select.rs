@@ -87,7 +87,8 @@ fn pid_of_a_worker_selects_all_lines_of_its_connections() {
     let totals = t.finish();
     assert!(t.connection(3).complete);
     assert_eq!((totals.servers, totals.dropped_lines), (1, 0));
-    // Its listener belongs to another process, but the connections that the worker accepted count.
+    // The worker's listener belongs to another process, but the connections that the worker
+    // accepted count.
     let listener = &totals.listeners[..];
     assert_eq!(listener.len(), 1);
     assert_eq!((listener[0].conn, listener[0].accepted), (Some(1), 1));
@@ -175,7 +176,7 @@ fn held_lines_beyond_the_bound_are_dropped_and_counted() {
     let now = t.now;
     t.accept(accepts_by(worker(), &child(2), now));
     t.accept(accepts_by(worker(), &child(1 + CHILDREN), now));
-    // The oldest connections have lost their first lines, the newest have not.
+    // The oldest connections have lost their first lines, the newest have lost none.
     let oldest = t
         .lines
         .iter()
@@ -200,7 +201,7 @@ fn state_selects_transitions_into_and_out_of_it() {
     let totals = t.finish();
     let entered: Vec<_> = t.transitions().iter().map(|x| x.newstate).collect();
     assert_eq!(entered, [SynRecv, Established, CloseWait, LastAck]);
-    // It was ESTABLISHED then.
+    // The connection was ESTABLISHED at the accept().
     assert!(t.accepts().is_empty());
     assert_eq!(t.connections().len(), 1);
     assert_eq!((totals.servers, totals.clients), (1, 0));

@@ -6,7 +6,7 @@ use crate::fields::{PidSource, Preexisting};
 
 const INODE: u64 = 4711;
 
-/// Returns a socket of a snapshot.
+/// Returns a socket that a snapshot found.
 fn entry(sock: &Sock, state: State) -> SnapshotEntry {
     SnapshotEntry {
         sk: sock.sk,
@@ -25,7 +25,7 @@ fn entry(sock: &Sock, state: State) -> SnapshotEntry {
     }
 }
 
-/// Returns a trace whose first snapshot has `listener()`, as conn 1.
+/// Returns a trace whose first snapshot has `listener()`, as connection 1.
 fn with_old_listener() -> Trace {
     let mut t = trace();
     t.correlator.import([(INODE, server())].into(), START + MS);
@@ -154,7 +154,7 @@ fn connection_in_the_accept_queue_is_not_held() {
 
 const SECOND: u64 = 1_000 * MS;
 
-/// Returns a socket of a later snapshot.
+/// Returns a socket that a later snapshot found.
 fn still(sock: &Sock, state: State) -> SnapshotEntry {
     entry(sock, state)
 }
@@ -224,7 +224,7 @@ fn audit_ignores_recent_connections_other_namespaces_and_plain_snapshots() {
 }
 
 #[test]
-fn audit_is_due_after_a_loss_and_at_long_intervals() {
+fn audit_is_due_after_an_event_loss_and_at_long_intervals() {
     let mut t = accepted();
     t.wait(3 * SECOND);
     let wanted = |t: &mut Trace, ns| t.correlator.wants_audit(ns, false);

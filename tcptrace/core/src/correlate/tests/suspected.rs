@@ -10,7 +10,7 @@ const LIMIT: u32 = 4;
 const EMFILE: u32 = 24;
 const SECOND: u64 = 1_000 * MS;
 
-/// Returns `listener()` with a short queue.
+/// Returns `listener()` with a short accept queue.
 fn short() -> Sock {
     Sock {
         backlog_max: LIMIT,
@@ -18,7 +18,7 @@ fn short() -> Sock {
     }
 }
 
-/// Returns a child of that listener.
+/// Returns a child socket of the listener with the short queue.
 fn queued(sk: u64) -> Sock {
     Sock {
         backlog_max: LIMIT,
@@ -38,7 +38,8 @@ fn enqueue(t: &mut Trace, sk: u64, ahead: u32) {
     });
 }
 
-/// Returns a trace with a listener, conn 1, whose queue is full with conns 2 to 6.
+/// Returns a trace with a listener, connection 1, whose accept queue is full with connections 2 to
+/// 6.
 fn full_queue() -> Trace {
     let mut t = trace();
     t.set(short().enters_by(server(), Close, Listen));
@@ -85,7 +86,7 @@ fn syn_retransmitted_at_a_full_queue_names_it_as_likely_cause() {
              3.000 s"
         )
     );
-    // Suspected drops are not counted.
+    // Suspected drops are not counted in `overflows`.
     assert_eq!(t.connection(7).overflows, None);
     assert_eq!(t.connection(7).first_overflow_mono_ns, None);
 }
@@ -257,7 +258,7 @@ fn synack_retransmitted_at_a_full_queue_names_it_at_both_ends() {
     );
 }
 
-/// Without a known client, it is not known whether the ACK was sent.
+/// If the client is not known, it is not known whether the final ACK was sent.
 #[test]
 fn synack_retransmitted_to_an_unknown_client_leaves_its_ack_open() {
     let mut t = full_queue();
@@ -391,7 +392,7 @@ fn failed_accepts_are_in_the_reason_of_the_connection_that_waited() {
     let at_accept = t.last_accept().reason.clone().unwrap();
     let expected = "; meanwhile accept() failed 137 times with EMFILE";
     assert!(at_accept.ends_with(expected), "{at_accept}");
-    // Later failures are not about this connection.
+    // Failures after the accept() are not about this connection.
     t.accept(listener().fails_to_accept(EMFILE));
     t.finish();
     assert!(t.reason(2).ends_with(expected), "{}", t.reason(2));
@@ -418,7 +419,7 @@ fn reason_without_failed_accepts_does_not_mention_them() {
     assert!(!t.reason(2).contains("failed"), "{}", t.reason(2));
 }
 
-/// Returns a transition of a socket whose addresses belong to this link.
+/// Returns a transition of a socket whose link-local addresses belong to this device.
 fn on_link(scope: u32, change: SetState) -> SetState {
     SetState {
         scope: Some(scope),
@@ -426,7 +427,8 @@ fn on_link(scope: u32, change: SetState) -> SetState {
     }
 }
 
-/// Returns both ends of a connection between link-local addresses: the listener's and the client's.
+/// Returns the listener, its child socket and the client of a connection between link-local
+/// addresses.
 fn link_local(sk: u64) -> [Sock; 3] {
     let (own, peer) = (("fe80::1", PORT), ("fe80::2", 40_000));
     let sock = |n, tuple| Sock {
@@ -465,7 +467,7 @@ fn peers_with_link_local_addresses_are_paired_by_link() {
         t.set(on_link(scope, client.enters_by(visitor(), Close, SynSent)));
         t.set(on_link(scope, client.enters(SynSent, Established)));
     }
-    // In the other order.
+    // The server's sockets, in the other order of links.
     for (scope, [_, child, _]) in links.into_iter().rev() {
         t.set(on_link(scope, child.enters(Listen, SynRecv)));
         t.set(on_link(scope, child.enters(SynRecv, Established)));

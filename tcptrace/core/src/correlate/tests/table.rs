@@ -1,9 +1,9 @@
-//! Tests of the table with more connections than it has room for.
+//! Tests of the table with more connections than its upper bound.
 
 use super::*;
 
-/// Returns a trace with three connections in a table for two. The first one, which was accepted, is
-/// evicted.
+/// Returns a trace with three connections in a table for two. The first connection, which was
+/// accepted, is evicted.
 fn full_table() -> Trace {
     let mut t = listening();
     t.correlator.open = Table::of_size(1, 2);
@@ -39,7 +39,7 @@ fn evicted_connection_has_verdict_unknown() {
     assert!(reason.contains("the trace gave it up"), "{reason}");
 }
 
-/// An event that unpacks one connection packs another one.
+/// The table bounds the unpacked connections: an event that unpacks one packs another.
 #[test]
 fn unpacked_connections_are_bounded() {
     let mut t = full_table();

@@ -4,7 +4,7 @@ use super::*;
 use crate::event::{SnapshotEntry, Timewait, TimewaitStep};
 use crate::fields::{BucketEnd, Source, TimeWait};
 
-/// Returns a step of the bucket of `client(2)`.
+/// Returns an event of the bucket of `client(2)`.
 fn step(step: TimewaitStep, substate: State) -> Timewait {
     let begun = step == TimewaitStep::Begun;
     Timewait {
@@ -18,7 +18,7 @@ fn step(step: TimewaitStep, substate: State) -> Timewait {
     }
 }
 
-/// Returns a trace in which `client(2)`, conn 1, has been in FIN_WAIT2 for a millisecond.
+/// Returns a trace in which `client(2)`, connection 1, has been in FIN_WAIT2 for a millisecond.
 fn in_fin_wait2() -> Trace {
     let mut t = syn_sent();
     t.walk(&client(2), &[SynSent, Established, FinWait1, FinWait2]);
@@ -26,7 +26,7 @@ fn in_fin_wait2() -> Trace {
     t
 }
 
-/// Like that, if hooks see buckets and one begins in this substate.
+/// Like [`in_fin_wait2`], but hooks see buckets and one begins in this substate.
 fn bucket(substate: State) -> Trace {
     let mut t = in_fin_wait2();
     t.correlator.sees_buckets();
@@ -51,7 +51,7 @@ fn time_wait(t: &Trace) -> &TimeWait {
     }
 }
 
-/// Returns the bucket's transitions: old state, new state, time in the old state, source.
+/// Returns the bucket's transition lines: old state, new state, time in the old state, source.
 fn steps(t: &Trace) -> Vec<(State, State, Option<u64>, Source)> {
     let synthetic = t.transitions().into_iter().filter(|x| x.synthetic);
     let text = synthetic.map(|x| (x.oldstate, x.newstate, x.in_state_ns, x.source));
@@ -92,7 +92,7 @@ fn fin_wait2_time_includes_the_bucket() {
     assert!(steps(&t).is_empty(), "no change of state yet");
     t.wait(500 * MS);
     t.timewait(step(TimewaitStep::Restarted, TimeWait));
-    // A retransmitted FIN restarts the timer and does not change the state.
+    // A retransmitted FIN restarts the bucket's timer and does not change the state.
     t.wait(MS);
     t.timewait(step(TimewaitStep::Restarted, TimeWait));
     t.timewait(step(TimewaitStep::Killed { syn: true }, TimeWait));
@@ -124,7 +124,7 @@ fn every_bucket_end_has_its_name() {
     ] {
         let mut t = bucket(TimeWait);
         t.timewait(step(end, TimeWait));
-        // Both the timer and a segment may end it. The second event finds no bucket.
+        // Both the timer and a segment may end the bucket. The second event finds no bucket.
         t.timewait(step(TimewaitStep::Expired, TimeWait));
         assert_eq!(time_wait(&t).bucket_end, Some(ended));
     }
@@ -176,7 +176,7 @@ fn no_bucket_is_inferred_if_a_hook_sees_buckets() {
     assert!(time_waits(&t).is_empty());
 }
 
-/// Returns the bucket that the flags alone show for FIN_WAIT2→CLOSE.
+/// Returns a trace in which only the socket's flags at FIN_WAIT2→CLOSE show the bucket.
 fn by_flags(fin_received: bool, orphaned: bool, err: Option<u32>) -> Trace {
     let mut t = in_fin_wait2();
     t.set(SetState {
@@ -221,7 +221,7 @@ fn time_wait_without_a_hook_begins_at_close_with_unknown_end() {
     assert_eq!(line.bucket_end, None);
 }
 
-/// Returns the same bucket in a snapshot.
+/// Returns the bucket of `client(2)` as a snapshot finds it.
 fn seen_in(state: State) -> SnapshotEntry {
     SnapshotEntry {
         sk: Sk(0x77),

@@ -1,4 +1,5 @@
-//! Tests of every verdict from its facts. `scenarios.rs` tests them in traces.
+//! Tests of every verdict from its facts. The tests in `scenarios.rs` make the same verdicts in
+//! traces.
 
 use super::super::judge::verdict::{self, Facts, Fate, Gap, Judgement, Queue};
 use super::super::state::connection::Accepted;
@@ -86,7 +87,7 @@ fn fast_open_accept_may_precede_or_lack_established() {
 }
 
 #[test]
-fn only_a_witness_without_the_child_lock_can_overlap() {
+fn accept_before_established_is_overlapped_only_for_a_witness_without_the_child_lock() {
     let early = Accepted {
         state: Some(SynRecv),
         ..accept_at(1_000, Called::At(500))
