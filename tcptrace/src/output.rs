@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_wants_just_the_kinds_that_it_passes_on() {
+    fn a_filtering_sink_wants_just_the_kinds_of_lines_that_it_passes_on() {
         let clock = Clock::with_offset(0);
         let only = |kinds: &[&str], sink: Box<dyn Sink>| Only {
             kinds: kinds.iter().map(|&it| it.to_owned()).collect(),

@@ -125,7 +125,7 @@ pub struct Tracing {
     /// that it has received.
     settled: BTreeMap<Hook, Settled>,
     /// Snapshots contain every socket that passes the filter. False for filters by user and cgroup,
-    /// because these may change.
+    /// because a socket's user and cgroup may change.
     can_audit: bool,
 }
 

@@ -104,7 +104,7 @@ fn a_recording_is_not_written_while_it_is_read() {
 }
 
 #[test]
-fn a_file_has_one_output() {
+fn a_file_receives_at_most_one_output() {
     let folder = Folder::new();
     fs::write(folder.path("b"), "").unwrap();
     let to = File::create(folder.path("b")).unwrap();

@@ -1,5 +1,5 @@
 //! The attach methods of the hook on state changes. tcptrace takes the first one that the kernel
-//! accepts. All must report the same.
+//! accepts. All methods must report the same state changes.
 
 use tests::Lab;
 use tests::traffic::*;

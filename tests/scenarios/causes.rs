@@ -47,7 +47,7 @@ fn each_transition_of_an_ordinary_connection_has_a_cause() {
 }
 
 #[test]
-fn a_reset_is_abort_at_the_sender_and_rst_at_the_receiver() {
+fn a_rst_has_the_cause_abort_at_its_sender_and_rst_received_at_its_receiver() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace();

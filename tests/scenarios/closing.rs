@@ -185,7 +185,7 @@ fn a_connection_reset_in_the_queue_may_never_be_accepted() {
 }
 
 #[test]
-fn a_listener_that_closes_resets_what_it_has_queued() {
+fn a_listener_that_closes_resets_its_queued_connections() {
     let lab = Lab::new();
     let port = lab.port();
     let tracer = lab.trace();

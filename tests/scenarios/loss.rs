@@ -26,7 +26,7 @@ fn lost_events_are_counted_and_open_connections_are_incomplete() {
         })
         .collect();
 
-    // A stopped tracer reads nothing from the ring buffer, so loss is certain.
+    // A stopped tracer reads nothing from the ring buffer, so events are certainly lost.
     tracer.process().signal(Signal::SIGSTOP);
     storm(stormy, CLIENTS);
     tracer.process().signal(Signal::SIGCONT);
@@ -50,7 +50,7 @@ fn lost_events_are_counted_and_open_connections_are_incomplete() {
 }
 
 #[test]
-fn after_a_loss_new_connections_are_complete_again() {
+fn after_lost_events_new_connections_are_complete_again() {
     const CLIENTS: usize = 300;
     let lab = Lab::alone();
     let (calm, stormy) = (lab.port(), lab.port());

@@ -67,7 +67,7 @@ fn live(shown: &[&str], hooked: &[&str]) -> Live {
     Live { ended, recording }
 }
 
-/// Asserts that a replay with the same options prints the same.
+/// Asserts that a replay with the same options prints the same text as the live trace.
 #[track_caller]
 fn replays_identically(shown: &[&str], hooked: &[&str]) {
     let live = live(shown, hooked);

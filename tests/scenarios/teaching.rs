@@ -180,7 +180,7 @@ fn three_segments_open_a_connection() {
 }
 
 #[test]
-fn a_dropped_syn_makes_syn_sent_last() {
+fn syn_sent_lasts_while_the_syn_is_dropped() {
     let lab = Lab::new();
     let port = lab.port();
     let peer = Peer::new(&lab);
@@ -202,7 +202,7 @@ fn a_dropped_syn_makes_syn_sent_last() {
 /// A server's half-open state is the kernel's NEW_SYN_RECV, which no tracepoint prints. The
 /// SYN_RECV that follows ends in the same moment.
 #[test]
-fn a_withheld_ack_makes_the_servers_half_open_state_last() {
+fn the_servers_half_open_state_lasts_while_the_ack_is_withheld() {
     let lab = Lab::new();
     let (own, port) = (lab.port(), lab.port());
     let peer = Peer::new(&lab);
@@ -238,7 +238,7 @@ fn a_withheld_ack_makes_the_servers_half_open_state_last() {
 
 /// Two SYNs cross (RFC 9293, section 3.5). Then a full socket is in SYN_RECV until the ACK arrives.
 #[test]
-fn a_withheld_ack_makes_syn_recv_last_when_both_connect_at_once() {
+fn syn_recv_lasts_while_the_ack_is_withheld_when_both_ends_connect() {
     let lab = Lab::new();
     let port = lab.port();
     let peer = Peer::new(&lab);

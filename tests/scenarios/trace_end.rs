@@ -28,7 +28,7 @@ fn sigterm_ends_the_trace_with_its_summary() {
 }
 
 #[test]
-fn only_a_second_ctrl_c_ends_without_writing_the_rest() {
+fn only_a_second_ctrl_c_ends_without_writing_the_remaining_lines() {
     const ENOUGH_TO_FILL_A_PIPE: usize = 400;
     let lab = Lab::alone();
     let port = lab.port();

@@ -47,8 +47,8 @@ impl Lab {
         ))
     }
 
-    /// Enters a lab for a scenario that only waits, even beside storms. It must filter by its
-    /// ports.
+    /// Enters a lab for a scenario that only waits, even beside storms. Such a scenario must filter
+    /// its trace by its own ports.
     pub fn beside_storms() -> Lab {
         Lab::enter(Turn::Any)
     }

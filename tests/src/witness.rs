@@ -117,7 +117,7 @@ impl Witness {
 
 impl Drop for Witness {
     fn drop(&mut self) {
-        // EBUSY while a child that was just forked still holds our descriptors.
+        // EBUSY while a process that was just forked still holds copies of our descriptors.
         for _ in 0..100 {
             if fs::remove_dir(&self.instance).is_ok() {
                 return;
@@ -167,8 +167,8 @@ fn entries(trace: &str) -> Option<(u64, u64)> {
     Some((written.parse().ok()?, kept.parse().ok()?))
 }
 
-/// Returns all state changes with their stacks. A stack is a separate entry after its change, or
-/// after those of a softirq that interrupted in between.
+/// Returns all state changes with their call stacks. A call stack is a separate entry. It follows
+/// its state change, or the entries of a softirq that interrupted in between.
 fn parse_all(trace: &str) -> Vec<Seen> {
     let mut seen: Vec<Seen> = vec![];
     // Indices of changes without a stack, by CPU.

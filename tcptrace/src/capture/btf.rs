@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn names_keeps_functions_and_typedefs_and_all_ids() {
+    fn the_blob_of_names_keeps_functions_and_typedefs_and_all_type_ids() {
         let names = Btf::parse(blob()).unwrap().names();
         let btf = Btf::parse(names.clone()).unwrap();
         assert_eq!(btf.types.len(), 6);

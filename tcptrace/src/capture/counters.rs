@@ -43,7 +43,8 @@ impl CounterReader {
             }
         }
         if !missing.is_empty() {
-            // Their threads have ended, or the namespaces are new.
+            // The threads by whose paths these namespaces were read have ended, or the namespaces
+            // are new.
             self.paths = namespaces();
             let again = missing.into_iter();
             readings.extend(again.filter_map(|netns| known(&self.paths, netns)));

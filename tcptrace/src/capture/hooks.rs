@@ -48,7 +48,7 @@ pub struct HookRow {
 pub struct AttachMethod {
     /// The name in `--attach`, in `doctor` and in the session line.
     pub name: &'static str,
-    /// How it attaches, if the name covers several ways; else empty.
+    /// How the method attaches, if its name covers several ways; else empty.
     pub via: &'static str,
     /// The prototype that the programs are written for: a function and its number of parameters, or
     /// a BTF tracepoint and its number of arguments.

@@ -17,7 +17,7 @@ enum Shown {
     Kernels,
     /// The PID namespace of this process.
     Own,
-    /// A namespace between the two.
+    /// A PID namespace between the initial one and that of this process.
     Others,
 }
 

@@ -31,8 +31,8 @@ pub struct Ring {
     positions: Positions,
     /// Buffer for batches. It is reused when it is full and none of its batches is in use.
     room: BytesMut,
-    /// A time (CLOCK_MONOTONIC, nanoseconds), and the producer position at that time or just after
-    /// it.
+    /// The time of the last [`Ring::mark`] (CLOCK_MONOTONIC, nanoseconds), and the producer
+    /// position at that time or just after it.
     mark: (u64, u64),
     /// The last result of [`Ring::complete_until`].
     complete_ns: u64,

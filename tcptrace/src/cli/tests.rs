@@ -6,7 +6,7 @@ fn parse(args: &str) -> Result<Cli, String> {
 }
 
 #[test]
-fn clap_accepts_the_definition() {
+fn clap_accepts_the_definition_of_the_command_line() {
     use clap::CommandFactory;
     Cli::command().debug_assert();
 }

@@ -18,7 +18,7 @@ pub struct Cgroup {
     pub level: Option<u32>,
 }
 
-/// The kernel programs check cgroups up to this depth.
+/// The kernel programs find a cgroup of the filter only up to this depth below the root cgroup.
 const LEVELS: u32 = 32;
 
 impl FromStr for Cgroup {

@@ -91,7 +91,7 @@ fn flushed_items_are_in_the_file_immediately() {
 
 /// A snapshot of a million sockets is one batch.
 #[test]
-fn a_large_batch_is_split_and_only_its_last_part_completes_the_time() {
+fn a_large_batch_is_split_and_only_its_last_part_has_complete_until_ns() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.trace");
     for is_compressed in [false, true] {

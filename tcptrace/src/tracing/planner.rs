@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn an_audit_is_due_after_a_loss_every_five_minutes_and_at_the_end() {
+    fn an_audit_is_due_after_lost_records_and_every_five_minutes_and_at_the_end() {
         let mut it = planner();
         it.see(state(1, 4, State::Close, State::SynSent));
         assert!(worth(&mut it, 299).audit.is_empty());

@@ -18,7 +18,7 @@ use tests::traffic::*;
 use tests::{Lab, Line, Peer, Trace, Tracer, eventually};
 
 const LIMIT: i32 = 4;
-/// A queue holds one connection more than its limit.
+/// An accept queue holds one connection more than its limit.
 const FULL: usize = LIMIT as usize + 1;
 
 fn sees(trace: &Trace, hook: &str) -> bool {

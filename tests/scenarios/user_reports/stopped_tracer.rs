@@ -1,4 +1,5 @@
-//! A tracer that cannot read. It counts its losses, and everything else is complete.
+//! A tracer that is stopped and cannot read the ring buffer. It counts the lost events, and
+//! everything else is complete.
 
 use std::time::Duration;
 
@@ -64,7 +65,7 @@ fn stopped_under_load(ring_size: &str) -> u64 {
 }
 
 #[test]
-fn a_stopped_tracer_counts_all_losses_of_a_small_buffer() {
+fn a_stopped_tracer_counts_all_lost_events_with_a_small_buffer() {
     assert!(
         stopped_under_load("256K") > 0,
         "the small buffer must lose events"
@@ -72,7 +73,7 @@ fn a_stopped_tracer_counts_all_losses_of_a_small_buffer() {
 }
 
 #[test]
-fn a_stopped_tracer_counts_all_losses_of_the_default_buffer() {
+fn a_stopped_tracer_counts_all_lost_events_with_the_default_buffer() {
     stopped_under_load("4M");
 }
 
@@ -82,9 +83,10 @@ fn a_stopped_tracer_loses_nothing_with_a_large_buffer() {
     assert_eq!(stopped_under_load("64M"), 0);
 }
 
-/// The ends of these connections are lost, so only a socket snapshot shows that they are gone.
+/// The events of the ends of these connections are lost, so only a socket snapshot shows that the
+/// sockets are gone.
 #[test]
-fn connections_with_lost_ends_are_reported_gone_and_incomplete() {
+fn connections_whose_last_events_were_lost_are_reported_gone_and_incomplete() {
     const CLIENTS: usize = 300;
     let lab = Lab::alone();
     let (calm, stormy) = (lab.port(), lab.port());

@@ -40,7 +40,7 @@ fn failed(trace: &Trace, error: &str, since: SendTimes, until: SendTimes) {
 }
 
 #[test]
-fn a_late_syn_ack_makes_syn_sent_last() {
+fn syn_sent_lasts_until_a_late_syn_ack() {
     let lab = Lab::new();
     let port = lab.port();
     let peer = Peer::new(&lab);

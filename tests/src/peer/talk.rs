@@ -8,9 +8,9 @@ use crate::eventually;
 /// The peer's initial sequence number in every conversation.
 const FIRST: u32 = 1_000_000;
 
-/// The peer's next segment, and the kernel's segments so far. Methods such as [`syn`](Talk::syn)
-/// send segments that are in order and acknowledge all that was received. [`send`](Talk::send)
-/// sends any other.
+/// The peer's end of a connection: the numbers of the peer's next segment, and the kernel's
+/// segments so far. Methods such as [`syn`](Talk::syn) send segments that are in order and
+/// acknowledge all that was received. [`send`](Talk::send) sends any other.
 ///
 /// Only the script makes the peer send. Segments for which it does not wait are skipped.
 pub struct Talk<'a> {

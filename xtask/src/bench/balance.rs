@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn the_summary_adds_up_over_the_hooks() {
+    fn the_events_and_lost_events_of_all_hooks_are_summed() {
         let summary = r#"{"event":"connection"}
 {"event":"summary","hook_counts":{"a":{"seen":9,"emitted":7,"lost":2},"b":{"emitted":1,"lost":0}}}
 "#;

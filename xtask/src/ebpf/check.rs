@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn other_tools_must_find_the_recorded_sources() {
+    fn with_other_tools_the_sources_must_have_the_recorded_hash() {
         let recorded = info("1.96", "s", "o");
         let found = compare(&recorded, &info("1.97", "s", "o"), false).unwrap();
         assert!(found.contains("rustc was 1.96, here it is 1.97"));

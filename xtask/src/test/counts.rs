@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn results_add_up() {
+    fn the_counts_of_all_test_programs_are_summed() {
         let output = "\
 running 3 tests
 test a ... ok

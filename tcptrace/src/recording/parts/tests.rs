@@ -80,7 +80,7 @@ impl Folder {
 }
 
 #[test]
-fn rotation_begins_a_file_at_the_size_and_removes_the_oldest() {
+fn rotation_begins_a_file_at_the_size_limit_and_removes_the_oldest_file() {
     let folder = Folder::new();
     fs::write(folder.0.path().join("x.trace.0007"), "another run's").unwrap();
     let size = 4096;
@@ -127,7 +127,7 @@ fn counters_of_the_whole_trace_are_not_written_to_a_file() {
 }
 
 #[test]
-fn a_trigger_writes_the_buffer_and_what_follows_and_then_buffers_again() {
+fn a_trigger_writes_the_buffer_and_later_records_until_buffering_begins_again() {
     let folder = Folder::new();
     let stretch = Stretch::Time(Duration::from_secs(2));
     let after = Duration::from_secs(1);
