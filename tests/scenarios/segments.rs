@@ -16,7 +16,8 @@ fn segments(lab: &Lab) -> Tracer {
     lab.trace_with(&["--segments"])
 }
 
-/// Formats a line as `sent S 0 -`: direction, flags, relative numbers.
+/// Formats a line as `sent S 0 -`: direction, flags, relative sequence number and relative
+/// acknowledgment number.
 fn describe(line: &Line) -> String {
     let number = |name| match line.maybe(name) {
         Some(number) => number.to_string(),

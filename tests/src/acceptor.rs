@@ -20,7 +20,8 @@ impl Acceptor {
         let mut command = run::helper(&["accept-in-turn", &fd.to_string()]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         // Rust opens descriptors close-on-exec. The listener's descriptor must stay open in
-        // `tests-helper` only. SAFETY: fcntl is async-signal-safe.
+        // `tests-helper` only.
+        // SAFETY: fcntl is async-signal-safe.
         unsafe {
             command.pre_exec(move || match libc::fcntl(fd, libc::F_SETFD, 0) {
                 0 => Ok(()),

@@ -47,7 +47,7 @@ impl Lab {
         ))
     }
 
-    /// Enters a lab for a scenario that only waits, even beside storms. Such a scenario must filter
+    /// Enters a lab for a scenario that only waits, even beside storms. The scenario must filter
     /// its trace by its own ports.
     pub fn beside_storms() -> Lab {
         Lab::enter(Turn::Any)

@@ -8,7 +8,7 @@ use std::process::Command;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
-/// Shows the child an empty folder at `path`.
+/// Lets the command's process see an empty folder at `path`.
 pub fn hide(command: &mut Command, path: &'static CStr) {
     in_private(command, move || {
         let none = None::<&CStr>;
@@ -16,7 +16,7 @@ pub fn hide(command: &mut Command, path: &'static CStr) {
     });
 }
 
-/// Unmounts `path` for the child, if it is mounted.
+/// Unmounts `path` for the command's process, if it is mounted.
 pub fn unmount(command: &mut Command, path: &'static CStr) {
     in_private(command, move || {
         let _ = umount2(path, MntFlags::MNT_DETACH);

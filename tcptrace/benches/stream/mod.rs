@@ -12,7 +12,7 @@ pub const ATTACHED_NS: u64 = 1_000_000_000;
 
 /// Number of connections that are open at the same time.
 const AT_ONCE: u64 = 100;
-/// One of this many connections is reset.
+/// One of this many connections ends with a RST.
 const RESET_EVERY: u64 = 4;
 
 const NETNS: u32 = 4_026_531_840;

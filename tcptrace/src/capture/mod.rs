@@ -198,7 +198,7 @@ impl Capture {
     }
 
     /// Returns the number of eBPF program runs that the kernel skipped because the program, or
-    /// another kprobe, was already running on that CPU. The numbers are in the program's fdinfo and
+    /// another kprobe, was already running on that CPU. The counts are in the program's fdinfo and
     /// in the probe's link.
     ///
     /// `None` if fdinfo does not have `recursion_misses`, or if no program is attached.
@@ -261,8 +261,8 @@ impl Capture {
 
     /// Detaches all programs, so that no more records are written. Returns the final counters.
     pub fn detach(&mut self) -> anyhow::Result<Vec<(Hook, Counts)>> {
-        // The counts of skipped runs disappear with the programs. The other counters are only final
-        // without the programs.
+        // The counts of skipped program runs disappear with the programs. The other counters are
+        // only final after the programs have ended.
         let before = self.counters()?;
         hooks::detach_all(&mut self.ebpf);
         await_programs();

@@ -300,7 +300,7 @@ impl Kept {
 struct Numbered {
     base: PathBuf,
     last: u32,
-    /// Files that this run has written, oldest first.
+    /// Files that this process has written, oldest first.
     written: VecDeque<PathBuf>,
 }
 
@@ -338,7 +338,8 @@ impl Numbered {
         Ok((path, file))
     }
 
-    /// Removes the oldest files of this run, so that at most `files` exist after the next one.
+    /// Removes the oldest files that this process has written, so that at most `files` exist after
+    /// the next one.
     fn keep(&mut self, files: Option<u32>) -> io::Result<()> {
         let Some(files) = files else { return Ok(()) };
         while self.written.len() >= files as usize

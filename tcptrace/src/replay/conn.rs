@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::Recorded;
 use crate::fields::Line;
 
-/// The numbers of a connection's ends, or the number of a listener.
+/// The connection numbers (`conn`) of both ends of a connection, or the number of a listener.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Chosen {
     conns: BTreeSet<u64>,

@@ -126,8 +126,8 @@ fn talk(port: u16) {
     close(client, server);
 }
 
-/// Listens, leaves the listener to a child with this name, and exits. The child prints its pid and
-/// keeps the listener until stdin ends.
+/// Listens, leaves the listener to a child process with this name, and exits. The child process
+/// prints its pid and keeps the listener until stdin ends.
 fn leave_listener(port: u16, name: &str) {
     let _listener = listen(port);
     // SAFETY: this process has one thread.
@@ -138,8 +138,8 @@ fn leave_listener(port: u16, name: &str) {
     }
 }
 
-/// Accepts a connection, passes it to a child with this name, and exits. The child prints its pid,
-/// answers one message, closes, and lives until stdin ends.
+/// Accepts a connection, passes it to a child process with this name, and exits. The child process
+/// prints its pid, answers one message, closes the connection, and lives until stdin ends.
 fn hand_over(port: u16, name: &str) {
     let (to, from) = UnixStream::pair().expect("a socket pair");
     let listener = listen(port);

@@ -115,7 +115,7 @@ impl Report {
             spread.map_or_else(|| "-".to_owned(), |it| it.show(decimals))
         };
         let mut rows = vec![];
-        // In the order of the table, not of the runs.
+        // The rows are in the order of the table, not in the order in which they were measured.
         for row in ROWS.iter().map(|row| row.name) {
             let of = |figure: fn(&Run) -> f64| self.spread(row, load, move |it| Some(figure(it)));
             let cost = |figure: fn(&Cost) -> Option<f64>| self.cost(row, load, figure);

@@ -31,7 +31,7 @@ pub fn kernel_facts(root: &Path) -> Result<Programs> {
     Ok(programs)
 }
 
-/// Builds tcptrace, the init, the scenario tests as `scenarios`, and their helper.
+/// Builds tcptrace, the init, the scenario tests as `scenarios`, and `tests-helper`.
 pub fn scenarios(root: &Path) -> Result<Programs> {
     let mut programs = tcptrace(root)?;
     programs.extend(cargo(

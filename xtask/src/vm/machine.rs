@@ -204,7 +204,7 @@ fn tail(lines: &[String]) -> String {
     lines.map(|line| format!("\n    {line}")).collect()
 }
 
-/// A child that is killed with its handle.
+/// A child process that is killed when its handle is dropped.
 struct Killed(Child);
 
 impl Drop for Killed {
