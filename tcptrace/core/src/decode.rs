@@ -228,7 +228,7 @@ fn listen(listen: abi::Listen) -> Listen {
 /// - `inet_csk_listen_stop` closes the sockets in the accept queue, which are `cloned`
 ///   (net/ipv4/inet_connection_sock.c).
 ///
-/// A Fast Open child in SYN_RECV with an error was closed by that error, in a softirq.
+/// A Fast Open child socket in SYN_RECV with an error was closed by that error, in a softirq.
 fn context(
     owned: bool,
     cloned: bool,

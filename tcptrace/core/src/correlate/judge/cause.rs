@@ -321,7 +321,7 @@ mod tests {
         }
     }
 
-    /// With Fast Open, a SYN can make the child. Without it, only the ACK can.
+    /// With Fast Open, a SYN can make the child socket. Without Fast Open, only the ACK can.
     #[test]
     fn birth_without_fast_open_is_caused_by_the_ack() {
         let birth = child(2).enters(Listen, SynRecv);

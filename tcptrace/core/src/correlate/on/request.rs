@@ -77,8 +77,8 @@ impl Correlator {
                     (true, true) => Some(HalfOpenEnd::Timeout),
                     (true, false) if half_open.aborted => Some(HalfOpenEnd::Overflow),
                     (true, false) if self.visibility.overflows => Some(HalfOpenEnd::Reset),
-                    // The kernel may also have dropped the request because tcp_abort_on_overflow is
-                    // set and the accept queue is full.
+                    // The kernel may also have dropped the request socket because
+                    // tcp_abort_on_overflow is set and the accept queue is full.
                     (true, false) => None,
                 };
                 half_open.handshake.synack_retransmits = Some(request.synack_retransmits);
@@ -198,7 +198,7 @@ impl Correlator {
         if let Some(mut half_open) = self.requests.take_at(at.netns, at.tuple) {
             child.handshake = half_open.handshake;
             // The kernel skipped the eBPF program that joins request socket and child socket.
-            // Therefore one connection has two numbers.
+            // Therefore one connection has two connection numbers.
             if half_open.has_line {
                 half_open.child = Some(child.socket.conn);
                 self.end_half_open(half_open, event.mono_ns, out);

@@ -160,7 +160,7 @@ impl Correlator {
         is_meant(closed.get(&sk)?).then(|| closed.remove(&sk))?
     }
 
-    /// Finds the listener of a child whose listener is not known.
+    /// Finds the listener of a child socket whose listener is not known.
     pub(super) fn attribute(&self, child: &mut Connection) {
         if !child.is_server() || child.listener.is_some() {
             return;

@@ -140,7 +140,8 @@ impl DropSeries {
         (times > 0).then_some(DropSeries { times, ..self })
     }
 
-    /// Removes the listener's number. The line of a connection of that listener need not repeat it.
+    /// Removes the listener's connection number. The line of a connection of that listener need not
+    /// repeat it.
     pub fn anonymous(self) -> DropSeries {
         DropSeries {
             listener: None,

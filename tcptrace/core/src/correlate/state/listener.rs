@@ -238,7 +238,7 @@ impl Listeners {
         }
     }
 
-    /// Notes that a child is put into its listener's accept queue, behind `ahead` others.
+    /// Notes that a child socket is put into its listener's accept queue, behind `ahead` others.
     pub fn queues(&mut self, id: ListenerId, mono_ns: u64, child: &Tuple, ahead: u32, limit: u32) {
         if let Some(listener) = self.all.get_mut(&id) {
             listener.reached_at = Some(child.laddr);
@@ -266,7 +266,8 @@ impl Listeners {
             let listener = self.get(id)?;
             let (netns, own) = (listener.socket.netns, &listener.socket.tuple);
             let is_here = netns == client.netns;
-            // A listener at a wildcard address is reached only at addresses of its own host.
+            // A listener at a wildcard address is reached only at addresses of the listener's own
+            // host.
             let is_its_address = own.laddr == called
                 || listener.reached_at == Some(called)
                 || (is_here && (called.is_loopback() || called == client.tuple.laddr));
@@ -426,8 +427,8 @@ impl Listeners {
         self.stats(listener, of.netns, &own)
     }
 
-    /// Returns the summary of each listener, sorted by port, address and number. A listener without
-    /// counted events is included only if `is_shown`.
+    /// Returns the summary of each listener, sorted by port, address and connection number. A
+    /// listener without counted events is included only if `is_shown`.
     pub fn summarize(
         self,
         visibility: Visibility,

@@ -49,7 +49,7 @@ use crate::fields::{Depth, Kind, ListenerSummary, NetnsCounters, Verdict, Wanted
 pub struct Correlator {
     /// The time at which all hooks were attached, CLOCK_MONOTONIC in nanoseconds.
     pub(super) attached_ns: u64,
-    /// The last number (`conn`) given to a connection or listener.
+    /// The last connection number (`conn`) given to a connection or listener.
     pub(super) conns: u64,
     /// The kernel side's count of lost event records, modulo 2^32.
     pub(super) lost: u32,
@@ -96,7 +96,7 @@ pub struct Correlator {
     pub(super) still_open: Option<Vec<(u64, Sk)>>,
     pub(super) histograms: Histograms,
     pub(super) totals: Totals,
-    /// The names of `enum sk_rst_reason`, by number.
+    /// The kernel's names of RST reasons (`enum sk_rst_reason`), by their values.
     pub(super) reset_reasons: BTreeMap<u32, String>,
 }
 
@@ -117,7 +117,7 @@ pub struct Totals {
     pub repeated_segments: u64,
     /// Lines given up because too many were held back until the selection could be decided.
     pub dropped_lines: u64,
-    /// Sorted by port, address and number.
+    /// Sorted by port, address and connection number.
     pub listeners: Vec<ListenerSummary>,
     /// Sorted by network namespace.
     pub netns_counters: Vec<NetnsCounters>,

@@ -74,7 +74,7 @@ impl Suspected {
         ))
     }
 
-    /// Returns the suspected drops of the final ACK, without the listener's number.
+    /// Returns the suspected drops of the final ACK, without the listener's connection number.
     pub fn ack_drops(&self) -> Option<DropSeries> {
         self.ack.map(DropSeries::anonymous)
     }

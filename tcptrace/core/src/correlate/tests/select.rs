@@ -32,7 +32,7 @@ fn in_states(states: &[State]) -> Trace {
     })
 }
 
-/// Returns a trace in which the master process listens, as conn 1.
+/// Returns a trace in which the master process listens, with connection number 1.
 fn prefork(mut t: Trace) -> Trace {
     t.set(listener().enters_by(server(), Close, Listen));
     t

@@ -59,7 +59,7 @@ fn unpacked_connections_are_bounded() {
 #[test]
 fn evicted_connections_are_counted_and_written_once() {
     let mut t = full_table();
-    // The evicted connection continues under another number.
+    // The evicted connection continues under another connection number.
     t.walk(&child(2), &[Established, CloseWait]);
     let totals = t.finish();
     assert_eq!(totals.evicted, 2);
