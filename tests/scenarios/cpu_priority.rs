@@ -26,8 +26,8 @@ fn policy(tracer: u32) -> libc::c_int {
     field.expect("a policy").parse().expect("a number")
 }
 
-/// An output without a reader blocks the pipeline. Then the thread takes a normal share of the CPU
-/// to catch up, and yields again afterwards. Nothing is lost.
+/// An output without a reader blocks the pipeline. Then the pipeline's thread takes a normal share
+/// of the CPU to catch up, and yields again afterwards. No event is lost.
 #[test]
 fn the_pipeline_runs_at_idle_priority_unless_it_falls_behind() {
     const CLIENTS: usize = 200;

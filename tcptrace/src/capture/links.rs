@@ -31,9 +31,9 @@ struct LinkInfo {
 /// `BPF_LINK_TYPE_PERF_EVENT`
 const PERF_EVENT: u32 = 7;
 
-/// `BPF_PERF_EVENT_KPROBE`: a kprobe at the entry of a function. Kretprobes have another number,
-/// and their misses are not counted: another program of the hook sees the calls that a kretprobe
-/// misses.
+/// `BPF_PERF_EVENT_KPROBE`: a kprobe at the entry of a function. Kretprobes have another number.
+/// Their misses are not counted, because another program of the hook sees the calls that a
+/// kretprobe misses.
 const KPROBE: u32 = 3;
 
 /// Returns the program id and the descriptor of each link that this process has to an entry kprobe.

@@ -23,8 +23,9 @@ const FENTRY_UNSEEN: &[&str] = &[
 /// net/socket.c).
 const NO_DESCRIPTOR: &str = "an accept() that finds no free descriptor (EMFILE, ENFILE)";
 
-/// With this flag an accept() looks to the hook like io_uring's first attempt of an accept() that
-/// waits. The hook reports no failure of such an attempt, because io_uring does not either.
+/// With this flag a failed accept() looks to the hook like io_uring's first attempt of an accept()
+/// that waits. The hook does not report such an attempt, because io_uring repeats it when a
+/// connection is queued.
 const DONTWAIT_UNSEEN: &str =
     "an io_uring accept with IORING_ACCEPT_DONTWAIT (Linux 6.10) that finds nothing (EAGAIN)";
 
@@ -39,8 +40,9 @@ pub const ROW: HookRow = HookRow {
             name: "fentry",
             via: "BTF trampolines at inet_csk_accept (Linux 6.10 and later) and security_sock_graft",
             parameters: Some(("inet_csk_accept", 2)),
-            // The program at `security_sock_graft` is attached first. A graft without a seen entry
-            // into accept() then belongs to a call that is older than the trace.
+            // The program at `security_sock_graft` is attached before those at `inet_csk_accept`. A
+            // graft without a seen entry into accept() then belongs to a call that is older than
+            // the trace.
             programs: &[
                 SIGNAL,
                 Program::new("graft_fentry", Point::Fentry("security_sock_graft")),
@@ -53,8 +55,9 @@ pub const ROW: HookRow = HookRow {
             name: "fentry",
             via: "BTF trampolines at inet_csk_accept (Linux 6.9 and before) and security_sock_graft",
             parameters: Some(("inet_csk_accept", 4)),
-            // The program at `security_sock_graft` is attached first. A graft without a seen entry
-            // into accept() then belongs to a call that is older than the trace.
+            // The program at `security_sock_graft` is attached before those at `inet_csk_accept`. A
+            // graft without a seen entry into accept() then belongs to a call that is older than
+            // the trace.
             programs: &[
                 SIGNAL,
                 Program::new("graft_fentry", Point::Fentry("security_sock_graft")),
@@ -84,8 +87,8 @@ pub const ROW: HookRow = HookRow {
             name: "syscall",
             via: "tracepoints of accept() and accept4()",
             parameters: None,
-            // The entry program is attached first. A return from accept() without a seen entry then
-            // belongs to a call that is older than the trace.
+            // The entry program is attached before the exit program. A return from accept() without
+            // a seen entry then belongs to a call that is older than the trace.
             programs: &[
                 SIGNAL,
                 Program::new(
@@ -103,8 +106,8 @@ pub const ROW: HookRow = HookRow {
             name: "syscall",
             via: "BTF tracepoints sys_enter and sys_exit",
             parameters: None,
-            // sys_enter is attached first. A return from accept() without a seen entry then belongs
-            // to a call that is older than the trace.
+            // The program at sys_enter is attached before that at sys_exit. A return from accept()
+            // without a seen entry then belongs to a call that is older than the trace.
             programs: &[
                 SIGNAL,
                 Program::new("sys_enter_btf", Point::BtfTracepoint("sys_enter")),
