@@ -283,15 +283,15 @@ pub struct Subject {
     /// User id of the socket's owner. Until a connection is accepted, that is the listener's owner.
     /// Null when unknown.
     pub uid: Option<u32>,
-    /// Id of the socket's cgroup (version 2): the inode of its directory in cgroupfs. It is the
-    /// cgroup of the process that made the socket, or for a server's connection the listener. Null
-    /// when unknown.
+    /// Id of the socket's cgroup (version 2): the inode of the cgroup's directory in cgroupfs. The
+    /// kernel takes the cgroup of the process that made the socket. A server's connection has the
+    /// cgroup of its listener. Null when unknown.
     pub cgroup: Option<u64>,
     /// Id of the container that `cgroup` belongs to, 64 hexadecimal digits, taken from the name of
     /// the cgroup's directory.
     pub container: Option<String>,
-    /// Process id. Null when unknown, for example after the known process exited and another one
-    /// has the socket.
+    /// Process id. Null when unknown, for example after the known process exited and another
+    /// process has the socket.
     pub pid: Option<u32>,
     /// Thread id; null when unknown.
     pub tid: Option<u32>,

@@ -55,7 +55,7 @@ pub fn report(examined: &Examined, lacking: &[&Change], verbose: bool) -> String
     report
 }
 
-/// Returns true if a probe of the kernel's functions would show more by this hook.
+/// Returns true if this hook would show more with a probe of the kernel's functions.
 fn needs_probes(hook: &Examination) -> bool {
     let is_probe = |name: &str| matches!(name, "fentry" | "kprobe");
     let failed = hook.failed_methods.iter().any(|it| is_probe(&it.method));

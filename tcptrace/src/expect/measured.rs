@@ -210,7 +210,7 @@ fn port(line: &Line) -> Option<u16> {
 }
 
 impl Measured {
-    /// Measures the quantities of these expectations.
+    /// Measures the times and counts that these expectations compare.
     pub fn new(expectations: &[Expectation]) -> Measured {
         let mut ports: Vec<Option<u16>> = expectations.iter().map(|it| it.port()).collect();
         ports.sort_unstable();
@@ -254,7 +254,7 @@ impl Measured {
         }
     }
 
-    /// Returns the bounds of a quantity at a port, or of the whole trace.
+    /// Returns the bounds of a time or count at a port, or of the whole trace.
     pub fn measure(&self, quantity: Quantity, port: Option<u16>) -> Measure {
         let scope = self.scopes.iter().find(|(it, _)| *it == port);
         let (Some((_, counts)), Some(session)) = (scope, &self.session) else {

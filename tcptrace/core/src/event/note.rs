@@ -18,7 +18,7 @@ pub enum Note {
     Counters(NetnsCounters),
     /// The tick of each second, at which `--depth histogram` writes its counts.
     Tick,
-    /// Events were lost since the last such note.
+    /// Events were lost since the last note of this kind.
     Lost(Loss),
     /// The kernel skipped runs of an eBPF program, and no backup program saw their events.
     Missed,
@@ -29,7 +29,7 @@ pub enum Note {
 pub struct Loss {
     /// The hook whose events were lost.
     pub hook: Hook,
-    /// The reason for the loss.
+    /// Why the events were lost.
     pub why: Why,
     /// Number of lost events.
     pub count: u64,

@@ -48,7 +48,7 @@ pub struct TimeWait {
     /// The last state seen, FIN_WAIT2 or TIME_WAIT.
     pub state: State,
     /// Time in FIN_WAIT2, with the socket and without, in nanoseconds. Null when the connection was
-    /// never in that state or still is, and when its entry or exit was not seen.
+    /// never in FIN_WAIT2 or still is, and when the entry or the exit was not seen.
     pub fin_wait2_ns: Option<u64>,
     /// Time in TIME_WAIT, in nanoseconds; null as for `fin_wait2_ns`.
     pub time_wait_ns: Option<u64>,

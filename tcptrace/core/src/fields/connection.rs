@@ -50,7 +50,7 @@ pub struct Connection {
     pub syn_queue_ahead: Option<u32>,
     /// Wait in the accept queue: max(0, accepted - established), in nanoseconds.
     pub accept_queue_ns: Option<u64>,
-    /// Connections ahead of this one in the accept queue when it was queued.
+    /// Number of connections that were ahead in the accept queue when this connection was queued.
     pub backlog_ahead: Option<u32>,
     /// The limit of the accept queue, which holds one connection more than this.
     pub backlog_max: Option<u32>,
@@ -71,9 +71,9 @@ pub struct Connection {
     pub evidence: Option<String>,
     /// The last state seen.
     pub state: State,
-    /// `conn` of the peer's socket, when the peer is on this host. It is found by mirrored
-    /// addresses, also across network namespaces unless they are loopback addresses. It is not
-    /// known if NAT translates an address on the way.
+    /// `conn` of the peer's socket, when the peer is on this host. The peer's socket is found by
+    /// mirrored addresses, also in another network namespace unless the addresses are loopback
+    /// addresses. Not known if NAT translates an address on the way.
     pub peer_conn: Option<u64>,
     /// When the peer's socket became ESTABLISHED. If the peer is the client, its connect() can
     /// return from this moment.

@@ -10,8 +10,8 @@ use crate::event::{Direction, Retransmitted, State};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Ended {
-    /// Closed by the FINs of both sides. Also closed by this side's FIN once it is acknowledged, if
-    /// the kernel keeps no socket for further data of the peer.
+    /// Closed by the FINs of both sides. Or the peer acknowledged this side's FIN, and the kernel
+    /// keeps no socket for further data of the peer.
     Orderly,
     /// The kernel sent a RST by itself, for example because of data for a socket that no process
     /// reads any more.

@@ -21,15 +21,18 @@ pub struct Segment {
     pub subject: Subject,
     /// sent: seen before the driver; received: seen before the IP layer.
     pub direction: Direction,
-    /// As tcpdump prints them: F FIN, S SYN, R RST, P PSH, . ACK, U URG, E ECE, W CWR.
+    /// The TCP flags as tcpdump prints them: F FIN, S SYN, R RST, P PSH, . ACK, U URG, E ECE, W
+    /// CWR.
     pub flags: TcpFlags,
     /// The sequence number.
     pub seq: u32,
     /// The acknowledgment number; null without the ACK flag.
     pub ack: Option<u32>,
-    /// seq relative to the sender's initial sequence number; null when its SYN was not seen.
+    /// seq relative to the sender's initial sequence number; null when the sender's SYN was not
+    /// seen.
     pub rel_seq: Option<u32>,
-    /// ack relative to the receiver's initial sequence number; null when its SYN was not seen.
+    /// ack relative to the receiver's initial sequence number; null when the receiver's SYN was not
+    /// seen.
     pub rel_ack: Option<u32>,
     /// Bytes of payload.
     pub len: u32,

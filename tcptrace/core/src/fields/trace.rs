@@ -49,11 +49,11 @@ pub struct Session {
 /// table, or the counts of a hook do not add up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Lost {
-    /// When tcptrace noticed the loss, in CLOCK_MONOTONIC nanoseconds.
+    /// When tcptrace noticed that events were lost, in CLOCK_MONOTONIC nanoseconds.
     pub mono_ns: u64,
     /// The hook whose events were lost.
     pub hook: Hook,
-    /// The reason for the loss.
+    /// Why the events were lost.
     pub why: Why,
     /// Number of events of this hook lost for this reason since the `lost` line before.
     pub count: u64,

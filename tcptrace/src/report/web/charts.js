@@ -73,7 +73,7 @@ function distribution({ title, note, key, values, buckets, onpick }) {
     axis(ticks));
 }
 
-/** Returns a quantile of counts by bucket: the upper bound of its bucket. */
+/** Returns the upper bound of the histogram bucket in which a quantile lies. */
 function bucketQuantile(buckets, q) {
   const total = buckets.reduce((sum, [, n]) => sum + n, 0);
   let seen = 0;
