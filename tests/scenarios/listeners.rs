@@ -46,7 +46,10 @@ fn each_accept_names_its_own_listener_of_a_shared_port() {
             .accept_of(client)
             .shows(&[("listener", &listens[n]["conn"])]);
     }
-    assert!(trace.failed_accepts().len() == 2, "one EAGAIN a listener");
+    assert!(
+        trace.failed_accepts().len() == 2,
+        "one EAGAIN for each listener"
+    );
 }
 
 #[test]

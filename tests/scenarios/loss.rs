@@ -133,7 +133,7 @@ fn accept_calls_beyond_the_call_table_are_counted_as_lost() {
     assert!(lost >= Some((THREADS - ROOM) as u64), "{lost:?}");
     assert_eq!(balance["lost"], balance["lost_calls"], "{balance}");
     let accepts = trace.accepts();
-    assert_eq!(accepts.len(), THREADS + 1, "each is reported once");
+    assert_eq!(accepts.len(), THREADS + 1, "each accept() is reported once");
     let unknown: Vec<_> = accepts
         .iter()
         .filter(|line| line["called_mono_ns"].is_null())

@@ -49,7 +49,8 @@ fn entered(trace: &Trace, side: &str, state: &str) -> u64 {
     let conn = &trace.connections(side)[0]["conn"];
     let steps = trace.transitions(conn);
     let step = steps.iter().find(|line| line["newstate"] == state);
-    step.expect("it entered that state").num("mono_ns")
+    step.expect("the connection entered that state")
+        .num("mono_ns")
 }
 
 const HANDSHAKE: [&str; 6] = [

@@ -50,7 +50,10 @@ fn only_a_second_ctrl_c_ends_without_writing_the_remaining_lines() {
         running.signal(signal);
     }
     sleep(Duration::from_millis(100));
-    assert!(running.is_running(), "it must still be blocked in writing");
+    assert!(
+        running.is_running(),
+        "tcptrace must still be blocked in writing"
+    );
     running.signal(Signal::SIGINT);
     assert_eq!(running.wait().code, Some(128 + Signal::SIGINT as i32));
     programs.wait_until_gone();

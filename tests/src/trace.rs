@@ -164,7 +164,7 @@ impl Trace {
             .iter()
             .filter(|it| it["netns"] == self.netns.inode && it["lport"] == port);
         let found = own.next().expect("the listener is in the summary");
-        assert!(own.next().is_none(), "one entry a listener");
+        assert!(own.next().is_none(), "one entry per listener");
         Line(found.clone())
     }
 

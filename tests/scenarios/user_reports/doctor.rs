@@ -56,7 +56,7 @@ fn doctor_text_has_one_line_per_hook() {
         let row = rows
             .next()
             .unwrap_or_else(|| panic!("{hook} in {}", ended.stdout));
-        assert_eq!(rows.next(), None, "one line");
+        assert_eq!(rows.next(), None, "one line per hook");
         let says = match method.as_str() {
             Some(method) => format!(" by {method}"),
             None => "✗".to_owned(),

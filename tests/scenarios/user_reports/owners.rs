@@ -58,7 +58,7 @@ impl Successor {
 fn is_not_named_after(trace: &Trace, pid: u32, ns: u64) {
     for event in ["transition", "accept", "connection"] {
         for line in trace.own(event).filter(|line| line.num("mono_ns") > ns) {
-            assert_ne!(line["pid"], pid, "it had exited before {line}");
+            assert_ne!(line["pid"], pid, "the process had exited before {line}");
         }
     }
 }

@@ -54,7 +54,7 @@ pub(crate) fn time_in(trace: &Trace, state: &str) -> u64 {
     let mut lines = trace
         .own("transition")
         .filter(|it| it["oldstate"] == state && !it.is_synthetic());
-    let line = lines.next().expect("it was in that state");
+    let line = lines.next().expect("the connection was in that state");
     assert!(lines.next().is_none(), "only once in {state}");
     line.num("in_state_ns")
 }
@@ -66,7 +66,7 @@ pub(crate) fn entered(trace: &Trace, state: &str) -> u64 {
         .own("transition")
         .filter(|it| it["newstate"] == state && it["side"] != "listener")
         .filter(|it| !it.is_synthetic());
-    let line = lines.next().expect("it came into that state");
+    let line = lines.next().expect("the connection entered that state");
     assert!(lines.next().is_none(), "only once into {state}");
     line.num("mono_ns")
 }
