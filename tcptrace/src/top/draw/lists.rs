@@ -47,7 +47,10 @@ pub fn waiting(frame: &mut Frame, area: Rect, view: &View, ui: &mut Ui, theme: T
     let list = List {
         pane: Pane::Waiting,
         title,
-        nothing: "None: every established connection has been accepted.",
+        nothing: match view.waiting_unnamed {
+            0 => "None: every established connection has been accepted.",
+            _ => "The waiting connections were queued before this trace, so they have no names.",
+        },
         header: &["  WAITED", "CONN", "FROM → TO", "STATE", "PROCESS"],
         widths: &[
             Constraint::Length(TIME),

@@ -202,6 +202,20 @@ fn an_empty_view_says_that_there_is_nothing() {
 }
 
 #[test]
+fn connections_queued_before_the_trace_are_not_called_accepted() {
+    let view = View {
+        waiting_unnamed: 512,
+        waiting: vec![],
+        ..view()
+    };
+    let screen = lines(&drawn(&view, &mut Ui::default(), (100, 24), COLOR));
+    let has = |text: &str| screen.iter().any(|line| line.contains(text));
+    assert!(has("+512 not seen arriving"), "{screen:#?}");
+    assert!(has("were queued before this trace"), "{screen:#?}");
+    assert!(!has("has been accepted"), "{screen:#?}");
+}
+
+#[test]
 fn lost_events_are_highlighted_and_mark_the_queue_depths() {
     for theme in [COLOR, Theme { color: false }] {
         let mut model = model();
