@@ -1,4 +1,4 @@
-//! Writer of recordings. docs/recording.md describes the format.
+//! Writer of recordings. docs/src/recording-format.md describes the format.
 
 pub mod parts;
 

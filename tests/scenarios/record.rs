@@ -171,7 +171,7 @@ fn a_full_disk_ends_a_recording() {
     assert!(ends > 4, "{ends} ends of {} bytes", replayed.stdout.len());
 }
 
-/// Runs the reader for other programs from docs/recording.md.
+/// Runs the reader for other programs from docs/src/recording-format.md.
 #[test]
 fn the_documented_reader_counts_the_same() {
     let lab = Lab::new();
@@ -189,7 +189,7 @@ fn the_documented_reader_counts_the_same() {
         .map(|hook| hook["emitted"].as_u64().expect("a number"))
         .sum();
 
-    let text = include_str!("../../docs/recording.md");
+    let text = include_str!("../../docs/src/recording-format.md");
     let (_, code) = text.split_once("```python\n").expect("a reader");
     let (code, _) = code.split_once("```").expect("its end");
     let python = Command::new("python3")

@@ -3,6 +3,7 @@
 mod bench;
 mod cmd;
 mod dist;
+mod docs;
 mod ebpf;
 mod files;
 mod packages;
@@ -38,7 +39,8 @@ Examples:
   cargo xtask bench                  measure the cost of tracing, beside other tools
   cargo xtask vm --kernel 6.1 -- doctor    tcptrace under another kernel
   cargo xtask kernels --kernels all  compare the hooks' prototypes with kernels in VMs
-  cargo xtask pictures --install     make the README's pictures
+  cargo xtask pictures --install     make the pictures of the README and the book
+  cargo xtask docs --install         build the book in target/book, and check links
   cargo xtask dist --install         make .deb, .rpm, a static binary and crates
   cargo xtask ebpf build             rebuild the committed eBPF object
   cargo xtask ebpf check             prove that it comes from the committed source";
@@ -68,14 +70,19 @@ enum Task {
     /// Ask kernels in VMs whether the hooked functions match the hooks' comments, and count the
     /// instructions that the verifier processes
     Kernels(vm::facts::Args),
-    /// Make the README's pictures of a report, from a trace made for them
+    /// Make the pictures of a report for the README and the book, from a trace made for them
     Pictures(pictures::Args),
-    /// Check the source for rules that compiler and clippy do not know: sizes, plain words, pure
-    /// crates
+    /// Check rules that compiler and clippy do not know: sizes, plain words, pure crates, links
     Tidy,
     /// Make the packages, the static binary and the crates in target/dist
     Dist {
         /// Install the Debian packages that this needs
+        #[arg(long)]
+        install: bool,
+    },
+    /// Check the links of all documents, and build the book with mdbook in target/book
+    Docs {
+        /// Install mdbook in target/tools, if it is not in PATH
         #[arg(long)]
         install: bool,
     },
@@ -120,6 +127,7 @@ fn run(task: Task) -> Result<ExitCode> {
             }
             dist::run(&root)?;
         }
+        Task::Docs { install } => docs::run(&root, install)?,
         Task::Ebpf(args) => ebpf::run(&root, &args)?,
     }
     Ok(ExitCode::SUCCESS)

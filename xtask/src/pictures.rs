@@ -1,4 +1,4 @@
-//! The README's pictures: a trace of a server that is sometimes busy, its report, and screenshots
+//! The pictures of the README and the book: a trace of a server that is sometimes busy, its report, and screenshots
 //! of it in a browser.
 
 mod traffic;
@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use crate::{cmd, packages, tcptrace};
 
-/// A picture: its file in docs/, its size, its place on the page, and whether it is dark.
+/// A picture: its file in docs/src/, its size, its place on the page, and whether it is dark.
 struct Picture {
     file: &'static str,
     size: (u32, u32),
@@ -77,7 +77,7 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
             None => String::new(),
             Some(verdict) => format!("#conn={}", longest_wait(&program, &recording, verdict)?),
         };
-        let file = root.join("docs").join(picture.file);
+        let file = root.join("docs/src").join(picture.file);
         take(picture, &page, &hash, &folder, &file)?;
         let size = fs::metadata(&file)?.len();
         println!("{}: {size} bytes", file.display());

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::{cmd, files, words};
+use crate::{cmd, docs, files, words};
 
 const PACKAGES: [&str; 4] = ["tcptrace", "tcptrace-ebpf", "tests", "xtask"];
 
@@ -69,6 +69,7 @@ pub fn run(root: &Path) -> Result<()> {
     }
     let readme = fs::read_to_string(root.join("README.md")).context("cannot read README.md")?;
     breaches.extend(commands(&readme));
+    breaches.extend(docs::links::broken(root)?);
     let tree = cmd::output(cmd::cargo(root).args([
         "tree",
         "--package=tcptrace-core",
@@ -83,7 +84,9 @@ pub fn run(root: &Path) -> Result<()> {
     }
     match breaches.len() {
         0 => Ok(()),
-        n => bail!("{n} breaches of the rules in xtask/src/tidy.rs and xtask/src/words.rs"),
+        n => bail!(
+            "{n} breaches of the rules in xtask/src/tidy.rs, xtask/src/words.rs and xtask/src/docs/links.rs"
+        ),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Recordings: the inputs of a [`Trace`](crate::trace::Trace) in a file.
 //!
-//! docs/recording.md describes the format byte by byte. A file is a [`Header`] followed by blocks.
+//! docs/src/recording-format.md describes the format byte by byte. A file is a [`Header`] followed by blocks.
 //! A block has a marker, a number and a checksum, and contains items. Each item is an input. Blocks
 //! that are intact can be read even if other parts of the file are damaged.
 

@@ -135,7 +135,7 @@ impl Stage {
         };
         reference(&["man", &section8.display().to_string()])?;
         let json = reference(&["json"])?;
-        let format = fs::read_to_string(self.root.join("docs/recording.md"))?;
+        let format = fs::read_to_string(self.root.join("docs/src/recording-format.md"))?;
         for (name, title, markdown) in [
             ("tcptrace-json", "fields of tcptrace's JSON Lines", &json),
             (
