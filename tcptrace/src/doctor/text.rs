@@ -42,7 +42,7 @@ pub fn report(examined: &Examined, lacking: &[&Change], verbose: bool) -> String
             false => String::new(),
         };
         report += &item(&format!(
-            "Linux {major}.{minor} has {}{before}.",
+            "A later kernel helps. Since Linux {major}.{minor}: {}{before}.",
             change.what
         ));
     }
@@ -63,26 +63,46 @@ fn needs_probes(hook: &Examination) -> bool {
 }
 
 /// Formats one line: `✓ inet_csk_accept  by syscall: tracepoints of accept() and accept4()`, or
-/// `✗ request_sock  fentry not permitted (EPERM)`.
+/// `✗ request_sock  fentry not permitted (EPERM)`. Details for which [`WIDTH`] has no room need
+/// `verbose`.
 fn row(hook: &Examination, verbose: bool) -> String {
+    let line = |text: &str| {
+        format!(
+            "  {mark} {:<22} {text}\n",
+            hook.hook.name(),
+            mark = mark(hook)
+        )
+    };
+    let fits = |text: &str| verbose || line(text).trim_end().chars().count() <= WIDTH;
     let failed = hook.failed_methods.iter();
     let failed: Vec<String> = failed
         .map(|it| format!("{} {}", it.method, why(&it.error)))
         .collect();
     let failed = failed.join(", ");
-    let (mark, mut text) = match hook.method {
-        Some(method) if hook.hook == Hook::Segment => {
-            ('✓', format!("by {method}, only with --segments"))
+    let mut text = match hook.method {
+        Some(method) if hook.hook == Hook::Segment => format!("by {method}, only with --segments"),
+        Some(method) => {
+            let detailed = format!("by {method}: {}", hook.via);
+            match !hook.via.is_empty() && fits(&detailed) {
+                true => detailed,
+                false => format!("by {method}, {}", words(method)),
+            }
         }
-        Some(method) if hook.via.is_empty() => ('✓', format!("by {method}, {}", words(method))),
-        Some(method) => ('✓', format!("by {method}: {}", hook.via)),
-        None if failed.is_empty() => ('✗', "not attached".to_owned()),
-        None => ('✗', failed.clone()),
+        None if failed.is_empty() || !fits(&failed) => "not attached".to_owned(),
+        None => failed.clone(),
     };
     if verbose && hook.method.is_some() && !failed.is_empty() {
         text += &format!("; {failed}");
     }
-    format!("  {mark} {:<22} {text}\n", hook.hook.name())
+    line(&text)
+}
+
+/// Returns the mark of a hook that is attached, or that is not.
+fn mark(hook: &Examination) -> char {
+    match hook.method {
+        Some(_) => '✓',
+        None => '✗',
+    }
 }
 
 /// Returns what an attach method is.
@@ -158,6 +178,20 @@ mod tests {
              Hooks\n  ✓ inet_sock_set_state    by tp_btf, a tracepoint with typed arguments\n\n\
              What to do\n  Nothing to do.\n"
         );
+    }
+
+    #[test]
+    fn details_without_room_in_a_line_need_verbose() {
+        let mut accept = hook(Hook::InetCskAccept, Some("fentry"), &[]);
+        accept.via = "BTF trampolines at inet_csk_accept (Linux 6.10 and later) and \
+                      security_sock_graft";
+        let brief = "  ✓ inet_csk_accept        by fentry, a trampoline at the kernel's function\n";
+        assert_eq!(row(&accept, false), brief);
+        let verbose = format!("  ✓ inet_csk_accept        by fentry: {}\n", accept.via);
+        assert_eq!(row(&accept, true), verbose);
+        accept.via = "BTF trampolines at inet_csk_accept";
+        let brief = "  ✓ inet_csk_accept        by fentry: BTF trampolines at inet_csk_accept\n";
+        assert_eq!(row(&accept, false), brief);
     }
 
     #[test]
