@@ -223,7 +223,7 @@ pub enum DepthOption {
     /// Every change of state and every accept(), as they happen
     #[value(
         help = "Every change of state and every accept(), as they happen. Costs 3 to 6 µs \
-                a connection in the kernel, both ends together, and 21 to 31 µs of tcptrace's own \
+                a connection in the kernel, both ends together, and 6 to 11 µs of tcptrace's own \
                 CPU time"
     )]
     Events,
