@@ -79,6 +79,8 @@ impl Witness {
         let own = |port| format!("({port} >= {first} && {port} <= {last})");
         let filter = format!("protocol == 6 && ({} || {})", own("sport"), own("dport"));
         witness.set("trace_clock", "mono");
+        // Short-lived threads of init are recognized by their process.
+        witness.set("options/record-tgid", "1");
         witness.set("buffer_size_kb", BUFFER_KB);
         witness.set("events/sock/inet_sock_set_state/filter", &filter);
         // A kernel that was built without stack traces gives none; then causes are not compared.
@@ -204,7 +206,7 @@ fn cpu(entry: &str) -> String {
     cpu.map(|(cpu, _)| cpu.to_owned()).unwrap_or_default()
 }
 
-/// Parses `<task>-<pid> [001] ..s2. 123.456789: inet_sock_set_state: family=AF_INET …
+/// Parses `<task>-<tid> (<tgid>) [001] ..s2. 123.456789: inet_sock_set_state: family=AF_INET …
 /// newstate=TCP_CLOSE`.
 fn parse(line: &str) -> Option<Seen> {
     // Searches from the end, because a task's name can contain anything.
@@ -214,7 +216,8 @@ fn parse(line: &str) -> Option<Seen> {
         .filter_map(|field| field.split_once('='))
         .collect();
     let (task, _) = head.rsplit_once(" [")?;
-    let (_, tid) = task.trim_end().rsplit_once('-')?;
+    // `-------` stands for an unknown process.
+    let (_, tgid) = task.rsplit_once('(')?;
     let (seconds, micros) = head.rsplit(' ').next()?.split_once('.')?;
     let micros = seconds.parse::<u64>().ok()? * 1_000_000 + micros.parse::<u64>().ok()?;
     let state = |name| Some(fields.get(name)?.trim_start_matches("TCP_").to_owned());
@@ -235,7 +238,7 @@ fn parse(line: &str) -> Option<Seen> {
             rport: port("dport")?,
         },
         step,
-        on_init: Path::new("/proc/1/task").join(tid).exists(),
+        on_init: tgid.trim_end().trim_end_matches(')').trim() == "1",
         stack: vec![],
     })
 }
@@ -442,5 +445,27 @@ impl fmt::Display for Tuple {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}→{}", self.0, self.1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(task: &str) -> String {
+        format!(
+            "{task} [001] ..s2. 38728.875510: inet_sock_set_state: family=AF_INET \
+             protocol=IPPROTO_TCP sport=34257 dport=47722 saddr=127.0.0.1 daddr=127.0.0.1 \
+             saddrv6=::ffff:127.0.0.1 daddrv6=::ffff:127.0.0.1 oldstate=TCP_LISTEN \
+             newstate=TCP_SYN_RECV"
+        )
+    }
+
+    #[test]
+    fn a_change_that_interrupts_any_thread_of_init_is_on_init() {
+        let is_on_init = |task| parse(&entry(task)).unwrap().on_init;
+        assert!(is_on_init("        a [b] (c)-6001    (      1)"));
+        assert!(!is_on_init("        a [b] (1)-6001    (    814)"));
+        assert!(!is_on_init("          <idle>-0       (-------)"));
     }
 }
