@@ -10,6 +10,7 @@ mod half_open;
 mod offsets;
 mod process;
 mod retransmit_reset;
+mod sched;
 mod segment;
 
 pub use bucket::*;
@@ -17,6 +18,7 @@ pub use half_open::*;
 pub use offsets::*;
 pub use process::*;
 pub use retransmit_reset::*;
+pub use sched::*;
 pub use segment::*;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -37,6 +39,7 @@ pub mod kind {
     pub const SOCKET: u8 = 7;
     pub const HOLDER: u8 = 10;
     pub const SEGMENT: u8 = 11;
+    pub const SCHED: u8 = 12;
 }
 
 /// Bits of a payload's `sections`: the sections behind the payload, in this order.
@@ -325,7 +328,9 @@ pub mod hook {
     pub const SOCKET_ITERATOR: u32 = 7;
     pub const TASK_FILE_ITERATOR: u32 = 10;
     pub const SEGMENT: u32 = 11;
-    pub const COUNT: u32 = 12;
+    pub const SCHED_SWITCH: u32 = 12;
+    pub const CPU_SAMPLE: u32 = 13;
+    pub const COUNT: u32 = 14;
 }
 
 /// Counters of one hook on one CPU. `admitted` is the number of emitted records plus `lost`.

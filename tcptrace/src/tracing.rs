@@ -173,6 +173,7 @@ impl Tracing {
             reset_reasons: capture.reset_reasons.clone(),
             count,
             lost: 0,
+            why_ns: request.why_ns,
         };
         let feedback = Feedback::default();
         let recording = outputs.recording.map(|to| record(to, &begin)).transpose()?;

@@ -3,6 +3,7 @@
 mod ending;
 mod half_open;
 mod process;
+mod sched;
 mod segment;
 mod snapshot;
 mod timewait;
@@ -17,6 +18,8 @@ use crate::event::{
     Accept, Called, Comm, Context, Event, Kind, Listen, Outcome, SetState, Sk, State, Task, Tuple,
     Witness,
 };
+
+pub use sched::stack_key;
 
 /// The reason why a record could not be decoded. The trace counts such records. A single such
 /// record means that the loader and the eBPF object have different versions of the ABI.
@@ -59,6 +62,7 @@ pub fn decode(record: &[u8]) -> Result<Event, Undecodable> {
         abi::kind::TIMEWAIT => Kind::Timewait(timewait::timewait(&mut rest)?),
         abi::kind::PROCESS => Kind::Process(process::process(&mut rest)?),
         abi::kind::SEGMENT => Kind::Segment(segment::segment(&mut rest)?),
+        abi::kind::SCHED => Kind::Sched(sched::sched(&mut rest)?),
         other => return Err(Undecodable::Kind(other)),
     };
     Ok(Event {

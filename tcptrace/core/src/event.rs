@@ -15,6 +15,7 @@ mod half_open;
 mod note;
 mod process;
 mod recorded;
+mod sched;
 mod segment;
 mod snapshot;
 mod timewait;
@@ -28,6 +29,7 @@ use serde::{Deserialize, Serialize};
 pub use half_open::{CloneOf, Overflow, Request, RequestStep};
 pub use note::{Loss, Note, Why};
 pub use process::{Holder, Holders, Process, ProcessStep};
+pub use sched::{OffCpu, Sched, SchedStep, Stack, StackKey, Syscall};
 pub use segment::{Segment, TcpFlags};
 pub use snapshot::{SnapshotEnd, SnapshotEntry};
 pub use timewait::{Timewait, TimewaitStep};
@@ -148,7 +150,7 @@ impl Tuple {
 }
 
 /// The thread that ran when the hook fired.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "recorded::Task", into = "recorded::Task")]
 pub struct Task {
     /// The process (the kernel's tgid).
@@ -264,10 +266,14 @@ pub enum Hook {
     TaskFileIterator,
     /// Segments on the wire: the tracepoints `net:net_dev_start_xmit` and `net:netif_receive_skb`.
     Segment,
+    /// The scheduling of acceptors: the tracepoints `sched:sched_switch` and `sched:sched_waking`.
+    SchedSwitch,
+    /// Periodic samples of acceptors on a CPU.
+    CpuSample,
 }
 
 impl Hook {
-    pub const ALL: [Hook; 12] = [
+    pub const ALL: [Hook; 14] = [
         Hook::InetSockSetState,
         Hook::InetCskAccept,
         Hook::TcpRetransmitSkb,
@@ -280,6 +286,8 @@ impl Hook {
         Hook::SchedProcessExit,
         Hook::TaskFileIterator,
         Hook::Segment,
+        Hook::SchedSwitch,
+        Hook::CpuSample,
     ];
 
     /// Returns the hook's name in JSON.
@@ -297,6 +305,8 @@ impl Hook {
             Hook::SchedProcessExit => "sched_process_exit",
             Hook::TaskFileIterator => "task_file_iterator",
             Hook::Segment => "segment",
+            Hook::SchedSwitch => "sched_switch",
+            Hook::CpuSample => "cpu_sample",
         }
     }
 }
@@ -327,6 +337,7 @@ pub enum Kind {
     SnapshotEntry(SnapshotEntry),
     Process(Process),
     Segment(Segment),
+    Sched(Sched),
     /// An input that does not come from a hook.
     Note(Note),
 }
@@ -348,6 +359,10 @@ impl Kind {
             Kind::SnapshotEntry(_) => Hook::SocketIterator,
             Kind::Process(_) => Hook::SchedProcessExit,
             Kind::Segment(_) => Hook::Segment,
+            Kind::Sched(it) => match it.step {
+                SchedStep::Sample { .. } => Hook::CpuSample,
+                _ => Hook::SchedSwitch,
+            },
             Kind::Note(_) => return None,
         };
         Some(hook)

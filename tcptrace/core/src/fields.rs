@@ -13,6 +13,7 @@ mod connection;
 mod counters;
 mod ending;
 mod histogram;
+mod late;
 mod segment;
 mod trace;
 mod wanted;
@@ -29,6 +30,7 @@ pub use connection::Connection;
 pub use counters::{NetnsCounters, QueueCounters};
 pub use ending::{ClosedFirst, Ended, Ending, Reset, Retransmit};
 pub use histogram::{Histogram, Times};
+pub use late::{BlockedIn, Frame, Late, LateReason, OtherAcceptor, RunningIn, Stack};
 
 pub use crate::depth::Depth;
 use crate::event::{Comm, Context, ListenQueue, OverflowSegment, State, Witness};
@@ -395,6 +397,10 @@ pub struct Accept {
     pub verdict: Option<Verdict>,
     /// The verdict as a sentence; null when `verdict` is null.
     pub reason: Option<String>,
+    /// Explains the wait in the accept queue; absent unless the wait was longer than
+    /// the time of `--why`.
+    #[serde(flatten)]
+    pub late: Option<Box<Late>>,
 }
 
 /// A segment met a full queue of its listener and was dropped.
@@ -446,6 +452,7 @@ pub enum Line {
     Reset(Reset),
     TimeWait(TimeWait),
     Histogram(Histogram),
+    Stack(Stack),
     Lost(Lost),
     Summary(Summary),
 }
@@ -465,6 +472,7 @@ impl Line {
             Line::Reset(_) => Kind::Reset,
             Line::TimeWait(_) => Kind::TimeWait,
             Line::Histogram(_) => Kind::Histogram,
+            Line::Stack(_) => Kind::Stack,
             Line::Lost(_) => Kind::Lost,
             Line::Summary(_) => Kind::Summary,
         }
@@ -489,6 +497,7 @@ impl Line {
             Line::Reset(x) => x.mono_ns,
             Line::TimeWait(x) => x.mono_ns,
             Line::Histogram(x) => x.mono_ns,
+            Line::Stack(x) => x.mono_ns,
             Line::Lost(x) => x.mono_ns,
             Line::Summary(x) => x.mono_ns,
         }
@@ -506,7 +515,11 @@ impl Line {
             Line::Retransmit(x) => Some(&x.subject),
             Line::Reset(x) => Some(&x.subject),
             Line::TimeWait(x) => Some(&x.subject),
-            Line::Session(_) | Line::Histogram(_) | Line::Lost(_) | Line::Summary(_) => None,
+            Line::Session(_)
+            | Line::Histogram(_)
+            | Line::Stack(_)
+            | Line::Lost(_)
+            | Line::Summary(_) => None,
         }
     }
 
@@ -522,7 +535,11 @@ impl Line {
             Line::Retransmit(x) => Some(&mut x.subject),
             Line::Reset(x) => Some(&mut x.subject),
             Line::TimeWait(x) => Some(&mut x.subject),
-            Line::Session(_) | Line::Histogram(_) | Line::Lost(_) | Line::Summary(_) => None,
+            Line::Session(_)
+            | Line::Histogram(_)
+            | Line::Stack(_)
+            | Line::Lost(_)
+            | Line::Summary(_) => None,
         }
     }
 }

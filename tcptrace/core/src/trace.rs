@@ -15,7 +15,7 @@ use crate::balance::{Balance, Counts};
 use crate::batch::Batch;
 use crate::correlate::Correlator;
 use crate::decode::decode;
-use crate::event::{Event, Hook, Kind, Loss, Note, State, Task, Why};
+use crate::event::{Event, Hook, Kind, Loss, Note, Stack, State, Task, Why};
 use crate::fields::{Line, Session, Summary, Wanted};
 use crate::order::{HOLD_BACK_NS, Order};
 
@@ -58,6 +58,8 @@ pub enum Small {
     /// The containers that cgroups belong to, by cgroup id; `None` for a cgroup outside a
     /// container.
     Containers(BTreeMap<u64, Option<String>>),
+    /// Stacks whose addresses have been looked up.
+    Stacks(Vec<Stack>),
     /// The hooks are being detached. Events after this time (CLOCK_MONOTONIC, nanoseconds) are not
     /// part of the trace, because some hooks no longer see events.
     Ending { mono_ns: u64 },
@@ -179,6 +181,7 @@ impl Trace {
                 let containers = containers.iter().map(|(id, name)| (*id, name.clone()));
                 self.containers.extend(containers);
             }
+            Small::Stacks(stacks) => self.correlator.stacks(stacks),
             Small::Ending { mono_ns } => self.ended_ns = *mono_ns,
             Small::Cut { mono_ns } => {
                 self.ended_ns = *mono_ns;

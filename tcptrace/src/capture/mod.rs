@@ -342,6 +342,8 @@ fn index_of(hook: Hook) -> u32 {
         Hook::SchedProcessExit => abi::hook::SCHED_PROCESS_EXIT,
         Hook::TaskFileIterator => abi::hook::TASK_FILE_ITERATOR,
         Hook::Segment => abi::hook::SEGMENT,
+        Hook::SchedSwitch => abi::hook::SCHED_SWITCH,
+        Hook::CpuSample => abi::hook::CPU_SAMPLE,
     }
 }
 

@@ -20,4 +20,7 @@ pub struct Request {
     pub state_method: Option<String>,
     /// Also capture segments on the wire.
     pub segments: bool,
+    /// Also capture the scheduling of acceptors, to explain waits in the accept queue that are
+    /// longer than this, in nanoseconds.
+    pub why_ns: Option<u64>,
 }

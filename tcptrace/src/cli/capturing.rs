@@ -30,6 +30,19 @@ pub struct Capturing {
     #[arg(long, hide_short_help = true)]
     pub segments: bool,
 
+    /// Explain each wait in the accept queue that is longer than TIME (1ms if not given) by what the
+    /// accepting threads did
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = humantime::parse_duration,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "1ms",
+        hide_short_help = true
+    )]
+    pub why: Option<Duration>,
+
     /// Compress the recording, on a thread of its own
     #[arg(long, hide_short_help = true)]
     pub zstd: bool,
@@ -47,6 +60,10 @@ pub struct Capturing {
     pub calls: u32,
 }
 
+fn nanoseconds(time: Duration) -> u64 {
+    time.as_nanos().try_into().unwrap_or(u64::MAX)
+}
+
 impl Capturing {
     pub fn request(&self, filters: &Filters) -> Request {
         Request {
@@ -56,6 +73,7 @@ impl Capturing {
             mode: self.attach.mode(),
             state_method: self.state_method.clone(),
             segments: self.segments,
+            why_ns: self.why.map(nanoseconds),
         }
     }
 }

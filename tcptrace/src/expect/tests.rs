@@ -107,7 +107,11 @@ fn sampled() -> Vec<Line> {
     let of_the_trace = |line: &Line| {
         matches!(
             line,
-            Line::Session(_) | Line::Histogram(_) | Line::Lost(_) | Line::Summary(_)
+            Line::Session(_)
+                | Line::Histogram(_)
+                | Line::Stack(_)
+                | Line::Lost(_)
+                | Line::Summary(_)
         )
     };
     let lines = samples::all().into_iter();

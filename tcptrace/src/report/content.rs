@@ -171,6 +171,7 @@ impl Content {
             }
             // TIME_WAIT comes after the end, and a failed accept() belongs to no connection.
             Line::TimeWait(_) | Line::Accept(_) => {}
+            Line::Stack(_) => {}
             Line::Overflow(_) | Line::Segment(_) | Line::Retransmit(_) | Line::Reset(_) => {}
         }
     }

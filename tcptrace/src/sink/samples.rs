@@ -86,6 +86,7 @@ pub fn all() -> Vec<Line> {
         Line::Reset(reset()),
         Line::TimeWait(time_wait()),
         Line::Histogram(histogram()),
+        Line::Stack(stack()),
         Line::Lost(lost()),
         Line::Summary(summary()),
     ]

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::json::keys::{self, Key};
 use crate::fields::{
     Accept, Connection, Histogram, Lost, Overflow, Preexisting, Reset, Retransmit, SCHEMA, Segment,
-    Session, Stamped, Summary, TimeWait, Transition,
+    Session, Stack, Stamped, Summary, TimeWait, Transition,
 };
 
 /// Returns the schema of a line: exactly one of the kinds, distinguished by `event`.
@@ -63,6 +63,7 @@ pub fn all_fields() -> Value {
         kind::<Reset>("reset", &mut generator),
         kind::<TimeWait>("time_wait", &mut generator),
         kind::<Histogram>("histogram", &mut generator),
+        kind::<Stack>("stack", &mut generator),
         kind::<Lost>("lost", &mut generator),
         kind::<Summary>("summary", &mut generator),
     ];

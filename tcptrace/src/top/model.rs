@@ -137,6 +137,7 @@ impl Model {
             | Line::Reset(_)
             | Line::TimeWait(_)
             | Line::Histogram(_)
+            | Line::Stack(_)
             | Line::Summary(_) => {}
         }
     }

@@ -160,7 +160,11 @@ impl Builder {
                         self.mark(place, x.mono_ns, MarkKind::TraceEnds { state });
                     }
                 }
-                Line::Session(_) | Line::Histogram(_) | Line::Lost(_) | Line::Summary(_) => {}
+                Line::Session(_)
+                | Line::Histogram(_)
+                | Line::Stack(_)
+                | Line::Lost(_)
+                | Line::Summary(_) => {}
             }
             return;
         }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Ending, HalfOpenEnd, ListenerSource, Source, Subject, Verdict};
+use super::{Ending, HalfOpenEnd, Late, ListenerSource, Source, Subject, Verdict};
 use crate::event::State;
 
 /// A connection as a whole. The line is written once, at its end or at the end of the trace.
@@ -67,6 +67,10 @@ pub struct Connection {
     /// Whether `reason` follows from the verdict and the times alone.
     #[serde(skip)]
     pub reason_follows: bool,
+    /// Explains the wait in the accept queue; absent unless the wait was longer than
+    /// the time of `--why`.
+    #[serde(flatten)]
+    pub late: Option<Box<Late>>,
     /// The events that the verdict rests on, joined with ", ".
     pub evidence: Option<String>,
     /// The last state seen.

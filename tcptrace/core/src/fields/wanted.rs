@@ -16,13 +16,14 @@ pub enum Kind {
     Reset,
     TimeWait,
     Histogram,
+    Stack,
     Lost,
     Summary,
 }
 
 impl Kind {
     /// Every kind, in the order of the schema.
-    pub const ALL: [Kind; 13] = [
+    pub const ALL: [Kind; 14] = [
         Kind::Session,
         Kind::Preexisting,
         Kind::Transition,
@@ -34,6 +35,7 @@ impl Kind {
         Kind::Reset,
         Kind::TimeWait,
         Kind::Histogram,
+        Kind::Stack,
         Kind::Lost,
         Kind::Summary,
     ];
@@ -52,6 +54,7 @@ impl Kind {
             Kind::Reset => "reset",
             Kind::TimeWait => "time_wait",
             Kind::Histogram => "histogram",
+            Kind::Stack => "stack",
             Kind::Lost => "lost",
             Kind::Summary => "summary",
         }

@@ -44,6 +44,10 @@ pub struct Begin {
     /// The kernel side's count of lost event records at the beginning, modulo 2^32.
     #[serde(default)]
     pub lost: u32,
+    /// Waits in the accept queue that are longer than this (in nanoseconds) are explained. `None`
+    /// without `--why`.
+    #[serde(default)]
+    pub why_ns: Option<u64>,
 }
 
 /// An attach method that the kernel refused, and the error of the refusal, such as EPERM.
@@ -85,7 +89,8 @@ impl Begin {
             .with_reset_reasons(self.reset_reasons.clone())
             .with_selection(self.selection.clone())
             .with_hidden_births(self.hides_births())
-            .with_depth(self.depth);
+            .with_depth(self.depth)
+            .with_why(self.why_ns);
         let method = |hook| self.hooks.get(&hook).and_then(Option::as_deref);
         if method(Hook::TimewaitSock).is_some() {
             correlator.sees_buckets();

@@ -80,7 +80,9 @@ impl Sink for Json {
             Line::Reset(x) => self.write(start!("reset"), x.mono_ns, x, keys::reset),
             Line::TimeWait(x) => self.write(start!("time_wait"), x.mono_ns, x, keys::time_wait),
             Line::Histogram(x) => self.write(start!("histogram"), x.mono_ns, x, keys::histogram),
-            Line::Session(_) | Line::Lost(_) | Line::Summary(_) => self.write_all(line),
+            Line::Session(_) | Line::Stack(_) | Line::Lost(_) | Line::Summary(_) => {
+                self.write_all(line)
+            }
         }
     }
 

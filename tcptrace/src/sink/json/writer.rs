@@ -392,6 +392,7 @@ mod tests {
                 Line::Reset(x) => both(x),
                 Line::TimeWait(x) => both(x),
                 Line::Histogram(x) => both(x),
+                Line::Stack(x) => both(x),
                 Line::Lost(x) => both(x),
                 Line::Summary(x) => both(x),
             };

@@ -120,6 +120,7 @@ pub fn accept() -> Accept {
         accept_error: None,
         verdict: None,
         reason: None,
+        late: None,
     }
 }
 
@@ -178,6 +179,7 @@ pub fn connection() -> Connection {
         verdict: Some(Verdict::Queued),
         reason: Some(REASON.to_owned()),
         reason_follows: true,
+        late: None,
         evidence: Some("SYN_RECV → ESTABLISHED, accept() called, accept() returned".to_owned()),
         state: State::Close,
         peer_conn: Some(2),
@@ -292,6 +294,7 @@ pub fn client() -> Connection {
         backlog_max: None,
         verdict: None,
         reason: None,
+        late: None,
         evidence: None,
         ..connection()
     }

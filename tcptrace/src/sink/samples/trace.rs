@@ -39,6 +39,27 @@ pub fn histogram() -> Histogram {
     }
 }
 
+pub fn stack() -> Stack {
+    let frame = |address, function: &str| Frame {
+        address,
+        function: Some(function.to_owned()),
+        ..Frame::default()
+    };
+    let user = Frame {
+        module: Some("server".to_owned()),
+        file: Some("server.rs".to_owned()),
+        line: Some(42),
+        ..frame(0x5555_0000_1234, "save_state")
+    };
+    Stack {
+        mono_ns: NOW,
+        stack: 1,
+        pid: 4711,
+        kernel_frames: vec![frame(0xffff_ffff_8110_0000, "ext4_sync_file")],
+        user_frames: vec![user, frame(0x5555_0000_2345, "handle_request")],
+    }
+}
+
 pub fn session() -> Session {
     Session {
         mono_ns: NOW,

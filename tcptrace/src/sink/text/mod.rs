@@ -399,6 +399,8 @@ impl Text {
             Line::TimeWait(x) if x.bucket_end.is_none() && !self.style.verbose => Ok(()),
             Line::TimeWait(x) => self.time_wait(x),
             Line::Histogram(x) => self.histogram(x),
+            // The sentence about the wait names the functions.
+            Line::Stack(_) => Ok(()),
             Line::Lost(x) => self.lost(x),
             Line::Summary(x) => {
                 for repeats in self.failing.rest() {

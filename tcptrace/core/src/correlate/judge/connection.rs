@@ -65,6 +65,7 @@ impl Connection {
             verdict,
             reason: reason.flatten(),
             reason_follows,
+            late: None,
             evidence,
             state: self.socket.state,
             peer_conn: self.peer.map(|peer| peer.conn),

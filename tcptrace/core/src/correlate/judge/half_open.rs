@@ -65,6 +65,7 @@ impl HalfOpen {
             verdict: Some(verdict),
             reason: Some(reason),
             reason_follows: false,
+            late: None,
             evidence: Some(self.evidence().to_owned()),
             state: self.socket.state,
             error: None,

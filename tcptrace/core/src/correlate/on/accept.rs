@@ -255,5 +255,6 @@ fn accept_line(
         accept_error: None,
         verdict: None,
         reason: None,
+        late: None,
     }
 }

@@ -9,6 +9,7 @@ mod overflow;
 mod process;
 mod request;
 mod reset;
+mod sched;
 mod segment;
 mod set_state;
 mod settle;
@@ -62,6 +63,7 @@ impl Correlator {
             Kind::SnapshotEntry(entry) => self.snapshot_entry(event, entry, out),
             Kind::Process(process) => self.process(event, process),
             Kind::Segment(segment) => self.segment(event, segment, out),
+            Kind::Sched(sched) => self.sched(event, sched),
             Kind::Note(note) => self.note(event, note, out),
         }
     }

@@ -98,6 +98,9 @@ pub struct Correlator {
     pub(super) totals: Totals,
     /// The kernel's names of RST reasons (`enum sk_rst_reason`), by their values.
     pub(super) reset_reasons: BTreeMap<u32, String>,
+    /// Waits in the accept queue that are longer than this (in nanoseconds) are explained.
+    #[expect(dead_code, reason = "the waits are not explained yet")]
+    pub(super) why_ns: Option<u64>,
 }
 
 /// The correlator's counts for the summary line.
@@ -168,6 +171,7 @@ impl Correlator {
             histograms: Histograms::default(),
             totals: Totals::default(),
             reset_reasons: BTreeMap::new(),
+            why_ns: None,
         }
     }
 
@@ -210,6 +214,11 @@ impl Correlator {
             select: Select::new(selection),
             ..self
         }
+    }
+
+    /// Sets the wait in the accept queue (in nanoseconds) above which the wait is explained.
+    pub fn with_why(self, why_ns: Option<u64>) -> Correlator {
+        Correlator { why_ns, ..self }
     }
 
     /// Writes only the lines of a depth. All connections are counted at each depth.

@@ -3,13 +3,13 @@
 use super::super::{queues, requests, segments};
 use super::*;
 use crate::event::{
-    CloneOf, Direction, Hook, ListenQueue, Loss, NetnsCounters, Overflow, OverflowSegment,
-    QueueCounters, Request, RequestStep, Reset, Retransmit, Retransmitted, Segment, SnapshotEnd,
-    SnapshotEntry, Timewait, TimewaitStep, Why,
+    CloneOf, Direction, Hook, ListenQueue, Loss, NetnsCounters, OffCpu, Overflow, OverflowSegment,
+    QueueCounters, Request, RequestStep, Reset, Retransmit, Retransmitted, Sched, SchedStep,
+    Segment, SnapshotEnd, SnapshotEntry, StackKey, Syscall, Task, Timewait, TimewaitStep, Why,
 };
 
 /// Number of kinds of events.
-const KINDS: usize = 16;
+const KINDS: usize = 17;
 
 /// Returns the index of a kind in [`Random::kind`]. A new kind does not compile without one.
 fn place(kind: &Kind) -> usize {
@@ -29,6 +29,7 @@ fn place(kind: &Kind) -> usize {
         Kind::Note(Note::Counters(_)) => 12,
         Kind::Note(Note::Tick) => 13,
         Kind::Note(Note::Lost(_)) => 14,
+        Kind::Sched(_) => 15,
         Kind::Note(Note::Missed) => KINDS - 1,
     }
 }
@@ -56,8 +57,52 @@ impl Random {
             12 => Kind::Note(Note::Counters(self.counters())),
             13 => Kind::Note(Note::Tick),
             14 => Kind::Note(Note::Lost(self.loss())),
-            15 => Kind::Note(Note::Missed),
+            15 => Kind::Sched(self.sched()),
+            16 => Kind::Note(Note::Missed),
             _ => Kind::SetState(self.change()),
+        }
+    }
+
+    fn sched(&mut self) -> Sched {
+        let tid = 1 + self.below(4) as u32;
+        let syscall = self.among(&[None, Some(Syscall::None), Some(Syscall::Number(202))]);
+        let stack = self.among(&[None, Some(StackKey(1)), Some(StackKey(2))]);
+        let task = Task {
+            pid: tid,
+            tid,
+            ..Task::default()
+        };
+        let sk = self.sock().sk;
+        let listener = self.among(&[None, Some(sk)]);
+        let off = self.among(&[
+            OffCpu::Runnable { throttled: false },
+            OffCpu::Runnable { throttled: true },
+            OffCpu::Interruptible,
+            OffCpu::Uninterruptible,
+            OffCpu::Stopped,
+            OffCpu::Traced,
+            OffCpu::Frozen,
+            OffCpu::Dead,
+        ]);
+        let step = match self.below(5) {
+            0 => SchedStep::Enrolled { task, listener },
+            1 => SchedStep::In,
+            2 => SchedStep::Waking { by: task, syscall },
+            3 => SchedStep::Sample {
+                is_user: self.below(2) == 0,
+                syscall,
+                stack,
+            },
+            _ => SchedStep::Out {
+                off,
+                syscall,
+                stack,
+            },
+        };
+        Sched {
+            tid,
+            pid: tid,
+            step,
         }
     }
 

@@ -1,0 +1,191 @@
+//! The fields that explain a late accept().
+
+use std::borrow::Cow;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::event::Comm;
+
+/// Explains a wait in the accept queue by the activity of the acceptor. The wait lasts from
+/// ESTABLISHED to the accept() that returned the connection, or to the end of the connection if
+/// none did. Only with `--why`, and only if the wait was longer than its time.
+///
+/// The acceptor is the thread that accepted the connection. For a connection that no thread
+/// accepted, it is the thread of the listener that was observed for longest. The four times add up
+/// to the wait.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Late {
+    /// The acceptor's thread id; null if no acceptor of the listener is known.
+    pub acceptor_tid: Option<u32>,
+    /// Time that the acceptor ran on a CPU, in nanoseconds.
+    pub acceptor_running_ns: u64,
+    /// Time that the acceptor was runnable and waited for a CPU, in nanoseconds.
+    pub acceptor_runnable_ns: u64,
+    /// The part of `acceptor_runnable_ns` in which the acceptor's cgroup had used up its CPU quota
+    /// (`cpu.max`), in nanoseconds.
+    pub acceptor_throttled_ns: u64,
+    /// Time that the acceptor was blocked or stopped, in nanoseconds.
+    pub acceptor_blocked_ns: u64,
+    /// Time without knowledge about the acceptor, in nanoseconds: it was not known as an acceptor
+    /// yet, or events were lost.
+    pub acceptor_unseen_ns: u64,
+    /// Where the acceptor was blocked, longest first, at most 8 places.
+    pub acceptor_blocked_in: Vec<BlockedIn>,
+    /// Where the acceptor ran, by samples, most samples first, at most 8 places.
+    pub acceptor_running_in: Vec<RunningIn>,
+    /// The other threads that accept on the listener, at most 16.
+    pub other_acceptors: Vec<OtherAcceptor>,
+    /// The main reason of the wait.
+    pub late_reason: LateReason,
+    /// The reasons of the wait as a sentence.
+    pub late_because: String,
+}
+
+/// A place where an acceptor was blocked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BlockedIn {
+    /// Name of the system call; null outside of a system call or if unknown.
+    pub syscall: Option<Cow<'static, str>>,
+    /// The innermost function of the kernel that is not part of the scheduler; null if unknown.
+    pub function: Option<String>,
+    /// The kind of the block.
+    pub late_reason: LateReason,
+    /// Time in this place, in nanoseconds.
+    pub ns: u64,
+    /// Number of times that the thread blocked in this place.
+    pub times: u64,
+    /// Number of the `stack` line of the longest time in this place; null without a stack.
+    pub stack: Option<u64>,
+    /// The thread that released the lock that the acceptor waited for, as `comm[tid]`; null if
+    /// unknown.
+    pub woken_by: Option<String>,
+}
+
+/// A place where an acceptor ran.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RunningIn {
+    /// The innermost function; null if unknown.
+    pub function: Option<String>,
+    /// Whether the thread was in user mode.
+    pub user_mode: bool,
+    /// Number of samples.
+    pub samples: u64,
+    /// Number of the `stack` line of one of the samples; null without a stack.
+    pub stack: Option<u64>,
+}
+
+/// Another thread that accepts on the listener, with its activity in the same time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OtherAcceptor {
+    pub pid: u32,
+    pub tid: u32,
+    pub comm: Comm,
+    /// As `acceptor_running_ns`.
+    pub running_ns: u64,
+    /// As `acceptor_runnable_ns`.
+    pub runnable_ns: u64,
+    /// As `acceptor_blocked_ns`.
+    pub blocked_ns: u64,
+    /// As `acceptor_unseen_ns`.
+    pub unseen_ns: u64,
+    /// Names its main activity, such as `blocked in futex()`.
+    pub mainly: String,
+}
+
+/// A reason why accept() was late.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum LateReason {
+    /// The acceptor ran on a CPU.
+    Running,
+    /// The acceptor waited for a CPU.
+    Cpu,
+    /// The acceptor's cgroup had used up its CPU quota.
+    Quota,
+    /// The acceptor was blocked in a system call, or in the kernel.
+    Blocked,
+    /// The acceptor waited for a lock or a condition of another thread (futex).
+    Lock,
+    /// The acceptor waited for a page from disk or swap (page fault).
+    PageFault,
+    /// The acceptor waited for events or connections, and nothing woke it although a connection was
+    /// queued.
+    NotWoken,
+    /// The acceptor was stopped by a signal.
+    Stopped,
+    /// The acceptor was stopped by a debugger.
+    Traced,
+    /// The acceptor's cgroup was frozen.
+    Frozen,
+    /// The acceptor's activity is not known.
+    Unseen,
+}
+
+impl LateReason {
+    pub const ALL: [LateReason; 11] = [
+        LateReason::Running,
+        LateReason::Cpu,
+        LateReason::Quota,
+        LateReason::Blocked,
+        LateReason::Lock,
+        LateReason::PageFault,
+        LateReason::NotWoken,
+        LateReason::Stopped,
+        LateReason::Traced,
+        LateReason::Frozen,
+        LateReason::Unseen,
+    ];
+
+    /// Returns the value's name in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            LateReason::Running => "running",
+            LateReason::Cpu => "cpu",
+            LateReason::Quota => "quota",
+            LateReason::Blocked => "blocked",
+            LateReason::Lock => "lock",
+            LateReason::PageFault => "page_fault",
+            LateReason::NotWoken => "not_woken",
+            LateReason::Stopped => "stopped",
+            LateReason::Traced => "traced",
+            LateReason::Frozen => "frozen",
+            LateReason::Unseen => "unseen",
+        }
+    }
+}
+
+/// A new pair of call stacks, which later lines refer to by its number. Only with `--why`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Stack {
+    /// Time of the first event with these stacks, in CLOCK_MONOTONIC nanoseconds.
+    pub mono_ns: u64,
+    /// Number of the stack, unique in the trace.
+    pub stack: u64,
+    /// The process.
+    pub pid: u32,
+    /// The kernel stack, innermost function first.
+    pub kernel_frames: Vec<Frame>,
+    /// The user stack, innermost function first.
+    pub user_frames: Vec<Frame>,
+}
+
+/// A function call in a stack.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Frame {
+    /// The address in the process or in the kernel.
+    pub address: u64,
+    /// Name of the function; null without a symbol.
+    pub function: Option<String>,
+    /// Name of the file that contains the code, without its directory; null if unknown, and in the
+    /// kernel.
+    pub module: Option<String>,
+    /// Source file; null without debug information.
+    pub file: Option<String>,
+    /// Line in the source file; null without debug information.
+    pub line: Option<u32>,
+    /// True if the compiler inlined this function into the next frame's.
+    pub inlined: bool,
+}
