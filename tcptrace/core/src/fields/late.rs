@@ -78,8 +78,11 @@ pub struct RunningIn {
 /// Another thread that accepts on the listener, with its activity in the same time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct OtherAcceptor {
+    /// Process id.
     pub pid: u32,
+    /// Thread id.
     pub tid: u32,
+    /// The thread's name.
     pub comm: Comm,
     /// As `acceptor_running_ns`.
     pub running_ns: u64,
