@@ -1,6 +1,7 @@
 //! The command line.
 
 mod capturing;
+mod config;
 mod explain;
 mod filters;
 pub mod hints;
@@ -9,11 +10,13 @@ mod show;
 mod top;
 
 use std::ffi::OsString;
+use std::fmt;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 pub use capturing::Capturing;
 pub use explain::{Explain, ExplainForm, Explained};
@@ -49,6 +52,14 @@ Examples:
   tcptrace --expect overflows==0 -- true   for CI: exit code 5 if it does not hold
   tcptrace doctor                      what this kernel offers";
 
+const FILES: &str = "\
+Configuration files, with defaults of long options:
+  /etc/tcptrace.toml                   the machine's
+  ~/.config/tcptrace/config.toml       the user's, which takes precedence
+  A line such as port = 80 or ring-size = \"8M\" is for each command with that option, and those
+  behind [record], [top] or another subcommand only for it; [trace] is for a trace. Options of the
+  command line take precedence. --no-config or TCPTRACE_NO_CONFIG=1 ignores the files.";
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0 done (a closed pipe is done)     3 not permitted
@@ -62,7 +73,7 @@ Exit codes:
 #[command(
     version,
     after_help = MORE,
-    after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"),
+    after_long_help = format!("{EXAMPLES}\n\n{FILES}\n\n{EXIT_CODES}"),
     args_conflicts_with_subcommands = true,
     override_usage = "tcptrace [record] [OPTIONS] [-- COMMAND...]\n       tcptrace top|demo|doctor [OPTIONS]\n       tcptrace replay|explain|report [OPTIONS] FILE\n       tcptrace completions SHELL | schema"
 )]
@@ -72,6 +83,10 @@ pub struct Cli {
 
     #[command(flatten)]
     pub trace: Trace,
+
+    /// Read no configuration file
+    #[arg(long, global = true, hide_short_help = true)]
+    pub no_config: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -282,40 +297,92 @@ pub enum Color {
     Never,
 }
 
-impl Cli {
-    /// Parses the process's arguments. On an error, prints one line on stderr and returns the exit
-    /// code.
-    pub fn from_args() -> Result<Cli, u8> {
-        let cli = Cli::try_parse().map_err(|error| {
-            if !error.use_stderr() {
-                // --help and --version succeed.
-                return stdio::code_of(error.print());
-            }
-            match hint(&error) {
-                Some(hint) => say(hint),
-                None => say(format_args!("{}; see tcptrace --help", one_line(&error))),
-            }
-            crate::exit::USAGE
-        })?;
-        if let Some(list) = cli.show().and_then(Show::help) {
-            return Err(stdio::code_of(stdio::print(list)));
-        }
-        let shown = cli.show().and_then(Show::contradiction);
-        let contradiction = match &cli.task {
-            Some(Task::Top(top)) => top.contradiction(),
-            _ => shown.or(cli.trace.contradiction()),
-        };
-        match contradiction {
-            None => Ok(cli),
-            Some(what) => {
-                say(what);
-                Err(crate::exit::USAGE)
-            }
+/// A command line that was refused.
+#[derive(Debug)]
+enum Refusal {
+    /// By clap. Also the text of --help and --version.
+    Clap(clap::Error),
+    /// For a reason that this line gives.
+    Other(String),
+    /// Because two options contradict each other.
+    Contradiction(&'static str),
+}
+
+impl Refusal {
+    /// Returns true if the fault is a combination of options: one contradicts another, or is missing.
+    fn is_about_other_options(&self) -> bool {
+        match self {
+            Refusal::Clap(error) => matches!(
+                error.kind(),
+                ErrorKind::ArgumentConflict | ErrorKind::MissingRequiredArgument
+            ),
+            Refusal::Other(_) => false,
+            Refusal::Contradiction(_) => true,
         }
     }
 }
 
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::Clap(error) => f.write_str(&one_line(error)),
+            Refusal::Other(line) => f.write_str(line),
+            Refusal::Contradiction(line) => f.write_str(line),
+        }
+    }
+}
+
+/// Parses arguments, the program's name first, without configuration files.
+fn parse(args: &[OsString]) -> Result<Cli, Refusal> {
+    let cli = Cli::try_parse_from(args).map_err(Refusal::Clap)?;
+    match cli.contradiction() {
+        Some(what) => Err(Refusal::Contradiction(what)),
+        None => Ok(cli),
+    }
+}
+
 impl Cli {
+    /// Parses the process's arguments, with the defaults of the configuration files. On an error,
+    /// prints one line on stderr and returns the exit code.
+    pub fn from_args() -> Result<Cli, u8> {
+        let args: Vec<OsString> = std::env::args_os().collect();
+        let cli = config::parse(&args).map_err(|refusal| {
+            match &refusal {
+                // --help and --version succeed.
+                Refusal::Clap(error) if !error.use_stderr() => {
+                    return stdio::code_of(error.print());
+                }
+                Refusal::Clap(error) => match hint(error) {
+                    Some(hint) => say(hint),
+                    None => say(format_args!("{refusal}; see tcptrace --help")),
+                },
+                _ => say(refusal),
+            }
+            crate::exit::USAGE
+        })?;
+        match cli.help() {
+            Some(list) => Err(stdio::code_of(stdio::print(list))),
+            None => Ok(cli),
+        }
+    }
+
+    /// Returns a message if two options contradict each other.
+    fn contradiction(&self) -> Option<&'static str> {
+        if self.help().is_some() {
+            return None;
+        }
+        let shown = self.show().and_then(Show::contradiction);
+        match &self.task {
+            Some(Task::Top(top)) => top.contradiction(),
+            _ => shown.or(self.trace.contradiction()),
+        }
+    }
+
+    /// Returns the list of fields, if it was asked for.
+    fn help(&self) -> Option<String> {
+        self.show().and_then(Show::help)
+    }
+
     /// Returns the options of the lines, if this task writes lines.
     fn show(&self) -> Option<&Show> {
         match &self.task {
@@ -337,9 +404,17 @@ fn hint(error: &clap::Error) -> Option<String> {
         argument,
         value,
         services: &services,
+        subcommands: &subcommands(),
         parses: &|args| Cli::try_parse_from(["tcptrace".to_owned()].iter().chain(args)).is_ok(),
     };
     refused.hint()
+}
+
+/// Returns the names of the subcommands.
+fn subcommands() -> Vec<String> {
+    let command = Cli::command();
+    let names = command.get_subcommands().map(clap::Command::get_name);
+    names.map(str::to_owned).collect()
 }
 
 /// Returns the first paragraph of clap's message: the error, without tips and usage.

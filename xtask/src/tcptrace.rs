@@ -31,10 +31,11 @@ pub fn target(root: &Path) -> PathBuf {
     }
 }
 
-/// Replaces this process by tcptrace with these arguments. Returns only on failure.
+/// Replaces this process by tcptrace with these arguments. Returns only on failure. Unlike tests,
+/// tcptrace reads its configuration files.
 pub fn exec(root: &Path, args: &[OsString]) -> Result<()> {
     let mut command = cmd::as_root(&build(root)?)?;
-    command.args(args);
+    command.args(args).env_remove("TCPTRACE_NO_CONFIG");
     let error = command.exec();
     Err(Error::new(error).context(format!("cannot start `{}`", cmd::line(&command))))
 }

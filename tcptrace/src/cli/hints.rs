@@ -45,18 +45,6 @@ const HABITS: [Habit; 5] = [
     },
 ];
 
-const SUBCOMMANDS: [&str; 9] = [
-    "top",
-    "demo",
-    "doctor",
-    "explain",
-    "record",
-    "replay",
-    "report",
-    "completions",
-    "schema",
-];
-
 /// Similarity (Jaro-Winkler) from which a word is taken for a misspelt subcommand.
 const NEAR: f64 = 0.85;
 
@@ -70,6 +58,8 @@ pub struct Refused<'a> {
     pub value: Option<&'a str>,
     /// The contents of /etc/services.
     pub services: &'a str,
+    /// The names of the subcommands.
+    pub subcommands: &'a [String],
     /// Returns true if a command line is valid.
     pub parses: &'a dyn Fn(&[String]) -> bool,
 }
@@ -99,15 +89,17 @@ impl Refused<'_> {
         if self.argument.starts_with('-') {
             return None;
         }
-        if SUBCOMMANDS.contains(&self.argument) {
+        if self.subcommands.iter().any(|it| it == self.argument) {
             let mut args = self.args.to_vec();
             args[..=at].rotate_right(1);
             let advice = format!("options go behind the subcommand {}", self.argument);
             return Some(self.with_command(advice, &args));
         }
-        let near = |name: &&str| strsim::jaro_winkler(name, self.argument);
-        let nearest = SUBCOMMANDS
-            .into_iter()
+        let near = |name: &str| strsim::jaro_winkler(name, self.argument);
+        let nearest = self
+            .subcommands
+            .iter()
+            .map(String::as_str)
             .max_by(|a, b| near(a).total_cmp(&near(b)))
             .filter(|name| at == 0 && near(name) >= NEAR);
         if let Some(name) = nearest {
@@ -250,6 +242,7 @@ mod tests {
             argument,
             value,
             services: SERVICES,
+            subcommands: &crate::cli::subcommands(),
             parses: &|args| parse(args).is_ok(),
         };
         refused.hint()

@@ -29,7 +29,7 @@ pub struct Record {
     pub rotate: Option<u64>,
 
     /// Keep only the last N of these files
-    #[arg(long, value_name = "N", requires = "rotate", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", requires = "rotate", conflicts_with = "keep", value_parser = clap::value_parser!(u32).range(1..))]
     pub files: Option<u32>,
 
     /// Keep only the last TIME or SIZE in memory, such as 60s or 256M; write it at a trigger
@@ -44,11 +44,16 @@ pub struct Record {
     ///
     /// The quantities are those of --expect. Connections are tracked while the recording runs,
     /// which costs as much as `tcptrace --depth histogram`.
-    #[arg(long, value_name = "EXPECTATION", requires = "keep")]
+    #[arg(
+        long,
+        value_name = "EXPECTATION",
+        requires = "keep",
+        conflicts_with = "rotate"
+    )]
     pub trigger: Option<Expectation>,
 
     /// Go on for this time after a trigger
-    #[arg(long, value_name = "TIME", requires = "keep", default_value = "5s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", requires = "keep", conflicts_with = "rotate", default_value = "5s", value_parser = humantime::parse_duration)]
     pub after: Duration,
 
     #[command(flatten)]

@@ -7,14 +7,12 @@ fn parse(args: &str) -> Result<Cli, String> {
 
 #[test]
 fn clap_accepts_the_definition_of_the_command_line() {
-    use clap::CommandFactory;
     Cli::command().debug_assert();
 }
 
 /// Without a terminal, clap wraps at 100 columns.
 #[test]
 fn the_short_help_fits_one_screen() {
-    use clap::CommandFactory;
     let help = Cli::command().render_help().to_string();
     let widest = help.lines().map(|line| line.chars().count()).max();
     assert!(help.lines().count() <= 40, "{help}");
@@ -24,13 +22,12 @@ fn the_short_help_fits_one_screen() {
 
 #[test]
 fn the_help_begins_with_what_tcptrace_is_and_ends_with_examples() {
-    use clap::CommandFactory;
     let help = Cli::command().render_long_help().to_string();
     assert!(
         help.starts_with("Traces TCP connections in the kernel. "),
         "{help}"
     );
-    let ends = format!("{EXAMPLES}\n\n{EXIT_CODES}\n");
+    let ends = format!("{EXAMPLES}\n\n{FILES}\n\n{EXIT_CODES}\n");
     assert!(help.ends_with(&ends), "{help}");
 }
 
@@ -98,6 +95,9 @@ fn a_usage_error_is_one_line_that_names_the_fault() {
         ("--expect accept_queue_p99<10", "such as 1.5ms"),
         ("--expect nonsense<10ms", "there are accept_queue_p50"),
         ("top --interval 1ms", "50ms"),
+        ("record --keep 60s --files 3", "--files"),
+        ("record --rotate 64M --trigger overflows>0", "--trigger"),
+        ("record --rotate 64M --after 1s", "--after"),
         ("top --window 2m", "from 1s to 1m"),
     ] {
         let line = parse(args).unwrap_err();
