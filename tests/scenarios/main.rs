@@ -15,6 +15,7 @@ mod causes;
 mod cgroups;
 mod closing;
 mod commands;
+mod config;
 mod connection_end;
 mod cpu_priority;
 mod depths;

@@ -1,8 +1,10 @@
 //! Child processes with a private view of the mounts.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -13,6 +15,15 @@ pub fn hide(command: &mut Command, path: &'static CStr) {
     in_private(command, move || {
         let none = None::<&CStr>;
         mount(none, path, Some(c"tmpfs"), MsFlags::empty(), none)
+    });
+}
+
+/// Lets the command's process see the folder `by` at `path`.
+pub fn replace(command: &mut Command, path: &'static CStr, by: &Path) {
+    let by = CString::new(by.as_os_str().as_bytes()).expect("a path has no NUL");
+    in_private(command, move || {
+        let none = None::<&CStr>;
+        mount(Some(by.as_c_str()), path, none, MsFlags::MS_BIND, none)
     });
 }
 
