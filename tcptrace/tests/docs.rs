@@ -1,65 +1,12 @@
 //! Tests that the commands of README.md and of the book parse with the program's own command line.
 
+mod documents;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::Parser as _;
 use tcptrace::cli::Cli;
-
-fn documents() -> Vec<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let entries = fs::read_dir(root.join("docs/src")).unwrap();
-    let pages = entries.map(|entry| entry.unwrap().path());
-    let others = ["README.md", "CONTRIBUTING.md", "SECURITY.md"].map(|name| root.join(name));
-    let mut all: Vec<PathBuf> = pages.chain(others).collect();
-    all.retain(|path| path.extension().is_some_and(|it| it == "md"));
-    all.sort();
-    all
-}
-
-/// Returns the words of each call of tcptrace, with the number of its line. Blocks of `sh` have one
-/// command a line; in blocks of `console` a `$` stands before each.
-fn commands(text: &str) -> Vec<(usize, Vec<String>)> {
-    let mut language = None;
-    let mut found = vec![];
-    for (line, number) in text.lines().zip(1..) {
-        if let Some(after) = line.trim_start().strip_prefix("```") {
-            language = language.is_none().then(|| after.trim().to_owned());
-            continue;
-        }
-        let command = match language.as_deref() {
-            Some("sh") => Some(line),
-            Some("console") => line.strip_prefix("$ "),
-            _ => None,
-        };
-        let Some(command) = command else { continue };
-        match shlex::split(command) {
-            Some(words) => found.extend(calls(words).map(|call| (number, call))),
-            None => assert!(!command.starts_with("tcptrace"), "{number}: {command}"),
-        }
-    }
-    found
-}
-
-/// Returns the calls of tcptrace in a pipeline, without redirections.
-fn calls(words: Vec<String>) -> impl Iterator<Item = Vec<String>> {
-    let parts: Vec<Vec<String>> = words
-        .split(|word| word == "|" || word == "&&")
-        .map(|part| {
-            let redirected = |word: &String| word.starts_with('>') || word.starts_with("2>");
-            let end = part.iter().position(redirected).unwrap_or(part.len());
-            let begin = match part.first().map(String::as_str) {
-                Some("sudo") => 1,
-                Some("ssh") => 2,
-                _ => 0,
-            };
-            part[begin.min(end)..end].to_vec()
-        })
-        .collect();
-    parts
-        .into_iter()
-        .filter(|part| part.first().is_some_and(|it| it == "tcptrace"))
-}
 
 /// Replaces the names of cgroups by an id, because this machine may not have them.
 fn on_this_machine(words: &[String]) -> Vec<String> {
@@ -74,14 +21,17 @@ fn on_this_machine(words: &[String]) -> Vec<String> {
 
 #[test]
 fn every_command_of_the_documents_parses() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut parsed = 0;
-    for path in documents() {
+    for path in documents::paths(&root, &["README.md", "CONTRIBUTING.md", "SECURITY.md"]) {
         let text = fs::read_to_string(&path).unwrap();
-        for (line, words) in commands(&text) {
-            if let Err(error) = Cli::try_parse_from(on_this_machine(&words)) {
-                panic!("{}:{line}: {words:?}\n{error}", path.display());
+        for line in documents::lines(&text) {
+            for words in line.calls() {
+                if let Err(error) = Cli::try_parse_from(on_this_machine(words)) {
+                    panic!("{}:{}: {words:?}\n{error}", path.display(), line.number);
+                }
+                parsed += 1;
             }
-            parsed += 1;
         }
     }
     assert!(parsed > 100, "{parsed} commands");
@@ -89,21 +39,24 @@ fn every_command_of_the_documents_parses() {
 
 #[test]
 fn calls_are_found_in_pipelines_and_behind_prompts() {
-    let text = "```sh\ntcptrace -p 1   # a comment\nls\nssh host tcptrace a | sudo tcptrace b > c\n\
-                duckdb \"a\nb\"\n```\ntcptrace no\n```console\n$ tcptrace 'x y'\ntcptrace output\n```\n";
-    let found = commands(text);
-    let lines: Vec<(usize, String)> = found
-        .into_iter()
-        .map(|(line, words)| (line, words.join(" ")))
+    let text = "```sh\ntcptrace -p 1   # a comment\nls\n\nssh host tcptrace a | sudo tcptrace b > c\n\
+                duckdb \"a\nb\" | tcptrace d\n```\ntcptrace no\n```console\n$ tcptrace 'x y'\n\
+                tcptrace output\n```\n";
+    let lines = documents::lines(text);
+    let found: Vec<(usize, String)> = lines
+        .iter()
+        .flat_map(|line| line.calls().map(|words| (line.number, words.join(" "))))
         .collect();
     let expected = [
         (2, "tcptrace -p 1"),
-        (4, "tcptrace a"),
-        (4, "tcptrace b"),
-        (10, "tcptrace x y"),
+        (5, "tcptrace a"),
+        (5, "tcptrace b"),
+        (6, "tcptrace d"),
+        (11, "tcptrace x y"),
     ];
     assert_eq!(
-        lines,
+        found,
         expected.map(|(line, words)| (line, words.to_owned()))
     );
+    assert_eq!(lines[3].programs[0], ["duckdb", "a\nb"]);
 }

@@ -30,6 +30,9 @@ const VIEWERS: [&str; 2] = ["tshark", "tmux"];
 /// destination.
 const PACKET_FILTER: [&str; 1] = ["nftables"];
 
+/// A client that commands of the documents trace.
+const CLIENT: [&str; 1] = ["curl"];
+
 /// Installs the libraries that load exports as tables, see [`tables`].
 const PYTHON: [&str; 1] = ["python3-venv"];
 
@@ -40,6 +43,7 @@ fn needed() -> Vec<&'static str> {
         &BROWSER,
         &VIEWERS,
         &PACKET_FILTER,
+        &CLIENT,
         &PYTHON,
         &dist::TOOLS,
         &dist::proof::TOOLS,
