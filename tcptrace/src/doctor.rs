@@ -17,6 +17,7 @@ use crate::cli::{Doctor, ReportForm};
 use crate::event::Hook;
 use crate::fields::FailedMethod;
 use crate::stdio;
+use crate::symbols;
 use crate::tracing::kernel_release;
 
 /// Number of loopback connections for measuring the programs.
@@ -94,7 +95,7 @@ impl Examined {
             version: env!("CARGO_PKG_VERSION"),
             kernel: kernel_release(),
             hooks,
-            unseen: capture.unseen(),
+            unseen: [capture.unseen(), symbols::unseen()].concat(),
         }
     }
 }

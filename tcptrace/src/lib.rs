@@ -37,6 +37,7 @@ pub mod run;
 mod signals;
 pub mod sink;
 pub mod stdio;
+mod symbols;
 pub mod top;
 pub mod tracing;
 

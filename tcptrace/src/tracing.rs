@@ -1,9 +1,11 @@
 //! A running trace: the attached programs, from attaching them to the end.
 
+mod facts;
 mod handover;
 mod place;
 mod planner;
 mod progress;
+mod stacks;
 mod triggers;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -17,11 +19,14 @@ use anyhow::Context;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
+pub use self::facts::{filters, kernel_release};
+use self::facts::{refused, unseen};
 pub use self::handover::Amount;
 use self::handover::Handover;
 use self::place::record;
 pub use self::place::{Place, To};
 pub use self::progress::Progress;
+use self::stacks::Stacks;
 pub use self::triggers::Triggers;
 use crate::balance::Counts;
 use crate::capture::counters::{CounterReader, Reading};
@@ -32,12 +37,11 @@ use crate::command::Running;
 use crate::correlate::Selection;
 use crate::depth::Depth;
 use crate::event::{Hook, Loss, Note, SnapshotEnd, Why};
-use crate::fields::FailedMethod;
-use crate::filter::Filter;
 use crate::pipeline::{self, Feedback, Outcome, Output, SnapshotTargets};
 use crate::signals::Signals;
 use crate::stdio::say;
-use crate::trace::{Begin, RefusedMethod, Settled, Small};
+use crate::symbols::Symbols;
+use crate::trace::{Begin, Settled, Small};
 
 /// Time between two reads of the hooks' counters, which include the lost events.
 const LOSS_EVERY: Duration = Duration::from_millis(250);
@@ -168,7 +172,7 @@ impl Tracing {
             hooks: capture.methods(),
             refused: refused(&capture),
             filters: conditions,
-            unseen: capture.unseen(),
+            unseen: unseen(&capture, request),
             selection,
             reset_reasons: capture.reset_reasons.clone(),
             count,
@@ -179,7 +183,11 @@ impl Tracing {
         let recording = outputs.recording.map(|to| record(to, &begin)).transpose()?;
         let stop = feedback.stop.clone();
         let owners_wanted = feedback.owners_wanted.clone();
-        let mut handover = Handover::new(&begin, recording, stop, owners_wanted);
+        let stacks = match request.why_ns {
+            Some(why_ns) => Some(Stacks::new(Symbols::start()?, why_ns)),
+            None => None,
+        };
+        let mut handover = Handover::new(&begin, recording, stacks, stop, owners_wanted);
         let outcome = match needs_pipeline {
             true => {
                 let (feed, outcome) = pipeline::spawn(begin, outputs.lines, feedback.clone())?;
@@ -537,12 +545,6 @@ async fn answer(asked: &mut Option<oneshot::Receiver<SnapshotTargets>>) -> Snaps
     }
 }
 
-/// Returns the output of `uname -r`.
-pub fn kernel_release() -> String {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    release.trim().to_owned()
-}
-
 async fn at(instant: Option<Instant>) {
     match instant {
         Some(instant) => tokio::time::sleep_until(instant).await,
@@ -555,26 +557,6 @@ async fn ended(command: Option<&mut Running>) -> io::Result<ExitStatus> {
         Some(command) => command.ended().await,
         None => std::future::pending().await,
     }
-}
-
-/// Returns all filter conditions by name: those of the kernel programs and those of the correlator.
-pub fn filters(filter: &Filter, selection: &Selection) -> BTreeMap<String, String> {
-    let conditions = filter.describe().into_iter().chain(selection.describe());
-    conditions
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect()
-}
-
-/// Returns the refused attach methods of each hook.
-fn refused(capture: &Capture) -> BTreeMap<Hook, Vec<RefusedMethod>> {
-    let refused = |it: FailedMethod| RefusedMethod {
-        method: it.method,
-        reason: it.error,
-    };
-    let hooks = capture.refused().into_iter();
-    hooks
-        .map(|(hook, all)| (hook, all.into_iter().map(refused).collect()))
-        .collect()
 }
 
 /// Waits for a trigger. Returns its description.

@@ -90,6 +90,14 @@ pub enum Peek {
     Socket { netns: u32, cgroup: u64, state: u8 },
     /// A process exited or has a new name.
     Process,
+    /// A scheduling event of an acceptor.
+    Sched {
+        mono_ns: u64,
+        tid: u32,
+        pid: u32,
+        /// `abi::sched_step`
+        step: u8,
+    },
 }
 
 impl Peek {
@@ -97,7 +105,7 @@ impl Peek {
     pub fn cgroup(self) -> u64 {
         match self {
             Peek::State { cgroup, .. } | Peek::Socket { cgroup, .. } => cgroup,
-            Peek::Process => 0,
+            Peek::Process | Peek::Sched { .. } => 0,
         }
     }
 }
@@ -133,8 +141,33 @@ pub fn peek(record: &[u8]) -> Option<Peek> {
             })
         }
         abi::kind::PROCESS => Some(Peek::Process),
+        abi::kind::SCHED => {
+            let (it, _) = abi::Sched::read_from_prefix(rest).ok()?;
+            Some(Peek::Sched {
+                mono_ns: header.mono_ns,
+                tid: it.tid,
+                pid: it.pid,
+                step: it.step,
+            })
+        }
         _ => None,
     }
+}
+
+/// Reads the stacks of a record of a scheduling event, without decoding the record.
+pub fn peek_stack(record: &[u8]) -> Option<abi::Stack> {
+    let (header, rest) = abi::Header::read_from_prefix(record).ok()?;
+    if header.kind != abi::kind::SCHED {
+        return None;
+    }
+    let (payload, rest) = abi::Sched::read_from_prefix(rest).ok()?;
+    let has = |section| payload.sections & section != 0;
+    let skipped = match has(abi::sched_section::TASK) {
+        true => size_of::<abi::Task>(),
+        false => 0,
+    };
+    let (stack, _) = abi::Stack::read_from_prefix(rest.get(skipped..)?).ok()?;
+    has(abi::sched_section::STACK).then_some(stack)
 }
 
 /// The bytes of a record that are not decoded yet.

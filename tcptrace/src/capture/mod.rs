@@ -10,7 +10,7 @@ pub mod iterator;
 pub mod kernels;
 mod links;
 mod load;
-mod pids;
+pub mod pids;
 mod positions;
 pub mod privilege;
 mod refusal;

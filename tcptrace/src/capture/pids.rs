@@ -33,6 +33,11 @@ pub fn translate(
     translate_shown(pids, shown(), numbers)
 }
 
+/// Returns whether /proc shows the kernel's process ids.
+pub fn are_kernels() -> bool {
+    shown() == Shown::Kernels
+}
+
 fn translate_shown(
     pids: &[u32],
     shown: Shown,

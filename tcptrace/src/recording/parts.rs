@@ -8,8 +8,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hashlink::LinkedHashMap;
+
 use super::{BLOCK, Recorder};
 use crate::decode::lost;
+use crate::event::{Stack, StackKey};
 use crate::trace::{Begin, Input, Small};
 use tcptrace_core::recording::item;
 
@@ -19,6 +22,12 @@ const MOST: u64 = 256 << 20;
 /// Upper bound on the time span of a buffered block, in nanoseconds. The buffer drops whole blocks,
 /// so that short blocks let it drop old events soon.
 const BLOCK_NS: u64 = 250_000_000;
+
+/// Upper bound on the stacks that every file begins with: the newest ones.
+const STACKS: usize = 512;
+
+/// Upper bound on the stacks of one input, because a recording stores each input in one block.
+const STACKS_AT_ONCE: usize = 16;
 
 /// Selects the recorded events that are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +64,8 @@ pub struct Parts {
     keep: Keep,
     /// The names of containers so far, by cgroup. Every file begins with them.
     containers: BTreeMap<u64, Option<String>>,
+    /// The newest stacks. Every file begins with them.
+    stacks: LinkedHashMap<StackKey, Stack>,
     /// The kernel side's counter of lost records, modulo 2^32, from the last record.
     lost: u32,
     /// The file that is being written.
@@ -107,6 +118,7 @@ impl Parts {
             is_compressed,
             keep,
             containers: BTreeMap::new(),
+            stacks: LinkedHashMap::new(),
             lost: 0,
             current: None,
             kept: Kept {
@@ -143,6 +155,14 @@ impl Parts {
             }
             Input::Small(Small::Containers(containers)) => {
                 self.containers.extend(containers.clone());
+            }
+            Input::Small(Small::Stacks(stacks)) => {
+                for stack in stacks {
+                    self.stacks.insert(stack.key, stack.clone());
+                }
+                while self.stacks.len() > STACKS {
+                    self.stacks.pop_front();
+                }
             }
             _ => {}
         }
@@ -236,6 +256,10 @@ impl Parts {
         let mut recorder = Recorder::begin(file, &begin, self.is_compressed)?;
         if !self.containers.is_empty() {
             recorder.input(&Small::Containers(self.containers.clone()).into())?;
+        }
+        let stacks: Vec<Stack> = self.stacks.values().cloned().collect();
+        for stacks in stacks.chunks(STACKS_AT_ONCE) {
+            recorder.input(&Small::Stacks(stacks.to_vec()).into())?;
         }
         self.current = Some(Current {
             path: path.clone(),

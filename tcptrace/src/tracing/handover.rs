@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::sync::{Notify, oneshot};
 
 use super::planner::SnapshotPlanner;
+use super::stacks::Stacks;
 use crate::batch::Batch;
 use crate::cgroups::Cgroups;
 use crate::decode::peek;
@@ -17,6 +18,9 @@ use crate::pipeline::{Failed, Feed, Message, SnapshotTargets};
 use crate::recording::Recorder;
 use crate::recording::parts::Parts;
 use crate::trace::{Begin, Input, Small};
+
+/// Upper bound on the stacks in one input, because a recording stores each input in one block.
+const STACKS_AT_ONCE: usize = 16;
 
 /// A recording with its name for error messages.
 pub struct Recording {
@@ -76,6 +80,8 @@ pub struct Handover {
     recording: Option<Recording>,
     feed: Option<Feed>,
     planner: SnapshotPlanner,
+    /// Finds the functions of stacks. `None` without `--why`.
+    stacks: Option<Stacks>,
     failed: Option<Failed>,
     /// Ends the trace when notified.
     stop: Arc<Notify>,
@@ -92,6 +98,7 @@ impl Handover {
     pub fn new(
         begin: &Begin,
         recording: Option<Recording>,
+        stacks: Option<Stacks>,
         stop: Arc<Notify>,
         owners_wanted: Arc<Notify>,
     ) -> Handover {
@@ -100,6 +107,7 @@ impl Handover {
             recording,
             feed: None,
             planner: SnapshotPlanner::new(begin),
+            stacks,
             failed: None,
             stop,
             owners_wanted,
@@ -117,6 +125,11 @@ impl Handover {
     /// Passes on records that were drained until `now_ns`. All records older than
     /// `complete_until_ns` have then been passed on; 0 if that is unknown.
     pub async fn records(&mut self, batch: Batch, now_ns: u64, complete_until_ns: u64) {
+        if !batch.is_empty() {
+            self.latest_ns = self.latest_ns.max(now_ns);
+            self.inspect(&batch).await;
+        }
+        self.resolve(now_ns).await;
         if batch.is_empty() {
             // Without new records, a later `complete_until_ns` only matters until the pipeline has
             // released all records that it holds back.
@@ -124,9 +137,6 @@ impl Handover {
             if !is_news || complete_until_ns <= self.complete_ns {
                 return;
             }
-        } else {
-            self.latest_ns = self.latest_ns.max(now_ns);
-            self.inspect(&batch).await;
         }
         self.complete_ns = self.complete_ns.max(complete_until_ns);
         let records = Input::Records {
@@ -165,6 +175,9 @@ impl Handover {
             if let Some(peek) = peek(record) {
                 self.cgroups.note(peek.cgroup(), &mut containers);
                 self.planner.see(peek);
+                if let Some(stacks) = &mut self.stacks {
+                    stacks.see(peek, record);
+                }
             }
         }
         if self.feed.is_none() && self.planner.wants_owners() {
@@ -172,6 +185,17 @@ impl Handover {
         }
         if !containers.is_empty() {
             self.input(Small::Containers(containers).into()).await;
+        }
+    }
+
+    /// Passes on the stacks whose functions have been found until `now_ns`.
+    async fn resolve(&mut self, now_ns: u64) {
+        let Some(stacks) = &mut self.stacks else {
+            return;
+        };
+        let stacks = stacks.take(now_ns).await;
+        for stacks in stacks.chunks(STACKS_AT_ONCE) {
+            self.input(Small::Stacks(stacks.to_vec()).into()).await;
         }
     }
 

@@ -100,6 +100,7 @@ impl SnapshotPlanner {
                 }
             }
             Peek::Process => self.wants_owners = true,
+            Peek::Sched { .. } => {}
         }
     }
 

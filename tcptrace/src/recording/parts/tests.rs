@@ -218,3 +218,40 @@ fn a_tick_is_recorded_like_other_inputs() {
     let (_, mut reader) = Reader::open(file).unwrap();
     assert_eq!(reader.next(), Some(Item::Input(tick)));
 }
+
+#[test]
+fn every_file_begins_with_the_newest_stacks() {
+    let folder = Folder::new();
+    let keep = Keep::Stretch {
+        stretch: Stretch::Bytes(100),
+        after: Duration::from_secs(1),
+    };
+    let mut parts = folder.parts(keep);
+    let stack = |key, pid| Stack {
+        key: StackKey(key),
+        pid,
+        kernel: Vec::new(),
+        user: Vec::new(),
+    };
+    for key in 0..STACKS as u64 + 1 {
+        let stacks = vec![stack(key, 1)];
+        parts.input(&Small::Stacks(stacks).into()).unwrap();
+        parts.flush(key * SECOND_NS, key * SECOND_NS).unwrap();
+    }
+    // The complete stack replaces the one with addresses only.
+    let stacks = vec![stack(1, 2)];
+    parts.input(&Small::Stacks(stacks).into()).unwrap();
+    let path = parts.trigger(600 * SECOND_NS).unwrap().unwrap();
+    end(&mut parts, 601 * SECOND_NS);
+    let (_, mut reader) = Reader::open(File::open(path).unwrap()).unwrap();
+    let mut keys = Vec::new();
+    while let Some(Item::Input(input)) = reader.next() {
+        if let Input::Small(Small::Stacks(stacks)) = input {
+            keys.extend(stacks.iter().map(|it| (it.key.0, it.pid)));
+        }
+    }
+    keys.truncate(STACKS);
+    let mut expected: Vec<_> = (2..=STACKS as u64).map(|key| (key, 1)).collect();
+    expected.push((1, 2));
+    assert_eq!(keys, expected);
+}

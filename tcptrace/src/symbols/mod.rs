@@ -1,0 +1,110 @@
+//! Names of the functions in stacks.
+//!
+//! A thread of its own finds them, because the first stack of a large program takes long.
+//!
+//! The files that it reads were chosen by the traced processes, while the tracer has the privileges
+//! of root. It reads only regular files of bounded size, never maps them into memory, and follows no
+//! path that such a file names.
+
+mod image;
+mod kernel;
+mod maps;
+mod perf_map;
+mod regular;
+mod resolver;
+
+use std::io;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use tokio::sync::mpsc;
+
+pub use self::resolver::RawStack;
+use self::resolver::Resolver;
+use crate::capture::pids;
+use crate::event::Stack;
+
+/// Upper bound on requests and answers that wait.
+const WAITING: usize = 1024;
+
+/// Returns what this process cannot find out about stacks.
+pub fn unseen() -> Vec<String> {
+    let kernel = kernel::is_hidden().then_some(
+        "names of kernel functions in stacks: /proc/kallsyms hides their addresses \
+         (kernel.kptr_restrict, CAP_SYSLOG)",
+    );
+    let user = (!pids::are_kernels()).then_some(
+        "names of user functions in stacks: process ids in this PID namespace differ from the \
+         kernel's",
+    );
+    kernel.into_iter().chain(user).map(str::to_owned).collect()
+}
+
+/// A request to the thread.
+#[derive(Debug)]
+pub enum Request {
+    /// Read the symbols of this process before its first stack.
+    Prepare(u32),
+    Resolve(RawStack),
+}
+
+/// The thread that finds functions. It ends when this value is dropped, after its current request.
+pub struct Symbols {
+    requests: SyncSender<Request>,
+    answers: mpsc::Receiver<Stack>,
+}
+
+impl Symbols {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// If the system starts no more threads.
+    pub fn start() -> io::Result<Symbols> {
+        let (symbols, received, answer) = Symbols::channels();
+        std::thread::Builder::new()
+            .name("symbols".into())
+            .spawn(move || work(&received, &answer))?;
+        Ok(symbols)
+    }
+
+    /// Returns the value, and the ends of its channels that belong to the thread.
+    pub fn channels() -> (Symbols, Receiver<Request>, mpsc::Sender<Stack>) {
+        let (requests, received) = sync_channel(WAITING);
+        let (answer, answers) = mpsc::channel(WAITING);
+        (Symbols { requests, answers }, received, answer)
+    }
+
+    /// Reads the symbols of a process, unless too many requests wait.
+    pub fn prepare(&self, pid: u32) {
+        // Its first stack reads them as well.
+        let _ = self.requests.try_send(Request::Prepare(pid));
+    }
+
+    /// Requests the functions of a stack. Returns false if too many requests wait.
+    pub fn request(&self, stack: RawStack) -> bool {
+        self.requests.try_send(Request::Resolve(stack)).is_ok()
+    }
+
+    /// Returns an answer that has arrived.
+    pub fn try_next(&mut self) -> Option<Stack> {
+        self.answers.try_recv().ok()
+    }
+
+    /// Waits for the next answer. Returns `None` if the thread has ended.
+    pub async fn next(&mut self) -> Option<Stack> {
+        self.answers.recv().await
+    }
+}
+
+fn work(requests: &Receiver<Request>, answers: &mpsc::Sender<Stack>) {
+    let mut resolver = Resolver::new();
+    while let Ok(request) = requests.recv() {
+        match request {
+            Request::Prepare(pid) => resolver.prepare(pid),
+            Request::Resolve(raw) => {
+                if answers.blocking_send(resolver.resolve(&raw)).is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
