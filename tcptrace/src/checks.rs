@@ -118,6 +118,14 @@ struct Second {
     fired: Arc<Notify>,
 }
 
+/// Returns a warning if a trigger can never fire in this trace.
+fn cannot_fire(trigger: &Expectation, session: &Session) -> Option<String> {
+    let why = trigger.unseen(session)?;
+    Some(format!(
+        "--trigger {trigger} cannot fire, because {why}; SIGUSR1 still writes the records"
+    ))
+}
+
 const SECOND_NS: u64 = 1_000_000_000;
 
 impl Sink for Second {
@@ -128,6 +136,10 @@ impl Sink for Second {
 
     fn line(&mut self, line: &Line) -> io::Result<()> {
         if let Line::Session(session) = line {
+            self.expectations
+                .iter()
+                .filter_map(|it| cannot_fire(it, session))
+                .for_each(say);
             self.session = Some(session.clone());
         }
         let mono_ns = line.mono_ns();

@@ -13,7 +13,7 @@ use std::str::FromStr;
 pub use measured::{Measure, Measured};
 
 use crate::duration::Human;
-use crate::fields::{Kind, Verdict, Wanted};
+use crate::fields::{Kind, Session, Verdict, Wanted};
 
 /// A measured time, such as the p99 wait in the accept queue, or a count, such as overflows. A
 /// condition compares it with a value.
@@ -227,6 +227,11 @@ impl Expectation {
     /// Returns the server port that the condition is limited to.
     pub fn port(&self) -> Option<u16> {
         self.port
+    }
+
+    /// Returns the reason why no line of a trace can show what the condition compares, if there is one.
+    pub fn unseen(&self, session: &Session) -> Option<String> {
+        measured::unseen(self.quantity, session)
     }
 
     /// Judges the condition by the measured values.

@@ -180,3 +180,35 @@ fn a_met_expectation_writes_the_buffered_records() {
     let wait = traces[0].server_of(slow_port).num("accept_queue_ns");
     assert!(wait > 200_000_000, "{wait}");
 }
+
+#[test]
+fn a_trigger_that_no_hook_can_fire_is_reported_at_the_start() {
+    // With this attach method no hook sees overflows, on any kernel.
+    let base = tempfile::tempdir().expect("a folder");
+    let file = base.path().join("x.trace");
+    let file = file.to_str().expect("a printable path");
+    let record = |trigger: &str| {
+        let args = [
+            "record",
+            "--attach",
+            "syscall",
+            "--duration",
+            "10ms",
+            "-o",
+            file,
+        ];
+        let kept = ["--keep", "60s", "--trigger", trigger];
+        let ended = Running::run_to_end(tcptrace(&[&args[..], &kept].concat()));
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        ended.stderr
+    };
+    assert_eq!(
+        record("overflows@3000>0").lines().next(),
+        Some(
+            "tcptrace: --trigger overflows@3000>0 cannot fire, because segments that meet a full queue \
+             cannot be seen on this kernel; SIGUSR1 still writes the records"
+        )
+    );
+    let stderr = record("accept_queue_p99>20ms");
+    assert!(!stderr.contains("cannot fire"), "{stderr}");
+}

@@ -268,7 +268,7 @@ impl Measured {
         if quantity == Quantity::Lost {
             return Measure::exact(sum(summary.hook_counts.values().map(|count| count.lost)));
         }
-        let by_hook = matches!(session.hooks.get(&Hook::ListenOverflow), Some(Some(_)));
+        let by_hook = sees(session, Hook::ListenOverflow);
         if quantity == Quantity::Overflows && !by_hook && !summary.netns_counters.is_empty() {
             return by_counters(session, summary, port);
         }
@@ -297,28 +297,8 @@ impl Measured {
         summary: &Summary,
         port: Option<u16>,
     ) -> Measure {
-        let sees = |hook| matches!(session.hooks.get(&hook), Some(Some(_)));
-        let unseen =
-            |what: &str| Measure::unknown(&format!("{what} cannot be seen on this kernel"));
-        let only_with_events = |what: &str| {
-            Measure::unknown(&format!(
-                "{what} are not reported one by one at this --depth"
-            ))
-        };
-        let is_lighter = session.depth != Depth::Events;
-        let at_lighter_depths_too = [
-            Quantity::Accepted,
-            Quantity::FailedAccepts,
-            Quantity::Verdict(Verdict::Queued),
-            Quantity::Verdict(Verdict::Awaited),
-            Quantity::Verdict(Verdict::FastOpen),
-            Quantity::Verdict(Verdict::Overlapped),
-            Quantity::Verdict(Verdict::NeverAccepted),
-        ];
-        let by_accept = at_lighter_depths_too.contains(&quantity)
-            || matches!(quantity, Quantity::AcceptQueue(_));
-        if by_accept && !sees(Hook::InetCskAccept) {
-            return Measure::unknown("no hook of this trace sees accept()");
+        if let Some(why) = unseen(quantity, session) {
+            return Measure::unknown(&why);
         }
         match quantity {
             Quantity::AcceptQueue(share) => {
@@ -353,7 +333,7 @@ impl Measured {
                 let at = Verdict::ALL.iter().position(|it| *it == verdict);
                 let n = counts.verdicts[at.expect("ALL has every verdict")];
                 match verdict {
-                    Verdict::Unfinished if !sees(Hook::RequestSock) => {
+                    Verdict::Unfinished if !sees(session, Hook::RequestSock) => {
                         let why = "half-open connections are not seen, except where a SYN-ACK was \
                                    sent again";
                         Measure::at_least(n, why)
@@ -361,22 +341,53 @@ impl Measured {
                     _ => Measure::exact(n),
                 }
             }
-            Quantity::Overflows if sees(Hook::ListenOverflow) => Measure::exact(counts.overflows),
-            Quantity::Overflows => unseen("segments that meet a full queue"),
-            Quantity::HalfOpenFailed if sees(Hook::RequestSock) => {
-                Measure::exact(counts.half_open_failed)
-            }
-            Quantity::HalfOpenFailed => unseen("half-open connections"),
-            Quantity::Retransmits if is_lighter => only_with_events("retransmissions"),
-            Quantity::Retransmits if sees(Hook::TcpRetransmitSkb) => {
-                Measure::exact(counts.retransmits)
-            }
-            Quantity::Retransmits => unseen("retransmissions"),
-            Quantity::Resets if is_lighter => only_with_events("RSTs"),
-            Quantity::Resets if sees(Hook::TcpReset) => Measure::exact(counts.resets),
-            Quantity::Resets => unseen("RSTs"),
+            Quantity::Overflows => Measure::exact(counts.overflows),
+            Quantity::HalfOpenFailed => Measure::exact(counts.half_open_failed),
+            Quantity::Retransmits => Measure::exact(counts.retransmits),
+            Quantity::Resets => Measure::exact(counts.resets),
             Quantity::Lost => unreachable!("`measure` handles it"),
         }
+    }
+}
+
+/// Returns true if a hook is attached.
+fn sees(session: &Session, hook: Hook) -> bool {
+    matches!(session.hooks.get(&hook), Some(Some(_)))
+}
+
+/// Returns the reason why no line of a trace can show a quantity, if there is one. The counters of the
+/// network namespaces may still have bounds on it, at the end of the trace.
+pub fn unseen(quantity: Quantity, session: &Session) -> Option<String> {
+    let is_lighter = session.depth != Depth::Events;
+    let unless = |hook, what: &str| {
+        let why = format!("{what} cannot be seen on this kernel");
+        (!sees(session, hook)).then_some(why)
+    };
+    let one_by_one = |hook, what: &str| match is_lighter {
+        true => Some(format!(
+            "{what} are not reported one by one at this --depth"
+        )),
+        false => unless(hook, what),
+    };
+    match quantity {
+        Quantity::AcceptQueue(_)
+        | Quantity::Accepted
+        | Quantity::FailedAccepts
+        | Quantity::Verdict(
+            Verdict::Queued
+            | Verdict::Awaited
+            | Verdict::FastOpen
+            | Verdict::Overlapped
+            | Verdict::NeverAccepted,
+        ) => {
+            let why = "no hook of this trace sees accept()";
+            (!sees(session, Hook::InetCskAccept)).then(|| why.to_owned())
+        }
+        Quantity::Overflows => unless(Hook::ListenOverflow, "segments that meet a full queue"),
+        Quantity::HalfOpenFailed => unless(Hook::RequestSock, "half-open connections"),
+        Quantity::Retransmits => one_by_one(Hook::TcpRetransmitSkb, "retransmissions"),
+        Quantity::Resets => one_by_one(Hook::TcpReset, "RSTs"),
+        _ => None,
     }
 }
 

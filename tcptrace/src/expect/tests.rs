@@ -454,3 +454,49 @@ fn recorded_traces_add_up_to_their_summaries() {
     }
     assert!(seen >= 12, "{seen} recordings");
 }
+
+#[test]
+fn a_quantity_without_its_hook_is_unseen_for_this_reason() {
+    let unseen = |text: &str, hooks: &[Hook], depth| {
+        let hooks = hooks.iter().map(|&it| (it, Some("kprobe".to_owned())));
+        expectation(text).unseen(&Session {
+            hooks: hooks.chain([(Hook::TcpReset, None)]).collect(),
+            depth,
+            ..samples::session()
+        })
+    };
+    for (text, why) in [
+        (
+            "overflows>0",
+            "segments that meet a full queue cannot be seen on this kernel",
+        ),
+        (
+            "half_open_failed>0",
+            "half-open connections cannot be seen on this kernel",
+        ),
+        ("resets>0", "RSTs cannot be seen on this kernel"),
+        (
+            "accept_queue_p99>1ms",
+            "no hook of this trace sees accept()",
+        ),
+    ] {
+        assert_eq!(unseen(text, &[], Depth::Events).as_deref(), Some(why));
+    }
+    for (text, hook) in [
+        ("overflows>0", Hook::ListenOverflow),
+        ("half_open_failed>0", Hook::RequestSock),
+        ("accept_queue_max@80>1ms", Hook::InetCskAccept),
+        ("retransmits>0", Hook::TcpRetransmitSkb),
+    ] {
+        assert_eq!(unseen(text, &[hook], Depth::Events), None, "{text}");
+    }
+    for text in ["handshake_max>1ms", "connections>0", "lost>0", "unknown>0"] {
+        assert_eq!(unseen(text, &[], Depth::Events), None, "{text}");
+    }
+    let lighter = unseen(
+        "retransmits>0",
+        &[Hook::TcpRetransmitSkb],
+        Depth::Connections,
+    );
+    assert!(lighter.unwrap().ends_with("at this --depth"));
+}
