@@ -69,3 +69,4 @@ pub mod diagram;
 pub mod duration;
 pub mod errno;
 pub mod printable;
+pub mod syscall;

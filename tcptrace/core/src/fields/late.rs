@@ -42,20 +42,30 @@ pub struct Late {
     pub late_because: String,
 }
 
+impl Late {
+    /// Returns the numbers of the stacks that the line refers to.
+    pub fn stacks(&self) -> impl Iterator<Item = u64> {
+        let blocked = self.acceptor_blocked_in.iter().filter_map(|it| it.stack);
+        let running = self.acceptor_running_in.iter();
+        blocked.chain(running.filter_map(|it| it.stack))
+    }
+}
+
 /// A place where an acceptor was blocked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BlockedIn {
     /// Name of the system call; null outside of a system call or if unknown.
     pub syscall: Option<Cow<'static, str>>,
-    /// The innermost function of the kernel that is not part of the scheduler; null if unknown.
+    /// The innermost function of the kernel that is not part of the scheduler and does not only
+    /// wait; null if unknown.
     pub function: Option<String>,
     /// The kind of the block.
     pub late_reason: LateReason,
     /// Time in this place, in nanoseconds.
     pub ns: u64,
-    /// Number of times that the thread blocked in this place.
+    /// Number of times that the thread was blocked in this place.
     pub times: u64,
-    /// Number of the `stack` line of the longest time in this place; null without a stack.
+    /// Number of the `stack` line of the longest block in this place; null without a stack.
     pub stack: Option<u64>,
     /// The thread that released the lock that the acceptor waited for, as `comm[tid]`; null if
     /// unknown.
@@ -92,7 +102,7 @@ pub struct OtherAcceptor {
     pub blocked_ns: u64,
     /// As `acceptor_unseen_ns`.
     pub unseen_ns: u64,
-    /// Names its main activity, such as `blocked in futex()`.
+    /// Names its main activity, such as `blocked in fsync()` or `waiting for work`.
     pub mainly: String,
 }
 
@@ -160,10 +170,11 @@ impl LateReason {
     }
 }
 
-/// A new pair of call stacks, which later lines refer to by its number. Only with `--why`.
+/// A pair of call stacks that the next line refers to by its number. It is written once, before the
+/// first such line. Only with `--why`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Stack {
-    /// Time of the first event with these stacks, in CLOCK_MONOTONIC nanoseconds.
+    /// Time of the first line that refers to the stacks, in CLOCK_MONOTONIC nanoseconds.
     pub mono_ns: u64,
     /// Number of the stack, unique in the trace.
     pub stack: u64,

@@ -8,6 +8,7 @@ use crate::correlate::{Correlator, Selection};
 use crate::depth::Depth;
 use crate::event::Hook;
 use crate::fields::{FailedMethod, SCHEMA, Session};
+use crate::syscall::Machine;
 
 /// The settings and the environment of a trace. A recording begins with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,9 +90,12 @@ impl Begin {
             .with_reset_reasons(self.reset_reasons.clone())
             .with_selection(self.selection.clone())
             .with_hidden_births(self.hides_births())
-            .with_depth(self.depth)
-            .with_why(self.why_ns);
+            .with_depth(self.depth);
         let method = |hook| self.hooks.get(&hook).and_then(Option::as_deref);
+        if let Some(why_ns) = self.why_ns {
+            let is_visible = method(Hook::SchedSwitch).is_some();
+            correlator = correlator.with_why(why_ns, Machine::of(&self.machine), is_visible);
+        }
         if method(Hook::TimewaitSock).is_some() {
             correlator.sees_buckets();
         }

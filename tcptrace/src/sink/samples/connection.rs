@@ -133,6 +133,64 @@ pub fn accept_with_verdict() -> Accept {
     }
 }
 
+/// An accept line whose wait is explained.
+pub fn late_accept() -> Accept {
+    Accept {
+        late: Some(Box::new(late())),
+        ..accept_with_verdict()
+    }
+}
+
+/// A connection line whose wait is explained.
+pub fn late_connection() -> Connection {
+    Connection {
+        late: Some(Box::new(late())),
+        ..connection()
+    }
+}
+
+/// Explains the wait of [`accept`].
+pub fn late() -> Late {
+    Late {
+        acceptor_tid: Some(4711),
+        acceptor_running_ns: 3 * MS,
+        acceptor_runnable_ns: 100 * MS,
+        acceptor_throttled_ns: 0,
+        acceptor_blocked_ns: 4900 * MS,
+        acceptor_unseen_ns: 0,
+        acceptor_blocked_in: vec![BlockedIn {
+            syscall: Some("fsync".into()),
+            function: Some("ext4_sync_file".to_owned()),
+            late_reason: LateReason::Blocked,
+            ns: 4900 * MS,
+            times: 2,
+            stack: Some(1),
+            woken_by: None,
+        }],
+        acceptor_running_in: vec![RunningIn {
+            function: Some("handle_request".to_owned()),
+            user_mode: true,
+            samples: 1,
+            stack: None,
+        }],
+        other_acceptors: vec![OtherAcceptor {
+            pid: 4711,
+            tid: 4713,
+            comm: Comm::from("worker"),
+            running_ns: 0,
+            runnable_ns: 0,
+            blocked_ns: 5003 * MS,
+            unseen_ns: 0,
+            mainly: "waiting for work".to_owned(),
+        }],
+        late_reason: LateReason::Blocked,
+        late_because: "late because server[4711] was blocked 4.900 s in fsync() (ext4_sync_file ← \
+                       save_state ← handle_request), 100.0 ms waiting for a CPU; the other acceptor, \
+                       worker[4713], was waiting for work"
+            .to_owned(),
+    }
+}
+
 pub fn failed_accept(errno: &'static str) -> Accept {
     Accept {
         subject: Subject {

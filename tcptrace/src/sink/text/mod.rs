@@ -45,7 +45,7 @@ use crate::clock::Clock;
 use crate::duration::Human;
 use crate::event::Context;
 use crate::fields::{
-    Accept, Connection, Line, Lost, Overflow, Subject, Transition, Verdict, Wanted, Why,
+    Accept, Connection, Late, Line, Lost, Overflow, Subject, Transition, Verdict, Wanted, Why,
 };
 use crate::printable::printable;
 
@@ -164,8 +164,12 @@ impl Text {
 
     /// Writes prose below a line, wrapped to the width of the log.
     fn explain(&mut self, sentence: &str) -> io::Result<()> {
+        self.below(DIM, sentence)
+    }
+
+    fn below(&mut self, style: anstyle::Style, sentence: &str) -> io::Result<()> {
         for line in textwrap::wrap(&printable(sentence), EXPLAIN_WIDTH) {
-            self.row.column(TUPLE).put(DIM, Said(&line));
+            self.row.column(TUPLE).put(style, Said(&line));
             self.end()?;
         }
         Ok(())
@@ -181,6 +185,7 @@ impl Text {
                 if let (Some(verdict), Some(reason)) = (x.verdict, &x.reason) {
                     self.verdict(x.mono_ns, &x.subject, verdict, reason);
                     self.end()?;
+                    self.late(x.late.as_deref())?;
                     self.shown_verdicts
                         .extend(x.subject.conn.map(|conn| (conn, verdict)));
                 }
@@ -259,6 +264,7 @@ impl Text {
             self.verdict(x.mono_ns, &x.subject, verdict, reason);
             if x.accepted_mono_ns.is_some() {
                 self.end()?;
+                self.late(x.late.as_deref())?;
             } else if let Some(deferred) = ending::deferred(x) {
                 self.row.plain((", ", deferred));
             }
@@ -285,8 +291,19 @@ impl Text {
             }
         }
         self.end()?;
+        if news.is_some() && x.accepted_mono_ns.is_none() {
+            self.late(x.late.as_deref())?;
+        }
         match &x.explanation {
             Some(explanation) => self.explain(explanation),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes why accept() was late, below the verdict.
+    fn late(&mut self, late: Option<&Late>) -> io::Result<()> {
+        match late {
+            Some(late) => self.below(PLAIN, &late.late_because),
             None => Ok(()),
         }
     }

@@ -107,6 +107,39 @@ fn a_long_tuple_shifts_only_the_columns_that_need_it() {
 }
 
 #[test]
+fn a_late_accept_is_explained_once_below_its_verdict() {
+    let lines = [
+        Line::Accept(samples::late_accept()),
+        Line::Connection(samples::late_connection()),
+    ];
+    check(
+        &lines,
+        &[
+            "14:03:07.123456  #3    127.0.0.1:39709 → :7878            accept() returned to server[4711] after 5.000 ms, 2 still queued",
+            "14:03:07.123456  #3    127.0.0.1:39709 → :7878            queued: the kernel finished the handshake 5.003 s before accept() returned to server[4711]",
+            "                       late because server[4711] was blocked 4.900 s in fsync() (ext4_sync_file ← save_state",
+            "                       ← handle_request), 100.0 ms waiting for a CPU; the other acceptor, worker[4713], was",
+            "                       waiting for work",
+            "14:03:07.123456  #3    127.0.0.1:39709 → :7878            ended: open for 5.103 s, closed here first, 18 B out, 0 B in, rtt 32.00 µs",
+        ],
+    );
+    check(
+        &[Line::Connection(Connection {
+            verdict: Some(Verdict::NeverAccepted),
+            reason: Some("still queued when the trace ended".to_owned()),
+            accepted_mono_ns: None,
+            ..samples::late_connection()
+        })],
+        &[
+            "14:03:07.123456  #3    127.0.0.1:39709 → :7878            never accepted: still queued when the trace ended",
+            "                       late because server[4711] was blocked 4.900 s in fsync() (ext4_sync_file ← save_state",
+            "                       ← handle_request), 100.0 ms waiting for a CPU; the other acceptor, worker[4713], was",
+            "                       waiting for work",
+        ],
+    );
+}
+
+#[test]
 fn a_verdict_is_shown_once() {
     let at_accept = [
         Line::Accept(samples::accept_with_verdict()),

@@ -4,5 +4,6 @@ pub mod cause;
 pub mod connection;
 pub mod ending;
 mod half_open;
+pub mod late;
 pub mod lookahead;
 pub mod verdict;

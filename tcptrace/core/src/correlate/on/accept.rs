@@ -27,6 +27,7 @@ impl Correlator {
             let (held, limit) = (accept.backlog_len, accept.backlog_max);
             self.listeners.queue_holds(id, event.mono_ns, held, limit);
         }
+        self.learn_acceptor(accept, listener);
         match accept.outcome {
             Outcome::Failed(errno) => self.accept_failed(event, accept, listener, errno, out),
             Outcome::Accepted {
@@ -86,12 +87,16 @@ impl Correlator {
         }
 
         self.name_failures(&mut connection);
+        let late = self.explain_accepted(&connection, accept);
         // At the other depths the `connection` line has the facts of a successful call.
         let is_shown = self.depth == Depth::Events || self.select.chooses();
         if is_shown && self.wants(Kind::Accept) {
             let judgement = connection.judge_at_accept(&self.end_at(event.mono_ns, false));
             append(out, || {
-                Line::Accept(accept_of(event, accept, &connection, judgement))
+                Line::Accept(fields::Accept {
+                    late,
+                    ..accept_of(event, accept, &connection, judgement)
+                })
             });
         }
         if connection.socket.state == State::Close {

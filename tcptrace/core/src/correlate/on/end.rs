@@ -67,6 +67,7 @@ impl Correlator {
         if let Some(Line::Connection(line)) = out.last_mut() {
             (self.segments).unbind(&connection.socket, self.losses, line);
         }
+        self.explain_ended(&connection, out);
         self.connection_ended(&connection);
         self.open.give_back(connection);
     }

@@ -33,6 +33,7 @@ impl Correlator {
             self.count_ended(&lines[first..]);
         }
         self.shorten(first, lines);
+        self.write_stacks(first, lines);
     }
 
     fn count_ended(&mut self, lines: &[Line]) {

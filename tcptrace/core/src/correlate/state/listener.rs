@@ -82,6 +82,11 @@ impl ListenerId {
 }
 
 impl Listener {
+    /// Returns the kernel address of the listener's socket.
+    pub fn sk(&self) -> Sk {
+        self.sk
+    }
+
     /// Notes that a line describes this listener; returns false if an earlier line did.
     pub fn announce(&mut self) -> bool {
         !std::mem::replace(&mut self.announced, true)

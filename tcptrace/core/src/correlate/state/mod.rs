@@ -1,6 +1,7 @@
 //! The state of a trace: connections, listeners, half-open requests, buckets and flows.
 
 pub mod accept_queue;
+pub mod acceptors;
 pub mod backlog;
 pub mod buckets;
 pub mod connection;
@@ -28,6 +29,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use rustc_hash::FxHashMap;
 
+use self::acceptors::Acceptors;
 use self::buckets::Buckets;
 use self::counters::Counters;
 use self::dropped_syns::DroppedSyns;
@@ -44,6 +46,7 @@ use self::snapshot::{Audit, Import};
 use self::table::{Kept, Table};
 use crate::event::{Hook, Sk};
 use crate::fields::{Depth, Kind, ListenerSummary, NetnsCounters, Verdict, Wanted};
+use crate::syscall::Machine;
 
 /// The per-connection state machines of one trace.
 pub struct Correlator {
@@ -98,9 +101,8 @@ pub struct Correlator {
     pub(super) totals: Totals,
     /// The kernel's names of RST reasons (`enum sk_rst_reason`), by their values.
     pub(super) reset_reasons: BTreeMap<u32, String>,
-    /// Waits in the accept queue that are longer than this (in nanoseconds) are explained.
-    #[expect(dead_code, reason = "the waits are not explained yet")]
-    pub(super) why_ns: Option<u64>,
+    /// The threads that accept connections; `None` without `--why`.
+    pub(super) acceptors: Option<Box<Acceptors>>,
 }
 
 /// The correlator's counts for the summary line.
@@ -171,7 +173,7 @@ impl Correlator {
             histograms: Histograms::default(),
             totals: Totals::default(),
             reset_reasons: BTreeMap::new(),
-            why_ns: None,
+            acceptors: None,
         }
     }
 
@@ -216,9 +218,14 @@ impl Correlator {
         }
     }
 
-    /// Sets the wait in the accept queue (in nanoseconds) above which the wait is explained.
-    pub fn with_why(self, why_ns: Option<u64>) -> Correlator {
-        Correlator { why_ns, ..self }
+    /// Explains each wait in the accept queue that is longer than `why_ns` (in nanoseconds).
+    /// `is_visible`: a hook sees the scheduling of acceptors.
+    pub fn with_why(self, why_ns: u64, machine: Machine, is_visible: bool) -> Correlator {
+        let acceptors = Acceptors::new(why_ns, machine, is_visible);
+        Correlator {
+            acceptors: Some(Box::new(acceptors)),
+            ..self
+        }
     }
 
     /// Writes only the lines of a depth. All connections are counted at each depth.
@@ -243,7 +250,8 @@ impl Correlator {
     #[inline(always)]
     pub(super) fn is_shown(&self, kind: Kind) -> bool {
         let is_of_depth = match kind {
-            Kind::Accept | Kind::Overflow | Kind::Connection | Kind::Histogram | Kind::Lost => true,
+            Kind::Accept | Kind::Overflow | Kind::Connection => true,
+            Kind::Histogram | Kind::Stack | Kind::Lost => true,
             _ => self.depth == Depth::Events,
         };
         is_of_depth && self.wanted.has(kind)

@@ -22,6 +22,7 @@ mod suspected;
 mod table;
 mod timewait;
 mod verdicts;
+mod why;
 
 use std::net::IpAddr;
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::fields::Wanted;
+use crate::syscall::Machine;
 
 /// A small generator (xorshift64), so that a failing seed fails again.
 struct Random(u64);
@@ -127,7 +128,7 @@ fn check(seed: u64, lines: &[Line], totals: &Totals) {
         let (subject, connection_lines) = match line {
             // Lines of these kinds can follow the `connection` line.
             Line::Overflow(_) | Line::Segment(_) | Line::Reset(_) | Line::TimeWait(_) => continue,
-            Line::Histogram(_) | Line::Lost(_) => continue,
+            Line::Histogram(_) | Line::Stack(_) | Line::Lost(_) => continue,
             // A bucket outlives its connection.
             Line::Transition(x) if x.synthetic => continue,
             Line::Connection(x) => {
@@ -184,6 +185,64 @@ fn random_events_never_panic_and_totals_agree() {
     for seed in 1..=300 {
         let (lines, totals) = run(seed * 0x9e37_79b9, 400);
         check(seed, &lines, &totals);
+    }
+}
+
+/// The four times of an explanation add up to the wait, for each thread.
+#[test]
+fn explanations_of_random_events_add_up() {
+    let mut explained = 0;
+    for seed in 1..=300 {
+        let mut t = trace();
+        let why = Correlator::new(START).with_why(US, Machine::X86_64, true);
+        t.correlator = Correlator {
+            open: std::mem::take(&mut t.correlator.open),
+            ..why
+        };
+        t.correlator.stacks(&[why::saving()]);
+        let (lines, totals) = run_on(t, seed * 0x9e37_79b9, 400);
+        check(seed, &lines, &totals);
+        for line in &lines {
+            let (late, wait_ns) = match line {
+                Line::Accept(x) => (x.late.as_ref(), x.accept_queue_ns),
+                Line::Connection(x) => {
+                    let until_ns = x.accepted_mono_ns.or(x.closed_mono_ns).unwrap_or(x.mono_ns);
+                    let since_ns = x.established_mono_ns;
+                    let wait_ns = since_ns.and_then(|ns| until_ns.checked_sub(ns));
+                    (x.late.as_ref(), wait_ns)
+                }
+                _ => continue,
+            };
+            assert_eq!(
+                late.is_some(),
+                wait_ns.is_some_and(|ns| ns > US) && is_explained(line),
+                "seed {seed}: {line:?}"
+            );
+            let Some(late) = late else { continue };
+            explained += 1;
+            let wait_ns = wait_ns.unwrap();
+            let sum: u64 = why::times(late).iter().sum();
+            assert_eq!(sum, wait_ns, "seed {seed}: {line:?}");
+            for it in &late.other_acceptors {
+                let sum = it.running_ns + it.runnable_ns + it.blocked_ns + it.unseen_ns;
+                assert_eq!(sum, wait_ns, "seed {seed}: {line:?}");
+            }
+            let places: u64 = late.acceptor_blocked_in.iter().map(|it| it.ns).sum();
+            assert!(places <= late.acceptor_blocked_ns);
+        }
+    }
+    assert!(explained > 500, "{explained}");
+}
+
+/// Returns whether the line is of a connection that was accepted, or that was never accepted for
+/// certain.
+fn is_explained(line: &Line) -> bool {
+    match line {
+        Line::Accept(x) => x.accept_error.is_none(),
+        Line::Connection(x) => {
+            x.accepted_mono_ns.is_some() || x.verdict == Some(Verdict::NeverAccepted)
+        }
+        _ => false,
     }
 }
 

@@ -1,0 +1,144 @@
+//! The threads that accept connections, with what each of them did and when. Only with `--why`.
+
+mod stacks;
+mod timeline;
+
+use hashlink::LinkedHashMap;
+use rustc_hash::{FxBuildHasher, FxHashMap};
+use smallvec::SmallVec;
+
+pub use stacks::Stacks;
+pub use timeline::{Blocked, Doing, Timeline, Unseen, Waker};
+
+use super::listener::ListenerId;
+use crate::event::{Sk, Task};
+use crate::fields::Late;
+use crate::syscall::Machine;
+
+/// Upper bound on threads. Those without an event for longest are forgotten first.
+const THREADS: usize = 4096;
+
+/// Upper bound on listeners of one thread. The oldest are forgotten first.
+const LISTENERS: usize = 64;
+
+/// Upper bound on explanations that are kept for the `connection` lines of open connections.
+const KEPT: usize = 1 << 16;
+
+/// The acceptors of a trace.
+pub struct Acceptors {
+    /// Waits in the accept queue that are longer than this (in nanoseconds) are explained.
+    pub why_ns: u64,
+    pub machine: Machine,
+    /// True if a hook sees the scheduling of acceptors.
+    pub is_visible: bool,
+    pub stacks: Stacks,
+    /// By thread id, the least recently seen thread first.
+    threads: LinkedHashMap<u32, Thread, FxBuildHasher>,
+    /// The explanations of accepted connections that are open, by connection number.
+    kept: FxHashMap<u64, Box<Late>>,
+}
+
+/// A thread that accepts connections.
+pub struct Thread {
+    pub task: Task,
+    /// The listeners that it accepts on.
+    accepts_on: SmallVec<[Place; 2]>,
+    pub timeline: Timeline,
+}
+
+/// A listener by its kernel address. The number is `None` if the trace did not know the listener
+/// when the thread called accept() on it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Place {
+    sk: Sk,
+    id: Option<ListenerId>,
+}
+
+impl Acceptors {
+    pub fn new(why_ns: u64, machine: Machine, is_visible: bool) -> Acceptors {
+        Acceptors {
+            why_ns,
+            machine,
+            is_visible,
+            stacks: Stacks::default(),
+            threads: LinkedHashMap::default(),
+            kept: FxHashMap::default(),
+        }
+    }
+
+    /// Returns the thread with this thread id.
+    pub fn get(&self, tid: u32) -> Option<&Thread> {
+        self.threads.get(&tid)
+    }
+
+    /// Returns the timeline of a thread that is known.
+    pub fn timeline(&mut self, tid: u32) -> Option<&mut Timeline> {
+        let most = Timeline::most(self.threads.len());
+        let timeline = &mut self.threads.to_back(&tid)?.timeline;
+        timeline.most = most;
+        Some(timeline)
+    }
+
+    /// Notes that a thread accepts on a listener, and returns its timeline. The kernel reuses the
+    /// ids of threads that have exited.
+    pub fn accepts(&mut self, task: Task, sk: Option<Sk>, id: Option<ListenerId>) -> &mut Timeline {
+        let known = self.threads.remove(&task.tid);
+        let mut thread = known
+            .filter(|it| it.task.pid == task.pid && !it.timeline.has_exited())
+            .unwrap_or_else(|| Thread {
+                task,
+                accepts_on: SmallVec::new(),
+                timeline: Timeline::default(),
+            });
+        thread.task = task;
+        if let Some(sk) = sk {
+            thread.accepts_on(Place { sk, id });
+        }
+        if self.threads.len() >= THREADS {
+            self.threads.pop_front();
+        }
+        let thread = self.threads.entry(task.tid).or_insert(thread);
+        &mut thread.timeline
+    }
+
+    /// Returns the threads that accept on a listener, by thread id.
+    pub fn of(&self, listener: ListenerId, sk: Sk) -> Vec<&Thread> {
+        let accepts_on_it = |place: &Place| match place.id {
+            Some(id) => id == listener,
+            None => place.sk == sk,
+        };
+        let all = self.threads.values();
+        let mut of: Vec<_> = all
+            .filter(|it| it.accepts_on.iter().any(accepts_on_it))
+            .collect();
+        of.sort_unstable_by_key(|it| it.task.tid);
+        of
+    }
+
+    /// Keeps an explanation for the `connection` line.
+    pub fn keep(&mut self, conn: u64, late: Box<Late>) {
+        if self.kept.len() < KEPT {
+            self.kept.insert(conn, late);
+        }
+    }
+
+    /// Returns the explanation that was kept for a connection.
+    pub fn take_kept(&mut self, conn: u64) -> Option<Box<Late>> {
+        self.kept.remove(&conn)
+    }
+}
+
+impl Thread {
+    fn accepts_on(&mut self, place: Place) {
+        let known = self.accepts_on.iter_mut().find(|it| it.sk == place.sk);
+        match known {
+            Some(known) => known.id = place.id.or(known.id),
+            None => {
+                if self.accepts_on.len() >= LISTENERS {
+                    self.accepts_on.remove(0);
+                }
+                self.accepts_on.push(place);
+            }
+        }
+    }
+}

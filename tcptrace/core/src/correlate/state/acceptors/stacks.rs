@@ -1,0 +1,64 @@
+//! The call stacks of acceptors, with the names of their functions.
+
+use hashlink::LinkedHashMap;
+use rustc_hash::{FxBuildHasher, FxHashMap};
+
+use crate::event::{Stack, StackKey};
+use crate::fields;
+
+/// Upper bound on stacks. Those that were used least recently are forgotten first.
+const MANY: usize = 1 << 14;
+
+#[derive(Default)]
+pub struct Stacks {
+    /// In the order of their arrival.
+    all: LinkedHashMap<StackKey, Numbered, FxBuildHasher>,
+    /// The stacks that no `stack` line has shown, by number.
+    new: FxHashMap<u64, StackKey>,
+    /// The last number given to a stack.
+    last: u64,
+}
+
+/// A stack and its number in the trace.
+pub struct Numbered {
+    pub number: u64,
+    pub stack: Stack,
+}
+
+impl Stacks {
+    /// Takes a stack. One that is known already keeps its number.
+    pub fn insert(&mut self, stack: Stack) {
+        if let Some(known) = self.all.get_mut(&stack.key) {
+            known.stack = stack;
+            return;
+        }
+        if self.all.len() >= MANY
+            && let Some((_, oldest)) = self.all.pop_front()
+        {
+            self.new.remove(&oldest.number);
+        }
+        self.last += 1;
+        let number = self.last;
+        self.new.insert(number, stack.key);
+        self.all.insert(stack.key, Numbered { number, stack });
+    }
+
+    pub fn get(&self, key: StackKey) -> Option<&Numbered> {
+        self.all.get(&key)
+    }
+
+    /// Returns the `stack` line of a stack, unless an earlier call returned it.
+    pub fn announce(&mut self, number: u64, mono_ns: u64) -> Option<fields::Stack> {
+        let key = self.new.remove(&number)?;
+        let Stack {
+            pid, kernel, user, ..
+        } = &self.get(key)?.stack;
+        Some(fields::Stack {
+            mono_ns,
+            stack: number,
+            pid: *pid,
+            kernel_frames: kernel.clone(),
+            user_frames: user.clone(),
+        })
+    }
+}
