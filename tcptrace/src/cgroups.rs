@@ -8,6 +8,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustc_hash::FxHashSet;
+use tcptrace_core::container::Container;
+
+use crate::containers::Containers;
 
 /// Upper bound on the cgroups that are remembered as reported. When it is reached, all are
 /// forgotten, and a cgroup that reappears is reported again. The kernel never reuses a cgroup's id.
@@ -19,6 +22,7 @@ const FILEID_KERNFS: libc::c_int = 0xfe;
 /// The cgroup v2 hierarchy of this machine, if it is mounted.
 pub struct Cgroups {
     mount: Option<File>,
+    containers: Containers,
     /// Ids of cgroups whose containers have been reported.
     known: FxHashSet<u64>,
     /// The id seen last; 0 before the first.
@@ -39,6 +43,7 @@ impl Cgroups {
     pub fn new() -> Cgroups {
         Cgroups {
             mount: mount().and_then(|path| File::open(path).ok()),
+            containers: Containers::below(Path::new("/")),
             known: FxHashSet::default(),
             last: 0,
         }
@@ -47,7 +52,7 @@ impl Cgroups {
     /// Notes the cgroup of a record. On its first appearance, adds its container to `new`. `None`
     /// in `new` means that the cgroup is in no container, or that this is unknown.
     #[inline]
-    pub fn note(&mut self, id: u64, new: &mut BTreeMap<u64, Option<String>>) {
+    pub fn note(&mut self, id: u64, new: &mut BTreeMap<u64, Option<Container>>) {
         // Consecutive records mostly come from one process, so this shortcut skips the hash lookup.
         if id != self.last && id != 0 {
             self.last = id;
@@ -55,7 +60,7 @@ impl Cgroups {
         }
     }
 
-    fn add(&mut self, id: u64, new: &mut BTreeMap<u64, Option<String>>) {
+    fn add(&mut self, id: u64, new: &mut BTreeMap<u64, Option<Container>>) {
         if self.known.contains(&id) {
             return;
         }
@@ -64,8 +69,8 @@ impl Cgroups {
         }
         self.known.insert(id);
         let path = self.path(id);
-        let container = path.as_deref().and_then(container).map(str::to_owned);
-        new.insert(id, container);
+        let container = path.as_deref().and_then(container);
+        new.insert(id, container.map(|it| self.containers.named(it)));
     }
 
     /// Returns the directory of a cgroup, or `None` if it has been removed.

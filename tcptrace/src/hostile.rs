@@ -12,6 +12,8 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::batch::Batch;
 use crate::clock::Clock;
 use crate::diagram::{Collector, Diagram, Keep, mermaid, text};
+use tcptrace_core::container::Container;
+
 use crate::expect::{Expectation, Measured};
 use crate::explain::prose_of as prose;
 use crate::fields::Line;
@@ -206,7 +208,14 @@ fn hostile_text_in_a_recording_is_escaped_in_every_output() {
         reasons.for_each(|reason| *reason = HOSTILE.to_owned());
         let mut trace = Trace::new(&begin);
         let mut lines = vec![];
-        let containers = [(CGROUP, Some(HOSTILE.to_owned()))].into();
+        let container = Container {
+            name: Some(HOSTILE.into()),
+            image: Some(HOSTILE.into()),
+            pod: Some(HOSTILE.into()),
+            namespace: Some(HOSTILE.into()),
+            ..Container::new(HOSTILE)
+        };
+        let containers = [(CGROUP, Some(container))].into();
         trace.push(&Small::Containers(containers).into());
         for input in inputs {
             let input = match &input {

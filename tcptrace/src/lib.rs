@@ -16,6 +16,7 @@ pub mod checks;
 pub mod cli;
 pub mod clock;
 pub mod command;
+pub mod containers;
 pub mod demo;
 pub mod doctor;
 pub mod exit;

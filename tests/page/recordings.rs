@@ -5,6 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
+use tcptrace_core::container::Container;
 use tcptrace_core::event::State;
 use tcptrace_core::recording::{Block, Header, Item, Reader, item};
 use tcptrace_core::trace::{Begin, Input, Small};
@@ -145,7 +146,7 @@ impl LateAccept {
                 put(record, change.as_bytes());
             }
         }
-        let containers = [(CGROUP, Some(container.to_owned()))].into();
+        let containers = [(CGROUP, Some(Container::new(container)))].into();
         self.first.push(Small::Containers(containers));
     }
 

@@ -17,6 +17,7 @@ mod closing;
 mod commands;
 mod config;
 mod connection_end;
+mod containers;
 mod cpu_priority;
 mod depths;
 mod expect;

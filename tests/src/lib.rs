@@ -17,6 +17,7 @@
 
 pub mod acceptor;
 pub mod cgroup;
+pub mod container;
 pub mod fast_open;
 pub mod invariants;
 pub mod known_fields;

@@ -35,6 +35,23 @@ pub fn unmount(command: &mut Command, path: &'static CStr) {
     });
 }
 
+/// Lets the command's process see the folder `source` at each of these paths, which exist.
+pub fn bind(command: &mut Command, binds: Vec<(CString, CString)>) {
+    in_private(command, move || {
+        let none = None::<&CStr>;
+        let mut binds = binds.iter();
+        binds.try_for_each(|(source, path)| {
+            mount(
+                Some(source.as_c_str()),
+                path.as_c_str(),
+                none,
+                MsFlags::MS_BIND,
+                none,
+            )
+        })
+    });
+}
+
 fn in_private(command: &mut Command, change: impl Fn() -> nix::Result<()> + Send + Sync + 'static) {
     // SAFETY: system calls without allocation are async-signal-safe.
     unsafe {

@@ -129,6 +129,12 @@ impl Running {
         self.wait_here()
     }
 
+    /// Closes the process's stdin, a pipe, and waits until the process has ended.
+    pub fn wait_without_input(mut self) -> Ended {
+        drop(self.child.stdin.take());
+        self.wait_here()
+    }
+
     /// Like [`wait`](Self::wait), for a process inside a value that is still needed.
     pub(crate) fn wait_here(&mut self) -> Ended {
         let status = eventually("a process to end", || {

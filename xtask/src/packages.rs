@@ -33,6 +33,9 @@ const PACKET_FILTER: [&str; 1] = ["nftables"];
 /// A client that commands of the documents trace.
 const CLIENT: [&str; 1] = ["curl"];
 
+/// Container runtimes, for scenarios in real containers.
+const CONTAINERS: [&str; 3] = ["containerd", "podman", "runc"];
+
 /// Installs the libraries that load exports as tables, see [`tables`].
 const PYTHON: [&str; 1] = ["python3-venv"];
 
@@ -44,6 +47,7 @@ fn needed() -> Vec<&'static str> {
         &VIEWERS,
         &PACKET_FILTER,
         &CLIENT,
+        &CONTAINERS,
         &PYTHON,
         &dist::TOOLS,
         &dist::proof::TOOLS,

@@ -32,6 +32,7 @@ pub use ending::{ClosedFirst, Ended, Ending, Reset, Retransmit};
 pub use histogram::{Histogram, Times};
 pub use late::{BlockedIn, Frame, Late, LateReason, OtherAcceptor, RunningIn, Stack};
 
+use crate::container::{Container, Text};
 pub use crate::depth::Depth;
 use crate::event::{Comm, Context, ListenQueue, OverflowSegment, State, Witness};
 pub use segment::Segment;
@@ -291,7 +292,17 @@ pub struct Subject {
     pub cgroup: Option<u64>,
     /// Id of the container that `cgroup` belongs to, 64 hexadecimal digits, taken from the name of
     /// the cgroup's directory.
-    pub container: Option<String>,
+    pub container: Option<Text>,
+    /// Name of the container, from the files of its runtime. In Kubernetes, it is the name in the
+    /// pod's specification. Null when unknown.
+    pub container_name: Option<Text>,
+    /// Name of the container's image, as its runtime wrote it. Null when unknown.
+    pub container_image: Option<Text>,
+    /// Name of the Kubernetes pod that the container belongs to. Null when it is unknown or when
+    /// there is none.
+    pub k8s_pod_name: Option<Text>,
+    /// Kubernetes namespace of the pod. Null when it is unknown or when there is none.
+    pub k8s_namespace_name: Option<Text>,
     /// Process id. Null when unknown, for example after the known process exited and another
     /// process has the socket.
     pub pid: Option<u32>,
@@ -309,6 +320,15 @@ impl Subject {
     /// Returns whether the socket is a listener.
     pub fn is_listener(&self) -> bool {
         self.side == Some(Side::Listener)
+    }
+
+    /// Sets the container and its names.
+    pub fn set_container(&mut self, container: &Container) {
+        self.container = Some(container.id.clone());
+        self.container_name = container.name.clone();
+        self.container_image = container.image.clone();
+        self.k8s_pod_name = container.pod.clone();
+        self.k8s_namespace_name = container.namespace.clone();
     }
 
     /// Returns whether the socket was cloned from a listener.

@@ -62,6 +62,7 @@ pub mod depth;
 pub mod fields;
 
 pub mod balance;
+pub mod container;
 pub mod trace;
 
 pub mod diagram;

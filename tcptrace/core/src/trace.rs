@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::balance::{Balance, Counts};
 use crate::batch::Batch;
+use crate::container::Container;
 use crate::correlate::Correlator;
 use crate::decode::decode;
 use crate::event::{Event, Hook, Kind, Loss, Note, Stack, State, Task, Why};
@@ -57,7 +58,7 @@ pub enum Small {
     },
     /// The containers that cgroups belong to, by cgroup id; `None` for a cgroup outside a
     /// container.
-    Containers(BTreeMap<u64, Option<String>>),
+    Containers(BTreeMap<u64, Option<Container>>),
     /// Stacks whose addresses have been looked up.
     Stacks(Vec<Stack>),
     /// The hooks are being detached. Events after this time (CLOCK_MONOTONIC, nanoseconds) are not
@@ -106,7 +107,7 @@ pub struct Trace {
     order: Order,
     correlator: Correlator,
     balance: Balance,
-    containers: FxHashMap<u64, Option<String>>,
+    containers: FxHashMap<u64, Option<Container>>,
     began_ns: u64,
     /// The trace ends when this many connections have ended.
     count: Option<u64>,
@@ -218,8 +219,9 @@ impl Trace {
         for line in &mut lines[first..] {
             if let Some(subject) = line.subject_mut()
                 && let Some(cgroup) = subject.cgroup
+                && let Some(Some(container)) = self.containers.get(&cgroup)
             {
-                subject.container = self.containers.get(&cgroup).cloned().flatten();
+                subject.set_container(container);
             }
         }
         more

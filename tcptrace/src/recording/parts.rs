@@ -14,6 +14,7 @@ use super::{BLOCK, Recorder};
 use crate::decode::lost;
 use crate::event::{Stack, StackKey};
 use crate::trace::{Begin, Input, Small};
+use tcptrace_core::container::Container;
 use tcptrace_core::recording::item;
 
 /// Upper bound on the memory of a buffer that is limited by time, in bytes.
@@ -63,7 +64,7 @@ pub struct Parts {
     is_compressed: bool,
     keep: Keep,
     /// The names of containers so far, by cgroup. Every file begins with them.
-    containers: BTreeMap<u64, Option<String>>,
+    containers: BTreeMap<u64, Option<Container>>,
     /// The newest stacks. Every file begins with them.
     stacks: LinkedHashMap<StackKey, Stack>,
     /// The kernel side's counter of lost records, modulo 2^32, from the last record.

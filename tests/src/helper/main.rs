@@ -40,6 +40,11 @@ fn main() -> ExitCode {
             println!("the helper listens");
             std::io::stdin().lock().lines().for_each(drop);
         }
+        ["talk-and-stay", port] => {
+            talk(number(port));
+            println!("the helper has talked");
+            std::io::stdin().lock().lines().for_each(drop);
+        }
         ["talk", port, code] => {
             talk(number(port));
             return ExitCode::from(number::<u8>(code));

@@ -46,7 +46,11 @@ fn inputs() -> Vec<Vec<Input>> {
         why: Why::TooManyCalls,
         count: u64::MAX,
     };
-    let containers = [(1, None), (2, Some("4f66".to_owned()))].into();
+    let containers = [
+        (1, None),
+        (2, Some(crate::container::Container::new("4f66"))),
+    ]
+    .into();
     vec![
         vec![
             Small::Containers(containers).into(),

@@ -2,6 +2,7 @@ use tcptrace_ebpf::abi;
 use zerocopy::IntoBytes;
 
 use super::*;
+use crate::container::Container;
 
 const MS: u64 = 1_000_000;
 const START: u64 = 1_000 * MS;
@@ -263,13 +264,27 @@ fn gap_marks_connections_open_around_it() {
 #[test]
 fn line_has_the_container_of_its_cgroup() {
     let mut played = Played::new(&begin());
-    let container = Some("4f66".to_owned());
-    played.push(Small::Containers([(CGROUP, container.clone())].into()));
+    let container = Container {
+        name: Some("app".into()),
+        image: Some("nginx".into()),
+        pod: Some("web-0".into()),
+        namespace: Some("shop".into()),
+        ..Container::new("4f66")
+    };
+    played.push(Small::Containers([(CGROUP, Some(container))].into()));
     played.push(records(&[connects(1, 1)], Some(10)));
     let subject = played.lines.last().and_then(Line::subject).unwrap();
+    let names = [
+        &subject.container,
+        &subject.container_name,
+        &subject.container_image,
+        &subject.k8s_pod_name,
+        &subject.k8s_namespace_name,
+    ];
+    assert_eq!(subject.cgroup, Some(CGROUP));
     assert_eq!(
-        (subject.cgroup, &subject.container),
-        (Some(CGROUP), &container)
+        names.map(|it| it.as_deref()),
+        ["4f66", "app", "nginx", "web-0", "shop"].map(Some)
     );
 }
 

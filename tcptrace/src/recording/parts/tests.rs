@@ -1,3 +1,4 @@
+use tcptrace_core::container::Container;
 use tcptrace_core::recording::{Item, Reader};
 
 use super::*;
@@ -187,7 +188,7 @@ fn every_file_begins_with_the_container_names_so_far() {
         stretch,
         after: Duration::ZERO,
     });
-    let names: BTreeMap<u64, Option<String>> = [(7, Some("web".to_owned()))].into();
+    let names: BTreeMap<u64, Option<Container>> = [(7, Some(Container::new("4f66")))].into();
     parts
         .input(&Small::Containers(names.clone()).into())
         .unwrap();

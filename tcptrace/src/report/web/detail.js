@@ -60,6 +60,10 @@ const FACTS = [
     ["cookie", (d, r) => d.get(r, "cookie") && `sk:${d.get(r, "cookie")}`],
     ["cgroup", (d, r) => d.get(r, "cgroup")],
     ["container", (d, r) => d.get(r, "container")],
+    ["container name", (d, r) => d.get(r, "container_name")],
+    ["image", (d, r) => d.get(r, "container_image")],
+    ["pod", (d, r) => d.get(r, "k8s_pod_name")],
+    ["pod namespace", (d, r) => d.get(r, "k8s_namespace_name")],
     ["listener", (d, r) => d.get(r, "listener") !== null && `#${d.get(r, "listener")}`],
   ]],
 ];

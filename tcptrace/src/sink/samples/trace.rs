@@ -5,12 +5,19 @@ use crate::event::{Hook, State};
 use crate::fields::*;
 
 /// A listener that is older than the trace.
+const CONTAINER: &str = "4f66ad9a0b2e8b3c1d5e7f90a1b2c3d4e5f60718293a4b5c6d7e8f9001122334";
+
 pub fn preexisting() -> Preexisting {
     Preexisting {
         mono_ns: NOW,
         subject: Subject {
             tid: None,
             pid_source: Some(PidSource::Snapshot),
+            container: Some(CONTAINER.into()),
+            container_name: Some("web".into()),
+            container_image: Some("docker.io/library/nginx:1.25".into()),
+            k8s_pod_name: Some("web-0".into()),
+            k8s_namespace_name: Some("shop".into()),
             ..listener()
         },
         state: State::Listen,

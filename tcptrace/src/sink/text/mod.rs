@@ -390,7 +390,13 @@ impl Text {
         if let Some(container) = &subject.container {
             // The same short form that container runtimes show.
             let short: String = container.chars().take(12).collect();
-            self.detail(format_args!("container {short}"));
+            match &subject.container_name {
+                Some(name) => self.detail(format_args!("container {short} {}", &**name)),
+                None => self.detail(format_args!("container {short}")),
+            }
+        }
+        if let (Some(pod), Some(namespace)) = (&subject.k8s_pod_name, &subject.k8s_namespace_name) {
+            self.detail(format_args!("pod {}.{}", &**pod, &**namespace));
         }
     }
 

@@ -4,6 +4,8 @@ mod both_ends;
 mod frame;
 mod half_open;
 
+use tcptrace_core::container::Container;
+
 use super::*;
 use crate::event::Comm;
 use crate::event::Hook;
@@ -322,11 +324,24 @@ fn verbose_adds_ids_context_and_evidence() {
         "{transition}"
     );
     let mut contained = samples::transition();
-    contained.subject.container = Some("4f66ad9a0b2e8b3c".to_owned());
+    contained.subject.container = Some("4f66ad9a0b2e8b3c".into());
     let contained = written(VERBOSE, &[Line::Transition(contained)]);
     assert!(
         contained.ends_with("  (net:[4026531840])  (container 4f66ad9a0b2e)\n"),
         "{contained}"
+    );
+    let mut named = samples::transition();
+    let names = Container {
+        name: Some("app".into()),
+        pod: Some("web-0".into()),
+        namespace: Some("shop".into()),
+        ..Container::new("4f66ad9a0b2e8b3c")
+    };
+    named.subject.set_container(&names);
+    let named = written(VERBOSE, &[Line::Transition(named)]);
+    assert!(
+        named.ends_with("  (container 4f66ad9a0b2e app)  (pod web-0.shop)\n"),
+        "{named}"
     );
     let connection = written(VERBOSE, &[Line::Connection(samples::connection())]);
     assert!(connection.contains("(evidence: "), "{connection}");

@@ -188,8 +188,12 @@ impl Socket {
             cookie: self.cookie,
             uid: self.uid,
             cgroup: self.cgroup,
-            // Added from cgroupfs when the line is written.
+            // Added when the line is written, from `Small::Containers`.
             container: None,
+            container_name: None,
+            container_image: None,
+            k8s_pod_name: None,
+            k8s_namespace_name: None,
             pid: owner.map(|o| o.task.pid),
             tid: owner.map(|o| o.task.tid).filter(|&tid| tid != 0),
             comm: owner.map(|o| o.task.comm),
