@@ -2,7 +2,9 @@
 //!
 //! A path may lead to a FIFO, which blocks, or to a device, where even opening has effects.
 //! Therefore a path is first opened with O_PATH, which only names the file. The named file is opened
-//! for reading when it has been found to be regular.
+//! for reading when it has been found to be regular. Reading a file of another user's FUSE file system
+//! fails at once, because the kernel does not let that user delay root (`fuse_allow_current_process`,
+//! fs/fuse/dir.c).
 
 use std::ffi::CString;
 use std::fs::{File, Metadata, OpenOptions};

@@ -45,7 +45,7 @@ pub async fn run(options: &Top) -> anyhow::Result<u8> {
         say(why);
         return Ok(exit::USAGE);
     }
-    let shared = Shared::new(options.window.as_secs());
+    let shared = Shared::new(options);
     let fed = shared.clone();
     let output = Output {
         name: "the screen".to_owned(),
@@ -115,9 +115,10 @@ struct Shared {
 }
 
 impl Shared {
-    fn new(window_s: u64) -> Shared {
+    fn new(options: &Top) -> Shared {
+        let model = Model::new(options.window.as_secs()).explaining(options.why.is_some());
         Shared {
-            model: Arc::new(Mutex::new(Model::new(window_s))),
+            model: Arc::new(Mutex::new(model)),
             quit: Arc::default(),
             resumed: Arc::default(),
             left: Arc::default(),

@@ -3,6 +3,7 @@
 //!
 //! All collections are bounded. Entries that do not fit are counted, and the view shows the count.
 
+mod late;
 mod listener;
 #[cfg(test)]
 mod tests;
@@ -12,12 +13,13 @@ use std::collections::{BTreeMap, VecDeque};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+pub use self::late::Cause;
 use self::listener::Listener;
 pub use self::view::{Depth, Key, Owner, Row, VerdictEntry, View, Waiting};
 use crate::correlate::match_rank;
 use crate::event::{Hook, ListenQueue, State};
 use crate::fields::{
-    Accept, Connection, Kind, Line, Overflow, PidSource, Preexisting, Session, Side, Subject,
+    Accept, Connection, Kind, Late, Line, Overflow, PidSource, Preexisting, Session, Side, Subject,
     Transition, Verdict, Wanted, Why,
 };
 use crate::printable::printable;
@@ -52,6 +54,8 @@ pub struct Visibility {
 pub struct Model {
     /// Time span of rates and quantiles, in seconds.
     window_s: u64,
+    /// The trace explains late accept() calls (`--why`).
+    explains: bool,
     session: Option<Session>,
     visible: Visibility,
     listeners: FxHashMap<Key, Listener>,
@@ -81,6 +85,7 @@ impl Model {
     pub fn new(window_s: u64) -> Model {
         Model {
             window_s,
+            explains: false,
             session: None,
             visible: Visibility::default(),
             listeners: FxHashMap::default(),
@@ -97,6 +102,12 @@ impl Model {
             lost: vec![],
             lost_ns: None,
         }
+    }
+
+    /// Shows why accept() was late if the trace explains it.
+    #[must_use]
+    pub fn explaining(self, explains: bool) -> Model {
+        Model { explains, ..self }
     }
 
     /// Returns the lines that the model needs.
@@ -365,6 +376,9 @@ impl Model {
         }
         listener.acceptor = Owner::of(&x.subject).or(listener.acceptor);
         listener.accept(x.mono_ns, window_s, x.accept_queue_ns, x.backlog_len.into());
+        if let (Some(late), Some(ns)) = (&x.late, x.accept_queue_ns) {
+            listener.late(x.mono_ns, window_s, Cause::of(late), ns);
+        }
         let known_empty = listener.is_known_empty();
         let Some(conn) = x.subject.conn else { return };
         match self.take_waiting(conn) {
@@ -455,6 +469,12 @@ impl Model {
         {
             self.leave_untracked(key);
         }
+        if x.accepted_mono_ns.is_none()
+            && let (Some(late), Some(since_ns)) = (&x.late, x.established_mono_ns)
+        {
+            let wait_ns = x.mono_ns.saturating_sub(since_ns);
+            self.late(key, x.mono_ns, late, wait_ns);
+        }
         if let (Some(verdict), Some(reason)) = (x.verdict, &x.reason)
             && known != Some(verdict)
         {
@@ -464,6 +484,13 @@ impl Model {
                 listener.never_accepted += 1;
             }
             self.add_verdict(x.mono_ns, &x.subject, verdict, reason);
+        }
+    }
+
+    fn late(&mut self, key: Option<Key>, mono_ns: u64, late: &Late, wait_ns: u64) {
+        let window_s = self.window_s;
+        if let Some(listener) = self.at(key) {
+            listener.late(mono_ns, window_s, Cause::of(late), wait_ns);
         }
     }
 
@@ -499,6 +526,7 @@ impl Model {
             now_ns,
             began_ns,
             window_s,
+            explains: self.explains,
             filters: session
                 .into_iter()
                 .flat_map(|it| &it.filters)

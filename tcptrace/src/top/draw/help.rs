@@ -30,7 +30,7 @@ const KEYS: [(&str, &str); 9] = [
     ("Ctrl-Z", "suspend"),
 ];
 
-const COLUMNS: [(&str, &str); 8] = [
+const COLUMNS: [(&str, &str); 9] = [
     (
         "CONN/s",
         "connections that became ESTABLISHED, in the last seconds",
@@ -60,6 +60,10 @@ const COLUMNS: [(&str, &str); 8] = [
     (
         "OVERFL",
         "SYNs and ACKs that met a full queue since the trace began; - if this kernel cannot show them",
+    ),
+    (
+        "WHY LATE",
+        "with --why: the main reason of late accept() calls in the last seconds",
     ),
     (
         "PROCESS",

@@ -15,6 +15,9 @@ pub const DETAILS: u16 = 2;
 
 const BAR: u16 = 6;
 
+/// Number of reasons of late waits in the details.
+const LATE_CAUSES: usize = 4;
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Column {
     Listener,
@@ -28,12 +31,13 @@ enum Column {
     Waits,
     Overflows,
     Acceptor,
+    Why,
 }
 
 use Column::*;
 
 /// The columns from left to right.
-const ORDER: [Column; 11] = [
+const ORDER: [Column; 12] = [
     Listener,
     Connections,
     Accepted,
@@ -44,14 +48,16 @@ const ORDER: [Column; 11] = [
     Max,
     Waits,
     Overflows,
+    Why,
     Acceptor,
 ];
 
 /// The columns by importance. The last ones are dropped first.
-const RANK: [Column; 11] = [
+const RANK: [Column; 12] = [
     Listener,
     Queue,
     P99,
+    Why,
     Connections,
     Accepted,
     Overflows,
@@ -76,6 +82,7 @@ impl Column {
             Waits => "WAITS",
             Overflows => "OVERFL",
             Acceptor => "ACCEPTED BY",
+            Why => "WHY LATE",
         }
     }
 
@@ -87,6 +94,7 @@ impl Column {
         match self {
             Listener => longest(&mut rows.iter().map(|row| name(row))).min(30),
             Acceptor => longest(&mut rows.iter().map(|row| acceptor(row))).min(26),
+            Why => longest(&mut rows.iter().map(|row| why(row))).min(24),
             Connections | Accepted | Overflows => 6,
             HalfOpen => 4,
             Queue => BAR + 1 + longest(&mut rows.iter().map(|row| queue(row))),
@@ -123,6 +131,7 @@ impl Column {
                 n => count(n),
             },
             Acceptor => Cell::from(cut(acceptor(row), width)),
+            Why => Cell::from(cut(why(row), width)),
         }
     }
 }
@@ -158,7 +167,7 @@ pub fn draw(frame: &mut Frame, area: Rect, view: &View, ui: &mut Ui, theme: Them
     let room = usize::from(table.height.saturating_sub(1));
     let at = place_cursor(ui, &rows, room);
 
-    let columns = columns(&rows, table.width);
+    let columns = columns(&rows, table.width, view.explains);
     let cells = |row: &&Row| {
         let cells = columns.iter();
         let cells = cells.map(|&(column, width)| column.cell(row, width, theme));
@@ -172,7 +181,7 @@ pub fn draw(frame: &mut Frame, area: Rect, view: &View, ui: &mut Ui, theme: Them
     let titles = columns.iter().map(|&(column, width)| {
         let title = Line::from(column.title());
         Cell::from(match column {
-            Listener | Waits | Acceptor => title,
+            Listener | Waits | Acceptor | Why => title,
             Queue => Line::from(format!("{:>1$}", column.title(), usize::from(width))),
             _ => title.right_aligned(),
         })
@@ -205,10 +214,10 @@ fn place_cursor(ui: &mut Ui, rows: &[&Row], room: usize) -> usize {
 }
 
 /// Returns the columns that fit, with their widths. The sparkline gets the remaining width.
-fn columns(rows: &[&Row], room: u16) -> Vec<(Column, u16)> {
+fn columns(rows: &[&Row], room: u16, explains: bool) -> Vec<(Column, u16)> {
     let mut taken = vec![];
     let mut left = room;
-    for column in RANK {
+    for column in RANK.into_iter().filter(|it| *it != Why || explains) {
         let width = column.width(rows);
         let gap = u16::from(!taken.is_empty());
         if taken.is_empty() || width + gap <= left {
@@ -233,6 +242,12 @@ fn name(row: &Row) -> String {
 
 fn acceptor(row: &Row) -> String {
     row.acceptor.map_or("-".to_owned(), |it| it.to_string())
+}
+
+/// Returns the main reason of late waits: `blocked fsync()`.
+fn why(row: &Row) -> String {
+    let main = row.late.first();
+    main.map_or("-".to_owned(), |(cause, _)| cause.to_string())
 }
 
 /// Returns the length and the limit of the queue: `3/128`. With several sockets, each queue has
@@ -293,6 +308,13 @@ fn details_of(row: &Row) -> String {
     if let (Some(p50), Some(p99), Some(max)) = (row.p50_ns, row.p99_ns, row.max_ns) {
         let [p50, p99, max] = [p50, p99, max].map(Human);
         parts.push(format!("waits p50 {p50} p99 {p99} max {max}"));
+    }
+    if !row.late.is_empty() {
+        let causes = row.late.iter().take(LATE_CAUSES);
+        let causes: Vec<String> = causes
+            .map(|(cause, ns)| format!("{cause} {}", Human(*ns)))
+            .collect();
+        parts.push(format!("late by: {}", causes.join(", ")));
     }
     parts.push(format!(
         "total {} established, {} accepted, {} never accepted",

@@ -355,3 +355,47 @@ fn a_long_list_scrolls_to_its_end_and_no_further() {
     let again = lines(&drawn(&view, &mut ui, (80, 24), COLOR)).join("\n");
     assert_eq!(again, first);
 }
+
+#[test]
+fn why_accept_was_late_has_a_column_if_the_trace_explains_it() {
+    use crate::top::model::Cause;
+    let mut view = model().explaining(true).view(NOW + 2_000 * MS);
+    let cause = |reason, place: Option<&str>| Cause {
+        reason,
+        place: place.map(str::to_owned),
+    };
+    view.listeners[1].late = vec![
+        (cause(LateReason::Blocked, Some("fsync()")), 402 * MS),
+        (cause(LateReason::Cpu, None), 98 * MS),
+    ];
+    let shown = |view: &View, size| lines(&drawn(view, &mut Ui::default(), size, COLOR));
+    let screen = shown(&view, (80, 24));
+    let expected = "\
+LISTENER       CONN/s  ACC/s HALF        QUEUE      P99 OVERFL WHY LATE
+127.0.0.1:7878    1.5    0.5    0 ██▌···   2/4 500.0 ms      - blocked fsync()
+[::]:443            0      0    0 ······ 0/128        -      - -
+listens: server[4711] · accepted last: server[4711] · waits p50 500.0 ms p99
+500.0 ms max 500.0 ms · late by: blocked fsync() 402.0 ms, no CPU 98.00 ms ·
+";
+    let expected: Vec<&str> = expected.lines().collect();
+    assert_eq!(screen[2..2 + expected.len()], expected, "{screen:#?}");
+    // Less room drops other columns first, and the column itself below that.
+    let screen = shown(&view, (60, 10));
+    assert_eq!(
+        screen[3],
+        "127.0.0.1:7878    1.5 ██▌···   2/4 500.0 ms blocked fsync()"
+    );
+    let screen = shown(&view, (40, 10));
+    assert_eq!(screen[3], "127.0.0.1:7878 ██▌···   2/4 500.0 ms");
+    // A long place is cut.
+    view.listeners[1].late[0].0.place = Some("a_function_with_a_long_name".to_owned());
+    let screen = shown(&view, (120, 24));
+    assert!(
+        screen[3].contains(" blocked a_function_with…"),
+        "{screen:#?}"
+    );
+    // Without --why there is no column.
+    view.explains = false;
+    let screen = shown(&view, (200, 24));
+    assert!(!screen[2].contains("WHY"), "{screen:#?}");
+}

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use hdrhistogram::Histogram;
 use smallvec::SmallVec;
 
+use super::late::{Cause, Causes};
 use super::{Depth, Owner, Row, SPARK_S, Visibility};
 use crate::fields::Backlog;
 
@@ -48,6 +49,7 @@ struct Slot {
     longest_ns: Option<u64>,
     /// Waits in the accept queue. Dropped when the second leaves the window.
     waits: Option<Histogram<u32>>,
+    late: Causes,
 }
 
 impl Listener {
@@ -107,6 +109,11 @@ impl Listener {
                 .record(ns)
                 .expect("a histogram that resizes takes every value");
         }
+    }
+
+    /// Counts the wait of a late connection.
+    pub fn late(&mut self, mono_ns: u64, window_s: u64, cause: Cause, wait_ns: u64) {
+        self.slot(mono_ns, window_s).late.add(cause, wait_ns);
     }
 
     /// Sets the queue length that the kernel reported with an event. Ignored if several sockets
@@ -204,6 +211,9 @@ impl Listener {
         // `value_at_quantile` returns a bucket's upper bound, which may exceed the maximum.
         let quantile = |share| Some(waits.as_ref()?.value_at_quantile(share).min(max_ns?));
 
+        let mut late = Causes::default();
+        slots().for_each(|slot| late.add_all(&slot.late));
+
         let mut longest = vec![None; SPARK_S as usize];
         for slot in &self.slots {
             // The last bar is the current, incomplete second.
@@ -230,6 +240,7 @@ impl Listener {
             accepted: self.accepted,
             never_accepted: self.never_accepted,
             failed_accepts: self.failed_accepts,
+            late: late.sorted(),
             ..of
         }
     }

@@ -1,7 +1,7 @@
 //! Tests of the model: lines in, view out.
 
 use super::*;
-use crate::fields::{Backlog, Lost};
+use crate::fields::{Backlog, BlockedIn, LateReason, Lost, RunningIn};
 use crate::sink::samples;
 use crate::sink::samples::NOW;
 
@@ -478,4 +478,100 @@ fn recorded_traces_end_with_the_totals_of_their_summaries() {
         seen += 1;
     }
     assert!(seen >= 12, "{seen} recordings");
+}
+
+/// Returns the explanation of a wait with one place in which the acceptor was blocked.
+fn blocked_in(reason: LateReason, syscall: &'static str) -> Option<Box<Late>> {
+    Some(Box::new(Late {
+        acceptor_tid: Some(4711),
+        acceptor_running_ns: 0,
+        acceptor_runnable_ns: 0,
+        acceptor_throttled_ns: 0,
+        acceptor_blocked_ns: 100,
+        acceptor_unseen_ns: 0,
+        acceptor_blocked_in: vec![BlockedIn {
+            syscall: Some(syscall.into()),
+            function: None,
+            late_reason: reason,
+            ns: 100,
+            times: 1,
+            stack: None,
+            woken_by: None,
+        }],
+        acceptor_running_in: vec![RunningIn {
+            function: Some("parse\u{1b}[m".to_owned()),
+            user_mode: true,
+            samples: 1,
+            stack: None,
+        }],
+        other_acceptors: vec![],
+        late_reason: reason,
+        late_because: String::new(),
+    }))
+}
+
+#[test]
+fn late_waits_of_the_window_are_summed_by_main_cause() {
+    let mut trace = Trace::new();
+    trace.listen();
+    let accept = |conn: u64, at: u64, late: Option<Box<Late>>| {
+        Line::Accept(Accept {
+            mono_ns: NOW + at,
+            subject: subject(conn),
+            accept_queue_ns: Some(100 * MS),
+            late,
+            ..samples::accept()
+        })
+    };
+    let fsync = || blocked_in(LateReason::Blocked, "fsync");
+    trace.0.line(&accept(2, S, fsync()));
+    trace.0.line(&accept(3, 5 * S, fsync()));
+    trace
+        .0
+        .line(&accept(4, 6 * S, blocked_in(LateReason::Lock, "futex")));
+    trace
+        .0
+        .line(&accept(5, 6 * S, blocked_in(LateReason::Running, "")));
+    trace
+        .0
+        .line(&accept(6, 6 * S, blocked_in(LateReason::Cpu, "")));
+    trace.0.line(&accept(7, 6 * S, None));
+    // The line of an accepted connection repeats the explanation. That of another has it alone.
+    let ended = |conn, accepted_mono_ns| {
+        Line::Connection(Connection {
+            mono_ns: NOW + 7 * S,
+            subject: subject(conn),
+            established_mono_ns: Some(NOW + 4 * S),
+            accepted_mono_ns,
+            late: blocked_in(LateReason::NotWoken, "epoll_wait"),
+            ..samples::connection()
+        })
+    };
+    trace.0.line(&ended(8, Some(NOW + 5 * S)));
+    trace.0.line(&ended(9, None));
+    let mut causes = |at: u64| -> Vec<String> {
+        let view = trace.0.view(NOW + at);
+        let late = view.listeners[0].late.iter();
+        late.map(|(cause, ns)| format!("{cause} {}", ns / MS))
+            .collect()
+    };
+    let others = [
+        "lock futex() 100",
+        "running parse\\u{1b}[m 100",
+        "no CPU 100",
+    ];
+    let expected = [
+        &["not woken epoll_wait() 3000", "blocked fsync() 200"],
+        &others[..],
+    ]
+    .concat();
+    assert_eq!(causes(8 * S), expected);
+    // The first second leaves the window of ten seconds.
+    let expected = [
+        &["not woken epoll_wait() 3000", "blocked fsync() 100"],
+        &others[..],
+    ]
+    .concat();
+    assert_eq!(causes(12 * S), expected);
+    assert!(causes(30 * S).is_empty());
 }

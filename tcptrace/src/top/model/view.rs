@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
+use super::late::Cause;
 use crate::event::{Comm, Hook, State};
 use crate::fields::{Backlog, PidSource, Subject, Verdict, Why};
 
@@ -132,6 +133,9 @@ pub struct Row {
     pub accepted: u64,
     pub never_accepted: u64,
     pub failed_accepts: u64,
+    /// The waits of late connections within the window by main cause, in nanoseconds, the longest
+    /// sum first.
+    pub late: Vec<(Cause, u64)>,
 }
 
 impl Row {
@@ -157,6 +161,7 @@ impl Row {
             accepted: 0,
             never_accepted: 0,
             failed_accepts: 0,
+            late: vec![],
         }
     }
 
@@ -205,6 +210,8 @@ pub struct View {
     pub began_ns: u64,
     /// Time span of rates and quantiles, in seconds.
     pub window_s: u64,
+    /// The trace explains late accept() calls (`--why`).
+    pub explains: bool,
     pub filters: BTreeMap<String, String>,
     pub unseen: Vec<String>,
     /// Events lost since the trace began, by hook and reason.
