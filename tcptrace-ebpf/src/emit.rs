@@ -1,8 +1,13 @@
 //! Writing of records into the ring buffer. A record that does not fit is counted as lost.
 
-use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
+use core::ffi::c_void;
+
+use aya_ebpf::bindings::{
+    BPF_F_USER_STACK, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP,
+};
+use aya_ebpf::helpers::generated::{bpf_get_stack, bpf_probe_read_kernel};
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
-use tcptrace_ebpf::abi::{Header, VERSION, section, total};
+use tcptrace_ebpf::abi::{Header, Stack, VERSION, section, total};
 
 use crate::globals::WAKE_AT;
 use crate::kernel::tuple::Addrs;
@@ -68,6 +73,34 @@ impl<S> Place<S> {
     pub fn fill(self, section: S) {
         // SAFETY: the place is in a reserved record.
         unsafe { self.0.write(section) };
+    }
+}
+
+impl Place<Stack> {
+    /// Fills in the call stacks of the current task. They are empty where the kernel cannot read
+    /// them. `ctx` is the program's context.
+    #[inline(always)]
+    pub fn fill_stack(self, ctx: *mut c_void) {
+        // SAFETY: both members lie inside of the place.
+        unsafe {
+            read_stack(ctx, &raw mut (*self.0).kernel, 0);
+            read_stack(ctx, &raw mut (*self.0).user, BPF_F_USER_STACK.into());
+        }
+    }
+}
+
+/// # Safety
+/// `frames` must be valid for writes.
+#[inline(always)]
+unsafe fn read_stack<const N: usize>(ctx: *mut c_void, frames: *mut [u64; N], flags: u64) {
+    let size = size_of::<[u64; N]>() as u32;
+    // SAFETY: the helpers write at most `size` bytes. The second writes zeros, because it cannot
+    // read address 0. The first fills the rest with zeros, but nothing if too many programs on this
+    // CPU read stacks at once.
+    unsafe {
+        if bpf_get_stack(ctx, frames.cast(), size, flags) < 0 {
+            bpf_probe_read_kernel(frames.cast(), size, core::ptr::null());
+        }
     }
 }
 

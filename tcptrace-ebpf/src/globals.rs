@@ -40,6 +40,10 @@ pub static ACCEPT_ARGS: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static TASK_HELPERS: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
+pub static WHY: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+pub static SWITCH_STATE: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
 pub static WAKE_AT: Global<u32> = Global::new(u32::MAX);
 #[unsafe(no_mangle)]
 pub static TP_SKADDR: Global<u32> = Global::new(0);

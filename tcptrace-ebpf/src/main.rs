@@ -3,13 +3,14 @@
 //!
 //! A record passes from `hooks/*` to `filter`, `emit` and the ring buffer. `kernel/` reads the
 //! kernel's structures, `globals` holds the frozen globals, and `maps` the maps. The programs keep
-//! little state: accept() calls in flight, awaited ACKs, and the processes of traced sockets.
+//! little state: accept() calls in flight, awaited ACKs, the processes of traced sockets, and acceptors.
 //! Everything that can be computed later is left to the loader.
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics, stmt_expr_attributes)]
 #![allow(internal_features, reason = "atomic addition, see maps.rs")]
 
+mod acceptors;
 mod emit;
 mod filter;
 mod globals;

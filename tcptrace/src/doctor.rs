@@ -36,10 +36,11 @@ pub async fn run(options: &Doctor) -> anyhow::Result<u8> {
     Ok(stdio::code_of(stdio::print(report)))
 }
 
-/// Attaches the hooks of a trace with the same code, including the one of `--segments`.
+/// Attaches the hooks of a trace with the same code, including those of `--segments` and `--why`.
 fn attach() -> Result<Capture, CaptureError> {
     Capture::start(&Request {
         segments: true,
+        why_ns: Some(0),
         ..Request::default()
     })
 }
@@ -113,12 +114,14 @@ async fn examine(verbose: bool) -> anyhow::Result<String> {
     match measure(&mut capture).await {
         Ok(costs) => {
             report += &stats::rows(&costs);
+            report += "  Those of sched_switch and cpu_sample run for the whole machine, but only with \
+                       --why.\n";
             report += match costs.iter().any(|it| it.program.starts_with("sys_")) {
                 true => {
                     "  sys_enter and sys_exit run at every system call of the machine, the \
                      others only for TCP.\n"
                 }
-                false => "  All of them run only for TCP and at accept().\n",
+                false => "  The others run only for TCP and at accept().\n",
             };
         }
         Err(error) => report += &format!("  not measured: {error:#}\n"),

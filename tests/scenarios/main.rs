@@ -44,4 +44,5 @@ mod top;
 mod trace_end;
 mod unusual_clients;
 mod user_reports;
+mod why_hooks;
 mod wire;

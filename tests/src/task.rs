@@ -71,15 +71,18 @@ pub fn join_scoped<T>(thread: ScopedJoinHandle<'_, T>) -> T {
 
 /// Waits until the thread sleeps inside accept().
 pub fn wait_until_in_accept(tid: u32) {
-    crate::eventually("a thread to block in accept()", || {
+    wait_until_in_call(tid, &[libc::SYS_accept, libc::SYS_accept4]);
+}
+
+/// Waits until the thread sleeps inside one of these system calls.
+pub fn wait_until_in_call(tid: u32, numbers: &[i64]) {
+    crate::eventually("a thread to block in a system call", || {
         // The file has the system call's number while the thread sleeps in one, and "running"
         // otherwise.
         let path = format!("/proc/self/task/{tid}/syscall");
         let syscall = std::fs::read_to_string(path).ok()?;
         let number: i64 = syscall.split(' ').next()?.trim().parse().ok()?;
-        [libc::SYS_accept, libc::SYS_accept4]
-            .contains(&number)
-            .then_some(())
+        numbers.contains(&number).then_some(())
     });
 }
 

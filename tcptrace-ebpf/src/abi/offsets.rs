@@ -82,6 +82,12 @@ macro_rules! for_each_offset {
             TASK_PID = "task_struct.pid";
             TASK_COMM = "task_struct.comm";
             TASK_FLAGS = "task_struct.flags";
+            TASK_STATE = "task_struct.__state";
+            TASK_OLD_STATE = "task_struct.state";
+            TASK_JOBCTL = "task_struct.jobctl";
+            TASK_THROTTLED = "task_struct.throttled";
+            TASK_CFS_RQ = "task_struct.se.cfs_rq";
+            CFS_RQ_THROTTLE_COUNT = "cfs_rq.throttle_count";
             TASK_GROUP_LEADER = "task_struct.group_leader";
             TASK_SIGNAL = "task_struct.signal";
             TASK_THREAD_PID = "task_struct.thread_pid";
@@ -163,6 +169,14 @@ pub const OPTIONAL_OFFSETS: &[&str] = &[
     "NET_COUNT",
     "NET_NS_COUNT",
     "NET_NS_REF",
+    // From Linux 5.14; until 5.13.
+    "TASK_STATE",
+    "TASK_OLD_STATE",
+    // From Linux 6.18, with CONFIG_CFS_BANDWIDTH.
+    "TASK_THROTTLED",
+    // With CONFIG_FAIR_GROUP_SCHED; with CONFIG_CFS_BANDWIDTH.
+    "TASK_CFS_RQ",
+    "CFS_RQ_THROTTLE_COUNT",
 ];
 
 /// Names of the frozen globals that are settings, not offsets; all are `u32`.
@@ -177,6 +191,10 @@ pub mod setting {
     pub const ACCEPT_ARGS: &str = "ACCEPT_ARGS";
     /// 1 if programs may call `bpf_get_current_task_btf` and `bpf_task_pt_regs` (Linux 5.15).
     pub const TASK_HELPERS: &str = "TASK_HELPERS";
+    /// 1 if the scheduling of acceptors is traced.
+    pub const WHY: &str = "WHY";
+    /// 1 if `sched_switch` passes the state of the thread that leaves the CPU (Linux 5.18).
+    pub const SWITCH_STATE: &str = "SWITCH_STATE";
     /// Number of unread bytes in the ring buffer at which the reader is woken before its timer.
     pub const WAKE_AT: &str = "WAKE_AT";
     /// Offsets of the classic tracepoint's fields, from its `format` file, in bytes.

@@ -30,6 +30,27 @@ pub struct Sched {
     pub reserved: [u8; 5],
 }
 
+impl Sched {
+    /// Returns an event of this thread in which everything else is 0 or unknown.
+    #[inline(always)]
+    pub fn of(tid: u32, pid: u32) -> Sched {
+        Sched {
+            listener: 0,
+            tid,
+            pid,
+            state: 0,
+            syscall: UNKNOWN_SYSCALL,
+            step: 0,
+            sections: 0,
+            flags: 0,
+            reserved: [0; 5],
+        }
+    }
+}
+
+/// Default size of the `ACCEPTORS` map, in threads.
+pub const ACCEPTORS: u32 = 16384;
+
 /// Value of [`Sched::syscall`]: the thread is in no system call.
 pub const NO_SYSCALL: i32 = -1;
 /// Value of [`Sched::syscall`]: not known, for example in a 32-bit system call.
@@ -38,7 +59,8 @@ pub const UNKNOWN_SYSCALL: i32 = -2;
 /// Values of [`Sched::step`].
 pub mod sched_step {
     /// The thread called accept() on this listener for the first time, or on another listener than
-    /// before. From now on its scheduling is recorded. It is running.
+    /// before, or it called listen() ([`sched_flag::LISTENS`](super::sched_flag::LISTENS)). From
+    /// now on its scheduling is recorded. It is running.
     pub const ENROLLED: u8 = 1;
     /// The thread leaves its CPU (`sched_switch`, `prev`).
     pub const OUT: u8 = 2;
@@ -66,6 +88,8 @@ pub mod sched_flag {
     pub const FROZEN: u8 = 1 << 1;
     /// At SAMPLE: the thread was in user mode.
     pub const USER: u8 = 1 << 2;
+    /// At ENROLLED: the thread called listen(), and accept() not yet.
+    pub const LISTENS: u8 = 1 << 3;
 }
 
 /// Number of return addresses of the kernel stack in a [`Stack`].

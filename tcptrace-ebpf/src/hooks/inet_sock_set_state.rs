@@ -24,6 +24,7 @@ use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint, tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext, TracePointContext};
 use tcptrace_ebpf::abi::{Listen, SetState, Stats, hook, kind, section, state_flag, stats_flag};
 
+use crate::acceptors;
 use crate::emit::{Pair, Place, none, submit_with_addrs};
 use crate::filter;
 use crate::globals::{COOKIE_HELPER, NET_FASTOPEN, TP_NEWSTATE, TP_OLDSTATE, TP_SKADDR};
@@ -164,6 +165,9 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: impl Fn
     let has_task = owned && (newstate == TCP_LISTEN || !Task::current().is_kernel_thread());
     if has_task && matches!(newstate, TCP_LISTEN | TCP_SYN_SENT) {
         remember_process(Task::current().process());
+    }
+    if has_task && newstate == TCP_LISTEN {
+        acceptors::listens(sk.id());
     }
     let sk_flags = sk.flags();
     let flag = |holds: bool, bit: u8| if holds { bit } else { 0 };

@@ -8,11 +8,12 @@ use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_task};
 use tcptrace_ebpf::abi;
 
 use crate::globals::{
-    FDT_FD, FDT_MAX_FDS, FILE_PRIVATE_DATA, FILES_FDT, REGS_AX, REGS_DI, REGS_ORIG_AX, REGS_SI,
-    SOCKET_FILE, SOCKET_SK, TASK_COMM, TASK_FILES, TASK_FLAGS, TASK_GROUP_LEADER, TASK_HELPERS,
-    TASK_PID, TASK_STATUS, TASK_TGID,
+    CFS_RQ_THROTTLE_COUNT, FDT_FD, FDT_MAX_FDS, FILE_PRIVATE_DATA, FILES_FDT, REGS_AX, REGS_DI,
+    REGS_ORIG_AX, REGS_SI, SOCKET_FILE, SOCKET_SK, TASK_CFS_RQ, TASK_COMM, TASK_FILES, TASK_FLAGS,
+    TASK_GROUP_LEADER, TASK_HELPERS, TASK_JOBCTL, TASK_OLD_STATE, TASK_PID, TASK_STATE,
+    TASK_STATUS, TASK_TGID, TASK_THROTTLED,
 };
-use crate::kernel::memory::{FromTask, Members, Memory, Probed};
+use crate::kernel::memory::{Direct, FromTask, Members, Memory, Probed};
 use crate::kernel::sock::{Sock, TCP_LISTEN};
 
 /// arch/x86/entry/syscalls/syscall_64.tbl
@@ -36,6 +37,19 @@ const NR_SENDTO: u64 = 44;
 const NR_SENDMSG: u64 = 46;
 const NR_SENDMMSG: u64 = 307;
 
+/// arch/x86/entry/syscalls/syscall_64.tbl: calls in which a server waits for connections.
+const NR_POLL: i32 = 7;
+const NR_SELECT: i32 = 23;
+const NR_EPOLL_WAIT: i32 = 232;
+const NR_PSELECT6: i32 = 270;
+const NR_PPOLL: i32 = 271;
+const NR_EPOLL_PWAIT: i32 = 281;
+const NR_IO_URING_ENTER: i32 = 426;
+const NR_EPOLL_PWAIT2: i32 = 441;
+
+/// `JOBCTL_TRAP_FREEZE`, include/linux/sched/jobctl.h
+const JOBCTL_TRAP_FREEZE: u64 = 1 << 23;
+
 /// Bits of `task_struct.flags`, include/linux/sched.h: an exiting task, a worker of io_uring, a
 /// kernel thread.
 const PF_EXITING: u32 = 0x0000_0004;
@@ -50,6 +64,24 @@ const TS_COMPAT: u32 = 0x0002;
 #[inline(always)]
 pub fn is_accept(number: u64) -> bool {
     number == NR_ACCEPT || number == NR_ACCEPT4
+}
+
+/// Returns whether a thread that blocks in this 64-bit system call waits for work, such as a
+/// connection. Its call stack explains nothing.
+#[inline(always)]
+pub fn waits_for_work(number: i32) -> bool {
+    is_accept(number as u64)
+        || matches!(
+            number,
+            NR_POLL
+                | NR_SELECT
+                | NR_EPOLL_WAIT
+                | NR_PSELECT6
+                | NR_PPOLL
+                | NR_EPOLL_PWAIT
+                | NR_IO_URING_ENTER
+                | NR_EPOLL_PWAIT2
+        )
 }
 
 /// The current `struct task_struct`.
@@ -116,6 +148,61 @@ impl Task {
     #[inline(always)]
     pub fn process(self) -> u32 {
         self.get(&TASK_TGID)
+    }
+
+    /// Returns the thread: the kernel's pid.
+    #[inline(always)]
+    pub fn thread(self) -> u32 {
+        self.get(&TASK_PID)
+    }
+
+    /// Returns `task_struct.__state`; 0 if it is running or runnable.
+    #[inline(always)]
+    pub fn state(self) -> u32 {
+        if TASK_STATE.load() != 0 {
+            self.get(&TASK_STATE)
+        } else {
+            self.get(&TASK_OLD_STATE)
+        }
+    }
+
+    /// Returns whether the cgroup freezer stops this thread (`do_freezer_trap`, kernel/signal.c).
+    #[inline(always)]
+    pub fn is_freezing(self) -> bool {
+        self.get::<u64>(&TASK_JOBCTL) & JOBCTL_TRAP_FREEZE != 0
+    }
+
+    /// Returns whether this thread may not run, because a cgroup has used up its CPU quota. From
+    /// Linux 6.18 each thread is throttled when it returns to user mode
+    /// (`throttle_cfs_rq_work`, kernel/sched/fair.c). Before, the whole run queue of the cgroup is
+    /// (`throttle_cfs_rq`). False if the kernel has no quotas.
+    #[inline(always)]
+    pub fn is_throttled(self) -> bool {
+        if TASK_THROTTLED.load() != 0 {
+            return self.get::<u8>(&TASK_THROTTLED) != 0;
+        }
+        if TASK_CFS_RQ.load() == 0 || CFS_RQ_THROTTLE_COUNT.load() == 0 {
+            return false;
+        }
+        let queue: *const u8 = self.get(&TASK_CFS_RQ);
+        // SAFETY: the cgroup's struct cfs_rq on this CPU.
+        unsafe { FromTask::read::<i32>(queue, &CFS_RQ_THROTTLE_COUNT) > 0 }
+    }
+
+    /// Returns the number of the 64-bit system call that this task is in, [`abi::NO_SYSCALL`] or
+    /// [`abi::UNKNOWN_SYSCALL`]. The task must be the current one.
+    #[inline(always)]
+    pub fn call_number(self) -> i32 {
+        let is_user = self.get::<u32>(&TASK_FLAGS) & (PF_IO_WORKER | PF_KTHREAD) == 0;
+        if TASK_HELPERS.load() == 0 || !is_user || self.is_compat() {
+            return abi::UNKNOWN_SYSCALL;
+        }
+        // SAFETY: the current task's own registers, a struct pt_regs. At the entry by an exception
+        // or an interrupt the kernel sets `orig_ax` to -1 (arch/x86/entry/entry_64.S).
+        unsafe {
+            let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const u8;
+            Direct::read::<u64>(regs, &REGS_ORIG_AX) as i32
+        }
     }
 
     /// Returns whether it is a kernel thread, which works on behalf of other tasks.

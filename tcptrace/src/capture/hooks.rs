@@ -8,6 +8,7 @@ mod inet_sock_set_state;
 mod listen_overflow;
 mod request_sock;
 mod sched_process_exit;
+mod sched_switch;
 mod segment;
 mod socket_iterator;
 mod task_file_iterator;
@@ -22,10 +23,11 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::bail;
 use aya::Ebpf;
+use aya::programs::perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent};
 use aya::programs::{
-    BtfTracePoint, FEntry, FExit, Iter, KProbe, ProgramError, RawTracePoint, TracePoint,
+    BtfTracePoint, FEntry, FExit, Iter, KProbe, PerfEvent, ProgramError, RawTracePoint, TracePoint,
 };
-use aya::util::KernelVersion;
+use aya::util::{KernelVersion, online_cpus};
 
 use super::kernels;
 use super::load::Kernel;
@@ -108,7 +110,12 @@ pub enum Point {
     Kprobe(&'static str),
     /// The program runs when `capture/iterator.rs` reads it.
     Iterator(&'static str),
+    /// A timer on each CPU, which runs [`SAMPLES_PER_SECOND`] times a second.
+    CpuClock,
 }
+
+/// An odd number, so that the samples do not fall into step with work at a round frequency.
+const SAMPLES_PER_SECOND: u64 = 199;
 
 /// The kernel's function has a different number of parameters.
 #[derive(Debug, thiserror::Error)]
@@ -119,7 +126,8 @@ pub struct OtherPrototype {
     pub expected: usize,
 }
 
-/// All hooks, in the order of attaching. The accept() hook is the first. An accept() whose
+/// All hooks, in the order of `doctor`. They are attached in this order too, except for
+/// [`Hook::SchedSwitch`]. The accept() hook comes before all hooks of sockets. An accept() whose
 /// beginning it did not see is therefore older than every state change of the trace.
 pub const HOOKS: &[HookRow] = &[
     inet_csk_accept::ROW,
@@ -134,12 +142,31 @@ pub const HOOKS: &[HookRow] = &[
     sched_process_exit::ROW,
     socket_iterator::ROW,
     task_file_iterator::ROW,
+    sched_switch::ROW,
+    sched_switch::SAMPLES,
 ];
 
 impl HookRow {
-    /// Returns true if a trace attaches this hook. Segments are optional.
-    pub fn is_wanted(&self, request: &Request) -> bool {
-        self.hook != Hook::Segment || request.segments
+    /// Returns the option without which a trace does not attach this hook.
+    pub fn option(hook: Hook) -> Option<&'static str> {
+        match hook {
+            Hook::Segment => Some("--segments"),
+            Hook::SchedSwitch | Hook::CpuSample => Some("--why"),
+            _ => None,
+        }
+    }
+
+    /// Returns the hooks that a trace attaches, in the order of attaching. The accept() hook makes
+    /// threads acceptors, so the hook of their scheduling comes before it.
+    pub fn wanted(request: &Request) -> Vec<&'static HookRow> {
+        let is_wanted = |row: &&HookRow| match HookRow::option(row.hook) {
+            Some("--segments") => request.segments,
+            Some(_) => request.why_ns.is_some(),
+            None => true,
+        };
+        let mut rows: Vec<_> = HOOKS.iter().filter(is_wanted).collect();
+        rows.sort_by_key(|row| row.hook != Hook::SchedSwitch);
+        rows
     }
 
     /// Returns the attach methods to try under `--attach MODE`, or all without a mode.
@@ -167,6 +194,8 @@ impl Point {
             Point::Kprobe(_) | Point::Tracepoint(..) => {
                 kernels::KPROBE_MISSES.is_in(KernelVersion::current().ok())
             }
+            // `bpf_overflow_handler`, kernel/events/core.c
+            Point::CpuClock => false,
             _ => true,
         }
     }
@@ -268,6 +297,17 @@ impl Program {
                 let program: &mut Iter = program.try_into()?;
                 program.load(kind, btf)?;
             }
+            Point::CpuClock => {
+                let program: &mut PerfEvent = program.try_into()?;
+                program.load()?;
+                let cpus = online_cpus().map_err(|(_, error)| ProgramError::IOError(error))?;
+                for cpu in cpus {
+                    let scope = PerfEventScope::AllProcessesOneCpu { cpu };
+                    let rate = SamplePolicy::Frequency(SAMPLES_PER_SECOND);
+                    let event = PerfEventConfig::Software(SoftwareEvent::CpuClock);
+                    program.attach(event, scope, rate, false)?;
+                }
+            }
         }
         Ok(())
     }
@@ -306,6 +346,7 @@ fn unload(program: &mut aya::programs::Program) {
         Program::FExit(program) => program.unload(),
         Program::KProbe(program) => program.unload(),
         Program::Iter(program) => program.unload(),
+        Program::PerfEvent(program) => program.unload(),
         _ => Ok(()),
     };
 }

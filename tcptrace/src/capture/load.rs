@@ -112,6 +112,9 @@ pub fn load(request: &Request) -> Result<Loaded, CaptureError> {
     globals.push((abi::setting::TASK_HELPERS, task_helpers.into()));
     let parameters = own_btf.parameters("inet_csk_accept").unwrap_or(0);
     globals.push((abi::setting::ACCEPT_ARGS, parameters as u32));
+    globals.push((abi::setting::WHY, request.why_ns.is_some().into()));
+    let passes_state = own_btf.tracepoint_arguments("sched_switch") >= Some(4);
+    globals.push((abi::setting::SWITCH_STATE, passes_state.into()));
     // Without tracefs the classic tracepoint cannot be attached either, so these offsets may stay
     // 0.
     if let Some(format) = tracefs::Format::read("sock", "inet_sock_set_state") {
@@ -136,6 +139,9 @@ pub fn load(request: &Request) -> Result<Loaded, CaptureError> {
     loader.map_max_entries("CALLS", calls);
     if !request.segments {
         loader.map_max_entries("AWAITED_ACKS", 1);
+    }
+    if request.why_ns.is_none() {
+        loader.map_max_entries("ACCEPTORS", 1);
     }
     for (map, entries) in filter::sizes(&request.filter) {
         loader.map_max_entries(map, entries);

@@ -36,7 +36,7 @@ use crate::stdio::say;
 
 use error::no_map;
 pub use error::{CaptureError, os_error};
-use hooks::{AttachMethod, HOOKS, HookRow};
+use hooks::{AttachMethod, HookRow};
 use iterator::Snapshot;
 use load::{Kernel, Loaded, load};
 use refusal::Refusal;
@@ -100,7 +100,7 @@ impl Capture {
         filter::fill(&mut ebpf, &request.filter)?;
 
         let (mut attached, mut absent) = (vec![], vec![]);
-        for row in HOOKS.iter().filter(|row| row.is_wanted(request)) {
+        for row in HookRow::wanted(request) {
             let mut methods: Vec<_> = row.methods(request.mode.as_deref()).collect();
             if let Some(wanted) = &request.state_method
                 && (row.hook == Hook::InetSockSetState

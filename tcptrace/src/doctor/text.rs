@@ -3,8 +3,8 @@
 use textwrap::{Options, WordSplitter};
 
 use super::{Examination, Examined};
+use crate::capture::hooks::HookRow;
 use crate::capture::kernels::Change;
-use crate::event::Hook;
 
 /// Width of the report without `-v`.
 const WIDTH: usize = 100;
@@ -80,7 +80,9 @@ fn row(hook: &Examination, verbose: bool) -> String {
         .collect();
     let failed = failed.join(", ");
     let mut text = match hook.method {
-        Some(method) if hook.hook == Hook::Segment => format!("by {method}, only with --segments"),
+        Some(method) if let Some(option) = HookRow::option(hook.hook) => {
+            format!("by {method}, only with {option}")
+        }
         Some(method) => {
             let detailed = format!("by {method}: {}", hook.via);
             match !hook.via.is_empty() && fits(&detailed) {
@@ -143,6 +145,7 @@ fn item(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Hook;
     use crate::fields::FailedMethod;
 
     fn hook(hook: Hook, method: Option<&'static str>, failed: &[(&str, &str)]) -> Examination {

@@ -10,9 +10,9 @@ fn json(args: &[&str]) -> Value {
     serde_json::from_str(first).expect("JSON")
 }
 
-/// Returns the session line of a trace with all optional hooks and --segments.
+/// Returns the session line of a trace with all optional hooks.
 fn session() -> Value {
-    json(&["-o", "json", "--segments", "--duration", "100ms"])
+    json(&["-o", "json", "--segments", "--why", "--duration", "100ms"])
 }
 
 #[test]

@@ -18,9 +18,10 @@ mod syscall;
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 use tcptrace_ebpf::abi::{Accept, ListenerAddr, accept_flag, hook, kind, total};
 
+use crate::acceptors;
 use crate::emit::{Pair, Place, submit_with_addrs};
 use crate::filter;
-use crate::globals::{FILE_FLAGS, SOCKET_FILE};
+use crate::globals::{FILE_FLAGS, SOCKET_FILE, WHY};
 use crate::kernel::memory::{Memory, Probed};
 use crate::kernel::sock::{Sock, TCP_ESTABLISHED};
 use crate::kernel::task::Task;
@@ -44,6 +45,9 @@ fn called(listener: Sock<Probed>, error: u64, flags: u64) {
         count(hook::ACCEPT, |counters| counters.admitted += 1);
         count(hook::ACCEPT, |counters| counters.lost_calls += 1);
         maps::count_lost(hook::ACCEPT);
+    }
+    if WHY.load() != 0 && filter::passes(&listener.tuple(), || listener.netns(), listener) {
+        acceptors::accepts(listener.id());
     }
 }
 
@@ -154,6 +158,9 @@ impl Returned {
             padding: [0; 6],
         };
         maps::remember_process(Task::current().process());
+        // The call can be older than the hooks. A filter can leave out the listener, whose address
+        // is not the child's.
+        acceptors::accepts(listener.id());
         submit_with_addrs(
             hook::ACCEPT,
             kind::ACCEPT,

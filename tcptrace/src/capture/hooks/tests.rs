@@ -23,6 +23,7 @@ fn hooked() -> BTreeSet<String> {
         Point::Tracepoint("syscalls", _) => vec![],
         Point::Tracepoint(_, names) => names.iter().map(|it| format!("tracepoint {it}")).collect(),
         Point::Fentry(name) | Point::Fexit(name) | Point::Kprobe(name) => vec![name.to_string()],
+        Point::CpuClock => vec![],
         Point::Iterator(kind) => vec![format!("bpf_iter_{kind}")],
     });
     names.collect()
