@@ -178,9 +178,13 @@ pub struct Report {
     /// Where to write the page; - is standard output [default: beside FILE, with .html]
     ///
     /// A file is replaced when the page is complete. Without this option, only a page of tcptrace is
-    /// replaced.
+    /// replaced, or with --force any file.
     #[arg(short, long, value_name = "PAGE")]
     pub output: Option<PathBuf>,
+
+    /// Replace a file beside FILE that is no page of tcptrace
+    #[arg(long)]
+    pub force: bool,
 }
 
 #[derive(Debug, Args)]

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::capture::hooks::HOOKS;
 use crate::capture::statistics::{Counting, ProgramStatistics};
-use crate::capture::{Capture, CaptureError, Request, kernels};
+use crate::capture::{Capture, CaptureError, Request, kernels, privilege};
 use crate::cli::{Doctor, ReportForm};
 use crate::event::Hook;
 use crate::fields::FailedMethod;
@@ -53,6 +53,9 @@ struct Examined {
     hooks: Vec<Examination>,
     /// Events that a trace cannot show on this kernel.
     unseen: Vec<String>,
+    /// Capabilities of root that the process does not have, and that attaching may need.
+    #[serde(skip)]
+    lacking_capabilities: Vec<&'static str>,
 }
 
 /// A hook and how it is attached.
@@ -97,6 +100,7 @@ impl Examined {
             kernel: kernel_release(),
             hooks,
             unseen: [capture.unseen(), symbols::unseen()].concat(),
+            lacking_capabilities: privilege::lacking(),
         }
     }
 }

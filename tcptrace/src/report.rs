@@ -32,7 +32,7 @@ use crate::stdio::{self, say};
 pub fn run(options: &Report) -> anyhow::Result<u8> {
     let output = match &options.output {
         Some(output) => Cow::Borrowed(output.as_path()),
-        None => Cow::Owned(beside(&options.recording)?),
+        None => Cow::Owned(beside(&options.recording, options.force)?),
     };
     let to_stdout = *output == *Path::new("-");
     let mut files = Files::new(to_stdout);
@@ -75,8 +75,9 @@ pub fn run(options: &Report) -> anyhow::Result<u8> {
 /// Returns the path of the page beside a recording: `x.html` for `x.trace`, else `FILE.html`.
 ///
 /// # Errors
-/// [`Usage`] if another kind of file has this name, or if the recording is standard input.
-fn beside(recording: &Path) -> Result<PathBuf, Usage> {
+/// [`Usage`] if another kind of file has this name, unless `force` is set, or if the recording is
+/// standard input.
+fn beside(recording: &Path, force: bool) -> Result<PathBuf, Usage> {
     if recording == Path::new("-") {
         return Err(Usage(hints::unnamed_page().to_owned()));
     }
@@ -88,7 +89,7 @@ fn beside(recording: &Path) -> Result<PathBuf, Usage> {
             PathBuf::from(name)
         }
     };
-    match page.exists() && !is_page(&page) {
+    match page.exists() && !is_page(&page) && !force {
         true => Err(Usage(hints::foreign_page(&page, recording))),
         false => Ok(page),
     }
@@ -127,10 +128,10 @@ mod tests {
             ("a.trace.0001", "a.trace.0001.html"),
             ("a", "a.html"),
         ] {
-            let beside = beside(&folder.path().join(recording)).unwrap();
+            let beside = beside(&folder.path().join(recording), false).unwrap();
             assert_eq!(beside, folder.path().join(page));
         }
-        let error = beside(Path::new("-")).unwrap_err();
+        let error = beside(Path::new("-"), true).unwrap_err();
         assert_eq!(error.0, hints::unnamed_page());
     }
 
@@ -139,12 +140,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let [recording, page] = ["a.trace", "a.html"].map(|it| folder.path().join(it));
         std::fs::write(&page, "<title>my notes</title>").unwrap();
-        let error = beside(&recording).unwrap_err();
+        assert_eq!(beside(&recording, true).unwrap(), page);
+        let error = beside(&recording, false).unwrap_err();
         assert_eq!(error.0, hints::foreign_page(&page, &recording));
 
         let sample = crate::sink::samples::clock();
         let ours = write(Content::new(sample, "a.trace".to_owned())).unwrap();
         std::fs::write(&page, ours).unwrap();
-        assert_eq!(beside(&recording).unwrap(), page);
+        assert_eq!(beside(&recording, false).unwrap(), page);
     }
 }

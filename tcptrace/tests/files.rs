@@ -281,3 +281,24 @@ fn a_session_with_many_filters_is_replayed_within_a_minute() {
         began.elapsed()
     );
 }
+
+#[test]
+fn a_report_replaces_a_foreign_file_beside_the_recording_only_by_force() {
+    let folder = Folder::new();
+    let page = folder.path("a.html");
+    fs::write(&page, "my notes").unwrap();
+    let output = folder.run(&["report", "a"]).output().unwrap();
+    complains(
+        &output,
+        USAGE,
+        "a.html exists and is no page of tcptrace; to replace it: tcptrace report a --force",
+    );
+    assert_eq!(fs::read(&page).unwrap(), b"my notes");
+    for args in [&["report", "a", "--force"][..], &["report", "a"]] {
+        let output = folder.run(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let text = fs::read_to_string(&page).unwrap();
+        assert!(text.contains("<title>tcptrace report</title>"), "{args:?}");
+    }
+    folder.is_untouched();
+}

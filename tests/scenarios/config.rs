@@ -1,7 +1,10 @@
 //! Configuration files, as root reads them.
 
-use std::fs;
-use std::os::unix::fs::chown;
+use std::fs::{self, File, Permissions};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 use tests::run::{Ended, Running, tcptrace};
@@ -66,4 +69,37 @@ fn the_demo_and_doctor_run_with_a_configuration() {
         assert_eq!(ended.code, Some(0), "{args:?} {}", ended.stderr);
         assert!(ended.stdout.contains(shown), "{args:?} {}", ended.stdout);
     }
+}
+
+#[test]
+fn a_home_directory_of_another_user_has_no_configuration_for_this_one() {
+    const NOBODY: u32 = 65534;
+    let home = tempfile::tempdir().expect("a temporary folder");
+    let folder = home.path().join(".config/tcptrace");
+    fs::create_dir_all(&folder).expect("create a folder");
+    let file = folder.join("config.toml");
+    fs::write(&file, "wrong").expect("write a file");
+    let permit = |path: &Path, mode| {
+        fs::set_permissions(path, Permissions::from_mode(mode)).expect("change a mode");
+    };
+    let stderr_of = || {
+        let binary = File::open(tcptrace(&[]).get_program()).expect("the program");
+        let mut command = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()));
+        command.args(["replay", "no-such.trace"]).uid(NOBODY);
+        command.env_remove("TCPTRACE_NO_CONFIG");
+        command
+            .env_remove("XDG_CONFIG_HOME")
+            .env("HOME", home.path());
+        let ended = Running::run_to_end(command);
+        assert_eq!(ended.code, Some(2), "{}", ended.stderr);
+        ended.stderr
+    };
+    // Nobody cannot know whether there is a file.
+    permit(home.path(), 0o700);
+    assert!(stderr_of().contains("cannot replay no-such.trace"));
+    // Here is a file that nobody may not read.
+    permit(home.path(), 0o755);
+    permit(&file, 0o600);
+    let expected = format!("tcptrace: {}: Permission denied\n", file.display());
+    assert_eq!(stderr_of(), expected);
 }

@@ -23,6 +23,16 @@ pub fn check() -> Result<(), CaptureError> {
     )))
 }
 
+/// Returns the capabilities of root that the process lacks, and that a kernel or a security module may
+/// ask for when a program is attached.
+pub fn lacking() -> Vec<&'static str> {
+    let has_admin = |effective: u64| effective >> CAP_SYS_ADMIN & 1 != 0;
+    match effective_capabilities().is_none_or(has_admin) {
+        true => vec![],
+        false => vec!["CAP_SYS_ADMIN"],
+    }
+}
+
 /// Returns the error for a kernel that refuses although the capabilities are present.
 pub fn refused(what: &str) -> CaptureError {
     CaptureError::NotPermitted(format!(

@@ -208,10 +208,11 @@ pub fn lost(ring_bytes: u32, filtered: bool, recorded: bool) -> String {
 
 /// Returns the line for a page that would replace a file of another kind.
 pub fn foreign_page(page: &Path, recording: &Path) -> String {
-    let page = page.display().to_string();
-    let args = ["report", &recording.display().to_string(), "-o", &page].map(str::to_owned);
+    let recording = recording.display().to_string();
+    let args = ["report", &recording, "--force"].map(str::to_owned);
     format!(
-        "{page} exists and is no page of tcptrace; to replace it: {}",
+        "{} exists and is no page of tcptrace; to replace it: {}",
+        page.display(),
         command(&args)
     )
 }
@@ -355,10 +356,10 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_is_not_ours_needs_a_name() {
+    fn a_page_that_is_not_ours_needs_force() {
         assert_eq!(
             foreign_page(Path::new("a b.html"), Path::new("a b.trace")),
-            "a b.html exists and is no page of tcptrace; to replace it: tcptrace report 'a b.trace' -o 'a b.html'"
+            "a b.html exists and is no page of tcptrace; to replace it: tcptrace report 'a b.trace' --force"
         );
     }
 }

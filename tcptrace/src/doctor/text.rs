@@ -26,14 +26,9 @@ pub fn report(examined: &Examined, lacking: &[&Change], verbose: bool) -> String
         report += &item(what);
     }
     report += "\nWhat to do\n";
-    let better = hooks.iter().filter(|it| needs_probes(it));
-    let better: Vec<&str> = better.map(|it| it.hook.name()).collect();
-    if !better.is_empty() {
-        report += &item(&format!(
-            "A kernel whose functions can be probed (CONFIG_FUNCTION_TRACER for fentry, or \
-             CONFIG_KPROBES and CONFIG_KPROBE_EVENTS) shows more by {}.",
-            better.join(", ")
-        ));
+    let probes = probes(hooks, &examined.lacking_capabilities);
+    for advice in &probes {
+        report += &item(advice);
     }
     for change in lacking {
         let (major, minor) = change.since;
@@ -46,7 +41,7 @@ pub fn report(examined: &Examined, lacking: &[&Change], verbose: bool) -> String
             change.what
         ));
     }
-    if better.is_empty() && lacking.is_empty() {
+    if probes.is_empty() && lacking.is_empty() {
         report += match hooks.iter().all(|it| it.method.is_some()) {
             true => "  Nothing to do.\n",
             false => "  Nothing is known that attaches the missing hooks; -v has the errors.\n",
@@ -55,11 +50,62 @@ pub fn report(examined: &Examined, lacking: &[&Change], verbose: bool) -> String
     report
 }
 
-/// Returns true if this hook would show more with a probe of the kernel's functions.
-fn needs_probes(hook: &Examination) -> bool {
-    let is_probe = |name: &str| matches!(name, "fentry" | "kprobe");
-    let failed = hook.failed_methods.iter().any(|it| is_probe(&it.method));
-    failed && !hook.method.is_some_and(is_probe)
+/// Returns advice for the hooks that would show more with a probe of the kernel's functions. EPERM is
+/// a matter of privileges, other errors one of the kernel's options.
+fn probes(hooks: &[Examination], lacking_capabilities: &[&str]) -> Vec<String> {
+    const PROBES: [&str; 2] = ["fentry", "kprobe"];
+    let without = hooks
+        .iter()
+        .filter(|it| !it.method.is_some_and(|method| PROBES.contains(&method)));
+    let without: Vec<&Examination> = without.collect();
+    let failed = |probe: &str, is_permitted: bool| {
+        let failed = |it: &&&Examination| {
+            let mut methods = it.failed_methods.iter().filter(|it| it.method == probe);
+            methods.any(|it| (it.error != "EPERM") == is_permitted)
+        };
+        let names = without.iter().filter(failed);
+        names.map(|it| it.hook.name()).collect::<Vec<&str>>()
+    };
+    let mut advice = vec![];
+    for probe in PROBES {
+        let names = failed(probe, false);
+        if names.is_empty() {
+            continue;
+        }
+        let cause = match lacking_capabilities.is_empty() {
+            true => {
+                "No capability is missing: look for kernel lockdown, a seccomp filter, a security \
+                     module, or the limits of a container."
+                    .to_owned()
+            }
+            false => format!(
+                "tcptrace lacks {}. As root or with sudo it may be permitted.",
+                lacking_capabilities.join(" and ")
+            ),
+        };
+        advice.push(format!(
+            "{probe} is not permitted (EPERM). It shows more by {}. {cause}",
+            names.join(", ")
+        ));
+    }
+    let (fentry, kprobe) = (failed("fentry", true), failed("kprobe", true));
+    let options = match (fentry.is_empty(), kprobe.is_empty()) {
+        (true, true) => return advice,
+        (false, true) => "CONFIG_FUNCTION_TRACER for fentry",
+        (true, false) => "CONFIG_KPROBES and CONFIG_KPROBE_EVENTS for kprobe",
+        (false, false) => {
+            "CONFIG_FUNCTION_TRACER for fentry, or CONFIG_KPROBES and CONFIG_KPROBE_EVENTS"
+        }
+    };
+    let names = without.iter().map(|it| it.hook.name());
+    let names: Vec<&str> = names
+        .filter(|it| fentry.contains(it) || kprobe.contains(it))
+        .collect();
+    advice.push(format!(
+        "A kernel whose functions can be probed ({options}) shows more by {}.",
+        names.join(", ")
+    ));
+    advice
 }
 
 /// Formats one line: `✓ inet_csk_accept  by syscall: tracepoints of accept() and accept4()`, or
@@ -169,6 +215,7 @@ mod tests {
             kernel: "6.18.5".to_owned(),
             hooks,
             unseen: unseen.iter().map(|&it| it.to_owned()).collect(),
+            lacking_capabilities: vec![],
         }
     }
 
@@ -199,7 +246,7 @@ mod tests {
 
     #[test]
     fn missing_probes_are_explained_with_the_kernel_option_that_gives_them() {
-        let failed = [("fentry", "EPERM"), ("kprobe", "ENOENT")];
+        let failed = [("fentry", "EBUSY"), ("kprobe", "ENOENT")];
         let hooks = || {
             vec![
                 hook(Hook::InetCskAccept, Some("syscall"), &failed),
@@ -211,15 +258,55 @@ mod tests {
             report(&examined(hooks(), &unseen), &[], false),
             "tcptrace 0.1.0 on Linux 6.18.5\n\n\
              Hooks\n  ✓ inet_csk_accept        by syscall, the tracepoints of the system calls\n  \
-             ✗ request_sock           fentry not permitted (EPERM), kprobe not in this \
-             kernel (ENOENT)\n\n\
+             ✗ request_sock           fentry failed (EBUSY), kprobe not in this kernel (ENOENT)\n\n\
              A trace cannot show here\n  - half-open connections (NEW_SYN_RECV)\n\n\
              What to do\n  - A kernel whose functions can be probed (CONFIG_FUNCTION_TRACER for \
              fentry, or CONFIG_KPROBES and\n    CONFIG_KPROBE_EVENTS) shows more by \
              inet_csk_accept, request_sock.\n"
         );
         let verbose = report(&examined(hooks(), &unseen), &[], true);
-        let row = "of the system calls; fentry not permitted (EPERM), kprobe not";
+        let row = "of the system calls; fentry failed (EBUSY), kprobe not";
         assert!(verbose.contains(row), "{verbose}");
+    }
+
+    #[test]
+    fn a_probe_that_is_not_permitted_is_a_matter_of_privileges() {
+        let hooks = [
+            hook(
+                Hook::InetCskAccept,
+                Some("syscall"),
+                &[("fentry", "EPERM"), ("kprobe", "EPERM")],
+            ),
+            hook(
+                Hook::RequestSock,
+                None,
+                &[("fentry", "EPERM"), ("kprobe", "ENOENT")],
+            ),
+            hook(Hook::TimewaitSock, Some("kprobe"), &[("fentry", "EPERM")]),
+        ];
+        let nothing_missing = "No capability is missing: look for kernel lockdown, a seccomp filter, a \
+                               security module, or the limits of a container.";
+        assert_eq!(
+            probes(&hooks, &[]),
+            [
+                format!(
+                    "fentry is not permitted (EPERM). It shows more by inet_csk_accept, \
+                     request_sock. {nothing_missing}"
+                ),
+                format!(
+                    "kprobe is not permitted (EPERM). It shows more by inet_csk_accept. \
+                     {nothing_missing}"
+                ),
+                "A kernel whose functions can be probed (CONFIG_KPROBES and CONFIG_KPROBE_EVENTS \
+                 for kprobe) shows more by request_sock."
+                    .to_owned(),
+            ]
+        );
+        assert_eq!(
+            probes(&hooks[..1], &["CAP_SYS_ADMIN"])[1],
+            "kprobe is not permitted (EPERM). It shows more by inet_csk_accept. tcptrace lacks \
+             CAP_SYS_ADMIN. As root or with sudo it may be permitted."
+        );
+        assert_eq!(probes(&hooks[2..], &[]), [""; 0]);
     }
 }

@@ -44,7 +44,7 @@ pub fn read(path: &Path) -> Result<Option<String>, String> {
         .open(path);
     let file = match opened {
         Ok(file) => file,
-        Err(error) if absent(error.kind()) => return Ok(None),
+        Err(error) if absent(error.kind()) || is_hidden(path) => return Ok(None),
         Err(error) => return Err(refused(&plain(&error))),
     };
     let about = file.metadata().map_err(|error| refused(&plain(&error)))?;
@@ -66,6 +66,13 @@ pub fn read(path: &Path) -> Result<Option<String>, String> {
 
 fn absent(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+/// Returns true if this user may not search the file's directory. The variable HOME may name the home
+/// of another user, such as root's after `su`. Nothing in it is meant for this user.
+fn is_hidden(path: &Path) -> bool {
+    let found = std::fs::symlink_metadata(path);
+    found.is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
 }
 
 /// Checks that only root and the user with the id `own` can write a file.
