@@ -157,6 +157,18 @@ pub struct Replay {
     #[arg(long, value_name = "N")]
     pub conn: Option<u64>,
 
+    /// Explain each wait in the accept queue that is longer than TIME (1ms if not given); only for a
+    /// recording that was made with --why
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = humantime::parse_duration,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "1ms"
+    )]
+    pub why: Option<Duration>,
+
     /// A condition on the recording, as in a trace. May be repeated
     #[arg(long, value_name = "EXPECTATION")]
     pub expect: Vec<Expectation>,
@@ -167,6 +179,13 @@ pub struct Replay {
         next_help_heading = "Filters (all given filters must match; several values of one filter are alternatives)"
     )]
     pub selecting: Selecting,
+}
+
+impl Replay {
+    /// Returns the wait above which accept() is late, in nanoseconds.
+    pub fn why_ns(&self) -> Option<u64> {
+        self.why.map(capturing::nanoseconds)
+    }
 }
 
 #[derive(Debug, Args)]

@@ -13,7 +13,7 @@ use std::str::FromStr;
 pub use measured::{Measure, Measured};
 
 use crate::duration::Human;
-use crate::fields::{Kind, Session, Verdict, Wanted};
+use crate::fields::{Kind, LateReason, Session, Verdict, Wanted};
 
 /// A measured time, such as the p99 wait in the accept queue, or a count, such as overflows. A
 /// condition compares it with a value.
@@ -34,6 +34,9 @@ pub enum Quantity {
     Resets,
     Incomplete,
     Lost,
+    LateConnections,
+    /// The waits in the accept queue that `--why` explains, by reason, added up.
+    Late(LateReason),
 }
 
 /// A quantile of measured times.
@@ -83,11 +86,17 @@ impl Quantity {
             ("lost", Quantity::Lost),
         ];
         all.extend(counts.map(|(name, quantity)| (name.to_owned(), quantity)));
+        all.push(("late_connections".to_owned(), Quantity::LateConnections));
+        let late = |it: LateReason| (format!("late_{}", it.name()), Quantity::Late(it));
+        all.extend(LateReason::ALL.map(late));
         all
     }
 
     fn is_time(self) -> bool {
-        matches!(self, Quantity::AcceptQueue(_) | Quantity::Handshake(_))
+        matches!(
+            self,
+            Quantity::AcceptQueue(_) | Quantity::Handshake(_) | Quantity::Late(_)
+        )
     }
 }
 

@@ -30,7 +30,7 @@ pub use connection::Connection;
 pub use counters::{NetnsCounters, QueueCounters};
 pub use ending::{ClosedFirst, Ended, Ending, Reset, Retransmit};
 pub use histogram::{Histogram, Times};
-pub use late::{BlockedIn, Frame, Late, LateReason, OtherAcceptor, RunningIn, Stack};
+pub use late::{BlockedIn, Frame, Late, LateReason, LateTimes, OtherAcceptor, RunningIn, Stack};
 
 use crate::container::{Container, Text};
 pub use crate::depth::Depth;

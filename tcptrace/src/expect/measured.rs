@@ -3,10 +3,11 @@
 use hdrhistogram::Histogram;
 
 use super::{Expectation, Quantity, Share};
+use crate::duration::Human;
 use crate::event::Hook;
 use crate::fields::{
-    self, Connection, Depth, Line, NetnsCounters, QueueCounters, Session, Side, Subject, Summary,
-    Times, Verdict,
+    self, Connection, Depth, LateReason, LateTimes, Line, NetnsCounters, QueueCounters, Session,
+    Side, Subject, Summary, Times, Verdict,
 };
 
 /// Bounds on a measured time or count, from what was observed.
@@ -67,6 +68,7 @@ struct Counts {
     incomplete: u64,
     accept_queue: Waits,
     handshake: Waits,
+    late: LateTimes,
 }
 
 /// A distribution of times in nanoseconds, with a precision of 0.1 %.
@@ -127,6 +129,7 @@ impl Counts {
             incomplete: 0,
             accept_queue: Waits::new(),
             handshake: Waits::new(),
+            late: LateTimes::default(),
         }
     }
 
@@ -144,6 +147,9 @@ impl Counts {
                 );
                 if let (true, Some(ns)) = (is_live, x.accept_queue_ns) {
                     self.accept_queue.record(ns, 1);
+                }
+                if let (true, Some(late)) = (is_live, &x.late) {
+                    self.late.add_all(&late.times);
                 }
             }
             Line::Overflow(_) => self.overflows += 1,
@@ -168,6 +174,10 @@ impl Counts {
         if let (false, Some(ns)) = (is_live, x.accept_queue_ns) {
             self.accept_queue.record(ns, 1);
         }
+        let is_counted = is_live && x.accepted_mono_ns.is_some();
+        if let (false, Some(late)) = (is_counted, &x.late) {
+            self.late.add_all(&late.times);
+        }
         if let Some(verdict) = x.verdict {
             add(self.verdict(verdict), 1);
             add(&mut self.accepted, u64::from(x.accepted_mono_ns.is_some()));
@@ -191,6 +201,9 @@ impl Counts {
         }
         if let Some(times) = &x.accept_queue {
             self.accept_queue.record_all(times);
+        }
+        if let Some(late) = &x.late {
+            self.late.add_all(late);
         }
     }
 }
@@ -345,8 +358,27 @@ impl Measured {
             Quantity::HalfOpenFailed => Measure::exact(counts.half_open_failed),
             Quantity::Retransmits => Measure::exact(counts.retransmits),
             Quantity::Resets => Measure::exact(counts.resets),
+            Quantity::LateConnections => Measure::exact(counts.late.late_connections),
+            Quantity::Late(reason) => late(&counts.late, reason),
             Quantity::Lost => unreachable!("`measure` handles it"),
         }
+    }
+}
+
+/// Returns the bounds of the waiting time of a reason. Time without knowledge about an acceptor may
+/// belong to any reason.
+fn late(times: &LateTimes, reason: LateReason) -> Measure {
+    let (ns, unseen_ns) = (times.of(reason), times.of(LateReason::Unseen));
+    if reason == LateReason::Unseen || unseen_ns == 0 {
+        return Measure::exact(ns);
+    }
+    Measure {
+        least: ns,
+        most: Some(ns.saturating_add(unseen_ns)),
+        why: Some(format!(
+            "the reasons of {} of waiting time are not known",
+            Human(unseen_ns)
+        )),
     }
 }
 
@@ -387,6 +419,10 @@ pub fn unseen(quantity: Quantity, session: &Session) -> Option<String> {
         Quantity::HalfOpenFailed => unless(Hook::RequestSock, "half-open connections"),
         Quantity::Retransmits => one_by_one(Hook::TcpRetransmitSkb, "retransmissions"),
         Quantity::Resets => one_by_one(Hook::TcpReset, "RSTs"),
+        Quantity::LateConnections | Quantity::Late(_) => {
+            let why = "only --why explains waits in the accept queue";
+            session.why_ns.is_none().then(|| why.to_owned())
+        }
         _ => None,
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::event::Hook;
-use crate::fields::{Depth, Line, NetnsCounters, QueueCounters, Session, Summary};
+use crate::fields::{self, Depth, LateTimes, Line, NetnsCounters, QueueCounters, Session, Summary};
 use crate::sink::samples;
 
 fn expectation(text: &str) -> Expectation {
@@ -191,6 +191,11 @@ fn every_time_and_count_can_be_judged() {
         ("incomplete==1", "1"),
         ("lost==0", "0"),
         ("queued@80==0", "0"),
+        ("late_connections==1", "1"),
+        ("late_blocked<5s", "4.900 s"),
+        ("late_cpu@7878<=100ms", "100.0 ms"),
+        ("late_lock==0", "0 ns"),
+        ("late_blocked@80==0", "0 ns"),
     ] {
         let judgement = judged(text, &Hook::ALL, Depth::Events, &sampled(), Some(end()));
         assert_eq!(judgement.text, format!("expected {text}: holds, {value}"));
@@ -453,6 +458,56 @@ fn recorded_traces_add_up_to_their_summaries() {
         seen += 1;
     }
     assert!(seen >= 12, "{seen} recordings");
+}
+
+/// Time without knowledge about an acceptor may belong to any reason.
+#[test]
+fn unseen_waits_are_bounds_of_every_reason() {
+    let times = LateTimes {
+        late_connections: 1,
+        late_blocked_ns: 4_000_000,
+        late_unseen_ns: 2_000_000,
+        ..LateTimes::default()
+    };
+    let line = Line::Histogram(fields::Histogram {
+        late: Some(times),
+        ..samples::histogram()
+    });
+    let judge = |text: &str| {
+        let lines = [line.clone()];
+        judged(text, &Hook::ALL, Depth::Histogram, &lines, Some(end())).text
+    };
+    let why = "the reasons of 2.000 ms of waiting time are not known";
+    for (text, result) in [
+        (
+            "late_blocked<7ms",
+            format!("holds, at most 6.000 ms, as {why}"),
+        ),
+        (
+            "late_blocked<5ms",
+            format!("NOT MET, not known: {why}; at most 6.000 ms"),
+        ),
+        (
+            "late_blocked<4ms",
+            format!("NOT MET, at most 6.000 ms, as {why}"),
+        ),
+        ("late_unseen==2ms", "holds, 2.000 ms".to_owned()),
+    ] {
+        assert_eq!(judge(text), format!("expected {text}: {result}"));
+    }
+}
+
+#[test]
+fn waits_by_reason_need_why() {
+    let session = Session {
+        why_ns: None,
+        ..samples::session()
+    };
+    let why = "only --why explains waits in the accept queue";
+    for text in ["late_cpu<1ms", "late_connections==0"] {
+        assert_eq!(expectation(text).unseen(&session).as_deref(), Some(why));
+        assert_eq!(expectation(text).unseen(&samples::session()), None);
+    }
 }
 
 #[test]

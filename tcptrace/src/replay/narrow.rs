@@ -38,10 +38,22 @@ pub fn narrow(begin: Begin, options: &Replay) -> Result<Begin, Usage> {
     }
     Ok(Begin {
         depth: options.depth.map_or(begin.depth, Into::into),
+        why_ns: why(begin.why_ns, options.why_ns())?,
         filters,
         selection,
         ..begin
     })
+}
+
+/// Returns the wait above which accept() is late.
+fn why(recorded: Option<u64>, wanted: Option<u64>) -> Result<Option<u64>, Usage> {
+    match (recorded, wanted) {
+        (None, Some(_)) => Err(Usage(
+            "--why needs the scheduling of the acceptors, and the recording was made without --why"
+                .to_owned(),
+        )),
+        (recorded, wanted) => Ok(wanted.or(recorded)),
+    }
 }
 
 /// Returns the values that satisfy both the recorded and the wanted condition. An empty list means
@@ -70,7 +82,19 @@ fn both<T: Clone + PartialEq>(
 
 #[cfg(test)]
 mod tests {
-    use super::both;
+    use super::{both, why};
+
+    #[test]
+    fn the_time_of_why_can_change_only_in_a_recording_with_why() {
+        let why = |recorded, wanted| why(recorded, wanted).map_err(|it| it.to_string());
+        assert_eq!(why(None, None), Ok(None));
+        assert_eq!(why(Some(1), None), Ok(Some(1)));
+        assert_eq!(why(Some(1), Some(5)), Ok(Some(5)));
+        assert_eq!(
+            why(None, Some(5)).unwrap_err(),
+            "--why needs the scheduling of the acceptors, and the recording was made without --why"
+        );
+    }
 
     #[test]
     fn a_selection_can_be_narrowed_but_not_widened() {

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Side;
+use super::{LateTimes, Side};
 
 /// The connections at one port that went well during an interval. A client's connection went well
 /// if it was ESTABLISHED and ended in good order. A server's must also have been accepted after it
@@ -31,6 +31,9 @@ pub struct Histogram {
     pub handshake: Option<Times>,
     /// Distribution of the time from ESTABLISHED to the return of accept().
     pub accept_queue: Option<Times>,
+    /// The long waits of these connections by reason; absent without `--why`, and for clients.
+    #[serde(flatten)]
+    pub late: Option<LateTimes>,
 }
 
 /// A distribution of times in nanoseconds. Each value is the upper end of its histogram bucket, so

@@ -1,6 +1,7 @@
 //! The fields that explain a late accept().
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -40,6 +41,9 @@ pub struct Late {
     pub late_reason: LateReason,
     /// The reasons of the wait as a sentence.
     pub late_because: String,
+    /// The wait by reason.
+    #[serde(skip)]
+    pub times: LateTimes,
 }
 
 impl Late {
@@ -48,6 +52,82 @@ impl Late {
         let blocked = self.acceptor_blocked_in.iter().filter_map(|it| it.stack);
         let running = self.acceptor_running_in.iter();
         blocked.chain(running.filter_map(|it| it.stack))
+    }
+}
+
+/// The waits in the accept queue that `--why` explains, added up by reason. Each part of a wait
+/// counts for the reason that the acceptor had then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LateTimes {
+    /// Number of connections that waited longer than the time of `--why`.
+    pub late_connections: u64,
+    /// Time in which the acceptors ran on a CPU, in nanoseconds.
+    pub late_running_ns: u64,
+    /// Time in which the acceptors waited for a CPU, in nanoseconds.
+    pub late_cpu_ns: u64,
+    /// Time in which the acceptors' cgroups had used up their CPU quota, in nanoseconds.
+    pub late_quota_ns: u64,
+    /// Time in which the acceptors were blocked in system calls, or in the kernel, in nanoseconds.
+    pub late_blocked_ns: u64,
+    /// Time in which the acceptors waited for locks (futex), in nanoseconds.
+    pub late_lock_ns: u64,
+    /// Time in which the acceptors waited for pages from disk or swap, in nanoseconds.
+    pub late_page_fault_ns: u64,
+    /// Time in which the acceptors waited for events or connections, and nothing woke them, in nanoseconds.
+    pub late_not_woken_ns: u64,
+    /// Time in which the acceptors were stopped by signals, in nanoseconds.
+    pub late_stopped_ns: u64,
+    /// Time in which the acceptors were stopped by debuggers, in nanoseconds.
+    pub late_traced_ns: u64,
+    /// Time in which the acceptors' cgroups were frozen, in nanoseconds.
+    pub late_frozen_ns: u64,
+    /// Time in which the acceptors' activity is not known, in nanoseconds.
+    pub late_unseen_ns: u64,
+}
+
+impl LateTimes {
+    /// Adds a time in nanoseconds to a reason.
+    pub fn add(&mut self, reason: LateReason, ns: u64) {
+        let sum = self.of_mut(reason);
+        *sum = sum.saturating_add(ns);
+    }
+
+    /// Returns the time of a reason, in nanoseconds.
+    pub fn of(mut self, reason: LateReason) -> u64 {
+        *self.of_mut(reason)
+    }
+
+    /// Adds other waits.
+    pub fn add_all(&mut self, other: &LateTimes) {
+        self.late_connections += other.late_connections;
+        for (reason, ns) in other.largest_first() {
+            self.add(reason, ns);
+        }
+    }
+
+    /// Returns the reasons with their times in nanoseconds, largest first. Reasons without a time
+    /// are left out.
+    pub fn largest_first(&self) -> Vec<(LateReason, u64)> {
+        let times = LateReason::ALL.map(|reason| (reason, self.of(reason)));
+        let mut times: Vec<_> = times.into_iter().filter(|(_, ns)| *ns > 0).collect();
+        times.sort_by_key(|&(_, ns)| Reverse(ns));
+        times
+    }
+
+    fn of_mut(&mut self, reason: LateReason) -> &mut u64 {
+        match reason {
+            LateReason::Running => &mut self.late_running_ns,
+            LateReason::Cpu => &mut self.late_cpu_ns,
+            LateReason::Quota => &mut self.late_quota_ns,
+            LateReason::Blocked => &mut self.late_blocked_ns,
+            LateReason::Lock => &mut self.late_lock_ns,
+            LateReason::PageFault => &mut self.late_page_fault_ns,
+            LateReason::NotWoken => &mut self.late_not_woken_ns,
+            LateReason::Stopped => &mut self.late_stopped_ns,
+            LateReason::Traced => &mut self.late_traced_ns,
+            LateReason::Frozen => &mut self.late_frozen_ns,
+            LateReason::Unseen => &mut self.late_unseen_ns,
+        }
     }
 }
 
@@ -152,6 +232,23 @@ impl LateReason {
         LateReason::Unseen,
     ];
 
+    /// Returns what the acceptor did, in words that follow a time.
+    pub fn words(self) -> &'static str {
+        match self {
+            LateReason::Running => "running",
+            LateReason::Cpu => "waiting for a CPU",
+            LateReason::Quota => "waiting for CPU quota",
+            LateReason::Blocked => "blocked",
+            LateReason::Lock => "waiting for a lock",
+            LateReason::PageFault => "in page faults",
+            LateReason::NotWoken => "not woken",
+            LateReason::Stopped => "stopped by a signal",
+            LateReason::Traced => "stopped by a debugger",
+            LateReason::Frozen => "frozen",
+            LateReason::Unseen => "not known",
+        }
+    }
+
     /// Returns the value's name in JSON.
     pub fn name(self) -> &'static str {
         match self {
@@ -170,8 +267,9 @@ impl LateReason {
     }
 }
 
-/// A pair of call stacks that the next line refers to by its number. It is written once, before the
-/// first such line. Only with `--why`.
+/// A pair of call stacks that the next line refers to by its number. It is written before the first
+/// such line, and again with the same number if more functions have become known since. Only with
+/// `--why`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Stack {
     /// Time of the first line that refers to the stacks, in CLOCK_MONOTONIC nanoseconds.

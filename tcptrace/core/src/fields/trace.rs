@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Backlog, NetnsCounters, SCHEMA, Verdict};
+use super::{Backlog, LateTimes, NetnsCounters, SCHEMA, Verdict};
 use crate::depth::Depth;
 use crate::event::Hook;
 pub use crate::event::Why;
@@ -43,6 +43,10 @@ pub struct Session {
     pub filters: BTreeMap<String, String>,
     /// The events that this trace cannot see, each as a sentence.
     pub unseen: Vec<String>,
+    /// Waits in the accept queue that are longer than this are explained, in nanoseconds; absent
+    /// without `--why`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why_ns: Option<u64>,
 }
 
 /// Events were lost: the ring buffer was full, more accept() calls were in flight than fit in the
@@ -123,6 +127,9 @@ pub struct ListenerSummary {
     pub accept_queue_p99_ns: Option<u64>,
     /// The longest wait in the accept queue, in nanoseconds, exact.
     pub accept_queue_max_ns: Option<u64>,
+    /// The long waits in the accept queue by reason; absent without `--why`.
+    #[serde(flatten)]
+    pub late: Option<LateTimes>,
 }
 
 /// The last line: the counts of the whole trace.

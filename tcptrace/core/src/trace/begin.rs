@@ -78,6 +78,7 @@ impl Begin {
             failed_methods: refused.collect(),
             filters: self.filters.clone(),
             unseen: self.unseen.iter().cloned().chain(by_depth).collect(),
+            why_ns: self.why_ns,
         }
     }
 

@@ -312,6 +312,18 @@ keys! {
         awaited if s == Side::Server, "of a server's connection" => x.awaited,
         handshake => x.handshake,
         accept_queue if s == Side::Server, "of a server's connection" => x.accept_queue,
+        late_connections if x.late.is_some(), "of servers, with --why" => x.late.as_ref().map(|it| it.late_connections),
+        late_running_ns if x.late.is_some(), "of servers, with --why" => x.late.as_ref().map(|it| it.late_running_ns),
+        late_cpu_ns if x.late.is_some(), "of servers, with --why" => x.late.as_ref().map(|it| it.late_cpu_ns),
+        late_quota_ns if x.late.is_some(), "of servers, with --why" => x.late.as_ref().map(|it| it.late_quota_ns),
+        late_blocked_ns if x.late.is_some(), "of servers, with --why" => x.late.as_ref().map(|it| it.late_blocked_ns),
+        late_lock_ns if x.late.is_some(), "of servers, with --why" => x.late.as_ref().map(|it| it.late_lock_ns),
+        late_page_fault_ns if x.late.is_some(), "of servers, with --why" => x.late.as_ref().map(|it| it.late_page_fault_ns),
+        late_not_woken_ns if x.late.is_some(), "of servers, with --why" => x.late.as_ref().map(|it| it.late_not_woken_ns),
+        late_stopped_ns if x.late.is_some(), "of servers, with --why" => x.late.as_ref().map(|it| it.late_stopped_ns),
+        late_traced_ns if x.late.is_some(), "of servers, with --why" => x.late.as_ref().map(|it| it.late_traced_ns),
+        late_frozen_ns if x.late.is_some(), "of servers, with --why" => x.late.as_ref().map(|it| it.late_frozen_ns),
+        late_unseen_ns if x.late.is_some(), "of servers, with --why" => x.late.as_ref().map(|it| it.late_unseen_ns),
     }
 }
 

@@ -192,6 +192,18 @@ pub fn late() -> Late {
                        save_state ← handle_request), 100.0 ms waiting for a CPU; the other acceptor, \
                        worker[4713], was waiting for work"
             .to_owned(),
+        times: late_times(),
+    }
+}
+
+/// The waits of one connection, by reason.
+pub fn late_times() -> LateTimes {
+    LateTimes {
+        late_connections: 1,
+        late_running_ns: 3 * MS,
+        late_cpu_ns: 100 * MS,
+        late_blocked_ns: 4900 * MS,
+        ..LateTimes::default()
     }
 }
 

@@ -43,6 +43,12 @@ pub fn histogram() -> Histogram {
             max_ns: 5 * MS,
             buckets: vec![(30_719, 2), (5_242_879, 1)],
         }),
+        late: Some(LateTimes {
+            late_connections: 1,
+            late_cpu_ns: 2 * MS,
+            late_lock_ns: 3 * MS,
+            ..LateTimes::default()
+        }),
     }
 }
 
@@ -91,6 +97,7 @@ pub fn session() -> Session {
         .into(),
         filters: [("port".to_owned(), "7878".to_owned())].into(),
         unseen: vec!["accept(): no hook could be attached, so there are no verdicts".to_owned()],
+        why_ns: Some(MS),
     }
 }
 
@@ -124,6 +131,7 @@ pub fn summary() -> Summary {
         accept_queue_p50_ns: Some(23_100),
         accept_queue_p99_ns: Some(5003 * MS),
         accept_queue_max_ns: Some(5003 * MS),
+        late: Some(super::connection::late_times()),
     };
     let idle = ListenerSummary {
         conn: None,
@@ -135,6 +143,7 @@ pub fn summary() -> Summary {
         accept_queue_p50_ns: None,
         accept_queue_p99_ns: None,
         accept_queue_max_ns: None,
+        late: Some(LateTimes::default()),
         ..listener.clone()
     };
     Summary {

@@ -3,7 +3,8 @@
 use std::io;
 
 use super::paint::STRONG;
-use super::words::Count;
+use super::piece::Said;
+use super::words::{Count, waited_long};
 use super::{CONN, TUPLE, Text};
 use crate::duration::Human;
 use crate::fields::{Histogram, Side, Times};
@@ -27,6 +28,9 @@ impl Text {
         if let (Some(queued), Some(awaited)) = (x.queued, x.awaited) {
             self.row
                 .plain((", ", queued, " queued, ", (awaited, " awaited")));
+        }
+        if let Some(late) = waited_long(x.late.as_ref()) {
+            self.row.plain(("; ", Said(&late)));
         }
         if self.style.verbose {
             self.detail(("net:[", x.netns, "]"));

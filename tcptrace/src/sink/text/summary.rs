@@ -7,7 +7,7 @@ use super::backlog::clipped;
 use super::paint::{self, ALARM, PLAIN, STRONG};
 use super::piece::{Piece, Said};
 use super::row::Row;
-use super::words::{Count, End, ScopedEnd, verdict_words};
+use super::words::{Count, End, ScopedEnd, verdict_words, waited_long};
 use crate::duration::Human;
 use crate::event::Hook;
 use crate::fields::{HookCount, ListenerSummary, NetnsCounters, QueueCounters, Summary};
@@ -117,6 +117,11 @@ fn listeners(row: &mut Row, listeners: &[ListenerSummary]) -> io::Result<()> {
     }
     for (name, x) in names.iter().zip(listeners) {
         turned_away(row, name, x)?;
+        if let Some(waits) = waited_long(x.late.as_ref()) {
+            row.plain(format_args!("{name}: "))
+                .put(ALARM, waits)
+                .end()?;
+        }
     }
     row.end()
 }

@@ -142,6 +142,16 @@ fn a_late_accept_is_explained_once_below_its_verdict() {
 }
 
 #[test]
+fn a_histogram_shows_the_reasons_of_long_waits() {
+    check(
+        &[Line::Histogram(samples::histogram())],
+        &[
+            "14:03:07.123456  server  :7878   3 connections, in the accept queue p50 30.72 µs p99 5.000 ms max 5.000 ms, 2 queued, 1 awaited; 1 connection waited long: 3.000 ms waiting for a lock, 2.000 ms waiting for a CPU",
+        ],
+    );
+}
+
+#[test]
 fn a_verdict_is_shown_once() {
     let at_accept = [
         Line::Accept(samples::accept_with_verdict()),

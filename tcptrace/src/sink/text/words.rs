@@ -4,8 +4,9 @@ use std::fmt::{self, Display};
 use std::net::IpAddr;
 
 use super::piece::Piece;
+use crate::duration::Human;
 use crate::event::{ListenQueue, OverflowSegment};
-use crate::fields::{Overflow, PidSource, Side, Subject, Verdict};
+use crate::fields::{LateTimes, Overflow, PidSource, Side, Subject, Verdict};
 
 /// The process of a socket: `server[4711]`, `server[4711]?` if it is presumed, `-` if unknown.
 pub struct Who<'a>(pub &'a Subject);
@@ -145,6 +146,20 @@ pub fn overflow(x: &Overflow) -> String {
     };
     let (len, max) = (x.queue_len, x.queue_max);
     format!("{segment} was {fate}: the {queue} queue was full ({len} {held}, limit {max})")
+}
+
+/// Returns `2 connections waited long: 4.900 s blocked, 100.0 ms waiting for a CPU` with the longest
+/// times; `None` if no connection did.
+pub fn waited_long(late: Option<&LateTimes>) -> Option<String> {
+    let late = late.filter(|it| it.late_connections > 0)?;
+    let all = late.largest_first();
+    let least_ns = all.iter().map(|(_, ns)| ns).sum::<u64>() / 100;
+    let longest = all.iter().filter(|(_, ns)| *ns > least_ns).take(3);
+    let times: Vec<String> = longest
+        .map(|&(reason, ns)| format!("{} {}", Human(ns), reason.words()))
+        .collect();
+    let connections = Count(late.late_connections, "connection");
+    Some(format!("{connections} waited long: {}", times.join(", ")))
 }
 
 /// Returns the name of a verdict with blanks instead of underscores.

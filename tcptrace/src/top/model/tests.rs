@@ -1,7 +1,7 @@
 //! Tests of the model: lines in, view out.
 
 use super::*;
-use crate::fields::{Backlog, BlockedIn, LateReason, Lost, RunningIn};
+use crate::fields::{Backlog, BlockedIn, LateReason, LateTimes, Lost, RunningIn};
 use crate::sink::samples;
 use crate::sink::samples::NOW;
 
@@ -507,6 +507,7 @@ fn blocked_in(reason: LateReason, syscall: &'static str) -> Option<Box<Late>> {
         other_acceptors: vec![],
         late_reason: reason,
         late_because: String::new(),
+        times: LateTimes::default(),
     }))
 }
 

@@ -9,7 +9,7 @@ use places::{Places, RanIn};
 
 use crate::correlate::state::acceptors::{Acceptors, Doing, Thread, Unseen};
 use crate::event::Task;
-use crate::fields::{Late, LateReason, OtherAcceptor};
+use crate::fields::{Late, LateReason, LateTimes, OtherAcceptor};
 
 /// Upper bound on the places in each list of a line.
 const PLACES: usize = 8;
@@ -93,6 +93,7 @@ pub fn explain(acceptors: &Acceptors, wait: &Wait) -> Late {
         other_acceptors: others,
         late_reason: activity.main_reason(),
         late_because,
+        times: activity.times(),
     }
 }
 
@@ -129,6 +130,18 @@ impl<'a> Activity<'a> {
             LateReason::Unseen => self.unseen_ns,
             blocked => self.places.of_reason(blocked),
         }
+    }
+
+    /// Returns the wait by reason.
+    fn times(&self) -> LateTimes {
+        let mut times = LateTimes {
+            late_connections: 1,
+            ..LateTimes::default()
+        };
+        for reason in LateReason::ALL {
+            times.add(reason, self.of_reason(reason));
+        }
+        times
     }
 
     /// Returns the reason with the most time. A known reason comes before an unknown one.

@@ -115,6 +115,7 @@ impl Correlator {
                 awaited: at_server(counts.awaited),
                 handshake: counts.handshake.times(),
                 accept_queue: counts.accept_queue.times(),
+                late: (self.visibility.explains && !port.is_client).then_some(counts.late),
             })
         });
         out.extend(lines);

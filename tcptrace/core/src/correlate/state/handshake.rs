@@ -19,6 +19,8 @@ pub struct Visibility {
     pub synack_retransmits: bool,
     /// True if every accept() is seen, not only those by its system call.
     pub all_accepts: bool,
+    /// True if long waits in the accept queue are explained.
+    pub explains: bool,
 }
 
 impl Visibility {

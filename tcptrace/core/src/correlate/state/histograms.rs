@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::event::State;
-use crate::fields::{Connection, Ended, Side, Times, Verdict};
+use crate::fields::{Connection, Ended, LateTimes, Side, Times, Verdict};
 
 /// Counts since the last histogram lines.
 #[derive(Default)]
@@ -30,6 +30,7 @@ pub struct Counts {
     pub awaited: u64,
     pub handshake: Distribution,
     pub accept_queue: Distribution,
+    pub late: LateTimes,
 }
 
 /// Counts of durations, in histogram buckets.
@@ -56,6 +57,9 @@ impl Histograms {
         }
         counts.handshake.add(line.handshake_ns);
         counts.accept_queue.add(line.accept_queue_ns);
+        if let Some(late) = &line.late {
+            counts.late.add_all(&late.times);
+        }
         true
     }
 }

@@ -491,6 +491,7 @@ fn summary(conn: Option<u64>, netns: u32, laddr: IpAddr, lport: Option<u16>) -> 
         accept_queue_p50_ns: None,
         accept_queue_p99_ns: None,
         accept_queue_max_ns: None,
+        late: None,
     }
 }
 

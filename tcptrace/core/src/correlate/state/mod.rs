@@ -191,7 +191,10 @@ impl Correlator {
     /// Sets the attached hooks. Fields that no attached hook can fill are null.
     pub fn with_hooks(self, hooks: impl IntoIterator<Item = Hook>) -> Correlator {
         Correlator {
-            visibility: Visibility::of(hooks),
+            visibility: Visibility {
+                explains: self.visibility.explains,
+                ..Visibility::of(hooks)
+            },
             ..self
         }
     }
@@ -224,6 +227,10 @@ impl Correlator {
         let acceptors = Acceptors::new(why_ns, machine, is_visible);
         Correlator {
             acceptors: Some(Box::new(acceptors)),
+            visibility: Visibility {
+                explains: true,
+                ..self.visibility
+            },
             ..self
         }
     }

@@ -3,7 +3,7 @@
 use hdrhistogram::Histogram;
 
 use super::handshake::Visibility;
-use crate::fields::{Connection, ListenerSummary, Verdict};
+use crate::fields::{Connection, LateTimes, ListenerSummary, Verdict};
 
 /// Counts of one listener.
 #[derive(Default)]
@@ -15,6 +15,7 @@ pub struct Stats {
     half_open_failed: u64,
     pub overflows: u64,
     waits: Waits,
+    late: LateTimes,
 }
 
 impl Stats {
@@ -29,6 +30,9 @@ impl Stats {
         if let Some(ns) = connection.accept_queue_ns {
             self.waits.record(ns);
         }
+        if let Some(late) = &connection.late {
+            self.late.add_all(&late.times);
+        }
     }
 
     /// Adds another listener's counts.
@@ -40,6 +44,7 @@ impl Stats {
         self.half_open_failed += other.half_open_failed;
         self.overflows += other.overflows;
         self.waits.add(other.waits);
+        self.late.add_all(&other.late);
     }
 
     /// Returns whether no connection and no failed accept() was counted.
@@ -59,6 +64,7 @@ impl Stats {
             accept_queue_p50_ns: self.waits.quantile(0.50),
             accept_queue_p99_ns: self.waits.quantile(0.99),
             accept_queue_max_ns: self.waits.max,
+            late: visibility.explains.then_some(self.late),
             ..of
         }
     }

@@ -227,6 +227,8 @@ fn explanations_of_random_events_add_up() {
                 let sum = it.running_ns + it.runnable_ns + it.blocked_ns + it.unseen_ns;
                 assert_eq!(sum, wait_ns, "seed {seed}: {line:?}");
             }
+            let reasons = late.times.largest_first();
+            assert_eq!(reasons.iter().map(|(_, ns)| ns).sum::<u64>(), wait_ns);
             let places: u64 = late.acceptor_blocked_in.iter().map(|it| it.ns).sum();
             assert!(places <= late.acceptor_blocked_ns);
         }

@@ -3,6 +3,7 @@
 mod causes;
 mod evidence;
 mod threads;
+mod totals;
 
 use super::*;
 use crate::event::{OffCpu, Sched, SchedStep, Stack, StackKey, Syscall};

@@ -103,6 +103,7 @@ fn the_summary_lists_listeners_connections_and_the_hooks_that_lost_events() {
             "LISTENER           CONNECTIONS  ACCEPTED  NEVER ACCEPTED  FAILED CALLS   WAIT P50   WAIT P99   WAIT MAX",
             "#1 127.0.0.1:7878            4         3               1             2   23.10 µs    5.003 s    5.003 s",
             "127.0.0.1:80                 0         0               0             0          -          -          -",
+            "#1 127.0.0.1:7878: 1 connection waited long: 4.900 s blocked, 100.0 ms waiting for a CPU",
             "",
             "12.88 s traced: 4 server-side connections (3 queued, 1 never accepted), 1 client-side, 1 incomplete",
             "inet_csk_accept: 5 events seen, 0 filtered out, 4 traced, 1 lost",

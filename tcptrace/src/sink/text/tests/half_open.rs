@@ -88,6 +88,7 @@ fn the_summary_lists_dropped_segments_and_unfinished_handshakes() {
         |(overflows, half_open_failed)| ListenerSummary {
             overflows,
             half_open_failed,
+            late: None,
             ..summary.listeners[0].clone()
         },
     );

@@ -13,7 +13,7 @@ const MANY: usize = 1 << 14;
 pub struct Stacks {
     /// In the order of their arrival.
     all: LinkedHashMap<StackKey, Numbered, FxBuildHasher>,
-    /// The stacks that no `stack` line has shown, by number.
+    /// The stacks that no `stack` line has shown with these functions, by number.
     new: FxHashMap<u64, StackKey>,
     /// The last number given to a stack.
     last: u64,
@@ -26,10 +26,14 @@ pub struct Numbered {
 }
 
 impl Stacks {
-    /// Takes a stack. One that is known already keeps its number.
+    /// Takes a stack. One that is known already keeps its number. It is announced again if more of
+    /// its functions are known now.
     pub fn insert(&mut self, stack: Stack) {
         if let Some(known) = self.all.get_mut(&stack.key) {
-            known.stack = stack;
+            if named(&known.stack) < named(&stack) {
+                self.new.insert(known.number, stack.key);
+                known.stack = stack;
+            }
             return;
         }
         if self.all.len() >= MANY
@@ -47,7 +51,7 @@ impl Stacks {
         self.all.get(&key)
     }
 
-    /// Returns the `stack` line of a stack, unless an earlier call returned it.
+    /// Returns the `stack` line of a stack, unless an earlier call returned the same.
     pub fn announce(&mut self, number: u64, mono_ns: u64) -> Option<fields::Stack> {
         let key = self.new.remove(&number)?;
         let Stack {
@@ -61,4 +65,10 @@ impl Stacks {
             user_frames: user.clone(),
         })
     }
+}
+
+/// Returns the number of frames whose function is known.
+fn named(stack: &Stack) -> usize {
+    let all = stack.kernel.iter().chain(&stack.user);
+    all.filter(|it| it.function.is_some()).count()
 }

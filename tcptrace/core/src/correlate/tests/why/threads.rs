@@ -166,6 +166,40 @@ fn stack_line_comes_once_before_the_first_line_that_refers_to_it() {
 }
 
 #[test]
+fn stack_line_is_written_again_when_its_functions_become_known() {
+    let unnamed = |stack: Stack| Stack {
+        kernel: stack.kernel.iter().map(|_| Frame::default()).collect(),
+        user: stack.user.iter().map(|_| Frame::default()).collect(),
+        ..stack
+    };
+    let mut t = enrolled();
+    t.establish(&child(3));
+    t.out_at(
+        server(),
+        OffCpu::Uninterruptible,
+        in_syscall(FSYNC),
+        Some(StackKey(7)),
+    );
+    t.wait(20 * MS);
+    t.wakes(server());
+    t.gets_cpu(server());
+    t.correlator.stacks(&[unnamed(saving())]);
+    t.accepts_now();
+    assert_eq!(t.explained().acceptor_blocked_in[0].function, None);
+    t.correlator.stacks(&[saving()]);
+    t.correlator.stacks(&[unnamed(saving())]);
+    t.accept(listener().accepts(&child(3), Called::At(t.now)));
+    let place = &t.explained().acceptor_blocked_in[0];
+    assert_eq!(place.function.as_deref(), Some("ext4_sync_file"));
+    let stacks = t.lines.iter().filter_map(|line| match line {
+        Line::Stack(x) => Some((x.stack, x.user_frames[2].function.as_deref())),
+        _ => None,
+    });
+    let expected = [(1, None), (1, Some("save_state"))];
+    assert_eq!(stacks.collect::<Vec<_>>(), expected);
+}
+
+#[test]
 fn trace_without_why_has_no_explanations() {
     let mut t = listening();
     t.enrolls(server());
