@@ -132,6 +132,63 @@ fn a_connection_opens_with_its_diagram() {
 }
 
 #[test]
+fn a_late_accept_is_explained_by_what_the_acceptor_did() {
+    let mut late = LateAccept::new();
+    late.explain("handle_request");
+    let desk = Workspace::new();
+    let browser = Browser::start();
+    browser.open(&desk.page("why.trace", &late.bytes()), "conn=3");
+    browser.wait("document.querySelector('dialog[open] svg.diagram')");
+    let because = browser.text("document.querySelector('.late-because').textContent");
+    let expected = "was blocked 300.0 ms in fsync() (ext4_sync_file ← save_state ← handle_request)";
+    assert!(because.contains(expected), "{because}");
+    // The activities add up to the wait.
+    let rows = "[...document.querySelectorAll('.late tbody tr')].map(row => \
+                [...row.cells].slice(0, 4).map(cell => cell.innerText.trim()))";
+    assert_eq!(
+        browser.get(rows),
+        serde_json::json!([
+            ["running on a CPU", "108.8 ms", "26 %", ""],
+            ["waiting for a CPU", "10.00 ms", "2.39 %", ""],
+            ["blocked", "300.0 ms", "71.6 %", "1"],
+        ])
+    );
+    browser.click(".late summary");
+    let stack = browser.text("document.querySelector('.late pre').innerText");
+    assert_eq!(
+        stack,
+        "kernel:\n  ext4_sync_file\nuser:\n  save_state  src/state.rs:17  (inlined)\n  handle_request"
+    );
+    // The lane is as high as the queue's bar, and its segments have the shares of the table.
+    let lane = "(() => { const all = [...document.querySelectorAll('.lane rect')]; \
+                const of = document.querySelector('.wait .queue').getAttribute('height'); \
+                return all.map(it => `${it.getAttribute('class')} ${Math.round(100 * \
+                it.getAttribute('height') / of)}`); })()";
+    assert_eq!(
+        browser.get(lane),
+        serde_json::json!(["a-running 26", "a-runnable 2", "a-blocked 72"])
+    );
+    browser.get("document.querySelectorAll('.lane')[2].focus()");
+    let tip = browser.text("document.getElementById('tip').textContent");
+    assert!(
+        tip.starts_with("blocked 300.0 ms in fsync(), ext4_sync_file\nkernel:"),
+        "{tip}"
+    );
+    assert!(
+        tip.ends_with("save_state  src/state.rs:17  (inlined)\n  handle_request"),
+        "{tip}"
+    );
+    browser.keys(&key::ESCAPE.to_string());
+    // The listener's total, and the search.
+    let listener = browser.text("document.querySelector('#listener-table .late-cell').innerText");
+    assert_eq!(listener.trim(), "418.8 ms blocked");
+    assert!(browser.search("why:blocked").starts_with("1 of 2"));
+    assert!(browser.search("why:fsync").starts_with("1 of 2"));
+    assert!(browser.search("why:quota").starts_with("0 of 2"));
+    assert_eq!(browser.complaints(), [""; 0]);
+}
+
+#[test]
 fn every_function_is_reachable_by_keyboard() {
     let desk = Workspace::new();
     let browser = Browser::start();
@@ -211,6 +268,7 @@ fn markup_in_names_is_shown_as_text() {
     late.begin.kernel = MARKUP.to_owned();
     late.begin.filters.insert("port".into(), MARKUP.into());
     late.contain(MARKUP);
+    late.explain(MARKUP);
     let desk = Workspace::new();
     let page = desk.page("<img src=x>.trace", &late.bytes());
     // The page's source contains no text of a trace verbatim.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rustc_hash::FxHashSet;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::Columns;
 use super::diagrams::{Diagrams, Index};
@@ -12,7 +12,8 @@ use crate::clock::Clock;
 use crate::diagram::{Collector, Diagram, Group, Keep};
 use crate::event::State;
 use crate::fields::{
-    Accept, Connection, Histogram, Line, Lost, Session, Side, Subject, Summary, Times, Verdict,
+    Accept, Connection, Frame, Histogram, Late, Line, Lost, Session, Side, Stack, Subject, Summary,
+    Times, Verdict,
 };
 
 /// Collects lines. Times are converted to nanoseconds since the trace began.
@@ -27,6 +28,8 @@ pub struct Content {
     /// Connections whose `connection` line has come. Later lines are about their TIME_WAIT buckets.
     ended: FxHashSet<u64>,
     ports: BTreeMap<(u32, u16, &'static str), Port>,
+    /// The stacks of acceptors, by number.
+    stacks: BTreeMap<u64, Value>,
     /// Time of the first line (CLOCK_MONOTONIC, nanoseconds).
     began_ns: Option<u64>,
 }
@@ -35,6 +38,8 @@ pub struct Content {
 pub struct Finished {
     pub trace: Trace,
     pub connections: Columns,
+    /// The stacks of acceptors, by number.
+    pub stacks: BTreeMap<u64, Value>,
     /// Blocks of diagrams in base64, see [`super::diagrams`].
     pub diagrams: Vec<String>,
 }
@@ -106,6 +111,7 @@ struct Accepted {
     queue_ns: Option<u64>,
     verdict: Option<Verdict>,
     reason: Option<String>,
+    late: Option<Box<Late>>,
 }
 
 impl Content {
@@ -125,6 +131,7 @@ impl Content {
             open: BTreeMap::new(),
             ended: FxHashSet::default(),
             ports: BTreeMap::new(),
+            stacks: BTreeMap::new(),
             began_ns: None,
         }
     }
@@ -171,7 +178,9 @@ impl Content {
             }
             // TIME_WAIT comes after the end, and a failed accept() belongs to no connection.
             Line::TimeWait(_) | Line::Accept(_) => {}
-            Line::Stack(_) => {}
+            Line::Stack(x) => {
+                self.stacks.insert(x.stack, stack(x));
+            }
             Line::Overflow(_) | Line::Segment(_) | Line::Retransmit(_) | Line::Reset(_) => {}
         }
     }
@@ -200,13 +209,20 @@ impl Content {
         Finished {
             trace: self.trace,
             connections: self.connections,
+            stacks: self.stacks,
             diagrams,
         }
     }
 
     fn draw(&mut self, group: &Group) {
         if let Some(diagram) = Diagram::of(group) {
-            self.diagrams.push(&diagram, self.began_ns.unwrap_or(0));
+            let late = group.lines.iter().rev().find_map(|line| match line {
+                Line::Accept(x) => x.late.as_deref(),
+                Line::Connection(x) => x.late.as_deref(),
+                _ => None,
+            });
+            let began_ns = self.began_ns.unwrap_or(0);
+            self.diagrams.push(&diagram, late, began_ns);
         }
     }
 
@@ -268,6 +284,10 @@ impl Content {
             put("accept_queue_ns", it.queue_ns.into());
             put("verdict", it.verdict.map(Verdict::name).into());
             put("reason", it.reason.clone().into());
+            if let Some(late) = &it.late {
+                put("late_reason", late.late_reason.name().into());
+                put("late_because", late.late_because.clone().into());
+            }
         }
         put("complete", false.into());
         put("has_end_line", false.into());
@@ -281,7 +301,9 @@ impl Content {
         let Ok(Value::Object(fields)) = serde_json::to_value(line) else {
             return Map::new();
         };
-        let renamed = fields.into_iter().map(|(name, value)| {
+        // A column has no lists. The diagram's rows have those of a late accept().
+        let fields = fields.into_iter().filter(|(_, value)| !value.is_array());
+        let renamed = fields.map(|(name, value)| {
             let of = match name.as_str() {
                 "mono_ns" => "at".to_owned(),
                 other => match other.strip_suffix("_mono_ns") {
@@ -341,8 +363,35 @@ impl From<&Accept> for Accepted {
             queue_ns: x.accept_queue_ns,
             verdict: x.verdict,
             reason: x.reason.clone(),
+            late: x.late.clone(),
         }
     }
+}
+
+/// Returns the frames of a stack as arrays that `report/web/late.js` names. Trailing nulls and falses
+/// are omitted.
+fn stack(x: &Stack) -> Value {
+    let frame = |it: &Frame| {
+        let address = format!("{:x}", it.address);
+        let mut frame = vec![
+            Value::from(address),
+            it.function.clone().into(),
+            it.module.clone().into(),
+            it.file.clone().into(),
+            it.line.into(),
+            it.inlined.into(),
+        ];
+        while let Some(Value::Null | Value::Bool(false)) = frame.last() {
+            frame.pop();
+        }
+        Value::from(frame)
+    };
+    let frames = |all: &[Frame]| all.iter().map(frame).collect::<Vec<_>>();
+    json!({
+        "pid": x.pid,
+        "kernel": frames(&x.kernel_frames),
+        "user": frames(&x.user_frames),
+    })
 }
 
 #[cfg(test)]

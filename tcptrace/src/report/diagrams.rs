@@ -7,6 +7,7 @@ use super::encode::deflated;
 use crate::diagram::{
     Arrow, Call, Diagram, Endpoint, Evidence, Header, Item, ItemKind, Mark, MarkKind, Place,
 };
+use crate::fields::Late;
 
 /// Number of diagrams in a block: enough to compress well, few enough to read a block at once.
 pub const PER_BLOCK: usize = 256;
@@ -29,10 +30,11 @@ pub struct Index {
 }
 
 impl Diagrams {
-    /// Adds a diagram of a trace that began at `began_ns` (CLOCK_MONOTONIC, nanoseconds).
-    pub fn push(&mut self, diagram: &Diagram, began_ns: u64) {
+    /// Adds a diagram of a trace that began at `began_ns` (CLOCK_MONOTONIC, nanoseconds). `late`
+    /// explains a late accept().
+    pub fn push(&mut self, diagram: &Diagram, late: Option<&Late>, began_ns: u64) {
         self.conns.push(diagram.conns().collect());
-        self.next.push(rows(diagram, began_ns));
+        self.next.push(rows(diagram, late, began_ns));
         if self.next.len() == PER_BLOCK {
             self.close();
         }
@@ -57,13 +59,14 @@ impl Diagrams {
 
 /// Returns the rows of a diagram. Their times are relative to the diagram's start, which is
 /// relative to the trace's start.
-fn rows(diagram: &Diagram, began_ns: u64) -> Value {
+fn rows(diagram: &Diagram, late: Option<&Late>, began_ns: u64) -> Value {
     let items = diagram.items.iter();
     json!({
         "zero": since(diagram.zero_ns, began_ns),
         "end": since(diagram.end_ns, diagram.zero_ns),
         "segments": diagram.segments,
         "left_out": diagram.left_out,
+        "late": late,
         "ends": Place::BOTH.map(|place| end(diagram.endpoint(place))),
         "items": items.map(|it| row(it, diagram.zero_ns)).collect::<Vec<_>>(),
     })

@@ -25,6 +25,7 @@ const SCRIPT: &str = concat!(
     include_str!("web/charts.js"),
     include_str!("web/overview.js"),
     include_str!("web/table.js"),
+    include_str!("web/late.js"),
     include_str!("web/diagram.js"),
     include_str!("web/detail.js"),
     include_str!("web/app.js"),
@@ -35,6 +36,7 @@ pub fn write(content: Content) -> io::Result<Vec<u8>> {
     let Finished {
         trace,
         connections,
+        stacks,
         diagrams,
     } = content.finish();
     let mut page = Vec::new();
@@ -52,6 +54,7 @@ pub fn write(content: Content) -> io::Result<Vec<u8>> {
             "data" => {
                 block(&mut page, "trace", &deflated(&trace))?;
                 block(&mut page, "connections", &deflated(&connections))?;
+                block(&mut page, "stacks", &deflated(&stacks))?;
                 for (n, diagrams) in diagrams.iter().enumerate() {
                     block(&mut page, &format!("diagrams-{n}"), diagrams)?;
                 }

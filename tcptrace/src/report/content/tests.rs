@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::replay::Recorded;
+use crate::sink::samples;
 
 /// Returns the content of the page for a recording in `tests/golden`.
 fn gathered(name: &str, lines: usize) -> (Value, Value, usize) {
@@ -84,4 +85,54 @@ fn lost_events_are_in_the_page_with_their_counts() {
     let sum: u64 = lost.iter().map(|it| it["count"].as_u64().unwrap()).sum();
     assert_eq!(sum, 10_968);
     assert_eq!(trace["summary"]["incomplete"], 12);
+}
+
+#[test]
+fn a_late_accept_is_in_its_row_and_its_stack_is_in_the_page_once() {
+    let frame = |function: &str, line| Frame {
+        address: 0x2000,
+        function: Some(function.to_owned()),
+        file: Some("server.c".to_owned()),
+        line,
+        inlined: line.is_some(),
+        ..Frame::default()
+    };
+    let mut content = Content::new(samples::clock(), "x".to_owned());
+    content.line(&Line::Stack(Stack {
+        mono_ns: samples::NOW,
+        stack: 1,
+        pid: 4711,
+        kernel_frames: vec![Frame {
+            address: 0xffff_ffff_8100_0000,
+            ..Frame::default()
+        }],
+        user_frames: vec![frame("save", Some(3)), frame("main", None)],
+    }));
+    content.line(&Line::Accept(samples::late_accept()));
+    content.line(&Line::Connection(samples::late_connection()));
+    let finished = content.finish();
+    let stacks = serde_json::to_value(&finished.stacks).unwrap();
+    let expected = json!({"1": {
+        "pid": 4711,
+        "kernel": [["ffffffff81000000"]],
+        "user": [
+            ["2000", "save", null, "server.c", 3, true],
+            ["2000", "main", null, "server.c"],
+        ],
+    }});
+    assert_eq!(stacks, expected);
+    let table = serde_json::to_value(&finished.connections).unwrap();
+    assert_eq!(cell(&table, "late_reason", 0), "blocked");
+    assert_eq!(cell(&table, "acceptor_blocked_ns", 0), 4_900_000_000u64);
+    let because = cell(&table, "late_because", 0).as_str().unwrap();
+    assert!(
+        because.starts_with("late because server[4711]"),
+        "{because}"
+    );
+    assert!(table["columns"].get("acceptor_blocked_in").is_none());
+    // Without a `connection` line, the accept() line has the reason.
+    let mut content = Content::new(samples::clock(), "x".to_owned());
+    content.line(&Line::Accept(samples::late_accept()));
+    let table = serde_json::to_value(content.finish().connections).unwrap();
+    assert_eq!(cell(&table, "late_reason", 0), "blocked");
 }

@@ -1,11 +1,16 @@
 // The detail view of a connection: its verdict, its diagram, and the facts about its two ends.
 
-/** Diagrams by connection. Blocks are read on demand. */
+/** Diagrams by connection, and stacks. Blocks are read on demand. */
 class Diagrams {
   constructor(index) {
     this.perBlock = index.per_block;
     this.places = new Map(index.conns.flatMap((conns, place) => conns.map((conn) => [conn, place])));
     this.blocks = new Map();
+  }
+
+  /** The stacks of acceptors by number. */
+  stacks() {
+    return (this.allStacks ??= block("stacks"));
   }
 
   /** The diagram of a connection; null if there is none. */
@@ -101,9 +106,10 @@ class Detail {
     }
     const row = this.data.byConn.get(conn);
     const diagram = row === undefined ? null : await this.diagrams.of(conn);
+    const stacks = (diagram?.late ?? null) === null ? {} : await this.diagrams.stacks();
     // Another connection has been requested meanwhile.
     if (this.conn !== conn) return;
-    this.dialog.replaceChildren(...(row === undefined ? this.unknown(conn) : this.content(row, diagram)));
+    this.dialog.replaceChildren(...(row === undefined ? this.unknown(conn) : this.content(row, diagram, stacks)));
     if (!this.dialog.open) this.dialog.showModal();
     this.dialog.scrollTop = 0;
     this.dialog.querySelector(".close").focus({ preventScroll: true });
@@ -122,13 +128,14 @@ class Detail {
     return [this.bar(`#${conn}`), h("p", { class: "notice" }, `There is no connection #${conn} in this recording.`)];
   }
 
-  content(row, diagram) {
+  content(row, diagram, stacks) {
     const { data, clock } = this, peer = data.peer(row);
     const server = data.get(row, "side") !== "server" && peer !== null ? peer : row;
     const paragraphs = [h("p", { class: "verdict-text" }, badge(verdictOf(data, server)), data.get(server, "reason") === null ? null : `: ${data.get(server, "reason")}`)];
     for (const it of [row, peer]) {
       if (it !== null && data.get(it, "explanation") !== null) paragraphs.push(h("p", {}, data.get(it, "explanation")));
     }
+    if (data.get(server, "late_because") !== null) paragraphs.push(h("p", { class: "late-because" }, data.get(server, "late_because")));
     if (data.get(server, "evidence") !== null) paragraphs.push(h("p", { class: "quiet" }, `Evidence: ${data.get(server, "evidence")}`));
     for (const it of [row, peer]) {
       if (it === null || data.get(it, "complete") !== false) continue;
@@ -138,11 +145,11 @@ class Detail {
     }
     const ends = [row, peer].filter((it) => it !== null).sort((a, b) => (data.get(a, "side") === "server") - (data.get(b, "side") === "server"));
     return [this.bar(`#${data.get(row, "conn")}  ${data.tuple(row)}`), ...paragraphs,
-      ...(diagram === null ? [h("p", { class: "quiet" }, "There is no diagram: the recording has no changes of state of this connection.")] : this.diagram(diagram)),
+      ...(diagram === null ? [h("p", { class: "quiet" }, "There is no diagram: the recording has no changes of state of this connection.")] : this.diagram(diagram, stacks)),
       h("div", { class: "ends" }, ends.map((it) => this.facts(it)))];
   }
 
-  diagram(diagram) {
+  diagram(diagram, stacks) {
     const names = diagram.ends.map((it) => {
       const row = this.data.byConn.get(it.conn);
       return row === undefined ? (it.conn === null ? "not traced" : "") : this.data.who(row);
@@ -151,10 +158,12 @@ class Detail {
     legend.push("Height grows with the logarithm of time.");
     if (diagram.ends.some((it) => it.conn === null)) legend.push("One end was not traced (it is on another host, or filtered out), so nothing is known about it.");
     if (diagram.left_out > 0) legend.push(`${plural(diagram.left_out, "event")} left out: there were too many.`);
-    const { clock } = this;
-    return [h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Sequence diagram" }, draw(diagram, names, clock)),
-      h("p", { class: "quiet" }, `0 is ${clock.full(diagram.zero)}. ${legend.join(" ")}`),
-      h("details", {}, h("summary", {}, "The same as a list"), listed(diagram, clock))];
+    const { clock } = this, { late } = diagram;
+    if (late !== null) legend.push("The lane beside the queue's bar shows what the acceptor did meanwhile: shares of the wait, not their order.");
+    return [h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Sequence diagram" }, draw(diagram, names, clock, stacks)),
+      h("p", { class: "quiet" }, `0 is ${clock.full(diagram.zero)}. ${legend.join(" ")}`, late === null ? null : laneLegend(late)),
+      late === null ? null : lateSection(late, stacks),
+      h("details", {}, h("summary", {}, "The same as a list"), listed(diagram, clock))].filter((it) => it !== null);
   }
 
   facts(row) {

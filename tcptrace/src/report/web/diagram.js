@@ -126,8 +126,8 @@ function place(list, top) {
   return { y, labels, bottom, times: [...times].sort((a, b) => a - b) };
 }
 
-/** Draws the diagram. `names` are the processes of the two ends. */
-function draw(diagram, names, clock) {
+/** Draws the diagram. `names` are the processes of the two ends, `stacks` those of acceptors. */
+function draw(diagram, names, clock, stacks) {
   const list = items(diagram);
   const top = 74;
   const { y, labels, bottom, times } = place(list, top);
@@ -207,8 +207,10 @@ function draw(diagram, names, clock) {
         sub === null ? null : text(side(x, 11), label + 15, sub, { class: it.error === null ? "sub" : "sub bad", "text-anchor": anchor })));
     } else if (it.kind === "wait") {
       const from = at(it.at), until = at(it.until), middle = Math.max(from + 4, (from + until) / 2 - 4);
+      const beside = QUEUE + (diagram.late === null ? 22 : 32);
       parts.push(item(it, s("rect", { x: QUEUE, y: from, width: 16, height: Math.max(3, until - from), class: "queue", fill: "url(#queued)" }),
-        text(QUEUE + 22, middle, it.taken ? "queued" : "never taken", { class: "name" }), text(QUEUE + 22, middle + 11, human(it.until - it.at), { class: "sub" })));
+        text(beside, middle, it.taken ? "queued" : "never taken", { class: "name" }), text(beside, middle + 11, human(it.until - it.at), { class: "sub" })));
+      if (diagram.late !== null) parts.push(...lane(diagram.late, stacks, QUEUE + 19, from, Math.max(from + 3, until)));
     } else if (it.kind === "arrow") {
       const start = LIFELINES[it.place].kernel, stop = LIFELINES[1 - it.place].kernel, way = Math.sign(stop - start);
       const known = it.sent === null || it.received === null;

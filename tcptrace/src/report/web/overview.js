@@ -139,6 +139,7 @@ const sorted = (data, rows, name) => Float64Array.from(rows.map((row) => data.ge
 
 function listenerTable(data, listeners, search) {
   $("listeners").hidden = listeners.length === 0;
+  const explained = listeners.some((it) => lateSums(data, it.rows).length > 0);
   const rows = listeners.map((it) => {
     const sum = (name) => {
       const known = it.summaries.map((x) => x[name]).filter((x) => x !== null && x !== undefined);
@@ -159,10 +160,11 @@ function listenerTable(data, listeners, search) {
       bad(sum("never_accepted") ?? it.rows.filter((row) => data.get(row, "verdict") === "never_accepted").length),
       bad(sum("overflows")), count(sum("failed_accepts")),
       limit === null ? "-" : h("span", { title: clipped.trim() }, count(limit), clipped === "" ? "" : " clipped"),
+      ...(explained ? [lateCell(lateSums(data, it.rows))] : []),
     ];
   });
   $("listener-table").replaceChildren(grid(
-    ["Listener", "Connections", "Verdicts", "Handshake p50", "p99", "Queue wait p50", "p99", "max", "Never accepted", "Met a full queue", "Failed accept()", "Queue limit"],
+    ["Listener", "Connections", "Verdicts", "Handshake p50", "p99", "Queue wait p50", "p99", "max", "Never accepted", "Met a full queue", "Failed accept()", "Queue limit", ...(explained ? ["Why accept() was late"] : [])],
     rows, [1, 3, 4, 5, 6, 7, 8, 9, 10, 11]));
 }
 

@@ -30,6 +30,7 @@ const FIELDS = {
   rtt: (d, r) => d.get(r, "srtt_ns"),
   retransmits: (d, r) => d.get(r, "retransmits"),
   overflows: (d, r) => d.get(r, "overflows"),
+  why: (d, r) => `${d.get(r, "late_reason") ?? ""} ${d.get(r, "late_because") ?? ""}`,
   ahead: (d, r) => d.get(r, "backlog_ahead"),
   is: (d, r) => `${d.get(r, "complete") ? "complete" : "incomplete"} ${d.get(r, "state") === "CLOSE" ? "ended" : "open"}`,
 };
