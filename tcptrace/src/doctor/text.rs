@@ -211,7 +211,7 @@ mod tests {
 
     fn examined(hooks: Vec<Examination>, unseen: &[&str]) -> Examined {
         Examined {
-            version: "0.1.0",
+            version: "0.2.0",
             kernel: "6.18.5".to_owned(),
             hooks,
             unseen: unseen.iter().map(|&it| it.to_owned()).collect(),
@@ -224,7 +224,7 @@ mod tests {
         let hooks = vec![hook(Hook::InetSockSetState, Some("tp_btf"), &[])];
         assert_eq!(
             report(&examined(hooks, &[]), &[], false),
-            "tcptrace 0.1.0 on Linux 6.18.5\n\n\
+            "tcptrace 0.2.0 on Linux 6.18.5\n\n\
              Hooks\n  ✓ inet_sock_set_state    by tp_btf, a tracepoint with typed arguments\n\n\
              What to do\n  Nothing to do.\n"
         );
@@ -256,7 +256,7 @@ mod tests {
         let unseen = ["half-open connections (NEW_SYN_RECV)"];
         assert_eq!(
             report(&examined(hooks(), &unseen), &[], false),
-            "tcptrace 0.1.0 on Linux 6.18.5\n\n\
+            "tcptrace 0.2.0 on Linux 6.18.5\n\n\
              Hooks\n  ✓ inet_csk_accept        by syscall, the tracepoints of the system calls\n  \
              ✗ request_sock           fentry failed (EBUSY), kprobe not in this kernel (ENOENT)\n\n\
              A trace cannot show here\n  - half-open connections (NEW_SYN_RECV)\n\n\

@@ -76,4 +76,21 @@ mod tests {
         assert!((1200..=1500).contains(&words), "{words} words");
         Ok(())
     }
+
+    #[test]
+    fn the_changelog_begins_with_this_version_and_its_date() -> Result<()> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let changelog = fs::read_to_string(root.join("CHANGELOG.md"))?;
+        let mut headings = changelog
+            .lines()
+            .filter_map(|line| line.strip_prefix("## "));
+        let released = headings
+            .find(|it| *it != "Unreleased")
+            .context("no heading")?;
+        let (version, date) = released.split_once(" - ").context("no date")?;
+        assert_eq!(version, env!("CARGO_PKG_VERSION"));
+        let parts: Vec<usize> = date.split('-').map(str::len).collect();
+        assert_eq!(parts, [4, 2, 2], "{date}");
+        Ok(())
+    }
 }

@@ -77,7 +77,7 @@ pub fn session() -> Session {
     Session {
         mono_ns: NOW,
         schema: SCHEMA,
-        version: "0.1.0".to_owned(),
+        version: "0.2.0".to_owned(),
         kernel: "6.18.5".to_owned(),
         depth: Depth::Events,
         hooks: [

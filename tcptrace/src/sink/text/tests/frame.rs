@@ -35,7 +35,7 @@ fn the_header_counts_hooks_and_what_cannot_be_shown() {
     assert_eq!(
         header(PLAIN, samples::session()),
         [
-            "tcptrace 0.1.0 on Linux 6.18.5: TCP, port 7878",
+            "tcptrace 0.2.0 on Linux 6.18.5: TCP, port 7878",
             "hooks: 1 of 2 attached; 1 thing this trace cannot show (-v or tcptrace doctor)",
             HEADINGS,
         ]
@@ -53,7 +53,7 @@ fn verbose_lists_each_hook_and_each_thing_that_cannot_be_shown() {
     assert_eq!(
         header(VERBOSE, samples::session()),
         [
-            "tcptrace 0.1.0 on Linux 6.18.5: TCP, port 7878",
+            "tcptrace 0.2.0 on Linux 6.18.5: TCP, port 7878",
             "hooks:",
             "  inet_sock_set_state by tp_btf",
             "  inet_csk_accept not attached (fentry: EPERM, kprobe: ENOENT)",
