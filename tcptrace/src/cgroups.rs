@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustc_hash::FxHashSet;
@@ -132,6 +132,44 @@ pub fn mount() -> Option<PathBuf> {
     mounts.lines().find_map(mount_of)
 }
 
+/// Upper bound on the cgroups in which [`containers`] searches.
+const SEARCHED: usize = 65_536;
+
+/// Returns the cgroups of all containers that have processes: the cgroup's id, and the container's.
+pub fn containers() -> Vec<(u64, String)> {
+    mount().map_or_else(Vec::new, |mount| containers_below(&mount))
+}
+
+fn containers_below(mount: &Path) -> Vec<(u64, String)> {
+    let mut found = vec![];
+    let mut left = vec![mount.to_owned()];
+    let mut searched = 0;
+    while let Some(directory) = left.pop() {
+        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+        for entry in entries.filter(|it| it.file_type().is_ok_and(|it| it.is_dir())) {
+            searched += 1;
+            if searched > SEARCHED {
+                return found;
+            }
+            let path = entry.path();
+            if let Some(id) = container(Path::new(&entry.file_name()))
+                && has_processes(&path)
+            {
+                found.push((entry.ino(), id.to_owned()));
+            }
+            left.push(path);
+        }
+    }
+    found
+}
+
+/// Returns false if no process is in the cgroup or below it. A runtime that was killed leaves such
+/// cgroups behind.
+fn has_processes(directory: &Path) -> bool {
+    let events = fs::read_to_string(directory.join("cgroup.events"));
+    events.is_ok_and(|it| it.lines().any(|line| line == "populated 1"))
+}
+
 /// Returns the depth of a cgroup's directory below the root cgroup. Returns `None` if the mount
 /// does not show the root, as in a container.
 pub fn level(directory: &Path) -> Option<u32> {
@@ -232,6 +270,31 @@ mod tests {
         assert!(said(&[NAMED, ONE, TWO]).unwrap().contains("version 1"));
         assert!(said(&[ONE]).unwrap().contains("not mounted"));
         assert!(said(&[]).unwrap().contains("not mounted"));
+    }
+
+    #[test]
+    fn containers_are_found_in_nested_cgroups() {
+        let root = tempfile::tempdir().unwrap();
+        let inner = ID.replace('4', "5");
+        let pod = format!("kubepods.slice/pod1/cri-containerd-{ID}.scope");
+        let nested = root.path().join(format!("{pod}/docker/{inner}/init"));
+        fs::create_dir_all(&nested).unwrap();
+        let empty = root.path().join("docker").join(ID.replace('4', "6"));
+        fs::create_dir_all(&empty).unwrap();
+        for (path, populated) in [
+            (root.path().join(&pod), 1),
+            (nested.parent().unwrap().to_owned(), 1),
+            (empty, 0),
+        ] {
+            let events = format!("populated {populated}\nfrozen 0\n");
+            fs::write(path.join("cgroup.events"), events).unwrap();
+        }
+        let ino = |path: &Path| fs::metadata(path).unwrap().ino();
+        let expected = [
+            (ino(&root.path().join(pod)), ID.to_owned()),
+            (ino(nested.parent().unwrap()), inner),
+        ];
+        assert_eq!(containers_below(root.path()), expected);
     }
 
     #[test]

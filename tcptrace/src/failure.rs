@@ -14,6 +14,7 @@ pub fn code_of(error: &anyhow::Error) -> ExitCode {
     let code = match error.downcast_ref::<CaptureError>() {
         Some(CaptureError::NotPermitted(_)) => NOT_PERMITTED,
         Some(CaptureError::Unsupported(_)) => UNSUPPORTED,
+        Some(CaptureError::Failed(failed)) if failed.is::<Usage>() => USAGE,
         Some(CaptureError::Failed(_)) | None => FAILURE,
     };
     ExitCode::from(code)

@@ -1,8 +1,10 @@
-//! The conditions that the kernel programs check: ports, addresses, namespaces, users and cgroups.
+//! The conditions that the kernel programs check: ports, addresses, namespaces, users, cgroups and
+//! containers.
 //! tcptrace-ebpf/src/filter.rs evaluates them. The conditions that need a socket's owner are in
 //! correlate/state/select.rs of tcptrace-core.
 
 mod cgroup;
+mod container;
 mod netns;
 mod network;
 mod user;
@@ -12,6 +14,7 @@ use std::fmt;
 use std::str::FromStr;
 
 pub use cgroup::Cgroup;
+pub use container::{ContainerName, ContainerSearch, PodName};
 pub use netns::Netns;
 pub use network::Network;
 pub use user::User;
@@ -39,6 +42,10 @@ pub struct Filter {
     pub users: Vec<User>,
     /// The socket belongs to one of these cgroups or to a descendant; empty: any.
     pub cgroups: Vec<Cgroup>,
+    /// The socket belongs to one of these containers; empty: any.
+    pub containers: Vec<ContainerName>,
+    /// The socket belongs to a container of one of these pods; empty: any.
+    pub pods: Vec<PodName>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +89,16 @@ impl fmt::Display for PortRange {
 }
 
 impl Filter {
+    /// Returns whether a condition depends on the socket's cgroup.
+    pub fn has_cgroups(&self) -> bool {
+        !self.cgroups.is_empty() || self.follows_containers()
+    }
+
+    /// Returns whether the cgroups of containers that start later belong to the filter.
+    pub fn follows_containers(&self) -> bool {
+        !(self.containers.is_empty() && self.pods.is_empty())
+    }
+
     /// Returns the conditions by name, as they were given. Empty: everything is traced.
     pub fn describe(&self) -> BTreeMap<&'static str, String> {
         let mut conditions = BTreeMap::new();
@@ -94,6 +111,8 @@ impl Filter {
         conditions.extend(condition("netns", &self.netns));
         conditions.extend(condition("uid", &self.users));
         conditions.extend(condition("cgroup", &self.cgroups));
+        conditions.extend(condition("container", &self.containers));
+        conditions.extend(condition("pod", &self.pods));
         if let Some(family) = self.family {
             let family = match family {
                 Family::V4 => "4",

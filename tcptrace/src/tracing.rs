@@ -212,7 +212,7 @@ impl Tracing {
             reported: BTreeMap::new(),
             seen: VecDeque::new(),
             settled: BTreeMap::new(),
-            can_audit: request.filter.users.is_empty() && request.filter.cgroups.is_empty(),
+            can_audit: request.filter.users.is_empty() && !request.filter.has_cgroups(),
         })
     }
 
@@ -251,7 +251,10 @@ impl Tracing {
                         self.import().await;
                     }
                 }
-                _ = losses.tick() => self.report_losses().await?,
+                _ = losses.tick() => {
+                    self.capture.follow_containers();
+                    self.report_losses().await?;
+                }
                 _ = ticks.tick(), if self.ticks => {
                     self.handover.note(mono_now_ns(), Note::Tick).await;
                 }

@@ -99,13 +99,13 @@ impl Call {
         &[0]
     }
 
-    /// Returns the arguments, with the names of cgroups replaced by an id, because this machine may not
-    /// have them.
+    /// Returns the arguments, with the names of cgroups, containers and pods replaced by the id of a
+    /// cgroup, because this machine may not have them.
     fn args(&self) -> Vec<&str> {
         let mut args: Vec<&str> = self.words[1..].iter().map(String::as_str).collect();
         for at in 1..args.len() {
-            if args[at - 1] == "--cgroup" {
-                args[at] = "1";
+            if ["--cgroup", "--container", "--pod"].contains(&args[at - 1]) {
+                (args[at - 1], args[at]) = ("--cgroup", "1");
             }
         }
         args

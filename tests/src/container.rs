@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 
 use crate::eventually;
 use crate::mounts;
-use crate::run::{Ended, Running, helper_path};
+use crate::run::{Running, helper_path};
 
 /// The folders of the runtimes' files. In the processes of a scenario, each is a folder of its
 /// own.
@@ -88,9 +88,10 @@ impl Runtimes {
         mounts::bind(command, FOLDERS.map(bind).to_vec());
     }
 
-    /// Starts a container whose process is `tests-helper ARGS…` in this network namespace, with
-    /// annotations. The container's name is `name` where the runtime has names.
-    pub fn run(&self, name: &str, annotations: &[(&str, &str)], args: &[&str]) -> Container {
+    /// Starts a container in this network namespace, with annotations. Its process makes a
+    /// connection to itself at `port` when it is asked. The container's name is `name` where the
+    /// runtime has names.
+    pub fn run(&self, name: &str, annotations: &[(&str, &str)], port: u16) -> Container {
         let annotations = annotations
             .iter()
             .map(|(key, value)| format!("{key}={value}"));
@@ -127,21 +128,30 @@ impl Runtimes {
         if id_file.is_none() {
             command.arg(&id);
         }
-        command.arg("/tests-helper").args(args);
+        let port = port.to_string();
+        command.args(["/tests-helper", "talk-when-asked", &port]);
         command.stdin(Stdio::piped());
         self.put(&mut command);
         let running = Running::start(command);
-        let talks = |lines: &[String]| (!lines.is_empty()).then_some(());
-        running.stdout().wait_until("a container to talk", talks);
+        let runs = |lines: &[String]| (!lines.is_empty()).then_some(());
+        running.stdout().wait_until("a container to run", runs);
         if let Some(id_file) = id_file {
             id = fs::read_to_string(id_file).expect("the id");
         }
         Container { id, running }
     }
+}
 
-    /// Ends a container. Returns its output.
-    pub fn end(&self, container: Container) -> Ended {
-        container.running.wait_without_input()
+impl Container {
+    /// Lets the container's process make a connection to itself.
+    pub fn talk(&mut self) {
+        self.running.write_line();
+    }
+
+    /// Ends the container.
+    pub fn end(self) {
+        let ended = self.running.wait_without_input();
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     }
 }
 

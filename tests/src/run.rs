@@ -1,6 +1,6 @@
 //! tcptrace as a child process: start it, signal it, read its output.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -127,6 +127,12 @@ impl Running {
     /// Waits until the process has ended by itself.
     pub fn wait(mut self) -> Ended {
         self.wait_here()
+    }
+
+    /// Writes a line to the process's stdin, a pipe.
+    pub fn write_line(&mut self) {
+        let stdin = self.child.stdin.as_mut().expect("a pipe");
+        stdin.write_all(b"\n").expect("write to a child");
     }
 
     /// Closes the process's stdin, a pipe, and waits until the process has ended.

@@ -214,10 +214,7 @@ fn queries_of_the_page_find_slow_listeners_late_reasons_and_overflows() {
     assert_eq!(
         answers_of_the_page(&export),
         json!([
-            [
-                [443, "web-1", 1, 500, 500],
-                [80, "web-0", 200, 198.01, 200]
-            ],
+            [[443, "web-1", 1, 500, 500], [80, "web-0", 200, 198.01, 200]],
             [
                 ["shop", "web-0", "blocked", 100, 15.05],
                 ["shop", "web-1", "cpu", 1, 0.5]

@@ -40,14 +40,21 @@ pub fn cgroup_levels(filter: &Filter) -> u32 {
     })
 }
 
+/// Room in the map of cgroups for containers that start during the trace.
+const LATER_CONTAINERS: usize = 4096;
+
 /// Returns the sizes of the filter's maps. The kernel does not allow a map without entries.
 pub fn sizes(filter: &Filter) -> [(&'static str, u32); 4] {
+    let later = match filter.follows_containers() {
+        true => LATER_CONTAINERS,
+        false => 0,
+    };
     let networks = networks(filter).map(|(_, networks)| networks.len()).sum();
     [
         ("ADDRESSES", networks),
         ("NETNS", filter.netns.len()),
         ("UIDS", filter.users.len()),
-        ("CGROUPS", filter.cgroups.len()),
+        ("CGROUPS", filter.cgroups.len() + later),
     ]
     .map(|(map, entries): (_, usize)| (map, entries.max(1) as u32))
 }
@@ -62,7 +69,7 @@ pub fn can_tell_cgroups(offsets: &[(&str, u32)]) -> Result<(), CaptureError> {
     match all_found {
         true => Ok(()),
         false => Err(CaptureError::Unsupported(
-            "its sockets do not store their cgroup; leave out --cgroup, or boot a kernel built with \
+            "its sockets do not store their cgroup; leave out --cgroup, --container and --pod, or boot a kernel built with \
              CONFIG_SOCK_CGROUP_DATA=y, as the distributions' are"
                 .into(),
         )),
@@ -78,6 +85,14 @@ pub fn fill(ebpf: &mut Ebpf, filter: &Filter) -> anyhow::Result<()> {
     fill_set(ebpf, "UIDS", filter.users.iter().map(|user| user.uid))?;
     let cgroups = filter.cgroups.iter().map(|cgroup| cgroup.id);
     fill_set(ebpf, "CGROUPS", cgroups)
+}
+
+/// Adds a cgroup to the filter of running programs.
+///
+/// # Errors
+/// If the map is full.
+pub fn add_cgroup(ebpf: &mut Ebpf, id: u64) -> anyhow::Result<()> {
+    fill_set(ebpf, "CGROUPS", [id].into_iter())
 }
 
 fn fill_ports(ebpf: &mut Ebpf, filter: &Filter) -> anyhow::Result<()> {

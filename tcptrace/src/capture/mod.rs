@@ -1,6 +1,7 @@
 //! The interface to the kernel: loads and attaches the programs, and drains their records.
 
 pub mod btf;
+mod containers;
 pub mod counters;
 mod error;
 mod filter;
@@ -34,6 +35,7 @@ use crate::event::Hook;
 use crate::fields;
 use crate::stdio::say;
 
+use containers::Followed;
 use error::no_map;
 pub use error::{CaptureError, os_error};
 use hooks::{AttachMethod, HookRow};
@@ -80,6 +82,8 @@ pub struct Capture {
     pub attached_ns: u64,
     /// The links of kprobes with the names of their programs, see [`links`].
     probes: Vec<(&'static str, RawFd)>,
+    /// The containers of the filter; `None` if it has none.
+    followed: Option<Followed>,
 }
 
 impl Capture {
@@ -89,18 +93,19 @@ impl Capture {
     /// Missing privileges, a kernel without a required feature, or any other failure.
     pub fn start(request: &Request) -> Result<Capture, CaptureError> {
         privilege::check()?;
+        let (request, followed) = containers::resolve(request)?;
         let Loaded {
             mut ebpf,
             kernel,
             ring,
             positions,
-        } = load(request)?;
+        } = load(&request)?;
         let log = EbpfLogger::init_with_logger(&mut ebpf, ToStderr).ok();
         let ring = Ring::new(ring, positions).map_err(anyhow::Error::new)?;
         filter::fill(&mut ebpf, &request.filter)?;
 
         let (mut attached, mut absent) = (vec![], vec![]);
-        for row in HookRow::wanted(request) {
+        for row in HookRow::wanted(&request) {
             let mut methods: Vec<_> = row.methods(request.mode.as_deref()).collect();
             if let Some(wanted) = &request.state_method
                 && (row.hook == Hook::InetSockSetState
@@ -136,6 +141,7 @@ impl Capture {
             reset_reasons,
             attached_ns: mono_now_ns(),
             probes,
+            followed,
         })
     }
 
@@ -223,6 +229,13 @@ impl Capture {
             total = Some(total.unwrap_or(0) + missed + misses.trim().parse::<u64>().ok()?);
         }
         total
+    }
+
+    /// Adds the filter's containers that have started since the last search.
+    pub fn follow_containers(&mut self) {
+        if let Some(followed) = &mut self.followed {
+            followed.follow(&mut self.ebpf);
+        }
     }
 
     /// Translates process ids of /proc to the kernel's ids.

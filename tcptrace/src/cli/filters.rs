@@ -5,7 +5,9 @@ use clap::Args;
 use crate::correlate::Selection;
 use crate::event::{Comm, State};
 use crate::fields::Side;
-use crate::filter::{Cgroup, Family, Filter, Netns, Network, PortRange, User};
+use crate::filter::{
+    Cgroup, ContainerName, Family, Filter, Netns, Network, PodName, PortRange, User,
+};
 
 #[derive(Debug, Args)]
 pub struct Filters {
@@ -98,6 +100,26 @@ pub struct Filters {
     )]
     pub cgroups: Vec<Cgroup>,
 
+    /// This container: its name, or its id of at least 12 digits
+    #[arg(
+        long = "container",
+        value_name = "NAME|ID",
+        value_delimiter = ',',
+        conflicts_with = "cgroups",
+        hide_short_help = true
+    )]
+    pub containers: Vec<ContainerName>,
+
+    /// The containers of this Kubernetes pod
+    #[arg(
+        long = "pod",
+        value_name = "NAME[.NAMESPACE]",
+        value_delimiter = ',',
+        conflicts_with = "cgroups",
+        hide_short_help = true
+    )]
+    pub pods: Vec<PodName>,
+
     #[command(flatten)]
     pub selecting: Selecting,
 }
@@ -147,13 +169,15 @@ impl Filters {
             netns: self.netns.clone(),
             users: self.users.clone(),
             cgroups: self.cgroups.clone(),
+            containers: self.containers.clone(),
+            pods: self.pods.clone(),
         }
     }
 
     /// Returns the conditions that the correlator checks, because they need the socket's owner.
     pub fn selection(&self) -> Selection {
         Selection {
-            traced_only: !self.users.is_empty() || !self.cgroups.is_empty(),
+            traced_only: !self.users.is_empty() || self.filter().has_cgroups(),
             ..self.selecting.selection()
         }
     }

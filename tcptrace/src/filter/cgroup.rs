@@ -18,6 +18,17 @@ pub struct Cgroup {
     pub level: Option<u32>,
 }
 
+impl Cgroup {
+    /// Makes the cgroup of a container.
+    pub fn of_container(id: u64) -> Cgroup {
+        Cgroup {
+            given: id.to_string(),
+            id,
+            level: None,
+        }
+    }
+}
+
 /// The kernel programs find a cgroup of the filter only up to this depth below the root cgroup.
 const LEVELS: u32 = 32;
 

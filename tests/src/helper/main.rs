@@ -40,10 +40,13 @@ fn main() -> ExitCode {
             println!("the helper listens");
             std::io::stdin().lock().lines().for_each(drop);
         }
-        ["talk-and-stay", port] => {
-            talk(number(port));
-            println!("the helper has talked");
-            std::io::stdin().lock().lines().for_each(drop);
+        ["talk-when-asked", port] => {
+            println!("the helper waits");
+            // Each line on stdin asks for a connection.
+            for line in std::io::stdin().lock().lines() {
+                line.expect("read stdin");
+                talk(number(port));
+            }
         }
         ["talk", port, code] => {
             talk(number(port));
