@@ -3,6 +3,7 @@
 mod capturing;
 mod config;
 mod explain;
+mod export;
 mod filters;
 pub mod hints;
 mod record;
@@ -20,6 +21,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 pub use capturing::Capturing;
 pub use explain::{Explain, ExplainForm, Explained};
+pub use export::Export;
 pub use filters::{Filters, Selecting};
 pub use record::Record;
 pub use show::{Form, Show};
@@ -49,6 +51,7 @@ Examples:
   tcptrace -o csv --only connection    a table of connections for a spreadsheet
   tcptrace -- true                     every connection while a command runs
   tcptrace top                         the listeners and their queues, live on a terminal
+  tcptrace export                      metrics for Prometheus, as a daemon
   tcptrace --expect overflows==0 -- true   for CI: exit code 5 if it does not hold
   tcptrace doctor                      what this kernel offers";
 
@@ -75,7 +78,7 @@ Exit codes:
     after_help = MORE,
     after_long_help = format!("{EXAMPLES}\n\n{FILES}\n\n{EXIT_CODES}"),
     args_conflicts_with_subcommands = true,
-    override_usage = "tcptrace [record] [OPTIONS] [-- COMMAND...]\n       tcptrace top|demo|doctor [OPTIONS]\n       tcptrace replay|explain|report [OPTIONS] FILE\n       tcptrace completions SHELL | schema"
+    override_usage = "tcptrace [record] [OPTIONS] [-- COMMAND...]\n       tcptrace top|export|demo|doctor [OPTIONS]\n       tcptrace replay|explain|report [OPTIONS] FILE\n       tcptrace completions SHELL | schema"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -99,6 +102,8 @@ pub enum Task {
     Doctor(Doctor),
     /// Explain each connection of a recorded trace, and draw its sequence diagram
     Explain(Explain),
+    /// Serve metrics to Prometheus, as a daemon
+    Export(Box<Export>),
     /// Write the kernel's records to a file for a replay, at the lowest cost
     Record(Box<Record>),
     /// Show a recorded trace as text, or in another form
@@ -232,7 +237,7 @@ pub struct Trace {
     /// The kernel programs do the same work at each depth. The costs are for a connection with both
     /// ends on this machine. They were measured on two machines that trace accept() by its system
     /// call; `cargo xtask bench` measures them on yours.
-    #[arg(long, value_name = "DEPTH", default_value = "events")]
+    #[arg(long, value_name = "DEPTH", default_value = "events", help = "Detail")]
     pub depth: DepthOption,
 
     /// A condition on the trace, such as 'accept_queue_p99<10ms' or never_accepted@7878==0. If it
@@ -397,6 +402,7 @@ impl Cli {
         let shown = self.show().and_then(Show::contradiction);
         match &self.task {
             Some(Task::Top(top)) => top.contradiction(),
+            Some(Task::Export(export)) => export.contradiction(),
             _ => shown.or(self.trace.contradiction()),
         }
     }

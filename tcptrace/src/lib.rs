@@ -22,6 +22,7 @@ pub mod doctor;
 pub mod exit;
 pub mod expect;
 pub mod explain;
+pub mod export;
 pub mod failure;
 pub mod files;
 pub mod filter;

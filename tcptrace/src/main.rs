@@ -7,7 +7,9 @@ use std::process::ExitCode;
 
 use tcptrace::cli::{Cli, Task};
 use tcptrace::stdio::{out_of_memory, say};
-use tcptrace::{demo, doctor, explain, failure, record, reference, replay, report, run, top};
+use tcptrace::{
+    demo, doctor, explain, export, failure, record, reference, replay, report, run, top,
+};
 
 #[global_allocator]
 static ALLOCATOR: ExitWhenOutOfMemory = ExitWhenOutOfMemory;
@@ -77,6 +79,7 @@ fn main() -> ExitCode {
                     Some(Task::Demo(options)) => demo::run(&options).await,
                     Some(Task::Doctor(options)) => doctor::run(&options).await,
                     Some(Task::Explain(options)) => explain::run(&options),
+                    Some(Task::Export(options)) => export::run(&options).await,
                     Some(Task::Record(options)) => record::run(&options).await,
                     Some(Task::Replay(options)) => replay::run(&options),
                     Some(Task::Report(options)) => report::run(&options),

@@ -216,6 +216,12 @@ impl Tracing {
         })
     }
 
+    /// Gives the pipeline an input each second at any depth.
+    pub fn with_ticks(mut self) -> Tracing {
+        self.ticks = true;
+        self
+    }
+
     /// Traces until a signal, the end of the time, the end of the command, or until the pipeline
     /// asks to stop. Returns the command's status if the command has ended.
     pub async fn trace(

@@ -14,6 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use tests::netns::Netns;
 use tests::run::{Ended, Running, tcptrace};
 use tests::terminal::Terminal;
 use tests::traffic::listen_at;
@@ -74,7 +75,7 @@ impl Call {
     /// Returns true if the command traces the kernel until it is ended.
     fn is_trace(&self) -> bool {
         let first = self.words.get(1).map_or("-", String::as_str);
-        first.starts_with('-') || first == "record"
+        first.starts_with('-') || ["record", "export"].contains(&first)
     }
 
     fn end(&self) -> End {
@@ -111,8 +112,20 @@ impl Call {
         args
     }
 
-    /// Runs the command in a folder with the files that it needs.
+    /// Runs the command in a folder with the files that it needs. An exporter has a network namespace
+    /// of its own, because several use one port.
     fn run(&self, folder: &Path) -> Ended {
+        let apart = || {
+            Netns::enter();
+            self.run_here(folder)
+        };
+        match self.is("export") {
+            true => thread::scope(|scope| scope.spawn(apart).join().expect("no panic")),
+            false => self.run_here(folder),
+        }
+    }
+
+    fn run_here(&self, folder: &Path) -> Ended {
         let mut command = tcptrace(&self.args());
         command.current_dir(folder).env("TERM", "xterm-256color");
         if self.is("replay") && self.has("-") {
@@ -150,7 +163,11 @@ impl Call {
             () if self.has("--write") => Some("load.trace"),
             _ => None,
         };
-        let is_silent = self.is("report") || self.is("record") || self.is("top") || self.has("-q");
+        let is_silent = self.is("report")
+            || self.is("record")
+            || self.is("export")
+            || self.is("top")
+            || self.has("-q");
         match file {
             Some(name) if !self.has("ci.trace") && !is_written(name) => {
                 Some(format!("{name} was not written"))

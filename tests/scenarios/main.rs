@@ -21,6 +21,7 @@ mod containers;
 mod cpu_priority;
 mod depths;
 mod expect;
+mod export;
 mod families;
 mod filters;
 mod flight_recorder;

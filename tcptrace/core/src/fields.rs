@@ -377,6 +377,14 @@ pub struct Transition {
     pub backlog: Backlog,
 }
 
+impl Transition {
+    /// Returns whether a listener changed its state, or a connection entered an accept queue.
+    pub fn is_of_queue(&self) -> bool {
+        let is_queued = self.subject.is_server() && self.newstate == State::Established;
+        self.subject.is_listener() || is_queued
+    }
+}
+
 /// The return of an accept().
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Accept {

@@ -5,6 +5,7 @@ use std::io::{BufRead, IoSlice, IoSliceMut, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 use std::thread::sleep;
 use std::time::Duration;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words[..] {
         ["accept-in-turn", fd] => accept_in_turn(number(fd)),
+        ["activated", program, ref args @ ..] => activated(program, args),
         ["connect", port] => drop(connect_queued(number(port))),
         ["leave-listener", port, name] => leave_listener(number(port), name),
         ["hand-over", port, name] => hand_over(number(port), name),
@@ -60,6 +62,17 @@ fn main() -> ExitCode {
         _ => panic!("unknown role: {words:?}"),
     }
     ExitCode::SUCCESS
+}
+
+/// Becomes a program that gets descriptor 3 as systemd passes a socket (sd_listen_fds(3)).
+fn activated(program: &str, args: &[&str]) {
+    let mut command = Command::new(program);
+    let pid = std::process::id().to_string();
+    command
+        .args(args)
+        .env("LISTEN_FDS", "1")
+        .env("LISTEN_PID", pid);
+    panic!("{program}: {}", command.exec());
 }
 
 fn number<T: std::str::FromStr>(text: &str) -> T {

@@ -71,6 +71,9 @@ impl Wanted {
     /// The texts that follow from other fields: `evidence`, and `reason` where it follows from the
     /// verdict and the times.
     pub const WORDS: Wanted = Wanted(1 << Kind::ALL.len());
+    /// Of the `transition` lines, only those of listeners, and those of connections that enter an
+    /// accept queue ([`Transition::is_of_queue`](super::Transition::is_of_queue)).
+    pub const QUEUES: Wanted = Wanted(Wanted::WORDS.0 << 1);
     /// Every kind of line.
     pub const LINES: Wanted = Wanted((1 << Kind::ALL.len()) - 1);
     pub const ALL: Wanted = Wanted(Wanted::LINES.0 | Wanted::WORDS.0);
@@ -90,13 +93,18 @@ impl Wanted {
         self.0 & Wanted::WORDS.0 != 0
     }
 
-    /// Keeps the kinds for which `keep` is true. Does not change whether [`Wanted::WORDS`] are
-    /// wanted.
+    /// Returns whether the lines of [`Wanted::QUEUES`] are wanted.
+    pub fn has_queues(self) -> bool {
+        self.0 & Wanted::QUEUES.0 != 0
+    }
+
+    /// Keeps the kinds for which `keep` is true. Does not change whether [`Wanted::WORDS`] and
+    /// [`Wanted::QUEUES`] are wanted.
     pub fn filter(self, keep: impl Fn(Kind) -> bool) -> Wanted {
         let kept = Kind::ALL
             .into_iter()
             .filter(|&kind| self.has(kind) && keep(kind));
-        Wanted(kept.collect::<Wanted>().0 | self.0 & Wanted::WORDS.0)
+        Wanted(kept.collect::<Wanted>().0 | self.0 & !Wanted::LINES.0)
     }
 }
 
@@ -126,6 +134,7 @@ mod tests {
         assert!(!wanted.has_words() && (wanted | Wanted::WORDS).has_words());
         let lines = Wanted::ALL.filter(|it| it != Kind::Session);
         assert!(lines.has_words() && lines.has(Kind::Lost) && !lines.has(Kind::Session));
+        assert!(!lines.has_queues() && (lines | Wanted::QUEUES).has_queues());
         assert_eq!(
             Kind::ALL.into_iter().collect::<Wanted>() | Wanted::WORDS,
             Wanted::ALL

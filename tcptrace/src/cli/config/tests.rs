@@ -136,6 +136,7 @@ fn commands_without_an_option_ignore_its_default() {
         "doctor --stats",
         "completions bash",
         "schema",
+        "export",
         "explain FILE",
         "report FILE",
         "replay FILE",
@@ -169,7 +170,7 @@ fn a_wrong_file_is_refused_with_its_name_and_line() {
         (
             "[schema]",
             "user.toml:1: there is no table [schema]; the tables are trace, top, demo, doctor, \
-             explain, record, replay, report",
+             explain, export, record, replay, report",
         ),
         (
             "output = \"json\"",

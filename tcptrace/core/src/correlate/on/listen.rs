@@ -31,7 +31,7 @@ impl Correlator {
         let why = cause::cause(change, Clues::default());
         self.processes.listens(socket.owner);
         let in_state_ns = socket.enter(event, change);
-        if self.wants(Kind::Transition) {
+        if self.wants(Kind::Transition) || self.wants_queues() {
             let line = socket.transition(event, change, in_state_ns, why, socket.owner);
             out.push(Line::Transition(line));
         }
@@ -56,7 +56,7 @@ impl Correlator {
             self.listeners.open(change.sk, socket, None)
         });
         self.listeners.learn(id, &change.tuple);
-        let is_wanted = self.wants(Kind::Transition);
+        let is_wanted = self.wants(Kind::Transition) || self.wants_queues();
         if let Some(Listener { socket, .. }) = self.listeners.get_mut(id) {
             let owner = socket.owner.and_then(|owner| self.processes.living(owner));
             let in_state_ns = socket.enter(event, change);

@@ -83,7 +83,8 @@ impl Correlator {
             let (listeners, processes) = (&self.listeners, &self.processes);
             current_owner(listeners, processes, &connection, change.orphaned)
         };
-        if self.wants(Kind::Transition) {
+        let is_queued = change.newstate == State::Established && connection.is_server();
+        if self.wants(Kind::Transition) || is_queued && self.wants_queues() {
             append(out, || {
                 let owner = owner();
                 Line::Transition(connection.transition(event, change, in_state_ns, judged, owner))

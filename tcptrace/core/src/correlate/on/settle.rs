@@ -81,12 +81,14 @@ impl Correlator {
         let (depth, wanted) = (self.depth, self.wanted);
         let shown = Kind::ALL.into_iter().filter(|&kind| self.is_shown(kind));
         let shown: Wanted = shown.collect();
+        let queues = self.wants_queues();
         let histograms = &mut self.histograms;
         let dropped = lines.extract_if(first.., |line| match line {
             Line::Connection(line) => {
                 counts && histograms.count(line) || !wanted.has(Kind::Connection)
             }
             Line::Accept(line) if line.accept_error.is_none() && depth != Depth::Events => true,
+            Line::Transition(line) if queues && line.is_of_queue() => false,
             line => !shown.has(line.kind()),
         });
         dropped.for_each(drop);

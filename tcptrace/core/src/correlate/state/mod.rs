@@ -264,6 +264,12 @@ impl Correlator {
         is_of_depth && self.wanted.has(kind)
     }
 
+    /// Returns whether a reader wants the lines of [`Wanted::QUEUES`].
+    #[inline(always)]
+    pub(super) fn wants_queues(&self) -> bool {
+        self.depth == Depth::Events && self.wanted.has_queues()
+    }
+
     /// Returns the kernel side's count of lost event records at the last event, modulo 2^32.
     pub fn lost(&self) -> u32 {
         self.lost

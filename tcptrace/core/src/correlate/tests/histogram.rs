@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::event::{Direction, Reset, Stats};
-use crate::fields::{Depth, Histogram};
+use crate::fields::{Depth, Histogram, Line, Side, Wanted};
 
 /// Returns a trace at a depth, with `listener()` in LISTEN.
 fn listening_at(depth: Depth) -> Trace {
@@ -191,4 +191,29 @@ fn histogram_writes_a_line_of_an_incomplete_connection() {
     t.finish();
     assert!(!t.connection(2).complete);
     assert_eq!(histograms(&t), Vec::<&Histogram>::new());
+}
+
+#[test]
+fn only_transitions_of_queues_are_made_for_a_reader_of_queues() {
+    let mut t = trace();
+    t.correlator = Correlator::new(START).with_wanted(Wanted::QUEUES);
+    t.set(listener().enters_by(server(), Close, Listen));
+    connects(&mut t, 12);
+    accepted_late(&mut t, 2);
+    closes_in_order(&mut t, &child(2));
+    t.set(listener().enters_by(server(), Listen, Close));
+    let states = t.lines.iter().map(|line| match line {
+        Line::Transition(line) => (line.subject.side, line.oldstate, line.newstate),
+        _ => panic!("{line:?}"),
+    });
+    let states: Vec<_> = states.collect();
+    let of_listener = Some(Side::Listener);
+    assert_eq!(
+        states,
+        [
+            (of_listener, Close, Listen),
+            (Some(Side::Server), SynRecv, Established),
+            (of_listener, Listen, Close),
+        ]
+    );
 }

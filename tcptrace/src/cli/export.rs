@@ -1,0 +1,71 @@
+//! The options of `tcptrace export`.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{Attach, Filters};
+use crate::capture::Request;
+
+#[derive(Debug, Args)]
+pub struct Export {
+    /// Where to serve /metrics and /healthz. A socket that systemd passes takes precedence
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9807")]
+    pub listen: SocketAddr,
+
+    /// How many listeners, and processes with clients, have metrics of their own. The others count
+    /// together as listener="other"
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1000,
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000)
+    )]
+    pub max_listeners: u32,
+
+    /// Also count waits in the accept queue that are longer than TIME (1ms if not given) by their
+    /// reason
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = humantime::parse_duration,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "1ms"
+    )]
+    pub why: Option<Duration>,
+
+    /// How to trace accept(); auto takes the best method that this kernel supports
+    #[arg(long, value_name = "METHOD", default_value = "auto")]
+    pub attach: Attach,
+
+    /// Size of the kernel's event buffer, such as 512K or 8M
+    #[arg(long, value_name = "BYTES", default_value = "4M", value_parser = super::parse_bytes)]
+    pub ring_size: u32,
+
+    // The filters are the last field, because clap puts all later options under their heading, too.
+    #[command(
+        flatten,
+        next_help_heading = "Filters (all given filters must match; several values of one filter are alternatives)"
+    )]
+    pub filters: Filters,
+}
+
+impl Export {
+    /// Returns a message if two options contradict each other.
+    pub(super) fn contradiction(&self) -> Option<&'static str> {
+        let filtered = !self.filters.selecting.states.is_empty();
+        filtered.then_some("export needs every state of a connection: leave --state out")
+    }
+
+    pub fn request(&self) -> Request {
+        Request {
+            filter: self.filters.filter(),
+            ring_bytes: self.ring_size,
+            mode: self.attach.mode(),
+            why_ns: self.why.map(super::capturing::nanoseconds),
+            ..Request::default()
+        }
+    }
+}
