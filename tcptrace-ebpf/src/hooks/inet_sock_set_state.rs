@@ -166,9 +166,6 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: impl Fn
     if has_task && matches!(newstate, TCP_LISTEN | TCP_SYN_SENT) {
         remember_process(Task::current().process());
     }
-    if has_task && newstate == TCP_LISTEN {
-        acceptors::listens(sk.id());
-    }
     let sk_flags = sk.flags();
     let flag = |holds: bool, bit: u8| if holds { bit } else { 0 };
     let mut payload = SetState {
@@ -214,7 +211,10 @@ fn set_state<M: Memory>(sk: Sock<M>, oldstate: u8, newstate: u8, cookie: impl Fn
     if newstate == TCP_LISTEN {
         payload.sections |= section::LISTEN;
         match has_task {
-            true => write(&mut payload, addrs, both(task, listen)),
+            true => {
+                write(&mut payload, addrs, both(task, listen));
+                acceptors::listens(sk.id());
+            }
             false => write(&mut payload, addrs, listen),
         }
     } else if has_stats(oldstate, newstate) {

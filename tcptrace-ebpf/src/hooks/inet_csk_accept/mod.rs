@@ -33,6 +33,9 @@ use crate::maps::{self, CALLS, Call, count};
 /// connection is not known yet. Its return may still be seen, with an unknown time of the call.
 #[inline(always)]
 fn called(listener: Sock<Probed>, error: u64, flags: u64) {
+    if WHY.load() != 0 {
+        enrol(listener.id() as *const u8);
+    }
     let call = Call {
         called_ns: unsafe { bpf_ktime_get_ns() },
         listener: listener.id(),
@@ -46,7 +49,16 @@ fn called(listener: Sock<Probed>, error: u64, flags: u64) {
         count(hook::ACCEPT, |counters| counters.lost_calls += 1);
         maps::count_lost(hook::ACCEPT);
     }
-    if WHY.load() != 0 && filter::passes(&listener.tuple(), || listener.netns(), listener) {
+}
+
+/// Makes the current task an acceptor if its listener passes the filter.
+///
+/// A separate subprogram, because inlining it in every program of accept() would fill most of the
+/// object.
+#[inline(never)]
+fn enrol(listener: *const u8) {
+    let listener = Sock::<Probed>::new(listener);
+    if filter::passes(&listener.tuple(), || listener.netns(), listener) {
         acceptors::accepts(listener.id());
     }
 }
