@@ -112,7 +112,7 @@ fn an_acceptor_that_blocks_and_runs_is_recorded_step_by_step() {
     let enrolled = |tid| {
         let mut own = events.iter().filter(move |(_, it)| it.tid == tid);
         let listener = own.find_map(|(at, it)| match it.step {
-            SchedStep::Enrolled { task, listener } => Some((*at, task.tid, listener)),
+            SchedStep::Enrolled { task, listener, .. } => Some((*at, task.tid, listener)),
             _ => None,
         });
         listener.unwrap_or_else(|| panic!("{tid} is no acceptor: {events:?}"))

@@ -41,6 +41,7 @@ pub(super) fn sched(rest: &mut Rest) -> Result<Sched, Undecodable> {
         sched_step::ENROLLED => SchedStep::Enrolled {
             task,
             listener: (payload.listener != 0).then_some(Sk(payload.listener)),
+            listens: flag(sched_flag::LISTENS),
         },
         sched_step::OUT => SchedStep::Out {
             off: off_cpu(

@@ -18,9 +18,14 @@ pub struct Sched {
 /// The kind of a scheduling event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SchedStep {
-    /// The thread called accept() on a listener for which it was not known as an acceptor. From now
-    /// on its scheduling is recorded. It is running.
-    Enrolled { task: Task, listener: Option<Sk> },
+    /// The thread called accept() on a listener for which it was not known as an acceptor, or
+    /// listen(). From now on its scheduling is recorded. It is running.
+    Enrolled {
+        task: Task,
+        listener: Option<Sk>,
+        /// True if the thread called listen(), and accept() not yet.
+        listens: bool,
+    },
     /// The thread leaves its CPU.
     Out {
         off: OffCpu,

@@ -29,6 +29,8 @@ pub struct Wait<'a> {
     pub accepted_by: Option<Task>,
     /// The threads that accept on the listener, by thread id.
     pub threads: &'a [&'a Thread],
+    /// False if the threads have called listen(), and none has called accept().
+    pub accept: bool,
     /// Number of event losses noticed so far.
     pub losses: u64,
 }

@@ -2,7 +2,7 @@
 
 use crate::correlate::judge::late::{self, Wait};
 use crate::correlate::state::Correlator;
-use crate::correlate::state::acceptors::Thread;
+use crate::correlate::state::acceptors::{Place, Thread};
 use crate::correlate::state::connection::Connection;
 use crate::correlate::state::listener::ListenerId;
 use crate::event::{self, Event, Sched, SchedStep, Stack, Task};
@@ -24,9 +24,17 @@ impl Correlator {
         };
         let known = acceptors.get(sched.tid).map(|it| it.task.pid);
         let timeline = match sched.step {
-            SchedStep::Enrolled { task, listener } => {
-                let id = listener.and_then(|sk| self.listeners.open_at(sk, event.mono_ns));
-                Some(acceptors.accepts(task, listener, id))
+            SchedStep::Enrolled {
+                task,
+                listener,
+                listens,
+            } => {
+                let place = listener.map(|sk| Place {
+                    sk,
+                    id: self.listeners.open_at(sk, event.mono_ns),
+                    accepts: !listens,
+                });
+                Some(acceptors.enrol(task, place))
             }
             // The event that enrolled the thread was lost.
             _ if known.is_none_or(|pid| pid != sched.pid) => {
@@ -35,7 +43,7 @@ impl Correlator {
                     tid: sched.tid,
                     ..Task::default()
                 };
-                Some(acceptors.accepts(task, None, None))
+                Some(acceptors.enrol(task, None))
             }
             _ => acceptors.timeline(sched.tid),
         };
@@ -49,7 +57,12 @@ impl Correlator {
         if let Some(acceptors) = &mut self.acceptors
             && accept.task.tid != 0
         {
-            acceptors.accepts(accept.task, accept.listener, listener);
+            let place = accept.listener.map(|sk| Place {
+                sk,
+                id: listener,
+                accepts: true,
+            });
+            acceptors.enrol(accept.task, place);
         }
     }
 
@@ -103,7 +116,8 @@ impl Correlator {
         }
         let listener = connection.listener;
         let listener = listener.and_then(|id| Some((id, self.listeners.get(id)?.sk())));
-        let mut threads = listener.map_or_else(Vec::new, |(id, sk)| acceptors.of(id, sk));
+        let (mut threads, accept) =
+            listener.map_or((vec![], false), |(id, sk)| acceptors.of(id, sk));
         if let Some(task) = accepted_by
             && let Some(thread) = acceptors.get(task.tid)
             && !threads.iter().any(|it: &&Thread| it.task.tid == task.tid)
@@ -115,6 +129,7 @@ impl Correlator {
             to_ns,
             accepted_by,
             threads: &threads,
+            accept,
             losses: self.losses,
         };
         Some(Box::new(late::explain(acceptors, &wait)))

@@ -41,17 +41,19 @@ pub struct Acceptors {
 /// A thread that accepts connections.
 pub struct Thread {
     pub task: Task,
-    /// The listeners that it accepts on.
-    accepts_on: SmallVec<[Place; 2]>,
+    /// The listeners that it accepts on, or has made.
+    places: SmallVec<[Place; 2]>,
     pub timeline: Timeline,
 }
 
-/// A listener by its kernel address. The number is `None` if the trace did not know the listener
-/// when the thread called accept() on it.
+/// A listener of a thread, by its kernel address.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Place {
-    sk: Sk,
-    id: Option<ListenerId>,
+pub struct Place {
+    pub sk: Sk,
+    /// `None` if the trace did not know the listener when the thread called listen() or accept().
+    pub id: Option<ListenerId>,
+    /// False if the thread has only called listen().
+    pub accepts: bool,
 }
 
 impl Acceptors {
@@ -81,18 +83,18 @@ impl Acceptors {
 
     /// Notes that a thread accepts on a listener, and returns its timeline. The kernel reuses the
     /// ids of threads that have exited.
-    pub fn accepts(&mut self, task: Task, sk: Option<Sk>, id: Option<ListenerId>) -> &mut Timeline {
+    pub fn enrol(&mut self, task: Task, place: Option<Place>) -> &mut Timeline {
         let known = self.threads.remove(&task.tid);
         let mut thread = known
             .filter(|it| it.task.pid == task.pid && !it.timeline.has_exited())
             .unwrap_or_else(|| Thread {
                 task,
-                accepts_on: SmallVec::new(),
+                places: SmallVec::new(),
                 timeline: Timeline::default(),
             });
         thread.task = task;
-        if let Some(sk) = sk {
-            thread.accepts_on(Place { sk, id });
+        if let Some(place) = place {
+            thread.add(place);
         }
         if self.threads.len() >= THREADS {
             self.threads.pop_front();
@@ -101,18 +103,21 @@ impl Acceptors {
         &mut thread.timeline
     }
 
-    /// Returns the threads that accept on a listener, by thread id.
-    pub fn of(&self, listener: ListenerId, sk: Sk) -> Vec<&Thread> {
-        let accepts_on_it = |place: &Place| match place.id {
+    /// Returns the threads that accept on a listener, by thread id, and true. If none does, returns
+    /// those that called listen(), and false.
+    pub fn of(&self, listener: ListenerId, sk: Sk) -> (Vec<&Thread>, bool) {
+        let is_it = |place: &&Place| match place.id {
             Some(id) => id == listener,
             None => place.sk == sk,
         };
         let all = self.threads.values();
-        let mut of: Vec<_> = all
-            .filter(|it| it.accepts_on.iter().any(accepts_on_it))
-            .collect();
+        let of = all.filter_map(|it| Some((it, it.places.iter().find(is_it)?.accepts)));
+        let of: Vec<_> = of.collect();
+        let accept = of.iter().any(|(_, accepts)| *accepts);
+        let of = of.into_iter().filter(|(_, accepts)| *accepts == accept);
+        let mut of: Vec<_> = of.map(|(it, _)| it).collect();
         of.sort_unstable_by_key(|it| it.task.tid);
-        of
+        (of, accept)
     }
 
     /// Keeps an explanation for the `connection` line.
@@ -129,15 +134,20 @@ impl Acceptors {
 }
 
 impl Thread {
-    fn accepts_on(&mut self, place: Place) {
-        let known = self.accepts_on.iter_mut().find(|it| it.sk == place.sk);
+    fn add(&mut self, place: Place) {
+        let known = self.places.iter_mut().find(|it| it.sk == place.sk);
         match known {
-            Some(known) => known.id = place.id.or(known.id),
+            // listen() can be called on a new socket at the same address.
+            Some(known) if !place.accepts && known.id != place.id => *known = place,
+            Some(known) => {
+                known.accepts |= place.accepts;
+                known.id = place.id.or(known.id);
+            }
             None => {
-                if self.accepts_on.len() >= LISTENERS {
-                    self.accepts_on.remove(0);
+                if self.places.len() >= LISTENERS {
+                    self.places.remove(0);
                 }
-                self.accepts_on.push(place);
+                self.places.push(place);
             }
         }
     }

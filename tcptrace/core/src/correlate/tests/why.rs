@@ -54,6 +54,9 @@ pub fn frame(function: &str, module: Option<&str>) -> Frame {
 /// The stack of a server that saves its state.
 pub fn saving() -> Stack {
     let kernel = [
+        "bpf_prog_ad0f0f4ad3038289_left_cpu",
+        "bpf_trace_run4",
+        "__traceiter_sched_switch",
         "__schedule",
         "schedule",
         "io_schedule",
@@ -79,7 +82,15 @@ pub fn saving() -> Stack {
 impl Trace {
     pub fn enrolls(&mut self, task: Task) {
         let listener = Some(listener().sk);
-        self.sched(task, SchedStep::Enrolled { task, listener });
+        let listens = false;
+        self.sched(
+            task,
+            SchedStep::Enrolled {
+                task,
+                listener,
+                listens,
+            },
+        );
     }
 
     pub fn sched(&mut self, task: Task, step: SchedStep) {

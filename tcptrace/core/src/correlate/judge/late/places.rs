@@ -211,11 +211,9 @@ fn without_suffix(function: &str) -> &str {
 /// only wait (kernel/sched, kernel/time, mm/filemap.c, Linux 5.10 to 6.18).
 fn is_scheduler(name: &str) -> bool {
     let helpers = [
-        "__bpf_trace_sched_switch",
         "__cond_resched",
         "__io_schedule",
         "__schedule",
-        "__traceiter_sched_switch",
         "__wait_on_bit",
         "__wait_on_bit_lock",
         "bit_wait",
@@ -235,8 +233,6 @@ fn is_scheduler(name: &str) -> bool {
         || name.starts_with("schedule_")
         || name.starts_with("wait_for_completion")
         || name.starts_with("__wait_for_comm")
-        || name.starts_with("bpf_prog_")
-        || name.starts_with("bpf_trace_run")
 }
 
 /// Returns whether a function of the kernel is the entry of a system call or of an exception.

@@ -45,7 +45,10 @@ pub fn sentence(
         };
         return format!("what its acceptors did is not known: {why}");
     };
-    let who = format!("{}[{}]", task.comm, task.tid);
+    let mut who = format!("{}[{}]", task.comm, task.tid);
+    if wait.accepted_by.is_none() && !wait.accept {
+        who.push_str(", which has called listen() but not accept(),");
+    }
     let wait_ns = wait.to_ns.saturating_sub(wait.from_ns);
     let main = activity.main_reason();
     let mut parts = parts(acceptors, activity, ran_in);
@@ -208,17 +211,9 @@ fn in_words(place: &Place) -> String {
 fn functions(acceptors: &Acceptors, kernel: Option<&str>, stack: Option<StackKey>) -> String {
     let stack = stack.and_then(|key| acceptors.stacks.get(key));
     let user = stack.map_or(&[][..], |it| &it.stack.user);
-    let named = |own: bool| {
-        let user = user.iter().filter(move |it| !own || is_of_program(it));
-        user.filter_map(|it| it.function.as_deref())
-            .take(FUNCTIONS)
-            .collect::<Vec<_>>()
-    };
-    let mut user = named(true);
-    if user.is_empty() {
-        user = named(false);
-    }
-    let all: Vec<&str> = kernel.into_iter().chain(user).collect();
+    let user = user.iter().filter(|it| is_of_program(it));
+    let user = user.filter_map(|it| it.function.as_deref());
+    let all: Vec<&str> = kernel.into_iter().chain(user.take(FUNCTIONS)).collect();
     all.join(" ← ")
 }
 

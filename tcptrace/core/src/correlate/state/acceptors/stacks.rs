@@ -4,7 +4,7 @@ use hashlink::LinkedHashMap;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use crate::event::{Stack, StackKey};
-use crate::fields;
+use crate::fields::{self, Frame};
 
 /// Upper bound on stacks. Those that were used least recently are forgotten first.
 const MANY: usize = 1 << 14;
@@ -28,7 +28,9 @@ pub struct Numbered {
 impl Stacks {
     /// Takes a stack. One that is known already keeps its number. It is announced again if more of
     /// its functions are known now.
-    pub fn insert(&mut self, stack: Stack) {
+    pub fn insert(&mut self, mut stack: Stack) {
+        let tracers = stack.kernel.iter().take_while(|it| is_tracers(it)).count();
+        stack.kernel.drain(..tracers);
         if let Some(known) = self.all.get_mut(&stack.key) {
             if named(&known.stack) < named(&stack) {
                 self.new.insert(known.number, stack.key);
@@ -71,4 +73,13 @@ impl Stacks {
 fn named(stack: &Stack) -> usize {
     let all = stack.kernel.iter().chain(&stack.user);
     all.filter(|it| it.function.is_some()).count()
+}
+
+/// Returns whether a frame is of the tracer itself: its program at the tracepoint, and the functions
+/// that run the program.
+fn is_tracers(frame: &Frame) -> bool {
+    let function = frame.function.as_deref().unwrap_or_default();
+    ["bpf_prog_", "bpf_trace_run", "__bpf_trace_", "__traceiter_"]
+        .iter()
+        .any(|prefix| function.starts_with(prefix))
 }

@@ -85,7 +85,11 @@ impl Random {
             OffCpu::Dead,
         ]);
         let step = match self.below(5) {
-            0 => SchedStep::Enrolled { task, listener },
+            0 => SchedStep::Enrolled {
+                task,
+                listener,
+                listens: self.one_in(2),
+            },
             1 => SchedStep::In,
             2 => SchedStep::Waking { by: task, syscall },
             3 => SchedStep::Sample {

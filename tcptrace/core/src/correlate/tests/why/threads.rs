@@ -60,6 +60,7 @@ fn acceptors_of_another_listener_are_not_named() {
         SchedStep::Enrolled {
             task: other,
             listener,
+            listens: false,
         },
     );
     t.blocks(in_syscall(READ), 40 * MS, 0);
@@ -87,6 +88,41 @@ fn connection_never_accepted_is_explained_by_the_acceptor_seen_for_longest() {
     let blocked = "late because server[4711] was blocked 200.0 ms in clock_nanosleep(); the other \
                    acceptor, worker[5], was running";
     assert_eq!(late.late_because, blocked);
+}
+
+/// A thread that only listens is named if there is no better one.
+#[test]
+fn thread_that_listens_explains_only_a_listener_without_acceptors() {
+    for accepts in [false, true] {
+        let mut t = why();
+        let (task, listener) = (server(), Some(listener().sk));
+        t.sched(
+            task,
+            SchedStep::Enrolled {
+                task,
+                listener,
+                listens: true,
+            },
+        );
+        t.out(OffCpu::Interruptible, in_syscall(CLOCK_NANOSLEEP));
+        if accepts {
+            t.enrolls(worker(5));
+            t.out_at(worker(5), OffCpu::Interruptible, in_syscall(READ), None);
+        }
+        t.establish(&child(2));
+        t.wait(200 * MS - 3 * US);
+        t.finish_with_queued(&[child(2)]);
+        let late = t.connection(2).late.clone().unwrap();
+        let because = match accepts {
+            false => {
+                "server[4711], which has called listen() but not accept(), was blocked 200.0 ms \
+                      in clock_nanosleep()"
+            }
+            true => "worker[5] was blocked 200.0 ms in read()",
+        };
+        assert_eq!(late.late_because, format!("late because {because}"));
+        assert_eq!(late.other_acceptors, []);
+    }
 }
 
 #[test]
@@ -122,6 +158,7 @@ fn thread_that_has_exited_is_forgotten_when_its_id_is_used_again() {
         SchedStep::Enrolled {
             task: again,
             listener: Some(listener().sk),
+            listens: false,
         },
     );
     t.wait(5 * MS);
@@ -157,6 +194,8 @@ fn stack_line_comes_once_before_the_first_line_that_refers_to_it() {
     };
     assert_eq!(stack.stack, 1);
     assert_eq!(stack.user_frames, saving().user);
+    // The frames of the tracer itself are left out.
+    assert_eq!(stack.kernel_frames, saving().kernel[3..]);
     let late = accept.late.as_deref().unwrap();
     assert_eq!(late.acceptor_blocked_in[0].stack, Some(1));
     assert_eq!(
