@@ -39,6 +39,9 @@ const CONTAINERS: [&str; 3] = ["containerd", "podman", "runc"];
 /// Installs the libraries that load exports as tables, see [`tables`].
 const PYTHON: [&str; 1] = ["python3-venv"];
 
+/// Prometheus with promtool, for `tcptrace export`, and the package of `systemd-analyze`.
+const FLEET: [&str; 2] = ["prometheus", "systemd"];
+
 fn needed() -> Vec<&'static str> {
     [
         &TOOLCHAIN[..],
@@ -49,6 +52,7 @@ fn needed() -> Vec<&'static str> {
         &CLIENT,
         &CONTAINERS,
         &PYTHON,
+        &FLEET,
         &dist::TOOLS,
         &dist::proof::TOOLS,
     ]

@@ -80,6 +80,7 @@ fn deb(root: &Path, dist: &Path) -> Result<PathBuf> {
     // Debian's tools look for a package's files in this directory.
     let stage = Stage::new(root, &dist.join("work/deb/debian").join(PACKAGE))?;
     stage.debian_documents(PACKAGE, &version)?;
+    stage.service()?;
     let architecture = cmd::output(Command::new("dpkg").arg("--print-architecture"))?;
     let architecture = architecture.trim();
     let control = include_str!("templates/control")
@@ -103,6 +104,7 @@ fn rpm(root: &Path, dist: &Path) -> Result<PathBuf> {
     let version = version(root)?;
     let stage = Stage::new(root, &dist.join("work/rpm"))?;
     stage.licences(PACKAGE)?;
+    stage.service()?;
     let list: Vec<String> = stage
         .files()?
         .iter()

@@ -82,6 +82,16 @@ impl Stage {
         cmd::output(md5sum.current_dir(&self.directory).args(self.files()?))
     }
 
+    /// Writes the unit of systemd, which no package enables.
+    pub fn service(&self) -> Result<()> {
+        const NAME: &str = "systemd/tcptrace-export.service";
+        let unit = fs::read(self.root.join("deploy").join(NAME))?;
+        self.write(
+            &format!("usr/lib/{}", NAME.replace("systemd/", "systemd/system/")),
+            &unit,
+        )
+    }
+
     /// Writes the licences.
     pub fn licences(&self, package: &str) -> Result<()> {
         for name in LICENCES {
