@@ -313,12 +313,18 @@ impl Tracing {
     async fn import(&mut self) {
         let snapshots = self.capture.snapshots(None);
         let found = self.capture.holders();
-        let mut owners = found.map(|found| found.owners).unwrap_or_default();
+        let (mut owners, listeners) = match found {
+            Some(found) => (found.owners, found.listeners.holders),
+            None => Default::default(),
+        };
         let inodes: BTreeSet<u64> = snapshots
             .iter()
             .flat_map(|it| it.inodes.iter().copied())
             .collect();
         owners.retain(|inode, _| inodes.contains(inode));
+        let listening: BTreeSet<u32> = listeners.iter().map(|it| it.task.pid).collect();
+        let servers: BTreeSet<u32> = owners.values().map(|it| it.pid).collect();
+        self.handover.servers((&servers & &listening).into_iter());
         let until_ns = mono_now_ns();
         loop {
             // More owners are split into several inputs.

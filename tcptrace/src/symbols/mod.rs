@@ -13,11 +13,13 @@ mod perf_map;
 mod regular;
 mod resolver;
 
+use std::collections::VecDeque;
 use std::io;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 
 use tokio::sync::mpsc;
 
+use self::maps::Mapping;
 pub use self::resolver::RawStack;
 use self::resolver::Resolver;
 use crate::capture::pids;
@@ -97,14 +99,29 @@ impl Symbols {
 
 fn work(requests: &Receiver<Request>, answers: &mpsc::Sender<Stack>) {
     let mut resolver = Resolver::new();
-    while let Ok(request) = requests.recv() {
+    // Files that are read before they are needed. Requests come first.
+    let mut unread: VecDeque<(u32, Mapping)> = VecDeque::new();
+    loop {
+        let request = match unread.is_empty() {
+            true => requests.recv().map_err(|_| TryRecvError::Disconnected),
+            false => requests.try_recv(),
+        };
         match request {
-            Request::Prepare(pid) => resolver.prepare(pid),
-            Request::Resolve(raw) => {
+            Ok(Request::Prepare(pid)) => {
+                let mappings = resolver.prepare(pid).into_iter();
+                unread.extend(mappings.map(|mapping| (pid, mapping)));
+            }
+            Ok(Request::Resolve(raw)) => {
                 if answers.blocking_send(resolver.resolve(&raw)).is_err() {
                     return;
                 }
             }
+            Err(TryRecvError::Empty) => {
+                if let Some((pid, mapping)) = unread.pop_front() {
+                    resolver.read(pid, &mapping);
+                }
+            }
+            Err(TryRecvError::Disconnected) => return,
         }
     }
 }

@@ -100,17 +100,23 @@ impl Resolver {
         }
     }
 
-    /// Reads the symbols of a process before they are needed.
-    pub fn prepare(&mut self, pid: u32) {
+    /// Begins to read the symbols of a process before they are needed. Returns the mappings whose
+    /// files [`read`](Resolver::read) should read.
+    pub fn prepare(&mut self, pid: u32) -> Vec<Mapping> {
         self.processes.remove(&pid);
         let mut process = self.process(pid);
-        let mappings: Vec<Mapping> = process.maps.iter().cloned().collect();
-        for mapping in mappings {
-            self.image(pid, &mut process, &mapping);
-        }
+        let mappings = process.maps.iter().cloned().collect();
         if self.knows_pids {
             process.compiled.update(pid);
         }
+        self.remember(pid, process);
+        mappings
+    }
+
+    /// Reads the symbols of a mapped file.
+    pub fn read(&mut self, pid: u32, mapping: &Mapping) {
+        let mut process = self.processes.remove(&pid).unwrap_or_default();
+        self.image(pid, &mut process, mapping);
         self.remember(pid, process);
     }
 

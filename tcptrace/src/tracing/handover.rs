@@ -22,6 +22,9 @@ use crate::trace::{Begin, Input, Small};
 /// Upper bound on the stacks in one input, because a recording stores each input in one block.
 const STACKS_AT_ONCE: usize = 16;
 
+/// Upper bound on the servers whose symbols are read before one of their threads accepts.
+const SERVERS: usize = 64;
+
 /// A recording with its name for error messages.
 pub struct Recording {
     pub name: String,
@@ -165,6 +168,13 @@ impl Handover {
 
     pub async fn small(&mut self, small: Small) {
         self.input(small.into()).await;
+    }
+
+    /// Announces processes that listen.
+    pub fn servers(&self, pids: impl Iterator<Item = u32>) {
+        if let Some(stacks) = &self.stacks {
+            pids.take(SERVERS).for_each(|pid| stacks.prepare(pid));
+        }
     }
 
     /// Reads the fields that are needed before decoding: cgroups, and hints for snapshots.

@@ -72,6 +72,11 @@ impl Stacks {
         }
     }
 
+    /// Reads the symbols of a server before one of its threads accepts.
+    pub fn prepare(&self, pid: u32) {
+        self.symbols.prepare(pid);
+    }
+
     /// Looks for stacks that need names in the next record.
     #[inline]
     pub fn see(&mut self, peek: Peek, record: &[u8]) {

@@ -152,7 +152,10 @@ fn a_stripped_program_gives_the_module_or_the_perf_map() {
 fn a_prepared_process_is_known_after_its_end() {
     let mut fixture = Fixture::start(&["-Cdebuginfo=0"]);
     let mut resolver = Resolver::new();
-    resolver.prepare(fixture.child.id());
+    let pid = fixture.child.id();
+    for mapping in resolver.prepare(pid) {
+        resolver.read(pid, &mapping);
+    }
     fixture.child.kill().unwrap();
     fixture.child.wait().unwrap();
     std::fs::remove_dir_all(fixture.folder.path()).unwrap();
