@@ -13,8 +13,8 @@ use crate::event::Comm;
 /// none did. Only with `--why`, and only if the wait was longer than its time.
 ///
 /// The acceptor is the thread that accepted the connection. For a connection that no thread
-/// accepted, it is the thread of the listener that was observed for longest. The four times add up
-/// to the wait.
+/// accepted, it is the thread that accepts on the listener and was observed for longest; if none
+/// accepts, the thread that called listen(). The four times add up to the wait.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Late {
     /// The acceptor's thread id; null if no acceptor of the listener is known.
