@@ -26,13 +26,14 @@ pub const SOCKET_COOKIE: Change = Change {
     before: "a cookie is shown only once someone else has asked for it, as `ss -e` does",
 };
 
-/// Decides whether the listener of an accept() is looked up in the task's registers.
+/// Decides whether the listener of an accept() and system calls are looked up in the task's
+/// registers.
 pub const TASK_REGISTERS: Change = Change {
     since: (5, 15),
     what: "bpf_task_pt_regs()",
     source: "https://git.kernel.org/torvalds/c/dd6e10fbd9fb",
     before: "by fentry and kprobe, the listener of an accept() that was blocked when tracing began \
-     is found by its address only",
+     is found by its address only; --why does not know the system calls of threads",
 };
 
 /// Decides whether a `recursion_misses` of 0 is a count. Older kernels show 0 for kprobes and
@@ -108,6 +109,12 @@ pub const CHANGES: &[Change] = &[
         what: "bpf_get_func_ret()",
         source: "https://git.kernel.org/torvalds/c/f92c1e183604",
         before: "no difference: fexit takes the result from its place behind the arguments",
+    },
+    Change {
+        since: (5, 18),
+        what: "sched_switch passes the state of the thread that leaves its CPU",
+        source: "https://git.kernel.org/torvalds/c/9c2136be0878",
+        before: "no difference: BTF shows it, and --why reads the state from the thread",
     },
     Change {
         // Also in older stable kernels, so the version does not decide.

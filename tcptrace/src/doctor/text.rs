@@ -245,6 +245,27 @@ mod tests {
     }
 
     #[test]
+    fn an_optional_hook_names_its_option() {
+        let row = |it, method| row(&hook(it, Some(method), &[]), false);
+        for (text, option) in [
+            (
+                row(Hook::Segment, "tp_btf"),
+                "by tp_btf, only with --segments\n",
+            ),
+            (
+                row(Hook::SchedSwitch, "raw_tp"),
+                "by raw_tp, only with --why\n",
+            ),
+            (
+                row(Hook::CpuSample, "perf_event"),
+                "by perf_event, only with --why\n",
+            ),
+        ] {
+            assert!(text.ends_with(option), "{text}");
+        }
+    }
+
+    #[test]
     fn missing_probes_are_explained_with_the_kernel_option_that_gives_them() {
         let failed = [("fentry", "EBUSY"), ("kprobe", "ENOENT")];
         let hooks = || {
