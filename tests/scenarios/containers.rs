@@ -100,13 +100,12 @@ fn pod_filter_includes_containers_that_start_later() {
     let mut second = runtimes.run("second", &OF_WEB, later);
     // The search for new containers takes a while.
     let queued = |line: &tests::Line| line.is("connection") && line["verdict"] == "queued";
-    let mut found = 0;
-    while found == 0 {
+    tests::eventually("the second container to be traced", || {
         second.talk();
         std::thread::sleep(std::time::Duration::from_millis(500));
         let lines = tracer.wait_for(1, "a connection", queued);
-        found = lines.iter().filter(|it| it["lport"] == later).count();
-    }
+        lines.iter().find(|it| it["lport"] == later).map(drop)
+    });
     let ids = [first.id.clone(), second.id.clone()];
     first.end();
     second.end();
