@@ -38,11 +38,7 @@ const NR_SENDMSG: u64 = 46;
 const NR_SENDMMSG: u64 = 307;
 
 /// arch/x86/entry/syscalls/syscall_64.tbl: calls in which a server waits for connections.
-const NR_POLL: i32 = 7;
-const NR_SELECT: i32 = 23;
 const NR_EPOLL_WAIT: i32 = 232;
-const NR_PSELECT6: i32 = 270;
-const NR_PPOLL: i32 = 271;
 const NR_EPOLL_PWAIT: i32 = 281;
 const NR_IO_URING_ENTER: i32 = 426;
 const NR_EPOLL_PWAIT2: i32 = 441;
@@ -73,14 +69,7 @@ pub fn waits_for_work(number: i32) -> bool {
     is_accept(number as u64)
         || matches!(
             number,
-            NR_POLL
-                | NR_SELECT
-                | NR_EPOLL_WAIT
-                | NR_PSELECT6
-                | NR_PPOLL
-                | NR_EPOLL_PWAIT
-                | NR_IO_URING_ENTER
-                | NR_EPOLL_PWAIT2
+            NR_EPOLL_WAIT | NR_EPOLL_PWAIT | NR_IO_URING_ENTER | NR_EPOLL_PWAIT2
         )
 }
 

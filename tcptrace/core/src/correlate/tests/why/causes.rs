@@ -249,7 +249,7 @@ fn blocks_in_one_place_are_added_up_and_short_parts_are_left_out() {
     assert_eq!(places, expected);
     assert_eq!(
         late.late_because,
-        "late because server[4711] was blocked 200.0 ms in read(), 5.000 ms in poll()"
+        "late because server[4711] was blocked 200.0 ms in read(), 5.000 ms blocked in poll()"
     );
 }
 
