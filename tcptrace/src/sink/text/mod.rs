@@ -61,7 +61,7 @@ const PROCESS: usize = 94;
 const PORTS: usize = 18;
 
 /// Width of prose below a line. It ends where the columns end.
-const EXPLAIN_WIDTH: usize = 110 - TUPLE;
+const EXPLAIN_WIDTH: usize = 100 - TUPLE;
 
 /// Width of a duration such as `999.9 ms`.
 const DURATION: usize = PROCESS - IN_STATE - 2;
