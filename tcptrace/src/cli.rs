@@ -96,7 +96,7 @@ pub struct Cli {
 pub enum Task {
     /// Show the listeners live on a terminal: rates, accept queues, waits
     Top(Box<Top>),
-    /// Trace three experiments on a loopback port, and print the evidence
+    /// Trace four experiments on a loopback port, and print the evidence
     Demo(Demo),
     /// Show how each hook attaches on this kernel, and what a trace cannot show
     Doctor(Doctor),

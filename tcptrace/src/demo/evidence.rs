@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 
-use crate::event::State;
+use crate::event::{Hook, State};
 use crate::fields::{Connection, Line, Side, Transition};
 use crate::sink::Sink;
 
@@ -108,6 +108,17 @@ impl Evidence {
                     .then(|| transition.clone())
             }
             _ => None,
+        })
+    }
+
+    /// Returns whether the trace shows the scheduling of acceptors.
+    pub fn sees_acceptors(&self) -> bool {
+        let lines = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().any(|line| match line {
+            Line::Session(session) => {
+                matches!(session.hooks.get(&Hook::SchedSwitch), Some(Some(_)))
+            }
+            _ => false,
         })
     }
 

@@ -1,11 +1,12 @@
-//! The three experiments. Each runs a server and a client, and concludes from the trace.
+//! The four experiments. Each runs a server and a client, and concludes from the trace.
 
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 
@@ -27,7 +28,7 @@ pub struct Experiment {
     pub play: fn(Stage, &Evidence) -> anyhow::Result<String>,
 }
 
-pub const EXPERIMENTS: [Experiment; 3] = [
+pub const EXPERIMENTS: [Experiment; 4] = [
     Experiment {
         title: "A server that listens, and calls accept() half a second late",
         plot: "The client connects and sends its 18 bytes \"This is tcp client\" at once.",
@@ -42,6 +43,11 @@ pub const EXPERIMENTS: [Experiment; 3] = [
         title: "A server that listens and never calls accept()",
         plot: "The client connects and sends its 18 bytes, which nobody reads.",
         play: no_accept,
+    },
+    Experiment {
+        title: "A server that writes to disk for half a second before it calls accept()",
+        plot: "The client waits in the queue meanwhile. Why is accept() late?",
+        play: busy_with_disk,
     },
 ];
 
@@ -247,4 +253,58 @@ fn no_accept(stage: Stage, evidence: &Evidence) -> anyhow::Result<String> {
         "So: both ends were ESTABLISHED, and the client could send; accept() was never called."
             .into(),
     )
+}
+
+fn busy_with_disk(stage: Stage, evidence: &Evidence) -> anyhow::Result<String> {
+    let (addr, port) = (stage.addr, stage.port());
+    let (connected, wait) = channel();
+    let (listening, ready) = channel();
+    let server = role("server", move || {
+        let listener = stage.listen()?;
+        listening.send(())?;
+        wait.recv()?;
+        save_state()?;
+        let (mut stream, _) = listener.accept()?;
+        stream.read_to_end(&mut vec![])?;
+        Ok(())
+    })?;
+    ready.recv().context("the server could not listen")?;
+    let client = Client::connect(addr)?;
+    connected.send(())?;
+    client.close()?;
+    join(server)?;
+
+    let traced = evidence.server_connection(port)?;
+    let waited = traced.accept_queue_ns.context("no accept-queue wait")?;
+    ensure!(
+        waited >= PAUSE.as_nanos() as u64,
+        "the wait was only {}",
+        Human(waited)
+    );
+    if !evidence.sees_acceptors() {
+        return Ok(
+            "This kernel does not show what the server did meanwhile, see tcptrace doctor.".into(),
+        );
+    }
+    let late = traced.late.context("no explanation of the wait")?;
+    Ok(format!(
+        "So: the connection waited {}, and accept() was {}.",
+        Human(waited),
+        late.late_because
+    ))
+}
+
+/// Writes to a temporary file, and waits until it is on the disk, again and again for the time of
+/// [`PAUSE`].
+#[inline(never)]
+fn save_state() -> io::Result<()> {
+    let path = format!("/var/tmp/tcptrace-demo-{}", std::process::id());
+    let mut file = File::create_new(&path)?;
+    fs::remove_file(&path)?;
+    let began = Instant::now();
+    while began.elapsed() < PAUSE {
+        file.write_all(&[0; 4096])?;
+        file.sync_all()?;
+    }
+    Ok(())
 }

@@ -1,4 +1,4 @@
-//! `tcptrace demo`: runs and traces three experiments on loopback, and prints what they show.
+//! `tcptrace demo`: runs and traces four experiments on loopback, and prints what they show.
 
 mod evidence;
 mod experiments;
@@ -25,6 +25,9 @@ use evidence::Evidence;
 use experiments::{EXPERIMENTS, Stage};
 use wrapped::{Wrapped, sentences};
 
+/// Waits in the accept queue that are longer than this are explained.
+const WHY_NS: u64 = 100_000_000;
+
 /// Runs the demo. Returns the exit code, which is 0 only if the trace showed everything.
 pub async fn run(options: &Demo) -> anyhow::Result<u8> {
     let stages = EXPERIMENTS
@@ -44,6 +47,7 @@ pub async fn run(options: &Demo) -> anyhow::Result<u8> {
             ..Filter::default()
         },
         mode: options.attach.mode(),
+        why_ns: Some(WHY_NS),
         ..Request::default()
     };
     let evidence = Evidence::default();
@@ -82,7 +86,7 @@ pub async fn run(options: &Demo) -> anyhow::Result<u8> {
     let mut tracing = Tracing::start(plan, open)?;
 
     let begun = stdio::print(
-        "Does accept() do the three-way handshake? Three experiments on this machine's kernel.\n\
+        "Does accept() do the three-way handshake? Four experiments on this machine's kernel.\n\
          All addresses are 127.0.0.1; the log shows the ports.\n",
     );
     if begun.is_err() {

@@ -14,7 +14,7 @@ use crate::cmd;
 /// Debian's tools for the tests.
 pub const TOOLS: [&str; 2] = ["cpio", "mmdebstrap"];
 
-/// The conclusion of `tcptrace demo` when its three experiments have shown what they should.
+/// The conclusion of `tcptrace demo` when its four experiments have shown what they should.
 const SHOWN: &str = "Shown: the kernel finishes the three-way handshake by itself.";
 
 /// Installs the Debian package in a fresh Debian 12, uses it there, and removes it.
