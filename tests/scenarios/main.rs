@@ -45,5 +45,6 @@ mod top;
 mod trace_end;
 mod unusual_clients;
 mod user_reports;
+mod why;
 mod why_hooks;
 mod wire;

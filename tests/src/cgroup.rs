@@ -32,6 +32,23 @@ impl Cgroup {
         Cgroup { path }
     }
 
+    /// Limits the CPU time of the cgroup: `quota_us` microseconds in each `period_us`. Returns
+    /// `None` if the controller is not available in this hierarchy.
+    pub fn limit_cpu(&self, quota_us: u64, period_us: u64) -> Option<()> {
+        let parent = self.path.parent()?;
+        let _ = fs::write(parent.join("cgroup.subtree_control"), "+cpu");
+        fs::write(self.path.join("cpu.max"), format!("{quota_us} {period_us}")).ok()
+    }
+
+    /// Returns how long the kernel throttled the cgroup's tasks, in nanoseconds.
+    pub fn throttled_ns(&self) -> u64 {
+        let text = fs::read_to_string(self.path.join("cpu.stat")).expect("cpu.stat");
+        let mut lines = text.lines();
+        let microseconds = lines.find_map(|line| line.strip_prefix("throttled_usec "));
+        let microseconds: u64 = microseconds.expect("a line").parse().expect("a number");
+        microseconds * 1000
+    }
+
     /// Returns the cgroup's id, which lines have in the field `cgroup`.
     pub fn id(&self) -> u64 {
         fs::metadata(&self.path).expect("a cgroup").ino()

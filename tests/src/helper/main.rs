@@ -16,7 +16,7 @@ use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, s
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, fork};
 use tests::traffic::{
-    accept, close, connect_queued, listen, listen_sharing, receive_text, send_text,
+    accept, close, connect_queued, listen, listen_sharing, port_of, receive_text, send_text,
 };
 
 fn main() -> ExitCode {
@@ -24,6 +24,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words[..] {
         ["accept-in-turn", fd] => accept_in_turn(number(fd)),
+        ["accept-late", port] => accept_late(number(port)),
         ["activated", program, ref args @ ..] => activated(program, args),
         ["connect", port] => drop(connect_queued(number(port))),
         ["leave-listener", port, name] => leave_listener(number(port), name),
@@ -90,6 +91,35 @@ fn accept_in_turn(fd: i32) {
         println!("{}", accepted.peer.port());
         std::io::stdout().flush().expect("write stdout");
     }
+}
+
+/// Accepts one connection of its own, queues a second one and prints the port of its client.
+/// Accepts it after the line "go" on stdin. The line "compute N" makes it use N ms of CPU time.
+fn accept_late(port: u16) {
+    let listener = listen(port);
+    let first = connect_queued(port);
+    drop(accept(&listener).stream);
+    drop(first);
+    let second = connect_queued(port);
+    println!("{}", port_of(&second));
+    std::io::stdout().flush().expect("write stdout");
+    for line in std::io::stdin().lock().lines() {
+        let line = line.expect("read stdin");
+        let Some(ms) = line.strip_prefix("compute ") else {
+            break;
+        };
+        let ms = number(ms);
+        let used = || {
+            let clock = nix::time::ClockId::CLOCK_PROCESS_CPUTIME_ID;
+            Duration::from(nix::time::clock_gettime(clock).expect("a clock"))
+        };
+        let until = used() + Duration::from_millis(ms);
+        while used() < until {
+            std::hint::spin_loop();
+        }
+    }
+    drop(accept(&listener).stream);
+    drop(second);
 }
 
 /// Listens without a free descriptor. For every line on stdin, calls accept() or restores the
