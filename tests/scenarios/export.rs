@@ -319,12 +319,15 @@ fn a_port_in_use_is_refused_with_one_line() {
 /// Passes a descriptor as number 3.
 fn pass(command: &mut Command, fd: &impl AsRawFd) {
     let fd = fd.as_raw_fd();
-    // SAFETY: dup2 is async-signal-safe. The new descriptor lacks FD_CLOEXEC.
+    // SAFETY: dup2 and fcntl are async-signal-safe. A new descriptor lacks FD_CLOEXEC, but dup2 does
+    // nothing if the descriptor is 3 already.
     unsafe {
-        command.pre_exec(move || match libc::dup2(fd, 3) {
-            3 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        });
+        command.pre_exec(
+            move || match (libc::dup2(fd, 3), libc::fcntl(3, libc::F_SETFD, 0)) {
+                (3, 0) => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            },
+        );
     }
 }
 

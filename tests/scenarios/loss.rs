@@ -41,7 +41,7 @@ fn lost_events_are_counted_and_open_connections_are_incomplete() {
     let states = &trace.summary()["hook_counts"]["inet_sock_set_state"];
     assert!(states["lost"].as_u64() > Some(CLIENTS as u64), "{states}");
     for (client, _) in &open {
-        trace.server_of(port_of(client)).shows(&[
+        trace.server_at(calm, port_of(client)).shows(&[
             ("verdict", &"queued"),
             ("state", &"ESTABLISHED"),
             ("complete", &false),
@@ -68,7 +68,7 @@ fn after_lost_events_new_connections_are_complete_again() {
     let trace = tracer.stop_lossy();
 
     trace
-        .server_of(client_port)
+        .server_at(calm, client_port)
         .shows(&[("verdict", &"queued"), ("complete", &true)]);
 }
 

@@ -30,9 +30,13 @@ fn two_hundred_blocked_acceptors_each_take_one_connection() {
     assert_eq!(trace.connections("server").len(), THREADS);
     for (tid, client) in took {
         trace.accept_of(client).shows(&[("tid", &tid)]);
-        trace
-            .server_of(client)
-            .shows(&[("tid", &tid), ("verdict", &"awaited")]);
+        let server = trace.server_of(client);
+        server.shows(&[("verdict", &"awaited")]);
+        // A process that another scenario has just forked has copies of all descriptors, and may be
+        // the last one to close the connection.
+        if server["pid_source"] != "close" {
+            server.shows(&[("tid", &tid)]);
+        }
     }
 }
 

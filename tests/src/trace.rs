@@ -71,6 +71,15 @@ impl Trace {
         self.only(servers, "server-side connection from that port")
     }
 
+    /// Returns the server side of the connection from this client port to this port. Clients that
+    /// connect to different ports may have the same port.
+    #[track_caller]
+    pub fn server_at(&self, port: u16, client_port: u16) -> &Line {
+        let mut servers = self.connections("server");
+        servers.retain(|line| line["lport"] == port && line["rport"] == client_port);
+        self.only(servers, "server-side connection between these ports")
+    }
+
     /// Returns the scenario's accept() calls that returned a connection.
     pub fn accepts(&self) -> Vec<&Line> {
         self.own("accept")

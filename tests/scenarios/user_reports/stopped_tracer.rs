@@ -115,7 +115,7 @@ fn connections_whose_last_events_were_lost_are_reported_gone_and_incomplete() {
     let trace = tracer.stop_lossy();
     drop((client, server));
 
-    let gone = trace.server_of(client_port);
+    let gone = trace.server_at(calm, client_port);
     gone.shows(&[
         ("state", &"ESTABLISHED"),
         ("verdict", &"queued"),

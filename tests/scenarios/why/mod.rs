@@ -170,14 +170,14 @@ fn late_until(
     late
 }
 
-/// Asserts that a time is within 10 % or 2 ms of another. The kernel's accounts draw the line
-/// between running and not at another place of each switch, so 2 % of the wait are allowed. A time
-/// that is not known may belong to each part.
+/// Asserts that a time differs from another by at most 10 % of the whole wait, or 2 ms. The kernel's
+/// accounts draw the line between running and not at another place of each switch. A time that is
+/// not known may belong to each part.
 #[track_caller]
 fn assert_near(what: &str, told: u64, expected: u64, line: &Line) {
     let wait = line.maybe("accept_queue_ns").unwrap_or(0);
     let unseen = line.maybe("acceptor_unseen_ns").unwrap_or(0);
-    let tolerance = (expected / 10).max(2_000_000).max(wait / 50) + unseen;
+    let tolerance = (expected.max(wait) / 10).max(2_000_000) + unseen;
     assert!(
         told.abs_diff(expected) <= tolerance,
         "{what}: {told} told, {expected} expected in {line}"

@@ -119,9 +119,9 @@ fn a_late_accept_is_explained_once_below_its_verdict() {
         &[
             "14:03:07.123456  #3    127.0.0.1:39709 → :7878            accept() returned to server[4711] after 5.000 ms, 2 still queued",
             "14:03:07.123456  #3    127.0.0.1:39709 → :7878            queued: the kernel finished the handshake 5.003 s before accept() returned to server[4711]",
-            "                       late because server[4711] was blocked 4.900 s in fsync() (ext4_sync_file ← save_state",
-            "                       ← handle_request), 100.0 ms waiting for a CPU; the other acceptor, worker[4713], was",
-            "                       waiting for work",
+            "                       late because server[4711] was blocked 4.900 s in fsync() (ext4_sync_file ←",
+            "                       save_state ← handle_request), 100.0 ms waiting for a CPU; the other",
+            "                       acceptor, worker[4713], was waiting for work",
             "14:03:07.123456  #3    127.0.0.1:39709 → :7878            ended: open for 5.103 s, closed here first, 18 B out, 0 B in, rtt 32.00 µs",
         ],
     );
@@ -134,9 +134,9 @@ fn a_late_accept_is_explained_once_below_its_verdict() {
         })],
         &[
             "14:03:07.123456  #3    127.0.0.1:39709 → :7878            never accepted: still queued when the trace ended",
-            "                       late because server[4711] was blocked 4.900 s in fsync() (ext4_sync_file ← save_state",
-            "                       ← handle_request), 100.0 ms waiting for a CPU; the other acceptor, worker[4713], was",
-            "                       waiting for work",
+            "                       late because server[4711] was blocked 4.900 s in fsync() (ext4_sync_file ←",
+            "                       save_state ← handle_request), 100.0 ms waiting for a CPU; the other",
+            "                       acceptor, worker[4713], was waiting for work",
         ],
     );
 }
