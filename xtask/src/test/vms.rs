@@ -53,7 +53,7 @@ pub fn run(root: &Path, args: &Args, steps: &mut Steps) {
             filter.extend(ABOUT_ACCEPT.map(str::to_owned));
             // The hooks of --why do not depend on the attach method for accept().
             if attach == "fentry" {
-                filter.push("why".to_owned());
+                filter.push("why_hooks::".to_owned());
             }
         }
         let job = job(attach, filter);
