@@ -47,15 +47,11 @@ pub fn run(root: &Path, args: &Args, steps: &mut Steps) {
         .collect();
     let results = steps.side_by_side(&names, |n, failed| {
         let mut filter = args.filter.clone();
-        let (kernel, attach) = modes[n];
         // A filter of the user replaces this selection.
         if filter.is_empty() && !args.thorough {
             filter.extend(ABOUT_ACCEPT.map(str::to_owned));
-            // The hooks of --why do not depend on the attach method for accept().
-            if attach == "fentry" {
-                filter.push("why_hooks::".to_owned());
-            }
         }
+        let (kernel, attach) = modes[n];
         let job = job(attach, filter);
         scenarios(root, &names[n], kernel, &programs, &job, failed)
     });
