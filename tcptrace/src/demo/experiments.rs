@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -298,13 +299,25 @@ fn busy_with_disk(stage: Stage, evidence: &Evidence) -> anyhow::Result<String> {
 /// [`PAUSE`].
 #[inline(never)]
 fn save_state() -> io::Result<()> {
-    let path = format!("/var/tmp/tcptrace-demo-{}", std::process::id());
-    let mut file = File::create_new(&path)?;
-    fs::remove_file(&path)?;
+    let mut file = temporary_file()?;
     let began = Instant::now();
     while began.elapsed() < PAUSE {
         file.write_all(&[0; 4096])?;
         file.sync_all()?;
     }
     Ok(())
+}
+
+/// Creates a file without a name. `/var/tmp` is on a disk where `/tmp` is in memory. A container may
+/// have neither.
+fn temporary_file() -> io::Result<File> {
+    let name = format!("tcptrace-demo-{}", std::process::id());
+    let create = |folder: &str| {
+        let path = Path::new(folder).join(&name);
+        let file = File::create_new(&path)?;
+        fs::remove_file(&path)?;
+        Ok(file)
+    };
+    let created = create("/var/tmp").or_else(|_: io::Error| create("/tmp"));
+    created.or_else(|_| create("."))
 }
