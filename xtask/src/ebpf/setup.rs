@@ -67,10 +67,11 @@ fn unpack_compiler(folder: &Path) -> Result<()> {
     fs::create_dir_all(&packed).with_context(|| format!("cannot make {}", packed.display()))?;
 
     println!("Downloading Debian's rustc and the source of its core (140 MB)");
-    if download(&packed).is_err() {
-        // The package lists are missing, or older than the archive.
-        update_package_lists()?;
-        download(&packed)?;
+    // Package lists that are older than the archive name an older rustc, or packages that are gone.
+    let updated = update_package_lists();
+    if let Err(error) = download(&packed) {
+        updated?;
+        return Err(error);
     }
     println!("Unpacking it (850 MB)");
     for package in fs::read_dir(&packed)? {
