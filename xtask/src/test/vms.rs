@@ -10,24 +10,27 @@ use crate::vm::{self, Job, Kernel, Programs};
 /// Timeout of the scenarios in one VM. They take some minutes under emulation.
 const TIMEOUT: Duration = Duration::from_secs(1200);
 
-/// Scenarios that depend on the attach method for accept(), or on features that this machine's
-/// kernel lacks. Under emulation a trace takes seconds to start and to end, so the others run here
-/// only with --thorough.
-const ABOUT_ACCEPT: [&str; 14] = [
+/// Scenarios that depend on the attach method for accept(). Under emulation a trace takes seconds to
+/// start and to end, so all others run in VMs only with --thorough.
+const ABOUT_ACCEPT: [&str; 9] = [
     "accepting::",
     "accept_calls::",
-    "attach_methods::",
-    "many_connections::",
     "before_attach::",
+    "io_uring::",
+    "kernel_threads::",
+    "listeners::",
+    "loss::",
+    "many_connections::",
+    "races::",
+];
+
+/// Scenarios that depend on the kernel: they run with its first attach method only.
+const ABOUT_THE_KERNEL: [&str; 5] = [
+    "attach_methods::",
+    "mptcp::",
     "user_reports::doctor::",
     "user_reports::kernel_counters::",
     "user_reports::skipped_probes::",
-    "kernel_threads::",
-    "io_uring::",
-    "listeners::",
-    "loss::",
-    "mptcp::",
-    "races::",
 ];
 
 /// Runs the same scenario program in each VM, and prints the results again, one line each.
@@ -46,12 +49,15 @@ pub fn run(root: &Path, args: &Args, steps: &mut Steps) {
         .map(|(kernel, attach)| format!("Linux {} {attach}", kernel.series))
         .collect();
     let results = steps.side_by_side(&names, |n, failed| {
+        let (kernel, attach) = modes[n];
         let mut filter = args.filter.clone();
         // A filter of the user replaces this selection.
         if filter.is_empty() && !args.thorough {
             filter.extend(ABOUT_ACCEPT.map(str::to_owned));
+            if Some(attach) == args.attach.first() {
+                filter.extend(ABOUT_THE_KERNEL.map(str::to_owned));
+            }
         }
-        let (kernel, attach) = modes[n];
         let job = job(attach, filter);
         scenarios(root, &names[n], kernel, &programs, &job, failed)
     });
