@@ -1,8 +1,13 @@
-//! `tcptrace export` with the real Prometheus, and the files of `deploy/`.
+//! `tcptrace export` with the real Prometheus and a real OpenTelemetry collector, and the files of
+//! `deploy/`.
 //!
-//! `cargo xtask test --install` installs prometheus and promtool.
+//! `cargo xtask test --install` installs prometheus, promtool and the collector.
 
+mod collector;
+mod otlp;
 mod prometheus;
+mod receiver;
+mod spans;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};

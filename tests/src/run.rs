@@ -225,7 +225,7 @@ impl Output {
         }
     }
 
-    pub(crate) fn lines(&self) -> MutexGuard<'_, Vec<String>> {
+    pub fn lines(&self) -> MutexGuard<'_, Vec<String>> {
         self.shared.lines()
     }
 

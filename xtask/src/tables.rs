@@ -1,4 +1,5 @@
-//! The Python packages that load exports as tables in `tests/tables`, in a separate environment.
+//! The Python packages that load exports as tables in `tests/tables`, and the OpenTelemetry collector of
+//! `tests/fleet`, in a separate environment.
 
 use std::fs;
 use std::path::Path;

@@ -12,7 +12,8 @@
 //!    counts lost events.
 //!
 //! [`trace`] runs these steps for a live and for a recorded trace alike. [`diagram`] draws the
-//! lines of one connection as a sequence diagram. [`duration`], [`errno`] and [`printable`] convert
+//! lines of one connection as a sequence diagram, and [`span`] divides one into the parts of a
+//! distributed trace. [`duration`], [`errno`] and [`printable`] convert
 //! values to text.
 //!
 //! # Example
@@ -63,6 +64,7 @@ pub mod fields;
 
 pub mod balance;
 pub mod container;
+pub mod span;
 pub mod trace;
 
 pub mod diagram;

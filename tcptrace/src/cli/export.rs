@@ -14,6 +14,26 @@ pub struct Export {
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9807")]
     pub listen: SocketAddr,
 
+    /// Also send the metrics to an OpenTelemetry collector (OTLP over HTTP). URL is its base, such as
+    /// http://localhost:4318. Without URL, the variable OTEL_EXPORTER_OTLP_ENDPOINT counts, or else
+    /// that address. The other variables of OTLP exporters count as well
+    #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = "")]
+    pub otlp: Option<String>,
+
+    /// Also send a span for each connection that went wrong, or that waited longer than the time of
+    /// --slow
+    #[arg(long, requires = "otlp")]
+    pub otlp_traces: bool,
+
+    /// A handshake, or a wait in the accept queue, that is longer than TIME has a span
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = humantime::parse_duration,
+        default_value = "100ms"
+    )]
+    pub slow: Duration,
+
     /// How many listeners, and processes with clients, have metrics of their own. The others count
     /// together as listener="other"
     #[arg(
@@ -57,6 +77,12 @@ impl Export {
     pub(super) fn contradiction(&self) -> Option<&'static str> {
         let filtered = !self.filters.selecting.states.is_empty();
         filtered.then_some("export needs every state of a connection: leave --state out")
+    }
+
+    /// Returns the URL of --otlp, if it has one. `None` if the option is not given.
+    pub fn otlp_url(&self) -> Option<Option<&str>> {
+        let url = self.otlp.as_deref()?;
+        Some(Some(url).filter(|it| !it.is_empty()))
     }
 
     pub fn request(&self) -> Request {

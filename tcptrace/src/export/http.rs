@@ -45,7 +45,7 @@ const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// The answers to requests.
 struct Site {
-    registry: Registry,
+    registry: Arc<Registry>,
     health: Arc<Health>,
 }
 
@@ -62,7 +62,7 @@ impl Server {
     /// There is no memory for a thread, or too few file descriptors.
     pub fn start(
         listener: StdListener,
-        registry: Registry,
+        registry: Arc<Registry>,
         health: Arc<Health>,
     ) -> io::Result<Server> {
         listener.set_nonblocking(true)?;

@@ -74,6 +74,8 @@ impl Wanted {
     /// Of the `transition` lines, only those of listeners, and those of connections that enter an
     /// accept queue ([`Transition::is_of_queue`](super::Transition::is_of_queue)).
     pub const QUEUES: Wanted = Wanted(Wanted::WORDS.0 << 1);
+    /// Of the `transition` lines, only those that leave ESTABLISHED.
+    pub const CLOSINGS: Wanted = Wanted(Wanted::QUEUES.0 << 1);
     /// Every kind of line.
     pub const LINES: Wanted = Wanted((1 << Kind::ALL.len()) - 1);
     pub const ALL: Wanted = Wanted(Wanted::LINES.0 | Wanted::WORDS.0);
@@ -98,8 +100,13 @@ impl Wanted {
         self.0 & Wanted::QUEUES.0 != 0
     }
 
-    /// Keeps the kinds for which `keep` is true. Does not change whether [`Wanted::WORDS`] and
-    /// [`Wanted::QUEUES`] are wanted.
+    /// Returns whether the lines of [`Wanted::CLOSINGS`] are wanted.
+    pub fn has_closings(self) -> bool {
+        self.0 & Wanted::CLOSINGS.0 != 0
+    }
+
+    /// Keeps the kinds for which `keep` is true. Does not change whether [`Wanted::WORDS`],
+    /// [`Wanted::QUEUES`] and [`Wanted::CLOSINGS`] are wanted.
     pub fn filter(self, keep: impl Fn(Kind) -> bool) -> Wanted {
         let kept = Kind::ALL
             .into_iter()
@@ -135,6 +142,8 @@ mod tests {
         let lines = Wanted::ALL.filter(|it| it != Kind::Session);
         assert!(lines.has_words() && lines.has(Kind::Lost) && !lines.has(Kind::Session));
         assert!(!lines.has_queues() && (lines | Wanted::QUEUES).has_queues());
+        let closings = (lines | Wanted::CLOSINGS).filter(|_| false);
+        assert!(closings.has_closings() && !closings.has_queues() && !lines.has_closings());
         assert_eq!(
             Kind::ALL.into_iter().collect::<Wanted>() | Wanted::WORDS,
             Wanted::ALL

@@ -84,7 +84,11 @@ impl Correlator {
             current_owner(listeners, processes, &connection, change.orphaned)
         };
         let is_queued = change.newstate == State::Established && connection.is_server();
-        if self.wants(Kind::Transition) || is_queued && self.wants_queues() {
+        let is_closing = change.oldstate == State::Established;
+        if self.wants(Kind::Transition)
+            || is_queued && self.wants_queues()
+            || is_closing && self.wants_closings()
+        {
             append(out, || {
                 let owner = owner();
                 Line::Transition(connection.transition(event, change, in_state_ns, judged, owner))

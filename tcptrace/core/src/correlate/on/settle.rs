@@ -81,7 +81,7 @@ impl Correlator {
         let (depth, wanted) = (self.depth, self.wanted);
         let shown = Kind::ALL.into_iter().filter(|&kind| self.is_shown(kind));
         let shown: Wanted = shown.collect();
-        let queues = self.wants_queues();
+        let (queues, closings) = (self.wants_queues(), self.wants_closings());
         let histograms = &mut self.histograms;
         let dropped = lines.extract_if(first.., |line| match line {
             Line::Connection(line) => {
@@ -89,6 +89,7 @@ impl Correlator {
             }
             Line::Accept(line) if line.accept_error.is_none() && depth != Depth::Events => true,
             Line::Transition(line) if queues && line.is_of_queue() => false,
+            Line::Transition(line) if closings && line.oldstate == State::Established => false,
             line => !shown.has(line.kind()),
         });
         dropped.for_each(drop);

@@ -270,6 +270,12 @@ impl Correlator {
         self.depth == Depth::Events && self.wanted.has_queues()
     }
 
+    /// Returns whether a reader wants the lines of [`Wanted::CLOSINGS`].
+    #[inline(always)]
+    pub(super) fn wants_closings(&self) -> bool {
+        self.depth == Depth::Events && self.wanted.has_closings()
+    }
+
     /// Returns the kernel side's count of lost event records at the last event, modulo 2^32.
     pub fn lost(&self) -> u32 {
         self.lost
