@@ -22,9 +22,8 @@ const COMMANDS: [&str; 2] = [
 /// Every crate in the dependencies of tcptrace-core. None of them opens a file or a socket, reads a
 /// clock, or loads eBPF. The crate's clippy.toml restricts its use of std and of syscalls, of which it
 /// uses the names only.
-const PURE: [&str; 31] = [
+const PURE: [&str; 28] = [
     "anstyle",
-    "byteorder",
     "bytes",
     "cfg_if",
     "cobs",
@@ -33,10 +32,8 @@ const PURE: [&str; 31] = [
     "foldhash",
     "hashbrown",
     "hashlink",
-    "hdrhistogram",
     "itoa",
     "memchr",
-    "num_traits",
     "postcard",
     "ref_cast",
     "rustc_hash",

@@ -18,6 +18,10 @@ use crate::syscall::Machine;
 /// Upper bound on threads. Those without an event for longest are forgotten first.
 const THREADS: usize = 4096;
 
+/// With more threads than this, those that have exited are forgotten as well. A connection that waits
+/// for one of them is explained by the others.
+const WITH_EXITED: usize = 512;
+
 /// Upper bound on listeners of one thread. The oldest are forgotten first.
 const LISTENERS: usize = 64;
 
@@ -96,8 +100,14 @@ impl Acceptors {
         if let Some(place) = place {
             thread.add(place);
         }
-        if self.threads.len() >= THREADS {
-            self.threads.pop_front();
+        if self.threads.len() >= WITH_EXITED {
+            let mut all = self.threads.iter();
+            let exited = all.find(|(_, it)| it.timeline.has_exited());
+            if let Some(tid) = exited.map(|(tid, _)| *tid) {
+                self.threads.remove(&tid);
+            } else if self.threads.len() >= THREADS {
+                self.threads.pop_front();
+            }
         }
         let thread = self.threads.entry(task.tid).or_insert(thread);
         &mut thread.timeline
@@ -150,5 +160,42 @@ impl Thread {
                 self.places.push(place);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{OffCpu, SchedStep};
+
+    fn task(tid: u32) -> Task {
+        Task {
+            pid: tid,
+            tid,
+            ..Task::default()
+        }
+    }
+
+    #[test]
+    fn threads_that_have_exited_are_forgotten_first() {
+        let mut all = Acceptors::new(1, Machine::X86_64, true);
+        let idle = 7;
+        all.enrol(task(idle), None);
+        for tid in 1000..3000 {
+            let timeline = all.enrol(task(tid), None);
+            let exit = SchedStep::Out {
+                off: OffCpu::Dead,
+                syscall: None,
+                stack: None,
+            };
+            timeline.step(u64::from(tid), &exit, 0);
+        }
+        assert_eq!(all.threads.len(), WITH_EXITED);
+        assert!(all.get(idle).is_some(), "it lives");
+        assert!(all.get(2999).is_some() && all.get(1000).is_none());
+        for tid in 10_000..20_000 {
+            all.enrol(task(tid), None);
+        }
+        assert_eq!(all.threads.len(), THREADS);
     }
 }

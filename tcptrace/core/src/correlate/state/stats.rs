@@ -1,7 +1,5 @@
 //! Sums over the connections of a listener.
 
-use hdrhistogram::Histogram;
-
 use super::handshake::Visibility;
 use crate::fields::{Connection, LateTimes, ListenerSummary, Verdict};
 
@@ -72,12 +70,14 @@ impl Stats {
 
 /// Waits in the accept queue, in nanoseconds.
 ///
-/// A histogram takes about 100 KiB, and many listeners have only a few connections. Therefore waits
-/// are collected in a batch and put into the histogram when the batch is full.
+/// Thousands of listeners may have come and gone, so only the buckets that have a wait are stored.
+/// A dense histogram of this resolution takes more than 100 KiB.
 #[derive(Default)]
 struct Waits {
+    /// Waits that are not in `counts` yet.
     batch: Vec<u64>,
-    histogram: Option<Histogram<u64>>,
+    /// The longest wait of a bucket, and the number of waits in it, in order.
+    counts: Vec<(u64, u64)>,
     max: Option<u64>,
 }
 
@@ -87,7 +87,8 @@ impl Waits {
     fn record(&mut self, ns: u64) {
         self.max = self.max.max(Some(ns));
         self.batch.push(ns);
-        if self.batch.len() >= Waits::BATCH {
+        // Each wait then costs as much however many buckets there are.
+        if self.batch.len() >= Waits::BATCH.max(self.counts.len() / 4) {
             self.fold();
         }
     }
@@ -95,66 +96,111 @@ impl Waits {
     fn add(&mut self, other: Waits) {
         self.max = self.max.max(other.max);
         self.batch.extend(other.batch);
-        if let Some(other) = other.histogram {
-            self.fold();
-            if let Some(histogram) = &mut self.histogram {
-                histogram
-                    .add(other)
-                    .expect("a histogram that resizes takes every other");
-            }
-        } else if self.batch.len() >= Waits::BATCH {
-            self.fold();
-        }
+        self.fold();
+        self.merge(other.counts);
     }
 
-    /// Puts the batch of waits into the histogram.
+    /// Counts the batch of waits by buckets.
     fn fold(&mut self) {
-        let histogram = self.histogram.get_or_insert_with(|| {
-            Histogram::new(3).expect("three significant digits are within 0..=5")
-        });
-        for ns in self.batch.drain(..) {
-            histogram
-                .record(ns)
-                .expect("a histogram that resizes takes every value");
+        let mut ends: Vec<u64> = std::mem::take(&mut self.batch);
+        ends.iter_mut().for_each(|ns| *ns = bucket_end_ns(*ns));
+        ends.sort_unstable();
+        let buckets = ends.chunk_by(|one, next| one == next);
+        self.merge(buckets.map(|it| (it[0], it.len() as u64)).collect());
+    }
+
+    /// Adds counts by buckets, in order.
+    fn merge(&mut self, more: Vec<(u64, u64)>) {
+        if more.is_empty() {
+            return;
         }
+        self.counts.extend(more);
+        // Two sorted runs, which this sort merges.
+        self.counts.sort_by_key(|(end, _)| *end);
+        self.counts.dedup_by(|next, kept| {
+            let same = next.0 == kept.0;
+            kept.1 += if same { next.1 } else { 0 };
+            same
+        });
+        self.counts.shrink_to_fit();
     }
 
     /// Returns the smallest wait that this share of all waits does not exceed, to 0.1 %.
     fn quantile(&mut self, share: f64) -> Option<u64> {
         let max = self.max?;
         self.fold();
-        // The histogram returns the upper end of a bucket, which may exceed every wait.
-        Some(self.histogram.as_ref()?.value_at_quantile(share).min(max))
+        let total: u64 = self.counts.iter().map(|(_, n)| n).sum();
+        let rank = ((share * total as f64).ceil() as u64).max(1);
+        let mut below = 0;
+        let found = self.counts.iter().find(|(_, n)| {
+            below += n;
+            below >= rank
+        });
+        // The end of a bucket may exceed every wait.
+        found.map(|(end, _)| (*end).min(max))
     }
+}
+
+/// Returns the longest wait in the bucket of a wait. Buckets are a nanosecond wide up to 2047 ns, and
+/// 1/1024 of a power of two wide above.
+fn bucket_end_ns(ns: u64) -> u64 {
+    const EXACT_BITS: u32 = 11;
+    let bits = u64::BITS - ns.leading_zeros();
+    let shift = bits.saturating_sub(EXACT_BITS);
+    ns | ((1 << shift) - 1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn wait_quantiles_are_close_and_the_maximum_is_exact() {
-        let mut waits = Waits::default();
-        for ms in 1..=1_000 {
-            waits.record(ms * 1_000_000 + 7);
-        }
-        for (share, ns) in [(0.50, 500_000_007), (0.99, 990_000_007_u64)] {
-            let shown = waits.quantile(share).unwrap();
-            assert!(shown.abs_diff(ns) <= ns / 1_000, "{share}: {shown}");
-        }
-        assert_eq!(waits.max, Some(1_000_000_007));
-        assert_eq!(waits.quantile(1.0), Some(1_000_000_007));
+    fn of(waits: impl IntoIterator<Item = u64>) -> Waits {
+        let mut all = Waits::default();
+        waits.into_iter().for_each(|ns| all.record(ns));
+        all
     }
 
     #[test]
-    fn quantiles_of_few_waits_are_defined() {
-        let mut waits = Waits::default();
-        assert_eq!(waits.quantile(0.5), None);
-        waits.record(0);
-        assert_eq!(waits.quantile(0.5), Some(0));
-        waits.record(u64::MAX);
-        assert_eq!(waits.quantile(0.5), Some(0));
-        assert!(waits.quantile(0.99) > Some(u64::MAX / 2));
-        assert_eq!(waits.max, Some(u64::MAX));
+    fn quantiles_are_exact_to_a_thousandth() {
+        let mut waits = of((1..=100_000).map(|n| n * 1_000));
+        for (share, exact) in [(0.5, 50_000_000), (0.99, 99_000_000), (1.0, 100_000_000)] {
+            let ns = waits.quantile(share).unwrap();
+            assert!(
+                (exact..=exact + exact / 1000).contains(&ns),
+                "{share}: {ns}"
+            );
+        }
+        let mut few = of([5, 7, 2047, 2048, 2049]);
+        assert_eq!(few.quantile(0.2), Some(5));
+        assert_eq!(few.quantile(0.4), Some(7));
+        assert_eq!(few.quantile(0.6), Some(2047));
+        assert_eq!(few.quantile(0.8), Some(2049), "the end of a bucket");
+        assert_eq!(of([]).quantile(0.5), None);
+        assert_eq!(of([u64::MAX, 0]).quantile(0.99), Some(u64::MAX));
+        assert_eq!(
+            of([3_000_000]).quantile(0.5),
+            Some(3_000_000),
+            "not above the longest"
+        );
+    }
+
+    #[test]
+    fn waits_that_are_added_are_those_of_one_listener() {
+        let waits = |from: u64| (from..from + 999).map(|n| n * 77_777 % 9_000_001);
+        let mut sum = of(waits(0));
+        sum.add(of(waits(999)));
+        let mut whole = of(waits(0).chain(waits(999)));
+        for share in [0.0, 0.01, 0.5, 0.9, 0.99, 1.0] {
+            assert_eq!(sum.quantile(share), whole.quantile(share), "{share}");
+        }
+        assert_eq!(sum.counts, whole.counts);
+    }
+
+    #[test]
+    fn many_listeners_with_some_hundred_waits_take_little_memory() {
+        let waits = of((0..300).map(|n| 20_000 + n * 777));
+        let bytes = waits.counts.capacity() * size_of::<(u64, u64)>()
+            + waits.batch.capacity() * size_of::<u64>();
+        assert!(bytes < 8 << 10, "{bytes}");
     }
 }
