@@ -60,7 +60,23 @@ fn room_for_runtime() -> io::Result<()> {
     (0..8).map(copy).collect::<io::Result<Vec<_>>>().map(drop)
 }
 
+/// Lets a write beyond the file size limit (`ulimit -f`) fail with EFBIG. By default its signal would
+/// end the process without a message. A handler, unlike an ignored signal, is not inherited by the
+/// traced command.
+fn survive_file_size_limit() {
+    extern "C" fn nothing(_: libc::c_int) {}
+    let handler: extern "C" fn(libc::c_int) = nothing;
+    // SAFETY: the handler does nothing, and the other fields of a sigaction may be zero.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handler as libc::sighandler_t;
+        action.sa_flags = libc::SA_RESTART;
+        libc::sigaction(libc::SIGXFSZ, &action, std::ptr::null_mut());
+    }
+}
+
 fn main() -> ExitCode {
+    survive_file_size_limit();
     let cli = match Cli::from_args() {
         Ok(cli) => cli,
         Err(code) => return ExitCode::from(code),
