@@ -4,11 +4,12 @@ use std::{
     env,
     ffi::OsStr,
     iter,
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Error, Result, ensure};
 
 /// Returns the project's top folder.
 ///
@@ -91,6 +92,20 @@ pub fn sudo() -> Result<Option<&'static str>> {
         "this needs root, and there is no sudo here: run it as root"
     );
     Ok(Some("sudo"))
+}
+
+/// Replaces this process by the same command as root, with `--built` and the folder of the built
+/// programs. Returns only on failure.
+pub fn again_as_root(sudo: &str, built: &Path) -> Result<Error> {
+    let mut command = Command::new(sudo);
+    command
+        .args(["--preserve-env", "--"])
+        .arg(env::current_exe()?)
+        .args(env::args_os().skip(1))
+        .arg("--built")
+        .arg(built);
+    let error = command.exec();
+    Ok(Error::new(error).context(format!("cannot start `{}`", line(&command))))
 }
 
 /// Returns true if a program with this name is in PATH.

@@ -6,8 +6,11 @@ mod dist;
 mod docs;
 mod ebpf;
 mod files;
+mod netns;
 mod packages;
 mod pictures;
+mod process;
+mod soak;
 mod tables;
 mod tcptrace;
 mod test;
@@ -37,6 +40,7 @@ Examples:
   cargo xtask test --only unit       the tests that need neither root nor a kernel
   cargo xtask test -- late_accept    only scenarios with this in their name, and all other checks
   cargo xtask bench                  measure the cost of tracing, beside other tools
+  cargo xtask soak --minutes 10      trace a churn of connections, and watch the memory
   cargo xtask vm --kernel 6.1 -- doctor    tcptrace under another kernel
   cargo xtask kernels --kernels all  compare the hooks' prototypes with kernels in VMs
   cargo xtask pictures --install     make the pictures of the README and the book
@@ -65,6 +69,8 @@ enum Task {
     Test(test::Args),
     /// Measure how much tcptrace slows down the traced programs, beside other tools
     Bench(bench::Args),
+    /// Trace a churn of connections for a long time, and fail if memory grows or anything is missing
+    Soak(soak::Args),
     /// Run tcptrace in a VM with another kernel, with the arguments after `--`
     Vm(vm::Args),
     /// Ask kernels in VMs whether the hooked functions match the hooks' comments, and count the
@@ -114,6 +120,7 @@ fn run(task: Task) -> Result<ExitCode> {
             }
         }
         Task::Bench(args) => bench::run(&root, &args)?,
+        Task::Soak(args) => soak::run(&root, &args)?,
         Task::Vm(args) => return vm::tcptrace(&root, &args),
         Task::Kernels(args) => {
             vm::ensure_programs()?;

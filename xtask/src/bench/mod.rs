@@ -4,7 +4,6 @@
 mod balance;
 mod load;
 mod machine;
-mod netns;
 mod programs;
 mod report;
 mod rows;
@@ -18,12 +17,12 @@ mod watcher;
 use std::{
     env, fs,
     hash::{BuildHasher as _, RandomState},
-    os::unix::{fs::chown, process::CommandExt as _},
+    os::unix::fs::chown,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
-use anyhow::{Context as _, Error, Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::builder::PossibleValuesParser;
 
 pub use self::smoke::smoke;
@@ -34,7 +33,7 @@ use self::{
     rows::{ROWS, Row, UNTRACED, Watcher},
     watcher::{Cost, EMPTY_OBJECT, Running},
 };
-use crate::{cmd, ebpf, packages, tcptrace};
+use crate::{cmd, ebpf, netns, packages, tcptrace};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -92,7 +91,7 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
         None => build(root, args)?,
     };
     if let Some(sudo) = cmd::sudo()? {
-        return Err(again_as_root(sudo, &folder)?);
+        return Err(cmd::again_as_root(sudo, &folder)?);
     }
     let tcptrace = folder.join("tcptrace");
     let results = root.join("target/bench");
@@ -144,19 +143,6 @@ fn build(root: &Path, args: &Args) -> Result<PathBuf> {
 
 fn is_wanted(row: &Row, args: &Args) -> bool {
     row.name == UNTRACED || args.only.is_empty() || args.only.iter().any(|it| it == row.name)
-}
-
-/// Replaces this process by the same command as root. Returns only on failure.
-fn again_as_root(sudo: &str, built: &Path) -> Result<Error> {
-    let mut command = Command::new(sudo);
-    command
-        .args(["--preserve-env", "--"])
-        .arg(env::current_exe()?)
-        .args(env::args_os().skip(1))
-        .arg("--built")
-        .arg(built);
-    let error = command.exec();
-    Ok(Error::new(error).context(format!("cannot start `{}`", cmd::line(&command))))
 }
 
 fn measure(

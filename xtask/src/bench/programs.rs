@@ -9,10 +9,8 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    load::{self, Load},
-    watcher::spawn,
-};
+use super::load::{self, Load};
+use crate::process::spawn;
 
 /// One program in the output of `tcptrace doctor --stats -o json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

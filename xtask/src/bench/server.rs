@@ -16,13 +16,15 @@ use serde::Serialize;
 
 use super::{
     load::PORT,
-    netns,
     rows::{HISTOGRAM, RECORD, Row, TCPDUMP, UNTRACED, find},
     spread::Spread,
     table::table,
-    watcher::{Running, cpu_seconds, spawn},
+    watcher::Running,
 };
-use crate::cmd;
+use crate::{
+    cmd, netns,
+    process::{cpu_seconds, spawn},
+};
 
 /// The watchers, in turn.
 pub const ROWS: [&str; 4] = [UNTRACED, RECORD, HISTOGRAM, TCPDUMP];

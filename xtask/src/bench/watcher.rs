@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    os::unix::{fs::FileExt as _, process::CommandExt as _},
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -12,7 +12,6 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use nix::{
     sys::signal::{Signal, kill},
-    time::{clock_getcpuclockid, clock_gettime},
     unistd::Pid,
 };
 use serde::Serialize;
@@ -21,6 +20,7 @@ use super::{
     balance::Balance,
     rows::{Object, RECORDING, Row, Watcher},
 };
+use crate::process::{cpu_seconds, memory_kib, spawn};
 
 /// Timeout for anything that is certain to happen.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -227,10 +227,7 @@ impl Running {
 
     /// Returns a line of /proc/PID/status, in MiB.
     fn memory(&self, name: &str) -> Option<f64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-        let kib: f64 = line.trim_matches([':', ' ', '\t', 'k', 'B']).parse().ok()?;
-        Some(kib / 1024.0)
+        memory_kib(self.child.id(), name).map(|kib| kib / 1024.0)
     }
 }
 
@@ -242,17 +239,6 @@ impl Drop for Running {
             let _ = self.child.wait();
         }
     }
-}
-
-/// Starts a process that is killed when this one ends in any way.
-pub fn spawn(command: &mut Command) -> Result<Child> {
-    // SAFETY: prctl is async-signal-safe.
-    unsafe {
-        command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Some(Signal::SIGKILL))?));
-    }
-    command
-        .spawn()
-        .with_context(|| format!("cannot start `{}`", crate::cmd::line(command)))
 }
 
 /// Creates a file without a name, which is gone when it is closed.
@@ -299,12 +285,6 @@ fn watching(pid: u32) -> usize {
         .count()
 }
 
-/// Returns the CPU time of all threads of a process so far, in seconds.
-pub fn cpu_seconds(pid: u32) -> Result<f64> {
-    let clock = clock_getcpuclockid(Pid::from_raw(pid as i32)).context("it has ended")?;
-    Ok(Duration::from(clock_gettime(clock)?).as_secs_f64())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -325,15 +305,5 @@ mod tests {
         };
         let error = error.to_string();
         assert!(error.contains("no such option"), "{error}");
-    }
-
-    #[test]
-    fn cpu_time_of_a_process_is_that_of_all_its_threads() {
-        let before = cpu_seconds(std::process::id()).unwrap();
-        let began = Instant::now();
-        thread::spawn(move || while began.elapsed() < Duration::from_millis(200) {})
-            .join()
-            .unwrap();
-        assert!(cpu_seconds(std::process::id()).unwrap() > before);
     }
 }

@@ -15,7 +15,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 
 use self::steps::Steps;
-use crate::{bench, cmd, dist, ebpf, packages, tcptrace, tidy};
+use crate::{bench, cmd, dist, ebpf, packages, soak, tcptrace, tidy};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -56,6 +56,8 @@ enum Group {
     Vms,
     /// The packages, each in a root directory of its own, as root
     Packages,
+    /// A churn of connections for ten minutes, as root; only when it is asked for
+    Soak,
 }
 
 /// Returns whether everything passed.
@@ -81,6 +83,11 @@ pub fn run(root: &Path, args: &Args) -> Result<bool> {
             steps.check("the benchmark in short", || bench::smoke(root));
         }
     }
+    // The soak needs ten minutes and little of the CPU, so it can run beside all later steps.
+    let soak = match args.only == Some(Group::Soak) {
+        true => steps.needed("the beginning of a soak", || soak::in_short(root)),
+        false => None,
+    };
     if wanted(Group::Vms) {
         vms::run(root, args, &mut steps);
     }
@@ -92,6 +99,9 @@ pub fn run(root: &Path, args: &Args) -> Result<bool> {
         steps.check("the static binary in an empty root", || {
             dist::proof::static_binary(root)
         });
+    }
+    if let Some(soak) = soak {
+        steps.check("a soak of ten minutes", || soak.finish());
     }
     Ok(steps.close())
 }
