@@ -350,6 +350,18 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// Returns the line for the user who gave these arguments, the program's name first.
+    fn told(&self, args: &[OsString]) -> String {
+        match self {
+            Refusal::Clap(error) => {
+                hint(error, args).unwrap_or_else(|| format!("{self}; see tcptrace --help"))
+            }
+            _ => self.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -380,11 +392,7 @@ impl Cli {
                 Refusal::Clap(error) if !error.use_stderr() => {
                     return stdio::code_of(error.print());
                 }
-                Refusal::Clap(error) => match hint(error) {
-                    Some(hint) => say(hint),
-                    None => say(format_args!("{refusal}; see tcptrace --help")),
-                },
-                _ => say(refusal),
+                _ => say(refusal.told(&args)),
             }
             crate::exit::USAGE
         })?;
@@ -422,9 +430,9 @@ impl Cli {
     }
 }
 
-/// Returns a line that tells how to correct the process's arguments, if it is known.
-fn hint(error: &clap::Error) -> Option<String> {
-    let words = std::env::args_os().skip(1);
+/// Returns a line that tells how to correct the arguments, if it is known.
+fn hint(error: &clap::Error, args: &[OsString]) -> Option<String> {
+    let words = args.iter().skip(1);
     let args: Vec<String> = words.map(|it| it.to_string_lossy().into_owned()).collect();
     let (argument, value) = hints::context(error)?;
     let services = std::fs::read_to_string("/etc/services").unwrap_or_default();
@@ -518,6 +526,11 @@ fn parse_bytes(text: &str) -> Result<u32, String> {
         Some(bytes @ 4096..=0x4000_0000) => Ok(bytes.next_power_of_two()),
         _ => Err("a size is a number of bytes from 4096 to 1024M, such as 512K or 8M".into()),
     }
+}
+
+/// Parses arguments with the text of a configuration file, for the fuzz targets.
+pub(crate) fn parse_with_file(args: &[OsString], file: &str) -> Result<Cli, String> {
+    config::parse_with_file(args, file).map_err(|refusal| refusal.told(args))
 }
 
 #[cfg(test)]

@@ -159,19 +159,9 @@ impl Containers {
             return;
         };
         let state = Path::new(&*container.id).join("config.v2.json");
-        let Some(state) = docker.json::<DockerState>(&state, FILE_BYTES) else {
-            return;
-        };
-        if let Some(config) = state.config {
-            add_annotations(container, &config.labels.unwrap_or_default());
-            add(&mut container.image, config.image.as_deref());
+        if let Some(state) = docker.json::<DockerState>(&state, FILE_BYTES) {
+            add_docker_state(container, state);
         }
-        // Docker stores the name with a slash before it.
-        let name = state.name.as_deref();
-        add(
-            &mut container.name,
-            name.map(|it| it.strip_prefix('/').unwrap_or(it)),
-        );
     }
 
     fn add_kubelet(&self, container: &mut Container) {
@@ -193,7 +183,11 @@ impl Containers {
 /// Adds the name and the image from the list of a storage driver's containers.
 fn add_stored(container: &mut Container, driver: &Directory) {
     let stored = driver.json::<Vec<Stored>>("containers.json".as_ref(), LIST_BYTES);
-    let mut stored = stored.into_iter().flatten();
+    add_listed(container, stored.unwrap_or_default());
+}
+
+fn add_listed(container: &mut Container, stored: Vec<Stored>) {
+    let mut stored = stored.into_iter();
     let Some(stored) = stored.find(|it| it.id == *container.id) else {
         return;
     };
@@ -206,6 +200,19 @@ fn add_stored(container: &mut Container, driver: &Directory) {
     add(
         &mut container.image,
         metadata.and_then(|it| it.image).as_deref(),
+    );
+}
+
+fn add_docker_state(container: &mut Container, state: DockerState) {
+    if let Some(config) = state.config {
+        add_annotations(container, &config.labels.unwrap_or_default());
+        add(&mut container.image, config.image.as_deref());
+    }
+    // Docker stores the name with a slash before it.
+    let name = state.name.as_deref();
+    add(
+        &mut container.name,
+        name.map(|it| it.strip_prefix('/').unwrap_or(it)),
     );
 }
 
@@ -235,4 +242,19 @@ fn entries(directory: &Path) -> Vec<String> {
     names
         .filter_map(|entry| entry.file_name().into_string().ok())
         .collect()
+}
+
+/// Returns a container with the names of files of these contents, for the fuzz targets.
+pub(crate) fn from_contents(id: &str, bundle: &[u8], docker: &[u8], list: &[u8]) -> Container {
+    let mut container = Container::new(id);
+    if let Ok(bundle) = serde_json::from_slice::<Bundle>(bundle) {
+        add_annotations(&mut container, &bundle.annotations.unwrap_or_default());
+    }
+    if let Ok(stored) = serde_json::from_slice::<Vec<Stored>>(list) {
+        add_listed(&mut container, stored);
+    }
+    if let Ok(state) = serde_json::from_slice::<DockerState>(docker) {
+        add_docker_state(&mut container, state);
+    }
+    container
 }

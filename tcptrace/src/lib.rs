@@ -26,6 +26,8 @@ pub mod export;
 pub mod failure;
 pub mod files;
 pub mod filter;
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(test)]
 mod hostile;
 pub mod output;

@@ -6,6 +6,7 @@ mod dist;
 mod docs;
 mod ebpf;
 mod files;
+mod fuzz;
 mod netns;
 mod packages;
 mod pictures;
@@ -44,6 +45,7 @@ Examples:
   cargo xtask vm --kernel 6.1 -- doctor    tcptrace under another kernel
   cargo xtask kernels --kernels all  compare the hooks' prototypes with kernels in VMs
   cargo xtask pictures --install     make the pictures of the README and the book
+  cargo xtask fuzz --install         fuzz all targets for an hour
   cargo xtask docs --install         build the book in target/book, and check links
   cargo xtask dist --install         make .deb, .rpm, a static binary and crates
   cargo xtask ebpf build             rebuild the committed eBPF object
@@ -80,6 +82,8 @@ enum Task {
     Pictures(pictures::Args),
     /// Check rules that compiler and clippy do not know: sizes, plain words, pure crates, links
     Tidy,
+    /// Run the fuzz targets, all or some of them, and report what they found
+    Fuzz(fuzz::Args),
     /// Make the packages, the static binary and the crates in target/dist
     Dist {
         /// Install the Debian packages that this needs
@@ -128,6 +132,7 @@ fn run(task: Task) -> Result<ExitCode> {
         }
         Task::Pictures(args) => pictures::run(&root, &args)?,
         Task::Tidy => tidy::run(&root)?,
+        Task::Fuzz(args) => fuzz::run(&root, &args)?,
         Task::Dist { install } => {
             if install {
                 packages::install(&dist::TOOLS)?;

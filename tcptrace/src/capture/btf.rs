@@ -174,10 +174,10 @@ impl Btf {
         let mut is_bit_field = false;
         for name in members.split('.') {
             let member = self
-                .member(self.resolve(type_id)?, name)?
+                .member(self.resolve(type_id)?, name, &mut Search::default())?
                 .ok_or_else(|| BtfError::NoMember(root.into(), members.into()))?;
             is_bit_field = member.is_bit_field;
-            bits += member.bit_offset;
+            bits = sum(bits, member.bit_offset)?;
             type_id = member.type_id;
         }
         Ok((bits, is_bit_field))
@@ -256,7 +256,13 @@ impl Btf {
         Err(BtfError::Malformed)
     }
 
-    fn member(&self, type_id: u32, name: &str) -> Result<Option<Member>, BtfError> {
+    /// Finds a member of a type, or of the anonymous structures inside of it.
+    fn member(
+        &self,
+        type_id: u32,
+        name: &str,
+        search: &mut Search,
+    ) -> Result<Option<Member>, BtfError> {
         if !matches!(self.kind(type_id)?, kind::STRUCT | kind::UNION) {
             return Ok(None);
         }
@@ -265,6 +271,7 @@ impl Btf {
         // With the kind flag, the upper byte of an offset is the size of a bit field.
         let has_bit_fields = info >> 31 != 0;
         for index in 0..vlen(info) {
+            search.step()?;
             let member = at + 12 + 12 * index;
             let (name_offset, member_type) = (self.word(member)?, self.word(member + 4)?);
             let raw = self.word(member + 8)?;
@@ -281,17 +288,53 @@ impl Btf {
                     type_id: member_type,
                 }));
             }
-            if member_name.is_empty()
-                && let Some(inner) = self.member(self.resolve(member_type)?, name)?
-            {
-                return Ok(Some(Member {
-                    bit_offset: bit_offset + inner.bit_offset,
-                    ..inner
-                }));
+            if member_name.is_empty() {
+                search.enter()?;
+                if let Some(inner) = self.member(self.resolve(member_type)?, name, search)? {
+                    return Ok(Some(Member {
+                        bit_offset: sum(bit_offset, inner.bit_offset)?,
+                        ..inner
+                    }));
+                }
+                search.depth -= 1;
             }
         }
         Ok(None)
     }
+}
+
+/// The bounds of one search for a member. A damaged structure may contain itself, directly or many times.
+#[derive(Default)]
+struct Search {
+    /// Number of members that were compared.
+    members: u32,
+    /// Number of anonymous structures around the current one.
+    depth: u32,
+}
+
+impl Search {
+    /// A hundred times the members of the kernel's largest structure.
+    const MEMBERS: u32 = 65_536;
+    /// Real structures nest a few levels deep.
+    const DEPTH: u32 = 32;
+
+    fn step(&mut self) -> Result<(), BtfError> {
+        self.members += 1;
+        (self.members <= Search::MEMBERS)
+            .then_some(())
+            .ok_or(BtfError::Malformed)
+    }
+
+    fn enter(&mut self) -> Result<(), BtfError> {
+        self.depth += 1;
+        (self.depth <= Search::DEPTH)
+            .then_some(())
+            .ok_or(BtfError::Malformed)
+    }
+}
+
+fn sum(bits: u32, more: u32) -> Result<u32, BtfError> {
+    bits.checked_add(more).ok_or(BtfError::Malformed)
 }
 
 /// Returns the string at an offset of the string section.

@@ -89,7 +89,7 @@ fn by_name(netns: u32, path: &Path) -> io::Result<String> {
 
 /// Parses `/proc/net/netstat`: a line of names and a line of values for each protocol
 /// (`netstat_seq_show`, net/ipv4/proc.c).
-fn parse(text: &str) -> Option<QueueCounters> {
+pub(crate) fn parse(text: &str) -> Option<QueueCounters> {
     let mut lines = text
         .lines()
         .filter_map(|line| line.strip_prefix("TcpExt: "));

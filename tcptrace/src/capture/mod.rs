@@ -18,7 +18,7 @@ mod refusal;
 mod request;
 pub mod ring;
 pub mod statistics;
-mod tracefs;
+pub(crate) mod tracefs;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::RawFd;

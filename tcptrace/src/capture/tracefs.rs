@@ -6,7 +6,7 @@ use std::path::Path;
 const MOUNTS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
 /// The content of a tracepoint's `format` file.
-pub struct Format(String);
+pub struct Format(pub(crate) String);
 
 impl Format {
     /// Reads the file. Returns `None` if tracefs is not mounted or not readable, or has no such

@@ -48,6 +48,13 @@ pub(super) fn parse(args: &[OsString]) -> Result<Cli, Refusal> {
     })
 }
 
+/// Parses arguments with the defaults of one file, of which this is the text.
+pub(super) fn parse_with_file(args: &[OsString], text: &str) -> Result<Cli, Refusal> {
+    with_files(args, &|command| {
+        Ok(vec![entries::parse(text, "config.toml".as_ref(), command)?])
+    })
+}
+
 /// Parses arguments with the defaults of files. `read` is called only if the command can have
 /// defaults.
 fn with_files(

@@ -55,7 +55,7 @@ impl Image {
         Image::read_with(file, Path::new(DEBUG)).unwrap_or_default()
     }
 
-    fn read_with(file: File, debug: &Path) -> io::Result<Image> {
+    pub(crate) fn read_with(file: File, debug: &Path) -> io::Result<Image> {
         let cache = ReadCache::new(file.try_clone()?);
         let elf = Elf::parse(&cache).map_err(io::Error::other)?;
         let segments = elf.segments().map(|it| {

@@ -27,7 +27,7 @@ impl Kernel {
         }
     }
 
-    fn parse(mut reader: impl BufRead) -> Kernel {
+    pub(crate) fn parse(mut reader: impl BufRead) -> Kernel {
         let mut found: Vec<(u64, String)> = Vec::new();
         let mut line = String::new();
         while reader.read_line(&mut line).is_ok_and(|len| len > 0) {

@@ -55,7 +55,7 @@ impl Maps {
         Some(maps).filter(|maps| !maps.0.is_empty())
     }
 
-    fn parse(text: &str) -> Maps {
+    pub(crate) fn parse(text: &str) -> Maps {
         let executable = text.lines().filter_map(mapping);
         Maps(executable.take(MOST).collect())
     }
@@ -117,7 +117,7 @@ impl Status {
         Status::parse(&status)
     }
 
-    fn parse(status: &str) -> Option<Status> {
+    pub(crate) fn parse(status: &str) -> Option<Status> {
         let field = |name| {
             let mut lines = status.lines();
             lines.find_map(|line: &str| line.strip_prefix(name)?.strip_prefix(':'))

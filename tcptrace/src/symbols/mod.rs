@@ -6,10 +6,10 @@
 //! of root. It reads only regular files of bounded size, never maps them into memory, and follows no
 //! path that such a file names.
 
-mod image;
-mod kernel;
-mod maps;
-mod perf_map;
+pub(crate) mod image;
+pub(crate) mod kernel;
+pub(crate) mod maps;
+pub(crate) mod perf_map;
 mod regular;
 mod resolver;
 

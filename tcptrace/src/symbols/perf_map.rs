@@ -55,10 +55,15 @@ impl PerfMap {
         }
         let mut bytes = vec![0; (len - self.read) as usize];
         file.read_exact_at(&mut bytes, self.read)?;
+        self.read += self.add(&bytes) as u64;
+        Ok(())
+    }
+
+    /// Adds the functions of the complete lines. Returns the size of these lines in bytes.
+    pub(crate) fn add(&mut self, bytes: &[u8]) -> usize {
         // The last line may be incomplete. It is read again next time.
         let complete = bytes.iter().rposition(|byte| *byte == b'\n');
         let complete = complete.map_or(0, |last| last + 1);
-        self.read += complete as u64;
         for line in String::from_utf8_lossy(&bytes[..complete]).lines() {
             if let Some((start, end, name)) = function(line)
                 && self.functions.len() < FUNCTIONS
@@ -66,7 +71,7 @@ impl PerfMap {
                 self.insert(start, end, name);
             }
         }
-        Ok(())
+        complete
     }
 
     /// Inserts a function. It replaces older ones, because the runtime reuses memory.

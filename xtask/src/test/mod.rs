@@ -15,7 +15,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 
 use self::steps::Steps;
-use crate::{bench, cmd, dist, ebpf, packages, soak, tcptrace, tidy};
+use crate::{bench, cmd, dist, ebpf, fuzz, packages, soak, tcptrace, tidy};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -54,6 +54,8 @@ enum Group {
     Scenarios,
     /// The scenarios in VMs with the kernels of --kernels
     Vms,
+    /// Each fuzz target for a minute. Runs only if asked for
+    Fuzz,
     /// The packages, each in a root directory of its own, as root
     Packages,
     /// A churn of connections for ten minutes, as root; only when it is asked for
@@ -90,6 +92,10 @@ pub fn run(root: &Path, args: &Args) -> Result<bool> {
     };
     if wanted(Group::Vms) {
         vms::run(root, args, &mut steps);
+    }
+    // Only if asked for: on two cores, it takes six minutes.
+    if args.only == Some(Group::Fuzz) {
+        steps.check("fuzz targets, a minute each", || fuzz::short(root));
     }
     if wanted(Group::Packages) && args.filter.is_empty() {
         steps.check("the Debian package in a fresh Debian 12", || {

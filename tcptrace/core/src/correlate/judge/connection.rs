@@ -269,7 +269,7 @@ pub fn overflows(handshake: &Handshake, end: &End) -> Option<u32> {
         && end.attached_ns <= since_ns
         && end
             .forgot_syns_ns
-            .is_none_or(|ns| ns + REMEMBER_NS < since_ns);
+            .is_none_or(|ns| ns.saturating_add(REMEMBER_NS) < since_ns);
     (all_known || times > 0).then_some(times)
 }
 

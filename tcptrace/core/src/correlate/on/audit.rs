@@ -13,7 +13,7 @@ use crate::fields::Line;
 
 /// Returns whether a connection had no event for some time before `mono_ns`.
 fn is_idle(connection: &Connection, mono_ns: u64) -> bool {
-    connection.latest_ns() + IDLE_NS < mono_ns
+    connection.latest_ns().saturating_add(IDLE_NS) < mono_ns
 }
 
 impl Correlator {

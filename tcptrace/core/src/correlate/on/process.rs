@@ -74,20 +74,22 @@ impl Correlator {
     /// holder keeps its living owner: io_uring has files without a descriptor, and other PID
     /// namespaces may be hidden.
     pub(super) fn holders(&mut self, event: &Event, holders: &Holders) {
-        self.processes.searched_ns = self.processes.searched_ns.max(holders.began_ns);
+        // A damaged recording may have a search that begins after its result.
+        let began_ns = holders.began_ns.min(event.mono_ns);
+        self.processes.searched_ns = self.processes.searched_ns.max(began_ns);
         let mut of_sk: FxHashMap<Sk, Vec<Owner>> = FxHashMap::default();
         for holder in &holders.holders {
             let owner = Owner {
                 task: holder.task,
                 source: PidSource::Holder,
-                since_ns: holders.began_ns,
+                since_ns: began_ns,
             };
             if self.processes.living(owner).is_some() {
                 of_sk.entry(holder.sk).or_default().push(owner);
             }
         }
         for (sk, found) in of_sk {
-            let id = self.listeners.open_at(sk, holders.began_ns);
+            let id = self.listeners.open_at(sk, began_ns);
             let Some(listener) = id.and_then(|id| self.listeners.get_mut(id)) else {
                 continue;
             };
@@ -101,12 +103,11 @@ impl Correlator {
                 Some(known)
             });
             // An owner that got the listener after the search began is more recent than the search.
-            let later = known.filter(|known| known.since_ns > holders.began_ns);
+            let later = known.filter(|known| known.since_ns > began_ns);
             let owner = later.or(still).or(found.first().copied());
             listener.socket.owner = owner;
             self.processes.listens(owner);
         }
-        debug_assert!(event.mono_ns >= holders.began_ns);
     }
 }
 
