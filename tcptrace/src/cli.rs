@@ -9,6 +9,7 @@ pub mod hints;
 mod record;
 mod show;
 mod top;
+mod why;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -26,6 +27,7 @@ pub use filters::{Filters, Selecting};
 pub use record::Record;
 pub use show::{Form, Show};
 pub use top::Top;
+pub use why::Why;
 
 use crate::capture::Request;
 use crate::depth::Depth;
@@ -162,17 +164,8 @@ pub struct Replay {
     #[arg(long, value_name = "N")]
     pub conn: Option<u64>,
 
-    /// Explain each wait in the accept queue that is longer than TIME (1ms if not given); only for a
-    /// recording that was made with --why
-    #[arg(
-        long,
-        value_name = "TIME",
-        value_parser = humantime::parse_duration,
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "1ms"
-    )]
-    pub why: Option<Duration>,
+    #[command(flatten)]
+    pub why: Why,
 
     /// A condition on the recording, as in a trace. May be repeated
     #[arg(long, value_name = "EXPECTATION")]
@@ -189,7 +182,7 @@ pub struct Replay {
 impl Replay {
     /// Returns the wait above which accept() is late, in nanoseconds.
     pub fn why_ns(&self) -> Option<u64> {
-        self.why.map(capturing::nanoseconds)
+        self.why.ns()
     }
 }
 

@@ -24,8 +24,9 @@ const READ: u32 = 0;
 const WRITE: u32 = 1;
 const ACCEPT4: u32 = 288;
 
-/// Samples of a thread that runs this long are certain: one is taken about every 5 ms.
-const BUSY: Duration = Duration::from_millis(100);
+/// Samples of a thread that runs this long are certain: one is taken about every 5 ms, and an emulated
+/// CPU misses some.
+const BUSY: Duration = Duration::from_millis(300);
 
 /// Returns the scheduling events of a recording in their order in time.
 fn sched_events(recording: &Recording) -> Vec<(u64, Sched)> {
@@ -87,7 +88,10 @@ fn an_acceptor_that_blocks_and_runs_is_recorded_step_by_step() {
         let first = accept(&listener);
         read(&from, &mut [0]).expect("a byte");
         let busy = Instant::now();
-        while busy.elapsed() < BUSY {}
+        while busy.elapsed() < BUSY {
+            // Reading the clock may be a system call, and samples of the user's code are wanted.
+            (0..1_000_000u32).for_each(|n| _ = std::hint::black_box(n));
+        }
         (first, accept(&listener))
     });
     wait_until_in_accept(tid);
@@ -142,7 +146,14 @@ fn an_acceptor_that_blocks_and_runs_is_recorded_step_by_step() {
     assert!(!has_stack(blocked(ACCEPT4)), "{steps:?}");
     let at = blocked(READ);
     assert!(has_stack(at), "{steps:?}");
-    let [(out_ns, _), (waking_ns, waking), (in_ns, back)] = steps[at..at + 3] else {
+    let (out_ns, _) = steps[at];
+    let is_waking = |it: &&(u64, Sched)| matches!(it.1.step, SchedStep::Waking { .. });
+    let woken_at = at
+        + steps[at..]
+            .iter()
+            .position(|it| is_waking(it))
+            .expect("a wake-up");
+    let [(waking_ns, waking), (in_ns, back)] = steps[woken_at..woken_at + 2] else {
         panic!("{steps:?}");
     };
     let SchedStep::Waking { by, syscall } = waking.step else {

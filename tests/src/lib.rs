@@ -57,6 +57,12 @@ pub fn eventually<T>(what: &str, poll: impl FnMut() -> Option<T>) -> T {
     poll_until(what, poll, || std::thread::sleep(Duration::from_millis(1)))
 }
 
+/// Whether the machine is emulated. There, instructions take some ten times as long, and all CPUs may
+/// stop for milliseconds.
+pub fn is_emulated() -> bool {
+    std::env::var_os("TCPTRACE_TEST_EMULATED").is_some()
+}
+
 /// Like [`eventually`], but busy-waits to miss no moment.
 pub fn eventually_at_once<T>(what: &str, poll: impl FnMut() -> Option<T>) -> T {
     poll_until(what, poll, std::hint::spin_loop)

@@ -42,6 +42,9 @@ const PYTHON: [&str; 1] = ["python3-venv"];
 /// Prometheus with promtool, for `tcptrace export`, and the package of `systemd-analyze`.
 const FLEET: [&str; 2] = ["prometheus", "systemd"];
 
+/// A runtime that writes perf maps, and a second witness of blocked threads, for `--why`.
+const WHY: [&str; 2] = ["nodejs", "strace"];
+
 fn needed() -> Vec<&'static str> {
     [
         &TOOLCHAIN[..],
@@ -53,6 +56,7 @@ fn needed() -> Vec<&'static str> {
         &CONTAINERS,
         &PYTHON,
         &FLEET,
+        &WHY,
         &dist::TOOLS,
         &dist::proof::TOOLS,
         &fuzz::TOOLS,

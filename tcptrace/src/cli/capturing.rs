@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Attach, Filters};
+use super::{Attach, Filters, Why};
 use crate::capture::Request;
 
 #[derive(Debug, Args)]
@@ -30,18 +30,8 @@ pub struct Capturing {
     #[arg(long, hide_short_help = true)]
     pub segments: bool,
 
-    /// Explain each wait in the accept queue that is longer than TIME (1ms if not given) by what the
-    /// accepting threads did
-    #[arg(
-        long,
-        value_name = "TIME",
-        value_parser = humantime::parse_duration,
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "1ms",
-        hide_short_help = true
-    )]
-    pub why: Option<Duration>,
+    #[command(flatten)]
+    pub why: Why,
 
     /// Compress the recording, on a thread of its own
     #[arg(long, hide_short_help = true)]
@@ -73,7 +63,7 @@ impl Capturing {
             mode: self.attach.mode(),
             state_method: self.state_method.clone(),
             segments: self.segments,
-            why_ns: self.why.map(nanoseconds),
+            why_ns: self.why.ns(),
         }
     }
 }

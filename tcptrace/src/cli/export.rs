@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Attach, Filters};
+use super::{Attach, Filters, Why};
 use crate::capture::Request;
 
 #[derive(Debug, Args)]
@@ -44,17 +44,8 @@ pub struct Export {
     )]
     pub max_listeners: u32,
 
-    /// Also count waits in the accept queue that are longer than TIME (1ms if not given) by their
-    /// reason
-    #[arg(
-        long,
-        value_name = "TIME",
-        value_parser = humantime::parse_duration,
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "1ms"
-    )]
-    pub why: Option<Duration>,
+    #[command(flatten)]
+    pub why: Why,
 
     /// How to trace accept(); auto takes the best method that this kernel supports
     #[arg(long, value_name = "METHOD", default_value = "auto")]
@@ -90,7 +81,7 @@ impl Export {
             filter: self.filters.filter(),
             ring_bytes: self.ring_size,
             mode: self.attach.mode(),
-            why_ns: self.why.map(super::capturing::nanoseconds),
+            why_ns: self.why.ns(),
             ..Request::default()
         }
     }

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::capturing::nanoseconds;
-use super::{Attach, Color, Filters};
+use super::{Attach, Color, Filters, Why};
 use crate::capture::Request;
 
 #[derive(Debug, Args)]
@@ -18,16 +17,8 @@ pub struct Top {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = window)]
     pub window: Duration,
 
-    /// Show why connections waited longer than TIME (1ms if not given) in the accept queue
-    #[arg(
-        long,
-        value_name = "TIME",
-        value_parser = humantime::parse_duration,
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "1ms"
-    )]
-    pub why: Option<Duration>,
+    #[command(flatten)]
+    pub why: Why,
 
     /// End after this time, such as 30s or 5m
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
@@ -69,7 +60,7 @@ impl Top {
             filter: self.filters.filter(),
             ring_bytes: self.ring_size,
             mode: self.attach.mode(),
-            why_ns: self.why.map(nanoseconds),
+            why_ns: self.why.ns(),
             ..Request::default()
         }
     }

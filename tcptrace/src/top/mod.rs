@@ -116,7 +116,7 @@ struct Shared {
 
 impl Shared {
     fn new(options: &Top) -> Shared {
-        let model = Model::new(options.window.as_secs()).explaining(options.why.is_some());
+        let model = Model::new(options.window.as_secs()).explaining(options.why.ns().is_some());
         Shared {
             model: Arc::new(Mutex::new(model)),
             quit: Arc::default(),

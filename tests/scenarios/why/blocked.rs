@@ -13,7 +13,7 @@ use tests::task::{join, spawn};
 use tests::trace::Line;
 use tests::traffic::*;
 
-use super::{CAUSE, assert_near, late_by};
+use super::{assert_near, delay, delay_ns, late_by, trace};
 
 /// More bytes than a pipe holds.
 const MANY: usize = 4 << 20;
@@ -24,7 +24,7 @@ fn an_acceptor_that_writes_to_a_pipe_nobody_reads_is_blocked_in_write() {
     let late = late_by(|| {
         let (mut reader, mut writer) = std::io::pipe().expect("a pipe");
         let (_, drain) = spawn(move || {
-            sleep(CAUSE);
+            sleep(delay());
             let mut all = vec![];
             reader.read_to_end(&mut all).expect("read");
         });
@@ -39,14 +39,14 @@ fn an_acceptor_that_writes_to_a_pipe_nobody_reads_is_blocked_in_write() {
 
 #[test]
 fn an_acceptor_that_sleeps_is_blocked_in_clock_nanosleep() {
-    let late = late_by(|| sleep(CAUSE));
-    late.says("blocked", "ms in clock_nanosleep()");
+    let late = late_by(|| sleep(delay()));
+    late.says("blocked", "in clock_nanosleep()");
     let place = late.blocked_in();
     assert_eq!(place["syscall"], "clock_nanosleep");
     assert_near(
         "the sleep",
         place["ns"].as_u64().unwrap(),
-        200_000_000,
+        delay_ns(),
         &late.line,
     );
     assert_eq!(place["times"], 1);
@@ -57,7 +57,7 @@ fn an_acceptor_that_writes_to_disk_is_blocked_in_fsync() {
     let late = late_by(|| {
         let mut file = tempfile::tempfile().expect("a file");
         let began = Instant::now();
-        while began.elapsed() < CAUSE {
+        while began.elapsed() < delay() {
             file.write_all(&[1; 1 << 20]).expect("write");
             file.sync_all().expect("fsync");
         }
@@ -83,7 +83,7 @@ fn an_acceptor_that_waits_for_a_lock_names_the_thread_that_released_it() {
         let (holder, thread) = spawn(move || {
             let guard = holders_lock.lock().expect("no panic");
             locked.send(()).expect("a receiver");
-            sleep(CAUSE);
+            sleep(delay());
             drop(guard);
         });
         is_locked.recv().expect("the lock is held");
@@ -110,17 +110,18 @@ fn an_acceptor_that_polls_for_an_answer_is_blocked_in_poll() {
         let (one, _other) = UnixStream::pair().expect("a socket pair");
         use std::os::fd::AsFd;
         let mut wanted = [PollFd::new(one.as_fd(), PollFlags::POLLIN)];
-        let ready = poll(&mut wanted, PollTimeout::from(200u8)).expect("poll");
+        let poll_timeout = PollTimeout::try_from(delay()).expect("a short time");
+        let ready = poll(&mut wanted, poll_timeout).expect("poll");
         assert_eq!(ready, 0);
     });
-    late.says("blocked", "ms in poll()");
+    late.says("blocked", "in poll()");
 }
 
 #[test]
 fn a_short_wait_has_no_explanation() {
     let lab = Lab::alone();
     let port = lab.port();
-    let tracer = lab.trace_with(&["--why=10s"]);
+    let tracer = trace(&lab, "--why=10s");
     let listener = listen(port);
     let client = connect_queued(port);
     sleep(Duration::from_millis(50));

@@ -3,6 +3,8 @@
 
 mod blocked;
 mod cpu;
+mod driven;
+mod runtimes;
 mod several;
 mod stacks;
 mod stopped;
@@ -18,13 +20,25 @@ use serde_json::Value;
 use tests::task::{join, now_ns, spawn, tid};
 use tests::trace::Line;
 use tests::traffic::*;
-use tests::{Lab, Trace, Tracer};
+use tests::{Lab, Trace, Tracer, is_emulated};
 
-/// How long a cause lasts.
-const CAUSE: Duration = Duration::from_millis(200);
+/// Returns how long a cause delays an accept(): long in comparison with all else that does.
+fn delay() -> Duration {
+    Duration::from_millis(if is_emulated() { 1000 } else { 200 })
+}
+
+fn delay_ns() -> u64 {
+    delay().as_nanos() as u64
+}
 
 /// The time of `--why`. Setting up a connection takes less.
 const WHY: &str = "--why=20ms";
+
+/// Starts a trace of the lab's ports with a `--why`. Other traffic of the machine would only slow it.
+fn trace(lab: &Lab, why: &str) -> Tracer {
+    let ports = format!("{}-{}", lab.ports.first, lab.ports.last);
+    lab.trace_with(&[why, "-p", &ports])
+}
 
 /// The time of a thread by the kernel's accounts, independent of tcptrace.
 #[derive(Clone, Copy, Debug)]
@@ -130,7 +144,7 @@ fn late_until(
 ) -> Late {
     let lab = Lab::alone();
     let port = lab.port();
-    let tracer = lab.trace_with(&[WHY]);
+    let tracer = trace(&lab, WHY);
     let is_enough = Arc::new(AtomicBool::new(false));
     let enough = is_enough.clone();
     let (tid, server) = spawn(move || {
@@ -224,9 +238,17 @@ impl Late {
         }
     }
 
-    /// Asserts the main reason and a part of the sentence.
+    /// Asserts the main reason and a part of the sentence. Other work of the machine may have taken
+    /// the CPU for longer, by the kernel's accounts.
     #[track_caller]
     fn says(&self, reason: &str, sentence: &str) {
+        let accounts = self.accounts;
+        let longest = accounts.blocked_ns().max(accounts.running_ns);
+        let reason = if accounts.runnable_ns > longest {
+            "cpu"
+        } else {
+            reason
+        };
         self.line.shows(&[("late_reason", &reason)]);
         let said = self.line.text("late_because");
         assert!(said.starts_with("late because "), "{said}");
@@ -248,6 +270,21 @@ impl Late {
         let places = self.line["acceptor_blocked_in"].as_array();
         places.and_then(|it| it.first()).expect("a place")
     }
+}
+
+/// Asserts the main reason of a line, which is "cpu" if other work of the machine has taken the CPU for
+/// longer.
+#[track_caller]
+fn assert_mainly(line: &Line, reason: &str) {
+    let throttled = line.num("acceptor_throttled_ns");
+    let cpu = line.num("acceptor_runnable_ns") - throttled;
+    let others = [
+        line.num("acceptor_blocked_ns"),
+        line.num("acceptor_running_ns"),
+        throttled,
+    ];
+    let is_cpu = others.iter().all(|&it| cpu > it);
+    line.shows(&[("late_reason", &if is_cpu { "cpu" } else { reason })]);
 }
 
 /// Asserts that the four times of the acceptor add up to the wait.

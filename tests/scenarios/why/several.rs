@@ -3,20 +3,20 @@
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tests::Lab;
 use tests::task::{join, spawn};
 use tests::traffic::*;
 
-use super::{CAUSE, WHY, adds_up, assert_near};
+use super::{WHY, adds_up, assert_mainly, assert_near, delay, trace};
 
 /// Both workers are in a handler when the connection comes. The one that is done first accepts it.
 #[test]
 fn a_connection_behind_two_busy_workers_names_both() {
     let lab = Lab::alone();
     let port = lab.port();
-    let tracer = lab.trace_with(&[WHY]);
+    let tracer = trace(&lab, WHY);
     let listener = Arc::new(listen(port));
     let clients = [connect(port), connect(port)];
     let (ready, is_ready) = channel();
@@ -29,8 +29,8 @@ fn a_connection_behind_two_busy_workers_names_both() {
             let _ = listener.accept();
         })
     };
-    let (quick, quick_thread) = worker(CAUSE);
-    let (slow, slow_thread) = worker(2 * CAUSE);
+    let (quick, quick_thread) = worker(delay());
+    let (slow, slow_thread) = worker(2 * delay());
     is_ready.recv().expect("a worker");
     is_ready.recv().expect("a worker");
     let late = connect(port);
@@ -42,7 +42,8 @@ fn a_connection_behind_two_busy_workers_names_both() {
     tracer.wait_for_ends(8);
     let trace = tracer.stop_lossy();
     let line = trace.server_of(late_port);
-    line.shows(&[("acceptor_tid", &quick), ("late_reason", &"blocked")]);
+    line.shows(&[("acceptor_tid", &quick)]);
+    assert_mainly(line, "blocked");
     adds_up(line);
     let others = line["other_acceptors"].as_array().expect("a list");
     assert_eq!(others.len(), 1, "{line}");
@@ -67,12 +68,14 @@ fn a_connection_behind_two_busy_workers_names_both() {
 fn a_listener_that_nobody_accepts_from_has_no_known_acceptor() {
     let lab = Lab::alone();
     let port = lab.port();
-    let tracer = lab.trace_with(&[WHY]);
+    let tracer = trace(&lab, WHY);
     let never = listen_sharing(port);
     let client = connect(port);
+    let began = Instant::now();
     let client_port = port_of(&client);
-    sleep(CAUSE);
+    sleep(delay());
     drop(never);
+    let waited = began.elapsed();
     drop(client);
     tracer.wait_for_ends(2);
     let trace = tracer.stop_lossy();
@@ -83,6 +86,6 @@ fn a_listener_that_nobody_accepts_from_has_no_known_acceptor() {
         .iter()
         .map(|part| line.num(&format!("acceptor_{part}_ns")))
         .sum();
-    assert_near("the wait", sum, 200_000_000, line);
+    assert_near("the wait", sum, waited.as_nanos() as u64, line);
     assert!(line.text("late_because").contains("accept()"), "{line}");
 }

@@ -6,7 +6,7 @@ use std::thread::sleep;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use tests::traffic::accept;
 
-use super::{CAUSE, Late, late_at};
+use super::{Late, delay, late_at};
 
 fn watch(listener: &TcpListener) -> Epoll {
     let epoll = Epoll::new(EpollCreateFlags::empty()).expect("epoll");
@@ -15,10 +15,13 @@ fn watch(listener: &TcpListener) -> Epoll {
     epoll
 }
 
-/// Waits for at most 200 ms. Returns whether an event came.
+/// Waits for at most [`delay`]. Returns whether an event came.
 fn wait(epoll: &Epoll) -> bool {
     let mut events = [EpollEvent::empty()];
-    let wait = epoll.wait(&mut events, EpollTimeout::from(200u8));
+    let wait = epoll.wait(
+        &mut events,
+        EpollTimeout::try_from(delay()).expect("a short time"),
+    );
     wait.expect("epoll_wait") == 1
 }
 
@@ -34,8 +37,8 @@ fn late_loop(cause: impl Fn(&TcpListener) + Send + 'static) -> Late {
 
 #[test]
 fn an_event_loop_with_a_slow_handler_is_late_because_of_the_handler() {
-    let late = late_loop(|_| sleep(CAUSE));
-    late.says("blocked", "ms in clock_nanosleep()");
+    let late = late_loop(|_| sleep(delay()));
+    late.says("blocked", "in clock_nanosleep()");
 }
 
 #[test]

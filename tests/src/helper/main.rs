@@ -94,7 +94,8 @@ fn accept_in_turn(fd: i32) {
 }
 
 /// Accepts one connection of its own, queues a second one and prints the port of its client.
-/// Accepts it after the line "go" on stdin. The line "compute N" makes it use N ms of CPU time.
+/// Accepts it after the line "go" on stdin. The line "compute N" makes it use N ms of CPU time. Prints
+/// the CPU time that it used in between, in nanoseconds.
 fn accept_late(port: u16) {
     let listener = listen(port);
     let first = connect_queued(port);
@@ -103,23 +104,26 @@ fn accept_late(port: u16) {
     let second = connect_queued(port);
     println!("{}", port_of(&second));
     std::io::stdout().flush().expect("write stdout");
+    let used = || {
+        let clock = nix::time::ClockId::CLOCK_PROCESS_CPUTIME_ID;
+        Duration::from(nix::time::clock_gettime(clock).expect("a clock"))
+    };
+    let used_before = used();
     for line in std::io::stdin().lock().lines() {
         let line = line.expect("read stdin");
         let Some(ms) = line.strip_prefix("compute ") else {
             break;
         };
         let ms = number(ms);
-        let used = || {
-            let clock = nix::time::ClockId::CLOCK_PROCESS_CPUTIME_ID;
-            Duration::from(nix::time::clock_gettime(clock).expect("a clock"))
-        };
         let until = used() + Duration::from_millis(ms);
         while used() < until {
             std::hint::spin_loop();
         }
     }
+    let used = used() - used_before;
     drop(accept(&listener).stream);
     drop(second);
+    println!("{}", used.as_nanos());
 }
 
 /// Listens without a free descriptor. For every line on stdin, calls accept() or restores the

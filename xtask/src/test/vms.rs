@@ -73,6 +73,7 @@ fn job(attach: &str, filter: Vec<String>) -> Job {
     words.extend(filter.into_iter().map(Into::into));
     let mut environment = vec![
         "TCPTRACE_BIN=/bin/tcptrace".into(),
+        "TCPTRACE_TEST_EMULATED=1".into(),
         format!("TCPTRACE_TEST_ARGS=--attach {attach}"),
     ];
     if std::env::var_os("TCPTRACE_TEST_RECORD").is_some() {

@@ -204,8 +204,8 @@ pub enum LateReason {
     Lock,
     /// The acceptor waited for a page from disk or swap (page fault).
     PageFault,
-    /// The acceptor waited for events or connections, and nothing woke it although a connection was
-    /// queued.
+    /// The acceptor waited for events or connections although a connection was queued. Its epoll set
+    /// may lack the listener, or another thread was woken.
     NotWoken,
     /// The acceptor was stopped by a signal.
     Stopped,

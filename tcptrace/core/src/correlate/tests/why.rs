@@ -98,6 +98,15 @@ impl Trace {
         self.event(Kind::Sched(Sched { tid, pid, step }));
     }
 
+    /// Plays a block of the server's thread for 20 ms with the stack of [`saving`].
+    pub fn saves(&mut self) {
+        let stack = Some(saving().key);
+        self.out_at(server(), OffCpu::Uninterruptible, in_syscall(FSYNC), stack);
+        self.wait(20 * MS);
+        self.wakes(server());
+        self.gets_cpu(server());
+    }
+
     /// Plays the switch away from the server's thread.
     pub fn out(&mut self, off: OffCpu, syscall: Option<Syscall>) {
         self.out_at(server(), off, syscall, None);

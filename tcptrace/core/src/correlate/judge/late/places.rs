@@ -17,7 +17,8 @@ pub struct Place<'a> {
     pub function: Option<&'a str>,
     pub reason: LateReason,
     pub ns: u64,
-    times: u64,
+    /// The number of blocks.
+    pub times: u64,
     /// The longest block in this place.
     longest_ns: u64,
     pub stack: Option<StackKey>,

@@ -144,7 +144,11 @@ impl Part<'_> {
         };
         self.add_functions(to);
         if self.reason == LateReason::NotWoken {
-            to.push_str(": nothing woke it (");
+            // A single block has no wake-up inside.
+            to.push_str(match self.place.is_some_and(|it| it.times > 1) {
+                true => ": it was woken in between but did not accept this one (",
+                false => ": nothing woke it in that time (",
+            });
             to.push_str(match self.place.and_then(|it| it.syscall.name()) {
                 Some(name) if name.starts_with("epoll") => {
                     "is the listener in its epoll set? EPOLLEXCLUSIVE wakes only one waiter"
@@ -233,7 +237,10 @@ fn is_of_program(frame: &Frame) -> bool {
     let std = [
         "std::", "core::", "alloc::", "<std::", "<core::", "<alloc::", "<&std::",
     ];
+    // The C library's own functions, in a static program.
+    let libc = ["__libc_", "__GI_"];
     !libraries.iter().any(|it| module.starts_with(it))
+        && !libc.iter().any(|it| function.starts_with(it))
         && !std.iter().any(|it| function.starts_with(it))
 }
 

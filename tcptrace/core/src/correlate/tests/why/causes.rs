@@ -1,6 +1,7 @@
 //! Each kind of cause, with its exact times and its sentence.
 
 use super::*;
+use crate::duration::Human;
 
 #[test]
 fn blocked_acceptor_is_explained_by_system_call_and_functions() {
@@ -160,17 +161,28 @@ fn lock_is_explained_with_the_thread_that_released_it() {
 
 #[test]
 fn acceptor_that_waits_for_work_was_not_woken() {
-    let mut t = enrolled();
-    t.blocks(in_syscall(EPOLL_WAIT), 300 * MS, MS);
-    t.accepts_now();
-    assert_eq!(times(t.explained()), [0, MS, 300 * MS, 0]);
-    assert_eq!(t.explained().late_reason, LateReason::NotWoken);
-    assert_eq!(
-        t.explained().late_because,
-        "late because server[4711] sat 300.0 ms in epoll_wait() although a connection was queued: \
-         nothing woke it (is the listener in its epoll set? EPOLLEXCLUSIVE wakes only one waiter), \
-         1.000 ms waiting for a CPU"
-    );
+    // A thread with a single block was not woken. One with several was, for something else.
+    let cases = [
+        (1, "nothing woke it in that time"),
+        (3, "it was woken in between but did not accept this one"),
+    ];
+    for (times_blocked, said) in cases {
+        let mut t = enrolled();
+        for _ in 0..times_blocked {
+            t.blocks(in_syscall(EPOLL_WAIT), 300 * MS, MS);
+        }
+        t.accepts_now();
+        let (blocked_ns, runnable_ns) = (times_blocked * 300 * MS, times_blocked * MS);
+        assert_eq!(times(t.explained()), [0, runnable_ns, blocked_ns, 0]);
+        assert_eq!(t.explained().late_reason, LateReason::NotWoken);
+        let (blocked, runnable) = (Human(blocked_ns), Human(runnable_ns));
+        let expected = format!(
+            "late because server[4711] sat {blocked} in epoll_wait() although a connection was \
+             queued: {said} (is the listener in its epoll set? EPOLLEXCLUSIVE wakes only one \
+             waiter), {runnable} waiting for a CPU"
+        );
+        assert_eq!(t.explained().late_because, expected);
+    }
 }
 
 #[test]

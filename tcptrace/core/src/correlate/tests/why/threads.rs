@@ -175,11 +175,7 @@ fn stack_line_comes_once_before_the_first_line_that_refers_to_it() {
     let mut t = enrolled();
     t.correlator.stacks(&[saving()]);
     t.establish(&child(3));
-    let at = Some(StackKey(7));
-    t.out_at(server(), OffCpu::Uninterruptible, in_syscall(FSYNC), at);
-    t.wait(20 * MS);
-    t.wakes(server());
-    t.gets_cpu(server());
+    t.saves();
     t.accepts_now();
     t.accept(listener().accepts(&child(3), Called::At(t.now)));
     t.finish();
@@ -213,15 +209,7 @@ fn stack_line_is_written_again_when_its_functions_become_known() {
     };
     let mut t = enrolled();
     t.establish(&child(3));
-    t.out_at(
-        server(),
-        OffCpu::Uninterruptible,
-        in_syscall(FSYNC),
-        Some(StackKey(7)),
-    );
-    t.wait(20 * MS);
-    t.wakes(server());
-    t.gets_cpu(server());
+    t.saves();
     t.correlator.stacks(&[unnamed(saving())]);
     t.accepts_now();
     assert_eq!(t.explained().acceptor_blocked_in[0].function, None);

@@ -54,15 +54,7 @@ fn only_lines_that_are_written_have_stack_lines() {
     t.enrolls(server());
     t.establish(&child(2));
     t.establish(&child(3));
-    t.out_at(
-        server(),
-        OffCpu::Uninterruptible,
-        in_syscall(FSYNC),
-        Some(StackKey(7)),
-    );
-    t.wait(20 * MS);
-    t.wakes(server());
-    t.gets_cpu(server());
+    t.saves();
     t.accepts_now();
     t.accept(listener().accepts(&child(3), Called::At(t.now)));
     t.tick();
