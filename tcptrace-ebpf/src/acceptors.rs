@@ -27,13 +27,13 @@ struct Acceptor {
 #[map]
 static ACCEPTORS: HashMap<u32, Acceptor> = HashMap::with_max_entries(abi::ACCEPTORS, 0);
 
-/// Number of bytes in `MARKS`, a power of two.
+/// Number of rows in `MARKS`, a power of two.
 const MARKS_LEN: usize = 4096;
 
-/// The byte at `tid % MARKS_LEN` is 1 if an acceptor has, or had, such a tid. It tells most other
+/// The row at `tid % MARKS_LEN` is the number of acceptors with such a tid. It tells most other
 /// threads apart without a hash.
 #[map]
-static MARKS: Array<[u8; MARKS_LEN]> = Array::with_max_entries(1, 0);
+static MARKS: Array<[u64; MARKS_LEN]> = Array::with_max_entries(1, 0);
 
 /// Returns whether a thread is an acceptor.
 #[inline(always)]
@@ -48,10 +48,21 @@ fn is_marked(tid: u32) -> bool {
         .is_some_and(|marks| marks[tid as usize % MARKS_LEN] != 0)
 }
 
+/// Adds `n`, which is 1 or -1, to the row of a tid.
+#[inline(always)]
+fn mark(tid: u32, n: i64) {
+    if let Some(marks) = MARKS.get_ptr_mut(0) {
+        // SAFETY: the index is inside of the array, and all writers go through here.
+        unsafe { maps::add(&raw mut (*marks)[tid as usize % MARKS_LEN], n as u64) };
+    }
+}
+
 /// Removes a thread that has exited, because the kernel may reuse its number.
 #[inline(always)]
 pub fn forget(tid: u32) {
-    let _ = ACCEPTORS.remove(tid);
+    if ACCEPTORS.remove(tid).is_ok() {
+        mark(tid, -1);
+    }
 }
 
 /// Adds the current thread, which calls accept() on this listener.
@@ -76,7 +87,9 @@ pub fn listens(listener: u64) {
 fn enrol(listener: u64, accepts: u64) {
     let id = bpf_get_current_pid_tgid();
     let tid = id as u32;
-    if let Some(known) = ACCEPTORS.get_ptr(tid) {
+    let known = ACCEPTORS.get_ptr(tid);
+    let is_known = known.is_some();
+    if let Some(known) = known {
         // SAFETY: only this thread changes its own entry.
         let known = unsafe { *known };
         if known.listener == listener && known.accepts >= accepts {
@@ -91,9 +104,8 @@ fn enrol(listener: u64, accepts: u64) {
         maps::count_lost(hook::SCHED_SWITCH);
         return;
     }
-    if let Some(marks) = MARKS.get_ptr_mut(0) {
-        // SAFETY: the index is inside of the array, and a byte has no torn writes.
-        unsafe { (&raw mut (*marks)[tid as usize % MARKS_LEN]).write_volatile(1) };
+    if !is_known {
+        mark(tid, 1);
     }
     let payload = || Sched {
         listener,

@@ -239,7 +239,7 @@ pub fn add_to_total(row: u32) {
 /// # Safety
 /// `total` must be an aligned value of a map.
 #[inline(always)]
-unsafe fn add(total: *mut u64, n: u64) {
+pub unsafe fn add(total: *mut u64, n: u64) {
     // The target has no compare-and-swap, so core gives AtomicU64 no fetch_add. The intrinsic
     // compiles to the BPF instruction.
     // SAFETY: the caller's promise.

@@ -11,7 +11,8 @@
 //! `__schedule` and `try_to_wake_up`, kernel/sched/core.c, call them.
 //!
 //! `sched_switch` fires at every context switch of the machine, with interrupts disabled. `prev` is
-//! the current task there. For two other threads the program looks at two bytes and ends.
+//! the current task there. For two other threads the program looks at two
+//! numbers and ends.
 //!
 //! `sched_waking` fires in the context of the waker. `sched_wakeup` may fire on the woken thread's
 //! CPU, where the waker is unknown (`ttwu_queue_wakelist`).
