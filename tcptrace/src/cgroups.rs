@@ -102,34 +102,64 @@ pub fn unseen() -> Option<&'static str> {
     unseen_by(&fs::read_to_string("/proc/self/mountinfo").ok()?)
 }
 
+/// Returns whether containers may be defined by cgroups of version 1 here.
+pub fn has_version_1() -> bool {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    mounts.lines().any(is_version_1)
+}
+
 fn unseen_by(mounts: &str) -> Option<&'static str> {
-    if mounts.lines().find_map(mount_of).is_none() {
+    if mounts.lines().any(is_version_1) {
         return Some(
-            "containers: they are identified by cgroups of version 2, which are not mounted here",
+            "some containers: cgroups of version 1 are in use here, so a container is looked up by the \
+             process that has the socket; it is unknown if that process ends at once, and --container \
+             and --pod do not find it",
         );
     }
-    // A v1 hierarchy without a controller, such as `name=systemd`, does not define containers.
+    let has_version_2 = mounts.lines().any(|it| mount_of(it).is_some());
+    (!has_version_2)
+        .then_some("containers: no cgroups are mounted here, by which they are identified")
+}
+
+/// Whether a line of mountinfo is about cgroups of version 1 that may define containers. A hierarchy
+/// without a controller, such as `name=systemd`, does not.
+fn is_version_1(line: &str) -> bool {
     let has_controller = |options: &str| {
         options
             .split(',')
             .any(|it| !matches!(it, "rw" | "ro" | "none" | "xattr") && !it.contains('='))
     };
-    let is_old = |line: &str| {
-        let (_, what) = line.split_once(" - ")?;
+    let options = line.split_once(" - ").and_then(|(_, what)| {
         let mut what = what.split(' ');
-        let (kind, options) = (what.next()?, what.nth(1)?);
-        (kind == "cgroup" && has_controller(options)).then_some(())
-    };
-    mounts.lines().find_map(is_old).map(|()| {
-        "containers with cgroups of version 1 only, which are in use here: containers are identified by \
-         cgroups of version 2"
-    })
+        (what.next()? == "cgroup").then(|| what.nth(1))?
+    });
+    options.is_some_and(has_controller)
 }
 
-/// Returns the mount point of cgroup v2.
+/// Returns the id of a process's container from its /proc/PID/cgroup (cgroups(7)), which has a line
+/// for each hierarchy: `4:memory:/docker/4f66…`. `None` if it is in no container, or if hierarchies
+/// name different containers.
+pub fn container_of_process(cgroups: &str) -> Option<&str> {
+    let paths = cgroups
+        .lines()
+        .filter_map(|line| line.splitn(3, ':').nth(2));
+    let mut ids = paths.filter_map(|path| container(Path::new(path)));
+    let id = ids.next()?;
+    ids.all(|it| it == id).then_some(id)
+}
+
+/// Returns the mount point of cgroup v2. A container may have its own cgroup mounted, and that of
+/// the host elsewhere, which is preferred.
 pub fn mount() -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    mounts.lines().find_map(mount_of)
+    let mut paths: Vec<PathBuf> = mounts.lines().filter_map(mount_of).collect();
+    paths.sort_by_key(|it| !shows_root(it));
+    paths.into_iter().next()
+}
+
+/// Whether a mount point shows the root cgroup, which has the first inode of kernfs.
+fn shows_root(mount: &Path) -> bool {
+    fs::metadata(mount).is_ok_and(|it| it.ino() == 1)
 }
 
 /// Upper bound on the cgroups in which [`containers`] searches.
@@ -173,23 +203,23 @@ fn has_processes(directory: &Path) -> bool {
 /// Returns the depth of a cgroup's directory below the root cgroup. Returns `None` if the mount
 /// does not show the root, as in a container.
 pub fn level(directory: &Path) -> Option<u32> {
-    /// Inode of the root cgroup: the first inode of kernfs.
-    const ROOT: u64 = 1;
     let mount = mount()?.canonicalize().ok()?;
-    let is_root = fs::metadata(&mount).is_ok_and(|it| it.ino() == ROOT);
+    let is_root = shows_root(&mount);
     let directory = directory.canonicalize().ok()?;
     let below = directory.strip_prefix(&mount).ok().filter(|_| is_root)?;
     Some(below.iter().count() as u32)
 }
 
 /// Parses a line of mountinfo (proc_pid_mountinfo(5)). Returns the mount point if the line is about
-/// cgroup v2:
-/// `35 24 0:30 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw`.
+/// cgroup v2 from its root, or from that of a cgroup namespace:
+/// `35 24 0:30 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw`. In a cgroup namespace, the root of
+/// the whole hierarchy is shown as `/../..` (cgroup_namespaces(7)).
 fn mount_of(line: &str) -> Option<PathBuf> {
     let (place, what) = line.split_once(" - ")?;
     let mut place = place.split(' ').skip(3);
     let (root, path) = (place.next()?, place.next()?);
-    let is_whole = root == "/" && what.split(' ').next() == Some("cgroup2");
+    let is_above = root.split('/').skip(1).all(|it| it == "..");
+    let is_whole = (root == "/" || is_above) && what.starts_with("cgroup2 ");
     is_whole.then(|| PathBuf::from(path))
 }
 
@@ -259,6 +289,71 @@ mod tests {
     }
 
     #[test]
+    fn the_container_of_a_process_is_read_from_its_cgroups_of_version_1() {
+        let dind = ID.replace('4', "5");
+        for (cgroups, id) in [
+            // Docker with the cgroupfs driver, version 1 only.
+            (
+                "12:perf_event:/docker/ID\n11:pids:/docker/ID\n9:memory:/docker/ID\n\
+                 2:cpu,cpuacct:/docker/ID\n1:name=systemd:/docker/ID\n",
+                Some(ID),
+            ),
+            // Docker with the systemd driver, hybrid.
+            (
+                "11:pids:/system.slice/docker-ID.scope\n5:memory:/system.slice/docker-ID.scope\n\
+                 1:name=systemd:/system.slice/docker-ID.scope\n0::/system.slice/docker-ID.scope\n",
+                Some(ID),
+            ),
+            // Docker with the cgroupfs driver, hybrid: version 2 has no container.
+            (
+                "10:memory:/docker/ID\n1:name=systemd:/docker/ID\n0::/system.slice/containerd.service\n",
+                Some(ID),
+            ),
+            // containerd under the kubelet, with both drivers.
+            (
+                "11:memory:/kubepods/burstable/pod1b2c-33/ID\n1:name=systemd:/kubepods/burstable/pod1b2c-33/ID\n",
+                Some(ID),
+            ),
+            (
+                "9:cpuset:/kubepods-besteffort-pod1b2c_33.slice:cri-containerd:ID\n\
+                 4:memory:/system.slice/containerd.service/kubepods-besteffort-pod1b2c_33.slice:cri-containerd:ID\n\
+                 1:name=systemd:/system.slice/containerd.service/kubepods-besteffort-pod1b2c_33.slice:cri-containerd:ID\n",
+                Some(ID),
+            ),
+            // CRI-O.
+            (
+                "8:blkio:/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1b2c_33.slice/crio-ID.scope\n\
+                 1:name=systemd:/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1b2c_33.slice/crio-ID.scope\n\
+                 0::/\n",
+                Some(ID),
+            ),
+            // Podman as root, and its monitor, which is outside.
+            (
+                "10:memory:/machine.slice/libpod-ID.scope\n1:name=systemd:/machine.slice/libpod-ID.scope\n",
+                Some(ID),
+            ),
+            ("10:memory:/machine.slice/libpod-conmon-ID.scope\n", None),
+            // Podman without root makes no cgroups of version 1.
+            (
+                "10:memory:/user.slice/user-1000.slice/session-3.scope\n\
+                 1:name=systemd:/user.slice/user-1000.slice/session-3.scope\n0::/user.slice\n",
+                None,
+            ),
+            // Docker in Docker: the inner container counts, unless hierarchies differ.
+            ("4:memory:/docker/ID/docker/DIND\n", Some(&dind)),
+            ("5:cpu:/docker/ID\n4:memory:/docker/ID/docker/DIND\n", None),
+            // A path may contain colons, and a service is no container.
+            ("4:memory:/a:b/ID\n", Some(ID)),
+            ("4:memory:/system.slice/nginx.service\n0::/\n", None),
+            ("", None),
+            ("4:memory\nID\n", None),
+        ] {
+            let text = cgroups.replace("DIND", &dind).replace("ID", ID);
+            assert_eq!(container_of_process(&text), id, "{cgroups}");
+        }
+    }
+
+    #[test]
     fn containers_are_reported_as_unseen_with_cgroups_of_version_1() {
         const TWO: &str = "41 32 0:37 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw";
         const NAMED: &str =
@@ -268,8 +363,9 @@ mod tests {
         assert_eq!(said(&[TWO]), None);
         assert_eq!(said(&[TWO, NAMED]), None);
         assert!(said(&[NAMED, ONE, TWO]).unwrap().contains("version 1"));
-        assert!(said(&[ONE]).unwrap().contains("not mounted"));
-        assert!(said(&[]).unwrap().contains("not mounted"));
+        assert!(said(&[ONE]).unwrap().contains("version 1"));
+        assert!(said(&[NAMED]).unwrap().contains("no cgroups"));
+        assert!(said(&[]).unwrap().contains("no cgroups"));
     }
 
     #[test]
@@ -307,6 +403,15 @@ mod tests {
             (
                 "41 32 0:37 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw",
                 Some("/sys/fs/cgroup/unified"),
+            ),
+            // The host's, in a container with a cgroup namespace of its own.
+            (
+                "41 32 0:37 /../../.. /host/cgroup ro - cgroup2 cgroup2 rw",
+                Some("/host/cgroup"),
+            ),
+            (
+                "41 32 0:37 /../docker /sys/fs/cgroup rw - cgroup2 cgroup2 rw",
+                None,
             ),
             // A bind mount of a subtree, as in a container.
             (

@@ -32,6 +32,7 @@ pub mod fuzzing;
 mod hostile;
 pub mod output;
 pub mod pipeline;
+mod processes;
 pub mod record;
 pub mod recording;
 pub mod reference;

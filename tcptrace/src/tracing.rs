@@ -38,6 +38,7 @@ use crate::correlate::Selection;
 use crate::depth::Depth;
 use crate::event::{Hook, Loss, Note, SnapshotEnd, Why};
 use crate::pipeline::{self, Feedback, Outcome, Output, SnapshotTargets};
+use crate::processes::Processes;
 use crate::signals::Signals;
 use crate::stdio::say;
 use crate::symbols::Symbols;
@@ -187,7 +188,8 @@ impl Tracing {
             Some(why_ns) => Some(Stacks::new(Symbols::start()?, why_ns)),
             None => None,
         };
-        let mut handover = Handover::new(&begin, recording, stacks, stop, owners_wanted);
+        let processes = Processes::new(capture.numbers());
+        let mut handover = Handover::new(&begin, processes, recording, stacks, stop, owners_wanted);
         let outcome = match needs_pipeline {
             true => {
                 let (feed, outcome) = pipeline::spawn(begin, outputs.lines, feedback.clone())?;
@@ -484,6 +486,10 @@ impl Tracing {
                 false => 0,
             };
             let now_ns = mono_now_ns();
+            if self.handover.processes().wants_numbers(&batch, now_ns) {
+                let numbers = self.capture.numbers();
+                self.handover.processes().set_numbers(numbers);
+            }
             self.handover.records(batch, now_ns, complete_ns).await;
             // Fast writers must not keep this loop running forever.
             if emptied || now_ns - drained_ns > DRAIN_AT_MOST_NS {

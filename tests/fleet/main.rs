@@ -4,6 +4,7 @@
 //! `cargo xtask test --install` installs prometheus, promtool and the collector.
 
 mod collector;
+mod kubernetes;
 mod otlp;
 mod prometheus;
 mod receiver;

@@ -2,6 +2,7 @@
 
 use tests::cgroup::Cgroup;
 use tests::run::Running;
+use tests::trace::NULL;
 use tests::traffic::*;
 use tests::{Lab, run};
 
@@ -24,6 +25,43 @@ fn a_socket_has_the_cgroup_and_the_container_of_its_process() {
     }
 }
 
+/// On a host with cgroups of version 1, the kernel's sockets know the cgroup of version 2 only, which
+/// is the root.
+#[test]
+fn a_container_with_cgroups_of_version_1_is_that_of_the_process() {
+    let Some(cgroup) = Cgroup::version_1(&format!("tcptrace-test/{CONTAINER}")) else {
+        eprintln!("skipped: no cgroups of version 1 here");
+        return;
+    };
+    let lab = Lab::new();
+    let [port, other] = [lab.port(), lab.port()];
+    let tracer = lab.trace_with(&["--port", &format!("{port},{other}")]);
+    talk(other);
+    let mut helper = run::helper(&["talk-when-asked", &port.to_string()]);
+    cgroup.put(&mut helper);
+    helper.stdin(std::process::Stdio::piped());
+    let mut helper = Running::start(helper);
+    helper.write_line();
+    tracer.wait_for_ends(4);
+    assert_eq!(helper.wait_without_input().code, Some(0));
+    let trace = tracer.stop();
+
+    for line in trace.own("connection") {
+        let is_inside = line["lport"] == port || line["rport"] == port;
+        match is_inside {
+            true => line.shows(&[("container", &CONTAINER), ("container_name", &NULL)]),
+            false => line.shows(&[("container", &NULL)]),
+        }
+    }
+    let mut listeners = trace
+        .own("transition")
+        .filter(|it| it["newstate"] == "LISTEN");
+    let listener = listeners.find(|it| it["lport"] == port);
+    listener
+        .expect("a listener")
+        .shows(&[("container", &CONTAINER)]);
+}
+
 /// The kernel gives a child socket the cgroup of its listener, whichever process accepts the
 /// connection.
 #[test]
@@ -41,7 +79,7 @@ fn a_server_has_its_listeners_cgroup() {
 
     trace
         .client()
-        .shows(&[("cgroup", &cgroup.id()), ("container", &tests::trace::NULL)]);
+        .shows(&[("cgroup", &cgroup.id()), ("container", &NULL)]);
     let own = trace.listen()["cgroup"].clone();
     assert_ne!(own, cgroup.id());
     trace.server().shows(&[("cgroup", &own)]);

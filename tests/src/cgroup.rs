@@ -22,6 +22,16 @@ impl Cgroup {
         Cgroup::make(mount().join(name))
     }
 
+    /// Creates a cgroup of version 1 with this path below the root, in the hierarchy of any
+    /// controller. `None` if there is none, and none can be mounted.
+    pub fn version_1(path: &str) -> Option<Cgroup> {
+        let path = version_1()?.join(path);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).expect("make a cgroup");
+        }
+        Some(Cgroup::make(path))
+    }
+
     /// Creates a cgroup inside this one.
     pub fn child(&self, name: &str) -> Cgroup {
         Cgroup::make(self.path.join(name))
@@ -82,6 +92,28 @@ impl Drop for Cgroup {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
     }
+}
+
+/// Returns the mount point of a hierarchy of version 1. Mounts one if there is none.
+fn version_1() -> Option<PathBuf> {
+    const CONTROLLER: &str = "pids";
+    let mounts = fs::read_to_string("/proc/mounts").expect("/proc is mounted");
+    let mut mounts = mounts.lines().map(|line| line.split(' '));
+    let found = mounts.find_map(|mut fields| {
+        let path = fields.nth(1)?.to_owned();
+        let is_v1 = fields.next()? == "cgroup";
+        let mut options = fields.next()?.split(',');
+        (is_v1 && options.any(|it| it == CONTROLLER)).then(|| PathBuf::from(path))
+    });
+    if found.is_some() {
+        return found;
+    }
+    // Fails if the controller belongs to version 2.
+    let usual = std::env::temp_dir().join("tcptrace-cgroup-v1");
+    fs::create_dir_all(&usual).expect("a folder");
+    let (none, flags) = (None::<&str>, nix::mount::MsFlags::empty());
+    let mounted = nix::mount::mount(none, &usual, Some("cgroup"), flags, Some(CONTROLLER));
+    mounted.ok().map(|()| usual)
 }
 
 /// Returns the mount point of cgroup version 2. Mounts it at the usual place if it is not mounted.

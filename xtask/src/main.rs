@@ -42,6 +42,7 @@ Examples:
   cargo xtask test -- late_accept    only scenarios with this in their name, and all other checks
   cargo xtask bench                  measure the cost of tracing, beside other tools
   cargo xtask soak --minutes 10      trace a churn of connections, and watch the memory
+  cargo xtask soak export            an hour of tcptrace export, with containers that come and go
   cargo xtask vm --kernel 6.1 -- doctor    tcptrace under another kernel
   cargo xtask kernels --kernels all  compare the hooks' prototypes with kernels in VMs
   cargo xtask pictures --install     make the pictures of the README and the book
@@ -72,6 +73,7 @@ enum Task {
     /// Measure how much tcptrace slows down the traced programs, beside other tools
     Bench(bench::Args),
     /// Trace a churn of connections for a long time, and fail if memory grows or anything is missing
+    /// Run tcptrace under a load for a long time, and check its memory and its speed
     Soak(soak::Args),
     /// Run tcptrace in a VM with another kernel, with the arguments after `--`
     Vm(vm::Args),

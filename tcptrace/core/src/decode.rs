@@ -15,8 +15,8 @@ use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use crate::event::{
-    Accept, Called, Comm, Context, Event, Kind, Listen, Outcome, SetState, Sk, State, Task, Tuple,
-    Witness,
+    Accept, Called, Comm, Context, Event, Kind, Listen, Outcome, Place, SetState, Sk, State, Task,
+    Tuple, Witness,
 };
 
 pub use sched::stack_key;
@@ -152,6 +152,44 @@ pub fn peek(record: &[u8]) -> Option<Peek> {
         }
         _ => None,
     }
+}
+
+/// A process in a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// The process (the kernel's tgid) used a socket.
+    Running(u32),
+    /// The process has exited.
+    Exited(u32),
+}
+
+/// Reads the process of a record that may name the owner of a socket, without decoding the record.
+#[inline]
+pub fn peek_process(record: &[u8]) -> Option<Seen> {
+    let (header, rest) = abi::Header::read_from_prefix(record).ok()?;
+    let addrs = |sections: u8| match sections & abi::section::V4 {
+        0 => size_of::<abi::Addrs6>(),
+        _ => size_of::<abi::Addrs4>(),
+    };
+    let task = match header.kind {
+        abi::kind::SET_STATE => {
+            let (it, rest) = abi::SetState::read_from_prefix(rest).ok()?;
+            let task = rest.get(addrs(it.sections)..)?;
+            (it.sections & abi::section::TASK != 0).then_some(task)?
+        }
+        abi::kind::ACCEPT => {
+            let (it, rest) = abi::Accept::read_from_prefix(rest).ok()?;
+            rest.get(addrs(it.sections) + size_of::<abi::ListenerAddr>()..)?
+        }
+        abi::kind::PROCESS => {
+            let (it, _) = abi::Process::read_from_prefix(rest).ok()?;
+            let has_exited = it.step == abi::process_step::EXITED;
+            return has_exited.then_some(Seen::Exited(it.pid));
+        }
+        _ => return None,
+    };
+    let (pid, _) = u32::read_from_prefix(task).ok()?;
+    Some(Seen::Running(pid))
 }
 
 /// Reads the stacks of a record of a scheduling event, without decoding the record.
@@ -375,6 +413,7 @@ fn task(rest: &mut Rest) -> Result<Task, Undecodable> {
         tid: rest.take()?,
         comm: Comm::new(rest.take()?),
         process: Comm::new(rest.take()?),
+        place: Place::default(),
     })
 }
 

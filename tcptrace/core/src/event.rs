@@ -161,6 +161,17 @@ pub struct Task {
     pub comm: Comm,
     /// The name of the process, which is that of its first thread; empty when unknown.
     pub process: Comm,
+    /// The place of the process. No record has it; it comes with [`Process`](crate::trace::Process).
+    pub place: Place,
+}
+
+/// A process's PID namespace and container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The process's number in its own PID namespace; 0 when it is `pid`, or unknown.
+    pub nspid: u32,
+    /// Number of the container in the trace, from 1; 0 for none, and when unknown.
+    pub container: u32,
 }
 
 impl Task {

@@ -291,7 +291,8 @@ pub struct Subject {
     /// cgroup of its listener. Null when unknown.
     pub cgroup: Option<u64>,
     /// Id of the container that `cgroup` belongs to, 64 hexadecimal digits, taken from the name of
-    /// the cgroup's directory.
+    /// the cgroup's directory. With cgroups of version 1, the container that the process `pid` is
+    /// in (/proc/PID/cgroup).
     pub container: Option<Text>,
     /// Name of the container, from the files of its runtime. In Kubernetes, it is the name in the
     /// pod's specification. Null when unknown.
@@ -306,6 +307,9 @@ pub struct Subject {
     /// Process id. Null when unknown, for example after the known process exited and another
     /// process has the socket.
     pub pid: Option<u32>,
+    /// Process id in the PID namespace of the process, as the process itself sees it. Null when it
+    /// is `pid`, and when unknown.
+    pub nspid: Option<u32>,
     /// Thread id; null when unknown.
     pub tid: Option<u32>,
     /// The thread's name; null when unknown.
@@ -314,6 +318,10 @@ pub struct Subject {
     pub process: Option<Comm>,
     /// The source of pid, tid, comm and process.
     pub pid_source: Option<PidSource>,
+    /// Number of the process's container in the trace; 0 for none. Not part of the line.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub place: u32,
 }
 
 impl Subject {

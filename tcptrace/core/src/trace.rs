@@ -5,6 +5,7 @@
 //! so replaying its recorded inputs gives the same lines.
 
 mod begin;
+mod places;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,8 +20,10 @@ use crate::decode::decode;
 use crate::event::{Event, Hook, Kind, Loss, Note, Stack, State, Task, Why};
 use crate::fields::{Line, Session, Summary, Wanted};
 use crate::order::{HOLD_BACK_NS, Order};
+use places::Places;
 
 pub use begin::{Begin, RefusedMethod};
+pub use places::Process;
 
 /// An input of a trace. Inputs are pushed in the order in which they were captured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +62,13 @@ pub enum Small {
     /// The containers that cgroups belong to, by cgroup id; `None` for a cgroup outside a
     /// container.
     Containers(BTreeMap<u64, Option<Container>>),
+    /// Processes in PID namespaces or in containers of their own, by the kernel's ids. Precedes the
+    /// first record of each. One that has exited becomes a [`Process`] without values.
+    Processes {
+        /// Whether all earlier ones are void.
+        forget: bool,
+        processes: BTreeMap<u32, Process>,
+    },
     /// Stacks whose addresses have been looked up.
     Stacks(Vec<Stack>),
     /// The hooks are being detached. Events after this time (CLOCK_MONOTONIC, nanoseconds) are not
@@ -108,6 +118,7 @@ pub struct Trace {
     correlator: Correlator,
     balance: Balance,
     containers: FxHashMap<u64, Option<Container>>,
+    places: Places,
     began_ns: u64,
     /// The trace ends when this many connections have ended.
     count: Option<u64>,
@@ -139,6 +150,7 @@ impl Trace {
             correlator: begin.correlator(),
             balance: Balance::default(),
             containers: FxHashMap::default(),
+            places: Places::default(),
             began_ns: begin.mono_ns,
             count: begin.count,
             counted_ns: None,
@@ -175,13 +187,18 @@ impl Trace {
 
     fn small(&mut self, small: &Small) {
         match small {
-            Small::Import { owners, until_ns } => self.correlator.import(owners.clone(), *until_ns),
+            Small::Import { owners, until_ns } => {
+                let mut owners = owners.clone();
+                owners.values_mut().for_each(|it| self.places.put(it));
+                self.correlator.import(owners, *until_ns);
+            }
             Small::Note { mono_ns, note } => self.note(*mono_ns, note.clone()),
             Small::Counted { mono_ns, counts } => self.counted(*mono_ns, counts),
             Small::Containers(containers) => {
                 let containers = containers.iter().map(|(id, name)| (*id, name.clone()));
                 self.containers.extend(containers);
             }
+            Small::Processes { forget, processes } => self.places.learn(*forget, processes),
             Small::Stacks(stacks) => self.correlator.stacks(stacks),
             Small::Ending { mono_ns } => self.ended_ns = *mono_ns,
             Small::Cut { mono_ns } => {
@@ -217,10 +234,13 @@ impl Trace {
         let first = lines.len();
         let more = self.step(lines);
         for line in &mut lines[first..] {
-            if let Some(subject) = line.subject_mut()
-                && let Some(cgroup) = subject.cgroup
-                && let Some(Some(container)) = self.containers.get(&cgroup)
-            {
+            let Some(subject) = line.subject_mut() else {
+                continue;
+            };
+            let of_cgroup = subject
+                .cgroup
+                .and_then(|it| self.containers.get(&it)?.as_ref());
+            if let Some(container) = of_cgroup.or_else(|| self.places.container(subject.place)) {
                 subject.set_container(container);
             }
         }
@@ -274,7 +294,8 @@ impl Trace {
     fn records(&mut self, batch: &Batch, complete_until_ns: u64) {
         for record in batch.records() {
             match decode(record) {
-                Ok(event) => {
+                Ok(mut event) => {
+                    self.places.see(&mut event.kind);
                     if let Some(hook) = event.kind.hook() {
                         self.balance.decoded(hook);
                     }
@@ -294,7 +315,8 @@ impl Trace {
             Note::Lost(_) | Note::Missed => mono_ns.min(self.ended_ns),
             _ => mono_ns,
         };
-        let kind = Kind::Note(note);
+        let mut kind = Kind::Note(note);
+        self.places.see(&mut kind);
         self.holders_held += usize::from(is_holders(&kind));
         self.order.push(Event {
             mono_ns,

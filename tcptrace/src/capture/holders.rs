@@ -13,7 +13,7 @@ use zerocopy::FromBytes;
 
 use super::error::no_map;
 use crate::clock::mono_now_ns;
-use crate::event::{Comm, Holder, Holders, Sk, State, Task};
+use crate::event::{Comm, Holder, Holders, Place, Sk, State, Task};
 
 /// Symbols of the programs in the eBPF object.
 const DESCRIPTORS: &str = "task_file_iterator";
@@ -43,6 +43,7 @@ pub fn find(ebpf: &mut Ebpf) -> anyhow::Result<SocketOwners> {
             tid: 0,
             comm: name,
             process: name,
+            place: Place::default(),
         };
         if it.inode != 0 {
             let owner = owners.entry(it.inode).or_insert(task);

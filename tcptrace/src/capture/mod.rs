@@ -41,6 +41,7 @@ pub use error::{CaptureError, os_error};
 use hooks::{AttachMethod, HookRow};
 use iterator::Snapshot;
 use load::{Kernel, Loaded, load};
+pub use pids::Numbers;
 use refusal::Refusal;
 pub use request::{RING_BYTES, Request};
 use ring::Ring;
@@ -238,17 +239,23 @@ impl Capture {
         }
     }
 
+    /// Reads the ids under which /proc shows processes.
+    pub fn numbers(&mut self) -> Numbers {
+        Numbers::read(|| self.numbers_here())
+    }
+
+    /// Returns the kernel's ids of the processes in this PID namespace, by their ids here.
+    fn numbers_here(&mut self) -> Option<BTreeMap<u32, u32>> {
+        let has_iterator = self.has(Hook::TaskFileIterator);
+        has_iterator.then(|| holders::numbers(&mut self.ebpf).ok())?
+    }
+
     /// Translates process ids of /proc to the kernel's ids.
     ///
     /// # Errors
     /// If an id cannot be translated in this PID namespace.
     pub fn kernels_pids(&mut self, pids: &[u32]) -> Result<Vec<u32>, CaptureError> {
-        let has_iterator = self.has(Hook::TaskFileIterator);
-        pids::translate(pids, || {
-            has_iterator
-                .then(|| holders::numbers(&mut self.ebpf).ok())
-                .flatten()
-        })
+        pids::translate(pids, || self.numbers_here())
     }
 
     fn has(&self, hook: Hook) -> bool {

@@ -33,6 +33,29 @@ pub fn translate(
     translate_shown(pids, shown(), numbers)
 }
 
+/// The ids of processes as /proc shows them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Numbers {
+    /// They are the kernel's.
+    Kernels,
+    /// They are those of this PID namespace, by the kernel's ids.
+    Here(BTreeMap<u32, u32>),
+    Unknown,
+}
+
+impl Numbers {
+    /// `numbers` returns the kernel's ids of the processes in this PID namespace, by their ids here.
+    pub(super) fn read(numbers: impl FnOnce() -> Option<BTreeMap<u32, u32>>) -> Numbers {
+        match shown() {
+            Shown::Kernels => Numbers::Kernels,
+            Shown::Own => numbers().map_or(Numbers::Unknown, |numbers| {
+                Numbers::Here(numbers.into_iter().map(|(here, pid)| (pid, here)).collect())
+            }),
+            Shown::Others => Numbers::Unknown,
+        }
+    }
+}
+
 /// Returns whether /proc shows the kernel's process ids.
 pub fn are_kernels() -> bool {
     shown() == Shown::Kernels

@@ -13,7 +13,7 @@ use hashlink::LinkedHashMap;
 use super::{BLOCK, Recorder};
 use crate::decode::lost;
 use crate::event::{Stack, StackKey};
-use crate::trace::{Begin, Input, Small};
+use crate::trace::{Begin, Input, Process, Small};
 use tcptrace_core::container::Container;
 use tcptrace_core::recording::item;
 
@@ -65,6 +65,8 @@ pub struct Parts {
     keep: Keep,
     /// The names of containers so far, by cgroup. Every file begins with them.
     containers: BTreeMap<u64, Option<Container>>,
+    /// The processes with a place of their own, likewise.
+    processes: BTreeMap<u32, Process>,
     /// The newest stacks. Every file begins with them.
     stacks: LinkedHashMap<StackKey, Stack>,
     /// The kernel side's counter of lost records, modulo 2^32, from the last record.
@@ -119,6 +121,7 @@ impl Parts {
             is_compressed,
             keep,
             containers: BTreeMap::new(),
+            processes: BTreeMap::new(),
             stacks: LinkedHashMap::new(),
             lost: 0,
             current: None,
@@ -156,6 +159,14 @@ impl Parts {
             }
             Input::Small(Small::Containers(containers)) => {
                 self.containers.extend(containers.clone());
+            }
+            Input::Small(Small::Processes { forget, processes }) => {
+                if *forget {
+                    self.processes.clear();
+                }
+                self.processes.extend(processes.clone());
+                // A process without values has exited.
+                self.processes.retain(|_, it| *it != Process::default());
             }
             Input::Small(Small::Stacks(stacks)) => {
                 for stack in stacks {
@@ -257,6 +268,13 @@ impl Parts {
         let mut recorder = Recorder::begin(file, &begin, self.is_compressed)?;
         if !self.containers.is_empty() {
             recorder.input(&Small::Containers(self.containers.clone()).into())?;
+        }
+        if !self.processes.is_empty() {
+            let processes = Small::Processes {
+                forget: false,
+                processes: self.processes.clone(),
+            };
+            recorder.input(&processes.into())?;
         }
         let stacks: Vec<Stack> = self.stacks.values().cloned().collect();
         for stacks in stacks.chunks(STACKS_AT_ONCE) {

@@ -15,6 +15,7 @@ use crate::decode::peek;
 use crate::event::Note;
 use crate::order::HOLD_BACK_NS;
 use crate::pipeline::{Failed, Feed, Message, SnapshotTargets};
+use crate::processes::Processes;
 use crate::recording::Recorder;
 use crate::recording::parts::Parts;
 use crate::trace::{Begin, Input, Small};
@@ -80,6 +81,7 @@ pub struct Amount {
 /// Passes the inputs of a trace on, in order.
 pub struct Handover {
     cgroups: Cgroups,
+    processes: Processes,
     recording: Option<Recording>,
     feed: Option<Feed>,
     planner: SnapshotPlanner,
@@ -100,6 +102,7 @@ pub struct Handover {
 impl Handover {
     pub fn new(
         begin: &Begin,
+        processes: Processes,
         recording: Option<Recording>,
         stacks: Option<Stacks>,
         stop: Arc<Notify>,
@@ -107,6 +110,7 @@ impl Handover {
     ) -> Handover {
         Handover {
             cgroups: Cgroups::new(),
+            processes,
             recording,
             feed: None,
             planner: SnapshotPlanner::new(begin),
@@ -130,7 +134,7 @@ impl Handover {
     pub async fn records(&mut self, batch: Batch, now_ns: u64, complete_until_ns: u64) {
         if !batch.is_empty() {
             self.latest_ns = self.latest_ns.max(now_ns);
-            self.inspect(&batch).await;
+            self.inspect(&batch, now_ns).await;
         }
         self.resolve(now_ns).await;
         if batch.is_empty() {
@@ -158,15 +162,29 @@ impl Handover {
             Note::Lost(loss) => {
                 self.amount.lost += loss.count;
                 self.planner.lost(mono_ns);
+                self.processes.forget();
             }
-            Note::Missed => self.planner.lost(mono_ns),
-            Note::Holders(_) => self.planner.owners_searched(mono_ns),
+            Note::Missed => {
+                self.planner.lost(mono_ns);
+                self.processes.forget();
+            }
+            Note::Holders(found) => {
+                self.planner.owners_searched(mono_ns);
+                let pids = found.holders.iter().map(|it| it.task.pid);
+                pids.for_each(|pid| self.processes.look_up(pid));
+                self.tell_processes(mono_ns).await;
+            }
             _ => {}
         }
         self.input(Input::note(mono_ns, note)).await;
     }
 
     pub async fn small(&mut self, small: Small) {
+        if let Small::Import { owners, until_ns } = &small {
+            let pids = owners.values().map(|it| it.pid);
+            pids.for_each(|pid| self.processes.look_up(pid));
+            self.tell_processes(*until_ns).await;
+        }
         self.input(small.into()).await;
     }
 
@@ -177,11 +195,23 @@ impl Handover {
         }
     }
 
-    /// Reads the fields that are needed before decoding: cgroups, and hints for snapshots.
-    async fn inspect(&mut self, batch: &Batch) {
+    /// The processes that have been seen.
+    pub fn processes(&mut self) -> &mut Processes {
+        &mut self.processes
+    }
+
+    async fn tell_processes(&mut self, now_ns: u64) {
+        if let Some(processes) = self.processes.take(now_ns) {
+            self.input(processes.into()).await;
+        }
+    }
+
+    /// Reads the fields that are needed before decoding: cgroups, processes, and hints for snapshots.
+    async fn inspect(&mut self, batch: &Batch, now_ns: u64) {
         let mut containers = BTreeMap::new();
         for record in batch.records() {
             self.amount.records += 1;
+            self.processes.note(record, now_ns);
             if let Some(peek) = peek(record) {
                 self.cgroups.note(peek.cgroup(), &mut containers);
                 self.planner.see(peek);
@@ -196,6 +226,7 @@ impl Handover {
         if !containers.is_empty() {
             self.input(Small::Containers(containers).into()).await;
         }
+        self.tell_processes(now_ns).await;
     }
 
     /// Passes on the stacks whose functions have been found until `now_ns`.

@@ -9,6 +9,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tests::mounts::unmount;
 use tests::run::{self, Running};
 use tests::task::{join, now_ns, pid, set_name, spawn};
+use tests::trace::NULL;
 use tests::tracer::await_session;
 use tests::traffic::*;
 use tests::{Lab, Line, Trace, Tracer, eventually};
@@ -261,11 +262,46 @@ fn a_pid_filter_uses_the_pid_namespace_of_its_user() {
     let trace = Trace::read(&ended.stdout, lab.netns);
     // The first connection may have begun before the trace; it is not counted then.
     assert!(trace.own("connection").count() >= 2);
+    for line in trace.own("connection") {
+        // The first process of the namespace is tcptrace's parent, the second one talks.
+        line.shows(&[("nspid", &2)]);
+        assert!(line["pid"].as_u64().is_some_and(|pid| pid != 2), "{line}");
+    }
 
     let ended = inside("4194000");
     assert_eq!(ended.code, Some(4), "{}", ended.stderr);
     assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
     assert!(ended.stderr.contains("--pid 4194000"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_process_in_a_pid_namespace_has_both_of_its_numbers() {
+    let lab = Lab::new();
+    let [port, theirs] = [lab.port(), lab.port()];
+    let tracer = lab.trace_with(&["--port", &format!("{port},{theirs}")]);
+    talk(port);
+    let mut helper = run::helper(&["in-a-pid-namespace", &theirs.to_string(), "cat"]);
+    helper.stdin(Stdio::piped());
+    let helper = Running::start(helper);
+    tracer.wait_for_ends(6);
+    let ended = helper.wait_without_input();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let trace = tracer.stop_lossy();
+
+    let is_own = |line: &Line| line["lport"] == port || line["rport"] == port;
+    let ends = trace
+        .own("connection")
+        .filter(|line| !line["pid"].is_null());
+    let (own, theirs): (Vec<&Line>, Vec<&Line>) = ends.partition(|line| is_own(line));
+    assert!(own.len() == 2 && theirs.len() >= 4, "{own:?} {theirs:?}");
+    for line in own {
+        line.shows(&[("pid", &pid()), ("nspid", &NULL)]);
+    }
+    // The namespace's first process is the helper's child, which forks the one that talks.
+    for line in &theirs {
+        line.shows(&[("pid", &theirs[0]["pid"]), ("nspid", &2)]);
+        assert_ne!(line["pid"], 2);
+    }
 }
 
 #[test]

@@ -25,7 +25,6 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::builder::PossibleValuesParser;
 
-pub use self::smoke::smoke;
 use self::{
     load::Load,
     machine::{Machine, TRACEFS},
@@ -33,6 +32,7 @@ use self::{
     rows::{ROWS, Row, UNTRACED, Watcher},
     watcher::{Cost, EMPTY_OBJECT, Running},
 };
+pub use self::{smoke::smoke, spread::Spread, table::table};
 use crate::{cmd, ebpf, netns, packages, tcptrace};
 
 #[derive(clap::Args)]

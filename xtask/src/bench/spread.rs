@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 /// The median of some measurements, with minimum and maximum.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Spread {
     pub median: f64,
     pub min: f64,

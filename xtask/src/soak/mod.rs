@@ -2,6 +2,7 @@
 //! missed.
 
 mod churn;
+mod export;
 mod plateau;
 mod reader;
 mod tracer;
@@ -23,6 +24,11 @@ pub struct Args {
 
 #[derive(clap::Subcommand)]
 enum Kind {
+    /// `tcptrace export` while listeners and containers come and go
+    Export(export::Args),
+    /// A process in a container of the soak of `export`
+    #[command(hide = true)]
+    Member,
     /// A process of the churn
     #[command(hide = true)]
     Worker(churn::Worker),
@@ -31,6 +37,8 @@ enum Kind {
 pub fn run(root: &Path, args: &Args) -> Result<()> {
     match &args.kind {
         None => tracer::run(root, &args.tracer),
+        Some(Kind::Export(args)) => export::run(root, args),
+        Some(Kind::Member) => export::member(),
         Some(Kind::Worker(worker)) => worker.run(),
     }
 }

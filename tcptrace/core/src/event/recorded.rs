@@ -103,6 +103,7 @@ impl From<Task> for super::Task {
                 Process::Same => task.comm,
                 Process::Called(process) => process,
             },
+            place: super::Place::default(),
         }
     }
 }

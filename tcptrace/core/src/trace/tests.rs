@@ -7,6 +7,7 @@ use crate::container::Container;
 const MS: u64 = 1_000_000;
 const START: u64 = 1_000 * MS;
 const CGROUP: u64 = 4711;
+const PID: u32 = 4800;
 
 fn begin() -> Begin {
     let hooks = [Hook::InetSockSetState, Hook::InetCskAccept];
@@ -52,6 +53,20 @@ fn change(mono_ns: u64, sk: u64, oldstate: State, newstate: State) -> Vec<u8> {
 
 fn connects(at_ms: u64, sk: u64) -> Vec<u8> {
     change(START + at_ms * MS, sk, State::Close, State::SynSent)
+}
+
+/// Like `connects`, with the process that connects.
+fn connects_by(pid: u32, at_ms: u64, sk: u64) -> Vec<u8> {
+    let mut record = connects(at_ms, sk);
+    record[size_of::<abi::Header>() + size_of::<abi::SetState>() - 1] |= abi::section::TASK;
+    let task = abi::Task {
+        pid,
+        tid: pid,
+        comm: *b"curl\0\0\0\0\0\0\0\0\0\0\0\0",
+        process: *b"curl\0\0\0\0\0\0\0\0\0\0\0\0",
+    };
+    record.extend(task.as_bytes());
+    record
 }
 
 fn fails(at_ms: u64, sk: u64) -> Vec<u8> {
@@ -285,6 +300,57 @@ fn line_has_the_container_of_its_cgroup() {
     assert_eq!(
         names.map(|it| it.as_deref()),
         ["4f66", "app", "nginx", "web-0", "shop"].map(Some)
+    );
+}
+
+#[test]
+fn line_has_the_place_that_its_process_had_at_the_time() {
+    let mut played = Played::new(&begin());
+    let place = |nspid, id: &str| Small::Processes {
+        forget: false,
+        processes: [(
+            PID,
+            Process {
+                nspid: Some(nspid),
+                container: Some(Container::new(id)),
+            },
+        )]
+        .into(),
+    };
+    played.push(place(7, "4f66"));
+    played.push(records(&[connects_by(PID, 1, 1)], Some(10)));
+    // The kernel gives the id to another process.
+    played.push(place(8, "5a77"));
+    played.push(records(&[connects_by(PID, 11, 2)], Some(20)));
+    played.push(Small::Processes {
+        forget: true,
+        processes: [].into(),
+    });
+    played.push(records(&[connects_by(PID, 21, 3)], Some(30)));
+    let counts = counts(3, 0);
+    played.push(Small::End { counts });
+    let ends = played.connections();
+    let places = ends.iter().map(|it| {
+        let id = it.subject.container.as_deref();
+        (it.subject.pid, it.subject.nspid, id)
+    });
+    let expected = [
+        (Some(PID), Some(7), Some("4f66")),
+        (Some(PID), Some(8), Some("5a77")),
+        (Some(PID), None, None),
+    ];
+    assert_eq!(places.collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn the_process_of_a_record_is_read_without_decoding_it() {
+    use crate::decode::{Seen, peek_process};
+    assert_eq!(peek_process(&connects(1, 1)), None);
+    let record = connects_by(PID, 1, 1);
+    assert_eq!(peek_process(&record), Some(Seen::Running(PID)));
+    assert_eq!(
+        peek_process(&record[..record.len() - size_of::<abi::Task>()]),
+        None
     );
 }
 

@@ -29,10 +29,12 @@ pub fn server() -> Subject {
         k8s_pod_name: None,
         k8s_namespace_name: None,
         pid: Some(4711),
+        nspid: None,
         tid: Some(4711),
         comm: Some(Comm::from("server")),
         process: Some(Comm::from("server")),
         pid_source: Some(PidSource::Presumed),
+        place: 0,
     }
 }
 

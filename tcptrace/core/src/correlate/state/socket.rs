@@ -195,10 +195,12 @@ impl Socket {
             k8s_pod_name: None,
             k8s_namespace_name: None,
             pid: owner.map(|o| o.task.pid),
+            nspid: owner.map(|o| o.task.place.nspid).filter(|&it| it != 0),
             tid: owner.map(|o| o.task.tid).filter(|&tid| tid != 0),
             comm: owner.map(|o| o.task.comm),
             process: owner.and_then(|o| o.task.process()),
             pid_source: owner.map(|o| o.source),
+            place: owner.map_or(0, |o| o.task.place.container),
         }
     }
 }

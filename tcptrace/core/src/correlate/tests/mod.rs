@@ -30,7 +30,7 @@ use super::state::table::Table;
 use super::{Correlator, Totals};
 use crate::event::State::*;
 use crate::event::{
-    Accept, Called, Comm, Context, Event, Holder, Holders, Kind, Note, Outcome, Process,
+    Accept, Called, Comm, Context, Event, Holder, Holders, Kind, Note, Outcome, Place, Process,
     ProcessStep, SetState, Sk, State, Task, Tuple, Witness,
 };
 use crate::fields::{self, Line, Side, Verdict};
@@ -187,6 +187,7 @@ pub fn task(pid: u32, name: &str) -> Task {
         tid: pid,
         comm: Comm::from(name),
         process: Comm::from(name),
+        place: Place::default(),
     }
 }
 
