@@ -264,6 +264,7 @@ impl Child {
                 tid: 471_123,
                 comm: Comm::from("nginx"),
                 process: Comm::from("nginx"),
+                ..Task::default()
             },
             backlog_len: 2,
             backlog_max: 4_096,

@@ -288,7 +288,7 @@ impl Figures {
         let export = growth_kib(half, |it| it.export_kib);
         let histogram = growth_kib(half, |it| it.histogram_kib);
         let ms = Spread::of(self.scrapes.iter().map(|it| it.ms));
-        let ms = ms.unwrap_or(Spread::default());
+        let ms = ms.unwrap_or_default();
         let us = |of: fn(&Sample) -> f64| self.us_per_connection(of);
         let (traced_us, histogram_us) = (us(|it| it.export_cpu_s), us(|it| it.histogram_cpu_s));
         let scrapes_cpu_s = self.samples.last().map_or(f64::NAN, |it| it.scrapes_cpu_s);
