@@ -6,11 +6,13 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
 use tcptrace_core::container::Container;
 
 use crate::containers::Containers;
+use crate::privileges::Lookups;
 
 /// Upper bound on the cgroups that are remembered as reported. When it is reached, all are
 /// forgotten, and a cgroup that reappears is reported again. The kernel never reuses a cgroup's id.
@@ -20,9 +22,15 @@ const REMEMBERED: usize = 16_384;
 const FILEID_KERNFS: libc::c_int = 0xfe;
 
 /// The cgroup v2 hierarchy of this machine, if it is mounted.
-pub struct Cgroups {
+pub struct Hierarchy {
     mount: Option<File>,
     containers: Containers,
+}
+
+/// Finds the containers of cgroups.
+pub struct Cgroups {
+    hierarchy: Arc<Hierarchy>,
+    lookups: Lookups,
     /// Ids of cgroups whose containers have been reported.
     known: FxHashSet<u64>,
     /// The id seen last; 0 before the first.
@@ -38,12 +46,10 @@ struct Handle {
 }
 
 impl Cgroups {
-    /// Opens the mount point. Lookups return `None` if cgroup v2 is not mounted, or without
-    /// CAP_DAC_READ_SEARCH, which open_by_handle_at(2) requires.
-    pub fn new() -> Cgroups {
+    pub fn new(lookups: Lookups) -> Cgroups {
         Cgroups {
-            mount: mount().and_then(|path| File::open(path).ok()),
-            containers: Containers::below(Path::new("/")),
+            hierarchy: Arc::new(Hierarchy::open()),
+            lookups,
             known: FxHashSet::default(),
             last: 0,
         }
@@ -68,9 +74,26 @@ impl Cgroups {
             self.known.clear();
         }
         self.known.insert(id);
-        let path = self.path(id);
-        let container = path.as_deref().and_then(container);
-        new.insert(id, container.map(|it| self.containers.named(it)));
+        let hierarchy = self.hierarchy.clone();
+        let found = self.lookups.run(move || hierarchy.container(id));
+        new.insert(id, found.flatten());
+    }
+}
+
+impl Hierarchy {
+    /// Opens the mount point. Lookups return `None` if cgroup v2 is not mounted, or without
+    /// CAP_DAC_READ_SEARCH, which open_by_handle_at(2) requires.
+    pub fn open() -> Hierarchy {
+        Hierarchy {
+            mount: mount().and_then(|path| File::open(path).ok()),
+            containers: Containers::below(Path::new("/")),
+        }
+    }
+
+    /// Returns the container of a cgroup.
+    fn container(&self, id: u64) -> Option<Container> {
+        let path = self.path(id)?;
+        container(&path).map(|it| self.containers.named(it))
     }
 
     /// Returns the directory of a cgroup, or `None` if it has been removed.
@@ -87,12 +110,6 @@ impl Cgroups {
             (fd >= 0).then(|| OwnedFd::from_raw_fd(fd))?
         };
         fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd())).ok()
-    }
-}
-
-impl Default for Cgroups {
-    fn default() -> Cgroups {
-        Cgroups::new()
     }
 }
 

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod capturing;
+mod commanding;
 mod config;
 mod explain;
 mod export;
@@ -21,6 +22,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 pub use capturing::Capturing;
+pub use commanding::Commanding;
 pub use explain::{Explain, ExplainForm, Explained};
 pub use export::Export;
 pub use filters::{Filters, Selecting};
@@ -225,6 +227,10 @@ pub struct Trace {
     #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub write: Option<PathBuf>,
 
+    /// Replace the FILE of --write if it exists and is not empty
+    #[arg(long, requires = "write", hide_short_help = true)]
+    pub force: bool,
+
     /// How much to show, and at what cost
     ///
     /// The kernel programs do the same work at each depth. The costs are for a connection with both
@@ -241,9 +247,8 @@ pub struct Trace {
     #[command(flatten)]
     pub capturing: Capturing,
 
-    /// Trace while this command runs, and end with its exit code; its output goes to stderr
-    #[arg(last = true, value_name = "COMMAND", hide_short_help = true)]
-    pub command: Vec<OsString>,
+    #[command(flatten)]
+    pub commanding: Commanding,
 
     // The filters are the last field, because clap puts all later options under their heading, too.
     #[command(

@@ -1,5 +1,6 @@
 //! `tcptrace doctor`: reports what this kernel offers, what tracing costs, and what stays unknown.
 
+mod privileges;
 mod stats;
 mod text;
 
@@ -10,6 +11,7 @@ use std::time::Instant;
 use aya::util::KernelVersion;
 use serde::Serialize;
 
+use self::privileges::Privileges;
 use crate::capture::hooks::HOOKS;
 use crate::capture::statistics::{Counting, ProgramStatistics};
 use crate::capture::{Capture, CaptureError, Request, kernels, privilege};
@@ -53,6 +55,7 @@ struct Examined {
     hooks: Vec<Examination>,
     /// Events that a trace cannot show on this kernel.
     unseen: Vec<String>,
+    privileges: Privileges,
     /// Capabilities of root that the process does not have, and that attaching may need.
     #[serde(skip)]
     lacking_capabilities: Vec<&'static str>,
@@ -100,6 +103,7 @@ impl Examined {
             kernel: kernel_release(),
             hooks,
             unseen: [capture.unseen(), symbols::unseen()].concat(),
+            privileges: Privileges::here(),
             lacking_capabilities: privilege::lacking(),
         }
     }
@@ -110,7 +114,9 @@ async fn examine(verbose: bool) -> anyhow::Result<String> {
     let mut capture = attach()?;
     let after_ns = system_call_ns();
     let lacking: Vec<_> = kernels::lacking(KernelVersion::current().ok()).collect();
-    let mut report = text::report(&Examined::of(&capture), &lacking, verbose);
+    let examined = Examined::of(&capture);
+    let mut report = text::report(&examined, &lacking, verbose);
+    report += &examined.privileges.text(verbose);
     if !verbose {
         return Ok(report);
     }

@@ -2,11 +2,14 @@
 //! outputs, and no existing file changes before there is something to write.
 
 use std::fmt::Display;
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+use nix::unistd::geteuid;
+use tempfile::NamedTempFile;
 
 use crate::exit::Usage;
 use crate::stdio::plain;
@@ -18,6 +21,8 @@ type Identity = (u64, u64);
 pub struct Files {
     inputs: Vec<(String, Identity)>,
     outputs: Vec<(String, Identity)>,
+    /// Outputs that do not exist yet.
+    new: Vec<(String, PathBuf)>,
 }
 
 impl Files {
@@ -29,6 +34,7 @@ impl Files {
         Files {
             inputs: vec![],
             outputs: outputs.into_iter().collect(),
+            new: vec![],
         }
     }
 
@@ -65,22 +71,14 @@ impl Files {
         identity.map_or(Ok(()), |it| self.add(path, option, it))
     }
 
-    /// Opens or creates a file for `option` and leaves its contents unchanged.
+    /// Prepares a file for `option`. An existing file is unchanged until [`Target::begin`].
     ///
     /// # Errors
-    /// [`Usage`] as for [`Files::write`]. Any other error means that the file cannot be opened.
-    pub fn target(&mut self, path: &Path, option: &str) -> anyhow::Result<Target> {
-        let (file, is_new) = open(path).map_err(|error| cannot_write(path, option, error))?;
-        let target = Target {
-            path: path.to_owned(),
-            file: Some(file),
-            is_new,
-        };
-        let identity = target
-            .file
-            .as_ref()
-            .and_then(|it| of_descriptor(it.as_fd()));
-        if let Some(identity) = identity {
+    /// [`Usage`] as for [`Files::write`], and if a file exists that is not empty, unless `force` is
+    /// set. Any other error means that the file cannot be written.
+    pub fn target(&mut self, path: &Path, option: &str, force: bool) -> anyhow::Result<Target> {
+        let existing = fs::metadata(path).ok();
+        if let Some(identity) = existing.as_ref().and_then(identity) {
             self.add(path, option, identity)?;
             if of_descriptor(io::stderr().as_fd()) == Some(identity) {
                 let path = path.display();
@@ -90,7 +88,36 @@ impl Files {
                 .into());
             }
         }
-        Ok(target)
+        let unwritable = |error| cannot_write(path, option, error);
+        let place = real(path).map_err(unwritable)?;
+        if existing.is_none() {
+            self.add_new(&place, option)?;
+        }
+        let is_file = existing.as_ref().is_none_or(Metadata::is_file);
+        if is_file && existing.is_some_and(|it| it.len() > 0) && !force {
+            let path = path.display();
+            return Err(Usage(format!(
+                "{path} exists; choose another file for {option}, or replace it with --force"
+            ))
+            .into());
+        }
+        let out = match is_file {
+            true => Out::Beside(new_beside(&place).map_err(unwritable)?),
+            false => Out::Open(open_existing(&place).map_err(unwritable)?),
+        };
+        Ok(Target {
+            name: path.display().to_string(),
+            place,
+            out,
+        })
+    }
+
+    fn add_new(&mut self, place: &Path, option: &str) -> Result<(), Usage> {
+        if let Some((other, _)) = self.new.iter().find(|(_, it)| it == place) {
+            return Err(two_outputs(place, other, option));
+        }
+        self.new.push((option.to_owned(), place.to_owned()));
+        Ok(())
     }
 
     /// Registers standard output as the output of `-o`.
@@ -105,9 +132,9 @@ impl Files {
             self.add(&path, "-o", identity)?;
         }
         Ok(Target {
-            path,
-            file: Some(file),
-            is_new: false,
+            name: path.display().to_string(),
+            place: path,
+            out: Out::Open(file),
         })
     }
 
@@ -123,72 +150,141 @@ impl Files {
             )));
         }
         if let Some(other) = same(&self.outputs) {
-            return Err(Usage(format!(
-                "{name} cannot have two outputs, and {other} goes to it; choose another file for \
-                 {option}"
-            )));
+            return Err(two_outputs(path, &other, option));
         }
         self.outputs.push((option.to_owned(), identity));
         Ok(())
     }
 }
 
-/// An open output file that is still unchanged. A file that was created for this is removed on drop
-/// unless [`Target::begin`] was called.
+fn two_outputs(path: &Path, other: &str, option: &str) -> Usage {
+    let path = path.display();
+    Usage(format!(
+        "{path} cannot have two outputs, and {other} goes to it; choose another file for {option}"
+    ))
+}
+
+/// An output file whose path still has its old contents.
 pub struct Target {
-    path: PathBuf,
-    /// `None` after [`Target::begin`].
-    file: Option<File>,
-    is_new: bool,
+    name: String,
+    place: PathBuf,
+    out: Out,
+}
+
+enum Out {
+    /// A new file in the same folder, which is removed on drop. It replaces the old one.
+    Beside(NamedTempFile),
+    /// A pipe, a device, or standard output.
+    Open(File),
 }
 
 impl Target {
     /// Returns the name of the file for messages.
     pub fn name(&self) -> String {
-        self.path.display().to_string()
+        self.name.clone()
     }
 
-    pub fn has_extension(&self, extension: &str) -> bool {
-        self.path.extension().is_some_and(|it| it == extension)
-    }
-
-    /// Truncates the file and returns it for writing.
-    pub fn begin(mut self) -> io::Result<File> {
-        let file = self.file.take().ok_or(io::ErrorKind::InvalidInput)?;
-        if file.metadata()?.is_file() {
-            file.set_len(0)?;
-        }
-        Ok(file)
-    }
-}
-
-impl Drop for Target {
-    fn drop(&mut self) {
-        if self.is_new && self.file.is_some() {
-            // Removal is best effort: a file that stays is empty.
-            let _ = fs::remove_file(&self.path);
+    /// Replaces what is at the path, and returns the file for writing.
+    pub fn begin(self) -> io::Result<File> {
+        match self.out {
+            Out::Beside(file) => Ok(file.persist(&self.place)?),
+            Out::Open(file) => {
+                if file.metadata()?.is_file() {
+                    file.set_len(0)?;
+                }
+                Ok(file)
+            }
         }
     }
 }
 
-/// Opens or creates a file for writing. Returns true if it is new. Never blocks: a FIFO without a
-/// reader is an error.
-fn open(path: &Path) -> io::Result<(File, bool)> {
-    let created = OpenOptions::new().write(true).create_new(true).open(path);
-    match created {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        // `create_new` does not follow a symbolic link whose target is missing.
-        created => return created.map(|file| (file, true)),
-    }
-    Ok((open_existing(path)?, false))
+/// Returns the permissions of a new file: only for its owner if root creates it, because a trace shows
+/// what all users do. Otherwise the umask decides.
+pub fn permissions() -> Permissions {
+    Permissions::from_mode(if geteuid().is_root() { 0o600 } else { 0o666 })
 }
 
-/// Opens an existing file for writing, or creates the missing target of a symbolic link. Never
-/// blocks: a FIFO without a reader is an error.
-pub fn open_existing(path: &Path) -> io::Result<File> {
+/// Creates a file that does not exist. Does not follow symbolic links.
+pub fn create_new(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    let options = options.write(true).create(true).truncate(false);
-    let file = options.custom_flags(libc::O_NONBLOCK).open(path)?;
+    let options = options.write(true).create_new(true);
+    let file = options.mode(permissions().mode()).open(path)?;
+    give_to_caller(&file);
+    Ok(file)
+}
+
+/// Creates a file beside another one, to be renamed to it.
+pub fn new_beside(path: &Path) -> io::Result<NamedTempFile> {
+    let file = tempfile::Builder::new()
+        .prefix(".tcptrace-")
+        .permissions(permissions())
+        .tempfile_in(folder_of(path))?;
+    give_to_caller(file.as_file());
+    Ok(file)
+}
+
+/// Returns the ids of the user and the group who called sudo.
+pub fn caller_of_sudo() -> Option<(u32, u32)> {
+    let id = |name| std::env::var(name).ok()?.parse().ok();
+    let ids = (id("SUDO_UID")?, id("SUDO_GID")?);
+    geteuid().is_root().then_some(ids)
+}
+
+/// Makes the user who called sudo the owner of a new file, so that reading it needs no sudo.
+fn give_to_caller(file: &File) {
+    if let Some((uid, gid)) = caller_of_sudo() {
+        // Some file systems have no owners.
+        let _ = std::os::unix::fs::fchown(file, Some(uid), Some(gid));
+    }
+}
+
+/// Returns the folder of a file.
+pub fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// Returns whether other users than its owner may write to a folder.
+fn is_shared(folder: &Path) -> io::Result<bool> {
+    const OTHERS_WRITE: u32 = 0o022;
+    Ok(fs::metadata(folder)?.mode() & OTHERS_WRITE != 0)
+}
+
+/// Returns the path of an output with all symbolic links resolved.
+///
+/// # Errors
+/// [`io::ErrorKind::PermissionDenied`] if the file is a symbolic link that another user has made, in a
+/// folder that all users may write to. The folder may be missing.
+pub fn real(path: &Path) -> io::Result<PathBuf> {
+    let folder = folder_of(path);
+    let link = fs::symlink_metadata(path).ok();
+    let link = link.filter(|it| it.file_type().is_symlink());
+    if let Some(link) = link {
+        if is_shared(folder)? && link.uid() != geteuid().as_raw() {
+            let why = "it is a symbolic link of another user in a shared folder";
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+        }
+        match fs::canonicalize(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            real => return real,
+        }
+    }
+    let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
+    Ok(fs::canonicalize(folder)?.join(name))
+}
+
+/// Opens an existing pipe or device for writing. Never blocks: a FIFO without a reader is an error.
+/// `path` is the result of [`real`]: it is a link only in /proc/self/fd, unless another user has just
+/// made it one.
+pub fn open_existing(path: &Path) -> io::Result<File> {
+    let flags = match is_shared(folder_of(path))? {
+        true => libc::O_NONBLOCK | libc::O_NOFOLLOW,
+        false => libc::O_NONBLOCK,
+    };
+    let mut options = OpenOptions::new();
+    let file = options.write(true).custom_flags(flags).open(path)?;
     // O_NONBLOCK was only for open(): later writes may block.
     // SAFETY: plain system calls on an open descriptor.
     let done = unsafe {
@@ -248,6 +344,7 @@ mod tests {
         Files {
             inputs: vec![],
             outputs: vec![],
+            new: vec![],
         }
     }
 
@@ -257,12 +354,12 @@ mod tests {
         let (old, new) = (folder.path().join("old"), folder.path().join("new"));
         fs::write(&old, "an old recording").unwrap();
         for path in [&old, &new] {
-            drop(files().target(path, "--write").unwrap());
+            drop(files().target(path, "--write", true).unwrap());
         }
         assert_eq!(fs::read(&old).unwrap(), b"an old recording");
         assert!(!new.exists());
         for path in [&old, &new] {
-            let target = files().target(path, "--write").unwrap();
+            let target = files().target(path, "--write", true).unwrap();
             target.begin().unwrap().write_all(b"x").unwrap();
             assert_eq!(fs::read(path).unwrap(), b"x");
         }
@@ -278,7 +375,7 @@ mod tests {
         for name in ["file", "hard", "soft"] {
             let mut files = files();
             files.read(&path("file"), "file").unwrap();
-            let error = files.target(&path(name), "--write").err().unwrap();
+            let error = files.target(&path(name), "--write", true).err().unwrap();
             assert!(
                 error.is::<Usage>() && error.to_string().contains("at once"),
                 "{error}"
@@ -287,8 +384,8 @@ mod tests {
         }
         for name in ["file", "hard", "soft"] {
             let mut files = files();
-            let _first = files.target(&path("file"), "--write").unwrap();
-            let error = files.target(&path(name), "-o").err().unwrap();
+            let _first = files.target(&path("file"), "--write", true).unwrap();
+            let error = files.target(&path(name), "-o", true).err().unwrap();
             assert!(
                 error.is::<Usage>() && error.to_string().contains("two outputs"),
                 "{error}"
@@ -297,8 +394,8 @@ mod tests {
         assert_eq!(fs::read(path("file")).unwrap(), b"x");
         // Here both outputs name a file that did not exist before.
         let mut files = files();
-        let _first = files.target(&path("new"), "--write").unwrap();
-        assert!(files.target(&path("new"), "-o").is_err());
+        let _first = files.target(&path("new"), "--write", true).unwrap();
+        assert!(files.target(&path("new"), "-o", true).is_err());
     }
 
     #[test]
@@ -307,7 +404,7 @@ mod tests {
         let mut files = files();
         files.read(null, "null").unwrap();
         for option in ["--write", "-o"] {
-            files.target(null, option).unwrap().begin().unwrap();
+            files.target(null, option, false).unwrap().begin().unwrap();
         }
     }
 
@@ -318,7 +415,7 @@ mod tests {
         let name = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
         // SAFETY: a name that ends in NUL.
         assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
-        let error = files().target(&path, "--write").err().unwrap();
+        let error = files().target(&path, "--write", true).err().unwrap();
         assert!(error.to_string().contains("nobody reads"), "{error}");
         assert!(path.exists());
         let reading = OpenOptions::new();
@@ -328,7 +425,11 @@ mod tests {
             .custom_flags(libc::O_NONBLOCK)
             .open(&path)
             .unwrap();
-        let mut writing = files().target(&path, "--write").unwrap().begin().unwrap();
+        let mut writing = files()
+            .target(&path, "--write", true)
+            .unwrap()
+            .begin()
+            .unwrap();
         writing.write_all(b"x").unwrap();
         drop(reading);
     }

@@ -16,7 +16,7 @@ use crate::tracing::{Outputs, Place, Plan, Progress, To, Tracing, Triggers, Unti
 /// Runs `tcptrace record`. Returns the exit code.
 pub async fn run(options: &Record) -> anyhow::Result<u8> {
     // Check the whole command line before attaching anything.
-    let command = Command::find(&options.command)?;
+    let command = Command::find(&options.commanding)?;
     let clock = Clock::measure();
     let is_stdout = options.output.as_os_str() == "-";
     let keep = options.keep();
@@ -70,6 +70,6 @@ fn target(options: &Record, is_stdout: bool) -> anyhow::Result<Target> {
             Err(Usage(why.into()).into())
         }
         true => files.stdout(),
-        false => files.target(&options.output, "-o"),
+        false => files.target(&options.output, "-o", options.force),
     }
 }

@@ -218,6 +218,7 @@ fn compressing(mut file: File, mut blocks: Block) -> io::Result<Out> {
     let mut compressor = Compressor::new(LEVEL)?;
     let (sender, waiting) = sync_channel::<Vec<u8>>(WAITING);
     let write = move || {
+        crate::privileges::give_up();
         let mut compressed = vec![];
         for block in waiting {
             let contents = &block[BLOCK_HEAD..];

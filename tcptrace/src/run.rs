@@ -3,25 +3,27 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use rustix::thread::CapabilitySet;
+
 use crate::checks::Checks;
 use crate::cli::{Trace, hints};
 use crate::clock::Clock;
-use crate::command::{self, Command};
+use crate::command::{self, Command, Running};
 use crate::exit;
 use crate::files::Files;
 use crate::output;
 use crate::stdio::{plain, say};
-use crate::tracing::{Outputs, Place, Plan, To, Tracing, Until, filters};
+use crate::tracing::{Needed, Outputs, Place, Plan, To, Tracing, Until, filters};
 
 /// Runs the trace. Returns the exit code.
 pub async fn run(trace: &Trace) -> anyhow::Result<u8> {
     // Check the whole command line before attaching anything.
-    let command = Command::find(&trace.command)?;
+    let command = Command::find(&trace.commanding)?;
     let clock = Clock::measure();
     let mut files = Files::new(true);
     let write = trace.write.as_ref();
     let write = write
-        .map(|path| files.target(path, "--write"))
+        .map(|path| files.target(path, "--write", trace.force))
         .transpose()?;
     let checks = Checks::new(&trace.expect);
 
@@ -50,7 +52,7 @@ pub async fn run(trace: &Trace) -> anyhow::Result<u8> {
     let tracing = Tracing::start(plan, open)?;
     let until = Until {
         duration: trace.capturing.duration,
-        hint: (trace.command.is_empty() && !trace.show.quiet).then_some(hint),
+        hint: (trace.commanding.command.is_empty() && !trace.show.quiet).then_some(hint),
         progress: None,
         triggers: None,
     };
@@ -69,9 +71,15 @@ pub async fn to_the_end(
     lost: impl Fn() -> String,
 ) -> anyhow::Result<u8> {
     let mut running = command.map(Command::start).transpose()?;
+    tracing.confine(Needed {
+        capabilities: running
+            .as_ref()
+            .map_or(CapabilitySet::empty(), Running::needs),
+        ..Needed::NOTHING
+    })?;
     let mut status = tracing.trace(until, running.as_mut()).await?;
     if let (Some(running), None) = (&mut running, status) {
-        status = Some(running.end().await?);
+        status = running.end().await?;
     }
     let outcome = tracing.end().await?;
     let mut code = status.map_or(exit::DONE, command::exit_code);

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::exit;
+use crate::privileges;
 
 /// A second SIGINT within this time is ignored. `timeout` and similar tools signal a process and
 /// then its process group, so that one interrupt arrives twice.
@@ -31,6 +32,7 @@ impl Signals {
         std::thread::Builder::new()
             .name("signals".into())
             .spawn(move || {
+                privileges::give_up();
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
                     .build();

@@ -2,7 +2,9 @@
 
 mod facts;
 mod handover;
+mod needed;
 mod place;
+mod plan;
 mod planner;
 mod progress;
 mod stacks;
@@ -23,8 +25,10 @@ pub use self::facts::{filters, kernel_release};
 use self::facts::{refused, unseen};
 pub use self::handover::Amount;
 use self::handover::Handover;
+pub use self::needed::Needed;
 use self::place::record;
 pub use self::place::{Place, To};
+pub use self::plan::{Outputs, Plan, Until};
 pub use self::progress::Progress;
 use self::stacks::Stacks;
 pub use self::triggers::Triggers;
@@ -37,7 +41,8 @@ use crate::command::Running;
 use crate::correlate::Selection;
 use crate::depth::Depth;
 use crate::event::{Hook, Loss, Note, SnapshotEnd, Why};
-use crate::pipeline::{self, Feedback, Outcome, Output, SnapshotTargets};
+use crate::pipeline::{self, Feedback, Outcome, Output, SnapshotTargets, priority};
+use crate::privileges::{self, Lookups};
 use crate::processes::Processes;
 use crate::signals::Signals;
 use crate::stdio::say;
@@ -77,35 +82,6 @@ const HINT_AFTER: Duration = Duration::from_secs(3);
 /// block.
 const OWNERS_AT_ONCE: usize = 16_384;
 
-/// The settings of a trace.
-pub struct Plan<'a> {
-    pub request: &'a Request,
-    pub clock: Clock,
-    pub selection: Selection,
-    pub depth: Depth,
-    /// The trace ends when this many connections have ended.
-    pub count: Option<u64>,
-}
-
-/// The outputs of a trace.
-#[derive(Default)]
-pub struct Outputs {
-    pub lines: Vec<Output>,
-    pub recording: Option<To>,
-}
-
-/// The conditions that end a trace, and what to show meanwhile.
-#[derive(Default)]
-pub struct Until {
-    pub duration: Option<Duration>,
-    /// Printed once if nothing happens for a while.
-    pub hint: Option<String>,
-    /// Shows how much has been recorded.
-    pub progress: Option<Progress>,
-    /// Triggers that write the flight recorder's buffer.
-    pub triggers: Option<Triggers>,
-}
-
 /// The attached programs, and the pipeline that processes their records.
 pub struct Tracing {
     capture: Capture,
@@ -118,7 +94,9 @@ pub struct Tracing {
     ticks: bool,
     /// Minimum time between two searches for the owners of listeners.
     holders_every: Duration,
-    counters: CounterReader,
+    /// `None` after a reading that failed.
+    counters: Option<CounterReader>,
+    lookups: Lookups,
     /// Readings of the kernel's counters from before the hooks were attached, until they are passed
     /// on.
     readings_before: Vec<Reading>,
@@ -148,10 +126,12 @@ impl Tracing {
             depth,
             count,
         } = plan;
+        privileges::allow_current_nice();
         // Install the handlers first: a signal from now on ends the trace normally.
         let signals = Signals::new()?;
-        let mut counters = CounterReader::default();
-        let readings_before = counters.read_all();
+        let lookups = Lookups::start()?;
+        let mut counters = Some(CounterReader::default());
+        let readings_before = read(&mut counters, &lookups, CounterReader::read_all);
         let mut capture = Capture::start(request)?;
         let conditions = filters(&request.filter, &selection);
         let selection = Selection {
@@ -189,7 +169,15 @@ impl Tracing {
             None => None,
         };
         let processes = Processes::new(capture.numbers());
-        let mut handover = Handover::new(&begin, processes, recording, stacks, stop, owners_wanted);
+        let mut handover = Handover::new(
+            &begin,
+            processes,
+            recording,
+            stacks,
+            lookups.clone(),
+            stop,
+            owners_wanted,
+        );
         let outcome = match needs_pipeline {
             true => {
                 let (feed, outcome) = pipeline::spawn(begin, outputs.lines, feedback.clone())?;
@@ -210,6 +198,7 @@ impl Tracing {
             signals,
             ticks: is_recorded || depth == Depth::Histogram,
             counters,
+            lookups,
             readings_before,
             reported: BTreeMap::new(),
             seen: VecDeque::new(),
@@ -260,7 +249,7 @@ impl Tracing {
                     }
                 }
                 _ = losses.tick() => {
-                    self.capture.follow_containers();
+                    self.capture.follow_containers(&self.lookups);
                     self.report_losses().await?;
                 }
                 _ = ticks.tick(), if self.ticks => {
@@ -313,7 +302,7 @@ impl Tracing {
     /// before the first drain, so they are sorted together with the events since the hooks were
     /// attached.
     async fn import(&mut self) {
-        let snapshots = self.capture.snapshots(None);
+        let snapshots = self.capture.snapshots(None, &self.lookups);
         let found = self.capture.holders();
         let (mut owners, listeners) = match found {
             Some(found) => (found.owners, found.listeners.holders),
@@ -379,13 +368,14 @@ impl Tracing {
         }
         let all = &worth.sockets | &worth.audit;
         if !all.is_empty() {
-            for snapshot in self.capture.snapshots(Some(&all)) {
+            for snapshot in self.capture.snapshots(Some(all), &self.lookups) {
                 let is_audit = worth.audit.contains(&snapshot.netns);
                 self.push_snapshot(snapshot, is_audit, false).await;
             }
         }
         if !worth.counters.is_empty() {
-            let readings = self.counters.read(&worth.counters);
+            let only = worth.counters;
+            let readings = read(&mut self.counters, &self.lookups, move |it| it.read(&only));
             self.push_readings(readings).await;
         }
         began.elapsed()
@@ -393,7 +383,7 @@ impl Tracing {
 
     /// Reads the counters of all namespaces.
     async fn read_counters(&mut self) {
-        let readings = self.counters.read_all();
+        let readings = read(&mut self.counters, &self.lookups, CounterReader::read_all);
         self.push_readings(readings).await;
     }
 
@@ -432,7 +422,7 @@ impl Tracing {
         let wanted = tokio::time::timeout(ANSWER_WITHIN, wanted).await;
         let Ok(Ok(namespaces)) = wanted else { return };
         if !namespaces.is_empty() {
-            for snapshot in self.capture.snapshots(Some(&namespaces)) {
+            for snapshot in self.capture.snapshots(Some(namespaces), &self.lookups) {
                 self.push_snapshot(snapshot, false, true).await;
             }
         }
@@ -555,6 +545,26 @@ impl Tracing {
         }
         Ok(())
     }
+}
+
+/// Reads counters on the thread for lookups.
+fn read(
+    counters: &mut Option<CounterReader>,
+    lookups: &Lookups,
+    read: impl FnOnce(&mut CounterReader) -> Vec<Reading> + Send + 'static,
+) -> Vec<Reading> {
+    let Some(mut reader) = counters.take() else {
+        return vec![];
+    };
+    let done = lookups.run(move || {
+        let readings = read(&mut reader);
+        (reader, readings)
+    });
+    let Some((reader, readings)) = done else {
+        return vec![];
+    };
+    *counters = Some(reader);
+    readings
 }
 
 /// Waits for the pipeline's answer. Waits forever if no question was asked. Returns no targets if

@@ -35,6 +35,7 @@ mod mptcp;
 mod mutations;
 mod output;
 mod preexisting;
+mod privileges;
 mod races;
 mod record;
 mod replay;

@@ -12,6 +12,7 @@ use super::request::Request;
 use crate::containers::Containers;
 use crate::exit::Usage;
 use crate::filter::ContainerSearch;
+use crate::privileges::Lookups;
 use crate::stdio::say;
 
 /// A search is followed by a pause of this many times its duration.
@@ -19,7 +20,8 @@ const PAUSE_FACTOR: u32 = 20;
 
 /// A search that is repeated while the trace runs.
 pub struct Followed {
-    search: ContainerSearch,
+    /// `None` after a failed search.
+    search: Option<ContainerSearch>,
     /// The time of the next search.
     next: Instant,
     is_full: bool,
@@ -40,7 +42,7 @@ pub fn resolve(request: &Request) -> Result<(Cow<'_, Request>, Option<Followed>)
     let mut request = request.clone();
     request.filter.cgroups.extend(found);
     let followed = Followed {
-        search,
+        search: Some(search),
         next: Instant::now(),
         is_full: false,
     };
@@ -50,12 +52,21 @@ pub fn resolve(request: &Request) -> Result<(Cow<'_, Request>, Option<Followed>)
 impl Followed {
     /// Adds containers that have started since the last search to the filter of the programs. Does
     /// nothing during the pause after a search.
-    pub fn follow(&mut self, ebpf: &mut Ebpf) {
+    pub fn follow(&mut self, ebpf: &mut Ebpf, lookups: &Lookups) {
         let began = Instant::now();
         if began < self.next || self.is_full {
             return;
         }
-        for cgroup in self.search.newer() {
+        let Some(mut search) = self.search.take() else {
+            return;
+        };
+        let found = lookups.run(move || {
+            let newer = search.newer();
+            (search, newer)
+        });
+        let Some((search, newer)) = found else { return };
+        self.search = Some(search);
+        for cgroup in newer {
             if filter::add_cgroup(ebpf, cgroup.id).is_err() {
                 self.is_full = true;
                 say("too many containers have started: later ones are not traced");

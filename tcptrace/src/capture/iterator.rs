@@ -7,20 +7,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::anyhow;
-use aya::Ebpf;
-use aya::programs::Iter;
 use tcptrace_ebpf::abi;
 use zerocopy::FromBytes;
 
 use crate::batch::Batch;
 use crate::clock::mono_now_ns;
 
-const PROGRAM: &str = "socket_iterator";
+/// The symbol of the program in the eBPF object.
+pub const PROGRAM: &str = "socket_iterator";
 
 /// The sockets of one namespace.
 pub struct Snapshot {
@@ -35,37 +33,31 @@ pub struct Snapshot {
 }
 
 /// Takes snapshots of these namespaces, or of all that can be found if `only` is `None`. A
-/// namespace that cannot be found or entered is left out.
-pub fn snapshots(ebpf: &mut Ebpf, only: Option<&BTreeSet<u32>>) -> Vec<Snapshot> {
+/// namespace that cannot be found or entered is left out. `program` is the loaded [`PROGRAM`].
+pub fn snapshots(program: BorrowedFd, only: Option<&BTreeSet<u32>>) -> Vec<Snapshot> {
     let mut namespaces = namespaces();
     if let Some(only) = only {
         namespaces.retain(|netns, _| only.contains(netns));
     }
     let paths = namespaces.into_iter();
     paths
-        .filter_map(|(netns, path)| snapshot_of(ebpf, netns, &path).ok())
+        .filter_map(|(netns, path)| snapshot_of(program, netns, &path).ok())
         .collect()
 }
 
-fn snapshot_of(ebpf: &mut Ebpf, netns: u32, path: &Path) -> anyhow::Result<Snapshot> {
-    let program: &mut Iter = ebpf
-        .program_mut(PROGRAM)
-        .ok_or_else(super::error::no_map)?
-        .try_into()?;
+fn snapshot_of(program: BorrowedFd, netns: u32, path: &Path) -> io::Result<Snapshot> {
     let began_ns = mono_now_ns();
     let bytes = std::thread::scope(|scope| {
-        let read = || -> anyhow::Result<Vec<u8>> {
+        let read = || {
             enter(netns, path)?;
-            let link = program.attach()?;
             let mut bytes = vec![];
-            program
-                .take_link(link)?
-                .into_file()?
-                .read_to_end(&mut bytes)?;
-            Ok(bytes)
+            iterate(program)?.read_to_end(&mut bytes)?;
+            io::Result::Ok(bytes)
         };
         let reader = std::thread::Builder::new().spawn_scoped(scope, read)?;
-        reader.join().map_err(|_| anyhow!("the reader panicked"))?
+        reader
+            .join()
+            .map_err(|_| io::Error::other("the reader panicked"))?
     })?;
     let records = bytes.chunks_exact(size_of::<abi::SocketRecord>());
     Ok(Snapshot {
@@ -79,6 +71,31 @@ fn snapshot_of(ebpf: &mut Ebpf, netns: u32, path: &Path) -> anyhow::Result<Snaps
             .collect(),
         records: records.collect(),
     })
+}
+
+/// Starts an iteration in the namespace of the calling thread. Returns the file to read. aya needs the
+/// whole object for this, which belongs to another thread.
+fn iterate(program: BorrowedFd) -> io::Result<File> {
+    /// `BPF_LINK_CREATE`, `BPF_ITER_CREATE` and `BPF_TRACE_ITER`, include/uapi/linux/bpf.h.
+    const LINK_CREATE: libc::c_int = 28;
+    const ITER_CREATE: libc::c_int = 33;
+    const TRACE_ITER: u32 = 28;
+    let call = |command: libc::c_int, attributes: &[u32; 4]| {
+        // SAFETY: the kernel reads only the attributes. A result is a new descriptor or negative.
+        unsafe {
+            let size = size_of_val(attributes);
+            let fd = libc::syscall(libc::SYS_bpf, command, attributes.as_ptr(), size);
+            match fd {
+                0.. => Ok(OwnedFd::from_raw_fd(fd as libc::c_int)),
+                _ => Err(io::Error::last_os_error()),
+            }
+        }
+    };
+    // prog_fd, target_fd, attach_type, flags
+    let link = call(LINK_CREATE, &[program.as_raw_fd() as u32, 0, TRACE_ITER, 0])?;
+    // link_fd, flags
+    let file = call(ITER_CREATE, &[link.as_raw_fd() as u32, 0, 0, 0])?;
+    Ok(file.into())
 }
 
 /// Moves the calling thread into a namespace, unless it is already there.

@@ -21,7 +21,7 @@ pub mod statistics;
 pub(crate) mod tracefs;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 
 use aya::Ebpf;
 use aya::maps::{MapData, PerCpuArray};
@@ -33,6 +33,7 @@ use crate::cgroups;
 use crate::clock::mono_now_ns;
 use crate::event::Hook;
 use crate::fields;
+use crate::privileges::{self, Lookups};
 use crate::stdio::say;
 
 use containers::Followed;
@@ -175,7 +176,9 @@ impl Capture {
         let partly = partly.flat_map(|hook| hook.method.unseen.iter().chain(&hook.unseen));
         let wholly = self.absent.iter().filter_map(|it| it.row.without.as_ref());
         let containers = cgroups::unseen();
-        let all = partly.chain(wholly).chain(NEVER_SEEN).chain(&containers);
+        let privileges = privileges::unseen(privileges::effective());
+        let all = partly.chain(wholly).chain(NEVER_SEEN);
+        let all = all.chain(&containers).chain(&privileges);
         all.map(|&what| what.to_owned()).collect()
     }
 
@@ -213,7 +216,7 @@ impl Capture {
         let mut total = None;
         // Backups are not counted: a backup is only skipped if the main program has run.
         for program in method.programs.iter().filter(|program| !program.is_backup) {
-            use std::os::fd::{AsFd, AsRawFd};
+            use std::os::fd::AsRawFd;
             if !program.point.counts_misses() {
                 return None;
             }
@@ -233,9 +236,9 @@ impl Capture {
     }
 
     /// Adds the filter's containers that have started since the last search.
-    pub fn follow_containers(&mut self) {
+    pub fn follow_containers(&mut self, lookups: &Lookups) {
         if let Some(followed) = &mut self.followed {
-            followed.follow(&mut self.ebpf);
+            followed.follow(&mut self.ebpf, lookups);
         }
     }
 
@@ -271,12 +274,16 @@ impl Capture {
 
     /// Takes snapshots of these network namespaces, or of all that can be found. Empty if the
     /// kernel has no socket iterator.
-    pub fn snapshots(&mut self, only: Option<&BTreeSet<u32>>) -> Vec<Snapshot> {
-        let mut hooks = self.hooks.iter();
-        match hooks.any(|hook| hook.row.hook == Hook::SocketIterator) {
-            true => iterator::snapshots(&mut self.ebpf, only),
-            false => vec![],
-        }
+    pub fn snapshots(&self, only: Option<BTreeSet<u32>>, lookups: &Lookups) -> Vec<Snapshot> {
+        let program = || {
+            let program = self.ebpf.program(iterator::PROGRAM)?.fd().ok()?;
+            program.as_fd().try_clone_to_owned().ok()
+        };
+        let program = self.has(Hook::SocketIterator).then(program).flatten();
+        let look = |program: OwnedFd| {
+            lookups.run(move || iterator::snapshots(program.as_fd(), only.as_ref()))
+        };
+        program.and_then(look).unwrap_or_default()
     }
 
     /// Detaches all programs, so that no more records are written. Returns the final counters.

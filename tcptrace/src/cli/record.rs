@@ -1,12 +1,11 @@
 //! The options of `tcptrace record`.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 
-use super::{Capturing, Filters};
+use super::{Capturing, Commanding, Filters};
 use crate::expect::Expectation;
 use crate::recording::parts::{Keep, Stretch};
 
@@ -56,12 +55,15 @@ pub struct Record {
     #[arg(long, value_name = "TIME", requires = "keep", conflicts_with = "rotate", default_value = "5s", value_parser = humantime::parse_duration)]
     pub after: Duration,
 
+    /// Replace FILE if it exists and is not empty
+    #[arg(long, conflicts_with_all = ["rotate", "keep"])]
+    pub force: bool,
+
     #[command(flatten)]
     pub capturing: Capturing,
 
-    /// Record while this command runs, and end with its exit code; its output goes to stderr
-    #[arg(last = true, value_name = "COMMAND")]
-    pub command: Vec<OsString>,
+    #[command(flatten)]
+    pub commanding: Commanding,
 
     // The filters are the last field, because clap puts all later options under their heading, too.
     #[command(

@@ -308,8 +308,11 @@ fn save_state() -> io::Result<()> {
     Ok(())
 }
 
-/// Creates a file without a name. `/var/tmp` is on a disk where `/tmp` is in memory. A container may
-/// have neither.
+/// The folders for the file of an experiment, in the order in which they are tried. `/var/tmp` is on a
+/// disk where `/tmp` is in memory. A container may have neither.
+pub const FOLDERS: [&str; 3] = ["/var/tmp", "/tmp", "."];
+
+/// Creates a file without a name.
 fn temporary_file() -> io::Result<File> {
     let name = format!("tcptrace-demo-{}", std::process::id());
     let create = |folder: &str| {
@@ -318,6 +321,7 @@ fn temporary_file() -> io::Result<File> {
         fs::remove_file(&path)?;
         Ok(file)
     };
-    let created = create("/var/tmp").or_else(|_: io::Error| create("/tmp"));
-    created.or_else(|_| create("."))
+    let [first, second, third] = FOLDERS;
+    let created = create(first).or_else(|_: io::Error| create(second));
+    created.or_else(|_| create(third))
 }

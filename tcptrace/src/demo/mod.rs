@@ -5,6 +5,7 @@ mod experiments;
 mod wrapped;
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, channel};
 
 use crate::capture::Request;
@@ -19,10 +20,10 @@ use crate::pipeline::Output;
 use crate::sink::text::{Style, Zone};
 use crate::sink::{Sink, Text};
 use crate::stdio::{self, say};
-use crate::tracing::{Outputs, Plan, Tracing, Until};
+use crate::tracing::{Needed, Outputs, Plan, Tracing, Until};
 
 use evidence::Evidence;
-use experiments::{EXPERIMENTS, Stage};
+use experiments::{EXPERIMENTS, FOLDERS, Stage};
 use wrapped::{Wrapped, sentences};
 
 /// Waits in the accept queue that are longer than this are explained.
@@ -84,6 +85,11 @@ pub async fn run(options: &Demo) -> anyhow::Result<u8> {
         count: None,
     };
     let mut tracing = Tracing::start(plan, open)?;
+    tracing.confine(Needed {
+        folders: FOLDERS.map(PathBuf::from).into(),
+        connects: true,
+        ..Needed::NOTHING
+    })?;
 
     let begun = stdio::print(
         "Does accept() do the three-way handshake? Four experiments on this machine's kernel.\n\

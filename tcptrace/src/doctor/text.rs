@@ -180,7 +180,7 @@ fn why(error: &str) -> String {
 }
 
 /// Formats an item of a list, wrapped.
-fn item(text: &str) -> String {
+pub fn item(text: &str) -> String {
     let options = Options::new(WIDTH)
         .initial_indent("  - ")
         .subsequent_indent("    ")
@@ -191,6 +191,7 @@ fn item(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::doctor::privileges::Privileges;
     use crate::event::Hook;
     use crate::fields::FailedMethod;
 
@@ -215,6 +216,7 @@ mod tests {
             kernel: "6.18.5".to_owned(),
             hooks,
             unseen: unseen.iter().map(|&it| it.to_owned()).collect(),
+            privileges: Privileges::here(),
             lacking_capabilities: vec![],
         }
     }

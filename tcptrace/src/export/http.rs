@@ -23,6 +23,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::health::Health;
+use crate::privileges;
 
 /// How long a client may take, from its connection to its last byte. Prometheus waits 10 s by
 /// default.
@@ -73,6 +74,7 @@ impl Server {
         let thread = std::thread::Builder::new()
             .name("http".into())
             .spawn(move || {
+                privileges::give_up();
                 // A runtime cannot be made in the main thread, which has one.
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()

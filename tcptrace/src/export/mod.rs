@@ -34,7 +34,7 @@ use crate::fields::{Line, Wanted};
 use crate::pipeline::Output;
 use crate::sink::Sink;
 use crate::stdio::{plain, say};
-use crate::tracing::{Outputs, Plan, Tracing, Until};
+use crate::tracing::{Needed, Outputs, Plan, Tracing, Until};
 
 /// Time between two searches for metrics that expire, and two measurements of the wall clock, in
 /// nanoseconds.
@@ -132,6 +132,7 @@ pub async fn run(options: &Export) -> anyhow::Result<u8> {
         count: None,
     };
     let mut tracing = Tracing::start(plan, open)?.with_ticks();
+    tracing.confine(Needed::NOTHING)?;
     let server = Server::start(listener, registry.clone(), health.clone())?;
     if let (Some(otlp), Some(settings)) = (&mut otlp, &settings) {
         otlp.begin_metrics(settings, registry)?;

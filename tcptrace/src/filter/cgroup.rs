@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::cgroups::{self, Cgroups};
+use crate::cgroups::{self, Hierarchy};
 
 /// A cgroup of the filter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ impl FromStr for Cgroup {
 
     fn from_str(text: &str) -> Result<Cgroup, String> {
         let (id, directory) = match text.parse() {
-            Ok(id) => (id, Cgroups::new().path(id)),
+            Ok(id) => (id, Hierarchy::open().path(id)),
             Err(_) => {
                 let (id, directory) = find(text.as_ref(), cgroups::mount())?;
                 (id, Some(directory))

@@ -1,7 +1,7 @@
 //! The pipeline: the thread that correlates events and writes lines.
 
 mod feed;
-mod priority;
+pub mod priority;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -17,6 +17,7 @@ pub use self::feed::Feed;
 use self::priority::Priority;
 use crate::event::{Note, Task};
 use crate::fields::{Line, Wanted};
+use crate::privileges;
 use crate::sink::Sink;
 use crate::trace::{Begin, Input, Small, Trace};
 
@@ -111,6 +112,7 @@ pub fn spawn(
             .spawn(move || {
                 // A send error means that `spawn` has returned with an error.
                 let _ = started.send(Priority::of_this_thread());
+                privileges::give_up();
                 let pipeline = Pipeline::new(&begin, outputs, feedback);
                 if let Some(outcome) = pipeline.run(fed) {
                     // A send error means that the process is ending.

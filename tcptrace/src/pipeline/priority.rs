@@ -31,11 +31,7 @@ impl Priority {
         let tid = unsafe { libc::gettid() };
         // Every process may set SCHED_BATCH. A SCHED_BATCH thread never preempts a running one.
         set_policy(tid, libc::SCHED_BATCH);
-        // A process that may lower its nice value may also leave SCHED_IDLE (`can_nice`,
-        // kernel/sched/syscalls.c).
-        // SAFETY: a plain system call about the calling thread.
-        let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
-        let may_change = set_nice(nice - 1) && set_nice(nice);
+        let may_change = may_leave_idle();
         Priority {
             tid,
             yields: false,
@@ -63,6 +59,14 @@ impl Priority {
             self.yields = yields;
         }
     }
+}
+
+/// Returns whether the calling thread may take another thread out of SCHED_IDLE. It may if it can lower
+/// its nice value (`can_nice`, kernel/sched/syscalls.c).
+pub fn may_leave_idle() -> bool {
+    // SAFETY: a plain system call about the calling thread.
+    let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+    set_nice(nice - 1) && set_nice(nice)
 }
 
 fn set_policy(tid: libc::pid_t, policy: libc::c_int) {

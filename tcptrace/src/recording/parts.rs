@@ -3,16 +3,18 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hashlink::LinkedHashMap;
+use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use super::{BLOCK, Recorder};
 use crate::decode::lost;
 use crate::event::{Stack, StackKey};
+use crate::files::{self, folder_of};
 use crate::trace::{Begin, Input, Process, Small};
 use tcptrace_core::container::Container;
 use tcptrace_core::recording::item;
@@ -247,6 +249,17 @@ impl Parts {
         Ok(Some(path))
     }
 
+    /// Returns whether the process may create the next file.
+    pub fn may_create(&self) -> bool {
+        let access = Access::WRITE_OK | Access::EXEC_OK;
+        accessat(CWD, self.folder(), access, AtFlags::EACCESS).is_ok()
+    }
+
+    /// Returns the folder of all files.
+    pub fn folder(&self) -> &Path {
+        folder_of(&self.files.base)
+    }
+
     /// Returns true once for each new file that needs a snapshot of older sockets.
     pub fn wants_snapshot(&mut self) -> bool {
         std::mem::take(&mut self.wants_snapshot)
@@ -351,12 +364,8 @@ impl Numbered {
     /// Finds the highest existing number and continues after it.
     fn behind(base: &Path) -> io::Result<Numbered> {
         let name = base.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-        let folder = match base.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
         let mut last = 0;
-        for entry in fs::read_dir(folder)? {
+        for entry in fs::read_dir(folder_of(base))? {
             last = last.max(number(&entry?.file_name(), name).unwrap_or(0));
         }
         Ok(Numbered {
@@ -373,10 +382,7 @@ impl Numbered {
         name.push(format!(".{:04}", self.last));
         let path = PathBuf::from(name);
         // An existing file is never overwritten.
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&path)?;
+        let file = files::create_new(&path)?;
         self.written.push_back(path.clone());
         Ok((path, file))
     }

@@ -1,31 +1,24 @@
 //! Atomic replacement of a file.
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use crate::files::open_existing;
+use crate::files::{new_beside, open_existing, real};
 
 /// Writes a temporary file in the same directory and renames it. A path that is no regular file,
 /// such as a pipe or /dev/null, is written directly.
 pub fn save(path: &Path, bytes: &[u8]) -> io::Result<()> {
     // A symbolic link stays. Its target is replaced.
-    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let path = real(path)?;
     let before = fs::metadata(&path).ok();
     if before.as_ref().is_some_and(|it| !it.is_file()) {
         return open_existing(&path)?.write_all(bytes);
     }
-    // The umask applies to a new file.
-    let permissions = before.map_or(Permissions::from_mode(0o666), |it| it.permissions());
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let mut file = tempfile::Builder::new()
-        .prefix(".tcptrace-")
-        .permissions(permissions)
-        .tempfile_in(folder)?;
+    let mut file = new_beside(&path)?;
+    if let Some(before) = before {
+        file.as_file().set_permissions(before.permissions())?;
+    }
     file.write_all(bytes)?;
     file.persist(&path)?;
     Ok(())

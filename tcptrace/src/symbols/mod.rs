@@ -24,6 +24,7 @@ pub use self::resolver::RawStack;
 use self::resolver::Resolver;
 use crate::capture::pids;
 use crate::event::Stack;
+use crate::privileges::{self, Role};
 
 /// Upper bound on requests and answers that wait.
 const WAITING: usize = 1024;
@@ -38,7 +39,9 @@ pub fn unseen() -> Vec<String> {
         "names of user functions in stacks: process ids in this PID namespace differ from the \
          kernel's",
     );
-    kernel.into_iter().chain(user).map(str::to_owned).collect()
+    let others = privileges::unseen_in_stacks(privileges::effective());
+    let all = kernel.into_iter().chain(user).chain(others);
+    all.map(str::to_owned).collect()
 }
 
 /// A request to the thread.
@@ -98,7 +101,9 @@ impl Symbols {
 }
 
 fn work(requests: &Receiver<Request>, answers: &mpsc::Sender<Stack>) {
+    privileges::keep(Role::SymbolsBegin);
     let mut resolver = Resolver::new();
+    privileges::keep(Role::Symbols);
     // Files that are read before they are needed. Requests come first.
     let mut unread: VecDeque<(u32, Mapping)> = VecDeque::new();
     loop {

@@ -29,9 +29,10 @@ use crate::depth::Depth;
 use crate::exit;
 use crate::fields::Line;
 use crate::pipeline::Output;
+use crate::privileges;
 use crate::sink::Show;
 use crate::stdio::say;
-use crate::tracing::{Outputs, Plan, Tracing, Until};
+use crate::tracing::{Needed, Outputs, Plan, Tracing, Until};
 
 /// How often the screen checks whether the trace has ended.
 const NOTICE: Duration = Duration::from_millis(100);
@@ -72,6 +73,7 @@ pub async fn run(options: &Top) -> anyhow::Result<u8> {
         count: None,
     };
     let mut tracing = Tracing::start(plan, open)?;
+    tracing.confine(Needed::NOTHING)?;
     let theme = Theme {
         color: options.color.on_stdout(),
     };
@@ -176,6 +178,7 @@ fn show(
     std::thread::Builder::new()
         .name("screen".into())
         .spawn(move || {
+            privileges::give_up();
             let _end = End(shared.left.clone(), stop);
             let mut screen = Screen::enter()?;
             watch(&shared, &mut screen, interval, theme)

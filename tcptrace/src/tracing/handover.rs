@@ -13,8 +13,10 @@ use crate::batch::Batch;
 use crate::cgroups::Cgroups;
 use crate::decode::peek;
 use crate::event::Note;
+use crate::files;
 use crate::order::HOLD_BACK_NS;
 use crate::pipeline::{Failed, Feed, Message, SnapshotTargets};
+use crate::privileges::Lookups;
 use crate::processes::Processes;
 use crate::recording::Recorder;
 use crate::recording::parts::Parts;
@@ -105,11 +107,12 @@ impl Handover {
         processes: Processes,
         recording: Option<Recording>,
         stacks: Option<Stacks>,
+        lookups: Lookups,
         stop: Arc<Notify>,
         owners_wanted: Arc<Notify>,
     ) -> Handover {
         Handover {
-            cgroups: Cgroups::new(),
+            cgroups: Cgroups::new(lookups),
             processes,
             recording,
             feed: None,
@@ -319,6 +322,32 @@ impl Handover {
             }) => parts.wants_snapshot(),
             _ => false,
         }
+    }
+
+    /// Returns the recording if it begins files later.
+    fn parts(&self) -> Option<&Parts> {
+        match &self.recording {
+            Some(Recording {
+                store: Store::Parts(parts),
+                ..
+            }) => Some(parts),
+            _ => None,
+        }
+    }
+
+    /// Returns the folder of files that are begun later.
+    pub fn folder(&self) -> Option<PathBuf> {
+        self.parts().map(|parts| parts.folder().to_owned())
+    }
+
+    /// Returns whether the process may create such files.
+    pub fn may_create(&self) -> bool {
+        self.parts().is_none_or(Parts::may_create)
+    }
+
+    /// Returns whether such files get another owner.
+    pub fn gives_files(&self) -> bool {
+        self.parts().is_some() && files::caller_of_sudo().is_some()
     }
 
     /// Announces that a caller waits for the end of the trace.

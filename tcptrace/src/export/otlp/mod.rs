@@ -35,6 +35,7 @@ pub use self::settings::Settings;
 use self::settings::Traces;
 pub use self::spans::Tracer;
 use self::spans::{Ids, Own};
+use crate::privileges;
 
 /// Upper bound on the snapshots in the queue, in bytes.
 const SNAPSHOTS_BYTES: u64 = 32 << 20;
@@ -164,6 +165,7 @@ impl Otlp {
         let (sender, ended) = channel();
         let (adder, interval) = (self.metrics.adder(), settings.interval);
         let collect = move || {
+            privileges::give_up();
             let add = |entry| adder.add(entry);
             collect(snapshots, &registry, interval, &ends, &add);
             let _ = sender.send(());

@@ -18,6 +18,7 @@ use super::Signal;
 use super::backoff::Backoff;
 use super::client::{Client, Outcome};
 use super::queue::{Batching, Entry, Queue};
+use crate::privileges::{self, Role};
 use crate::stdio::say;
 
 /// How much longer than its deadline a sender may take to end, for a request with a timeout that
@@ -211,6 +212,8 @@ impl<T: Send + 'static> Sending<T> {
         Builder::new()
             .name(format!("otlp-{}", signal.name()))
             .spawn(move || {
+                // It connects, which a thread that gives up everything may not.
+                privileges::keep(Role::Other);
                 sender.run(&client, batching, encode);
                 let _ = ends.send(());
             })?;
