@@ -128,7 +128,7 @@ fn a_recording_in_a_folder_of_another_user_keeps_the_right_to_write_there() {
     let modes: Vec<u32> = modes.collect();
     assert!(
         !modes.is_empty() && modes.iter().all(|mode| *mode == 0o600),
-        "{modes:o?}"
+        "{modes:?}"
     );
 }
 

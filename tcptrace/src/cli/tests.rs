@@ -137,5 +137,5 @@ fn sizes_accept_units_and_reject_values_out_of_range() {
 #[test]
 fn a_command_keeps_its_own_options() {
     let cli = parse("-p 80 -- curl -v -p x").unwrap();
-    assert_eq!(cli.trace.command, ["curl", "-v", "-p", "x"]);
+    assert_eq!(cli.trace.commanding.command, ["curl", "-v", "-p", "x"]);
 }
