@@ -1,4 +1,4 @@
-//! What a trace keeps of root's privileges, and what it can do with few of them.
+//! A trace keeps few of root's privileges. It also works with few of them from the start.
 
 use std::collections::BTreeMap;
 use std::fs::File;

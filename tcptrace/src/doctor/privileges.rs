@@ -1,4 +1,4 @@
-//! What a trace keeps of its privileges after its hooks are attached.
+//! The section of the report about the privileges that a trace keeps after its hooks are attached. It lists them.
 
 use serde::Serialize;
 

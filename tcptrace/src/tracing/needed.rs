@@ -8,8 +8,8 @@ use rustix::thread::CapabilitySet;
 
 use super::Tracing;
 use crate::pipeline::priority;
-use crate::privileges::paths::Needs;
 use crate::privileges;
+use crate::privileges::paths::Needs;
 
 /// The privileges that the caller of a trace needs while it runs.
 pub struct Needed {
