@@ -9,9 +9,9 @@ mod planner;
 mod progress;
 mod stacks;
 mod triggers;
+mod waits;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -32,16 +32,17 @@ pub use self::plan::{Outputs, Plan, Until};
 pub use self::progress::Progress;
 use self::stacks::Stacks;
 pub use self::triggers::Triggers;
+use self::waits::{answer, at, due, ended, triggered};
 use crate::balance::Counts;
+use crate::capture::Capture;
 use crate::capture::counters::{CounterReader, Reading};
 use crate::capture::iterator::Snapshot;
-use crate::capture::{Capture, Request};
-use crate::clock::{Clock, mono_now_ns};
+use crate::clock::mono_now_ns;
 use crate::command::Running;
 use crate::correlate::Selection;
 use crate::depth::Depth;
 use crate::event::{Hook, Loss, Note, SnapshotEnd, Why};
-use crate::pipeline::{self, Feedback, Outcome, Output, SnapshotTargets, priority};
+use crate::pipeline::{self, Feedback, Outcome, SnapshotTargets};
 use crate::privileges::{self, Lookups};
 use crate::processes::Processes;
 use crate::signals::Signals;
@@ -565,43 +566,4 @@ fn read(
     };
     *counters = Some(reader);
     readings
-}
-
-/// Waits for the pipeline's answer. Waits forever if no question was asked. Returns no targets if
-/// the pipeline has ended.
-async fn answer(asked: &mut Option<oneshot::Receiver<SnapshotTargets>>) -> SnapshotTargets {
-    match asked {
-        Some(answer) => answer.await.unwrap_or_default(),
-        None => std::future::pending().await,
-    }
-}
-
-async fn at(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => tokio::time::sleep_until(instant).await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn ended(command: Option<&mut Running>) -> io::Result<ExitStatus> {
-    match command {
-        Some(command) => command.ended().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Waits for a trigger. Returns its description.
-async fn triggered(triggers: &mut Option<Triggers>) -> String {
-    match triggers {
-        Some(triggers) => triggers.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Waits until the next progress update is due.
-async fn due(progress: &mut Option<Progress>) {
-    match progress {
-        Some(progress) => progress.due().await,
-        None => std::future::pending().await,
-    }
 }
