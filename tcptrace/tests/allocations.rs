@@ -103,9 +103,11 @@ fn correlating_for_a_summary_makes_no_lines() {
 }
 
 /// Correlates a stream and checks that each verdict takes at most `most` allocations: for its
-/// reason and for the names of its evidence.
+/// reason and for the names of its evidence. The waits of a listener are counted in batches, which
+/// takes some more: less than one for each 25 connections.
 fn correlating_allocates(wanted: Wanted, most: u64) {
-    let stream = Stream::of(2_000);
+    const CONNECTIONS: u64 = 2_000;
+    let stream = Stream::of(CONNECTIONS);
     let mut events: Vec<_> = stream
         .records()
         .map(|record| decode(record).expect("a sound record"))
@@ -121,6 +123,7 @@ fn correlating_allocates(wanted: Wanted, most: u64) {
         lines.clear();
     }
     let mut verdicts = 0;
+    let mut for_batches = 0;
     for event in steady {
         let count = allocations(|| correlator.event(event, &mut lines));
         assert!(
@@ -128,10 +131,11 @@ fn correlating_allocates(wanted: Wanted, most: u64) {
             "{lines:?}"
         );
         let judged = lines.iter().filter(|line| is_judged(line)).count() as u64;
-        assert!(count <= judged * most, "{count} for {event:?}: {lines:?}");
+        for_batches += count.saturating_sub(judged * most);
         verdicts += judged;
         lines.clear();
     }
+    assert!(for_batches <= CONNECTIONS / 2 / 25, "{for_batches}");
     // A verdict is reported when accept() returns and at the end. Some connections cross the middle
     // of the stream.
     match wanted.has(LineKind::Connection) {

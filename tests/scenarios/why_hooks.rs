@@ -148,11 +148,7 @@ fn an_acceptor_that_blocks_and_runs_is_recorded_step_by_step() {
     assert!(has_stack(at), "{steps:?}");
     let (out_ns, _) = steps[at];
     let is_waking = |it: &&(u64, Sched)| matches!(it.1.step, SchedStep::Waking { .. });
-    let woken_at = at
-        + steps[at..]
-            .iter()
-            .position(|it| is_waking(it))
-            .expect("a wake-up");
+    let woken_at = at + steps[at..].iter().position(is_waking).expect("a wake-up");
     let [(waking_ns, waking), (in_ns, back)] = steps[woken_at..woken_at + 2] else {
         panic!("{steps:?}");
     };

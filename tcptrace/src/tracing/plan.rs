@@ -1,4 +1,4 @@
-//! What a caller wants of a trace.
+//! The settings, the outputs and the end of a trace.
 
 use std::time::Duration;
 

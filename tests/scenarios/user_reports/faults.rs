@@ -148,7 +148,7 @@ fn a_trace_without_permission_leaves_output_files_unchanged() {
     fs::write(&old, "an old recording\n").expect("a file");
     fs::set_permissions(&old, Permissions::from_mode(0o666)).expect("its owner");
     for path in [&old, &new] {
-        for args in [&["--write"][..], &["record", "-o"]] {
+        for args in [&["--force", "--write"][..], &["record", "--force", "-o"]] {
             let path = path.to_str().expect("a path");
             let (mut command, _binary) = by_descriptor(&[args, &[path]].concat());
             command.uid(NOBODY).gid(NOBODY);

@@ -135,7 +135,7 @@ fn strace_measures_the_same_block() {
     // -D: the server is the child, and strace its grandchild. -T: the time of each call.
     strace.args(["-D", "-f", "-r", "-T", "-e", "trace=read", "-o"]);
     strace.arg(&output).arg(program);
-    let late = drive(strace, |_| true);
+    let late = drive(strace, |it| has_function(it, "save_state"));
     let told = in_read(&late)["ns"].as_u64().expect("a time");
     let text = eventually("strace to end", || {
         let text = std::fs::read_to_string(&output).ok()?;

@@ -16,8 +16,8 @@ use tcptrace_core::batch::Batch;
 use tcptrace_core::correlate::Selection;
 use tcptrace_core::decode::decode;
 use tcptrace_core::event::{
-    Holder, Holders, Hook, Loss, NetnsCounters, Note, QueueCounters, SnapshotEnd, Stack, StackKey,
-    State, Task, Why,
+    Holder, Holders, Hook, Loss, NetnsCounters, Note, Place, QueueCounters, SnapshotEnd, Stack,
+    StackKey, State, Task, Why,
 };
 use tcptrace_core::fields::{Depth, Frame, Line, Side};
 use tcptrace_core::trace::{Begin, Input, Settled, Small, Trace};
@@ -363,5 +363,6 @@ fn task(n: u8) -> Task {
         tid: pid + u32::from(n >> 6),
         comm: names[usize::from(n % 4)].into(),
         process: names[usize::from(n >> 2 & 3)].into(),
+        place: Place::default(),
     }
 }

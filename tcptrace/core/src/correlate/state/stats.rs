@@ -102,11 +102,13 @@ impl Waits {
 
     /// Counts the batch of waits by buckets.
     fn fold(&mut self) {
-        let mut ends: Vec<u64> = std::mem::take(&mut self.batch);
+        let mut ends = std::mem::take(&mut self.batch);
         ends.iter_mut().for_each(|ns| *ns = bucket_end_ns(*ns));
         ends.sort_unstable();
         let buckets = ends.chunk_by(|one, next| one == next);
         self.merge(buckets.map(|it| (it[0], it.len() as u64)).collect());
+        ends.clear();
+        self.batch = ends;
     }
 
     /// Adds counts by buckets, in order.
