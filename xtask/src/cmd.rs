@@ -30,6 +30,16 @@ pub fn cargo(root: &Path) -> Command {
     cargo
 }
 
+/// Returns cargo's folder, which has the sources of the dependencies.
+pub fn cargo_home() -> Result<PathBuf> {
+    match env::var_os("CARGO_HOME") {
+        Some(home) => Ok(home.into()),
+        None => Ok(env::home_dir()
+            .context("neither CARGO_HOME nor HOME is set")?
+            .join(".cargo")),
+    }
+}
+
 /// Runs a command whose output goes to the terminal.
 pub fn run(command: &mut Command) -> Result<()> {
     let status = command

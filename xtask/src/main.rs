@@ -12,6 +12,7 @@ mod packages;
 mod pictures;
 mod process;
 mod soak;
+mod supply;
 mod tables;
 mod tcptrace;
 mod test;
@@ -84,6 +85,8 @@ enum Task {
     Tidy,
     /// Run the fuzz targets, all or some of them, and report what they found
     Fuzz(fuzz::Args),
+    /// Check licences, versions and sources of all crates, and the reviewed table of them
+    Supply(supply::Args),
     /// Make the packages, the static binary and the crates in target/dist
     Dist {
         /// Install the Debian packages that this needs
@@ -133,6 +136,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Pictures(args) => pictures::run(&root, &args)?,
         Task::Tidy => tidy::run(&root)?,
         Task::Fuzz(args) => fuzz::run(&root, &args)?,
+        Task::Supply(args) => supply::run(&root, &args)?,
         Task::Dist { install } => {
             if install {
                 packages::install(&dist::TOOLS)?;

@@ -1,4 +1,5 @@
-//! Packages of tcptrace: `.deb`, `.rpm`, a static binary, crates, and a Containerfile.
+//! Packages of tcptrace: `.deb`, `.rpm`, a static binary and its bill of materials, crates, and a
+//! Containerfile.
 //!
 //! Everything goes into `target/dist`, with its checksums in `SHA256SUMS`.
 
@@ -15,7 +16,7 @@ use anyhow::{Context as _, Result, ensure};
 use sha2::{Digest as _, Sha256};
 
 use self::stage::Stage;
-use crate::{cmd, tcptrace};
+use crate::{cmd, supply, tcptrace};
 
 /// Name of the packages. Debian's `tcptrace` is the old analyser of packet captures.
 const PACKAGE: &str = "tcptrace-ebpf";
@@ -40,11 +41,18 @@ pub fn run(root: &Path) -> Result<()> {
         deb: deb(root, &dist)?,
         rpm: rpm(root, &dist)?,
         binary: static_binary(root, &dist)?,
+        bill: bill_of_materials(root, &dist)?,
         containerfile: containerfile(&dist)?,
     };
     let crates = crates(root, &dist)?;
     let files = [
-        &[made.deb, made.rpm, made.binary, made.containerfile][..],
+        &[
+            made.deb,
+            made.rpm,
+            made.binary,
+            made.bill,
+            made.containerfile,
+        ][..],
         &crates,
     ]
     .concat();
@@ -61,6 +69,7 @@ struct Made {
     deb: PathBuf,
     rpm: PathBuf,
     binary: PathBuf,
+    bill: PathBuf,
     containerfile: PathBuf,
 }
 
@@ -145,6 +154,13 @@ fn static_binary(root: &Path, dist: &Path) -> Result<PathBuf> {
     let file = dist.join(format!("tcptrace-{}-x86_64-linux-static", version(root)?));
     fs::create_dir_all(dist)?;
     fs::copy(&built, &file).with_context(|| format!("no {}", built.display()))?;
+    Ok(file)
+}
+
+/// Writes the bill of materials of the binary.
+fn bill_of_materials(root: &Path, dist: &Path) -> Result<PathBuf> {
+    let file = dist.join(format!("tcptrace-{}.cdx.json", version(root)?));
+    supply::bill_of_materials(root, &file)?;
     Ok(file)
 }
 

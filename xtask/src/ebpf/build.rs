@@ -1,7 +1,7 @@
 //! Builds the eBPF object reproducibly: no path of this machine enters it.
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -70,7 +70,7 @@ fn rustflags(root: &Path, toolchain: &Toolchain) -> Result<String> {
 fn remaps(root: &Path, toolchain: &Toolchain) -> Result<Vec<(PathBuf, &'static str)>> {
     let mut remaps = vec![(root.to_path_buf(), ".")];
     // The folder's name depends on the machine's registry.
-    let registry = cargo_home()?.join("registry/src");
+    let registry = cmd::cargo_home()?.join("registry/src");
     let entries =
         fs::read_dir(&registry).with_context(|| format!("cannot read {}", registry.display()))?;
     for entry in entries {
@@ -88,15 +88,6 @@ fn remaps(root: &Path, toolchain: &Toolchain) -> Result<Vec<(PathBuf, &'static s
         remaps.push((folder, "/rust"));
     }
     Ok(remaps)
-}
-
-fn cargo_home() -> Result<PathBuf> {
-    match env::var_os("CARGO_HOME") {
-        Some(home) => Ok(home.into()),
-        None => Ok(env::home_dir()
-            .context("neither CARGO_HOME nor HOME is set")?
-            .join(".cargo")),
-    }
 }
 
 fn write(path: &Path, object: &[u8]) -> Result<()> {

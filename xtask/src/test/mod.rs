@@ -15,7 +15,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 
 use self::steps::Steps;
-use crate::{bench, cmd, dist, ebpf, fuzz, packages, soak, tcptrace, tidy};
+use crate::{bench, cmd, dist, ebpf, fuzz, packages, soak, supply, tcptrace, tidy};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -71,6 +71,7 @@ pub fn run(root: &Path, args: &Args) -> Result<bool> {
     }
     let mut steps = Steps::new();
     if wanted(Group::Checks) {
+        supply::ensure(root, args.install)?;
         checks(root, &mut steps);
     }
     if wanted(Group::Unit) {
@@ -126,6 +127,7 @@ fn checks(root: &Path, steps: &mut Steps) {
         cmd::run(doc.env("RUSTDOCFLAGS", "-D warnings"))
     });
     steps.check("tidy", || tidy::run(root));
+    steps.check("supply chain", || supply::check(root));
     steps.check("eBPF object against its source", || ebpf::prove(root));
 }
 
