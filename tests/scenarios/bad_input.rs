@@ -5,13 +5,10 @@ use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 
 use tests::run::{Ended, Running, tcptrace, tcptrace_trace};
-use tests::traffic::*;
-use tests::{Lab, Tracer, mounts};
 
 const FAILURE: i32 = 1;
 const USAGE: i32 = 2;
 const NOT_PERMITTED: i32 = 3;
-const UNSUPPORTED: i32 = 4;
 
 /// Asserts that tcptrace gave up before tracing, with this exit code and one line on stderr that
 /// has all these words.
@@ -81,14 +78,6 @@ fn an_unwritable_output_file_is_refused() {
 }
 
 #[test]
-fn output_to_a_full_disk_fails_with_one_line() {
-    let command = tcptrace_trace(&["-o", "json", "--write", "/dev/full"]);
-    let ended = Running::run_to_end(command);
-    assert_eq!(ended.code, Some(FAILURE), "{ended:?}");
-    complains(&ended, &["/dev/full", "No space left on device"]);
-}
-
-#[test]
 fn tracing_without_privileges_is_refused() {
     const NOBODY: u32 = 65534;
     // By descriptor, because the binary may lie in a folder without access for other users.
@@ -98,25 +87,4 @@ fn tracing_without_privileges_is_refused() {
     command.uid(NOBODY).gid(NOBODY).current_dir("/");
     let ended = Running::run_to_end(command);
     refuses(&ended, NOT_PERMITTED, &["CAP_BPF", "CAP_PERFMON"]);
-}
-
-#[test]
-fn a_kernel_without_btf_is_refused() {
-    let mut command = tcptrace_trace(&[]);
-    mounts::hide(&mut command, c"/sys/kernel/btf");
-    let ended = Running::run_to_end(command);
-    refuses(&ended, UNSUPPORTED, &["BTF"]);
-}
-
-#[test]
-fn tracing_works_without_tracefs() {
-    let lab = Lab::new();
-    let port = lab.port();
-    let mut command = tcptrace_trace(&["-o", "json"]);
-    mounts::unmount(&mut command, c"/sys/kernel/tracing");
-    mounts::unmount(&mut command, c"/sys/kernel/debug/tracing");
-    let tracer = Tracer::spawn(&lab, command);
-    talk(port);
-    tracer.wait_for_ends(2);
-    tracer.stop().server().shows(&[("verdict", &"queued")]);
 }

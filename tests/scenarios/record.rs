@@ -2,7 +2,6 @@
 
 use std::process::{Command, Stdio};
 
-use nix::mount::{MsFlags, mount, umount};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tests::run::{Ended, Running, helper_path};
@@ -134,41 +133,6 @@ fn a_killed_recorder_leaves_a_readable_recording() {
         "{replayed:?}"
     );
     assert!(replayed.stdout.contains("queued: "), "{replayed:?}");
-}
-
-/// A full disk ends the recording, and its contents remain readable.
-#[test]
-fn a_full_disk_ends_a_recording() {
-    let lab = Lab::new();
-    let port = lab.port();
-    let folder = tempfile::tempdir().expect("a folder");
-    let none = None::<&str>;
-    let options = Some("size=1m");
-    mount(
-        none,
-        folder.path(),
-        Some("tmpfs"),
-        MsFlags::empty(),
-        options,
-    )
-    .expect("a small disk");
-    let recording = Recording(folder.path().join("tcptrace.trace"));
-    let mut running = record(&recording, &["-p", &port.to_string()]);
-    while running.is_running() {
-        storm(port, 10);
-    }
-    let ended = running.wait();
-    let replayed = recording.replay(&["-o", "json"]);
-    umount(folder.path()).expect("unmount the disk");
-    assert_eq!(ended.code, Some(FAILURE), "{ended:?}");
-    assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
-    assert!(
-        ended.stderr.contains("No space left on device"),
-        "{ended:?}"
-    );
-    assert_eq!(replayed.code, Some(FAILURE));
-    let ends = replayed.stdout.matches(r#"{"event":"connection""#).count();
-    assert!(ends > 4, "{ends} ends of {} bytes", replayed.stdout.len());
 }
 
 /// Runs the reader for other programs from docs/src/recording-format.md.

@@ -1,13 +1,10 @@
 //! The end of a trace: by a signal, by itself, or by force.
 
-use std::io::{BufRead, BufReader, pipe};
 use std::thread::sleep;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tests::Lab;
-use tests::programs::Programs;
-use tests::run::{Running, tcptrace_trace};
 use tests::traffic::*;
 
 #[test]
@@ -25,64 +22,6 @@ fn sigterm_ends_the_trace_with_its_summary() {
         .server_of(port_of(&client))
         .shows(&[("verdict", &"never_accepted"), ("state", &"ESTABLISHED")]);
     drop(listener);
-}
-
-#[test]
-fn only_a_second_ctrl_c_ends_without_writing_the_remaining_lines() {
-    const ENOUGH_TO_FILL_A_PIPE: usize = 400;
-    let lab = Lab::alone();
-    let port = lab.port();
-    let (reader, writer) = pipe().unwrap();
-    let mut command = tcptrace_trace(&["-o", "json"]);
-    command.stdout(writer);
-    let mut running = Running::spawn(command);
-    let mut session = String::new();
-    let mut reader = BufReader::new(reader);
-    reader.read_line(&mut session).unwrap();
-    let programs = Programs::of(running.pid());
-
-    for _ in 0..ENOUGH_TO_FILL_A_PIPE {
-        talk(port);
-    }
-    running.signal(Signal::SIGINT);
-    for signal in [Signal::SIGTERM, Signal::SIGHUP] {
-        sleep(Duration::from_millis(700));
-        running.signal(signal);
-    }
-    sleep(Duration::from_millis(100));
-    assert!(
-        running.is_running(),
-        "tcptrace must still be blocked in writing"
-    );
-    running.signal(Signal::SIGINT);
-    assert_eq!(running.wait().code, Some(128 + Signal::SIGINT as i32));
-    programs.wait_until_gone();
-}
-
-#[test]
-fn kill_9_leaves_no_program_behind() {
-    let lab = Lab::new();
-    let mut tracer = lab.trace();
-    talk(lab.port());
-    let programs = tracer.programs().clone();
-    tracer.process().signal(Signal::SIGKILL);
-    programs.wait_until_gone();
-}
-
-#[test]
-fn a_closed_output_pipe_ends_with_success() {
-    let lab = Lab::new();
-    let port = lab.port();
-    let (reader, writer) = pipe().unwrap();
-    let mut command = tcptrace_trace(&["-o", "json"]);
-    command.stdout(writer).stderr(std::process::Stdio::piped());
-    let running = Running::spawn(command);
-    // Acts like `| head -1`.
-    let mut session = String::new();
-    BufReader::new(reader).read_line(&mut session).unwrap();
-    talk(port);
-    let ended = running.wait();
-    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
 }
 
 #[test]

@@ -16,6 +16,7 @@
 //! * `tests-helper` beside the test binary, or in the folder above.
 
 pub mod acceptor;
+pub mod capabilities;
 pub mod cgroup;
 pub mod container;
 pub mod fast_open;

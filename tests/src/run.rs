@@ -225,6 +225,11 @@ impl Output {
         }
     }
 
+    /// Whether there is no line yet.
+    pub fn is_empty(&self) -> bool {
+        self.lines().is_empty()
+    }
+
     pub fn lines(&self) -> MutexGuard<'_, Vec<String>> {
         self.shared.lines()
     }

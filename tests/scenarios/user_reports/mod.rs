@@ -7,5 +7,4 @@ mod hints;
 mod kernel_counters;
 mod owners;
 mod skipped_probes;
-mod stopped_tracer;
 mod verdicts;
