@@ -7,6 +7,7 @@
 
 mod bucket;
 mod half_open;
+pub mod machine;
 mod offsets;
 mod process;
 mod retransmit_reset;
@@ -15,6 +16,7 @@ mod segment;
 
 pub use bucket::*;
 pub use half_open::*;
+pub use machine::{aarch64, x86_64};
 pub use offsets::*;
 pub use process::*;
 pub use retransmit_reset::*;

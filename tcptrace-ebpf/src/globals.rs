@@ -30,6 +30,8 @@ for_each_bit!(bit_globals);
 
 // `abi::setting` documents these.
 #[unsafe(no_mangle)]
+pub static MACHINE: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
 pub static FILTER: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static CGROUP_LEVELS: Global<u32> = Global::new(0);

@@ -95,6 +95,7 @@ macro_rules! for_each_offset {
             PID_LEVEL = "pid.level";
             PID_NUMBERS = "pid.numbers";
             TASK_STATUS = "task_struct.thread_info.status";
+            TASK_THREAD_FLAGS = "task_struct.thread_info.flags";
             FILES_FDT = "files_struct.fdt";
             FDT_FD = "fdtable.fd";
             FDT_MAX_FDS = "fdtable.max_fds";
@@ -109,6 +110,11 @@ macro_rules! for_each_offset {
             REGS_AX = "pt_regs.ax";
             REGS_DI = "pt_regs.di";
             REGS_SI = "pt_regs.si";
+            REGS_CS = "pt_regs.cs";
+            REGS_X = "pt_regs.regs";
+            REGS_PSTATE = "pt_regs.pstate";
+            REGS_ORIG_X0 = "pt_regs.orig_x0";
+            REGS_SYSCALLNO = "pt_regs.syscallno";
             SA_FLAGS = "k_sigaction.sa.sa_flags";
             SA_HANDLER = "k_sigaction.sa.sa_handler";
             SKB_DATA = "sk_buff.data";
@@ -179,8 +185,23 @@ pub const OPTIONAL_OFFSETS: &[&str] = &[
     "CFS_RQ_THROTTLE_COUNT",
 ];
 
+/// Offsets that only x86-64 has. Their globals are 0 on other processors.
+pub const X86_64_OFFSETS: &[&str] = &[
+    "REGS_ORIG_AX",
+    "REGS_AX",
+    "REGS_DI",
+    "REGS_SI",
+    "REGS_CS",
+    "TASK_STATUS",
+];
+
+/// Offsets that only arm64 has. Their globals are 0 on other processors.
+pub const AARCH64_OFFSETS: &[&str] = &["REGS_X", "REGS_PSTATE", "REGS_ORIG_X0", "REGS_SYSCALLNO"];
+
 /// Names of the frozen globals that are settings, not offsets; all are `u32`.
 pub mod setting {
+    /// The processor, a value of [`machine`](super::super::machine).
+    pub const MACHINE: &str = "MACHINE";
     /// [`filter`](super::super::filter) bits.
     pub const FILTER: &str = "FILTER";
     /// Bit n is set if a requested cgroup may be n levels below the root.

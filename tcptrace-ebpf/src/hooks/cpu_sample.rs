@@ -11,15 +11,9 @@ use tcptrace_ebpf::abi::{Sched, hook, kind, sched_flag, sched_section, sched_ste
 
 use crate::acceptors;
 use crate::emit::{Place, submit};
+use crate::kernel::registers;
 use crate::kernel::task::Task;
 use crate::maps::count;
-
-/// Offset of `cs` in `struct pt_regs`, with which `struct bpf_perf_event_data` begins
-/// (arch/x86/include/uapi/asm/ptrace.h). The verifier requires a constant offset from the context.
-const CS: usize = 17 * size_of::<u64>();
-
-/// The lowest bits of `cs` are 3 in user mode (`user_mode`, arch/x86/include/asm/ptrace.h).
-const USER_RPL: u64 = 3;
 
 #[perf_event]
 pub fn cpu_sample(ctx: PerfEventContext) -> u32 {
@@ -29,9 +23,7 @@ pub fn cpu_sample(ctx: PerfEventContext) -> u32 {
         return 0;
     }
     count(hook::CPU_SAMPLE, |counters| counters.admitted += 1);
-    // SAFETY: the offset is inside of the context.
-    let cs: u64 = unsafe { *ctx.as_ptr().cast::<u8>().add(CS).cast() };
-    let is_user = cs & USER_RPL == USER_RPL;
+    let is_user = registers::is_user(&ctx);
     let payload = || Sched {
         syscall: Task::current().call_number(),
         step: sched_step::SAMPLE,

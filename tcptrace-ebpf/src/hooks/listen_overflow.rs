@@ -28,6 +28,7 @@ use crate::emit::{none, submit_with_addrs};
 use crate::filter;
 use crate::globals::{NET_ABORT_ON_OVERFLOW, NET_MAX_SYN_BACKLOG, NET_SYNCOOKIES};
 use crate::kernel::memory::Probed;
+use crate::kernel::registers::{pointer, returned};
 use crate::kernel::request::RequestSock;
 use crate::kernel::skb::Skb;
 use crate::kernel::sock::Sock;
@@ -95,16 +96,11 @@ pub fn overflow_proven_kretprobe(ctx: RetProbeContext) -> u32 {
     if let Some(slot) = PROVEN_REQUEST.get_ptr_mut(0) {
         // SAFETY: this CPU's own value.
         let req = unsafe { core::mem::replace(&mut *slot, 0) };
-        if req != 0 && ctx.ret::<u64>() & 0xff == 0 {
+        if req != 0 && returned(&ctx) & 0xff == 0 {
             unproven(req as *const u8);
         }
     }
     0
-}
-
-#[inline(always)]
-fn pointer(ctx: &ProbeContext, index: usize) -> *const u8 {
-    ctx.arg(index).unwrap_or(core::ptr::null())
 }
 
 /// `tcp_conn_request` drops the SYN if the accept queue is full. If the SYN queue is full, it

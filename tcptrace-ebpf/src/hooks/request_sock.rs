@@ -27,6 +27,7 @@ use tcptrace_ebpf::abi::{Request, hook, kind, request_flag, request_step};
 use crate::emit::{none, submit_with_addrs};
 use crate::filter;
 use crate::kernel::memory::Probed;
+use crate::kernel::registers::{argument, pointer};
 use crate::kernel::request::RequestSock;
 use crate::kernel::skb::{self, Skb};
 use crate::kernel::sock::{Sock, TCP_LISTEN};
@@ -70,7 +71,7 @@ pub fn req_clone_kprobe(ctx: ProbeContext) -> u32 {
 
 #[kprobe]
 pub fn req_end_kprobe(ctx: ProbeContext) -> u32 {
-    let by_timer = ctx.arg::<u8>(2).unwrap_or(0) != 0;
+    let by_timer = argument(&ctx, 2) as u8 != 0;
     dropped(pointer(&ctx, 0), pointer(&ctx, 1), by_timer);
     0
 }
@@ -86,11 +87,6 @@ pub fn synack_raw(ctx: RawTracePointContext) -> i32 {
     let step = request_step::SYNACK_RETRANSMITTED;
     write(hook::RETRANSMIT_SYNACK, ctx.arg(0), ctx.arg(1), step, 0);
     0
-}
-
-#[inline(always)]
-fn pointer(ctx: &ProbeContext, index: usize) -> *const u8 {
-    ctx.arg(index).unwrap_or(core::ptr::null())
 }
 
 #[inline(always)]

@@ -43,6 +43,7 @@ use crate::emit::{none, submit_with_addrs};
 use crate::filter;
 use crate::globals::{NET_COUNT, NET_NS_COUNT, NET_NS_REF, SK_NET, TW_SUBSTATE, TW_TIMER};
 use crate::kernel::memory::{Memory, Probed};
+use crate::kernel::registers::{argument, pointer};
 use crate::kernel::sock::Sock;
 
 /// Offset of the flags in the TCP header, in bytes, RFC 9293 section 3.1.
@@ -98,43 +99,38 @@ pub fn tw_segment_fentry(ctx: FEntryContext) -> i32 {
 
 #[kprobe]
 pub fn tw_begun_kprobe(ctx: ProbeContext) -> u32 {
-    begun(arg(&ctx, 0), arg(&ctx, 1));
+    begun(pointer(&ctx, 0), pointer(&ctx, 1));
     0
 }
 
 #[kprobe]
 pub fn tw_schedule_kprobe(ctx: ProbeContext) -> u32 {
-    scheduled(arg(&ctx, 0), ctx.arg::<u64>(2).unwrap_or(0));
+    scheduled(pointer(&ctx, 0), argument(&ctx, 2));
     0
 }
 
 #[kprobe]
 pub fn tw_timer_kprobe(ctx: ProbeContext) -> u32 {
-    expired(arg(&ctx, 0));
+    expired(pointer(&ctx, 0));
     0
 }
 
 #[kprobe]
 pub fn tw_released_kprobe(ctx: ProbeContext) -> u32 {
-    released(arg(&ctx, 0));
+    released(pointer(&ctx, 0));
     0
 }
 
 #[kprobe]
 pub fn tw_killed_kprobe(ctx: ProbeContext) -> u32 {
-    killed(arg(&ctx, 0));
+    killed(pointer(&ctx, 0));
     0
 }
 
 #[kprobe]
 pub fn tw_segment_kprobe(ctx: ProbeContext) -> u32 {
-    segment(arg(&ctx, 0), arg(&ctx, 2));
+    segment(pointer(&ctx, 0), pointer(&ctx, 2));
     0
-}
-
-#[inline(always)]
-fn arg(ctx: &ProbeContext, index: usize) -> *const u8 {
-    ctx.arg(index).unwrap_or(core::ptr::null())
 }
 
 #[inline(always)]

@@ -2,6 +2,7 @@
 
 pub mod cgroup;
 pub mod memory;
+pub mod registers;
 pub mod request;
 pub mod skb;
 pub mod sock;

@@ -5,43 +5,17 @@ use aya_ebpf::helpers::generated::{
     bpf_get_current_comm, bpf_get_current_task_btf, bpf_task_pt_regs,
 };
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_task};
-use tcptrace_ebpf::abi;
+use tcptrace_ebpf::abi::{self, aarch64, x86_64};
 
 use crate::globals::{
-    CFS_RQ_THROTTLE_COUNT, FDT_FD, FDT_MAX_FDS, FILE_PRIVATE_DATA, FILES_FDT, REGS_AX, REGS_DI,
-    REGS_ORIG_AX, REGS_SI, SOCKET_FILE, SOCKET_SK, TASK_CFS_RQ, TASK_COMM, TASK_FILES, TASK_FLAGS,
-    TASK_GROUP_LEADER, TASK_HELPERS, TASK_JOBCTL, TASK_OLD_STATE, TASK_PID, TASK_STATE,
-    TASK_STATUS, TASK_TGID, TASK_THROTTLED,
+    CFS_RQ_THROTTLE_COUNT, FDT_FD, FDT_MAX_FDS, FILE_PRIVATE_DATA, FILES_FDT, SOCKET_FILE,
+    SOCKET_SK, TASK_CFS_RQ, TASK_COMM, TASK_FILES, TASK_FLAGS, TASK_GROUP_LEADER, TASK_HELPERS,
+    TASK_JOBCTL, TASK_OLD_STATE, TASK_PID, TASK_STATE, TASK_STATUS, TASK_TGID, TASK_THREAD_FLAGS,
+    TASK_THROTTLED,
 };
 use crate::kernel::memory::{Direct, FromTask, Members, Memory, Probed};
+use crate::kernel::registers::{Registers, is_aarch64, is_accept};
 use crate::kernel::sock::{Sock, TCP_LISTEN};
-
-/// arch/x86/entry/syscalls/syscall_64.tbl
-const NR_ACCEPT: u64 = 43;
-const NR_ACCEPT4: u64 = 288;
-const NR_LISTEN: u64 = 50;
-
-/// arch/x86/entry/syscalls/syscall_64.tbl: calls that close descriptors, and others that change a
-/// socket's state. In exit() and exit_group() PF_EXITING is set instead.
-const NR_CLOSE: u64 = 3;
-const NR_DUP2: u64 = 33;
-const NR_DUP3: u64 = 292;
-const NR_EXECVE: u64 = 59;
-const NR_EXECVEAT: u64 = 322;
-const NR_CLOSE_RANGE: u64 = 436;
-const NR_CONNECT: u64 = 42;
-const NR_SHUTDOWN: u64 = 48;
-const NR_WRITE: u64 = 1;
-const NR_WRITEV: u64 = 20;
-const NR_SENDTO: u64 = 44;
-const NR_SENDMSG: u64 = 46;
-const NR_SENDMMSG: u64 = 307;
-
-/// arch/x86/entry/syscalls/syscall_64.tbl: calls in which a server waits for connections.
-const NR_EPOLL_WAIT: i32 = 232;
-const NR_EPOLL_PWAIT: i32 = 281;
-const NR_IO_URING_ENTER: i32 = 426;
-const NR_EPOLL_PWAIT2: i32 = 441;
 
 /// `JOBCTL_TRAP_FREEZE`, include/linux/sched/jobctl.h
 const JOBCTL_TRAP_FREEZE: u64 = 1 << 23;
@@ -56,21 +30,52 @@ const PF_KTHREAD: u32 = 0x0020_0000;
 /// numbers and registers have other meanings.
 const TS_COMPAT: u32 = 0x0002;
 
-/// Returns whether a 64-bit system call's number is that of accept() or accept4().
-#[inline(always)]
-pub fn is_accept(number: u64) -> bool {
-    number == NR_ACCEPT || number == NR_ACCEPT4
-}
+/// `_TIF_32BIT`, arch/arm64/include/asm/thread_info.h: the task is a 32-bit one.
+const TIF_32BIT: u32 = 1 << 22;
 
 /// Returns whether a thread that blocks in this 64-bit system call waits for work, such as a
 /// connection. Its call stack explains nothing.
 #[inline(always)]
 pub fn waits_for_work(number: i32) -> bool {
-    is_accept(number as u64)
-        || matches!(
+    if is_accept(number) {
+        return true;
+    }
+    let number = number as u32;
+    if is_aarch64() {
+        use aarch64::{EPOLL_PWAIT, EPOLL_PWAIT2, IO_URING_ENTER};
+        matches!(number, EPOLL_PWAIT | IO_URING_ENTER | EPOLL_PWAIT2)
+    } else {
+        use x86_64::{EPOLL_PWAIT, EPOLL_PWAIT2, EPOLL_WAIT, IO_URING_ENTER};
+        matches!(
             number,
-            NR_EPOLL_WAIT | NR_EPOLL_PWAIT | NR_IO_URING_ENTER | NR_EPOLL_PWAIT2
+            EPOLL_WAIT | EPOLL_PWAIT | IO_URING_ENTER | EPOLL_PWAIT2
         )
+    }
+}
+
+/// Returns the kind of a 64-bit system call, a number of [`abi::call`]. In exit() and exit_group()
+/// PF_EXITING is set instead.
+#[inline(always)]
+fn kind_of_call(number: u32) -> u32 {
+    if is_aarch64() {
+        use aarch64::*;
+        match number {
+            CLOSE | DUP3 | EXECVE | EXECVEAT | CLOSE_RANGE => abi::call::CLOSE,
+            CONNECT => abi::call::CONNECT,
+            SHUTDOWN => abi::call::SHUTDOWN,
+            WRITE | WRITEV | SENDTO | SENDMSG | SENDMMSG => abi::call::SEND,
+            _ => abi::call::UNKNOWN,
+        }
+    } else {
+        use x86_64::*;
+        match number {
+            CLOSE | DUP2 | DUP3 | EXECVE | EXECVEAT | CLOSE_RANGE => abi::call::CLOSE,
+            CONNECT => abi::call::CONNECT,
+            SHUTDOWN => abi::call::SHUTDOWN,
+            WRITE | WRITEV | SENDTO | SENDMSG | SENDMMSG => abi::call::SEND,
+            _ => abi::call::UNKNOWN,
+        }
+    }
 }
 
 /// The current `struct task_struct`.
@@ -186,11 +191,10 @@ impl Task {
         if TASK_HELPERS.load() == 0 || !is_user || self.is_compat() {
             return abi::UNKNOWN_SYSCALL;
         }
-        // SAFETY: the current task's own registers, a struct pt_regs. At the entry by an exception
-        // or an interrupt the kernel sets `orig_ax` to -1 (arch/x86/entry/entry_64.S).
+        // SAFETY: the current task's own registers.
         unsafe {
             let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const u8;
-            Direct::read::<u64>(regs, &REGS_ORIG_AX) as i32
+            Registers::<Direct>::new(regs).number()
         }
     }
 
@@ -203,7 +207,11 @@ impl Task {
     /// Returns whether the task is in a 32-bit system call.
     #[inline(always)]
     pub fn is_compat(self) -> bool {
-        self.get::<u32>(&TASK_STATUS) & TS_COMPAT != 0
+        if is_aarch64() {
+            self.get::<u32>(&TASK_THREAD_FLAGS) & TIF_32BIT != 0
+        } else {
+            self.get::<u32>(&TASK_STATUS) & TS_COMPAT != 0
+        }
     }
 
     /// Returns the socket of a descriptor, of any protocol, or null.
@@ -238,23 +246,23 @@ impl Task {
     /// is in no such call, or if unknown.
     #[inline(always)]
     pub fn descriptor_of_accept(self) -> Option<u64> {
-        let (number, descriptor) = self.system_call(&REGS_DI)?;
-        is_accept(number).then_some(descriptor)
+        let call = self.system_call()?;
+        is_accept(call.number()).then(|| call.first_argument())
     }
 
     /// Returns whether this task is certainly not in an accept system call.
     #[inline(always)]
     pub fn is_outside_of_accept(self) -> bool {
-        self.system_call(&REGS_DI)
-            .is_some_and(|(number, _)| !is_accept(number))
+        self.system_call()
+            .is_some_and(|call| !is_accept(call.number()))
     }
 
-    /// Returns whether this task is leaving an accept system call with this result; true also if
-    /// unknown.
+    /// Returns whether this task is leaving an accept system call with this result, at the delivery
+    /// of a signal; true also if unknown.
     #[inline(always)]
     pub fn is_leaving_accept(self, result: i32) -> bool {
-        match self.system_call(&REGS_AX) {
-            Some((number, ax)) => is_accept(number) && ax as i64 == i64::from(result),
+        match self.system_call() {
+            Some(call) => call.is_leaving_accept(result),
             None => true,
         }
     }
@@ -264,8 +272,13 @@ impl Task {
     /// 6.11).
     #[inline(always)]
     pub fn backlog_of_listen(self) -> Option<i32> {
-        let (number, backlog) = self.system_call(&REGS_SI)?;
-        (number == NR_LISTEN).then_some(backlog as i32)
+        let call = self.system_call()?;
+        let listen = if is_aarch64() {
+            aarch64::LISTEN
+        } else {
+            x86_64::LISTEN
+        };
+        (call.number() as u32 == listen).then(|| call.second_argument() as i32)
     }
 
     /// Returns the kind of the system call that this task is in, a number of [`abi::call`].
@@ -278,31 +291,23 @@ impl Task {
         if flags & (PF_IO_WORKER | PF_KTHREAD) != 0 {
             return abi::call::UNKNOWN;
         }
-        match self.system_call(&REGS_DI) {
-            Some((NR_CLOSE | NR_DUP2 | NR_DUP3 | NR_EXECVE | NR_EXECVEAT | NR_CLOSE_RANGE, _)) => {
-                abi::call::CLOSE
-            }
-            Some((NR_CONNECT, _)) => abi::call::CONNECT,
-            Some((NR_SHUTDOWN, _)) => abi::call::SHUTDOWN,
-            Some((NR_WRITE | NR_WRITEV | NR_SENDTO | NR_SENDMSG | NR_SENDMMSG, _)) => {
-                abi::call::SEND
-            }
-            _ => abi::call::UNKNOWN,
+        match self.system_call() {
+            Some(call) => kind_of_call(call.number() as u32),
+            None => abi::call::UNKNOWN,
         }
     }
 
-    /// Returns the number of the 64-bit system call that this task is in, and one of its arguments
-    /// by the register's offset. Both are in the saved registers. The task must be the current one.
+    /// Returns the saved registers of the 64-bit system call that this task is in. The task must be
+    /// the current one.
     #[inline(always)]
-    fn system_call(self, argument: &Global<u32>) -> Option<(u64, u64)> {
+    fn system_call(self) -> Option<Registers<Probed>> {
         if TASK_HELPERS.load() == 0 || self.is_compat() {
             return None;
         }
-        // SAFETY: the current task's own registers, a struct pt_regs.
+        // SAFETY: the current task's own registers.
         unsafe {
             let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const u8;
-            let number = Probed::read(regs, &REGS_ORIG_AX);
-            Some((number, Probed::read(regs, argument)))
+            Some(Registers::new(regs))
         }
     }
 }

@@ -11,7 +11,7 @@ use tcptrace_ebpf::abi;
 
 use super::btf::{self, Btf, BtfError};
 use super::error::{CaptureError, no_map, os_error};
-use super::positions::Positions;
+use super::positions::{Positions, page_size};
 use super::request::{RING_BYTES, Request};
 use super::{filter, kernels, privilege, tracefs};
 
@@ -22,6 +22,22 @@ static OBJECT: &[u8] = include_bytes_aligned!("../../ebpf/tcptrace.bpf.o");
 /// builds.
 #[cfg(feature = "diagnostics")]
 const OBJECT_VARIABLE: &str = "TCPTRACE_BPF_OBJECT";
+
+/// The processor that this program was built for.
+const MACHINE: u32 = if cfg!(target_arch = "aarch64") {
+    abi::machine::AARCH64
+} else {
+    abi::machine::X86_64
+};
+
+/// Returns whether the programs do not need an offset on every kernel, or not on this processor.
+fn may_be_missing(global: &str) -> bool {
+    let others = match MACHINE {
+        abi::machine::AARCH64 => abi::X86_64_OFFSETS,
+        _ => abi::AARCH64_OFFSETS,
+    };
+    abi::OPTIONAL_OFFSETS.contains(&global) || others.contains(&global)
+}
 
 /// Returns the file to load instead of the embedded object. Always `None` without the feature
 /// `diagnostics`.
@@ -84,7 +100,7 @@ pub fn load(request: &Request) -> Result<Loaded, CaptureError> {
     for &(global, path) in abi::OFFSETS {
         let offset = match own_btf.offset(path) {
             Ok(offset) => offset,
-            Err(_) if abi::OPTIONAL_OFFSETS.contains(&global) => 0,
+            Err(_) if may_be_missing(global) => 0,
             Err(error) => return Err(CaptureError::Unsupported(error.to_string())),
         };
         globals.push((global, offset));
@@ -96,11 +112,13 @@ pub fn load(request: &Request) -> Result<Loaded, CaptureError> {
     }
     let ring_bytes: u32 = match request.ring_bytes {
         0 => RING_BYTES,
-        bytes => bytes,
+        // The kernel takes whole pages, which on arm64 have up to 64 KiB.
+        bytes => bytes.max(page_size()),
     };
     if !request.filter.cgroups.is_empty() {
         filter::can_tell_cgroups(&globals)?;
     }
+    globals.push((abi::setting::MACHINE, MACHINE));
     globals.push((abi::setting::FILTER, filter::bits(&request.filter)));
     let levels = filter::cgroup_levels(&request.filter);
     globals.push((abi::setting::CGROUP_LEVELS, levels));
@@ -179,6 +197,32 @@ pub fn load(request: &Request) -> Result<Loaded, CaptureError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::syscall::Machine;
+
+    #[test]
+    fn each_processor_needs_its_own_registers() {
+        let (own, other) = match MACHINE {
+            abi::machine::AARCH64 => ("REGS_ORIG_X0", "REGS_ORIG_AX"),
+            _ => ("REGS_ORIG_AX", "REGS_ORIG_X0"),
+        };
+        assert!(may_be_missing(other));
+        assert!(!may_be_missing(own));
+        assert!(!may_be_missing("SK_STATE"));
+        assert!(may_be_missing("SK_CGROUP"));
+    }
+
+    #[test]
+    fn numbers_of_system_calls_are_those_of_the_processor() {
+        for (machine, calls) in [
+            (Machine::X86_64, abi::x86_64::ALL),
+            (Machine::Aarch64, abi::aarch64::ALL),
+        ] {
+            for (name, number) in calls {
+                let known = machine.syscall(*number);
+                assert_eq!(known, Some(name.to_lowercase().as_str()), "{machine:?}");
+            }
+        }
+    }
 
     #[test]
     fn a_privileged_process_ignores_the_object_of_the_environment() {

@@ -22,8 +22,7 @@ impl Positions {
     /// # Errors
     /// If the kernel refuses the mapping.
     pub fn map(ring: BorrowedFd<'_>) -> io::Result<Positions> {
-        // SAFETY: sysconf takes and returns numbers.
-        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
+        let page = page_size() as usize;
         // SAFETY: creates a new mapping at an address that the kernel chooses.
         let at = unsafe {
             libc::mmap(
@@ -58,6 +57,12 @@ impl Positions {
     }
 }
 
+/// Returns the size of a page in bytes.
+pub fn page_size() -> u32 {
+    // SAFETY: sysconf takes and returns numbers.
+    (unsafe { libc::sysconf(libc::_SC_PAGESIZE) }) as u32
+}
+
 impl Drop for Positions {
     fn drop(&mut self) {
         // SAFETY: `self` owns the mapping, and no borrow of it remains.
@@ -80,8 +85,7 @@ mod tests {
         let fd = unsafe { libc::memfd_create(name.as_ptr(), 0) };
         // SAFETY: the descriptor is new, and nothing else owns it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        // SAFETY: sysconf takes and returns numbers.
-        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64;
+        let page = u64::from(page_size());
         let file = std::fs::File::from(fd.try_clone().expect("a descriptor"));
         file.set_len(2 * page).expect("room");
         let positions = Positions::map(fd.as_fd()).expect("a mapping");

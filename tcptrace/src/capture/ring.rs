@@ -24,6 +24,11 @@ const LEAST_ROOM: usize = 4 << 10;
 /// How long the trace waits for a CPU that was stopped while it wrote a record, in nanoseconds.
 const STALLED_NS: u64 = 1_000_000_000;
 
+/// How long a reservation may take to reach this CPU, in nanoseconds. On the CPU of the program the
+/// store may still be buffered while the program reads the clock, on arm64 and on x86-64. It leaves
+/// the buffer within a microsecond.
+const STORE_NS: u64 = 10_000;
+
 /// The reading end of the ring buffer.
 pub struct Ring {
     fd: AsyncFd<RingBuf<MapData>>,
@@ -75,10 +80,11 @@ impl Ring {
         }
     }
 
-    /// Records the current time and producer position for [`Ring::complete_until`].
+    /// Records the producer position, and the time up to which it has all reservations, for
+    /// [`Ring::complete_until`].
     pub fn mark(&mut self) {
-        let now_ns = mono_now_ns();
-        self.mark = (now_ns, self.positions.reserved());
+        let settled_ns = mono_now_ns().saturating_sub(STORE_NS);
+        self.mark = (settled_ns, self.positions.reserved());
     }
 
     /// Returns a time (CLOCK_MONOTONIC, nanoseconds) up to which all records have been drained. It

@@ -23,6 +23,7 @@ use tcptrace_ebpf::abi::{total, witness};
 use super::{Returned, called, take_call};
 use crate::globals::{ACCEPT_ARGS, PROTO_ACCEPT_ARG_ERR, PROTO_ACCEPT_ARG_FLAGS};
 use crate::kernel::memory::{Memory, Probed};
+use crate::kernel::registers::{argument, pointer, returned};
 use crate::kernel::sock::Sock;
 use crate::kernel::task::Task;
 use crate::maps::{self, CALLS};
@@ -65,10 +66,10 @@ pub fn graft_fentry(ctx: FEntryContext) -> i32 {
 
 #[kprobe]
 pub fn accept_kprobe(ctx: ProbeContext) -> u32 {
-    let listener = ctx.arg(0).unwrap_or(core::ptr::null());
-    let arg = ctx.arg(1).unwrap_or(0);
+    let listener = pointer(&ctx, 0);
+    let arg = argument(&ctx, 1);
     if ACCEPT_ARGS.load() == 4 {
-        entered(listener, ctx.arg(2).unwrap_or(0), arg as u32);
+        entered(listener, argument(&ctx, 2), arg as u32);
     } else {
         entered(listener, error_in(arg), flags_in(arg));
     }
@@ -77,13 +78,13 @@ pub fn accept_kprobe(ctx: ProbeContext) -> u32 {
 
 #[kretprobe]
 pub fn accept_kretprobe(ctx: RetProbeContext) -> u32 {
-    left(ctx.ret(), witness::KRETPROBE);
+    left(returned(&ctx) as *const u8, witness::KRETPROBE);
     0
 }
 
 #[kprobe]
 pub fn graft_kprobe(ctx: ProbeContext) -> u32 {
-    grafted(ctx.arg(0).unwrap_or(core::ptr::null()));
+    grafted(pointer(&ctx, 0));
     0
 }
 

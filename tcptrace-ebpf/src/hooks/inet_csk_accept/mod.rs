@@ -33,6 +33,7 @@ use crate::maps::{self, CALLS, Call, count};
 /// connection is not known yet. Its return may still be seen, with an unknown time of the call.
 #[inline(always)]
 fn called(listener: Sock<Probed>, error: u64, flags: u64) {
+    signal::begin_call();
     if WHY.load() != 0 {
         enrol(listener.id() as *const u8);
     }

@@ -8,7 +8,8 @@
 //!
 //! A call that a signal wakes returns ERESTARTSYS or a similar error, which no program sees. Before
 //! the return to user space, the kernel runs the signal's handler. Then it turns the error into
-//! EINTR or restarts the call (`handle_signal`, arch/x86/kernel/signal.c). Without a handler it
+//! EINTR or restarts the call (`handle_signal`, arch/x86/kernel/signal.c; `do_signal`,
+//! arch/arm64/kernel/signal.c). Without a handler it
 //! always restarts the call.
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
@@ -19,6 +20,7 @@ use aya_ebpf::programs::RawTracePointContext;
 use super::Returned;
 use crate::globals::{SA_FLAGS, SA_HANDLER};
 use crate::kernel::memory::{Memory, Probed};
+use crate::kernel::registers::is_aarch64;
 use crate::kernel::sock::Sock;
 use crate::kernel::task::Task;
 use crate::maps::Call;
@@ -79,6 +81,15 @@ pub(super) fn defer_to_signal(returned: &Returned) -> bool {
     // A full map evicts the oldest entry.
     let _ = INTERRUPTED.insert(bpf_get_current_pid_tgid(), interrupted, 0);
     true
+}
+
+/// Forgets an interrupted call of this thread, which was restarted or has nothing to do with the call
+/// that begins. On arm64 the registers at a later signal do not tell that.
+#[inline(always)]
+pub(super) fn begin_call() {
+    if is_aarch64() {
+        let _ = INTERRUPTED.remove(bpf_get_current_pid_tgid());
+    }
 }
 
 #[raw_tracepoint(tracepoint = "signal_deliver")]

@@ -23,10 +23,10 @@ use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext, TracePointC
 use tcptrace_ebpf::abi::witness;
 
 use super::{Returned, called, take_call};
-use crate::globals::{REGS_DI, REGS_ORIG_AX};
 use crate::kernel::memory::{Direct, Memory, Probed};
+use crate::kernel::registers::{Registers, is_accept};
 use crate::kernel::sock::Sock;
-use crate::kernel::task::{Task, is_accept};
+use crate::kernel::task::Task;
 
 /// Offset of the first argument at the entry of a system call, and of the result at its return, in
 /// bytes. It is behind a `struct trace_entry` and the number, aligned to 8 (`struct syscall_tp_t`,
@@ -90,8 +90,8 @@ fn entered<M: Memory>(regs: *const u8) {
     if task.is_compat() {
         return;
     }
-    // SAFETY: `regs` is the tracepoint's struct pt_regs.
-    let descriptor: u64 = unsafe { M::read(regs, &REGS_DI) };
+    // SAFETY: the tracepoint's struct pt_regs.
+    let descriptor = unsafe { Registers::<M>::new(regs) }.first_argument();
     let listener = task.tcp_sock(descriptor as i32);
     if !listener.is_null() {
         called(listener, 0, 0);
@@ -100,18 +100,16 @@ fn entered<M: Memory>(regs: *const u8) {
 
 #[inline(always)]
 fn exited<M: Memory>(regs: *const u8, result: i64) {
-    // SAFETY: `regs` is the tracepoint's struct pt_regs.
-    if !is_accept(unsafe { M::read(regs, &REGS_ORIG_AX) }) {
+    // SAFETY: the tracepoint's struct pt_regs.
+    let regs = unsafe { Registers::<M>::new(regs) };
+    if !is_accept(regs.number()) {
         return;
     }
     let task = Task::current();
     if task.is_compat() {
         return;
     }
-    returned(task, result, || {
-        // SAFETY: as above.
-        Some(unsafe { M::read(regs, &REGS_DI) })
-    });
+    returned(task, result, || Some(regs.first_argument()));
 }
 
 /// Handles a return. `descriptor` returns the argument of accept(), if the registers still have it.
