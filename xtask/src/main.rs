@@ -38,6 +38,7 @@ Examples:
   cargo xtask test -- late_accept    only scenarios with this in their name, and all other checks
   cargo xtask bench                  measure the cost of tracing, beside other tools
   cargo xtask vm --kernel 6.1 -- doctor    tcptrace under another kernel
+  cargo xtask vm --arch aarch64 --kernel 6.12 -- demo    on another processor
   cargo xtask kernels --kernels all  compare the hooks' prototypes with kernels in VMs
   cargo xtask pictures --install     make the pictures of the README and the book
   cargo xtask docs --install         build the book in target/book, and check links
@@ -67,8 +68,9 @@ enum Task {
     Bench(bench::Args),
     /// Run tcptrace in a VM with another kernel, with the arguments after `--`
     Vm(vm::Args),
-    /// Ask kernels in VMs whether the hooked functions match the hooks' comments, and count the
-    /// instructions that the verifier processes
+    /// Ask kernels in VMs whether the hooked functions match the hooks' comments, how each hook
+    /// attaches, and how many instructions the verifier processes, and compare the answers with the
+    /// committed table
     Kernels(vm::facts::Args),
     /// Make the pictures of a report for the README and the book, from a trace made for them
     Pictures(pictures::Args),
@@ -116,8 +118,11 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Bench(args) => bench::run(&root, &args)?,
         Task::Vm(args) => return vm::tcptrace(&root, &args),
         Task::Kernels(args) => {
-            vm::ensure_programs()?;
-            vm::facts::run(&root, &args.kernels)?;
+            if args.install {
+                packages::install(args.arch.packages())?;
+            }
+            vm::ensure_programs(args.arch)?;
+            vm::facts::run(&root, &args)?;
         }
         Task::Pictures(args) => pictures::run(&root, &args)?,
         Task::Tidy => tidy::run(&root)?,

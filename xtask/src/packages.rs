@@ -45,7 +45,8 @@ const FLEET: [&str; 2] = ["prometheus", "systemd"];
 fn needed() -> Vec<&'static str> {
     [
         &TOOLCHAIN[..],
-        &vm::PACKAGES,
+        vm::Arch::X86_64.packages(),
+        vm::Arch::Aarch64.packages(),
         &BROWSER,
         &VIEWERS,
         &PACKET_FILTER,

@@ -9,12 +9,12 @@ use super::{
     load::Load,
     rows::{ROWS, Row, Watcher, find},
 };
-use crate::vm::{Job, Kernel, run as run_vm, tcptrace_programs};
+use crate::vm::{Arch, Job, Kernel, run as run_vm, tcptrace_programs};
 
 /// Runs the same command in a VM, with tcptrace and the other tools that are installed here.
 pub fn run(root: &Path, series: &str, args: &Args) -> Result<()> {
-    let kernel = Kernel::find(root, series)?;
-    let mut programs = tcptrace_programs(root)?;
+    let kernel = Kernel::find(root, Arch::X86_64, series)?;
+    let mut programs = tcptrace_programs(root, Arch::X86_64)?;
     programs.insert("xtask".into(), env::current_exe()?);
     let wanted = |row: &&Row| match args.only.is_empty() {
         true => !row.has_empty_programs(),

@@ -14,6 +14,8 @@ use std::{fs, path::Path};
 use anyhow::{Context as _, Result};
 use clap::Subcommand;
 
+pub use self::setup::compiler;
+
 #[derive(clap::Args)]
 pub struct Args {
     #[command(subcommand)]

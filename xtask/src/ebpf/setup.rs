@@ -5,7 +5,7 @@
 use std::{
     fs,
     os::unix::fs::{PermissionsExt as _, symlink},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -37,14 +37,22 @@ pub fn make(root: &Path) -> Result<Toolchain> {
     if let Ok(toolchain) = Toolchain::find(root) {
         return Ok(toolchain);
     }
+    compiler(root)?;
     let folder = toolchain::folder(root);
-    if !answers(&folder.join("rustc"), "-vV") {
-        unpack_compiler(&folder)?;
-    }
     if !answers(&folder.join("bin/bpf-linker"), "--version") {
         build_linker(&folder)?;
     }
     Toolchain::find(root)
+}
+
+/// Makes the compiler, unless it exists. It also builds for other processors than this machine's.
+pub fn compiler(root: &Path) -> Result<PathBuf> {
+    let folder = toolchain::folder(root);
+    let rustc = folder.join("rustc");
+    if !answers(&rustc, "-vV") {
+        unpack_compiler(&folder)?;
+    }
+    Ok(rustc)
 }
 
 fn answers(program: &Path, argument: &str) -> bool {

@@ -15,7 +15,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 
 use self::steps::Steps;
-use crate::{bench, cmd, dist, ebpf, packages, tcptrace, tidy};
+use crate::{bench, cmd, dist, ebpf, packages, tcptrace, tidy, vm::Arch};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -25,7 +25,10 @@ pub struct Args {
     /// Run only one group of checks or tests
     #[arg(long, value_name = "GROUP")]
     only: Option<Group>,
-    /// Kernels of the VMs: 5.10, 6.1, 6.12, 6.18, or `all`
+    /// Run the scenarios in VMs with this processor only: x86_64 or aarch64
+    #[arg(long, value_enum, hide_possible_values = true)]
+    arch: Option<Arch>,
+    /// Kernels of the VMs: 5.10, 6.1, 6.12, 6.18, `newest`, or `all`
     #[arg(long, value_name = "SERIES", value_delimiter = ',', default_values = ["6.1", "6.12"])]
     kernels: Vec<String>,
     /// Run all scenarios in the VMs, not only those about accept() (three quarters of an hour)
@@ -60,7 +63,9 @@ enum Group {
 
 /// Returns whether everything passed.
 pub fn run(root: &Path, args: &Args) -> Result<bool> {
-    let wanted = |group| args.only.is_none_or(|only| only == group);
+    // A processor is emulated, so only the VMs have it.
+    let only = args.only.or(args.arch.map(|_| Group::Vms));
+    let wanted = |group| only.is_none_or(|only| only == group);
     // Unit tests run on any machine that can build this program.
     if args.only != Some(Group::Unit) {
         packages::ensure(root, args.install)?;

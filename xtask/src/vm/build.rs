@@ -1,7 +1,7 @@
-//! Builds the programs of a VM: the same as on this machine, and their libraries.
+//! Builds the programs of a VM, and finds their libraries.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -9,56 +9,69 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
+use super::{Arch, cross};
 use crate::cmd;
 
 /// Programs by their names in a VM's /bin.
 pub type Programs = BTreeMap<String, PathBuf>;
 
 /// Builds tcptrace and the init.
-pub fn tcptrace(root: &Path) -> Result<Programs> {
-    let mut programs = init(root)?;
-    programs.extend(cargo(root, &["build", "--package", "tcptrace", "--bins"])?);
+pub fn tcptrace(root: &Path, arch: Arch) -> Result<Programs> {
+    let mut programs = init(root, arch)?;
+    let words = ["build", "--package", "tcptrace", "--bins"];
+    programs.extend(cargo(root, arch, &words)?);
     Ok(programs)
 }
 
 /// Builds the init, and tcptrace/examples/kernel.rs as `kernel`.
-pub fn kernel_facts(root: &Path) -> Result<Programs> {
-    let mut programs = init(root)?;
-    programs.extend(cargo(
-        root,
-        &["build", "--package", "tcptrace", "--example", "kernel"],
-    )?);
+pub fn kernel_facts(root: &Path, arch: Arch) -> Result<Programs> {
+    let mut programs = init(root, arch)?;
+    let words = ["build", "--package", "tcptrace", "--example", "kernel"];
+    programs.extend(cargo(root, arch, &words)?);
     Ok(programs)
 }
 
 /// Builds tcptrace, the init, the scenario tests as `scenarios`, and `tests-helper`.
-pub fn scenarios(root: &Path) -> Result<Programs> {
-    let mut programs = tcptrace(root)?;
-    programs.extend(cargo(
-        root,
-        &["test", "--no-run", "--package", "tests", "--test=scenarios"],
-    )?);
+pub fn scenarios(root: &Path, arch: Arch) -> Result<Programs> {
+    let mut programs = tcptrace(root, arch)?;
+    let words = ["test", "--no-run", "--package", "tests", "--test=scenarios"];
+    programs.extend(cargo(root, arch, &words)?);
     Ok(programs)
 }
 
-fn init(root: &Path) -> Result<Programs> {
-    cargo(root, &["build", "--package", "tests", "--bin", "vm-init"])
+fn init(root: &Path, arch: Arch) -> Result<Programs> {
+    let words = ["build", "--package", "tests", "--bin", "vm-init"];
+    cargo(root, arch, &words)
 }
 
 /// Builds with cargo. Returns the programs of that build.
-fn cargo(root: &Path, words: &[&str]) -> Result<Programs> {
-    let mut cargo = cmd::cargo(root);
-    cargo
-        .args(words)
-        .args(["--quiet", "--release"])
-        .arg("--message-format=json-render-diagnostics");
+fn cargo(root: &Path, arch: Arch, words: &[&str]) -> Result<Programs> {
+    let mut cargo = match arch {
+        Arch::X86_64 => {
+            let mut cargo = cmd::cargo(root);
+            cargo.args(words).arg("--release");
+            cargo
+        }
+        Arch::Aarch64 => cross::cargo(root, words)?,
+    };
+    cargo.args(["--quiet", "--message-format=json-render-diagnostics"]);
     programs(&cmd::output(&mut cargo)?)
 }
 
-/// Returns the libraries of all these programs, including the dynamic loader.
-pub fn libraries(programs: &Programs) -> Result<BTreeSet<PathBuf>> {
+/// Returns the libraries of all these programs, including the dynamic loader, and their paths in the
+/// VM.
+pub fn libraries(arch: Arch, programs: &Programs) -> Result<BTreeMap<PathBuf, PathBuf>> {
+    let cross = arch.cross_libraries();
+    if !cross.is_empty() {
+        let in_vm = |file: PathBuf| {
+            let name = file.file_name().context("a library has a name")?;
+            Ok((Path::new("/lib").join(name), file))
+        };
+        return cross.into_iter().map(in_vm).collect();
+    }
     let listed = cmd::output(Command::new("ldd").args(programs.values()))?;
-    Ok(listed.lines().filter_map(library).collect())
+    let same = |path: PathBuf| (path.clone(), path);
+    Ok(listed.lines().filter_map(library).map(same).collect())
 }
 
 /// Parses `NAME => PATH (ADDRESS)` or `PATH (ADDRESS)`. The kernel's vDSO has no path.

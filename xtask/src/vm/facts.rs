@@ -1,18 +1,28 @@
 //! Facts about kernels in VMs: the prototypes of the hooked functions, compared with the hooks'
-//! comments, and the verifier's work on each eBPF program.
+//! comments; how each hook attaches, and the verifier's work on each eBPF program, compared with the
+//! committed table.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use anyhow::{Result, bail, ensure};
 
-use super::{Job, Kernel, Programs, build, machine, prototypes};
+use super::{
+    Arch, Job, Kernel, Programs, build,
+    known::{self, Known, Table},
+    machine, prototypes,
+};
 
 #[derive(clap::Args)]
 pub struct Args {
+    /// Processor: x86_64 or aarch64
+    #[arg(long, value_enum, hide_possible_values = true, default_value_t = Arch::X86_64)]
+    pub arch: Arch,
+    /// Install the Debian packages that this needs
+    #[arg(long)]
+    pub install: bool,
+    /// Write the answers into the committed table, instead of comparing them with it
+    #[arg(long)]
+    pub update: bool,
     /// Kernel series to ask, or `all`
     #[arg(long, value_name = "SERIES", value_delimiter = ',', default_values = ["6.1", "6.12"])]
     pub kernels: Vec<String>,
@@ -21,33 +31,39 @@ pub struct Args {
 /// The answers of one kernel.
 #[derive(Default)]
 struct Facts {
+    /// Such as `6.12`.
     series: String,
     /// Prototypes by function.
     prototypes: BTreeMap<String, String>,
-    /// Number of instructions that the verifier processed, by program; `?` if the kernel does not
-    /// report it.
-    verified: BTreeMap<String, String>,
     /// Attach methods that failed, with the error.
     refused: Vec<(String, String)>,
+    known: Known,
 }
 
-/// Asks the kernels and prints the table. It is an error if a comment is wrong for one of them, or
-/// a program does not load.
-pub fn run(root: &Path, kernels: &[String]) -> Result<()> {
+/// Asks the kernels and prints the table. It is an error if a comment is wrong for one of them, if a
+/// program does not load, or if the committed table says something else.
+pub fn run(root: &Path, args: &Args) -> Result<()> {
     let written = prototypes::read(root)?;
-    let programs = build::kernel_facts(root)?;
-    let mut answers = vec![];
-    for kernel in Kernel::choose(root, kernels)? {
-        answers.push(ask(root, &kernel, &programs, &written)?);
-    }
-    println!("{}", table(&answers));
-    let mut differences = vec![];
-    for facts in &answers {
-        let series = &facts.series;
+    let programs = build::kernel_facts(root, args.arch)?;
+    let (mut found, mut differences) = (Table::default(), vec![]);
+    for kernel in Kernel::choose(root, args.arch, &args.kernels)? {
+        let facts = ask(root, &kernel, &programs, &written)?;
+        let (name, series) = (kernel.name(), &facts.series);
         differences.extend(prototypes::compare(&written, series, &facts.prototypes)?);
         for (methods, error) in &facts.refused {
-            differences.push(format!("Linux {series} refuses {methods}: {error}"));
+            if can_attach(&kernel, methods) {
+                differences.push(format!("Linux {name} refuses {methods}: {error}"));
+            }
         }
+        found.insert(name, facts.known);
+    }
+    println!("{}", known::page(&found));
+    let mut committed = known::read(root)?;
+    if args.update {
+        committed.extend(found);
+        known::write(root, &committed)?;
+    } else {
+        differences.extend(known::compare(&committed, &found));
     }
     for difference in &differences {
         println!("{difference}");
@@ -56,6 +72,13 @@ pub fn run(root: &Path, kernels: &[String]) -> Result<()> {
         0 => Ok(()),
         n => bail!("{n} differences between the kernels and the hooks"),
     }
+}
+
+/// Returns whether the kernel has an attach method. On arm64 fentry needs Linux 6.4, which can call
+/// programs directly from functions (CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS).
+pub fn can_attach(kernel: &Kernel, method: &str) -> bool {
+    let is_old = matches!(kernel.series.as_str(), "5.10" | "6.1");
+    !method.starts_with("fentry") || kernel.arch != Arch::Aarch64 || !is_old
 }
 
 fn ask(
@@ -70,7 +93,7 @@ fn ask(
             .chain(functions.iter().map(Into::into))
             .collect(),
         environment: vec![],
-        timeout: Duration::from_secs(120),
+        timeout: Duration::from_secs(240),
     };
     let mut output = String::new();
     let code = machine::run(root, kernel, programs, &job, |line| {
@@ -98,36 +121,27 @@ impl Facts {
             else {
                 continue;
             };
-            let answers = match kind {
-                "prototype" => &mut facts.prototypes,
-                "program" => &mut facts.verified,
-                "refused" => {
-                    facts.refused.push((name.to_owned(), rest.to_owned()));
-                    continue;
+            let (name, rest) = (name.to_owned(), rest.to_owned());
+            match kind {
+                "prototype" => {
+                    facts.prototypes.insert(name, rest);
                 }
-                _ => continue,
-            };
-            answers.insert(name.to_owned(), rest.to_owned());
+                "refused" => facts.refused.push((name, rest)),
+                "hook" => facts.known.add_method(name, rest),
+                "lacks" => {
+                    facts.known.lacks.insert(name);
+                }
+                // The kernel reports the count since Linux 5.16.
+                "program" => {
+                    if let Ok(count) = rest.parse() {
+                        facts.known.verified.insert(name, count);
+                    }
+                }
+                _ => {}
+            }
         }
         facts
     }
-}
-
-/// Formats a table with a column per kernel and a row per program.
-fn table(answers: &[Facts]) -> String {
-    let mut table = format!("{:<24}", "instructions verified");
-    for facts in answers {
-        table += &format!("{:>9}", facts.series);
-    }
-    let programs: BTreeSet<&String> = answers.iter().flat_map(|it| it.verified.keys()).collect();
-    for program in programs {
-        table += &format!("\n{program:<24}");
-        for facts in answers {
-            let count = facts.verified.get(program).map_or("-", String::as_str);
-            table += &format!("{count:>9}");
-        }
-    }
-    table
 }
 
 #[cfg(test)]
@@ -135,19 +149,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_of_two_kernels_make_a_table() {
-        let old = Facts::read(
-            "5.10",
-            "program state_raw ?\nmissing f this kernel has no f\n",
+    fn answers_are_read_from_the_lines_of_the_helper() {
+        let facts = Facts::read(
+            "6.12",
+            "prototype f int f(void)\n[ 1.2] a line of the kernel\nhook h fentry\nhook h kprobe\n\
+             hook h fentry\nhook g -\nlacks a.b no member b\nprogram p 1209\nprogram q ?\n\
+             refused fentry+tp_btf no such\nmissing f this kernel has no f\n",
         );
-        let new = Facts::read("6.12", "prototype f int f(void)\nprogram state_btf 1209\n");
-        assert_eq!(new.prototypes["f"], "int f(void)");
-        assert!(old.prototypes.is_empty());
-        assert_eq!(
-            table(&[old, new]),
-            "instructions verified        5.10     6.12\n\
-             state_btf                       -     1209\n\
-             state_raw                       ?        -"
-        );
+        assert_eq!(facts.prototypes["f"], "int f(void)");
+        assert_eq!(facts.known.methods["h"], "fentry, kprobe");
+        assert_eq!(facts.known.methods["g"], "-");
+        assert_eq!(facts.known.lacks.len(), 1);
+        assert_eq!(facts.known.verified.get("p"), Some(&1209));
+        assert_eq!(facts.known.verified.get("q"), None);
+        assert_eq!(facts.refused, [("fentry+tp_btf".into(), "no such".into())]);
     }
 }

@@ -47,9 +47,9 @@ impl<W: Write> Initramfs<W> {
         self.entry(name, mode, (0, 0), &fs::read(of)?)
     }
 
-    /// Adds a copy of a file at the same path, and its folders.
-    pub fn copy_in_place(&mut self, of: &Path) -> io::Result<()> {
-        let path = of.strip_prefix("/").map_err(io::Error::other)?;
+    /// Adds a copy of a file at an absolute path, and its folders.
+    pub fn copy_with_folder(&mut self, path: &Path, of: &Path) -> io::Result<()> {
+        let path = path.strip_prefix("/").map_err(io::Error::other)?;
         if let Some(folder) = path.parent() {
             self.folder(folder)?;
         }
@@ -124,7 +124,8 @@ mod tests {
         let mut archive = Initramfs::new(&mut bytes).unwrap();
         for name in ["one", "two"] {
             fs::write(folder.join(name), name).unwrap();
-            archive.copy_in_place(&folder.join(name)).unwrap();
+            let file = folder.join(name);
+            archive.copy_with_folder(&file, &file).unwrap();
         }
         archive.finish().unwrap();
         fs::remove_dir_all(&folder).unwrap();

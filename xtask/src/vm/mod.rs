@@ -8,10 +8,14 @@
 //! There is no disk, no network and no shared folder. All output goes to that console. A boot takes
 //! about three seconds.
 
+mod apt;
+mod arch;
 mod build;
+mod cross;
 pub mod facts;
 mod initramfs;
 mod kernel;
+mod known;
 mod machine;
 mod prototypes;
 
@@ -27,19 +31,18 @@ use anyhow::{Result, ensure};
 
 use crate::cmd;
 
+pub use self::arch::Arch;
 pub use self::build::{Programs, scenarios, tcptrace as tcptrace_programs};
 pub use self::kernel::Kernel;
 pub use self::machine::{Job, run};
 
-/// Debian packages that are needed to run a VM.
-pub const PACKAGES: [&str; 2] = ["qemu-system-x86", "xz-utils"];
-
-/// The programs of these packages that a VM needs.
-const PROGRAMS: [&str; 2] = ["qemu-system-x86_64", "xz"];
-
 #[derive(clap::Args)]
 pub struct Args {
-    /// Kernel series: 5.10, 6.1, 6.12 or 6.18
+    /// Processor: x86_64 or aarch64
+    #[arg(long, value_enum, hide_possible_values = true, default_value_t = Arch::X86_64)]
+    arch: Arch,
+    /// Kernel series: 5.10, 6.1, 6.12, 6.18 or `newest`; on aarch64 also with `-16k`, for pages of
+    /// 16 KiB
     #[arg(long, value_name = "VERSION", default_value = "6.12")]
     kernel: String,
     /// Give up after this many seconds
@@ -52,23 +55,24 @@ pub struct Args {
 
 /// Returns an error if a program is missing that starts a VM or unpacks its kernel. A check before the
 /// kernel is downloaded saves the download.
-pub fn ensure_programs() -> Result<()> {
+pub fn ensure_programs(arch: Arch) -> Result<()> {
     let missing = |program: &&str| !cmd::is_installed(program);
-    let missing: Vec<&str> = PROGRAMS.into_iter().filter(missing).collect();
+    let programs = arch.programs().iter().copied();
+    let missing: Vec<&str> = programs.filter(missing).collect();
     ensure!(
         missing.is_empty(),
         "a VM needs {}: sudo apt-get install {}",
         missing.join(" and "),
-        PACKAGES.join(" ")
+        arch.packages().join(" ")
     );
     Ok(())
 }
 
 /// Runs tcptrace in a VM. Returns tcptrace's exit code.
 pub fn tcptrace(root: &Path, args: &Args) -> Result<ExitCode> {
-    ensure_programs()?;
-    let kernel = Kernel::find(root, &args.kernel)?;
-    let programs = build::tcptrace(root)?;
+    ensure_programs(args.arch)?;
+    let kernel = Kernel::find(root, args.arch, &args.kernel)?;
+    let programs = build::tcptrace(root, args.arch)?;
     let mut words = vec!["/bin/tcptrace".into()];
     words.extend_from_slice(&args.args);
     // For tcptrace the serial console is a terminal, wherever its output goes from there.
