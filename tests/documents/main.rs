@@ -256,11 +256,14 @@ fn traffic<'scope>(scope: &'scope thread::Scope<'scope, '_>, done: &'scope Atomi
     }
 }
 
-/// Makes a folder with the recordings and the programs that the documents name.
-fn folder(at: &Path, recording: &Path) {
+/// Makes a folder with the programs that the documents name, and with the recordings that a command
+/// may read.
+fn folder(at: &Path, recording: Option<&Path>) {
     fs::create_dir(at).expect("create a folder");
     for name in RECORDINGS {
-        fs::copy(recording, at.join(name)).expect("copy a recording");
+        if let Some(recording) = recording {
+            fs::copy(recording, at.join(name)).expect("copy a recording");
+        }
     }
     for name in LOADS {
         let program = at.join(name);
@@ -303,7 +306,9 @@ impl Drop for Finally<'_> {
 
 /// Runs a command in a new folder. Returns what is wrong, if anything is.
 fn check(call: &Call, at: &Path, recording: &Path) -> Option<String> {
-    folder(at, recording);
+    // A recording is not replaced without --force.
+    let reads = !call.is_trace();
+    folder(at, reads.then_some(recording));
     let begun = Instant::now();
     let ended = call.run(at);
     let (took, line) = (begun.elapsed().as_secs_f32(), call.words.join(" "));
