@@ -129,6 +129,17 @@ impl Processes {
         }
     }
 
+    /// Looks up a process that a search has found, which may have sockets from fork() and not be in its
+    /// cgroup yet. Therefore it is looked up again, unless it has a place.
+    pub fn look_up_holder(&mut self, pid: u32) {
+        let is_new = !self.known.contains(&pid);
+        self.look_up(pid);
+        if is_new && !self.told.contains(&pid) {
+            self.known.remove(&pid);
+            self.last = 0;
+        }
+    }
+
     /// Forgets all processes, for example because the exit of one may have been lost.
     pub fn forget(&mut self) {
         self.known.clear();
@@ -267,6 +278,22 @@ mod tests {
         processes.look_up(100);
         let expected = Process {
             nspid: Some(1),
+            container: Some(Container::new(ID)),
+        };
+        assert_eq!(told(&mut processes, 0), [(100, expected)]);
+    }
+
+    #[test]
+    fn a_process_that_was_found_before_it_entered_its_cgroup_is_looked_up_again() {
+        let proc = tempfile::tempdir().unwrap();
+        process(proc.path(), 100, "100", "4:pids:/\n0::/\n");
+        let mut processes = seen(proc.path(), Numbers::Kernels);
+        processes.look_up_holder(100);
+        assert_eq!(processes.take(0), None);
+        process(proc.path(), 100, "100", &format!("4:pids:/docker/{ID}\n"));
+        processes.look_up(100);
+        let expected = Process {
+            nspid: None,
             container: Some(Container::new(ID)),
         };
         assert_eq!(told(&mut processes, 0), [(100, expected)]);

@@ -174,7 +174,7 @@ impl Handover {
             Note::Holders(found) => {
                 self.planner.owners_searched(mono_ns);
                 let pids = found.holders.iter().map(|it| it.task.pid);
-                pids.for_each(|pid| self.processes.look_up(pid));
+                pids.for_each(|pid| self.processes.look_up_holder(pid));
                 self.tell_processes(mono_ns).await;
             }
             _ => {}
@@ -185,7 +185,7 @@ impl Handover {
     pub async fn small(&mut self, small: Small) {
         if let Small::Import { owners, until_ns } = &small {
             let pids = owners.values().map(|it| it.pid);
-            pids.for_each(|pid| self.processes.look_up(pid));
+            pids.for_each(|pid| self.processes.look_up_holder(pid));
             self.tell_processes(*until_ns).await;
         }
         self.input(small.into()).await;
