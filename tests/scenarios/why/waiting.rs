@@ -26,7 +26,7 @@ fn wait(epoll: &Epoll) -> bool {
 }
 
 /// Accepts two connections in an event loop. `cause` runs while the second one is queued.
-fn late_loop(cause: impl Fn(&TcpListener) + Send + 'static) -> Late {
+fn late_loop(cause: impl Fn(&TcpListener) + Send + Sync + 'static) -> Late {
     let serve = |listener: &TcpListener| {
         let epoll = watch(listener);
         assert!(wait(&epoll));
